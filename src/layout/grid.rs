@@ -1,0 +1,131 @@
+//! The cut positions of a tensor: a layout's parts applied to a shape.
+
+use crate::fault::{Fault, Kind, Result};
+use crate::tensor::region::Region;
+use crate::tensor::shape::Shape;
+
+/// Equal cuts of every dimension of one tensor. Cells partition the tensor by construction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grid {
+    /// Number of cells along each dimension.
+    parts: Vec<u64>,
+    /// Shape of every cell.
+    cell: Shape,
+}
+
+impl Grid {
+    /// Cuts a tensor of full shape `shape` into `parts` equal cells along each dimension.
+    ///
+    /// # Errors
+    /// [`Kind::Shape`] if the number of dimensions differs or a dimension can't be divided evenly.
+    pub fn new(shape: &Shape, parts: &[u64]) -> Result<Self> {
+        if shape.0.len() != parts.len() {
+            let message = format!(
+                "the tensor has {} dimensions (shape {shape}), its strategy has {}",
+                shape.0.len(),
+                parts.len()
+            );
+            return Err(Fault::new(Kind::Shape, message));
+        }
+        for (dimension, (size, parts)) in shape.0.iter().zip(parts).enumerate() {
+            if !size.is_multiple_of(*parts) {
+                let message = format!(
+                    "dimension {dimension} of shape {shape} can't be cut into {parts} equal parts"
+                );
+                return Err(Fault::new(Kind::Shape, message));
+            }
+        }
+        let cell = shape
+            .0
+            .iter()
+            .zip(parts)
+            .map(|(size, parts)| size / parts)
+            .collect();
+        Ok(Grid {
+            parts: parts.to_vec(),
+            cell: Shape(cell),
+        })
+    }
+
+    /// Shape of every cell.
+    #[must_use]
+    pub fn cell_shape(&self) -> &Shape {
+        &self.cell
+    }
+
+    /// Number of cells along each dimension.
+    #[must_use]
+    pub fn parts(&self) -> &[u64] {
+        &self.parts
+    }
+
+    /// The region of the tensor that `cell` covers.
+    #[must_use]
+    pub fn region(&self, cell: &[u64]) -> Region {
+        let offset = cell
+            .iter()
+            .zip(&self.cell.0)
+            .map(|(number, size)| number * size)
+            .collect();
+        Region {
+            offset,
+            shape: self.cell.clone(),
+        }
+    }
+
+    /// Calls `visit` with every cell that meets `region` (not empty), in row-major order.
+    pub fn for_each_meeting(&self, region: &Region, mut visit: impl FnMut(&[u64])) {
+        if region.shape.0.contains(&0) {
+            return;
+        }
+        let first: Vec<u64> = region
+            .offset
+            .iter()
+            .zip(&self.cell.0)
+            .map(|(o, c)| o / c)
+            .collect();
+        let last: Vec<u64> = (0..self.parts.len())
+            .map(|d| (region.offset[d] + region.shape.0[d] - 1) / self.cell.0[d])
+            .collect();
+        let mut cell = first.clone();
+        loop {
+            visit(&cell);
+            let Some(d) = (0..cell.len()).rev().find(|d| cell[*d] < last[*d]) else {
+                return;
+            };
+            cell[d] += 1;
+            cell[d + 1..].copy_from_slice(&first[d + 1..]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_cells_that_meet_a_region() {
+        let grid = Grid::new(&Shape(vec![6, 8]), &[3, 4]).unwrap();
+        let mut met = Vec::new();
+        let region = Region {
+            offset: vec![1, 3],
+            shape: Shape(vec![2, 2]),
+        };
+        grid.for_each_meeting(&region, |cell| met.push(cell.to_vec()));
+        assert_eq!(met, [[0, 1], [0, 2], [1, 1], [1, 2]]);
+    }
+
+    #[test]
+    fn a_scalar_has_one_cell() {
+        let grid = Grid::new(&Shape(vec![]), &[]).unwrap();
+        let mut met = 0;
+        grid.for_each_meeting(&Region::whole(&Shape(vec![])), |_| met += 1);
+        assert_eq!(met, 1);
+    }
+
+    #[test]
+    fn refuses_uneven_cuts_and_other_ranks() {
+        assert!(Grid::new(&Shape(vec![23]), &[4]).is_err());
+        assert!(Grid::new(&Shape(vec![4]), &[2, 2]).is_err());
+    }
+}

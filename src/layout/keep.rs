@@ -1,0 +1,1 @@
+//! Which replica stays when redundancy is removed.

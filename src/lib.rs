@@ -1,0 +1,16 @@
+//! Moves model weights between parallel layouts.
+//!
+//! Everything is one pipeline with other ends:
+//!
+//! ```text
+//! strategy ──> layout ──> plan ──> exchange ──> store
+//! (files)     (regions)  (transfers) (MPI)     (bytes on disk)
+//! ```
+//!
+//! A *layout* says which cell of a tensor a rank holds and who else holds it; a *plan* intersects
+//! source cells with destination cells; the *exchange* carries what a process can't reach itself;
+//! a *store* is where tensors lie. `docs/architecture.md` tells it on a page.
+
+pub mod fault;
+pub mod layout;
+pub mod tensor;

@@ -1,0 +1,3 @@
+//! The `shardloom` program.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The hot loops: free functions on slices.

@@ -1,0 +1,7 @@
+//! One tensor's geometry and bytes. Knows no file, no layout and no process.
+
+pub mod copy;
+pub mod dtype;
+pub mod region;
+pub mod shape;
+pub mod strided;

@@ -1,0 +1,1 @@
+//! The copy nest: build, merge, clip.
