@@ -70,7 +70,8 @@ impl Layout {
             .iter()
             .try_fold(1u64, |product, size| product.checked_mul(*size));
         match ranks {
-            Some(ranks) if (1..=u64::from(u32::MAX)).contains(&ranks) => {}
+            Some(ranks)
+                if !device_matrix.is_empty() && (1..=u64::from(u32::MAX)).contains(&ranks) => {}
             _ => {
                 return Err(bad(format!(
                     "device matrix {device_matrix:?} is empty or too large"
