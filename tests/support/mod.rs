@@ -3,6 +3,7 @@
 //! The launcher is `$MPIRUN` (else `mpirun`), with the extra arguments of `$MPIRUN_ARGS`.
 
 #![allow(dead_code)] // each test file uses its part
+#![allow(clippy::expect_used, clippy::panic)] // a failure here is a failed test
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::fs::File;
