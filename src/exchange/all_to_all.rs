@@ -1,7 +1,7 @@
 //! The all-to-all that carries tensor bytes, one round at a time, several under way.
 
-use super::communicator::Parts;
 use super::flight::{Flight, Patience};
+use super::parts::{Parted, Parts};
 use super::world::World;
 use crate::fault::{Fault, Kind, Result};
 
@@ -35,7 +35,7 @@ pub struct Packed {
 /// no later round of this world can be relied upon.
 #[must_use]
 pub struct DataRound<'w> {
-    flight: Flight<[(Vec<u8>, Parts); 2]>,
+    flight: Flight<[Parted; 2]>,
     send_counts: Vec<u32>,
     receive_counts: Vec<u32>,
     _world: &'w World,
@@ -54,14 +54,13 @@ impl<'w> DataRound<'w> {
         send: Packed,
         receive: Packed,
     ) -> Result<Self> {
-        let send_parts = parts(world, &send)?;
-        let receive_parts = parts(world, &receive)?;
-        let (outgoing, incoming) = ((send.bytes, send_parts), (receive.bytes, receive_parts));
-        let data = world.data;
+        let outgoing = Parted::new(send.bytes, parts(world, &send.counts)?)?;
+        let incoming = Parted::new(receive.bytes, parts(world, &receive.counts)?)?;
+        let (data, process) = (world.data, world.process());
         Ok(DataRound {
             flight: match traffic {
                 Traffic::Dense => data.all_to_all(outgoing, incoming)?,
-                Traffic::Sparse => data.pairwise(world.process(), outgoing, incoming, TAG_ROUND)?,
+                Traffic::Sparse => data.pairwise(process, outgoing, incoming, TAG_ROUND)?,
             },
             send_counts: send.counts,
             receive_counts: receive.counts,
@@ -77,46 +76,27 @@ impl<'w> DataRound<'w> {
     /// *Local.* Waits until it is complete; gives back what was sent and what was received. Others
     /// must have started it, else it never ends.
     pub fn wait(self) -> Result<(Packed, Packed)> {
-        let [(sent, _), (received, _)] = self.flight.wait(Patience::Short)?;
+        let [sent, received] = self.flight.wait(Patience::Short)?;
+        let packed = |bytes, counts| Packed { bytes, counts };
         Ok((
-            Packed {
-                bytes: sent,
-                counts: self.send_counts,
-            },
-            Packed {
-                bytes: received,
-                counts: self.receive_counts,
-            },
+            packed(sent.bytes, self.send_counts),
+            packed(received.bytes, self.receive_counts),
         ))
     }
 }
 
-/// *Local.* The parts of `packed`, which must lie in its buffer.
-fn parts(world: &World, packed: &Packed) -> Result<Parts> {
-    if packed.counts.len() != world.processes() {
+/// *Local.* The parts that `counts` speaks of, one for each process.
+fn parts(world: &World, counts: &[u32]) -> Result<Parts> {
+    if counts.len() != world.processes() {
+        let (have, need) = (counts.len(), world.size());
         return Err(Fault::new(
             Kind::Internal,
-            format!(
-                "a round has {} parts for {} processes",
-                packed.counts.len(),
-                world.size()
-            ),
+            format!("a round has {have} parts for {need} processes"),
         ));
     }
-    let lengths = packed
-        .counts
-        .iter()
-        .map(|count| usize::try_from(*count).unwrap_or(usize::MAX));
-    let parts = Parts::new(lengths)?;
-    if parts.total > packed.bytes.len() {
-        return Err(Fault::new(
-            Kind::Internal,
-            format!(
-                "a round's parts need {} bytes, its buffer has {}",
-                parts.total,
-                packed.bytes.len()
-            ),
-        ));
-    }
-    Ok(parts)
+    Parts::new(
+        counts
+            .iter()
+            .map(|count| usize::try_from(*count).unwrap_or(usize::MAX)),
+    )
 }

@@ -4,6 +4,7 @@
 
 use super::control::Operation;
 use super::flight::{Flight, Patience};
+use super::parts::{Parted, Parts};
 use crate::fault::{Fault, Kind, Result};
 use mpi::ffi;
 use std::ops::Range;
@@ -20,55 +21,6 @@ pub(super) struct Message {
     pub(super) source: u32,
     /// What it sent.
     pub(super) bytes: Vec<u8>,
-}
-
-/// Where the parts of a buffer lie that belong to the processes, in C integers.
-#[derive(Debug)]
-pub(super) struct Parts {
-    /// Bytes of each process.
-    pub(super) counts: Vec<i32>,
-    /// Where they start.
-    pub(super) offsets: Vec<i32>,
-    /// All together.
-    pub(super) total: usize,
-}
-
-impl Parts {
-    /// *Local.* Parts that follow each other in the order of the processes; together they must
-    /// stay below 2^31 bytes.
-    pub(super) fn new(counts: impl Iterator<Item = usize>) -> Result<Self> {
-        let (mut total, mut parts) = (0_i32, (Vec::new(), Vec::new()));
-        for count in counts {
-            let next = i32::try_from(count)
-                .ok()
-                .and_then(|count| Some((count, total.checked_add(count)?)));
-            let Some((count, end)) = next else {
-                return Err(Fault::new(
-                    Kind::Internal,
-                    "a round carries 2^31 bytes or more; MPI counts in C integers",
-                ));
-            };
-            parts.0.push(count);
-            parts.1.push(total);
-            total = end;
-        }
-        Ok(Parts {
-            counts: parts.0,
-            offsets: parts.1,
-            total: usize::try_from(total).map_err(|_| out_of_range())?,
-        })
-    }
-
-    /// *Local.* The bytes of `process`.
-    pub(super) fn range(&self, process: usize) -> Result<Range<usize>> {
-        let (Some(offset), Some(count)) = (self.offsets.get(process), self.counts.get(process))
-        else {
-            return Err(out_of_range());
-        };
-        let start = usize::try_from(*offset).map_err(|_| out_of_range())?;
-        let length = usize::try_from(*count).map_err(|_| out_of_range())?;
-        Ok(start..start + length)
-    }
 }
 
 impl Communicator {
@@ -89,10 +41,8 @@ impl Communicator {
         // SAFETY: the null communicator is a constant.
         let mut raw = unsafe { ffi::RSMPI_COMM_NULL };
         // SAFETY: `self` is live (promise of `from_raw`).
-        check(
-            unsafe { ffi::MPI_Comm_dup(self.raw, &raw mut raw) },
-            "MPI_Comm_dup",
-        )?;
+        let code = unsafe { ffi::MPI_Comm_dup(self.raw, &raw mut raw) };
+        check(code, "MPI_Comm_dup")?;
         // SAFETY: just made, and freed only by `free`.
         unsafe { Communicator::from_raw(raw) }
     }
@@ -120,10 +70,8 @@ impl Communicator {
     /// *Collective.* Frees it. No copy may be used afterwards.
     pub(super) fn free(mut self) -> Result<()> {
         // SAFETY: live, and by contract never used again.
-        check(
-            unsafe { ffi::MPI_Comm_free(&raw mut self.raw) },
-            "MPI_Comm_free",
-        )
+        let code = unsafe { ffi::MPI_Comm_free(&raw mut self.raw) };
+        check(code, "MPI_Comm_free")
     }
 
     /// *Local.* All processes of this run. MPI must have been started.
@@ -222,18 +170,19 @@ impl Communicator {
         Ok(flight)
     }
 
-    /// *Collective.* Every process's bytes, as `parts` tells; the result is the second vector.
+    /// *Collective.* Every process's bytes, as `parts` tells.
     pub(super) fn all_gather(
         self,
         bytes: Vec<u8>,
         parts: Parts,
-    ) -> Result<Flight<(Vec<u8>, Vec<u8>, Parts)>> {
-        let mut result = vec![0_u8; parts.total];
+    ) -> Result<Flight<(Vec<u8>, Parted)>> {
+        let mut result = Parted::new(vec![0_u8; parts.total], parts)?;
         let count = c_count(bytes.len())?;
-        let (from, to) = (bytes.as_ptr().cast(), result.as_mut_ptr().cast());
-        let (counts, offsets) = (parts.counts.as_ptr(), parts.offsets.as_ptr());
-        let mut flight = Flight::new((bytes, result, parts));
-        // SAFETY: `parts` lies inside `result`; all vectors are kept by the flight.
+        let (from, to) = (bytes.as_ptr().cast(), result.bytes.as_mut_ptr().cast());
+        let counts = result.parts.counts.as_ptr();
+        let offsets = result.parts.offsets.as_ptr();
+        let mut flight = Flight::new((bytes, result));
+        // SAFETY: the parts lie inside the result; all vectors are kept by the flight.
         unsafe {
             let byte = ffi::RSMPI_UINT8_T;
             flight.add("MPI_Iallgatherv", None, |request| {
@@ -248,17 +197,18 @@ impl Communicator {
     /// *Collective.* Part p of the first buffer to process p, and from it part p of the second.
     pub(super) fn all_to_all(
         self,
-        send: (Vec<u8>, Parts),
-        mut receive: (Vec<u8>, Parts),
-    ) -> Result<Flight<[(Vec<u8>, Parts); 2]>> {
-        if send.1.total > send.0.len() || receive.1.total > receive.0.len() {
-            return Err(out_of_range());
-        }
-        let (from, to) = (send.0.as_ptr().cast(), receive.0.as_mut_ptr().cast());
-        let (counts, offsets) = (send.1.counts.as_ptr(), send.1.offsets.as_ptr());
-        let (into_counts, into_offsets) = (receive.1.counts.as_ptr(), receive.1.offsets.as_ptr());
+        send: Parted,
+        mut receive: Parted,
+    ) -> Result<Flight<[Parted; 2]>> {
+        let (from, to) = (
+            send.bytes.as_ptr().cast(),
+            receive.bytes.as_mut_ptr().cast(),
+        );
+        let (counts, offsets) = (send.parts.counts.as_ptr(), send.parts.offsets.as_ptr());
+        let into_counts = receive.parts.counts.as_ptr();
+        let into_offsets = receive.parts.offsets.as_ptr();
         let mut flight = Flight::new([send, receive]);
-        // SAFETY: both parts lie inside their buffers (checked above); the flight keeps all.
+        // SAFETY: the parts lie inside their buffers (`Parted`); the flight keeps all vectors.
         unsafe {
             let byte = ffi::RSMPI_UINT8_T;
             flight.add("MPI_Ialltoallv", None, |request| {
@@ -279,36 +229,27 @@ impl Communicator {
         Ok(flight)
     }
 
-    /// *Local.* The parts of both buffers, one message a process, to and from those with any.
+    /// *Local.* As [`Communicator::all_to_all`], by one message to and from each process with any
+    /// bytes. This process's own part, where it has one, is copied.
     pub(super) fn pairwise(
         self,
         process: u32,
-        send: (Vec<u8>, Parts),
-        mut receive: (Vec<u8>, Parts),
+        send: Parted,
+        mut receive: Parted,
         tag: i32,
-    ) -> Result<Flight<[(Vec<u8>, Parts); 2]>> {
+    ) -> Result<Flight<[Parted; 2]>> {
         let myself = usize::try_from(process).map_err(|_| out_of_range())?;
-        let (mine, kept) = (send.1.range(myself)?, receive.1.range(myself)?);
-        if send.1.total > send.0.len()
-            || receive.1.total > receive.0.len()
-            || mine.len() != kept.len()
-        {
+        let (mine, kept) = (send.parts.range(myself)?, receive.parts.range(myself)?);
+        if mine.len() != kept.len() {
             return Err(out_of_range());
         }
-        receive.0[kept].copy_from_slice(&send.0[mine]);
-        let (from, to) = (send.0.as_ptr(), receive.0.as_mut_ptr());
-        let parts = |side: &Parts| -> Result<Vec<(i32, Range<usize>)>> {
-            let all = (0..side.counts.len()).filter(|other| *other != myself);
-            let parts = all.map(|other| Ok((c_count(other)?, side.range(other)?)));
-            parts
-                .filter(|part| part.as_ref().map_or(true, |(_, range)| !range.is_empty()))
-                .collect()
-        };
-        let (sends, receives) = (parts(&send.1)?, parts(&receive.1)?);
+        receive.bytes[kept].copy_from_slice(&send.bytes[mine]);
+        let (from, to) = (send.bytes.as_ptr(), receive.bytes.as_mut_ptr());
+        let (sends, receives) = (send.parts.others(myself)?, receive.parts.others(myself)?);
         let mut flight = Flight::new([send, receive]);
         for (other, range) in receives {
-            let count = c_count(range.len())?;
-            // SAFETY: the range lies inside the buffer (checked above), which the flight keeps.
+            let (other, count) = (c_count(other)?, c_count(range.len())?);
+            // SAFETY: the range lies inside the buffer (`Parted`), which the flight keeps.
             unsafe {
                 let (to, byte) = (to.add(range.start).cast(), ffi::RSMPI_UINT8_T);
                 flight.add("MPI_Irecv", Some(range.len()), |request| {
@@ -317,7 +258,7 @@ impl Communicator {
             }
         }
         for (other, range) in sends {
-            let count = c_count(range.len())?;
+            let (other, count) = (c_count(other)?, c_count(range.len())?);
             // SAFETY: as above; MPI only reads.
             unsafe {
                 let (from, byte) = (from.add(range.start).cast(), ffi::RSMPI_UINT8_T);

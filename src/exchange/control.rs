@@ -2,8 +2,9 @@
 //!
 //! What is longer than the world's chunk limit travels in several calls.
 
-use super::communicator::{Communicator, Parts};
+use super::communicator::Communicator;
 use super::flight::{Flight, Patience, Pause};
+use super::parts::Parts;
 use super::world::World;
 use crate::fault::{Fault, Kind, Result};
 
@@ -71,8 +72,9 @@ pub fn all_gather_bytes(world: &World, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
     let processes = world.processes();
     let parts = Parts::new(std::iter::repeat_n(8, processes))?;
     let flight = world.control.all_gather(length_bytes(bytes.len()), parts)?;
-    let (_, lengths, _) = flight.wait(Patience::Long)?;
+    let (_, lengths) = flight.wait(Patience::Long)?;
     let lengths: Vec<usize> = lengths
+        .bytes
         .chunks_exact(8)
         .map(length_of)
         .collect::<Result<_>>()?;
@@ -84,9 +86,9 @@ pub fn all_gather_bytes(world: &World, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
         let parts = Parts::new(lengths.iter().map(|length| cut(*length).len()))?;
         let mine = bytes[cut(bytes.len())].to_vec();
         let flight = world.control.all_gather(mine, parts)?;
-        let (_, all, parts) = flight.wait(Patience::Long)?;
+        let (_, all) = flight.wait(Patience::Long)?;
         for (process, whole) in gathered.iter_mut().enumerate() {
-            whole.extend_from_slice(&all[parts.range(process)?]);
+            whole.extend_from_slice(&all.bytes[all.parts.range(process)?]);
         }
     }
     Ok(gathered)

@@ -21,6 +21,7 @@ mod communicator;
 mod control;
 mod environment;
 mod flight;
+mod parts;
 mod progress;
 mod topology;
 mod wire;
