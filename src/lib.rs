@@ -13,4 +13,5 @@
 
 pub mod fault;
 pub mod layout;
+pub mod strategy;
 pub mod tensor;
