@@ -4,5 +4,6 @@
 //! reading and writing of tensor bytes is the engine's, by the schema's byte ranges. Every system
 //! call that touches a file goes through [`io`].
 
+pub mod ckpt;
 pub mod io;
 pub mod safetensors;
