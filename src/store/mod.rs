@@ -4,6 +4,7 @@
 //! reading and writing of tensor bytes is the engine's, by the schema's byte ranges. Every system
 //! call that touches a file goes through [`io`].
 
+pub mod ckpt;
 pub mod commit;
 pub mod full_dir;
 pub mod io;
@@ -12,7 +13,7 @@ pub mod rank_dir;
 pub mod safetensors;
 
 use crate::catalog::FileSchema;
-use crate::fault::{Fault, Kind, Result};
+use crate::fault::Result;
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
 use clap::ValueEnum;
@@ -52,18 +53,18 @@ impl Format {
     /// Reads the structure of an open file.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`] and others, as the format's own reader.
+    /// [`crate::fault::Kind::Corrupt`] and others, as the format's own reader.
     pub fn read(self, file: &io::ReadFile) -> Result<FileSchema> {
         match self {
             Format::Safetensors => safetensors::read(file),
-            Format::Ckpt => Err(Fault::new(Kind::Unsupported, "ckpt files can't be read yet")),
+            Format::Ckpt => ckpt::read(file),
         }
     }
 
     /// Lays out a file for `tensors`.
     ///
     /// # Errors
-    /// [`Kind::Dtype`] for a type that the format doesn't know.
+    /// [`crate::fault::Kind::Dtype`] for a type that the format doesn't know.
     pub fn design(
         self,
         tensors: &[(Arc<str>, Dtype, Shape)],
@@ -71,7 +72,7 @@ impl Format {
     ) -> Result<FileSchema> {
         match self {
             Format::Safetensors => safetensors::design(tensors, metadata),
-            Format::Ckpt => Err(Fault::new(Kind::Unsupported, "ckpt files can't be written yet")),
+            Format::Ckpt => ckpt::design(tensors, metadata, ckpt::BLOCK_BYTES_MAX),
         }
     }
 }
