@@ -158,9 +158,8 @@ fn oracle_compares(step: &Step) -> Result<usize, String> {
 /// Runs every step of these kinds under every launch, two at a time, and fails with all that went wrong.
 fn run_all(operations: &[&str], launches: &[(Option<u32>, &'static str)]) {
     let narrow = std::env::var("SHARDLOOM_GOLDEN_CASE").unwrap_or_default();
-    let wanted = |step: &Step| {
-        operations.contains(&step.op.as_str()) && step.to_string().contains(&narrow)
-    };
+    let wanted =
+        |step: &Step| operations.contains(&step.op.as_str()) && step.to_string().contains(&narrow);
     let steps: Vec<Step> = steps().into_iter().filter(wanted).collect();
     let mut jobs = Vec::new();
     for step in &steps {
@@ -733,10 +732,7 @@ fn compare_full(
         }
         for tensor in found.tensors.keys() {
             let file = name.to_string_lossy().into_owned();
-            if places
-                .insert(tensor.clone(), Value::String(file))
-                .is_some()
-            {
+            if places.insert(tensor.clone(), Value::String(file)).is_some() {
                 return Err(format!("{tensor} is in two parts"));
             }
         }

@@ -23,11 +23,11 @@ impl<'a> Value<'a> {
     /// The numbers of a repeated field: one, or a packed run of them.
     pub(crate) fn numbers(&self) -> Result<Vec<i64>, String> {
         match *self {
-            Value::Varint(number) => Ok(vec![number.cast_signed()]),
+            Value::Varint(number) => Ok(vec![i64::from_le_bytes(number.to_le_bytes())]),
             Value::Bytes(mut bytes) => {
                 let mut numbers = Vec::new();
                 while !bytes.is_empty() {
-                    numbers.push(varint(&mut bytes)?.cast_signed());
+                    numbers.push(i64::from_le_bytes(varint(&mut bytes)?.to_le_bytes()));
                 }
                 Ok(numbers)
             }
