@@ -1,6 +1,6 @@
 //! The command line as its users meet it: exit codes, messages, results, and what is left on disk.
 
-#![allow(clippy::expect_used)]
+#![allow(clippy::expect_used, unreachable_pub)]
 
 #[path = "support/ckpt.rs"]
 mod ckpt;

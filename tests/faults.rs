@@ -1,6 +1,6 @@
 //! What is left when things go wrong in the middle of a run.
 
-#![allow(clippy::expect_used, clippy::print_stdout)]
+#![allow(clippy::expect_used, clippy::print_stdout, unreachable_pub)]
 
 #[path = "support/ckpt.rs"]
 mod ckpt;

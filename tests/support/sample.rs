@@ -64,10 +64,7 @@ impl Sample {
     /// A command line in which every `@name` is a path inside the sample.
     pub(crate) fn args(&self, line: &str) -> Vec<String> {
         let path = |name: &str| self.path(name).to_string_lossy().into_owned();
-        let word = |word: &str| {
-            word.strip_prefix('@')
-                .map_or_else(|| word.to_owned(), |n| path(n))
-        };
+        let word = |word: &str| word.strip_prefix('@').map_or_else(|| word.to_owned(), path);
         line.split_whitespace().map(word).collect()
     }
 
