@@ -4,6 +4,8 @@
 
 #[path = "support/ckpt.rs"]
 mod ckpt;
+#[path = "support/command.rs"]
+mod command;
 #[path = "support/fixtures.rs"]
 mod fixtures;
 #[path = "support/oracle.rs"]
@@ -16,6 +18,7 @@ mod tensors;
 #[path = "support/wire.rs"]
 mod wire;
 
+use command::{RESHARD, under_mpi};
 use oracle::Strategy;
 use rustix::process::{Pid, Signal, kill_process};
 use sample::{Sample, image, layout};
@@ -24,15 +27,6 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use support::Run;
 use tensors::{Tensor, Tensors};
-
-const RESHARD: &str =
-    "reshard --src @src --src-strategy @four.ckpt --dst @out --dst-strategy @two.ckpt";
-
-fn under_mpi(processes: u32, args: &[String]) -> Run {
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let program = Path::new(env!("CARGO_BIN_EXE_shardloom"));
-    support::mpirun(processes, program, &args, &[])
-}
 
 /// About 200 MB: 24 tensors cut by rows, to be cut by columns.
 fn large() -> Sample {
