@@ -15,32 +15,32 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// How long a job may take before it is killed and its test fails.
-pub const TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a program left behind.
 #[derive(Debug)]
-pub struct Run {
+pub(crate) struct Run {
     /// How it ended.
-    pub status: ExitStatus,
+    pub(crate) status: ExitStatus,
     /// All it wrote to its standard output.
-    pub stdout: String,
+    pub(crate) stdout: String,
     /// All it wrote to its standard error.
-    pub stderr: String,
+    pub(crate) stderr: String,
     /// How long it took.
-    pub elapsed: Duration,
+    pub(crate) elapsed: Duration,
 }
 
 impl Run {
     /// Fails the test, showing all output, unless the program ended with 0.
     #[track_caller]
-    pub fn succeeds(self) -> Self {
+    pub(crate) fn succeeds(self) -> Self {
         assert!(self.status.success(), "failed: {self:#?}");
         self
     }
 
     /// Fails the test, showing all output, if the program ended with 0.
     #[track_caller]
-    pub fn fails(self) -> Self {
+    pub(crate) fn fails(self) -> Self {
         assert!(!self.status.success(), "should have failed: {self:#?}");
         self
     }
@@ -50,7 +50,7 @@ impl Run {
 ///
 /// Fails the test if it can't be started or takes longer than [`TIMEOUT`].
 #[track_caller]
-pub fn mpirun(processes: u32, program: &Path, args: &[&str], envs: &[(&str, &str)]) -> Run {
+pub(crate) fn mpirun(processes: u32, program: &Path, args: &[&str], envs: &[(&str, &str)]) -> Run {
     let mut command = launcher(processes);
     command.arg(program).args(args).envs(envs.iter().copied());
     run(command)
@@ -58,14 +58,14 @@ pub fn mpirun(processes: u32, program: &Path, args: &[&str], envs: &[(&str, &str
 
 /// Runs `program` by itself, without the launcher.
 #[track_caller]
-pub fn alone(program: &Path, args: &[&str], envs: &[(&str, &str)]) -> Run {
+pub(crate) fn alone(program: &Path, args: &[&str], envs: &[(&str, &str)]) -> Run {
     let mut command = Command::new(program);
     command.args(args).envs(envs.iter().copied());
     run(command)
 }
 
 /// Where cargo has put the example program `name` of this package.
-pub fn example(name: &str) -> PathBuf {
+pub(crate) fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");
     let target = test.ancestors().nth(2).expect("tests are in target/*/deps");
     let path = target.join("examples").join(name);
