@@ -36,8 +36,6 @@ pub struct Packed {
 #[must_use]
 pub struct DataRound<'w> {
     flight: Flight<[Parted; 2]>,
-    /// The buffers, where this process has nothing to say and nothing to hear.
-    idle: Option<[Vec<u8>; 2]>,
     send_counts: Vec<u32>,
     receive_counts: Vec<u32>,
     _world: &'w World,
@@ -59,18 +57,11 @@ impl<'w> DataRound<'w> {
         let outgoing = Parted::new(send.bytes, parts(world, &send.counts)?)?;
         let incoming = Parted::new(receive.bytes, parts(world, &receive.counts)?)?;
         let (data, process) = (world.data, world.process());
-        let silent = outgoing.parts.total == 0 && incoming.parts.total == 0;
-        let (idle, flight) = match traffic {
-            Traffic::Sparse => (None, data.pairwise(process, outgoing, incoming, TAG_ROUND)?),
-            Traffic::Dense if silent => {
-                let flight = data.all_to_all(one_to_self(world)?, one_to_self(world)?)?;
-                (Some([outgoing.bytes, incoming.bytes]), flight)
-            }
-            Traffic::Dense => (None, data.all_to_all(outgoing, incoming)?),
-        };
         Ok(DataRound {
-            flight,
-            idle,
+            flight: match traffic {
+                Traffic::Dense => data.all_to_all(outgoing, incoming)?,
+                Traffic::Sparse => data.pairwise(process, outgoing, incoming, TAG_ROUND)?,
+            },
             send_counts: send.counts,
             receive_counts: receive.counts,
             _world: world,
@@ -85,24 +76,13 @@ impl<'w> DataRound<'w> {
     /// *Local.* Waits until it is complete; gives back what was sent and what was received. Others
     /// must have started it, else it never ends.
     pub fn wait(self) -> Result<(Packed, Packed)> {
-        let travelled = self.flight.wait(Patience::Short)?;
-        let [sent, received] = self.idle.unwrap_or(travelled.map(|side| side.bytes));
+        let [sent, received] = self.flight.wait(Patience::Short)?;
         let packed = |bytes, counts| Packed { bytes, counts };
         Ok((
-            packed(sent, self.send_counts),
-            packed(received, self.receive_counts),
+            packed(sent.bytes, self.send_counts),
+            packed(received.bytes, self.receive_counts),
         ))
     }
-}
-
-/// *Local.* One byte from this process to itself, for a collective in which it has no other part.
-///
-/// OpenMPI 4.1 counts a non-blocking collective on a process only if there is something to do. A
-/// process without any bytes would fall behind the others' count, and two rounds later take one
-/// round's bytes for another's, without an error.
-fn one_to_self(world: &World) -> Result<Parted> {
-    let counts = (0..world.size()).map(|process| usize::from(process == world.process()));
-    Parted::new(vec![0], Parts::new(counts)?)
 }
 
 /// *Local.* The parts that `counts` speaks of, one for each process.
