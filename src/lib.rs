@@ -11,7 +11,13 @@
 //! source cells with destination cells; the *exchange* carries what a process can't reach itself;
 //! a *store* is where tensors lie. `docs/architecture.md` tells it on a page.
 
+pub mod catalog;
+pub mod engine;
+pub mod exchange;
 pub mod fault;
 pub mod layout;
+pub mod plan;
+pub mod store;
 pub mod strategy;
 pub mod tensor;
+pub mod view;
