@@ -1,5 +1,7 @@
 //! Strategy files against what MindSpore 2.10 wrote and made of them.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 #[path = "support/strategy.rs"]
 mod support;
 

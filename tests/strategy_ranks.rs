@@ -1,5 +1,7 @@
 //! Which rank keeps and which ranks are needed, against what MindSpore 2.10 says.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 #[path = "support/strategy.rs"]
 mod support;
 

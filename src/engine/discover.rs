@@ -4,9 +4,7 @@
 //! equal, as those of a stage's ranks are, travel once.
 
 use crate::catalog::{Catalog, Entry, FileSchema, ShardFile};
-use crate::exchange::{
-    Topology, World, agree, all_gather_bytes, broadcast_bytes, decode, encode,
-};
+use crate::exchange::{Topology, World, agree, all_gather_bytes, broadcast_bytes, decode, encode};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::HYPER_STEM;
 use crate::plan::reach::{ExchangeMode, Reach};
@@ -53,12 +51,22 @@ pub fn discover(
     suffix: Option<&str>,
     mode: ExchangeMode,
 ) -> Result<Source> {
-    let leads = topology.nodes.iter().any(|members| members[0] == world.process());
-    let mine = if leads { list(path, suffix) } else { Ok(Listing::default()) };
+    let leads = topology
+        .nodes
+        .iter()
+        .any(|members| members[0] == world.process());
+    let mine = if leads {
+        list(path, suffix)
+    } else {
+        Ok(Listing::default())
+    };
     let mine = agree(world, mine)?;
     let listings: Vec<Listing> = allgather(world, &mine)?;
-    let per_node: Vec<&Listing> =
-        topology.nodes.iter().map(|members| &listings[members[0] as usize]).collect();
+    let per_node: Vec<&Listing> = topology
+        .nodes
+        .iter()
+        .map(|members| &listings[members[0] as usize])
+        .collect();
     let merged = agree(world, merge(&per_node, topology, path))?;
     let base = if merged.single_file {
         path.parent().unwrap_or(Path::new("")).to_path_buf()
@@ -70,7 +78,10 @@ pub fn discover(
         node_of: topology.node_of.clone(),
         nodes: topology.nodes.clone(),
         source_ranks: merged.ranks.keys().next_back().map_or(1, |last| last + 1),
-        seen: per_node.iter().map(|node| Arc::new(node.ranks.keys().copied().collect())).collect(),
+        seen: per_node
+            .iter()
+            .map(|node| Arc::new(node.ranks.keys().copied().collect()))
+            .collect(),
         mode,
     };
     let all: BTreeSet<u32> = merged.ranks.keys().copied().collect();
@@ -80,15 +91,27 @@ pub fn discover(
         let message = format!("node {node} doesn't see all source ranks");
         return Err(Fault::new(Kind::MissingShard, message)
             .file(path.display().to_string())
-            .hint("--exchange direct needs shared storage; --exchange auto sends what isn't seen"));
+            .hint(
+                "--exchange direct needs shared storage; --exchange auto sends what isn't seen",
+            ));
     }
     let catalog = read_headers(world, &reach, &base, &merged)?;
     let first = merged.ranks.values().flatten().next();
-    let format = first.and_then(|(path, _)| Format::of(path)).unwrap_or_default();
-    Ok(Source { base, catalog, reach, format })
+    let format = first
+        .and_then(|(path, _)| Format::of(path))
+        .unwrap_or_default();
+    Ok(Source {
+        base,
+        catalog,
+        reach,
+        format,
+    })
 }
 
-pub(super) fn allgather<T: Serialize + serde::de::DeserializeOwned>(world: &World, mine: &T) -> Result<Vec<T>> {
+pub(super) fn allgather<T: Serialize + serde::de::DeserializeOwned>(
+    world: &World,
+    mine: &T,
+) -> Result<Vec<T>> {
     let bytes = agree(world, encode(mine))?;
     let all = all_gather_bytes(world, &bytes)?;
     agree(world, all.iter().map(|bytes| decode(bytes)).collect())
@@ -100,10 +123,14 @@ fn list(path: &Path, suffix: Option<&str>) -> Result<Listing> {
     match io::standing(path)? {
         Standing::Nothing | Standing::EmptyDirectory => return Ok(listing),
         Standing::File => {
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+            let name = path
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned());
             let size = ReadFile::open(path)?.size();
             listing.single_file = true;
-            listing.ranks.insert(0, vec![(name.unwrap_or_default(), size)]);
+            listing
+                .ranks
+                .insert(0, vec![(name.unwrap_or_default(), size)]);
             return Ok(listing);
         }
         Standing::Directory => {}
@@ -111,22 +138,29 @@ fn list(path: &Path, suffix: Option<&str>) -> Result<Listing> {
     let names = io::list(path)?;
     let mut formats = BTreeSet::new();
     for (name, directory) in &names {
-        let Some(rank) = rank_dir::rank_of(name).filter(|_| *directory) else { continue };
+        let Some(rank) = rank_dir::rank_of(name).filter(|_| *directory) else {
+            continue;
+        };
         let inside = io::list(&path.join(name))?;
         let weights: Vec<&str> = inside
             .iter()
             .filter(|(name, directory)| !directory && Format::of(name).is_some())
             .map(|(name, _)| name.as_str())
             .collect();
-        formats.extend(weights.iter().filter_map(|name| Format::of(name)).map(Format::extension));
+        formats.extend(
+            weights
+                .iter()
+                .filter_map(|name| Format::of(name))
+                .map(Format::extension),
+        );
         if formats.len() > 1 {
             return Err(both_formats(path));
         }
         if weights.is_empty() {
             continue;
         }
-        let chosen = rank_dir::choose(rank, &weights, suffix)
-            .map_err(|fault| rebase(fault, path))?;
+        let chosen =
+            rank_dir::choose(rank, &weights, suffix).map_err(|fault| rebase(fault, path))?;
         let file = format!("{name}/{chosen}");
         let size = ReadFile::open(&path.join(&file))?.size();
         if let Some(other) = listing.ranks.insert(rank, vec![(file, size)]) {
@@ -167,21 +201,35 @@ fn list_full(path: &Path, names: &[(String, bool)], listing: &mut Listing) -> Re
             .map_err(|fault| fault.file(map_path.display().to_string()))?;
         files.extend(map.into_values());
         files.extend(
-            weights.iter().filter(|n| n.starts_with(HYPER_STEM)).map(|n| (*n).to_owned()),
+            weights
+                .iter()
+                .filter(|n| n.starts_with(HYPER_STEM))
+                .map(|n| (*n).to_owned()),
         );
     } else {
-        let without_hyper: Vec<&&str> =
-            weights.iter().filter(|name| !name.starts_with(HYPER_STEM)).collect();
+        let without_hyper: Vec<&&str> = weights
+            .iter()
+            .filter(|name| !name.starts_with(HYPER_STEM))
+            .collect();
         if without_hyper.len() > 1 {
-            let message = format!("has {} weight files and no map of them", without_hyper.len());
-            return Err(Fault::new(Kind::Ambiguous, message).file(path.display().to_string()).hint(
-                "several files of full weights need param_name_map.json or \
+            let message = format!(
+                "has {} weight files and no map of them",
+                without_hyper.len()
+            );
+            return Err(Fault::new(Kind::Ambiguous, message)
+                .file(path.display().to_string())
+                .hint(
+                    "several files of full weights need param_name_map.json or \
                  model.safetensors.index.json beside them",
-            ));
+                ));
         }
         files.extend(weights.iter().map(|name| (*name).to_owned()));
     }
-    let formats: BTreeSet<_> = files.iter().filter_map(|f| Format::of(f)).map(Format::extension).collect();
+    let formats: BTreeSet<_> = files
+        .iter()
+        .filter_map(|f| Format::of(f))
+        .map(Format::extension)
+        .collect();
     if formats.len() > 1 {
         return Err(both_formats(path));
     }
@@ -245,8 +293,10 @@ type SchemaWire = (Vec<Entry>, BTreeMap<String, String>, u64);
 /// Reads every header once and gives all processes the catalog. Collective.
 fn read_headers(world: &World, reach: &Reach, base: &Path, merged: &Listing) -> Result<Catalog> {
     let mine = agree(world, read_own_headers(reach, base, merged))?;
-    let summary: Vec<(u32, u32, u64)> =
-        mine.iter().map(|(rank, file, hash, _)| (*rank, *file, *hash)).collect();
+    let summary: Vec<(u32, u32, u64)> = mine
+        .iter()
+        .map(|(rank, file, hash, _)| (*rank, *file, *hash))
+        .collect();
     let summaries = allgather(world, &summary)?;
     // Each distinct schema is sent by the process that has the lowest rank of it.
     let mut sender: BTreeMap<u64, (u32, u32)> = BTreeMap::new();
@@ -272,10 +322,16 @@ fn read_headers(world: &World, reach: &Reach, base: &Path, merged: &Listing) -> 
         let mut shards = Vec::new();
         for (number, (path, _)) in files.iter().enumerate() {
             let key = (*rank, u32::try_from(number).unwrap_or(u32::MAX));
-            let schema = hash_of.get(&key).and_then(|hash| schemas.get(hash)).ok_or_else(|| {
-                Fault::new(Kind::Internal, "no process has read its header").file(path.as_str())
-            })?;
-            shards.push(ShardFile { path: path.clone(), schema: schema.clone() });
+            let schema = hash_of
+                .get(&key)
+                .and_then(|hash| schemas.get(hash))
+                .ok_or_else(|| {
+                    Fault::new(Kind::Internal, "no process has read its header").file(path.as_str())
+                })?;
+            shards.push(ShardFile {
+                path: path.clone(),
+                schema: schema.clone(),
+            });
         }
         catalog.ranks.insert(*rank, shards);
     }
@@ -290,7 +346,9 @@ type OwnSchema = (u32, u32, u64, Vec<u8>);
 fn read_own_headers(reach: &Reach, base: &Path, merged: &Listing) -> Result<Vec<OwnSchema>> {
     let mut own = Vec::new();
     for (rank, files) in &merged.ranks {
-        let Some(node) = reach.seen.iter().position(|seen| seen.contains(rank)) else { continue };
+        let Some(node) = reach.seen.iter().position(|seen| seen.contains(rank)) else {
+            continue;
+        };
         for (number, (path, size)) in files.iter().enumerate() {
             let members = &reach.nodes[node];
             if members[(*rank as usize + number) % members.len()] != reach.process {
@@ -330,15 +388,27 @@ pub fn read_strategy(
     path: Option<&Path>,
 ) -> Result<Option<Strategy>> {
     let Some(path) = path else { return Ok(None) };
-    let leads = topology.nodes.iter().any(|members| members[0] == world.process());
-    let mine = agree(world, if leads { strategy_bytes(path) } else { Ok(None) })?;
+    let leads = topology
+        .nodes
+        .iter()
+        .any(|members| members[0] == world.process());
+    let mine = agree(
+        world,
+        if leads {
+            strategy_bytes(path)
+        } else {
+            Ok(None)
+        },
+    )?;
     let hash = mine.as_ref().map(|files| {
         let mut hasher = DefaultHasher::new();
         files.hash(&mut hasher);
         hasher.finish()
     });
     let hashes: Vec<Option<u64>> = allgather(world, &hash)?;
-    let mut seeing = (0u32..).zip(&hashes).filter_map(|(process, hash)| Some((process, (*hash)?)));
+    let mut seeing = (0u32..)
+        .zip(&hashes)
+        .filter_map(|(process, hash)| Some((process, (*hash)?)));
     let Some((first, hash)) = seeing.next() else {
         let fault = Fault::new(Kind::Strategy, "no process finds this strategy");
         return Err(fault.file(path.display().to_string()));
@@ -353,11 +423,17 @@ pub fn read_strategy(
     };
     let bytes = broadcast_bytes(world, first, agree(world, bytes)?)?;
     let read = decode::<Vec<(String, Vec<u8>)>>(&bytes).and_then(|files| {
-        let files: Vec<StrategyFile<'_>> =
-            files.iter().map(|(name, bytes)| StrategyFile { name, bytes }).collect();
+        let files: Vec<StrategyFile<'_>> = files
+            .iter()
+            .map(|(name, bytes)| StrategyFile { name, bytes })
+            .collect();
         Strategy::read(&files)
     });
-    agree(world, read.map_err(|fault| fault.file(path.display().to_string()))).map(Some)
+    agree(
+        world,
+        read.map_err(|fault| fault.file(path.display().to_string())),
+    )
+    .map(Some)
 }
 
 /// The bytes of a strategy file, or of those of a directory. Local.
@@ -385,7 +461,11 @@ pub fn strategy_bytes(path: &Path) -> Result<StrategyBytes> {
                 let fault = Fault::new(Kind::Strategy, "has no strategy files (.ckpt or .json)");
                 return Err(fault.file(path.display().to_string()));
             }
-            files.iter().map(|file| read(file)).collect::<Result<_>>().map(Some)
+            files
+                .iter()
+                .map(|file| read(file))
+                .collect::<Result<_>>()
+                .map(Some)
         }
     }
 }

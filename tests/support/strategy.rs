@@ -5,18 +5,18 @@ use shardloom::fault::Result;
 use shardloom::strategy::{Strategy, StrategyFile};
 use std::path::{Path, PathBuf};
 
-pub fn data(path: &str) -> PathBuf {
+pub(crate) fn data(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/data")
         .join(path)
 }
 
-pub fn bytes(path: &str) -> Vec<u8> {
+pub(crate) fn bytes(path: &str) -> Vec<u8> {
     std::fs::read(data(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// Reads one file, or all files of a directory.
-pub fn with_files<T>(path: &str, f: impl FnOnce(&[StrategyFile]) -> T) -> T {
+pub(crate) fn with_files<T>(path: &str, f: impl FnOnce(&[StrategyFile]) -> T) -> T {
     let mut paths = vec![path.to_string()];
     if data(path).is_dir() {
         let names = std::fs::read_dir(data(path)).unwrap();
@@ -30,10 +30,10 @@ pub fn with_files<T>(path: &str, f: impl FnOnce(&[StrategyFile]) -> T) -> T {
     f(&files.collect::<Vec<_>>())
 }
 
-pub fn read(path: &str) -> Result<Strategy> {
+pub(crate) fn read(path: &str) -> Result<Strategy> {
     with_files(path, Strategy::read)
 }
 
-pub fn json_file(path: &str) -> Value {
+pub(crate) fn json_file(path: &str) -> Value {
     serde_json::from_slice(&bytes(path)).unwrap()
 }
