@@ -201,8 +201,8 @@ fn pair(
     b: &Source,
     b_strategy: Option<&Strategy>,
 ) -> Result<Pairing> {
-    let left = Inventory::new(&a.catalog, a_strategy)?;
-    let right = Inventory::new(&b.catalog, b_strategy)?;
+    let left = Inventory::new(&a.catalog, a_strategy).map_err(|fault| a.place(fault))?;
+    let right = Inventory::new(&b.catalog, b_strategy).map_err(|fault| b.place(fault))?;
     let names: BTreeSet<&Arc<str>> = [&left, &right]
         .into_iter()
         .flat_map(|side| side.tensors.keys().chain(&side.private))
@@ -332,7 +332,7 @@ fn move_against(
         memory_bytes: options.memory_bytes,
         total_bytes: 0,
     };
-    let survey = agree(world, mover.survey())?;
+    let survey = agree(world, mover.survey().map_err(|fault| a.place(fault)))?;
     mover.total_bytes = tally::sum(world, survey.written_bytes)?;
     let exchange = Exchange::choose(world, &survey, options.memory_bytes)?;
     mover.run(exchange, observer)?;

@@ -32,6 +32,19 @@ pub struct Source {
     pub format: Format,
 }
 
+impl Source {
+    /// Gives a fault of the plan, which knows files by their path inside the source, the path that
+    /// the user knows.
+    #[must_use]
+    pub fn place(&self, mut fault: Fault) -> Fault {
+        let file = fault
+            .file
+            .take()
+            .map_or_else(|| self.base.clone(), |file| self.base.join(file));
+        fault.file(file.display().to_string())
+    }
+}
+
 /// What one node sees.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Listing {

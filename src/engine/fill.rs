@@ -199,10 +199,10 @@ impl<'a> Filler<'a> {
         out: &mut [u8],
     ) -> Result<()> {
         let Some((outer, inner)) = copy.loops.split_first() else {
-            return self.from_window(copy, place, file, out);
+            return self.through_window(copy, place, file, out);
         };
         if copy.source_span() <= WINDOW_BYTES {
-            return self.from_window(copy, place, file, out);
+            return self.through_window(copy, place, file, out);
         }
         let step = (WINDOW_BYTES / outer.source_stride.max(1)).max(1);
         let mut done = 0;
@@ -216,7 +216,7 @@ impl<'a> Filler<'a> {
             };
             if count > 1 {
                 part.loops.insert(0, Loop { count, ..*outer });
-                self.from_window(&part, place, file, out)?;
+                self.through_window(&part, place, file, out)?;
             } else {
                 self.fill_by_windows(&part, place, file, out)?;
             }
@@ -226,7 +226,7 @@ impl<'a> Filler<'a> {
     }
 
     /// Copies from a window of whole source rows, read now unless a neighbour has read it before.
-    fn from_window(
+    fn through_window(
         &mut self,
         copy: &StridedCopy,
         place: Place,

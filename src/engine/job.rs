@@ -120,7 +120,7 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
         memory_bytes: job.options.memory_bytes,
         total_bytes: 0,
     };
-    let survey = agree(world, mover.survey())?;
+    let survey = agree(world, mover.survey().map_err(|fault| source.place(fault)))?;
     mover.total_bytes = tally::sum(world, survey.written_bytes)?;
     let exchange = Exchange::choose(world, &survey, job.options.memory_bytes)?;
     seconds.plan = planning.elapsed().as_secs_f64();
@@ -206,7 +206,8 @@ fn plan(
     strategy: Option<&Strategy>,
     destination: &Destination,
 ) -> Result<Planned> {
-    let inventory = Inventory::new(&source.catalog, source_strategy)?;
+    let inventory =
+        Inventory::new(&source.catalog, source_strategy).map_err(|fault| source.place(fault))?;
     let ranks = &destination.site.ranks;
     let build: Build = build(
         &inventory,

@@ -121,6 +121,9 @@ pub fn build(
         }
         Some(strategy) => build.place(strategy, &made)?,
     };
+    if used.is_empty() && !inventory.tensors.is_empty() {
+        return Err(nothing_in_common(inventory, destination));
+    }
     let copied = build.sort_leftovers(inventory, select, destination, leftovers, &used)?;
     for rank in ranks {
         let from = rank % inventory.ranks.max(1);
@@ -218,6 +221,29 @@ impl Build {
         }
         Ok(copied)
     }
+}
+
+fn nothing_in_common(inventory: &Inventory, destination: Option<&Strategy>) -> Fault {
+    let fault = Fault::new(
+        Kind::UnknownTensor,
+        "no tensor of the source is in the destination strategy (or all are filtered out)",
+    );
+    let Some(name) = inventory.tensors.keys().next() else {
+        return fault;
+    };
+    let known = destination
+        .into_iter()
+        .flat_map(Strategy::names)
+        .map(|name| &**name);
+    let near = nearest(name, known);
+    let fault = fault.tensor(&**name);
+    if near.is_empty() {
+        return fault.hint("--name-map tells which names mean the same");
+    }
+    fault.hint(format!(
+        "nearest in the strategy: {}; --name-map tells which mean the same",
+        near.join(", ")
+    ))
 }
 
 fn unknown_tensor(name: &str, count: usize, known: Vec<&str>) -> Fault {

@@ -1,7 +1,7 @@
 //! The tensors of a source: its files' names and shapes joined with its strategy.
 
-use crate::catalog::{Catalog, Entry};
-use crate::fault::{Fault, Kind, Result};
+use crate::catalog::{Catalog, Entry, FileSchema};
+use crate::fault::{Fault, Kind, Result, nearest};
 use crate::layout::Layout;
 use crate::plan::{SourceTensor, Spread};
 use crate::strategy::{StageLayout, Strategy};
@@ -131,8 +131,64 @@ impl Inventory {
             .filter(|name| !inventory.tensors.contains_key(&***name))
             .cloned()
             .collect();
+        if let Some(name) = inventory
+            .private
+            .first()
+            .filter(|_| inventory.tensors.is_empty())
+        {
+            let near = nearest(name, strategy.names().map(|name| &**name)).join(", ");
+            let message = "no tensor of the source is in its strategy";
+            return Err(Fault::new(Kind::UnknownTensor, message)
+                .tensor(&**name)
+                .hint(format!(
+                    "is it the strategy of this job? Nearest names: {near}"
+                )));
+        }
+        inventory.check_nothing_lost(catalog, strategy)?;
         Ok(inventory)
     }
+
+    /// MindSpore's removal of redundancy keeps no copy at all of a tensor whose optimizer shard is
+    /// over all replicas (size -1), if their number isn't a multiple of ranks / step: its absence is
+    /// a loss then (docs/wrong-results.md).
+    fn check_nothing_lost(&self, catalog: &Catalog, strategy: &Strategy) -> Result<()> {
+        let removed = |schema: &FileSchema| {
+            schema
+                .metadata
+                .get("remove_redundancy")
+                .is_some_and(|value| value == "True")
+        };
+        if !catalog
+            .distinct_schemas()
+            .any(|(_, schema)| removed(schema))
+        {
+            return Ok(());
+        }
+        let lost = self.without_data.iter().find(|name| {
+            strategy
+                .layouts(name)
+                .iter()
+                .any(|stage| loses_all_copies(&stage.layout))
+        });
+        let Some(name) = lost else { return Ok(()) };
+        let message = "no rank has it: the save that removed redundancy kept no copy";
+        Err(Fault::new(Kind::MissingShard, message)
+            .tensor(&**name)
+            .hint(
+                "MindSpore 2.10 does that with an optimizer shard over all replicas of this mesh",
+            ))
+    }
+}
+
+fn loses_all_copies(layout: &Layout) -> bool {
+    let Some(shard) = layout.optimizer().filter(|shard| shard.size == -1) else {
+        return false;
+    };
+    let groups = u64::try_from(shard.step).ok().filter(|step| *step > 0);
+    let groups = groups
+        .map_or(1, |step| u64::from(layout.ranks()) / step)
+        .max(1);
+    !(layout.replicas() * layout.optimizer_pieces()).is_multiple_of(groups)
 }
 
 /// Joins a tensor's shards with its layouts, one a stage.

@@ -92,10 +92,8 @@ impl<'a> Work<'a> {
         let share = |index: u32| total * u128::from(index) / u128::from(self.site.processes.max(1));
         let (begin, end) = (share(self.site.index), share(self.site.index + 1));
         let mut before = 0u128;
-        let mut salt = 0u64;
-        for (plan, weight) in self.plans.iter().zip(weights) {
+        for (salt, (plan, weight)) in (1u64..).zip(self.plans.iter().zip(weights)) {
             let after = before + u128::from(weight);
-            salt += 1;
             if weight > 0 && before < end && after > begin {
                 let bounds = Bounds {
                     before,

@@ -76,7 +76,10 @@ pub fn parse(header: &[u8], size: u64) -> Result<FileSchema> {
             dtype: Dtype::from_safetensors(dtype).map_err(|fault| fault.tensor(name.as_str()))?,
             name: name.into(),
             shape: Shape(info.shape.iter().map(|dim| *dim as u64).collect()),
-            segments: vec![data + info.data_offsets.0 as u64..data + info.data_offsets.1 as u64],
+            segments: std::iter::once(
+                data + info.data_offsets.0 as u64..data + info.data_offsets.1 as u64,
+            )
+            .collect(),
         });
     }
     entries.sort_by(|a, b| {

@@ -69,7 +69,7 @@ fn number(n: u64, from: u32, to: u32) -> u64 {
 /// The bytes that `from` sends `to` in round `n`: up to `most` of them, often none.
 fn bytes(n: u64, from: u32, to: u32, most: u64) -> Vec<u8> {
     let draw = number(n, from, to);
-    let length = if draw % 3 == 0 {
+    let length = if draw.is_multiple_of(3) {
         0
     } else {
         draw / 3 % (most + 1)
@@ -91,7 +91,7 @@ fn messages(world: &mut World) -> Result<()> {
         world.limit_chunks(limit);
         for n in 0..20 {
             let me = world.process();
-            if number(n, me, me) % 5 == 0 {
+            if number(n, me, me).is_multiple_of(5) {
                 std::thread::sleep(Duration::from_millis(2)); // let others run ahead
             }
             // Two to each one with any, one of them to be kept in order behind the other.
