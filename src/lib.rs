@@ -11,6 +11,9 @@
 //! source cells with destination cells; the *exchange* carries what a process can't reach itself;
 //! a *store* is where tensors lie. `docs/architecture.md` tells it on a page.
 
+pub mod catalog;
 pub mod fault;
 pub mod layout;
+pub mod store;
 pub mod tensor;
+pub mod view;

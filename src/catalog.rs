@@ -1,0 +1,184 @@
+//! What lies where: for each file its tensors with dtype, shape and byte ranges.
+//!
+//! A catalog is *found* from headers for a source and *designed* before the first write for a
+//! destination; the type is the same. De-duplication is no mode: a holder that the catalog lacks is
+//! no candidate.
+
+use crate::fault::{Fault, Kind, Result};
+use crate::tensor::dtype::Dtype;
+use crate::tensor::shape::Shape;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// One tensor of one file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Name of the tensor.
+    pub name: Arc<str>,
+    /// Its element type.
+    pub dtype: Dtype,
+    /// Its shape in this file (a shard's shape, in elements).
+    pub shape: Shape,
+    /// The byte ranges of the file that hold its bytes, in order; one, except in ckpt files.
+    pub segments: Vec<Range<u64>>,
+}
+
+impl Entry {
+    /// Number of bytes of the tensor.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().map(|s| s.end - s.start).sum()
+    }
+
+    /// Calls `visit(file_offset, range of the tensor's bytes)` for each file range that holds bytes
+    /// `range` of the tensor, in order.
+    ///
+    /// # Errors
+    /// Whatever `visit` returns.
+    pub fn locate(
+        &self,
+        range: Range<u64>,
+        mut visit: impl FnMut(u64, Range<u64>) -> Result<()>,
+    ) -> Result<()> {
+        let mut before = 0;
+        for segment in &self.segments {
+            let length = segment.end - segment.start;
+            let begin = range.start.max(before);
+            let end = range.end.min(before + length);
+            if begin < end {
+                visit(segment.start + (begin - before), begin..end)?;
+            }
+            before += length;
+        }
+        Ok(())
+    }
+}
+
+/// The structure of a file: where each tensor is, and every byte that is no tensor's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileSchema {
+    /// The tensors, in file order.
+    pub entries: Vec<Entry>,
+    /// Free text by key (safetensors' `__metadata__`).
+    pub metadata: BTreeMap<String, String>,
+    /// What else the file holds: `(offset, bytes)`. Filled for designed files only.
+    pub literals: Vec<(u64, Vec<u8>)>,
+    /// Size of the file in bytes.
+    pub size: u64,
+    index: HashMap<Arc<str>, usize>,
+}
+
+impl FileSchema {
+    /// Puts a schema together.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] if a name occurs twice.
+    pub fn new(
+        entries: Vec<Entry>,
+        metadata: BTreeMap<String, String>,
+        literals: Vec<(u64, Vec<u8>)>,
+        size: u64,
+    ) -> Result<Self> {
+        let mut index = HashMap::with_capacity(entries.len());
+        for (position, entry) in entries.iter().enumerate() {
+            if index.insert(entry.name.clone(), position).is_some() {
+                let fault = Fault::new(Kind::Corrupt, "the file has two tensors of this name");
+                return Err(fault.tensor(&*entry.name));
+            }
+        }
+        Ok(FileSchema {
+            entries,
+            metadata,
+            literals,
+            size,
+            index,
+        })
+    }
+
+    /// The tensor called `name`.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Entry> {
+        self.index
+            .get(name)
+            .map(|position| &self.entries[*position])
+    }
+
+    /// Position of the tensor called `name` in [`FileSchema::entries`].
+    #[must_use]
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.index.get(name).copied()
+    }
+}
+
+/// A file of a checkpoint.
+#[derive(Clone, Debug)]
+pub struct ShardFile {
+    /// Path inside the checkpoint's directory (`rank_3/net.safetensors`), `/`-separated.
+    pub path: String,
+    /// What is in it. Files of equal structure share one schema.
+    pub schema: Arc<FileSchema>,
+}
+
+/// All files of a checkpoint, by rank. Full weights are those of rank 0.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    /// The files of each rank.
+    pub ranks: BTreeMap<u32, Vec<ShardFile>>,
+}
+
+/// Place of a tensor's shard in a catalog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Place {
+    /// The rank that holds it.
+    pub rank: u32,
+    /// Which of the rank's files.
+    pub file: u32,
+    /// Which entry of the file.
+    pub entry: u32,
+}
+
+impl Catalog {
+    /// Where rank `rank` has tensor `name`, if it has it.
+    #[must_use]
+    pub fn find(&self, rank: u32, name: &str) -> Option<Place> {
+        let files = self.ranks.get(&rank)?;
+        files.iter().enumerate().find_map(|(file, shard)| {
+            let entry = u32::try_from(shard.schema.position(name)?).ok()?;
+            Some(Place {
+                rank,
+                file: u32::try_from(file).ok()?,
+                entry,
+            })
+        })
+    }
+
+    /// The file at `place`.
+    ///
+    /// # Panics
+    /// Never for a place that this catalog gave out.
+    #[must_use]
+    pub fn file(&self, place: Place) -> &ShardFile {
+        &self.ranks[&place.rank][place.file as usize]
+    }
+
+    /// The entry at `place`.
+    ///
+    /// # Panics
+    /// Never for a place that this catalog gave out.
+    #[must_use]
+    pub fn entry(&self, place: Place) -> &Entry {
+        &self.file(place).schema.entries[place.entry as usize]
+    }
+
+    /// Every distinct schema with the lowest rank that has it; in a checkpoint that is not
+    /// de-duplicated there is one a stage.
+    pub fn distinct_schemas(&self) -> impl Iterator<Item = (u32, &Arc<FileSchema>)> {
+        let mut seen = std::collections::HashSet::new();
+        self.ranks
+            .iter()
+            .flat_map(|(rank, files)| files.iter().map(move |file| (*rank, &file.schema)))
+            .filter(move |(_, schema)| seen.insert(Arc::as_ptr(schema)))
+    }
+}

@@ -1,0 +1,8 @@
+//! Where tensors lie, and how they are committed.
+//!
+//! A format turns bytes into a [`crate::catalog::FileSchema`] (found) or lays one out (designed); all
+//! reading and writing of tensor bytes is the engine's, by the schema's byte ranges. Every system
+//! call that touches a file goes through [`io`].
+
+pub mod io;
+pub mod safetensors;
