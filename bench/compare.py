@@ -192,7 +192,9 @@ def timed(*commands):
     seconds = time.perf_counter() - start
     for process, command, output in zip(running, commands, outputs):
         if process.returncode != 0:
-            raise RuntimeError(f"{shlex.join(map(str, command))}: exit {process.returncode}\n{output.decode()}")
+            lines = [line for line in output.decode().splitlines() if line.strip()]
+            telling = next((line for line in lines if "error" in line), lines[0] if lines else "no output")
+            raise RuntimeError(f"exit {process.returncode}: {telling}\n    {shlex.join(map(str, command))}")
     return seconds
 
 
