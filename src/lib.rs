@@ -12,6 +12,7 @@
 //! a *store* is where tensors lie. `docs/architecture.md` tells it on a page.
 
 pub mod catalog;
+pub mod exchange;
 pub mod fault;
 pub mod layout;
 pub mod store;

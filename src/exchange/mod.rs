@@ -1,0 +1,38 @@
+//! Bytes between processes. It knows no tensor and no file, and is the only room with MPI.
+//!
+//! * [`World`]: all processes of this run; nobody leaves it silently.
+//! * [`Topology`]: which processes share a node.
+//! * [`agree`], [`Alarm`]: how all learn of the first error.
+//! * [`exchange_bytes`], [`broadcast_bytes`], [`all_gather_bytes`], [`all_reduce`]: control messages
+//!   of any size.
+//! * [`DataRound`]: the non-blocking all-to-all that carries tensor bytes, below 2^31 bytes a round.
+//! * [`Progress`]: process 0 learns how far all are.
+//!
+//! Each function is *collective* (all processes call it, in the same order) or *local*. Collective
+//! ones wait by polling with short sleeps, so that waiting processes leave the cores to others.
+//! Only the thread that started the world may call them.
+//!
+//! Three communicators keep what may overlap apart: control messages, data rounds, signals (alarm
+//! and progress). So processes that gave up a data round can still agree on why.
+
+mod agree;
+mod all_to_all;
+mod communicator;
+mod control;
+mod environment;
+mod flight;
+mod parts;
+mod progress;
+mod topology;
+mod wire;
+mod world;
+
+pub use agree::{Alarm, agree};
+pub use all_to_all::{DataRound, Packed, Traffic};
+pub use control::{
+    Operation, all_gather_bytes, all_reduce, barrier, broadcast_bytes, exchange_bytes,
+};
+pub use progress::Progress;
+pub use topology::Topology;
+pub use wire::{decode, encode};
+pub use world::World;

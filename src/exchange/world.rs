@@ -1,0 +1,196 @@
+//! All processes of this run. Nobody leaves silently: see [`World::finish`] and [`World::abort`].
+
+#![allow(unsafe_code)]
+
+use super::communicator::Communicator;
+use super::environment;
+use super::flight::Flight;
+use crate::fault::{Fault, Kind, Result};
+use mpi::environment::{Threading, Universe, initialize_with_threading};
+use std::cell::{Cell, RefCell};
+use std::io::Write;
+use std::marker::PhantomData;
+
+/// Exit code after a bug of ours.
+const CODE_INTERNAL: i32 = 101;
+
+/// Largest number of bytes in one call that carries control messages.
+const CHUNK_BYTES_MAX: usize = 1 << 30;
+
+/// All processes of this run.
+///
+/// It ends with [`World::finish`] where all processes have agreed to end, else with
+/// [`World::abort`]. Dropped otherwise it aborts: a process that just leaves would let the others
+/// wait for ever.
+pub struct World {
+    universe: Option<Universe>,
+    process: u32,
+    size: u32,
+    hostname: String,
+    /// Control messages.
+    pub(super) control: Communicator,
+    /// Data rounds.
+    pub(super) data: Communicator,
+    /// Alarms and progress.
+    pub(super) signal: Communicator,
+    /// Control messages that are longer travel in pieces.
+    pub(super) chunk_bytes_max: usize,
+    /// Whose turn it is of the tags of an exchange: 0 or 1.
+    pub(super) exchanges: Cell<usize>,
+    /// Whose turn it is of the tags of an alarm: 0 or 1.
+    pub(super) agreements: Cell<usize>,
+    /// Alarms this process has sent since the last agreement.
+    pub(super) alarms: RefCell<Vec<Flight<Vec<u8>>>>,
+    /// Whether there was an alarm since the last agreement, as far as known.
+    pub(super) alarmed: Cell<bool>,
+    /// Whether it was this process that raised it.
+    pub(super) raised: Cell<bool>,
+    /// How many processes failed by themselves when all agreed last.
+    pub(super) failed: Cell<u32>,
+    /// Progress reports begun, for their tags.
+    pub(super) reports: Cell<i32>,
+    /// MPI is for the thread that started it.
+    _one_thread: PhantomData<*const ()>,
+}
+
+impl World {
+    /// *Collective.* Starts MPI, once in a process's life, before it has other threads.
+    pub fn start() -> Result<Self> {
+        // SAFETY: by contract of this function there is no other thread yet.
+        unsafe { environment::prepare() };
+        let Some((universe, threading)) = initialize_with_threading(Threading::Funneled) else {
+            return Err(Fault::new(Kind::Internal, "MPI is started twice"));
+        };
+        let control = Communicator::world()?;
+        let (process, size) = control.place()?;
+        abort_on_panic(process);
+        if threading < Threading::Funneled {
+            return Err(Fault::new(
+                Kind::Unsupported,
+                "this MPI library can't live in a process with several threads",
+            ));
+        }
+        Ok(World {
+            universe: Some(universe),
+            process,
+            size,
+            hostname: mpi::environment::processor_name().unwrap_or_else(|_| "unnamed".to_owned()),
+            control,
+            data: control.duplicate()?,
+            signal: control.duplicate()?,
+            chunk_bytes_max: CHUNK_BYTES_MAX,
+            exchanges: Cell::new(0),
+            agreements: Cell::new(0),
+            alarms: RefCell::default(),
+            alarmed: Cell::new(false),
+            raised: Cell::new(false),
+            failed: Cell::new(0),
+            reports: Cell::new(0),
+            _one_thread: PhantomData,
+        })
+    }
+
+    /// *Local.* Number of this process, below [`World::size`].
+    #[must_use]
+    pub fn process(&self) -> u32 {
+        self.process
+    }
+
+    /// *Local.* How many processes there are.
+    #[must_use]
+    pub fn size(&self) -> u32 {
+        self.size
+    }
+
+    /// *Local.* The same as an index's type.
+    pub(super) fn processes(&self) -> usize {
+        usize::try_from(self.size).unwrap_or(usize::MAX)
+    }
+
+    /// *Local.* Name of the machine this process runs on.
+    #[must_use]
+    pub fn hostname(&self) -> &str {
+        &self.hostname
+    }
+
+    /// *Local.* How many processes failed by themselves when [`agree`](super::agree()) last
+    /// returned a fault, the one reported included; 0 before.
+    #[must_use]
+    pub fn failed_count(&self) -> u32 {
+        self.failed.get()
+    }
+
+    /// *Local.* The name and version of the MPI library.
+    #[must_use]
+    pub fn library() -> String {
+        let version = mpi::environment::library_version().unwrap_or_default();
+        let name = version.lines().next().unwrap_or_default();
+        name.split(", package")
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    }
+
+    /// *Local.* Cuts control messages at `bytes` from now on; the same on all processes. For tests
+    /// of the cutting: the limit of MPI is what it is set to.
+    pub fn limit_chunks(&mut self, bytes: usize) {
+        self.chunk_bytes_max = bytes.clamp(1, CHUNK_BYTES_MAX);
+    }
+
+    /// *Local.* Ends all processes now, with exit code `code`. For errors that can't be agreed on.
+    pub fn abort(&self, code: u8) -> ! {
+        Communicator::abort_all(i32::from(code))
+    }
+
+    /// *Collective.* Ends MPI, after success or a fault that all have agreed on; then the process
+    /// may exit with the code it likes.
+    pub fn finish(mut self) -> Result<()> {
+        let Some(universe) = self.universe.take() else {
+            return Ok(());
+        };
+        self.alarms.get_mut().clear();
+        let freed = self.signal.free().and(self.data.free());
+        drop(universe);
+        freed
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(universe) = self.universe.take() {
+            std::mem::forget(universe); // it would wait for the others
+            complain(self.process, "left without an agreement of all");
+            Communicator::abort_all(CODE_INTERNAL);
+        }
+    }
+}
+
+/// Lets a panic end all processes: one that unwinds would let the others wait for ever.
+fn abort_on_panic(process: u32) {
+    let main = std::thread::current().id();
+    std::panic::set_hook(Box::new(move |panic| {
+        let payload = panic.payload();
+        let message = payload
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| payload.downcast_ref::<String>().cloned())
+            .unwrap_or_default();
+        let place = panic
+            .location()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        complain(process, &format!("internal error: {message} ({place})"));
+        // Another thread must not call MPI; the launcher ends the job when this process dies.
+        if std::thread::current().id() == main && !mpi::environment::is_finalized() {
+            Communicator::abort_all(CODE_INTERNAL);
+        }
+        std::process::abort();
+    }));
+}
+
+/// Last words of a process, in one write, so that they don't mix with others'.
+pub(super) fn complain(process: u32, message: &str) {
+    let line = format!("shardloom: process {process}: {message}\n");
+    // Nobody is left to be told that nobody can be told.
+    let _ = std::io::stderr().write_all(line.as_bytes());
+}

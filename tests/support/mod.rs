@@ -1,0 +1,171 @@
+//! Starts programs under the MPI launcher, with a timeout.
+//!
+//! The launcher is `$MPIRUN` (else `mpirun`), with the extra arguments of `$MPIRUN_ARGS`.
+
+#![allow(dead_code)] // each test file uses its part
+#![allow(clippy::expect_used, clippy::panic)] // a failure here is a failed test
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// How long a job may take before it is killed and its test fails.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What a program left behind.
+#[derive(Debug)]
+pub struct Run {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// All it wrote to its standard output.
+    pub stdout: String,
+    /// All it wrote to its standard error.
+    pub stderr: String,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+impl Run {
+    /// Fails the test, showing all output, unless the program ended with 0.
+    #[track_caller]
+    pub fn succeeds(self) -> Self {
+        assert!(self.status.success(), "failed: {self:#?}");
+        self
+    }
+
+    /// Fails the test, showing all output, if the program ended with 0.
+    #[track_caller]
+    pub fn fails(self) -> Self {
+        assert!(!self.status.success(), "should have failed: {self:#?}");
+        self
+    }
+}
+
+/// Runs `program` on `processes` MPI processes, with `envs` added to the environment.
+///
+/// Fails the test if it can't be started or takes longer than [`TIMEOUT`].
+#[track_caller]
+pub fn mpirun(processes: u32, program: &Path, args: &[&str], envs: &[(&str, &str)]) -> Run {
+    let mut command = launcher(processes);
+    command.arg(program).args(args).envs(envs.iter().copied());
+    run(command)
+}
+
+/// Runs `program` by itself, without the launcher.
+#[track_caller]
+pub fn alone(program: &Path, args: &[&str], envs: &[(&str, &str)]) -> Run {
+    let mut command = Command::new(program);
+    command.args(args).envs(envs.iter().copied());
+    run(command)
+}
+
+/// Where cargo has put the example program `name` of this package.
+pub fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its own path");
+    let target = test.ancestors().nth(2).expect("tests are in target/*/deps");
+    let path = target.join("examples").join(name);
+    assert!(path.exists(), "{} has not been built", path.display());
+    path
+}
+
+/// The launcher with everything before the program.
+fn launcher(processes: u32) -> Command {
+    let name = std::env::var("MPIRUN").unwrap_or_else(|_| "mpirun".to_owned());
+    let mut command = Command::new(&name);
+    command.arg("-n").arg(processes.to_string());
+    if is_open_mpi(&name) {
+        command
+            .args(["--oversubscribe", "--bind-to", "none"])
+            .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
+            .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+            .env("OMPI_MCA_mpi_yield_when_idle", "1")
+            .env("OMPI_MCA_rmaps_base_oversubscribe", "1")
+            .env("PRTE_ALLOW_RUN_AS_ROOT", "1")
+            .env("PRTE_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+    }
+    if let Ok(extra) = std::env::var("MPIRUN_ARGS") {
+        command.args(extra.split_whitespace());
+    }
+    command
+}
+
+/// Whether the launcher called `name` is OpenMPI's; MPICH's knows no `--oversubscribe`.
+fn is_open_mpi(name: &str) -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let output = Command::new(name)
+            .arg("--version")
+            .output()
+            .unwrap_or_else(|error| panic!("can't start {name}: {error}"));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        ["Open MPI", "OpenRTE", "PRRTE", "prte"]
+            .iter()
+            .any(|word| text.contains(word))
+    })
+}
+
+/// Runs `command` to its end; its output goes through files, so no orphan can hold a pipe open.
+#[track_caller]
+fn run(mut command: Command) -> Run {
+    let mut stdout = tempfile::tempfile().expect("temporary file");
+    let mut stderr = tempfile::tempfile().expect("temporary file");
+    let start = Instant::now();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(stdout.try_clone().expect("another handle"))
+        .stderr(stderr.try_clone().expect("another handle"))
+        .process_group(0)
+        .spawn()
+        .unwrap_or_else(|error| panic!("can't start {command:?}: {error}"));
+    let status = wait(&mut child, start + TIMEOUT);
+    let (elapsed, out, err) = (start.elapsed(), text(&mut stdout), text(&mut stderr));
+    let Some(status) = status else {
+        panic!("{command:?} hangs\nstdout:\n{out}\nstderr:\n{err}");
+    };
+    Run {
+        status,
+        stdout: out,
+        stderr: err,
+        elapsed,
+    }
+}
+
+/// Waits for `child`; at `deadline` ends it and everything it has started, and gives `None`.
+fn wait(child: &mut Child, deadline: Instant) -> Option<ExitStatus> {
+    if let Some(status) = wait_until(child, deadline) {
+        return Some(status);
+    }
+    // The launcher ends its processes when it is asked to; a killed one could not.
+    let group = Pid::from_child(child);
+    for signal in [Signal::TERM, Signal::KILL] {
+        let _ = kill_process_group(group, signal);
+        if wait_until(child, Instant::now() + Duration::from_secs(3)).is_some() {
+            break;
+        }
+    }
+    None
+}
+
+fn wait_until(child: &mut Child, deadline: Instant) -> Option<ExitStatus> {
+    loop {
+        if let Some(status) = child.try_wait().expect("a child can be waited for") {
+            return Some(status);
+        }
+        if Instant::now() >= deadline {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn text(file: &mut File) -> String {
+    let mut bytes = Vec::new();
+    file.rewind().expect("rewind");
+    file.read_to_end(&mut bytes).expect("read");
+    String::from_utf8_lossy(&bytes).into_owned()
+}
