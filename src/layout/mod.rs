@@ -179,6 +179,24 @@ impl Layout {
         self.optimizer
     }
 
+    /// For each dimension the mesh axes that cut it, numbered from the right as in a strategy file,
+    /// outermost first; `[-1]` where nothing cuts.
+    #[must_use]
+    pub fn axis_numbers(&self) -> Vec<Vec<i64>> {
+        let number = |axis: &usize| i64::try_from(self.mesh.len() - 1 - axis).unwrap_or(i64::MAX);
+        let numbers = |axes: &Vec<usize>| match axes[..] {
+            [] => vec![-1],
+            _ => axes.iter().map(number).collect(),
+        };
+        self.map.iter().map(numbers).collect()
+    }
+
+    /// Number of pieces that the optimizer shard cuts dimension 0 into once more; 1 without one.
+    #[must_use]
+    pub fn optimizer_pieces(&self) -> u64 {
+        self.optimizer_pieces
+    }
+
     /// Number of ranks in the stage.
     #[must_use]
     pub fn ranks(&self) -> u32 {

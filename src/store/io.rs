@@ -194,6 +194,12 @@ impl WriteFile {
         })
     }
 
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Opens a file that some process has created, for writing.
     ///
     /// # Errors
@@ -399,4 +405,12 @@ pub fn write_small(path: &Path, bytes: &[u8], flush: bool) -> Result<()> {
     let file = WriteFile::create(path, 0)?;
     file.write_at(bytes, 0)?;
     if flush { file.sync() } else { Ok(()) }
+}
+
+/// A small text file of the system's (`/proc`), whose size isn't known before it is read.
+///
+/// # Errors
+/// [`Kind::Io`].
+pub fn read_text(path: &str) -> Result<String> {
+    named("can't read", Path::new(path), fs::read_to_string(path))
 }

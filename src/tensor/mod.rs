@@ -2,6 +2,7 @@
 
 pub mod copy;
 pub mod dtype;
+pub mod number;
 pub mod region;
 pub mod shape;
 pub mod strided;

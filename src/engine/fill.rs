@@ -1,0 +1,264 @@
+//! Filling a buffer from source shards: large runs are read in place, short ones through a window.
+
+use crate::catalog::{Catalog, Place};
+use crate::fault::{Fault, Kind, Result};
+use crate::store::io::ReadFile;
+use crate::store::mapped::Mapped;
+use crate::tensor::copy;
+use crate::tensor::strided::{Loop, StridedCopy};
+use clap::ValueEnum;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Runs of at least this many bytes are read straight to where they belong.
+const RUN_BYTES_IN_PLACE: u64 = 16 << 10;
+/// Bytes of source that are read at once to pick short runs from.
+const WINDOW_BYTES: u64 = 1 << 20;
+/// Distance between runs, shared among the cells that need the same rows, from which it is cheaper
+/// to read each run by itself: a call costs as much as reading this many bytes.
+const STRIDE_BYTES_ALONE: u64 = 8 << 10;
+/// Windows kept per worker: neighbouring cells read the same rows.
+const WINDOWS: usize = 16;
+/// Files kept open.
+const OPEN_MAX: usize = 512;
+
+/// How source files are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
+pub enum IoMode {
+    /// What was measured to be best: `pread`.
+    #[default]
+    Auto,
+    /// Memory maps.
+    Mmap,
+    /// System calls.
+    Pread,
+}
+
+#[derive(Clone)]
+enum Opened {
+    Read(Arc<ReadFile>),
+    Mapped(Arc<Mapped>),
+}
+
+/// The source's files, opened when first needed.
+pub struct Readers<'a> {
+    base: &'a Path,
+    catalog: &'a Catalog,
+    mode: IoMode,
+    open: Mutex<HashMap<(u32, u32), Opened>>,
+    read_bytes: AtomicU64,
+}
+
+impl<'a> Readers<'a> {
+    /// Readers for the files of `catalog` in `base`.
+    #[must_use]
+    pub fn new(base: &'a Path, catalog: &'a Catalog, mode: IoMode) -> Self {
+        let open = Mutex::new(HashMap::new());
+        Readers { base, catalog, mode, open, read_bytes: AtomicU64::new(0) }
+    }
+
+    /// Bytes read from files so far.
+    #[must_use]
+    pub fn read_bytes(&self) -> u64 {
+        self.read_bytes.load(Ordering::Relaxed)
+    }
+
+    fn open(&self, place: Place) -> Result<Opened> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (place.rank, place.file);
+        if let Some(file) = open.get(&key) {
+            return Ok(file.clone());
+        }
+        let shard = self.catalog.file(place);
+        let file = ReadFile::open(&self.base.join(&shard.path))?;
+        if file.size() != shard.schema.size {
+            let message = format!(
+                "has {} bytes now, {} when its header was read",
+                file.size(),
+                shard.schema.size
+            );
+            let fault = Fault::new(Kind::Io, message).rank(place.rank);
+            return Err(fault.file(file.path().display().to_string()));
+        }
+        let opened = match self.mode {
+            IoMode::Mmap => Opened::Mapped(Arc::new(Mapped::new(&file)?)),
+            IoMode::Auto | IoMode::Pread => Opened::Read(Arc::new(file)),
+        };
+        if open.len() >= OPEN_MAX {
+            open.clear();
+        }
+        open.insert(key, opened.clone());
+        Ok(opened)
+    }
+
+    /// Reads bytes `range` of the tensor at `place` into `buffer`.
+    fn read(&self, file: &Opened, place: Place, range: Range<u64>, buffer: &mut [u8]) -> Result<()> {
+        self.read_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
+        let entry = self.catalog.entry(place);
+        let begin = range.start;
+        entry
+            .locate(range, |offset, part| {
+                let out = &mut buffer[index(part.start - begin)..index(part.end - begin)];
+                match file {
+                    Opened::Read(file) => file.read_at(out, offset),
+                    Opened::Mapped(file) => file.read_at(out, offset),
+                }
+            })
+            .map_err(|fault| fault.tensor(&*entry.name).rank(place.rank))
+    }
+}
+
+fn index(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+struct Window {
+    place: Place,
+    range: Range<u64>,
+    bytes: Vec<u8>,
+}
+
+/// A worker's own windows on the source.
+#[derive(Default)]
+pub struct Windows {
+    windows: Vec<Window>,
+    next: usize,
+}
+
+/// One worker's way of filling buffers.
+pub struct Filler<'a> {
+    readers: &'a Readers<'a>,
+    windows: Windows,
+}
+
+impl<'a> Filler<'a> {
+    /// A filler that reads through `readers`.
+    #[must_use]
+    pub fn new(readers: &'a Readers<'a>) -> Self {
+        Filler { readers, windows: Windows::default() }
+    }
+
+    /// Runs `copy` from the shard at `place` into `out`, where destination offsets count from `out`'s
+    /// beginning. `sharing` is about how many copies read the same rows one after the other.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] naming file and tensor.
+    pub fn fill(
+        &mut self,
+        copy: &StridedCopy,
+        place: Place,
+        out: &mut [u8],
+        sharing: u64,
+    ) -> Result<()> {
+        let file = self.readers.open(place)?;
+        let runs = copy.bytes() / copy.run_bytes.max(1);
+        let alone = copy.source_span() / runs.max(1) / sharing.max(1) >= STRIDE_BYTES_ALONE;
+        if copy.run_bytes == 0 {
+            return Ok(());
+        }
+        if copy.run_bytes >= RUN_BYTES_IN_PLACE || alone || copy.loops.is_empty() {
+            return for_each_run(&copy.loops, copy.source, copy.destination, &mut |from, to| {
+                let out = &mut out[index(to)..index(to + copy.run_bytes)];
+                self.readers.read(&file, place, from..from + copy.run_bytes, out)
+            });
+        }
+        self.fill_by_windows(copy, place, &file, out)
+    }
+
+    /// Cuts the copy along its outermost loop until a part's source fits a window.
+    fn fill_by_windows(
+        &mut self,
+        copy: &StridedCopy,
+        place: Place,
+        file: &Opened,
+        out: &mut [u8],
+    ) -> Result<()> {
+        let Some((outer, inner)) = copy.loops.split_first() else {
+            return self.from_window(copy, place, file, out);
+        };
+        if copy.source_span() <= WINDOW_BYTES {
+            return self.from_window(copy, place, file, out);
+        }
+        let step = (WINDOW_BYTES / outer.source_stride.max(1)).max(1);
+        let mut done = 0;
+        while done < outer.count {
+            let count = step.min(outer.count - done);
+            let mut part = StridedCopy {
+                source: copy.source + done * outer.source_stride,
+                destination: copy.destination + done * outer.destination_stride,
+                run_bytes: copy.run_bytes,
+                loops: inner.to_vec(),
+            };
+            if count > 1 {
+                part.loops.insert(0, Loop { count, ..*outer });
+                self.from_window(&part, place, file, out)?;
+            } else {
+                self.fill_by_windows(&part, place, file, out)?;
+            }
+            done += count;
+        }
+        Ok(())
+    }
+
+    /// Copies from a window of whole source rows, read now unless a neighbour has read it before.
+    fn from_window(
+        &mut self,
+        copy: &StridedCopy,
+        place: Place,
+        file: &Opened,
+        out: &mut [u8],
+    ) -> Result<()> {
+        let row = copy.loops.last().map_or(1, |l| l.source_stride.max(1));
+        let row = if row > WINDOW_BYTES { 1 } else { row };
+        let size = self.readers.catalog.entry(place).bytes();
+        let begin = copy.source / row * row;
+        let end = (copy.source + copy.source_span()).next_multiple_of(row).min(size);
+        let Windows { windows, next } = &mut self.windows;
+        let found = windows
+            .iter()
+            .position(|w| w.place == place && w.range.start <= begin && end <= w.range.end);
+        let slot = match found {
+            Some(slot) => slot,
+            None => {
+                if windows.len() < WINDOWS {
+                    windows.push(Window { place, range: 0..0, bytes: Vec::new() });
+                    *next = windows.len() - 1;
+                }
+                let slot = *next;
+                *next = (slot + 1) % WINDOWS;
+                let window = &mut windows[slot];
+                window.range = 0..0;
+                window.bytes.resize(index(end - begin), 0);
+                self.readers.read(file, place, begin..end, &mut window.bytes)?;
+                (window.place, window.range) = (place, begin..end);
+                slot
+            }
+        };
+        let window = &windows[slot];
+        let mut copy = copy.clone();
+        copy.source -= window.range.start;
+        if copy::run(&copy, &window.bytes, out) {
+            return Ok(());
+        }
+        Err(Fault::new(Kind::Internal, "a copy reaches outside its window")
+            .tensor(&*self.readers.catalog.entry(place).name))
+    }
+}
+
+/// Calls `visit(source offset, destination offset)` for every run of a nest.
+fn for_each_run(
+    loops: &[Loop],
+    source: u64,
+    destination: u64,
+    visit: &mut impl FnMut(u64, u64) -> Result<()>,
+) -> Result<()> {
+    let Some((outer, inner)) = loops.split_first() else { return visit(source, destination) };
+    for i in 0..outer.count {
+        let (from, to) = (source + i * outer.source_stride, destination + i * outer.destination_stride);
+        for_each_run(inner, from, to, visit)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,268 @@
+//! A job: a source, a destination, and the run from one to the other.
+
+use crate::engine::discover::{Source, discover, read_strategy};
+use crate::engine::fill::{IoMode, Readers};
+use crate::engine::outcome::{Outcome, PlanFigures, ProcessFigures, Seconds};
+use crate::engine::place::{Destination, Placement};
+use crate::engine::rounds::{Exchange, Moved, Mover, Observer, Survey};
+use crate::engine::sink::FileSink;
+use crate::engine::tally;
+use crate::exchange::{Topology, World, agree};
+use crate::fault::Result;
+use crate::plan::arrange::{Arranged, Files, arrange};
+use crate::plan::build::{Build, Leftovers, Select, build};
+use crate::plan::inventory::Inventory;
+use crate::plan::reach::ExchangeMode;
+use crate::plan::work::Work;
+use crate::store::Format;
+use crate::strategy::Strategy;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// How a job is run, whatever it is.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Most memory for buffers, in bytes a process.
+    pub memory_bytes: u64,
+    /// How slices travel.
+    pub exchange: ExchangeMode,
+    /// Worker threads a process; 0 means the cores divided by the processes of the node.
+    pub threads: usize,
+    /// Plan only.
+    pub dry_run: bool,
+    /// How source files are read.
+    pub io: IoMode,
+    /// Which process builds what.
+    pub placement: Placement,
+    /// Replace what stands at the destination.
+    pub overwrite: bool,
+    /// Compare all replicas of the source before anything is written.
+    pub verify: bool,
+    /// Flush at commit.
+    pub flush: bool,
+}
+
+/// What to make of what.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Name of the command, for the outcome.
+    pub command: &'static str,
+    /// Where the source is.
+    pub source: PathBuf,
+    /// Strategy of the source; none means full weights.
+    pub source_strategy: Option<PathBuf>,
+    /// Which of several files in a rank directory.
+    pub file_suffix: Option<String>,
+    /// Where to write.
+    pub destination: PathBuf,
+    /// Strategy of the destination; none means full weights.
+    pub destination_strategy: Option<PathBuf>,
+    /// Which tensors, and their names.
+    pub select: Select,
+    /// How tensors outside the destination's strategy travel.
+    pub leftovers: Leftovers,
+    /// The files to write.
+    pub files: Files,
+    /// Their format; none means the source's.
+    pub format: Option<Format>,
+    /// How it is run.
+    pub options: Options,
+}
+
+/// Runs a job. Collective.
+///
+/// # Errors
+/// The same fault on every process; then nothing is visible at the destination.
+pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outcome> {
+    let start = Instant::now();
+    let mut seconds = Seconds::default();
+    let topology = Topology::discover(world)?;
+    let source_strategy = read_strategy(world, &topology, job.source_strategy.as_deref())?;
+    let strategy = read_strategy(world, &topology, job.destination_strategy.as_deref())?;
+    let suffix = job.file_suffix.as_deref();
+    let source = discover(world, &topology, &job.source, suffix, job.options.exchange)?;
+    seconds.discover = start.elapsed().as_secs_f64();
+    if job.options.verify {
+        crate::engine::compare::verify_replicas(
+            world,
+            &source,
+            source_strategy.as_ref(),
+            &job.options,
+        )?;
+    }
+
+    let planning = Instant::now();
+    let ranks = strategy.as_ref().map_or(1, Strategy::ranks);
+    let destination =
+        Destination::find(world, &topology, &job.destination, ranks, &job.options)?;
+    let planned = plan(job, &source, source_strategy.as_ref(), strategy.as_ref(), &destination);
+    let planned = agree(world, planned)?;
+    let readers = Readers::new(&source.base, &source.catalog, job.options.io);
+    let sink = FileSink::new(destination.staging.partial(), &planned.arranged.catalog);
+    let mover = Mover {
+        world,
+        work: Work {
+            plans: &planned.arranged.plans,
+            source: &source.catalog,
+            destination: &planned.arranged.catalog,
+            site: &destination.site,
+        },
+        reach: &source.reach,
+        readers: &readers,
+        sink: &sink,
+        threads: threads(&job.options, &topology, world),
+        memory_bytes: job.options.memory_bytes,
+    };
+    let survey = agree(world, mover.survey())?;
+    let exchange = Exchange::choose(world, &survey, job.options.memory_bytes)?;
+    seconds.plan = planning.elapsed().as_secs_f64();
+
+    let mut outcome = describe(job, &planned, &source, world, &topology);
+    let mut moved = Moved::default();
+    if job.options.dry_run {
+        moved.written_bytes = survey.written_bytes;
+    } else {
+        agree(world, destination.check(job.options.overwrite))?;
+        let result = write(job, &mover, exchange, &planned.arranged, &destination, observer, &mut seconds);
+        if result.is_err() {
+            destination.discard();
+        }
+        moved = result?;
+    }
+    seconds.total = start.elapsed().as_secs_f64();
+    tally::total(world, &mut outcome, &survey, &moved, &readers, &seconds)?;
+    if job.options.dry_run {
+        outcome.per_process = tally::per_process(world, &survey)?;
+        let rounds = tally::rounds(world, &survey, exchange)?;
+        outcome.plan = Some(PlanFigures { transfers: tally::sum(world, survey.transfers)?, rounds });
+        outcome.bytes.sent = tally::sum(world, survey.received_bytes)?;
+    }
+    outcome.ok = true;
+    Ok(outcome)
+}
+
+/// Creates the files, fills them and puts them in place. Collective.
+fn write(
+    job: &Job,
+    mover: &Mover<'_>,
+    exchange: Option<Exchange>,
+    arranged: &Arranged,
+    destination: &Destination,
+    observer: &mut Observer<'_>,
+    seconds: &mut Seconds,
+) -> Result<Moved> {
+    let world = mover.world;
+    let phase = Instant::now();
+    agree(world, destination.prepare())?;
+    let created = agree(world, destination.create(&arranged.catalog))?;
+    seconds.write = phase.elapsed().as_secs_f64();
+    let phase = Instant::now();
+    let moved = mover.run(exchange, observer)?;
+    seconds.exchange = phase.elapsed().as_secs_f64();
+    let phase = Instant::now();
+    agree(world, destination.finish(&created, &arranged.extras, job.options.flush))?;
+    agree(world, destination.publish(job.options.overwrite, job.options.flush))?;
+    seconds.commit = phase.elapsed().as_secs_f64();
+    Ok(moved)
+}
+
+/// The plan of a job, as far as this process needs it.
+struct Planned {
+    arranged: Arranged,
+    tensors: u64,
+    without_data: BTreeMap<&'static str, Vec<String>>,
+    dropped: Vec<String>,
+}
+
+fn plan(
+    job: &Job,
+    source: &Source,
+    source_strategy: Option<&Strategy>,
+    strategy: Option<&Strategy>,
+    destination: &Destination,
+) -> Result<Planned> {
+    let inventory = Inventory::new(&source.catalog, source_strategy)?;
+    let ranks = &destination.site.ranks;
+    let build: Build =
+        build(&inventory, &source.catalog, strategy, &job.select, job.leftovers, ranks)?;
+    let texts = |names: &[std::sync::Arc<str>]| names.iter().map(|n| n.to_string()).collect();
+    let without_data = BTreeMap::from([
+        ("source", texts(&inventory.without_data)),
+        ("destination", texts(&build.without_data)),
+    ]);
+    let dropped = texts(&build.dropped);
+    let mut names: Vec<_> = build.stages.iter().flatten().map(|plan| plan.name.clone()).collect();
+    names.extend(inventory.private.iter().cloned());
+    names.sort_unstable();
+    names.dedup();
+    let format = job.format.unwrap_or(source.format);
+    let metadata = metadata(job, source);
+    let arranged = arrange(build, &job.files, format, &metadata, ranks)?;
+    Ok(Planned { arranged, tensors: names.len() as u64, without_data, dropped })
+}
+
+/// The files' metadata as MindSpore writes it: unify carries the source's along (docs/formats.md).
+fn metadata(job: &Job, source: &Source) -> BTreeMap<String, String> {
+    let mut metadata = BTreeMap::new();
+    if matches!(job.files, Files::Full { .. }) {
+        for (_, schema) in source.catalog.distinct_schemas() {
+            metadata.extend(schema.metadata.clone());
+        }
+        if let Some(value) = metadata.get_mut("remove_redundancy") {
+            *value = "False".into();
+        }
+    }
+    metadata.insert("format".into(), "ms".into());
+    metadata
+}
+
+fn describe(
+    job: &Job,
+    planned: &Planned,
+    source: &Source,
+    world: &World,
+    topology: &Topology,
+) -> Outcome {
+    let paths = |catalog: &crate::catalog::Catalog| {
+        catalog.ranks.values().flatten().map(|file| file.path.clone()).collect::<Vec<_>>()
+    };
+    let mut files = paths(&planned.arranged.catalog);
+    files.extend(planned.arranged.extras.iter().map(|(path, _)| path.clone()));
+    Outcome {
+        schema: 1,
+        command: job.command.into(),
+        processes: world.size(),
+        nodes: u32::try_from(topology.nodes.len()).unwrap_or(u32::MAX),
+        tensors: planned.tensors,
+        files,
+        source_files: paths(&source.catalog),
+        names_without_data: planned.without_data.clone(),
+        names_dropped: planned.dropped.clone(),
+        ..Outcome::default()
+    }
+}
+
+/// Worker threads of this process.
+pub(super) fn threads(options: &Options, topology: &Topology, world: &World) -> usize {
+    if options.threads > 0 {
+        return options.threads;
+    }
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let node = topology.node_of[world.process() as usize] as usize;
+    (cores / topology.nodes[node].len()).max(1)
+}
+
+/// A survey of one process, for a dry run.
+impl ProcessFigures {
+    /// What `survey` says of `process`.
+    #[must_use]
+    pub fn of(process: u32, survey: &Survey) -> Self {
+        ProcessFigures {
+            process,
+            read: survey.needed_bytes - survey.received_bytes,
+            received: survey.received_bytes,
+            written: survey.written_bytes,
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Where the destination is, who shares it, and its files from creation to commit.
+
+use crate::catalog::Catalog;
+use crate::engine::job::Options;
+use crate::exchange::{Topology, World, agree, broadcast_bytes, exchange_bytes};
+use crate::fault::{Fault, Kind, Result};
+use crate::plan::work::Site;
+use crate::store::commit::Staging;
+use crate::store::io::{self, Standing, WriteFile};
+use clap::ValueEnum;
+use std::path::{Path, PathBuf};
+
+/// Which process builds what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
+pub enum Placement {
+    /// All processes that see a destination share its work by bytes.
+    #[default]
+    Auto,
+    /// Destination rank r of N is built by process floor(r * P / N) alone.
+    Identity,
+    /// Everything is built on process 0's node.
+    #[value(skip)]
+    Root,
+}
+
+/// The destination as one process sees it.
+#[derive(Clone, Debug)]
+pub struct Destination {
+    /// Its staging directory.
+    pub staging: Staging,
+    /// Who builds which ranks together with this process.
+    pub site: Site,
+    /// Whether this process prepares and publishes the directory for those that share it.
+    pub leads: bool,
+}
+
+impl Destination {
+    /// Finds out who shares the destination at `path` and divides its `ranks`. Collective.
+    ///
+    /// # Errors
+    /// [`Kind::Io`], [`Kind::Usage`].
+    pub fn find(
+        world: &World,
+        topology: &Topology,
+        path: &Path,
+        ranks: u32,
+        options: &Options,
+    ) -> Result<Destination> {
+        let shared = topology.nodes.len() == 1 || probe(world, topology, path)?;
+        let staging = agree(world, Staging::new(path))?;
+        let process = world.process();
+        let node = topology.node_of[process as usize] as usize;
+        let home = |rank: u32| {
+            let home = u64::from(rank) * u64::from(world.size()) / u64::from(ranks.max(1));
+            u32::try_from(home).unwrap_or(u32::MAX)
+        };
+        let everybody: Vec<u32> = (0..world.size()).collect();
+        let (members, built): (&[u32], Vec<u32>) = match options.placement {
+            Placement::Root if node == 0 => (&topology.nodes[0], (0..ranks).collect()),
+            Placement::Root => (&topology.nodes[node], Vec::new()),
+            Placement::Identity => {
+                (&everybody[process as usize..][..1], (0..ranks).filter(|r| home(*r) == process).collect())
+            }
+            Placement::Auto if shared => (&everybody, (0..ranks).collect()),
+            Placement::Auto => {
+                let members = &topology.nodes[node];
+                (members, (0..ranks).filter(|r| members.contains(&home(*r))).collect())
+            }
+        };
+        let index = members.iter().position(|member| *member == process).unwrap_or_default();
+        let narrow = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+        let node_has_work = if shared && options.placement != Placement::Root {
+            true
+        } else {
+            let members = &topology.nodes[node];
+            match options.placement {
+                Placement::Root => node == 0,
+                _ => (0..ranks).any(|rank| members.contains(&home(rank))),
+            }
+        };
+        let first = if shared { 0 } else { topology.nodes[node][0] };
+        Ok(Destination {
+            staging,
+            leads: process == first && node_has_work,
+            site: Site { ranks: built, processes: narrow(members.len()), index: narrow(index) },
+        })
+    }
+
+    /// Checks that the destination may be written. Local.
+    ///
+    /// # Errors
+    /// [`Kind::Exists`].
+    pub fn check(&self, overwrite: bool) -> Result<()> {
+        if self.leads { self.staging.check(overwrite) } else { Ok(()) }
+    }
+
+    /// Makes an empty staging directory. Local.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub fn prepare(&self) -> Result<()> {
+        if self.leads { self.staging.prepare() } else { Ok(()) }
+    }
+
+    /// Creates the files that fall to this process, in full size. Local.
+    ///
+    /// # Errors
+    /// [`Kind::NoSpace`], [`Kind::Io`].
+    pub fn create(&self, catalog: &Catalog) -> Result<Vec<WriteFile>> {
+        let mut created = Vec::new();
+        let files = catalog.ranks.values().flatten().enumerate();
+        for (_, file) in
+            files.filter(|(i, _)| i % self.site.processes as usize == self.site.index as usize)
+        {
+            let path = self.staging.partial().join(&file.path);
+            if let Some(parent) = path.parent() {
+                io::make_directory(parent)?;
+            }
+            let out = WriteFile::create(&path, file.schema.size)?;
+            for (offset, bytes) in &file.schema.literals {
+                out.write_at(bytes, *offset)?;
+            }
+            created.push(out);
+        }
+        Ok(created)
+    }
+
+    /// Writes the small files and flushes what this process has created. Local.
+    ///
+    /// # Errors
+    /// [`Kind::NoSpace`], [`Kind::Io`].
+    pub fn finish(
+        &self,
+        created: &[WriteFile],
+        extras: &[(String, Vec<u8>)],
+        flush: bool,
+    ) -> Result<()> {
+        if self.leads {
+            for (path, bytes) in extras {
+                io::write_small(&self.staging.partial().join(path), bytes, flush)?;
+            }
+        }
+        if flush {
+            let mut directories: Vec<PathBuf> = Vec::new();
+            for file in created {
+                file.sync()?;
+                directories.extend(file.path().parent().map(Path::to_path_buf));
+            }
+            directories.dedup();
+            for directory in directories {
+                io::sync_directory(&directory)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the directory in place. Local.
+    ///
+    /// # Errors
+    /// As [`Staging::publish`].
+    pub fn publish(&self, overwrite: bool, flush: bool) -> Result<()> {
+        if !self.leads {
+            return Ok(());
+        }
+        if flush {
+            io::sync_directory(self.staging.partial())?;
+        }
+        self.staging.publish(overwrite, flush)
+    }
+
+    /// Discards what was staged, as well as it can. Local.
+    pub fn discard(&self) {
+        if self.leads
+            && let Err(fault) = self.staging.discard()
+        {
+            tracing::warn!("{fault}");
+        }
+    }
+}
+
+/// Whether all nodes see what process 0 puts beside the destination. Collective.
+fn probe(world: &World, topology: &Topology, path: &Path) -> Result<bool> {
+    let token = agree(world, if world.process() == 0 { put_token(path) } else { Ok(PathBuf::new()) })?;
+    let name = token.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = broadcast_bytes(world, 0, name.into_bytes())?;
+    let name = String::from_utf8_lossy(&name).into_owned();
+    let leads = topology.nodes.iter().any(|members| members[0] == world.process());
+    let seen = if leads {
+        standing_directory(path).and_then(|directory| io::standing(&directory.join(&name)))
+    } else {
+        Ok(Standing::File)
+    };
+    let seen = seen.is_ok_and(|standing| standing == Standing::File);
+    let answers = exchange_bytes(world, vec![(0, vec![u8::from(seen)])])?;
+    let all = answers.iter().all(|(_, answer)| answer == &[1]);
+    let removed = if world.process() == 0 { io::remove(&token) } else { Ok(()) };
+    agree(world, removed)?;
+    Ok(broadcast_bytes(world, 0, vec![u8::from(all)])? == [1])
+}
+
+/// The nearest directory above `path` that exists.
+fn standing_directory(path: &Path) -> Result<PathBuf> {
+    let mut directory = path.parent().unwrap_or(Path::new(""));
+    loop {
+        let here = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+        match io::standing(here)? {
+            Standing::Directory | Standing::EmptyDirectory => return Ok(here.to_path_buf()),
+            Standing::File => {
+                let fault = Fault::new(Kind::Io, "is no directory");
+                return Err(fault.file(here.display().to_string()));
+            }
+            Standing::Nothing => directory = directory.parent().unwrap_or(Path::new("")),
+        }
+    }
+}
+
+fn put_token(path: &Path) -> Result<PathBuf> {
+    let name = format!(".shardloom-probe-{}", std::process::id());
+    let token = standing_directory(path)?.join(name);
+    io::remove(&token)?;
+    io::write_small(&token, b"shardloom asks who sees this", false)?;
+    Ok(token)
+}

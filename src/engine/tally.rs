@@ -1,0 +1,112 @@
+//! Adds up what the processes have done. Everything here is collective.
+
+use crate::engine::fill::Readers;
+use crate::engine::outcome::{Outcome, ProcessFigures, Seconds};
+use crate::engine::rounds::{Exchange, Moved, Survey};
+use crate::exchange::{Operation, World, agree, all_gather_bytes, all_reduce, decode, encode};
+use crate::fault::Result;
+
+/// The sum of every process's `value`.
+///
+/// # Errors
+/// [`crate::fault::Kind::Mpi`].
+pub(super) fn sum(world: &World, value: u64) -> Result<u64> {
+    let mut values = [value];
+    all_reduce(world, &mut values, Operation::Sum)?;
+    Ok(values[0])
+}
+
+/// The rounds that the exchange will take: those of the process with most to receive.
+///
+/// # Errors
+/// [`crate::fault::Kind::Mpi`].
+pub(super) fn rounds(world: &World, survey: &Survey, exchange: Option<Exchange>) -> Result<u64> {
+    let pair = exchange.map_or(u64::MAX, |exchange| exchange.pair_bytes);
+    let senders = (survey.senders.len() as u64).max(1);
+    let mut rounds = [survey.received_bytes.div_ceil(pair.saturating_mul(senders))];
+    all_reduce(world, &mut rounds, Operation::Max)?;
+    Ok(rounds[0])
+}
+
+/// Fills in what is summed or taken from the slowest process.
+///
+/// # Errors
+/// [`crate::fault::Kind::Mpi`].
+pub(super) fn total(
+    world: &World,
+    outcome: &mut Outcome,
+    survey: &Survey,
+    moved: &Moved,
+    readers: &Readers<'_>,
+    seconds: &Seconds,
+) -> Result<()> {
+    let mut sums = [
+        readers.read_bytes(),
+        survey.needed_bytes,
+        moved.sent_bytes,
+        survey.received_bytes_lower_bound,
+        moved.written_bytes,
+    ];
+    all_reduce(world, &mut sums, Operation::Sum)?;
+    let [read, needed, sent, lower_bound, written] = sums;
+    outcome.bytes.read = read;
+    outcome.bytes.read_unique = needed;
+    outcome.bytes.sent = sent;
+    outcome.bytes.sent_lower_bound = lower_bound;
+    outcome.bytes.written = written;
+    let micros = |seconds: f64| {
+        u64::try_from(std::time::Duration::from_secs_f64(seconds.max(0.0)).as_micros()).unwrap_or(0)
+    };
+    let mut largest = [
+        moved.written_bytes,
+        peak_memory_bytes(),
+        micros(seconds.total),
+        micros(seconds.discover),
+        micros(seconds.plan),
+        micros(seconds.exchange),
+        micros(seconds.write),
+        micros(seconds.commit),
+    ];
+    all_reduce(world, &mut largest, Operation::Max)?;
+    let second = |micros: u64| std::time::Duration::from_micros(micros).as_secs_f64();
+    outcome.memory_peak_bytes_max = largest[1];
+    outcome.seconds = Seconds {
+        total: second(largest[2]),
+        discover: second(largest[3]),
+        plan: second(largest[4]),
+        exchange: second(largest[5]),
+        write: second(largest[6]),
+        commit: second(largest[7]),
+    };
+    outcome.balance_max_over_mean = ratio(largest[0] * u64::from(world.size()), written);
+    Ok(())
+}
+
+/// `value / of`, or 1 of nothing.
+#[allow(clippy::cast_precision_loss)]
+fn ratio(value: u64, of: u64) -> f64 {
+    if of == 0 { 1.0 } else { value as f64 / of as f64 }
+}
+
+/// The plans of the first 64 processes.
+///
+/// # Errors
+/// [`crate::fault::Kind::Mpi`].
+pub(super) fn per_process(world: &World, survey: &Survey) -> Result<Vec<ProcessFigures>> {
+    let mine = if world.process() < 64 { agree(world, encode(survey))? } else {
+        agree(world, Ok(Vec::new()))?
+    };
+    let all = all_gather_bytes(world, &mine)?;
+    let figures = all.iter().take(64).zip(0..).map(|(bytes, process)| {
+        decode::<Survey>(bytes).map(|survey| ProcessFigures::of(process, &survey))
+    });
+    agree(world, figures.collect())
+}
+
+/// Largest resident memory that this process has had, in bytes; 0 where the system doesn't tell.
+fn peak_memory_bytes() -> u64 {
+    let status = crate::store::io::read_text("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB")).map(str::trim);
+    kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
+}

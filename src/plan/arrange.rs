@@ -1,0 +1,275 @@
+//! Which tensor goes into which destination file, and where in it.
+
+use crate::catalog::{Catalog, FileSchema, ShardFile};
+use crate::fault::Result;
+use crate::layout::keep::Keep;
+use crate::plan::build::Build;
+use crate::plan::inventory::HYPER_STEM;
+use crate::plan::{Spread, TensorPlan};
+use crate::store::Format;
+use crate::tensor::dtype::Dtype;
+use crate::tensor::shape::Shape;
+use clap::ValueEnum;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// How files of full weights are called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
+pub enum Naming {
+    /// `model-00001-of-00002.safetensors`, filled in name order.
+    #[default]
+    Hf,
+    /// `part0.safetensors`, balanced by size as MindSpore does.
+    Mindspore,
+}
+
+/// The arrangement of a destination's files.
+#[derive(Clone, Debug)]
+pub enum Files {
+    /// `rank_R/{stem}.ext`, or `rank_R/{stem}R.ext`.
+    Ranks {
+        /// Beginning of the file's name.
+        stem: String,
+        /// Whether the rank follows it.
+        numbered: bool,
+        /// Whether only one copy of each cell is kept.
+        remove_redundancy: bool,
+    },
+    /// Full weights, cut into files of at most `file_bytes_max` bytes of tensors.
+    Full {
+        /// How the files are called.
+        naming: Naming,
+        /// Most bytes of tensors in a file; a larger tensor has a file of its own.
+        file_bytes_max: u64,
+    },
+}
+
+/// A destination laid out: every file's structure before the first write.
+#[derive(Clone, Debug, Default)]
+pub struct Arranged {
+    /// The files of the ranks asked for.
+    pub catalog: Catalog,
+    /// All tensors, in file order.
+    pub plans: Vec<TensorPlan>,
+    /// Small files beside them: path and contents.
+    pub extras: Vec<(String, Vec<u8>)>,
+}
+
+type Listing = Vec<(Arc<str>, Dtype, Shape)>;
+
+/// Lays out the files of `ranks`.
+///
+/// # Errors
+/// [`crate::fault::Kind::Dtype`] if the format doesn't know a tensor's type.
+pub fn arrange(
+    build: Build,
+    files: &Files,
+    format: Format,
+    metadata: &BTreeMap<String, String>,
+    ranks: &[u32],
+) -> Result<Arranged> {
+    let mut arranged = match files {
+        Files::Ranks { stem, numbered, remove_redundancy } => {
+            let mut metadata = metadata.clone();
+            if *remove_redundancy {
+                metadata.insert("remove_redundancy".into(), "True".into());
+            }
+            let name = |rank: u32| {
+                let number = if *numbered { rank.to_string() } else { String::new() };
+                format!("rank_{rank}/{stem}{number}.{}", format.extension())
+            };
+            by_rank(&build, *remove_redundancy, format, &metadata, ranks, name)?
+        }
+        Files::Full { naming, file_bytes_max } => {
+            full(&build, *naming, *file_bytes_max, format, metadata)?
+        }
+    };
+    arranged.plans = build.stages.into_iter().chain(build.private.into_values()).flatten().collect();
+    let position: HashMap<&str, usize> = match files {
+        Files::Ranks { .. } => HashMap::new(),
+        Files::Full { .. } => {
+            let files = arranged.catalog.ranks.values().flatten().enumerate();
+            files.flat_map(|(i, f)| f.schema.entries.iter().map(move |e| (&*e.name, i))).collect()
+        }
+    };
+    arranged.plans.sort_by(|a, b| {
+        let key = |plan: &TensorPlan| {
+            let file = position.get(&*plan.name).copied().unwrap_or_default();
+            (file, plan.dtype.file_order())
+        };
+        let rank = |plan: &TensorPlan| plan.destination.first_rank;
+        key(a).cmp(&key(b)).then_with(|| a.name.cmp(&b.name)).then_with(|| rank(a).cmp(&rank(b)))
+    });
+    Ok(arranged)
+}
+
+fn by_rank(
+    build: &Build,
+    remove_redundancy: bool,
+    format: Format,
+    metadata: &BTreeMap<String, String>,
+    ranks: &[u32],
+    file_name: impl Fn(u32) -> String,
+) -> Result<Arranged> {
+    let keeps: Vec<Option<Keep>> = build
+        .stages
+        .iter()
+        .map(|plans| {
+            remove_redundancy.then(|| {
+                Keep::new(
+                    plans.iter().map(|p| (p.name.clone(), p.destination.layout.clone())),
+                )
+            })
+        })
+        .collect();
+    let mut arranged = Arranged::default();
+    // Ranks of a stage with the same private tensors have files of the same structure.
+    let mut designed: HashMap<(usize, Listing), Arc<FileSchema>> = HashMap::new();
+    for &rank in ranks {
+        let stage = (rank / build.ranks_per_stage.max(1)) as usize;
+        let local = rank % build.ranks_per_stage.max(1);
+        let private: Listing =
+            build.private.get(&rank).into_iter().flatten().map(listed).collect::<Result<_>>()?;
+        let keep = keeps.get(stage).and_then(Option::as_ref);
+        let key = (stage, private);
+        let schema = match designed.get(&key).filter(|_| keep.is_none()) {
+            Some(schema) => schema.clone(),
+            None => {
+                let mut listing = key.1.clone();
+                for plan in build.stages.get(stage).into_iter().flatten() {
+                    if keep.is_none_or(|keep| keep.keeps(&plan.name, local)) {
+                        listing.push(listed(plan)?);
+                    }
+                }
+                let schema = Arc::new(format.design(&listing, metadata)?);
+                designed.insert(key, schema.clone());
+                schema
+            }
+        };
+        arranged.catalog.ranks.insert(rank, vec![ShardFile { path: file_name(rank), schema }]);
+    }
+    Ok(arranged)
+}
+
+/// Name, dtype and cell shape (in elements) of a tensor to be written.
+fn listed(plan: &TensorPlan) -> Result<(Arc<str>, Dtype, Shape)> {
+    Ok((plan.name.clone(), plan.dtype, element_shape(&plan.destination, plan.dtype)))
+}
+
+/// The cell shape of a spread in elements: packed types are counted in bytes inside.
+fn element_shape(spread: &Spread, dtype: Dtype) -> Shape {
+    let mut shape = spread.grid.cell_shape().clone();
+    if !dtype.bits().is_multiple_of(8)
+        && let Some(last) = shape.0.last_mut()
+    {
+        *last = *last * 8 / u64::from(dtype.bits());
+    }
+    shape
+}
+
+fn full(
+    build: &Build,
+    naming: Naming,
+    file_bytes_max: u64,
+    format: Format,
+    metadata: &BTreeMap<String, String>,
+) -> Result<Arranged> {
+    let tensors: Listing = build.stages.iter().flatten().map(listed).collect::<Result<_>>()?;
+    let sizes: Vec<u64> =
+        tensors.iter().map(|(_, dtype, shape)| shape.bytes(*dtype)).collect::<Result<_>>()?;
+    let groups = match naming {
+        Naming::Hf => fill_in_order(&sizes, file_bytes_max),
+        Naming::Mindspore => balance(&sizes, file_bytes_max),
+    };
+    let extension = format.extension();
+    let name = |index: usize| match naming {
+        Naming::Hf => format!("model-{:05}-of-{:05}.{extension}", index + 1, groups.len()),
+        Naming::Mindspore => format!("part{index}.{extension}"),
+    };
+    let mut files = Vec::new();
+    let mut weight_map = serde_json::Map::new();
+    for (index, group) in groups.iter().enumerate() {
+        let listing: Listing = group.iter().map(|i| tensors[*i].clone()).collect();
+        for (tensor, _, _) in &listing {
+            weight_map.insert(tensor.to_string(), name(index).into());
+        }
+        let schema = Arc::new(format.design(&listing, metadata)?);
+        files.push(ShardFile { path: name(index), schema });
+    }
+    let hyper: Listing =
+        build.private.values().flatten().map(listed).collect::<Result<_>>()?;
+    if !hyper.is_empty() {
+        let metadata = BTreeMap::from([("format".to_owned(), "ms".to_owned())]);
+        let schema = Arc::new(format.design(&hyper, &metadata)?);
+        files.push(ShardFile { path: format!("{HYPER_STEM}.{extension}"), schema });
+    }
+    let map = serde_json::json!({
+        "metadata": { "total_size": sizes.iter().sum::<u64>() },
+        "weight_map": weight_map,
+    });
+    let mut text = Vec::new();
+    let indent = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    let mut writer = serde_json::Serializer::with_formatter(&mut text, indent);
+    serde::Serialize::serialize(&map, &mut writer).map_err(|error| {
+        crate::fault::Fault::new(crate::fault::Kind::Internal, format!("index: {error}"))
+    })?;
+    let mut extras = vec![("param_name_map.json".to_owned(), text.clone())];
+    if naming == Naming::Hf {
+        extras.push(("model.safetensors.index.json".to_owned(), text));
+    }
+    let catalog = Catalog { ranks: BTreeMap::from([(0, files)]) };
+    Ok(Arranged { catalog, plans: Vec::new(), extras })
+}
+
+/// Consecutive tensors to a file until it is full. At least one file.
+fn fill_in_order(sizes: &[u64], file_bytes_max: u64) -> Vec<Vec<usize>> {
+    let mut groups: Vec<Vec<usize>> = vec![Vec::new()];
+    let mut filled = 0u64;
+    for (index, size) in sizes.iter().enumerate() {
+        if filled > 0 && filled + size > file_bytes_max {
+            groups.push(Vec::new());
+            filled = 0;
+        }
+        filled += size;
+        if let Some(group) = groups.last_mut() {
+            group.push(index);
+        }
+    }
+    groups
+}
+
+/// MindSpore's assignment: largest first, each to the file with the fewest bytes so far
+/// (docs/formats.md). At least one file, none empty.
+fn balance(sizes: &[u64], file_bytes_max: u64) -> Vec<Vec<usize>> {
+    let total: u64 = sizes.iter().sum();
+    let count = usize::try_from(total.div_ceil(file_bytes_max.max(1))).unwrap_or(usize::MAX);
+    let count = count.min(sizes.len()).max(1);
+    let mut order: Vec<usize> = (0..sizes.len()).collect();
+    order.sort_by_key(|index| std::cmp::Reverse(sizes[*index]));
+    let mut groups = vec![(0u64, Vec::new()); count];
+    for index in order {
+        if let Some(least) = groups.iter_mut().min_by_key(|(bytes, _)| *bytes) {
+            least.0 += sizes[index];
+            least.1.push(index);
+        }
+    }
+    groups.into_iter().map(|(_, group)| group).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn balances_as_mindspore_does() {
+        assert_eq!(balance(&[4, 9, 1, 5], 10), [vec![1], vec![3, 0, 2]]);
+        assert_eq!(balance(&[], 10), [Vec::<usize>::new()]);
+        assert_eq!(balance(&[0, 0], 10).len(), 1);
+    }
+
+    #[test]
+    fn fills_files_in_order() {
+        assert_eq!(fill_in_order(&[4, 9, 1, 5], 10), [vec![0], vec![1, 2], vec![3]]);
+        assert_eq!(fill_in_order(&[], 10), [Vec::<usize>::new()]);
+    }
+}

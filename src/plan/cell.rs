@@ -1,0 +1,133 @@
+//! One destination cell: the transfers that fill it.
+
+use crate::catalog::{Catalog, Place};
+use crate::fault::{Fault, Kind, Result};
+use crate::layout::Cell;
+use crate::plan::{SourceTensor, Spread, TensorPlan};
+use crate::tensor::region::Region;
+use crate::tensor::strided::StridedCopy;
+use crate::view::{Piece, Ranges};
+
+/// A strided copy from a source shard into a destination cell, and who holds that shard.
+#[derive(Clone, Debug)]
+pub struct Transfer {
+    /// Offsets count from the source shard's and the destination cell's first byte.
+    pub copy: StridedCopy,
+    /// The equal shards it can be read from; at least one.
+    pub candidates: Vec<Place>,
+}
+
+/// All transfers into one destination cell.
+#[derive(Clone, Debug)]
+pub struct CellPlan {
+    /// Index of the cell.
+    pub cell: Cell,
+    /// The transfers; together they cover the cell exactly once.
+    pub transfers: Vec<Transfer>,
+    /// Where the cell's bytes are written, in the destination's catalog.
+    pub targets: Vec<Place>,
+}
+
+impl CellPlan {
+    /// Intersects `cell` of `plan` with the cells of its sources.
+    ///
+    /// # Errors
+    /// [`Kind::MissingShard`] if no rank has a shard that is needed; [`Kind::Internal`] if the
+    /// transfers don't cover the cell exactly once.
+    pub fn new(
+        plan: &TensorPlan,
+        cell: Cell,
+        targets: Vec<Place>,
+        source: &Catalog,
+    ) -> Result<CellPlan> {
+        let region = plan.destination.grid.region(&cell);
+        let mut transfers = Vec::new();
+        for (piece, tensor) in &plan.pieces {
+            if let Some(ranges) = Piece::cut(&piece.ranges(), &piece.destination_map, &region) {
+                meet(plan, piece, tensor, &ranges, &region, source, &mut transfers)?;
+            }
+        }
+        let covered: u64 = transfers.iter().map(|transfer| transfer.copy.bytes()).sum();
+        if covered != plan.cell_bytes() {
+            let message = format!(
+                "its pieces cover {covered} of {} bytes of cell {cell:?}",
+                plan.cell_bytes()
+            );
+            return Err(Fault::new(Kind::Internal, message).tensor(&*plan.name));
+        }
+        Ok(CellPlan { cell, transfers, targets })
+    }
+}
+
+/// Adds the transfers for `ranges` of one piece: from the first stage that has all cells it needs.
+fn meet(
+    plan: &TensorPlan,
+    piece: &Piece,
+    tensor: &SourceTensor,
+    ranges: &Ranges,
+    region: &Region,
+    source: &Catalog,
+    transfers: &mut Vec<Transfer>,
+) -> Result<()> {
+    let mut missing = None;
+    for spread in &tensor.spreads {
+        let before = transfers.len();
+        match meet_stage(plan, piece, tensor, spread, ranges, region, source, transfers) {
+            Ok(()) => return Ok(()),
+            Err(fault) => {
+                transfers.truncate(before);
+                missing.get_or_insert(fault);
+            }
+        }
+    }
+    Err(missing.unwrap_or_else(|| {
+        Fault::new(Kind::MissingShard, "no rank has it").tensor(&*tensor.name)
+    }))
+}
+
+#[allow(clippy::too_many_arguments)]
+fn meet_stage(
+    plan: &TensorPlan,
+    piece: &Piece,
+    tensor: &SourceTensor,
+    spread: &Spread,
+    ranges: &Ranges,
+    region: &Region,
+    source: &Catalog,
+    transfers: &mut Vec<Transfer>,
+) -> Result<()> {
+    let mut result = Ok(());
+    spread.grid.for_each_meeting(&Piece::image(ranges, &piece.source_map), |cell| {
+        let shard = spread.grid.region(cell);
+        let Some(ranges) = Piece::cut(ranges, &piece.source_map, &shard) else { return };
+        let candidates: Vec<Place> =
+            spread.holders(cell).filter_map(|rank| source.find(rank, &tensor.name)).collect();
+        if candidates.is_empty() && result.is_ok() {
+            result = Err(missing_shard(tensor, spread, cell, source));
+        }
+        let copy = piece.lower(&ranges, &shard, region, plan.element_bytes);
+        transfers.push(Transfer { copy, candidates });
+    });
+    result
+}
+
+/// Says which ranks should have the shard: a rank without any file first.
+fn missing_shard(tensor: &SourceTensor, spread: &Spread, cell: &[u64], source: &Catalog) -> Fault {
+    let holders: Vec<u32> = spread.holders(cell).collect();
+    let absent = holders.iter().find(|rank| !source.ranks.contains_key(rank));
+    let rank = *absent.unwrap_or(&holders[0]);
+    let fault = Fault::new(
+        Kind::MissingShard,
+        match absent {
+            Some(rank) => format!("shard {cell:?} is needed and rank {rank} has no file"),
+            None => format!("shard {cell:?} is needed, but none of the ranks {holders:?} has it"),
+        },
+    );
+    let fault = fault.tensor(&*tensor.name).rank(rank).file(format!("rank_{rank}"));
+    if absent.is_some() {
+        return fault.hint("is a rank directory missing, or does the strategy describe more ranks?");
+    }
+    fault.hint(
+        "the save that removed redundancy kept no copy of this shard; the data is not in these files",
+    )
+}

@@ -1,0 +1,202 @@
+//! The tensors of a source: its files' names and shapes joined with its strategy.
+
+use crate::catalog::{Catalog, Entry};
+use crate::fault::{Fault, Kind, Result};
+use crate::layout::Layout;
+use crate::plan::{SourceTensor, Spread};
+use crate::strategy::{StageLayout, Strategy};
+use crate::tensor::shape::Shape;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Name that MindSpore gives the file of what is in no strategy (step, epoch, learning rate …).
+pub const HYPER_STEM: &str = "hyper_param";
+
+/// What a source holds.
+#[derive(Clone, Debug, Default)]
+pub struct Inventory {
+    /// Tensors with a layout, by name.
+    pub tensors: BTreeMap<Arc<str>, Arc<SourceTensor>>,
+    /// Tensors in no strategy: every rank has its own.
+    pub private: BTreeSet<Arc<str>>,
+    /// Number of source ranks.
+    pub ranks: u32,
+    /// Names that the strategy has and the files don't.
+    pub without_data: Vec<Arc<str>>,
+}
+
+impl Inventory {
+    /// Joins what is in the files with what the strategy says; without a strategy the source is full
+    /// weights: whole, at rank 0.
+    ///
+    /// # Errors
+    /// [`Kind::Strategy`] if the strategy describes fewer ranks than there are, [`Kind::Shape`] and
+    /// [`Kind::Dtype`] if shards don't fit it or each other.
+    pub fn new(catalog: &Catalog, strategy: Option<&Strategy>) -> Result<Inventory> {
+        match strategy {
+            None => Inventory::whole(catalog),
+            Some(strategy) => Inventory::distributed(catalog, strategy),
+        }
+    }
+
+    fn whole(catalog: &Catalog) -> Result<Inventory> {
+        if catalog.ranks.len() > 1 {
+            let message =
+                format!("{} rank directories and no source strategy", catalog.ranks.len());
+            return Err(Fault::new(Kind::Strategy, message)
+                .hint("give --src-strategy; only full weights (one rank) need none"));
+        }
+        let mut inventory = Inventory { ranks: 1, ..Inventory::default() };
+        let Some((&rank, files)) = catalog.ranks.iter().next() else { return Ok(inventory) };
+        for file in files {
+            let hyper = file_stem(&file.path) == HYPER_STEM;
+            for entry in &file.schema.entries {
+                if hyper {
+                    inventory.private.insert(entry.name.clone());
+                    continue;
+                }
+                let tensor = whole_tensor(entry, rank)
+                    .map_err(|fault| fault.file(&*file.path).tensor(&*entry.name))?;
+                let name = entry.name.clone();
+                if inventory.tensors.insert(name, Arc::new(tensor)).is_some() {
+                    let fault = Fault::new(Kind::Corrupt, "another file has this tensor too");
+                    return Err(fault.file(&*file.path).tensor(&*entry.name));
+                }
+            }
+        }
+        // As MindSpore's split: a name in both is taken from the hyper-parameter file.
+        let Inventory { tensors, private, .. } = &mut inventory;
+        tensors.retain(|name, _| !private.contains(name));
+        Ok(inventory)
+    }
+
+    fn distributed(catalog: &Catalog, strategy: &Strategy) -> Result<Inventory> {
+        if let Some(last) = catalog.ranks.keys().next_back().filter(|r| **r >= strategy.ranks()) {
+            let message = format!(
+                "the source has files of rank {last}, its strategy describes {} ranks",
+                strategy.ranks()
+            );
+            return Err(Fault::new(Kind::Strategy, message)
+                .rank(*last)
+                .hint("is it the strategy of another job, or of one pipeline stage only?"));
+        }
+        let mut inventory = Inventory { ranks: strategy.ranks(), ..Inventory::default() };
+        let mut found: BTreeMap<Arc<str>, Vec<(u32, &Entry)>> = BTreeMap::new();
+        for (rank, schema) in catalog.distinct_schemas() {
+            for entry in &schema.entries {
+                found.entry(entry.name.clone()).or_default().push((rank, entry));
+            }
+        }
+        for (name, entries) in found {
+            let layouts = strategy.layouts(&name);
+            if layouts.is_empty() {
+                inventory.private.insert(name);
+                continue;
+            }
+            let tensor = join(&name, &entries, layouts, strategy.ranks_per_stage(), catalog)?;
+            if tensor.spreads.is_empty() {
+                inventory.private.insert(name);
+            } else {
+                inventory.tensors.insert(name, Arc::new(tensor));
+            }
+        }
+        inventory.without_data = strategy
+            .names()
+            .filter(|name| !inventory.tensors.contains_key(&***name))
+            .cloned()
+            .collect();
+        Ok(inventory)
+    }
+}
+
+/// Joins a tensor's shards with its layouts, one a stage.
+fn join(
+    name: &Arc<str>,
+    entries: &[(u32, &Entry)],
+    layouts: &[StageLayout],
+    ranks_per_stage: u32,
+    catalog: &Catalog,
+) -> Result<SourceTensor> {
+    let mut tensor = SourceTensor {
+        name: name.clone(),
+        dtype: entries[0].1.dtype,
+        shape: Shape::default(),
+        spreads: Vec::new(),
+    };
+    for stage in layouts {
+        let first_rank = stage.stage * ranks_per_stage;
+        let ranks = first_rank..first_rank + ranks_per_stage;
+        // A schema that several stages share is listed once, under its lowest rank.
+        let shared = || {
+            let place = ranks.clone().find_map(|rank| catalog.find(rank, name))?;
+            Some((place.rank, catalog.entry(place)))
+        };
+        let mut here = entries.iter().copied().filter(|(rank, _)| ranks.contains(rank));
+        let Some((rank, shard)) = here.clone().next().or_else(shared) else { continue };
+        let at = |rank: u32, fault: Fault| {
+            let place = catalog.find(rank, name);
+            let file = place.map_or(String::new(), |place| catalog.file(place).path.clone());
+            fault.tensor(&**name).rank(rank).file(file)
+        };
+        if let Some((other, odd)) =
+            here.find(|(_, e)| e.shape != shard.shape || e.dtype != tensor.dtype)
+        {
+            let message = format!(
+                "shard is {}{}, rank {rank} has {}{}",
+                odd.dtype, odd.shape, shard.dtype, shard.shape
+            );
+            return Err(at(other, Fault::new(Kind::Shape, message)));
+        }
+        let layout = stage.fit_shard(&shard.shape.0).map_err(|fault| at(rank, fault))?;
+        let full = full_shape(&shard.shape, &layout).map_err(|fault| at(rank, fault))?;
+        if tensor.spreads.is_empty() {
+            tensor.shape = full;
+        } else if tensor.shape != full || tensor.dtype != shard.dtype {
+            let message = format!(
+                "full tensor is {}{full} in stage {}, {}{} in an earlier one",
+                shard.dtype, stage.stage, tensor.dtype, tensor.shape
+            );
+            return Err(at(rank, Fault::new(Kind::Shape, message)));
+        }
+        let spread = Spread::new(first_rank, layout, &tensor.shape, tensor.dtype);
+        tensor.spreads.push(spread.map_err(|fault| at(rank, fault))?);
+    }
+    Ok(tensor)
+}
+
+fn full_shape(shard: &Shape, layout: &Layout) -> Result<Shape> {
+    let parts = layout.parts();
+    if parts.len() != shard.0.len() {
+        let message = format!(
+            "shard has {} dimensions (shape {shard}), its strategy has {}",
+            shard.0.len(),
+            parts.len()
+        );
+        return Err(Fault::new(Kind::Shape, message)
+            .hint("was the checkpoint saved by the job that wrote this strategy?"));
+    }
+    let dims = shard.0.iter().zip(&parts).map(|(size, parts)| size.checked_mul(*parts));
+    let dims: Option<Vec<u64>> = dims.collect();
+    dims.map(Shape).ok_or_else(|| Fault::new(Kind::Shape, "the full tensor is too large"))
+}
+
+/// A tensor that one rank has whole.
+///
+/// # Errors
+/// [`Kind::Shape`] if it doesn't fill whole bytes.
+pub fn whole_tensor(entry: &Entry, rank: u32) -> Result<SourceTensor> {
+    let layout = Arc::new(Layout::whole(entry.shape.0.len()));
+    Ok(SourceTensor {
+        name: entry.name.clone(),
+        dtype: entry.dtype,
+        shape: entry.shape.clone(),
+        spreads: vec![Spread::new(rank, layout, &entry.shape, entry.dtype)?],
+    })
+}
+
+/// The file's name without directories and extension.
+#[must_use]
+pub fn file_stem(path: &str) -> &str {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
+}

@@ -1,0 +1,97 @@
+//! What one process has to do: a pure function of layouts, catalogs and who sees what.
+//!
+//! No I/O, no MPI, no clock and no randomness here. A process plans only its own part, written from
+//! the receiver's side: what it must send it learns from the receivers' requests, so both sides can
+//! never disagree.
+//!
+//! The unit of work is a [`slab`](work::Slab): the same byte window of all destination cells that
+//! share a range of dimension 0. Its cells are packed once, however many replicas are written, and
+//! neighbouring cells read the same source rows, which are then read once.
+
+pub mod arrange;
+pub mod build;
+pub mod cell;
+pub mod inventory;
+pub mod reach;
+pub mod work;
+
+use crate::fault::Result;
+use crate::layout::Layout;
+use crate::layout::grid::Grid;
+use crate::tensor::dtype::Dtype;
+use crate::tensor::shape::Shape;
+use crate::view::Piece;
+use std::sync::Arc;
+
+/// The cells of one tensor in one stage.
+#[derive(Clone, Debug)]
+pub struct Spread {
+    /// Rank that local rank 0 of the layout is.
+    pub first_rank: u32,
+    /// Rank ↔ cell.
+    pub layout: Arc<Layout>,
+    /// Cell ↔ region, in whole-byte elements.
+    pub grid: Grid,
+}
+
+impl Spread {
+    /// Spreads a tensor of full shape `shape` by `layout` over the ranks from `first_rank` on.
+    ///
+    /// # Errors
+    /// [`crate::fault::Kind::Shape`] if the layout doesn't fit the shape.
+    pub fn new(first_rank: u32, layout: Arc<Layout>, shape: &Shape, dtype: Dtype) -> Result<Self> {
+        let (bytes, _) = shape.in_bytes(dtype)?;
+        // Cells of a packed type must fill whole bytes as the tensor does.
+        let elements = Grid::new(shape, &layout.parts())?;
+        elements.cell_shape().in_bytes(dtype)?;
+        let grid = Grid::new(&bytes, &layout.parts())?;
+        Ok(Spread { first_rank, layout, grid })
+    }
+
+    /// The ranks that hold `cell`, ascending.
+    pub fn holders(&self, cell: &[u64]) -> impl Iterator<Item = u32> + '_ {
+        self.layout.holders(cell).map(|local| self.first_rank + local)
+    }
+
+    /// The ranks of the stage.
+    #[must_use]
+    pub fn ranks(&self) -> std::ops::Range<u32> {
+        self.first_rank..self.first_rank + self.layout.ranks()
+    }
+}
+
+/// A tensor of the source: its full shape, and where its cells are.
+#[derive(Clone, Debug)]
+pub struct SourceTensor {
+    /// Its name in the source's files.
+    pub name: Arc<str>,
+    /// Its element type.
+    pub dtype: Dtype,
+    /// Its full shape, in elements.
+    pub shape: Shape,
+    /// One spread a stage that has it; any of them can be read.
+    pub spreads: Vec<Spread>,
+}
+
+/// A tensor of the destination in one stage, and what it is made of.
+#[derive(Clone, Debug)]
+pub struct TensorPlan {
+    /// Its name in the destination's files.
+    pub name: Arc<str>,
+    /// Its element type, the same as its sources'.
+    pub dtype: Dtype,
+    /// Bytes of a whole-byte element (1 for packed types).
+    pub element_bytes: u64,
+    /// Where its cells go.
+    pub destination: Spread,
+    /// What it is made of; together the pieces cover it exactly once.
+    pub pieces: Vec<(Piece, Arc<SourceTensor>)>,
+}
+
+impl TensorPlan {
+    /// Bytes of one destination cell.
+    #[must_use]
+    pub fn cell_bytes(&self) -> u64 {
+        self.destination.grid.cell_shape().0.iter().product::<u64>() * self.element_bytes
+    }
+}

@@ -1,0 +1,62 @@
+//! Directories of full weights: one file, or several with a name map beside them.
+
+use crate::fault::{Fault, Kind, Result};
+use std::collections::BTreeMap;
+
+/// Maps that say which tensor is in which file, in the order in which they are looked for.
+pub const MAPS: [&str; 2] = ["param_name_map.json", "model.safetensors.index.json"];
+
+/// Largest map that is read.
+pub const MAP_BYTES_MAX: u64 = 256 << 20;
+
+/// Reads a map: `{"weight_map": {name: file}}` or a flat `{name: file}`.
+///
+/// # Errors
+/// [`Kind::Corrupt`] if it isn't that, or names a file outside the directory.
+pub fn parse_map(bytes: &[u8]) -> Result<BTreeMap<String, String>> {
+    let corrupt = |message: String| Fault::new(Kind::Corrupt, message);
+    let value: serde_json::Value = serde_json::from_slice(bytes)
+        .map_err(|error| corrupt(format!("is no JSON map of tensors to files: {error}")))?;
+    let map = value.get("weight_map").unwrap_or(&value);
+    let map = map.as_object().ok_or_else(|| corrupt("has no map of tensors to files".into()))?;
+    map.iter()
+        .map(|(name, file)| {
+            let file = file.as_str().ok_or_else(|| {
+                corrupt("the map gives no file name".into()).tensor(name.as_str())
+            })?;
+            check_inside(file).map_err(|fault| fault.tensor(name.as_str()))?;
+            Ok((name.clone(), file.to_owned()))
+        })
+        .collect()
+}
+
+/// Refuses a path that leaves its directory.
+///
+/// # Errors
+/// [`Kind::Corrupt`].
+pub fn check_inside(path: &str) -> Result<()> {
+    let mut parts = std::path::Path::new(path).components();
+    let inside = !path.is_empty()
+        && parts.all(|part| matches!(part, std::path::Component::Normal(_)));
+    if inside {
+        return Ok(());
+    }
+    Err(Fault::new(Kind::Corrupt, format!("the map names '{path}', which is outside the directory")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepts_both_forms_and_refuses_ways_out() {
+        let nested = br#"{"metadata":{},"weight_map":{"a":"x.safetensors"}}"#;
+        assert_eq!(parse_map(nested).unwrap()["a"], "x.safetensors");
+        assert_eq!(parse_map(br#"{"a":"x"}"#).unwrap()["a"], "x");
+        for bad in ["../x", "/etc/x", "a/../../x", ""] {
+            let text = serde_json::json!({ "weight_map": { "a": bad } }).to_string();
+            assert_eq!(parse_map(text.as_bytes()).unwrap_err().kind, Kind::Corrupt, "{bad}");
+        }
+        assert!(parse_map(b"[1]").is_err());
+    }
+}

@@ -1,0 +1,421 @@
+//! A strategy written by hand: a mesh, and rules that name the axes which cut each dimension.
+
+use super::name::natural;
+use super::{StageLayout, Strategy};
+use crate::fault::{Fault, Kind, Result, nearest};
+use crate::layout::{Layout, OptimizerShard};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Name of the axis that means pipeline stages; it is not part of the device matrix.
+const STAGES: &str = "pp";
+
+/// Named mesh axes of one stage, and the number of stages.
+///
+/// `dp=2,tp=4,pp=2` is the device matrix `[2, 4]` in each of two stages. The first axis is the
+/// slowest, the last varies fastest; stages are always slower than any axis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mesh {
+    axes: Vec<(String, u64)>,
+    stages: u32,
+}
+
+/// Which axes cut each dimension of the tensors whose names match.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// As it was given.
+    text: String,
+    glob: String,
+    /// Names of the axes of each dimension, outermost first.
+    cuts: Vec<Vec<String>>,
+}
+
+/// What [`derive`](fn@derive) makes.
+#[derive(Clone, Debug)]
+pub struct Derived {
+    /// The strategy of all tensors.
+    pub strategy: Strategy,
+    /// Its protobuf form: merged if there are several stages.
+    pub bytes: Vec<u8>,
+    /// Rules that no tensor was cut by, as given: likely a mistyped name.
+    pub unused_rules: Vec<String>,
+}
+
+fn usage(message: String) -> Fault {
+    Fault::new(Kind::Usage, message)
+}
+
+impl Mesh {
+    /// Reads `dp=2,tp=4` or `dp=2,tp=4,pp=2`.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] for anything but distinct names with positive sizes.
+    pub fn parse(text: &str) -> Result<Self> {
+        let mut mesh = Mesh {
+            axes: Vec::new(),
+            stages: 1,
+        };
+        let mut seen = BTreeSet::new();
+        for part in text.split(',') {
+            let bad = || {
+                usage(format!(
+                    "--mesh: '{part}' is not AXIS=SIZE with a size from 1"
+                ))
+            };
+            let (name, size) = part.split_once('=').ok_or_else(bad)?;
+            let (name, size) = (name.trim(), size.trim().parse::<u32>().map_err(|_| bad())?);
+            let proper = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            if name.is_empty() || !name.chars().all(proper) || size == 0 {
+                return Err(bad());
+            }
+            if !seen.insert(name) {
+                return Err(usage(format!("--mesh: axis '{name}' is given twice")));
+            }
+            if name == STAGES {
+                mesh.stages = size;
+            } else {
+                mesh.axes.push((name.to_string(), u64::from(size)));
+            }
+        }
+        Ok(mesh)
+    }
+
+    fn device_matrix(&self) -> Vec<u64> {
+        match self.axes[..] {
+            [] => vec![1],
+            _ => self.axes.iter().map(|axis| axis.1).collect(),
+        }
+    }
+
+    /// The number of axis `name` from the right, as strategy files count.
+    fn number(&self, name: &str, rule: &Rule) -> Result<i64> {
+        let place = self.axes.iter().position(|axis| axis.0 == name);
+        let number = place.map(|place| self.axes.len() - 1 - place);
+        number.and_then(|n| i64::try_from(n).ok()).ok_or_else(|| {
+            let text = &rule.text;
+            if name == STAGES {
+                return usage(format!("--rule {text}: '{STAGES}' can't cut a dimension"));
+            }
+            let fault = usage(format!("--rule {text}: the mesh has no axis '{name}'"));
+            let known = self.axes.iter().map(|axis| &*axis.0);
+            match nearest(name, known).first() {
+                Some(near) => fault.hint(format!("did you mean '{near}'?")),
+                None => fault,
+            }
+        })
+    }
+}
+
+impl Rule {
+    /// Reads `GLOB=tp,-`: for each dimension `-`, an axis, or axes joined by `+`, outermost first.
+    /// In the glob `*` stands for any text and `?` for one character. `GLOB=` is for scalars.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] if there is no `=`, no glob, or an empty name of an axis.
+    pub fn parse(text: &str) -> Result<Self> {
+        let bad = |what: &str| usage(format!("--rule {text}: {what}"));
+        let (glob, cuts) = text
+            .rsplit_once('=')
+            .filter(|(glob, _)| !glob.is_empty())
+            .ok_or_else(|| bad("is not GLOB=CUT,CUT…"))?;
+        let mut rule = Rule {
+            text: text.to_string(),
+            glob: glob.to_string(),
+            cuts: Vec::new(),
+        };
+        for cut in cuts.split(',').filter(|_| !cuts.is_empty()) {
+            let axes: Vec<String> = match cut.trim() {
+                "-" => Vec::new(),
+                cut => cut.split('+').map(|axis| axis.trim().into()).collect(),
+            };
+            if axes.iter().any(String::is_empty) {
+                return Err(bad("has an empty cut; write '-' for a dimension not cut"));
+            }
+            rule.cuts.push(axes);
+        }
+        Ok(rule)
+    }
+}
+
+/// Whether `name` matches `glob`: `*` is any text, `?` any one character.
+fn matches(glob: &str, name: &str) -> bool {
+    let (glob, name): (Vec<char>, Vec<char>) = (glob.chars().collect(), name.chars().collect());
+    let (mut g, mut n) = (0, 0);
+    // Where to go on if the text after the last star doesn't match here.
+    let mut retry = None;
+    while n < name.len() {
+        if g < glob.len() && glob[g] == '*' {
+            retry = Some((g + 1, n + 1));
+            g += 1;
+        } else if g < glob.len() && (glob[g] == '?' || glob[g] == name[n]) {
+            (g, n) = (g + 1, n + 1);
+        } else if let Some((after, next)) = retry {
+            (g, n) = (after, next);
+            retry = Some((after, next + 1));
+        } else {
+            return false;
+        }
+    }
+    glob[g..].iter().all(|c| *c == '*')
+}
+
+/// Makes a strategy for tensors of the given names and full shapes.
+///
+/// The first rule that matches a tensor's name cuts it; a tensor that none matches is replicated.
+/// `optimizer_shard` cuts dimension 0 of each tensor once more over that many of its replicas (-1:
+/// all), where they and the dimension divide. It is written as an explicit number, as MindSpore
+/// 2.10 loses tensors with -1 on some meshes (docs/wrong-results.md).
+///
+/// With several stages the layers (the first number between dots of a name) are spread evenly;
+/// other tensors go to the first stage if they sort before the first layer, else to the last.
+///
+/// # Errors
+/// [`Kind::Usage`] for rules that don't fit the mesh or fewer layers than stages; [`Kind::Shape`],
+/// naming the tensor, for cuts that don't fit its shape.
+pub fn derive(
+    mesh: &Mesh,
+    rules: &[Rule],
+    optimizer_shard: Option<i64>,
+    tensors: &[(String, Vec<u64>)],
+) -> Result<Derived> {
+    if optimizer_shard.is_some_and(|size| size < -1 || size == 0) {
+        return Err(usage("--optimizer-shard takes a size from 1, or -1".into()));
+    }
+    let mut used = vec![false; rules.len()];
+    let mut layouts = Vec::new();
+    let mut sharded = false;
+    for (name, shape) in tensors {
+        let rule = rules.iter().position(|rule| matches(&rule.glob, name));
+        let map = match rule {
+            Some(number) => {
+                used[number] = true;
+                cut(mesh, &rules[number], shape).map_err(|fault| fault.tensor(&**name))?
+            }
+            None => vec![vec![-1]; shape.len()],
+        };
+        let layout = Layout::new(&mesh.device_matrix(), &map, None);
+        let mut layout = layout.map_err(|fault| fault.tensor(&**name))?;
+        check_even(&layout, shape).map_err(|fault| fault.tensor(&**name))?;
+        if let Some(shard) = optimizer_shard.and_then(|size| shard(&layout, shape, size)) {
+            layout = Layout::new(&mesh.device_matrix(), &map, Some(shard))?;
+            sharded = true;
+        }
+        layouts.push(layout);
+    }
+    if let Some(size) = optimizer_shard.filter(|size| *size != 1 && !sharded) {
+        return Err(usage(format!(
+            "--optimizer-shard {size} fits no tensor: the replicas or dimension 0 don't divide"
+        )));
+    }
+    let stages = assign_stages(mesh.stages, tensors)?;
+    let ranks = u32::try_from(mesh.axes.iter().map(|axis| axis.1).product::<u64>());
+    let ranks = ranks.map_err(|_| usage("--mesh is too large".into()))?;
+    let layouts = tensors.iter().zip(stages).zip(layouts);
+    let layouts = layouts.map(|(((name, _), stage), layout)| {
+        let name: Arc<str> = (&**name).into();
+        (name, StageLayout::new(stage, layout))
+    });
+    let strategy = Strategy::from_layouts(mesh.stages, ranks, layouts)?;
+    let bytes = strategy.to_protobuf()?;
+    let unused = rules.iter().zip(used).filter(|(_, used)| !used);
+    Ok(Derived {
+        strategy,
+        bytes,
+        unused_rules: unused.map(|(rule, _)| rule.text.clone()).collect(),
+    })
+}
+
+/// The tensor map that `rule` gives a tensor of `shape`.
+fn cut(mesh: &Mesh, rule: &Rule, shape: &[u64]) -> Result<Vec<Vec<i64>>> {
+    if rule.cuts.len() != shape.len() {
+        let message = format!(
+            "--rule {} gives {} dimensions, shape {shape:?} has {}",
+            rule.text,
+            rule.cuts.len(),
+            shape.len()
+        );
+        return Err(Fault::new(Kind::Shape, message));
+    }
+    let cuts = rule.cuts.iter().map(|axes| match axes[..] {
+        [] => Ok(vec![-1]),
+        _ => axes.iter().map(|axis| mesh.number(axis, rule)).collect(),
+    });
+    cuts.collect()
+}
+
+fn check_even(layout: &Layout, shape: &[u64]) -> Result<()> {
+    for (dimension, (size, parts)) in shape.iter().zip(layout.parts()).enumerate() {
+        if !size.is_multiple_of(parts) {
+            let message = format!(
+                "dimension {dimension} of shape {shape:?} can't be cut into {parts} equal parts"
+            );
+            return Err(Fault::new(Kind::Shape, message));
+        }
+    }
+    Ok(())
+}
+
+/// The optimizer shard of `size` pieces for a tensor; none if it doesn't fit.
+fn shard(layout: &Layout, shape: &[u64], size: i64) -> Option<OptimizerShard> {
+    let replicas = layout.replicas();
+    let pieces = u64::try_from(size).unwrap_or(replicas);
+    let rows = shape.first()? / layout.parts().first()?;
+    if pieces < 2 || !replicas.is_multiple_of(pieces) || !rows.is_multiple_of(pieces) {
+        return None;
+    }
+    let used: BTreeSet<usize> = layout.map().iter().flatten().copied().collect();
+    let mesh = layout.mesh();
+    let innermost = (0..mesh.len()).rfind(|axis| !used.contains(axis) && mesh[*axis] > 1)?;
+    let step: u64 = mesh[innermost + 1..].iter().product();
+    Some(OptimizerShard {
+        step: i64::try_from(step).ok()?,
+        size: i64::try_from(pieces).ok()?,
+    })
+}
+
+/// The first number between dots: `model.layers.12.wq` is of layer 12.
+fn layer(name: &str) -> Option<u64> {
+    let mut segments = name.split('.').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let number = segment.bytes().all(|byte| byte.is_ascii_digit());
+        if number && segments.peek().is_some() && !segment.is_empty() {
+            return segment.parse().ok();
+        }
+    }
+    None
+}
+
+/// The stage of each tensor.
+fn assign_stages(stages: u32, tensors: &[(String, Vec<u64>)]) -> Result<Vec<u32>> {
+    if stages == 1 {
+        return Ok(vec![0; tensors.len()]);
+    }
+    let layers: BTreeSet<u64> = tensors.iter().filter_map(|(name, _)| layer(name)).collect();
+    let layers: Vec<u64> = layers.into_iter().collect();
+    if layers.len() < stages as usize {
+        return Err(usage(format!(
+            "{STAGES}={stages} needs at least {stages} layers, the tensors' names have {}",
+            layers.len()
+        )));
+    }
+    let numbered = tensors.iter().filter(|(name, _)| layer(name).is_some());
+    let first = numbered.map(|(name, _)| name).min_by(|a, b| natural(a, b));
+    let stage = |name: &String| match layer(name).map(|layer| layers.binary_search(&layer)) {
+        Some(Ok(place) | Err(place)) => place * stages as usize / layers.len(),
+        None if first.is_some_and(|first| natural(name, first).is_lt()) => 0,
+        None => stages as usize - 1,
+    };
+    let stages = tensors.iter().map(|(name, _)| stage(name));
+    Ok(stages
+        .map(|stage| u32::try_from(stage).unwrap_or(u32::MAX))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensors(list: &[(&str, &[u64])]) -> Vec<(String, Vec<u64>)> {
+        let owned = |(name, shape): &(&str, &[u64])| (name.to_string(), shape.to_vec());
+        list.iter().map(owned).collect()
+    }
+
+    fn make(
+        mesh: &str,
+        rules: &[&str],
+        shard: Option<i64>,
+        list: &[(&str, &[u64])],
+    ) -> Result<Derived> {
+        let rules = rules.iter().map(|rule| Rule::parse(rule));
+        let rules = rules.collect::<Result<Vec<_>>>()?;
+        derive(&Mesh::parse(mesh)?, &rules, shard, &tensors(list))
+    }
+
+    #[test]
+    fn stars_and_question_marks_match() {
+        for (glob, name, expected) in [
+            ("*", "", true),
+            ("*.wq.*", "a.wq.weight", true),
+            ("*a*b", "aab", true),
+            ("*a*b", "aba", false),
+            ("l?", "l", false),
+            ("l?.w", "l1.w", true),
+            ("w", "ww", false),
+            ("**", "anything", true),
+        ] {
+            assert_eq!(matches(glob, name), expected, "{glob} {name}");
+        }
+    }
+
+    #[test]
+    fn the_first_rule_that_matches_cuts() {
+        let list: &[(&str, &[u64])] = &[("a.wq", &[8, 4]), ("a.wo", &[8, 4]), ("norm", &[5])];
+        let rules = ["*.wq=tp,-", "*.w?=-,dp+tp", "x=-"];
+        let made = make("dp=2,tp=2", &rules, None, list).unwrap();
+        let parts = |name| made.strategy.layouts(name)[0].layout.parts();
+        assert_eq!(parts("a.wq"), [2, 1]);
+        assert_eq!(parts("a.wo"), [1, 4]);
+        assert_eq!(parts("norm"), [1]);
+        assert_eq!(made.unused_rules, ["x=-"]);
+        let wo = &made.strategy.layouts("a.wo")[0].layout;
+        assert_eq!(wo.axis_numbers(), [vec![-1], vec![1, 0]]);
+        let file = super::super::StrategyFile {
+            name: "made.ckpt",
+            bytes: &made.bytes,
+        };
+        assert_eq!(Strategy::read(&[file]).unwrap(), made.strategy);
+    }
+
+    #[test]
+    fn optimizer_shards_where_they_fit() {
+        let list: &[(&str, &[u64])] = &[("w", &[8, 4]), ("odd", &[3]), ("scalar", &[])];
+        let made = make("dp=4,tp=2", &["w=tp,-"], Some(-1), list).unwrap();
+        let shard = |name| made.strategy.layouts(name)[0].layout.optimizer();
+        assert_eq!(shard("w"), Some(OptimizerShard { step: 2, size: 4 }));
+        assert_eq!(shard("odd"), None);
+        assert_eq!(shard("scalar"), None);
+        let fault = make("dp=4", &[], Some(3), list).unwrap_err();
+        assert_eq!(fault.kind, Kind::Usage);
+    }
+
+    #[test]
+    fn layers_are_spread_over_the_stages() {
+        let list: &[(&str, &[u64])] = &[
+            ("model.embed.weight", &[8]),
+            ("model.layers.0.w", &[8]),
+            ("model.layers.2.w", &[8]),
+            ("model.layers.10.w", &[8]),
+            ("model.norm.weight", &[8]),
+        ];
+        let made = make("pp=2,tp=2", &["*=tp"], None, list).unwrap();
+        let stage = |name| made.strategy.layouts(name)[0].stage;
+        assert_eq!(
+            list.iter().map(|(n, _)| stage(n)).collect::<Vec<_>>(),
+            [0, 0, 0, 1, 1]
+        );
+        assert_eq!((made.strategy.stages(), made.strategy.ranks()), (2, 4));
+        assert!(make("pp=4", &[], None, list).is_err());
+    }
+
+    #[test]
+    fn refuses_what_does_not_fit() {
+        let list: &[(&str, &[u64])] = &[("w", &[6, 4])];
+        for (mesh, rule, kind) in [
+            ("tp=4", "w=tp,-", Kind::Shape),
+            ("tp=2", "w=tp", Kind::Shape),
+            ("tp=2", "w=dp,-", Kind::Usage),
+            ("tp=2,pp=2", "w=pp,-", Kind::Usage),
+            ("tp=2", "w=tp,tp", Kind::Strategy),
+            ("tp=2", "w", Kind::Usage),
+            ("tp=2", "w=tp,", Kind::Usage),
+            ("tp=0", "w=-,-", Kind::Usage),
+            ("tp=2,tp=2", "w=-,-", Kind::Usage),
+            ("tp", "w=-,-", Kind::Usage),
+        ] {
+            let fault = make(mesh, &[rule], None, list).unwrap_err();
+            assert_eq!(fault.kind, kind, "{mesh} {rule}: {fault}");
+        }
+        let fault = make("tp=4", &["w=tp,-"], None, list).unwrap_err();
+        assert_eq!(fault.tensor.as_deref(), Some("w"));
+    }
+}
