@@ -12,11 +12,13 @@
 //! a *store* is where tensors lie. `docs/architecture.md` tells it on a page.
 
 pub mod catalog;
+pub mod cli;
 pub mod engine;
 pub mod exchange;
 pub mod fault;
 pub mod layout;
 pub mod plan;
+pub mod report;
 pub mod store;
 pub mod strategy;
 pub mod tensor;

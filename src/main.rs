@@ -1,3 +1,5 @@
 //! The `shardloom` program.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    shardloom::cli::main()
+}

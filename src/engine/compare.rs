@@ -7,6 +7,7 @@ use crate::engine::job::{Options, threads};
 use crate::engine::outcome::{Outcome, TensorDifference};
 use crate::engine::rounds::{Exchange, Mover, Observer};
 use crate::engine::sink::Sink;
+use crate::engine::tally;
 use crate::exchange::{Topology, World, agree};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::{Inventory, whole_tensor};
@@ -53,7 +54,11 @@ struct CompareSink<'a> {
 
 impl<'a> CompareSink<'a> {
     fn new(readers: &'a Readers<'a>, catalog: &'a Catalog) -> Self {
-        CompareSink { readers, catalog, found: Mutex::new(BTreeMap::new()) }
+        CompareSink {
+            readers,
+            catalog,
+            found: Mutex::new(BTreeMap::new()),
+        }
     }
 }
 
@@ -68,7 +73,10 @@ impl Sink for CompareSink<'_> {
         }
         let difference = compare(entry.dtype, bytes, &other);
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = Found { difference, first: place };
+        let new = Found {
+            difference,
+            first: place,
+        };
         found
             .entry(entry.name.clone())
             .and_modify(|old| old.difference.add(&difference))
@@ -94,7 +102,10 @@ pub fn diff(
     let b_strategy = read_strategy(world, &topology, comparison.b_strategy.as_deref())?;
     let a = discover(world, &topology, &comparison.a, suffix, options.exchange)?;
     let b = discover(world, &topology, &comparison.b, suffix, options.exchange)?;
-    let both = agree(world, pair(&a, a_strategy.as_ref(), &b, b_strategy.as_ref()))?;
+    let both = agree(
+        world,
+        pair(&a, a_strategy.as_ref(), &b, b_strategy.as_ref()),
+    )?;
     let found = run_compare(world, &topology, &a, &b, &both.plans, options, observer)?;
     let mut rows = both.rows;
     for row in &mut rows {
@@ -135,21 +146,45 @@ pub fn verify_replicas(
     let inventory = agree(world, Inventory::new(&source.catalog, strategy))?;
     let plans = agree(
         world,
-        inventory.tensors.values().map(|t| against(t, t)).collect::<Result<Vec<_>>>(),
+        inventory
+            .tensors
+            .values()
+            .map(|t| against(t, t))
+            .collect::<Result<Vec<_>>>(),
     )?;
     let plans: Vec<TensorPlan> = plans.into_iter().flatten().collect();
     let readers = Readers::new(&source.base, &source.catalog, options.io);
     let sink = CompareSink::new(&readers, &source.catalog);
-    let moved = move_against(world, &topology, source, source, &plans, &sink, options, &mut |_, _| {});
+    let moved = move_against(
+        world,
+        &topology,
+        source,
+        source,
+        &plans,
+        &sink,
+        options,
+        &mut |_, _| {},
+    );
     moved?;
-    let found = sink.found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let found = sink
+        .found
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
     let fault = found.into_iter().next().map(|(name, found)| {
-        let message =
-            format!("{} elements differ from another replica's", found.difference.elements);
+        let message = format!(
+            "{} elements differ from another replica's",
+            found.difference.elements
+        );
         Fault::new(Kind::Differs, message)
             .tensor(&*name)
             .rank(found.first.rank)
-            .file(source.base.join(&source.catalog.file(found.first).path).display().to_string())
+            .file(
+                source
+                    .base
+                    .join(&source.catalog.file(found.first).path)
+                    .display()
+                    .to_string(),
+            )
     });
     agree(world, fault.map_or(Ok(()), Err))
 }
@@ -172,7 +207,10 @@ fn pair(
         .into_iter()
         .flat_map(|side| side.tensors.keys().chain(&side.private))
         .collect();
-    let mut pairing = Pairing { plans: Vec::new(), rows: Vec::new() };
+    let mut pairing = Pairing {
+        plans: Vec::new(),
+        rows: Vec::new(),
+    };
     for name in names {
         let ours = side(&left, &a.catalog, name)?;
         let theirs = side(&right, &b.catalog, name)?;
@@ -207,7 +245,11 @@ fn side(
         return Ok(Some(tensor.clone()));
     }
     let mut joined: Option<SourceTensor> = None;
-    for place in catalog.ranks.keys().filter_map(|rank| catalog.find(*rank, name)) {
+    for place in catalog
+        .ranks
+        .keys()
+        .filter_map(|rank| catalog.find(*rank, name))
+    {
         let entry: &Entry = catalog.entry(place);
         let tensor = whole_tensor(entry, place.rank)?;
         match &mut joined {
@@ -244,12 +286,19 @@ fn run_compare(
     let readers = Readers::new(&b.base, &b.catalog, options.io);
     let sink = CompareSink::new(&readers, &b.catalog);
     move_against(world, topology, a, b, plans, &sink, options, observer)?;
-    let found = sink.found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let mine: Vec<(String, Difference)> =
-        found.into_iter().map(|(name, found)| (name.to_string(), found.difference)).collect();
+    let found = sink
+        .found
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    let mine: Vec<(String, Difference)> = found
+        .into_iter()
+        .map(|(name, found)| (name.to_string(), found.difference))
+        .collect();
     let mut all: BTreeMap<String, Difference> = BTreeMap::new();
     for (name, difference) in allgather(world, &mine)?.into_iter().flatten() {
-        all.entry(name).and_modify(|old| old.add(&difference)).or_insert(difference);
+        all.entry(name)
+            .and_modify(|old| old.add(&difference))
+            .or_insert(difference);
     }
     Ok(all)
 }
@@ -268,16 +317,23 @@ fn move_against(
 ) -> Result<()> {
     let readers = Readers::new(&a.base, &a.catalog, options.io);
     let site = site_of(topology, b);
-    let mover = Mover {
+    let mut mover = Mover {
         world,
-        work: Work { plans, source: &a.catalog, destination: &b.catalog, site: &site },
+        work: Work {
+            plans,
+            source: &a.catalog,
+            destination: &b.catalog,
+            site: &site,
+        },
         reach: &a.reach,
         readers: &readers,
         sink,
         threads: threads(options, topology, world),
         memory_bytes: options.memory_bytes,
+        total_bytes: 0,
     };
     let survey = agree(world, mover.survey())?;
+    mover.total_bytes = tally::sum(world, survey.written_bytes)?;
     let exchange = Exchange::choose(world, &survey, options.memory_bytes)?;
     mover.run(exchange, observer)?;
     Ok(())
@@ -300,6 +356,11 @@ fn site_of(topology: &Topology, b: &Source) -> Site {
     Site {
         ranks: b.catalog.ranks.keys().copied().filter(first).collect(),
         processes: narrow(members.len()),
-        index: narrow(members.iter().position(|m| *m == reach.process).unwrap_or_default()),
+        index: narrow(
+            members
+                .iter()
+                .position(|m| *m == reach.process)
+                .unwrap_or_default(),
+        ),
     }
 }

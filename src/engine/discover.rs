@@ -4,15 +4,15 @@
 //! equal, as those of a stage's ranks are, travel once.
 
 use crate::catalog::{Catalog, Entry, FileSchema, ShardFile};
-use crate::exchange::{
-    Topology, World, agree, all_gather_bytes, broadcast_bytes, decode, encode,
-};
+use crate::engine::convert::nothing;
+use crate::exchange::{Topology, World, agree, all_gather_bytes, broadcast_bytes, decode, encode};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::HYPER_STEM;
 use crate::plan::reach::{ExchangeMode, Reach};
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::{Format, full_dir, rank_dir};
 use crate::strategy::{Strategy, StrategyFile};
+use crate::tensor::shape::Shape;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -53,12 +53,50 @@ pub fn discover(
     suffix: Option<&str>,
     mode: ExchangeMode,
 ) -> Result<Source> {
-    let leads = topology.nodes.iter().any(|members| members[0] == world.process());
-    let mine = if leads { list(path, suffix) } else { Ok(Listing::default()) };
+    assemble(world, topology, path, mode, || list(path, suffix))
+}
+
+/// Finds every weight file of `format` below `path`, each as a rank of its own. Collective.
+///
+/// # Errors
+/// As [`discover`].
+pub fn discover_files(
+    world: &World,
+    topology: &Topology,
+    path: &Path,
+    format: Format,
+    contains: Option<&str>,
+    mode: ExchangeMode,
+) -> Result<Source> {
+    assemble(world, topology, path, mode, || {
+        list_files(path, format, contains)
+    })
+}
+
+/// Puts what the nodes see together. Collective.
+fn assemble(
+    world: &World,
+    topology: &Topology,
+    path: &Path,
+    mode: ExchangeMode,
+    list: impl FnOnce() -> Result<Listing>,
+) -> Result<Source> {
+    let leads = topology
+        .nodes
+        .iter()
+        .any(|members| members[0] == world.process());
+    let mine = if leads {
+        list()
+    } else {
+        Ok(Listing::default())
+    };
     let mine = agree(world, mine)?;
     let listings: Vec<Listing> = allgather(world, &mine)?;
-    let per_node: Vec<&Listing> =
-        topology.nodes.iter().map(|members| &listings[members[0] as usize]).collect();
+    let per_node: Vec<&Listing> = topology
+        .nodes
+        .iter()
+        .map(|members| &listings[members[0] as usize])
+        .collect();
     let merged = agree(world, merge(&per_node, topology, path))?;
     let base = if merged.single_file {
         path.parent().unwrap_or(Path::new("")).to_path_buf()
@@ -70,7 +108,10 @@ pub fn discover(
         node_of: topology.node_of.clone(),
         nodes: topology.nodes.clone(),
         source_ranks: merged.ranks.keys().next_back().map_or(1, |last| last + 1),
-        seen: per_node.iter().map(|node| Arc::new(node.ranks.keys().copied().collect())).collect(),
+        seen: per_node
+            .iter()
+            .map(|node| Arc::new(node.ranks.keys().copied().collect()))
+            .collect(),
         mode,
     };
     let all: BTreeSet<u32> = merged.ranks.keys().copied().collect();
@@ -80,15 +121,27 @@ pub fn discover(
         let message = format!("node {node} doesn't see all source ranks");
         return Err(Fault::new(Kind::MissingShard, message)
             .file(path.display().to_string())
-            .hint("--exchange direct needs shared storage; --exchange auto sends what isn't seen"));
+            .hint(
+                "--exchange direct needs shared storage; --exchange auto sends what isn't seen",
+            ));
     }
     let catalog = read_headers(world, &reach, &base, &merged)?;
     let first = merged.ranks.values().flatten().next();
-    let format = first.and_then(|(path, _)| Format::of(path)).unwrap_or_default();
-    Ok(Source { base, catalog, reach, format })
+    let format = first
+        .and_then(|(path, _)| Format::of(path))
+        .unwrap_or_default();
+    Ok(Source {
+        base,
+        catalog,
+        reach,
+        format,
+    })
 }
 
-pub(super) fn allgather<T: Serialize + serde::de::DeserializeOwned>(world: &World, mine: &T) -> Result<Vec<T>> {
+pub(super) fn allgather<T: Serialize + serde::de::DeserializeOwned>(
+    world: &World,
+    mine: &T,
+) -> Result<Vec<T>> {
     let bytes = agree(world, encode(mine))?;
     let all = all_gather_bytes(world, &bytes)?;
     agree(world, all.iter().map(|bytes| decode(bytes)).collect())
@@ -100,10 +153,14 @@ fn list(path: &Path, suffix: Option<&str>) -> Result<Listing> {
     match io::standing(path)? {
         Standing::Nothing | Standing::EmptyDirectory => return Ok(listing),
         Standing::File => {
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+            let name = path
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned());
             let size = ReadFile::open(path)?.size();
             listing.single_file = true;
-            listing.ranks.insert(0, vec![(name.unwrap_or_default(), size)]);
+            listing
+                .ranks
+                .insert(0, vec![(name.unwrap_or_default(), size)]);
             return Ok(listing);
         }
         Standing::Directory => {}
@@ -111,22 +168,29 @@ fn list(path: &Path, suffix: Option<&str>) -> Result<Listing> {
     let names = io::list(path)?;
     let mut formats = BTreeSet::new();
     for (name, directory) in &names {
-        let Some(rank) = rank_dir::rank_of(name).filter(|_| *directory) else { continue };
+        let Some(rank) = rank_dir::rank_of(name).filter(|_| *directory) else {
+            continue;
+        };
         let inside = io::list(&path.join(name))?;
         let weights: Vec<&str> = inside
             .iter()
             .filter(|(name, directory)| !directory && Format::of(name).is_some())
             .map(|(name, _)| name.as_str())
             .collect();
-        formats.extend(weights.iter().filter_map(|name| Format::of(name)).map(Format::extension));
+        formats.extend(
+            weights
+                .iter()
+                .filter_map(|name| Format::of(name))
+                .map(Format::extension),
+        );
         if formats.len() > 1 {
             return Err(both_formats(path));
         }
         if weights.is_empty() {
             continue;
         }
-        let chosen = rank_dir::choose(rank, &weights, suffix)
-            .map_err(|fault| rebase(fault, path))?;
+        let chosen =
+            rank_dir::choose(rank, &weights, suffix).map_err(|fault| rebase(fault, path))?;
         let file = format!("{name}/{chosen}");
         let size = ReadFile::open(&path.join(&file))?.size();
         if let Some(other) = listing.ranks.insert(rank, vec![(file, size)]) {
@@ -136,6 +200,51 @@ fn list(path: &Path, suffix: Option<&str>) -> Result<Listing> {
     }
     if listing.ranks.is_empty() {
         list_full(path, &names, &mut listing)?;
+    }
+    Ok(listing)
+}
+
+/// Lists every file of `format`: one, those in rank directories, or those of a full directory. Local.
+fn list_files(path: &Path, format: Format, contains: Option<&str>) -> Result<Listing> {
+    let wanted = |name: &str| {
+        Format::of(name) == Some(format) && contains.is_none_or(|text| name.contains(text))
+    };
+    let mut listing = Listing::default();
+    let mut files = Vec::new();
+    match io::standing(path)? {
+        Standing::Nothing => return Ok(listing),
+        Standing::File => {
+            listing.single_file = true;
+            let name = path
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned());
+            files.extend(name.filter(|name| wanted(name)));
+        }
+        Standing::Directory | Standing::EmptyDirectory => {
+            for (name, directory) in io::list(path)? {
+                if !directory && wanted(&name) {
+                    files.push(name);
+                } else if directory && name.starts_with("rank") {
+                    let inside = io::list(&path.join(&name))?;
+                    let inside = inside
+                        .iter()
+                        .filter(|(n, directory)| !directory && wanted(n));
+                    files.extend(inside.map(|(inner, _)| format!("{name}/{inner}")));
+                }
+            }
+        }
+    }
+    if files.is_empty() {
+        return Err(nothing(path, format));
+    }
+    let base = if listing.single_file {
+        path.parent().unwrap_or(Path::new(""))
+    } else {
+        path
+    };
+    for (rank, file) in (0u32..).zip(files) {
+        let size = ReadFile::open(&base.join(&file))?.size();
+        listing.ranks.insert(rank, vec![(file, size)]);
     }
     Ok(listing)
 }
@@ -167,21 +276,35 @@ fn list_full(path: &Path, names: &[(String, bool)], listing: &mut Listing) -> Re
             .map_err(|fault| fault.file(map_path.display().to_string()))?;
         files.extend(map.into_values());
         files.extend(
-            weights.iter().filter(|n| n.starts_with(HYPER_STEM)).map(|n| (*n).to_owned()),
+            weights
+                .iter()
+                .filter(|n| n.starts_with(HYPER_STEM))
+                .map(|n| (*n).to_owned()),
         );
     } else {
-        let without_hyper: Vec<&&str> =
-            weights.iter().filter(|name| !name.starts_with(HYPER_STEM)).collect();
+        let without_hyper: Vec<&&str> = weights
+            .iter()
+            .filter(|name| !name.starts_with(HYPER_STEM))
+            .collect();
         if without_hyper.len() > 1 {
-            let message = format!("has {} weight files and no map of them", without_hyper.len());
-            return Err(Fault::new(Kind::Ambiguous, message).file(path.display().to_string()).hint(
-                "several files of full weights need param_name_map.json or \
+            let message = format!(
+                "has {} weight files and no map of them",
+                without_hyper.len()
+            );
+            return Err(Fault::new(Kind::Ambiguous, message)
+                .file(path.display().to_string())
+                .hint(
+                    "several files of full weights need param_name_map.json or \
                  model.safetensors.index.json beside them",
-            ));
+                ));
         }
         files.extend(weights.iter().map(|name| (*name).to_owned()));
     }
-    let formats: BTreeSet<_> = files.iter().filter_map(|f| Format::of(f)).map(Format::extension).collect();
+    let formats: BTreeSet<_> = files
+        .iter()
+        .filter_map(|f| Format::of(f))
+        .map(Format::extension)
+        .collect();
     if formats.len() > 1 {
         return Err(both_formats(path));
     }
@@ -245,8 +368,10 @@ type SchemaWire = (Vec<Entry>, BTreeMap<String, String>, u64);
 /// Reads every header once and gives all processes the catalog. Collective.
 fn read_headers(world: &World, reach: &Reach, base: &Path, merged: &Listing) -> Result<Catalog> {
     let mine = agree(world, read_own_headers(reach, base, merged))?;
-    let summary: Vec<(u32, u32, u64)> =
-        mine.iter().map(|(rank, file, hash, _)| (*rank, *file, *hash)).collect();
+    let summary: Vec<(u32, u32, u64)> = mine
+        .iter()
+        .map(|(rank, file, hash, _)| (*rank, *file, *hash))
+        .collect();
     let summaries = allgather(world, &summary)?;
     // Each distinct schema is sent by the process that has the lowest rank of it.
     let mut sender: BTreeMap<u64, (u32, u32)> = BTreeMap::new();
@@ -272,10 +397,16 @@ fn read_headers(world: &World, reach: &Reach, base: &Path, merged: &Listing) -> 
         let mut shards = Vec::new();
         for (number, (path, _)) in files.iter().enumerate() {
             let key = (*rank, u32::try_from(number).unwrap_or(u32::MAX));
-            let schema = hash_of.get(&key).and_then(|hash| schemas.get(hash)).ok_or_else(|| {
-                Fault::new(Kind::Internal, "no process has read its header").file(path.as_str())
-            })?;
-            shards.push(ShardFile { path: path.clone(), schema: schema.clone() });
+            let schema = hash_of
+                .get(&key)
+                .and_then(|hash| schemas.get(hash))
+                .ok_or_else(|| {
+                    Fault::new(Kind::Internal, "no process has read its header").file(path.as_str())
+                })?;
+            shards.push(ShardFile {
+                path: path.clone(),
+                schema: schema.clone(),
+            });
         }
         catalog.ranks.insert(*rank, shards);
     }
@@ -290,7 +421,9 @@ type OwnSchema = (u32, u32, u64, Vec<u8>);
 fn read_own_headers(reach: &Reach, base: &Path, merged: &Listing) -> Result<Vec<OwnSchema>> {
     let mut own = Vec::new();
     for (rank, files) in &merged.ranks {
-        let Some(node) = reach.seen.iter().position(|seen| seen.contains(rank)) else { continue };
+        let Some(node) = reach.seen.iter().position(|seen| seen.contains(rank)) else {
+            continue;
+        };
         for (number, (path, size)) in files.iter().enumerate() {
             let members = &reach.nodes[node];
             if members[(*rank as usize + number) % members.len()] != reach.process {
@@ -330,15 +463,27 @@ pub fn read_strategy(
     path: Option<&Path>,
 ) -> Result<Option<Strategy>> {
     let Some(path) = path else { return Ok(None) };
-    let leads = topology.nodes.iter().any(|members| members[0] == world.process());
-    let mine = agree(world, if leads { strategy_bytes(path) } else { Ok(None) })?;
+    let leads = topology
+        .nodes
+        .iter()
+        .any(|members| members[0] == world.process());
+    let mine = agree(
+        world,
+        if leads {
+            strategy_bytes(path)
+        } else {
+            Ok(None)
+        },
+    )?;
     let hash = mine.as_ref().map(|files| {
         let mut hasher = DefaultHasher::new();
         files.hash(&mut hasher);
         hasher.finish()
     });
     let hashes: Vec<Option<u64>> = allgather(world, &hash)?;
-    let mut seeing = (0u32..).zip(&hashes).filter_map(|(process, hash)| Some((process, (*hash)?)));
+    let mut seeing = (0u32..)
+        .zip(&hashes)
+        .filter_map(|(process, hash)| Some((process, (*hash)?)));
     let Some((first, hash)) = seeing.next() else {
         let fault = Fault::new(Kind::Strategy, "no process finds this strategy");
         return Err(fault.file(path.display().to_string()));
@@ -353,11 +498,17 @@ pub fn read_strategy(
     };
     let bytes = broadcast_bytes(world, first, agree(world, bytes)?)?;
     let read = decode::<Vec<(String, Vec<u8>)>>(&bytes).and_then(|files| {
-        let files: Vec<StrategyFile<'_>> =
-            files.iter().map(|(name, bytes)| StrategyFile { name, bytes }).collect();
+        let files: Vec<StrategyFile<'_>> = files
+            .iter()
+            .map(|(name, bytes)| StrategyFile { name, bytes })
+            .collect();
         Strategy::read(&files)
     });
-    agree(world, read.map_err(|fault| fault.file(path.display().to_string()))).map(Some)
+    agree(
+        world,
+        read.map_err(|fault| fault.file(path.display().to_string())),
+    )
+    .map(Some)
 }
 
 /// The bytes of a strategy file, or of those of a directory. Local.
@@ -385,7 +536,118 @@ pub fn strategy_bytes(path: &Path) -> Result<StrategyBytes> {
                 let fault = Fault::new(Kind::Strategy, "has no strategy files (.ckpt or .json)");
                 return Err(fault.file(path.display().to_string()));
             }
-            files.iter().map(|file| read(file)).collect::<Result<_>>().map(Some)
+            files
+                .iter()
+                .map(|file| read(file))
+                .collect::<Result<_>>()
+                .map(Some)
         }
+    }
+}
+
+/// The tensors of full weights: names and full shapes. Local.
+///
+/// # Errors
+/// As [`discover`].
+pub fn full_tensors(path: &Path) -> Result<Vec<(String, Vec<u64>)>> {
+    let inspected = inspect(path)?;
+    if inspected.ranks > 1 {
+        let fault = Fault::new(Kind::Usage, "is distributed; full weights are needed here");
+        return Err(fault.file(path.display().to_string()));
+    }
+    let tensors = inspected.files.into_iter().flat_map(|file| file.tensors);
+    Ok(tensors
+        .map(|tensor| (tensor.name, tensor.shape.0))
+        .collect())
+}
+
+/// A file as `inspect` shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct InspectedFile {
+    /// Its path inside what was inspected.
+    pub path: String,
+    /// The rank it belongs to.
+    pub rank: u32,
+    /// Its size.
+    pub bytes: u64,
+    /// Free text by key.
+    pub metadata: BTreeMap<String, String>,
+    /// Its tensors, in file order.
+    pub tensors: Vec<InspectedTensor>,
+}
+
+/// A tensor as `inspect` shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct InspectedTensor {
+    /// Its name.
+    pub name: String,
+    /// Its element type, as safetensors spells it.
+    pub dtype: &'static str,
+    /// Its shape in this file.
+    pub shape: Shape,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
+/// What is at a path.
+#[derive(Clone, Debug, Serialize)]
+pub struct Inspected {
+    /// Number of ranks.
+    pub ranks: usize,
+    /// Bytes of all tensors.
+    pub tensor_bytes: u64,
+    /// The files.
+    pub files: Vec<InspectedFile>,
+}
+
+/// Reads the headers of all files at `path`. Local.
+///
+/// # Errors
+/// [`Kind::Corrupt`], [`Kind::MissingShard`] and others, as [`discover`].
+pub fn inspect(path: &Path) -> Result<Inspected> {
+    let listing = match list(path, None) {
+        Err(fault) if fault.kind == Kind::Ambiguous => {
+            list_files(path, Format::Safetensors, None).map_err(|_| fault)?
+        }
+        other => other?,
+    };
+    if listing.ranks.is_empty() {
+        let fault = Fault::new(Kind::MissingShard, "holds no weight files");
+        return Err(fault.file(path.display().to_string()));
+    }
+    let base = if listing.single_file {
+        path.parent().unwrap_or(Path::new(""))
+    } else {
+        path
+    };
+    let mut inspected = Inspected {
+        ranks: listing.ranks.len(),
+        tensor_bytes: 0,
+        files: Vec::new(),
+    };
+    for (rank, files) in &listing.ranks {
+        for (name, _) in files {
+            let file = ReadFile::open(&base.join(name))?;
+            let schema = Format::of(name).unwrap_or_default().read(&file)?;
+            let tensors: Vec<InspectedTensor> = schema.entries.iter().map(tensor_shown).collect();
+            inspected.tensor_bytes += tensors.iter().map(|tensor| tensor.bytes).sum::<u64>();
+            inspected.files.push(InspectedFile {
+                path: name.clone(),
+                rank: *rank,
+                bytes: schema.size,
+                metadata: schema.metadata,
+                tensors,
+            });
+        }
+    }
+    Ok(inspected)
+}
+
+fn tensor_shown(entry: &Entry) -> InspectedTensor {
+    InspectedTensor {
+        name: entry.name.to_string(),
+        dtype: entry.dtype.safetensors_name(),
+        shape: entry.shape.clone(),
+        bytes: entry.bytes(),
     }
 }

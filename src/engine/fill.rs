@@ -57,7 +57,13 @@ impl<'a> Readers<'a> {
     #[must_use]
     pub fn new(base: &'a Path, catalog: &'a Catalog, mode: IoMode) -> Self {
         let open = Mutex::new(HashMap::new());
-        Readers { base, catalog, mode, open, read_bytes: AtomicU64::new(0) }
+        Readers {
+            base,
+            catalog,
+            mode,
+            open,
+            read_bytes: AtomicU64::new(0),
+        }
     }
 
     /// Bytes read from files so far.
@@ -95,8 +101,15 @@ impl<'a> Readers<'a> {
     }
 
     /// Reads bytes `range` of the tensor at `place` into `buffer`.
-    fn read(&self, file: &Opened, place: Place, range: Range<u64>, buffer: &mut [u8]) -> Result<()> {
-        self.read_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
+    fn read(
+        &self,
+        file: &Opened,
+        place: Place,
+        range: Range<u64>,
+        buffer: &mut [u8],
+    ) -> Result<()> {
+        self.read_bytes
+            .fetch_add(range.end - range.start, Ordering::Relaxed);
         let entry = self.catalog.entry(place);
         let begin = range.start;
         entry
@@ -138,7 +151,10 @@ impl<'a> Filler<'a> {
     /// A filler that reads through `readers`.
     #[must_use]
     pub fn new(readers: &'a Readers<'a>) -> Self {
-        Filler { readers, windows: Windows::default() }
+        Filler {
+            readers,
+            windows: Windows::default(),
+        }
     }
 
     /// Runs `copy` from the shard at `place` into `out`, where destination offsets count from `out`'s
@@ -160,10 +176,16 @@ impl<'a> Filler<'a> {
             return Ok(());
         }
         if copy.run_bytes >= RUN_BYTES_IN_PLACE || alone || copy.loops.is_empty() {
-            return for_each_run(&copy.loops, copy.source, copy.destination, &mut |from, to| {
-                let out = &mut out[index(to)..index(to + copy.run_bytes)];
-                self.readers.read(&file, place, from..from + copy.run_bytes, out)
-            });
+            return for_each_run(
+                &copy.loops,
+                copy.source,
+                copy.destination,
+                &mut |from, to| {
+                    let out = &mut out[index(to)..index(to + copy.run_bytes)];
+                    self.readers
+                        .read(&file, place, from..from + copy.run_bytes, out)
+                },
+            );
         }
         self.fill_by_windows(copy, place, &file, out)
     }
@@ -215,7 +237,9 @@ impl<'a> Filler<'a> {
         let row = if row > WINDOW_BYTES { 1 } else { row };
         let size = self.readers.catalog.entry(place).bytes();
         let begin = copy.source / row * row;
-        let end = (copy.source + copy.source_span()).next_multiple_of(row).min(size);
+        let end = (copy.source + copy.source_span())
+            .next_multiple_of(row)
+            .min(size);
         let Windows { windows, next } = &mut self.windows;
         let found = windows
             .iter()
@@ -224,7 +248,11 @@ impl<'a> Filler<'a> {
             Some(slot) => slot,
             None => {
                 if windows.len() < WINDOWS {
-                    windows.push(Window { place, range: 0..0, bytes: Vec::new() });
+                    windows.push(Window {
+                        place,
+                        range: 0..0,
+                        bytes: Vec::new(),
+                    });
                     *next = windows.len() - 1;
                 }
                 let slot = *next;
@@ -232,7 +260,8 @@ impl<'a> Filler<'a> {
                 let window = &mut windows[slot];
                 window.range = 0..0;
                 window.bytes.resize(index(end - begin), 0);
-                self.readers.read(file, place, begin..end, &mut window.bytes)?;
+                self.readers
+                    .read(file, place, begin..end, &mut window.bytes)?;
                 (window.place, window.range) = (place, begin..end);
                 slot
             }
@@ -243,8 +272,10 @@ impl<'a> Filler<'a> {
         if copy::run(&copy, &window.bytes, out) {
             return Ok(());
         }
-        Err(Fault::new(Kind::Internal, "a copy reaches outside its window")
-            .tensor(&*self.readers.catalog.entry(place).name))
+        Err(
+            Fault::new(Kind::Internal, "a copy reaches outside its window")
+                .tensor(&*self.readers.catalog.entry(place).name),
+        )
     }
 }
 
@@ -255,9 +286,14 @@ fn for_each_run(
     destination: u64,
     visit: &mut impl FnMut(u64, u64) -> Result<()>,
 ) -> Result<()> {
-    let Some((outer, inner)) = loops.split_first() else { return visit(source, destination) };
+    let Some((outer, inner)) = loops.split_first() else {
+        return visit(source, destination);
+    };
     for i in 0..outer.count {
-        let (from, to) = (source + i * outer.source_stride, destination + i * outer.destination_stride);
+        let (from, to) = (
+            source + i * outer.source_stride,
+            destination + i * outer.destination_stride,
+        );
         for_each_run(inner, from, to, visit)?;
     }
     Ok(())

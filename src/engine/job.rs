@@ -94,13 +94,18 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
 
     let planning = Instant::now();
     let ranks = strategy.as_ref().map_or(1, Strategy::ranks);
-    let destination =
-        Destination::find(world, &topology, &job.destination, ranks, &job.options)?;
-    let planned = plan(job, &source, source_strategy.as_ref(), strategy.as_ref(), &destination);
+    let destination = Destination::find(world, &topology, &job.destination, ranks, &job.options)?;
+    let planned = plan(
+        job,
+        &source,
+        source_strategy.as_ref(),
+        strategy.as_ref(),
+        &destination,
+    );
     let planned = agree(world, planned)?;
     let readers = Readers::new(&source.base, &source.catalog, job.options.io);
     let sink = FileSink::new(destination.staging.partial(), &planned.arranged.catalog);
-    let mover = Mover {
+    let mut mover = Mover {
         world,
         work: Work {
             plans: &planned.arranged.plans,
@@ -113,8 +118,10 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
         sink: &sink,
         threads: threads(&job.options, &topology, world),
         memory_bytes: job.options.memory_bytes,
+        total_bytes: 0,
     };
     let survey = agree(world, mover.survey())?;
+    mover.total_bytes = tally::sum(world, survey.written_bytes)?;
     let exchange = Exchange::choose(world, &survey, job.options.memory_bytes)?;
     seconds.plan = planning.elapsed().as_secs_f64();
 
@@ -124,7 +131,15 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
         moved.written_bytes = survey.written_bytes;
     } else {
         agree(world, destination.check(job.options.overwrite))?;
-        let result = write(job, &mover, exchange, &planned.arranged, &destination, observer, &mut seconds);
+        let result = write(
+            job,
+            &mover,
+            exchange,
+            &planned.arranged,
+            &destination,
+            observer,
+            &mut seconds,
+        );
         if result.is_err() {
             destination.discard();
         }
@@ -135,7 +150,10 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
     if job.options.dry_run {
         outcome.per_process = tally::per_process(world, &survey)?;
         let rounds = tally::rounds(world, &survey, exchange)?;
-        outcome.plan = Some(PlanFigures { transfers: tally::sum(world, survey.transfers)?, rounds });
+        outcome.plan = Some(PlanFigures {
+            transfers: tally::sum(world, survey.transfers)?,
+            rounds,
+        });
         outcome.bytes.sent = tally::sum(world, survey.received_bytes)?;
     }
     outcome.ok = true;
@@ -161,8 +179,14 @@ fn write(
     let moved = mover.run(exchange, observer)?;
     seconds.exchange = phase.elapsed().as_secs_f64();
     let phase = Instant::now();
-    agree(world, destination.finish(&created, &arranged.extras, job.options.flush))?;
-    agree(world, destination.publish(job.options.overwrite, job.options.flush))?;
+    agree(
+        world,
+        destination.finish(&created, &arranged.extras, job.options.flush),
+    )?;
+    agree(
+        world,
+        destination.publish(job.options.overwrite, job.options.flush),
+    )?;
     seconds.commit = phase.elapsed().as_secs_f64();
     Ok(moved)
 }
@@ -184,22 +208,38 @@ fn plan(
 ) -> Result<Planned> {
     let inventory = Inventory::new(&source.catalog, source_strategy)?;
     let ranks = &destination.site.ranks;
-    let build: Build =
-        build(&inventory, &source.catalog, strategy, &job.select, job.leftovers, ranks)?;
+    let build: Build = build(
+        &inventory,
+        &source.catalog,
+        strategy,
+        &job.select,
+        job.leftovers,
+        ranks,
+    )?;
     let texts = |names: &[std::sync::Arc<str>]| names.iter().map(|n| n.to_string()).collect();
     let without_data = BTreeMap::from([
         ("source", texts(&inventory.without_data)),
         ("destination", texts(&build.without_data)),
     ]);
     let dropped = texts(&build.dropped);
-    let mut names: Vec<_> = build.stages.iter().flatten().map(|plan| plan.name.clone()).collect();
+    let mut names: Vec<_> = build
+        .stages
+        .iter()
+        .flatten()
+        .map(|plan| plan.name.clone())
+        .collect();
     names.extend(inventory.private.iter().cloned());
     names.sort_unstable();
     names.dedup();
     let format = job.format.unwrap_or(source.format);
     let metadata = metadata(job, source);
     let arranged = arrange(build, &job.files, format, &metadata, ranks)?;
-    Ok(Planned { arranged, tensors: names.len() as u64, without_data, dropped })
+    Ok(Planned {
+        arranged,
+        tensors: names.len() as u64,
+        without_data,
+        dropped,
+    })
 }
 
 /// The files' metadata as MindSpore writes it: unify carries the source's along (docs/formats.md).
@@ -225,7 +265,12 @@ fn describe(
     topology: &Topology,
 ) -> Outcome {
     let paths = |catalog: &crate::catalog::Catalog| {
-        catalog.ranks.values().flatten().map(|file| file.path.clone()).collect::<Vec<_>>()
+        catalog
+            .ranks
+            .values()
+            .flatten()
+            .map(|file| file.path.clone())
+            .collect::<Vec<_>>()
     };
     let mut files = paths(&planned.arranged.catalog);
     files.extend(planned.arranged.extras.iter().map(|(path, _)| path.clone()));

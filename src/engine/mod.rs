@@ -4,6 +4,7 @@
 //! copies) meet in [`rounds`]. The engine prints nothing: it returns an [`outcome::Outcome`].
 
 pub mod compare;
+pub mod convert;
 pub mod discover;
 pub mod fill;
 pub mod job;

@@ -58,16 +58,23 @@ impl Destination {
         let (members, built): (&[u32], Vec<u32>) = match options.placement {
             Placement::Root if node == 0 => (&topology.nodes[0], (0..ranks).collect()),
             Placement::Root => (&topology.nodes[node], Vec::new()),
-            Placement::Identity => {
-                (&everybody[process as usize..][..1], (0..ranks).filter(|r| home(*r) == process).collect())
-            }
+            Placement::Identity => (
+                &everybody[process as usize..][..1],
+                (0..ranks).filter(|r| home(*r) == process).collect(),
+            ),
             Placement::Auto if shared => (&everybody, (0..ranks).collect()),
             Placement::Auto => {
                 let members = &topology.nodes[node];
-                (members, (0..ranks).filter(|r| members.contains(&home(*r))).collect())
+                (
+                    members,
+                    (0..ranks).filter(|r| members.contains(&home(*r))).collect(),
+                )
             }
         };
-        let index = members.iter().position(|member| *member == process).unwrap_or_default();
+        let index = members
+            .iter()
+            .position(|member| *member == process)
+            .unwrap_or_default();
         let narrow = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
         let node_has_work = if shared && options.placement != Placement::Root {
             true
@@ -82,7 +89,11 @@ impl Destination {
         Ok(Destination {
             staging,
             leads: process == first && node_has_work,
-            site: Site { ranks: built, processes: narrow(members.len()), index: narrow(index) },
+            site: Site {
+                ranks: built,
+                processes: narrow(members.len()),
+                index: narrow(index),
+            },
         })
     }
 
@@ -91,7 +102,11 @@ impl Destination {
     /// # Errors
     /// [`Kind::Exists`].
     pub fn check(&self, overwrite: bool) -> Result<()> {
-        if self.leads { self.staging.check(overwrite) } else { Ok(()) }
+        if self.leads {
+            self.staging.check(overwrite)
+        } else {
+            Ok(())
+        }
     }
 
     /// Makes an empty staging directory. Local.
@@ -99,7 +114,11 @@ impl Destination {
     /// # Errors
     /// [`Kind::Io`].
     pub fn prepare(&self) -> Result<()> {
-        if self.leads { self.staging.prepare() } else { Ok(()) }
+        if self.leads {
+            self.staging.prepare()
+        } else {
+            Ok(())
+        }
     }
 
     /// Creates the files that fall to this process, in full size. Local.
@@ -180,11 +199,24 @@ impl Destination {
 
 /// Whether all nodes see what process 0 puts beside the destination. Collective.
 fn probe(world: &World, topology: &Topology, path: &Path) -> Result<bool> {
-    let token = agree(world, if world.process() == 0 { put_token(path) } else { Ok(PathBuf::new()) })?;
-    let name = token.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let token = agree(
+        world,
+        if world.process() == 0 {
+            put_token(path)
+        } else {
+            Ok(PathBuf::new())
+        },
+    )?;
+    let name = token
+        .file_name()
+        .map(|n| n.to_string_lossy().into_owned())
+        .unwrap_or_default();
     let name = broadcast_bytes(world, 0, name.into_bytes())?;
     let name = String::from_utf8_lossy(&name).into_owned();
-    let leads = topology.nodes.iter().any(|members| members[0] == world.process());
+    let leads = topology
+        .nodes
+        .iter()
+        .any(|members| members[0] == world.process());
     let seen = if leads {
         standing_directory(path).and_then(|directory| io::standing(&directory.join(&name)))
     } else {
@@ -193,7 +225,11 @@ fn probe(world: &World, topology: &Topology, path: &Path) -> Result<bool> {
     let seen = seen.is_ok_and(|standing| standing == Standing::File);
     let answers = exchange_bytes(world, vec![(0, vec![u8::from(seen)])])?;
     let all = answers.iter().all(|(_, answer)| answer == &[1]);
-    let removed = if world.process() == 0 { io::remove(&token) } else { Ok(()) };
+    let removed = if world.process() == 0 {
+        io::remove(&token)
+    } else {
+        Ok(())
+    };
     agree(world, removed)?;
     Ok(broadcast_bytes(world, 0, vec![u8::from(all)])? == [1])
 }
@@ -202,7 +238,11 @@ fn probe(world: &World, topology: &Topology, path: &Path) -> Result<bool> {
 fn standing_directory(path: &Path) -> Result<PathBuf> {
     let mut directory = path.parent().unwrap_or(Path::new(""));
     loop {
-        let here = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+        let here = if directory.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            directory
+        };
         match io::standing(here)? {
             Standing::Directory | Standing::EmptyDirectory => return Ok(here.to_path_buf()),
             Standing::File => {

@@ -47,6 +47,8 @@ pub struct Mover<'a> {
     pub threads: usize,
     /// Most memory to use for buffers.
     pub memory_bytes: u64,
+    /// Bytes that all processes write together, for telling progress.
+    pub total_bytes: u64,
 }
 
 /// What a plan comes to, for one process.
@@ -134,8 +136,11 @@ impl<'a> Mover<'a> {
                 self.count_unseen(&slab, cell, &mut unseen);
                 let everywhere = self.work.site.processes as usize == self.reach.node_of.len();
                 let own = unseen[self.reach.node() as usize];
-                survey.received_bytes_lower_bound +=
-                    if everywhere { unseen.iter().min().copied().unwrap_or(0) } else { own };
+                survey.received_bytes_lower_bound += if everywhere {
+                    unseen.iter().min().copied().unwrap_or(0)
+                } else {
+                    own
+                };
             }
             Ok(())
         })?;
@@ -154,7 +159,11 @@ impl<'a> Mover<'a> {
             transfer.copy.clip(slab.begin, slab.end, &mut clipped);
             let bytes: u64 = clipped.iter().map(StridedCopy::bytes).sum();
             for (node, unseen) in unseen.iter_mut().enumerate() {
-                if !transfer.candidates.iter().any(|p| self.reach.seen[node].contains(&p.rank)) {
+                if !transfer
+                    .candidates
+                    .iter()
+                    .any(|p| self.reach.seen[node].contains(&p.rank))
+                {
                     *unseen += bytes;
                 }
             }
@@ -178,7 +187,7 @@ impl<'a> Mover<'a> {
             alarm.raise();
         }
         let moved = agree(self.world, result)?;
-        observer(progress.finish()?, u64::MAX);
+        observer(progress.finish()?, 0);
         Ok(moved)
     }
 
@@ -194,7 +203,7 @@ impl<'a> Mover<'a> {
             alarm.check()?;
             builder.build(&slab, &cut_parts(self.reach, &slab)?, None)?;
             moved.written_bytes += slab.written_bytes();
-            tell(progress, moved.written_bytes, observer)
+            tell(progress, moved.written_bytes, self.total_bytes, observer)
         })?;
         Ok(moved)
     }
@@ -209,17 +218,29 @@ impl<'a> Mover<'a> {
         let (send, receive) = sync_channel::<Slab<'a>>(AHEAD);
         let receive = Mutex::new(receive);
         let failed: Mutex<Option<Fault>> = Mutex::new(None);
-        let shared = Shared { reach: self.reach, readers: self.readers, sink: self.sink };
+        let shared = Shared {
+            reach: self.reach,
+            readers: self.readers,
+            sink: self.sink,
+        };
         let planned = std::thread::scope(|scope| {
             for _ in 0..self.threads {
                 let (receive, failed) = (&receive, &failed);
                 scope.spawn(move || {
                     if let Err(fault) = shared.drain(receive) {
-                        failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fault);
+                        failed
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .get_or_insert(fault);
                     }
                 });
             }
-            let stopped = || failed.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+            let stopped = || {
+                failed
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .is_some()
+            };
             let planned = self.work.for_each_slab(|slab| {
                 alarm.check()?;
                 let bytes = slab.written_bytes();
@@ -227,7 +248,7 @@ impl<'a> Mover<'a> {
                     return Err(Fault::new(Kind::Peer, "a worker thread has failed"));
                 }
                 moved.written_bytes += bytes;
-                tell(progress, moved.written_bytes, observer)
+                tell(progress, moved.written_bytes, self.total_bytes, observer)
             });
             drop(send);
             planned
@@ -249,7 +270,11 @@ struct Shared<'a> {
 
 impl Shared<'_> {
     fn drain(&self, slabs: &Mutex<Receiver<Slab<'_>>>) -> Result<()> {
-        let mut builder = Builder { filler: Filler::new(self.readers), sink: self.sink, tile: vec![] };
+        let mut builder = Builder {
+            filler: Filler::new(self.readers),
+            sink: self.sink,
+            tile: vec![],
+        };
         loop {
             let next = slabs.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(slab) = next else { return Ok(()) };
@@ -258,9 +283,14 @@ impl Shared<'_> {
     }
 }
 
-fn tell(progress: &mut Progress<'_>, done: u64, observer: &mut Observer<'_>) -> Result<()> {
+fn tell(
+    progress: &mut Progress<'_>,
+    done: u64,
+    total: u64,
+    observer: &mut Observer<'_>,
+) -> Result<()> {
     progress.report(done)?;
-    observer(progress.total()?, 0);
+    observer(progress.total()?, total);
     Ok(())
 }
 
@@ -292,7 +322,11 @@ fn cut_parts(reach: &Reach, slab: &Slab<'_>) -> Result<Vec<Vec<Part>>> {
                 let from = if served.process == reach.process {
                     From::Here(place)
                 } else {
-                    From::Process { process: served.process, place, at: 0 }
+                    From::Process {
+                        process: served.process,
+                        place,
+                        at: 0,
+                    }
                 };
                 parts.push(Part { copy, from });
             }
@@ -315,11 +349,20 @@ struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     fn new(mover: &Mover<'a>) -> Self {
-        Builder { filler: Filler::new(mover.readers), sink: mover.sink, tile: Vec::new() }
+        Builder {
+            filler: Filler::new(mover.readers),
+            sink: mover.sink,
+            tile: Vec::new(),
+        }
     }
 
     /// Builds each cell's window once and writes it to each of its targets.
-    fn build(&mut self, slab: &Slab<'_>, cells: &[Vec<Part>], received: Option<&Packed>) -> Result<()> {
+    fn build(
+        &mut self,
+        slab: &Slab<'_>,
+        cells: &[Vec<Part>],
+        received: Option<&Packed>,
+    ) -> Result<()> {
         let window = usize::try_from(slab.window())
             .map_err(|_| Fault::new(Kind::Internal, "a window is too large"))?;
         if self.tile.len() < window {
@@ -330,15 +373,17 @@ impl<'a> Builder<'a> {
             for part in parts {
                 match part.from {
                     From::Here(place) => {
-                        self.filler.fill(&part.copy, place, tile, slab.cells.len() as u64)?;
+                        self.filler
+                            .fill(&part.copy, place, tile, slab.cells.len() as u64)?;
                     }
                     From::Process { at, .. } => {
                         let copied = received
                             .is_some_and(|r| copy::run(&part.copy.unpacked(at), &r.bytes, tile));
                         if !copied {
                             let message = "a part was not received as asked for";
-                            return Err(Fault::new(Kind::Internal, message)
-                                .tensor(&*slab.plan.name));
+                            return Err(
+                                Fault::new(Kind::Internal, message).tensor(&*slab.plan.name)
+                            );
                         }
                     }
                 }
@@ -381,7 +426,11 @@ impl Exchange {
         let round = (memory_bytes / 4).min(ROUND_BYTES_MAX);
         let dense = 2 * partners >= u64::from(world.size());
         Ok(Some(Exchange {
-            traffic: if dense { Traffic::Dense } else { Traffic::Sparse },
+            traffic: if dense {
+                Traffic::Dense
+            } else {
+                Traffic::Sparse
+            },
             pair_bytes: (round / partners).max(PAIR_BYTES_MIN),
         }))
     }
@@ -400,7 +449,8 @@ impl<'a> Mover<'a> {
         std::thread::scope(|scope| {
             let planner = scope.spawn(move || {
                 work.for_each_slab(|slab| {
-                    send.send(slab).map_err(|_| Fault::new(Kind::Peer, "the rounds have ended"))
+                    send.send(slab)
+                        .map_err(|_| Fault::new(Kind::Peer, "the rounds have ended"))
                 })
             });
             let mut rounds = Rounds {
@@ -449,12 +499,18 @@ impl<'a> Rounds<'_, 'a> {
                     None => Ok(()),
                 };
                 agree(world, finished)?;
-                return tell(progress, self.moved.written_bytes, observer);
+                return tell(
+                    progress,
+                    self.moved.written_bytes,
+                    self.mover.total_bytes,
+                    observer,
+                );
             }
             self.moved.rounds += 1;
-            let outgoing = round.requests.iter().map(|(process, requests)| {
-                Ok((*process, encode(requests)?))
-            });
+            let outgoing = round
+                .requests
+                .iter()
+                .map(|(process, requests)| Ok((*process, encode(requests)?)));
             let outgoing = agree(world, outgoing.collect::<Result<Vec<_>>>())?;
             let asked = exchange_bytes(world, outgoing)?;
             let packed = self.pack(&asked, std::mem::take(&mut buffers.0));
@@ -473,7 +529,12 @@ impl<'a> Rounds<'_, 'a> {
             if let Some((_, old)) = before.replace((round, received)) {
                 buffers.1 = old.bytes;
             }
-            tell(progress, self.moved.written_bytes, observer)?;
+            tell(
+                progress,
+                self.moved.written_bytes,
+                self.mover.total_bytes,
+                observer,
+            )?;
         }
     }
 
@@ -500,9 +561,7 @@ impl<'a> Rounds<'_, 'a> {
             let fits = |(process, bytes): (&u32, &u64)| {
                 round.incoming.get(process).unwrap_or(&0) + bytes <= self.exchange.pair_bytes
             };
-            if !round.slabs.is_empty()
-                && (built > 2 * ROUND_BYTES_MAX || !asked.iter().all(fits))
-            {
+            if !round.slabs.is_empty() && (built > 2 * ROUND_BYTES_MAX || !asked.iter().all(fits)) {
                 self.pending = Some(next);
                 break;
             }
@@ -592,7 +651,9 @@ impl Round<'_> {
         for RoundSlab { slab, cells } in &mut self.slabs {
             let sharing = slab.cells.len() as u64;
             for part in cells.iter_mut().flatten() {
-                let From::Process { process, place, at } = &mut part.from else { continue };
+                let From::Process { process, place, at } = &mut part.from else {
+                    continue;
+                };
                 let position = next.entry(*process).or_default();
                 *at = *position;
                 *position += part.copy.bytes();

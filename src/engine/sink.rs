@@ -30,7 +30,11 @@ impl<'a> FileSink<'a> {
     /// A sink for the files of `catalog` in `base`.
     #[must_use]
     pub fn new(base: &Path, catalog: &'a Catalog) -> Self {
-        FileSink { base: base.to_path_buf(), catalog, open: Mutex::new(HashMap::new()) }
+        FileSink {
+            base: base.to_path_buf(),
+            catalog,
+            open: Mutex::new(HashMap::new()),
+        }
     }
 
     fn open(&self, place: Place) -> Result<Arc<WriteFile>> {
@@ -39,7 +43,9 @@ impl<'a> FileSink<'a> {
         if let Some(file) = open.get(&key) {
             return Ok(file.clone());
         }
-        let file = Arc::new(WriteFile::open(&self.base.join(&self.catalog.file(place).path))?);
+        let file = Arc::new(WriteFile::open(
+            &self.base.join(&self.catalog.file(place).path),
+        )?);
         if open.len() >= OPEN_MAX {
             open.clear();
         }

@@ -85,7 +85,11 @@ pub(super) fn total(
 /// `value / of`, or 1 of nothing.
 #[allow(clippy::cast_precision_loss)]
 fn ratio(value: u64, of: u64) -> f64 {
-    if of == 0 { 1.0 } else { value as f64 / of as f64 }
+    if of == 0 {
+        1.0
+    } else {
+        value as f64 / of as f64
+    }
 }
 
 /// The plans of the first 64 processes.
@@ -93,7 +97,9 @@ fn ratio(value: u64, of: u64) -> f64 {
 /// # Errors
 /// [`crate::fault::Kind::Mpi`].
 pub(super) fn per_process(world: &World, survey: &Survey) -> Result<Vec<ProcessFigures>> {
-    let mine = if world.process() < 64 { agree(world, encode(survey))? } else {
+    let mine = if world.process() < 64 {
+        agree(world, encode(survey))?
+    } else {
         agree(world, Ok(Vec::new()))?
     };
     let all = all_gather_bytes(world, &mine)?;
@@ -107,6 +113,8 @@ pub(super) fn per_process(world: &World, survey: &Survey) -> Result<Vec<ProcessF
 fn peak_memory_bytes() -> u64 {
     let status = crate::store::io::read_text("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix("kB")).map(str::trim);
+    let kib = line
+        .and_then(|line| line.trim().strip_suffix("kB"))
+        .map(str::trim);
     kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
 }

@@ -69,27 +69,43 @@ pub fn arrange(
     ranks: &[u32],
 ) -> Result<Arranged> {
     let mut arranged = match files {
-        Files::Ranks { stem, numbered, remove_redundancy } => {
+        Files::Ranks {
+            stem,
+            numbered,
+            remove_redundancy,
+        } => {
             let mut metadata = metadata.clone();
             if *remove_redundancy {
                 metadata.insert("remove_redundancy".into(), "True".into());
             }
             let name = |rank: u32| {
-                let number = if *numbered { rank.to_string() } else { String::new() };
+                let number = if *numbered {
+                    rank.to_string()
+                } else {
+                    String::new()
+                };
                 format!("rank_{rank}/{stem}{number}.{}", format.extension())
             };
             by_rank(&build, *remove_redundancy, format, &metadata, ranks, name)?
         }
-        Files::Full { naming, file_bytes_max } => {
-            full(&build, *naming, *file_bytes_max, format, metadata)?
-        }
+        Files::Full {
+            naming,
+            file_bytes_max,
+        } => full(&build, *naming, *file_bytes_max, format, metadata)?,
     };
-    arranged.plans = build.stages.into_iter().chain(build.private.into_values()).flatten().collect();
+    arranged.plans = build
+        .stages
+        .into_iter()
+        .chain(build.private.into_values())
+        .flatten()
+        .collect();
     let position: HashMap<&str, usize> = match files {
         Files::Ranks { .. } => HashMap::new(),
         Files::Full { .. } => {
             let files = arranged.catalog.ranks.values().flatten().enumerate();
-            files.flat_map(|(i, f)| f.schema.entries.iter().map(move |e| (&*e.name, i))).collect()
+            files
+                .flat_map(|(i, f)| f.schema.entries.iter().map(move |e| (&*e.name, i)))
+                .collect()
         }
     };
     arranged.plans.sort_by(|a, b| {
@@ -98,7 +114,10 @@ pub fn arrange(
             (file, plan.dtype.file_order())
         };
         let rank = |plan: &TensorPlan| plan.destination.first_rank;
-        key(a).cmp(&key(b)).then_with(|| a.name.cmp(&b.name)).then_with(|| rank(a).cmp(&rank(b)))
+        key(a)
+            .cmp(&key(b))
+            .then_with(|| a.name.cmp(&b.name))
+            .then_with(|| rank(a).cmp(&rank(b)))
     });
     Ok(arranged)
 }
@@ -117,7 +136,9 @@ fn by_rank(
         .map(|plans| {
             remove_redundancy.then(|| {
                 Keep::new(
-                    plans.iter().map(|p| (p.name.clone(), p.destination.layout.clone())),
+                    plans
+                        .iter()
+                        .map(|p| (p.name.clone(), p.destination.layout.clone())),
                 )
             })
         })
@@ -128,8 +149,13 @@ fn by_rank(
     for &rank in ranks {
         let stage = (rank / build.ranks_per_stage.max(1)) as usize;
         let local = rank % build.ranks_per_stage.max(1);
-        let private: Listing =
-            build.private.get(&rank).into_iter().flatten().map(listed).collect::<Result<_>>()?;
+        let private: Listing = build
+            .private
+            .get(&rank)
+            .into_iter()
+            .flatten()
+            .map(listed)
+            .collect::<Result<_>>()?;
         let keep = keeps.get(stage).and_then(Option::as_ref);
         let key = (stage, private);
         let schema = match designed.get(&key).filter(|_| keep.is_none()) {
@@ -146,14 +172,24 @@ fn by_rank(
                 schema
             }
         };
-        arranged.catalog.ranks.insert(rank, vec![ShardFile { path: file_name(rank), schema }]);
+        arranged.catalog.ranks.insert(
+            rank,
+            vec![ShardFile {
+                path: file_name(rank),
+                schema,
+            }],
+        );
     }
     Ok(arranged)
 }
 
 /// Name, dtype and cell shape (in elements) of a tensor to be written.
 fn listed(plan: &TensorPlan) -> Result<(Arc<str>, Dtype, Shape)> {
-    Ok((plan.name.clone(), plan.dtype, element_shape(&plan.destination, plan.dtype)))
+    Ok((
+        plan.name.clone(),
+        plan.dtype,
+        element_shape(&plan.destination, plan.dtype),
+    ))
 }
 
 /// The cell shape of a spread in elements: packed types are counted in bytes inside.
@@ -174,9 +210,16 @@ fn full(
     format: Format,
     metadata: &BTreeMap<String, String>,
 ) -> Result<Arranged> {
-    let tensors: Listing = build.stages.iter().flatten().map(listed).collect::<Result<_>>()?;
-    let sizes: Vec<u64> =
-        tensors.iter().map(|(_, dtype, shape)| shape.bytes(*dtype)).collect::<Result<_>>()?;
+    let tensors: Listing = build
+        .stages
+        .iter()
+        .flatten()
+        .map(listed)
+        .collect::<Result<_>>()?;
+    let sizes: Vec<u64> = tensors
+        .iter()
+        .map(|(_, dtype, shape)| shape.bytes(*dtype))
+        .collect::<Result<_>>()?;
     let groups = match naming {
         Naming::Hf => fill_in_order(&sizes, file_bytes_max),
         Naming::Mindspore => balance(&sizes, file_bytes_max),
@@ -194,14 +237,24 @@ fn full(
             weight_map.insert(tensor.to_string(), name(index).into());
         }
         let schema = Arc::new(format.design(&listing, metadata)?);
-        files.push(ShardFile { path: name(index), schema });
+        files.push(ShardFile {
+            path: name(index),
+            schema,
+        });
     }
-    let hyper: Listing =
-        build.private.values().flatten().map(listed).collect::<Result<_>>()?;
+    let hyper: Listing = build
+        .private
+        .values()
+        .flatten()
+        .map(listed)
+        .collect::<Result<_>>()?;
     if !hyper.is_empty() {
         let metadata = BTreeMap::from([("format".to_owned(), "ms".to_owned())]);
         let schema = Arc::new(format.design(&hyper, &metadata)?);
-        files.push(ShardFile { path: format!("{HYPER_STEM}.{extension}"), schema });
+        files.push(ShardFile {
+            path: format!("{HYPER_STEM}.{extension}"),
+            schema,
+        });
     }
     let map = serde_json::json!({
         "metadata": { "total_size": sizes.iter().sum::<u64>() },
@@ -217,8 +270,14 @@ fn full(
     if naming == Naming::Hf {
         extras.push(("model.safetensors.index.json".to_owned(), text));
     }
-    let catalog = Catalog { ranks: BTreeMap::from([(0, files)]) };
-    Ok(Arranged { catalog, plans: Vec::new(), extras })
+    let catalog = Catalog {
+        ranks: BTreeMap::from([(0, files)]),
+    };
+    Ok(Arranged {
+        catalog,
+        plans: Vec::new(),
+        extras,
+    })
 }
 
 /// Consecutive tensors to a file until it is full. At least one file.
@@ -269,7 +328,10 @@ mod tests {
 
     #[test]
     fn fills_files_in_order() {
-        assert_eq!(fill_in_order(&[4, 9, 1, 5], 10), [vec![0], vec![1, 2], vec![3]]);
+        assert_eq!(
+            fill_in_order(&[4, 9, 1, 5], 10),
+            [vec![0], vec![1, 2], vec![3]]
+        );
         assert_eq!(fill_in_order(&[], 10), [Vec::<usize>::new()]);
     }
 }

@@ -36,11 +36,16 @@ pub struct Select {
 
 impl Select {
     fn keeps(&self, name: &str) -> bool {
-        !self.filter_out_prefixes.iter().any(|prefix| name.starts_with(prefix.as_str()))
+        !self
+            .filter_out_prefixes
+            .iter()
+            .any(|prefix| name.starts_with(prefix.as_str()))
     }
 
     fn written_name(&self, name: &Arc<str>) -> Arc<str> {
-        self.written.get(&**name).map_or_else(|| name.clone(), |written| written.as_str().into())
+        self.written
+            .get(&**name)
+            .map_or_else(|| name.clone(), |written| written.as_str().into())
     }
 }
 
@@ -89,7 +94,11 @@ pub fn build(
         ..Build::default()
     };
     let mut made: BTreeMap<Arc<str>, &Arc<SourceTensor>> = BTreeMap::new();
-    for (name, tensor) in inventory.tensors.iter().filter(|(name, _)| select.keeps(name)) {
+    for (name, tensor) in inventory
+        .tensors
+        .iter()
+        .filter(|(name, _)| select.keeps(name))
+    {
         // MindSpore's unify leaves these out of the merge (docs/formats.md).
         if leftovers == Leftovers::Unify && name.starts_with("accu_grads") {
             continue;
@@ -115,17 +124,32 @@ pub fn build(
     let copied = build.sort_leftovers(inventory, select, destination, leftovers, &used)?;
     for rank in ranks {
         let from = rank % inventory.ranks.max(1);
-        let names = inventory.private.iter().filter(|name| select.keeps(name)).chain(&copied);
+        let names = inventory
+            .private
+            .iter()
+            .filter(|name| select.keeps(name))
+            .chain(&copied);
         let mut plans = Vec::new();
         for name in names {
             let elsewhere = || {
                 let wanted = leftovers == Leftovers::Unify && inventory.private.contains(name);
-                catalog.ranks.keys().filter(|_| wanted).find_map(|rank| catalog.find(*rank, name))
+                catalog
+                    .ranks
+                    .keys()
+                    .filter(|_| wanted)
+                    .find_map(|rank| catalog.find(*rank, name))
             };
-            let Some(place) = catalog.find(from, name).or_else(elsewhere) else { continue };
+            let Some(place) = catalog.find(from, name).or_else(elsewhere) else {
+                continue;
+            };
             let tensor = Arc::new(whole_tensor(catalog.entry(place), place.rank)?);
             let layout = Arc::new(Layout::whole(tensor.shape.0.len()));
-            plans.push(plan_tensor(&select.written_name(name), &tensor, *rank, layout)?);
+            plans.push(plan_tensor(
+                &select.written_name(name),
+                &tensor,
+                *rank,
+                layout,
+            )?);
         }
         build.private.insert(*rank, plans);
     }
@@ -148,8 +172,9 @@ impl Build {
             };
             used.insert(tensor.name.clone());
             for stage in strategy.layouts(name) {
-                let layout =
-                    stage.fit_full(&tensor.shape.0).map_err(|fault| fault.tensor(&**name))?;
+                let layout = stage
+                    .fit_full(&tensor.shape.0)
+                    .map_err(|fault| fault.tensor(&**name))?;
                 let first_rank = stage.stage * self.ranks_per_stage;
                 let plan = plan_tensor(name, tensor, first_rank, layout)?;
                 if let Some(plans) = self.stages.get_mut(stage.stage as usize) {
@@ -186,7 +211,9 @@ impl Build {
             }
         }
         if let Some(first) = unknown.first() {
-            let known = destination.map(|s| s.names().map(|n| &**n).collect()).unwrap_or_default();
+            let known = destination
+                .map(|s| s.names().map(|n| &**n).collect())
+                .unwrap_or_default();
             return Err(unknown_tensor(first, unknown.len(), known));
         }
         Ok(copied)
@@ -194,26 +221,41 @@ impl Build {
 }
 
 fn unknown_tensor(name: &str, count: usize, known: Vec<&str>) -> Fault {
-    let others = if count > 1 { format!(" (nor {} others)", count - 1) } else { String::new() };
+    let others = if count > 1 {
+        format!(" (nor {} others)", count - 1)
+    } else {
+        String::new()
+    };
     let near = nearest(name, known.into_iter());
-    let near =
-        if near.is_empty() { String::new() } else { format!("nearest: {}; ", near.join(", ")) };
+    let near = if near.is_empty() {
+        String::new()
+    } else {
+        format!("nearest: {}; ", near.join(", "))
+    };
     Fault::new(
         Kind::UnknownTensor,
         format!("the source strategy cuts it, the destination strategy doesn't know it{others}"),
     )
     .tensor(name)
-    .hint(format!("{near}--unmatched copy keeps the shards as they are, --unmatched drop leaves them out"))
+    .hint(format!(
+        "{near}--unmatched copy keeps the shards as they are, --unmatched drop leaves them out"
+    ))
 }
 
-fn plan_tensor(
+/// A tensor made of one other, unchanged, by `layout` on the ranks from `first_rank` on.
+///
+/// # Errors
+/// [`Kind::Shape`] if the layout doesn't fit.
+pub fn plan_tensor(
     name: &Arc<str>,
     tensor: &Arc<SourceTensor>,
     first_rank: u32,
     layout: Arc<Layout>,
 ) -> Result<TensorPlan> {
-    let (bytes, element_bytes) =
-        tensor.shape.in_bytes(tensor.dtype).map_err(|fault| fault.tensor(&**name))?;
+    let (bytes, element_bytes) = tensor
+        .shape
+        .in_bytes(tensor.dtype)
+        .map_err(|fault| fault.tensor(&**name))?;
     let destination = Spread::new(first_rank, layout, &tensor.shape, tensor.dtype)
         .map_err(|fault| fault.tensor(&**name))?;
     Ok(TensorPlan {

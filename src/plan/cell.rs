@@ -44,7 +44,15 @@ impl CellPlan {
         let mut transfers = Vec::new();
         for (piece, tensor) in &plan.pieces {
             if let Some(ranges) = Piece::cut(&piece.ranges(), &piece.destination_map, &region) {
-                meet(plan, piece, tensor, &ranges, &region, source, &mut transfers)?;
+                meet(
+                    plan,
+                    piece,
+                    tensor,
+                    &ranges,
+                    &region,
+                    source,
+                    &mut transfers,
+                )?;
             }
         }
         let covered: u64 = transfers.iter().map(|transfer| transfer.copy.bytes()).sum();
@@ -55,7 +63,11 @@ impl CellPlan {
             );
             return Err(Fault::new(Kind::Internal, message).tensor(&*plan.name));
         }
-        Ok(CellPlan { cell, transfers, targets })
+        Ok(CellPlan {
+            cell,
+            transfers,
+            targets,
+        })
     }
 }
 
@@ -72,7 +84,9 @@ fn meet(
     let mut missing = None;
     for spread in &tensor.spreads {
         let before = transfers.len();
-        match meet_stage(plan, piece, tensor, spread, ranges, region, source, transfers) {
+        match meet_stage(
+            plan, piece, tensor, spread, ranges, region, source, transfers,
+        ) {
             Ok(()) => return Ok(()),
             Err(fault) => {
                 transfers.truncate(before);
@@ -80,9 +94,8 @@ fn meet(
             }
         }
     }
-    Err(missing.unwrap_or_else(|| {
-        Fault::new(Kind::MissingShard, "no rank has it").tensor(&*tensor.name)
-    }))
+    Err(missing
+        .unwrap_or_else(|| Fault::new(Kind::MissingShard, "no rank has it").tensor(&*tensor.name)))
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -97,17 +110,23 @@ fn meet_stage(
     transfers: &mut Vec<Transfer>,
 ) -> Result<()> {
     let mut result = Ok(());
-    spread.grid.for_each_meeting(&Piece::image(ranges, &piece.source_map), |cell| {
-        let shard = spread.grid.region(cell);
-        let Some(ranges) = Piece::cut(ranges, &piece.source_map, &shard) else { return };
-        let candidates: Vec<Place> =
-            spread.holders(cell).filter_map(|rank| source.find(rank, &tensor.name)).collect();
-        if candidates.is_empty() && result.is_ok() {
-            result = Err(missing_shard(tensor, spread, cell, source));
-        }
-        let copy = piece.lower(&ranges, &shard, region, plan.element_bytes);
-        transfers.push(Transfer { copy, candidates });
-    });
+    spread
+        .grid
+        .for_each_meeting(&Piece::image(ranges, &piece.source_map), |cell| {
+            let shard = spread.grid.region(cell);
+            let Some(ranges) = Piece::cut(ranges, &piece.source_map, &shard) else {
+                return;
+            };
+            let candidates: Vec<Place> = spread
+                .holders(cell)
+                .filter_map(|rank| source.find(rank, &tensor.name))
+                .collect();
+            if candidates.is_empty() && result.is_ok() {
+                result = Err(missing_shard(tensor, spread, cell, source));
+            }
+            let copy = piece.lower(&ranges, &shard, region, plan.element_bytes);
+            transfers.push(Transfer { copy, candidates });
+        });
     result
 }
 
@@ -123,9 +142,13 @@ fn missing_shard(tensor: &SourceTensor, spread: &Spread, cell: &[u64], source: &
             None => format!("shard {cell:?} is needed, but none of the ranks {holders:?} has it"),
         },
     );
-    let fault = fault.tensor(&*tensor.name).rank(rank).file(format!("rank_{rank}"));
+    let fault = fault
+        .tensor(&*tensor.name)
+        .rank(rank)
+        .file(format!("rank_{rank}"));
     if absent.is_some() {
-        return fault.hint("is a rank directory missing, or does the strategy describe more ranks?");
+        return fault
+            .hint("is a rank directory missing, or does the strategy describe more ranks?");
     }
     fault.hint(
         "the save that removed redundancy kept no copy of this shard; the data is not in these files",

@@ -41,13 +41,20 @@ impl Inventory {
 
     fn whole(catalog: &Catalog) -> Result<Inventory> {
         if catalog.ranks.len() > 1 {
-            let message =
-                format!("{} rank directories and no source strategy", catalog.ranks.len());
+            let message = format!(
+                "{} rank directories and no source strategy",
+                catalog.ranks.len()
+            );
             return Err(Fault::new(Kind::Strategy, message)
                 .hint("give --src-strategy; only full weights (one rank) need none"));
         }
-        let mut inventory = Inventory { ranks: 1, ..Inventory::default() };
-        let Some((&rank, files)) = catalog.ranks.iter().next() else { return Ok(inventory) };
+        let mut inventory = Inventory {
+            ranks: 1,
+            ..Inventory::default()
+        };
+        let Some((&rank, files)) = catalog.ranks.iter().next() else {
+            return Ok(inventory);
+        };
         for file in files {
             let hyper = file_stem(&file.path) == HYPER_STEM;
             for entry in &file.schema.entries {
@@ -65,13 +72,20 @@ impl Inventory {
             }
         }
         // As MindSpore's split: a name in both is taken from the hyper-parameter file.
-        let Inventory { tensors, private, .. } = &mut inventory;
+        let Inventory {
+            tensors, private, ..
+        } = &mut inventory;
         tensors.retain(|name, _| !private.contains(name));
         Ok(inventory)
     }
 
     fn distributed(catalog: &Catalog, strategy: &Strategy) -> Result<Inventory> {
-        if let Some(last) = catalog.ranks.keys().next_back().filter(|r| **r >= strategy.ranks()) {
+        if let Some(last) = catalog
+            .ranks
+            .keys()
+            .next_back()
+            .filter(|r| **r >= strategy.ranks())
+        {
             let message = format!(
                 "the source has files of rank {last}, its strategy describes {} ranks",
                 strategy.ranks()
@@ -80,11 +94,17 @@ impl Inventory {
                 .rank(*last)
                 .hint("is it the strategy of another job, or of one pipeline stage only?"));
         }
-        let mut inventory = Inventory { ranks: strategy.ranks(), ..Inventory::default() };
+        let mut inventory = Inventory {
+            ranks: strategy.ranks(),
+            ..Inventory::default()
+        };
         let mut found: BTreeMap<Arc<str>, Vec<(u32, &Entry)>> = BTreeMap::new();
         for (rank, schema) in catalog.distinct_schemas() {
             for entry in &schema.entries {
-                found.entry(entry.name.clone()).or_default().push((rank, entry));
+                found
+                    .entry(entry.name.clone())
+                    .or_default()
+                    .push((rank, entry));
             }
         }
         for (name, entries) in found {
@@ -93,7 +113,13 @@ impl Inventory {
                 inventory.private.insert(name);
                 continue;
             }
-            let tensor = join(&name, &entries, layouts, strategy.ranks_per_stage(), catalog)?;
+            let tensor = join(
+                &name,
+                &entries,
+                layouts,
+                strategy.ranks_per_stage(),
+                catalog,
+            )?;
             if tensor.spreads.is_empty() {
                 inventory.private.insert(name);
             } else {
@@ -131,8 +157,13 @@ fn join(
             let place = ranks.clone().find_map(|rank| catalog.find(rank, name))?;
             Some((place.rank, catalog.entry(place)))
         };
-        let mut here = entries.iter().copied().filter(|(rank, _)| ranks.contains(rank));
-        let Some((rank, shard)) = here.clone().next().or_else(shared) else { continue };
+        let mut here = entries
+            .iter()
+            .copied()
+            .filter(|(rank, _)| ranks.contains(rank));
+        let Some((rank, shard)) = here.clone().next().or_else(shared) else {
+            continue;
+        };
         let at = |rank: u32, fault: Fault| {
             let place = catalog.find(rank, name);
             let file = place.map_or(String::new(), |place| catalog.file(place).path.clone());
@@ -147,7 +178,9 @@ fn join(
             );
             return Err(at(other, Fault::new(Kind::Shape, message)));
         }
-        let layout = stage.fit_shard(&shard.shape.0).map_err(|fault| at(rank, fault))?;
+        let layout = stage
+            .fit_shard(&shard.shape.0)
+            .map_err(|fault| at(rank, fault))?;
         let full = full_shape(&shard.shape, &layout).map_err(|fault| at(rank, fault))?;
         if tensor.spreads.is_empty() {
             tensor.shape = full;
@@ -159,7 +192,9 @@ fn join(
             return Err(at(rank, Fault::new(Kind::Shape, message)));
         }
         let spread = Spread::new(first_rank, layout, &tensor.shape, tensor.dtype);
-        tensor.spreads.push(spread.map_err(|fault| at(rank, fault))?);
+        tensor
+            .spreads
+            .push(spread.map_err(|fault| at(rank, fault))?);
     }
     Ok(tensor)
 }
@@ -175,9 +210,14 @@ fn full_shape(shard: &Shape, layout: &Layout) -> Result<Shape> {
         return Err(Fault::new(Kind::Shape, message)
             .hint("was the checkpoint saved by the job that wrote this strategy?"));
     }
-    let dims = shard.0.iter().zip(&parts).map(|(size, parts)| size.checked_mul(*parts));
+    let dims = shard
+        .0
+        .iter()
+        .zip(&parts)
+        .map(|(size, parts)| size.checked_mul(*parts));
     let dims: Option<Vec<u64>> = dims.collect();
-    dims.map(Shape).ok_or_else(|| Fault::new(Kind::Shape, "the full tensor is too large"))
+    dims.map(Shape)
+        .ok_or_else(|| Fault::new(Kind::Shape, "the full tensor is too large"))
 }
 
 /// A tensor that one rank has whole.

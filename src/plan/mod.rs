@@ -45,12 +45,18 @@ impl Spread {
         let elements = Grid::new(shape, &layout.parts())?;
         elements.cell_shape().in_bytes(dtype)?;
         let grid = Grid::new(&bytes, &layout.parts())?;
-        Ok(Spread { first_rank, layout, grid })
+        Ok(Spread {
+            first_rank,
+            layout,
+            grid,
+        })
     }
 
     /// The ranks that hold `cell`, ascending.
     pub fn holders(&self, cell: &[u64]) -> impl Iterator<Item = u32> + '_ {
-        self.layout.holders(cell).map(|local| self.first_rank + local)
+        self.layout
+            .holders(cell)
+            .map(|local| self.first_rank + local)
     }
 
     /// The ranks of the stage.

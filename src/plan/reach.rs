@@ -100,10 +100,16 @@ impl Reach {
             let owned = |rank: &u32| self.owner(*rank) == Some(self.process);
             let candidate = candidates.iter().position(owned);
             let candidate = candidate.or_else(|| turn(candidates.len(), salt))?;
-            return Some(Served { candidate, process: self.owner(candidates[candidate])? });
+            return Some(Served {
+                candidate,
+                process: self.owner(candidates[candidate])?,
+            });
         }
         if let Some(candidate) = candidates.iter().position(|rank| self.sees(*rank)) {
-            return Some(Served { candidate, process: self.process });
+            return Some(Served {
+                candidate,
+                process: self.process,
+            });
         }
         if self.mode == ExchangeMode::Direct {
             return None;
@@ -113,13 +119,18 @@ impl Reach {
             .enumerate()
             .flat_map(|(c, rank)| {
                 let nodes = self.seen.iter().enumerate();
-                nodes.filter(|(_, seen)| seen.contains(rank)).map(move |(node, _)| (c, node))
+                nodes
+                    .filter(|(_, seen)| seen.contains(rank))
+                    .map(move |(node, _)| (c, node))
             })
             .collect();
         let (candidate, node) = places[turn(places.len(), salt)?];
         let members = &self.nodes[node];
         let member = turn(members.len(), salt / places.len() as u64)?;
-        Some(Served { candidate, process: members[member] })
+        Some(Served {
+            candidate,
+            process: members[member],
+        })
     }
 }
 
@@ -146,11 +157,21 @@ mod tests {
     #[test]
     fn reads_its_own_node_and_asks_the_other() {
         let reach = two_nodes(1, ExchangeMode::Auto);
-        assert_eq!(reach.serve([3, 0].into_iter(), 5), Some(Served { candidate: 1, process: 1 }));
-        let asked: BTreeSet<u32> =
-            (0..4).map(|salt| reach.serve([2, 3].into_iter(), salt).unwrap().process).collect();
+        assert_eq!(
+            reach.serve([3, 0].into_iter(), 5),
+            Some(Served {
+                candidate: 1,
+                process: 1
+            })
+        );
+        let asked: BTreeSet<u32> = (0..4)
+            .map(|salt| reach.serve([2, 3].into_iter(), salt).unwrap().process)
+            .collect();
         assert_eq!(asked, [2, 3].into());
-        assert_eq!(two_nodes(1, ExchangeMode::Direct).serve([2].into_iter(), 0), None);
+        assert_eq!(
+            two_nodes(1, ExchangeMode::Direct).serve([2].into_iter(), 0),
+            None
+        );
     }
 
     #[test]

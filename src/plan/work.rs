@@ -59,7 +59,12 @@ impl Slab<'_> {
     /// Bytes written: the window of every cell to each of its targets.
     #[must_use]
     pub fn written_bytes(&self) -> u64 {
-        self.window() * self.cells.iter().map(|cell| cell.targets.len() as u64).sum::<u64>()
+        self.window()
+            * self
+                .cells
+                .iter()
+                .map(|cell| cell.targets.len() as u64)
+                .sum::<u64>()
     }
 }
 
@@ -92,11 +97,21 @@ impl<'a> Work<'a> {
             let after = before + u128::from(weight);
             salt += 1;
             if weight > 0 && before < end && after > begin {
-                let bounds = Bounds { before, begin, end, salt };
+                let bounds = Bounds {
+                    before,
+                    begin,
+                    end,
+                    salt,
+                };
                 self.tensor_slabs(plan, weight, &bounds, &mut visit)?;
             } else if weight == 0 && self.site.index == 0 {
                 // Empty tensors still have to be checked: by one process.
-                let bounds = Bounds { before: 0, begin: 0, end: 1, salt };
+                let bounds = Bounds {
+                    before: 0,
+                    begin: 0,
+                    end: 1,
+                    salt,
+                };
                 self.tensor_slabs(plan, weight, &bounds, &mut visit)?;
             }
             before = after;
@@ -118,7 +133,10 @@ impl<'a> Work<'a> {
         let ranks = plan.destination.ranks();
         let from = self.site.ranks.partition_point(|rank| *rank < ranks.start);
         let mut cells: BTreeMap<Cell, Vec<Place>> = BTreeMap::new();
-        for rank in self.site.ranks[from..].iter().take_while(|rank| **rank < ranks.end) {
+        for rank in self.site.ranks[from..]
+            .iter()
+            .take_while(|rank| **rank < ranks.end)
+        {
             if let Some(place) = self.destination.find(*rank, &plan.name) {
                 let cell = plan.destination.layout.cell(rank - ranks.start);
                 cells.entry(cell).or_default().push(place);
@@ -166,9 +184,17 @@ impl<'a> Work<'a> {
                 if (bounds.begin..bounds.end).contains(&here) {
                     let cells = match &planned {
                         Some(cells) => Arc::clone(cells),
-                        None => planned.insert(Arc::new(self.plan_cells(plan, &band)?)).clone(),
+                        None => planned
+                            .insert(Arc::new(self.plan_cells(plan, &band)?))
+                            .clone(),
                     };
-                    visit(Slab { plan, cells, begin, end, salt })?;
+                    visit(Slab {
+                        plan,
+                        cells,
+                        begin,
+                        end,
+                        salt,
+                    })?;
                 }
                 salt += 1;
                 position += copies * (end - begin);
@@ -183,9 +209,7 @@ impl<'a> Work<'a> {
 
     fn plan_cells(&self, plan: &TensorPlan, band: &[(Cell, Vec<Place>)]) -> Result<Vec<CellPlan>> {
         band.iter()
-            .map(|(cell, targets)| {
-                CellPlan::new(plan, cell.clone(), targets.clone(), self.source)
-            })
+            .map(|(cell, targets)| CellPlan::new(plan, cell.clone(), targets.clone(), self.source))
             .collect()
     }
 }

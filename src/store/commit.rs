@@ -29,7 +29,10 @@ impl Staging {
         let mut hidden = std::ffi::OsString::from(".");
         hidden.push(name);
         hidden.push(".shardloom-partial");
-        Ok(Staging { partial: resolved.with_file_name(hidden), destination: resolved })
+        Ok(Staging {
+            partial: resolved.with_file_name(hidden),
+            destination: resolved,
+        })
     }
 
     /// Where files are written before the commit.
@@ -99,6 +102,10 @@ impl Staging {
             io::sync_directory(self.parent())?;
         }
         // What was replaced now lies in the staging directory.
-        if replaces { io::remove_directory(&self.partial) } else { Ok(()) }
+        if replaces {
+            io::remove_directory(&self.partial)
+        } else {
+            Ok(())
+        }
     }
 }

@@ -18,7 +18,9 @@ pub fn parse_map(bytes: &[u8]) -> Result<BTreeMap<String, String>> {
     let value: serde_json::Value = serde_json::from_slice(bytes)
         .map_err(|error| corrupt(format!("is no JSON map of tensors to files: {error}")))?;
     let map = value.get("weight_map").unwrap_or(&value);
-    let map = map.as_object().ok_or_else(|| corrupt("has no map of tensors to files".into()))?;
+    let map = map
+        .as_object()
+        .ok_or_else(|| corrupt("has no map of tensors to files".into()))?;
     map.iter()
         .map(|(name, file)| {
             let file = file.as_str().ok_or_else(|| {
@@ -36,12 +38,15 @@ pub fn parse_map(bytes: &[u8]) -> Result<BTreeMap<String, String>> {
 /// [`Kind::Corrupt`].
 pub fn check_inside(path: &str) -> Result<()> {
     let mut parts = std::path::Path::new(path).components();
-    let inside = !path.is_empty()
-        && parts.all(|part| matches!(part, std::path::Component::Normal(_)));
+    let inside =
+        !path.is_empty() && parts.all(|part| matches!(part, std::path::Component::Normal(_)));
     if inside {
         return Ok(());
     }
-    Err(Fault::new(Kind::Corrupt, format!("the map names '{path}', which is outside the directory")))
+    Err(Fault::new(
+        Kind::Corrupt,
+        format!("the map names '{path}', which is outside the directory"),
+    ))
 }
 
 #[cfg(test)]
@@ -55,7 +60,11 @@ mod tests {
         assert_eq!(parse_map(br#"{"a":"x"}"#).unwrap()["a"], "x");
         for bad in ["../x", "/etc/x", "a/../../x", ""] {
             let text = serde_json::json!({ "weight_map": { "a": bad } }).to_string();
-            assert_eq!(parse_map(text.as_bytes()).unwrap_err().kind, Kind::Corrupt, "{bad}");
+            assert_eq!(
+                parse_map(text.as_bytes()).unwrap_err().kind,
+                Kind::Corrupt,
+                "{bad}"
+            );
         }
         assert!(parse_map(b"[1]").is_err());
     }

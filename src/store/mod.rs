@@ -72,7 +72,11 @@ impl Format {
     ) -> Result<FileSchema> {
         match self {
             Format::Safetensors => safetensors::design(tensors, metadata),
-            Format::Ckpt => ckpt::design(tensors, metadata, ckpt::BLOCK_BYTES_MAX),
+            Format::Ckpt => {
+                let mut tensors = tensors.to_vec();
+                tensors.sort_by(|a, b| a.0.cmp(&b.0));
+                ckpt::design(&tensors, metadata, ckpt::BLOCK_BYTES_MAX)
+            }
         }
     }
 }

@@ -49,14 +49,23 @@ fn newest<'a>(rank: u32, names: &[&'a str]) -> Result<&'a str> {
 
 fn by_suffix<'a>(rank: u32, names: &[&'a str], suffix: &str) -> Result<&'a str> {
     let stem = |name: &'a str| name.rsplit_once('.').map_or(name, |(stem, _)| stem);
-    let ending: Vec<&str> = names.iter().copied().filter(|n| stem(n).ends_with(suffix)).collect();
+    let ending: Vec<&str> = names
+        .iter()
+        .copied()
+        .filter(|n| stem(n).ends_with(suffix))
+        .collect();
     match ending[..] {
         [] => return Err(nothing(rank, Some(suffix))),
         [one] => return Ok(one),
         _ => {}
     }
-    let Some(exact) = Ending::parse(suffix) else { return Err(ambiguous(rank, &ending)) };
-    let mut left: Vec<&str> = ending.into_iter().filter(|name| exact.fits(stem(name))).collect();
+    let Some(exact) = Ending::parse(suffix) else {
+        return Err(ambiguous(rank, &ending));
+    };
+    let mut left: Vec<&str> = ending
+        .into_iter()
+        .filter(|name| exact.fits(stem(name)))
+        .collect();
     left.sort_by_key(|name| name.len());
     match left[..] {
         [] => Err(nothing(rank, Some(suffix))),
@@ -86,30 +95,43 @@ impl Ending {
         }
         if let Some((epoch, step)) = rest.split_once('_') {
             let ok = digits(epoch) && digits(step) && !suffix.starts_with('_');
-            return ok.then(|| Ending { ending: format!("-{rest}"), not_ending: None });
+            return ok.then(|| Ending {
+                ending: format!("-{rest}"),
+                not_ending: None,
+            });
         }
-        (digits(rest) && !suffix.starts_with('-'))
-            .then(|| Ending { ending: format!("_{rest}"), not_ending: None })
+        (digits(rest) && !suffix.starts_with('-')).then(|| Ending {
+            ending: format!("_{rest}"),
+            not_ending: None,
+        })
     }
 
     fn fits(&self, stem: &str) -> bool {
         stem.ends_with(&self.ending)
-            && self.not_ending.as_ref().is_none_or(|not| !stem.ends_with(not.as_str()))
+            && self
+                .not_ending
+                .as_ref()
+                .is_none_or(|not| !stem.ends_with(not.as_str()))
     }
 }
 
 fn nothing(rank: u32, suffix: Option<&str>) -> Fault {
-    let ending = suffix.map_or(String::new(), |suffix| format!(" whose name ends with '{suffix}'"));
+    let ending = suffix.map_or(String::new(), |suffix| {
+        format!(" whose name ends with '{suffix}'")
+    });
     Fault::new(Kind::MissingShard, format!("has no weight file{ending}"))
         .file(format!("rank_{rank}"))
         .rank(rank)
 }
 
 fn ambiguous(rank: u32, names: &[&str]) -> Fault {
-    Fault::new(Kind::Ambiguous, format!("several files could be meant: {}", names.join(", ")))
-        .file(format!("rank_{rank}"))
-        .rank(rank)
-        .hint("say which with --file-suffix, for example --file-suffix 1_100 (epoch_step)")
+    Fault::new(
+        Kind::Ambiguous,
+        format!("several files could be meant: {}", names.join(", ")),
+    )
+    .file(format!("rank_{rank}"))
+    .rank(rank)
+    .hint("say which with --file-suffix, for example --file-suffix 1_100 (epoch_step)")
 }
 
 #[cfg(test)]
@@ -128,7 +150,10 @@ mod tests {
     #[test]
     fn ranks_are_digits_only() {
         assert_eq!(rank_of("rank_12"), Some(12));
-        assert_eq!((rank_of("rank_"), rank_of("rank_1a"), rank_of("xrank_1")), (None, None, None));
+        assert_eq!(
+            (rank_of("rank_"), rank_of("rank_1a"), rank_of("xrank_1")),
+            (None, None, None)
+        );
     }
 
     #[test]
@@ -138,7 +163,10 @@ mod tests {
         assert_eq!(choose(0, &NAMES, Some("_1-1_1")), Ok(NAMES[3]));
         assert_eq!(choose(0, &NAMES, Some("2_1")), Ok(NAMES[5]));
         assert_eq!(choose(0, &NAMES, Some("10")), Ok(NAMES[1]));
-        assert_eq!(choose(0, &NAMES, Some("7_7")).unwrap_err().kind, Kind::MissingShard);
+        assert_eq!(
+            choose(0, &NAMES, Some("7_7")).unwrap_err().kind,
+            Kind::MissingShard
+        );
         let tie = ["a.safetensors", "b.safetensors"];
         assert_eq!(choose(0, &tie, None).unwrap_err().kind, Kind::Ambiguous);
     }

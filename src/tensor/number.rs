@@ -34,7 +34,9 @@ pub fn compare(dtype: Dtype, a: &[u8], b: &[u8]) -> Difference {
             continue;
         }
         difference.elements += 1;
-        let (Some(x), Some(y)) = (number(dtype, x), number(dtype, y)) else { continue };
+        let (Some(x), Some(y)) = (number(dtype, x), number(dtype, y)) else {
+            continue;
+        };
         let apart = (x - y).abs();
         let apart = if apart.is_nan() { f64::INFINITY } else { apart };
         difference.max_abs = difference.max_abs.max(apart);
@@ -69,9 +71,25 @@ mod tests {
 
     #[test]
     fn measures_the_largest_difference() {
-        let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>();
-        let d = compare(Dtype::F32, &bytes(&[1.0, 2.0, 4.0]), &bytes(&[1.0, 2.5, 3.0]));
-        assert_eq!(d, Difference { elements: 2, max_abs: 1.0, max_rel: 0.25 });
+        let bytes = |values: &[f32]| {
+            values
+                .iter()
+                .flat_map(|v| v.to_le_bytes())
+                .collect::<Vec<_>>()
+        };
+        let d = compare(
+            Dtype::F32,
+            &bytes(&[1.0, 2.0, 4.0]),
+            &bytes(&[1.0, 2.5, 3.0]),
+        );
+        assert_eq!(
+            d,
+            Difference {
+                elements: 2,
+                max_abs: 1.0,
+                max_rel: 0.25
+            }
+        );
         let nan = compare(Dtype::F32, &bytes(&[f32::NAN]), &bytes(&[1.0]));
         assert_eq!((nan.elements, nan.max_abs), (1, f64::INFINITY));
     }

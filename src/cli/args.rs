@@ -1,0 +1,463 @@
+//! What the user typed.
+
+use crate::engine::fill::IoMode;
+use crate::engine::job::Options;
+use crate::engine::place::Placement;
+use crate::plan::arrange::Naming;
+use crate::plan::build::Unmatched;
+use crate::plan::reach::ExchangeMode;
+use crate::store::Format;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Move model weights between parallel layouts.
+///
+/// Start it like any MPI program, one process per device: mpirun -n 8 shardloom reshard …
+/// Without mpirun it is a world of one process.
+#[derive(Debug, Parser)]
+#[command(
+    name = "shardloom",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Print the result as one JSON object on stdout.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say more (-v: what is done, -vv: everything).
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+    /// Say nothing but errors.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Distributed weights -> distributed weights in another layout.
+    Reshard(ReshardArgs),
+    /// Distributed weights -> full weights.
+    #[command(alias = "merge")]
+    Unify(UnifyArgs),
+    /// Full weights -> distributed weights.
+    Split(SplitArgs),
+    /// Merge, show, compare and write strategy files.
+    #[command(subcommand)]
+    Strategy(StrategyCommand),
+    /// ckpt <-> safetensors.
+    Convert(ConvertArgs),
+    /// Compare two checkpoints tensor by tensor, across layouts and formats.
+    Diff(DiffArgs),
+    /// Show what is in a file or directory.
+    Inspect(InspectArgs),
+}
+
+/// How a job moves bytes.
+#[derive(Clone, Debug, Args)]
+pub struct MoveArgs {
+    /// Most memory for buffers, for each process (kB, MB, GB are decimal; KiB, MiB, GiB binary).
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_size)]
+    pub memory: u64,
+    /// How slices travel between processes.
+    #[arg(long, value_enum, default_value_t)]
+    pub exchange: ExchangeMode,
+    /// Worker threads of each process (0: the node's cores divided by its processes).
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub threads: usize,
+    /// How source files are read.
+    #[arg(long, value_enum, default_value_t)]
+    pub io: IoMode,
+    /// Show progress.
+    #[arg(long, value_enum, default_value_t)]
+    pub progress: ProgressMode,
+}
+
+/// How a job writes.
+#[derive(Clone, Debug, Args)]
+pub struct WriteArgs {
+    /// Print the plan and write nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Which process builds what.
+    #[arg(long, value_enum, default_value_t)]
+    pub placement: Placement,
+    /// Replace what stands at the destination, in one step, when the new is complete.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// First check that all copies of each shard are equal.
+    #[arg(long)]
+    pub verify: bool,
+    /// When to wait for the disk.
+    #[arg(long, value_enum, default_value_t)]
+    pub sync: SyncMode,
+    /// Format of the files written [default: the source's].
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
+}
+
+/// Whether progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
+pub enum ProgressMode {
+    /// On long work: a line that renews itself on a terminal, else plain lines.
+    #[default]
+    Auto,
+    /// Never.
+    Never,
+}
+
+/// When to wait for the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
+pub enum SyncMode {
+    /// Before the result becomes visible.
+    #[default]
+    Commit,
+    /// Not at all.
+    None,
+}
+
+impl MoveArgs {
+    /// The engine's options, those of writing at their defaults.
+    #[must_use]
+    pub fn options(&self) -> Options {
+        Options {
+            memory_bytes: self.memory,
+            exchange: self.exchange,
+            threads: self.threads,
+            dry_run: false,
+            io: self.io,
+            placement: Placement::Auto,
+            overwrite: false,
+            verify: false,
+            flush: true,
+        }
+    }
+}
+
+impl WriteArgs {
+    /// The engine's options.
+    #[must_use]
+    pub fn options(&self, moving: &MoveArgs) -> Options {
+        Options {
+            dry_run: self.dry_run,
+            placement: self.placement,
+            overwrite: self.overwrite,
+            verify: self.verify,
+            flush: self.sync == SyncMode::Commit,
+            ..moving.options()
+        }
+    }
+}
+
+/// Arguments of `reshard`.
+#[derive(Clone, Debug, Args)]
+pub struct ReshardArgs {
+    /// Rank directories, a directory of full weights, or one file.
+    #[arg(long)]
+    pub src: PathBuf,
+    /// Strategy of the source: file, merged file or directory [default: full weights].
+    #[arg(long)]
+    pub src_strategy: Option<PathBuf>,
+    /// Directory to write.
+    #[arg(long)]
+    pub dst: PathBuf,
+    /// Strategy of the destination [default: full weights].
+    #[arg(long)]
+    pub dst_strategy: Option<PathBuf>,
+    /// Beginning of the written files' names: rank_R/{prefix}R.safetensors.
+    #[arg(long, default_value = "net", value_parser = parse_stem)]
+    pub prefix: String,
+    /// Which of several files in a rank directory: epoch_step, step, or task-epoch_step.
+    #[arg(long)]
+    pub file_suffix: Option<String>,
+    /// Write one copy of each shard, by MindSpore's rule.
+    #[arg(long)]
+    pub remove_redundancy: bool,
+    /// Leave out parameters whose names begin so (may be given several times).
+    #[arg(long, value_name = "P")]
+    pub filter_out_param_prefix: Vec<String>,
+    /// JSON file {name read: name written}.
+    #[arg(long, value_name = "JSON")]
+    pub name_map: Option<PathBuf>,
+    /// What to do with parameters that the source cuts and the destination strategy doesn't know.
+    #[arg(long, value_enum, default_value_t)]
+    pub unmatched: Unmatched,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub moving: MoveArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub writing: WriteArgs,
+}
+
+/// Arguments of `unify`.
+#[derive(Clone, Debug, Args)]
+pub struct UnifyArgs {
+    /// Rank directories.
+    #[arg(long)]
+    pub src: PathBuf,
+    /// Their strategy: file, merged file or directory.
+    #[arg(long)]
+    pub src_strategy: Option<PathBuf>,
+    /// Directory to write.
+    #[arg(long)]
+    pub dst: PathBuf,
+    /// Which of several files in a rank directory: epoch_step, step, or task-epoch_step.
+    #[arg(long)]
+    pub file_suffix: Option<String>,
+    /// Leave out parameters whose names begin so (may be given several times).
+    #[arg(long, value_name = "P")]
+    pub filter_out_param_prefix: Vec<String>,
+    /// JSON file {name read: name written}.
+    #[arg(long, value_name = "JSON")]
+    pub name_map: Option<PathBuf>,
+    /// Most bytes of tensors in a file [default: 5GB, 3GiB with --naming mindspore].
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub max_shard_size: Option<u64>,
+    /// How the files are called.
+    #[arg(long, value_enum, default_value_t)]
+    pub naming: Naming,
+    /// Write everything on the node of process 0.
+    #[arg(long)]
+    pub gather_to_root: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub moving: MoveArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub writing: WriteArgs,
+}
+
+/// Arguments of `split`.
+#[derive(Clone, Debug, Args)]
+pub struct SplitArgs {
+    /// A directory of full weights, or one file.
+    #[arg(long)]
+    pub src: PathBuf,
+    /// Directory to write.
+    #[arg(long)]
+    pub dst: PathBuf,
+    /// Strategy of the destination [default: full weights].
+    #[arg(long)]
+    pub dst_strategy: Option<PathBuf>,
+    /// Write one copy of each shard, by MindSpore's rule.
+    #[arg(long)]
+    pub remove_redundancy: bool,
+    /// JSON file {name in the strategy: name in the files}.
+    #[arg(long, value_name = "JSON")]
+    pub name_map: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub moving: MoveArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub writing: WriteArgs,
+}
+
+/// Arguments of `convert`.
+#[derive(Clone, Debug, Args)]
+pub struct ConvertArgs {
+    /// A file, a tree of rank directories, or a directory of full weights.
+    pub src: PathBuf,
+    /// Directory to write.
+    #[arg(long)]
+    pub dst: PathBuf,
+    /// Format to write.
+    #[arg(long, value_enum)]
+    pub to: Format,
+    /// JSON file {name read: name written}.
+    #[arg(long, value_name = "JSON")]
+    pub name_map: Option<PathBuf>,
+    /// Convert only files whose names contain this text.
+    #[arg(long, value_name = "TEXT")]
+    pub file_name_contains: Option<String>,
+    /// Check the CRC of .ckpt sources that carry one.
+    #[arg(long)]
+    pub check_crc: bool,
+    /// Append a CRC to .ckpt files written.
+    #[arg(long)]
+    pub crc: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub moving: MoveArgs,
+    /// Replace what stands at the destination, in one step, when the new is complete.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// When to wait for the disk.
+    #[arg(long, value_enum, default_value_t)]
+    pub sync: SyncMode,
+}
+
+/// Arguments of `diff`.
+#[derive(Clone, Debug, Args)]
+pub struct DiffArgs {
+    /// The first checkpoint.
+    pub a: PathBuf,
+    /// The second.
+    pub b: PathBuf,
+    /// Strategy of the first [default: full weights].
+    #[arg(long)]
+    pub a_strategy: Option<PathBuf>,
+    /// Strategy of the second [default: full weights].
+    #[arg(long)]
+    pub b_strategy: Option<PathBuf>,
+    /// Which of several files in a rank directory, on both sides.
+    #[arg(long)]
+    pub file_suffix: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub moving: MoveArgs,
+}
+
+/// Arguments of `inspect`.
+#[derive(Clone, Debug, Args)]
+pub struct InspectArgs {
+    /// A weight file, a directory of weights, or a strategy file.
+    pub path: PathBuf,
+}
+
+/// The `strategy` commands.
+#[derive(Clone, Debug, Subcommand)]
+pub enum StrategyCommand {
+    /// Join the files of a pipeline's stages into one.
+    Merge {
+        /// Strategy files, or directories of them.
+        #[arg(required = true)]
+        sources: Vec<PathBuf>,
+        /// File to write.
+        #[arg(long)]
+        output: PathBuf,
+        /// Replace the output if it exists.
+        #[arg(long)]
+        overwrite: bool,
+    },
+    /// Print layouts: what each rank holds, and who else holds it.
+    Show {
+        /// A strategy file or directory.
+        file: PathBuf,
+        /// Only this parameter, rank by rank.
+        #[arg(long, value_name = "P")]
+        param: Option<String>,
+        /// Only this rank.
+        #[arg(long, value_name = "R")]
+        rank: Option<u32>,
+        /// Full shape of the parameter, to print regions in elements: 1024,4096.
+        #[arg(long, value_delimiter = ',', requires = "param")]
+        shape: Option<Vec<u64>>,
+    },
+    /// Compare what two strategies give each rank.
+    Diff {
+        /// The first strategy.
+        a: PathBuf,
+        /// The second.
+        b: PathBuf,
+    },
+    /// Write a strategy from a mesh and rules.
+    #[command(alias = "derive")]
+    New {
+        /// Mesh axes, slowest first; pp means pipeline stages: dp=2,tp=4,pp=2.
+        #[arg(long)]
+        mesh: String,
+        /// An axis or - for each dimension of the tensors that match: '*.weight=tp,-'.
+        #[arg(long = "rule", value_name = "GLOB=AXES")]
+        rules: Vec<String>,
+        /// Cut dimension 0 once more over this many replicas; -1: all.
+        #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+        optimizer_shard: Option<i64>,
+        /// Full weights that the strategy is for.
+        #[arg(long)]
+        weights: PathBuf,
+        /// File to write.
+        #[arg(long)]
+        output: PathBuf,
+        /// Replace the output if it exists.
+        #[arg(long)]
+        overwrite: bool,
+    },
+}
+
+/// Reads a size: a number and an optional unit.
+///
+/// # Errors
+/// A text for the user.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" => 1000,
+        "m" | "mb" => 1_000_000,
+        "g" | "gb" => 1_000_000_000,
+        "t" | "tb" => 1_000_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "tib" => 1 << 40,
+        _ => {
+            return Err(format!(
+                "'{unit}' is no unit of size (kB, MB, GB, KiB, MiB, GiB)"
+            ));
+        }
+    };
+    let bad = || format!("'{text}' is no size");
+    let bytes = match number.split_once('.') {
+        None => number
+            .parse::<u64>()
+            .map_err(|_| bad())?
+            .checked_mul(factor)
+            .ok_or_else(bad)?,
+        Some((whole, fraction)) => {
+            let fraction = fraction.get(..fraction.len().min(9)).unwrap_or_default();
+            let scale = 10u128.pow(u32::try_from(fraction.len()).map_err(|_| bad())?);
+            let whole: u128 = whole.parse().map_err(|_| bad())?;
+            let part: u128 = if fraction.is_empty() {
+                0
+            } else {
+                fraction.parse().map_err(|_| bad())?
+            };
+            u64::try_from((whole * scale + part) * u128::from(factor) / scale).map_err(|_| bad())?
+        }
+    };
+    if bytes == 0 {
+        Err("a size must not be 0".into())
+    } else {
+        Ok(bytes)
+    }
+}
+
+/// A beginning of a file name: no separators.
+fn parse_stem(text: &str) -> Result<String, String> {
+    if text.contains('/') || text.contains('\0') {
+        return Err("a prefix is part of a file name, without '/'".into());
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn reads_sizes() {
+        assert_eq!(parse_size("5GB"), Ok(5_000_000_000));
+        assert_eq!(parse_size("1.5KiB"), Ok(1536));
+        assert_eq!(parse_size("64 MiB"), Ok(64 << 20));
+        assert_eq!(parse_size("7"), Ok(7));
+        for bad in ["", "x", "5XB", "0", "-1", "99999999999999TB"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+}

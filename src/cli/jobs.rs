@@ -1,0 +1,188 @@
+//! The commands that are jobs: reshard, unify, split, convert, diff.
+
+use crate::cli::args::{
+    Command, DiffArgs, MoveArgs, ProgressMode, ReshardArgs, SplitArgs, UnifyArgs,
+};
+use crate::cli::convert;
+use crate::engine::compare::{Comparison, diff};
+use crate::engine::convert::Conversion;
+use crate::engine::job::{Job, run};
+use crate::engine::outcome::Outcome;
+use crate::engine::place::Placement;
+use crate::engine::rounds::Observer;
+use crate::exchange::World;
+use crate::fault::{Fault, Kind, Result};
+use crate::plan::arrange::{Files, Naming};
+use crate::plan::build::{Leftovers, Select};
+use crate::store::full_dir::MAP_BYTES_MAX;
+use crate::store::io::ReadFile;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Most bytes of tensors in a Hugging Face file.
+const HF_FILE_BYTES_MAX: u64 = 5_000_000_000;
+/// Most bytes of tensors in a part file of MindSpore's.
+const PART_FILE_BYTES_MAX: u64 = 3 << 30;
+
+/// A command ready to run: all that can be checked without the others has been.
+pub(super) struct Prepared {
+    work: Work,
+    progress: ProgressMode,
+}
+
+enum Work {
+    Job(Box<Job>),
+    Diff(Comparison),
+    Convert(Conversion),
+}
+
+impl Prepared {
+    /// Checks a command's arguments.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`].
+    pub(super) fn new(command: &Command) -> Result<Prepared> {
+        let (work, moving): (Work, &MoveArgs) = match command {
+            Command::Reshard(args) => (Work::Job(Box::new(reshard(args)?)), &args.moving),
+            Command::Unify(args) => (Work::Job(Box::new(unify(args)?)), &args.moving),
+            Command::Split(args) => (Work::Job(Box::new(split(args)?)), &args.moving),
+            Command::Diff(args) => (Work::Diff(comparison(args)), &args.moving),
+            Command::Convert(args) => (Work::Convert(convert::conversion(args)?), &args.moving),
+            Command::Strategy(_) | Command::Inspect(_) => {
+                return Err(Fault::new(
+                    Kind::Internal,
+                    "this command needs no other processes",
+                ));
+            }
+        };
+        Ok(Prepared {
+            work,
+            progress: moving.progress,
+        })
+    }
+
+    pub(super) fn shows_progress(&self) -> bool {
+        self.progress == ProgressMode::Auto
+    }
+
+    /// Runs it. Collective.
+    pub(super) fn run(&self, world: &World, observer: &mut Observer<'_>) -> Result<Outcome> {
+        match &self.work {
+            Work::Job(job) => run(world, job, observer),
+            Work::Diff(comparison) => diff(world, comparison, observer),
+            Work::Convert(conversion) => {
+                crate::engine::convert::convert(world, conversion, observer)
+            }
+        }
+    }
+}
+
+fn reshard(args: &ReshardArgs) -> Result<Job> {
+    Ok(Job {
+        command: "reshard",
+        source: args.src.clone(),
+        source_strategy: args.src_strategy.clone(),
+        file_suffix: args.file_suffix.clone(),
+        destination: args.dst.clone(),
+        destination_strategy: args.dst_strategy.clone(),
+        select: Select {
+            filter_out_prefixes: args.filter_out_param_prefix.clone(),
+            written: name_map(args.name_map.as_deref())?,
+            read: BTreeMap::new(),
+        },
+        leftovers: Leftovers::Reshard(args.unmatched),
+        files: Files::Ranks {
+            stem: args.prefix.clone(),
+            numbered: true,
+            remove_redundancy: args.remove_redundancy,
+        },
+        format: args.writing.format,
+        options: args.writing.options(&args.moving),
+    })
+}
+
+fn unify(args: &UnifyArgs) -> Result<Job> {
+    let mut options = args.writing.options(&args.moving);
+    if args.gather_to_root {
+        options.placement = Placement::Root;
+    }
+    let file_bytes_max = args.max_shard_size.unwrap_or(match args.naming {
+        Naming::Hf => HF_FILE_BYTES_MAX,
+        Naming::Mindspore => PART_FILE_BYTES_MAX,
+    });
+    Ok(Job {
+        command: "unify",
+        source: args.src.clone(),
+        source_strategy: args.src_strategy.clone(),
+        file_suffix: args.file_suffix.clone(),
+        destination: args.dst.clone(),
+        destination_strategy: None,
+        select: Select {
+            filter_out_prefixes: args.filter_out_param_prefix.clone(),
+            written: name_map(args.name_map.as_deref())?,
+            read: BTreeMap::new(),
+        },
+        leftovers: Leftovers::Unify,
+        files: Files::Full {
+            naming: args.naming,
+            file_bytes_max,
+        },
+        format: args.writing.format,
+        options,
+    })
+}
+
+fn split(args: &SplitArgs) -> Result<Job> {
+    Ok(Job {
+        command: "split",
+        source: args.src.clone(),
+        source_strategy: None,
+        file_suffix: None,
+        destination: args.dst.clone(),
+        destination_strategy: args.dst_strategy.clone(),
+        select: Select {
+            filter_out_prefixes: Vec::new(),
+            written: BTreeMap::new(),
+            read: name_map(args.name_map.as_deref())?,
+        },
+        leftovers: Leftovers::Split,
+        files: Files::Ranks {
+            stem: "net".into(),
+            numbered: false,
+            remove_redundancy: args.remove_redundancy,
+        },
+        format: args.writing.format,
+        options: args.writing.options(&args.moving),
+    })
+}
+
+fn comparison(args: &DiffArgs) -> Comparison {
+    Comparison {
+        a: args.a.clone(),
+        a_strategy: args.a_strategy.clone(),
+        b: args.b.clone(),
+        b_strategy: args.b_strategy.clone(),
+        file_suffix: args.file_suffix.clone(),
+        options: args.moving.options(),
+    }
+}
+
+/// Reads a map of names: a flat JSON object of texts.
+pub(super) fn name_map(path: Option<&Path>) -> Result<BTreeMap<String, String>> {
+    let Some(path) = path else {
+        return Ok(BTreeMap::new());
+    };
+    let bytes = ReadFile::open(path)?.read_all(MAP_BYTES_MAX)?;
+    let map: BTreeMap<String, String> = serde_json::from_slice(&bytes).map_err(|error| {
+        let message = format!("is no JSON map of names to names: {error}");
+        Fault::new(Kind::Corrupt, message).file(path.display().to_string())
+    })?;
+    let mut seen = BTreeMap::new();
+    for (from, to) in &map {
+        if let Some(other) = seen.insert(to, from) {
+            let message = format!("gives '{other}' and '{from}' the same name '{to}'");
+            return Err(Fault::new(Kind::Corrupt, message).file(path.display().to_string()));
+        }
+    }
+    Ok(map)
+}

@@ -1,0 +1,238 @@
+//! convert: every file as it is, in the other format.
+//!
+//! A job whose source and destination have a rank for each file: all tensors are private.
+
+use crate::catalog::{Catalog, ShardFile};
+use crate::engine::discover::{Source, discover_files};
+use crate::engine::fill::Readers;
+use crate::engine::job::{Options, threads};
+use crate::engine::outcome::{Outcome, Seconds};
+use crate::engine::place::Destination;
+use crate::engine::rounds::{Exchange, Mover, Observer};
+use crate::engine::sink::FileSink;
+use crate::engine::tally;
+use crate::exchange::{Topology, World, agree};
+use crate::fault::{Fault, Kind, Result};
+use crate::layout::Layout;
+use crate::plan::TensorPlan;
+use crate::plan::build::plan_tensor;
+use crate::plan::inventory::whole_tensor;
+use crate::plan::work::Work;
+use crate::store::io::{ReadFile, WriteFile};
+use crate::store::{Format, ckpt};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What to convert.
+#[derive(Clone, Debug)]
+pub struct Conversion {
+    /// A file, a tree of rank directories, or a directory of full weights.
+    pub source: PathBuf,
+    /// Directory to write.
+    pub destination: PathBuf,
+    /// Format to write.
+    pub format: Format,
+    /// Name read → name written.
+    pub name_map: BTreeMap<String, String>,
+    /// Convert only files whose names contain this.
+    pub file_name_contains: Option<String>,
+    /// Check the CRC of ckpt sources that carry one.
+    pub check_crc: bool,
+    /// Append a CRC to ckpt files.
+    pub crc: bool,
+    /// How it is run.
+    pub options: Options,
+}
+
+/// Converts. Collective.
+///
+/// # Errors
+/// The same fault on every process; then nothing is visible at the destination.
+pub fn convert(
+    world: &World,
+    conversion: &Conversion,
+    observer: &mut Observer<'_>,
+) -> Result<Outcome> {
+    let start = Instant::now();
+    let mut seconds = Seconds::default();
+    let options = &conversion.options;
+    let topology = Topology::discover(world)?;
+    let contains = conversion.file_name_contains.as_deref();
+    let from = if conversion.format == Format::Ckpt {
+        Format::Safetensors
+    } else {
+        Format::Ckpt
+    };
+    let source = discover_files(
+        world,
+        &topology,
+        &conversion.source,
+        from,
+        contains,
+        options.exchange,
+    )?;
+    if conversion.check_crc {
+        agree(world, check_crc(&source))?;
+    }
+    seconds.discover = start.elapsed().as_secs_f64();
+    let planning = Instant::now();
+    let (catalog, plans) = agree(world, design(conversion, &source))?;
+    let ranks = source.reach.source_ranks;
+    let destination = Destination::find(world, &topology, &conversion.destination, ranks, options)?;
+    let readers = Readers::new(&source.base, &source.catalog, options.io);
+    let sink = FileSink::new(destination.staging.partial(), &catalog);
+    let mut mover = Mover {
+        world,
+        work: Work {
+            plans: &plans,
+            source: &source.catalog,
+            destination: &catalog,
+            site: &destination.site,
+        },
+        reach: &source.reach,
+        readers: &readers,
+        sink: &sink,
+        threads: threads(options, &topology, world),
+        memory_bytes: options.memory_bytes,
+        total_bytes: 0,
+    };
+    let survey = agree(world, mover.survey())?;
+    mover.total_bytes = tally::sum(world, survey.written_bytes)?;
+    let exchange = Exchange::choose(world, &survey, options.memory_bytes)?;
+    seconds.plan = planning.elapsed().as_secs_f64();
+    agree(world, destination.check(options.overwrite))?;
+    let written = (|| {
+        agree(world, destination.prepare())?;
+        let created = agree(world, destination.create(&catalog))?;
+        let moving = Instant::now();
+        let moved = mover.run(exchange, observer)?;
+        seconds.exchange = moving.elapsed().as_secs_f64();
+        let committing = Instant::now();
+        if conversion.crc {
+            agree(world, append_crcs(&created))?;
+        }
+        agree(world, destination.finish(&created, &[], options.flush))?;
+        agree(world, destination.publish(options.overwrite, options.flush))?;
+        seconds.commit = committing.elapsed().as_secs_f64();
+        Ok(moved)
+    })();
+    if written.is_err() {
+        destination.discard();
+    }
+    let moved = written?;
+    seconds.total = start.elapsed().as_secs_f64();
+    let paths = |catalog: &Catalog| {
+        catalog
+            .ranks
+            .values()
+            .flatten()
+            .map(|file| file.path.clone())
+            .collect::<Vec<_>>()
+    };
+    let mut outcome = Outcome {
+        schema: 1,
+        command: "convert".into(),
+        ok: true,
+        processes: world.size(),
+        nodes: u32::try_from(topology.nodes.len()).unwrap_or(u32::MAX),
+        tensors: plans.len() as u64,
+        files: paths(&catalog),
+        source_files: paths(&source.catalog),
+        ..Outcome::default()
+    };
+    tally::total(world, &mut outcome, &survey, &moved, &readers, &seconds)?;
+    Ok(outcome)
+}
+
+/// Lays out a file for each source file: same tensors, other format.
+fn design(conversion: &Conversion, source: &Source) -> Result<(Catalog, Vec<TensorPlan>)> {
+    let mut catalog = Catalog::default();
+    let mut plans = Vec::new();
+    for (rank, files) in &source.catalog.ranks {
+        let [file] = &files[..] else { continue };
+        let named = |fault: Fault| fault.file(source.base.join(&file.path).display().to_string());
+        let mut listing = Vec::new();
+        for entry in &file.schema.entries {
+            let name = conversion.name_map.get(&*entry.name);
+            let name = name.map_or_else(|| entry.name.clone(), |name| Arc::from(name.as_str()));
+            let tensor = Arc::new(whole_tensor(entry, *rank).map_err(named)?);
+            let layout = Arc::new(Layout::whole(entry.shape.0.len()));
+            plans.push(plan_tensor(&name, &tensor, *rank, layout).map_err(named)?);
+            listing.push((name, entry.dtype, entry.shape.clone()));
+        }
+        let schema = conversion
+            .format
+            .design(&listing, &metadata(conversion, file));
+        let schema = Arc::new(schema.map_err(named)?);
+        let stem = file
+            .path
+            .rsplit_once('.')
+            .map_or(file.path.as_str(), |(stem, _)| stem);
+        let path = format!("{stem}.{}", conversion.format.extension());
+        catalog
+            .ranks
+            .insert(*rank, vec![ShardFile { path, schema }]);
+    }
+    Ok((catalog, plans))
+}
+
+/// What the other format can carry of a file's metadata: marks of packed types and texts.
+fn metadata(conversion: &Conversion, file: &ShardFile) -> BTreeMap<String, String> {
+    let kept = file
+        .schema
+        .metadata
+        .iter()
+        .filter(|(key, value)| *value == "Int4" || key.starts_with(ckpt::TEXT_PREFIX));
+    let renamed = kept.map(|(key, value)| {
+        (
+            conversion.name_map.get(key).unwrap_or(key).clone(),
+            value.clone(),
+        )
+    });
+    let mut metadata: BTreeMap<String, String> = renamed.collect();
+    if conversion.format == Format::Safetensors {
+        metadata.insert("format".into(), "ms".into());
+    }
+    metadata
+}
+
+/// Checks the files that fall to this process. Local.
+fn check_crc(source: &Source) -> Result<()> {
+    for (rank, file) in source
+        .catalog
+        .ranks
+        .iter()
+        .flat_map(|(r, f)| f.iter().map(move |f| (r, f)))
+    {
+        if source.reach.owner(*rank) == Some(source.reach.process)
+            && Format::of(&file.path) == Some(Format::Ckpt)
+        {
+            let file = ReadFile::open(&source.base.join(&file.path))?;
+            if !ckpt::check_crc(&file)? {
+                tracing::warn!("{}: carries no CRC to check", file.path().display());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Appends a CRC to each finished file. Local.
+fn append_crcs(created: &[WriteFile]) -> Result<()> {
+    for file in created {
+        let size = ReadFile::open(file.path())?;
+        let trailer = ckpt::crc_trailer(&size, size.size())?;
+        file.write_at(&trailer, size.size())?;
+    }
+    Ok(())
+}
+
+/// Says that nothing was found to convert.
+pub(super) fn nothing(path: &std::path::Path, format: Format) -> Fault {
+    Fault::new(
+        Kind::MissingShard,
+        format!("has no .{} files to convert", format.extension()),
+    )
+    .file(path.display().to_string())
+}

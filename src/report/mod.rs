@@ -1,0 +1,126 @@
+//! Outcomes as text and JSON. The only room that prints; stdout is the result, stderr the story.
+
+use crate::engine::outcome::Outcome;
+use crate::fault::{Fault, Kind, Result};
+use serde::Serialize;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+mod json;
+mod text;
+
+/// How a command tells what it did.
+#[derive(Clone, Copy, Debug)]
+pub struct Report {
+    /// One JSON object on stdout, in place of text.
+    pub json: bool,
+    /// Nothing but errors.
+    pub quiet: bool,
+    /// The command.
+    pub command: &'static str,
+}
+
+impl Report {
+    /// Prints what a job did.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] if stdout can't be written; a closed pipe is a quiet end.
+    pub fn outcome(&self, outcome: &Outcome) -> Result<()> {
+        if self.json {
+            return line(&json::outcome(outcome)?);
+        }
+        if self.quiet {
+            Ok(())
+        } else {
+            line(&text::outcome(outcome))
+        }
+    }
+
+    /// Prints other results.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub fn data(&self, data: &impl Serialize, text: &str) -> Result<()> {
+        if self.json {
+            return line(&json::data(self.command, data)?);
+        }
+        line(text.trim_end())
+    }
+
+    /// Says that a strategy file was written.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub fn strategy_written(&self, output: &Path, stages: u32, files: u64) -> Result<()> {
+        let output = output.display().to_string();
+        let data = serde_json::json!({ "files": [output], "stages": stages, "read": files });
+        if self.quiet && !self.json {
+            return Ok(());
+        }
+        self.data(&data, &format!("{output}: {stages} stages"))
+    }
+
+    /// Tells of an error, and how many other processes failed too.
+    pub fn fault(&self, fault: &Fault, others: u32) {
+        let mut text = format!("error: {fault}");
+        if others > 0 {
+            text.push_str(&format!(" (and {others} other processes failed)"));
+        }
+        if let Some(hint) = &fault.hint {
+            text.push_str(&format!("\n  hint: {hint}"));
+        }
+        // Nobody is left to tell if stderr is closed.
+        let _ = writeln!(std::io::stderr(), "{text}");
+        if self.json {
+            let _ = json::fault(self.command, fault).and_then(|text| line(&text));
+        }
+    }
+}
+
+/// Prints a line on stdout; a closed pipe is no error.
+fn line(text: &str) -> Result<()> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Fault::io("can't write the result", &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A teller of progress: on a terminal one line that renews itself, else a line every ten seconds.
+/// Nothing is said before a second has passed.
+#[must_use]
+pub fn progress(shown: bool) -> Box<dyn FnMut(u64, u64)> {
+    if !shown {
+        return Box::new(|_, _| {});
+    }
+    let terminal = std::io::stderr().is_terminal();
+    let every = if terminal {
+        Duration::from_millis(200)
+    } else {
+        Duration::from_secs(10)
+    };
+    let start = Instant::now();
+    let mut last = start;
+    let mut visible = false;
+    Box::new(move |done, total| {
+        let now = Instant::now();
+        let finished = done >= total;
+        let first = now - start >= Duration::from_secs(1) && (visible || terminal);
+        if visible && finished && terminal {
+            let _ = writeln!(std::io::stderr());
+            visible = false;
+        } else if !finished && now - last >= every && (first || !terminal) {
+            last = now;
+            visible = true;
+            let text = text::progress(done, total, start.elapsed());
+            let end = if terminal { "\r" } else { "\n" };
+            let _ = write!(std::io::stderr(), "{text}{end}");
+        }
+    })
+}
+
+fn internal(error: &serde_json::Error) -> Fault {
+    Fault::new(Kind::Internal, format!("can't write JSON: {error}"))
+}

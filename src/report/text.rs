@@ -1,0 +1,174 @@
+//! Outcomes for people.
+
+use crate::engine::outcome::Outcome;
+use std::fmt::Write;
+use std::time::Duration;
+
+/// A number of bytes with a decimal unit: `1.23 GB`.
+#[must_use]
+#[allow(clippy::cast_precision_loss)]
+pub(super) fn bytes(count: u64) -> String {
+    let mut value = count as f64;
+    for unit in ["B", "kB", "MB", "GB", "TB"] {
+        if value < 999.5 {
+            return if unit == "B" {
+                format!("{count} B")
+            } else {
+                format!("{value:.2} {unit}")
+            };
+        }
+        value /= 1000.0;
+    }
+    format!("{value:.2} PB")
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn rate(count: u64, seconds: f64) -> String {
+    if seconds <= 0.0 {
+        "-".into()
+    } else {
+        format!("{:.2} GB/s", count as f64 / seconds / 1e9)
+    }
+}
+
+/// What a job did.
+pub(super) fn outcome(outcome: &Outcome) -> String {
+    let mut out = String::new();
+    if outcome.equal.is_some() {
+        return difference(outcome);
+    }
+    let done = if outcome.plan.is_some() {
+        "plan only, nothing written"
+    } else {
+        "done"
+    };
+    let _ = writeln!(
+        out,
+        "{}: {done}; {} tensors, {} files, {} processes on {} nodes",
+        outcome.command,
+        outcome.tensors,
+        outcome.files.len(),
+        outcome.processes,
+        outcome.nodes
+    );
+    for file in outcome.source_files.iter().take(8) {
+        let _ = writeln!(out, "  source     {file}");
+    }
+    if outcome.source_files.len() > 8 {
+        let _ = writeln!(out, "  source     … {} files", outcome.source_files.len());
+    }
+    let (b, s) = (&outcome.bytes, &outcome.seconds);
+    let _ = writeln!(
+        out,
+        "  read       {} ({} needed)",
+        bytes(b.read),
+        bytes(b.read_unique)
+    );
+    let _ = writeln!(
+        out,
+        "  exchanged  {} (at least {} must cross nodes)",
+        bytes(b.sent),
+        bytes(b.sent_lower_bound)
+    );
+    let _ = writeln!(
+        out,
+        "  written    {} (largest share {:.2} of the mean)",
+        bytes(b.written),
+        outcome.balance_max_over_mean
+    );
+    if let Some(plan) = &outcome.plan {
+        let _ = writeln!(
+            out,
+            "  plan       {} transfers, {} rounds",
+            plan.transfers, plan.rounds
+        );
+        for p in &outcome.per_process {
+            let _ = writeln!(
+                out,
+                "  process {:<4} reads {}, receives {}, writes {}",
+                p.process,
+                bytes(p.read),
+                bytes(p.received),
+                bytes(p.written)
+            );
+        }
+    }
+    let _ = writeln!(
+        out,
+        "  seconds    {:.3} = discover {:.3} + plan {:.3} + create {:.3} + move {:.3} ({}) + commit {:.3}",
+        s.total,
+        s.discover,
+        s.plan,
+        s.write,
+        s.exchange,
+        rate(b.written, s.exchange),
+        s.commit
+    );
+    let _ = write!(
+        out,
+        "  memory     {} at most in a process",
+        bytes(outcome.memory_peak_bytes_max)
+    );
+    for (side, names) in &outcome.names_without_data {
+        if let Some(first) = names.first() {
+            let _ = write!(
+                out,
+                "\n  note       {} names of the {side} strategy have no data ({first} …)",
+                names.len()
+            );
+        }
+    }
+    if let Some(first) = outcome.names_dropped.first() {
+        let count = outcome.names_dropped.len();
+        let _ = write!(
+            out,
+            "\n  note       {count} tensors were left out ({first} …)"
+        );
+    }
+    out
+}
+
+fn difference(outcome: &Outcome) -> String {
+    let mut out = String::new();
+    let mut equal = 0;
+    for row in &outcome.differences {
+        match row.state {
+            "equal" => equal += 1,
+            "differs" => {
+                let _ = writeln!(
+                    out,
+                    "{}: {} elements differ, by {:.3e} at most ({:.3e} relative)",
+                    row.name, row.elements_differing, row.max_abs, row.max_rel
+                );
+            }
+            state => {
+                let _ = writeln!(out, "{}: {}", row.name, state.replace('_', " "));
+            }
+        }
+    }
+    let verdict = if outcome.ok { "equal" } else { "different" };
+    let _ = write!(
+        out,
+        "{verdict}: {equal} of {} tensors are equal, bit for bit",
+        outcome.tensors
+    );
+    out
+}
+
+/// A line of progress.
+#[allow(clippy::cast_precision_loss)]
+pub(super) fn progress(done: u64, total: u64, elapsed: Duration) -> String {
+    let seconds = elapsed.as_secs_f64();
+    let left = if done > 0 {
+        seconds * (total.saturating_sub(done)) as f64 / done as f64
+    } else {
+        0.0
+    };
+    format!(
+        "{} of {} ({:.0} %), {}, {left:.0} s left   ",
+        bytes(done),
+        bytes(total),
+        100.0 * done as f64 / total.max(1) as f64,
+        rate(done, seconds)
+    )
+}

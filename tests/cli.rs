@@ -1,0 +1,477 @@
+//! The command line as its users meet it: exit codes, messages, results, and what is left on disk.
+
+#![allow(clippy::expect_used, unreachable_pub)]
+
+#[path = "support/ckpt.rs"]
+mod ckpt;
+#[path = "support/command.rs"]
+mod command;
+#[path = "support/fixtures.rs"]
+mod fixtures;
+#[path = "support/oracle.rs"]
+mod oracle;
+#[path = "support/sample.rs"]
+mod sample;
+mod support;
+#[path = "support/tensors.rs"]
+mod tensors;
+#[path = "support/wire.rs"]
+mod wire;
+
+use command::{RESHARD, alone, error_line, nothing_written, object, refuses, under_mpi};
+use fixtures::{listing, tensors_of};
+use oracle::Strategy;
+use sample::{Sample, image, layout};
+use serde_json::Value;
+use tensors::Tensors;
+
+fn words(line: &str) -> Vec<&str> {
+    line.split_whitespace().collect()
+}
+
+#[test]
+fn every_command_explains_itself() {
+    let commands = [
+        "", "reshard", "unify", "merge", "split", "strategy", "convert", "diff", "verify",
+        "inspect",
+    ];
+    for command in commands {
+        let mut args = words(command);
+        args.push("--help");
+        let run = alone(&args).succeeds();
+        assert!(
+            run.stdout.contains("Usage:") && run.stderr.is_empty(),
+            "{run:#?}"
+        );
+    }
+    for command in ["merge", "show"] {
+        alone(&["strategy", command, "--help"]).succeeds();
+    }
+    let version = alone(&["--version"]).succeeds().stdout;
+    assert_eq!(
+        version.trim(),
+        format!("shardloom {}", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[test]
+fn wrong_usage_ends_with_2() {
+    let lines = [
+        "",
+        "weave",
+        "reshard",
+        "reshard --src a --src-strategy b",
+        "reshard --src a --dst b --colour red",
+        "reshard --src a --dst b --exchange pigeon",
+        "reshard --src a --dst b --unmatched maybe",
+        "reshard --src a --dst b --memory lots",
+        "reshard --src a --dst b --max-shard-size 5GB",
+        "unify --src a --src-strategy s --dst b --in-place",
+        "unify --src a --src-strategy s --dst b --dst-strategy t",
+        "split --src a --dst b --gather-to-root",
+        "split --src a --dst b --src-strategy s",
+        "convert a --dst b --to parquet",
+        "strategy merge a",
+        "inspect a --overwrite",
+    ];
+    for line in lines {
+        let run = alone(&words(line));
+        assert_eq!(run.status.code(), Some(2), "{line}: {run:#?}");
+        assert!(
+            run.stdout.is_empty() && !run.stderr.is_empty(),
+            "{line}: {run:#?}"
+        );
+    }
+}
+
+#[test]
+fn wrong_usage_is_printed_once_by_four_processes() {
+    let run = under_mpi(4, &words("reshard --src a --dst b --colour red"));
+    assert_eq!(run.status.code(), Some(2), "{run:#?}");
+    assert!(error_line(&run).contains("--colour"), "{run:#?}");
+}
+
+#[test]
+fn reshards_on_any_number_of_processes() {
+    for processes in [None, Some(1), Some(3), Some(4)] {
+        let sample = Sample::new();
+        let before = image(&sample.path("src"));
+        let args = sample.args(RESHARD);
+        let run = processes.map_or_else(|| alone(&args), |n| under_mpi(n, &args));
+        run.succeeds();
+        sample.check("out", &sample.two, &sample.whole);
+        assert_eq!(
+            before,
+            image(&sample.path("src")),
+            "the source must stay as it was"
+        );
+        assert!(sample.path("out/rank_0/net0.safetensors").exists());
+        assert!(sample.path("out/shardloom.json").exists());
+    }
+}
+
+#[test]
+fn result_is_one_object() {
+    for processes in [None, Some(4)] {
+        let sample = Sample::new();
+        let args = sample.args(&format!("{RESHARD} --json"));
+        let run = processes.map_or_else(|| alone(&args), |n| under_mpi(n, &args));
+        let result = object(&run.succeeds());
+        assert_eq!(result["schema"], 1);
+        assert_eq!(result["command"], "reshard");
+        assert_eq!(result["ok"], true);
+        assert_eq!(result["processes"], processes.unwrap_or(1));
+        assert_eq!(result["nodes"], 1);
+        assert_eq!(result["tensors"], 3);
+        let files = result["files"].as_array().expect("files");
+        for file in ["rank_0/net0.safetensors", "rank_1/net1.safetensors"] {
+            assert!(files.contains(&Value::from(file)), "{files:?}");
+        }
+        for count in [
+            "read",
+            "read_unique",
+            "sent",
+            "sent_lower_bound",
+            "written",
+            "reused",
+        ] {
+            assert!(
+                result["bytes"][count].is_u64(),
+                "bytes.{count}: {}",
+                result["bytes"]
+            );
+        }
+        for seconds in ["total", "discover", "plan", "exchange", "write", "commit"] {
+            assert!(
+                result["seconds"][seconds].is_number(),
+                "seconds.{seconds}: {result}"
+            );
+        }
+        assert!(result["memory_peak_bytes_max"].is_u64(), "{result}");
+        assert!(result["balance_max_over_mean"].is_number(), "{result}");
+        let data = sample.whole.values().map(|tensor| tensor.data.len());
+        let data = u64::try_from(data.sum::<usize>()).expect("small");
+        assert!(
+            result["bytes"]["read"].as_u64() >= Some(data),
+            "every byte is needed: {result}"
+        );
+        assert!(
+            result["bytes"]["written"].as_u64() >= Some(data),
+            "none is replicated: {result}"
+        );
+    }
+}
+
+#[test]
+fn error_is_one_object_and_one_line() {
+    for processes in [None, Some(4)] {
+        let sample = Sample::new();
+        std::fs::remove_dir_all(sample.path("src/rank_2")).expect("remove");
+        let args = sample.args(&format!("{RESHARD} --json"));
+        let run = processes.map_or_else(|| alone(&args), |n| under_mpi(n, &args));
+        refuses(&run, "rank_2");
+        let result = object(&run);
+        assert_eq!(result["command"], "reshard");
+        assert_eq!(result["ok"], false);
+        let error = &result["error"];
+        assert_eq!(error["kind"], "missing_shard", "{result}");
+        assert_eq!(error["rank"], 2, "{result}");
+        assert!(
+            error["message"]
+                .as_str()
+                .is_some_and(|text| !text.is_empty()),
+            "{result}"
+        );
+        nothing_written(&sample);
+    }
+}
+
+#[test]
+fn existing_destination_is_kept_unless_told_otherwise() {
+    let sample = Sample::new();
+    tensors::write_bytes(&sample.path("out/precious.txt"), b"mine");
+    let run = under_mpi(2, &sample.args(RESHARD));
+    refuses(&run, "out");
+    assert!(
+        run.stderr.contains("--overwrite"),
+        "the way out is named: {run:#?}"
+    );
+    let kept = image(&sample.path("out"));
+    assert_eq!(kept, [("precious.txt".into(), b"mine".to_vec())]);
+
+    under_mpi(2, &sample.args(&format!("{RESHARD} --overwrite"))).succeeds();
+    sample.check("out", &sample.two, &sample.whole);
+    assert!(
+        !sample.path("out/precious.txt").exists(),
+        "old and new must not be mixed"
+    );
+}
+
+#[test]
+fn empty_destination_is_accepted() {
+    let sample = Sample::new();
+    std::fs::create_dir(sample.path("out")).expect("make a directory");
+    alone(&sample.args(RESHARD)).succeeds();
+    sample.check("out", &sample.two, &sample.whole);
+}
+
+#[test]
+fn complete_result_is_resumed_without_writing() {
+    let sample = Sample::new();
+    alone(&sample.args(RESHARD)).succeeds();
+    let before = image(&sample.path("out"));
+    let run = alone(&sample.args(&format!("{RESHARD} --resume --json"))).succeeds();
+    assert_eq!(object(&run)["bytes"]["written"], 0);
+    assert_eq!(before, image(&sample.path("out")));
+}
+
+#[test]
+fn dry_run_tells_the_plan_and_writes_nothing() {
+    let sample = Sample::new();
+    let run = under_mpi(2, &sample.args(&format!("{RESHARD} --dry-run --json"))).succeeds();
+    let result = object(&run);
+    nothing_written(&sample);
+    let data = sample.whole.values().map(|tensor| tensor.data.len());
+    let data = u64::try_from(data.sum::<usize>()).expect("small");
+    assert!(
+        result["bytes"]["written"].as_u64() >= Some(data),
+        "{result}"
+    );
+    assert!(result["bytes"]["read"].as_u64() >= Some(data), "{result}");
+    assert!(result["plan"]["transfers"].is_u64(), "{result}");
+    assert!(result["plan"]["rounds"].is_u64(), "{result}");
+    assert_eq!(
+        result["per_process"].as_array().map(Vec::len),
+        Some(2),
+        "{result}"
+    );
+    let text = alone(&sample.args(&format!("{RESHARD} --dry-run"))).succeeds();
+    assert!(!text.stdout.is_empty(), "the plan is the result: {text:#?}");
+    nothing_written(&sample);
+}
+
+#[test]
+fn unify_writes_hugging_face_names_by_default() {
+    let sample = Sample::new();
+    let line = "unify --src @src --src-strategy @four.ckpt --dst @out";
+    under_mpi(2, &sample.args(line)).succeeds();
+    let mut files = listing(&sample.path("out"));
+    files.retain(|file| !file.ends_with("shardloom.json"));
+    let file = "model-00001-of-00001.safetensors";
+    let expected = [file, "model.safetensors.index.json", "param_name_map.json"];
+    assert_eq!(files, expected.map(std::path::PathBuf::from));
+    let found = tensors_of(&sample.path("out").join(file)).expect("readable");
+    assert_eq!(found, sample.whole);
+    for map in &expected[1..] {
+        let text = std::fs::read_to_string(sample.path("out").join(map)).expect("a map");
+        let map: Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(map["weight_map"]["w1"], file);
+        let data: usize = sample.whole.values().map(|tensor| tensor.data.len()).sum();
+        assert_eq!(map["metadata"]["total_size"], data);
+    }
+}
+
+#[test]
+fn unify_cuts_at_the_shard_size() {
+    let sample = Sample::new();
+    let line = "merge --src @src --src-strategy @four.ckpt --dst @out --max-shard-size 512";
+    alone(&sample.args(line)).succeeds();
+    let files = listing(&sample.path("out"));
+    let parts = files
+        .iter()
+        .filter(|f| f.extension().is_some_and(|e| e == "safetensors"));
+    let mut found = Tensors::new();
+    let mut count = 0;
+    for part in parts {
+        let part = tensors_of(&sample.path("out").join(part)).expect("readable");
+        let size: usize = part.values().map(|tensor| tensor.data.len()).sum();
+        assert!(size <= 512 || part.len() == 1, "{size} bytes in one file");
+        found.extend(part);
+        count += 1;
+    }
+    assert_eq!(found, sample.whole);
+    assert!(count >= 2, "{files:?}");
+    // … and a split reads what unify wrote.
+    let line = "split --src @out --dst @again --dst-strategy @four.ckpt";
+    alone(&sample.args(line)).succeeds();
+    sample.check("again", &sample.four, &sample.whole);
+}
+
+#[test]
+fn strategy_for_other_ranks_is_refused() {
+    let sample = Sample::new();
+    let fewer = "unify --src @src --src-strategy @two.ckpt --dst @out";
+    assert_eq!(alone(&sample.args(fewer)).status.code(), Some(1));
+    nothing_written(&sample);
+    let none = "unify --src @src --dst @out";
+    assert!(matches!(
+        alone(&sample.args(none)).status.code(),
+        Some(1 | 2)
+    ));
+    nothing_written(&sample);
+    let absent = "unify --src @src --src-strategy @absent.ckpt --dst @out";
+    let run = alone(&sample.args(absent));
+    assert!(matches!(run.status.code(), Some(1 | 2)), "{run:#?}");
+    assert!(error_line(&run).contains("absent.ckpt"), "{run:#?}");
+    nothing_written(&sample);
+}
+
+#[test]
+fn source_that_is_not_there_is_named() {
+    let sample = Sample::new();
+    let line = "split --src @nowhere --dst @out --dst-strategy @two.ckpt";
+    let run = under_mpi(2, &sample.args(line));
+    assert!(error_line(&run).contains("nowhere"), "{run:#?}");
+    nothing_written(&sample);
+}
+
+#[test]
+fn indivisible_dimension_is_named() {
+    let sample = Sample::new();
+    let odd = Strategy::of(&[("w1", layout(&[3], &[0, -1]))]);
+    tensors::write_bytes(&sample.path("odd.ckpt"), &oracle::to_protobuf(&odd));
+    let line = "split --src @full --dst @out --dst-strategy @odd.ckpt";
+    refuses(&alone(&sample.args(line)), "w1");
+    nothing_written(&sample);
+}
+
+#[test]
+fn unmatched_parameters_fail_are_copied_or_dropped() {
+    let sample = Sample::new();
+    let fewer: Vec<_> = sample
+        .two
+        .items
+        .iter()
+        .filter(|item| item.1 != "w2")
+        .cloned()
+        .collect();
+    let fewer = Strategy { items: fewer };
+    tensors::write_bytes(&sample.path("fewer.ckpt"), &oracle::to_protobuf(&fewer));
+    let line = "reshard --src @src --src-strategy @four.ckpt --dst @out --dst-strategy @fewer.ckpt";
+
+    for default in ["", "--unmatched fail"] {
+        refuses(&alone(&sample.args(&format!("{line} {default}"))), "w2");
+        nothing_written(&sample);
+    }
+
+    alone(&sample.args(&format!("{line} --unmatched drop"))).succeeds();
+    sample.check("out", &fewer, &sample.whole);
+
+    let line = line.replace("@out", "@copied");
+    alone(&sample.args(&format!("{line} --unmatched copy"))).succeeds();
+    for rank in 0..2 {
+        let mut expected = fewer.cut(&sample.whole, rank).expect("it can be cut");
+        let source = sample.four.cut(&sample.whole, rank).expect("it can be cut");
+        expected.insert("w2".to_owned(), source["w2"].clone());
+        let file = format!("copied/rank_{rank}/net{rank}.safetensors");
+        let found = tensors_of(&sample.path(&file)).expect("readable");
+        tensors::compare(&expected, &found).expect("the source's cut is kept");
+    }
+}
+
+#[test]
+fn whole_parameters_unknown_to_the_destination_are_no_error() {
+    let sample = Sample::new();
+    let without = |strategy: &Strategy, name: &str| Strategy {
+        items: strategy
+            .items
+            .iter()
+            .filter(|item| item.1 != name)
+            .cloned()
+            .collect(),
+    };
+    // `b` is replicated in the source, so nothing of it is lost.
+    let fewer = without(&sample.two, "b");
+    tensors::write_bytes(&sample.path("fewer.ckpt"), &oracle::to_protobuf(&fewer));
+    let line = "reshard --src @src --src-strategy @four.ckpt --dst @out --dst-strategy @fewer.ckpt";
+    alone(&sample.args(line)).succeeds();
+    for rank in 0..2 {
+        let file = format!("out/rank_{rank}/net{rank}.safetensors");
+        let found = tensors_of(&sample.path(&file)).expect("readable");
+        assert_eq!(found.get("b"), Some(&sample.whole["b"]));
+    }
+}
+
+#[test]
+fn inspect_reads_files_directories_and_strategies() {
+    let sample = Sample::new();
+    for path in ["@src/rank_0/net.safetensors", "@src", "@full", "@four.ckpt"] {
+        let text = alone(&sample.args(&format!("inspect {path}"))).succeeds();
+        assert!(text.stdout.contains("w1"), "{path}: {text:#?}");
+        let run = alone(&sample.args(&format!("inspect {path} --json"))).succeeds();
+        let result = object(&run);
+        assert_eq!(result["command"], "inspect", "{result}");
+        assert_eq!(result["ok"], true, "{result}");
+    }
+    let run = alone(&sample.args("inspect @nothing-there"));
+    assert!(error_line(&run).contains("nothing-there"), "{run:#?}");
+}
+
+#[test]
+fn strategy_show_tells_what_a_rank_holds() {
+    let sample = Sample::new();
+    let run = alone(&sample.args("strategy show @four.ckpt")).succeeds();
+    for name in ["b", "w1", "w2"] {
+        assert!(run.stdout.contains(name), "{run:#?}");
+    }
+    let run = alone(&sample.args("strategy show @four.ckpt --param w1 --rank 3")).succeeds();
+    assert!(
+        run.stdout.contains("w1") && !run.stdout.contains("w2"),
+        "{run:#?}"
+    );
+    let run = alone(&sample.args("strategy show @four.ckpt --param w3"));
+    refuses(&run, "w3");
+}
+
+#[test]
+fn diff_compares_across_layouts() {
+    let sample = Sample::new();
+    alone(&sample.args(RESHARD)).succeeds();
+    let line = "diff @src @out --a-strategy @four.ckpt --b-strategy @two.ckpt --json";
+    let result = object(&under_mpi(2, &sample.args(line)).succeeds());
+    assert_eq!(result["equal"], true, "{result}");
+
+    let path = sample.path("out/rank_1/net1.safetensors");
+    let mut bytes = std::fs::read(&path).expect("a shard");
+    *bytes.last_mut().expect("not empty") ^= 1;
+    std::fs::write(&path, bytes).expect("write");
+    let run = alone(&sample.args(line));
+    assert_eq!(run.status.code(), Some(1), "{run:#?}");
+    let result = object(&run);
+    assert_eq!(result["equal"], false, "{result}");
+    let tensors = result["tensors"].as_array().expect("tensors");
+    let differing: Vec<&Value> = tensors.iter().filter(|t| t["state"] == "differs").collect();
+    assert_eq!(differing.len(), 1, "{result}");
+    assert_eq!(differing[0]["elements_differing"], 1, "{result}");
+}
+
+#[test]
+fn verify_finds_a_flipped_bit() {
+    let sample = Sample::new();
+    alone(&sample.args(RESHARD)).succeeds();
+    let result = object(&alone(&sample.args("verify @out --json")).succeeds());
+    assert!(result["checked"].as_u64() > Some(0), "{result}");
+    let path = sample.path("out/rank_1/net1.safetensors");
+    let mut bytes = std::fs::read(&path).expect("a shard");
+    *bytes.last_mut().expect("not empty") ^= 1;
+    std::fs::write(&path, bytes).expect("write");
+    let run = alone(&sample.args("verify @out --json"));
+    assert_eq!(run.status.code(), Some(1), "{run:#?}");
+    let result = object(&run);
+    assert_eq!(
+        result["bad"][0]["file"], "rank_1/net1.safetensors",
+        "{result}"
+    );
+}
+
+#[test]
+fn ckpt_output_holds_the_same_tensors() {
+    let sample = Sample::new();
+    alone(&sample.args(&format!("{RESHARD} --format ckpt --prefix step_"))).succeeds();
+    for rank in 0..2 {
+        let path = sample.path(&format!("out/rank_{rank}/step_{rank}.ckpt"));
+        let found = tensors_of(&path).expect("readable");
+        let expected = sample.two.cut(&sample.whole, rank).expect("it can be cut");
+        tensors::compare(&expected, &found).expect("equal");
+    }
+}

@@ -1,0 +1,178 @@
+//! What is left when things go wrong in the middle of a run.
+
+#![allow(clippy::expect_used, clippy::print_stdout, unreachable_pub)]
+
+#[path = "support/ckpt.rs"]
+mod ckpt;
+#[path = "support/command.rs"]
+mod command;
+#[path = "support/fixtures.rs"]
+mod fixtures;
+#[path = "support/oracle.rs"]
+mod oracle;
+#[path = "support/sample.rs"]
+mod sample;
+mod support;
+#[path = "support/tensors.rs"]
+mod tensors;
+#[path = "support/wire.rs"]
+mod wire;
+
+use command::{RESHARD, under_mpi};
+use oracle::Strategy;
+use rustix::process::{Pid, Signal, kill_process};
+use sample::{Sample, image, layout};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+use support::Run;
+use tensors::{Tensor, Tensors};
+
+/// About 200 MB: 24 tensors cut by rows, to be cut by columns.
+fn large() -> Sample {
+    let (mut whole, mut four, mut two) = (Tensors::new(), Vec::new(), Vec::new());
+    for number in 0..24 {
+        let name = format!("layers.{number}.weight");
+        whole.insert(name.clone(), Tensor::counting("F32", &[2048, 1024], number));
+        four.push((0, name.clone(), layout(&[4], &[0, -1])));
+        two.push((0, name, layout(&[2], &[-1, 0])));
+    }
+    Sample::of(whole, Strategy { items: four }, Strategy { items: two })
+}
+
+/// The processes of the program itself whose command line names `room`.
+fn processes(room: &Path) -> Vec<Pid> {
+    let program = Path::new(env!("CARGO_BIN_EXE_shardloom"));
+    let room = room.to_string_lossy().into_owned();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
+        let number = entry.file_name().to_string_lossy().parse::<i32>();
+        let Some(pid) = number.ok().and_then(Pid::from_raw) else {
+            continue;
+        };
+        let exe = std::fs::read_link(entry.path().join("exe"));
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        if exe.is_ok_and(|exe| exe == program) && String::from_utf8_lossy(&line).contains(&room) {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+/// Runs the job on four processes and kills one of them as soon as its output begins to grow.
+///
+/// Gives the run and how long it went on after the kill; `None` if it was faster than that.
+fn run_and_kill(sample: &Sample) -> Option<(Run, Duration)> {
+    let args = sample.args(&format!("{RESHARD} --memory 2MiB"));
+    let partial = sample.path(".out.shardloom-partial");
+    let grown = || {
+        let files = fixtures::listing(&partial);
+        files.iter().any(|file| file.extension().is_some())
+    };
+    std::thread::scope(|scope| {
+        let job = scope.spawn(|| under_mpi(4, &args));
+        while !grown() && !job.is_finished() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let killed = Instant::now();
+        let victim = processes(sample.room.path()).pop();
+        let hit = victim.is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok());
+        let run = job.join().expect("the job ends");
+        let went_on = killed.elapsed();
+        (hit && !run.status.success()).then_some((run, went_on))
+    })
+}
+
+#[test]
+fn killed_process_leaves_the_old_state() {
+    let sample = large();
+    let before = image(&sample.path("src"));
+    let mut hit = false;
+    for _ in 0..5 {
+        let Some((run, went_on)) = run_and_kill(&sample) else {
+            let _ = std::fs::remove_dir_all(sample.path("out"));
+            continue;
+        };
+        hit = true;
+        assert!(went_on < Duration::from_secs(10), "{went_on:?}: {run:#?}");
+        assert!(
+            !sample.path("out").exists(),
+            "half a destination is visible"
+        );
+        assert!(
+            processes(sample.room.path()).is_empty(),
+            "processes were left"
+        );
+        break;
+    }
+    assert!(hit, "no attempt was slow enough to be killed");
+    assert!(
+        before == image(&sample.path("src")),
+        "the source has changed"
+    );
+    under_mpi(4, &sample.args(RESHARD)).succeeds();
+    sample.check("out", &sample.two, &sample.whole);
+    assert!(!sample.path(".out.shardloom-partial").exists());
+}
+
+#[test]
+fn destination_that_can_not_be_made_is_named() {
+    let sample = Sample::new();
+    tensors::write_bytes(&sample.path("file"), b"not a directory");
+    let line = RESHARD.replace("@out", "@file/out");
+    let run = under_mpi(4, &sample.args(&line)).fails();
+    assert_eq!(run.status.code(), Some(1), "{run:#?}");
+    assert!(run.stderr.contains("file/out"), "{run:#?}");
+    assert_eq!(run.stderr.matches("error:").count(), 1, "{run:#?}");
+}
+
+#[test]
+fn read_only_destination_is_named() {
+    let sample = Sample::new();
+    let Some(_mount) = Mount::new(&sample.path("mounted"), "size=1m,ro") else {
+        println!("skipped: no right to mount");
+        return;
+    };
+    let line = RESHARD.replace("@out", "@mounted/out");
+    let run = under_mpi(4, &sample.args(&line)).fails();
+    assert_eq!(run.status.code(), Some(1), "{run:#?}");
+    assert!(run.stderr.contains("mounted/out"), "{run:#?}");
+}
+
+#[test]
+fn full_disk_is_found_and_nothing_left_visible() {
+    let sample = large();
+    let Some(_mount) = Mount::new(&sample.path("mounted"), "size=64m") else {
+        println!("skipped: no right to mount");
+        return;
+    };
+    let line = RESHARD.replace("@out", "@mounted/out");
+    let run = under_mpi(4, &sample.args(&line)).fails();
+    assert_eq!(run.status.code(), Some(1), "{run:#?}");
+    assert!(run.stderr.contains("mounted"), "{run:#?}");
+    assert!(
+        !sample.path("mounted/out").exists(),
+        "half a destination is visible"
+    );
+}
+
+/// A small file system in memory, gone when this is dropped.
+struct Mount(std::path::PathBuf);
+
+impl Mount {
+    fn new(path: &Path, options: &str) -> Option<Mount> {
+        std::fs::create_dir_all(path).expect("make a directory");
+        let mut mount = Command::new("mount");
+        mount
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+            .arg(path);
+        let mounted = mount.output().is_ok_and(|output| output.status.success());
+        mounted.then(|| Mount(path.to_owned()))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}

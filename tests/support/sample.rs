@@ -1,0 +1,104 @@
+//! A small checkpoint of our own making, for tests whose layouts no recorded case has.
+
+#![allow(dead_code, clippy::expect_used)] // each test file uses its part
+
+use super::oracle::{Layout, Strategy, to_protobuf};
+use super::tensors::{self, Tensor, Tensors};
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// A directory with `src/rank_*` on four ranks, `four.ckpt`, `two.ckpt` and `full/model.safetensors`.
+pub(crate) struct Sample {
+    pub(crate) room: TempDir,
+    pub(crate) whole: Tensors,
+    pub(crate) four: Strategy,
+    pub(crate) two: Strategy,
+}
+
+impl Sample {
+    pub(crate) fn new() -> Sample {
+        let whole = Tensors::from([
+            ("b".to_owned(), Tensor::counting("F32", &[16], 3)),
+            ("w1".to_owned(), Tensor::counting("BF16", &[8, 16], 50)),
+            ("w2".to_owned(), Tensor::counting("F32", &[16, 8], 90)),
+        ]);
+        let four = Strategy::of(&[
+            ("b", layout(&[2, 2], &[-1])),
+            ("w1", layout(&[2, 2], &[1, 0])),
+            ("w2", layout(&[4], &[0, -1])),
+        ]);
+        let two = Strategy::of(&[
+            ("b", layout(&[2], &[0])),
+            ("w1", layout(&[2], &[0, -1])),
+            ("w2", layout(&[2], &[-1, 0])),
+        ]);
+        Sample::of(whole, four, two)
+    }
+
+    /// These tensors, cut by `four`, and `two` as another strategy.
+    pub(crate) fn of(whole: Tensors, four: Strategy, two: Strategy) -> Sample {
+        let room = tempfile::tempdir().expect("a temporary directory");
+        let path = room.path();
+        tensors::write(&path.join("full/model.safetensors"), &whole);
+        for rank in 0..four.ranks() {
+            let shards = four.cut(&whole, rank).expect("it can be cut");
+            tensors::write(
+                &path.join(format!("src/rank_{rank}/net.safetensors")),
+                &shards,
+            );
+        }
+        tensors::write_bytes(&path.join("four.ckpt"), &to_protobuf(&four));
+        tensors::write_bytes(&path.join("two.ckpt"), &to_protobuf(&two));
+        Sample {
+            room,
+            whole,
+            four,
+            two,
+        }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.room.path().join(name)
+    }
+
+    /// A command line in which every `@name` is a path inside the sample.
+    pub(crate) fn args(&self, line: &str) -> Vec<String> {
+        let path = |name: &str| self.path(name).to_string_lossy().into_owned();
+        let word = |word: &str| word.strip_prefix('@').map_or_else(|| word.to_owned(), path);
+        line.split_whitespace().map(word).collect()
+    }
+
+    /// Whether `directory` has exactly what `strategy` makes of `whole`.
+    pub(crate) fn check(&self, directory: &str, strategy: &Strategy, whole: &Tensors) {
+        for rank in 0..strategy.ranks() {
+            let directory = self.path(directory).join(format!("rank_{rank}"));
+            let entries = std::fs::read_dir(&directory).expect("a rank's directory");
+            let files: Vec<PathBuf> = entries.map(|e| e.expect("an entry").path()).collect();
+            assert_eq!(files.len(), 1, "{files:?}");
+            let found = tensors::read(&files[0]).expect("a safetensors file");
+            let expected = strategy.cut(whole, rank).expect("it can be cut");
+            let compared = tensors::compare(&expected, &found.tensors);
+            compared.unwrap_or_else(|error| unreachable!("rank {rank}: {error}"));
+        }
+    }
+}
+
+/// A layout with at most one axis a dimension.
+pub(crate) fn layout(mesh: &[usize], map: &[i64]) -> Layout {
+    Layout {
+        mesh: mesh.to_vec(),
+        map: map.iter().map(|axis| vec![*axis]).collect(),
+        ..Layout::default()
+    }
+}
+
+/// All files below `directory` with their bytes, to see that nothing changed.
+pub(crate) fn image(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let files = super::fixtures::listing(directory).into_iter();
+    files
+        .map(|file| {
+            let bytes = std::fs::read(directory.join(&file)).expect("a file");
+            (file, bytes)
+        })
+        .collect()
+}
