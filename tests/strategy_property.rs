@@ -1,5 +1,7 @@
 //! Strategy files made at random: written and read again, damaged, and merged.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::strategy::Strategy as _;
@@ -25,10 +27,11 @@ fn layout(several: bool) -> impl proptest::strategy::Strategy<Value = Layout> {
         move |(mesh, dimensions, places, reverse, size)| {
             let mut map = vec![Vec::new(); dimensions];
             for (axis, place) in (0..mesh.len()).zip(places) {
-                if let Some(cuts) = map.get_mut(place) {
-                    if several || cuts.is_empty() {
+                match map.get_mut(place) {
+                    Some(cuts) if several || cuts.is_empty() => {
                         cuts.push(i64::try_from(axis).unwrap());
                     }
+                    _ => {}
                 }
             }
             if reverse {

@@ -31,8 +31,8 @@ pub struct Packed {
 
 /// A round under way. Its buffers come back from [`DataRound::wait`].
 ///
-/// Dropped before that (only on the way to [`agree`](super::agree()) on a fault), it leaks them, and
-/// no later round of this world can be relied upon.
+/// Dropped before that (only on the way to [`agree`](super::agree()) on a fault), it leaks them,
+/// and no later round of this world can be relied upon.
 #[must_use]
 pub struct DataRound<'w> {
     flight: Flight<[Parted; 2]>,
@@ -46,8 +46,8 @@ impl<'w> DataRound<'w> {
     /// to part p of `receive`. The counts of both sides must be the same.
     ///
     /// All processes start the same rounds in the same order; it returns at once. A fault on one
-    /// process (2^31 bytes or more, buffers too short) leaves the others in the round: they come out
-    /// by an [`Alarm`](super::Alarm).
+    /// process (2^31 bytes or more, buffers too short) leaves the others in the round: they come
+    /// out by an [`Alarm`](super::Alarm).
     pub fn start(
         world: &'w World,
         traffic: Traffic,

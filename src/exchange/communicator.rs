@@ -7,7 +7,9 @@ use super::flight::{Flight, Patience};
 use super::parts::{Parted, Parts};
 use crate::fault::{Fault, Kind, Result};
 use mpi::ffi;
+use std::ffi::c_void;
 use std::ops::Range;
+use std::sync::atomic::AtomicU64;
 
 /// One communicator over all processes (or those of a node); freed with the world.
 #[derive(Clone, Copy)]
@@ -124,7 +126,7 @@ impl Communicator {
         range: Range<usize>,
     ) -> Result<Flight<Vec<u8>>> {
         let part = bytes.get_mut(range).ok_or_else(out_of_range)?;
-        let (start, count) = (part.as_mut_ptr().cast(), c_count(part.len())?);
+        let (start, count) = (written(part), c_count(part.len())?);
         let root = c_int(root)?;
         let mut flight = Flight::new(bytes);
         // SAFETY: `start` has `count` bytes on the heap of the vector that the flight keeps.
@@ -144,7 +146,7 @@ impl Communicator {
     ) -> Result<Flight<(Vec<u64>, Vec<u64>)>> {
         let mut result = vec![0_u64; values.len()];
         let count = c_count(values.len())?;
-        let (from, to) = (values.as_ptr().cast(), result.as_mut_ptr().cast());
+        let (from, to) = (read(&values), written(&mut result));
         let mut flight = Flight::new((values, result));
         // SAFETY: both vectors have `count` elements and are kept by the flight; types, operations
         // are constants.
@@ -178,7 +180,7 @@ impl Communicator {
     ) -> Result<Flight<(Vec<u8>, Parted)>> {
         let mut result = Parted::new(vec![0_u8; parts.total], parts)?;
         let count = c_count(bytes.len())?;
-        let (from, to) = (bytes.as_ptr().cast(), result.bytes.as_mut_ptr().cast());
+        let (from, to) = (read(&bytes), written(&mut result.bytes));
         let counts = result.parts.counts.as_ptr();
         let offsets = result.parts.offsets.as_ptr();
         let mut flight = Flight::new((bytes, result));
@@ -200,10 +202,7 @@ impl Communicator {
         send: Parted,
         mut receive: Parted,
     ) -> Result<Flight<[Parted; 2]>> {
-        let (from, to) = (
-            send.bytes.as_ptr().cast(),
-            receive.bytes.as_mut_ptr().cast(),
-        );
+        let (from, to) = (read(&send.bytes), written(&mut receive.bytes));
         let (counts, offsets) = (send.parts.counts.as_ptr(), send.parts.offsets.as_ptr());
         let into_counts = receive.parts.counts.as_ptr();
         let into_offsets = receive.parts.offsets.as_ptr();
@@ -279,7 +278,7 @@ impl Communicator {
         bytes: Vec<u8>,
         until_received: bool,
     ) -> Result<Flight<Vec<u8>>> {
-        let (start, count) = (bytes.as_ptr().cast(), c_count(bytes.len())?);
+        let (start, count) = (read(&bytes), c_count(bytes.len())?);
         let destination = c_int(destination)?;
         let mut flight = Flight::new(bytes);
         // SAFETY: `start` has `count` bytes on the heap of the vector that the flight keeps.
@@ -320,7 +319,7 @@ impl Communicator {
     /// *Local.* Starts to receive `length` bytes from `source`.
     pub(super) fn receive(self, source: u32, tag: i32, length: usize) -> Result<Flight<Vec<u8>>> {
         let mut bytes = vec![0_u8; length];
-        let (start, count, from) = (bytes.as_mut_ptr().cast(), c_count(length)?, c_int(source)?);
+        let (start, count, from) = (written(&mut bytes), c_count(length)?, c_int(source)?);
         let mut flight = Flight::new(bytes);
         // SAFETY: `start` has `count` bytes on the heap of the vector that the flight keeps.
         unsafe {
@@ -354,6 +353,29 @@ pub(super) fn check(code: i32, call: &str) -> Result<()> {
     text.truncate(usize::try_from(length).unwrap_or(0));
     let text = String::from_utf8_lossy(&text).into_owned();
     Err(Fault::new(Kind::Mpi, format!("{call}: {text} ({code})")))
+}
+
+/// Memory that stands for nothing: an empty vector has no memory, but an address all the same. For
+/// bytes that is 1, which OpenMPI takes for `MPI_IN_PLACE` (and so it does equal addresses to read
+/// and to write): it would send what lies elsewhere.
+static NOTHING: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
+
+/// Where MPI reads `values`.
+fn read<T>(values: &[T]) -> *const c_void {
+    if values.is_empty() {
+        (&raw const NOTHING[0]).cast()
+    } else {
+        values.as_ptr().cast()
+    }
+}
+
+/// Where MPI writes `values`.
+fn written<T>(values: &mut [T]) -> *mut c_void {
+    if values.is_empty() {
+        NOTHING[1].as_ptr().cast()
+    } else {
+        values.as_mut_ptr().cast()
+    }
 }
 
 fn c_int(number: u32) -> Result<i32> {

@@ -30,8 +30,8 @@ pub fn barrier(world: &World) -> Result<()> {
     world.control.barrier()?.wait(Patience::Long)
 }
 
-/// *Collective.* Puts into `values` what `operation` makes of the `values` of all processes, element
-/// by element. All give the same number of values.
+/// *Collective.* Puts into `values` what `operation` makes of the `values` of all processes,
+/// element by element. All give the same number of values.
 pub fn all_reduce(world: &World, values: &mut [u64], operation: Operation) -> Result<()> {
     reduce_over(world.control, world.chunk_bytes_max, values, operation)
 }

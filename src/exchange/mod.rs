@@ -3,9 +3,10 @@
 //! * [`World`]: all processes of this run; nobody leaves it silently.
 //! * [`Topology`]: which processes share a node.
 //! * [`agree`], [`Alarm`]: how all learn of the first error.
-//! * [`exchange_bytes`], [`broadcast_bytes`], [`all_gather_bytes`], [`all_reduce`]: control messages
-//!   of any size.
-//! * [`DataRound`]: the non-blocking all-to-all that carries tensor bytes, below 2^31 bytes a round.
+//! * [`exchange_bytes`], [`broadcast_bytes`], [`all_gather_bytes`], [`all_reduce`]: control
+//!   messages of any size.
+//! * [`DataRound`]: the non-blocking all-to-all that carries tensor bytes, below 2^31
+//!   bytes a round.
 //! * [`Progress`]: process 0 learns how far all are.
 //!
 //! Each function is *collective* (all processes call it, in the same order) or *local*. Collective

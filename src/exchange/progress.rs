@@ -62,8 +62,8 @@ impl<'w> Progress<'w> {
         Ok(())
     }
 
-    /// *Local.* On process 0 the bytes that all have done, as far as it has heard; elsewhere those of
-    /// this process.
+    /// *Local.* On process 0 the bytes that all have done, as far as it has heard; elsewhere those
+    /// of this process.
     pub fn total(&mut self) -> Result<u64> {
         while self.hear()? {}
         Ok(self.done_bytes.saturating_add(self.heard_bytes))

@@ -92,7 +92,7 @@ fn pretended_nodes() -> Result<Option<u32>> {
             Kind::Usage,
             format!(
                 "SHARDLOOM_NODES is {}, not a number of nodes",
-                text.display()
+                text.to_string_lossy()
             ),
         )),
     }

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use super::communicator::Communicator;
+use super::control::barrier;
 use super::environment;
 use super::flight::Flight;
 use crate::fault::{Fault, Kind, Result};
@@ -144,7 +145,11 @@ impl World {
 
     /// *Collective.* Ends MPI, after success or a fault that all have agreed on; then the process
     /// may exit with the code it likes.
+    ///
+    /// What a process has to say it says before: launchers kill the rest of a job when one process
+    /// has exited with a failure, and nobody exits before all have come here.
     pub fn finish(mut self) -> Result<()> {
+        barrier(&self)?;
         let Some(universe) = self.universe.take() else {
             return Ok(());
         };

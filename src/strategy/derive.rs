@@ -1,6 +1,6 @@
 //! A strategy written by hand: a mesh, and rules that name the axes which cut each dimension.
 
-use super::name::natural;
+use super::name::{matches, natural};
 use super::{StageLayout, Strategy};
 use crate::fault::{Fault, Kind, Result, nearest};
 use crate::layout::{Layout, OptimizerShard};
@@ -135,28 +135,6 @@ impl Rule {
         }
         Ok(rule)
     }
-}
-
-/// Whether `name` matches `glob`: `*` is any text, `?` any one character.
-fn matches(glob: &str, name: &str) -> bool {
-    let (glob, name): (Vec<char>, Vec<char>) = (glob.chars().collect(), name.chars().collect());
-    let (mut g, mut n) = (0, 0);
-    // Where to go on if the text after the last star doesn't match here.
-    let mut retry = None;
-    while n < name.len() {
-        if g < glob.len() && glob[g] == '*' {
-            retry = Some((g + 1, n + 1));
-            g += 1;
-        } else if g < glob.len() && (glob[g] == '?' || glob[g] == name[n]) {
-            (g, n) = (g + 1, n + 1);
-        } else if let Some((after, next)) = retry {
-            (g, n) = (after, next);
-            retry = Some((after, next + 1));
-        } else {
-            return false;
-        }
-    }
-    glob[g..].iter().all(|c| *c == '*')
 }
 
 /// Makes a strategy for tensors of the given names and full shapes.
@@ -329,22 +307,6 @@ mod tests {
         let rules = rules.iter().map(|rule| Rule::parse(rule));
         let rules = rules.collect::<Result<Vec<_>>>()?;
         derive(&Mesh::parse(mesh)?, &rules, shard, &tensors(list))
-    }
-
-    #[test]
-    fn stars_and_question_marks_match() {
-        for (glob, name, expected) in [
-            ("*", "", true),
-            ("*.wq.*", "a.wq.weight", true),
-            ("*a*b", "aab", true),
-            ("*a*b", "aba", false),
-            ("l?", "l", false),
-            ("l?.w", "l1.w", true),
-            ("w", "ww", false),
-            ("**", "anything", true),
-        ] {
-            assert_eq!(matches(glob, name), expected, "{glob} {name}");
-        }
     }
 
     #[test]

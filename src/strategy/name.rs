@@ -1,4 +1,4 @@
-//! Names in strategy files: `<stage>-<parameter>`, and the order of file names.
+//! Names: `<stage>-<parameter>` in strategy files, the order of file names, globs.
 
 use std::cmp::Ordering;
 
@@ -39,6 +39,29 @@ pub fn natural(a: &str, b: &str) -> Ordering {
     left.len().cmp(&right.len()).then_with(|| a.cmp(b))
 }
 
+/// Whether `name` matches `glob`: `*` is any text, `?` any one character.
+#[must_use]
+pub fn matches(glob: &str, name: &str) -> bool {
+    let (glob, name): (Vec<char>, Vec<char>) = (glob.chars().collect(), name.chars().collect());
+    let (mut g, mut n) = (0, 0);
+    // Where to go on if the text after the last star doesn't match here.
+    let mut retry = None;
+    while n < name.len() {
+        if g < glob.len() && glob[g] == '*' {
+            retry = Some((g + 1, n + 1));
+            g += 1;
+        } else if g < glob.len() && (glob[g] == '?' || glob[g] == name[n]) {
+            (g, n) = (g + 1, n + 1);
+        } else if let Some((after, next)) = retry {
+            (g, n) = (after, next);
+            retry = Some((after, next + 1));
+        } else {
+            return false;
+        }
+    }
+    glob[g..].iter().all(|c| *c == '*')
+}
+
 /// Takes the digits at the start of `text`, without leading zeros.
 fn take_number<'a>(text: &mut &'a [u8]) -> &'a [u8] {
     let end = text.iter().position(|byte| !byte.is_ascii_digit());
@@ -71,5 +94,21 @@ mod tests {
             names,
             ["q_99999999999999999999", "r", "r_02", "r_2", "r_2b", "r_10"]
         );
+    }
+
+    #[test]
+    fn stars_and_question_marks_match() {
+        for (glob, name, expected) in [
+            ("*", "", true),
+            ("*.wq.*", "a.wq.weight", true),
+            ("*a*b", "aab", true),
+            ("*a*b", "aba", false),
+            ("l?", "l", false),
+            ("l?.w", "l1.w", true),
+            ("w", "ww", false),
+            ("**", "anything", true),
+        ] {
+            assert_eq!(matches(glob, name), expected, "{glob} {name}");
+        }
     }
 }

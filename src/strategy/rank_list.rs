@@ -8,9 +8,10 @@ use std::sync::Arc;
 /// The global source ranks whose files are needed to build destination `rank`.
 ///
 /// `None` means full weights, held by rank 0. Only tensors of both strategies count. Of the holders
-/// of a source cell one is taken: the rank's own number in the source stage if it is one, else the
-/// first. So this may be fewer ranks than MindSpore's `rank_list_for_transform` lists, which adds
-/// all members of the groups that it would gather over.
+/// of a source cell one is taken: the same replica, counted from 0, as the source rank of the same
+/// local number is (so that rank itself, if it holds the cell). This may be fewer ranks than
+/// MindSpore 2.10's `rank_list_for_transform` lists: it adds all members of the groups that it
+/// would gather over.
 ///
 /// Example: a weight in 4 parts of columns (ranks 0 to 3) that becomes 2 parts: rank 1 needs 2, 3.
 #[must_use]
@@ -45,13 +46,13 @@ pub fn needed_ranks(
         }
         let first = held.stage * source.ranks_per_stage();
         let own = local % source.ranks_per_stage();
+        let replica = held
+            .layout
+            .holders(&held.layout.cell(own))
+            .position(|holder| holder == own)
+            .unwrap_or(0);
         for cell in cells_that_meet(held, &wanted, local) {
-            let mut holders = held.layout.holders(&cell);
-            let holder = if held.layout.cell(own) == cell {
-                Some(own)
-            } else {
-                holders.next()
-            };
+            let holder = held.layout.holders(&cell).nth(replica);
             needed.extend(holder.map(|holder| first + holder));
         }
     }

@@ -11,36 +11,36 @@ use std::io::{Read, Seek};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// How long a job may take before it is killed and its test fails.
-pub const TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a program left behind.
 #[derive(Debug)]
-pub struct Run {
+pub(crate) struct Run {
     /// How it ended.
-    pub status: ExitStatus,
+    pub(crate) status: ExitStatus,
     /// All it wrote to its standard output.
-    pub stdout: String,
+    pub(crate) stdout: String,
     /// All it wrote to its standard error.
-    pub stderr: String,
+    pub(crate) stderr: String,
     /// How long it took.
-    pub elapsed: Duration,
+    pub(crate) elapsed: Duration,
 }
 
 impl Run {
     /// Fails the test, showing all output, unless the program ended with 0.
     #[track_caller]
-    pub fn succeeds(self) -> Self {
+    pub(crate) fn succeeds(self) -> Self {
         assert!(self.status.success(), "failed: {self:#?}");
         self
     }
 
     /// Fails the test, showing all output, if the program ended with 0.
     #[track_caller]
-    pub fn fails(self) -> Self {
+    pub(crate) fn fails(self) -> Self {
         assert!(!self.status.success(), "should have failed: {self:#?}");
         self
     }
@@ -50,7 +50,7 @@ impl Run {
 ///
 /// Fails the test if it can't be started or takes longer than [`TIMEOUT`].
 #[track_caller]
-pub fn mpirun(processes: u32, program: &Path, args: &[&str], envs: &[(&str, &str)]) -> Run {
+pub(crate) fn mpirun(processes: u32, program: &Path, args: &[&str], envs: &[(&str, &str)]) -> Run {
     let mut command = launcher(processes);
     command.arg(program).args(args).envs(envs.iter().copied());
     run(command)
@@ -58,19 +58,49 @@ pub fn mpirun(processes: u32, program: &Path, args: &[&str], envs: &[(&str, &str
 
 /// Runs `program` by itself, without the launcher.
 #[track_caller]
-pub fn alone(program: &Path, args: &[&str], envs: &[(&str, &str)]) -> Run {
+pub(crate) fn alone(program: &Path, args: &[&str], envs: &[(&str, &str)]) -> Run {
     let mut command = Command::new(program);
     command.args(args).envs(envs.iter().copied());
     run(command)
 }
 
-/// Where cargo has put the example program `name` of this package.
-pub fn example(name: &str) -> PathBuf {
+/// The example program `name` of this package, built as the tests are.
+///
+/// `cargo test` alone builds examples before tests, `cargo test --test NAME` does not.
+pub(crate) fn example(name: &str) -> PathBuf {
+    static BUILT: Mutex<Vec<String>> = Mutex::new(Vec::new());
     let test = std::env::current_exe().expect("a test knows its own path");
-    let target = test.ancestors().nth(2).expect("tests are in target/*/deps");
-    let path = target.join("examples").join(name);
+    let profile = test.ancestors().nth(2).expect("tests are in target/*/deps");
+    let mut built = BUILT.lock().expect("no test has failed here");
+    if !built.iter().any(|known| known == name) {
+        build_example(name, profile);
+        built.push(name.to_owned());
+    }
+    let path = profile.join("examples").join(name);
     assert!(path.exists(), "{} has not been built", path.display());
     path
+}
+
+fn build_example(name: &str, profile: &Path) {
+    let (Some(cargo), Some(target)) = (std::env::var_os("CARGO"), profile.parent()) else {
+        return; // not run by cargo
+    };
+    let mut command = Command::new(cargo);
+    command.args([
+        "build",
+        "--quiet",
+        "--offline",
+        "--example",
+        name,
+        "--target-dir",
+    ]);
+    command.arg(target).current_dir(env!("CARGO_MANIFEST_DIR"));
+    if profile.ends_with("release") {
+        command.arg("--release");
+    }
+    let output = command.output().expect("cargo runs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {errors}");
 }
 
 /// The launcher with everything before the program.
