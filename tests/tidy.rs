@@ -1,0 +1,513 @@
+//! The house rules that a compiler doesn't check: layers, lengths, words, and whether the docs tell the truth.
+//!
+//! Every check collects all it finds and fails once, with `file:line: what` a line.
+
+#![allow(clippy::unwrap_used, reason = "a test may stop on the spot")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const FILE_LINES_MAX: usize = 600;
+const FUNCTION_LINES_MAX: usize = 100;
+
+/// Modules by layer. A module imports from lower layers only, and from itself.
+const LAYERS: &[&[&str]] = &[
+    &["fault"],
+    &["tensor"],
+    &["layout", "view"],
+    &["strategy", "catalog"],
+    &["plan", "exchange", "store"],
+    &["engine"],
+    &["checkpoint", "model", "config", "measure"],
+    &["report"],
+    &["cli"],
+    &["main"],
+];
+
+/// What may cross a boundary all the same: who, and what.
+const CROSSINGS: &[(&str, &str)] = &[
+    // A plan lays files out, so it knows their kinds; it never opens one.
+    ("plan", "store::Format"),
+];
+
+/// Rooms whose contents nobody can name have no place in the house.
+const BANNED_MODULES: &[&str] = &[
+    "utils", "util", "helpers", "helper", "common", "manager", "misc",
+];
+
+/// Assembled, so that this file doesn't find itself.
+const BANNED_MARKS: &[&str] = &[
+    concat!("TO", "DO"),
+    concat!("FIX", "ME"),
+    concat!("XX", "X"),
+    concat!("db", "g!("),
+    concat!("to", "do!("),
+    concat!("unimple", "mented!("),
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every file below `folder` that ends with `ending`, as a path relative to the repository.
+fn files(folder: &str, ending: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = std::fs::read_dir(&folder) else {
+            continue;
+        };
+        for entry in entries {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.to_string_lossy().ends_with(ending) {
+                found.push(
+                    path.strip_prefix(root())
+                        .unwrap()
+                        .to_string_lossy()
+                        .into_owned(),
+                );
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn read(file: &str) -> String {
+    std::fs::read_to_string(root().join(file)).unwrap()
+}
+
+/// Source files that end up in the program: all but those of unit tests.
+fn sources() -> impl Iterator<Item = String> {
+    files("src", ".rs")
+        .into_iter()
+        .filter(|file| !file.ends_with("/tests.rs"))
+}
+
+/// The lines of a source file as `(number, code)`: without comments, and without the unit tests at its end.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let tests = lines.windows(2).position(|pair| {
+        pair[0].trim() == "#[cfg(test)]" && pair[1].trim_start().starts_with("mod ")
+    });
+    let end = tests.unwrap_or(lines.len());
+    lines
+        .into_iter()
+        .take(end)
+        .enumerate()
+        .filter_map(|(index, line)| {
+            let code = match line.find("//") {
+                // A `//` inside a text, such as an address, is no comment.
+                Some(start) if !line[..start].ends_with(':') => &line[..start],
+                _ => line,
+            };
+            (!code.trim().is_empty()).then_some((index + 1, code))
+        })
+}
+
+/// The places in `code` where the path `path` begins, i.e. not inside a longer word or path.
+fn paths<'a>(code: &'a str, path: &'a str) -> impl Iterator<Item = &'a str> {
+    code.match_indices(path).filter_map(move |(start, _)| {
+        let before = code[..start].chars().next_back();
+        let inside = before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':');
+        (!inside).then_some(&code[start + path.len()..])
+    })
+}
+
+fn word(text: &str) -> &str {
+    let end = text
+        .find(|c: char| !c.is_alphanumeric() && c != '_')
+        .unwrap_or(text.len());
+    &text[..end]
+}
+
+fn layer(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|modules| modules.contains(&module))
+}
+
+fn module_of(file: &str) -> &str {
+    let path = file.strip_prefix("src/").unwrap();
+    path.split('/').next().unwrap().trim_end_matches(".rs")
+}
+
+fn nothing(found: &[String]) {
+    assert!(found.is_empty(), "\n{}\n", found.join("\n"));
+}
+
+#[test]
+fn files_are_short_enough_to_read() {
+    let found: Vec<String> = files("src", ".rs")
+        .iter()
+        .filter_map(|file| {
+            let lines = read(file).lines().count();
+            (lines > FILE_LINES_MAX)
+                .then(|| format!("{file}: {lines} lines, at most {FILE_LINES_MAX}: two nouns?"))
+        })
+        .collect();
+    nothing(&found);
+}
+
+/// rustfmt puts a function's closing brace under its first line, so the shape of the text is enough.
+#[test]
+fn functions_are_short_enough_to_read() {
+    let mut found = Vec::new();
+    for file in files("src", ".rs") {
+        let text = read(&file);
+        let lines: Vec<&str> = text.lines().collect();
+        for (start, line) in lines.iter().enumerate() {
+            let indent = line.len() - line.trim_start().len();
+            let words: Vec<&str> = line.split_whitespace().take(6).collect();
+            let Some(at) = words.iter().position(|word| *word == "fn") else {
+                continue;
+            };
+            let qualifiers = ["pub", "const", "async", "unsafe", "extern", "\"C\""];
+            if !words[..at]
+                .iter()
+                .all(|word| qualifiers.iter().any(|q| word.starts_with(q)))
+            {
+                continue;
+            }
+            let closing = format!("{}}}", &line[..indent]);
+            let rest = &lines[start..];
+            let ends = rest
+                .iter()
+                .position(|line| line.ends_with(['{', ';', '}']))
+                .unwrap_or(0);
+            if !rest[ends].ends_with('{') {
+                continue;
+            }
+            let length = rest
+                .iter()
+                .position(|line| *line == closing)
+                .map_or(0, |end| end + 1);
+            if length > FUNCTION_LINES_MAX {
+                found.push(format!(
+                    "{file}:{}: a function of {length} lines, at most {FUNCTION_LINES_MAX}",
+                    start + 1
+                ));
+            }
+        }
+    }
+    nothing(&found);
+}
+
+#[test]
+fn modules_have_names_that_say_something() {
+    let found: Vec<String> = files("src", ".rs")
+        .into_iter()
+        .filter(|file| {
+            let path = file.trim_end_matches(".rs");
+            path.split('/').any(|part| BANNED_MODULES.contains(&part))
+        })
+        .collect();
+    nothing(&found);
+}
+
+#[test]
+fn nothing_is_left_open_in_the_code() {
+    let mut found = Vec::new();
+    for folder in ["src", "tests", "benches", "bench", "examples"] {
+        for file in files(folder, ".rs") {
+            for (index, line) in read(&file).lines().enumerate() {
+                for mark in BANNED_MARKS {
+                    let start = mark.trim_end_matches("!(");
+                    if line.contains(mark)
+                        && line
+                            .split(|c: char| !c.is_alphanumeric())
+                            .any(|word| word == start)
+                    {
+                        found.push(format!("{file}:{}: {mark}", index + 1));
+                    }
+                }
+            }
+        }
+    }
+    nothing(&found);
+}
+
+#[test]
+fn every_source_file_is_part_of_the_crate() {
+    let mut found = Vec::new();
+    for file in files("src", ".rs") {
+        let path = Path::new(&file);
+        let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let (name, parent) = match stem.as_str() {
+            "lib" | "main" => continue,
+            "mod" => {
+                let folder = path.parent().unwrap();
+                let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+                (name, folder.parent().unwrap().to_path_buf())
+            }
+            _ => (stem, path.parent().unwrap().to_path_buf()),
+        };
+        let declared = ["mod.rs", "lib.rs", "main.rs"]
+            .iter()
+            .map(|file| root().join(&parent).join(file))
+            .chain([root().join(&parent).with_extension("rs")])
+            .filter_map(|file| std::fs::read_to_string(file).ok())
+            .any(|text| paths(&text, "mod ").any(|rest| word(rest) == name));
+        if !declared {
+            found.push(format!("{file}: no module declares it"));
+        }
+    }
+    nothing(&found);
+}
+
+#[test]
+fn modules_import_lower_layers_only() {
+    let mut found = Vec::new();
+    for file in sources() {
+        let own = module_of(&file);
+        if own == "lib" {
+            continue;
+        }
+        let Some(own_layer) = layer(own) else {
+            found.push(format!(
+                "{file}: module `{own}` has no layer in tests/tidy.rs"
+            ));
+            continue;
+        };
+        let text = read(&file);
+        for (number, line) in code(&text) {
+            let uses = paths(line, "crate::").chain(paths(line, "shardloom::"));
+            let crosses = |used: &&str| {
+                CROSSINGS
+                    .iter()
+                    .any(|(who, what)| *who == own && used.starts_with(what))
+            };
+            let uses = uses.filter(|used| !crosses(used));
+            for used in uses.map(word).filter(|used| *used != own) {
+                if layer(used).is_some_and(|used| used >= own_layer) {
+                    found.push(format!(
+                        "{file}:{number}: `{own}` imports `{used}`, which isn't below it"
+                    ));
+                }
+            }
+        }
+    }
+    nothing(&found);
+}
+
+#[test]
+fn mpi_lives_in_the_exchange_only() {
+    let mut found = Vec::new();
+    for file in sources().filter(|file| module_of(file) != "exchange") {
+        let text = read(&file);
+        for (number, line) in code(&text) {
+            if paths(line, "mpi::").next().is_some() || paths(line, "mpi_sys::").next().is_some() {
+                found.push(format!("{file}:{number}: MPI outside src/exchange"));
+            }
+        }
+    }
+    nothing(&found);
+}
+
+#[test]
+fn files_are_opened_in_one_place_only() {
+    let mut found = Vec::new();
+    for file in sources().filter(|file| file != "src/store/io.rs") {
+        let text = read(&file);
+        for (number, line) in code(&text) {
+            if paths(line, "std::fs").next().is_some() {
+                found.push(format!("{file}:{number}: std::fs outside src/store/io.rs"));
+            }
+        }
+    }
+    nothing(&found);
+}
+
+#[test]
+fn scripts_can_be_run() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut found = Vec::new();
+    for folder in ["launch", "bench", ".ci"] {
+        for file in files(folder, "") {
+            let path = root().join(&file);
+            let script = std::fs::read(&path).unwrap().starts_with(b"#!");
+            let executable = path.metadata().unwrap().permissions().mode() & 0o111 != 0;
+            if script != executable {
+                found.push(format!(
+                    "{file}: starts with #!: {script}, executable: {executable}"
+                ));
+            }
+        }
+    }
+    nothing(&found);
+}
+
+/// The Markdown files that people read: those in the root and those in `docs/`.
+fn pages() -> Vec<String> {
+    let mut pages = files("docs", ".md");
+    for entry in std::fs::read_dir(root()).unwrap() {
+        let name = entry.unwrap().file_name().to_string_lossy().into_owned();
+        if name.ends_with(".md") {
+            pages.push(name);
+        }
+    }
+    pages
+}
+
+/// What a heading is called in a link, as the usual renderers make it.
+fn anchor(heading: &str) -> String {
+    heading
+        .trim_start_matches('#')
+        .trim()
+        .to_lowercase()
+        .chars()
+        .filter_map(|c| match c {
+            ' ' => Some('-'),
+            c if c.is_alphanumeric() || c == '-' || c == '_' => Some(c),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut found = Vec::new();
+    for page in pages() {
+        let folder = Path::new(&page).parent().unwrap().to_path_buf();
+        for (index, line) in read(&page).lines().enumerate() {
+            for target in line
+                .split("](")
+                .skip(1)
+                .filter_map(|rest| rest.split(')').next())
+            {
+                if target.contains("://") || target.starts_with("mailto:") {
+                    continue;
+                }
+                let (path, heading) = target.split_once('#').unwrap_or((target, ""));
+                let file = if path.is_empty() {
+                    PathBuf::from(&page)
+                } else {
+                    folder.join(path)
+                };
+                let full = root().join(&file);
+                let missing = !full.exists()
+                    || (!heading.is_empty()
+                        && !std::fs::read_to_string(&full)
+                            .unwrap_or_default()
+                            .lines()
+                            .any(|line| line.starts_with('#') && anchor(line) == heading));
+                if missing {
+                    found.push(format!("{page}:{}: {target} leads nowhere", index + 1));
+                }
+            }
+        }
+    }
+    nothing(&found);
+}
+
+/// The shell commands of a page: fenced blocks, continued lines joined and comments removed, and spans in the
+/// text that start with the program's name.
+fn commands(page: &str) -> Vec<(usize, String)> {
+    let mut found: Vec<(usize, String)> = Vec::new();
+    let mut inside = false;
+    let mut shell = false;
+    let mut continues = false;
+    for (index, line) in read(page).lines().enumerate() {
+        if let Some(language) = line.trim_start().strip_prefix("```") {
+            shell = !inside && ["sh", "bash", "shell", "console"].contains(&language.trim());
+            inside = !inside;
+            continues = false;
+        } else if inside && shell {
+            let line = line.trim().trim_start_matches("$ ");
+            let line = line.split(" #").next().unwrap();
+            if line.starts_with('#') {
+                continue;
+            }
+            let (text, more) = line
+                .strip_suffix('\\')
+                .map_or((line, false), |text| (text.trim(), true));
+            match found.last_mut() {
+                Some((_, last)) if continues => {
+                    last.push(' ');
+                    last.push_str(text);
+                }
+                _ => found.push((index + 1, text.to_owned())),
+            }
+            continues = more;
+        } else if !inside {
+            let spans = line.split('`').skip(1).step_by(2);
+            let spans = spans.filter(|span| span.starts_with("shardloom "));
+            found.extend(spans.map(|span| (index + 1, span.to_owned())));
+        }
+    }
+    found
+}
+
+/// What `shardloom WORDS --help` prints, or nothing if there is no such command.
+fn help(words: &[&str]) -> Option<String> {
+    let output = Command::new(env!("CARGO_BIN_EXE_shardloom"))
+        .args(words)
+        .arg("--help")
+        .output();
+    let output = output.unwrap();
+    output
+        .status
+        .success()
+        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn commands_in_the_docs_exist() {
+    let mut found = Vec::new();
+    let mut known: BTreeMap<String, Option<String>> = BTreeMap::new();
+    for page in pages() {
+        for (number, line) in commands(&page) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            for word in &words {
+                let local = ["launch/", "bench/", "tests/"]
+                    .iter()
+                    .any(|dir| word.starts_with(dir));
+                if local && !root().join(word).exists() {
+                    found.push(format!("{page}:{number}: there is no {word}"));
+                }
+            }
+            for command in line.split("shardloom ").skip(1) {
+                let words: Vec<&str> = command
+                    .split_whitespace()
+                    .take_while(|word| !["|", "&&", "||", ">", ";", "--"].contains(word))
+                    .collect();
+                // `shardloom COMMAND --help` speaks of any command.
+                let real = |word: &&&str| !word.starts_with('-') && **word != "COMMAND";
+                let Some(first) = words.first().filter(real) else {
+                    continue;
+                };
+                let mut name = vec![*first];
+                if *first == "strategy" {
+                    name.extend(words.get(1));
+                }
+                let text = known.entry(name.join(" ")).or_insert_with(|| help(&name));
+                let Some(text) = text else {
+                    found.push(format!(
+                        "{page}:{number}: no command `shardloom {}`",
+                        name.join(" ")
+                    ));
+                    continue;
+                };
+                let flags: BTreeSet<&str> = text
+                    .split(|c: char| !c.is_alphanumeric() && c != '-')
+                    .filter(|word| word.starts_with('-'))
+                    .collect();
+                for flag in words.iter().filter(|word| word.starts_with("--")) {
+                    let flag = flag
+                        .split('=')
+                        .next()
+                        .unwrap()
+                        .trim_end_matches([',', ';', ')']);
+                    if !flags.contains(flag) {
+                        found.push(format!(
+                            "{page}:{number}: `shardloom {}` has no {flag}",
+                            name.join(" ")
+                        ));
+                    }
+                }
+            }
+        }
+    }
+    nothing(&found);
+}
