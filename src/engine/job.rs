@@ -8,7 +8,7 @@ use crate::engine::rounds::{Exchange, Moved, Mover, Observer, Survey};
 use crate::engine::sink::FileSink;
 use crate::engine::tally;
 use crate::exchange::{Topology, World, agree};
-use crate::fault::Result;
+use crate::fault::{Kind, Result};
 use crate::plan::arrange::{Arranged, Files, arrange};
 use crate::plan::build::{Build, Leftovers, Select, build};
 use crate::plan::inventory::Inventory;
@@ -154,6 +154,7 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
             transfers: tally::sum(world, survey.transfers)?,
             rounds,
         });
+        outcome.bytes.read = outcome.bytes.read_unique;
         outcome.bytes.sent = tally::sum(world, survey.received_bytes)?;
     }
     outcome.ok = true;
@@ -216,7 +217,11 @@ fn plan(
         &job.select,
         job.leftovers,
         ranks,
-    )?;
+    )
+    .map_err(|fault| match (&job.destination_strategy, fault.kind) {
+        (Some(strategy), Kind::UnknownTensor) => fault.file(strategy.display().to_string()),
+        _ => source.place(fault),
+    })?;
     let texts = |names: &[std::sync::Arc<str>]| names.iter().map(|n| n.to_string()).collect();
     let without_data = BTreeMap::from([
         ("source", texts(&inventory.without_data)),
