@@ -494,7 +494,7 @@ fn converts_texts_there_and_back() {
     let middle = path("st/append.safetensors");
     alone(&["convert", &middle, "--dst", &path("ck"), "--to", "ckpt"]).succeeds();
     let records = |path: &std::path::Path| {
-        let mut records = support::ckpt::read(path).expect("records");
+        let mut records = ckpt::read(path).expect("records");
         records.sort_by(|a, b| a.name.cmp(&b.name));
         records
     };

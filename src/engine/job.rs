@@ -1,11 +1,13 @@
 //! A job: a source, a destination, and the run from one to the other.
 
-use crate::engine::discover::{Source, discover, read_strategy};
+use crate::engine::discover::{Source, discover};
 use crate::engine::fill::{IoMode, Readers};
+use crate::engine::mover::{Moved, Mover, Observer, Survey};
 use crate::engine::outcome::{Outcome, PlanFigures, ProcessFigures, Seconds};
 use crate::engine::place::{Destination, Placement};
-use crate::engine::rounds::{Exchange, Moved, Mover, Observer, Survey};
+use crate::engine::rounds::Exchange;
 use crate::engine::sink::FileSink;
+use crate::engine::strategy_files::read_strategy;
 use crate::engine::tally;
 use crate::exchange::{Topology, World, agree};
 use crate::fault::{Kind, Result};
