@@ -5,15 +5,12 @@
 
 use crate::catalog::{Catalog, Entry, FileSchema, ShardFile};
 use crate::engine::listing::{Listing, list, list_files, merge};
-use crate::exchange::{Topology, World, agree, all_gather_bytes, broadcast_bytes, decode, encode};
+use crate::exchange::{Topology, World, agree, all_gather_bytes, decode, encode};
 use crate::fault::{Fault, Kind, Result};
-use crate::plan::inventory::HYPER_STEM;
 use crate::plan::reach::{ExchangeMode, Reach};
-use crate::store::io::{self, ReadFile, Standing};
-use crate::store::{Format, full_dir, rank_dir};
-use crate::strategy::{Strategy, StrategyFile};
-use crate::tensor::shape::Shape;
-use serde::{Deserialize, Serialize};
+use crate::store::Format;
+use crate::store::io::ReadFile;
+use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
