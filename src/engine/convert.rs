@@ -105,7 +105,7 @@ pub fn convert(
     seconds.plan = planning.elapsed().as_secs_f64();
     agree(world, destination.check(options.overwrite))?;
     let written = (|| {
-        agree(world, destination.prepare())?;
+        agree(world, destination.prepare(&catalog))?;
         let created = agree(world, destination.create(&catalog))?;
         let moving = Instant::now();
         let moved = mover.run(exchange, observer)?;

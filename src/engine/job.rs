@@ -175,7 +175,7 @@ fn write(
 ) -> Result<Moved> {
     let world = mover.world;
     let phase = Instant::now();
-    agree(world, destination.prepare())?;
+    agree(world, destination.prepare(&arranged.catalog))?;
     let created = agree(world, destination.create(&arranged.catalog))?;
     seconds.write = phase.elapsed().as_secs_f64();
     let phase = Instant::now();

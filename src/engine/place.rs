@@ -109,16 +109,28 @@ impl Destination {
         }
     }
 
-    /// Makes an empty staging directory. Local.
+    /// Makes an empty staging directory, if the files of `catalog` have room there. Local.
     ///
     /// # Errors
-    /// [`Kind::Io`].
-    pub fn prepare(&self) -> Result<()> {
-        if self.leads {
-            self.staging.prepare()
-        } else {
-            Ok(())
+    /// [`Kind::NoSpace`], [`Kind::Io`].
+    pub fn prepare(&self, catalog: &Catalog) -> Result<()> {
+        if !self.leads {
+            return Ok(());
         }
+        self.staging.prepare()?;
+        let needed: u64 = catalog
+            .ranks
+            .values()
+            .flatten()
+            .map(|file| file.schema.size)
+            .sum();
+        let free = io::free_bytes(self.staging.parent())?;
+        if needed > free {
+            let message = format!("needs {needed} bytes, {free} are free there");
+            let parent = self.staging.parent().display().to_string();
+            return Err(Fault::new(Kind::NoSpace, message).file(parent));
+        }
+        Ok(())
     }
 
     /// Creates the files that fall to this process, in full size. Local.
