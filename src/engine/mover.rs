@@ -141,6 +141,7 @@ impl<'a> Mover<'a> {
             None => self.direct(&alarm, &mut progress, observer),
             Some(exchange) => self.in_rounds(exchange, &mut progress, observer),
         };
+        let result = result.and_then(|moved| self.sink.finish().map(|()| moved));
         if exchange.is_none() && result.is_err() {
             alarm.raise();
         }
