@@ -475,3 +475,30 @@ fn ckpt_output_holds_the_same_tensors() {
         tensors::compare(&expected, &found).expect("equal");
     }
 }
+
+#[test]
+fn converts_texts_there_and_back() {
+    let place = tempfile::tempdir().expect("a directory");
+    let data = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/save_formats/out");
+    let path = |name: &str| place.path().join(name).display().to_string();
+    let source = data.join("append.ckpt").display().to_string();
+    alone(&[
+        "convert",
+        &source,
+        "--dst",
+        &path("st"),
+        "--to",
+        "safetensors",
+    ])
+    .succeeds();
+    let middle = path("st/append.safetensors");
+    alone(&["convert", &middle, "--dst", &path("ck"), "--to", "ckpt"]).succeeds();
+    let records = |path: &std::path::Path| {
+        let mut records = ckpt::read(path).expect("records");
+        records.sort_by(|a, b| a.name.cmp(&b.name));
+        records
+    };
+    let back = records(&place.path().join("ck/append.ckpt"));
+    assert_eq!(back, records(&data.join("append.ckpt")));
+    assert!(back.iter().any(|record| record.name == "note"));
+}

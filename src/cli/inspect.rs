@@ -1,7 +1,8 @@
 //! `shardloom inspect`: what is in a file or directory. One process, no MPI.
 
 use crate::cli::args::InspectArgs;
-use crate::engine::discover::{Inspected, inspect, strategy_bytes};
+use crate::engine::inspect::{Inspected, inspect};
+use crate::engine::strategy_files::strategy_bytes;
 use crate::fault::{Fault, Kind, Result};
 use crate::report::Report;
 use crate::store::Format;

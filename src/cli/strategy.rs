@@ -1,7 +1,8 @@
 //! `shardloom strategy …`: one process, no MPI.
 
 use crate::cli::args::StrategyCommand;
-use crate::engine::discover::{full_tensors, strategy_bytes};
+use crate::engine::inspect::full_tensors;
+use crate::engine::strategy_files::strategy_bytes;
 use crate::fault::{Fault, Kind, Result};
 use crate::report::Report;
 use crate::store::io::{self, Standing};

@@ -1,12 +1,14 @@
 //! A sink that compares: two checkpoints in any layouts, or the replicas of one.
 
 use crate::catalog::{Catalog, Entry, Place};
-use crate::engine::discover::{Source, allgather, discover, read_strategy};
+use crate::engine::discover::{Source, allgather, discover};
 use crate::engine::fill::{Filler, Readers};
 use crate::engine::job::{Options, threads};
+use crate::engine::mover::{Mover, Observer};
 use crate::engine::outcome::{Outcome, TensorDifference};
-use crate::engine::rounds::{Exchange, Mover, Observer};
+use crate::engine::rounds::Exchange;
 use crate::engine::sink::Sink;
+use crate::engine::strategy_files::read_strategy;
 use crate::engine::tally;
 use crate::exchange::{Topology, World, agree};
 use crate::fault::{Fault, Kind, Result};

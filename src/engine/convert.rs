@@ -6,13 +6,14 @@ use crate::catalog::{Catalog, ShardFile};
 use crate::engine::discover::{Source, discover_files};
 use crate::engine::fill::Readers;
 use crate::engine::job::{Options, threads};
+use crate::engine::mover::{Mover, Observer};
 use crate::engine::outcome::{Outcome, Seconds};
 use crate::engine::place::Destination;
-use crate::engine::rounds::{Exchange, Mover, Observer};
+use crate::engine::rounds::Exchange;
 use crate::engine::sink::FileSink;
 use crate::engine::tally;
 use crate::exchange::{Topology, World, agree};
-use crate::fault::{Fault, Kind, Result};
+use crate::fault::{Fault, Result};
 use crate::layout::Layout;
 use crate::plan::TensorPlan;
 use crate::plan::build::plan_tensor;
@@ -226,13 +227,4 @@ fn append_crcs(created: &[WriteFile]) -> Result<()> {
         file.write_at(&trailer, size.size())?;
     }
     Ok(())
-}
-
-/// Says that nothing was found to convert.
-pub(super) fn nothing(path: &std::path::Path, format: Format) -> Fault {
-    Fault::new(
-        Kind::MissingShard,
-        format!("has no .{} files to convert", format.extension()),
-    )
-    .file(path.display().to_string())
 }

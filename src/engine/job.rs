@@ -1,14 +1,16 @@
 //! A job: a source, a destination, and the run from one to the other.
 
-use crate::engine::discover::{Source, discover, read_strategy};
+use crate::engine::discover::{Source, discover};
 use crate::engine::fill::{IoMode, Readers};
+use crate::engine::mover::{Moved, Mover, Observer, Survey};
 use crate::engine::outcome::{Outcome, PlanFigures, ProcessFigures, Seconds};
 use crate::engine::place::{Destination, Placement};
-use crate::engine::rounds::{Exchange, Moved, Mover, Observer, Survey};
+use crate::engine::rounds::Exchange;
 use crate::engine::sink::FileSink;
+use crate::engine::strategy_files::read_strategy;
 use crate::engine::tally;
 use crate::exchange::{Topology, World, agree};
-use crate::fault::Result;
+use crate::fault::{Kind, Result};
 use crate::plan::arrange::{Arranged, Files, arrange};
 use crate::plan::build::{Build, Leftovers, Select, build};
 use crate::plan::inventory::Inventory;
@@ -154,6 +156,7 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
             transfers: tally::sum(world, survey.transfers)?,
             rounds,
         });
+        outcome.bytes.read = outcome.bytes.read_unique;
         outcome.bytes.sent = tally::sum(world, survey.received_bytes)?;
     }
     outcome.ok = true;
@@ -216,7 +219,11 @@ fn plan(
         &job.select,
         job.leftovers,
         ranks,
-    )?;
+    )
+    .map_err(|fault| match (&job.destination_strategy, fault.kind) {
+        (Some(strategy), Kind::UnknownTensor) => fault.file(strategy.display().to_string()),
+        _ => source.place(fault),
+    })?;
     let texts = |names: &[std::sync::Arc<str>]| names.iter().map(|n| n.to_string()).collect();
     let without_data = BTreeMap::from([
         ("source", texts(&inventory.without_data)),

@@ -1,15 +1,20 @@
 //! Runs jobs: discover, plan, create, move, commit.
 //!
 //! The control plane (names, layouts, catalogs, plans) and the data plane (byte ranges and strided
-//! copies) meet in [`rounds`]. The engine prints nothing: it returns an [`outcome::Outcome`].
+//! copies) meet in [`mover`]. The engine prints nothing: it returns an [`outcome::Outcome`].
 
 pub mod compare;
 pub mod convert;
 pub mod discover;
 pub mod fill;
+pub mod inspect;
 pub mod job;
+mod listing;
+pub mod mover;
 pub mod outcome;
+mod parts;
 pub mod place;
 pub mod rounds;
 pub mod sink;
+pub mod strategy_files;
 mod tally;

@@ -1,8 +1,9 @@
 //! Adds up what the processes have done. Everything here is collective.
 
 use crate::engine::fill::Readers;
+use crate::engine::mover::{Moved, Survey};
 use crate::engine::outcome::{Outcome, ProcessFigures, Seconds};
-use crate::engine::rounds::{Exchange, Moved, Survey};
+use crate::engine::rounds::Exchange;
 use crate::exchange::{Operation, World, agree, all_gather_bytes, all_reduce, decode, encode};
 use crate::fault::Result;
 

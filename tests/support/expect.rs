@@ -83,6 +83,9 @@ pub(crate) fn expectation(step: &Step) -> Result<Expect, String> {
         ("tp_column_row", "reshard", "full", "", _) => files(step, "full_rank0_to_tp4")?,
         ("convert", "convert", "src/rank_0", ..) => files(step, "st_dir/rank_0")?,
         ("convert", "convert", "st_single/single.safetensors", ..) => files(step, "ck_single")?,
+        ("save_formats", "convert", "out/append.ckpt", ..) => {
+            Expect::Skip("texts, which MindSpore refuses: tests/cli.rs converts them")
+        }
         // MindSpore makes something of nothing.
         ("merge_strategies", "merge_strategy", "empty", ..) => error(&["empty"]),
         // A file name that depends on which of MindSpore's internal paths was taken.
@@ -143,7 +146,6 @@ fn culprits(step: &Step) -> Result<&'static [&'static str], String> {
             ("split_names", "indivisible", _) => {
                 &["net.blocks.0.w1", "net.blocks.0.w2", "net.blocks.0.b"]
             }
-            ("save_formats", "out/append.ckpt", _) => &["note"],
             ("save_formats", "out/enc_gcm.ckpt", _) => &["out/enc_gcm.ckpt"],
             ("save_formats", "out/append_str.safetensors", _) => &["out/append_str.safetensors"],
             _ => return Err("no expectation for this error".to_owned()),

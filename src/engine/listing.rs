@@ -1,0 +1,243 @@
+//! Which weight files a node sees at a path, and which of them are meant.
+
+use crate::exchange::Topology;
+use crate::fault::{Fault, Kind, Result};
+use crate::plan::inventory::HYPER_STEM;
+use crate::store::io::{self, ReadFile, Standing};
+use crate::store::{Format, full_dir, rank_dir};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// What one node sees.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Listing {
+    /// The path is one file; its name is the only one listed.
+    pub(super) single_file: bool,
+    /// For each rank its files: path inside the base, size in bytes.
+    pub(super) ranks: BTreeMap<u32, Vec<(String, u64)>>,
+}
+
+/// Lists what this node sees at `path`. Local.
+pub(super) fn list(path: &Path, suffix: Option<&str>) -> Result<Listing> {
+    let mut listing = Listing::default();
+    match io::standing(path)? {
+        Standing::Nothing | Standing::EmptyDirectory => return Ok(listing),
+        Standing::File => {
+            let name = path
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned());
+            let size = ReadFile::open(path)?.size();
+            listing.single_file = true;
+            listing
+                .ranks
+                .insert(0, vec![(name.unwrap_or_default(), size)]);
+            return Ok(listing);
+        }
+        Standing::Directory => {}
+    }
+    let names = io::list(path)?;
+    let mut formats = BTreeSet::new();
+    for (name, directory) in &names {
+        let Some(rank) = rank_dir::rank_of(name).filter(|_| *directory) else {
+            continue;
+        };
+        let inside = io::list(&path.join(name))?;
+        let weights: Vec<&str> = inside
+            .iter()
+            .filter(|(name, directory)| !directory && Format::of(name).is_some())
+            .map(|(name, _)| name.as_str())
+            .collect();
+        formats.extend(
+            weights
+                .iter()
+                .filter_map(|name| Format::of(name))
+                .map(Format::extension),
+        );
+        if formats.len() > 1 {
+            return Err(both_formats(path));
+        }
+        if weights.is_empty() {
+            continue;
+        }
+        let chosen =
+            rank_dir::choose(rank, &weights, suffix).map_err(|fault| rebase(fault, path))?;
+        let file = format!("{name}/{chosen}");
+        let size = ReadFile::open(&path.join(&file))?.size();
+        if let Some(other) = listing.ranks.insert(rank, vec![(file, size)]) {
+            let message = format!("{name} and {} are the same rank", other[0].0);
+            return Err(Fault::new(Kind::Ambiguous, message).file(path.display().to_string()));
+        }
+    }
+    if listing.ranks.is_empty() {
+        list_full(path, &names, &mut listing)?;
+    }
+    Ok(listing)
+}
+
+/// Lists every file of `format`: one, those in rank directories, or those of a full directory. Local.
+pub(super) fn list_files(path: &Path, format: Format, contains: Option<&str>) -> Result<Listing> {
+    let wanted = |name: &str| {
+        Format::of(name) == Some(format) && contains.is_none_or(|text| name.contains(text))
+    };
+    let mut listing = Listing::default();
+    let mut files = Vec::new();
+    match io::standing(path)? {
+        Standing::Nothing => return Ok(listing),
+        Standing::File => {
+            listing.single_file = true;
+            let name = path
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned());
+            files.extend(name.filter(|name| wanted(name)));
+        }
+        Standing::Directory | Standing::EmptyDirectory => {
+            for (name, directory) in io::list(path)? {
+                if !directory && wanted(&name) {
+                    files.push(name);
+                } else if directory && name.starts_with("rank") {
+                    let inside = io::list(&path.join(&name))?;
+                    let inside = inside
+                        .iter()
+                        .filter(|(n, directory)| !directory && wanted(n));
+                    files.extend(inside.map(|(inner, _)| format!("{name}/{inner}")));
+                }
+            }
+        }
+    }
+    if files.is_empty() {
+        return Err(nothing(path, format));
+    }
+    let base = if listing.single_file {
+        path.parent().unwrap_or(Path::new(""))
+    } else {
+        path
+    };
+    for (rank, file) in (0u32..).zip(files) {
+        let size = ReadFile::open(&base.join(&file))?.size();
+        listing.ranks.insert(rank, vec![(file, size)]);
+    }
+    Ok(listing)
+}
+
+fn rebase(mut fault: Fault, base: &Path) -> Fault {
+    fault.file = fault.file.map(|file| base.join(file).display().to_string());
+    fault
+}
+
+fn both_formats(path: &Path) -> Fault {
+    Fault::new(Kind::Ambiguous, "has both .ckpt and .safetensors files")
+        .file(path.display().to_string())
+        .hint("keep one format in the directory, or give a single file")
+}
+
+/// Lists a directory of full weights: its only file, or those that its map names.
+fn list_full(path: &Path, names: &[(String, bool)], listing: &mut Listing) -> Result<()> {
+    let present = |name: &str| names.iter().any(|(n, directory)| n == name && !directory);
+    let weights: Vec<&str> = names
+        .iter()
+        .filter(|(name, directory)| !directory && Format::of(name).is_some())
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let mut files: BTreeSet<String> = BTreeSet::new();
+    if let Some(map) = full_dir::MAPS.iter().find(|map| present(map)) {
+        let map_path = path.join(map);
+        let text = ReadFile::open(&map_path)?.read_all(full_dir::MAP_BYTES_MAX)?;
+        let map = full_dir::parse_map(&text)
+            .map_err(|fault| fault.file(map_path.display().to_string()))?;
+        files.extend(map.into_values());
+        files.extend(
+            weights
+                .iter()
+                .filter(|n| n.starts_with(HYPER_STEM))
+                .map(|n| (*n).to_owned()),
+        );
+    } else {
+        let without_hyper: Vec<&&str> = weights
+            .iter()
+            .filter(|name| !name.starts_with(HYPER_STEM))
+            .collect();
+        if without_hyper.len() > 1 {
+            let message = format!(
+                "has {} weight files and no map of them",
+                without_hyper.len()
+            );
+            return Err(Fault::new(Kind::Ambiguous, message)
+                .file(path.display().to_string())
+                .hint(
+                    "several files of full weights need param_name_map.json or \
+                 model.safetensors.index.json beside them",
+                ));
+        }
+        files.extend(weights.iter().map(|name| (*name).to_owned()));
+    }
+    let formats: BTreeSet<_> = files
+        .iter()
+        .filter_map(|f| Format::of(f))
+        .map(Format::extension)
+        .collect();
+    if formats.len() > 1 {
+        return Err(both_formats(path));
+    }
+    let base = io::resolve(path)?;
+    let mut listed = Vec::new();
+    for file in files {
+        let full = path.join(&file);
+        if !io::resolve(&full)?.starts_with(&base) {
+            let fault = Fault::new(Kind::Corrupt, "is a link to a file outside the directory");
+            return Err(fault.file(full.display().to_string()));
+        }
+        let size = ReadFile::open(&full)?.size();
+        listed.push((file, size));
+    }
+    if !listed.is_empty() {
+        listing.ranks.insert(0, listed);
+    }
+    Ok(())
+}
+
+/// Puts the nodes' listings together.
+pub(super) fn merge(per_node: &[&Listing], topology: &Topology, path: &Path) -> Result<Listing> {
+    let mut merged = Listing::default();
+    let mut first_on: BTreeMap<u32, usize> = BTreeMap::new();
+    for (node, listing) in per_node.iter().enumerate() {
+        merged.single_file |= listing.single_file;
+        for (rank, files) in &listing.ranks {
+            match merged.ranks.get(rank) {
+                None => {
+                    merged.ranks.insert(*rank, files.clone());
+                    first_on.insert(*rank, node);
+                }
+                Some(other) if other == files => {}
+                Some(other) => {
+                    let message = format!(
+                        "rank {rank} is {} ({} bytes) on {}, {} ({} bytes) on {}",
+                        other[0].0,
+                        other[0].1,
+                        topology.hostnames[first_on[rank]],
+                        files[0].0,
+                        files[0].1,
+                        topology.hostnames[node]
+                    );
+                    let fault = Fault::new(Kind::Differs, message).rank(*rank);
+                    return Err(fault.file(path.display().to_string()));
+                }
+            }
+        }
+    }
+    if merged.ranks.is_empty() {
+        return Err(Fault::new(Kind::MissingShard, "no process finds weight files here")
+            .file(path.display().to_string())
+            .hint("expected rank_<n>/ directories, full weights, or one .safetensors or .ckpt file"));
+    }
+    Ok(merged)
+}
+
+/// Says that nothing was found to convert.
+fn nothing(path: &Path, format: Format) -> Fault {
+    Fault::new(
+        Kind::MissingShard,
+        format!("has no .{} files to convert", format.extension()),
+    )
+    .file(path.display().to_string())
+}

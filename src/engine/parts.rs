@@ -1,0 +1,125 @@
+//! The parts of a window: cut from the transfers, built, handed to the sink.
+
+use crate::catalog::Place;
+use crate::engine::fill::Filler;
+use crate::engine::mover::Mover;
+use crate::engine::sink::Sink;
+use crate::exchange::Packed;
+use crate::fault::{Fault, Kind, Result};
+use crate::plan::reach::Reach;
+use crate::plan::work::Slab;
+use crate::tensor::copy;
+use crate::tensor::strided::StridedCopy;
+
+/// Where a part of a cell's window comes from.
+pub(super) enum From {
+    Here(Place),
+    Process { process: u32, place: Place, at: u64 },
+}
+
+pub(super) struct Part {
+    pub(super) copy: StridedCopy,
+    pub(super) from: From,
+}
+
+/// Cuts the transfers of each cell to the slab's window and chooses who serves each part.
+pub(super) fn cut_parts(reach: &Reach, slab: &Slab<'_>) -> Result<Vec<Vec<Part>>> {
+    let mut clipped = Vec::new();
+    let mut cells = Vec::with_capacity(slab.cells.len());
+    for cell in slab.cells.iter() {
+        let mut parts = Vec::new();
+        let mut covered = 0;
+        for transfer in &cell.transfers {
+            clipped.clear();
+            transfer.copy.clip(slab.begin, slab.end, &mut clipped);
+            if clipped.is_empty() {
+                continue;
+            }
+            let ranks = transfer.candidates.iter().map(|place| place.rank);
+            let served = reach.serve(ranks, slab.salt).ok_or_else(|| {
+                let rank = transfer.candidates[0].rank;
+                Fault::new(Kind::MissingShard, "no process sees this shard")
+                    .tensor(&*slab.plan.name)
+                    .rank(rank)
+                    .file(format!("rank_{rank}"))
+            })?;
+            let place = transfer.candidates[served.candidate];
+            for mut copy in clipped.drain(..) {
+                copy.destination -= slab.begin;
+                covered += copy.bytes();
+                let from = if served.process == reach.process {
+                    From::Here(place)
+                } else {
+                    From::Process {
+                        process: served.process,
+                        place,
+                        at: 0,
+                    }
+                };
+                parts.push(Part { copy, from });
+            }
+        }
+        if covered != slab.window() {
+            let message = format!("a window of {} bytes gets {covered}", slab.window());
+            return Err(Fault::new(Kind::Internal, message).tensor(&*slab.plan.name));
+        }
+        cells.push(parts);
+    }
+    Ok(cells)
+}
+
+/// Builds windows of cells and hands them to the sink.
+pub(super) struct Builder<'a> {
+    pub(super) filler: Filler<'a>,
+    pub(super) sink: &'a dyn Sink,
+    pub(super) tile: Vec<u8>,
+}
+
+impl<'a> Builder<'a> {
+    pub(super) fn new(mover: &Mover<'a>) -> Self {
+        Builder {
+            filler: Filler::new(mover.readers),
+            sink: mover.sink,
+            tile: Vec::new(),
+        }
+    }
+
+    /// Builds each cell's window once and writes it to each of its targets.
+    pub(super) fn build(
+        &mut self,
+        slab: &Slab<'_>,
+        cells: &[Vec<Part>],
+        received: Option<&Packed>,
+    ) -> Result<()> {
+        let window = usize::try_from(slab.window())
+            .map_err(|_| Fault::new(Kind::Internal, "a window is too large"))?;
+        if self.tile.len() < window {
+            self.tile.resize(window, 0);
+        }
+        let tile = &mut self.tile[..window];
+        for (cell, parts) in slab.cells.iter().zip(cells) {
+            for part in parts {
+                match part.from {
+                    From::Here(place) => {
+                        self.filler
+                            .fill(&part.copy, place, tile, slab.cells.len() as u64)?;
+                    }
+                    From::Process { at, .. } => {
+                        let copied = received
+                            .is_some_and(|r| copy::run(&part.copy.unpacked(at), &r.bytes, tile));
+                        if !copied {
+                            let message = "a part was not received as asked for";
+                            return Err(
+                                Fault::new(Kind::Internal, message).tensor(&*slab.plan.name)
+                            );
+                        }
+                    }
+                }
+            }
+            for target in &cell.targets {
+                self.sink.put(*target, slab.begin, tile)?;
+            }
+        }
+        Ok(())
+    }
+}
