@@ -89,6 +89,7 @@ fn reshard(args: &ReshardArgs) -> Result<Job> {
             filter_out_prefixes: args.filter_out_param_prefix.clone(),
             written: name_map(args.name_map.as_deref())?,
             read: BTreeMap::new(),
+            view: None,
         },
         leftovers: Leftovers::Reshard(args.unmatched),
         files: Files::Ranks {
@@ -97,6 +98,8 @@ fn reshard(args: &ReshardArgs) -> Result<Job> {
             remove_redundancy: args.remove_redundancy,
         },
         format: args.writing.format,
+        view: None,
+        extras: Vec::new(),
         options: args.writing.options(&args.moving),
     })
 }
@@ -107,7 +110,7 @@ fn unify(args: &UnifyArgs) -> Result<Job> {
         options.placement = Placement::Root;
     }
     let file_bytes_max = args.max_shard_size.unwrap_or(match args.naming {
-        Naming::Hf => HF_FILE_BYTES_MAX,
+        Naming::Hf | Naming::HfOnly => HF_FILE_BYTES_MAX,
         Naming::Mindspore => PART_FILE_BYTES_MAX,
     });
     Ok(Job {
@@ -121,6 +124,7 @@ fn unify(args: &UnifyArgs) -> Result<Job> {
             filter_out_prefixes: args.filter_out_param_prefix.clone(),
             written: name_map(args.name_map.as_deref())?,
             read: BTreeMap::new(),
+            view: None,
         },
         leftovers: Leftovers::Unify,
         files: Files::Full {
@@ -128,6 +132,8 @@ fn unify(args: &UnifyArgs) -> Result<Job> {
             file_bytes_max,
         },
         format: args.writing.format,
+        view: None,
+        extras: Vec::new(),
         options,
     })
 }
@@ -144,6 +150,7 @@ fn split(args: &SplitArgs) -> Result<Job> {
             filter_out_prefixes: Vec::new(),
             written: BTreeMap::new(),
             read: name_map(args.name_map.as_deref())?,
+            view: None,
         },
         leftovers: Leftovers::Split,
         files: Files::Ranks {
@@ -152,6 +159,8 @@ fn split(args: &SplitArgs) -> Result<Job> {
             remove_redundancy: args.remove_redundancy,
         },
         format: args.writing.format,
+        view: None,
+        extras: Vec::new(),
         options: args.writing.options(&args.moving),
     })
 }
