@@ -3,7 +3,7 @@
 use crate::cli::args::{
     Command, DiffArgs, MoveArgs, ProgressMode, ReshardArgs, SplitArgs, UnifyArgs,
 };
-use crate::cli::convert;
+use crate::cli::{convert, model};
 use crate::engine::compare::{Comparison, diff};
 use crate::engine::convert::Conversion;
 use crate::engine::job::{Job, run};
@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Most bytes of tensors in a Hugging Face file.
-const HF_FILE_BYTES_MAX: u64 = 5_000_000_000;
+pub(super) const HF_FILE_BYTES_MAX: u64 = 5_000_000_000;
 /// Most bytes of tensors in a part file of MindSpore's.
 const PART_FILE_BYTES_MAX: u64 = 3 << 30;
 
@@ -46,6 +46,8 @@ impl Prepared {
             Command::Reshard(args) => (Work::Job(Box::new(reshard(args)?)), &args.moving),
             Command::Unify(args) => (Work::Job(Box::new(unify(args)?)), &args.moving),
             Command::Split(args) => (Work::Job(Box::new(split(args)?)), &args.moving),
+            Command::Import(args) => (Work::Job(Box::new(model::import(args)?)), &args.moving),
+            Command::Export(args) => (Work::Job(Box::new(model::export(args)?)), &args.moving),
             Command::Diff(args) => (Work::Diff(comparison(args)), &args.moving),
             Command::Convert(args) => (Work::Convert(convert::conversion(args)?), &args.moving),
             Command::Strategy(_) | Command::Inspect(_) => {
