@@ -153,8 +153,9 @@ def mindspore_side(hf, config, names, qkv, ffn, experts, tp=1):
             out[TOP[names][name]] = tensor
             return
         _, _, layer, rest = name.split(".", 3)
+        in_mlp = rest.startswith("mlp.")
         for old, new in renames:
-            if rest.startswith(old) or rest.startswith("mlp.") and old in ("gate_proj.", "up_proj.", "down_proj."):
+            if rest.startswith(old) or in_mlp and old in ("gate_proj.", "up_proj.", "down_proj."):
                 rest = rest.replace(old, new)
         if int(layer) < layers:
             root = f"model.layers.{layer}." if names == "legacy" else f"decoder.layers.{layer}."

@@ -32,7 +32,7 @@ impl Numbers {
     /// # Errors
     /// [`Kind::Corrupt`] if no alternative has a value.
     pub fn value(&self, expression: &str) -> Result<u64> {
-        self.alternatives(expression, 0)
+        self.alternatives(expression, 0, "")
     }
 
     /// Whether a condition holds: a name that is true, not zero or not empty; `!name` the other way.
@@ -58,13 +58,14 @@ impl Numbers {
         numbers.collect()
     }
 
-    fn alternatives(&self, expression: &str, depth: u32) -> Result<u64> {
+    fn alternatives(&self, expression: &str, depth: u32, own: &str) -> Result<u64> {
         let mut first = None;
         for alternative in expression.split('|') {
             let mut reader = Reader {
                 numbers: self,
                 rest: alternative,
                 depth,
+                own,
             };
             match reader.whole() {
                 Ok(value) => return Ok(value),
@@ -76,12 +77,13 @@ impl Numbers {
             .hint("the model's config.json and the family's table must fit each other"))
     }
 
-    fn name(&self, name: &str, depth: u32) -> std::result::Result<u64, String> {
+    /// A name's value. In its own definition (`own`) a name means config.json's key.
+    fn name(&self, name: &str, depth: u32, own: &str) -> std::result::Result<u64, String> {
         if depth > DEPTH_MAX {
             return Err(format!("'{name}' is defined by itself"));
         }
-        if let Some(expression) = self.defined.get(name) {
-            let value = self.alternatives(expression, depth + 1);
+        if let Some(expression) = self.defined.get(name).filter(|_| name != own) {
+            let value = self.alternatives(expression, depth + 1, name);
             return value.map_err(|fault| fault.message);
         }
         match self.config.get(name) {
@@ -97,6 +99,7 @@ struct Reader<'a> {
     numbers: &'a Numbers,
     rest: &'a str,
     depth: u32,
+    own: &'a str,
 }
 
 type Read = std::result::Result<u64, String>;
@@ -174,7 +177,7 @@ impl Reader<'_> {
         }
         match word.parse() {
             Ok(number) => Ok(number),
-            Err(_) => self.numbers.name(word, self.depth),
+            Err(_) => self.numbers.name(word, self.depth, self.own),
         }
     }
 }
@@ -192,7 +195,9 @@ mod tests {
         let config = serde_json::json!({"hidden_size": 12, "heads": 4, "empty": null, "on": true});
         let defined = BTreeMap::from([
             ("d".into(), "head_dim | hidden_size / heads".into()),
-            ("loop".into(), "loop + 1".into()),
+            ("loop".into(), "pool + 1".into()),
+            ("pool".into(), "loop".into()),
+            ("heads".into(), "heads | 9".into()),
         ]);
         let numbers = Numbers::new(&defined, config.as_object().unwrap());
         assert_eq!(numbers.value("heads * (d + 2) - 1"), Ok(19));
