@@ -219,6 +219,8 @@ pub(super) fn import(args: &ImportArgs) -> Result<Job> {
         return Err(Fault::new(Kind::Usage, message)
             .hint("--tp N: that of the training job; 1 if query, key and value are to be whole"));
     }
+    // What the table and config.json can't agree on is found before MPI starts.
+    Mapping::new(&family, &numbers, &choices, &|_, _| true)?;
     let import = Import {
         family,
         numbers,

@@ -16,6 +16,8 @@ pub struct Tensor {
     pub name: Arc<str>,
     /// Its full shape.
     pub shape: Shape,
+    /// Rows of a group, where several tensors are fused in groups; else 1.
+    pub together: u64,
     /// Other names that are accepted when read.
     pub also: Vec<Arc<str>>,
 }
@@ -222,6 +224,7 @@ impl Speller<'_> {
         Ok(Tensor {
             name: spot.spell(prefix, name).into(),
             shape: Shape(dims),
+            together: 1,
             also: Vec::new(),
         })
     }
@@ -331,6 +334,7 @@ impl Speller<'_> {
         let (rows, joints) = fuse(&lanes, groups, inner)?;
         let mut dims = vec![rows];
         dims.extend(inner);
+        ms[0].together = rows / groups;
         ms[0].shape = Shape(dims);
         let bonds = joints.into_iter().map(|joint| by_ms(joint, 0)).collect();
         self.link(rule, hf, ms, bonds);

@@ -146,6 +146,7 @@ impl Import {
                     .and_then(|p| inventory.tensors.get(&p.source));
                 let made = MadeOf {
                     shape: tensor.shape.clone(),
+                    together: tensor.together,
                     dtype: source.and_then(|s| written(self.dtype, link, s.dtype)),
                     pieces,
                 };
@@ -288,6 +289,7 @@ impl Export {
                     .and_then(|p| inventory.tensors.get(&p.source));
                 let made = MadeOf {
                     shape: tensor.shape.clone(),
+                    together: 1,
                     dtype: source.and_then(|s| written(self.dtype, link, s.dtype)),
                     pieces,
                 };

@@ -79,6 +79,8 @@ pub struct Made {
     dtype: Dtype,
     /// The element type it is written in.
     written: Dtype,
+    /// Rows of dimension 0 that a rank must have all or none of.
+    together: u64,
     /// Together they cover it exactly once.
     pieces: Vec<(Piece, Arc<SourceTensor>)>,
 }
@@ -94,6 +96,7 @@ impl Made {
             shape: tensor.shape.clone(),
             dtype: tensor.dtype,
             written: tensor.dtype,
+            together: 1,
             pieces: vec![(Piece::identity(tensor.name.clone(), &bytes), tensor.clone())],
         })
     }
@@ -141,12 +144,36 @@ impl Made {
             shape: made.shape.clone(),
             dtype,
             written,
+            together: made.together,
             pieces,
         })
     }
 }
 
 impl Made {
+    /// Checks that a layout keeps together what must stay together.
+    ///
+    /// # Errors
+    /// [`Kind::Shape`].
+    fn check_cut(&self, layout: &Layout) -> Result<()> {
+        let (Some(rows), Some(parts)) = (self.shape.0.first(), layout.parts().first().copied())
+        else {
+            return Ok(());
+        };
+        let parts = (parts / layout.optimizer_pieces().max(1)).max(1);
+        if parts == 1 || (rows / parts).is_multiple_of(self.together.max(1)) {
+            return Ok(());
+        }
+        let message = format!(
+            "the strategy cuts its {rows} rows in {parts}; it is fused in groups of {} rows",
+            self.together
+        );
+        Err(Fault::new(Kind::Shape, message).hint(
+            "a rank must have whole groups: --tp must be what the strategy cuts in, and key-value \
+             heads too few for that need --qkv contiguous or separate",
+        ))
+    }
+
     /// The names of its sources.
     fn sources(&self) -> impl Iterator<Item = Arc<str>> + '_ {
         self.pieces.iter().map(|(_, tensor)| tensor.name.clone())
@@ -276,6 +303,8 @@ impl Build {
             for stage in strategy.layouts(name) {
                 let layout = stage
                     .fit_full(&made.shape.0)
+                    .map_err(|fault| fault.tensor(&**name))?;
+                made.check_cut(&layout)
                     .map_err(|fault| fault.tensor(&**name))?;
                 let first_rank = stage.stage * self.ranks_per_stage;
                 let plan = plan_tensor(name, made, first_rank, layout)?;

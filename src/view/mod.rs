@@ -51,6 +51,8 @@ pub struct MadeOf {
     pub shape: Shape,
     /// Its element type when written; none means that of its sources.
     pub dtype: Option<Dtype>,
+    /// Rows of dimension 0 that a rank must have all or none of, beside an optimizer shard.
+    pub together: u64,
     /// Together they cover it exactly once. Their sources have one element type.
     pub pieces: Vec<Piece>,
 }
