@@ -170,7 +170,8 @@ fn by_rank(
                         listing.push(listed(plan)?);
                     }
                 }
-                let schema = Arc::new(format.design(&listing, metadata)?);
+                let schema = format.design(&listing, metadata);
+                let schema = Arc::new(schema.map_err(|fault| fault.rank(rank))?);
                 designed.insert(key, schema.clone());
                 schema
             }
