@@ -184,3 +184,132 @@ fn plans_for_one_of_thousands_of_ranks() {
         assert!(partners <= 64, "{partners}");
     }
 }
+
+/// What each process expects to send is an estimate; together they expect what is received.
+#[test]
+fn estimates_of_what_is_sent_add_up() {
+    let room = tempfile::tempdir().unwrap();
+    let path = |name: &str| room.path().join(name).to_string_lossy().into_owned();
+    write_bytes(
+        &room.path().join("shapes.json"),
+        deepseek::shapes_json().as_bytes(),
+    );
+    for (name, pp, dp, tp, ep) in [("source", 2, 8, 2, 8), ("destination", 1, 4, 4, 4)] {
+        let strategy = deepseek::strategy(Parallel { pp, dp, tp, ep });
+        write_bytes(&room.path().join(name), &strategy.to_protobuf().unwrap());
+    }
+    let (source, destination, shapes) = (path("source"), path("destination"), path("shapes.json"));
+    let run = |process: Option<&str>| {
+        let mut line = vec![
+            "simulate",
+            "--json",
+            "--src-strategy",
+            &source,
+            "--dst-strategy",
+            &destination,
+            "--shapes",
+            &shapes,
+            "--ranks-per-node",
+            "2",
+        ];
+        line.extend(
+            process
+                .into_iter()
+                .flat_map(|process| ["--process", process]),
+        );
+        object(&alone(&line).succeeds())
+    };
+    let all = run(None);
+    let mut sent = 0;
+    for process in 0..16 {
+        sent += run(Some(&process.to_string()))["bytes"]["sent"]
+            .as_u64()
+            .unwrap();
+    }
+    let received = all["bytes"]["received"].as_u64().unwrap();
+    assert!(received > 0 && all["bytes"]["sent_lower_bound"].as_u64().unwrap() <= received);
+    assert!(sent.abs_diff(received) < received / 10, "{sent} {received}");
+}
+
+/// All plans of a thousand processes, and a sample of those of thousands.
+#[test]
+fn plans_for_all_of_a_thousand_processes() {
+    let room = tempfile::tempdir().unwrap();
+    let path = |name: &str| room.path().join(name).to_string_lossy().into_owned();
+    write_bytes(
+        &room.path().join("shapes.json"),
+        deepseek::shapes_json().as_bytes(),
+    );
+    for (name, pp, dp, tp, ep) in [
+        ("2048", 16, 16, 8, 64),
+        ("1024", 8, 32, 4, 32),
+        ("16384", 16, 128, 8, 256),
+        ("8192", 8, 256, 4, 128),
+    ] {
+        let strategy = deepseek::strategy(Parallel { pp, dp, tp, ep });
+        write_bytes(&room.path().join(name), &strategy.to_protobuf().unwrap());
+    }
+    for (source, destination, planned) in [("2048", "1024", 1024), ("16384", "8192", 512)] {
+        let (source, destination, shapes) = (path(source), path(destination), path("shapes.json"));
+        let run = alone(&[
+            "simulate",
+            "--json",
+            "--src-strategy",
+            &source,
+            "--dst-strategy",
+            &destination,
+            "--shapes",
+            &shapes,
+        ]);
+        let mut simulated = object(&run.succeeds());
+        assert_eq!(simulated["processes_planned"], planned);
+        assert_eq!(simulated["per_process"].as_array().unwrap().len(), 64);
+        simulated["per_process"].take();
+        println!("{simulated:#}");
+        assert_eq!(simulated["bytes"]["sent"], simulated["bytes"]["received"]);
+    }
+}
+
+#[test]
+fn benches_run_and_check_what_they_carry() {
+    let room = tempfile::tempdir().unwrap();
+    let dir = room.path().to_string_lossy().into_owned();
+    let svg = room.path().join("bench.svg").to_string_lossy().into_owned();
+    let common = [
+        "--json",
+        "--iterations",
+        "1",
+        "--warmup",
+        "0",
+        "--svg",
+        &svg,
+    ];
+    let cases: [(&[&str], usize); 3] = [
+        (&["collectives", "--max-size", "16KiB"], 10),
+        (&["storage", "--bytes", "300KiB", "--dir", &dir], 9),
+        (&["reshard", "--bytes", "64KiB", "--dir", &dir], 4),
+    ];
+    for (args, rows) in cases {
+        let mut line = vec!["bench"];
+        line.extend(args);
+        line.extend(common);
+        for processes in [1, 2, 3] {
+            let measured = object(&under_mpi(processes, &line).succeeds());
+            assert_eq!(measured["ok"], true);
+            assert_eq!(
+                measured["rows"].as_array().unwrap().len(),
+                rows,
+                "{measured:#}"
+            );
+            assert!(std::fs::read_to_string(&svg).unwrap().contains("bench"));
+        }
+    }
+    // Nothing is left but the picture.
+    assert_eq!(std::fs::read_dir(room.path()).unwrap().count(), 1);
+    let missing = format!("{dir}/missing");
+    let run = under_mpi(
+        2,
+        &["bench", "storage", "--dir", &missing, "--bytes", "1KiB"],
+    );
+    assert_eq!(run.status.code(), Some(1), "{run:#?}");
+}

@@ -169,12 +169,13 @@ impl Reach {
     /// there is a rank for each, so that few processes talk to each other; else they take turns.
     fn reader(&self, node: u32, rank: u32, salt: u64) -> Option<u32> {
         let members = &self.nodes[node as usize];
-        let member = if self.seen[node as usize].len() >= members.len() {
-            rank as usize % members.len()
-        } else {
-            turn(members.len(), salt)?
-        };
-        Some(members[member])
+        if self.seen[node as usize].len() < members.len() {
+            return Some(members[turn(members.len(), salt)?]);
+        }
+        match self.owner(rank) {
+            Some(owner) if self.node_of[owner as usize] == node => Some(owner),
+            _ => Some(members[rank as usize % members.len()]),
+        }
     }
 
     /// Chooses which of the `candidates` (ranks that hold the same cell) serves this process, and
