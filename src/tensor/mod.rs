@@ -1,6 +1,7 @@
 //! One tensor's geometry and bytes. Knows no file, no layout and no process.
 
 pub mod copy;
+pub mod digest;
 pub mod dtype;
 pub mod number;
 pub mod region;
