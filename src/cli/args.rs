@@ -89,6 +89,9 @@ pub struct WriteArgs {
     /// Replace what stands at the destination, in one step, when the new is complete.
     #[arg(long)]
     pub overwrite: bool,
+    /// Take up what an interrupted run of the same job has left.
+    #[arg(long)]
+    pub resume: bool,
     /// First check that all copies of each shard are equal.
     #[arg(long)]
     pub verify: bool,
@@ -132,6 +135,7 @@ impl MoveArgs {
             io: self.io,
             placement: Placement::Auto,
             overwrite: false,
+            resume: false,
             verify: false,
             flush: true,
         }
@@ -146,6 +150,7 @@ impl WriteArgs {
             dry_run: self.dry_run,
             placement: self.placement,
             overwrite: self.overwrite,
+            resume: self.resume,
             verify: self.verify,
             flush: self.sync == SyncMode::Commit,
             ..moving.options()
@@ -287,6 +292,9 @@ pub struct ConvertArgs {
     /// Replace what stands at the destination, in one step, when the new is complete.
     #[arg(long)]
     pub overwrite: bool,
+    /// Take up what an interrupted run of the same job has left.
+    #[arg(long)]
+    pub resume: bool,
     /// When to wait for the disk.
     #[arg(long, value_enum, default_value_t)]
     pub sync: SyncMode,

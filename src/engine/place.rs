@@ -1,6 +1,6 @@
 //! Where the destination is, who shares it, and its files from creation to commit.
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, ShardFile};
 use crate::engine::job::Options;
 use crate::exchange::{Topology, World, agree, broadcast_bytes, exchange_bytes};
 use crate::fault::{Fault, Kind, Result};
@@ -32,6 +32,12 @@ pub struct Destination {
     pub site: Site,
     /// Whether this process prepares and publishes the directory for those that share it.
     pub leads: bool,
+    /// The process that does so for this one.
+    pub leader: u32,
+    /// The first of the processes that build these ranks.
+    pub head: u32,
+    /// Whether all that write into the directory are on one node.
+    pub one_node: bool,
 }
 
 impl Destination {
@@ -89,6 +95,9 @@ impl Destination {
         Ok(Destination {
             staging,
             leads: process == first && node_has_work,
+            leader: first,
+            head: members.first().copied().unwrap_or(process),
+            one_node: !shared || topology.nodes.len() == 1,
             site: Site {
                 ranks: built,
                 processes: narrow(members.len()),
@@ -97,45 +106,30 @@ impl Destination {
         })
     }
 
-    /// Checks that the destination may be written. Local.
-    ///
-    /// # Errors
-    /// [`Kind::Exists`].
-    pub fn check(&self, overwrite: bool) -> Result<()> {
-        if self.leads {
-            self.staging.check(overwrite)
-        } else {
-            Ok(())
-        }
+    /// The files that fall to this process to create and flush.
+    pub fn own_files<'a>(&'a self, catalog: &'a Catalog) -> impl Iterator<Item = &'a ShardFile> {
+        let files = catalog.ranks.values().flatten();
+        let (index, processes) = (self.site.index as usize, self.site.processes as usize);
+        files.skip(index).step_by(processes.max(1))
     }
 
-    /// Makes an empty staging directory. Local.
-    ///
-    /// # Errors
-    /// [`Kind::Io`].
-    pub fn prepare(&self) -> Result<()> {
-        if self.leads {
-            self.staging.prepare()
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Creates the files that fall to this process, in full size. Local.
+    /// Creates the files that fall to this process, in full size; those that an earlier run has left
+    /// are opened. Local.
     ///
     /// # Errors
     /// [`Kind::NoSpace`], [`Kind::Io`].
     pub fn create(&self, catalog: &Catalog) -> Result<Vec<WriteFile>> {
         let mut created = Vec::new();
-        let files = catalog.ranks.values().flatten().enumerate();
-        for (_, file) in
-            files.filter(|(i, _)| i % self.site.processes as usize == self.site.index as usize)
-        {
+        for file in self.own_files(catalog) {
             let path = self.staging.partial().join(&file.path);
             if let Some(parent) = path.parent() {
                 io::make_directory(parent)?;
             }
-            let out = WriteFile::create(&path, file.schema.size)?;
+            let out = if io::size(&path)? == Some(file.schema.size) {
+                WriteFile::open(&path)?
+            } else {
+                WriteFile::create(&path, file.schema.size)?
+            };
             for (offset, bytes) in &file.schema.literals {
                 out.write_at(bytes, *offset)?;
             }
@@ -156,7 +150,9 @@ impl Destination {
     ) -> Result<()> {
         if self.leads {
             for (path, bytes) in extras {
-                io::write_small(&self.staging.partial().join(path), bytes, flush)?;
+                let path = self.staging.partial().join(path);
+                io::remove(&path)?;
+                io::write_small(&path, bytes, flush)?;
             }
         }
         if flush {

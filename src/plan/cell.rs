@@ -4,6 +4,7 @@ use crate::catalog::{Catalog, Place};
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::Cell;
 use crate::plan::{SourceTensor, Spread, TensorPlan};
+use crate::tensor::digest::Runs;
 use crate::tensor::region::Region;
 use crate::tensor::strided::StridedCopy;
 use crate::view::{Piece, Ranges};
@@ -26,6 +27,8 @@ pub struct CellPlan {
     pub transfers: Vec<Transfer>,
     /// Where the cell's bytes are written, in the destination's catalog.
     pub targets: Vec<Place>,
+    /// Where the cell lies in its tensor.
+    pub runs: Runs,
 }
 
 impl CellPlan {
@@ -67,6 +70,11 @@ impl CellPlan {
             cell,
             transfers,
             targets,
+            runs: Runs::new(
+                &plan.destination.grid.full_shape(),
+                plan.element_bytes,
+                &region,
+            ),
         })
     }
 }

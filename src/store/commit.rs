@@ -1,8 +1,29 @@
 //! How an output becomes visible: staged beside its place, flushed, put there by one rename.
 
 use crate::fault::{Fault, Kind, Result};
-use crate::store::io::{self, Standing};
+use crate::store::io::{self, ReadFile, Standing};
+use crate::store::manifest::{Hex, Manifest};
 use std::path::{Path, PathBuf};
+
+/// The directory of journals, inside the staging directory.
+const JOURNALS: &str = ".shardloom-journal";
+/// The file in it that says of which job they are.
+const JOB: &str = "job";
+
+/// What an interrupted run left.
+#[derive(Clone, Debug)]
+pub enum Left {
+    /// Nothing.
+    Nothing,
+    /// Something that died before it had a name, or while it was discarded: nothing of use.
+    Unknown,
+    /// Files of another job.
+    Another,
+    /// Files of this job, and journals of what is done.
+    Begun,
+    /// All files of this job, ready to be put in place.
+    Complete(Box<Manifest>),
+}
 
 /// A destination directory and the hidden sibling its files are staged in. All functions are local:
 /// one process of each site calls them.
@@ -67,14 +88,78 @@ impl Staging {
         }
     }
 
-    /// Discards what an earlier, interrupted run left, and makes an empty staging directory.
+    /// Discards what an earlier, interrupted run left, and makes a staging directory for `job`.
+    /// `survives` says what the written bytes survive; only a run that says the same takes them up.
     ///
     /// # Errors
     /// [`Kind::Io`].
-    pub fn prepare(&self) -> Result<()> {
+    pub fn prepare(&self, job: u64, survives: &str) -> Result<()> {
         io::make_directory(self.parent())?;
         io::remove_directory(&self.partial)?;
-        io::make_directory(&self.partial)
+        io::make_directory(&self.journals())?;
+        let text = format!("{} {survives}", Hex(job));
+        io::write_small(&self.journals().join(JOB), text.as_bytes(), false)
+    }
+
+    /// Where the processes keep journals of what is done, while files are being written.
+    #[must_use]
+    pub fn journals(&self) -> PathBuf {
+        self.partial.join(JOURNALS)
+    }
+
+    /// What an interrupted run left in the staging directory.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub fn left(&self, job: u64, survives: &[String]) -> Result<Left> {
+        match io::standing(&self.partial)? {
+            Standing::Nothing | Standing::EmptyDirectory => return Ok(Left::Nothing),
+            Standing::File => return Ok(Left::Another),
+            Standing::Directory => {}
+        }
+        let path = self.journals().join(JOB);
+        let text = match io::size(&path)? {
+            None => String::new(),
+            Some(_) => {
+                String::from_utf8_lossy(&ReadFile::open(&path)?.read_all(4096)?).into_owned()
+            }
+        };
+        let (begun, found) = text.split_once(' ').unwrap_or_default();
+        if begun == Hex(job).to_string() && !survives.iter().any(|known| known == found) {
+            return Ok(Left::Unknown);
+        }
+        // A manifest is the last file written; one that is cut short is as good as none.
+        if let Ok(Some(manifest)) = Manifest::read(&self.partial) {
+            if manifest.job != Hex(job) {
+                return Ok(Left::Another);
+            }
+            if manifest.stands(&self.partial)? {
+                return Ok(Left::Complete(Box::new(manifest)));
+            }
+        }
+        Ok(if begun.is_empty() {
+            Left::Unknown
+        } else if begun == Hex(job).to_string() {
+            Left::Begun
+        } else {
+            Left::Another
+        })
+    }
+
+    /// The manifest of the destination if it is the complete result of `job`.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub fn placed(&self, job: u64) -> Result<Option<Manifest>> {
+        if io::standing(&self.destination)? != Standing::Directory {
+            return Ok(None);
+        }
+        match Manifest::read(&self.destination) {
+            Ok(Some(manifest)) if manifest.job == Hex(job) => {
+                Ok(manifest.stands(&self.destination)?.then_some(manifest))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Discards the staging directory.
@@ -92,6 +177,7 @@ impl Staging {
     /// [`Kind::Io`].
     pub fn publish(&self, overwrite: bool, flush: bool) -> Result<()> {
         self.check(overwrite)?;
+        io::remove_directory(&self.journals())?;
         let replaces = io::standing(&self.destination)? == Standing::Directory;
         if replaces {
             io::exchange(&self.partial, &self.destination)?;

@@ -6,7 +6,7 @@
 use crate::fault::{Fault, Kind, Result};
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -268,6 +268,31 @@ pub fn standing(path: &Path) -> Result<Standing> {
             })
         }
         Ok(_) => Ok(Standing::File),
+    }
+}
+
+/// Size of the regular file at `path`, if there is one.
+///
+/// # Errors
+/// [`Kind::Io`].
+pub fn size(path: &Path) -> Result<Option<u64>> {
+    Ok(stamp(path)?.map(|(size, _)| size))
+}
+
+/// Size and time of the last change, in nanoseconds, of the regular file at `path`, if there is one.
+///
+/// # Errors
+/// [`Kind::Io`].
+pub fn stamp(path: &Path) -> Result<Option<(u64, i128)>> {
+    named("can't look at", path, gate())?;
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => named("can't look at", path, Err(error)),
+        Ok(metadata) => {
+            let time = i128::from(metadata.mtime()) * 1_000_000_000;
+            let stamp = (metadata.len(), time + i128::from(metadata.mtime_nsec()));
+            Ok(metadata.is_file().then_some(stamp))
+        }
     }
 }
 
