@@ -53,6 +53,8 @@ pub enum Command {
     Convert(ConvertArgs),
     /// Compare two checkpoints tensor by tensor, across layouts and formats.
     Diff(DiffArgs),
+    /// Check a directory's files against the manifest that was written with them.
+    Verify(VerifyArgs),
     /// Show what is in a file or directory.
     Inspect(InspectArgs),
 }
@@ -136,6 +138,7 @@ impl MoveArgs {
             placement: Placement::Auto,
             overwrite: false,
             resume: false,
+            in_place: false,
             verify: false,
             flush: true,
         }
@@ -168,8 +171,12 @@ pub struct ReshardArgs {
     #[arg(long)]
     pub src_strategy: Option<PathBuf>,
     /// Directory to write.
-    #[arg(long)]
-    pub dst: PathBuf,
+    #[arg(long, required_unless_present = "in_place")]
+    pub dst: Option<PathBuf>,
+    /// Replace the source by its new layout, in one step, when that is complete: file names keep
+    /// their pattern, other files stay.
+    #[arg(long, conflicts_with_all = ["dst", "prefix", "overwrite"])]
+    pub in_place: bool,
     /// Strategy of the destination [default: full weights].
     #[arg(long)]
     pub dst_strategy: Option<PathBuf>,
@@ -319,6 +326,17 @@ pub struct DiffArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub moving: MoveArgs,
+}
+
+/// Arguments of `verify`.
+#[derive(Clone, Debug, Args)]
+pub struct VerifyArgs {
+    /// A directory with a manifest (shardloom.json).
+    pub directory: PathBuf,
+    /// Compare the tensors with those of this directory, in whatever layout, by the digests of both
+    /// manifests alone.
+    #[arg(long, value_name = "DIR")]
+    pub against: Option<PathBuf>,
 }
 
 /// Arguments of `inspect`.

@@ -10,9 +10,10 @@ use crate::engine::job::{Job, run};
 use crate::engine::mover::Observer;
 use crate::engine::outcome::Outcome;
 use crate::engine::place::Placement;
+use crate::engine::verify::{Verification, verify};
 use crate::exchange::World;
 use crate::fault::{Fault, Kind, Result};
-use crate::plan::arrange::{Files, Naming};
+use crate::plan::arrange::{Files, Naming, RankName};
 use crate::plan::build::{Leftovers, Select};
 use crate::store::full_dir::MAP_BYTES_MAX;
 use crate::store::io::ReadFile;
@@ -34,6 +35,7 @@ enum Work {
     Job(Box<Job>),
     Diff(Comparison),
     Convert(Conversion),
+    Verify(Verification),
 }
 
 impl Prepared {
@@ -42,12 +44,23 @@ impl Prepared {
     /// # Errors
     /// [`Kind::Usage`].
     pub(super) fn new(command: &Command) -> Result<Prepared> {
-        let (work, moving): (Work, &MoveArgs) = match command {
-            Command::Reshard(args) => (Work::Job(Box::new(reshard(args)?)), &args.moving),
-            Command::Unify(args) => (Work::Job(Box::new(unify(args)?)), &args.moving),
-            Command::Split(args) => (Work::Job(Box::new(split(args)?)), &args.moving),
-            Command::Diff(args) => (Work::Diff(comparison(args)), &args.moving),
-            Command::Convert(args) => (Work::Convert(convert::conversion(args)?), &args.moving),
+        let job = |job: Job, moving: &MoveArgs| (Work::Job(Box::new(job)), moving.progress);
+        let (work, progress) = match command {
+            Command::Reshard(args) => job(reshard(args)?, &args.moving),
+            Command::Unify(args) => job(unify(args)?, &args.moving),
+            Command::Split(args) => job(split(args)?, &args.moving),
+            Command::Diff(args) => (Work::Diff(comparison(args)), args.moving.progress),
+            Command::Convert(args) => {
+                let conversion = convert::conversion(args)?;
+                (Work::Convert(conversion), args.moving.progress)
+            }
+            Command::Verify(args) => {
+                let verification = Verification {
+                    directory: args.directory.clone(),
+                    against: args.against.clone(),
+                };
+                (Work::Verify(verification), ProgressMode::Never)
+            }
             Command::Strategy(_) | Command::Inspect(_) => {
                 return Err(Fault::new(
                     Kind::Internal,
@@ -55,10 +68,7 @@ impl Prepared {
                 ));
             }
         };
-        Ok(Prepared {
-            work,
-            progress: moving.progress,
-        })
+        Ok(Prepared { work, progress })
     }
 
     pub(super) fn shows_progress(&self) -> bool {
@@ -69,6 +79,7 @@ impl Prepared {
     pub(super) fn run(&self, world: &World, observer: &mut Observer<'_>) -> Result<Outcome> {
         match &self.work {
             Work::Job(job) => run(world, job, observer),
+            Work::Verify(verification) => verify(world, verification),
             Work::Diff(comparison) => diff(world, comparison, observer),
             Work::Convert(conversion) => {
                 crate::engine::convert::convert(world, conversion, observer)
@@ -78,12 +89,15 @@ impl Prepared {
 }
 
 fn reshard(args: &ReshardArgs) -> Result<Job> {
+    let mut options = args.writing.options(&args.moving);
+    options.in_place = args.in_place;
+    let destination = args.dst.as_ref().unwrap_or(&args.src);
     Ok(Job {
         command: "reshard",
         source: args.src.clone(),
         source_strategy: args.src_strategy.clone(),
         file_suffix: args.file_suffix.clone(),
-        destination: args.dst.clone(),
+        destination: destination.clone(),
         destination_strategy: args.dst_strategy.clone(),
         select: Select {
             filter_out_prefixes: args.filter_out_param_prefix.clone(),
@@ -92,12 +106,11 @@ fn reshard(args: &ReshardArgs) -> Result<Job> {
         },
         leftovers: Leftovers::Reshard(args.unmatched),
         files: Files::Ranks {
-            stem: args.prefix.clone(),
-            numbered: true,
+            name: RankName::new(&args.prefix, true),
             remove_redundancy: args.remove_redundancy,
         },
         format: args.writing.format,
-        options: args.writing.options(&args.moving),
+        options,
     })
 }
 
@@ -147,8 +160,7 @@ fn split(args: &SplitArgs) -> Result<Job> {
         },
         leftovers: Leftovers::Split,
         files: Files::Ranks {
-            stem: "net".into(),
-            numbered: false,
+            name: RankName::new("net", false),
             remove_redundancy: args.remove_redundancy,
         },
         format: args.writing.format,

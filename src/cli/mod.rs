@@ -150,6 +150,7 @@ impl Command {
             Command::Strategy(_) => "strategy",
             Command::Convert(_) => "convert",
             Command::Diff(_) => "diff",
+            Command::Verify(_) => "verify",
             Command::Inspect(_) => "inspect",
         }
     }

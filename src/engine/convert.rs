@@ -120,6 +120,7 @@ pub fn convert(
         destination: &destination,
         catalog: &catalog,
         extras: &[],
+        links: &[],
         kept: &Kept::default(),
         options,
         trailers: conversion.crc,

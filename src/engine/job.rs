@@ -2,6 +2,7 @@
 
 use crate::engine::discover::{Source, discover};
 use crate::engine::fill::{IoMode, Readers};
+use crate::engine::in_place::{self, Carried, carry};
 use crate::engine::mover::{Moved, Mover, Observer, Survey};
 use crate::engine::outcome::{Outcome, PlanFigures, ProcessFigures, Seconds};
 use crate::engine::output::Output;
@@ -43,6 +44,8 @@ pub struct Options {
     pub overwrite: bool,
     /// Take up what an interrupted run of the same job has left.
     pub resume: bool,
+    /// Replace the source: its directory is the destination.
+    pub in_place: bool,
     /// Compare all replicas of the source before anything is written.
     pub verify: bool,
     /// Flush at commit.
@@ -142,6 +145,13 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
     if job.options.dry_run {
         moved.written_bytes = survey.written_bytes;
     } else {
+        let carried = if job.options.in_place {
+            carry(world, &source, &destination, &planned.arranged.catalog)?
+        } else {
+            Carried::default()
+        };
+        let mut extras = planned.arranged.extras.clone();
+        extras.extend(carried.extras);
         let rest = job.fingerprint_text(&layouts, &planned);
         let output = Output {
             command: job.command,
@@ -149,7 +159,8 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
             layouts,
             destination: &destination,
             catalog: &planned.arranged.catalog,
-            extras: &planned.arranged.extras,
+            extras: &extras,
+            links: &carried.links,
             kept: &planned.arranged.kept,
             options: &job.options,
             trailers: false,
@@ -183,11 +194,12 @@ impl Job {
     ) -> String {
         let format = self.format;
         format!(
-            "{} {layouts:?} {:?} {:?} {:?} {format:?} {:?}",
+            "{} {layouts:?} {:?} {:?} {:?} {format:?} {} {}",
             self.command,
             self.select,
             self.leftovers,
             self.files,
+            self.options.in_place,
             planned.arranged.extras.len()
         )
     }
@@ -240,7 +252,18 @@ fn plan(
     names.dedup();
     let format = job.format.unwrap_or(source.format);
     let metadata = metadata(job, source);
-    let arranged = arrange(build, &job.files, format, &metadata, ranks)?;
+    let files = if let (
+        true,
+        Files::Ranks {
+            remove_redundancy, ..
+        },
+    ) = (job.options.in_place, &job.files)
+    {
+        &in_place::files(source, *remove_redundancy)?
+    } else {
+        &job.files
+    };
+    let arranged = arrange(build, files, format, &metadata, ranks)?;
     Ok(Planned {
         arranged,
         tensors: names.len() as u64,

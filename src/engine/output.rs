@@ -36,6 +36,8 @@ pub(super) struct Output<'a> {
     pub(super) catalog: &'a Catalog,
     /// Small files beside them.
     pub(super) extras: &'a [(String, Vec<u8>)],
+    /// Files of the directory that is replaced which the new one has too.
+    pub(super) links: &'a [String],
     /// Which ranks keep what.
     pub(super) kept: &'a Kept,
     /// How it is run.
@@ -82,7 +84,7 @@ impl Output<'_> {
         let wanted = Wanted {
             job: self.job,
             resume: self.options.resume,
-            overwrite: self.options.overwrite,
+            overwrite: self.overwrite(),
             flush: self.options.flush,
         };
         let resumed = prepare(mover.world, self.destination, self.catalog, &wanted)?;
@@ -140,17 +142,20 @@ impl Output<'_> {
         }
         let extras = if complete { &[] } else { self.extras };
         agree(world, self.destination.finish(&created, extras, flush))?;
+        let links = if complete { &[] } else { self.links };
+        agree(world, self.destination.link(links))?;
         self.describe(world, mover.work.plans, &done, resumed)?;
         if resumed.state == State::Placed {
-            agree(world, Ok(()))?;
+            agree(world, self.destination.discard_replaced())?;
         } else {
-            agree(
-                world,
-                self.destination.publish(self.options.overwrite, flush),
-            )?;
+            agree(world, self.destination.publish(self.overwrite(), flush))?;
         }
         seconds.commit = phase.elapsed().as_secs_f64();
         Ok(moved)
+    }
+
+    fn overwrite(&self) -> bool {
+        self.options.overwrite || self.options.in_place
     }
 
     /// Writes the manifests. Collective.

@@ -36,6 +36,8 @@ pub struct Destination {
     pub leader: u32,
     /// The first of the processes that build these ranks.
     pub head: u32,
+    /// Whether all processes write into the same directory.
+    pub shared: bool,
     /// Whether all that write into the directory are on one node.
     pub one_node: bool,
 }
@@ -97,6 +99,7 @@ impl Destination {
             leads: process == first && node_has_work,
             leader: first,
             head: members.first().copied().unwrap_or(process),
+            shared,
             one_node: !shared || topology.nodes.len() == 1,
             site: Site {
                 ranks: built,
@@ -181,6 +184,38 @@ impl Destination {
             io::sync_directory(self.staging.partial())?;
         }
         self.staging.publish(overwrite, flush)
+    }
+
+    /// Gives files of the directory that is to be replaced a second name in the new one. Local.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub fn link(&self, links: &[String]) -> Result<()> {
+        if !self.leads {
+            return Ok(());
+        }
+        for inside in links {
+            let path = self.staging.partial().join(inside);
+            if let Some(parent) = path.parent() {
+                io::make_directory(parent)?;
+            }
+            io::remove(&path)?;
+            io::link(&self.staging.destination().join(inside), &path)?;
+        }
+        Ok(())
+    }
+
+    /// Discards what a swap has brought into the staging directory, if it was not removed. Local.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub fn discard_replaced(&self) -> Result<()> {
+        // What is being written has journals beside it.
+        if self.leads && io::standing(&self.staging.journals())? == Standing::Nothing {
+            self.staging.discard()
+        } else {
+            Ok(())
+        }
     }
 
     /// Discards what was staged, as well as it can. Local.

@@ -23,15 +23,36 @@ pub enum Naming {
     Mindspore,
 }
 
+/// How a rank's file is called: `{before}.ext`, or `{before}R{after}.ext`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RankName {
+    /// What precedes the rank.
+    pub before: String,
+    /// Whether the rank follows it.
+    pub numbered: bool,
+    /// What follows the rank.
+    pub after: String,
+}
+
+impl RankName {
+    /// A name that begins with `before`.
+    #[must_use]
+    pub fn new(before: &str, numbered: bool) -> Self {
+        RankName {
+            before: before.to_owned(),
+            numbered,
+            after: String::new(),
+        }
+    }
+}
+
 /// The arrangement of a destination's files.
 #[derive(Clone, Debug)]
 pub enum Files {
-    /// `rank_R/{stem}.ext`, or `rank_R/{stem}R.ext`.
+    /// A file a rank, in `rank_R`.
     Ranks {
-        /// Beginning of the file's name.
-        stem: String,
-        /// Whether the rank follows it.
-        numbered: bool,
+        /// How it is called.
+        name: RankName,
         /// Whether only one copy of each cell is kept.
         remove_redundancy: bool,
     },
@@ -99,8 +120,12 @@ pub fn arrange(
 ) -> Result<Arranged> {
     let mut arranged = match files {
         Files::Ranks {
-            stem,
-            numbered,
+            name:
+                RankName {
+                    before,
+                    numbered,
+                    after,
+                },
             remove_redundancy,
         } => {
             let mut metadata = metadata.clone();
@@ -113,7 +138,7 @@ pub fn arrange(
                 } else {
                     String::new()
                 };
-                format!("rank_{rank}/{stem}{number}.{}", format.extension())
+                format!("rank_{rank}/{before}{number}{after}.{}", format.extension())
             };
             by_rank(&build, *remove_redundancy, format, &metadata, ranks, name)?
         }

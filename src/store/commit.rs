@@ -71,6 +71,37 @@ impl Staging {
         }
     }
 
+    /// The directory that is to be replaced.
+    #[must_use]
+    pub fn destination(&self) -> &Path {
+        &self.destination
+    }
+
+    /// Checks that directories can be swapped in one step here, and that the destination isn't a
+    /// place that can't be moved.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`], [`Kind::Io`].
+    pub fn check_swap(&self) -> Result<()> {
+        let mut one = self.partial.clone().into_os_string();
+        one.push("-swap");
+        let (one, other) = (PathBuf::from(&one), PathBuf::from(one).join("inner"));
+        let (here, there) = (other.join("a"), other.join("b"));
+        io::make_directory(&here)?;
+        io::make_directory(&there)?;
+        let swapped = io::exchange(&here, &there);
+        io::remove_directory(&one)?;
+        swapped.map_err(|fault| match fault.kind {
+            Kind::Unsupported => {
+                let message = "directories can't be swapped in one step on this file system";
+                Fault::new(Kind::Unsupported, message)
+                    .file(self.destination.display().to_string())
+                    .hint("write into another directory with --dst")
+            }
+            _ => fault,
+        })
+    }
+
     /// Checks that the destination may be written.
     ///
     /// # Errors

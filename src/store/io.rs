@@ -320,6 +320,43 @@ pub fn list(path: &Path) -> Result<Vec<(String, bool)>> {
     Ok(names)
 }
 
+/// The paths of all that is no directory below `path`, sorted; links are not followed.
+///
+/// # Errors
+/// As [`list`].
+pub fn list_files(path: &Path) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    let mut left = vec![String::new()];
+    while let Some(inside) = left.pop() {
+        for (name, _) in list(&path.join(&inside))? {
+            let name = if inside.is_empty() {
+                name
+            } else {
+                format!("{inside}/{name}")
+            };
+            let full = path.join(&name);
+            let metadata = named("can't look at", &full, fs::symlink_metadata(&full))?;
+            if metadata.is_dir() {
+                left.push(name);
+            } else {
+                found.push(name);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Gives a file a second name, which must not exist.
+///
+/// # Errors
+/// [`Kind::Io`].
+pub fn link(from: &Path, to: &Path) -> Result<()> {
+    named("can't link", from, gate())?;
+    let action = format!("can't link it to {}", to.display());
+    named(&action, from, fs::hard_link(from, to))
+}
+
 /// Makes a directory and those above it.
 ///
 /// # Errors
