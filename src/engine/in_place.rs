@@ -7,6 +7,7 @@ use crate::engine::place::Destination;
 use crate::exchange::{World, agree};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::arrange::{Files, RankName};
+use crate::store::Format;
 use crate::store::io::{self, ReadFile};
 use crate::store::manifest;
 use std::collections::{BTreeMap, BTreeSet};
@@ -93,15 +94,18 @@ pub(super) struct Carried {
     pub(super) extras: Vec<(String, Vec<u8>)>,
 }
 
-/// Checks that the source can be replaced, and finds what has to be carried along. Collective.
+/// Checks that the source can be replaced, and finds what has to be carried along. `chosen` says that
+/// the user has said which of several steps is meant. Collective.
 ///
 /// # Errors
-/// [`Kind::NoSpace`], [`Kind::Unsupported`] where directories can't be swapped.
+/// [`Kind::NoSpace`], [`Kind::Unsupported`] where directories can't be swapped,
+/// [`Kind::Ambiguous`] for several steps and none chosen.
 pub(super) fn carry(
     world: &World,
     source: &Source,
     destination: &Destination,
     catalog: &Catalog,
+    chosen: bool,
 ) -> Result<Carried> {
     let stranded = allgather(world, &destination.leads)?;
     let reach = &source.reach;
@@ -125,7 +129,7 @@ pub(super) fn carry(
     let own = agree(world, own_notes(source))?;
     let notes: BTreeMap<u32, String> = allgather(world, &own)?.into_iter().flatten().collect();
     let carried = if destination.leads {
-        find(source, &notes, catalog)
+        find(source, &notes, catalog, chosen)
     } else {
         Ok(Carried::default())
     };
@@ -181,7 +185,12 @@ fn last_file(text: &str) -> Option<String> {
 }
 
 /// What the leader of a directory carries along. Local.
-fn find(source: &Source, notes: &BTreeMap<u32, String>, catalog: &Catalog) -> Result<Carried> {
+fn find(
+    source: &Source,
+    notes: &BTreeMap<u32, String>,
+    catalog: &Catalog,
+    chosen: bool,
+) -> Result<Carried> {
     let mut carried = Carried::default();
     for (rank, files) in &catalog.ranks {
         let from = rank % source.reach.source_ranks.max(1);
@@ -213,9 +222,16 @@ fn find(source: &Source, notes: &BTreeMap<u32, String>, catalog: &Catalog) -> Re
             let message = format!("{path} isn't read and would be replaced");
             return Err(source.place(Fault::new(Kind::Exists, message)));
         }
-        if !gone.contains(&path) {
-            carried.links.push(path);
+        if gone.contains(&path) {
+            continue;
         }
+        if !chosen && path.starts_with("rank_") && Format::of(&path).is_some() {
+            let message = format!("{path} is another step, or another part, than is read");
+            return Err(source
+                .place(Fault::new(Kind::Ambiguous, message))
+                .hint("say with --file-suffix which is meant; the others are kept as they are"));
+        }
+        carried.links.push(path);
     }
     Ok(carried)
 }

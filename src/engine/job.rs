@@ -146,7 +146,13 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
         moved.written_bytes = survey.written_bytes;
     } else {
         let carried = if job.options.in_place {
-            carry(world, &source, &destination, &planned.arranged.catalog)?
+            carry(
+                world,
+                &source,
+                &destination,
+                &planned.arranged.catalog,
+                suffix.is_some(),
+            )?
         } else {
             Carried::default()
         };
@@ -172,17 +178,28 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
     seconds.total = start.elapsed().as_secs_f64();
     tally::total(world, &mut outcome, &survey, &moved, &readers, &seconds)?;
     if job.options.dry_run {
-        outcome.per_process = tally::per_process(world, &survey)?;
-        let rounds = tally::rounds(world, &survey, exchange)?;
-        outcome.plan = Some(PlanFigures {
-            transfers: tally::sum(world, survey.transfers)?,
-            rounds,
-        });
-        outcome.bytes.read = outcome.bytes.read_unique;
-        outcome.bytes.sent = tally::sum(world, survey.received_bytes)?;
+        foretell(world, &mut outcome, &survey, exchange)?;
     }
     outcome.ok = true;
     Ok(outcome)
+}
+
+/// Fills in what a dry run tells. Collective.
+fn foretell(
+    world: &World,
+    outcome: &mut Outcome,
+    survey: &Survey,
+    exchange: Option<Exchange>,
+) -> Result<()> {
+    outcome.per_process = tally::per_process(world, survey)?;
+    let rounds = tally::rounds(world, survey, exchange)?;
+    outcome.plan = Some(PlanFigures {
+        transfers: tally::sum(world, survey.transfers)?,
+        rounds,
+    });
+    outcome.bytes.read = outcome.bytes.read_unique;
+    outcome.bytes.sent = tally::sum(world, survey.received_bytes)?;
+    Ok(())
 }
 
 impl Job {

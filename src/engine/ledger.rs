@@ -6,7 +6,6 @@
 //! journal. So a slab that a journal names is in the files.
 
 use crate::catalog::{Catalog, Place};
-use crate::exchange::{decode, encode};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::arrange::Kept;
 use crate::plan::work::{Site, Slab, SlabId};
@@ -25,7 +24,7 @@ const JOURNAL_SECONDS: u64 = 10;
 const REST_PER_FLUSH: u32 = 20;
 
 /// Slabs that are done, and what they contribute.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Done {
     /// The slabs.
     pub(super) slabs: Vec<SlabId>,
@@ -35,7 +34,41 @@ pub(super) struct Done {
     pub(super) tensors: BTreeMap<u32, u64>,
 }
 
+/// A record of a journal, as JSON has it.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    slabs: Vec<SlabId>,
+    shards: Vec<(Place, u32, u64)>,
+    tensors: Vec<(u32, u64)>,
+}
+
 impl Done {
+    fn to_record(&self) -> Result<Vec<u8>> {
+        let shards = self.shards.iter();
+        let record = Record {
+            slabs: self.slabs.clone(),
+            shards: shards
+                .map(|((p, segment), value)| (*p, *segment, *value))
+                .collect(),
+            tensors: self.tensors.iter().map(|(n, value)| (*n, *value)).collect(),
+        };
+        serde_json::to_vec(&record)
+            .map_err(|error| Fault::new(Kind::Internal, format!("can't keep a journal: {error}")))
+    }
+
+    fn from_record(bytes: &[u8]) -> Result<Done> {
+        let record: Record = serde_json::from_slice(bytes)
+            .map_err(|error| Fault::new(Kind::Corrupt, format!("is no record of ours: {error}")))?;
+        let shards = record.shards.into_iter();
+        Ok(Done {
+            slabs: record.slabs,
+            shards: shards
+                .map(|(place, segment, value)| ((place, segment), value))
+                .collect(),
+            tensors: record.tensors.into_iter().collect(),
+        })
+    }
+
     /// Takes another's entries; no slab is in both.
     pub(super) fn add(&mut self, other: &Done) {
         self.slabs.extend(&other.slabs);
@@ -95,8 +128,10 @@ pub(super) fn read_journals(journals: &Path, site: &Site) -> Result<Done> {
     let own = site_name(site);
     for (name, _) in io::list(journals)? {
         if name.starts_with(&own) {
-            for record in journal::read(&journals.join(name))? {
-                done.add(&decode::<Done>(&record)?);
+            let path = journals.join(name);
+            for record in journal::read(&path)? {
+                let record = Done::from_record(&record);
+                done.add(&record.map_err(|fault| fault.file(path.display().to_string()))?);
             }
         }
     }
@@ -243,7 +278,7 @@ impl<'a> Ledger<'a> {
                 open
             }
         };
-        open.append(&encode(pending)?, self.flush)
+        open.append(&pending.to_record()?, self.flush)
     }
 
     /// All that was entered.

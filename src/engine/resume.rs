@@ -135,8 +135,11 @@ pub(super) fn prepare(
     } else {
         Ok(())
     };
-    agree(world, made)?;
-    Ok(resumed)
+    let made = agree(world, made);
+    if made.is_err() && resumed.state == State::Fresh {
+        destination.discard();
+    }
+    made.map(|()| resumed)
 }
 
 /// What written bytes survive, best first: a crash of the node if they are flushed, else that of the

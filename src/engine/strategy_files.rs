@@ -68,7 +68,7 @@ pub fn read_strategy(
             .map(|(name, bytes)| StrategyFile { name, bytes })
             .collect();
         let contents: Vec<&[u8]> = files.iter().map(|file| file.bytes).collect();
-        let crc = checksum(&encode(&contents)?);
+        let crc = checksum(&contents.concat());
         Ok((Some(Strategy::read(&files)?), Some(crc)))
     });
     agree(

@@ -54,12 +54,7 @@ pub(super) fn outcome(outcome: &Outcome) -> String {
         outcome.processes,
         outcome.nodes
     );
-    for file in outcome.source_files.iter().take(8) {
-        let _ = writeln!(out, "  source     {file}");
-    }
-    if outcome.source_files.len() > 8 {
-        let _ = writeln!(out, "  source     … {} files", outcome.source_files.len());
-    }
+    sources(&mut out, outcome);
     let (b, s) = (&outcome.bytes, &outcome.seconds);
     let _ = writeln!(
         out,
@@ -132,6 +127,15 @@ pub(super) fn outcome(outcome: &Outcome) -> String {
         );
     }
     out
+}
+
+fn sources(out: &mut String, outcome: &Outcome) {
+    for file in outcome.source_files.iter().take(8) {
+        let _ = writeln!(out, "  source     {file}");
+    }
+    if outcome.source_files.len() > 8 {
+        let _ = writeln!(out, "  source     … {} files", outcome.source_files.len());
+    }
 }
 
 fn verified(outcome: &Outcome, bad: &[BadFile]) -> String {
