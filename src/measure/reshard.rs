@@ -8,7 +8,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::layout::Layout;
 use crate::measure::bench::{Measured, Repeat, byte, rate, row, spread};
 use crate::measure::storage::each_call;
-use crate::plan::arrange::Files;
+use crate::plan::arrange::{Files, RankName};
 use crate::plan::build::{Leftovers, Select, Unmatched};
 use crate::plan::reach::ExchangeMode;
 use crate::store::Format;
@@ -112,8 +112,7 @@ fn job(room: &Path) -> Job {
         select: Select::default(),
         leftovers: Leftovers::Reshard(Unmatched::Fail),
         files: Files::Ranks {
-            stem: "net".into(),
-            numbered: true,
+            name: RankName::new("net", true),
             remove_redundancy: false,
         },
         format: None,
@@ -129,6 +128,8 @@ fn job(room: &Path) -> Job {
             overwrite: true,
             verify: false,
             flush: false,
+            in_place: false,
+            resume: false,
         },
     }
 }
