@@ -238,7 +238,7 @@ mod tests {
             structure: Some(0),
             shards: vec![Hex(1)],
         };
-        manifest.add(&[placed.clone()], vec![file("b")]);
+        manifest.add(std::slice::from_ref(&placed), vec![file("b")]);
         manifest.add(
             &[Vec::new(), placed],
             vec![FileRecord {
