@@ -296,7 +296,7 @@ def strategy(room, full, name, mesh):
     """A strategy file for the full weights in `full`: rows of what is fused or stacked, columns of what follows."""
     rules = ["*weight1=tp,-", "*weight2=tp,-", "*linear_qkv.weight=tp,-", "*linear_fc1.weight=tp,-", "*linear_proj.weight=-,tp",
              "*linear_fc2.weight=-,tp", "*embeddings.weight=tp,-", "*embedding_weight=tp,-", "*.w_qkv.weight=tp,-",
-             "*.wq.weight=tp,-", "*.wo.weight=-,tp", "*.w_gate_hidden.weight=tp,-", "*.w2.weight=-,tp", "*up_proj.weight=tp,-"]
+             "*.wq.weight=tp,-", "*.wo.weight=-,tp", "*.w_gate_hidden.weight=tp,-", "*feed_forward.w2.weight=-,tp", "*up_proj.weight=tp,-"]
     path = room / f"{name}.ckpt"
     words = [word for rule in rules for word in ("--rule", rule)]
     shardloom(1, "strategy", "new", "--mesh", mesh, *words, "--weights", full, "--output", path, "-q")
