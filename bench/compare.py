@@ -502,6 +502,7 @@ def strategies(folder, full):
         path = folder / f"tp{ranks}.ckpt"
         rules = [word for pattern, axes in RULES.items() for word in ("--rule", f"{pattern}={axes}")]
         command = ["shardloom", "strategy", "new", "--mesh", f"tp={ranks}", *rules, "--weights", full, "--output", path]
+        command += ["--overwrite", "--quiet"]
         subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
         found[ranks] = path
     return found
@@ -545,6 +546,12 @@ def main():
         about["mindspore"] = server.version if server else None
         about["loads_before"] = os.getloadavg()
 
+        record = {
+            "command": shlex.join(["bench/compare", *sys.argv[1:]]), "processes": PROCESSES, "rounds": options.rounds,
+            "slow_rounds": options.slow_rounds, "machine": about, "notes": notes, "results": results,
+        }
+        output = Path(options.output)
+        output.parent.mkdir(parents=True, exist_ok=True)
         for model in options.models.split(","):
             shapes = MODELS[model]()
             full = {
@@ -559,6 +566,7 @@ def main():
                     place.prepare(full, ["full", 4, 8])
                     for job in options.jobs.split(","):
                         results.append(measure(place, job, contenders, empty, options, full, notes))
+                        output.write_text(json.dumps(record, indent=1) + "\n")
                 finally:
                     shutil.rmtree(folder, ignore_errors=True)
         if server:
@@ -566,16 +574,9 @@ def main():
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
-    record = {
-        "command": shlex.join(["bench/compare", *sys.argv[1:]]), "processes": PROCESSES, "rounds": options.rounds,
-        "slow_rounds": options.slow_rounds, "machine": about, "notes": notes, "results": results,
-    }
-    Path(options.output).parent.mkdir(parents=True, exist_ok=True)
-    Path(options.output).write_text(json.dumps(record, indent=1) + "\n")
-
     starts = [s for r in results for s in r["mpi_start_seconds"]]
     print(f"`{record['command']}` at {about['commit']}: {about['processor']}, {about['cores']} cores, "
-          f"{about['memory_gib']} GiB, Linux {about['kernel']}, {about['mpi']}, "
+          f"{about['memory_gib']} GiB, Linux {about['kernel']}, {about['mpi']}, load {about['loads_before'][0]:.1f} before, "
           + ", ".join(f"{place}: {kind}" for place, kind in about["file_systems"].items())
           + f". MPI start-up of {statistics.median(starts):.2f} s (median) is subtracted from shardloom's times.")
     print(table(results, list(contenders)))

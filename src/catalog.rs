@@ -32,6 +32,21 @@ impl Entry {
         self.segments.iter().map(|s| s.end - s.start).sum()
     }
 
+    /// The block that holds all of bytes `range` of the tensor: its range in the tensor and in the
+    /// file. None if the range is cut over several.
+    #[must_use]
+    pub fn segment_of(&self, range: &Range<u64>) -> Option<(Range<u64>, Range<u64>)> {
+        let mut before = 0;
+        for segment in &self.segments {
+            let end = before + (segment.end - segment.start);
+            if before <= range.start && range.end <= end {
+                return Some((before..end, segment.clone()));
+            }
+            before = end;
+        }
+        None
+    }
+
     /// Calls `visit(file_offset, range of the tensor's bytes)` for each file range that holds bytes
     /// `range` of the tensor, in order.
     ///

@@ -18,6 +18,7 @@ pub mod exchange;
 pub mod fault;
 pub mod layout;
 pub mod measure;
+pub mod model;
 pub mod plan;
 pub mod report;
 pub mod store;

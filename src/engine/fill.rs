@@ -20,8 +20,14 @@ const WINDOW_BYTES: u64 = 1 << 20;
 /// Distance between runs, shared among the cells that need the same rows, from which it is cheaper
 /// to read each run by itself: a call costs as much as reading this many bytes.
 const STRIDE_BYTES_ALONE: u64 = 8 << 10;
-/// Windows kept per worker: neighbouring cells read the same rows.
-const WINDOWS: usize = 16;
+/// Reads shorter than this take what follows in the file along: small tensors lie side by side.
+const READ_BYTES_SMALL: u64 = 4 << 10;
+/// Least bytes read from a file at once by such reads.
+const READ_AHEAD_BYTES: u64 = 32 << 10;
+/// Windows kept for each file: pieces of several tensors are often needed in turn.
+const WINDOWS_OF_FILE: usize = 4;
+/// Bytes of windows kept by a worker.
+const WINDOWS_BYTES_MAX: usize = 16 << 20;
 /// Files kept open.
 const OPEN_MAX: usize = 512;
 
@@ -100,6 +106,25 @@ impl<'a> Readers<'a> {
         Ok(opened)
     }
 
+    /// Reads bytes `range` of the file at `place` into `buffer`, which is given back.
+    fn read_window(
+        &self,
+        place: Place,
+        range: &Range<u64>,
+        mut buffer: Vec<u8>,
+    ) -> Result<Vec<u8>> {
+        let length = range.end - range.start;
+        self.read_bytes.fetch_add(length, Ordering::Relaxed);
+        buffer.resize(index(length), 0);
+        let read = match self.open(place)? {
+            Opened::Read(file) => file.read_at(&mut buffer, range.start),
+            Opened::Mapped(file) => file.read_at(&mut buffer, range.start),
+        };
+        let name = || &*self.catalog.entry(place).name;
+        read.map_err(|fault| fault.tensor(name()).rank(place.rank))?;
+        Ok(buffer)
+    }
+
     /// Reads bytes `range` of the tensor at `place` into `buffer`.
     fn read(
         &self,
@@ -128,17 +153,17 @@ fn index(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }
 
+/// A part of a source file, in memory.
 struct Window {
-    place: Place,
     range: Range<u64>,
     bytes: Vec<u8>,
 }
 
-/// A worker's own windows on the source.
+/// A worker's own windows on the source, by file.
 #[derive(Default)]
-pub struct Windows {
-    windows: Vec<Window>,
-    next: usize,
+struct Windows {
+    files: HashMap<(u32, u32), Vec<Window>>,
+    bytes: usize,
 }
 
 /// One worker's way of filling buffers.
@@ -169,13 +194,15 @@ impl<'a> Filler<'a> {
         out: &mut [u8],
         sharing: u64,
     ) -> Result<()> {
-        let file = self.readers.open(place)?;
-        let runs = copy.bytes() / copy.run_bytes.max(1);
-        let alone = copy.source_span() / runs.max(1) / sharing.max(1) >= STRIDE_BYTES_ALONE;
         if copy.run_bytes == 0 {
             return Ok(());
         }
-        if copy.run_bytes >= RUN_BYTES_IN_PLACE || alone || copy.loops.is_empty() {
+        let runs = copy.bytes() / copy.run_bytes;
+        let apart = copy.source_span() / runs / sharing.max(1);
+        let small = copy.source_span() < READ_BYTES_SMALL;
+        let alone = copy.loops.is_empty() || apart >= STRIDE_BYTES_ALONE;
+        if copy.run_bytes >= RUN_BYTES_IN_PLACE || (alone && !small) {
+            let file = self.readers.open(place)?;
             return for_each_run(
                 &copy.loops,
                 copy.source,
@@ -187,22 +214,16 @@ impl<'a> Filler<'a> {
                 },
             );
         }
-        self.fill_by_windows(copy, place, &file, out)
+        self.fill_by_windows(copy, place, out)
     }
 
     /// Cuts the copy along its outermost loop until a part's source fits a window.
-    fn fill_by_windows(
-        &mut self,
-        copy: &StridedCopy,
-        place: Place,
-        file: &Opened,
-        out: &mut [u8],
-    ) -> Result<()> {
+    fn fill_by_windows(&mut self, copy: &StridedCopy, place: Place, out: &mut [u8]) -> Result<()> {
         let Some((outer, inner)) = copy.loops.split_first() else {
-            return self.through_window(copy, place, file, out);
+            return self.through_window(copy, place, out);
         };
         if copy.source_span() <= WINDOW_BYTES {
-            return self.through_window(copy, place, file, out);
+            return self.through_window(copy, place, out);
         }
         let step = (WINDOW_BYTES / outer.source_stride.max(1)).max(1);
         let mut done = 0;
@@ -216,9 +237,9 @@ impl<'a> Filler<'a> {
             };
             if count > 1 {
                 part.loops.insert(0, Loop { count, ..*outer });
-                self.through_window(&part, place, file, out)?;
+                self.through_window(&part, place, out)?;
             } else {
-                self.fill_by_windows(&part, place, file, out)?;
+                self.fill_by_windows(&part, place, out)?;
             }
             done += count;
         }
@@ -226,56 +247,89 @@ impl<'a> Filler<'a> {
     }
 
     /// Copies from a window of whole source rows, read now unless a neighbour has read it before.
-    fn through_window(
-        &mut self,
-        copy: &StridedCopy,
-        place: Place,
-        file: &Opened,
-        out: &mut [u8],
-    ) -> Result<()> {
+    fn through_window(&mut self, copy: &StridedCopy, place: Place, out: &mut [u8]) -> Result<()> {
+        let entry = self.readers.catalog.entry(place);
+        let needed = copy.source..copy.source + copy.source_span();
+        let segment = entry.segment_of(&needed);
+        let Some((in_tensor, in_file)) = segment else {
+            // Cut over blocks of a ckpt file: read just this, block by block.
+            let mut bytes = vec![0; index(needed.end - needed.start)];
+            let file = self.readers.open(place)?;
+            self.readers
+                .read(&file, place, needed.clone(), &mut bytes)?;
+            return self.copy_out(copy, needed.start, &bytes, place, out);
+        };
+        let offset = |byte: u64| byte - in_tensor.start + in_file.start;
+        let key = (place.rank, place.file);
+        let wanted = offset(needed.start)..offset(needed.end);
+        let covers = |w: &Window| w.range.start <= wanted.start && wanted.end <= w.range.end;
+        let known = self
+            .windows
+            .files
+            .get(&key)
+            .and_then(|windows| windows.iter().find(|w| covers(w)));
+        if let Some(window) = known {
+            // The first byte of the tensor in the window's count: it may lie before the window.
+            let base = (window.range.start + in_tensor.start).wrapping_sub(in_file.start);
+            return self.copy_out(copy, base, &window.bytes, place, out);
+        }
         let row = copy.loops.last().map_or(1, |l| l.source_stride.max(1));
         let row = if row > WINDOW_BYTES { 1 } else { row };
-        let size = self.readers.catalog.entry(place).bytes();
-        let begin = copy.source / row * row;
-        let end = (copy.source + copy.source_span())
-            .next_multiple_of(row)
-            .min(size);
-        let Windows { windows, next } = &mut self.windows;
-        let found = windows
-            .iter()
-            .position(|w| w.place == place && w.range.start <= begin && end <= w.range.end);
-        let slot = match found {
-            Some(slot) => slot,
-            None => {
-                if windows.len() < WINDOWS {
-                    windows.push(Window {
-                        place,
-                        range: 0..0,
-                        bytes: Vec::new(),
-                    });
-                    *next = windows.len() - 1;
-                }
-                let slot = *next;
-                *next = (slot + 1) % WINDOWS;
-                let window = &mut windows[slot];
-                window.range = 0..0;
-                window.bytes.resize(index(end - begin), 0);
-                self.readers
-                    .read(file, place, begin..end, &mut window.bytes)?;
-                (window.place, window.range) = (place, begin..end);
-                slot
-            }
-        };
-        let window = &windows[slot];
-        let mut copy = copy.clone();
-        copy.source -= window.range.start;
-        if copy::run(&copy, &window.bytes, out) {
+        let begin = (needed.start / row * row).max(in_tensor.start);
+        let end = needed.end.next_multiple_of(row).min(in_tensor.end);
+        let mut range = offset(begin)..offset(end);
+        if range.end - range.start < READ_BYTES_SMALL {
+            let size = self.readers.catalog.file(place).schema.size;
+            range.end = range.end.max((range.start + READ_AHEAD_BYTES).min(size));
+        }
+        let bytes = self
+            .readers
+            .read_window(place, &range, self.windows.recycle(key))?;
+        let base = (range.start + in_tensor.start).wrapping_sub(in_file.start);
+        let copied = self.copy_out(copy, base, &bytes, place, out);
+        self.windows.keep(key, Window { range, bytes });
+        copied
+    }
+
+    /// Copies from `bytes`, whose first one is byte `base` of the tensor (modulo 2^64: it may lie
+    /// before the tensor).
+    fn copy_out(
+        &self,
+        copy: &StridedCopy,
+        base: u64,
+        bytes: &[u8],
+        place: Place,
+        out: &mut [u8],
+    ) -> Result<()> {
+        if copy::run_from(copy, copy.source.wrapping_sub(base), bytes, out) {
             return Ok(());
         }
         Err(
             Fault::new(Kind::Internal, "a copy reaches outside its window")
                 .tensor(&*self.readers.catalog.entry(place).name),
         )
+    }
+}
+
+impl Windows {
+    /// A buffer to read into: that of a window which is dropped for it, if the file has enough.
+    fn recycle(&mut self, key: (u32, u32)) -> Vec<u8> {
+        if self.bytes > WINDOWS_BYTES_MAX {
+            self.files.clear();
+            self.bytes = 0;
+        }
+        let windows = self.files.entry(key).or_default();
+        if windows.len() < WINDOWS_OF_FILE {
+            return Vec::new();
+        }
+        let old = windows.remove(0).bytes;
+        self.bytes -= old.capacity();
+        old
+    }
+
+    fn keep(&mut self, key: (u32, u32), window: Window) {
+        self.bytes += window.bytes.capacity();
+        self.files.entry(key).or_default().push(window);
     }
 }
 

@@ -74,6 +74,7 @@ impl<'a> Mover<'a> {
             None => self.direct(&alarm, &mut progress, observer),
             Some(exchange) => self.in_rounds(exchange, &mut progress, observer),
         };
+        let result = result.and_then(|moved| self.sink.finish().map(|()| moved));
         if exchange.is_none() && result.is_err() {
             alarm.raise();
         }
@@ -165,6 +166,7 @@ impl Shared<'_> {
             filler: Filler::new(self.readers),
             sink: self.sink,
             tile: vec![],
+            cast: vec![],
         };
         loop {
             let next = slabs.lock().unwrap_or_else(PoisonError::into_inner).recv();

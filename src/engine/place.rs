@@ -109,16 +109,28 @@ impl Destination {
         }
     }
 
-    /// Makes an empty staging directory. Local.
+    /// Makes an empty staging directory, if the files of `catalog` have room there. Local.
     ///
     /// # Errors
-    /// [`Kind::Io`].
-    pub fn prepare(&self) -> Result<()> {
-        if self.leads {
-            self.staging.prepare()
-        } else {
-            Ok(())
+    /// [`Kind::NoSpace`], [`Kind::Io`].
+    pub fn prepare(&self, catalog: &Catalog) -> Result<()> {
+        if !self.leads {
+            return Ok(());
         }
+        self.staging.prepare()?;
+        let needed: u64 = catalog
+            .ranks
+            .values()
+            .flatten()
+            .map(|file| file.schema.size)
+            .sum();
+        let free = io::free_bytes(self.staging.parent())?;
+        if needed > free {
+            let message = format!("needs {needed} bytes, {free} are free there");
+            let parent = self.staging.parent().display().to_string();
+            return Err(Fault::new(Kind::NoSpace, message).file(parent));
+        }
+        Ok(())
     }
 
     /// Creates the files that fall to this process, in full size. Local.
@@ -127,6 +139,9 @@ impl Destination {
     /// [`Kind::NoSpace`], [`Kind::Io`].
     pub fn create(&self, catalog: &Catalog) -> Result<Vec<WriteFile>> {
         let mut created = Vec::new();
+        if self.site.ranks.is_empty() {
+            return Ok(created);
+        }
         let files = catalog.ranks.values().flatten().enumerate();
         for (_, file) in
             files.filter(|(i, _)| i % self.site.processes as usize == self.site.index as usize)

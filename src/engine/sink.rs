@@ -14,17 +14,75 @@ pub trait Sink: Sync {
     /// # Errors
     /// As the store's.
     fn put(&self, place: Place, offset: u64, bytes: &[u8]) -> Result<()>;
+
+    /// Takes note that nothing more comes from this process.
+    ///
+    /// # Errors
+    /// As the store's.
+    fn finish(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Writes files that have been created and sized before.
 pub struct FileSink<'a> {
     base: PathBuf,
     catalog: &'a Catalog,
-    open: Mutex<HashMap<(u32, u32), Arc<WriteFile>>>,
+    open: Mutex<HashMap<(u32, u32), Arc<Output>>>,
 }
 
 /// Files kept open for writing.
 const OPEN_MAX: usize = 512;
+/// Shorter writes wait for what follows them, up to as many bytes.
+const WRITE_BYTES_SMALL: usize = 64 << 10;
+
+/// A file being written: neighbouring short writes are put together.
+struct Output {
+    file: WriteFile,
+    waiting: Mutex<Waiting>,
+}
+
+/// Bytes that belong at `offset` and have not been written yet.
+#[derive(Default)]
+struct Waiting {
+    offset: u64,
+    bytes: Vec<u8>,
+    /// Nobody flushes this file any more: write at once.
+    closed: bool,
+}
+
+impl Output {
+    fn write(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        if bytes.len() >= WRITE_BYTES_SMALL {
+            return self.file.write_at(bytes, offset);
+        }
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.closed {
+            return self.file.write_at(bytes, offset);
+        }
+        let follows = waiting.offset + waiting.bytes.len() as u64 == offset;
+        if !follows || waiting.bytes.len() + bytes.len() > WRITE_BYTES_SMALL {
+            self.flush(&mut waiting)?;
+            waiting.offset = offset;
+        }
+        waiting.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&self, waiting: &mut Waiting) -> Result<()> {
+        if !waiting.bytes.is_empty() {
+            self.file.write_at(&waiting.bytes, waiting.offset)?;
+            waiting.bytes.clear();
+        }
+        Ok(())
+    }
+
+    fn finish(&self) -> Result<()> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.closed = true;
+        self.flush(&mut waiting)
+    }
+}
 
 impl<'a> FileSink<'a> {
     /// A sink for the files of `catalog` in `base`.
@@ -37,17 +95,21 @@ impl<'a> FileSink<'a> {
         }
     }
 
-    fn open(&self, place: Place) -> Result<Arc<WriteFile>> {
+    fn open(&self, place: Place) -> Result<Arc<Output>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (place.rank, place.file);
         if let Some(file) = open.get(&key) {
             return Ok(file.clone());
         }
-        let file = Arc::new(WriteFile::open(
-            &self.base.join(&self.catalog.file(place).path),
-        )?);
+        let file = WriteFile::open(&self.base.join(&self.catalog.file(place).path))?;
+        let file = Arc::new(Output {
+            file,
+            waiting: Mutex::default(),
+        });
         if open.len() >= OPEN_MAX {
-            open.clear();
+            for (_, file) in open.drain() {
+                file.finish()?;
+            }
         }
         open.insert(key, file.clone());
         Ok(file)
@@ -65,8 +127,13 @@ impl Sink for FileSink<'_> {
         entry
             .locate(offset..end, |at, part| {
                 let bytes = &bytes[index(part.start - offset)?..index(part.end - offset)?];
-                file.write_at(bytes, at)
+                file.write(bytes, at)
             })
             .map_err(|fault| fault.tensor(&*entry.name).rank(place.rank))
+    }
+
+    fn finish(&self) -> Result<()> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.values().try_for_each(|file| file.finish())
     }
 }

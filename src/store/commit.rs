@@ -72,9 +72,11 @@ impl Staging {
     /// # Errors
     /// [`Kind::Io`].
     pub fn prepare(&self) -> Result<()> {
-        io::make_directory(self.parent())?;
-        io::remove_directory(&self.partial)?;
-        io::make_directory(&self.partial)
+        let destination = self.destination.display();
+        let prepared = io::make_directory(self.parent())
+            .and_then(|()| io::remove_directory(&self.partial))
+            .and_then(|()| io::make_directory(&self.partial));
+        prepared.map_err(|fault| fault.hint(format!("{destination} is staged there")))
     }
 
     /// Discards the staging directory.

@@ -174,7 +174,13 @@ impl WriteFile {
         if size > 0 {
             named("can't reserve space", path, gate())?;
             let flags = rustix::fs::FallocateFlags::empty();
-            match rustix::fs::fallocate(&file, flags, 0, size) {
+            let reserved = if in_memory(&file) {
+                // Reserving there means clearing pages that are then written again.
+                Err(rustix::io::Errno::OPNOTSUPP)
+            } else {
+                rustix::fs::fallocate(&file, flags, 0, size)
+            };
+            match reserved {
                 Ok(()) => {}
                 Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
                     named("can't set its size", path, file.set_len(size))?;
@@ -235,6 +241,16 @@ impl WriteFile {
         named("can't flush", &self.path, gate())?;
         named("can't flush", &self.path, self.file.sync_all())
     }
+}
+
+/// Whether a file's bytes live in memory only (tmpfs, ramfs).
+fn in_memory(file: &File) -> bool {
+    const TMPFS_MAGIC: u64 = 0x0102_1994;
+    const RAMFS_MAGIC: u64 = 0x8584_58f6;
+    let kind = rustix::fs::fstatfs(file)
+        .ok()
+        .and_then(|stat| u64::try_from(stat.f_type).ok());
+    matches!(kind, Some(TMPFS_MAGIC | RAMFS_MAGIC))
 }
 
 /// What stands at a path.

@@ -7,22 +7,40 @@ use crate::tensor::strided::{Loop, StridedCopy};
 /// Returns false, having copied nothing, if the copy reaches outside either slice.
 #[must_use]
 pub fn run(copy: &StridedCopy, source: &[u8], destination: &mut [u8]) -> bool {
+    run_from(copy, copy.source, source, destination)
+}
+
+/// As [`run`], but the copy's first source byte is byte `first` of `source`.
+#[must_use]
+pub fn run_from(copy: &StridedCopy, first: u64, source: &[u8], destination: &mut [u8]) -> bool {
     let index = |value: u64| usize::try_from(value).ok();
     let end = |first: u64, span: u64| first.checked_add(span).and_then(index);
-    let fits = end(copy.source, copy.source_span()).is_some_and(|end| end <= source.len())
+    let fits = end(first, copy.source_span()).is_some_and(|end| end <= source.len())
         && end(copy.destination, copy.destination_span())
             .is_some_and(|end| end <= destination.len());
     let (Some(s), Some(d), Some(run), true) = (
-        index(copy.source),
+        index(first),
         index(copy.destination),
         index(copy.run_bytes),
         fits,
     ) else {
         return false;
     };
-    let loops: Option<Vec<Step>> = copy.loops.iter().map(Step::new).collect();
-    let Some(loops) = loops else { return false };
-    nest(&loops, run, &source[s..], &mut destination[d..]);
+    let (source, destination) = (&source[s..], &mut destination[d..]);
+    match copy.loops[..] {
+        [] => destination[..run].copy_from_slice(&source[..run]),
+        [one] => {
+            let Some(step) = Step::new(&one) else {
+                return false;
+            };
+            rows(&step, run, source, destination);
+        }
+        _ => {
+            let loops: Option<Vec<Step>> = copy.loops.iter().map(Step::new).collect();
+            let Some(loops) = loops else { return false };
+            nest(&loops, run, source, destination);
+        }
+    }
     true
 }
 
@@ -98,6 +116,7 @@ fn plane(outer: &Step, inner: &Step, run: usize, source: &[u8], destination: &mu
     }
 }
 
+#[allow(clippy::cast_possible_truncation)]
 #[cfg(test)]
 mod tests {
     use super::*;
