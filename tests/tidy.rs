@@ -478,7 +478,7 @@ fn commands_in_the_docs_exist() {
                     continue;
                 };
                 let mut name = vec![*first];
-                if *first == "strategy" {
+                if ["strategy", "bench"].contains(first) {
                     name.extend(words.get(1));
                 }
                 let text = known.entry(name.join(" ")).or_insert_with(|| help(&name));

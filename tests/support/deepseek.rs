@@ -104,8 +104,7 @@ pub(crate) fn strategy(parallel: Parallel) -> Strategy {
         let plain = Layout::new(&mesh, &map, None).unwrap();
         let rows = shape[0] / plain.parts()[0];
         let step = i64::try_from(if matches!(cut, Cut::Not) { 1 } else { mesh[1] }).unwrap();
-        let divides =
-            rows.is_multiple_of(8) && plain.replicas().is_multiple_of(8) && plain.replicas() >= 8;
+        let divides = rows.is_multiple_of(8) && plain.replicas().is_multiple_of(8);
         let shard = OptimizerShard { step, size: 8 };
         let sharded = match divides {
             true => Layout::new(&mesh, &map, Some(shard)).unwrap(),
