@@ -74,7 +74,12 @@ impl Staging {
     pub fn prepare(&self) -> Result<()> {
         io::make_directory(self.parent())?;
         io::remove_directory(&self.partial)?;
-        io::make_directory(&self.partial)
+        // The user knows the destination, not what is beside it.
+        let destination = self.destination.display().to_string();
+        io::make_directory(&self.partial).map_err(|mut fault| {
+            fault.file = Some(destination);
+            fault
+        })
     }
 
     /// Discards the staging directory.
