@@ -96,7 +96,7 @@ impl<'a> Readers<'a> {
             return Err(fault.file(file.path().display().to_string()));
         }
         let opened = match self.mode {
-            IoMode::Mmap => Opened::Mapped(Arc::new(Mapped::new(&file)?)),
+            IoMode::Mmap => Opened::Mapped(Arc::new(Mapped::new(file)?)),
             IoMode::Auto | IoMode::Pread => Opened::Read(Arc::new(file)),
         };
         if open.len() >= OPEN_MAX {

@@ -34,6 +34,9 @@ fn choices(get: impl Fn(&str) -> Option<String>) -> Vec<(&'static str, &'static 
         choices.extend([
             ("OMPI_MCA_ess_singleton_isolated", "1"),
             ("OMPI_MCA_mtl", "^ofi"),
+            // All of a user's would share one directory, which the first to end removes under the
+            // others' hands.
+            ("OMPI_MCA_orte_create_session_dirs", "0"),
         ]);
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -77,7 +80,11 @@ mod tests {
         assert_eq!(chosen(&mine), ["OMPI_MCA_btl"]);
         assert_eq!(
             chosen(&[]),
-            ["OMPI_MCA_ess_singleton_isolated", "OMPI_MCA_mtl"]
+            [
+                "OMPI_MCA_ess_singleton_isolated",
+                "OMPI_MCA_mtl",
+                "OMPI_MCA_orte_create_session_dirs"
+            ]
         );
     }
 }

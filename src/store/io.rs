@@ -1,9 +1,11 @@
 //! Every open, read, write, rename and sync of the program.
 //!
 //! Each call names its file in the error, and passes a gate that counts it, so that tests can end
-//! the process at, or fail, the n-th call: `SHARDLOOM_IO_FAULT=exit:N`, `eio:N` or `enospc:N`.
+//! the process at the n-th call (`SHARDLOOM_IO_FAULT=exit:N`), fail it (`eio:N`, `enospc:N`), or let
+//! it be interrupted (`eintr:N`) or move half of its bytes (`short:N`) at first.
 
 use crate::fault::{Fault, Kind, Result};
+use std::cell::Cell;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
@@ -16,6 +18,15 @@ enum Injected {
     Nothing,
     Exit(u64),
     Error(u64, rustix::io::Errno),
+    Hiccup(u64, Hiccup),
+}
+
+/// What a system call may do at any time, and a caller must cope with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hiccup {
+    None,
+    Interrupted,
+    Short,
 }
 
 static CALLS: AtomicU64 = AtomicU64::new(0);
@@ -33,6 +44,8 @@ fn injected() -> &'static Injected {
             Some(("exit", n)) => Injected::Exit(n),
             Some(("eio", n)) => Injected::Error(n, rustix::io::Errno::IO),
             Some(("enospc", n)) => Injected::Error(n, rustix::io::Errno::NOSPC),
+            Some(("eintr", n)) => Injected::Hiccup(n, Hiccup::Interrupted),
+            Some(("short", n)) => Injected::Hiccup(n, Hiccup::Short),
             _ => Injected::Nothing,
         }
     })
@@ -43,20 +56,57 @@ pub fn calls() -> u64 {
     CALLS.load(Ordering::Relaxed)
 }
 
-fn gate() -> io::Result<()> {
+fn gate() -> io::Result<Hiccup> {
     let call = CALLS.fetch_add(1, Ordering::Relaxed) + 1;
     match injected() {
-        Injected::Nothing => Ok(()),
+        Injected::Nothing => Ok(Hiccup::None),
         // A death without any clean-up, as by SIGKILL.
         Injected::Exit(n) if *n == call => {
             let _ = rustix::process::kill_process(
                 rustix::process::getpid(),
                 rustix::process::Signal::KILL,
             );
-            Ok(())
+            Ok(Hiccup::None)
         }
         Injected::Error(n, errno) if *n == call => Err((*errno).into()),
-        _ => Ok(()),
+        Injected::Hiccup(n, hiccup) if *n == call => Ok(*hiccup),
+        _ => Ok(Hiccup::None),
+    }
+}
+
+/// A file whose first read or write may have a hiccup: what loops over it must cope.
+struct Wary<'a> {
+    file: &'a File,
+    hiccup: Cell<Hiccup>,
+}
+
+impl<'a> Wary<'a> {
+    fn new(file: &'a File, hiccup: Hiccup) -> Self {
+        Wary {
+            file,
+            hiccup: Cell::new(hiccup),
+        }
+    }
+
+    /// How many of `length` bytes the next call may move.
+    fn share(&self, length: usize) -> io::Result<usize> {
+        match self.hiccup.replace(Hiccup::None) {
+            Hiccup::None => Ok(length),
+            Hiccup::Interrupted => Err(rustix::io::Errno::INTR.into()),
+            Hiccup::Short => Ok(length.div_ceil(2)),
+        }
+    }
+}
+
+impl FileExt for Wary<'_> {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let share = self.share(buffer.len())?;
+        self.file.read_at(&mut buffer[..share], offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let share = self.share(bytes.len())?;
+        self.file.write_at(&bytes[..share], offset)
     }
 }
 
@@ -104,6 +154,15 @@ impl ReadFile {
         &self.path
     }
 
+    /// Size in bytes now.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub fn size_now(&self) -> Result<u64> {
+        let metadata = named("can't read its size", &self.path, self.file.metadata())?;
+        Ok(metadata.len())
+    }
+
     /// The open file itself, for mapping.
     #[must_use]
     pub fn inner(&self) -> &File {
@@ -115,8 +174,9 @@ impl ReadFile {
     /// # Errors
     /// [`Kind::Io`]; a file that ends early is an error too ("has shrunk").
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        named("can't read", &self.path, gate())?;
-        self.file.read_exact_at(buffer, offset).map_err(|error| {
+        let hiccup = named("can't read", &self.path, gate())?;
+        let file = Wary::new(&self.file, hiccup);
+        file.read_exact_at(buffer, offset).map_err(|error| {
             let fault = if error.kind() == io::ErrorKind::UnexpectedEof {
                 let message = format!(
                     "ends before byte {}; it has shrunk since it was opened",
@@ -172,14 +232,19 @@ impl WriteFile {
             .open(path);
         let file = named("can't create", path, file)?;
         if size > 0 {
-            named("can't reserve space", path, gate())?;
+            let hiccup = Cell::new(named("can't reserve space", path, gate())?);
             let flags = rustix::fs::FallocateFlags::empty();
-            let reserved = if in_memory(&file) {
-                // Reserving there means clearing pages that are then written again.
-                Err(rustix::io::Errno::OPNOTSUPP)
-            } else {
+            // Unlike the standard library's calls this one isn't repeated when a signal ends it.
+            let reserved = rustix::io::retry_on_intr(|| {
+                if hiccup.replace(Hiccup::None) == Hiccup::Interrupted {
+                    return Err(rustix::io::Errno::INTR);
+                }
+                if in_memory(&file) {
+                    // Reserving there means clearing pages that are then written again.
+                    return Err(rustix::io::Errno::OPNOTSUPP);
+                }
                 rustix::fs::fallocate(&file, flags, 0, size)
-            };
+            });
             match reserved {
                 Ok(()) => {}
                 Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
@@ -228,9 +293,10 @@ impl WriteFile {
     /// # Errors
     /// [`Kind::NoSpace`], [`Kind::Io`].
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
-        named("can't write", &self.path, gate())?;
         let action = "can't write";
-        named(action, &self.path, self.file.write_all_at(bytes, offset))
+        let hiccup = named(action, &self.path, gate())?;
+        let file = Wary::new(&self.file, hiccup);
+        named(action, &self.path, file.write_all_at(bytes, offset))
     }
 
     /// Waits until the bytes are on the disk.
@@ -435,7 +501,8 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
 pub fn exchange(one: &Path, other: &Path) -> Result<()> {
     named("can't swap", one, gate())?;
     let flags = rustix::fs::RenameFlags::EXCHANGE;
-    match rustix::fs::renameat_with(rustix::fs::CWD, one, rustix::fs::CWD, other, flags) {
+    let here = rustix::fs::CWD;
+    match rustix::fs::renameat_with(here, one, here, other, flags) {
         Ok(()) => Ok(()),
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::BUSY) => {
             let message = format!("can't be swapped with {} in one step here", other.display());
