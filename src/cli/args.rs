@@ -51,6 +51,11 @@ pub enum Command {
     Strategy(StrategyCommand),
     /// ckpt <-> safetensors.
     Convert(ConvertArgs),
+    /// Get the weights ready that a training configuration asks for.
+    Load(LoadArgs),
+    /// List a job's checkpoints, find the one to resume from, remove old ones.
+    #[command(subcommand)]
+    Checkpoints(CheckpointsCommand),
     /// Compare two checkpoints tensor by tensor, across layouts and formats.
     Diff(DiffArgs),
     /// Show what is in a file or directory.
@@ -258,6 +263,32 @@ pub struct SplitArgs {
     pub writing: WriteArgs,
 }
 
+/// Arguments of `load`.
+#[derive(Clone, Debug, Args)]
+pub struct LoadArgs {
+    /// The trainer's YAML file.
+    #[arg(long, value_name = "TRAIN.yaml")]
+    pub config: PathBuf,
+    /// Write the configuration with the keys set that the trainer then needs; all else stays.
+    #[arg(long, value_name = "OUT.yaml")]
+    pub write_config: Option<PathBuf>,
+    /// Directory to write [default: shardloom_checkpoint in the configuration's output_dir].
+    #[arg(long)]
+    pub dst: Option<PathBuf>,
+    /// The job's strategy [default: strategy/ or merged_strategy/dst_strategy.ckpt in output_dir].
+    #[arg(long)]
+    pub dst_strategy: Option<PathBuf>,
+    /// What to do with parameters that the source cuts and the job's strategy doesn't know.
+    #[arg(long, value_enum, default_value_t)]
+    pub unmatched: Unmatched,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub moving: MoveArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub writing: WriteArgs,
+}
+
 /// Arguments of `convert`.
 #[derive(Clone, Debug, Args)]
 pub struct ConvertArgs {
@@ -318,6 +349,48 @@ pub struct DiffArgs {
 pub struct InspectArgs {
     /// A weight file, a directory of weights, or a strategy file.
     pub path: PathBuf,
+}
+
+/// The `checkpoints` commands.
+#[derive(Clone, Debug, Subcommand)]
+pub enum CheckpointsCommand {
+    /// All checkpoints, oldest first: step, size, and whether all ranks have them.
+    List {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        which: CheckpointsArgs,
+    },
+    /// The checkpoint that a job would resume from.
+    Latest {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        which: CheckpointsArgs,
+    },
+    /// Remove old checkpoints; the last complete one always stays.
+    Prune {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        which: CheckpointsArgs,
+        /// How many complete checkpoints to keep, at least 1.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        keep: u32,
+        /// Say what would be removed, and remove nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// Which checkpoints are looked at, and how closely.
+#[derive(Clone, Debug, Args)]
+pub struct CheckpointsArgs {
+    /// The directory with the job's rank directories, or its output directory.
+    pub dir: PathBuf,
+    /// How many ranks the job has [default: as many as the highest rank directory tells].
+    #[arg(long, value_name = "N")]
+    pub ranks: Option<u32>,
+    /// Go by the files' names alone, as the trainer does; don't look whether they are truncated.
+    #[arg(long)]
+    pub names_only: bool,
 }
 
 /// The `strategy` commands.

@@ -1,14 +1,14 @@
 //! The commands that are jobs: reshard, unify, split, convert, diff.
 
 use crate::cli::args::{
-    Command, DiffArgs, MoveArgs, ProgressMode, ReshardArgs, SplitArgs, UnifyArgs,
+    CheckpointsCommand, Command, DiffArgs, LoadArgs, MoveArgs, ProgressMode, ReshardArgs,
+    SplitArgs, UnifyArgs,
 };
-use crate::cli::convert;
+use crate::cli::{Told, checkpoints, convert, load};
 use crate::engine::compare::{Comparison, diff};
 use crate::engine::convert::Conversion;
 use crate::engine::job::{Job, run};
 use crate::engine::mover::Observer;
-use crate::engine::outcome::Outcome;
 use crate::engine::place::Placement;
 use crate::exchange::World;
 use crate::fault::{Fault, Kind, Result};
@@ -34,6 +34,8 @@ enum Work {
     Job(Box<Job>),
     Diff(Comparison),
     Convert(Conversion),
+    Checkpoints(CheckpointsCommand),
+    Load(LoadArgs),
 }
 
 impl Prepared {
@@ -42,13 +44,20 @@ impl Prepared {
     /// # Errors
     /// [`Kind::Usage`].
     pub(super) fn new(command: &Command) -> Result<Prepared> {
+        if let Command::Checkpoints(command) = command {
+            return Ok(Prepared {
+                work: Work::Checkpoints(command.clone()),
+                progress: ProgressMode::Never,
+            });
+        }
         let (work, moving): (Work, &MoveArgs) = match command {
             Command::Reshard(args) => (Work::Job(Box::new(reshard(args)?)), &args.moving),
             Command::Unify(args) => (Work::Job(Box::new(unify(args)?)), &args.moving),
             Command::Split(args) => (Work::Job(Box::new(split(args)?)), &args.moving),
             Command::Diff(args) => (Work::Diff(comparison(args)), &args.moving),
+            Command::Load(args) => (Work::Load(args.clone()), &args.moving),
             Command::Convert(args) => (Work::Convert(convert::conversion(args)?), &args.moving),
-            Command::Strategy(_) | Command::Inspect(_) => {
+            Command::Strategy(_) | Command::Inspect(_) | Command::Checkpoints(_) => {
                 return Err(Fault::new(
                     Kind::Internal,
                     "this command needs no other processes",
@@ -66,14 +75,17 @@ impl Prepared {
     }
 
     /// Runs it. Collective.
-    pub(super) fn run(&self, world: &World, observer: &mut Observer<'_>) -> Result<Outcome> {
-        match &self.work {
+    pub(super) fn run(&self, world: &World, observer: &mut Observer<'_>) -> Result<Told> {
+        let outcome = match &self.work {
             Work::Job(job) => run(world, job, observer),
             Work::Diff(comparison) => diff(world, comparison, observer),
             Work::Convert(conversion) => {
                 crate::engine::convert::convert(world, conversion, observer)
             }
-        }
+            Work::Checkpoints(command) => return checkpoints::run(world, command),
+            Work::Load(args) => return load::run(world, args, observer),
+        };
+        outcome.map(|outcome| Told::Outcome(Box::new(outcome)))
     }
 }
 

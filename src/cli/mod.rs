@@ -1,16 +1,20 @@
 //! The command line: arguments become jobs, outcomes become text.
 
 pub mod args;
+mod checkpoints;
 mod convert;
 mod inspect;
 mod jobs;
+mod load;
 mod strategy;
 
+use crate::engine::outcome::Outcome;
 use crate::exchange::World;
 use crate::fault::{Fault, Kind, Result};
 use crate::report::{Report, progress};
 use args::{Cli, Command};
 use clap::Parser;
+use serde_json::Value;
 use std::process::ExitCode;
 
 /// Exit code for wrong usage.
@@ -54,6 +58,23 @@ fn alone(cli: &Cli, first: bool, run: impl FnOnce(&Report) -> Result<bool>) -> E
     }
 }
 
+/// What a command of all processes has to tell.
+enum Told {
+    /// What a job did.
+    Outcome(Box<Outcome>),
+    /// Other results: fields of the JSON object, and the same as text.
+    Data { fields: Value, text: String },
+}
+
+impl Told {
+    fn ok(&self) -> bool {
+        match self {
+            Told::Outcome(outcome) => outcome.ok,
+            Told::Data { .. } => true,
+        }
+    }
+}
+
 /// A command of all processes.
 fn together(cli: &Cli) -> ExitCode {
     let report = Report {
@@ -81,12 +102,12 @@ fn together(cli: &Cli) -> ExitCode {
         world.abort(1);
     }
     let exit = match result {
-        Ok(outcome) => {
-            let ok = outcome.ok;
-            let reported = if first {
-                report.outcome(&outcome)
-            } else {
-                Ok(())
+        Ok(told) => {
+            let ok = told.ok();
+            let reported = match &told {
+                _ if !first => Ok(()),
+                Told::Outcome(outcome) => report.outcome(outcome),
+                Told::Data { fields, text } => report.data(fields, text),
             };
             match reported {
                 Ok(()) if ok => ExitCode::SUCCESS,
@@ -149,6 +170,8 @@ impl Command {
             Command::Split(_) => "split",
             Command::Strategy(_) => "strategy",
             Command::Convert(_) => "convert",
+            Command::Checkpoints(_) => "checkpoints",
+            Command::Load(_) => "load",
             Command::Diff(_) => "diff",
             Command::Inspect(_) => "inspect",
         }

@@ -35,6 +35,16 @@ pub enum Files {
         /// Whether only one copy of each cell is kept.
         remove_redundancy: bool,
     },
+    /// `rank_R/{prefix}_rank_R{ending}.ext` with a `meta.json` that names it: what a trainer resumes
+    /// from.
+    Resume {
+        /// Beginning of the file's name.
+        prefix: String,
+        /// What follows the rank: `-{epoch}_{step}`.
+        ending: String,
+        /// Epoch and step within it, for `meta.json`.
+        position: (u64, u64),
+    },
     /// Full weights, cut into files of at most `file_bytes_max` bytes of tensors.
     Full {
         /// How the files are called.
@@ -88,6 +98,26 @@ pub fn arrange(
             };
             by_rank(&build, *remove_redundancy, format, &metadata, ranks, name)?
         }
+        Files::Resume {
+            prefix,
+            ending,
+            position,
+        } => {
+            let file = |rank: u32| format!("{prefix}_rank_{rank}{ending}.{}", format.extension());
+            let name = |rank: u32| format!("rank_{rank}/{}", file(rank));
+            let mut arranged = by_rank(&build, false, format, metadata, ranks, name)?;
+            let meta = |rank: &u32| {
+                let meta = serde_json::json!({
+                    "last_epoch": position.0, "last_step": position.1, "last_ckpt_file": file(*rank),
+                });
+                (
+                    format!("rank_{rank}/meta.json"),
+                    meta.to_string().into_bytes(),
+                )
+            };
+            arranged.extras = ranks.iter().map(meta).collect();
+            arranged
+        }
         Files::Full {
             naming,
             file_bytes_max,
@@ -100,7 +130,7 @@ pub fn arrange(
         .flatten()
         .collect();
     let position: HashMap<&str, usize> = match files {
-        Files::Ranks { .. } => HashMap::new(),
+        Files::Ranks { .. } | Files::Resume { .. } => HashMap::new(),
         Files::Full { .. } => {
             let files = arranged.catalog.ranks.values().flatten().enumerate();
             files

@@ -295,6 +295,21 @@ pub fn list(path: &Path) -> Result<Vec<(String, bool)>> {
     Ok(names)
 }
 
+/// Size of a file in bytes, and when it was last written, in nanoseconds since 1970.
+///
+/// # Errors
+/// [`Kind::Io`].
+pub fn stamp(path: &Path) -> Result<(u64, u64)> {
+    named("can't look at", path, gate())?;
+    let metadata = named("can't look at", path, fs::metadata(path))?;
+    let since = metadata.modified().ok();
+    let since = since.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+    let since = since.map_or(0, |since| {
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    });
+    Ok((metadata.len(), since))
+}
+
 /// Makes a directory and those above it.
 ///
 /// # Errors
