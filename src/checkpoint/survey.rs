@@ -3,13 +3,12 @@
 //! Each node lists the rank directories that it sees, so ranks may lie on the nodes' own disks; each
 //! file's header is read by one process.
 
-use crate::catalog::FileSchema;
 use crate::checkpoint::meta::{META, META_BYTES_MAX, Meta, Name};
+use crate::engine::scalars::{scalar, whole};
 use crate::exchange::{Topology, World, agree, all_gather_bytes, decode, encode};
 use crate::fault::{Fault, Kind, Result};
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::{Format, rank_dir};
-use crate::tensor::number::number;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -281,39 +280,6 @@ fn read_header(path: &Path) -> Result<Header> {
             .map(|value| value == "True"),
         bad: None,
     })
-}
-
-/// A tensor of one element as a number.
-///
-/// # Errors
-/// [`Kind::Io`].
-pub fn scalar(file: &ReadFile, schema: &FileSchema, name: &str) -> Result<Option<f64>> {
-    let Some(entry) = schema.get(name) else {
-        return Ok(None);
-    };
-    let bits = entry.dtype.bits();
-    let width = entry.bytes();
-    if width != u64::from(bits / 8) || width > 8 {
-        return Ok(None);
-    }
-    let mut bytes = [0; 8];
-    let bytes = &mut bytes[..(bits / 8) as usize];
-    if let [segment] = &entry.segments[..] {
-        file.read_at(bytes, segment.start)?;
-        return Ok(number(entry.dtype, bytes));
-    }
-    Ok(None)
-}
-
-/// A count that is stored as a number of any type.
-#[must_use]
-pub fn whole(value: f64) -> Option<u64> {
-    // Steps beyond 2^53 would not be exact: no job gets there.
-    let limit = 9_007_199_254_740_992.0;
-    if !(0.0..=limit).contains(&value) || value.fract() != 0.0 {
-        return None;
-    }
-    format!("{value:.0}").parse().ok()
 }
 
 /// Groups the files by name.

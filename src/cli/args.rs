@@ -100,9 +100,31 @@ pub struct WriteArgs {
     /// When to wait for the disk.
     #[arg(long, value_enum, default_value_t)]
     pub sync: SyncMode,
-    /// Format of the files written [default: the source's].
+    /// Format of the files written [default: that of the source's files, in rank directories].
     #[arg(long, value_enum)]
-    pub format: Option<Format>,
+    pub format: Option<WrittenFormat>,
+}
+
+/// What is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WrittenFormat {
+    /// safetensors.
+    Safetensors,
+    /// MindSpore's protobuf checkpoint.
+    Ckpt,
+    /// Checkpoint 2.0: an iteration's directory of safetensors, with its layout in metadata.json.
+    Checkpoint2,
+}
+
+impl WrittenFormat {
+    /// The format of each file.
+    #[must_use]
+    pub fn of_files(self) -> Format {
+        match self {
+            WrittenFormat::Ckpt => Format::Ckpt,
+            WrittenFormat::Safetensors | WrittenFormat::Checkpoint2 => Format::Safetensors,
+        }
+    }
 }
 
 /// Whether progress is shown.

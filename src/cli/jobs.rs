@@ -2,7 +2,7 @@
 
 use crate::cli::args::{
     CheckpointsCommand, Command, DiffArgs, LoadArgs, MoveArgs, ProgressMode, ReshardArgs,
-    SplitArgs, UnifyArgs,
+    SplitArgs, UnifyArgs, WriteArgs, WrittenFormat,
 };
 use crate::cli::{Told, checkpoints, convert, load};
 use crate::engine::compare::{Comparison, diff};
@@ -14,6 +14,7 @@ use crate::exchange::World;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::arrange::{Files, Naming};
 use crate::plan::build::{Leftovers, Select};
+use crate::plan::iteration::Iteration;
 use crate::store::full_dir::MAP_BYTES_MAX;
 use crate::store::io::ReadFile;
 use std::collections::BTreeMap;
@@ -103,12 +104,17 @@ fn reshard(args: &ReshardArgs) -> Result<Job> {
             read: BTreeMap::new(),
         },
         leftovers: Leftovers::Reshard(args.unmatched),
-        files: Files::Ranks {
-            stem: args.prefix.clone(),
-            numbered: true,
-            remove_redundancy: args.remove_redundancy,
-        },
-        format: args.writing.format,
+        files: written(
+            &args.writing,
+            args.remove_redundancy,
+            Some(&args.prefix),
+            Files::Ranks {
+                stem: args.prefix.clone(),
+                numbered: true,
+                remove_redundancy: args.remove_redundancy,
+            },
+        ),
+        format: args.writing.format.map(WrittenFormat::of_files),
         options: args.writing.options(&args.moving),
     })
 }
@@ -135,11 +141,16 @@ fn unify(args: &UnifyArgs) -> Result<Job> {
             read: BTreeMap::new(),
         },
         leftovers: Leftovers::Unify,
-        files: Files::Full {
-            naming: args.naming,
-            file_bytes_max,
-        },
-        format: args.writing.format,
+        files: written(
+            &args.writing,
+            false,
+            None,
+            Files::Full {
+                naming: args.naming,
+                file_bytes_max,
+            },
+        ),
+        format: args.writing.format.map(WrittenFormat::of_files),
         options,
     })
 }
@@ -158,12 +169,17 @@ fn split(args: &SplitArgs) -> Result<Job> {
             read: name_map(args.name_map.as_deref())?,
         },
         leftovers: Leftovers::Split,
-        files: Files::Ranks {
-            stem: "net".into(),
-            numbered: false,
-            remove_redundancy: args.remove_redundancy,
-        },
-        format: args.writing.format,
+        files: written(
+            &args.writing,
+            args.remove_redundancy,
+            None,
+            Files::Ranks {
+                stem: "net".into(),
+                numbered: false,
+                remove_redundancy: args.remove_redundancy,
+            },
+        ),
+        format: args.writing.format.map(WrittenFormat::of_files),
         options: args.writing.options(&args.moving),
     })
 }
@@ -177,6 +193,25 @@ fn comparison(args: &DiffArgs) -> Comparison {
         file_suffix: args.file_suffix.clone(),
         options: args.moving.options(),
     }
+}
+
+/// The arrangement to write: `files`, or a checkpoint 2.0 if that is asked for.
+pub(super) fn written(
+    args: &WriteArgs,
+    remove_redundancy: bool,
+    prefix: Option<&str>,
+    files: Files,
+) -> Files {
+    if args.format != Some(WrittenFormat::Checkpoint2) {
+        return files;
+    }
+    // `net` is the beginning of a rank file's name; here there is none unless one is given.
+    let prefix = prefix.filter(|prefix| *prefix != "net");
+    Files::Iteration(Iteration {
+        prefix: prefix.map(str::to_owned),
+        remove_redundancy,
+        ..Iteration::default()
+    })
 }
 
 /// Reads a map of names: a flat JSON object of texts.

@@ -4,7 +4,8 @@ use crate::checkpoint::latest::latest;
 use crate::checkpoint::meta::Name;
 use crate::checkpoint::survey::{Scalars, hyper_parameters, survey};
 use crate::cli::Told;
-use crate::cli::args::LoadArgs;
+use crate::cli::args::{LoadArgs, WrittenFormat};
+use crate::cli::jobs::written;
 use crate::cli::strategy::write_output;
 use crate::config::edit::{quoted, set_keys};
 use crate::config::train_yaml::{Action, Resume, Shape, TrainConfig, YAML_BYTES_MAX, scaled_steps};
@@ -67,6 +68,10 @@ pub(super) fn run(world: &World, args: &LoadArgs, observer: &mut Observer<'_>) -
         Action::None | Action::Import => load.leave(&source, &shape, action, &text),
         Action::Split => {
             let chosen = load.full(&source)?;
+            load.job(action, chosen, None, &text, observer)
+        }
+        Action::Reshard if shape == Shape::Iteration => {
+            let chosen = load.iteration(&source)?;
             load.job(action, chosen, None, &text, observer)
         }
         Action::Reshard => {
@@ -185,6 +190,27 @@ impl Load<'_> {
         })
     }
 
+    /// A checkpoint 2.0, which tells its own layout. Local.
+    fn iteration(&self, source: &Path) -> Result<Chosen> {
+        let stays = self.args.writing.format == Some(WrittenFormat::Checkpoint2);
+        if self.config.resumes() && !stays {
+            return Err(Fault::new(
+                Kind::Config,
+                "a checkpoint 2.0 is resumed from by a trainer of checkpoint 2.0 alone",
+            )
+            .file(source.display().to_string())
+            .hint(
+                "--format checkpoint2 writes one; without resume_training its weights go anywhere",
+            ));
+        }
+        Ok(Chosen {
+            directory: source.to_path_buf(),
+            suffix: None,
+            name: None,
+            scalars: Scalars::default(),
+        })
+    }
+
     /// Full weights; with the state that a resumed job needs. Collective.
     fn full(&self, source: &Path) -> Result<Chosen> {
         let scalars = hyper_parameters(self.world, source)?;
@@ -272,13 +298,7 @@ impl Load<'_> {
     }
 
     /// Weights that the trainer takes as they are.
-    fn leave(
-        mut self,
-        source: &Path,
-        shape: &Shape,
-        action: Action,
-        text: &str,
-    ) -> Result<Told> {
+    fn leave(mut self, source: &Path, shape: &Shape, action: Action, text: &str) -> Result<Told> {
         let mut resume = None;
         if *shape == Shape::Ranks {
             let chosen = self.choose(source, shape)?;
@@ -338,8 +358,8 @@ impl Load<'_> {
             destination_strategy: Some(path),
             select: Select::default(),
             leftovers,
-            files: files(&chosen),
-            format: self.args.writing.format,
+            files: written(&self.args.writing, false, None, files(&chosen)),
+            format: self.args.writing.format.map(WrittenFormat::of_files),
             options: self.args.writing.options(&self.args.moving),
         };
         let outcome = run_job(self.world, &job, observer)?;

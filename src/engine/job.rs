@@ -2,6 +2,7 @@
 
 use crate::engine::discover::{Source, discover};
 use crate::engine::fill::{IoMode, Readers};
+use crate::engine::iteration;
 use crate::engine::mover::{Moved, Mover, Observer, Survey};
 use crate::engine::outcome::{Outcome, PlanFigures, ProcessFigures, Seconds};
 use crate::engine::place::{Destination, Placement};
@@ -84,6 +85,8 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
     let strategy = read_strategy(world, &topology, job.destination_strategy.as_deref())?;
     let suffix = job.file_suffix.as_deref();
     let source = discover(world, &topology, &job.source, suffix, job.options.exchange)?;
+    let source_strategy = agree(world, source.strategy(source_strategy))?;
+    let files = iteration::settle(world, &source, &job.files)?;
     seconds.discover = start.elapsed().as_secs_f64();
     if job.options.verify {
         crate::engine::compare::verify_replicas(
@@ -99,6 +102,7 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
     let destination = Destination::find(world, &topology, &job.destination, ranks, &job.options)?;
     let planned = plan(
         job,
+        &files,
         &source,
         source_strategy.as_ref(),
         strategy.as_ref(),
@@ -204,6 +208,7 @@ struct Planned {
 
 fn plan(
     job: &Job,
+    files: &Files,
     source: &Source,
     source_strategy: Option<&Strategy>,
     strategy: Option<&Strategy>,
@@ -241,7 +246,7 @@ fn plan(
     names.dedup();
     let format = job.format.unwrap_or(source.format);
     let metadata = metadata(job, source);
-    let arranged = arrange(build, &job.files, format, &metadata, ranks)?;
+    let arranged = arrange(build, files, format, &metadata, ranks)?;
     Ok(Planned {
         arranged,
         tensors: names.len() as u64,

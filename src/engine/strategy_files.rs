@@ -105,12 +105,12 @@ fn gather(world: &World, mine: StrategyBytes) -> Result<StrategyBytes> {
 fn allgather_into(world: &World, mine: &Vec<(u64, &Vec<u8>)>) -> Result<BTreeMap<u64, Vec<u8>>> {
     let bytes = agree(world, encode(mine))?;
     let all = all_gather_bytes(world, &bytes)?;
-    let mut together = BTreeMap::new();
-    for bytes in all {
-        let decoded: Vec<(u64, Vec<u8>)> = agree(world, decode(&bytes))?;
+    let together = all.iter().try_fold(BTreeMap::new(), |mut together, bytes| {
+        let decoded: Vec<(u64, Vec<u8>)> = decode(bytes)?;
         together.extend(decoded);
-    }
-    Ok(together)
+        Ok(together)
+    });
+    agree(world, together)
 }
 
 /// The bytes of a strategy file, or of those of a directory. Local.

@@ -5,6 +5,7 @@ use crate::fault::Result;
 use crate::layout::keep::Keep;
 use crate::plan::build::Build;
 use crate::plan::inventory::HYPER_STEM;
+use crate::plan::iteration::{Iteration, by_iteration};
 use crate::plan::{Spread, TensorPlan};
 use crate::store::Format;
 use crate::tensor::dtype::Dtype;
@@ -45,6 +46,8 @@ pub enum Files {
         /// Epoch and step within it, for `meta.json`.
         position: (u64, u64),
     },
+    /// A checkpoint 2.0.
+    Iteration(Iteration),
     /// Full weights, cut into files of at most `file_bytes_max` bytes of tensors.
     Full {
         /// How the files are called.
@@ -72,7 +75,7 @@ type Listing = Vec<(Arc<str>, Dtype, Shape)>;
 /// # Errors
 /// [`crate::fault::Kind::Dtype`] if the format doesn't know a tensor's type.
 pub fn arrange(
-    build: Build,
+    mut build: Build,
     files: &Files,
     format: Format,
     metadata: &BTreeMap<String, String>,
@@ -98,6 +101,7 @@ pub fn arrange(
             };
             by_rank(&build, *remove_redundancy, format, &metadata, ranks, name)?
         }
+        Files::Iteration(iteration) => by_iteration(&mut build, iteration, metadata, ranks)?,
         Files::Resume {
             prefix,
             ending,
@@ -130,7 +134,7 @@ pub fn arrange(
         .flatten()
         .collect();
     let position: HashMap<&str, usize> = match files {
-        Files::Ranks { .. } | Files::Resume { .. } => HashMap::new(),
+        Files::Ranks { .. } | Files::Resume { .. } | Files::Iteration(_) => HashMap::new(),
         Files::Full { .. } => {
             let files = arranged.catalog.ranks.values().flatten().enumerate();
             files
@@ -214,7 +218,7 @@ fn by_rank(
 }
 
 /// Name, dtype and cell shape (in elements) of a tensor to be written.
-fn listed(plan: &TensorPlan) -> Result<(Arc<str>, Dtype, Shape)> {
+pub(super) fn listed(plan: &TensorPlan) -> Result<(Arc<str>, Dtype, Shape)> {
     Ok((
         plan.name.clone(),
         plan.dtype,
@@ -223,7 +227,7 @@ fn listed(plan: &TensorPlan) -> Result<(Arc<str>, Dtype, Shape)> {
 }
 
 /// The cell shape of a spread in elements: packed types are counted in bytes inside.
-fn element_shape(spread: &Spread, dtype: Dtype) -> Shape {
+pub(super) fn element_shape(spread: &Spread, dtype: Dtype) -> Shape {
     let mut shape = spread.grid.cell_shape().clone();
     if !dtype.bits().is_multiple_of(8)
         && let Some(last) = shape.0.last_mut()
