@@ -389,3 +389,20 @@ fn refuses_what_the_trainer_refuses_or_gets_wrong() {
     let run = alone(&job.config(&[("load_checkpoint", "@full"), PARALLEL[0]]));
     assert_eq!(object(&run)["error"]["kind"], "config");
 }
+
+#[test]
+fn the_old_merge_script_is_replaced_by_changing_its_name() {
+    let job = Job::new();
+    let old = "unify --mindspore_ckpt_dir @old/checkpoint --src_strategy_dirs @four.ckpt --output_dir @out \
+               --file_suffix 1_10 --has_redundancy True --filter_out_param_prefix b --max_process_num 64 \
+               --format safetensors";
+    alone(&job.sample.args(old)).succeeds();
+    let merged =
+        tensors::read(&job.sample.path("out/model-00001-of-00001.safetensors")).expect("a file");
+    assert_eq!(merged.tensors.keys().collect::<Vec<_>>(), ["w1", "w2"]);
+    let wrong = alone(
+        &job.sample
+            .args("unify --src a --dst b --has_redundancy perhaps"),
+    );
+    assert_eq!(wrong.status.code(), Some(2), "{wrong:#?}");
+}

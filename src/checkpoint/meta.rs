@@ -26,6 +26,8 @@ pub struct Name {
     pub prefix: String,
     /// Whether `_rank_R` follows the prefix.
     pub ranked: bool,
+    /// Whether it is an iteration of a checkpoint 2.0: the step is its number.
+    pub iteration: bool,
     /// Extension, without the dot.
     pub extension: String,
 }
@@ -45,6 +47,7 @@ impl Name {
             step: digits(step)?,
             prefix: base.to_owned(),
             ranked: false,
+            iteration: false,
             extension: extension.to_owned(),
         };
         let Some((prefix, rest)) = base.rsplit_once("_rank_") else {
@@ -83,6 +86,7 @@ impl Name {
     #[must_use]
     pub fn suffix(&self) -> String {
         match self.repeat {
+            None if self.iteration => self.step.to_string(),
             None => format!("{}_{}", self.epoch, self.step),
             Some(repeat) => format!("_{repeat}-{}_{}", self.epoch, self.step),
         }

@@ -4,6 +4,7 @@ use crate::checkpoint::latest::latest;
 use crate::checkpoint::survey::{Checkpoint, Survey};
 use crate::exchange::{Topology, World, agree};
 use crate::fault::Result;
+use crate::store::checkpoint2::directory;
 use crate::store::io;
 
 /// The checkpoints that need not be kept for `keep` complete ones to stay, oldest first.
@@ -44,6 +45,13 @@ pub fn remove(
         .iter()
         .any(|members| members[0] == world.process());
     let mut removed = Ok(());
+    for checkpoint in checkpoints
+        .iter()
+        .filter(|checkpoint| leads && checkpoint.name.iteration)
+    {
+        let place = survey.directory.join(directory(checkpoint.name.step));
+        removed = removed.and_then(|()| io::remove_directory(&place));
+    }
     for file in checkpoints
         .iter()
         .filter(|_| leads)

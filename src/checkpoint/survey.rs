@@ -3,6 +3,7 @@
 //! Each node lists the rank directories that it sees, so ranks may lie on the nodes' own disks; each
 //! file's header is read by one process.
 
+use crate::checkpoint::iterations;
 use crate::checkpoint::meta::{META, META_BYTES_MAX, Meta, Name};
 use crate::engine::scalars::{scalar, whole};
 use crate::exchange::{Topology, World, agree, all_gather_bytes, decode, encode};
@@ -75,6 +76,7 @@ struct Sight {
     ranks: BTreeSet<u32>,
     files: Vec<Seen>,
     metas: BTreeMap<u32, Name>,
+    iterations: Vec<iterations::Seen>,
 }
 
 /// What a header says of a file: or why it can't be used.
@@ -104,7 +106,7 @@ pub fn survey(
         .iter()
         .any(|members| members[0] == world.process());
     let mine = if leads {
-        look(directory)
+        look(directory, headers)
     } else {
         Ok(Sight::default())
     };
@@ -115,6 +117,10 @@ pub fn survey(
     } else {
         directory.to_path_buf()
     };
+    // A checkpoint 2.0 needs shared storage, so one node's view is everybody's.
+    if let Some(sight) = sights.iter().find(|sight| !sight.iterations.is_empty()) {
+        return Ok(iterations::survey(&base, &sight.iterations));
+    }
     let found: BTreeSet<u32> = sights
         .iter()
         .flat_map(|sight| sight.ranks.iter().copied())
@@ -142,7 +148,7 @@ pub fn survey(
 }
 
 /// Lists what this node sees. Local.
-fn look(directory: &Path) -> Result<Sight> {
+fn look(directory: &Path, headers: bool) -> Result<Sight> {
     let mut sight = Sight::default();
     let mut base = directory.to_path_buf();
     if !matches!(io::standing(&base)?, Standing::Directory) {
@@ -160,6 +166,7 @@ fn look(directory: &Path) -> Result<Sight> {
         names = io::list(&base)?;
         sight.inside = true;
     }
+    sight.iterations = iterations::look(&base, &names, headers)?;
     for (directory, _) in names.iter().filter(|name| is_rank(name)) {
         let Some(rank) = rank_dir::rank_of(directory) else {
             continue;

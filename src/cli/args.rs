@@ -225,19 +225,19 @@ pub struct ReshardArgs {
 #[derive(Clone, Debug, Args)]
 pub struct UnifyArgs {
     /// Rank directories.
-    #[arg(long)]
+    #[arg(long, alias = "mindspore_ckpt_dir")]
     pub src: PathBuf,
     /// Their strategy: file, merged file or directory.
-    #[arg(long)]
+    #[arg(long, alias = "src_strategy_dirs")]
     pub src_strategy: Option<PathBuf>,
     /// Directory to write.
-    #[arg(long)]
+    #[arg(long, alias = "output_dir")]
     pub dst: PathBuf,
     /// Which of several files in a rank directory: epoch_step, step, or task-epoch_step.
-    #[arg(long)]
+    #[arg(long, alias = "file_suffix")]
     pub file_suffix: Option<String>,
     /// Leave out parameters whose names begin so (may be given several times).
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", alias = "filter_out_param_prefix")]
     pub filter_out_param_prefix: Vec<String>,
     /// JSON file {name read: name written}.
     #[arg(long, value_name = "JSON")]
@@ -248,6 +248,12 @@ pub struct UnifyArgs {
     /// How the files are called.
     #[arg(long, value_enum, default_value_t)]
     pub naming: Naming,
+    /// Of unified_safetensors.py: has no effect, as what lies in the files decides.
+    #[arg(long = "has_redundancy", hide = true, value_name = "BOOL", value_parser = parse_truth)]
+    pub has_redundancy: Option<bool>,
+    /// Of unified_safetensors.py: has no effect, as mpirun -n says how many processes there are.
+    #[arg(long = "max_process_num", hide = true, value_name = "N")]
+    pub max_process_num: Option<u32>,
     /// Write everything on the node of process 0.
     #[arg(long)]
     pub gather_to_root: bool,
@@ -524,6 +530,15 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         Err("a size must not be 0".into())
     } else {
         Ok(bytes)
+    }
+}
+
+/// A truth value as Python scripts take it.
+fn parse_truth(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(format!("'{text}' is neither True nor False")),
     }
 }
 

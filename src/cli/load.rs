@@ -231,6 +231,7 @@ impl Load<'_> {
             step,
             prefix: "shardloom".into(),
             ranked: true,
+            iteration: false,
             extension: "safetensors".into(),
         });
         Ok(Chosen {
