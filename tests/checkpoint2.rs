@@ -221,3 +221,22 @@ fn iterations_are_listed_and_pruned() {
     let left = |number: u32| room.join(format!("iteration_{number:08}")).exists();
     assert_eq!([20, 30, 40, 50].map(left), [false, false, true, true]);
 }
+
+#[test]
+fn a_training_configuration_may_name_one() {
+    let sample = sample();
+    alone(&sample.args(WRITE)).succeeds();
+    let path = |name: &str| sample.path(name).display().to_string();
+    let text = format!(
+        "load_checkpoint: {}\nuse_parallel: True\nauto_trans_ckpt: True\noutput_dir: {}\n",
+        path("second"),
+        path("run")
+    );
+    std::fs::write(sample.path("train.yaml"), &text).expect("written");
+    let line = "load --config @train.yaml --dst-strategy @two.ckpt --json";
+    let told = object(&under_mpi(2, &sample.args(line)).succeeds());
+    assert_eq!(told["action"], "reshard");
+    sample.check("run/shardloom_checkpoint", &sample.two, &sample.whole);
+    std::fs::write(sample.path("train.yaml"), text + "resume_training: True\n").expect("written");
+    refuses(&alone(&sample.args(line)), "checkpoint 2.0");
+}

@@ -55,38 +55,8 @@ pub fn by_iteration(
     for plans in build.private.values_mut() {
         plans.retain(|plan| !COMMON_NAMES.contains(&&*plan.name));
     }
-    let owners = iteration.remove_redundancy.then(|| balance(build));
-    let names: BTreeSet<&str> = build
-        .stages
-        .iter()
-        .flatten()
-        .map(|plan| &*plan.name)
-        .collect();
-    let states: BTreeSet<&str> = names
-        .iter()
-        .copied()
-        .filter(|name| is_state(name, &names))
-        .collect();
-    // For each rank its weights, then everything else.
-    let mut listings: BTreeMap<u32, [Vec<&TensorPlan>; 2]> = BTreeMap::new();
-    for &rank in ranks {
-        let stage = rank as usize / per_stage;
-        let sides = listings.entry(rank).or_default();
-        for plan in build.stages.get(stage).into_iter().flatten() {
-            let cell = plan
-                .destination
-                .layout
-                .cell(rank - plan.destination.first_rank);
-            let key = (plan.destination.first_rank, plan.name.clone(), cell);
-            if owners
-                .as_ref()
-                .is_none_or(|owners| owners.get(&key) == Some(&rank))
-            {
-                sides[usize::from(states.contains(&*plan.name))].push(plan);
-            }
-        }
-        sides[1].extend(build.private.get(&rank).into_iter().flatten());
-    }
+    let build = &*build;
+    let listings = sides(build, iteration, ranks);
     let place = checkpoint2::directory(iteration.number);
     let mut arranged = Arranged::default();
     let mut stored: BTreeMap<(Arc<str>, u32), Stored<'_>> = BTreeMap::new();
@@ -157,6 +127,47 @@ pub fn by_iteration(
         ),
     ];
     Ok(arranged)
+}
+
+/// For each rank its weights, and everything else.
+fn sides<'a>(
+    build: &'a Build,
+    iteration: &Iteration,
+    ranks: &[u32],
+) -> BTreeMap<u32, [Vec<&'a TensorPlan>; 2]> {
+    let per_stage = build.ranks_per_stage.max(1) as usize;
+    let owners = iteration.remove_redundancy.then(|| balance(build));
+    let names: BTreeSet<&str> = build
+        .stages
+        .iter()
+        .flatten()
+        .map(|plan| &*plan.name)
+        .collect();
+    let states: BTreeSet<&str> = names
+        .iter()
+        .copied()
+        .filter(|name| is_state(name, &names))
+        .collect();
+    let mut listings: BTreeMap<u32, [Vec<&TensorPlan>; 2]> = BTreeMap::new();
+    for &rank in ranks {
+        let stage = rank as usize / per_stage;
+        let sides = listings.entry(rank).or_default();
+        for plan in build.stages.get(stage).into_iter().flatten() {
+            let cell = plan
+                .destination
+                .layout
+                .cell(rank - plan.destination.first_rank);
+            let key = (plan.destination.first_rank, plan.name.clone(), cell);
+            if owners
+                .as_ref()
+                .is_none_or(|owners| owners.get(&key) == Some(&rank))
+            {
+                sides[usize::from(states.contains(&*plan.name))].push(plan);
+            }
+        }
+        sides[1].extend(build.private.get(&rank).into_iter().flatten());
+    }
+    listings
 }
 
 fn describe(
