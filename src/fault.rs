@@ -24,6 +24,8 @@ pub enum Kind {
     Corrupt,
     /// A strategy file can't be used.
     Strategy,
+    /// A training configuration asks for something that makes no sense.
+    Config,
     /// A shard that is needed is nowhere to be found.
     MissingShard,
     /// Several files could be meant.

@@ -12,7 +12,9 @@
 //! a *store* is where tensors lie. `docs/architecture.md` tells it on a page.
 
 pub mod catalog;
+pub mod checkpoint;
 pub mod cli;
+pub mod config;
 pub mod engine;
 pub mod exchange;
 pub mod fault;

@@ -29,6 +29,8 @@ const LAYERS: &[&[&str]] = &[
 const CROSSINGS: &[(&str, &str)] = &[
     // A plan lays files out, so it knows their kinds; it never opens one.
     ("plan", "store::Format"),
+    // Nor does what describes a checkpoint 2.0: text in, text out.
+    ("plan", "store::checkpoint2"),
 ];
 
 /// Rooms whose contents nobody can name have no place in the house.

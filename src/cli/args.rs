@@ -58,6 +58,11 @@ pub enum Command {
     Strategy(StrategyCommand),
     /// ckpt <-> safetensors.
     Convert(ConvertArgs),
+    /// Get the weights ready that a training configuration asks for.
+    Load(LoadArgs),
+    /// List a job's checkpoints, find the one to resume from, remove old ones.
+    #[command(subcommand)]
+    Checkpoints(CheckpointsCommand),
     /// Compare two checkpoints tensor by tensor, across layouts and formats.
     Diff(DiffArgs),
     /// Check a directory's files against the manifest that was written with them.
@@ -112,9 +117,31 @@ pub struct WriteArgs {
     /// When to wait for the disk.
     #[arg(long, value_enum, default_value_t)]
     pub sync: SyncMode,
-    /// Format of the files written [default: the source's].
+    /// Format of the files written [default: that of the source's files, in rank directories].
     #[arg(long, value_enum)]
-    pub format: Option<Format>,
+    pub format: Option<WrittenFormat>,
+}
+
+/// What is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WrittenFormat {
+    /// safetensors.
+    Safetensors,
+    /// MindSpore's protobuf checkpoint.
+    Ckpt,
+    /// Checkpoint 2.0: an iteration's directory of safetensors, with its layout in metadata.json.
+    Checkpoint2,
+}
+
+impl WrittenFormat {
+    /// The format of each file.
+    #[must_use]
+    pub fn of_files(self) -> Format {
+        match self {
+            WrittenFormat::Ckpt => Format::Ckpt,
+            WrittenFormat::Safetensors | WrittenFormat::Checkpoint2 => Format::Safetensors,
+        }
+    }
 }
 
 /// Whether progress is shown.
@@ -222,19 +249,19 @@ pub struct ReshardArgs {
 #[derive(Clone, Debug, Args)]
 pub struct UnifyArgs {
     /// Rank directories.
-    #[arg(long)]
+    #[arg(long, alias = "mindspore_ckpt_dir")]
     pub src: PathBuf,
     /// Their strategy: file, merged file or directory.
-    #[arg(long)]
+    #[arg(long, alias = "src_strategy_dirs")]
     pub src_strategy: Option<PathBuf>,
     /// Directory to write.
-    #[arg(long)]
+    #[arg(long, alias = "output_dir")]
     pub dst: PathBuf,
     /// Which of several files in a rank directory: epoch_step, step, or task-epoch_step.
-    #[arg(long)]
+    #[arg(long, alias = "file_suffix")]
     pub file_suffix: Option<String>,
     /// Leave out parameters whose names begin so (may be given several times).
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", alias = "filter_out_param_prefix")]
     pub filter_out_param_prefix: Vec<String>,
     /// JSON file {name read: name written}.
     #[arg(long, value_name = "JSON")]
@@ -245,6 +272,12 @@ pub struct UnifyArgs {
     /// How the files are called.
     #[arg(long, value_enum, default_value_t)]
     pub naming: Naming,
+    /// Of unified_safetensors.py: has no effect, as what lies in the files decides.
+    #[arg(long = "has_redundancy", hide = true, value_name = "BOOL", value_parser = parse_truth)]
+    pub has_redundancy: Option<bool>,
+    /// Of unified_safetensors.py: has no effect, as mpirun -n says how many processes there are.
+    #[arg(long = "max_process_num", hide = true, value_name = "N")]
+    pub max_process_num: Option<u32>,
     /// Write everything on the node of process 0.
     #[arg(long)]
     pub gather_to_root: bool,
@@ -274,6 +307,32 @@ pub struct SplitArgs {
     /// JSON file {name in the strategy: name in the files}.
     #[arg(long, value_name = "JSON")]
     pub name_map: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub moving: MoveArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub writing: WriteArgs,
+}
+
+/// Arguments of `load`.
+#[derive(Clone, Debug, Args)]
+pub struct LoadArgs {
+    /// The trainer's YAML file.
+    #[arg(long, value_name = "TRAIN.yaml")]
+    pub config: PathBuf,
+    /// Write the configuration with the keys set that the trainer then needs; all else stays.
+    #[arg(long, value_name = "OUT.yaml")]
+    pub write_config: Option<PathBuf>,
+    /// Directory to write [default: shardloom_checkpoint in the configuration's output_dir].
+    #[arg(long)]
+    pub dst: Option<PathBuf>,
+    /// The job's strategy [default: strategy/ or merged_strategy/dst_strategy.ckpt in output_dir].
+    #[arg(long)]
+    pub dst_strategy: Option<PathBuf>,
+    /// What to do with parameters that the source cuts and the job's strategy doesn't know.
+    #[arg(long, value_enum, default_value_t)]
+    pub unmatched: Unmatched,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub moving: MoveArgs,
@@ -456,6 +515,48 @@ pub struct RepeatArgs {
     pub svg: Option<PathBuf>,
 }
 
+/// The `checkpoints` commands.
+#[derive(Clone, Debug, Subcommand)]
+pub enum CheckpointsCommand {
+    /// All checkpoints, oldest first: step, size, and whether all ranks have them.
+    List {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        which: CheckpointsArgs,
+    },
+    /// The checkpoint that a job would resume from.
+    Latest {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        which: CheckpointsArgs,
+    },
+    /// Remove old checkpoints; the last complete one always stays.
+    Prune {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        which: CheckpointsArgs,
+        /// How many complete checkpoints to keep, at least 1.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        keep: u32,
+        /// Say what would be removed, and remove nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// Which checkpoints are looked at, and how closely.
+#[derive(Clone, Debug, Args)]
+pub struct CheckpointsArgs {
+    /// The directory with the job's rank directories, or its output directory.
+    pub dir: PathBuf,
+    /// How many ranks the job has [default: as many as the highest rank directory tells].
+    #[arg(long, value_name = "N")]
+    pub ranks: Option<u32>,
+    /// Go by the files' names alone, as the trainer does; don't look whether they are truncated.
+    #[arg(long)]
+    pub names_only: bool,
+}
+
 /// The `strategy` commands.
 #[derive(Clone, Debug, Subcommand)]
 pub enum StrategyCommand {
@@ -565,6 +666,15 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         Err("a size must not be 0".into())
     } else {
         Ok(bytes)
+    }
+}
+
+/// A truth value as Python scripts take it.
+fn parse_truth(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(format!("'{text}' is neither True nor False")),
     }
 }
 

@@ -1,15 +1,14 @@
 //! The commands that are jobs: reshard, unify, split, convert, diff.
 
 use crate::cli::args::{
-    BenchCommand, Command, DiffArgs, MoveArgs, ProgressMode, RepeatArgs, ReshardArgs, SplitArgs,
-    UnifyArgs,
+    BenchCommand, CheckpointsCommand, Command, DiffArgs, LoadArgs, MoveArgs, ProgressMode,
+    RepeatArgs, ReshardArgs, SplitArgs, UnifyArgs, WriteArgs, WrittenFormat,
 };
-use crate::cli::{convert, model};
+use crate::cli::{Told, checkpoints, convert, load, model};
 use crate::engine::compare::{Comparison, diff};
 use crate::engine::convert::Conversion;
 use crate::engine::job::{Job, run};
 use crate::engine::mover::Observer;
-use crate::engine::outcome::Outcome;
 use crate::engine::place::Placement;
 use crate::engine::verify::{Verification, verify};
 use crate::exchange::World;
@@ -19,6 +18,7 @@ use crate::measure::collectives::collectives;
 use crate::measure::storage::storage;
 use crate::plan::arrange::{Files, Naming, RankName};
 use crate::plan::build::{Leftovers, Select};
+use crate::plan::iteration::Iteration;
 use crate::report::{Report, save_picture};
 use crate::store::full_dir::MAP_BYTES_MAX;
 use crate::store::io::ReadFile;
@@ -42,21 +42,8 @@ enum Work {
     Convert(Conversion),
     Bench(BenchCommand),
     Verify(Verification),
-}
-
-/// What a command of all processes has come to.
-pub(super) enum Done {
-    Outcome(Box<Outcome>),
-    Measured(Measured),
-}
-
-impl Done {
-    pub(super) fn ok(&self) -> bool {
-        match self {
-            Done::Outcome(outcome) => outcome.ok,
-            Done::Measured(measured) => measured.ok,
-        }
-    }
+    Checkpoints(CheckpointsCommand),
+    Load(LoadArgs),
 }
 
 impl Prepared {
@@ -85,6 +72,10 @@ impl Prepared {
             Command::Import(args) => job(model::import(args)?, &args.moving),
             Command::Export(args) => job(model::export(args)?, &args.moving),
             Command::Bench(command) => (Work::Bench(command.clone()), ProgressMode::Never),
+            Command::Checkpoints(command) => {
+                (Work::Checkpoints(command.clone()), ProgressMode::Never)
+            }
+            Command::Load(args) => (Work::Load(args.clone()), args.moving.progress),
             Command::Strategy(_) | Command::Inspect(_) | Command::Simulate(_) => {
                 return Err(Fault::new(
                     Kind::Internal,
@@ -100,7 +91,7 @@ impl Prepared {
     }
 
     /// Runs it. Collective.
-    pub(super) fn run(&self, world: &World, observer: &mut Observer<'_>) -> Result<Done> {
+    pub(super) fn run(&self, world: &World, observer: &mut Observer<'_>) -> Result<Told> {
         let outcome = match &self.work {
             Work::Job(job) => run(world, job, observer),
             Work::Verify(verification) => verify(world, verification),
@@ -108,16 +99,19 @@ impl Prepared {
             Work::Convert(conversion) => {
                 crate::engine::convert::convert(world, conversion, observer)
             }
-            Work::Bench(command) => return bench(world, command).map(Done::Measured),
+            Work::Bench(command) => return bench(world, command).map(Told::Measured),
+            Work::Checkpoints(command) => return checkpoints::run(world, command),
+            Work::Load(args) => return load::run(world, args, observer),
         };
-        outcome.map(|outcome| Done::Outcome(Box::new(outcome)))
+        outcome.map(|outcome| Told::Outcome(Box::new(outcome)))
     }
 
     /// Tells what it has come to. Local.
-    pub(super) fn tell(&self, done: &Done, report: &Report) -> Result<()> {
+    pub(super) fn tell(&self, done: &Told, report: &Report) -> Result<()> {
         match done {
-            Done::Outcome(outcome) => report.outcome(outcome),
-            Done::Measured(measured) => {
+            Told::Outcome(outcome) => report.outcome(outcome),
+            Told::Data { fields, text } => report.data(fields, text),
+            Told::Measured(measured) => {
                 if let Work::Bench(command) = &self.work
                     && let Some(path) = &repeat_args(command).svg
                 {
@@ -170,11 +164,16 @@ fn reshard(args: &ReshardArgs) -> Result<Job> {
             view: None,
         },
         leftovers: Leftovers::Reshard(args.unmatched),
-        files: Files::Ranks {
-            name: RankName::new(&args.prefix, true),
-            remove_redundancy: args.remove_redundancy,
-        },
-        format: args.writing.format,
+        files: written(
+            &args.writing,
+            args.remove_redundancy,
+            Some(&args.prefix),
+            Files::Ranks {
+                name: RankName::new(&args.prefix, true),
+                remove_redundancy: args.remove_redundancy,
+            },
+        ),
+        format: args.writing.format.map(WrittenFormat::of_files),
         view: None,
         extras: Vec::new(),
         options,
@@ -204,11 +203,16 @@ fn unify(args: &UnifyArgs) -> Result<Job> {
             view: None,
         },
         leftovers: Leftovers::Unify,
-        files: Files::Full {
-            naming: args.naming,
-            file_bytes_max,
-        },
-        format: args.writing.format,
+        files: written(
+            &args.writing,
+            false,
+            None,
+            Files::Full {
+                naming: args.naming,
+                file_bytes_max,
+            },
+        ),
+        format: args.writing.format.map(WrittenFormat::of_files),
         view: None,
         extras: Vec::new(),
         options,
@@ -230,11 +234,16 @@ fn split(args: &SplitArgs) -> Result<Job> {
             view: None,
         },
         leftovers: Leftovers::Split,
-        files: Files::Ranks {
-            name: RankName::new("net", false),
-            remove_redundancy: args.remove_redundancy,
-        },
-        format: args.writing.format,
+        files: written(
+            &args.writing,
+            args.remove_redundancy,
+            None,
+            Files::Ranks {
+                name: RankName::new("net", false),
+                remove_redundancy: args.remove_redundancy,
+            },
+        ),
+        format: args.writing.format.map(WrittenFormat::of_files),
         view: None,
         extras: Vec::new(),
         options: args.writing.options(&args.moving),
@@ -250,6 +259,25 @@ fn comparison(args: &DiffArgs) -> Comparison {
         file_suffix: args.file_suffix.clone(),
         options: args.moving.options(),
     }
+}
+
+/// The arrangement to write: `files`, or a checkpoint 2.0 if that is asked for.
+pub(super) fn written(
+    args: &WriteArgs,
+    remove_redundancy: bool,
+    prefix: Option<&str>,
+    files: Files,
+) -> Files {
+    if args.format != Some(WrittenFormat::Checkpoint2) {
+        return files;
+    }
+    // `net` is the beginning of a rank file's name; here there is none unless one is given.
+    let prefix = prefix.filter(|prefix| *prefix != "net");
+    Files::Iteration(Iteration {
+        prefix: prefix.map(str::to_owned),
+        remove_redundancy,
+        ..Iteration::default()
+    })
 }
 
 /// Reads a map of names: a flat JSON object of texts.

@@ -1,18 +1,23 @@
 //! The command line: arguments become jobs, outcomes become text.
 
 pub mod args;
+mod checkpoints;
 mod convert;
 mod inspect;
 mod jobs;
+mod load;
 pub mod model;
 mod simulate;
 mod strategy;
 
+use crate::engine::outcome::Outcome;
 use crate::exchange::World;
 use crate::fault::{Fault, Kind, Result};
+use crate::measure::bench::Measured;
 use crate::report::{Report, progress};
 use args::{Cli, Command};
 use clap::Parser;
+use serde_json::Value;
 use std::process::ExitCode;
 
 /// Exit code for wrong usage.
@@ -54,6 +59,26 @@ fn alone(cli: &Cli, first: bool, run: impl FnOnce(&Report) -> Result<bool>) -> E
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(fault) => fail(&report, &fault, 0),
+    }
+}
+
+/// What a command of all processes has to tell.
+enum Told {
+    /// What a job did.
+    Outcome(Box<Outcome>),
+    /// Other results: fields of the JSON object, and the same as text.
+    Data { fields: Value, text: String },
+    /// Measurements.
+    Measured(Measured),
+}
+
+impl Told {
+    fn ok(&self) -> bool {
+        match self {
+            Told::Outcome(outcome) => outcome.ok,
+            Told::Data { .. } => true,
+            Told::Measured(measured) => measured.ok,
+        }
     }
 }
 
@@ -154,6 +179,8 @@ impl Command {
             Command::Export(_) => "export",
             Command::Strategy(_) => "strategy",
             Command::Convert(_) => "convert",
+            Command::Checkpoints(_) => "checkpoints",
+            Command::Load(_) => "load",
             Command::Diff(_) => "diff",
             Command::Verify(_) => "verify",
             Command::Inspect(_) => "inspect",

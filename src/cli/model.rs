@@ -1,6 +1,6 @@
 //! `shardloom import`, `shardloom export`, and the names that `shardloom inspect --names` shows.
 
-use crate::cli::args::{MoveArgs, WriteArgs, parse_size};
+use crate::cli::args::{MoveArgs, WriteArgs, WrittenFormat, parse_size};
 use crate::cli::jobs::HF_FILE_BYTES_MAX;
 use crate::engine::job::{Job, ViewMaker};
 use crate::fault::{Fault, Kind, Result};
@@ -236,6 +236,11 @@ pub(super) fn import(args: &ImportArgs) -> Result<Job> {
             remove_redundancy: false,
         },
     };
+    if args.writing.format == Some(WrittenFormat::Checkpoint2) {
+        let message =
+            "import writes rank directories or full weights; reshard makes checkpoint2 of them";
+        return Err(Fault::new(Kind::Usage, message));
+    }
     Ok(Job {
         command: "import",
         source: args.hf.clone(),
@@ -246,7 +251,7 @@ pub(super) fn import(args: &ImportArgs) -> Result<Job> {
         select: Select::default(),
         leftovers: args.tensors.leftovers(),
         files,
-        format: args.writing.format,
+        format: args.writing.format.map(WrittenFormat::of_files),
         view: Some(ViewMaker::new(move |inventory, _| import.view(inventory))),
         extras: Vec::new(),
         options: args.writing.options(&args.moving),
@@ -258,7 +263,7 @@ pub(super) fn export(args: &ExportArgs) -> Result<Job> {
     if args
         .writing
         .format
-        .is_some_and(|format| format != Format::Safetensors)
+        .is_some_and(|format| format != WrittenFormat::Safetensors)
     {
         return Err(Fault::new(
             Kind::Usage,

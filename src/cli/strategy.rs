@@ -108,7 +108,7 @@ fn check_output(output: &Path, overwrite: bool) -> Result<()> {
 }
 
 /// Writes the file beside its place and renames it there.
-fn write_output(output: &Path, bytes: &[u8]) -> Result<()> {
+pub(super) fn write_output(output: &Path, bytes: &[u8]) -> Result<()> {
     let Some(name) = output.file_name() else {
         let fault = Fault::new(Kind::Usage, "is no file name");
         return Err(fault.file(output.display().to_string()));

@@ -104,6 +104,8 @@ pub fn diff(
     let (b_strategy, _) = read_strategy(world, &topology, comparison.b_strategy.as_deref())?;
     let a = discover(world, &topology, &comparison.a, suffix, options.exchange)?;
     let b = discover(world, &topology, &comparison.b, suffix, options.exchange)?;
+    let a_strategy = agree(world, a.strategy(a_strategy))?;
+    let b_strategy = agree(world, b.strategy(b_strategy))?;
     let both = agree(
         world,
         pair(&a, a_strategy.as_ref(), &b, b_strategy.as_ref()),

@@ -4,12 +4,14 @@
 //! equal, as those of a stage's ranks are, travel once.
 
 use crate::catalog::{Catalog, Entry, FileSchema, ShardFile};
+use crate::engine::iteration::{self, SourceIteration};
 use crate::engine::listing::{Listing, list, list_files, merge};
 use crate::exchange::{Topology, World, agree, all_gather_bytes, decode, encode};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::reach::{ExchangeMode, Reach};
 use crate::store::Format;
 use crate::store::io::ReadFile;
+use crate::strategy::Strategy;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -27,6 +29,8 @@ pub struct Source {
     pub reach: Reach,
     /// Format of its files.
     pub format: Format,
+    /// The layouts that it tells itself, with where it stands: a checkpoint 2.0.
+    pub iteration: Option<SourceIteration>,
 }
 
 impl Source {
@@ -40,7 +44,27 @@ impl Source {
             .map_or_else(|| self.base.clone(), |file| self.base.join(file));
         fault.file(file.display().to_string())
     }
+
+    /// The strategy to read it by: its own, if it tells one, which `given` must agree with. Local.
+    ///
+    /// # Errors
+    /// [`Kind::Strategy`] naming a tensor.
+    pub fn strategy(&self, given: Option<Strategy>) -> Result<Option<Strategy>> {
+        let own = self
+            .iteration
+            .as_ref()
+            .and_then(|iteration| iteration.strategy.as_ref());
+        match (own, given) {
+            (None, given) => Ok(given),
+            (Some(own), None) => Ok(Some(own.clone())),
+            (Some(own), Some(given)) => {
+                iteration::check_same(own, &given).map_err(|fault| self.place(fault))?;
+                Ok(Some(own.clone()))
+            }
+        }
+    }
 }
+
 /// Finds the source at `path`. Collective.
 ///
 /// # Errors
@@ -122,6 +146,7 @@ fn assemble(
             ));
     }
     let catalog = read_headers(world, &reach, &base, &merged)?;
+    let iteration = iteration::read(world, &base, &merged)?;
     let first = merged.ranks.values().flatten().next();
     let format = first
         .and_then(|(path, _)| Format::of(path))
@@ -131,6 +156,7 @@ fn assemble(
         catalog,
         reach,
         format,
+        iteration,
     })
 }
 

@@ -3,6 +3,7 @@
 use crate::engine::discover::{Source, discover};
 use crate::engine::fill::{IoMode, Readers};
 use crate::engine::in_place::{self, Carried, carry};
+use crate::engine::iteration;
 use crate::engine::mover::{Moved, Mover, Observer};
 use crate::engine::outcome::{Outcome, PlanFigures, ProcessFigures, Seconds};
 use crate::engine::output::Output;
@@ -132,6 +133,8 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
     let layouts = [("source", source_crc), ("destination", strategy_crc)];
     let suffix = job.file_suffix.as_deref();
     let source = discover(world, &topology, &job.source, suffix, job.options.exchange)?;
+    let source_strategy = agree(world, source.strategy(source_strategy))?;
+    let files = iteration::settle(world, &source, &job.files)?;
     seconds.discover = start.elapsed().as_secs_f64();
     if job.options.verify {
         crate::engine::compare::verify_replicas(
@@ -147,6 +150,7 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
     let destination = Destination::find(world, &topology, &job.destination, ranks, &job.options)?;
     let planned = plan(
         job,
+        &files,
         &source,
         source_strategy.as_ref(),
         strategy.as_ref(),
@@ -270,6 +274,7 @@ struct Planned {
 
 fn plan(
     job: &Job,
+    files: &Files,
     source: &Source,
     source_strategy: Option<&Strategy>,
     strategy: Option<&Strategy>,
@@ -320,11 +325,11 @@ fn plan(
         Files::Ranks {
             remove_redundancy, ..
         },
-    ) = (job.options.in_place, &job.files)
+    ) = (job.options.in_place, files)
     {
         &in_place::files(source, *remove_redundancy)?
     } else {
-        &job.files
+        files
     };
     let mut arranged = arrange(build, files, format, &metadata, ranks)?;
     arranged.extras.extend(job.extras.iter().cloned());

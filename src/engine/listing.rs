@@ -1,5 +1,6 @@
 //! Which weight files a node sees at a path, and which of them are meant.
 
+use crate::engine::iteration;
 use crate::exchange::Topology;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::HYPER_STEM;
@@ -14,6 +15,8 @@ use std::path::Path;
 pub(super) struct Listing {
     /// The path is one file; its name is the only one listed.
     pub(super) single_file: bool,
+    /// It is a checkpoint 2.0, in this directory inside the path (`""`, or with a `/` at the end).
+    pub(super) inner: Option<String>,
     /// For each rank its files: path inside the base, size in bytes.
     pub(super) ranks: BTreeMap<u32, Vec<(String, u64)>>,
 }
@@ -37,6 +40,9 @@ pub(super) fn list(path: &Path, suffix: Option<&str>) -> Result<Listing> {
         Standing::Directory => {}
     }
     let names = io::list(path)?;
+    if let Some(inner) = iteration::find(path, &names, suffix)? {
+        return iteration::list(path, inner);
+    }
     let mut formats = BTreeSet::new();
     for (name, directory) in &names {
         let Some(rank) = rank_dir::rank_of(name).filter(|_| *directory) else {
@@ -202,6 +208,9 @@ pub(super) fn merge(per_node: &[&Listing], topology: &Topology, path: &Path) -> 
     let mut first_on: BTreeMap<u32, usize> = BTreeMap::new();
     for (node, listing) in per_node.iter().enumerate() {
         merged.single_file |= listing.single_file;
+        if merged.inner.is_none() {
+            merged.inner.clone_from(&listing.inner);
+        }
         for (rank, files) in &listing.ranks {
             match merged.ranks.get(rank) {
                 None => {

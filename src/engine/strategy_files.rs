@@ -1,11 +1,12 @@
 //! Strategy files, read where a node sees them and given to all processes.
 
 use crate::engine::discover::allgather;
-use crate::exchange::{Topology, World, agree, broadcast_bytes, decode, encode};
+use crate::exchange::{Topology, World, agree, all_gather_bytes, decode, encode};
 use crate::fault::{Fault, Kind, Result};
 use crate::store::io::{self, ReadFile, Standing};
 use crate::strategy::{Strategy, StrategyFile};
 use crate::tensor::digest::checksum;
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
@@ -40,41 +41,79 @@ pub fn read_strategy(
             Ok(None)
         },
     )?;
-    let hash = mine.as_ref().map(|files| {
-        let mut hasher = DefaultHasher::new();
-        files.hash(&mut hasher);
-        hasher.finish()
-    });
-    let hashes: Vec<Option<u64>> = allgather(world, &hash)?;
-    let mut seeing = (0u32..)
-        .zip(&hashes)
-        .filter_map(|(process, hash)| Some((process, (*hash)?)));
-    let Some((first, hash)) = seeing.next() else {
+    let Some(files) = gather(world, mine)? else {
         let fault = Fault::new(Kind::Strategy, "no process finds this strategy");
         return Err(fault.file(path.display().to_string()));
     };
-    if let Some((other, _)) = seeing.find(|(_, other)| *other != hash) {
-        let message = format!("processes {first} and {other} see different strategies here");
-        return Err(Fault::new(Kind::Differs, message).file(path.display().to_string()));
-    }
-    let bytes = match mine {
-        Some(files) if world.process() == first => encode(&files),
-        _ => Ok(Vec::new()),
+    let views: Vec<StrategyFile<'_>> = files
+        .iter()
+        .map(|(name, bytes)| StrategyFile { name, bytes })
+        .collect();
+    let contents: Vec<&[u8]> = views.iter().map(|file| file.bytes).collect();
+    let crc = checksum(&contents.concat());
+    let read = Strategy::read(&views).map_err(|fault| fault.file(path.display().to_string()));
+    Ok((Some(agree(world, read)?), Some(crc)))
+}
+
+/// The files that all nodes together see: each has its own, where the disks are not shared.
+/// Collective.
+fn gather(world: &World, mine: StrategyBytes) -> Result<StrategyBytes> {
+    let hash_of = |bytes: &Vec<u8>| {
+        let mut hasher = DefaultHasher::new();
+        bytes.hash(&mut hasher);
+        hasher.finish()
     };
-    let bytes = broadcast_bytes(world, first, agree(world, bytes)?)?;
-    let read = decode::<Vec<(String, Vec<u8>)>>(&bytes).and_then(|files| {
-        let files: Vec<StrategyFile<'_>> = files
+    let hashes = mine.as_ref().map(|files| -> Vec<(String, u64)> {
+        files
             .iter()
-            .map(|(name, bytes)| StrategyFile { name, bytes })
-            .collect();
-        let contents: Vec<&[u8]> = files.iter().map(|file| file.bytes).collect();
-        let crc = checksum(&contents.concat());
-        Ok((Some(Strategy::read(&files)?), Some(crc)))
+            .map(|(name, bytes)| (name.clone(), hash_of(bytes)))
+            .collect()
     });
-    agree(
-        world,
-        read.map_err(|fault| fault.file(path.display().to_string())),
-    )
+    let seen: Vec<Option<Vec<(String, u64)>>> = allgather(world, &hashes)?;
+    if seen.iter().all(Option::is_none) {
+        return Ok(None);
+    }
+    // Each distinct content is sent once, by the lowest process that has it.
+    let mut first: BTreeMap<&str, (u32, u64)> = BTreeMap::new();
+    let mut sender: BTreeMap<u64, u32> = BTreeMap::new();
+    for (process, files) in (0u32..).zip(&seen) {
+        for (name, hash) in files.iter().flatten() {
+            sender.entry(*hash).or_insert(process);
+            let known = first.entry(name).or_insert((process, *hash));
+            if known.1 != *hash {
+                let message = format!(
+                    "processes {} and {process} see different strategies here",
+                    known.0
+                );
+                return Err(Fault::new(Kind::Differs, message).file(name.clone()));
+            }
+        }
+    }
+    let sent: Vec<(u64, &Vec<u8>)> = mine
+        .iter()
+        .flatten()
+        .map(|(_, bytes)| (hash_of(bytes), bytes))
+        .filter(|(hash, _)| sender.get(hash) == Some(&world.process()))
+        .collect::<BTreeMap<_, _>>()
+        .into_iter()
+        .collect();
+    let bytes: BTreeMap<u64, Vec<u8>> = allgather_into(world, &sent)?;
+    let files = first
+        .iter()
+        .filter_map(|(name, (_, hash))| Some(((*name).to_owned(), bytes.get(hash)?.clone())));
+    Ok(Some(files.collect()))
+}
+
+/// What all processes give, put together. Collective.
+fn allgather_into(world: &World, mine: &Vec<(u64, &Vec<u8>)>) -> Result<BTreeMap<u64, Vec<u8>>> {
+    let bytes = agree(world, encode(mine))?;
+    let all = all_gather_bytes(world, &bytes)?;
+    let together = all.iter().try_fold(BTreeMap::new(), |mut together, bytes| {
+        let decoded: Vec<(u64, Vec<u8>)> = decode(bytes)?;
+        together.extend(decoded);
+        Ok(together)
+    });
+    agree(world, together)
 }
 
 /// The bytes of a strategy file, or of those of a directory. Local.

@@ -6,6 +6,7 @@ use crate::layout::keep::Keep;
 use crate::plan::TensorPlan;
 use crate::plan::build::Build;
 use crate::plan::inventory::HYPER_STEM;
+use crate::plan::iteration::{Iteration, by_iteration};
 use crate::store::Format;
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
@@ -59,6 +60,18 @@ pub enum Files {
         /// Whether only one copy of each cell is kept.
         remove_redundancy: bool,
     },
+    /// `rank_R/{prefix}_rank_R{ending}.ext` with a `meta.json` that names it: what a trainer resumes
+    /// from.
+    Resume {
+        /// Beginning of the file's name.
+        prefix: String,
+        /// What follows the rank: `-{epoch}_{step}`.
+        ending: String,
+        /// Epoch and step within it, for `meta.json`.
+        position: (u64, u64),
+    },
+    /// A checkpoint 2.0.
+    Iteration(Iteration),
     /// Full weights, cut into files of at most `file_bytes_max` bytes of tensors.
     Full {
         /// How the files are called.
@@ -115,7 +128,7 @@ type Listing = Vec<(Arc<str>, Dtype, Shape)>;
 /// # Errors
 /// [`crate::fault::Kind::Dtype`] if the format doesn't know a tensor's type.
 pub fn arrange(
-    build: Build,
+    mut build: Build,
     files: &Files,
     format: Format,
     metadata: &BTreeMap<String, String>,
@@ -145,6 +158,27 @@ pub fn arrange(
             };
             by_rank(&build, *remove_redundancy, format, &metadata, ranks, name)?
         }
+        Files::Iteration(iteration) => by_iteration(&mut build, iteration, metadata, ranks)?,
+        Files::Resume {
+            prefix,
+            ending,
+            position,
+        } => {
+            let file = |rank: u32| format!("{prefix}_rank_{rank}{ending}.{}", format.extension());
+            let name = |rank: u32| format!("rank_{rank}/{}", file(rank));
+            let mut arranged = by_rank(&build, false, format, metadata, ranks, name)?;
+            let meta = |rank: &u32| {
+                let meta = serde_json::json!({
+                    "last_epoch": position.0, "last_step": position.1, "last_ckpt_file": file(*rank),
+                });
+                (
+                    format!("rank_{rank}/meta.json"),
+                    meta.to_string().into_bytes(),
+                )
+            };
+            arranged.extras = ranks.iter().map(meta).collect();
+            arranged
+        }
         Files::Full {
             naming,
             file_bytes_max,
@@ -157,7 +191,7 @@ pub fn arrange(
         .flatten()
         .collect();
     let position: HashMap<&str, usize> = match files {
-        Files::Ranks { .. } => HashMap::new(),
+        Files::Ranks { .. } | Files::Resume { .. } | Files::Iteration(_) => HashMap::new(),
         Files::Full { .. } => {
             let files = arranged.catalog.ranks.values().flatten().enumerate();
             files
@@ -246,7 +280,7 @@ fn by_rank(
 }
 
 /// Name, dtype and cell shape (in elements) of a tensor to be written.
-fn listed(plan: &TensorPlan) -> Result<(Arc<str>, Dtype, Shape)> {
+pub(super) fn listed(plan: &TensorPlan) -> Result<(Arc<str>, Dtype, Shape)> {
     Ok((
         plan.name.clone(),
         plan.written,

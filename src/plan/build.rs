@@ -265,7 +265,12 @@ pub fn build(
         let mut plans = Vec::new();
         for name in names {
             let elsewhere = || {
-                let wanted = leftovers == Leftovers::Unify && inventory.private.contains(name);
+                // One that isn't cut is the same on every rank that kept it.
+                let whole = |tensor: &Arc<SourceTensor>| {
+                    !tensor.spreads.iter().any(|spread| spread.layout.is_cut())
+                };
+                let wanted = inventory.tensors.get(name).is_some_and(whole)
+                    || leftovers == Leftovers::Unify && inventory.private.contains(name);
                 catalog
                     .ranks
                     .keys()

@@ -12,6 +12,7 @@ pub mod arrange;
 pub mod build;
 pub mod cell;
 pub mod inventory;
+pub mod iteration;
 pub mod reach;
 pub mod simulate;
 pub mod survey;

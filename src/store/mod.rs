@@ -4,6 +4,7 @@
 //! reading and writing of tensor bytes is the engine's, by the schema's byte ranges. Every system
 //! call that touches a file goes through [`io`].
 
+pub mod checkpoint2;
 pub mod ckpt;
 pub mod commit;
 pub mod full_dir;

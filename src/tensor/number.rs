@@ -47,7 +47,9 @@ pub fn compare(dtype: Dtype, a: &[u8], b: &[u8]) -> Difference {
 }
 
 #[allow(clippy::cast_precision_loss)]
-fn number(dtype: Dtype, bytes: &[u8]) -> Option<f64> {
+/// An element as a number, where its type has them here.
+#[must_use]
+pub fn number(dtype: Dtype, bytes: &[u8]) -> Option<f64> {
     Some(match dtype {
         Dtype::F16 => half::f16::from_le_bytes(bytes.try_into().ok()?).to_f64(),
         Dtype::BF16 => half::bf16::from_le_bytes(bytes.try_into().ok()?).to_f64(),

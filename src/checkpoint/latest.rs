@@ -1,0 +1,51 @@
+//! The checkpoint that a job would resume from.
+
+use crate::checkpoint::meta::Name;
+use crate::checkpoint::survey::{Checkpoint, Survey};
+use crate::fault::{Fault, Kind, Result};
+
+/// Chooses as the trainer does: the oldest position that the ranks' `meta.json` name is the limit,
+/// and of that run the newest checkpoint up to there which all ranks have. So one that some rank had
+/// not finished is never chosen, nor, as the survey has looked into the files, a truncated one.
+///
+/// Where that leaves none, as when a job died soon after a restart, the next older record is the limit.
+/// Without any `meta.json` it is the complete checkpoint that was written last.
+///
+/// # Errors
+/// [`Kind::MissingShard`] if there is none, naming the newest and what is wrong with it.
+pub fn latest(survey: &Survey) -> Result<&Checkpoint> {
+    let mut limits: Vec<&Name> = survey.metas.values().collect();
+    limits.sort_by_key(|name| (name.position(), name.repeat));
+    let complete = || {
+        survey
+            .checkpoints
+            .iter()
+            .filter(|checkpoint| checkpoint.complete())
+    };
+    let up_to = |limit: &&Name| {
+        let limit = *limit;
+        complete()
+            .filter(|checkpoint| checkpoint.name.same_run(limit))
+            .filter(|checkpoint| checkpoint.name.position() <= limit.position())
+            .max_by_key(|checkpoint| checkpoint.name.position())
+    };
+    let chosen = if limits.is_empty() {
+        complete().max_by_key(|checkpoint| (checkpoint.modified, checkpoint.name.clone()))
+    } else {
+        limits.iter().find_map(up_to)
+    };
+    chosen.ok_or_else(|| {
+        let newest = survey.checkpoints.last();
+        let message = match newest {
+            None => "there is no checkpoint to resume from".to_owned(),
+            Some(newest) => format!(
+                "no checkpoint is complete; the newest is {}: {}",
+                newest.name.suffix(),
+                newest.why.as_deref().unwrap_or_default()
+            ),
+        };
+        Fault::new(Kind::MissingShard, message)
+            .file(survey.directory.display().to_string())
+            .hint("`shardloom checkpoints list` shows them all")
+    })
+}

@@ -1,0 +1,14 @@
+//! The checkpoints that a training job writes, one after the other, into the same rank directories.
+//!
+//! [`survey`] tells which there are and which of them all ranks have; [`latest`] which one a job would
+//! resume from; [`rotation`] which may go.
+
+pub mod background;
+mod iterations;
+pub mod latest;
+pub mod meta;
+pub mod monitor;
+pub mod rotation;
+pub mod survey;
+
+pub use survey::{Checkpoint, Survey, survey};

@@ -1,0 +1,118 @@
+//! Which checkpoints may go, and their removal.
+
+use crate::checkpoint::latest::latest;
+use crate::checkpoint::survey::{Checkpoint, Survey};
+use crate::exchange::{Topology, World, agree};
+use crate::fault::Result;
+use crate::store::checkpoint2::directory;
+use crate::store::io;
+
+/// The checkpoints that need not be kept for `keep` complete ones to stay, oldest first.
+///
+/// Kept are the newest `keep` complete ones (at least one), the one that a job would resume from, and
+/// whatever is newer than the newest complete one: it may be in the making. If none is complete, all
+/// stay.
+#[must_use]
+pub fn expendable(survey: &Survey, keep: usize) -> Vec<&Checkpoint> {
+    let complete: Vec<usize> = (0..survey.checkpoints.len())
+        .filter(|index| survey.checkpoints[*index].complete())
+        .collect();
+    let Some(newest) = complete.last() else {
+        return Vec::new();
+    };
+    let kept = &complete[complete.len().saturating_sub(keep.max(1))..];
+    let resumed = latest(survey).ok().map(|checkpoint| &checkpoint.name);
+    survey.checkpoints[..*newest]
+        .iter()
+        .enumerate()
+        .filter(|(index, checkpoint)| !kept.contains(index) && Some(&checkpoint.name) != resumed)
+        .map(|(_, checkpoint)| checkpoint)
+        .collect()
+}
+
+/// Removes the files of `checkpoints` on every node that sees them. Collective.
+///
+/// # Errors
+/// [`crate::fault::Kind::Io`]; what was removed before stays removed.
+pub fn remove(
+    world: &World,
+    topology: &Topology,
+    survey: &Survey,
+    checkpoints: &[&Checkpoint],
+) -> Result<()> {
+    let leads = topology
+        .nodes
+        .iter()
+        .any(|members| members[0] == world.process());
+    let mut removed = Ok(());
+    for checkpoint in checkpoints
+        .iter()
+        .filter(|checkpoint| leads && checkpoint.name.iteration)
+    {
+        let place = survey.directory.join(directory(checkpoint.name.step));
+        removed = removed.and_then(|()| io::remove_directory(&place));
+    }
+    for file in checkpoints
+        .iter()
+        .filter(|_| leads)
+        .flat_map(|checkpoint| &checkpoint.files)
+    {
+        removed = removed.and_then(|()| io::remove(&survey.directory.join(file)));
+    }
+    agree(world, removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::meta::Name;
+
+    fn survey(checkpoints: &[(&str, bool)], meta: Option<&str>) -> Survey {
+        let name = |text: &str| {
+            Name::parse(&format!("m_rank_0-{text}.safetensors"))
+                .unwrap()
+                .0
+        };
+        let checkpoints = checkpoints.iter().map(|(text, complete)| Checkpoint {
+            name: name(text),
+            step: 0,
+            ranks: vec![0],
+            why: (!complete).then(|| "incomplete".into()),
+            bytes: 0,
+            files: vec![],
+            redundancy_removed: None,
+            global_batch_size: None,
+            modified: 0,
+        });
+        Survey {
+            ranks: 1,
+            checkpoints: checkpoints.collect(),
+            metas: meta.into_iter().map(|text| (0, name(text))).collect(),
+            ..Survey::default()
+        }
+    }
+
+    fn gone(checkpoints: &[(&str, bool)], meta: Option<&str>, keep: usize) -> Vec<String> {
+        let survey = survey(checkpoints, meta);
+        expendable(&survey, keep)
+            .iter()
+            .map(|c| c.name.suffix())
+            .collect()
+    }
+
+    #[test]
+    fn keeps_the_last_complete_one_and_what_is_newer() {
+        let all = [
+            ("1_1", true),
+            ("1_2", false),
+            ("1_3", true),
+            ("1_4", true),
+            ("1_5", false),
+        ];
+        assert_eq!(gone(&all, None, 1), ["1_1", "1_2", "1_3"]);
+        assert_eq!(gone(&all, None, 2), ["1_1", "1_2"]);
+        assert_eq!(gone(&all, Some("1_3"), 1), ["1_1", "1_2"]);
+        assert!(gone(&[("1_1", false), ("1_2", false)], None, 1).is_empty());
+        assert!(gone(&[("1_1", true), ("1_2", false)], None, 1).is_empty());
+    }
+}

@@ -1,0 +1,386 @@
+//! Which checkpoints there are, and which of them all ranks have.
+//!
+//! Each node lists the rank directories that it sees, so ranks may lie on the nodes' own disks; each
+//! file's header is read by one process.
+
+use crate::checkpoint::iterations;
+use crate::checkpoint::meta::{META, META_BYTES_MAX, Meta, Name};
+use crate::engine::scalars::{scalar, whole};
+use crate::exchange::{Topology, World, agree, all_gather_bytes, decode, encode};
+use crate::fault::{Fault, Kind, Result};
+use crate::store::io::{self, ReadFile, Standing};
+use crate::store::{Format, rank_dir};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// One checkpoint: the files of one name on all ranks.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// What its files' names have in common.
+    pub name: Name,
+    /// The run's total step (`step_num` in the file); without one, the step in the name.
+    pub step: u64,
+    /// Ranks that have a file of it.
+    pub ranks: Vec<u32>,
+    /// Why it can't be resumed from; `None` if it can.
+    pub why: Option<String>,
+    /// Bytes of all its files.
+    pub bytes: u64,
+    /// Its files, inside the surveyed directory, by rank.
+    pub files: Vec<String>,
+    /// Whether one copy only of each shard was saved, where a header says so.
+    pub redundancy_removed: Option<bool>,
+    /// Samples of a step, where the files say so.
+    pub global_batch_size: Option<u64>,
+    /// When the last of its files was written, in nanoseconds since 1970.
+    pub modified: i128,
+}
+
+impl Checkpoint {
+    /// Whether all ranks have it.
+    #[must_use]
+    pub fn complete(&self) -> bool {
+        self.why.is_none()
+    }
+}
+
+/// All checkpoints of a directory, oldest first.
+#[derive(Clone, Debug, Default)]
+pub struct Survey {
+    /// The directory with the rank directories.
+    pub directory: PathBuf,
+    /// Number of ranks that a complete checkpoint has.
+    pub ranks: u32,
+    /// The checkpoints, ordered by name.
+    pub checkpoints: Vec<Checkpoint>,
+    /// What the ranks' `meta.json` name, those that can be read.
+    pub metas: BTreeMap<u32, Name>,
+}
+
+/// A file as a node sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Seen {
+    rank: u32,
+    directory: String,
+    file: String,
+    bytes: u64,
+    modified: i128,
+}
+
+/// What a node sees.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Sight {
+    inside: bool,
+    ranks: BTreeSet<u32>,
+    files: Vec<Seen>,
+    metas: BTreeMap<u32, Name>,
+    iterations: Vec<iterations::Seen>,
+}
+
+/// What a header says of a file: or why it can't be used.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Header {
+    step: Option<u64>,
+    batch: Option<u64>,
+    redundancy_removed: Option<bool>,
+    bad: Option<String>,
+}
+
+/// Looks through `directory` (rank directories, or a `checkpoint` directory that has them). With
+/// `headers` every file's header and size are checked. `ranks` says how many there must be, where
+/// that is more than can be seen. Collective.
+///
+/// # Errors
+/// The same on every process: [`Kind::MissingShard`] if nobody sees a rank directory, [`Kind::Io`].
+pub fn survey(
+    world: &World,
+    topology: &Topology,
+    directory: &Path,
+    ranks: Option<u32>,
+    headers: bool,
+) -> Result<Survey> {
+    let leads = topology
+        .nodes
+        .iter()
+        .any(|members| members[0] == world.process());
+    let mine = if leads {
+        look(directory, headers)
+    } else {
+        Ok(Sight::default())
+    };
+    let sights: Vec<Sight> = all_gather(world, &agree(world, mine)?)?;
+    let inside = sights.iter().any(|sight| sight.inside);
+    let base = if inside {
+        directory.join("checkpoint")
+    } else {
+        directory.to_path_buf()
+    };
+    // A checkpoint 2.0 needs shared storage, so one node's view is everybody's.
+    if let Some(sight) = sights.iter().find(|sight| !sight.iterations.is_empty()) {
+        return Ok(iterations::survey(&base, &sight.iterations));
+    }
+    let found: BTreeSet<u32> = sights
+        .iter()
+        .flat_map(|sight| sight.ranks.iter().copied())
+        .collect();
+    let Some(last) = found.last() else {
+        return Err(Fault::new(Kind::MissingShard, "no process finds rank directories here")
+            .file(directory.display().to_string())
+            .hint("expected rank_<n>/ directories with <prefix>_rank_<n>-<epoch>_<step>.safetensors"));
+    };
+    let expected = ranks.unwrap_or(last + 1).max(last + 1);
+    let mut survey = Survey {
+        directory: base,
+        ranks: expected,
+        ..Survey::default()
+    };
+    for sight in &sights {
+        for (rank, name) in &sight.metas {
+            survey.metas.entry(*rank).or_insert_with(|| name.clone());
+        }
+    }
+    let files = join(&sights, topology);
+    let headers = read_headers(world, topology, &survey.directory, &files, headers)?;
+    survey.checkpoints = group(&files, &headers, expected);
+    Ok(survey)
+}
+
+/// Lists what this node sees. Local.
+fn look(directory: &Path, headers: bool) -> Result<Sight> {
+    let mut sight = Sight::default();
+    let mut base = directory.to_path_buf();
+    if !matches!(io::standing(&base)?, Standing::Directory) {
+        return Ok(sight);
+    }
+    let is_rank =
+        |(name, directory): &(String, bool)| *directory && rank_dir::rank_of(name).is_some();
+    let mut names = io::list(&base)?;
+    if !names.iter().any(is_rank)
+        && names
+            .iter()
+            .any(|(name, directory)| *directory && name == "checkpoint")
+    {
+        base = base.join("checkpoint");
+        names = io::list(&base)?;
+        sight.inside = true;
+    }
+    sight.iterations = iterations::look(&base, &names, headers)?;
+    for (directory, _) in names.iter().filter(|name| is_rank(name)) {
+        let Some(rank) = rank_dir::rank_of(directory) else {
+            continue;
+        };
+        sight.ranks.insert(rank);
+        let room = base.join(directory);
+        for (file, folder) in io::list(&room)? {
+            if folder {
+                continue;
+            }
+            if file == META {
+                let bytes = ReadFile::open(&room.join(&file))?.read_all(META_BYTES_MAX);
+                if let Some((_, name)) = bytes.ok().and_then(|bytes| Meta::parse(&bytes)) {
+                    sight.metas.insert(rank, name);
+                }
+            } else if Name::parse(&file).is_some() {
+                let (bytes, modified) = io::stamp(&room.join(&file))?.unwrap_or_default();
+                sight.files.push(Seen {
+                    rank,
+                    directory: directory.clone(),
+                    file,
+                    bytes,
+                    modified,
+                });
+            }
+        }
+    }
+    Ok(sight)
+}
+
+/// A file, the nodes that see it, and why it can't be used where they disagree.
+struct File {
+    seen: Seen,
+    nodes: Vec<usize>,
+    differs: Option<String>,
+}
+
+fn join(sights: &[Sight], topology: &Topology) -> Vec<File> {
+    let mut files: BTreeMap<(u32, String), File> = BTreeMap::new();
+    for (process, sight) in sights.iter().enumerate() {
+        let node = topology
+            .node_of
+            .get(process)
+            .map_or(0, |node| *node as usize);
+        for seen in &sight.files {
+            let key = (seen.rank, seen.file.clone());
+            let file = files.entry(key).or_insert_with(|| File {
+                seen: seen.clone(),
+                nodes: Vec::new(),
+                differs: None,
+            });
+            if file.seen.bytes != seen.bytes {
+                let first = file.nodes.first().copied().unwrap_or_default();
+                file.differs = Some(format!(
+                    "rank {}: {} has {} bytes on {}, {} on {}",
+                    seen.rank,
+                    seen.file,
+                    file.seen.bytes,
+                    topology.hostnames[first],
+                    seen.bytes,
+                    topology.hostnames[node]
+                ));
+            }
+            file.nodes.push(node);
+        }
+    }
+    files.into_values().collect()
+}
+
+/// Reads the headers that fall to this process, and gives all of them to all. Collective.
+fn read_headers(
+    world: &World,
+    topology: &Topology,
+    base: &Path,
+    files: &[File],
+    check: bool,
+) -> Result<Vec<Header>> {
+    let mut mine: Vec<(usize, Header)> = Vec::new();
+    for (number, file) in files.iter().enumerate() {
+        let Some(node) = file.nodes.first() else {
+            continue;
+        };
+        let members = &topology.nodes[*node];
+        if members[number % members.len()] != world.process() {
+            continue;
+        }
+        let path = base.join(&file.seen.directory).join(&file.seen.file);
+        let header = read_header(&path).unwrap_or_else(|fault| Header {
+            bad: check.then(|| {
+                format!(
+                    "rank {}: {}: {}",
+                    file.seen.rank, file.seen.file, fault.message
+                )
+            }),
+            ..Header::default()
+        });
+        mine.push((number, header));
+    }
+    let mut headers = vec![Header::default(); files.len()];
+    for (number, header) in all_gather(world, &mine)?.into_iter().flatten() {
+        if let Some(place) = headers.get_mut(number) {
+            *place = header;
+        }
+    }
+    Ok(headers)
+}
+
+fn read_header(path: &Path) -> Result<Header> {
+    let file = ReadFile::open(path)?;
+    let format = Format::of(&path.to_string_lossy()).unwrap_or_default();
+    let schema = format.read(&file)?;
+    Ok(Header {
+        step: scalar(&file, &schema, "step_num")?.and_then(whole),
+        batch: scalar(&file, &schema, "global_batch_size")?.and_then(whole),
+        redundancy_removed: schema
+            .metadata
+            .get("remove_redundancy")
+            .map(|value| value == "True"),
+        bad: None,
+    })
+}
+
+/// Groups the files by name.
+fn group(files: &[File], headers: &[Header], expected: u32) -> Vec<Checkpoint> {
+    let mut groups: BTreeMap<Name, Vec<(&File, &Header)>> = BTreeMap::new();
+    for (file, header) in files.iter().zip(headers) {
+        if let Some((name, rank)) = Name::parse(&file.seen.file)
+            && rank.is_none_or(|rank| rank == file.seen.rank)
+        {
+            groups.entry(name).or_default().push((file, header));
+        }
+    }
+    let checkpoints = groups.into_iter().map(|(name, members)| {
+        let ranks: Vec<u32> = members.iter().map(|(file, _)| file.seen.rank).collect();
+        let missing: Vec<u32> = (0..expected).filter(|rank| !ranks.contains(rank)).collect();
+        let bad = members
+            .iter()
+            .find_map(|(file, header)| file.differs.clone().or_else(|| header.bad.clone()));
+        let why = match missing[..] {
+            [] => bad,
+            [rank] => Some(format!("rank {rank} has no file of it")),
+            [rank, ..] => Some(format!(
+                "{} ranks have no file of it, rank {rank} first",
+                missing.len()
+            )),
+        };
+        Checkpoint {
+            step: members
+                .iter()
+                .find_map(|(_, header)| header.step)
+                .unwrap_or(name.step),
+            why,
+            global_batch_size: members.iter().find_map(|(_, header)| header.batch),
+            bytes: members.iter().map(|(file, _)| file.seen.bytes).sum(),
+            files: members
+                .iter()
+                .map(|(file, _)| format!("{}/{}", file.seen.directory, file.seen.file))
+                .collect(),
+            redundancy_removed: members
+                .iter()
+                .find_map(|(_, header)| header.redundancy_removed),
+            modified: members
+                .iter()
+                .map(|(file, _)| file.seen.modified)
+                .max()
+                .unwrap_or(0),
+            ranks,
+            name,
+        }
+    });
+    checkpoints.collect()
+}
+
+/// What each process gives, on every process. Collective.
+pub(super) fn all_gather<T: Serialize + DeserializeOwned>(
+    world: &World,
+    mine: &T,
+) -> Result<Vec<T>> {
+    let bytes = agree(world, encode(mine))?;
+    let all = all_gather_bytes(world, &bytes)?;
+    agree(world, all.iter().map(|bytes| decode(bytes)).collect())
+}
+
+/// Where a checkpoint stands in its job, as far as it tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scalars {
+    /// Total steps (`step_num`).
+    pub step: Option<u64>,
+    /// Epochs (`epoch_num`).
+    pub epoch: Option<u64>,
+    /// Samples of a step (`global_batch_size`).
+    pub batch: Option<u64>,
+}
+
+/// What `hyper_param.safetensors` of full weights tells; `None` if no process sees one. Collective.
+///
+/// # Errors
+/// The same on every process: [`Kind::Corrupt`], [`Kind::Io`].
+pub fn hyper_parameters(world: &World, directory: &Path) -> Result<Option<Scalars>> {
+    let path = directory.join("hyper_param.safetensors");
+    let mine = agree(world, read_hyper_parameters(&path))?;
+    Ok(all_gather(world, &mine)?.into_iter().flatten().next())
+}
+
+fn read_hyper_parameters(path: &Path) -> Result<Option<Scalars>> {
+    if io::standing(path)? != Standing::File {
+        return Ok(None);
+    }
+    let file = ReadFile::open(path)?;
+    let schema = Format::Safetensors.read(&file)?;
+    let read = |name: &str| Ok(scalar(&file, &schema, name)?.and_then(whole));
+    Ok(Some(Scalars {
+        step: read("step_num")?,
+        epoch: read("epoch_num")?,
+        batch: read("global_batch_size")?,
+    }))
+}

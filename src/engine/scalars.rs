@@ -1,0 +1,39 @@
+//! Tensors of one element, as numbers: where a job stands.
+
+use crate::catalog::FileSchema;
+use crate::fault::Result;
+use crate::store::io::ReadFile;
+use crate::tensor::number::number;
+
+/// A tensor of one element as a number.
+///
+/// # Errors
+/// [`Kind::Io`].
+pub fn scalar(file: &ReadFile, schema: &FileSchema, name: &str) -> Result<Option<f64>> {
+    let Some(entry) = schema.get(name) else {
+        return Ok(None);
+    };
+    let bits = entry.dtype.bits();
+    let width = entry.bytes();
+    if width != u64::from(bits / 8) || width > 8 {
+        return Ok(None);
+    }
+    let mut bytes = [0; 8];
+    let bytes = &mut bytes[..(bits / 8) as usize];
+    if let [segment] = &entry.segments[..] {
+        file.read_at(bytes, segment.start)?;
+        return Ok(number(entry.dtype, bytes));
+    }
+    Ok(None)
+}
+
+/// A count that is stored as a number of any type.
+#[must_use]
+pub fn whole(value: f64) -> Option<u64> {
+    // Steps beyond 2^53 would not be exact: no job gets there.
+    let limit = 9_007_199_254_740_992.0;
+    if !(0.0..=limit).contains(&value) || value.fract() != 0.0 {
+        return None;
+    }
+    format!("{value:.0}").parse().ok()
+}

@@ -1,0 +1,242 @@
+//! Checkpoint 2.0 as source and destination of every job.
+
+#![allow(clippy::expect_used, unreachable_pub)]
+
+#[path = "support/ckpt.rs"]
+mod ckpt;
+#[path = "support/command.rs"]
+mod command;
+#[path = "support/fixtures.rs"]
+mod fixtures;
+#[path = "support/oracle.rs"]
+mod oracle;
+#[path = "support/sample.rs"]
+mod sample;
+mod support;
+#[path = "support/tensors.rs"]
+mod tensors;
+#[path = "support/wire.rs"]
+mod wire;
+
+use command::{alone, object, refuses, under_mpi};
+use oracle::Strategy;
+use sample::{Sample, layout};
+use serde_json::{Value, json};
+use tensors::{Tensor, Tensors};
+
+/// Weights with an optimizer's state and where the job stands, on four ranks; some with an optimizer shard.
+fn sample() -> Sample {
+    let whole = Tensors::from([
+        ("b".to_owned(), Tensor::counting("F32", &[16], 3)),
+        ("w1".to_owned(), Tensor::counting("BF16", &[8, 16], 50)),
+        (
+            "adam_m.w1".to_owned(),
+            Tensor::counting("F32", &[8, 16], 70),
+        ),
+        ("w2".to_owned(), Tensor::counting("F32", &[16, 8], 90)),
+    ]);
+    let mut sharded = layout(&[2, 2], &[0, -1]);
+    (sharded.optimizer_step, sharded.optimizer_size) = (2, -1);
+    let four = Strategy::of(&[
+        ("b", layout(&[2, 2], &[-1])),
+        ("w1", layout(&[2, 2], &[1, 0])),
+        ("adam_m.w1", layout(&[2, 2], &[1, 0])),
+        ("w2", sharded),
+    ]);
+    let two = Strategy::of(&[
+        ("b", layout(&[2], &[0])),
+        ("w1", layout(&[2], &[0, -1])),
+        ("adam_m.w1", layout(&[2], &[0, -1])),
+        ("w2", layout(&[2], &[-1, 0])),
+    ]);
+    let sample = Sample::of(whole, four, two);
+    for rank in 0..4 {
+        let path = sample.path(&format!("src/rank_{rank}/net.safetensors"));
+        let mut tensors = tensors::read(&path).expect("readable").tensors;
+        for (name, value) in [("step_num", 40i32), ("epoch_num", 2)] {
+            let data = value.to_le_bytes().to_vec();
+            tensors.insert(
+                name.into(),
+                Tensor {
+                    dtype: "I32".into(),
+                    shape: vec![],
+                    data,
+                },
+            );
+        }
+        tensors::write(&path, &tensors);
+    }
+    sample
+}
+
+const WRITE: &str = "reshard --src @src --src-strategy @four.ckpt --dst @second --dst-strategy @four.ckpt --format checkpoint2";
+const READ: &str = "reshard --src @second --dst @out --dst-strategy @two.ckpt";
+
+fn metadata(sample: &Sample) -> Value {
+    let path = sample.path("second/iteration_00000040/metadata.json");
+    serde_json::from_slice(&std::fs::read(path).expect("a file")).expect("JSON")
+}
+
+#[test]
+fn is_written_as_the_trainer_would() {
+    for processes in [1, 4] {
+        let sample = sample();
+        under_mpi(processes, &sample.args(WRITE)).succeeds();
+        let read = |name: &str| std::fs::read_to_string(sample.path(name)).expect("a file");
+        assert_eq!(read("second/latest_checkpointed_iteration.txt"), "40");
+        let common: Value =
+            serde_json::from_str(&read("second/iteration_00000040/common.json")).expect("JSON");
+        assert_eq!(
+            (
+                &common["step_num"],
+                &common["epoch_num"],
+                &common["loss_scale"]
+            ),
+            (&json!(40), &json!(2), &Value::Null)
+        );
+        let metadata = metadata(&sample);
+        let w2 = &metadata["state_dict_metadata"]["w2"];
+        assert_eq!(
+            (&w2["global_shape"], &w2["axis_fragmentations"]),
+            (&json!([16, 8]), &json!([4, 1]))
+        );
+        assert_eq!(
+            w2["layout"]["tensor_map"],
+            json!([[0, 1], -1]),
+            "the optimizer shard is folded in"
+        );
+        let stored = &metadata["storage_data"]["('w1', (3,))"];
+        assert_eq!(stored[0]["file_name"], "model-0000003-0000004.safetensors");
+        let opt = sample.path("second/iteration_00000040/opt-0000001-0000004.safetensors");
+        let opt = tensors::read(&opt).expect("a file").tensors;
+        assert_eq!(opt.keys().collect::<Vec<_>>(), ["adam_m.w1"]);
+    }
+}
+
+#[test]
+fn is_read_without_a_strategy() {
+    for (processes, extra) in [
+        (None, ""),
+        (Some(4), ""),
+        (Some(3), " --remove-redundancy --prefix m"),
+    ] {
+        let sample = sample();
+        alone(&sample.args(&format!("{WRITE}{extra}"))).succeeds();
+        let args = sample.args(READ);
+        let run = processes.map_or_else(|| alone(&args), |n| under_mpi(n, &args));
+        run.succeeds();
+        sample.check("out", &sample.two, &sample.whole);
+        alone(&sample.args("diff @second @out --b-strategy @two.ckpt")).succeeds();
+        alone(&sample.args("unify --src @second --dst @whole")).succeeds();
+        alone(&sample.args("diff @second @whole")).succeeds();
+        let shown = object(&alone(&sample.args("inspect @second --json")).succeeds());
+        assert_eq!(shown["ranks"], 4);
+        alone(
+            &sample.args(
+                "split --src @whole --dst @again --dst-strategy @two.ckpt --format checkpoint2",
+            ),
+        )
+        .succeeds();
+        alone(&sample.args("diff @again @second")).succeeds();
+    }
+}
+
+#[test]
+fn removes_redundancy_by_bytes() {
+    let sample = sample();
+    alone(&sample.args(&format!("{WRITE} --remove-redundancy"))).succeeds();
+    let metadata = metadata(&sample);
+    let storage = metadata["storage_data"].as_object().expect("a map");
+    assert!(
+        storage
+            .values()
+            .all(|entries| entries.as_array().is_some_and(|e| e.len() == 1))
+    );
+    let group = &storage["('b', (0,))"][0]["rank_group"];
+    assert_eq!(group, &json!([0, 1, 2, 3]));
+}
+
+#[test]
+fn a_strategy_that_disagrees_and_a_file_that_is_gone_are_refused() {
+    let sample = sample();
+    alone(&sample.args(WRITE)).succeeds();
+    alone(&sample.args(&format!("{READ} --src-strategy @four.ckpt --dry-run"))).succeeds();
+    refuses(
+        &alone(&sample.args(&format!("{READ} --src-strategy @two.ckpt"))),
+        "metadata.json",
+    );
+    let lost = sample.path("second/iteration_00000040/model-0000002-0000004.safetensors");
+    std::fs::remove_file(lost).expect("removed");
+    refuses(
+        &under_mpi(2, &sample.args(READ)),
+        "model-0000002-0000004.safetensors",
+    );
+    std::fs::remove_file(sample.path("second/latest_checkpointed_iteration.txt")).expect("removed");
+    refuses(
+        &alone(&sample.args(READ)),
+        "latest_checkpointed_iteration.txt",
+    );
+    assert!(!sample.path("out").exists());
+}
+
+#[test]
+fn iterations_are_listed_and_pruned() {
+    let sample = sample();
+    alone(&sample.args(WRITE)).succeeds();
+    let room = sample.path("second");
+    for (number, lost) in [
+        (20, "nothing"),
+        (30, "model-0000002-0000004.safetensors"),
+        (50, "nothing"),
+    ] {
+        let copy = room.join(format!("iteration_{number:08}"));
+        std::fs::create_dir(&copy).expect("a directory");
+        for file in std::fs::read_dir(room.join("iteration_00000040")).expect("a directory") {
+            let file = file.expect("an entry");
+            if file.file_name().to_string_lossy() != lost {
+                std::fs::copy(file.path(), copy.join(file.file_name())).expect("copied");
+            }
+        }
+    }
+    let list = object(&alone(&sample.args("checkpoints list @second --json")).succeeds());
+    let rows = list["checkpoints"].as_array().expect("a list");
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|row| (&row["step"], &row["complete"]))
+        .collect();
+    let (yes, no) = (json!(true), json!(false));
+    let steps = [20, 30, 40, 50].map(|step| json!(step));
+    let expected = steps.iter().zip([&yes, &no, &yes, &no]).collect::<Vec<_>>();
+    assert_eq!(
+        rows, expected,
+        "what the tracker doesn't name yet isn't complete"
+    );
+    let latest = object(&alone(&sample.args("checkpoints latest @second --json")).succeeds());
+    assert_eq!(
+        (&latest["suffix"], &latest["epoch"], &latest["ranks"]),
+        (&json!("40"), &json!(2), &json!(4))
+    );
+    alone(&sample.args("unify --src @second --file-suffix 20 --dst @twenty")).succeeds();
+    alone(&sample.args("checkpoints prune @second --keep 1")).succeeds();
+    let left = |number: u32| room.join(format!("iteration_{number:08}")).exists();
+    assert_eq!([20, 30, 40, 50].map(left), [false, false, true, true]);
+}
+
+#[test]
+fn a_training_configuration_may_name_one() {
+    let sample = sample();
+    alone(&sample.args(WRITE)).succeeds();
+    let path = |name: &str| sample.path(name).display().to_string();
+    let text = format!(
+        "load_checkpoint: {}\nuse_parallel: True\nauto_trans_ckpt: True\noutput_dir: {}\n",
+        path("second"),
+        path("run")
+    );
+    std::fs::write(sample.path("train.yaml"), &text).expect("written");
+    let line = "load --config @train.yaml --dst-strategy @two.ckpt --json";
+    let told = object(&under_mpi(2, &sample.args(line)).succeeds());
+    assert_eq!(told["action"], "reshard");
+    sample.check("run/shardloom_checkpoint", &sample.two, &sample.whole);
+    std::fs::write(sample.path("train.yaml"), text + "resume_training: True\n").expect("written");
+    refuses(&alone(&sample.args(line)), "checkpoint 2.0");
+}

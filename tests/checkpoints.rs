@@ -1,0 +1,263 @@
+//! `shardloom checkpoints`: what is complete, what is resumed from, what may go.
+
+#![allow(clippy::expect_used, unreachable_pub)]
+
+#[path = "support/ckpt.rs"]
+mod ckpt;
+#[path = "support/command.rs"]
+mod command;
+#[path = "support/fixtures.rs"]
+mod fixtures;
+#[path = "support/oracle.rs"]
+mod oracle;
+#[path = "support/sample.rs"]
+mod sample;
+mod support;
+#[path = "support/tensors.rs"]
+mod tensors;
+#[path = "support/wire.rs"]
+mod wire;
+
+use command::{alone, object, refuses};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use tensors::{Tensor, Tensors};
+
+/// A job's `checkpoint` directory of two ranks.
+struct Room(tempfile::TempDir);
+
+impl Room {
+    fn new() -> Room {
+        Room(tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    fn file(&self, rank: u32, position: &str) -> PathBuf {
+        let name = format!("rank_{rank}/m_rank_{rank}-{position}.safetensors");
+        self.0.path().join("checkpoint").join(name)
+    }
+
+    fn save(&self, ranks: std::ops::Range<u32>, position: &str, step: i32) {
+        for rank in ranks {
+            let scalar = Tensor {
+                dtype: "I32".into(),
+                shape: vec![],
+                data: step.to_le_bytes().to_vec(),
+            };
+            let tensors = Tensors::from([
+                ("step_num".to_owned(), scalar),
+                ("w".to_owned(), Tensor::counting("F32", &[4], 1)),
+            ]);
+            tensors::write(&self.file(rank, position), &tensors);
+        }
+    }
+
+    fn meta(&self, rank: u32, epoch: u32, step: u32) {
+        let name = format!("m_rank_{rank}-{epoch}_{step}.safetensors");
+        let text = json!({ "last_epoch": epoch, "last_step": step, "last_ckpt_file": name });
+        let path = self.file(rank, "1_1").with_file_name("meta.json");
+        tensors::write_bytes(&path, text.to_string().as_bytes());
+    }
+
+    fn truncate(&self, rank: u32, position: &str) {
+        let path = self.file(rank, position);
+        let bytes = std::fs::read(&path).expect("a file");
+        std::fs::write(&path, &bytes[..bytes.len() - 3]).expect("written");
+    }
+
+    fn run(&self, words: &str) -> Value {
+        object(&alone(&self.args(words)).succeeds())
+    }
+
+    fn args(&self, words: &str) -> Vec<String> {
+        let mut args = vec!["checkpoints".to_owned()];
+        args.extend(words.split_whitespace().map(str::to_owned));
+        args.push(self.0.path().join("checkpoint").display().to_string());
+        args.push("--json".to_owned());
+        args
+    }
+}
+
+fn suffixes(list: &Value) -> Vec<(&str, bool)> {
+    let list = list.as_array().expect("a list");
+    let row = |c: &'static str, value: &Value| value[c].as_bool().expect("a truth");
+    list.iter()
+        .map(|c| (c["suffix"].as_str().expect("a text"), row("complete", c)))
+        .collect()
+}
+
+#[test]
+fn lists_what_is_complete_across_ranks() {
+    let room = Room::new();
+    room.save(0..2, "9_2", 18);
+    room.save(0..2, "10_2", 20);
+    room.save(0..1, "11_2", 22);
+    let list = room.run("list");
+    let rows = suffixes(&list["checkpoints"]);
+    assert_eq!(rows, [("9_2", true), ("10_2", true), ("11_2", false)]);
+    let first = &list["checkpoints"][0];
+    assert_eq!(
+        (&first["step"], &first["epoch"], &first["ranks"]),
+        (&json!(18), &json!(9), &json!(2))
+    );
+    assert!(first["bytes"].as_u64().expect("bytes") > 32);
+    let why = list["checkpoints"][2]["why"].as_str().expect("a reason");
+    assert!(why.contains("rank 1"), "{why}");
+    let latest = room.run("latest");
+    assert_eq!(
+        (&latest["suffix"], &latest["step"]),
+        (&json!("10_2"), &json!(20))
+    );
+    assert_eq!(
+        latest["files"],
+        json!([
+            "rank_0/m_rank_0-10_2.safetensors",
+            "rank_1/m_rank_1-10_2.safetensors"
+        ])
+    );
+}
+
+#[test]
+fn resumes_from_the_oldest_position_that_the_ranks_agree_on() {
+    let room = Room::new();
+    for (position, step) in [("1_1", 1), ("1_2", 2), ("1_11", 11), ("1_12", 12)] {
+        room.save(0..2, position, step);
+    }
+    room.meta(0, 1, 12);
+    room.meta(1, 1, 11);
+    assert_eq!(room.run("latest")["suffix"], "1_11");
+    std::fs::remove_file(room.file(1, "1_11")).expect("removed");
+    assert_eq!(
+        room.run("latest")["suffix"],
+        "1_2",
+        "what rank 1 lost is no candidate"
+    );
+    tensors::write_bytes(&room.file(1, "1_1").with_file_name("meta.json"), b"{");
+    assert_eq!(
+        room.run("latest")["suffix"],
+        "1_12",
+        "a broken record has no vote"
+    );
+}
+
+#[test]
+fn never_chooses_a_truncated_file() {
+    let room = Room::new();
+    room.save(0..2, "1_1", 1);
+    room.save(0..2, "1_2", 2);
+    room.meta(0, 1, 2);
+    room.meta(1, 1, 2);
+    room.truncate(1, "1_2");
+    assert_eq!(room.run("latest")["suffix"], "1_1");
+    assert_eq!(room.run("latest --names-only")["suffix"], "1_2");
+    room.truncate(0, "1_1");
+    let run = alone(&room.args("latest"));
+    refuses(&run, "1_2");
+    assert_eq!(object(&run)["error"]["kind"], "missing_shard");
+}
+
+#[test]
+fn keeps_a_repeated_run_apart() {
+    let room = Room::new();
+    room.save(0..2, "7_1", 7);
+    for rank in 0..2u32 {
+        let again = room
+            .file(rank, "8_1")
+            .with_file_name(format!("m_rank_{rank}_1-2_1.safetensors"));
+        std::fs::copy(room.file(rank, "7_1"), &again).expect("copied");
+        let text = json!({ "last_epoch": 2, "last_step": 1,
+            "last_ckpt_file": format!("m_rank_{rank}_1-2_1.safetensors") });
+        let meta = again.with_file_name("meta.json");
+        tensors::write_bytes(&meta, text.to_string().as_bytes());
+    }
+    let latest = room.run("latest");
+    assert_eq!(latest["suffix"], "_1-2_1");
+    assert_eq!(latest["files"][1], "rank_1/m_rank_1_1-2_1.safetensors");
+}
+
+#[test]
+fn prune_keeps_what_is_asked_for_and_the_last_complete_one() {
+    let room = Room::new();
+    for step in 1..=4 {
+        room.save(0..2, &format!("1_{step}"), step);
+    }
+    room.save(0..1, "1_5", 5);
+    room.truncate(0, "1_4");
+    let planned = room.run("prune --keep 1 --dry-run");
+    assert_eq!(
+        suffixes(&planned["removed"]),
+        [("1_1", true), ("1_2", true)]
+    );
+    assert!(room.file(0, "1_1").exists());
+    let pruned = room.run("prune --keep 1");
+    assert_eq!(
+        suffixes(&pruned["kept"]),
+        [("1_3", true), ("1_4", false), ("1_5", false)]
+    );
+    let left = |rank: u32| -> Vec<String> {
+        let directory = room.file(rank, "1_1");
+        let directory = directory.parent().expect("a parent");
+        let mut names: Vec<String> = std::fs::read_dir(directory)
+            .expect("a directory")
+            .map(|entry| {
+                entry
+                    .expect("an entry")
+                    .file_name()
+                    .to_string_lossy()
+                    .into_owned()
+            })
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(
+        left(1),
+        ["m_rank_1-1_3.safetensors", "m_rank_1-1_4.safetensors"]
+    );
+    let again = room.run("prune --keep 1");
+    assert!(suffixes(&again["removed"]).is_empty());
+    let none = alone(&room.args("prune --keep 0"));
+    assert_eq!(none.status.code(), Some(2), "{none:#?}");
+}
+
+/// A launch in which process R of two runs in directory `node_R`, as if each had a disk of its own.
+fn on_own_disks(room: &Path, args: &str) -> support::Run {
+    let script = format!(
+        "cd '{}'/node_${{OMPI_COMM_WORLD_RANK:-$PMI_RANK}} && exec '{}' {args}",
+        room.display(),
+        env!("CARGO_BIN_EXE_shardloom")
+    );
+    let nodes = [("SHARDLOOM_NODES", "2")];
+    support::mpirun(2, Path::new("/bin/sh"), &["-c", &script], &nodes)
+}
+
+#[test]
+fn looks_over_the_nodes_own_disks() {
+    let room = Room::new();
+    room.save(0..2, "1_1", 1);
+    room.save(0..2, "1_2", 2);
+    room.save(0..1, "1_3", 3);
+    for rank in 0..2 {
+        let node = room.0.path().join(format!("node_{rank}/checkpoint"));
+        std::fs::create_dir_all(&node).expect("a directory");
+        let from = room.0.path().join(format!("checkpoint/rank_{rank}"));
+        std::fs::rename(from, node.join(format!("rank_{rank}"))).expect("moved");
+    }
+    let latest =
+        object(&on_own_disks(room.0.path(), "checkpoints latest checkpoint --json").succeeds());
+    assert_eq!(
+        (&latest["suffix"], &latest["ranks"]),
+        (&json!("1_2"), &json!(2))
+    );
+    on_own_disks(room.0.path(), "checkpoints prune checkpoint --keep 1").succeeds();
+    for rank in 0..2 {
+        let old = format!("node_{rank}/checkpoint/rank_{rank}/m_rank_{rank}-1_1.safetensors");
+        assert!(!room.0.path().join(old).exists());
+    }
+}
+
+#[test]
+fn an_empty_place_is_an_error() {
+    let room = Room::new();
+    let run = alone(&room.args("list"));
+    refuses(&run, "checkpoint");
+}

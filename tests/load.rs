@@ -1,0 +1,408 @@
+//! `shardloom load`: the situations of a trainer's configuration.
+
+#![allow(clippy::expect_used, unreachable_pub)]
+
+#[path = "support/ckpt.rs"]
+mod ckpt;
+#[path = "support/command.rs"]
+mod command;
+#[path = "support/fixtures.rs"]
+mod fixtures;
+#[path = "support/oracle.rs"]
+mod oracle;
+#[path = "support/sample.rs"]
+mod sample;
+mod support;
+#[path = "support/tensors.rs"]
+mod tensors;
+#[path = "support/wire.rs"]
+mod wire;
+
+use command::{alone, object, refuses, under_mpi};
+use sample::Sample;
+use serde_json::{Value, json};
+use std::path::Path;
+use tensors::{Tensor, Tensors};
+
+/// A job's output: `new/` for the job to start, with its strategy; `old/` of one that ran on four ranks.
+struct Job {
+    sample: Sample,
+}
+
+impl Job {
+    fn new() -> Job {
+        let sample = Sample::new();
+        for (strategy, output) in [("four.ckpt", "old"), ("two.ckpt", "new")] {
+            let place = sample.path(output).join("strategy");
+            std::fs::create_dir_all(&place).expect("a directory");
+            // A file alone in its directory needs no operators that tell its stage.
+            let merged = sample.path(output).join("merged_strategy");
+            std::fs::create_dir_all(&merged).expect("a directory");
+            std::fs::remove_dir(&place).expect("removed");
+            let copy = if output == "new" {
+                merged.join("dst_strategy.ckpt")
+            } else {
+                sample.path("old/strategy")
+            };
+            std::fs::copy(sample.path(strategy), copy).expect("copied");
+        }
+        let job = Job { sample };
+        for (epoch, step) in [(1, 10), (1, 20)] {
+            job.checkpoint("old/checkpoint", epoch, step);
+        }
+        job
+    }
+
+    /// Saves the sample's weights as its four ranks would, with where they stand.
+    fn checkpoint(&self, place: &str, epoch: u32, step: i32) {
+        for rank in 0..4u32 {
+            let index = usize::try_from(rank).expect("small");
+            let mut shards = self
+                .sample
+                .four
+                .cut(&self.sample.whole, index)
+                .expect("cut");
+            shards.extend(scalars(step));
+            let room = self.sample.path(place).join(format!("rank_{rank}"));
+            let name = format!("m_rank_{rank}-{epoch}_{step}.safetensors");
+            tensors::write(&room.join(&name), &shards);
+            let meta = json!({ "last_epoch": epoch, "last_step": step, "last_ckpt_file": name });
+            tensors::write_bytes(&room.join("meta.json"), meta.to_string().as_bytes());
+        }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.sample.path(name).display().to_string()
+    }
+
+    fn config(&self, lines: &[(&str, &str)]) -> Vec<String> {
+        let mut text = String::from("# a job\nrun_mode: finetune\nload_ckpt_format: safetensors\n");
+        text.push_str(&format!("output_dir: '{}'\n", self.path("new")));
+        for (key, value) in lines {
+            let value = value
+                .strip_prefix('@')
+                .map_or_else(|| (*value).to_owned(), |name| self.path(name));
+            text.push_str(&format!("{key}: {value}\n"));
+        }
+        let path = self.sample.path("train.yaml");
+        std::fs::write(&path, text).expect("written");
+        [
+            "load",
+            "--config",
+            &path.display().to_string(),
+            "--json",
+            "--write-config",
+            &self.path("out.yaml"),
+        ]
+        .map(str::to_owned)
+        .to_vec()
+    }
+
+    fn load(&self, lines: &[(&str, &str)]) -> Value {
+        object(&alone(&self.config(lines)).succeeds())
+    }
+
+    fn refuses(&self, lines: &[(&str, &str)], culprit: &str) {
+        let run = alone(&self.config(lines));
+        refuses(&run, culprit);
+    }
+
+    /// The new job's ranks have exactly these tensors, and those that tell where it stands.
+    fn check(&self, directory: &str, extra: &Tensors) {
+        for rank in 0..2 {
+            let room = self.sample.path(directory).join(format!("rank_{rank}"));
+            let files: Vec<_> = std::fs::read_dir(room)
+                .expect("a directory")
+                .map(|e| e.expect("entry").path())
+                .collect();
+            let file = files
+                .iter()
+                .find(|f| f.extension().is_some_and(|e| e == "safetensors"));
+            let found = tensors::read(file.expect("a file")).expect("readable");
+            let mut expected = self.sample.two.cut(&self.sample.whole, rank).expect("cut");
+            expected.extend(extra.clone());
+            tensors::compare(&expected, &found.tensors)
+                .unwrap_or_else(|error| unreachable!("{error}"));
+        }
+    }
+}
+
+fn scalars(step: i32) -> Tensors {
+    let scalar = |value: i32| Tensor {
+        dtype: "I32".into(),
+        shape: vec![],
+        data: value.to_le_bytes().to_vec(),
+    };
+    Tensors::from([
+        ("epoch_num".to_owned(), scalar(1)),
+        ("step_num".to_owned(), scalar(step)),
+        ("global_batch_size".to_owned(), scalar(16)),
+    ])
+}
+
+const PARALLEL: [(&str, &str); 2] = [("use_parallel", "True"), ("auto_trans_ckpt", "True")];
+
+#[test]
+fn full_weights_on_one_device_need_nothing() {
+    let job = Job::new();
+    for source in ["@full", "@full/model.safetensors"] {
+        let told = job.load(&[("load_checkpoint", source), ("use_parallel", "False")]);
+        assert_eq!(
+            (&told["action"], &told["ok"]),
+            (&json!("none"), &json!(true))
+        );
+    }
+    let told = job.load(&[("load_checkpoint", "''"), ("use_parallel", "True")]);
+    assert_eq!(told["action"], "none");
+}
+
+#[test]
+fn full_weights_on_several_devices_are_cut() {
+    for processes in [None, Some(2)] {
+        let job = Job::new();
+        let args = job.config(&[("load_checkpoint", "@full"), PARALLEL[0], PARALLEL[1]]);
+        let run = processes.map_or_else(|| alone(&args), |n| under_mpi(n, &args));
+        let told = object(&run.succeeds());
+        assert_eq!(told["action"], "split");
+        assert_eq!(
+            told["config"]["load_checkpoint"],
+            job.path("new/shardloom_checkpoint")
+        );
+        job.check("new/shardloom_checkpoint", &Tensors::new());
+        let written = std::fs::read_to_string(job.sample.path("out.yaml")).expect("written");
+        assert!(
+            written.starts_with("# a job\nrun_mode: finetune\n"),
+            "{written}"
+        );
+        assert!(written.contains("auto_trans_ckpt: False\n"), "{written}");
+        let again =
+            object(&alone(&["load", "--config", &job.path("out.yaml"), "--json"]).succeeds());
+        assert_eq!(
+            again["action"], "none",
+            "what was prepared is loaded as it is"
+        );
+    }
+}
+
+#[test]
+fn the_same_layout_needs_nothing() {
+    let job = Job::new();
+    let plain = job.load(&[("load_checkpoint", "@old/checkpoint"), PARALLEL[0]]);
+    assert_eq!(plain["action"], "none");
+    std::fs::copy(
+        job.path("four.ckpt"),
+        job.path("new/merged_strategy/dst_strategy.ckpt"),
+    )
+    .expect("copied");
+    let told = job.load(&[
+        ("load_checkpoint", "@old/checkpoint"),
+        PARALLEL[0],
+        PARALLEL[1],
+    ]);
+    assert_eq!(
+        (&told["action"], &told["config"]["auto_trans_ckpt"]),
+        (&json!("none"), &json!(false))
+    );
+    assert!(
+        told["notes"].to_string().contains("nothing to do"),
+        "{told}"
+    );
+    assert!(!job.sample.path("new/shardloom_checkpoint").exists());
+}
+
+#[test]
+fn another_layout_is_resharded_and_resumed_from() {
+    for processes in [None, Some(4)] {
+        let job = Job::new();
+        job.checkpoint("old/checkpoint", 1, 30);
+        std::fs::remove_file(job.path("old/checkpoint/rank_3/m_rank_3-1_30.safetensors"))
+            .expect("removed");
+        let args = job.config(&[
+            ("load_checkpoint", "@old/checkpoint"),
+            ("resume_training", "True"),
+            PARALLEL[0],
+            PARALLEL[1],
+            ("parallel_config", "{data_parallel: 2, model_parallel: 1}"),
+            ("runner_config", "{batch_size: 16}"),
+        ]);
+        let run = processes.map_or_else(|| alone(&args), |n| under_mpi(n, &args));
+        let told = object(&run.succeeds());
+        assert_eq!(told["action"], "reshard");
+        job.check("new/shardloom_checkpoint", &scalars(20));
+        let resume = &told["resume"];
+        assert_eq!(
+            (&resume["step"], &resume["initial_step"]),
+            (&json!(20), &json!(10))
+        );
+        assert_eq!(
+            resume["global_batch_size"],
+            json!({ "saved": 16, "new": 32 })
+        );
+        let latest = alone(&[
+            "checkpoints",
+            "latest",
+            &job.path("new/shardloom_checkpoint"),
+            "--json",
+        ]);
+        let latest = object(&latest.succeeds());
+        assert_eq!(
+            (&latest["suffix"], &latest["step"]),
+            (&json!("1_20"), &json!(20))
+        );
+        assert_eq!(latest["files"][1], "rank_1/m_rank_1-1_20.safetensors");
+    }
+}
+
+#[test]
+fn resumes_from_the_file_that_is_named() {
+    let job = Job::new();
+    let named = ["m_rank_0-1_10", "m_rank_3-1_10.safetensors"];
+    for name in named {
+        let told = job.load(&[
+            ("load_checkpoint", "@old/checkpoint"),
+            ("resume_training", name),
+            PARALLEL[0],
+            PARALLEL[1],
+        ]);
+        assert_eq!(told["resume"]["step"], 10);
+        job.check("new/shardloom_checkpoint", &scalars(10));
+        std::fs::remove_dir_all(job.path("new/shardloom_checkpoint")).expect("removed");
+    }
+    let file = [
+        (
+            "load_checkpoint",
+            "@old/checkpoint/rank_1/m_rank_1-1_10.safetensors",
+        ),
+        PARALLEL[0],
+        PARALLEL[1],
+    ];
+    assert_eq!(job.load(&file)["action"], "reshard");
+    job.check("new/shardloom_checkpoint", &scalars(10));
+    job.refuses(
+        &[
+            ("load_checkpoint", "@old/checkpoint"),
+            ("resume_training", "m_rank_0-7_7"),
+            PARALLEL[0],
+            PARALLEL[1],
+        ],
+        "7_7",
+    );
+}
+
+#[test]
+fn gathers_from_the_nodes_own_disks() {
+    let job = Job::new();
+    let args = job.config(&[
+        ("load_checkpoint", "old/checkpoint"),
+        ("resume_training", "True"),
+        ("src_strategy_path_or_dir", "@four.ckpt"),
+        PARALLEL[0],
+        PARALLEL[1],
+    ]);
+    for rank in 0..4 {
+        let room = job
+            .sample
+            .path(&format!("node_{}/old/checkpoint", rank / 2));
+        std::fs::create_dir_all(&room).expect("a directory");
+        std::fs::rename(
+            job.path(&format!("old/checkpoint/rank_{rank}")),
+            room.join(format!("rank_{rank}")),
+        )
+        .expect("moved");
+    }
+    let script = format!(
+        "cd '{}'/node_${{OMPI_COMM_WORLD_RANK:-$PMI_RANK}} && exec '{}' {} --dst out",
+        job.sample.room.path().display(),
+        env!("CARGO_BIN_EXE_shardloom"),
+        args.join(" ")
+    );
+    let nodes = [("SHARDLOOM_NODES", "2")];
+    let run = support::mpirun(2, Path::new("/bin/sh"), &["-c", &script], &nodes);
+    let told = object(&run.succeeds());
+    assert_eq!(
+        (&told["action"], &told["nodes"]),
+        (&json!("reshard"), &json!(2))
+    );
+    for rank in 0..2 {
+        let room = job.sample.path(&format!("node_{rank}/out/rank_{rank}"));
+        let found =
+            tensors::read(&room.join(format!("m_rank_{rank}-1_20.safetensors"))).expect("a file");
+        let mut expected = job.sample.two.cut(&job.sample.whole, rank).expect("cut");
+        expected.extend(scalars(20));
+        tensors::compare(&expected, &found.tensors).unwrap_or_else(|error| unreachable!("{error}"));
+        assert!(room.join("meta.json").exists());
+    }
+}
+
+#[test]
+fn refuses_what_the_trainer_refuses_or_gets_wrong() {
+    let job = Job::new();
+    let cases: [(&[(&str, &str)], &str); 9] = [
+        (
+            &[("load_checkpoint", "@full/model.safetensors"), PARALLEL[0]],
+            "one file",
+        ),
+        (
+            &[("load_checkpoint", "@full"), PARALLEL[0]],
+            "auto_trans_ckpt",
+        ),
+        (&[("load_checkpoint", "@old/checkpoint")], "use_parallel"),
+        (
+            &[
+                (
+                    "load_checkpoint",
+                    "@old/checkpoint/rank_1/m_rank_1-1_10.safetensors",
+                ),
+                PARALLEL[0],
+            ],
+            "random",
+        ),
+        (&[("load_checkpoint", "@nowhere"), PARALLEL[0]], "nowhere"),
+        (&[("resume_training", "True")], "load_checkpoint"),
+        (
+            &[("load_checkpoint", "@full"), ("use_parallel", "[1]")],
+            "train.yaml",
+        ),
+        (
+            &[
+                ("load_checkpoint", "@full"),
+                ("resume_training", "True"),
+                PARALLEL[0],
+                PARALLEL[1],
+            ],
+            "hyper_param",
+        ),
+        (
+            &[
+                ("load_checkpoint", "@full"),
+                PARALLEL[0],
+                PARALLEL[1],
+                ("parallel_config", "{data_parallel: 8}"),
+            ],
+            "8",
+        ),
+    ];
+    for (lines, culprit) in cases {
+        job.refuses(lines, culprit);
+        assert!(!job.sample.path("out.yaml").exists());
+    }
+    let run = alone(&job.config(&[("load_checkpoint", "@full"), PARALLEL[0]]));
+    assert_eq!(object(&run)["error"]["kind"], "config");
+}
+
+#[test]
+fn the_old_merge_script_is_replaced_by_changing_its_name() {
+    let job = Job::new();
+    let old = "unify --mindspore_ckpt_dir @old/checkpoint --src_strategy_dirs @four.ckpt --output_dir @out \
+               --file_suffix 1_10 --has_redundancy True --filter_out_param_prefix b --max_process_num 64 \
+               --format safetensors";
+    alone(&job.sample.args(old)).succeeds();
+    let merged =
+        tensors::read(&job.sample.path("out/model-00001-of-00001.safetensors")).expect("a file");
+    assert_eq!(merged.tensors.keys().collect::<Vec<_>>(), ["w1", "w2"]);
+    let wrong = alone(
+        &job.sample
+            .args("unify --src a --dst b --has_redundancy perhaps"),
+    );
+    assert_eq!(wrong.status.code(), Some(2), "{wrong:#?}");
+}

@@ -1,0 +1,246 @@
+//! Saving from a training loop, under the real launcher.
+
+#![allow(clippy::expect_used, unreachable_pub)]
+
+#[path = "support/ckpt.rs"]
+mod ckpt;
+#[path = "support/command.rs"]
+mod command;
+#[path = "support/fixtures.rs"]
+mod fixtures;
+#[path = "support/oracle.rs"]
+mod oracle;
+#[path = "support/sample.rs"]
+mod sample;
+mod support;
+#[path = "support/tensors.rs"]
+mod tensors;
+#[path = "support/wire.rs"]
+mod wire;
+
+use command::{alone, object};
+use oracle::Strategy;
+use sample::{Sample, layout};
+use serde_json::{Value, json};
+use std::path::Path;
+use support::{Run, example, mpirun};
+use tensors::{Tensor, Tensors};
+
+/// State of a run on `ranks` ranks: cut by rows, and the same everywhere.
+fn sample(ranks: usize) -> Sample {
+    let whole = Tensors::from([
+        ("adam_m.w".to_owned(), Tensor::counting("F32", &[8, 4], 40)),
+        ("norm".to_owned(), Tensor::counting("BF16", &[6], 3)),
+        ("scale".to_owned(), Tensor::counting("F32", &[3], 9)),
+        ("w".to_owned(), Tensor::counting("F32", &[8, 4], 50)),
+    ]);
+    let strategy = Strategy::of(&[
+        ("adam_m.w", layout(&[ranks], &[0, -1])),
+        ("norm", layout(&[ranks], &[-1])),
+        ("scale", layout(&[ranks], &[-1])),
+        ("w", layout(&[ranks], &[0, -1])),
+    ]);
+    Sample::of(whole, strategy.clone(), strategy)
+}
+
+/// Runs the loop over `steps`.
+fn train(sample: &Sample, config: &str, steps: (u32, u32), more: &[&str]) -> Run {
+    let path = |name: &str| sample.path(name).display().to_string();
+    let (first, last) = (steps.0.to_string(), steps.1.to_string());
+    let fixed = [
+        path("run"),
+        path("src"),
+        path("four.ckpt"),
+        config.to_owned(),
+        first,
+        last,
+    ];
+    let mut args: Vec<&str> = fixed.iter().map(String::as_str).collect();
+    args.extend(more);
+    let ranks = u32::try_from(sample.four.ranks()).expect("few");
+    mpirun(ranks, &example("monitor_check"), &args, &[])
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    let mut names: Vec<String> = entries
+        .map(|entry| {
+            entry
+                .expect("an entry")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+fn latest(sample: &Sample) -> Value {
+    object(&alone(&sample.args("checkpoints latest @run/checkpoint --json")).succeeds())
+}
+
+#[test]
+fn saves_every_rank_and_says_so_in_its_record() {
+    for ranks in [1, 2, 4] {
+        for mode in ["False", "True"] {
+            let sample = sample(ranks);
+            let config = format!(
+                "{{prefix: m, save_checkpoint_steps: 2, keep_checkpoint_max: 2, async_save: {mode}, save_network_params: True, global_batch_size: 16}}"
+            );
+            train(&sample, &config, (1, 7), &[]).succeeds();
+            for rank in 0..ranks {
+                let room = sample.path(&format!("run/checkpoint/rank_{rank}"));
+                let file = |step: u32| format!("m_rank_{rank}-1_{step}.safetensors");
+                assert_eq!(names(&room), [file(6), file(7), "meta.json".to_owned()]);
+                let meta: Value = serde_json::from_slice(
+                    &std::fs::read(room.join("meta.json")).expect("a record"),
+                )
+                .expect("JSON");
+                assert_eq!(
+                    meta,
+                    json!({ "last_epoch": 1, "last_step": 7, "last_ckpt_file": file(7) })
+                );
+                let saved = tensors::read(&room.join(file(7))).expect("a file");
+                assert_eq!(saved.metadata["remove_redundancy"], "False");
+                let mut expected = sample.four.cut(&sample.whole, rank).expect("cut");
+                for name in [
+                    "epoch_num",
+                    "step_num",
+                    "global_step",
+                    "loss_scale",
+                    "global_batch_size",
+                ] {
+                    expected.insert(name.to_owned(), saved.tensors[name].clone());
+                }
+                assert_eq!(saved.tensors["step_num"].data, 7i32.to_le_bytes());
+                assert_eq!(saved.tensors["global_step"].shape, [1]);
+                tensors::compare(&expected, &saved.tensors)
+                    .unwrap_or_else(|error| unreachable!("{error}"));
+                let room = sample.path(&format!("run/checkpoint_network/rank_{rank}"));
+                assert_eq!(names(&room).len(), 2);
+                let weights =
+                    tensors::read(&room.join(format!("m_rank_{rank}-network-1_7.safetensors")))
+                        .expect("a file");
+                assert_eq!(
+                    weights.tensors.keys().collect::<Vec<_>>(),
+                    ["norm", "scale", "w"]
+                );
+            }
+            assert_eq!(
+                (&latest(&sample)["suffix"], &latest(&sample)["step"]),
+                (&json!("1_7"), &json!(7))
+            );
+        }
+    }
+}
+
+#[test]
+fn a_later_run_keeps_its_files_apart() {
+    let sample = sample(2);
+    train(&sample, "{prefix: m}", (1, 1), &[]).succeeds();
+    train(&sample, "{prefix: m}", (2, 3), &[]).succeeds();
+    let found = names(&sample.path("run/checkpoint/rank_1"));
+    let expected = [
+        "m_rank_1-1_1.safetensors",
+        "m_rank_1_1-1_2.safetensors",
+        "m_rank_1_1-1_3.safetensors",
+        "meta.json",
+    ];
+    assert_eq!(found, expected);
+    assert_eq!(latest(&sample)["suffix"], "_1-1_3");
+}
+
+#[test]
+fn keeps_one_copy_that_merges_to_the_whole() {
+    for ranks in [2, 4] {
+        let sample = sample(ranks);
+        let config = "{remove_redundancy: True, integrated_save: True, keep_checkpoint_max: 1}";
+        train(&sample, config, (1, 2), &[]).succeeds();
+        let merged =
+            sample.path("run/checkpoint_integrated/CKP-1_2/model-00001-of-00001.safetensors");
+        let merged = tensors::read(&merged).expect("full weights");
+        tensors::compare(&sample.whole, &merged.tensors)
+            .unwrap_or_else(|error| unreachable!("{error}"));
+        assert_eq!(
+            names(&sample.path("run/checkpoint_integrated")),
+            ["CKP-1_2"]
+        );
+        let holders = (0..ranks).filter(|rank| {
+            let file = format!("run/checkpoint/rank_{rank}/CKP_rank_{rank}-1_2.safetensors");
+            tensors::read(&sample.path(&file))
+                .expect("a file")
+                .tensors
+                .contains_key("norm")
+        });
+        assert_eq!(holders.count(), 1);
+    }
+}
+
+#[test]
+fn a_rank_that_dies_leaves_a_checkpoint_that_all_have() {
+    for mode in ["False", "True"] {
+        let sample = sample(2);
+        let config = format!("{{prefix: m, keep_checkpoint_max: 1, async_save: {mode}}}");
+        train(&sample, &config, (1, 9), &["die=5"]).fails();
+        let latest = latest(&sample);
+        let step = latest["step"].as_u64().expect("a step");
+        assert!((3..=4).contains(&step), "{latest}");
+        for file in latest["files"].as_array().expect("files") {
+            let path = sample
+                .path("run/checkpoint")
+                .join(file.as_str().expect("a text"));
+            tensors::read(&path).expect("whole");
+        }
+    }
+}
+
+/// Every I/O call of rank 1 fails or ends it once, and there is always a checkpoint to resume from.
+#[test]
+fn no_fault_of_one_rank_leaves_the_job_without_a_checkpoint() {
+    for mode in ["False", "True"] {
+        for fault in [
+            "eio:24",
+            "eio:31",
+            "enospc:37",
+            "eio:45",
+            "exit:26",
+            "exit:34",
+            "exit:43",
+            "exit:52",
+        ] {
+            let sample = sample(2);
+            train(&sample, "{prefix: m}", (1, 1), &[]).succeeds();
+            let path = |name: &str| sample.path(name).display().to_string();
+            let script = format!(
+                "[ \"${{OMPI_COMM_WORLD_RANK:-$PMI_RANK}}\" = 1 ] && export SHARDLOOM_IO_FAULT={fault}; \
+                 exec '{}' '{}' '{}' - '{{prefix: m, keep_checkpoint_max: 1, async_save: {mode}}}' 2 4",
+                example("monitor_check").display(),
+                path("run"),
+                path("src"),
+            );
+            let run = mpirun(2, Path::new("/bin/sh"), &["-c", &script], &[]);
+            let latest = latest(&sample);
+            let step = latest["step"].as_u64().expect("a step");
+            assert!((1..=4).contains(&step), "{fault}: {latest}");
+            if run.status.success() {
+                assert_eq!(step, 4, "{fault}: {latest}");
+            }
+        }
+    }
+}
+
+#[test]
+fn says_what_it_can_not_do() {
+    let sample = sample(2);
+    for (config, culprit) in [
+        ("{prefixx: m}", "prefixx"),
+        ("{checkpoint_format: ckpt}", "checkpoint_format"),
+    ] {
+        let run = train(&sample, config, (1, 1), &[]).fails();
+        assert!(run.stderr.contains(culprit), "{run:#?}");
+    }
+    assert!(!sample.path("run").exists());
+}
