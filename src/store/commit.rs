@@ -127,7 +127,11 @@ impl Staging {
     pub fn prepare(&self, job: u64, survives: &str) -> Result<()> {
         io::make_directory(self.parent())?;
         io::remove_directory(&self.partial)?;
-        io::make_directory(&self.journals())?;
+        // The user knows the destination, not what is hidden beside it.
+        io::make_directory(&self.journals()).map_err(|mut fault| {
+            fault.file = Some(self.destination.display().to_string());
+            fault
+        })?;
         let text = format!("{} {survives}", Hex(job));
         io::write_small(&self.journals().join(JOB), text.as_bytes(), false)
     }

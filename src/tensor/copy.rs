@@ -100,6 +100,8 @@ fn plane(outer: &Step, inner: &Step, run: usize, source: &[u8], destination: &mu
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::cast_possible_truncation)]
+
     use super::*;
 
     #[test]
