@@ -125,11 +125,13 @@ impl Staging {
     /// # Errors
     /// [`Kind::Io`].
     pub fn prepare(&self, job: u64, survives: &str) -> Result<()> {
-        let destination = self.destination.display();
-        let prepared = io::make_directory(self.parent())
-            .and_then(|()| io::remove_directory(&self.partial))
-            .and_then(|()| io::make_directory(&self.journals()));
-        prepared.map_err(|fault| fault.hint(format!("{destination} is staged there")))?;
+        io::make_directory(self.parent())?;
+        io::remove_directory(&self.partial)?;
+        // The user knows the destination, not what is hidden beside it.
+        io::make_directory(&self.journals()).map_err(|mut fault| {
+            fault.file = Some(self.destination.display().to_string());
+            fault
+        })?;
         let text = format!("{} {survives}", Hex(job));
         io::write_small(&self.journals().join(JOB), text.as_bytes(), false)
     }
