@@ -205,6 +205,7 @@ impl Speller<'_> {
             let spelled = self.rule(rule, spot);
             spelled.map_err(|fault| {
                 let name = rule.hf.list().first();
+                let name = name.and_then(|name| name.split(" [").next());
                 fault.tensor(name.map_or(String::new(), |name| spot.spell(spot.hf, name)))
             })?;
         }
@@ -314,7 +315,7 @@ impl Speller<'_> {
         let tp = self.choices.tp;
         let groups = match fusion {
             Fusion::Interleaved if !groups.is_multiple_of(tp) => {
-                let message = format!("{groups} key-value groups or rows can't be cut in {tp}");
+                let message = format!("its {groups} groups can't be cut in {tp}");
                 return Err(Fault::new(Kind::Usage, message)
                     .hint("--qkv contiguous repeats keys and values where --tp is larger"));
             }
