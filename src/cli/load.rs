@@ -452,8 +452,11 @@ impl Load<'_> {
             .as_ref()
             .filter(|_| !self.args.writing.dry_run)
         {
+            // A key that is spelt unusually would now be there twice: that is no YAML then.
+            let text = set_keys(text, &yaml);
+            TrainConfig::parse(&text)?;
             let written = if self.world.process() == 0 {
-                write_output(path, set_keys(text, &yaml).as_bytes())
+                write_output(path, text.as_bytes())
             } else {
                 Ok(())
             };

@@ -18,7 +18,10 @@ pub fn set_keys(text: &str, keys: &[(&str, String)]) -> String {
             continue;
         };
         set[place] = true;
-        let comment = line.find(" #").map_or("", |at| &line[at..]);
+        let comment = line.find(" #").map_or("", |at| {
+            // With the spaces before it.
+            &line[line[..at].trim_end().len()..]
+        });
         let _ = writeln!(out, "{key}: {value}{comment}");
         // What continues the old value goes with it.
         while lines.get(index).is_some_and(|next| {
