@@ -1,8 +1,10 @@
 //! What the user typed.
 
+use crate::cli::model::{ExportArgs, FamilyArgs, ImportArgs};
 use crate::engine::fill::IoMode;
 use crate::engine::job::Options;
 use crate::engine::place::Placement;
+use crate::model::Scheme;
 use crate::plan::arrange::Naming;
 use crate::plan::build::Unmatched;
 use crate::plan::reach::ExchangeMode;
@@ -46,6 +48,10 @@ pub enum Command {
     Unify(UnifyArgs),
     /// Full weights -> distributed weights.
     Split(SplitArgs),
+    /// Hugging Face weights -> MindSpore weights, full or distributed.
+    Import(ImportArgs),
+    /// MindSpore weights, full or distributed -> Hugging Face weights.
+    Export(ExportArgs),
     /// Merge, show, compare and write strategy files.
     #[command(subcommand)]
     Strategy(StrategyCommand),
@@ -316,8 +322,15 @@ pub struct DiffArgs {
 /// Arguments of `inspect`.
 #[derive(Clone, Debug, Args)]
 pub struct InspectArgs {
-    /// A weight file, a directory of weights, or a strategy file.
+    /// A weight file, a directory of weights, or a strategy file; with --names, a Hugging Face model.
     pub path: PathBuf,
+    /// Show what a Hugging Face model's tensors are called and made of at MindSpore.
+    #[arg(long, value_enum, value_name = "SCHEME", num_args = 0..=1)]
+    #[allow(clippy::option_option)]
+    pub names: Option<Option<Scheme>>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub family: FamilyArgs,
 }
 
 /// The `strategy` commands.

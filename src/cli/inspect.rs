@@ -1,6 +1,7 @@
 //! `shardloom inspect`: what is in a file or directory. One process, no MPI.
 
 use crate::cli::args::InspectArgs;
+use crate::cli::model::names_of;
 use crate::engine::inspect::{Inspected, inspect};
 use crate::engine::strategy_files::strategy_bytes;
 use crate::fault::{Fault, Kind, Result};
@@ -13,6 +14,15 @@ use std::path::Path;
 /// Prints what is at the path.
 pub(super) fn run(args: &InspectArgs, report: &Report) -> Result<bool> {
     let path = &args.path;
+    if let Some(names) = args.names {
+        let shown = names_of(path, names, &args.family)?;
+        report.data(&shown, &shown.to_string())?;
+        return Ok(true);
+    }
+    if args.family.is_given() {
+        let message = "the choices of a family are for --names";
+        return Err(Fault::new(Kind::Usage, message));
+    }
     if io::standing(path)? == Standing::Nothing {
         return Err(Fault::new(Kind::Io, "doesn't exist").file(path.display().to_string()));
     }

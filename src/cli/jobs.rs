@@ -3,7 +3,7 @@
 use crate::cli::args::{
     Command, DiffArgs, MoveArgs, ProgressMode, ReshardArgs, SplitArgs, UnifyArgs,
 };
-use crate::cli::convert;
+use crate::cli::{convert, model};
 use crate::engine::compare::{Comparison, diff};
 use crate::engine::convert::Conversion;
 use crate::engine::job::{Job, run};
@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Most bytes of tensors in a Hugging Face file.
-const HF_FILE_BYTES_MAX: u64 = 5_000_000_000;
+pub(super) const HF_FILE_BYTES_MAX: u64 = 5_000_000_000;
 /// Most bytes of tensors in a part file of MindSpore's.
 const PART_FILE_BYTES_MAX: u64 = 3 << 30;
 
@@ -46,6 +46,8 @@ impl Prepared {
             Command::Reshard(args) => (Work::Job(Box::new(reshard(args)?)), &args.moving),
             Command::Unify(args) => (Work::Job(Box::new(unify(args)?)), &args.moving),
             Command::Split(args) => (Work::Job(Box::new(split(args)?)), &args.moving),
+            Command::Import(args) => (Work::Job(Box::new(model::import(args)?)), &args.moving),
+            Command::Export(args) => (Work::Job(Box::new(model::export(args)?)), &args.moving),
             Command::Diff(args) => (Work::Diff(comparison(args)), &args.moving),
             Command::Convert(args) => (Work::Convert(convert::conversion(args)?), &args.moving),
             Command::Strategy(_) | Command::Inspect(_) => {
@@ -89,6 +91,7 @@ fn reshard(args: &ReshardArgs) -> Result<Job> {
             filter_out_prefixes: args.filter_out_param_prefix.clone(),
             written: name_map(args.name_map.as_deref())?,
             read: BTreeMap::new(),
+            view: None,
         },
         leftovers: Leftovers::Reshard(args.unmatched),
         files: Files::Ranks {
@@ -97,6 +100,8 @@ fn reshard(args: &ReshardArgs) -> Result<Job> {
             remove_redundancy: args.remove_redundancy,
         },
         format: args.writing.format,
+        view: None,
+        extras: Vec::new(),
         options: args.writing.options(&args.moving),
     })
 }
@@ -107,7 +112,7 @@ fn unify(args: &UnifyArgs) -> Result<Job> {
         options.placement = Placement::Root;
     }
     let file_bytes_max = args.max_shard_size.unwrap_or(match args.naming {
-        Naming::Hf => HF_FILE_BYTES_MAX,
+        Naming::Hf | Naming::HfOnly => HF_FILE_BYTES_MAX,
         Naming::Mindspore => PART_FILE_BYTES_MAX,
     });
     Ok(Job {
@@ -121,6 +126,7 @@ fn unify(args: &UnifyArgs) -> Result<Job> {
             filter_out_prefixes: args.filter_out_param_prefix.clone(),
             written: name_map(args.name_map.as_deref())?,
             read: BTreeMap::new(),
+            view: None,
         },
         leftovers: Leftovers::Unify,
         files: Files::Full {
@@ -128,6 +134,8 @@ fn unify(args: &UnifyArgs) -> Result<Job> {
             file_bytes_max,
         },
         format: args.writing.format,
+        view: None,
+        extras: Vec::new(),
         options,
     })
 }
@@ -144,6 +152,7 @@ fn split(args: &SplitArgs) -> Result<Job> {
             filter_out_prefixes: Vec::new(),
             written: BTreeMap::new(),
             read: name_map(args.name_map.as_deref())?,
+            view: None,
         },
         leftovers: Leftovers::Split,
         files: Files::Ranks {
@@ -152,6 +161,8 @@ fn split(args: &SplitArgs) -> Result<Job> {
             remove_redundancy: args.remove_redundancy,
         },
         format: args.writing.format,
+        view: None,
+        extras: Vec::new(),
         options: args.writing.options(&args.moving),
     })
 }

@@ -4,6 +4,7 @@ pub mod args;
 mod convert;
 mod inspect;
 mod jobs;
+pub mod model;
 mod strategy;
 
 use crate::exchange::World;
@@ -147,6 +148,8 @@ impl Command {
             Command::Reshard(_) => "reshard",
             Command::Unify(_) => "unify",
             Command::Split(_) => "split",
+            Command::Import(_) => "import",
+            Command::Export(_) => "export",
             Command::Strategy(_) => "strategy",
             Command::Convert(_) => "convert",
             Command::Diff(_) => "diff",

@@ -269,6 +269,7 @@ fn against(ours: &Arc<SourceTensor>, theirs: &Arc<SourceTensor>) -> Result<Vec<T
     let plan = |spread: &Spread| TensorPlan {
         name: theirs.name.clone(),
         dtype: ours.dtype,
+        written: ours.dtype,
         element_bytes,
         destination: spread.clone(),
         pieces: vec![(Piece::identity(ours.name.clone(), &bytes), ours.clone())],

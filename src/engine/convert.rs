@@ -16,7 +16,7 @@ use crate::exchange::{Topology, World, agree};
 use crate::fault::{Fault, Result};
 use crate::layout::Layout;
 use crate::plan::TensorPlan;
-use crate::plan::build::plan_tensor;
+use crate::plan::build::{Made, plan_tensor};
 use crate::plan::inventory::whole_tensor;
 use crate::plan::work::Work;
 use crate::store::io::{ReadFile, WriteFile};
@@ -160,7 +160,7 @@ fn design(conversion: &Conversion, source: &Source) -> Result<(Catalog, Vec<Tens
             let name = name.map_or_else(|| entry.name.clone(), |name| Arc::from(name.as_str()));
             let tensor = Arc::new(whole_tensor(entry, *rank).map_err(named)?);
             let layout = Arc::new(Layout::whole(entry.shape.0.len()));
-            plans.push(plan_tensor(&name, &tensor, *rank, layout).map_err(named)?);
+            plans.push(plan_tensor(&name, &Made::of(&tensor)?, *rank, layout).map_err(named)?);
             listing.push((name, entry.dtype, entry.shape.clone()));
         }
         let schema = conversion

@@ -18,8 +18,10 @@ use crate::plan::reach::ExchangeMode;
 use crate::plan::work::Work;
 use crate::store::Format;
 use crate::strategy::Strategy;
+use crate::view::Table;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// How a job is run, whatever it is.
@@ -45,6 +47,37 @@ pub struct Options {
     pub flush: bool,
 }
 
+/// A view of a source that is known only when its files are: what to make, and what the files say.
+#[derive(Clone, Debug, Default)]
+pub struct Viewed {
+    /// What each tensor written is made of.
+    pub table: Table,
+    /// The metadata of the files written.
+    pub metadata: BTreeMap<String, String>,
+}
+
+type MakeView = dyn Fn(&Inventory, &BTreeMap<String, String>) -> Result<Viewed> + Send + Sync;
+
+/// Makes the view of a source from its tensors and its files' metadata. A pure function: every
+/// process makes the same.
+#[derive(Clone)]
+pub struct ViewMaker(Arc<MakeView>);
+
+impl ViewMaker {
+    /// A maker that calls `make`.
+    pub fn new(
+        make: impl Fn(&Inventory, &BTreeMap<String, String>) -> Result<Viewed> + Send + Sync + 'static,
+    ) -> Self {
+        ViewMaker(Arc::new(make))
+    }
+}
+
+impl std::fmt::Debug for ViewMaker {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("ViewMaker")
+    }
+}
+
 /// What to make of what.
 #[derive(Clone, Debug)]
 pub struct Job {
@@ -68,6 +101,10 @@ pub struct Job {
     pub files: Files,
     /// Their format; none means the source's.
     pub format: Option<Format>,
+    /// What the tensors written are made of; none: each of itself.
+    pub view: Option<ViewMaker>,
+    /// Small files to write beside the others: path and contents.
+    pub extras: Vec<(String, Vec<u8>)>,
     /// How it is run.
     pub options: Options,
 }
@@ -212,11 +249,18 @@ fn plan(
     let inventory =
         Inventory::new(&source.catalog, source_strategy).map_err(|fault| source.place(fault))?;
     let ranks = &destination.site.ranks;
+    let mut select = job.select.clone();
+    let mut metadata = metadata(job, source);
+    if let Some(ViewMaker(make)) = &job.view {
+        let viewed = make(&inventory, &source_metadata(source)).map_err(|f| source.place(f))?;
+        select.view = Some(viewed.table);
+        metadata = viewed.metadata;
+    }
     let build: Build = build(
         &inventory,
         &source.catalog,
         strategy,
-        &job.select,
+        &select,
         job.leftovers,
         ranks,
     )
@@ -236,12 +280,14 @@ fn plan(
         .flatten()
         .map(|plan| plan.name.clone())
         .collect();
-    names.extend(inventory.private.iter().cloned());
+    if job.view.is_none() {
+        names.extend(inventory.private.iter().cloned());
+    }
     names.sort_unstable();
     names.dedup();
     let format = job.format.unwrap_or(source.format);
-    let metadata = metadata(job, source);
-    let arranged = arrange(build, &job.files, format, &metadata, ranks)?;
+    let mut arranged = arrange(build, &job.files, format, &metadata, ranks)?;
+    arranged.extras.extend(job.extras.iter().cloned());
     Ok(Planned {
         arranged,
         tensors: names.len() as u64,
@@ -250,13 +296,23 @@ fn plan(
     })
 }
 
-/// The files' metadata as MindSpore writes it: unify carries the source's along (docs/formats.md).
+/// What the source's files say beside their tensors.
+fn source_metadata(source: &Source) -> BTreeMap<String, String> {
+    let schemas = source.catalog.distinct_schemas();
+    let all = schemas.flat_map(|(_, schema)| schema.metadata.clone());
+    all.collect()
+}
+
+/// Beginning of the keys that tell how tensors were made of others.
+pub const OWN_KEYS: &str = "shardloom.";
+
+/// The files' metadata as MindSpore writes it: unify carries the source's along (docs/formats.md). Our
+/// own keys always go along.
 fn metadata(job: &Job, source: &Source) -> BTreeMap<String, String> {
-    let mut metadata = BTreeMap::new();
-    if matches!(job.files, Files::Full { .. }) {
-        for (_, schema) in source.catalog.distinct_schemas() {
-            metadata.extend(schema.metadata.clone());
-        }
+    let mut metadata = source_metadata(source);
+    if !matches!(job.files, Files::Full { .. }) {
+        metadata.retain(|key, _| key.starts_with(OWN_KEYS));
+    } else {
         if let Some(value) = metadata.get_mut("remove_redundancy") {
             *value = "False".into();
         }

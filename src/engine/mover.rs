@@ -233,6 +233,7 @@ impl Shared<'_> {
             filler: Filler::new(self.readers),
             sink: self.sink,
             tile: vec![],
+            cast: vec![],
         };
         loop {
             let next = slabs.lock().unwrap_or_else(PoisonError::into_inner).recv();

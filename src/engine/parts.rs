@@ -8,8 +8,8 @@ use crate::exchange::Packed;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::reach::Reach;
 use crate::plan::work::Slab;
-use crate::tensor::copy;
 use crate::tensor::strided::StridedCopy;
+use crate::tensor::{cast, copy};
 
 /// Where a part of a cell's window comes from.
 pub(super) enum From {
@@ -73,6 +73,7 @@ pub(super) struct Builder<'a> {
     pub(super) filler: Filler<'a>,
     pub(super) sink: &'a dyn Sink,
     pub(super) tile: Vec<u8>,
+    pub(super) cast: Vec<u8>,
 }
 
 impl<'a> Builder<'a> {
@@ -81,6 +82,7 @@ impl<'a> Builder<'a> {
             filler: Filler::new(mover.readers),
             sink: mover.sink,
             tile: Vec::new(),
+            cast: Vec::new(),
         }
     }
 
@@ -116,8 +118,18 @@ impl<'a> Builder<'a> {
                     }
                 }
             }
+            let plan = slab.plan;
+            let written: &[u8] = if plan.written == plan.dtype {
+                tile
+            } else if cast::cast(plan.dtype, plan.written, tile, &mut self.cast) {
+                &self.cast
+            } else {
+                let message = format!("{} can't be cast to {}", plan.dtype, plan.written);
+                return Err(Fault::new(Kind::Dtype, message).tensor(&*plan.name));
+            };
+            let begin = plan.written_bytes(slab.begin);
             for target in &cell.targets {
-                self.sink.put(*target, slab.begin, tile)?;
+                self.sink.put(*target, begin, written)?;
             }
         }
         Ok(())

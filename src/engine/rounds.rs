@@ -162,9 +162,11 @@ impl<'a> Rounds<'_, 'a> {
             let outgoing = agree(world, outgoing.collect::<Result<Vec<_>>>())?;
             let asked = exchange_bytes(world, outgoing)?;
             let packed = self.pack(&asked, std::mem::take(&mut buffers.0));
-            let packed = agree(world, packed)?;
-            let receive = self.receive_buffer(&round, std::mem::take(&mut buffers.1))?;
-            let mut flight = DataRound::start(world, self.exchange.traffic, packed, receive)?;
+            let receive = self.receive_buffer(&round, std::mem::take(&mut buffers.1));
+            let ready = packed.and_then(|packed| Ok((packed, receive?)));
+            let (packed, receive) = agree(world, ready)?;
+            let mut flight = DataRound::start(world, self.exchange.traffic, packed, receive)
+                .map_err(beyond_agreement)?;
             let finished = match &before {
                 Some((round, received)) => {
                     self.finish(round, received, &mut || flight.test().map(|_| ()))
@@ -315,6 +317,14 @@ impl Round<'_> {
                 });
             }
         }
+    }
+}
+
+/// A process that can't start a round leaves the others in it: only the end of all helps.
+fn beyond_agreement(fault: Fault) -> Fault {
+    Fault {
+        kind: Kind::Mpi,
+        ..fault
     }
 }
 

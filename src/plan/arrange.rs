@@ -21,6 +21,9 @@ pub enum Naming {
     Hf,
     /// `part0.safetensors`, balanced by size as MindSpore does.
     Mindspore,
+    /// As `Hf`, without the map that MindSpore looks for.
+    #[value(skip)]
+    HfOnly,
 }
 
 /// The arrangement of a destination's files.
@@ -111,7 +114,7 @@ pub fn arrange(
     arranged.plans.sort_by(|a, b| {
         let key = |plan: &TensorPlan| {
             let file = position.get(&*plan.name).copied().unwrap_or_default();
-            (file, plan.dtype.file_order())
+            (file, plan.written.file_order())
         };
         let rank = |plan: &TensorPlan| plan.destination.first_rank;
         key(a)
@@ -167,7 +170,8 @@ fn by_rank(
                         listing.push(listed(plan)?);
                     }
                 }
-                let schema = Arc::new(format.design(&listing, metadata)?);
+                let schema = format.design(&listing, metadata);
+                let schema = Arc::new(schema.map_err(|fault| fault.rank(rank))?);
                 designed.insert(key, schema.clone());
                 schema
             }
@@ -187,8 +191,8 @@ fn by_rank(
 fn listed(plan: &TensorPlan) -> Result<(Arc<str>, Dtype, Shape)> {
     Ok((
         plan.name.clone(),
-        plan.dtype,
-        element_shape(&plan.destination, plan.dtype),
+        plan.written,
+        element_shape(&plan.destination, plan.written),
     ))
 }
 
@@ -221,12 +225,14 @@ fn full(
         .map(|(_, dtype, shape)| shape.bytes(*dtype))
         .collect::<Result<_>>()?;
     let groups = match naming {
-        Naming::Hf => fill_in_order(&sizes, file_bytes_max),
+        Naming::Hf | Naming::HfOnly => fill_in_order(&sizes, file_bytes_max),
         Naming::Mindspore => balance(&sizes, file_bytes_max),
     };
     let extension = format.extension();
     let name = |index: usize| match naming {
-        Naming::Hf => format!("model-{:05}-of-{:05}.{extension}", index + 1, groups.len()),
+        Naming::Hf | Naming::HfOnly => {
+            format!("model-{:05}-of-{:05}.{extension}", index + 1, groups.len())
+        }
         Naming::Mindspore => format!("part{index}.{extension}"),
     };
     let mut files = Vec::new();
@@ -266,10 +272,13 @@ fn full(
     serde::Serialize::serialize(&map, &mut writer).map_err(|error| {
         crate::fault::Fault::new(crate::fault::Kind::Internal, format!("index: {error}"))
     })?;
-    let mut extras = vec![("param_name_map.json".to_owned(), text.clone())];
-    if naming == Naming::Hf {
-        extras.push(("model.safetensors.index.json".to_owned(), text));
-    }
+    let map = ("param_name_map.json".to_owned(), text.clone());
+    let index = ("model.safetensors.index.json".to_owned(), text);
+    let extras = match naming {
+        Naming::Hf => vec![map, index],
+        Naming::Mindspore => vec![map],
+        Naming::HfOnly => vec![index],
+    };
     let catalog = Catalog {
         ranks: BTreeMap::from([(0, files)]),
     };

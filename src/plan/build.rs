@@ -6,7 +6,10 @@ use crate::layout::Layout;
 use crate::plan::inventory::{Inventory, whole_tensor};
 use crate::plan::{SourceTensor, Spread, TensorPlan};
 use crate::strategy::Strategy;
-use crate::view::Piece;
+use crate::tensor::cast::is_castable;
+use crate::tensor::dtype::Dtype;
+use crate::tensor::shape::Shape;
+use crate::view::{MadeOf, Piece, Table};
 use clap::ValueEnum;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -32,6 +35,8 @@ pub struct Select {
     pub written: BTreeMap<String, String>,
     /// Name written → name read: the other way round, where one name read is written several times.
     pub read: BTreeMap<String, String>,
+    /// What each tensor written is made of; none: of itself, under its name written.
+    pub view: Option<Table>,
 }
 
 impl Select {
@@ -58,6 +63,134 @@ pub enum Leftovers {
     Split,
     /// As unify: private ones and gradient accumulators are kept as rank 0 has them.
     Unify,
+    /// As import and export: only what the view makes is written.
+    View {
+        /// Leave out what the destination's strategy doesn't know, rather than fail.
+        allow_extra: bool,
+    },
+}
+
+/// A tensor to be written, and the source tensors that it is made of.
+#[derive(Clone, Debug)]
+pub struct Made {
+    /// Its full shape, in elements.
+    shape: Shape,
+    /// The element type of its sources.
+    dtype: Dtype,
+    /// The element type it is written in.
+    written: Dtype,
+    /// Rows of dimension 0 that a rank must have all or none of.
+    together: u64,
+    /// Together they cover it exactly once.
+    pieces: Vec<(Piece, Arc<SourceTensor>)>,
+}
+
+impl Made {
+    /// A tensor made of one other, unchanged.
+    ///
+    /// # Errors
+    /// [`Kind::Shape`] if rows of a packed type don't fill whole bytes.
+    pub fn of(tensor: &Arc<SourceTensor>) -> Result<Made> {
+        let (bytes, _) = tensor.shape.in_bytes(tensor.dtype)?;
+        Ok(Made {
+            shape: tensor.shape.clone(),
+            dtype: tensor.dtype,
+            written: tensor.dtype,
+            together: 1,
+            pieces: vec![(Piece::identity(tensor.name.clone(), &bytes), tensor.clone())],
+        })
+    }
+
+    /// Finds the sources of a view's tensor.
+    ///
+    /// # Errors
+    /// [`Kind::UnknownTensor`] if there is no such source, [`Kind::Dtype`] if their types differ or
+    /// can't be cast, [`Kind::Shape`] if a piece reaches outside its source.
+    fn from_view(made: &MadeOf, inventory: &Inventory) -> Result<Made> {
+        let mut pieces: Vec<(Piece, Arc<SourceTensor>)> = Vec::with_capacity(made.pieces.len());
+        for piece in &made.pieces {
+            let Some(tensor) = inventory.tensors.get(&piece.source) else {
+                let message = format!("is made of '{}', which the source hasn't", piece.source);
+                return Err(Fault::new(Kind::UnknownTensor, message));
+            };
+            if let Some((_, first)) = pieces.first()
+                && first.dtype != tensor.dtype
+            {
+                let message = format!(
+                    "is made of '{}' in {} and '{}' in {}",
+                    first.name, first.dtype, tensor.name, tensor.dtype
+                );
+                return Err(Fault::new(Kind::Dtype, message));
+            }
+            let whole = tensor.dtype.bits().is_multiple_of(8);
+            if !whole || !reaches_inside(piece, &tensor.shape) {
+                let message = format!(
+                    "a part of '{}' is outside its {}",
+                    tensor.name, tensor.shape
+                );
+                return Err(Fault::new(Kind::Shape, message));
+            }
+            pieces.push((piece.clone(), tensor.clone()));
+        }
+        let Some((_, first)) = pieces.first() else {
+            return Err(Fault::new(Kind::Internal, "is made of nothing"));
+        };
+        let (dtype, written) = (first.dtype, made.dtype.unwrap_or(first.dtype));
+        if written != dtype && !(is_castable(dtype) && is_castable(written)) {
+            let message = format!("{dtype} can't be cast to {written}");
+            return Err(Fault::new(Kind::Dtype, message));
+        }
+        Ok(Made {
+            shape: made.shape.clone(),
+            dtype,
+            written,
+            together: made.together,
+            pieces,
+        })
+    }
+}
+
+impl Made {
+    /// Checks that a layout keeps together what must stay together.
+    ///
+    /// # Errors
+    /// [`Kind::Shape`].
+    fn check_cut(&self, layout: &Layout) -> Result<()> {
+        let (Some(rows), Some(parts)) = (self.shape.0.first(), layout.parts().first().copied())
+        else {
+            return Ok(());
+        };
+        let parts = (parts / layout.optimizer_pieces().max(1)).max(1);
+        if parts == 1 || (rows / parts).is_multiple_of(self.together.max(1)) {
+            return Ok(());
+        }
+        let message = format!(
+            "the strategy cuts its {rows} rows in {parts}; it is fused in groups of {} rows",
+            self.together
+        );
+        Err(Fault::new(Kind::Shape, message).hint(
+            "a rank must have whole groups: --tp must be what the strategy cuts in, and key-value \
+             heads too few for that need --qkv contiguous or separate",
+        ))
+    }
+
+    /// The names of its sources.
+    fn sources(&self) -> impl Iterator<Item = Arc<str>> + '_ {
+        self.pieces.iter().map(|(_, tensor)| tensor.name.clone())
+    }
+}
+
+fn reaches_inside(piece: &Piece, shape: &Shape) -> bool {
+    if piece.source_map.len() != shape.0.len() {
+        return false;
+    }
+    if piece.domain.contains(&0) {
+        return true;
+    }
+    let image = Piece::image(&piece.ranges(), &piece.source_map);
+    let dims = image.offset.iter().zip(&image.shape.0).zip(&shape.0);
+    dims.into_iter()
+        .all(|((offset, extent), dim)| offset + extent <= *dim)
 }
 
 /// Everything to be made.
@@ -93,39 +226,32 @@ pub fn build(
         ranks_per_stage: destination.map_or(1, Strategy::ranks_per_stage),
         ..Build::default()
     };
-    let mut made: BTreeMap<Arc<str>, &Arc<SourceTensor>> = BTreeMap::new();
-    for (name, tensor) in inventory
-        .tensors
-        .iter()
-        .filter(|(name, _)| select.keeps(name))
-    {
-        // MindSpore's unify leaves these out of the merge (docs/formats.md).
-        if leftovers == Leftovers::Unify && name.starts_with("accu_grads") {
-            continue;
-        }
-        made.insert(select.written_name(name), tensor);
-    }
-    for (written, read) in &select.read {
-        if let Some(tensor) = inventory.tensors.get(read.as_str()) {
-            made.insert(written.as_str().into(), tensor);
-        }
-    }
+    let made = made(inventory, select, leftovers)?;
     let used = match destination {
         None => {
-            let plans = made.iter().map(|(name, tensor)| {
-                let layout = Arc::new(Layout::whole(tensor.shape.0.len()));
-                plan_tensor(name, tensor, 0, layout)
+            let plans = made.iter().map(|(name, made)| {
+                let layout = Arc::new(Layout::whole(made.shape.0.len()));
+                plan_tensor(name, made, 0, layout)
             });
             build.stages = vec![plans.collect::<Result<_>>()?];
-            made.values().map(|tensor| tensor.name.clone()).collect()
+            made.values().flat_map(Made::sources).collect()
         }
         Some(strategy) => build.place(strategy, &made)?,
     };
+    if let (Leftovers::View { allow_extra }, Some(strategy)) = (leftovers, destination) {
+        let mut unknown = made.keys().filter(|name| strategy.layouts(name).is_empty());
+        if allow_extra {
+            build.dropped.extend(unknown.cloned());
+        } else if let Some(first) = unknown.next() {
+            return Err(not_in_strategy(first, unknown.count(), strategy));
+        }
+    }
     if used.is_empty() && !inventory.tensors.is_empty() {
         return Err(nothing_in_common(inventory, destination));
     }
     let copied = build.sort_leftovers(inventory, select, destination, leftovers, &used)?;
-    for rank in ranks {
+    let viewed = matches!(leftovers, Leftovers::View { .. });
+    for rank in ranks.iter().filter(|_| !viewed) {
         let from = rank % inventory.ranks.max(1);
         let names = inventory
             .private
@@ -149,7 +275,7 @@ pub fn build(
             let layout = Arc::new(Layout::whole(tensor.shape.0.len()));
             plans.push(plan_tensor(
                 &select.written_name(name),
-                &tensor,
+                &Made::of(&tensor)?,
                 *rank,
                 layout,
             )?);
@@ -164,22 +290,24 @@ impl Build {
     fn place(
         &mut self,
         strategy: &Strategy,
-        made: &BTreeMap<Arc<str>, &Arc<SourceTensor>>,
+        made: &BTreeMap<Arc<str>, Made>,
     ) -> Result<BTreeSet<Arc<str>>> {
         self.stages = (0..strategy.stages()).map(|_| Vec::new()).collect();
         let mut used = BTreeSet::new();
         for name in strategy.names() {
-            let Some(tensor) = made.get(name) else {
+            let Some(made) = made.get(name) else {
                 self.without_data.push(name.clone());
                 continue;
             };
-            used.insert(tensor.name.clone());
+            used.extend(made.sources());
             for stage in strategy.layouts(name) {
                 let layout = stage
-                    .fit_full(&tensor.shape.0)
+                    .fit_full(&made.shape.0)
+                    .map_err(|fault| fault.tensor(&**name))?;
+                made.check_cut(&layout)
                     .map_err(|fault| fault.tensor(&**name))?;
                 let first_rank = stage.stage * self.ranks_per_stage;
-                let plan = plan_tensor(name, tensor, first_rank, layout)?;
+                let plan = plan_tensor(name, made, first_rank, layout)?;
                 if let Some(plans) = self.stages.get_mut(stage.stage as usize) {
                     plans.push(plan);
                 }
@@ -205,7 +333,7 @@ impl Build {
             }
             let cut = tensor.spreads.iter().any(|spread| spread.layout.is_cut());
             match leftovers {
-                Leftovers::Split => self.dropped.push(name.clone()),
+                Leftovers::Split | Leftovers::View { .. } => self.dropped.push(name.clone()),
                 Leftovers::Unify => copied.push(name.clone()),
                 Leftovers::Reshard(_) if !cut => copied.push(name.clone()),
                 Leftovers::Reshard(Unmatched::Copy) => copied.push(name.clone()),
@@ -268,27 +396,76 @@ fn unknown_tensor(name: &str, count: usize, known: Vec<&str>) -> Fault {
     ))
 }
 
-/// A tensor made of one other, unchanged, by `layout` on the ranks from `first_rank` on.
+/// The tensors to write by name: those of the view, or each of the source as itself.
+fn made(
+    inventory: &Inventory,
+    select: &Select,
+    leftovers: Leftovers,
+) -> Result<BTreeMap<Arc<str>, Made>> {
+    let mut all = BTreeMap::new();
+    if let Some(view) = &select.view {
+        for (name, parts) in view {
+            let made = Made::from_view(parts, inventory).map_err(|fault| fault.tensor(&**name))?;
+            all.insert(name.clone(), made);
+        }
+        return Ok(all);
+    }
+    let of =
+        |tensor: &Arc<SourceTensor>| Made::of(tensor).map_err(|fault| fault.tensor(&*tensor.name));
+    let kept = inventory.tensors.iter();
+    for (name, tensor) in kept.filter(|(name, _)| select.keeps(name)) {
+        // MindSpore's unify leaves these out of the merge (docs/formats.md).
+        if leftovers == Leftovers::Unify && name.starts_with("accu_grads") {
+            continue;
+        }
+        all.insert(select.written_name(name), of(tensor)?);
+    }
+    for (written, read) in &select.read {
+        if let Some(tensor) = inventory.tensors.get(read.as_str()) {
+            all.insert(written.as_str().into(), of(tensor)?);
+        }
+    }
+    Ok(all)
+}
+
+fn not_in_strategy(name: &str, others: usize, strategy: &Strategy) -> Fault {
+    let others = if others > 0 {
+        format!(" (nor {others} others)")
+    } else {
+        String::new()
+    };
+    let message = format!("the destination strategy doesn't know it{others}");
+    let near = nearest(name, strategy.names().map(|name| &**name)).join(", ");
+    Fault::new(Kind::UnknownTensor, message)
+        .tensor(name)
+        .hint(format!(
+            "nearest in the strategy: {near}; do --names, --qkv, --ffn and --experts fit the \
+             training job? --allow-extra leaves it out"
+        ))
+}
+
+/// A tensor made of others, by `layout` on the ranks from `first_rank` on.
 ///
 /// # Errors
 /// [`Kind::Shape`] if the layout doesn't fit.
 pub fn plan_tensor(
     name: &Arc<str>,
-    tensor: &Arc<SourceTensor>,
+    made: &Made,
     first_rank: u32,
     layout: Arc<Layout>,
 ) -> Result<TensorPlan> {
-    let (bytes, element_bytes) = tensor
+    let (_, element_bytes) = made
         .shape
-        .in_bytes(tensor.dtype)
+        .in_bytes(made.dtype)
         .map_err(|fault| fault.tensor(&**name))?;
-    let destination = Spread::new(first_rank, layout, &tensor.shape, tensor.dtype)
+    let destination = Spread::new(first_rank, layout, &made.shape, made.dtype)
         .map_err(|fault| fault.tensor(&**name))?;
     Ok(TensorPlan {
         name: name.clone(),
-        dtype: tensor.dtype,
+        dtype: made.dtype,
+        written: made.written,
         element_bytes,
         destination,
-        pieces: vec![(Piece::identity(tensor.name.clone(), &bytes), tensor.clone())],
+        pieces: made.pieces.clone(),
     })
 }

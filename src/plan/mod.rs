@@ -84,8 +84,10 @@ pub struct SourceTensor {
 pub struct TensorPlan {
     /// Its name in the destination's files.
     pub name: Arc<str>,
-    /// Its element type, the same as its sources'.
+    /// The element type it is built in: its sources'.
     pub dtype: Dtype,
+    /// The element type it is written in.
+    pub written: Dtype,
     /// Bytes of a whole-byte element (1 for packed types).
     pub element_bytes: u64,
     /// Where its cells go.
@@ -95,7 +97,16 @@ pub struct TensorPlan {
 }
 
 impl TensorPlan {
-    /// Bytes of one destination cell.
+    /// The bytes that `bytes` built ones take when written.
+    #[must_use]
+    pub fn written_bytes(&self, bytes: u64) -> u64 {
+        if self.written == self.dtype {
+            return bytes;
+        }
+        bytes / self.element_bytes * u64::from(self.written.bits() / 8)
+    }
+
+    /// Bytes of one destination cell, as it is built.
     #[must_use]
     pub fn cell_bytes(&self) -> u64 {
         self.destination.grid.cell_shape().0.iter().product::<u64>() * self.element_bytes

@@ -59,7 +59,7 @@ impl Slab<'_> {
     /// Bytes written: the window of every cell to each of its targets.
     #[must_use]
     pub fn written_bytes(&self) -> u64 {
-        self.window()
+        self.plan.written_bytes(self.window())
             * self
                 .cells
                 .iter()

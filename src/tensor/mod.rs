@@ -1,5 +1,6 @@
 //! One tensor's geometry and bytes. Knows no file, no layout and no process.
 
+pub mod cast;
 pub mod copy;
 pub mod dtype;
 pub mod number;

@@ -4,9 +4,11 @@
 //! destination. It can be cut by a region on either side and stays a piece, and read backwards it is
 //! its own inverse: rename, slice, concatenate, interleave, stack and transpose are all pieces.
 
+use crate::tensor::dtype::Dtype;
 use crate::tensor::region::Region;
 use crate::tensor::shape::Shape;
 use crate::tensor::strided::{Loop, StridedCopy};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -41,6 +43,22 @@ pub struct Piece {
     /// One entry a dimension of the destination tensor.
     pub destination_map: Vec<AxisMap>,
 }
+
+/// A destination tensor as parts of source tensors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MadeOf {
+    /// Its full shape, in elements.
+    pub shape: Shape,
+    /// Its element type when written; none means that of its sources.
+    pub dtype: Option<Dtype>,
+    /// Rows of dimension 0 that a rank must have all or none of, beside an optimizer shard.
+    pub together: u64,
+    /// Together they cover it exactly once. Their sources have one element type.
+    pub pieces: Vec<Piece>,
+}
+
+/// A view: each destination tensor by name, and what it is made of.
+pub type Table = BTreeMap<Arc<str>, MadeOf>;
 
 /// A part of a piece's domain: one range an axis.
 pub type Ranges = Vec<Range<u64>>;

@@ -141,7 +141,7 @@ fn is_open_mpi(name: &str) -> bool {
 
 /// Runs `command` to its end; its output goes through files, so no orphan can hold a pipe open.
 #[track_caller]
-fn run(mut command: Command) -> Run {
+pub(crate) fn run(mut command: Command) -> Run {
     let mut stdout = tempfile::tempfile().expect("temporary file");
     let mut stderr = tempfile::tempfile().expect("temporary file");
     let start = Instant::now();

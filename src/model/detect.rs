@@ -1,0 +1,143 @@
+//! Which family a model is of, and which choices a checkpoint was made with.
+
+use super::choices::{Choices, Experts, Fusion, Partial, Scheme, spelled};
+use super::expression::Numbers;
+use super::family::{Family, Make};
+use super::mapping::Mapping;
+use crate::fault::{Fault, Kind, Result, nearest};
+use crate::plan::inventory::Inventory;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// What the command line says of the MindSpore side.
+pub type Given = Partial;
+
+/// The family called `name`, or with `auto` that of the config.json.
+///
+/// # Errors
+/// [`Kind::Unsupported`] for a model type that no table has, [`Kind::Usage`] for an unknown name.
+pub fn find_family(name: &str, config: &Map<String, Value>) -> Result<Family> {
+    let families = Family::built_in()?;
+    let names: Vec<String> = families.iter().map(|f| f.family.clone()).collect();
+    if name != "auto" {
+        let found = families.into_iter().find(|family| family.is_called(name));
+        return found.ok_or_else(|| {
+            let message = format!("--family {name}: there is no such family");
+            let near = nearest(name, names.iter().map(String::as_str));
+            let near = near
+                .first()
+                .map_or(String::new(), |n| format!("did you mean {n}? "));
+            let known = names.join(", ");
+            Fault::new(Kind::Usage, message).hint(format!("{near}known: {known}"))
+        });
+    }
+    let wanted = config
+        .get("model_type")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let has = |family: &Family| family.model_types.iter().any(|known| known == wanted);
+    families.into_iter().find(has).ok_or_else(|| {
+        let message = format!("no family table is for model type '{wanted}'");
+        Fault::new(Kind::Unsupported, message).hint(format!(
+            "--family takes one of {}, --name-map a table of your own (docs/formats.md)",
+            names.join(", ")
+        ))
+    })
+}
+
+/// The choices that a MindSpore checkpoint was made with: as given, as its files record, or as its
+/// names tell.
+///
+/// # Errors
+/// [`Kind::Ambiguous`] if none of these tells how a fused tensor is laid out.
+pub(super) fn choices_of(
+    family: &Family,
+    numbers: &Numbers,
+    inventory: &Inventory,
+    metadata: &BTreeMap<String, String>,
+    given: &Given,
+) -> Result<Choices> {
+    let known = given.or(Partial::recorded(metadata)?);
+    let has = |name: &str| inventory.tensors.contains_key(name) || inventory.private.contains(name);
+    let present = |_: &str, _: &str| true;
+    let spell = |names: Scheme, joined: bool| {
+        let choices = Choices {
+            names,
+            qkv: if joined {
+                Fusion::Interleaved
+            } else {
+                Fusion::Separate
+            },
+            ffn: if joined {
+                Fusion::Interleaved
+            } else {
+                Fusion::Separate
+            },
+            experts: if joined {
+                Experts::Stacked
+            } else {
+                Experts::Separate
+            },
+            tp: 1,
+        };
+        Mapping::new(family, numbers, &choices, &present)
+    };
+    let hits = |names: Scheme| -> Result<(usize, Mapping)> {
+        let joined = spell(names, true)?;
+        let hits = joined.links.iter().flat_map(|link| &link.ms);
+        Ok((hits.filter(|tensor| has(&tensor.name)).count(), joined))
+    };
+    let (names, joined) = match known.names {
+        Some(names) => (names, hits(names)?.1),
+        None => {
+            let (legacy, mcore) = (hits(Scheme::Legacy)?, hits(Scheme::Mcore)?);
+            if legacy.0 > mcore.0 {
+                (Scheme::Legacy, legacy.1)
+            } else {
+                (Scheme::Mcore, mcore.1)
+            }
+        }
+    };
+    // A fused tensor of this kind that the separate layout doesn't know.
+    let is_joined = |make: Make| {
+        let of_kind = joined.links.iter().filter(|link| link.make == Some(make));
+        let mut tensors = of_kind
+            .filter(|l| l.hf.len() > l.ms.len())
+            .flat_map(|link| &link.ms);
+        tensors.any(|tensor| has(&tensor.name))
+    };
+    let fusion = |make: Make, known: Option<Fusion>, flag: &str| match known {
+        Some(known) => Ok(known),
+        None if !is_joined(make) => Ok(Fusion::Separate),
+        None => {
+            let message =
+                format!("the files don't say how their fused {flag} tensors are laid out");
+            Err(Fault::new(Kind::Ambiguous, message).hint(format!(
+                "--{flag} interleaved or --{flag} contiguous --tp N, as the training job has them"
+            )))
+        }
+    };
+    let choices = Choices {
+        names,
+        qkv: fusion(Make::Qkv, known.qkv, "qkv")?,
+        ffn: fusion(Make::GateUp, known.ffn, "ffn")?,
+        experts: known.experts.unwrap_or(if is_joined(Make::Experts) {
+            Experts::Stacked
+        } else {
+            Experts::Separate
+        }),
+        tp: known.tp.unwrap_or(1),
+    };
+    let flag = if choices.qkv == Fusion::Contiguous {
+        "qkv"
+    } else {
+        "ffn"
+    };
+    if choices.depend_on_tp() && known.tp.is_none() {
+        let fusion = spelled(Fusion::Contiguous);
+        let message = format!("{fusion} fused {flag} tensors depend on the tensor-parallel size");
+        return Err(Fault::new(Kind::Ambiguous, message)
+            .hint("--tp N: that of the training job; 1 if query, key and value are whole"));
+    }
+    Ok(choices)
+}

@@ -1,0 +1,246 @@
+//! A family's table, as its JSON file has it.
+//!
+//! docs/formats.md explains the form for those who write one.
+
+use super::choices::Scheme;
+use crate::fault::{Fault, Kind, Result};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// The tables that are built in.
+const FILES: [(&str, &str); 5] = [
+    ("llama", include_str!("families/llama.json")),
+    ("qwen2", include_str!("families/qwen2.json")),
+    ("qwen3", include_str!("families/qwen3.json")),
+    ("qwen3_moe", include_str!("families/qwen3_moe.json")),
+    ("deepseek_v3", include_str!("families/deepseek_v3.json")),
+];
+
+/// How the models of a family are made on both sides.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Family {
+    /// Its name.
+    pub family: String,
+    /// Other names of it.
+    #[serde(default)]
+    pub also: Vec<String>,
+    /// What a reader should know.
+    #[serde(default)]
+    pub about: String,
+    /// The `model_type` of its config.json files.
+    pub model_types: Vec<String>,
+    /// The names that its usual training job has.
+    pub usual_names: Scheme,
+    /// Short names for numbers, as expressions over config.json's keys.
+    pub numbers: BTreeMap<String, String>,
+    /// Which layers have experts; none: no layer has.
+    #[serde(default)]
+    pub experts_in: Option<ExpertsIn>,
+    /// The runs of layers.
+    pub blocks: Vec<Block>,
+    /// The tensors.
+    pub tensors: Vec<Rule>,
+    /// Tensors that only the Hugging Face side has.
+    #[serde(default)]
+    pub only_hf: Vec<OnlyHf>,
+}
+
+/// Which layers have experts.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExpertsIn {
+    /// The first that may have.
+    pub from: String,
+    /// Of those, every n-th one: layer l with (l + 1) mod n = 0.
+    pub every: String,
+    /// Name of a list of layers that have none.
+    #[serde(default)]
+    pub except: String,
+}
+
+/// A run of layers and the beginnings of their tensors' names.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Block {
+    /// First layer.
+    pub from: String,
+    /// Layer after the last.
+    pub to: String,
+    /// Whether these are layers for predicting further tokens. They may all be absent.
+    #[serde(default)]
+    pub mtp: bool,
+    /// Beginning of the names at Hugging Face.
+    pub hf: String,
+    /// Beginning of the legacy names.
+    #[serde(default)]
+    pub legacy: Option<String>,
+    /// Beginning of the mcore names.
+    #[serde(default)]
+    pub mcore: Option<String>,
+}
+
+/// Where a rule applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Within {
+    /// Every layer.
+    Layer,
+    /// Layers without experts.
+    Dense,
+    /// Layers with experts.
+    Moe,
+    /// Layers for predicting further tokens.
+    Mtp,
+}
+
+/// How a tensor is made of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Make {
+    /// Query, key and value: separate or in one.
+    Qkv,
+    /// Gate and up: separate or in one.
+    GateUp,
+    /// The same matrices of all experts.
+    Experts,
+    /// One Hugging Face tensor whose rows are blocks, each cut into parts: a tensor a part.
+    Blocks,
+}
+
+/// Tensors of both sides that belong together.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Where it applies; none: once.
+    #[serde(default, rename = "in")]
+    pub within: Option<Within>,
+    /// How they are made of each other; none: they are the same.
+    #[serde(default)]
+    pub make: Option<Make>,
+    /// Names at Hugging Face, each with its shape: `.mlp.up_proj.weight [ffn, hidden]`.
+    pub hf: Names,
+    /// Legacy names.
+    #[serde(default)]
+    pub legacy: Option<Side>,
+    /// mcore names.
+    #[serde(default)]
+    pub mcore: Option<Side>,
+    /// Other MindSpore names that are accepted when read.
+    #[serde(default)]
+    pub also: Vec<String>,
+    /// Key of config.json that must be true for the tensors to be there (`!key`: must not be).
+    #[serde(default)]
+    pub when: Option<String>,
+    /// Kept in its own element type whatever is asked for.
+    #[serde(default)]
+    pub keeps_dtype: bool,
+    /// For `blocks`: the number of blocks.
+    #[serde(default)]
+    pub blocks: Option<String>,
+    /// For `blocks`: the parts (by position) whose even rows come first, then the odd ones.
+    #[serde(default)]
+    pub even_odd: Vec<usize>,
+}
+
+/// One name or several.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Names {
+    /// One.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+}
+
+impl Names {
+    /// As a list.
+    #[must_use]
+    pub fn list(&self) -> &[String] {
+        match self {
+            Names::One(name) => std::slice::from_ref(name),
+            Names::Many(names) => names,
+        }
+    }
+}
+
+/// The MindSpore side of a rule.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Side {
+    /// Whatever is chosen.
+    Names(Names),
+    /// In one, or separate.
+    Choice {
+        /// In one tensor, fused or stacked.
+        joined: Names,
+        /// Separate.
+        separate: Names,
+    },
+}
+
+/// A tensor that MindSpore's side doesn't have.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OnlyHf {
+    /// Where it applies; none: once.
+    #[serde(default, rename = "in")]
+    pub within: Option<Within>,
+    /// Its name.
+    pub hf: String,
+    /// The name of the tensor that it is a copy of, written again by export; none: nothing is lost
+    /// without it.
+    #[serde(default)]
+    pub copy_of: Option<String>,
+    /// Key of config.json that must be true.
+    #[serde(default)]
+    pub when: Option<String>,
+}
+
+impl Family {
+    /// Reads a table.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] if it isn't of the form.
+    pub fn parse(bytes: &[u8]) -> Result<Family> {
+        serde_json::from_slice(bytes).map_err(|error| {
+            Fault::new(Kind::Corrupt, format!("is no family table: {error}"))
+                .hint("src/model/families has examples, docs/formats.md explains the form")
+        })
+    }
+
+    /// The tables that are built in.
+    ///
+    /// # Errors
+    /// Never: a test reads them all.
+    pub fn built_in() -> Result<Vec<Family>> {
+        let parsed = FILES.iter();
+        parsed
+            .map(|(name, text)| Family::parse(text.as_bytes()).map_err(|fault| fault.file(*name)))
+            .collect()
+    }
+
+    /// Whether `name` is one of its names.
+    #[must_use]
+    pub fn is_called(&self, name: &str) -> bool {
+        self.family == name || self.also.iter().any(|other| other == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn built_in_tables_are_of_the_form() {
+        for family in Family::built_in().unwrap() {
+            for rule in &family.tensors {
+                let sides = [&rule.legacy, &rule.mcore];
+                assert!(sides.iter().any(|s| s.is_some()), "{rule:?}");
+                for name in rule.hf.list() {
+                    assert!(name.ends_with(']'), "{name} has no shape");
+                }
+            }
+        }
+    }
+}

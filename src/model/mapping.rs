@@ -1,0 +1,472 @@
+//! A family's table spelled out for one model: links between tensors of both sides.
+
+use super::choices::{Choices, Experts, Fusion, Scheme, spelled};
+use super::expression::Numbers;
+use super::family::{Block, Family, Make, Rule, Side, Within};
+use super::fuse::{Joint, Lane, fuse, stack, stack_transposed};
+use crate::fault::{Fault, Kind, Result};
+use crate::tensor::shape::Shape;
+use crate::view::{AxisMap, Piece};
+use std::sync::Arc;
+
+/// A tensor of one side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tensor {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its full shape.
+    pub shape: Shape,
+    /// Rows of a group, where several tensors are fused in groups; else 1.
+    pub together: u64,
+    /// Other names that are accepted when read.
+    pub also: Vec<Arc<str>>,
+}
+
+/// A piece between two tensors of a link, to be read in either direction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bond {
+    /// Which of the Hugging Face tensors.
+    pub hf: usize,
+    /// Which of the MindSpore tensors.
+    pub ms: usize,
+    domain: Vec<u64>,
+    hf_map: Vec<AxisMap>,
+    ms_map: Vec<AxisMap>,
+    /// A repetition: not needed to make the Hugging Face tensor.
+    pub again: bool,
+}
+
+/// Tensors that are made of each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// How, if it is more than a name.
+    pub make: Option<Make>,
+    /// The Hugging Face side.
+    pub hf: Vec<Tensor>,
+    /// The MindSpore side.
+    pub ms: Vec<Tensor>,
+    /// The pieces.
+    pub bonds: Vec<Bond>,
+    /// Whether `--dtype` leaves them alone.
+    pub keeps_dtype: bool,
+}
+
+impl Bond {
+    /// The piece that makes a part of the MindSpore tensor of the Hugging Face tensor `source`.
+    #[must_use]
+    pub fn import(&self, source: &Arc<str>) -> Piece {
+        Piece {
+            source: source.clone(),
+            domain: self.domain.clone(),
+            source_map: self.hf_map.clone(),
+            destination_map: self.ms_map.clone(),
+        }
+    }
+
+    /// The piece that makes a part of the Hugging Face tensor of the MindSpore tensor `source`.
+    #[must_use]
+    pub fn export(&self, source: &Arc<str>) -> Piece {
+        self.import(source).invert(source.clone())
+    }
+}
+
+/// All links of a model.
+#[derive(Clone, Debug, Default)]
+pub struct Mapping {
+    /// The links.
+    pub links: Vec<Link>,
+    /// Tensors that only the Hugging Face side has, and what each is a copy of.
+    pub only_hf: Vec<(Arc<str>, Option<Arc<str>>)>,
+    /// Hugging Face tensors that have no name in the chosen scheme.
+    pub unnamed: Vec<Arc<str>>,
+}
+
+/// Where a rule is spelled out.
+struct Spot<'a> {
+    layer: u64,
+    mtp: Option<u64>,
+    moe: bool,
+    hf: &'a str,
+    ms: Option<&'a str>,
+}
+
+impl Spot<'_> {
+    fn is_within(&self, within: Within) -> bool {
+        match within {
+            Within::Layer => true,
+            Within::Dense => !self.moe,
+            Within::Moe => self.moe,
+            Within::Mtp => self.mtp.is_some(),
+        }
+    }
+
+    fn spell(&self, prefix: &str, pattern: &str) -> String {
+        let mut name = String::new();
+        if pattern.starts_with('.') {
+            name.push_str(prefix);
+        }
+        name.push_str(pattern);
+        name.replace("{layer}", &self.layer.to_string())
+            .replace("{mtp}", &self.mtp.unwrap_or_default().to_string())
+    }
+}
+
+struct Speller<'a> {
+    numbers: &'a Numbers,
+    choices: &'a Choices,
+    mapping: Mapping,
+}
+
+impl Mapping {
+    /// Spells a family's table out. `present(hf, ms)` says whether any tensor's name starts with one of
+    /// these beginnings: layers for predicting further tokens may be absent.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] if config.json lacks a number, [`Kind::Usage`] for choices that don't fit it.
+    pub fn new(
+        family: &Family,
+        numbers: &Numbers,
+        choices: &Choices,
+        present: &dyn Fn(&str, &str) -> bool,
+    ) -> Result<Mapping> {
+        let side = |block: &Block| match choices.names {
+            Scheme::Legacy => block.legacy.clone(),
+            Scheme::Mcore => block.mcore.clone(),
+        };
+        let mut speller = Speller {
+            numbers,
+            choices,
+            mapping: Mapping::default(),
+        };
+        let nowhere = Spot {
+            layer: 0,
+            mtp: None,
+            moe: false,
+            hf: "",
+            ms: Some(""),
+        };
+        speller.spell_all(family, |within| within.is_none(), &nowhere)?;
+        for block in &family.blocks {
+            let (from, to) = (numbers.value(&block.from)?, numbers.value(&block.to)?);
+            let ms = side(block);
+            for layer in from..to {
+                let spot = Spot {
+                    layer,
+                    mtp: block.mtp.then_some(layer - from),
+                    moe: has_experts(family, numbers, layer)?,
+                    hf: &block.hf,
+                    ms: ms.as_deref(),
+                };
+                let ms = ms.as_deref().unwrap_or_default();
+                if block.mtp && !present(&spot.spell(&block.hf, "."), &spot.spell(ms, ".")) {
+                    continue;
+                }
+                speller.spell_all(family, |w| w.is_some_and(|w| spot.is_within(w)), &spot)?;
+            }
+        }
+        Ok(speller.mapping)
+    }
+}
+
+fn has_experts(family: &Family, numbers: &Numbers, layer: u64) -> Result<bool> {
+    let Some(experts) = &family.experts_in else {
+        return Ok(false);
+    };
+    let (from, every) = (
+        numbers.value(&experts.from)?,
+        numbers.value(&experts.every)?,
+    );
+    Ok(layer >= from
+        && (layer + 1).is_multiple_of(every.max(1))
+        && !numbers.list(&experts.except).contains(&layer))
+}
+
+impl Speller<'_> {
+    fn spell_all(
+        &mut self,
+        family: &Family,
+        applies: impl Fn(Option<Within>) -> bool,
+        spot: &Spot<'_>,
+    ) -> Result<()> {
+        let holds = |when: &Option<String>| when.as_ref().is_none_or(|w| self.numbers.holds(w));
+        for only in &family.only_hf {
+            if applies(only.within) && holds(&only.when) {
+                let of = only.copy_of.as_ref();
+                let name = spot.spell(spot.hf, &only.hf).into();
+                let of = of.map(|of| spot.spell(spot.hf, of).into());
+                self.mapping.only_hf.push((name, of));
+            }
+        }
+        let rules = family.tensors.iter();
+        let rules: Vec<&Rule> = rules
+            .filter(|rule| applies(rule.within) && holds(&rule.when))
+            .collect();
+        for rule in rules {
+            let spelled = self.rule(rule, spot);
+            spelled.map_err(|fault| {
+                let name = rule.hf.list().first();
+                fault.tensor(name.map_or(String::new(), |name| spot.spell(spot.hf, name)))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The tensor that `pattern` (`NAME` or `NAME [SHAPE]`) names, with what shape it gives.
+    fn tensor(&self, prefix: &str, pattern: &str, spot: &Spot<'_>) -> Result<Tensor> {
+        let (name, shape) = match pattern.split_once('[') {
+            Some((name, shape)) => (name.trim_end(), shape.trim_end().trim_end_matches(']')),
+            None => (pattern, ""),
+        };
+        let dims = shape.split(',').filter(|dim| !dim.trim().is_empty());
+        let dims: Vec<u64> = dims
+            .map(|dim| self.numbers.value(dim))
+            .collect::<Result<_>>()?;
+        Ok(Tensor {
+            name: spot.spell(prefix, name).into(),
+            shape: Shape(dims),
+            together: 1,
+            also: Vec::new(),
+        })
+    }
+
+    fn tensors(&self, prefix: &str, list: &[String], spot: &Spot<'_>) -> Result<Vec<Tensor>> {
+        list.iter()
+            .map(|pattern| self.tensor(prefix, pattern, spot))
+            .collect()
+    }
+
+    fn rule(&mut self, rule: &Rule, spot: &Spot<'_>) -> Result<()> {
+        let side = match self.choices.names {
+            Scheme::Legacy => &rule.legacy,
+            Scheme::Mcore => &rule.mcore,
+        };
+        let joined = match rule.make {
+            Some(Make::Qkv) => self.choices.qkv != Fusion::Separate,
+            Some(Make::GateUp) => self.choices.ffn != Fusion::Separate,
+            Some(Make::Experts) => self.choices.experts == Experts::Stacked,
+            Some(Make::Blocks) | None => false,
+        };
+        let hf = self.tensors(spot.hf, rule.hf.list(), spot)?;
+        let (Some(prefix), Some(side)) = (spot.ms, side) else {
+            let names = hf.into_iter().map(|tensor| tensor.name);
+            self.mapping.unnamed.extend(names);
+            return Ok(());
+        };
+        let ms = match side {
+            Side::Names(names) => names,
+            Side::Choice { joined: names, .. } if joined => names,
+            Side::Choice { separate, .. } => separate,
+        };
+        let mut ms = self.tensors(prefix, ms.list(), spot)?;
+        if let [tensor] = &mut ms[..] {
+            let also = rule.also.iter().map(|name| spot.spell(prefix, name).into());
+            tensor.also = also.collect();
+        }
+        match rule.make {
+            Some(Make::Experts) => return self.experts(rule, &hf, &ms, joined),
+            Some(Make::Blocks) => return self.blocks(rule, hf, ms),
+            Some(Make::Qkv | Make::GateUp) if ms.len() == 1 => return self.fused(rule, hf, ms),
+            _ => {}
+        }
+        if hf.len() != ms.len() {
+            let message = format!("{} names on one side, {} on the other", hf.len(), ms.len());
+            return Err(Fault::new(Kind::Corrupt, message));
+        }
+        for (hf, mut ms) in hf.into_iter().zip(ms) {
+            ms.shape = hf.shape.clone();
+            self.same(rule, hf, ms);
+        }
+        Ok(())
+    }
+
+    /// Two tensors that differ by name only.
+    fn same(&mut self, rule: &Rule, hf: Tensor, ms: Tensor) {
+        let whole = Piece::identity(hf.name.clone(), &hf.shape);
+        let bond = Bond {
+            hf: 0,
+            ms: 0,
+            domain: whole.domain,
+            hf_map: whole.source_map,
+            ms_map: whole.destination_map,
+            again: false,
+        };
+        self.link(rule, vec![hf], vec![ms], vec![bond]);
+    }
+
+    fn link(&mut self, rule: &Rule, hf: Vec<Tensor>, ms: Vec<Tensor>, bonds: Vec<Bond>) {
+        self.mapping.links.push(Link {
+            make: rule.make,
+            hf,
+            ms,
+            bonds,
+            keeps_dtype: rule.keeps_dtype,
+        });
+    }
+
+    /// Several Hugging Face tensors, fused along dimension 0.
+    fn fused(&mut self, rule: &Rule, hf: Vec<Tensor>, mut ms: Vec<Tensor>) -> Result<()> {
+        let (fusion, unit, groups) = if rule.make == Some(Make::Qkv) {
+            let unit = self.numbers.value("head_dim")?;
+            (self.choices.qkv, unit, self.numbers.value("kv_heads")?)
+        } else {
+            (self.choices.ffn, 1, rows(&hf[0])?)
+        };
+        let tp = self.choices.tp;
+        let groups = match fusion {
+            Fusion::Interleaved if !groups.is_multiple_of(tp) => {
+                let message = format!("{groups} key-value groups or rows can't be cut in {tp}");
+                return Err(Fault::new(Kind::Usage, message)
+                    .hint("--qkv contiguous repeats keys and values where --tp is larger"));
+            }
+            Fusion::Interleaved => groups,
+            _ => tp,
+        };
+        let lanes = hf.iter().map(|tensor| {
+            let rows = rows(tensor)?;
+            Ok(Lane {
+                rows,
+                unit,
+                even_odd: false,
+            })
+        });
+        let lanes: Vec<Lane> = lanes.collect::<Result<_>>()?;
+        let inner = &hf[0].shape.0[1..];
+        let (rows, joints) = fuse(&lanes, groups, inner)?;
+        let mut dims = vec![rows];
+        dims.extend(inner);
+        ms[0].together = rows / groups;
+        ms[0].shape = Shape(dims);
+        let bonds = joints.into_iter().map(|joint| by_ms(joint, 0)).collect();
+        self.link(rule, hf, ms, bonds);
+        Ok(())
+    }
+
+    /// One Hugging Face tensor of blocks, of which the parts are tensors.
+    fn blocks(&mut self, rule: &Rule, hf: Vec<Tensor>, ms: Vec<Tensor>) -> Result<()> {
+        if ms.len() == 1 {
+            let ([hf], [mut ms]) = (list_of_one(hf)?, list_of_one(ms)?);
+            ms.shape = hf.shape.clone();
+            self.same(rule, hf, ms);
+            return Ok(());
+        }
+        let groups = self.numbers.value(rule.blocks.as_deref().unwrap_or("1"))?;
+        let lanes = ms.iter().enumerate().map(|(part, tensor)| {
+            let rows = rows(tensor)?;
+            Ok(Lane {
+                rows,
+                unit: rows / groups.max(1),
+                even_odd: rule.even_odd.contains(&part),
+            })
+        });
+        let lanes: Vec<Lane> = lanes.collect::<Result<_>>()?;
+        let (rows, joints) = fuse(&lanes, groups, &hf[0].shape.0[1..])?;
+        if hf[0].shape.0[0] != rows {
+            let message = format!("its parts have {rows} rows, it has {}", hf[0].shape);
+            return Err(Fault::new(Kind::Corrupt, message));
+        }
+        let bonds = joints.into_iter().map(|joint| Bond {
+            hf: 0,
+            ms: joint.part,
+            domain: joint.domain,
+            hf_map: joint.joined_map,
+            ms_map: joint.part_map,
+            again: joint.again,
+        });
+        let bonds = bonds.collect();
+        self.link(rule, hf, ms, bonds);
+        Ok(())
+    }
+
+    /// The same one or two matrices of every expert.
+    fn experts(&mut self, rule: &Rule, hf: &[Tensor], ms: &[Tensor], joined: bool) -> Result<()> {
+        let experts = self.numbers.value("experts")?;
+        let of = |tensors: &[Tensor], expert: u64| -> Vec<Tensor> {
+            let number = expert.to_string();
+            let numbered = tensors.iter().map(|tensor| Tensor {
+                name: tensor.name.replace("{expert}", &number).into(),
+                ..tensor.clone()
+            });
+            numbered.collect()
+        };
+        let matrix = |tensor: &Tensor| match tensor.shape.0[..] {
+            [rows, columns] => Ok((rows, columns)),
+            _ => Err(Fault::new(Kind::Corrupt, "an expert's tensor is no matrix")),
+        };
+        let each_own = ms.iter().any(|tensor| tensor.name.contains("{expert}"));
+        if each_own {
+            for expert in 0..experts {
+                let (hf, mut ms) = (of(hf, expert), of(ms, expert));
+                let lanes = hf.iter().map(|tensor| {
+                    let rows = matrix(tensor)?.0;
+                    Ok(Lane {
+                        rows,
+                        unit: 1,
+                        even_odd: false,
+                    })
+                });
+                let lanes: Vec<Lane> = lanes.collect::<Result<_>>()?;
+                let (rows, joints) = fuse(&lanes, 1, &hf[0].shape.0[1..])?;
+                ms[0].shape = Shape(vec![rows, matrix(&hf[0])?.1]);
+                let bonds = joints.into_iter().map(|joint| by_ms(joint, 0)).collect();
+                self.link(rule, hf, ms, bonds);
+            }
+            return Ok(());
+        }
+        let columns = matrix(&hf[0])?.1;
+        let rows: Vec<u64> = hf.iter().map(|t| Ok(matrix(t)?.0)).collect::<Result<_>>()?;
+        let mut all = Vec::new();
+        let mut bonds = Vec::new();
+        for expert in 0..experts {
+            let first = all.len();
+            all.extend(of(hf, expert));
+            let shift = |joint: Joint, ms: usize| {
+                let mut bond = by_ms(joint, ms);
+                bond.hf += first;
+                bond
+            };
+            if joined {
+                let joints = stack_transposed(&rows, columns, expert, ms[0].shape.0.len());
+                bonds.extend(joints.into_iter().map(|joint| shift(joint, 0)));
+            } else {
+                for (part, rows) in rows.iter().enumerate() {
+                    let mut bond = shift(stack(*rows, columns, expert), part);
+                    bond.hf += part;
+                    bonds.push(bond);
+                }
+            }
+        }
+        if ms.len() != if joined { 1 } else { hf.len() } {
+            let message = format!(
+                "--experts {}: names are missing",
+                spelled(self.choices.experts)
+            );
+            return Err(Fault::new(Kind::Corrupt, message));
+        }
+        self.link(rule, all, ms.to_vec(), bonds);
+        Ok(())
+    }
+}
+
+/// A joint of Hugging Face parts in a MindSpore tensor.
+fn by_ms(joint: Joint, ms: usize) -> Bond {
+    Bond {
+        hf: joint.part,
+        ms,
+        domain: joint.domain,
+        hf_map: joint.part_map,
+        ms_map: joint.joined_map,
+        again: joint.again,
+    }
+}
+
+fn rows(tensor: &Tensor) -> Result<u64> {
+    let rows = tensor.shape.0.first().copied();
+    rows.ok_or_else(|| Fault::new(Kind::Corrupt, "the table gives no shape").tensor(&*tensor.name))
+}
+
+fn list_of_one(tensors: Vec<Tensor>) -> Result<[Tensor; 1]> {
+    let count = tensors.len();
+    tensors
+        .try_into()
+        .map_err(|_| Fault::new(Kind::Corrupt, format!("{count} names where one is due")))
+}

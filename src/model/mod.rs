@@ -1,0 +1,21 @@
+//! Hugging Face models as MindSpore has them: a family's table becomes a view.
+//!
+//! A family is data ([`Family`], one JSON file each in `families/`). Together with a model's config.json
+//! ([`Numbers`]) and the [`Choices`] that a table can't tell it is spelled out into a [`Mapping`]: links
+//! between tensors of both sides, made of pieces that can be read in either direction. So import and
+//! export are the same table.
+
+mod choices;
+mod detect;
+mod expression;
+mod family;
+mod fuse;
+mod mapping;
+mod transfer;
+
+pub use choices::{Choices, Experts, Fusion, Scheme};
+pub use detect::{Given, find_family};
+pub use expression::Numbers;
+pub use family::Family;
+pub use mapping::{Link, Mapping, Tensor};
+pub use transfer::{Export, Import};

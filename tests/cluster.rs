@@ -1,0 +1,294 @@
+//! Several hosts, each with a disk of its own that the others don't see.
+//!
+//! Skipped, with a word, where the system refuses namespaces.
+
+#![allow(clippy::expect_used, clippy::print_stdout, unreachable_pub)]
+
+#[path = "support/ckpt.rs"]
+mod ckpt;
+#[path = "support/command.rs"]
+mod command;
+#[path = "support/fixtures.rs"]
+mod fixtures;
+#[path = "support/hosts.rs"]
+mod hosts;
+#[path = "support/oracle.rs"]
+mod oracle;
+#[path = "support/sample.rs"]
+mod sample;
+mod support;
+#[path = "support/tensors.rs"]
+mod tensors;
+#[path = "support/wire.rs"]
+mod wire;
+
+use command::{RESHARD, alone, error_line, object};
+use fixtures::listing;
+use hosts::{HOSTS, Hosts};
+use oracle::Strategy;
+use sample::{Sample, image, layout};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use support::Run;
+use tensors::{Tensor, Tensors};
+
+const PER_HOST: u32 = 2;
+const RESHARD_JSON: &str =
+    "reshard --json --src @src --src-strategy @four.ckpt --dst @out --dst-strategy @two.ckpt";
+
+/// The host that builds destination rank `rank` of `ranks`.
+fn home(rank: usize, ranks: usize) -> usize {
+    rank * HOSTS * PER_HOST as usize / ranks / PER_HOST as usize + 1
+}
+
+/// The hosts, with the shards of the sample dealt to them: rank r to host `places[r]`.
+fn dealt(sample: &Sample, places: &[usize]) -> Option<Hosts> {
+    let hosts = Hosts::new(sample.room.path())?;
+    for (rank, place) in places.iter().enumerate() {
+        let name = format!("src/rank_{rank}");
+        hosts.give(*place, &sample.path(&name), &name);
+    }
+    // Of the strategies each is on one host only.
+    hosts.give(1, &sample.path("two.ckpt"), "two.ckpt");
+    hosts.give(2, &sample.path("four.ckpt"), "four.ckpt");
+    Some(hosts)
+}
+
+/// Everything on the hosts' disks, with the hosts.
+fn everything(hosts: &Hosts) -> Vec<(usize, PathBuf)> {
+    let disk = |host| {
+        listing(&hosts.disk(host))
+            .into_iter()
+            .map(move |f| (host, f))
+    };
+    (1..=HOSTS).flat_map(disk).collect()
+}
+
+/// What stands in `name` of the hosts' disks: path and bytes, with the host.
+fn found(hosts: &Hosts, name: &str) -> Vec<(usize, PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for host in 1..=HOSTS {
+        let directory = hosts.disk(host).join(name);
+        if directory.exists() {
+            found.extend(image(&directory).into_iter().map(|(f, b)| (host, f, b)));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// What a run on this machine alone wrote, each file on the host where it is due.
+fn due(directory: &Path, host_of: impl Fn(&Path) -> usize) -> Vec<(usize, PathBuf, Vec<u8>)> {
+    let files = image(directory).into_iter();
+    let mut due: Vec<_> = files.map(|(f, b)| (host_of(&f), f, b)).collect();
+    due.sort();
+    due
+}
+
+fn rank_of(file: &Path) -> usize {
+    let directory = file.iter().next().and_then(|name| name.to_str());
+    let rank = directory.and_then(|name| name.strip_prefix("rank_")?.parse().ok());
+    rank.expect("a rank's directory")
+}
+
+/// Fails unless the hosts hold just what is due, and nothing is left beside it.
+#[track_caller]
+fn assert_found(hosts: &Hosts, due: &[(usize, PathBuf, Vec<u8>)]) {
+    let found = found(hosts, "out");
+    let names = |files: &[(usize, PathBuf, Vec<u8>)]| -> Vec<(usize, PathBuf)> {
+        files.iter().map(|(h, f, _)| (*h, f.clone())).collect()
+    };
+    assert_eq!(names(&found), names(due));
+    assert!(found == due, "the bytes differ");
+    assert_tidy(hosts);
+}
+
+#[track_caller]
+fn assert_tidy(hosts: &Hosts) {
+    for host in 1..=HOSTS {
+        let entries = std::fs::read_dir(hosts.disk(host)).expect("a disk");
+        let names = entries.map(|e| e.expect("an entry").file_name().into_string());
+        let hidden: Vec<_> = names
+            .filter(|n| n.iter().any(|n| n.starts_with('.')))
+            .collect();
+        assert!(hidden.is_empty(), "left on host {host}: {hidden:?}");
+    }
+}
+
+/// `bytes.NAME` of a run's result.
+fn bytes(run: &Run, name: &str) -> u64 {
+    let object = object(run);
+    let value = &object["bytes"][name];
+    value.as_u64().unwrap_or_else(|| unreachable!("{object}"))
+}
+
+#[test]
+fn shards_on_the_hosts_own_disks_are_resharded() {
+    let sample = Sample::new();
+    let Some(hosts) = dealt(&sample, &[1, 2, 3, 3]) else {
+        return;
+    };
+    alone(&sample.args(RESHARD)).succeeds();
+    for exchange in ["auto", "collective"] {
+        let line = format!("{RESHARD_JSON} --overwrite --exchange {exchange}");
+        let run = hosts.run(PER_HOST, &line).succeeds();
+        assert_eq!(object(&run)["nodes"], Value::from(HOSTS));
+        let due = due(&sample.path("out"), |file| home(rank_of(file), 2));
+        assert_found(&hosts, &due);
+    }
+}
+
+#[test]
+fn direct_exchange_refuses_what_a_host_does_not_see() {
+    let sample = Sample::new();
+    let Some(hosts) = dealt(&sample, &[1, 2, 3, 3]) else {
+        return;
+    };
+    let before = everything(&hosts);
+    let run = hosts.run(PER_HOST, &format!("{RESHARD_JSON} --exchange direct"));
+    assert_eq!(run.fails().status.code(), Some(1));
+    assert_eq!(before, everything(&hosts));
+}
+
+#[test]
+fn full_weights_are_gathered_to_the_first_host() {
+    let sample = Sample::new();
+    let Some(hosts) = dealt(&sample, &[3, 2, 1, 2]) else {
+        return;
+    };
+    let unify = "unify --src @src --src-strategy @four.ckpt --dst @out";
+    alone(&sample.args(unify)).succeeds();
+    let due = due(&sample.path("out"), |_| 1);
+    hosts
+        .run(PER_HOST, &format!("{unify} --gather-to-root"))
+        .succeeds();
+    assert_found(&hosts, &due);
+    // Without the flag full weights have one place as well: where rank 0 runs.
+    hosts
+        .run(PER_HOST, &format!("{unify} --overwrite"))
+        .succeeds();
+    assert_found(&hosts, &due);
+}
+
+#[test]
+fn a_source_that_one_host_has_is_split_over_all() {
+    let sample = Sample::new();
+    let Some(hosts) = Hosts::new(sample.room.path()) else {
+        return;
+    };
+    hosts.give(1, &sample.path("full"), "full");
+    hosts.give(3, &sample.path("four.ckpt"), "four.ckpt");
+    let split = "split --src @full --dst @out --dst-strategy @four.ckpt";
+    alone(&sample.args(split)).succeeds();
+    hosts.run(PER_HOST, split).succeeds();
+    assert_found(
+        &hosts,
+        &due(&sample.path("out"), |file| home(rank_of(file), 4)),
+    );
+}
+
+#[test]
+fn checkpoints_on_several_hosts_are_compared() {
+    let sample = Sample::new();
+    let Some(hosts) = dealt(&sample, &[1, 2, 3, 1]) else {
+        return;
+    };
+    hosts.give(2, &sample.path("full"), "full");
+    let diff = "diff @src @full --a-strategy @four.ckpt";
+    hosts.run(PER_HOST, diff).succeeds();
+    let file = hosts.disk(2).join("full/model.safetensors");
+    let mut bytes = std::fs::read(&file).expect("the weights");
+    *bytes.last_mut().expect("a byte") ^= 1;
+    std::fs::write(&file, bytes).expect("write them");
+    let run = hosts.run(PER_HOST, diff).fails();
+    assert_eq!(run.status.code(), Some(1), "{run:#?}");
+    assert!(run.stdout.contains("differ"), "{run:#?}");
+}
+
+#[test]
+fn a_shard_that_no_host_has_is_named() {
+    let sample = Sample::new();
+    let Some(hosts) = dealt(&sample, &[1, 2, 3]) else {
+        return;
+    };
+    let before = everything(&hosts);
+    let run = hosts.run(PER_HOST, RESHARD).fails();
+    assert!(error_line(&run).contains("rank_3"), "{run:#?}");
+    assert_eq!(before, everything(&hosts));
+}
+
+#[test]
+fn hosts_that_have_different_files_of_a_rank_are_named() {
+    let sample = Sample::new();
+    let Some(hosts) = dealt(&sample, &[1, 2, 3, 3]) else {
+        return;
+    };
+    hosts.give(
+        2,
+        &sample.path("full/model.safetensors"),
+        "src/rank_0/net.safetensors",
+    );
+    let before = everything(&hosts);
+    let run = hosts.run(PER_HOST, RESHARD).fails();
+    let line = error_line(&run);
+    assert!(line.contains("node1") && line.contains("node2"), "{run:#?}");
+    assert_eq!(before, everything(&hosts));
+}
+
+#[test]
+fn a_disk_that_fails_on_one_host_stops_all() {
+    let sample = Sample::new();
+    let Some(hosts) = dealt(&sample, &[1, 2, 3, 3]) else {
+        return;
+    };
+    // On host 2 the destination's place is taken by a file.
+    tensors::write_bytes(&hosts.disk(2).join("out"), b"in the way");
+    let before = everything(&hosts);
+    let run = hosts.run(PER_HOST, RESHARD).fails();
+    assert!(error_line(&run).contains("out"), "{run:#?}");
+    assert!(run.elapsed.as_secs() < 15, "{run:#?}");
+    assert_eq!(before, everything(&hosts));
+}
+
+/// 24 MB on six ranks: rows to columns, with a replicated tensor and one that is replicated in pairs.
+fn large() -> Sample {
+    let (mut whole, mut four, mut two) = (Tensors::new(), Vec::new(), Vec::new());
+    for number in 0..4 {
+        let name = format!("layers.{number}.weight");
+        whole.insert(name.clone(), Tensor::counting("F32", &[1152, 1152], number));
+        four.push((0, name.clone(), layout(&[6], &[0, -1])));
+        two.push((0, name, layout(&[3, 2], &[-1, 0])));
+    }
+    whole.insert("norm".to_owned(), Tensor::counting("F32", &[300_000], 9));
+    four.push((0, "norm".to_owned(), layout(&[6], &[-1])));
+    two.push((0, "norm".to_owned(), layout(&[6], &[0])));
+    whole.insert("pairs".to_owned(), Tensor::counting("F32", &[300_000], 5));
+    four.push((0, "pairs".to_owned(), layout(&[2, 3], &[0])));
+    two.push((0, "pairs".to_owned(), layout(&[3, 2], &[1])));
+    Sample::of(whole, Strategy { items: four }, Strategy { items: two })
+}
+
+#[test]
+fn only_what_a_host_lacks_crosses_the_network() {
+    let sample = large();
+    let Some(hosts) = dealt(&sample, &[1, 1, 2, 2, 3, 3]) else {
+        return;
+    };
+    alone(&sample.args(RESHARD)).succeeds();
+    let run = hosts.run(PER_HOST, RESHARD_JSON).succeeds();
+    assert_found(
+        &hosts,
+        &due(&sample.path("out"), |file| home(rank_of(file), 6)),
+    );
+    let sent = bytes(&run, "sent");
+    // A host has a third of the rows and needs all of them; the pairs of columns are on every host, so
+    // whatever is sent is sent once a host. Of `pairs` a host has two thirds, of `norm` all.
+    assert_eq!(sent, bytes(&run, "sent_lower_bound"), "{run:#?}");
+    let received: u64 = hosts.received().iter().sum();
+    let most = sent + sent * 15 / 100 + (2 << 20);
+    assert!(
+        (sent..most).contains(&received),
+        "{received} bytes crossed for {sent}: {run:#?}"
+    );
+    println!("{received} bytes crossed between hosts for {sent} sent");
+}

@@ -1,0 +1,516 @@
+//! Hugging Face models in and out, against recorded models of every family and what torch makes of them
+//! (`tests/with_transformers.py --write-golden`).
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failure here is a failed test"
+)]
+
+#[path = "support/ckpt.rs"]
+mod ckpt;
+#[path = "support/command.rs"]
+mod command;
+#[path = "support/fixtures.rs"]
+mod fixtures;
+#[path = "support/oracle.rs"]
+mod oracle;
+#[path = "support/sample.rs"]
+mod sample;
+mod support;
+#[path = "support/tensors.rs"]
+mod tensors;
+#[path = "support/wire.rs"]
+mod wire;
+
+use command::{alone, error_line, object, refuses, under_mpi};
+use oracle::{Layout, Strategy, to_protobuf};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+use tensors::{Tensor, Tensors};
+
+const FAMILIES: [&str; 6] = [
+    "llama",
+    "qwen2",
+    "qwen3",
+    "qwen3_moe",
+    "deepseek_v3",
+    "deepseek_v3_legacy",
+];
+
+fn recorded(family: &str) -> PathBuf {
+    fixtures::data().join("model").join(family)
+}
+
+fn hf_of(family: &str) -> Tensors {
+    let path = recorded(family).join("hf/model.safetensors");
+    tensors::read(&path).unwrap().tensors
+}
+
+fn cases(family: &str) -> BTreeMap<String, Vec<String>> {
+    let text = std::fs::read(recorded(family).join("cases.json")).unwrap();
+    serde_json::from_slice(&text).unwrap()
+}
+
+fn expected(family: &str, case: &str) -> Tensors {
+    let path = recorded(family).join(format!("{case}.safetensors"));
+    tensors::read(&path).unwrap().tensors
+}
+
+/// Words of a command line, `@` standing for `room` and `%` for the recorded model.
+fn words(line: &str, room: &Path, family: &str, flags: &[String]) -> Vec<String> {
+    let hf = recorded(family).join("hf").display().to_string();
+    let word = |word: &str| {
+        word.replace('@', &format!("{}/", room.display()))
+            .replace('%', &hf)
+    };
+    line.split_whitespace()
+        .map(word)
+        .chain(flags.iter().cloned())
+        .collect()
+}
+
+fn runs(processes: u32, words: &[String]) {
+    if processes == 1 {
+        alone(words).succeeds();
+    } else {
+        under_mpi(processes, words).succeeds();
+    }
+}
+
+/// Everything in the safetensors files of a full directory.
+fn full(directory: &Path) -> (Tensors, BTreeMap<String, String>) {
+    let (mut all, mut metadata) = (Tensors::new(), BTreeMap::new());
+    for file in fixtures::listing(directory) {
+        if file
+            .extension()
+            .is_some_and(|ending| ending == "safetensors")
+        {
+            let read = tensors::read(&directory.join(file)).unwrap();
+            all.extend(read.tensors);
+            metadata.extend(read.metadata);
+        }
+    }
+    (all, metadata)
+}
+
+/// Rows over `tp` ranks, columns of what multiplies from the other side, in `stages` stages.
+fn strategy(whole: &Tensors, flags: &[String], tp: usize, stages: usize) -> Strategy {
+    let given = |flag: &str| {
+        let place = flags.iter().position(|word| word == flag);
+        place.map_or("", |place| &flags[place + 1])
+    };
+    // Recorded models have two key-value groups; what is contiguous is for one size only.
+    let fits = |name: &str| {
+        let (fused, groups) = if name.contains("qkv.") {
+            (given("--qkv"), 2)
+        } else if name.contains("linear_fc1") && !name.contains("local_experts") {
+            (given("--ffn"), usize::MAX)
+        } else {
+            ("", usize::MAX)
+        };
+        match fused {
+            "contiguous" => given("--tp") == tp.to_string(),
+            _ => tp <= groups,
+        }
+    };
+    let by_columns = ["linear_proj.weight", "fc2.weight", "wo.weight", "w2.weight"];
+    let items = whole.iter().map(|(name, tensor)| {
+        let first_columns = by_columns.iter().any(|end| name.ends_with(end));
+        let cut = if first_columns && tensor.shape.len() == 2 {
+            1
+        } else {
+            0
+        };
+        let mut map = vec![vec![-1]; tensor.shape.len()];
+        if tensor.shape[cut] % tp == 0 && !name.contains("norm") && fits(name) {
+            map[cut] = vec![0];
+        }
+        let layout = Layout {
+            mesh: vec![tp],
+            map,
+            ..Layout::default()
+        };
+        let early = name.contains("layers.0.") || name.contains("embedding");
+        let stage = if early { 0 } else { stages - 1 };
+        (stage, name.clone(), layout)
+    });
+    Strategy {
+        items: items.collect(),
+    }
+}
+
+/// The strategy as a file; of several stages as a merged one, whose names begin with the stage.
+fn protobuf(strategy: &Strategy, stages: usize) -> Vec<u8> {
+    let mut named = strategy.clone();
+    for (stage, name, _) in named.items.iter_mut().filter(|_| stages > 1) {
+        *name = format!("{stage}-{name}");
+    }
+    to_protobuf(&named)
+}
+
+fn check_ranks(directory: &Path, strategy: &Strategy, whole: &Tensors) {
+    for rank in 0..strategy.ranks() {
+        let path = directory.join(format!("rank_{rank}/net.safetensors"));
+        let found = tensors::read(&path).unwrap();
+        let want = strategy.cut(whole, rank).unwrap();
+        tensors::compare(&want, &found.tensors)
+            .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        assert!(
+            found.metadata.contains_key("shardloom.qkv"),
+            "{:?}",
+            found.metadata
+        );
+    }
+}
+
+fn round_trips(family: &str) {
+    let hf = hf_of(family);
+    for (case, flags) in cases(family) {
+        let room = tempfile::tempdir().unwrap();
+        let run = |processes: u32, line: &str, flags: &[String]| {
+            runs(processes, &words(line, room.path(), family, flags));
+        };
+        let whole = expected(family, &case);
+        run(2, "import --hf % --dst @full", &flags);
+        let (found, metadata) = full(&room.path().join("full"));
+        tensors::compare(&whole, &found).unwrap_or_else(|e| panic!("{family} {case}: {e}"));
+        assert_eq!(metadata["format"], "ms");
+        let names = flags.iter().position(|flag| flag == "--names").unwrap();
+        assert_eq!(metadata["shardloom.names"], flags[names + 1]);
+        for (layout, tp, stages, processes) in
+            [("tp2", 2, 1, 2), ("tp4", 4, 1, 4), ("pp2", 2, 2, 1)]
+        {
+            let strategy = strategy(&whole, &flags, tp, stages);
+            let file = room.path().join(format!("{layout}.ckpt"));
+            tensors::write_bytes(&file, &protobuf(&strategy, stages));
+            let line = format!("import --hf % --dst @{layout} --dst-strategy @{layout}.ckpt");
+            run(processes, &line, &flags);
+            check_ranks(&room.path().join(layout), &strategy, &whole);
+            let line = format!(
+                "export --src @{layout} --src-strategy @{layout}.ckpt --hf-config % --dst @{layout}-hf"
+            );
+            run(processes, &line, &[]);
+            let back = room.path().join(format!("{layout}-hf"));
+            let (found, metadata) = full(&back);
+            tensors::compare(&hf, &found)
+                .unwrap_or_else(|e| panic!("{family} {case} {layout}: {e}"));
+            assert_eq!(metadata, BTreeMap::from([("format".into(), "pt".into())]));
+            let config = |directory: &Path| std::fs::read(directory.join("config.json")).unwrap();
+            assert_eq!(config(&back), config(&recorded(family).join("hf")));
+            assert!(back.join("model.safetensors.index.json").exists());
+            assert!(!back.join("param_name_map.json").exists());
+        }
+    }
+}
+
+#[test]
+fn llama_goes_in_and_out() {
+    round_trips("llama");
+}
+
+#[test]
+fn qwen2_goes_in_and_out() {
+    round_trips("qwen2");
+}
+
+#[test]
+fn qwen3_goes_in_and_out() {
+    round_trips("qwen3");
+}
+
+#[test]
+fn qwen3_with_experts_goes_in_and_out() {
+    round_trips("qwen3_moe");
+}
+
+#[test]
+fn deepseek_v3_goes_in_and_out() {
+    round_trips("deepseek_v3");
+}
+
+#[test]
+fn deepseek_v3_goes_in_and_out_by_its_legacy_names() {
+    round_trips("deepseek_v3_legacy");
+}
+
+/// A room with `hf/`, a copy of a recorded model that a test may change.
+fn room_with(family: &str, change: impl FnOnce(&mut Tensors)) -> TempDir {
+    let room = tempfile::tempdir().unwrap();
+    let mut hf = hf_of(family);
+    change(&mut hf);
+    tensors::write(&room.path().join("hf/model.safetensors"), &hf);
+    let config = recorded(family).join("hf/config.json");
+    std::fs::copy(config, room.path().join("hf/config.json")).unwrap();
+    room
+}
+
+#[test]
+fn names_what_is_missing_or_unknown_with_its_neighbours() {
+    let (right, wrong) = (
+        "model.layers.1.mlp.up_proj.weight",
+        "model.layers.1.mlp.upp_proj.weight",
+    );
+    let room = room_with("llama", |hf| {
+        let tensor = hf.remove(right).unwrap();
+        hf.insert(wrong.to_owned(), tensor);
+    });
+    let run = |flags: &str| {
+        alone(&words(
+            &format!("import --hf @hf --dst @out {flags}"),
+            room.path(),
+            "",
+            &[],
+        ))
+    };
+    let unknown = run("");
+    refuses(&unknown, wrong);
+    assert!(
+        unknown
+            .stderr
+            .contains(&format!("nearest that it knows: {right}")),
+        "{unknown:?}"
+    );
+    let missing = run("--allow-extra");
+    refuses(&missing, right);
+    let hint = missing
+        .stderr
+        .lines()
+        .find(|line| line.contains("nearest in the files"));
+    assert!(hint.is_some_and(|hint| hint.contains(wrong)), "{missing:?}");
+    assert!(!room.path().join("out").exists());
+    run("--allow-extra --allow-missing").succeeds();
+    let (found, _) = full(&room.path().join("out"));
+    assert!(!found.contains_key("model.layers.1.feed_forward.w3.weight"));
+    assert!(found.contains_key("model.layers.1.feed_forward.w1.weight"));
+}
+
+#[test]
+fn refuses_a_config_that_does_not_fit() {
+    let room = room_with("qwen3", |_| {});
+    let path = room.path().join("hf/config.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(
+        &path,
+        text.replace("\"num_attention_heads\": 4", "\"num_attention_heads\": 8"),
+    )
+    .unwrap();
+    let run = alone(&words("import --hf @hf --dst @out", room.path(), "", &[]));
+    refuses(
+        &run,
+        "self_attn.q_proj.weight: is [24, 16], config.json asks for [48, 16]",
+    );
+    std::fs::write(&path, text.replace("\"qwen3\"", "\"qwen9\"")).unwrap();
+    let run = alone(&words("import --hf @hf --dst @out", room.path(), "", &[]));
+    refuses(&run, "no family table is for model type 'qwen9'");
+    let run = alone(&words(
+        "import --hf @hf --dst @out --family qwen33",
+        room.path(),
+        "",
+        &[],
+    ));
+    assert_eq!(run.status.code(), Some(2), "{run:?}");
+    assert!(run.stderr.contains("did you mean qwen3?"), "{run:?}");
+    let run = alone(&words(
+        "import --hf @hf --dst @out --family qwen3 --names legacy",
+        room.path(),
+        "",
+        &[],
+    ));
+    refuses(&run, "family qwen3 has no legacy names");
+}
+
+#[test]
+fn refuses_weights_in_8_bits() {
+    let room = room_with("deepseek_v3", |hf| {
+        let name = "model.layers.0.self_attn.o_proj.weight_scale_inv";
+        hf.insert(name.to_owned(), Tensor::counting("F32", &[1, 1], 0));
+    });
+    let run = alone(&words("import --hf @hf --dst @out", room.path(), "", &[]));
+    refuses(&run, "quantised to 8 bits");
+}
+
+#[test]
+fn asks_how_fused_tensors_are_laid_out_if_nothing_says() {
+    let room = tempfile::tempdir().unwrap();
+    let whole = expected("qwen3", "mcore");
+    tensors::write(&room.path().join("full/model.safetensors"), &whole);
+    let line = "export --src @full --hf-config % --dst @out";
+    let run = |flags: &str| {
+        alone(&words(
+            &format!("{line} {flags}"),
+            room.path(),
+            "qwen3",
+            &[],
+        ))
+    };
+    let first = run("");
+    refuses(&first, "don't say how their fused qkv tensors are laid out");
+    assert!(
+        first.stderr.contains("--qkv contiguous --tp N"),
+        "{first:?}"
+    );
+    refuses(
+        &run("--qkv contiguous --ffn interleaved"),
+        "depend on the tensor-parallel size",
+    );
+    run("--qkv interleaved --ffn interleaved").succeeds();
+    tensors::compare(&hf_of("qwen3"), &full(&room.path().join("out")).0).unwrap();
+    let import = "import --hf % --dst @in --dst-strategy @none.ckpt --qkv contiguous";
+    let run = alone(&words(import, room.path(), "qwen3", &[]));
+    assert_eq!(run.status.code(), Some(2), "{run:?}");
+    assert!(error_line(&run).contains("tensor-parallel size"), "{run:?}");
+}
+
+#[test]
+fn refuses_groups_that_tp_cannot_cut() {
+    let room = tempfile::tempdir().unwrap();
+    let line = "import --hf % --dst @out --qkv interleaved --tp 4";
+    let run = alone(&words(line, room.path(), "qwen3", &[]));
+    assert!(
+        !run.status.success() && run.stderr.contains("--qkv contiguous repeats"),
+        "{run:?}"
+    );
+}
+
+#[test]
+fn refuses_a_strategy_that_cuts_inside_a_group() {
+    let room = tempfile::tempdir().unwrap();
+    let name = "decoder.layers.0.self_attention.linear_qkv.weight";
+    let layout = sample::layout(&[4], &[0, -1]);
+    let strategy = Strategy::of(&[(name, layout)]);
+    tensors::write_bytes(&room.path().join("four.ckpt"), &to_protobuf(&strategy));
+    let line = "import --hf % --dst @out --dst-strategy @four.ckpt --allow-extra";
+    let run = |flags: &str| {
+        alone(&words(
+            &format!("{line} {flags}"),
+            room.path(),
+            "qwen3",
+            &[],
+        ))
+    };
+    refuses(
+        &run(""),
+        "cuts its 48 rows in 4; it is fused in groups of 24 rows",
+    );
+    refuses(
+        &run("--qkv contiguous --tp 2"),
+        "fused in groups of 24 rows",
+    );
+    run("--qkv contiguous --tp 4").succeeds();
+    let whole = tensors::read(&room.path().join("out/rank_3/net.safetensors")).unwrap();
+    assert_eq!(whole.tensors[name].shape, [18, 16]);
+}
+
+#[test]
+fn leaves_the_training_state_behind() {
+    let room = tempfile::tempdir().unwrap();
+    let mut whole = expected("llama", "legacy");
+    for name in whole.keys().cloned().collect::<Vec<_>>() {
+        for state in ["adam_m", "adam_v", "accu_grads"] {
+            whole.insert(format!("{state}.{name}"), Tensor::counting("F32", &[2], 7));
+        }
+    }
+    whole.insert("global_step".into(), Tensor::counting("I32", &[1], 7));
+    tensors::write(&room.path().join("full/model.safetensors"), &whole);
+    let run = alone(&words(
+        "export --src @full --hf-config % --dst @out --json",
+        room.path(),
+        "llama",
+        &[],
+    ))
+    .succeeds();
+    assert_eq!(object(&run)["ok"], true);
+    tensors::compare(&hf_of("llama"), &full(&room.path().join("out")).0).unwrap();
+}
+
+#[test]
+fn casts_and_casts_back() {
+    let room = tempfile::tempdir().unwrap();
+    let run = |line: &str| runs(2, &words(line, room.path(), "deepseek_v3", &[]));
+    run("import --hf % --dst @wide --dtype f32 --memory 1MiB");
+    let (wide, _) = full(&room.path().join("wide"));
+    for (name, narrow) in expected("deepseek_v3", "mcore") {
+        let widened = |element: &[u8]| [0, 0, element[0], element[1]];
+        let bytes: Vec<u8> = match narrow.dtype.as_str() {
+            "BF16" => narrow.data.chunks(2).flat_map(widened).collect(),
+            _ => narrow.data.clone(),
+        };
+        assert_eq!(
+            (wide[&name].dtype.as_str(), &wide[&name].data),
+            ("F32", &bytes),
+            "{name}"
+        );
+    }
+    run("export --src @wide --hf-config % --dst @back --dtype bf16");
+    let (back, _) = full(&room.path().join("back"));
+    for (name, original) in hf_of("deepseek_v3") {
+        let found = &back[&name];
+        if original.dtype == "BF16" {
+            assert_eq!(found, &original, "{name}");
+        } else {
+            let kept = name.ends_with("correction_bias");
+            assert_eq!(found.dtype, if kept { "F32" } else { "BF16" }, "{name}");
+        }
+    }
+    let config = std::fs::read_to_string(room.path().join("back/config.json")).unwrap();
+    assert!(config.contains("\"dtype\": \"bfloat16\""), "{config}");
+}
+
+#[test]
+fn takes_a_table_of_the_users_own() {
+    let room = tempfile::tempdir().unwrap();
+    let table = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/model/families/qwen2.json");
+    let text = std::fs::read_to_string(table)
+        .unwrap()
+        .replace("\".attention.wo.weight\"", "\".attention.out.weight\"");
+    std::fs::write(room.path().join("own.json"), text).unwrap();
+    alone(&words(
+        "import --hf % --dst @full --name-map @own.json",
+        room.path(),
+        "qwen2",
+        &[],
+    ))
+    .succeeds();
+    assert!(
+        full(&room.path().join("full"))
+            .0
+            .contains_key("model.layers.0.attention.out.weight")
+    );
+    let line = "export --src @full --hf-config % --dst @out --name-map @own.json";
+    alone(&words(line, room.path(), "qwen2", &[])).succeeds();
+    tensors::compare(&hf_of("qwen2"), &full(&room.path().join("out")).0).unwrap();
+}
+
+#[test]
+fn shows_the_names_of_both_sides() {
+    for family in FAMILIES {
+        let line = "inspect % --names mcore --json";
+        let run = alone(&words(line, Path::new(""), family, &[])).succeeds();
+        let shown = object(&run);
+        let links = shown["names"].as_array().unwrap();
+        let mut hf = Vec::new();
+        for tensor in links.iter().flat_map(|link| link["hf"].as_array().unwrap()) {
+            hf.push((
+                tensor["name"].as_str().unwrap().to_owned(),
+                tensor["shape"].clone(),
+            ));
+        }
+        for (name, tensor) in hf_of(family) {
+            let copy = name.contains("layers.2.embed_tokens") || name.contains("shared_head.head");
+            let shape = serde_json::json!(tensor.shape);
+            assert!(
+                copy || hf.contains(&(name.clone(), shape)),
+                "{family}: {name}"
+            );
+        }
+    }
+    let run = alone(&words(
+        "inspect % --qkv separate",
+        Path::new(""),
+        "llama",
+        &[],
+    ));
+    assert_eq!(run.status.code(), Some(2), "{run:?}");
+}

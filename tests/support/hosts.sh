@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# Three hosts on one machine: network namespaces, each with its own address, host name and local disk.
+#
+#   hosts.sh probe ROOM                     whether that is allowed here
+#   hosts.sh run ROOM PER_HOST COMMAND...   runs the command under mpirun, PER_HOST processes a host
+#
+# ROOM/disk1 to ROOM/disk3 are the hosts' local disks; each host sees its own at ROOM/local. Bytes that
+# crossed between hosts are left in ROOM/traffic: for each host what it received and sent. All lives in
+# namespaces of this process and its children, so nothing is left when they end, however they end.
+set -euo pipefail
+
+script=$(readlink -f -- "${BASH_SOURCE[0]}")
+mode=$1
+shift
+
+# Runs the rest of the arguments on host $1, as a machine of its own would.
+on_host() {
+    local number=$1
+    shift
+    # shellcheck disable=SC2016 # expanded by the inner shell
+    exec ip netns exec "h$number" unshare --mount --uts bash -c \
+        'hostname "node$1" && mount --bind "$2/disk$1" "$2/local" && mount -t tmpfs tmpfs /dev/shm &&
+            export TMPDIR=$2/tmp$1 && mkdir -p "$TMPDIR" && shift 2 && eval "$*"' \
+        host "$number" "$HOSTS_ROOM" "$@"
+}
+
+prepare() {
+    # Names of namespaces are files, here only.
+    mount -t tmpfs tmpfs /run
+    mkdir /run/netns
+    ip link add hub type bridge
+    ip link set hub up
+    local number
+    for number in 1 2 3; do
+        ip netns add "h$number"
+        ip link add "v$number" type veth peer name e0 netns "h$number"
+        ip link set "v$number" master hub up
+        ip -n "h$number" addr add "10.77.0.$number/24" dev e0
+        ip -n "h$number" link set e0 up
+        ip -n "h$number" link set lo up
+    done
+}
+
+counters() {
+    local number
+    for number in 1 2 3; do
+        ip netns exec "h$number" cat /sys/class/net/e0/statistics/{rx,tx}_bytes | xargs
+    done
+}
+
+case $mode in
+probe | run)
+    user=()
+    [ "$(id -u)" = 0 ] || user=(--user --map-root-user)
+    exec unshare "${user[@]}" --net --mount --pid --fork --kill-child --mount-proc \
+        bash "$script" "inside-$mode" "$@"
+    ;;
+inside-probe)
+    export HOSTS_ROOM=$1
+    mkdir -p "$1"/disk{1,2,3} "$1/local"
+    prepare
+    (on_host 2 "test \$(hostname) = node2 && test -d $1/local")
+    ;;
+inside-run)
+    export HOSTS_ROOM=$1
+    per_host=$2
+    shift 2
+    prepare
+    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1
+    printf -v command ' %q' "$@"
+    before=$(counters)
+    status=0
+    (on_host 1 mpirun \
+        --mca plm_rsh_agent "'bash $script agent'" --mca plm_rsh_no_tree_spawn 1 \
+        --mca pml ob1 --mca btl "${HOSTS_BTL:-tcp,vader,self}" \
+        --mca btl_tcp_if_include 10.77.0.0/24 --mca oob_tcp_if_include 10.77.0.0/24 \
+        --oversubscribe --bind-to none \
+        --host "10.77.0.1:$per_host,10.77.0.2:$per_host,10.77.0.3:$per_host" -n $((3 * per_host)) \
+        "$command") || status=$?
+    paste -d ' ' <(echo "$before") <(counters) |
+        while read -r rx tx rx_now tx_now; do echo $((rx_now - rx)) $((tx_now - tx)); done \
+            >"$HOSTS_ROOM/traffic"
+    exit "$status"
+    ;;
+agent)
+    # The launcher calls: agent HOST command...
+    host=$1
+    shift
+    on_host "${host##*.}" "$@"
+    ;;
+*)
+    echo "hosts.sh: $mode?" >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,421 @@
+//! A whole world in one thread: every process of every site does its share of a plan, in memory.
+
+#![allow(dead_code, clippy::expect_used)] // each test file uses its part
+
+use shardloom::catalog::{Catalog, Entry, Place, ShardFile};
+use shardloom::plan::TensorPlan;
+use shardloom::plan::arrange::{Arranged, Files, arrange};
+use shardloom::plan::build::{Leftovers, Select, build};
+use shardloom::plan::inventory::Inventory;
+use shardloom::plan::reach::{ExchangeMode, Reach};
+use shardloom::plan::work::{Site, Slab, Work};
+use shardloom::store::Format;
+use shardloom::strategy::Strategy;
+use shardloom::tensor::copy;
+use shardloom::tensor::dtype::Dtype;
+use shardloom::tensor::shape::Shape;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// A checkpoint in memory: its structure, and the bytes of every file by rank and number.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Held {
+    pub(crate) catalog: Catalog,
+    pub(crate) files: BTreeMap<(u32, u32), Vec<u8>>,
+}
+
+/// Processes, nodes, and what each node sees.
+#[derive(Clone, Debug)]
+pub(crate) struct Pretended {
+    pub(crate) processes: u32,
+    pub(crate) nodes: u32,
+    /// Whether processes are dealt to the nodes in turn, not in blocks.
+    pub(crate) in_turn: bool,
+    /// For each source rank (repeating) the nodes that see it, as bits; none means the home's.
+    pub(crate) seen: Vec<u32>,
+    /// Whether all nodes write to one place.
+    pub(crate) shared_destination: bool,
+    pub(crate) mode: ExchangeMode,
+}
+
+/// What is made of a checkpoint.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) leftovers: Leftovers,
+    pub(crate) files: Files,
+    pub(crate) format: Format,
+}
+
+/// Where a written byte stands: its value, and how often it was written.
+type Written = BTreeMap<(u32, u32), (Vec<u8>, Vec<u8>)>;
+
+fn narrow(value: usize) -> u32 {
+    u32::try_from(value).expect("a small number")
+}
+
+fn index(value: u64) -> usize {
+    usize::try_from(value).expect("a small number")
+}
+
+impl Held {
+    /// Files with these tensors, one a rank.
+    pub(crate) fn of(format: Format, ranks: &BTreeMap<u32, Vec<Made>>) -> Held {
+        let mut held = Held::default();
+        for (rank, tensors) in ranks {
+            let listing: Vec<(Arc<str>, Dtype, Shape)> = tensors
+                .iter()
+                .map(|made| (made.name.clone(), made.dtype, made.shape.clone()))
+                .collect();
+            let schema = format.design(&listing, &BTreeMap::new()).expect("a layout");
+            let mut bytes = vec![0; index(schema.size)];
+            for (offset, literal) in &schema.literals {
+                bytes[index(*offset)..][..literal.len()].copy_from_slice(literal);
+            }
+            for made in tensors {
+                let entry = schema.get(&made.name).expect("it was listed");
+                put(entry, 0, &made.data, &mut bytes);
+            }
+            let path = format!("rank_{rank}/net.{}", format.extension());
+            let schema = Arc::new(schema);
+            held.catalog
+                .ranks
+                .insert(*rank, vec![ShardFile { path, schema }]);
+            held.files.insert((*rank, 0), bytes);
+        }
+        held
+    }
+
+    /// The bytes of the tensor at `place`, in one piece.
+    pub(crate) fn bytes(&self, place: Place) -> Vec<u8> {
+        let entry = self.catalog.entry(place);
+        let file = &self.files[&(place.rank, place.file)];
+        let mut bytes = Vec::new();
+        for segment in &entry.segments {
+            bytes.extend_from_slice(&file[index(segment.start)..index(segment.end)]);
+        }
+        bytes
+    }
+
+    /// Every tensor: rank, name, dtype, shape, bytes.
+    pub(crate) fn tensors(&self) -> BTreeMap<(u32, String), (Dtype, Shape, Vec<u8>)> {
+        let mut all = BTreeMap::new();
+        for (rank, files) in &self.catalog.ranks {
+            for entry in files.iter().flat_map(|file| &file.schema.entries) {
+                let place = self.catalog.find(*rank, &entry.name).expect("its place");
+                let tensor = (entry.dtype, entry.shape.clone(), self.bytes(place));
+                all.insert((*rank, entry.name.to_string()), tensor);
+            }
+        }
+        all
+    }
+}
+
+/// A tensor of one rank.
+#[derive(Clone, Debug)]
+pub(crate) struct Made {
+    pub(crate) name: Arc<str>,
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Shape,
+    pub(crate) data: Vec<u8>,
+}
+
+fn put(entry: &Entry, begin: u64, data: &[u8], file: &mut [u8]) {
+    let result = entry.locate(begin..begin + data.len() as u64, |offset, part| {
+        let data = &data[index(part.start - begin)..index(part.end - begin)];
+        file[index(offset)..][..data.len()].copy_from_slice(data);
+        Ok(())
+    });
+    result.expect("nothing fails here");
+}
+
+impl Pretended {
+    /// One process that sees everything.
+    pub(crate) fn alone() -> Self {
+        Pretended {
+            processes: 1,
+            nodes: 1,
+            in_turn: false,
+            seen: vec![u32::MAX],
+            shared_destination: true,
+            mode: ExchangeMode::Auto,
+        }
+    }
+
+    fn node(&self, process: u32) -> u32 {
+        if self.in_turn {
+            process % self.nodes
+        } else {
+            process * self.nodes / self.processes
+        }
+    }
+
+    fn home(&self, rank: u32, ranks: u32) -> u32 {
+        rank * self.processes / ranks
+    }
+
+    /// Who sees what of these source ranks.
+    fn reach(&self, ranks: &[u32]) -> Reach {
+        let mut seen = vec![BTreeSet::new(); self.nodes as usize];
+        let count = ranks.last().map_or(1, |last| last + 1);
+        for (number, rank) in ranks.iter().enumerate() {
+            let mask = self.seen[number % self.seen.len()] & ((1 << self.nodes) - 1);
+            for (node, seen) in (0..).zip(&mut seen) {
+                let home = self.node(self.home(*rank, count));
+                if mask & (1 << node) != 0 || (mask == 0 && node == home) {
+                    seen.insert(*rank);
+                }
+            }
+        }
+        let members = |node| (0..self.processes).filter(move |p| self.node(*p) == node);
+        Reach {
+            process: 0,
+            node_of: (0..self.processes).map(|p| self.node(p)).collect(),
+            nodes: (0..self.nodes)
+                .map(|node| members(node).collect())
+                .collect(),
+            seen: seen.into_iter().map(Arc::new).collect(),
+            source_ranks: count,
+            mode: self.mode,
+        }
+    }
+
+    /// The sites that build `ranks` destination ranks, each with its members.
+    fn sites(&self, ranks: u32) -> Vec<(Vec<u32>, Vec<u32>)> {
+        if self.shared_destination {
+            return vec![((0..self.processes).collect(), (0..ranks).collect())];
+        }
+        let site = |node| {
+            let members = (0..self.processes).filter(|p| self.node(*p) == node);
+            let built = (0..ranks).filter(|rank| self.node(self.home(*rank, ranks)) == node);
+            (members.collect(), built.collect())
+        };
+        (0..self.nodes).map(site).collect()
+    }
+
+    /// Makes `request` of `source`: plans as each site does, and moves every process's share.
+    pub(crate) fn run(
+        &self,
+        source: &Held,
+        from: Option<&Strategy>,
+        to: Option<&Strategy>,
+        request: &Request,
+    ) -> Result<Held, String> {
+        let inventory = Inventory::new(&source.catalog, from).map_err(|f| format!("{f:?}"))?;
+        let mut out = Out::default();
+        for (members, ranks) in self.sites(to.map_or(1, Strategy::ranks)) {
+            if ranks.is_empty() {
+                continue;
+            }
+            let select = Select::default();
+            let build = build(
+                &inventory,
+                &source.catalog,
+                to,
+                &select,
+                request.leftovers,
+                &ranks,
+            )
+            .map_err(|fault| format!("{fault:?}"))?;
+            let metadata = BTreeMap::new();
+            let arranged = arrange(build, &request.files, request.format, &metadata, &ranks)
+                .map_err(|fault| format!("{fault:?}"))?;
+            self.work(source, &arranged, &members, &ranks, &mut out)?;
+        }
+        out.finish()
+    }
+
+    /// Moves the share of every member of a site.
+    pub(crate) fn work(
+        &self,
+        source: &Held,
+        arranged: &Arranged,
+        members: &[u32],
+        ranks: &[u32],
+        out: &mut Out,
+    ) -> Result<(), String> {
+        out.create(&arranged.catalog)?;
+        let source_ranks: Vec<u32> = source.catalog.ranks.keys().copied().collect();
+        let mut reach = self.reach(&source_ranks);
+        let mut shards = Shards {
+            held: source,
+            bytes: BTreeMap::new(),
+        };
+        for (index, process) in members.iter().enumerate() {
+            reach.process = *process;
+            let site = Site {
+                ranks: ranks.to_vec(),
+                processes: narrow(members.len()),
+                index: narrow(index),
+            };
+            let work = Work {
+                plans: &arranged.plans,
+                source: &source.catalog,
+                destination: &arranged.catalog,
+                site: &site,
+            };
+            let mut trouble = Ok(());
+            let walked = work.for_each_slab(|slab| {
+                if trouble.is_ok() {
+                    trouble = out.slab(&slab, &reach, &mut shards, &arranged.catalog);
+                }
+                Ok(())
+            });
+            walked.map_err(|fault| format!("{fault:?}"))?;
+            trouble?;
+        }
+        Ok(())
+    }
+
+    /// Makes tensors of `plans` in files of these ranks, all on one site.
+    pub(crate) fn make(
+        &self,
+        source: &Held,
+        plans: Vec<TensorPlan>,
+        ranks: u32,
+        format: Format,
+    ) -> Result<Held, String> {
+        let mut catalog = Catalog::default();
+        let listing: Vec<_> = plans
+            .iter()
+            .map(|plan| {
+                let shape = plan.destination.grid.cell_shape().clone();
+                (plan.name.clone(), plan.dtype, shape)
+            })
+            .collect();
+        let schema = format.design(&listing, &BTreeMap::new());
+        let schema = Arc::new(schema.map_err(|fault| format!("{fault:?}"))?);
+        for rank in 0..ranks {
+            let path = format!("rank_{rank}/net.{}", format.extension());
+            let schema = schema.clone();
+            catalog.ranks.insert(rank, vec![ShardFile { path, schema }]);
+        }
+        let arranged = Arranged {
+            catalog,
+            plans,
+            extras: Vec::new(),
+        };
+        let members: Vec<u32> = (0..self.processes).collect();
+        let ranks: Vec<u32> = (0..ranks).collect();
+        let mut out = Out::default();
+        self.work(source, &arranged, &members, &ranks, &mut out)?;
+        out.finish()
+    }
+}
+
+/// Source shards in one piece each, gathered when first needed.
+struct Shards<'a> {
+    held: &'a Held,
+    bytes: BTreeMap<Place, Vec<u8>>,
+}
+
+/// A destination being written.
+#[derive(Default)]
+pub(crate) struct Out {
+    catalog: Catalog,
+    written: Written,
+}
+
+impl Out {
+    fn create(&mut self, catalog: &Catalog) -> Result<(), String> {
+        for (rank, files) in &catalog.ranks {
+            for (number, file) in files.iter().enumerate() {
+                let size = index(file.schema.size);
+                let (mut bytes, mut count) = (vec![0; size], vec![0u8; size]);
+                for (offset, literal) in &file.schema.literals {
+                    let at = index(*offset)..index(*offset) + literal.len();
+                    bytes[at.clone()].copy_from_slice(literal);
+                    count[at].iter_mut().for_each(|count| *count += 1);
+                }
+                let key = (*rank, narrow(number));
+                if self.written.insert(key, (bytes, count)).is_some() {
+                    return Err(format!("two sites make {}", file.path));
+                }
+            }
+            self.catalog.ranks.insert(*rank, files.clone());
+        }
+        Ok(())
+    }
+
+    /// Builds a slab as a process does and writes it to all its targets.
+    fn slab(
+        &mut self,
+        slab: &Slab<'_>,
+        reach: &Reach,
+        shards: &mut Shards<'_>,
+        destination: &Catalog,
+    ) -> Result<(), String> {
+        let mut tile = vec![0u8; index(slab.window())];
+        for cell in slab.cells.iter() {
+            for transfer in &cell.transfers {
+                let mut clipped = Vec::new();
+                transfer.copy.clip(slab.begin, slab.end, &mut clipped);
+                if clipped.is_empty() {
+                    continue;
+                }
+                let ranks = transfer.candidates.iter().map(|place| place.rank);
+                let served = reach.serve(ranks, slab.salt).ok_or("nobody serves it")?;
+                let place = transfer.candidates[served.candidate];
+                let reader = Reach {
+                    process: served.process,
+                    ..reach.clone()
+                };
+                if !reader.sees(place.rank) {
+                    return Err(format!("{served:?} doesn't see rank {}", place.rank));
+                }
+                let held = shards.held;
+                let shard = shards
+                    .bytes
+                    .entry(place)
+                    .or_insert_with(|| held.bytes(place));
+                for mut part in clipped {
+                    part.destination -= slab.begin;
+                    // What is sent goes through a dense packing.
+                    let sent = served.process != reach.process;
+                    let copied = if sent {
+                        let mut packed = vec![0; index(part.bytes())];
+                        copy::run(&part.packed(0), shard, &mut packed)
+                            && copy::run(&part.unpacked(0), &packed, &mut tile)
+                    } else {
+                        copy::run(&part, shard, &mut tile)
+                    };
+                    if !copied {
+                        return Err(format!("{part:?} reaches outside"));
+                    }
+                }
+            }
+            for target in &cell.targets {
+                let entry = destination.entry(*target);
+                let key = (target.rank, target.file);
+                let (bytes, count) = self.written.get_mut(&key).ok_or("no such file")?;
+                put(entry, slab.begin, &tile, bytes);
+                let located = entry.locate(slab.begin..slab.end, |offset, part| {
+                    let at = index(offset)..index(offset + part.end - part.start);
+                    count[at].iter_mut().for_each(|count| *count += 1);
+                    Ok(())
+                });
+                located.map_err(|fault| format!("{fault:?}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What was made, if every byte was written exactly once.
+    pub(crate) fn finish(self) -> Result<Held, String> {
+        let mut held = Held {
+            catalog: self.catalog,
+            ..Held::default()
+        };
+        for (key, (bytes, count)) in self.written {
+            if let Some(at) = count.iter().position(|count| *count != 1) {
+                let files = &held.catalog.ranks[&key.0];
+                let path = &files[key.1 as usize].path;
+                return Err(format!(
+                    "byte {at} of {path} is written {} times",
+                    count[at]
+                ));
+            }
+            held.files.insert(key, bytes);
+        }
+        Ok(held)
+    }
+}

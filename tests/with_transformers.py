@@ -1,0 +1,351 @@
+#!/usr/bin/env python3
+"""shardloom and Hugging Face transformers side by side: models of each family are imported, cut, resharded and
+exported, and must come back with equal weights and logits, bit for bit.
+
+Started by `launch/test --with-transformers`, which makes the virtual environment; needs $MPIRUN, $MPIRUN_ARGS and
+shardloom on PATH (`. launch/env`). Ends with `N passed, N failed`.
+
+    tests/with_transformers.py --write-golden tests/data/model     makes the recorded data of tests/model.rs anew
+
+What the MindSpore side must hold is computed here with torch alone, from the formulae in docs/formats.md.
+"""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch  # noqa: E402
+import transformers  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+COMMON = dict(vocab_size=24, hidden_size=16, num_hidden_layers=2, max_position_embeddings=64,
+              bos_token_id=0, eos_token_id=1, pad_token_id=2)
+MODELS = {
+    "llama": ("LlamaConfig", dict(num_attention_heads=4, num_key_value_heads=2, intermediate_size=16)),
+    "qwen2": ("Qwen2Config", dict(num_attention_heads=4, num_key_value_heads=2, intermediate_size=16,
+                                  tie_word_embeddings=True)),
+    "qwen3": ("Qwen3Config", dict(num_attention_heads=4, num_key_value_heads=2, head_dim=6, intermediate_size=16)),
+    "qwen3_moe": ("Qwen3MoeConfig", dict(num_attention_heads=4, num_key_value_heads=2, head_dim=6,
+                                         intermediate_size=16, moe_intermediate_size=8, num_experts=4,
+                                         num_experts_per_tok=2, mlp_only_layers=[0])),
+    "deepseek_v3": ("DeepseekV3Config", dict(num_attention_heads=4, num_key_value_heads=4, intermediate_size=16,
+                                             moe_intermediate_size=8, n_routed_experts=4, n_shared_experts=1,
+                                             num_experts_per_tok=2, n_group=2, topk_group=1, first_k_dense_replace=1,
+                                             q_lora_rank=12, kv_lora_rank=8, qk_nope_head_dim=4, qk_rope_head_dim=4,
+                                             v_head_dim=6, num_nextn_predict_layers=1)),
+}
+
+
+def make(family, directory):
+    """A model of random numbers (norms and biases too, so that nothing wrong goes unnoticed), saved."""
+    config_class, settings = MODELS[family]
+    torch.manual_seed(sorted(MODELS).index(family))
+    config = getattr(transformers, config_class)(**COMMON, **settings)
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    with torch.no_grad():
+        for tensor in [*model.parameters(), *(b for n, b in model.named_buffers() if "correction_bias" in n)]:
+            tensor.copy_(torch.randn(tensor.shape) * 0.3 + 0.1)
+    model.save_pretrained(directory)
+    return model
+
+
+def add_mtp(directory):
+    """Gives a DeepSeek model the layer for predicting one further token that transformers leaves out."""
+    path = directory / "model.safetensors"
+    tensors = load_file(path)
+    torch.manual_seed(99)
+    layers, hidden = COMMON["num_hidden_layers"], COMMON["hidden_size"]
+    last, extra = f"model.layers.{layers - 1}.", f"model.layers.{layers}."
+    for name in [n for n in tensors if n.startswith(last)]:
+        tensors[name.replace(last, extra)] = torch.randn_like(tensors[name].float()).to(tensors[name].dtype)
+    for name, shape in [("enorm", [hidden]), ("hnorm", [hidden]), ("eh_proj", [hidden, 2 * hidden]),
+                        ("shared_head.norm", [hidden])]:
+        tensors[f"{extra}{name}.weight"] = torch.randn(shape).to(torch.bfloat16)
+    tensors[f"{extra}embed_tokens.weight"] = tensors["model.embed_tokens.weight"].clone()
+    tensors[f"{extra}shared_head.head.weight"] = tensors["lm_head.weight"].clone()
+    save_file(tensors, path, {"format": "pt"})
+    config = json.loads((directory / "config.json").read_text())
+    config["num_nextn_predict_layers"] = 1
+    (directory / "config.json").write_text(json.dumps(config, indent=2))
+
+
+# --- the MindSpore side, computed by itself -----------------------------------------------------------------------
+
+
+def qkv_interleaved(q, k, v, groups):
+    parts = [t.reshape(groups, t.shape[0] // groups, -1) for t in (q, k, v)]
+    fused = torch.cat(parts, 1)
+    return fused.reshape(-1) if q.dim() == 1 else fused.reshape(-1, q.shape[1])
+
+
+def qkv_contiguous(q, k, v, tp, head_dim):
+    def shard(t, rank):
+        heads = t.shape[0] // head_dim
+        if heads >= tp:
+            return t.chunk(tp, 0)[rank]
+        return t.chunk(heads, 0)[rank // (tp // heads)]
+
+    return torch.cat([shard(t, rank) for rank in range(tp) for t in (q, k, v)])
+
+
+def gate_up_interleaved(gate, up):
+    return torch.stack([gate, up], 1).flatten(0, 1)
+
+
+def gate_up_contiguous(gate, up, tp):
+    return torch.cat([t for pair in zip(gate.chunk(tp), up.chunk(tp)) for t in pair])
+
+
+def de_interleave(rope, rows_per_block):
+    blocks = rope.reshape(-1, rows_per_block, rope.shape[-1])
+    return torch.cat([blocks[:, 0::2], blocks[:, 1::2]], 1).reshape(rope.shape)
+
+
+LEGACY = [("self_attn.q_proj.", "attention.wq."), ("self_attn.k_proj.", "attention.wk."),
+          ("self_attn.v_proj.", "attention.wv."), ("self_attn.o_proj.", "attention.wo."),
+          ("self_attn.q_a_proj.", "attention.q2l_proj."), ("self_attn.q_a_layernorm.", "attention.lq_norm."),
+          ("self_attn.kv_a_layernorm.", "attention.lkv_norm."),
+          ("input_layernorm.", "attention_norm."), ("post_attention_layernorm.", "ffn_norm."),
+          ("mlp.shared_experts.", "feed_forward.shared_experts."),
+          ("mlp.gate.e_score_correction_bias", "feed_forward.routed_experts.topk_bias"),
+          ("mlp.gate.", "feed_forward.routed_experts.router_dense."), ("mlp.", "feed_forward."),
+          ("gate_proj.", "w1."), ("up_proj.", "w3."), ("down_proj.", "w2.")]
+MCORE = [("self_attn.q_proj.", "self_attention.linear_q."), ("self_attn.k_proj.", "self_attention.linear_k."),
+         ("self_attn.v_proj.", "self_attention.linear_v."), ("self_attn.o_proj.", "self_attention.linear_proj."),
+         ("self_attn.q_norm.", "self_attention.q_layernorm."), ("self_attn.k_norm.", "self_attention.k_layernorm."),
+         ("self_attn.q_a_proj.", "self_attention.linear_q_down_proj."),
+         ("self_attn.q_a_layernorm.", "self_attention.q_layernorm."),
+         ("self_attn.q_b_proj.", "self_attention.linear_q_up_proj."),
+         ("self_attn.kv_a_proj_with_mqa.", "self_attention.linear_kv_down_proj."),
+         ("self_attn.kv_a_layernorm.", "self_attention.kv_layernorm."),
+         ("self_attn.kv_b_proj.", "self_attention.linear_kv_up_proj."),
+         ("post_attention_layernorm.", "pre_mlp_layernorm."),
+         ("mlp.gate.e_score_correction_bias", "mlp.router.expert_bias"), ("mlp.gate.weight", "mlp.router.weight"),
+         ("gate_proj.", "gating."), ("up_proj.", "hidden."), ("down_proj.", "linear_fc2.")]
+TOP = {"legacy": {"model.embed_tokens.weight": "model.tok_embeddings.embedding_weight",
+                  "model.norm.weight": "model.norm_out.weight", "lm_head.weight": "lm_head.weight"},
+       "mcore": {"model.embed_tokens.weight": "embedding.word_embeddings.weight",
+                 "model.norm.weight": "decoder.final_layernorm.weight", "lm_head.weight": "output_layer.weight"}}
+
+
+def mindspore_side(hf, config, names, qkv, ffn, experts, tp=1):
+    """What import must make of the tensors `hf`."""
+    layers, out = config["num_hidden_layers"], {}
+    heads, groups = config["num_attention_heads"], config.get("num_key_value_heads")
+    head_dim = config.get("head_dim") or config["hidden_size"] // heads
+    moved = dict(hf)
+    for name in [n for n in moved if n.endswith((f"layers.{layers}.embed_tokens.weight", "shared_head.head.weight"))]:
+        del moved[name]
+    renames = LEGACY if names == "legacy" else MCORE
+    fused = {"legacy": ("attention.w_qkv.", "w_gate_hidden."), "mcore": ("self_attention.linear_qkv.", "linear_fc1.")}[names]
+
+    def put(name, tensor):
+        if name in TOP[names]:
+            out[TOP[names][name]] = tensor
+            return
+        _, _, layer, rest = name.split(".", 3)
+        in_mlp = rest.startswith("mlp.")
+        for old, new in renames:
+            if rest.startswith(old) or in_mlp and old in ("gate_proj.", "up_proj.", "down_proj."):
+                rest = rest.replace(old, new)
+        if int(layer) < layers:
+            root = f"model.layers.{layer}." if names == "legacy" else f"decoder.layers.{layer}."
+        else:
+            root = f"mtp.layers.{int(layer) - layers}."
+            rest = rest.replace("shared_head.norm", "final_layernorm")
+            if rest.split(".")[0] not in ("enorm", "hnorm", "eh_proj", "final_layernorm"):
+                root += "transformer_layer."
+        out[root + rest] = tensor
+
+    for name in list(moved):
+        if name not in moved:
+            continue
+        if ".self_attn.q_proj." in name and qkv != "separate":
+            parts = [moved.pop(name.replace("q_proj", f"{x}_proj")) for x in "qkv"]
+            tensor = qkv_interleaved(*parts, groups) if qkv == "interleaved" else qkv_contiguous(*parts, tp, head_dim)
+            key = name.replace("self_attn.q_proj.", fused[0])
+            moved[key] = tensor
+    numbers = sorted({int(n.split(".experts.")[1].split(".")[0]) for n in moved if ".mlp.experts." in n})
+    for prefix in sorted({n.split("experts.")[0] for n in moved if ".mlp.experts." in n}):
+        per = {p: [moved.pop(f"{prefix}experts.{e}.{p}_proj.weight") for e in numbers] for p in ("gate", "up", "down")}
+        base = prefix.replace("mlp.", "feed_forward.routed_experts.ffn.") if names == "legacy" else prefix + "experts."
+        if experts == "stacked":
+            one = torch.stack([torch.cat([g.T, u.T], 1) for g, u in zip(per["gate"], per["up"])])
+            two = torch.stack([d.T for d in per["down"]])
+            if names == "legacy":
+                moved[base + "w1"], moved[base + "w2"] = one, two
+            else:
+                moved[base + "weight1"], moved[base + "weight2"] = one.flatten(0, 1), two.flatten(0, 1)
+        elif names == "legacy":
+            for w, p in (("w1", "gate"), ("w3", "up"), ("w2", "down")):
+                moved[f"{base}{w}.weight"] = torch.stack(per[p])
+        else:
+            for e in numbers:
+                moved[f"{base}local_experts.{e}.linear_fc1.weight"] = torch.cat([per["gate"][e], per["up"][e]])
+                moved[f"{base}local_experts.{e}.linear_fc2.weight"] = per["down"][e]
+    for name in list(moved):
+        if ".gate_proj." in name and ffn != "separate":
+            gate, up = moved.pop(name), moved.pop(name.replace("gate_proj", "up_proj"))
+            tensor = gate_up_interleaved(gate, up) if ffn == "interleaved" else gate_up_contiguous(gate, up, tp)
+            moved[name.replace("gate_proj.", fused[1])] = tensor
+    if names == "legacy" and "q_lora_rank" in config:
+        nope, rope, value = (config[k] for k in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))
+        rank = config["kv_lora_rank"]
+        for name in list(moved):
+            root = name.split("self_attn.")[0] + "attention."
+            if ".q_b_proj." in name:
+                blocks = moved.pop(name).reshape(heads, nope + rope, -1)
+                moved[root + "l2q_nope_proj.weight"] = blocks[:, :nope].flatten(0, 1)
+                moved[root + "l2q_pe_proj.weight"] = de_interleave(blocks[:, nope:].flatten(0, 1), rope)
+            elif ".kv_a_proj_with_mqa." in name:
+                whole = moved.pop(name)
+                moved[root + "kv2l_latent_kv.weight"] = whole[:rank]
+                moved[root + "kv2l_k_pe.weight"] = de_interleave(whole[rank:], rope)
+            elif ".kv_b_proj." in name:
+                blocks = moved.pop(name).reshape(heads, nope + value, -1)
+                moved[root + "lkv2kv_k_nope.weight"] = blocks[:, :nope].flatten(0, 1)
+                moved[root + "lkv2kv_v.weight"] = blocks[:, nope:].flatten(0, 1)
+    for name, tensor in moved.items():
+        put(name, tensor.contiguous())
+    return out
+
+
+# Per family: name of the case -> arguments of mindspore_side.
+CASES = {
+    "llama": {
+        "legacy": dict(names="legacy", qkv="separate", ffn="separate", experts="stacked"),
+        "legacy_fused": dict(names="legacy", qkv="interleaved", ffn="interleaved", experts="stacked"),
+        "mcore_tp4": dict(names="mcore", qkv="contiguous", ffn="contiguous", experts="stacked", tp=4),
+    },
+    "qwen2": {
+        "legacy_fused": dict(names="legacy", qkv="interleaved", ffn="interleaved", experts="stacked"),
+        "mcore_tp2": dict(names="mcore", qkv="contiguous", ffn="contiguous", experts="stacked", tp=2),
+    },
+    "qwen3": {
+        "mcore": dict(names="mcore", qkv="interleaved", ffn="interleaved", experts="stacked"),
+        "mcore_separate": dict(names="mcore", qkv="separate", ffn="separate", experts="stacked"),
+    },
+    "qwen3_moe": {
+        "mcore": dict(names="mcore", qkv="interleaved", ffn="interleaved", experts="stacked"),
+        "mcore_separate": dict(names="mcore", qkv="contiguous", ffn="separate", experts="separate", tp=1),
+    },
+    "deepseek_v3": {
+        "mcore": dict(names="mcore", qkv="interleaved", ffn="interleaved", experts="stacked"),
+        "mcore_separate": dict(names="mcore", qkv="separate", ffn="contiguous", experts="separate", tp=2),
+    },
+    "deepseek_v3_legacy": {
+        "legacy": dict(names="legacy", qkv="separate", ffn="separate", experts="stacked"),
+        "legacy_separate": dict(names="legacy", qkv="separate", ffn="separate", experts="separate"),
+    },
+}
+
+
+def flags(case):
+    return [word for key, value in case.items() for word in (f"--{key}", str(value))]
+
+
+def write_golden(root):
+    """Recorded data: the Hugging Face model and, for each case, the flags and what import must make."""
+    shutil.rmtree(root, ignore_errors=True)
+    for family, cases in CASES.items():
+        directory = root / family
+        make(family.removesuffix("_legacy"), directory / "hf")
+        if family == "deepseek_v3":
+            add_mtp(directory / "hf")
+        (directory / "hf" / "generation_config.json").unlink(missing_ok=True)
+        config = json.loads((directory / "hf" / "config.json").read_text())
+        hf = load_file(directory / "hf" / "model.safetensors")
+        for name, case in cases.items():
+            save_file(mindspore_side(hf, config, **case), directory / f"{name}.safetensors", {"format": "ms"})
+        (directory / "cases.json").write_text(json.dumps({n: flags(c) for n, c in cases.items()}, indent=1) + "\n")
+
+
+# --- side by side ---------------------------------------------------------------------------------------------------
+
+
+def shardloom(processes, *words):
+    launcher = [os.environ.get("MPIRUN", "mpirun"), "-n", str(processes), *shlex.split(os.environ.get("MPIRUN_ARGS", ""))]
+    done = subprocess.run([*launcher, "shardloom", *map(str, words)], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"shardloom {words[0]} failed: {done.stderr}")
+
+
+def load_all(directory):
+    files = sorted(directory.glob("*.safetensors"))
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}
+
+
+def equal(a, b):
+    assert a.keys() == b.keys(), f"names differ: {sorted(a.keys() ^ b.keys())[:6]}"
+    for name in a:
+        same = a[name].dtype == b[name].dtype and a[name].shape == b[name].shape
+        assert same and torch.equal(a[name].view(torch.uint8), b[name].view(torch.uint8)), f"{name} differs"
+
+
+
+def strategy(room, full, name, mesh):
+    """A strategy file for the full weights in `full`: rows of what is fused or stacked, columns of what follows."""
+    rules = ["*weight1=tp,-", "*weight2=tp,-", "*linear_qkv.weight=tp,-", "*linear_fc1.weight=tp,-", "*linear_proj.weight=-,tp",
+             "*linear_fc2.weight=-,tp", "*embeddings.weight=tp,-", "*embedding_weight=tp,-", "*.w_qkv.weight=tp,-",
+             "*.wq.weight=tp,-", "*.wo.weight=-,tp", "*.w_gate_hidden.weight=tp,-", "*.w2.weight=-,tp", "*up_proj.weight=tp,-"]
+    path = room / f"{name}.ckpt"
+    words = [word for rule in rules for word in ("--rule", rule)]
+    shardloom(1, "strategy", "new", "--mesh", mesh, *words, "--weights", full, "--output", path, "-q")
+    return path
+
+
+def round_trip(family, case, room):
+    """HF -> full and two layouts -> reshard -> HF, then logits of both models."""
+    original = make(family, room / "hf").eval()
+    hf = load_all(room / "hf")
+    config = json.loads((room / "hf" / "config.json").read_text())
+    choice = flags(case)
+    shardloom(2, "import", "--hf", room / "hf", "--dst", room / "full", *choice)
+    equal(load_all(room / "full"), mindspore_side(hf, config, **case))
+    one = strategy(room, room / "full", "one", "dp=2,tp=2")
+    two = strategy(room, room / "full", "two", "tp=4,pp=2")
+    shardloom(4, "import", "--hf", room / "hf", "--dst", room / "one", "--dst-strategy", one, *choice)
+    shardloom(2, "reshard", "--src", room / "one", "--src-strategy", one, "--dst", room / "two", "--dst-strategy", two)
+    shardloom(4, "export", "--src", room / "two", "--src-strategy", two, "--hf-config", room / "hf", "--dst", room / "back")
+    equal(load_all(room / "back"), hf)
+    back = transformers.AutoModelForCausalLM.from_pretrained(room / "back", dtype=torch.bfloat16).eval()
+    saved = transformers.AutoModelForCausalLM.from_pretrained(room / "hf", dtype=torch.bfloat16).eval()
+    for name, tensor in original.state_dict().items():
+        assert torch.equal(back.state_dict()[name], tensor), f"{name} differs once loaded"
+    tokens = torch.arange(3, 19).reshape(2, 8)
+    with torch.no_grad():
+        assert torch.equal(back(tokens).logits, saved(tokens).logits), "logits differ"
+
+
+def main():
+    passed, failed = 0, []
+    for family, cases in CASES.items():
+        for name, case in cases.items():
+            with tempfile.TemporaryDirectory() as room:
+                try:
+                    round_trip(family.removesuffix("_legacy"), case, Path(room))
+                    passed += 1
+                    print(f"ok      {family} {name}", flush=True)
+                except Exception as error:  # noqa: BLE001
+                    failed.append(f"{family} {name}")
+                    print(f"FAILED  {family} {name}: {error}", flush=True)
+                    if "-v" in sys.argv:
+                        traceback.print_exc()
+    print(f"{passed} passed, {len(failed)} failed", *failed)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    if "--write-golden" in sys.argv:
+        write_golden(Path(sys.argv[sys.argv.index("--write-golden") + 1]))
+    else:
+        sys.exit(main())
