@@ -17,6 +17,7 @@ pub mod engine;
 pub mod exchange;
 pub mod fault;
 pub mod layout;
+pub mod measure;
 pub mod model;
 pub mod plan;
 pub mod report;

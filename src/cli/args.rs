@@ -8,6 +8,7 @@ use crate::model::Scheme;
 use crate::plan::arrange::Naming;
 use crate::plan::build::Unmatched;
 use crate::plan::reach::ExchangeMode;
+use crate::plan::simulate::Storage;
 use crate::store::Format;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -61,6 +62,11 @@ pub enum Command {
     Diff(DiffArgs),
     /// Show what is in a file or directory.
     Inspect(InspectArgs),
+    /// Plan and cost of a reshard for thousands of ranks, from strategies and shapes alone.
+    Simulate(SimulateArgs),
+    /// Measure what this machine can do, with the program's own primitives.
+    #[command(subcommand)]
+    Bench(BenchCommand),
 }
 
 /// How a job moves bytes.
@@ -331,6 +337,97 @@ pub struct InspectArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub family: FamilyArgs,
+}
+
+/// Arguments of `simulate`.
+#[derive(Clone, Debug, Args)]
+pub struct SimulateArgs {
+    /// Strategy of the source: file, merged file or directory [default: full weights].
+    #[arg(long)]
+    pub src_strategy: Option<PathBuf>,
+    /// Strategy of the destination [default: full weights].
+    #[arg(long)]
+    pub dst_strategy: Option<PathBuf>,
+    /// Full shapes: JSON {name: {"dtype": "BF16", "shape": [4, 4]}}, or full weights.
+    #[arg(long, value_name = "FILE")]
+    pub shapes: PathBuf,
+    /// Only this process's plan.
+    #[arg(long, value_name = "P")]
+    pub process: Option<u32>,
+    /// Number of processes [default: one for each destination rank].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub processes: Option<u32>,
+    /// Processes of a node [default: the machine's, or 8].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub ranks_per_node: Option<u32>,
+    /// Where source and destination are: on each node's own disks, or shared by all.
+    #[arg(long, value_enum, default_value_t)]
+    pub storage: Storage,
+    /// How slices travel between processes.
+    #[arg(long, value_enum, default_value_t)]
+    pub exchange: ExchangeMode,
+    /// Most memory for buffers, for each process.
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_size)]
+    pub memory: u64,
+    /// What a node can do: JSON with disk_read_gbps, disk_write_gbps, network_gbps (10^9 bytes a
+    /// second), ranks_per_node and latency_us.
+    #[arg(long, value_name = "JSON")]
+    pub machine: Option<PathBuf>,
+    /// Draw each process's bytes.
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+}
+
+/// What `bench` measures.
+#[derive(Clone, Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Messages, all-to-all, gather and broadcast between the processes, by message size.
+    Collectives {
+        /// Largest message.
+        #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_size)]
+        max_size: u64,
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        repeat: RepeatArgs,
+    },
+    /// Writing, flushing and reading a file by each process, by the size of a call.
+    Storage {
+        /// Existing directory to write in.
+        #[arg(long)]
+        dir: PathBuf,
+        /// Size of each process's file.
+        #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
+        bytes: u64,
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        repeat: RepeatArgs,
+    },
+    /// A reshard of generated weights from 8 to 4 tensor-parallel ranks, against plain copying.
+    Reshard {
+        /// Existing directory to write in.
+        #[arg(long)]
+        dir: PathBuf,
+        /// Size of the weights.
+        #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
+        bytes: u64,
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        repeat: RepeatArgs,
+    },
+}
+
+/// How often something is measured.
+#[derive(Clone, Debug, Args)]
+pub struct RepeatArgs {
+    /// How often it is measured.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub iterations: u32,
+    /// How often it is done before that.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub warmup: u32,
+    /// Draw the result.
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
 }
 
 /// The `strategy` commands.

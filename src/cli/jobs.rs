@@ -1,7 +1,8 @@
 //! The commands that are jobs: reshard, unify, split, convert, diff.
 
 use crate::cli::args::{
-    Command, DiffArgs, MoveArgs, ProgressMode, ReshardArgs, SplitArgs, UnifyArgs,
+    BenchCommand, Command, DiffArgs, MoveArgs, ProgressMode, RepeatArgs, ReshardArgs, SplitArgs,
+    UnifyArgs,
 };
 use crate::cli::{convert, model};
 use crate::engine::compare::{Comparison, diff};
@@ -12,8 +13,12 @@ use crate::engine::outcome::Outcome;
 use crate::engine::place::Placement;
 use crate::exchange::World;
 use crate::fault::{Fault, Kind, Result};
+use crate::measure::bench::{Measured, Repeat};
+use crate::measure::collectives::collectives;
+use crate::measure::storage::storage;
 use crate::plan::arrange::{Files, Naming};
 use crate::plan::build::{Leftovers, Select};
+use crate::report::{Report, save_picture};
 use crate::store::full_dir::MAP_BYTES_MAX;
 use crate::store::io::ReadFile;
 use std::collections::BTreeMap;
@@ -34,6 +39,22 @@ enum Work {
     Job(Box<Job>),
     Diff(Comparison),
     Convert(Conversion),
+    Bench(BenchCommand),
+}
+
+/// What a command of all processes has come to.
+pub(super) enum Done {
+    Outcome(Box<Outcome>),
+    Measured(Measured),
+}
+
+impl Done {
+    pub(super) fn ok(&self) -> bool {
+        match self {
+            Done::Outcome(outcome) => outcome.ok,
+            Done::Measured(measured) => measured.ok,
+        }
+    }
 }
 
 impl Prepared {
@@ -43,6 +64,12 @@ impl Prepared {
     /// [`Kind::Usage`].
     pub(super) fn new(command: &Command) -> Result<Prepared> {
         let (work, moving): (Work, &MoveArgs) = match command {
+            Command::Bench(command) => {
+                return Ok(Prepared {
+                    work: Work::Bench(command.clone()),
+                    progress: ProgressMode::Never,
+                });
+            }
             Command::Reshard(args) => (Work::Job(Box::new(reshard(args)?)), &args.moving),
             Command::Unify(args) => (Work::Job(Box::new(unify(args)?)), &args.moving),
             Command::Split(args) => (Work::Job(Box::new(split(args)?)), &args.moving),
@@ -50,7 +77,7 @@ impl Prepared {
             Command::Export(args) => (Work::Job(Box::new(model::export(args)?)), &args.moving),
             Command::Diff(args) => (Work::Diff(comparison(args)), &args.moving),
             Command::Convert(args) => (Work::Convert(convert::conversion(args)?), &args.moving),
-            Command::Strategy(_) | Command::Inspect(_) => {
+            Command::Strategy(_) | Command::Inspect(_) | Command::Simulate(_) => {
                 return Err(Fault::new(
                     Kind::Internal,
                     "this command needs no other processes",
@@ -68,13 +95,53 @@ impl Prepared {
     }
 
     /// Runs it. Collective.
-    pub(super) fn run(&self, world: &World, observer: &mut Observer<'_>) -> Result<Outcome> {
-        match &self.work {
+    pub(super) fn run(&self, world: &World, observer: &mut Observer<'_>) -> Result<Done> {
+        let outcome = match &self.work {
             Work::Job(job) => run(world, job, observer),
             Work::Diff(comparison) => diff(world, comparison, observer),
             Work::Convert(conversion) => {
                 crate::engine::convert::convert(world, conversion, observer)
             }
+            Work::Bench(command) => return bench(world, command).map(Done::Measured),
+        };
+        outcome.map(|outcome| Done::Outcome(Box::new(outcome)))
+    }
+
+    /// Tells what it has come to. Local.
+    pub(super) fn tell(&self, done: &Done, report: &Report) -> Result<()> {
+        match done {
+            Done::Outcome(outcome) => report.outcome(outcome),
+            Done::Measured(measured) => {
+                if let Work::Bench(command) = &self.work
+                    && let Some(path) = &repeat_args(command).svg
+                {
+                    save_picture(path, &Report::measured_picture(measured))?;
+                }
+                report.measured(measured)
+            }
+        }
+    }
+}
+
+fn repeat_args(command: &BenchCommand) -> &RepeatArgs {
+    match command {
+        BenchCommand::Collectives { repeat, .. }
+        | BenchCommand::Storage { repeat, .. }
+        | BenchCommand::Reshard { repeat, .. } => repeat,
+    }
+}
+
+fn bench(world: &World, command: &BenchCommand) -> Result<Measured> {
+    let args = repeat_args(command);
+    let repeat = Repeat {
+        iterations: args.iterations,
+        warmup: args.warmup,
+    };
+    match command {
+        BenchCommand::Collectives { max_size, .. } => collectives(world, repeat, *max_size),
+        BenchCommand::Storage { dir, bytes, .. } => storage(world, repeat, dir, *bytes),
+        BenchCommand::Reshard { dir, bytes, .. } => {
+            crate::measure::reshard::reshard(world, repeat, dir, *bytes)
         }
     }
 }

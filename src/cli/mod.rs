@@ -5,6 +5,7 @@ mod convert;
 mod inspect;
 mod jobs;
 pub mod model;
+mod simulate;
 mod strategy;
 
 use crate::exchange::World;
@@ -34,6 +35,7 @@ pub fn main() -> ExitCode {
     match &cli.command {
         Command::Strategy(command) => alone(&cli, first, |report| strategy::run(command, report)),
         Command::Inspect(args) => alone(&cli, first, |report| inspect::run(args, report)),
+        Command::Simulate(args) => alone(&cli, first, |report| simulate::run(args, report)),
         _ => together(&cli),
     }
 }
@@ -82,10 +84,10 @@ fn together(cli: &Cli) -> ExitCode {
         world.abort(1);
     }
     let exit = match result {
-        Ok(outcome) => {
-            let ok = outcome.ok;
+        Ok(done) => {
+            let ok = done.ok();
             let reported = if first {
-                report.outcome(&outcome)
+                prepared.tell(&done, &report)
             } else {
                 Ok(())
             };
@@ -154,6 +156,8 @@ impl Command {
             Command::Convert(_) => "convert",
             Command::Diff(_) => "diff",
             Command::Inspect(_) => "inspect",
+            Command::Simulate(_) => "simulate",
+            Command::Bench(_) => "bench",
         }
     }
 }

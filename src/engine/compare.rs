@@ -355,7 +355,7 @@ fn site_of(topology: &Topology, b: &Source) -> Site {
     }
     let node = reach.node() as usize;
     let members = &topology.nodes[node];
-    let first = |rank: &u32| reach.seen.iter().position(|seen| seen.contains(rank)) == Some(node);
+    let first = |rank: &u32| reach.homes(*rank).first() == Some(&reach.node());
     Site {
         ranks: b.catalog.ranks.keys().copied().filter(first).collect(),
         processes: narrow(members.len()),

@@ -103,17 +103,13 @@ fn assemble(
     } else {
         path.to_path_buf()
     };
-    let reach = Reach {
-        process: world.process(),
-        node_of: topology.node_of.clone(),
-        nodes: topology.nodes.clone(),
-        source_ranks: merged.ranks.keys().next_back().map_or(1, |last| last + 1),
-        seen: per_node
-            .iter()
-            .map(|node| Arc::new(node.ranks.keys().copied().collect()))
-            .collect(),
-        mode,
-    };
+    let seen = per_node
+        .iter()
+        .map(|node| Arc::new(node.ranks.keys().copied().collect()))
+        .collect();
+    let source_ranks = merged.ranks.keys().next_back().map_or(1, |last| last + 1);
+    let nodes = topology.nodes.clone();
+    let reach = Reach::new(world.process(), nodes, seen, source_ranks, mode);
     let all: BTreeSet<u32> = merged.ranks.keys().copied().collect();
     if mode == ExchangeMode::Direct
         && let Some(node) = reach.seen.iter().position(|seen| **seen != all)
@@ -206,11 +202,11 @@ type OwnSchema = (u32, u32, u64, Vec<u8>);
 fn read_own_headers(reach: &Reach, base: &Path, merged: &Listing) -> Result<Vec<OwnSchema>> {
     let mut own = Vec::new();
     for (rank, files) in &merged.ranks {
-        let Some(node) = reach.seen.iter().position(|seen| seen.contains(rank)) else {
+        let Some(node) = reach.homes(*rank).first() else {
             continue;
         };
         for (number, (path, size)) in files.iter().enumerate() {
-            let members = &reach.nodes[node];
+            let members = &reach.nodes[*node as usize];
             if members[(*rank as usize + number) % members.len()] != reach.process {
                 continue;
             }

@@ -2,7 +2,7 @@
 
 use crate::engine::discover::{Source, discover};
 use crate::engine::fill::{IoMode, Readers};
-use crate::engine::mover::{Moved, Mover, Observer, Survey};
+use crate::engine::mover::{Moved, Mover, Observer};
 use crate::engine::outcome::{Outcome, PlanFigures, ProcessFigures, Seconds};
 use crate::engine::place::{Destination, Placement};
 use crate::engine::rounds::Exchange;
@@ -15,6 +15,7 @@ use crate::plan::arrange::{Arranged, Files, arrange};
 use crate::plan::build::{Build, Leftovers, Select, build};
 use crate::plan::inventory::Inventory;
 use crate::plan::reach::ExchangeMode;
+use crate::plan::survey::Survey;
 use crate::plan::work::Work;
 use crate::store::Format;
 use crate::strategy::Strategy;

@@ -4,15 +4,14 @@
 //! goes in [`rounds`](super::rounds).
 
 use crate::engine::fill::{Filler, Readers};
-use crate::engine::parts::{Builder, From, cut_parts};
+use crate::engine::parts::{Builder, cut_parts};
 use crate::engine::rounds::Exchange;
 use crate::engine::sink::Sink;
 use crate::exchange::{Alarm, Progress, World, agree};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::reach::Reach;
+use crate::plan::survey::{Survey, survey};
 use crate::plan::work::{Slab, Work};
-use crate::tensor::strided::StridedCopy;
-use serde::{Deserialize, Serialize};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
@@ -42,23 +41,6 @@ pub struct Mover<'a> {
     pub total_bytes: u64,
 }
 
-/// What a plan comes to, for one process.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Survey {
-    /// Number of strided copies.
-    pub transfers: u64,
-    /// Source bytes that this process needs, each counted once a cell it goes to.
-    pub needed_bytes: u64,
-    /// Of those, what other processes read and send.
-    pub received_bytes: u64,
-    /// Least bytes that must come from other nodes.
-    pub received_bytes_lower_bound: u64,
-    /// Bytes written.
-    pub written_bytes: u64,
-    /// The processes that send something.
-    pub senders: Vec<u32>,
-}
-
 /// What was moved, counted while it happened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Moved {
@@ -76,56 +58,7 @@ impl<'a> Mover<'a> {
     /// # Errors
     /// [`Kind::MissingShard`] if a shard is needed that nobody sees.
     pub fn survey(&self) -> Result<Survey> {
-        let mut survey = Survey::default();
-        let mut senders = std::collections::BTreeSet::new();
-        let per_node = self.reach.seen.len();
-        self.work.for_each_slab(|slab| {
-            survey.written_bytes += slab.written_bytes();
-            for (cell, parts) in cut_parts(self.reach, &slab)?.iter().enumerate() {
-                let mut unseen = vec![0; per_node];
-                for part in parts {
-                    survey.transfers += 1;
-                    survey.needed_bytes += part.copy.bytes();
-                    if let From::Process { process, .. } = part.from {
-                        survey.received_bytes += part.copy.bytes();
-                        senders.insert(process);
-                    }
-                }
-                self.count_unseen(&slab, cell, &mut unseen);
-                let everywhere = self.work.site.processes as usize == self.reach.node_of.len();
-                let own = unseen[self.reach.node() as usize];
-                survey.received_bytes_lower_bound += if everywhere {
-                    unseen.iter().min().copied().unwrap_or(0)
-                } else {
-                    own
-                };
-            }
-            Ok(())
-        })?;
-        survey.senders = senders.into_iter().collect();
-        Ok(survey)
-    }
-
-    /// Adds to `unseen` for each node the bytes of a cell's window that no shard it sees has.
-    fn count_unseen(&self, slab: &Slab<'a>, cell: usize, unseen: &mut [u64]) {
-        if self.reach.all_see_all() {
-            return;
-        }
-        let mut clipped = Vec::new();
-        for transfer in &slab.cells[cell].transfers {
-            clipped.clear();
-            transfer.copy.clip(slab.begin, slab.end, &mut clipped);
-            let bytes: u64 = clipped.iter().map(StridedCopy::bytes).sum();
-            for (node, unseen) in unseen.iter_mut().enumerate() {
-                if !transfer
-                    .candidates
-                    .iter()
-                    .any(|p| self.reach.seen[node].contains(&p.rank))
-                {
-                    *unseen += bytes;
-                }
-            }
-        }
+        survey(&self.work, self.reach)
     }
 
     /// Moves everything. Collective; `exchange` says, the same on all processes, whether anything

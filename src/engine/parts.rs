@@ -7,6 +7,7 @@ use crate::engine::sink::Sink;
 use crate::exchange::Packed;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::reach::Reach;
+use crate::plan::survey::nobody_sees;
 use crate::plan::work::Slab;
 use crate::tensor::strided::StridedCopy;
 use crate::tensor::{cast, copy};
@@ -36,13 +37,9 @@ pub(super) fn cut_parts(reach: &Reach, slab: &Slab<'_>) -> Result<Vec<Vec<Part>>
                 continue;
             }
             let ranks = transfer.candidates.iter().map(|place| place.rank);
-            let served = reach.serve(ranks, slab.salt).ok_or_else(|| {
-                let rank = transfer.candidates[0].rank;
-                Fault::new(Kind::MissingShard, "no process sees this shard")
-                    .tensor(&*slab.plan.name)
-                    .rank(rank)
-                    .file(format!("rank_{rank}"))
-            })?;
+            let served = reach
+                .serve(ranks, slab.salt, cell.share)
+                .ok_or_else(|| nobody_sees(slab, &transfer.candidates))?;
             let place = transfer.candidates[served.candidate];
             for mut copy in clipped.drain(..) {
                 copy.destination -= slab.begin;

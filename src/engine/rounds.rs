@@ -3,13 +3,14 @@
 
 use crate::catalog::Place;
 use crate::engine::fill::Filler;
-use crate::engine::mover::{AHEAD, Moved, Mover, Observer, Survey, tell};
+use crate::engine::mover::{AHEAD, Moved, Mover, Observer, tell};
 use crate::engine::parts::{Builder, From, Part, cut_parts};
 use crate::exchange::{
     DataRound, Operation, Packed, Progress, Traffic, World, agree, all_reduce, decode, encode,
     exchange_bytes,
 };
 use crate::fault::{Fault, Kind, Result};
+use crate::plan::survey::Survey;
 use crate::plan::work::Slab;
 use crate::tensor::strided::{Loop, StridedCopy};
 use serde::{Deserialize, Serialize};
@@ -66,21 +67,36 @@ impl Exchange {
             return Ok(None);
         }
         let mut asked = vec![0; world.size() as usize];
-        for sender in &survey.senders {
+        for sender in survey.senders.keys() {
             asked[*sender as usize] = 1;
         }
         all_reduce(world, &mut asked, Operation::Sum)?;
         let partners = asked.into_iter().max().unwrap_or(1).max(senders);
+        Ok(Some(Exchange::of(world.size(), partners, memory_bytes)))
+    }
+
+    /// What suits a world of `processes` where nobody has more than `partners`. Local.
+    #[must_use]
+    pub fn of(processes: u32, partners: u64, memory_bytes: u64) -> Exchange {
         let round = (memory_bytes / 4).min(ROUND_BYTES_MAX);
-        let dense = 2 * partners >= u64::from(world.size());
-        Ok(Some(Exchange {
+        let dense = 2 * partners >= u64::from(processes);
+        Exchange {
             traffic: if dense {
                 Traffic::Dense
             } else {
                 Traffic::Sparse
             },
-            pair_bytes: (round / partners).max(PAIR_BYTES_MIN),
-        }))
+            pair_bytes: (round / partners.max(1)).max(PAIR_BYTES_MIN),
+        }
+    }
+
+    /// The rounds that a process with this survey needs, about. Local.
+    #[must_use]
+    pub fn rounds(&self, survey: &Survey) -> u64 {
+        let senders = (survey.senders.len() as u64).max(1);
+        survey
+            .received_bytes
+            .div_ceil(self.pair_bytes.saturating_mul(senders))
     }
 }
 

@@ -1,11 +1,13 @@
 //! Adds up what the processes have done. Everything here is collective.
 
 use crate::engine::fill::Readers;
-use crate::engine::mover::{Moved, Survey};
+use crate::engine::mover::Moved;
 use crate::engine::outcome::{Outcome, ProcessFigures, Seconds};
 use crate::engine::rounds::Exchange;
 use crate::exchange::{Operation, World, agree, all_gather_bytes, all_reduce, decode, encode};
 use crate::fault::Result;
+use crate::plan::survey::Survey;
+use crate::store::io::peak_memory_bytes;
 
 /// The sum of every process's `value`.
 ///
@@ -22,9 +24,7 @@ pub(super) fn sum(world: &World, value: u64) -> Result<u64> {
 /// # Errors
 /// [`crate::fault::Kind::Mpi`].
 pub(super) fn rounds(world: &World, survey: &Survey, exchange: Option<Exchange>) -> Result<u64> {
-    let pair = exchange.map_or(u64::MAX, |exchange| exchange.pair_bytes);
-    let senders = (survey.senders.len() as u64).max(1);
-    let mut rounds = [survey.received_bytes.div_ceil(pair.saturating_mul(senders))];
+    let mut rounds = [exchange.map_or(0, |exchange| exchange.rounds(survey))];
     all_reduce(world, &mut rounds, Operation::Max)?;
     Ok(rounds[0])
 }
@@ -108,14 +108,4 @@ pub(super) fn per_process(world: &World, survey: &Survey) -> Result<Vec<ProcessF
         decode::<Survey>(bytes).map(|survey| ProcessFigures::of(process, &survey))
     });
     agree(world, figures.collect())
-}
-
-/// Largest resident memory that this process has had, in bytes; 0 where the system doesn't tell.
-fn peak_memory_bytes() -> u64 {
-    let status = crate::store::io::read_text("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line
-        .and_then(|line| line.trim().strip_suffix("kB"))
-        .map(str::trim);
-    kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
 }

@@ -3,6 +3,7 @@
 use crate::catalog::{Catalog, Place};
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::Cell;
+use crate::plan::reach::Share;
 use crate::plan::{SourceTensor, Spread, TensorPlan};
 use crate::tensor::region::Region;
 use crate::tensor::strided::StridedCopy;
@@ -26,6 +27,8 @@ pub struct CellPlan {
     pub transfers: Vec<Transfer>,
     /// Where the cell's bytes are written, in the destination's catalog.
     pub targets: Vec<Place>,
+    /// Which of those that need the cell this site is; none if it writes all copies.
+    pub share: Option<Share>,
 }
 
 impl CellPlan {
@@ -63,12 +66,25 @@ impl CellPlan {
             );
             return Err(Fault::new(Kind::Internal, message).tensor(&*plan.name));
         }
+        let share = share(&plan.destination, &cell, &targets);
         Ok(CellPlan {
             cell,
             transfers,
             targets,
+            share,
         })
     }
+}
+
+/// The place of the first target among all holders of `cell`, unless all of them are targets.
+fn share(spread: &Spread, cell: &[u64], targets: &[Place]) -> Option<Share> {
+    let of = spread.layout.replicas();
+    let first = targets.first().filter(|_| (targets.len() as u64) < of)?;
+    let index = spread.holders(cell).take_while(|rank| *rank < first.rank);
+    Some(Share {
+        index: index.count() as u64,
+        of,
+    })
 }
 
 /// Adds the transfers for `ranges` of one piece: from the first stage that has all cells it needs.

@@ -13,6 +13,8 @@ pub mod build;
 pub mod cell;
 pub mod inventory;
 pub mod reach;
+pub mod simulate;
+pub mod survey;
 pub mod work;
 
 use crate::fault::Result;

@@ -1,7 +1,7 @@
 //! Who sees which source shards, and who serves a piece.
 
 use clap::ValueEnum;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// How slices get from their holders to those who write them.
@@ -32,6 +32,19 @@ pub struct Reach {
     pub source_ranks: u32,
     /// How slices travel.
     pub mode: ExchangeMode,
+    /// The nodes that see each source rank, ascending.
+    homes: HashMap<u32, Arc<Vec<u32>>>,
+    /// Whether all nodes see the same ranks.
+    alike: bool,
+}
+
+/// Which of those that need the same cell this process is, so that they turn to different replicas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Its place among them.
+    pub index: u64,
+    /// How many they are.
+    pub of: u64,
 }
 
 /// Who serves a piece: a rank's shard, read by a process.
@@ -44,18 +57,79 @@ pub struct Served {
 }
 
 impl Reach {
+    /// What process `process` of these `nodes` can reach, where node n sees the source ranks `seen[n]`.
+    #[must_use]
+    pub fn new(
+        process: u32,
+        nodes: Vec<Vec<u32>>,
+        seen: Vec<Arc<BTreeSet<u32>>>,
+        source_ranks: u32,
+        mode: ExchangeMode,
+    ) -> Self {
+        let processes = nodes.iter().map(Vec::len).sum();
+        let mut node_of = vec![0; processes];
+        for (node, members) in (0..).zip(&nodes) {
+            for member in members {
+                node_of[*member as usize] = node;
+            }
+        }
+        // Nodes that share storage see equal sets: one entry for all of them.
+        let mut groups: Vec<(&Arc<BTreeSet<u32>>, Vec<u32>)> = Vec::new();
+        let mut known: HashMap<(usize, Option<u32>), Vec<usize>> = HashMap::new();
+        for (node, ranks) in (0..).zip(&seen) {
+            let alike = known
+                .entry((ranks.len(), ranks.first().copied()))
+                .or_default();
+            let same = |group: &&usize| {
+                let other = groups[**group].0;
+                Arc::ptr_eq(other, ranks) || other == ranks
+            };
+            match alike.iter().find(same) {
+                Some(group) => groups[*group].1.push(node),
+                None => {
+                    alike.push(groups.len());
+                    groups.push((ranks, vec![node]));
+                }
+            }
+        }
+        let alike = groups.len() <= 1;
+        let mut homes: HashMap<u32, Arc<Vec<u32>>> = HashMap::new();
+        for (ranks, nodes) in groups {
+            let nodes = Arc::new(nodes);
+            for rank in ranks.iter() {
+                let here = homes.entry(*rank).or_insert_with(|| nodes.clone());
+                if !Arc::ptr_eq(here, &nodes) {
+                    let mut all: Vec<u32> = here.iter().chain(nodes.iter()).copied().collect();
+                    all.sort_unstable();
+                    *here = Arc::new(all);
+                }
+            }
+        }
+        Reach {
+            process,
+            node_of,
+            nodes,
+            seen,
+            source_ranks,
+            mode,
+            homes,
+            alike,
+        }
+    }
+
     /// A world of one process that sees everything.
     #[must_use]
     pub fn alone(ranks: impl Iterator<Item = u32>) -> Self {
         let seen: BTreeSet<u32> = ranks.collect();
-        Reach {
-            process: 0,
-            node_of: vec![0],
-            nodes: vec![vec![0]],
-            source_ranks: seen.last().map_or(1, |last| last + 1),
-            seen: vec![Arc::new(seen)],
-            mode: ExchangeMode::Auto,
-        }
+        let source_ranks = seen.last().map_or(1, |last| last + 1);
+        let mode = ExchangeMode::Auto;
+        Reach::new(0, vec![vec![0]], vec![Arc::new(seen)], source_ranks, mode)
+    }
+
+    /// The nodes that see the files of source rank `rank`, ascending.
+    #[must_use]
+    pub fn homes(&self, rank: u32) -> &[u32] {
+        self.homes.get(&rank).map_or(&[], |nodes| nodes.as_slice())
     }
 
     /// This process's node.
@@ -73,7 +147,7 @@ impl Reach {
     /// Whether every process sees every source rank's files, so that nothing need be sent.
     #[must_use]
     pub fn all_see_all(&self) -> bool {
-        self.seen.windows(2).all(|pair| pair[0] == pair[1])
+        self.alike
     }
 
     /// The process that reads source rank `rank` for the others: the one with the same share of the
@@ -86,15 +160,35 @@ impl Reach {
         if self.seen[self.node_of[natural as usize] as usize].contains(&rank) {
             return Some(natural);
         }
-        let node = self.seen.iter().position(|seen| seen.contains(&rank))?;
-        let members = &self.nodes[node];
+        let node = *self.homes(rank).first()?;
+        let members = &self.nodes[node as usize];
         Some(members[rank as usize % members.len()])
     }
 
+    /// The process that reads source rank `rank` on `node`, which sees it: always the same one if
+    /// there is a rank for each, so that few processes talk to each other; else they take turns.
+    fn reader(&self, node: u32, rank: u32, salt: u64) -> Option<u32> {
+        let members = &self.nodes[node as usize];
+        if self.seen[node as usize].len() < members.len() {
+            return Some(members[turn(members.len(), salt)?]);
+        }
+        match self.owner(rank) {
+            Some(owner) if self.node_of[owner as usize] == node => Some(owner),
+            _ => Some(members[rank as usize % members.len()]),
+        }
+    }
+
     /// Chooses which of the `candidates` (ranks that hold the same cell) serves this process, and
-    /// which process reads it. Own process, then own node, then spread by `salt` over all replicas.
+    /// which process reads it. Own process, then own node, then one of all replicas: the one with
+    /// the same place among them as this process has among those that need the cell, or, where a
+    /// `share` can't be told, in turns by `salt`.
     #[must_use]
-    pub fn serve(&self, candidates: impl Iterator<Item = u32>, salt: u64) -> Option<Served> {
+    pub fn serve(
+        &self,
+        candidates: impl Iterator<Item = u32>,
+        salt: u64,
+        share: Option<Share>,
+    ) -> Option<Served> {
         let candidates: Vec<u32> = candidates.collect();
         if self.mode == ExchangeMode::Collective {
             let owned = |rank: &u32| self.owner(*rank) == Some(self.process);
@@ -114,24 +208,29 @@ impl Reach {
         if self.mode == ExchangeMode::Direct {
             return None;
         }
-        let places: Vec<(usize, usize)> = candidates
-            .iter()
-            .enumerate()
-            .flat_map(|(c, rank)| {
-                let nodes = self.seen.iter().enumerate();
-                nodes
-                    .filter(|(_, seen)| seen.contains(rank))
-                    .map(move |(node, _)| (c, node))
-            })
-            .collect();
-        let (candidate, node) = places[turn(places.len(), salt)?];
-        let members = &self.nodes[node];
-        let member = turn(members.len(), salt / places.len() as u64)?;
-        Some(Served {
-            candidate,
-            process: members[member],
-        })
+        let places: usize = candidates.iter().map(|rank| self.homes(*rank).len()).sum();
+        let mut place = match share {
+            Some(share) => proportion(places, share)?,
+            None => turn(places, salt)?,
+        };
+        for (candidate, rank) in candidates.iter().enumerate() {
+            let homes = self.homes(*rank);
+            if let Some(node) = homes.get(place) {
+                return Some(Served {
+                    candidate,
+                    process: self.reader(*node, *rank, salt / places as u64)?,
+                });
+            }
+            place -= homes.len();
+        }
+        None
     }
+}
+
+/// The place among `length` that corresponds to `share`.
+fn proportion(length: usize, share: Share) -> Option<usize> {
+    let place = (share.index * length as u64).checked_div(share.of)?;
+    usize::try_from(place).ok().filter(|place| *place < length)
 }
 
 fn turn(length: usize, salt: u64) -> Option<usize> {
@@ -144,34 +243,47 @@ mod tests {
 
     /// Two nodes of two processes, each seeing two of four ranks.
     fn two_nodes(process: u32, mode: ExchangeMode) -> Reach {
-        Reach {
-            process,
-            node_of: vec![0, 0, 1, 1],
-            nodes: vec![vec![0, 1], vec![2, 3]],
-            seen: vec![Arc::new([0, 1].into()), Arc::new([2, 3].into())],
-            source_ranks: 4,
-            mode,
-        }
+        let seen = vec![Arc::new([0, 1].into()), Arc::new([2, 3].into())];
+        Reach::new(process, vec![vec![0, 1], vec![2, 3]], seen, 4, mode)
     }
 
     #[test]
     fn reads_its_own_node_and_asks_the_other() {
         let reach = two_nodes(1, ExchangeMode::Auto);
         assert_eq!(
-            reach.serve([3, 0].into_iter(), 5),
+            reach.serve([3, 0].into_iter(), 5, None),
             Some(Served {
                 candidate: 1,
                 process: 1
             })
         );
         let asked: BTreeSet<u32> = (0..4)
-            .map(|salt| reach.serve([2, 3].into_iter(), salt).unwrap().process)
+            .map(|salt| reach.serve([2, 3].into_iter(), salt, None).unwrap().process)
             .collect();
         assert_eq!(asked, [2, 3].into());
         assert_eq!(
-            two_nodes(1, ExchangeMode::Direct).serve([2].into_iter(), 0),
+            two_nodes(1, ExchangeMode::Direct).serve([2].into_iter(), 0, None),
             None
         );
+    }
+
+    #[test]
+    fn those_that_need_the_same_turn_to_different_replicas() {
+        let seen = vec![
+            Arc::new(BTreeSet::new()),
+            Arc::new([0].into()),
+            Arc::new([1].into()),
+        ];
+        let nodes = vec![vec![0], vec![1], vec![2]];
+        let reach = Reach::new(0, nodes, seen, 2, ExchangeMode::Auto);
+        let asked = |index| {
+            let share = Share { index, of: 4 };
+            let served = reach.serve([0, 1].into_iter(), 7, Some(share)).unwrap();
+            (served.candidate, served.process)
+        };
+        assert_eq!([0, 1, 2, 3].map(asked), [(0, 1), (0, 1), (1, 2), (1, 2)]);
+        assert_eq!((reach.homes(1), reach.homes(5)), (&[2][..], &[][..]));
+        assert!(!reach.all_see_all());
     }
 
     #[test]

@@ -117,6 +117,23 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
+    /// Calls `visit` with this process's share in pieces as large as can be: neighbouring slabs of the
+    /// same cells as one. For counting, not for moving.
+    ///
+    /// # Errors
+    /// As [`Work::for_each_slab`].
+    pub fn for_each_span(&self, mut visit: impl FnMut(Slab<'a>) -> Result<()>) -> Result<()> {
+        let mut span: Option<Slab<'a>> = None;
+        self.for_each_slab(|slab| match &mut span {
+            Some(before) if before.end == slab.begin && Arc::ptr_eq(&before.cells, &slab.cells) => {
+                before.end = slab.end;
+                Ok(())
+            }
+            _ => span.replace(slab).map_or(Ok(()), &mut visit),
+        })?;
+        span.map_or(Ok(()), visit)
+    }
+
     /// Bytes that the site writes of `plan`, about (replicas that redundancy removal leaves out are
     /// counted too: every process of the site must get the same number cheaply).
     fn weight(&self, plan: &TensorPlan) -> u64 {

@@ -2,12 +2,17 @@
 
 use crate::engine::outcome::Outcome;
 use crate::fault::{Fault, Kind, Result};
+use crate::measure::bench::Measured;
+use crate::measure::simulate::Simulated;
+use crate::store::io;
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 mod json;
+mod measured;
+mod svg;
 mod text;
 
 /// How a command tells what it did.
@@ -48,6 +53,40 @@ impl Report {
         line(text.trim_end())
     }
 
+    /// Prints what a simulation found.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub fn simulated(&self, simulated: &Simulated) -> Result<()> {
+        if self.quiet && !self.json {
+            return Ok(());
+        }
+        self.data(simulated, &measured::simulated(simulated))
+    }
+
+    /// The same as a picture (SVG).
+    #[must_use]
+    pub fn simulated_picture(simulated: &Simulated) -> String {
+        measured::simulated_picture(simulated)
+    }
+
+    /// Prints what a bench measured.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub fn measured(&self, measured: &Measured) -> Result<()> {
+        if self.quiet && !self.json {
+            return Ok(());
+        }
+        self.data(measured, &measured::measured(measured))
+    }
+
+    /// The same as a picture (SVG).
+    #[must_use]
+    pub fn measured_picture(measured: &Measured) -> String {
+        measured::measured_picture(measured)
+    }
+
     /// Says that a strategy file was written.
     ///
     /// # Errors
@@ -76,6 +115,17 @@ impl Report {
             let _ = json::fault(self.command, fault).and_then(|text| line(&text));
         }
     }
+}
+
+/// Writes a picture, in place of an earlier one.
+///
+/// # Errors
+/// [`Kind::Io`].
+pub fn save_picture(path: &Path, picture: &str) -> Result<()> {
+    if io::standing(path)? == io::Standing::File {
+        io::remove(path)?;
+    }
+    io::write_small(path, picture.as_bytes(), false)
 }
 
 /// Prints a line on stdout; a closed pipe is no error.

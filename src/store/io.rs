@@ -430,3 +430,14 @@ pub fn write_small(path: &Path, bytes: &[u8], flush: bool) -> Result<()> {
 pub fn read_text(path: &str) -> Result<String> {
     named("can't read", Path::new(path), fs::read_to_string(path))
 }
+
+/// Largest resident memory that this process has had, in bytes; 0 where the system doesn't tell.
+#[must_use]
+pub fn peak_memory_bytes() -> u64 {
+    let status = read_text("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line
+        .and_then(|line| line.trim().strip_suffix("kB"))
+        .map(str::trim);
+    kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
+}

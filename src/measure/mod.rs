@@ -1,0 +1,11 @@
+//! Measures: plans without data, and what this machine can do.
+//!
+//! * [`simulate`]: what a job would cost on a cluster that isn't at hand. Local.
+//! * [`collectives`], [`storage`], [`reshard`]: the limits of this one, by the program's own
+//!   primitives. Collective.
+
+pub mod bench;
+pub mod collectives;
+pub mod reshard;
+pub mod simulate;
+pub mod storage;

@@ -1,0 +1,229 @@
+//! A real reshard of generated weights, against plain copying of as many bytes.
+
+use crate::engine::fill::IoMode;
+use crate::engine::job::{Job, Options, run};
+use crate::engine::place::Placement;
+use crate::exchange::{World, agree, barrier};
+use crate::fault::{Fault, Kind, Result};
+use crate::layout::Layout;
+use crate::measure::bench::{Measured, Repeat, byte, rate, row, spread};
+use crate::measure::storage::each_call;
+use crate::plan::arrange::Files;
+use crate::plan::build::{Leftovers, Select, Unmatched};
+use crate::plan::reach::ExchangeMode;
+use crate::store::Format;
+use crate::store::io::{self, ReadFile, WriteFile};
+use crate::strategy::{StageLayout, Strategy};
+use crate::tensor::dtype::Dtype;
+use crate::tensor::shape::Shape;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const SOURCE_RANKS: u32 = 8;
+const DESTINATION_RANKS: u32 = 4;
+/// Tensors of the weights.
+const TENSORS: u64 = 8;
+/// Elements of a row, unless the weights are too small for that.
+const COLUMNS: u64 = 4096;
+/// Bytes of a call while copying and generating.
+const CALL: usize = 1 << 20;
+
+/// Reshards weights of about `bytes` from eight to four ranks, cut by columns and cut by rows, through
+/// the engine, and copies as many bytes in the same rounds. Nothing is flushed. Collective.
+///
+/// # Errors
+/// Those of a job.
+pub fn reshard(world: &World, repeat: Repeat, directory: &Path, bytes: u64) -> Result<Measured> {
+    let room = directory.join("shardloom-bench-reshard");
+    let mut rows = Vec::new();
+    for (name, dimension) in [("columns", 1), ("rows", 0)] {
+        let result = one(world, repeat, &room, bytes, dimension);
+        barrier(world)?;
+        let removed = match world.process() {
+            0 => io::remove_directory(&room),
+            _ => Ok(()),
+        };
+        let (moved, resharded, copied) = result?;
+        agree(world, removed)?;
+        let copying = spread(world, copied / repeat.iterations.max(1))?;
+        let seconds = spread(world, resharded / repeat.iterations.max(1))?;
+        let mut resharding = row(format!("reshard by {name}"), moved, moved, 1.0, seconds);
+        resharding.ratio_to_copy = Some(rate(moved, seconds[2]) / rate(moved, copying[2]));
+        rows.push(resharding);
+        rows.push(row(format!("copy ({name})"), moved, moved, 1.0, copying));
+    }
+    Ok(Measured::new("reshard", world, repeat, rows))
+}
+
+/// Bytes written, and the time that all iterations of both took.
+fn one(
+    world: &World,
+    repeat: Repeat,
+    room: &Path,
+    bytes: u64,
+    dimension: usize,
+) -> Result<(u64, Duration, Duration)> {
+    let source = Weights::new(bytes, SOURCE_RANKS, dimension)?;
+    let destination = Weights::new(bytes, DESTINATION_RANKS, dimension)?;
+    let prepared = match world.process() {
+        0 => prepare(room, &source, &destination),
+        _ => Ok(()),
+    };
+    agree(world, prepared)?;
+    agree(world, source.write(&room.join("source"), world))?;
+    let job = job(room);
+    let (mut resharding, mut copying, mut moved) = (Duration::ZERO, Duration::ZERO, 0);
+    for round in 0..repeat.warmup + repeat.iterations {
+        barrier(world)?;
+        let start = Instant::now();
+        moved = run(world, &job, &mut |_, _| {})?.bytes.written;
+        barrier(world)?;
+        let resharded = start.elapsed();
+        let copied = copy(world, room, &destination)?;
+        if round >= repeat.warmup {
+            resharding += resharded;
+            copying += copied;
+        }
+    }
+    Ok((moved, resharding, copying))
+}
+
+fn prepare(room: &Path, source: &Weights, destination: &Weights) -> Result<()> {
+    io::remove_directory(room)?;
+    io::make_directory(room)?;
+    io::write_small(&room.join("source.ckpt"), &source.strategy()?, false)?;
+    io::write_small(
+        &room.join("destination.ckpt"),
+        &destination.strategy()?,
+        false,
+    )
+}
+
+fn job(room: &Path) -> Job {
+    Job {
+        command: "bench",
+        source: room.join("source"),
+        source_strategy: Some(room.join("source.ckpt")),
+        file_suffix: None,
+        destination: room.join("destination"),
+        destination_strategy: Some(room.join("destination.ckpt")),
+        select: Select::default(),
+        leftovers: Leftovers::Reshard(Unmatched::Fail),
+        files: Files::Ranks {
+            stem: "net".into(),
+            numbered: true,
+            remove_redundancy: false,
+        },
+        format: None,
+        view: None,
+        extras: Vec::new(),
+        options: Options {
+            memory_bytes: 1 << 30,
+            exchange: ExchangeMode::Auto,
+            threads: 1,
+            dry_run: false,
+            io: IoMode::default(),
+            placement: Placement::Auto,
+            overwrite: true,
+            verify: false,
+            flush: false,
+        },
+    }
+}
+
+/// Copies the destination's files to new ones of their full length, each process an equal range of
+/// each. Removing the copies doesn't count. Collective.
+fn copy(world: &World, room: &Path, weights: &Weights) -> Result<Duration> {
+    let copies = room.join("copies");
+    let file = |rank: u32| room.join(format!("destination/rank_{rank}/net{rank}.safetensors"));
+    let copy = |rank: u32| copies.join(rank.to_string());
+    let made = match world.process() {
+        0 => io::remove_directory(&copies).and_then(|()| io::make_directory(&copies)),
+        _ => Ok(()),
+    };
+    agree(world, made)?;
+    barrier(world)?;
+    let start = Instant::now();
+    let own = (0..weights.ranks).filter(|rank| rank % world.size() == world.process());
+    let created = own.map(|rank| {
+        let size = ReadFile::open(&file(rank))?.size();
+        WriteFile::create(&copy(rank), size).map(|_| ())
+    });
+    agree(world, created.collect::<Result<()>>())?;
+    let mut buffer = vec![0; CALL];
+    let copied = (0..weights.ranks).map(|rank| {
+        let source = ReadFile::open(&file(rank))?;
+        let target = WriteFile::open(&copy(rank))?;
+        let bound = |process: u32| source.size() * u64::from(process) / u64::from(world.size());
+        let (begin, end) = (bound(world.process()), bound(world.process() + 1));
+        each_call(CALL, end - begin, |at, length| {
+            source.read_at(&mut buffer[..length], begin + at)?;
+            target.write_at(&buffer[..length], begin + at)
+        })
+    });
+    agree(world, copied.collect::<Result<()>>())?;
+    barrier(world)?;
+    Ok(start.elapsed())
+}
+
+/// Generated weights on some ranks.
+struct Weights {
+    ranks: u32,
+    layout: Layout,
+    cell: Shape,
+}
+
+impl Weights {
+    fn new(bytes: u64, ranks: u32, dimension: usize) -> Result<Weights> {
+        let elements = bytes / TENSORS / 2;
+        let columns = if elements >= COLUMNS * 8 { COLUMNS } else { 64 };
+        let rows = (elements / columns / 8 * 8).max(8);
+        let mut map = vec![vec![-1]; 2];
+        let mut cell = Shape(vec![rows, columns]);
+        match (map.get_mut(dimension), cell.0.get_mut(dimension)) {
+            (Some(axes), Some(size)) => {
+                *axes = vec![0];
+                *size /= u64::from(ranks);
+            }
+            _ => return Err(Fault::new(Kind::Internal, "weights have two dimensions")),
+        }
+        Ok(Weights {
+            ranks,
+            layout: Layout::new(&[u64::from(ranks)], &map, None)?,
+            cell,
+        })
+    }
+
+    fn names() -> impl Iterator<Item = Arc<str>> {
+        (0..TENSORS).map(|number| format!("layers.{number}.weight").into())
+    }
+
+    fn strategy(&self) -> Result<Vec<u8>> {
+        let layouts = Weights::names().map(|n| (n, StageLayout::new(0, self.layout.clone())));
+        Strategy::from_layouts(1, self.ranks, layouts)?.to_protobuf()
+    }
+
+    /// Writes the files of this process's ranks.
+    fn write(&self, base: &Path, world: &World) -> Result<()> {
+        let listing: Vec<_> = Weights::names()
+            .map(|name| (name, Dtype::BF16, self.cell.clone()))
+            .collect();
+        let metadata = BTreeMap::from([("format".to_owned(), "ms".to_owned())]);
+        let schema = Format::Safetensors.design(&listing, &metadata)?;
+        for rank in (0..self.ranks).filter(|rank| rank % world.size() == world.process()) {
+            let directory: PathBuf = base.join(format!("rank_{rank}"));
+            io::make_directory(&directory)?;
+            let file = WriteFile::create(&directory.join("net.safetensors"), schema.size)?;
+            let pattern: Vec<u8> = (0..CALL).map(|index| byte(rank, 1, index)).collect();
+            each_call(CALL, schema.size, |at, length| {
+                file.write_at(&pattern[..length], at)
+            })?;
+            for (at, literal) in &schema.literals {
+                file.write_at(literal, *at)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,524 @@
+//! Plans and costs for thousands of ranks, from strategies and shapes alone. Local: no MPI, no data.
+
+use crate::engine::inspect::inspect;
+use crate::engine::rounds::Exchange;
+use crate::engine::strategy_files::strategy_bytes;
+use crate::fault::{Fault, Kind, Result};
+use crate::plan::arrange::Arranged;
+use crate::plan::reach::Reach;
+use crate::plan::simulate::{Cluster, Model, Shapes};
+use crate::plan::survey::Survey;
+use crate::store::io::{ReadFile, peak_memory_bytes};
+use crate::strategy::{Strategy, StrategyFile};
+use crate::tensor::dtype::Dtype;
+use crate::tensor::shape::Shape;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Largest file of shapes that is read.
+const SHAPES_BYTES_MAX: u64 = 1 << 30;
+/// Most processes whose plans are all made; of more, a sample is.
+const EXACT_PROCESSES_MAX: u32 = 4096;
+/// Nodes of a sample.
+const SAMPLE_NODES: usize = 64;
+/// Most processes that are listed.
+const LISTED_MAX: usize = 64;
+
+/// What a node can do, in 10^9 bytes a second.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Machine {
+    /// Read from its disks.
+    pub disk_read_gbps: f64,
+    /// Written to its disks.
+    pub disk_write_gbps: f64,
+    /// Through its network, each way.
+    pub network_gbps: f64,
+    /// Processes of a node, unless the command line says.
+    pub ranks_per_node: u32,
+    /// What a round costs whatever it carries, in millionths of a second.
+    pub latency_us: f64,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Machine {
+            disk_read_gbps: 6.0,
+            disk_write_gbps: 3.0,
+            network_gbps: 25.0,
+            ranks_per_node: 8,
+            latency_us: 50.0,
+        }
+    }
+}
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// Strategy of the source; none means full weights.
+    pub source_strategy: Option<PathBuf>,
+    /// Strategy of the destination; none means full weights.
+    pub destination_strategy: Option<PathBuf>,
+    /// Full shapes: JSON, or weights.
+    pub shapes: PathBuf,
+    /// That process's plan alone.
+    pub process: Option<u32>,
+    /// Number of processes; none means one a destination rank.
+    pub processes: Option<u32>,
+    /// Processes of a node; none means what the machine says.
+    pub ranks_per_node: Option<u32>,
+    /// Where files are.
+    pub storage: crate::plan::simulate::Storage,
+    /// How slices travel.
+    pub exchange: crate::plan::reach::ExchangeMode,
+    /// Buffers of a process.
+    pub memory_bytes: u64,
+    /// What a node can do.
+    pub machine: Machine,
+}
+
+/// Bytes, over the processes that were planned for.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Bytes {
+    /// Read from files.
+    pub read: u64,
+    /// Source bytes needed, each counted once a cell.
+    pub read_unique: u64,
+    /// Sent between processes; with one process, about.
+    pub sent: u64,
+    /// Least that must be sent between nodes.
+    pub sent_lower_bound: u64,
+    /// Received by the processes.
+    pub received: u64,
+    /// Of those, from the same node.
+    pub received_same_node: u64,
+    /// And from other nodes.
+    pub received_other_nodes: u64,
+    /// Written to files.
+    pub written: u64,
+    /// Always 0: nothing is there.
+    pub reused: u64,
+}
+
+/// Seconds spent here, and what they were spent on.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Seconds {
+    /// From start to end.
+    pub total: f64,
+    /// Reading strategies and shapes.
+    pub discover: f64,
+    /// The longest that one process's plan took, whatever processes share of it included.
+    pub plan: f64,
+}
+
+/// The plan in figures.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Plan {
+    /// Strided copies.
+    pub transfers: u64,
+    /// Rounds of the exchange: those of the process with most.
+    pub rounds: u64,
+    /// What the busiest stage of the busiest node takes on the machine, and the rounds' latency.
+    pub seconds_estimated: f64,
+}
+
+/// One process's plan.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ProcessPlan {
+    /// The process.
+    pub process: u32,
+    /// Source bytes it reads for itself.
+    pub read: u64,
+    /// What others read for it.
+    pub received: u64,
+    /// What it writes.
+    pub written: u64,
+    /// How many processes send it something.
+    pub partners: u64,
+    /// Strided copies.
+    pub transfers: u64,
+    /// Rounds it needs.
+    pub rounds: u64,
+    /// Seconds that its plan took to make.
+    pub plan_seconds: f64,
+}
+
+/// The answer.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Simulated {
+    /// Processes of the cluster.
+    pub processes: u32,
+    /// Its nodes.
+    pub nodes: u32,
+    /// Ranks of the source.
+    pub source_ranks: u32,
+    /// Ranks of the destination.
+    pub destination_ranks: u32,
+    /// Tensors with a layout.
+    pub tensors: u64,
+    /// Processes that were planned for: sums are over these.
+    pub processes_planned: u32,
+    /// Bytes.
+    pub bytes: Bytes,
+    /// Largest resident memory of this process, in bytes: files read and plans made.
+    pub memory_peak_bytes_max: u64,
+    /// Most bytes that a process reads, receives and writes, over the mean.
+    pub balance_max_over_mean: f64,
+    /// Most partners of a process.
+    pub partners_max: u64,
+    /// Seconds.
+    pub seconds: Seconds,
+    /// The plan.
+    pub plan: Plan,
+    /// The plan by process; at most 64.
+    pub per_process: Vec<ProcessPlan>,
+    /// What a node was taken to do.
+    pub machine: Option<Machine>,
+}
+
+/// Reads full shapes: a JSON file `{name: {"dtype": "BF16", "shape": [4, 4]}}` (a safetensors header
+/// is one), a safetensors file, or a directory of full weights.
+///
+/// # Errors
+/// [`Kind::Corrupt`], [`Kind::Usage`] for distributed weights.
+pub fn read_shapes(path: &Path) -> Result<Shapes> {
+    let named = |fault: Fault| fault.file(path.display().to_string());
+    if path
+        .extension()
+        .is_some_and(|extension| extension == "json")
+    {
+        let text = ReadFile::open(path)?.read_all(SHAPES_BYTES_MAX)?;
+        return parse_shapes(&text).map_err(named);
+    }
+    let inspected = inspect(path)?;
+    if inspected.ranks > 1 {
+        return Err(named(Fault::new(
+            Kind::Usage,
+            "is distributed; full shapes are needed here",
+        )));
+    }
+    let tensors = inspected.files.into_iter().flat_map(|file| file.tensors);
+    tensors
+        .map(|tensor| {
+            let dtype = Dtype::from_safetensors(tensor.dtype)?;
+            Ok((tensor.name.into(), dtype, tensor.shape))
+        })
+        .collect()
+}
+
+#[derive(Deserialize)]
+struct Described {
+    dtype: String,
+    shape: Vec<u64>,
+}
+
+fn parse_shapes(text: &[u8]) -> Result<Shapes> {
+    let bad = |error: serde_json::Error| {
+        Fault::new(Kind::Corrupt, format!("is no JSON map of shapes: {error}"))
+    };
+    let values: BTreeMap<String, serde_json::Value> = serde_json::from_slice(text).map_err(bad)?;
+    let mut shapes = Shapes::new();
+    for (name, value) in values {
+        if name == "__metadata__" {
+            continue;
+        }
+        let described: Described =
+            serde_json::from_value(value).map_err(|error| bad(error).tensor(&*name))?;
+        let dtype =
+            Dtype::from_safetensors(&described.dtype).map_err(|fault| fault.tensor(&*name))?;
+        let shape = Shape(described.shape);
+        shape.bytes(dtype).map_err(|fault| fault.tensor(&*name))?;
+        shapes.push((name.into(), dtype, shape));
+    }
+    Ok(shapes)
+}
+
+/// Reads a machine's description.
+///
+/// # Errors
+/// [`Kind::Corrupt`] for what is no such description or has a rate of 0.
+pub fn read_machine(path: &Path) -> Result<Machine> {
+    let text = ReadFile::open(path)?.read_all(SHAPES_BYTES_MAX)?;
+    let corrupt =
+        |message: String| Fault::new(Kind::Corrupt, message).file(path.display().to_string());
+    let machine: Machine = serde_json::from_slice(&text)
+        .map_err(|error| corrupt(format!("is no description of a machine: {error}")))?;
+    let rates = [
+        machine.disk_read_gbps,
+        machine.disk_write_gbps,
+        machine.network_gbps,
+    ];
+    if rates.iter().all(|rate| *rate > 0.0) && machine.latency_us >= 0.0 {
+        Ok(machine)
+    } else {
+        Err(corrupt("a rate must be more than 0".into()))
+    }
+}
+
+fn read_strategy(path: Option<&Path>) -> Result<Option<Strategy>> {
+    let Some(path) = path else { return Ok(None) };
+    let named = |fault: Fault| fault.file(path.display().to_string());
+    let files =
+        strategy_bytes(path)?.ok_or_else(|| named(Fault::new(Kind::Strategy, "doesn't exist")))?;
+    let files: Vec<StrategyFile<'_>> = files
+        .iter()
+        .map(|(name, bytes)| StrategyFile { name, bytes })
+        .collect();
+    Strategy::read(&files).map(Some).map_err(named)
+}
+
+/// Plans for the processes asked for. Local.
+///
+/// # Errors
+/// Those of a job's plan; [`Kind::Usage`] for a process that there isn't.
+pub fn simulate(question: &Question) -> Result<Simulated> {
+    let start = Instant::now();
+    let shapes = read_shapes(&question.shapes)?;
+    let source = read_strategy(question.source_strategy.as_deref())?;
+    let destination = read_strategy(question.destination_strategy.as_deref())?;
+    let discover = start.elapsed().as_secs_f64();
+    let mut simulated = plan(question, &shapes, source.as_ref(), destination)?;
+    simulated.seconds.discover = discover;
+    simulated.seconds.total = start.elapsed().as_secs_f64();
+    Ok(simulated)
+}
+
+/// [`simulate`] with what it reads at hand (the question's paths are not looked at). Local.
+///
+/// # Errors
+/// As [`simulate`].
+pub fn plan(
+    question: &Question,
+    shapes: &Shapes,
+    source: Option<&Strategy>,
+    destination: Option<Strategy>,
+) -> Result<Simulated> {
+    let start = Instant::now();
+    let model = Model::new(shapes, source, destination)?;
+    let destination_ranks = model.destination_ranks();
+    let per_node = question
+        .ranks_per_node
+        .unwrap_or(question.machine.ranks_per_node);
+    let cluster = Cluster {
+        processes: question.processes.unwrap_or(destination_ranks),
+        per_node,
+        storage: question.storage,
+        mode: question.exchange,
+    };
+    let mut reach = cluster.reach(&model.source)?;
+    let shared = start.elapsed().as_secs_f64();
+    let mut run = Run {
+        question,
+        model: &model,
+        cluster: &cluster,
+        plans: Vec::new(),
+        total: Simulated {
+            processes: cluster.processes,
+            nodes: u32::try_from(reach.nodes.len()).unwrap_or(u32::MAX),
+            source_ranks: model.inventory.ranks,
+            destination_ranks,
+            tensors: model.inventory.tensors.len() as u64,
+            machine: Some(question.machine.clone()),
+            ..Simulated::default()
+        },
+        shared,
+    };
+    match question.process {
+        Some(process) if process < cluster.processes => {
+            let arranged = run.site(&[process], &mut reach)?;
+            let sent = model.sent_bytes(&arranged, &cluster, &reach);
+            let total = &mut run.total.bytes;
+            total.sent = if cluster.mode == crate::plan::reach::ExchangeMode::Collective {
+                total.received
+            } else {
+                sent
+            };
+        }
+        Some(process) => {
+            let message = format!("--process {process}: there are {}", cluster.processes);
+            return Err(Fault::new(Kind::Usage, message));
+        }
+        None => {
+            for members in sample(&reach.nodes, cluster.processes) {
+                run.site(&members, &mut reach)?;
+            }
+            run.total.bytes.sent = run.total.bytes.received;
+        }
+    }
+    Ok(run.finish(&reach))
+}
+
+/// The nodes to plan for: all, or some of them at equal distances.
+fn sample(nodes: &[Vec<u32>], processes: u32) -> Vec<Vec<u32>> {
+    let step = if processes <= EXACT_PROCESSES_MAX {
+        1
+    } else {
+        nodes.len().div_ceil(SAMPLE_NODES)
+    };
+    nodes.iter().step_by(step).cloned().collect()
+}
+
+struct Run<'a> {
+    question: &'a Question,
+    model: &'a Model,
+    cluster: &'a Cluster,
+    plans: Vec<(ProcessPlan, Survey)>,
+    total: Simulated,
+    /// Seconds of what all processes' plans begin with.
+    shared: f64,
+}
+
+impl Run<'_> {
+    /// Plans for some processes of one node.
+    fn site(&mut self, processes: &[u32], reach: &mut Reach) -> Result<Arranged> {
+        let start = Instant::now();
+        let ranks = self.total.destination_ranks;
+        let first = processes.first().copied().unwrap_or_default();
+        let mut site = self.cluster.site(first, ranks);
+        let arranged = self.model.arrange(&site.ranks)?;
+        let shared = self.shared + start.elapsed().as_secs_f64();
+        for process in processes {
+            let start = Instant::now();
+            site.index = process - (first - self.cluster.site(first, 0).index);
+            reach.process = *process;
+            let survey = self.model.survey(&arranged, &site, reach)?;
+            let seconds = shared + start.elapsed().as_secs_f64();
+            self.add(*process, survey, reach, seconds);
+        }
+        Ok(arranged)
+    }
+
+    fn add(&mut self, process: u32, survey: Survey, reach: &Reach, plan_seconds: f64) {
+        let bytes = &mut self.total.bytes;
+        bytes.read += survey.needed_bytes - survey.received_bytes;
+        bytes.read_unique += survey.needed_bytes;
+        bytes.received += survey.received_bytes;
+        bytes.sent_lower_bound += survey.received_bytes_lower_bound;
+        bytes.written += survey.written_bytes;
+        for (sender, sent) in &survey.senders {
+            if reach.node_of[*sender as usize] == reach.node() {
+                bytes.received_same_node += sent;
+            } else {
+                bytes.received_other_nodes += sent;
+            }
+        }
+        self.total.plan.transfers += survey.transfers;
+        self.total.seconds.plan = self.total.seconds.plan.max(plan_seconds);
+        let plan = ProcessPlan {
+            process,
+            read: survey.needed_bytes - survey.received_bytes,
+            received: survey.received_bytes,
+            written: survey.written_bytes,
+            partners: survey.senders.len() as u64,
+            transfers: survey.transfers,
+            rounds: 0,
+            plan_seconds,
+        };
+        self.plans.push((plan, survey));
+    }
+
+    fn finish(mut self, reach: &Reach) -> Simulated {
+        let partners = self.plans.iter().map(|(plan, _)| plan.partners).max();
+        let partners = partners.unwrap_or_default();
+        let memory = self.question.memory_bytes;
+        let exchange = Exchange::of(self.cluster.processes, partners, memory);
+        for (plan, survey) in &mut self.plans {
+            plan.rounds = exchange.rounds(survey);
+        }
+        let rounds = self.plans.iter().map(|(plan, _)| plan.rounds).max();
+        let total = &mut self.total;
+        total.plan.rounds = rounds.unwrap_or_default();
+        total.partners_max = partners;
+        total.processes_planned = u32::try_from(self.plans.len()).unwrap_or(u32::MAX);
+        let work = |plan: &ProcessPlan| plan.read + plan.received + plan.written;
+        let most = self.plans.iter().map(|(plan, _)| work(plan)).max();
+        let sum: u64 = self.plans.iter().map(|(plan, _)| work(plan)).sum();
+        total.balance_max_over_mean = ratio(most.unwrap_or(0) * self.plans.len() as u64, sum);
+        let one = self.question.process.is_some();
+        let seconds = estimate(
+            &self.question.machine,
+            &self.plans,
+            reach,
+            one,
+            self.cluster,
+        );
+        let latency = ratio(total.plan.rounds, 1) * self.question.machine.latency_us / 1e6;
+        total.plan.seconds_estimated = seconds + latency;
+        total.memory_peak_bytes_max = peak_memory_bytes();
+        let listed = self.plans.into_iter().take(LISTED_MAX);
+        total.per_process = listed.map(|(plan, _)| plan).collect();
+        self.total
+    }
+}
+
+/// Seconds of the busiest node's busiest stage: reading, receiving, sending or writing, which overlap.
+/// One process is taken for all of its node.
+fn estimate(
+    machine: &Machine,
+    plans: &[(ProcessPlan, Survey)],
+    reach: &Reach,
+    one: bool,
+    cluster: &Cluster,
+) -> f64 {
+    let mut nodes: BTreeMap<u32, [u64; 4]> = BTreeMap::new();
+    for (plan, survey) in plans {
+        let node = reach.node_of[plan.process as usize];
+        let times = if one { u64::from(cluster.per_node) } else { 1 };
+        let mut add = |node: u32, stage: usize, bytes: u64| {
+            nodes.entry(node).or_default()[stage] += bytes * times;
+        };
+        add(node, 0, plan.read);
+        add(node, 1, plan.written);
+        for (sender, bytes) in &survey.senders {
+            let from = reach.node_of[*sender as usize];
+            add(from, 0, *bytes);
+            if from != node {
+                add(node, 2, *bytes);
+                add(from, 3, *bytes);
+            }
+        }
+    }
+    let rates = [
+        machine.disk_read_gbps,
+        machine.disk_write_gbps,
+        machine.network_gbps,
+        machine.network_gbps,
+    ];
+    let stages = nodes.values().flat_map(|bytes| bytes.iter().zip(rates));
+    stages
+        .map(|(bytes, rate)| ratio(*bytes, 1) / (rate * 1e9))
+        .fold(0.0, f64::max)
+}
+
+/// `value / of`, or 1 of nothing.
+#[allow(clippy::cast_precision_loss)]
+fn ratio(value: u64, of: u64) -> f64 {
+    if of == 0 {
+        1.0
+    } else {
+        value as f64 / of as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_shapes_from_a_safetensors_header() {
+        let text = br#"{"__metadata__": {"format": "pt"},
+            "w": {"dtype": "BF16", "shape": [4, 2], "data_offsets": [0, 16]}}"#;
+        let shapes = parse_shapes(text).unwrap();
+        assert_eq!(shapes, [("w".into(), Dtype::BF16, Shape(vec![4, 2]))]);
+        for bad in [
+            &br#"[1]"#[..],
+            br#"{"w": 3}"#,
+            br#"{"w": {"dtype": "Q9", "shape": [1]}}"#,
+            br#"{"w": {"dtype": "F32", "shape": [9223372036854775807, 9]}}"#,
+        ] {
+            assert!(parse_shapes(bad).is_err());
+        }
+    }
+}

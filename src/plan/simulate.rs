@@ -1,0 +1,292 @@
+//! A job without its data: a source made up from a strategy and shapes, and what the processes of a
+//! cluster that doesn't exist would have to do.
+
+use crate::catalog::{Catalog, FileSchema, ShardFile};
+use crate::fault::{Fault, Kind, Result};
+use crate::layout::grid::Grid;
+use crate::plan::arrange::{Arranged, Files, arrange};
+use crate::plan::build::{Leftovers, Select, Unmatched, build};
+use crate::plan::inventory::Inventory;
+use crate::plan::reach::{ExchangeMode, Reach};
+use crate::plan::survey::{Survey, survey};
+use crate::plan::work::{Site, Work};
+use crate::plan::{SourceTensor, Spread, TensorPlan};
+use crate::store::Format;
+use crate::strategy::Strategy;
+use crate::tensor::dtype::Dtype;
+use crate::tensor::shape::Shape;
+use clap::ValueEnum;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Where files are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
+pub enum Storage {
+    /// On each node's own disks: shards lie where their ranks are.
+    #[default]
+    Local,
+    /// On a file system that all nodes share.
+    Shared,
+}
+
+/// The processes and nodes to plan for.
+#[derive(Clone, Copy, Debug)]
+pub struct Cluster {
+    /// Number of processes.
+    pub processes: u32,
+    /// Processes of a node.
+    pub per_node: u32,
+    /// Where the source and the destination are.
+    pub storage: Storage,
+    /// How slices travel.
+    pub mode: ExchangeMode,
+}
+
+/// Full tensors: name, element type, full shape.
+pub type Shapes = Vec<(Arc<str>, Dtype, Shape)>;
+
+/// Both sides of a job.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// The source's files, made up.
+    pub source: Catalog,
+    /// The source's tensors.
+    pub inventory: Inventory,
+    /// The destination's strategy; none means full weights.
+    pub destination: Option<Strategy>,
+}
+
+impl Model {
+    /// Makes up the files that `strategy` gives tensors of these shapes (none: full weights, one
+    /// rank). Ranks of a stage share one schema, as those that are read do.
+    ///
+    /// # Errors
+    /// [`Kind::Shape`] if a tensor can't be cut as the strategy asks.
+    pub fn new(
+        shapes: &Shapes,
+        strategy: Option<&Strategy>,
+        destination: Option<Strategy>,
+    ) -> Result<Model> {
+        let mut source = Catalog::default();
+        match strategy {
+            None => {
+                let schema = schema(shapes)?;
+                source.ranks.insert(0, vec![made_up(0, &schema)]);
+            }
+            Some(strategy) => {
+                for stage in 0..strategy.stages() {
+                    let schema = schema(&cells(shapes, strategy, stage)?)?;
+                    let first = stage * strategy.ranks_per_stage();
+                    for rank in first..first + strategy.ranks_per_stage() {
+                        source.ranks.insert(rank, vec![made_up(rank, &schema)]);
+                    }
+                }
+            }
+        }
+        let inventory = Inventory::new(&source, strategy)?;
+        Ok(Model {
+            source,
+            inventory,
+            destination,
+        })
+    }
+
+    /// Number of destination ranks.
+    #[must_use]
+    pub fn destination_ranks(&self) -> u32 {
+        self.destination.as_ref().map_or(1, Strategy::ranks)
+    }
+
+    /// Lays out the files of a site's ranks.
+    ///
+    /// # Errors
+    /// As a job's plan.
+    pub fn arrange(&self, ranks: &[u32]) -> Result<Arranged> {
+        let build = build(
+            &self.inventory,
+            &self.source,
+            self.destination.as_ref(),
+            &Select::default(),
+            Leftovers::Reshard(Unmatched::Fail),
+            ranks,
+        )?;
+        let files = Files::Ranks {
+            stem: "net".into(),
+            numbered: true,
+            remove_redundancy: false,
+        };
+        arrange(build, &files, Format::Safetensors, &BTreeMap::new(), ranks)
+    }
+
+    /// What a process, the one `reach` speaks of, has to do at `site`.
+    ///
+    /// # Errors
+    /// [`Kind::MissingShard`].
+    pub fn survey(&self, arranged: &Arranged, site: &Site, reach: &Reach) -> Result<Survey> {
+        let work = Work {
+            plans: &arranged.plans,
+            source: &self.source,
+            destination: &arranged.catalog,
+            site,
+        };
+        survey(&work, reach)
+    }
+
+    /// About what a process has to send: for each shard that it reads for others, what the nodes that
+    /// have no copy need of it, divided by the copies they can turn to.
+    #[must_use]
+    pub fn sent_bytes(&self, arranged: &Arranged, cluster: &Cluster, reach: &Reach) -> u64 {
+        if cluster.storage == Storage::Shared || reach.nodes.len() < 2 {
+            return 0;
+        }
+        let own: Vec<u32> = self
+            .source
+            .ranks
+            .keys()
+            .copied()
+            .filter(|rank| reach.owner(*rank) == Some(reach.process))
+            .collect();
+        let mut sent = 0;
+        for plan in &arranged.plans {
+            for (_, tensor) in &plan.pieces {
+                // Any stage's copies will do; a process turns to the first stage that has it.
+                let Some(spread) = tensor.spreads.first() else {
+                    continue;
+                };
+                let here = own.iter().filter(|rank| spread.ranks().contains(rank));
+                let shards = here.map(|rank| self.shard_sent(plan, tensor, spread, *rank, reach));
+                sent += shards.sum::<u64>();
+            }
+        }
+        sent
+    }
+
+    fn shard_sent(
+        &self,
+        plan: &TensorPlan,
+        tensor: &SourceTensor,
+        spread: &Spread,
+        rank: u32,
+        reach: &Reach,
+    ) -> u64 {
+        let cell = spread.layout.cell(rank - spread.first_rank);
+        let holders = spread.holders(&cell);
+        let copies: Vec<u32> = holders
+            .filter(|rank| self.source.find(*rank, &tensor.name).is_some())
+            .flat_map(|rank| reach.homes(rank).iter().copied())
+            .collect();
+        let having: BTreeSet<u32> = copies.iter().copied().collect();
+        let shard = spread.grid.region(&cell);
+        let destination = &plan.destination;
+        let mut asked = 0;
+        destination.grid.for_each_meeting(&shard, |cell| {
+            let needing: BTreeSet<u32> = destination
+                .holders(cell)
+                .map(|rank| reach.node_of[self.home(rank, reach) as usize])
+                .filter(|node| !having.contains(node))
+                .collect();
+            let both = shard.intersect(&destination.grid.region(cell));
+            let elements = both.map_or(0, |region| region.shape.0.iter().product::<u64>());
+            asked += elements * plan.element_bytes * needing.len() as u64;
+        });
+        asked / (copies.len() as u64).max(1)
+    }
+
+    /// The process that destination rank `rank` belongs to.
+    fn home(&self, rank: u32, reach: &Reach) -> u32 {
+        share(rank, self.destination_ranks(), reach.node_of.len() as u64)
+    }
+}
+
+/// The process of `processes` that has the same place as `rank` among `ranks`.
+fn share(rank: u32, ranks: u32, processes: u64) -> u32 {
+    let process = u64::from(rank) * processes / u64::from(ranks.max(1));
+    u32::try_from(process).unwrap_or(u32::MAX)
+}
+
+impl Cluster {
+    /// Who sees what: source rank r of N lies on the node of process floor(r * P / N), or everywhere.
+    /// Process 0 is spoken of.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] if there is no process, or no process of a node.
+    pub fn reach(&self, source: &Catalog) -> Result<Reach> {
+        if self.processes == 0 || self.per_node == 0 {
+            let message = "a cluster has at least one process, and at least one on each node";
+            return Err(Fault::new(Kind::Usage, message));
+        }
+        let all: Vec<u32> = (0..self.processes).collect();
+        let nodes: Vec<Vec<u32>> = all
+            .chunks(self.per_node as usize)
+            .map(<[u32]>::to_vec)
+            .collect();
+        let ranks = source.ranks.keys().next_back().map_or(1, |last| last + 1);
+        let seen: Vec<Arc<BTreeSet<u32>>> = match self.storage {
+            Storage::Shared => {
+                let all = Arc::new(source.ranks.keys().copied().collect());
+                vec![all; nodes.len()]
+            }
+            Storage::Local => {
+                let mut seen = vec![BTreeSet::new(); nodes.len()];
+                for rank in source.ranks.keys() {
+                    let process = share(*rank, ranks, u64::from(self.processes));
+                    seen[(process / self.per_node) as usize].insert(*rank);
+                }
+                seen.into_iter().map(Arc::new).collect()
+            }
+        };
+        Ok(Reach::new(0, nodes, seen, ranks, self.mode))
+    }
+
+    /// Those that write the same files as `process`, and the ranks they write.
+    #[must_use]
+    pub fn site(&self, process: u32, destination_ranks: u32) -> Site {
+        let first = process / self.per_node * self.per_node;
+        let (first, processes) = match self.storage {
+            Storage::Shared => (0, self.processes),
+            Storage::Local => (first, self.per_node.min(self.processes - first)),
+        };
+        let members = first..first + processes;
+        let home = |rank: u32| share(rank, destination_ranks, u64::from(self.processes));
+        Site {
+            ranks: (0..destination_ranks)
+                .filter(|rank| members.contains(&home(*rank)))
+                .collect(),
+            processes,
+            index: process - first,
+        }
+    }
+}
+
+/// The shards of a stage's ranks.
+fn cells(shapes: &Shapes, strategy: &Strategy, stage: u32) -> Result<Shapes> {
+    let mut cells = Vec::new();
+    for (name, dtype, shape) in shapes {
+        let layouts = strategy.layouts(name);
+        let here = layouts.iter().find(|layout| layout.stage == stage);
+        let Some(layout) = here else {
+            if layouts.is_empty() {
+                cells.push((name.clone(), *dtype, shape.clone()));
+            }
+            continue;
+        };
+        let layout = layout
+            .fit_full(&shape.0)
+            .map_err(|fault| fault.tensor(&**name))?;
+        let grid = Grid::new(shape, &layout.parts()).map_err(|fault| fault.tensor(&**name))?;
+        cells.push((name.clone(), *dtype, grid.cell_shape().clone()));
+    }
+    Ok(cells)
+}
+
+fn schema(tensors: &Shapes) -> Result<Arc<FileSchema>> {
+    let design = Format::Safetensors.design(tensors, &BTreeMap::new())?;
+    Ok(Arc::new(design))
+}
+
+fn made_up(rank: u32, schema: &Arc<FileSchema>) -> ShardFile {
+    ShardFile {
+        path: format!("rank_{rank}/net.safetensors"),
+        schema: schema.clone(),
+    }
+}

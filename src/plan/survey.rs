@@ -1,0 +1,94 @@
+//! What a plan comes to, in figures.
+
+use crate::catalog::Place;
+use crate::fault::{Fault, Kind, Result};
+use crate::plan::reach::Reach;
+use crate::plan::work::{Slab, Work};
+use crate::tensor::strided::StridedCopy;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What a plan comes to, for one process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Survey {
+    /// Number of strided copies.
+    pub transfers: u64,
+    /// Source bytes that this process needs, each counted once a cell it goes to.
+    pub needed_bytes: u64,
+    /// Of those, what other processes read and send.
+    pub received_bytes: u64,
+    /// Least bytes that must come from other nodes.
+    pub received_bytes_lower_bound: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// The processes that send something, and about how much (slabs may take turns).
+    pub senders: BTreeMap<u32, u64>,
+}
+
+/// Walks through a process's share without moving a byte.
+///
+/// # Errors
+/// [`Kind::MissingShard`] if a shard is needed that nobody sees.
+pub fn survey(work: &Work<'_>, reach: &Reach) -> Result<Survey> {
+    let mut survey = Survey::default();
+    let everywhere = work.site.processes as usize == reach.node_of.len();
+    let mut seen: BTreeMap<u32, u64> = BTreeMap::new();
+    let mut clipped = Vec::new();
+    work.for_each_span(|span| {
+        survey.written_bytes += span.written_bytes();
+        for cell in span.cells.iter() {
+            seen.clear();
+            let mut unseen = 0;
+            for transfer in &cell.transfers {
+                clipped.clear();
+                transfer.copy.clip(span.begin, span.end, &mut clipped);
+                if clipped.is_empty() {
+                    continue;
+                }
+                let bytes: u64 = clipped.iter().map(StridedCopy::bytes).sum();
+                survey.transfers += clipped.len() as u64;
+                survey.needed_bytes += bytes;
+                let ranks = transfer.candidates.iter().map(|place| place.rank);
+                let served = reach
+                    .serve(ranks, span.salt, cell.share)
+                    .ok_or_else(|| nobody_sees(&span, &transfer.candidates))?;
+                if served.process != reach.process {
+                    survey.received_bytes += bytes;
+                    *survey.senders.entry(served.process).or_default() += bytes;
+                }
+                if reach.all_see_all() {
+                    continue;
+                }
+                if everywhere {
+                    let homes = transfer
+                        .candidates
+                        .iter()
+                        .flat_map(|place| reach.homes(place.rank));
+                    let nodes: std::collections::BTreeSet<u32> = homes.copied().collect();
+                    for node in nodes {
+                        *seen.entry(node).or_default() += bytes;
+                    }
+                    unseen += bytes;
+                } else if !transfer.candidates.iter().any(|p| reach.sees(p.rank)) {
+                    unseen += bytes;
+                }
+            }
+            // A shared destination could be built on the node that sees most of it.
+            survey.received_bytes_lower_bound +=
+                unseen - seen.values().max().copied().unwrap_or_default();
+        }
+        Ok(())
+    })?;
+    Ok(survey)
+}
+
+/// Says that a shard is needed whose files no process sees.
+#[must_use]
+pub fn nobody_sees(slab: &Slab<'_>, candidates: &[Place]) -> Fault {
+    let fault = Fault::new(Kind::MissingShard, "no process sees this shard");
+    let fault = fault.tensor(&*slab.plan.name);
+    match candidates.first() {
+        Some(place) => fault.rank(place.rank).file(format!("rank_{}", place.rank)),
+        None => fault,
+    }
+}

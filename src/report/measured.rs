@@ -1,0 +1,155 @@
+//! Simulations and measurements for people.
+
+use crate::measure::bench::Measured;
+use crate::measure::simulate::Simulated;
+use crate::report::svg::{Chart, Style};
+use crate::report::text::bytes;
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+/// What a simulation found.
+pub(super) fn simulated(simulated: &Simulated) -> String {
+    let mut out = String::new();
+    let s = simulated;
+    let _ = writeln!(
+        out,
+        "simulate: {} -> {} ranks, {} tensors; {} processes on {} nodes, {} planned",
+        s.source_ranks, s.destination_ranks, s.tensors, s.processes, s.nodes, s.processes_planned
+    );
+    let b = &s.bytes;
+    let _ = writeln!(out, "  read       {} locally", bytes(b.read));
+    let _ = writeln!(
+        out,
+        "  received   {}: {} from the same node, {} from others (at least {})",
+        bytes(b.received),
+        bytes(b.received_same_node),
+        bytes(b.received_other_nodes),
+        bytes(b.sent_lower_bound)
+    );
+    let _ = writeln!(out, "  sent       {}", bytes(b.sent));
+    let _ = writeln!(
+        out,
+        "  written    {} (largest share of all bytes {:.2} of the mean)",
+        bytes(b.written),
+        s.balance_max_over_mean
+    );
+    let _ = writeln!(
+        out,
+        "  plan       {} transfers, {} partners at most, {} rounds; about {:.2} s on this machine",
+        s.plan.transfers, s.partners_max, s.plan.rounds, s.plan.seconds_estimated
+    );
+    for p in s.per_process.iter().take(8) {
+        let _ = writeln!(
+            out,
+            "  process {:<5} reads {}, receives {} from {}, writes {}, {} transfers, {} rounds",
+            p.process,
+            bytes(p.read),
+            bytes(p.received),
+            p.partners,
+            bytes(p.written),
+            p.transfers,
+            p.rounds
+        );
+    }
+    if s.per_process.len() > 8 {
+        let _ = writeln!(out, "  …          {} in all", s.processes_planned);
+    }
+    let _ = write!(
+        out,
+        "  planning   {:.3} s for one process at most ({:.3} s reading, {:.3} s in all), {} of memory",
+        s.seconds.plan,
+        s.seconds.discover,
+        s.seconds.total,
+        bytes(s.memory_peak_bytes_max)
+    );
+    out
+}
+
+/// Each process's bytes.
+pub(super) fn simulated_picture(simulated: &Simulated) -> String {
+    let plans = &simulated.per_process;
+    let series = |name: &str, of: fn(&crate::measure::simulate::ProcessPlan) -> u64| {
+        let values = plans.iter().map(|plan| Some(gigabytes(of(plan))));
+        (name.to_owned(), values.collect())
+    };
+    Chart {
+        title: format!(
+            "{} to {} ranks: bytes of each process",
+            simulated.source_ranks, simulated.destination_ranks
+        ),
+        unit: "GB",
+        style: Style::Bars,
+        labels: plans.iter().map(|plan| plan.process.to_string()).collect(),
+        series: vec![
+            series("read", |plan| plan.read),
+            series("received", |plan| plan.received),
+            series("written", |plan| plan.written),
+        ],
+    }
+    .draw()
+}
+
+/// What a bench measured.
+pub(super) fn measured(measured: &Measured) -> String {
+    let mut out = format!(
+        "bench {}: {} processes, {} iterations\n",
+        measured.bench, measured.processes, measured.iterations
+    );
+    let width = measured.rows.iter().map(|row| row.operation.len()).max();
+    let width = width.unwrap_or_default().max(9);
+    let _ = writeln!(
+        out,
+        "  {:width$} {:>10} {:>10} {:>10} {:>10} {:>9} {:>9}",
+        "operation", "bytes", "min ms", "avg ms", "max ms", "GB/s", "bus GB/s"
+    );
+    for row in &measured.rows {
+        let _ = write!(
+            out,
+            "  {:width$} {:>10} {:>10.3} {:>10.3} {:>10.3} {:>9.3} {:>9.3}",
+            row.operation,
+            row.bytes,
+            row.seconds_min * 1e3,
+            row.seconds_avg * 1e3,
+            row.seconds_max * 1e3,
+            row.algbw_gbps,
+            row.busbw_gbps
+        );
+        if let Some(ratio) = row.ratio_to_copy {
+            let _ = write!(out, "  {ratio:.2} of copying");
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// Rates by size.
+pub(super) fn measured_picture(measured: &Measured) -> String {
+    let mut operations: Vec<&str> = measured.rows.iter().map(|r| r.operation.as_str()).collect();
+    operations.dedup();
+    let sizes: BTreeSet<u64> = measured.rows.iter().map(|row| row.bytes).collect();
+    let series = operations.iter().map(|operation| {
+        let values = sizes.iter().map(|bytes| {
+            let mut rows = measured.rows.iter();
+            rows.find(|row| row.operation == *operation && row.bytes == *bytes)
+                .map(|row| row.busbw_gbps)
+        });
+        ((*operation).to_owned(), values.collect())
+    });
+    Chart {
+        title: format!("bench {}: {} processes", measured.bench, measured.processes),
+        unit: "GB/s",
+        style: if sizes.len() > 3 {
+            Style::Lines
+        } else {
+            Style::Bars
+        },
+        labels: sizes.iter().map(|size| bytes(*size)).collect(),
+        series: series.collect(),
+    }
+    .draw()
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn gigabytes(count: u64) -> f64 {
+    count as f64 / 1e9
+}

@@ -1,0 +1,315 @@
+//! `shardloom simulate`: exact in bytes against real runs, and cheap for thousands of ranks.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, unreachable_pub)]
+
+#[path = "support/ckpt.rs"]
+mod ckpt;
+#[path = "support/command.rs"]
+mod command;
+#[path = "support/deepseek.rs"]
+mod deepseek;
+#[path = "support/fixtures.rs"]
+mod fixtures;
+#[path = "support/oracle.rs"]
+mod oracle;
+#[path = "support/sample.rs"]
+mod sample;
+mod support;
+#[path = "support/tensors.rs"]
+mod tensors;
+#[path = "support/wire.rs"]
+mod wire;
+
+use command::{RESHARD, alone, object, under_mpi};
+use deepseek::Parallel;
+use sample::Sample;
+use serde_json::Value;
+use tensors::write_bytes;
+
+const SIMULATE: &str = "simulate --src-strategy @four.ckpt --dst-strategy @two.ckpt --shapes @full/model.safetensors --json";
+
+fn simulated(sample: &Sample, more: &str) -> Value {
+    object(&alone(&sample.args(&format!("{SIMULATE} {more}"))).succeeds())
+}
+
+#[test]
+fn foretells_the_bytes_of_a_real_run() {
+    let sample = Sample::new();
+    for (processes, mode) in [
+        (1, "auto"),
+        (2, "auto"),
+        (2, "collective"),
+        (3, "collective"),
+    ] {
+        let flags = format!("--exchange {mode}");
+        let line = format!("{RESHARD} {flags} --overwrite --json");
+        let real = object(&under_mpi(processes, &sample.args(&line)).succeeds());
+        let line = format!("{RESHARD} {flags} --overwrite --dry-run --json");
+        let dry = object(&under_mpi(processes, &sample.args(&line)).succeeds());
+        let more = format!("{flags} --processes {processes} --ranks-per-node 8");
+        let simulated = simulated(&sample, &more);
+        for key in ["written", "sent", "read_unique", "sent_lower_bound"] {
+            assert_eq!(
+                simulated["bytes"][key], real["bytes"][key],
+                "{key}, {processes} {mode}"
+            );
+        }
+        let plans = simulated["per_process"].as_array().unwrap();
+        let planned = dry["per_process"].as_array().unwrap();
+        assert_eq!(plans.len(), planned.len());
+        for (ours, theirs) in plans.iter().zip(planned) {
+            for key in ["read", "received", "written"] {
+                assert_eq!(ours[key], theirs[key], "{key}: {ours} {theirs}");
+            }
+        }
+    }
+}
+
+#[test]
+fn one_process_of_a_node_gets_what_it_gets_among_all() {
+    let sample = Sample::new();
+    let nodes = "--processes 2 --ranks-per-node 1";
+    let all = simulated(&sample, nodes);
+    let mut sent = 0;
+    for process in 0..2usize {
+        let one = simulated(&sample, &format!("{nodes} --process {process}"));
+        for key in ["read", "received", "written", "partners", "transfers"] {
+            assert_eq!(one["per_process"][0][key], all["per_process"][process][key]);
+        }
+        sent += one["bytes"]["sent"].as_u64().unwrap();
+    }
+    // Shards have one copy that the other node lacks, or a copy on both: the estimate is exact.
+    assert_eq!(Value::from(sent), all["bytes"]["sent"]);
+    assert_eq!(all["bytes"]["sent"], all["bytes"]["sent_lower_bound"]);
+    assert_eq!(all["bytes"]["received_same_node"], 0);
+    assert!(sent > 0);
+    let shared = simulated(&sample, &format!("{nodes} --storage shared"));
+    assert_eq!(shared["bytes"]["sent"], 0);
+}
+
+#[test]
+fn draws_and_refuses() {
+    let sample = Sample::new();
+    let machine =
+        r#"{"disk_read_gbps": 1, "disk_write_gbps": 0.001, "network_gbps": 1, "latency_us": 0}"#;
+    write_bytes(&sample.path("machine.json"), machine.as_bytes());
+    let shown = simulated(&sample, "--svg @plan.svg --machine @machine.json");
+    let seconds = shown["plan"]["seconds_estimated"].as_f64().unwrap();
+    let written = shown["bytes"]["written"].as_f64().unwrap();
+    assert!((seconds - written / 1e6).abs() < 1e-9, "{shown}");
+    let picture = std::fs::read_to_string(sample.path("plan.svg")).unwrap();
+    assert!(picture.starts_with("<svg") && picture.contains("written"));
+    let text = alone(&sample.args(&SIMULATE.replace("--json", ""))).succeeds();
+    assert!(text.stdout.contains("4 -> 2 ranks"), "{text:#?}");
+    let run = alone(&sample.args(&format!("{SIMULATE} --process 2")));
+    assert_eq!(run.status.code(), Some(2), "{run:#?}");
+    write_bytes(&sample.path("zero.json"), br#"{"disk_read_gbps": 0}"#);
+    let run = alone(&sample.args(&format!("{SIMULATE} --machine @zero.json")));
+    assert_eq!(run.status.code(), Some(1), "{run:#?}");
+}
+
+/// A process's own plan costs what its own slices cost: eight times the world, the same order of time,
+/// far below a second and 256 MB.
+#[test]
+fn plans_for_one_of_thousands_of_ranks() {
+    let room = tempfile::tempdir().unwrap();
+    let path = |name: &str| room.path().join(name);
+    write_bytes(&path("shapes.json"), deepseek::shapes_json().as_bytes());
+    let worlds = [
+        (
+            "2048",
+            Parallel {
+                pp: 16,
+                dp: 16,
+                tp: 8,
+                ep: 64,
+            },
+        ),
+        (
+            "1024",
+            Parallel {
+                pp: 8,
+                dp: 32,
+                tp: 4,
+                ep: 32,
+            },
+        ),
+        (
+            "16384",
+            Parallel {
+                pp: 16,
+                dp: 128,
+                tp: 8,
+                ep: 256,
+            },
+        ),
+        (
+            "8192",
+            Parallel {
+                pp: 8,
+                dp: 256,
+                tp: 4,
+                ep: 128,
+            },
+        ),
+    ];
+    for (name, parallel) in worlds {
+        let strategy = deepseek::strategy(parallel);
+        assert_eq!(strategy.ranks().to_string(), name);
+        write_bytes(&path(name), &strategy.to_protobuf().unwrap());
+    }
+    let at = |name: &str| path(name).to_string_lossy().into_owned();
+    for (source, destination, process) in [("2048", "1024", "700"), ("16384", "8192", "5000")] {
+        let (source, destination, shapes) = (at(source), at(destination), at("shapes.json"));
+        let run = alone(&[
+            "simulate",
+            "--json",
+            "--src-strategy",
+            &source,
+            "--dst-strategy",
+            &destination,
+            "--shapes",
+            &shapes,
+            "--process",
+            process,
+        ]);
+        let simulated = object(&run.succeeds());
+        println!("{destination}: {simulated:#}");
+        assert!(
+            simulated["seconds"]["plan"].as_f64().unwrap() < 1.0,
+            "{simulated:#}"
+        );
+        assert!(simulated["memory_peak_bytes_max"].as_u64().unwrap() < 256_000_000);
+        let partners = simulated["partners_max"].as_u64().unwrap();
+        assert!(partners <= 64, "{partners}");
+    }
+}
+
+/// What each process expects to send is an estimate; together they expect what is received.
+#[test]
+fn estimates_of_what_is_sent_add_up() {
+    let room = tempfile::tempdir().unwrap();
+    let path = |name: &str| room.path().join(name).to_string_lossy().into_owned();
+    write_bytes(
+        &room.path().join("shapes.json"),
+        deepseek::shapes_json().as_bytes(),
+    );
+    for (name, pp, dp, tp, ep) in [("source", 2, 8, 2, 8), ("destination", 1, 4, 4, 4)] {
+        let strategy = deepseek::strategy(Parallel { pp, dp, tp, ep });
+        write_bytes(&room.path().join(name), &strategy.to_protobuf().unwrap());
+    }
+    let (source, destination, shapes) = (path("source"), path("destination"), path("shapes.json"));
+    let run = |process: Option<&str>| {
+        let mut line = vec![
+            "simulate",
+            "--json",
+            "--src-strategy",
+            &source,
+            "--dst-strategy",
+            &destination,
+            "--shapes",
+            &shapes,
+            "--ranks-per-node",
+            "2",
+        ];
+        line.extend(
+            process
+                .into_iter()
+                .flat_map(|process| ["--process", process]),
+        );
+        object(&alone(&line).succeeds())
+    };
+    let all = run(None);
+    let mut sent = 0;
+    for process in 0..16 {
+        sent += run(Some(&process.to_string()))["bytes"]["sent"]
+            .as_u64()
+            .unwrap();
+    }
+    let received = all["bytes"]["received"].as_u64().unwrap();
+    assert!(received > 0 && all["bytes"]["sent_lower_bound"].as_u64().unwrap() <= received);
+    assert!(sent.abs_diff(received) < received / 10, "{sent} {received}");
+}
+
+/// All plans of a thousand processes, and a sample of those of thousands.
+#[test]
+fn plans_for_all_of_a_thousand_processes() {
+    let room = tempfile::tempdir().unwrap();
+    let path = |name: &str| room.path().join(name).to_string_lossy().into_owned();
+    write_bytes(
+        &room.path().join("shapes.json"),
+        deepseek::shapes_json().as_bytes(),
+    );
+    for (name, pp, dp, tp, ep) in [
+        ("2048", 16, 16, 8, 64),
+        ("1024", 8, 32, 4, 32),
+        ("16384", 16, 128, 8, 256),
+        ("8192", 8, 256, 4, 128),
+    ] {
+        let strategy = deepseek::strategy(Parallel { pp, dp, tp, ep });
+        write_bytes(&room.path().join(name), &strategy.to_protobuf().unwrap());
+    }
+    for (source, destination, planned) in [("2048", "1024", 1024), ("16384", "8192", 512)] {
+        let (source, destination, shapes) = (path(source), path(destination), path("shapes.json"));
+        let run = alone(&[
+            "simulate",
+            "--json",
+            "--src-strategy",
+            &source,
+            "--dst-strategy",
+            &destination,
+            "--shapes",
+            &shapes,
+        ]);
+        let mut simulated = object(&run.succeeds());
+        assert_eq!(simulated["processes_planned"], planned);
+        assert_eq!(simulated["per_process"].as_array().unwrap().len(), 64);
+        simulated["per_process"].take();
+        println!("{simulated:#}");
+        assert_eq!(simulated["bytes"]["sent"], simulated["bytes"]["received"]);
+    }
+}
+
+#[test]
+fn benches_run_and_check_what_they_carry() {
+    let room = tempfile::tempdir().unwrap();
+    let dir = room.path().to_string_lossy().into_owned();
+    let svg = room.path().join("bench.svg").to_string_lossy().into_owned();
+    let common = [
+        "--json",
+        "--iterations",
+        "1",
+        "--warmup",
+        "0",
+        "--svg",
+        &svg,
+    ];
+    let cases: [(&[&str], usize); 3] = [
+        (&["collectives", "--max-size", "16KiB"], 10),
+        (&["storage", "--bytes", "300KiB", "--dir", &dir], 9),
+        (&["reshard", "--bytes", "64KiB", "--dir", &dir], 4),
+    ];
+    for (args, rows) in cases {
+        let mut line = vec!["bench"];
+        line.extend(args);
+        line.extend(common);
+        for processes in [1, 2, 3] {
+            let measured = object(&under_mpi(processes, &line).succeeds());
+            assert_eq!(measured["ok"], true);
+            assert_eq!(
+                measured["rows"].as_array().unwrap().len(),
+                rows,
+                "{measured:#}"
+            );
+            assert!(std::fs::read_to_string(&svg).unwrap().contains("bench"));
+        }
+    }
+    // Nothing is left but the picture.
+    assert_eq!(std::fs::read_dir(room.path()).unwrap().count(), 1);
+    let missing = format!("{dir}/missing");
+    let run = under_mpi(
+        2,
+        &["bench", "storage", "--dir", &missing, "--bytes", "1KiB"],
+    );
+    assert_eq!(run.status.code(), Some(1), "{run:#?}");
+}
