@@ -13,7 +13,7 @@ use std::path::Path;
 /// The tensors of full weights: names and full shapes. Local.
 ///
 /// # Errors
-/// As [`discover`].
+/// As [`discover`](super::discover::discover).
 pub fn full_tensors(path: &Path) -> Result<Vec<(String, Vec<u64>)>> {
     let inspected = inspect(path)?;
     if inspected.ranks > 1 {
@@ -68,7 +68,7 @@ pub struct Inspected {
 /// Reads the headers of all files at `path`. Local.
 ///
 /// # Errors
-/// [`Kind::Corrupt`], [`Kind::MissingShard`] and others, as [`discover`].
+/// [`Kind::Corrupt`], [`Kind::MissingShard`] and others, as [`discover`](super::discover::discover).
 pub fn inspect(path: &Path) -> Result<Inspected> {
     let listing = match list(path, None) {
         Err(fault) if fault.kind == Kind::Ambiguous => {
