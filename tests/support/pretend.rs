@@ -352,10 +352,8 @@ impl Out {
                     .serve(ranks, slab.salt, cell.share)
                     .ok_or("nobody serves it")?;
                 let place = transfer.candidates[served.candidate];
-                let reader = Reach {
-                    process: served.process,
-                    ..reach.clone()
-                };
+                let mut reader = reach.clone();
+                reader.process = served.process;
                 if !reader.sees(place.rank) {
                     return Err(format!("{served:?} doesn't see rank {}", place.rank));
                 }
