@@ -296,7 +296,7 @@ def strategy(room, full, name, mesh):
     """A strategy file for the full weights in `full`: rows of what is fused or stacked, columns of what follows."""
     rules = ["*weight1=tp,-", "*weight2=tp,-", "*linear_qkv.weight=tp,-", "*linear_fc1.weight=tp,-", "*linear_proj.weight=-,tp",
              "*linear_fc2.weight=-,tp", "*embeddings.weight=tp,-", "*embedding_weight=tp,-", "*.w_qkv.weight=tp,-",
-             "*.wq.weight=tp,-", "*.wo.weight=-,tp", "*.w_gate_hidden.weight=tp,-", "*.w2.weight=-,tp", "*up_proj.weight=tp,-"]
+             "*.wq.weight=tp,-", "*.wo.weight=-,tp", "*.w_gate_hidden.weight=tp,-", "*feed_forward.w2.weight=-,tp", "*up_proj.weight=tp,-"]
     path = room / f"{name}.ckpt"
     words = [word for rule in rules for word in ("--rule", rule)]
     shardloom(1, "strategy", "new", "--mesh", mesh, *words, "--weights", full, "--output", path, "-q")
@@ -311,7 +311,8 @@ def round_trip(family, case, room):
     choice = flags(case)
     shardloom(2, "import", "--hf", room / "hf", "--dst", room / "full", *choice)
     equal(load_all(room / "full"), mindspore_side(hf, config, **case))
-    one = strategy(room, room / "full", "one", "dp=2,tp=2")
+    # Contiguous tensors are for one tensor-parallel size, and the recorded models have two key-value groups.
+    one = strategy(room, room / "full", "one", f"dp=2,tp={case.get('tp', 2)}")
     two = strategy(room, room / "full", "two", "tp=4,pp=2")
     shardloom(4, "import", "--hf", room / "hf", "--dst", room / "one", "--dst-strategy", one, *choice)
     shardloom(2, "reshard", "--src", room / "one", "--src-strategy", one, "--dst", room / "two", "--dst-strategy", two)

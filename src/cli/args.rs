@@ -60,6 +60,8 @@ pub enum Command {
     Convert(ConvertArgs),
     /// Compare two checkpoints tensor by tensor, across layouts and formats.
     Diff(DiffArgs),
+    /// Check a directory's files against the manifest that was written with them.
+    Verify(VerifyArgs),
     /// Show what is in a file or directory.
     Inspect(InspectArgs),
     /// Plan and cost of a reshard for thousands of ranks, from strategies and shapes alone.
@@ -101,6 +103,9 @@ pub struct WriteArgs {
     /// Replace what stands at the destination, in one step, when the new is complete.
     #[arg(long)]
     pub overwrite: bool,
+    /// Take up what an interrupted run of the same job has left.
+    #[arg(long)]
+    pub resume: bool,
     /// First check that all copies of each shard are equal.
     #[arg(long)]
     pub verify: bool,
@@ -144,6 +149,8 @@ impl MoveArgs {
             io: self.io,
             placement: Placement::Auto,
             overwrite: false,
+            resume: false,
+            in_place: false,
             verify: false,
             flush: true,
         }
@@ -158,6 +165,7 @@ impl WriteArgs {
             dry_run: self.dry_run,
             placement: self.placement,
             overwrite: self.overwrite,
+            resume: self.resume,
             verify: self.verify,
             flush: self.sync == SyncMode::Commit,
             ..moving.options()
@@ -175,8 +183,12 @@ pub struct ReshardArgs {
     #[arg(long)]
     pub src_strategy: Option<PathBuf>,
     /// Directory to write.
-    #[arg(long)]
-    pub dst: PathBuf,
+    #[arg(long, required_unless_present = "in_place")]
+    pub dst: Option<PathBuf>,
+    /// Replace the source by its new layout, in one step, when that is complete: file names keep
+    /// their pattern, other files stay.
+    #[arg(long, conflicts_with_all = ["dst", "prefix", "overwrite"])]
+    pub in_place: bool,
     /// Strategy of the destination [default: full weights].
     #[arg(long)]
     pub dst_strategy: Option<PathBuf>,
@@ -299,6 +311,9 @@ pub struct ConvertArgs {
     /// Replace what stands at the destination, in one step, when the new is complete.
     #[arg(long)]
     pub overwrite: bool,
+    /// Take up what an interrupted run of the same job has left.
+    #[arg(long)]
+    pub resume: bool,
     /// When to wait for the disk.
     #[arg(long, value_enum, default_value_t)]
     pub sync: SyncMode,
@@ -323,6 +338,17 @@ pub struct DiffArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub moving: MoveArgs,
+}
+
+/// Arguments of `verify`.
+#[derive(Clone, Debug, Args)]
+pub struct VerifyArgs {
+    /// A directory with a manifest (shardloom.json).
+    pub directory: PathBuf,
+    /// Compare the tensors with those of this directory, in whatever layout, by the digests of both
+    /// manifests alone.
+    #[arg(long, value_name = "DIR")]
+    pub against: Option<PathBuf>,
 }
 
 /// Arguments of `inspect`.

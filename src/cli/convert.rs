@@ -28,6 +28,7 @@ pub(super) fn conversion(args: &ConvertArgs) -> Result<Conversion> {
         crc: args.crc,
         options: Options {
             overwrite: args.overwrite,
+            resume: args.resume,
             flush: args.sync == SyncMode::Commit,
             ..args.moving.options()
         },

@@ -11,12 +11,13 @@ use crate::engine::job::{Job, run};
 use crate::engine::mover::Observer;
 use crate::engine::outcome::Outcome;
 use crate::engine::place::Placement;
+use crate::engine::verify::{Verification, verify};
 use crate::exchange::World;
 use crate::fault::{Fault, Kind, Result};
 use crate::measure::bench::{Measured, Repeat};
 use crate::measure::collectives::collectives;
 use crate::measure::storage::storage;
-use crate::plan::arrange::{Files, Naming};
+use crate::plan::arrange::{Files, Naming, RankName};
 use crate::plan::build::{Leftovers, Select};
 use crate::report::{Report, save_picture};
 use crate::store::full_dir::MAP_BYTES_MAX;
@@ -40,6 +41,7 @@ enum Work {
     Diff(Comparison),
     Convert(Conversion),
     Bench(BenchCommand),
+    Verify(Verification),
 }
 
 /// What a command of all processes has come to.
@@ -63,20 +65,26 @@ impl Prepared {
     /// # Errors
     /// [`Kind::Usage`].
     pub(super) fn new(command: &Command) -> Result<Prepared> {
-        let (work, moving): (Work, &MoveArgs) = match command {
-            Command::Bench(command) => {
-                return Ok(Prepared {
-                    work: Work::Bench(command.clone()),
-                    progress: ProgressMode::Never,
-                });
+        let job = |job: Job, moving: &MoveArgs| (Work::Job(Box::new(job)), moving.progress);
+        let (work, progress) = match command {
+            Command::Reshard(args) => job(reshard(args)?, &args.moving),
+            Command::Unify(args) => job(unify(args)?, &args.moving),
+            Command::Split(args) => job(split(args)?, &args.moving),
+            Command::Diff(args) => (Work::Diff(comparison(args)), args.moving.progress),
+            Command::Convert(args) => {
+                let conversion = convert::conversion(args)?;
+                (Work::Convert(conversion), args.moving.progress)
             }
-            Command::Reshard(args) => (Work::Job(Box::new(reshard(args)?)), &args.moving),
-            Command::Unify(args) => (Work::Job(Box::new(unify(args)?)), &args.moving),
-            Command::Split(args) => (Work::Job(Box::new(split(args)?)), &args.moving),
-            Command::Import(args) => (Work::Job(Box::new(model::import(args)?)), &args.moving),
-            Command::Export(args) => (Work::Job(Box::new(model::export(args)?)), &args.moving),
-            Command::Diff(args) => (Work::Diff(comparison(args)), &args.moving),
-            Command::Convert(args) => (Work::Convert(convert::conversion(args)?), &args.moving),
+            Command::Verify(args) => {
+                let verification = Verification {
+                    directory: args.directory.clone(),
+                    against: args.against.clone(),
+                };
+                (Work::Verify(verification), ProgressMode::Never)
+            }
+            Command::Import(args) => job(model::import(args)?, &args.moving),
+            Command::Export(args) => job(model::export(args)?, &args.moving),
+            Command::Bench(command) => (Work::Bench(command.clone()), ProgressMode::Never),
             Command::Strategy(_) | Command::Inspect(_) | Command::Simulate(_) => {
                 return Err(Fault::new(
                     Kind::Internal,
@@ -84,10 +92,7 @@ impl Prepared {
                 ));
             }
         };
-        Ok(Prepared {
-            work,
-            progress: moving.progress,
-        })
+        Ok(Prepared { work, progress })
     }
 
     pub(super) fn shows_progress(&self) -> bool {
@@ -98,6 +103,7 @@ impl Prepared {
     pub(super) fn run(&self, world: &World, observer: &mut Observer<'_>) -> Result<Done> {
         let outcome = match &self.work {
             Work::Job(job) => run(world, job, observer),
+            Work::Verify(verification) => verify(world, verification),
             Work::Diff(comparison) => diff(world, comparison, observer),
             Work::Convert(conversion) => {
                 crate::engine::convert::convert(world, conversion, observer)
@@ -147,12 +153,15 @@ fn bench(world: &World, command: &BenchCommand) -> Result<Measured> {
 }
 
 fn reshard(args: &ReshardArgs) -> Result<Job> {
+    let mut options = args.writing.options(&args.moving);
+    options.in_place = args.in_place;
+    let destination = args.dst.as_ref().unwrap_or(&args.src);
     Ok(Job {
         command: "reshard",
         source: args.src.clone(),
         source_strategy: args.src_strategy.clone(),
         file_suffix: args.file_suffix.clone(),
-        destination: args.dst.clone(),
+        destination: destination.clone(),
         destination_strategy: args.dst_strategy.clone(),
         select: Select {
             filter_out_prefixes: args.filter_out_param_prefix.clone(),
@@ -162,14 +171,13 @@ fn reshard(args: &ReshardArgs) -> Result<Job> {
         },
         leftovers: Leftovers::Reshard(args.unmatched),
         files: Files::Ranks {
-            stem: args.prefix.clone(),
-            numbered: true,
+            name: RankName::new(&args.prefix, true),
             remove_redundancy: args.remove_redundancy,
         },
         format: args.writing.format,
         view: None,
         extras: Vec::new(),
-        options: args.writing.options(&args.moving),
+        options,
     })
 }
 
@@ -223,8 +231,7 @@ fn split(args: &SplitArgs) -> Result<Job> {
         },
         leftovers: Leftovers::Split,
         files: Files::Ranks {
-            stem: "net".into(),
-            numbered: false,
+            name: RankName::new("net", false),
             remove_redundancy: args.remove_redundancy,
         },
         format: args.writing.format,

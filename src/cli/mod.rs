@@ -155,6 +155,7 @@ impl Command {
             Command::Strategy(_) => "strategy",
             Command::Convert(_) => "convert",
             Command::Diff(_) => "diff",
+            Command::Verify(_) => "verify",
             Command::Inspect(_) => "inspect",
             Command::Simulate(_) => "simulate",
             Command::Bench(_) => "bench",

@@ -7,7 +7,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::model::{
     Choices, Experts, Export, Family, Fusion, Given, Import, Mapping, Numbers, Scheme, find_family,
 };
-use crate::plan::arrange::{Files, Naming};
+use crate::plan::arrange::{Files, Naming, RankName};
 use crate::plan::build::{Leftovers, Select};
 use crate::store::Format;
 use crate::store::io::{self, ReadFile};
@@ -232,8 +232,7 @@ pub(super) fn import(args: &ImportArgs) -> Result<Job> {
     let files = match args.dst_strategy {
         None => args.tensors.full(Naming::Hf),
         Some(_) => Files::Ranks {
-            stem: "net".into(),
-            numbered: false,
+            name: RankName::new("net", false),
             remove_redundancy: false,
         },
     };

@@ -13,7 +13,7 @@ use crate::engine::tally;
 use crate::exchange::{Topology, World, agree};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::{Inventory, whole_tensor};
-use crate::plan::work::{Site, Work};
+use crate::plan::work::{Site, Skip, Work};
 use crate::plan::{SourceTensor, Spread, TensorPlan};
 use crate::strategy::Strategy;
 use crate::tensor::number::{Difference, compare};
@@ -100,8 +100,8 @@ pub fn diff(
     let topology = Topology::discover(world)?;
     let options = &comparison.options;
     let suffix = comparison.file_suffix.as_deref();
-    let a_strategy = read_strategy(world, &topology, comparison.a_strategy.as_deref())?;
-    let b_strategy = read_strategy(world, &topology, comparison.b_strategy.as_deref())?;
+    let (a_strategy, _) = read_strategy(world, &topology, comparison.a_strategy.as_deref())?;
+    let (b_strategy, _) = read_strategy(world, &topology, comparison.b_strategy.as_deref())?;
     let a = discover(world, &topology, &comparison.a, suffix, options.exchange)?;
     let b = discover(world, &topology, &comparison.b, suffix, options.exchange)?;
     let both = agree(
@@ -327,10 +327,12 @@ fn move_against(
             source: &a.catalog,
             destination: &b.catalog,
             site: &site,
+            skip: &Skip::Nothing,
         },
         reach: &a.reach,
         readers: &readers,
         sink,
+        ledger: None,
         threads: threads(options, topology, world),
         memory_bytes: options.memory_bytes,
         total_bytes: 0,

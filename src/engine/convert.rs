@@ -8,7 +8,9 @@ use crate::engine::fill::Readers;
 use crate::engine::job::{Options, threads};
 use crate::engine::mover::{Mover, Observer};
 use crate::engine::outcome::{Outcome, Seconds};
+use crate::engine::output::Output;
 use crate::engine::place::Destination;
+use crate::engine::resume::fingerprint;
 use crate::engine::rounds::Exchange;
 use crate::engine::sink::FileSink;
 use crate::engine::tally;
@@ -16,10 +18,11 @@ use crate::exchange::{Topology, World, agree};
 use crate::fault::{Fault, Result};
 use crate::layout::Layout;
 use crate::plan::TensorPlan;
+use crate::plan::arrange::Kept;
 use crate::plan::build::{Made, plan_tensor};
 use crate::plan::inventory::whole_tensor;
-use crate::plan::work::Work;
-use crate::store::io::{ReadFile, WriteFile};
+use crate::plan::work::{Skip, Work};
+use crate::store::io::ReadFile;
 use crate::store::{Format, ckpt};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -84,6 +87,7 @@ pub fn convert(
     let destination = Destination::find(world, &topology, &conversion.destination, ranks, options)?;
     let readers = Readers::new(&source.base, &source.catalog, options.io);
     let sink = FileSink::new(destination.staging.partial(), &catalog);
+    let skip = Skip::Nothing;
     let mut mover = Mover {
         world,
         work: Work {
@@ -91,10 +95,12 @@ pub fn convert(
             source: &source.catalog,
             destination: &catalog,
             site: &destination.site,
+            skip: &skip,
         },
         reach: &source.reach,
         readers: &readers,
         sink: &sink,
+        ledger: None,
         threads: threads(options, &topology, world),
         memory_bytes: options.memory_bytes,
         total_bytes: 0,
@@ -103,26 +109,24 @@ pub fn convert(
     mover.total_bytes = tally::sum(world, survey.written_bytes)?;
     let exchange = Exchange::choose(world, &survey, options.memory_bytes)?;
     seconds.plan = planning.elapsed().as_secs_f64();
-    agree(world, destination.check(options.overwrite))?;
-    let written = (|| {
-        agree(world, destination.prepare(&catalog))?;
-        let created = agree(world, destination.create(&catalog))?;
-        let moving = Instant::now();
-        let moved = mover.run(exchange, observer)?;
-        seconds.exchange = moving.elapsed().as_secs_f64();
-        let committing = Instant::now();
-        if conversion.crc {
-            agree(world, append_crcs(&created))?;
-        }
-        agree(world, destination.finish(&created, &[], options.flush))?;
-        agree(world, destination.publish(options.overwrite, options.flush))?;
-        seconds.commit = committing.elapsed().as_secs_f64();
-        Ok(moved)
-    })();
-    if written.is_err() {
-        destination.discard();
-    }
-    let moved = written?;
+    let rest = format!(
+        "convert {:?} {:?} {:?} {}",
+        conversion.format, conversion.name_map, conversion.file_name_contains, conversion.crc
+    );
+    let output = Output {
+        command: "convert",
+        job: fingerprint(world, &source, &rest)?,
+        layouts: [("source", None), ("destination", None)],
+        destination: &destination,
+        catalog: &catalog,
+        extras: &[],
+        links: &[],
+        kept: &Kept::default(),
+        options,
+        trailers: conversion.crc,
+        by_file: true,
+    };
+    let moved = output.write(&mover, exchange, observer, &mut seconds)?;
     seconds.total = start.elapsed().as_secs_f64();
     let paths = |catalog: &Catalog| {
         catalog
@@ -143,6 +147,7 @@ pub fn convert(
         source_files: paths(&source.catalog),
         ..Outcome::default()
     };
+    outcome.bytes.reused = tally::sum(world, survey.written_bytes - moved.written_bytes)?;
     tally::total(world, &mut outcome, &survey, &moved, &readers, &seconds)?;
     Ok(outcome)
 }
@@ -215,16 +220,6 @@ fn check_crc(source: &Source) -> Result<()> {
                 tracing::warn!("{}: carries no CRC to check", file.path().display());
             }
         }
-    }
-    Ok(())
-}
-
-/// Appends a CRC to each finished file. Local.
-fn append_crcs(created: &[WriteFile]) -> Result<()> {
-    for file in created {
-        let size = ReadFile::open(file.path())?;
-        let trailer = ckpt::crc_trailer(&size, size.size())?;
-        file.write_at(&trailer, size.size())?;
     }
     Ok(())
 }

@@ -2,9 +2,12 @@
 
 use crate::engine::discover::{Source, discover};
 use crate::engine::fill::{IoMode, Readers};
+use crate::engine::in_place::{self, Carried, carry};
 use crate::engine::mover::{Moved, Mover, Observer};
 use crate::engine::outcome::{Outcome, PlanFigures, ProcessFigures, Seconds};
+use crate::engine::output::Output;
 use crate::engine::place::{Destination, Placement};
+use crate::engine::resume::fingerprint;
 use crate::engine::rounds::Exchange;
 use crate::engine::sink::FileSink;
 use crate::engine::strategy_files::read_strategy;
@@ -16,7 +19,7 @@ use crate::plan::build::{Build, Leftovers, Select, build};
 use crate::plan::inventory::Inventory;
 use crate::plan::reach::ExchangeMode;
 use crate::plan::survey::Survey;
-use crate::plan::work::Work;
+use crate::plan::work::{Skip, Work};
 use crate::store::Format;
 use crate::strategy::Strategy;
 use crate::view::Table;
@@ -42,6 +45,10 @@ pub struct Options {
     pub placement: Placement,
     /// Replace what stands at the destination.
     pub overwrite: bool,
+    /// Take up what an interrupted run of the same job has left.
+    pub resume: bool,
+    /// Replace the source: its directory is the destination.
+    pub in_place: bool,
     /// Compare all replicas of the source before anything is written.
     pub verify: bool,
     /// Flush at commit.
@@ -118,8 +125,11 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
     let start = Instant::now();
     let mut seconds = Seconds::default();
     let topology = Topology::discover(world)?;
-    let source_strategy = read_strategy(world, &topology, job.source_strategy.as_deref())?;
-    let strategy = read_strategy(world, &topology, job.destination_strategy.as_deref())?;
+    let (source_strategy, source_crc) =
+        read_strategy(world, &topology, job.source_strategy.as_deref())?;
+    let (strategy, strategy_crc) =
+        read_strategy(world, &topology, job.destination_strategy.as_deref())?;
+    let layouts = [("source", source_crc), ("destination", strategy_crc)];
     let suffix = job.file_suffix.as_deref();
     let source = discover(world, &topology, &job.source, suffix, job.options.exchange)?;
     seconds.discover = start.elapsed().as_secs_f64();
@@ -145,6 +155,7 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
     let planned = agree(world, planned)?;
     let readers = Readers::new(&source.base, &source.catalog, job.options.io);
     let sink = FileSink::new(destination.staging.partial(), &planned.arranged.catalog);
+    let skip = Skip::Nothing;
     let mut mover = Mover {
         world,
         work: Work {
@@ -152,10 +163,12 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
             source: &source.catalog,
             destination: &planned.arranged.catalog,
             site: &destination.site,
+            skip: &skip,
         },
         reach: &source.reach,
         readers: &readers,
         sink: &sink,
+        ledger: None,
         threads: threads(&job.options, &topology, world),
         memory_bytes: job.options.memory_bytes,
         total_bytes: 0,
@@ -170,66 +183,81 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
     if job.options.dry_run {
         moved.written_bytes = survey.written_bytes;
     } else {
-        agree(world, destination.check(job.options.overwrite))?;
-        let result = write(
-            job,
-            &mover,
-            exchange,
-            &planned.arranged,
-            &destination,
-            observer,
-            &mut seconds,
-        );
-        if result.is_err() {
-            destination.discard();
-        }
-        moved = result?;
+        let carried = if job.options.in_place {
+            carry(
+                world,
+                &source,
+                &destination,
+                &planned.arranged.catalog,
+                suffix.is_some(),
+            )?
+        } else {
+            Carried::default()
+        };
+        let mut extras = planned.arranged.extras.clone();
+        extras.extend(carried.extras);
+        let rest = job.fingerprint_text(&layouts, &planned);
+        let output = Output {
+            command: job.command,
+            job: fingerprint(world, &source, &rest)?,
+            layouts,
+            destination: &destination,
+            catalog: &planned.arranged.catalog,
+            extras: &extras,
+            links: &carried.links,
+            kept: &planned.arranged.kept,
+            options: &job.options,
+            trailers: false,
+            by_file: false,
+        };
+        moved = output.write(&mover, exchange, observer, &mut seconds)?;
+        outcome.bytes.reused = tally::sum(world, survey.written_bytes - moved.written_bytes)?;
     }
     seconds.total = start.elapsed().as_secs_f64();
     tally::total(world, &mut outcome, &survey, &moved, &readers, &seconds)?;
     if job.options.dry_run {
-        outcome.per_process = tally::per_process(world, &survey)?;
-        let rounds = tally::rounds(world, &survey, exchange)?;
-        outcome.plan = Some(PlanFigures {
-            transfers: tally::sum(world, survey.transfers)?,
-            rounds,
-        });
-        outcome.bytes.read = outcome.bytes.read_unique;
-        outcome.bytes.sent = tally::sum(world, survey.received_bytes)?;
+        foretell(world, &mut outcome, &survey, exchange)?;
     }
     outcome.ok = true;
     Ok(outcome)
 }
 
-/// Creates the files, fills them and puts them in place. Collective.
-fn write(
-    job: &Job,
-    mover: &Mover<'_>,
+/// Fills in what a dry run tells. Collective.
+fn foretell(
+    world: &World,
+    outcome: &mut Outcome,
+    survey: &Survey,
     exchange: Option<Exchange>,
-    arranged: &Arranged,
-    destination: &Destination,
-    observer: &mut Observer<'_>,
-    seconds: &mut Seconds,
-) -> Result<Moved> {
-    let world = mover.world;
-    let phase = Instant::now();
-    agree(world, destination.prepare(&arranged.catalog))?;
-    let created = agree(world, destination.create(&arranged.catalog))?;
-    seconds.write = phase.elapsed().as_secs_f64();
-    let phase = Instant::now();
-    let moved = mover.run(exchange, observer)?;
-    seconds.exchange = phase.elapsed().as_secs_f64();
-    let phase = Instant::now();
-    agree(
-        world,
-        destination.finish(&created, &arranged.extras, job.options.flush),
-    )?;
-    agree(
-        world,
-        destination.publish(job.options.overwrite, job.options.flush),
-    )?;
-    seconds.commit = phase.elapsed().as_secs_f64();
-    Ok(moved)
+) -> Result<()> {
+    outcome.per_process = tally::per_process(world, survey)?;
+    let rounds = tally::rounds(world, survey, exchange)?;
+    outcome.plan = Some(PlanFigures {
+        transfers: tally::sum(world, survey.transfers)?,
+        rounds,
+    });
+    outcome.bytes.read = outcome.bytes.read_unique;
+    outcome.bytes.sent = tally::sum(world, survey.received_bytes)?;
+    Ok(())
+}
+
+impl Job {
+    /// All but the source that the result depends on.
+    fn fingerprint_text(
+        &self,
+        layouts: &[(&'static str, Option<u64>)],
+        planned: &Planned,
+    ) -> String {
+        let format = self.format;
+        format!(
+            "{} {layouts:?} {:?} {:?} {:?} {format:?} {} {}",
+            self.command,
+            self.select,
+            self.leftovers,
+            self.files,
+            self.options.in_place,
+            planned.arranged.extras.len()
+        )
+    }
 }
 
 /// The plan of a job, as far as this process needs it.
@@ -287,7 +315,18 @@ fn plan(
     names.sort_unstable();
     names.dedup();
     let format = job.format.unwrap_or(source.format);
-    let mut arranged = arrange(build, &job.files, format, &metadata, ranks)?;
+    let files = if let (
+        true,
+        Files::Ranks {
+            remove_redundancy, ..
+        },
+    ) = (job.options.in_place, &job.files)
+    {
+        &in_place::files(source, *remove_redundancy)?
+    } else {
+        &job.files
+    };
+    let mut arranged = arrange(build, files, format, &metadata, ranks)?;
     arranged.extras.extend(job.extras.iter().cloned());
     Ok(Planned {
         arranged,

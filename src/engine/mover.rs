@@ -4,6 +4,7 @@
 //! goes in [`rounds`](super::rounds).
 
 use crate::engine::fill::{Filler, Readers};
+use crate::engine::ledger::Ledger;
 use crate::engine::parts::{Builder, cut_parts};
 use crate::engine::rounds::Exchange;
 use crate::engine::sink::Sink;
@@ -12,6 +13,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::plan::reach::Reach;
 use crate::plan::survey::{Survey, survey};
 use crate::plan::work::{Slab, Work};
+use crate::tensor::digest::Joiner;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
@@ -33,6 +35,8 @@ pub struct Mover<'a> {
     pub readers: &'a Readers<'a>,
     /// Where they go.
     pub sink: &'a dyn Sink,
+    /// Where what is done is entered, if it is.
+    pub ledger: Option<&'a Ledger<'a>>,
     /// Worker threads.
     pub threads: usize,
     /// Most memory to use for buffers.
@@ -114,6 +118,7 @@ impl<'a> Mover<'a> {
             reach: self.reach,
             readers: self.readers,
             sink: self.sink,
+            ledger: self.ledger,
         };
         let planned = std::thread::scope(|scope| {
             for _ in 0..self.threads {
@@ -158,6 +163,7 @@ struct Shared<'a> {
     reach: &'a Reach,
     readers: &'a Readers<'a>,
     sink: &'a dyn Sink,
+    ledger: Option<&'a Ledger<'a>>,
 }
 
 impl Shared<'_> {
@@ -165,6 +171,8 @@ impl Shared<'_> {
         let mut builder = Builder {
             filler: Filler::new(self.readers),
             sink: self.sink,
+            ledger: self.ledger,
+            joiner: Joiner::default(),
             tile: vec![],
             cast: vec![],
         };

@@ -1,6 +1,6 @@
 //! What happened: data only, the same for every job.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Bytes moved, over all processes.
@@ -74,6 +74,17 @@ pub struct TensorDifference {
     pub max_rel: f64,
 }
 
+/// Something that is not as it was written.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct BadFile {
+    /// Path inside the directory.
+    pub file: String,
+    /// The tensor, where it is one.
+    pub tensor: Option<String>,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
 /// What a job did.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Outcome {
@@ -117,4 +128,10 @@ pub struct Outcome {
     /// For diff: the tensors.
     #[serde(rename = "tensor_differences", skip_serializing_if = "Vec::is_empty")]
     pub differences: Vec<TensorDifference>,
+    /// For verify: files checked, or tensors compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checked: Option<u64>,
+    /// For verify: what is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bad: Option<Vec<BadFile>>,
 }

@@ -2,6 +2,7 @@
 
 use crate::catalog::Place;
 use crate::engine::fill::Filler;
+use crate::engine::ledger::{Entered, Ledger};
 use crate::engine::mover::Mover;
 use crate::engine::sink::Sink;
 use crate::exchange::Packed;
@@ -9,6 +10,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::plan::reach::Reach;
 use crate::plan::survey::nobody_sees;
 use crate::plan::work::Slab;
+use crate::tensor::digest::Joiner;
 use crate::tensor::strided::StridedCopy;
 use crate::tensor::{cast, copy};
 
@@ -69,6 +71,8 @@ pub(super) fn cut_parts(reach: &Reach, slab: &Slab<'_>) -> Result<Vec<Vec<Part>>
 pub(super) struct Builder<'a> {
     pub(super) filler: Filler<'a>,
     pub(super) sink: &'a dyn Sink,
+    pub(super) ledger: Option<&'a Ledger<'a>>,
+    pub(super) joiner: Joiner,
     pub(super) tile: Vec<u8>,
     pub(super) cast: Vec<u8>,
 }
@@ -78,6 +82,8 @@ impl<'a> Builder<'a> {
         Builder {
             filler: Filler::new(mover.readers),
             sink: mover.sink,
+            ledger: mover.ledger,
+            joiner: Joiner::default(),
             tile: Vec::new(),
             cast: Vec::new(),
         }
@@ -96,7 +102,8 @@ impl<'a> Builder<'a> {
             self.tile.resize(window, 0);
         }
         let tile = &mut self.tile[..window];
-        for (cell, parts) in slab.cells.iter().zip(cells) {
+        let mut entered = Entered::default();
+        for (number, (cell, parts)) in slab.cells.iter().zip(cells).enumerate() {
             for part in parts {
                 match part.from {
                     From::Here(place) => {
@@ -125,10 +132,16 @@ impl<'a> Builder<'a> {
                 return Err(Fault::new(Kind::Dtype, message).tensor(&*plan.name));
             };
             let begin = plan.written_bytes(slab.begin);
+            if let Some(ledger) = self.ledger {
+                ledger.note(slab, number, written, &mut self.joiner, &mut entered)?;
+            }
             for target in &cell.targets {
                 self.sink.put(*target, begin, written)?;
             }
         }
-        Ok(())
+        match self.ledger {
+            Some(ledger) => ledger.enter(slab, entered, self.sink),
+            None => Ok(()),
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Where the destination is, who shares it, and its files from creation to commit.
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, ShardFile};
 use crate::engine::job::Options;
 use crate::exchange::{Topology, World, agree, broadcast_bytes, exchange_bytes};
 use crate::fault::{Fault, Kind, Result};
@@ -32,6 +32,14 @@ pub struct Destination {
     pub site: Site,
     /// Whether this process prepares and publishes the directory for those that share it.
     pub leads: bool,
+    /// The process that does so for this one.
+    pub leader: u32,
+    /// The first of the processes that build these ranks.
+    pub head: u32,
+    /// Whether all processes write into the same directory.
+    pub shared: bool,
+    /// Whether all that write into the directory are on one node.
+    pub one_node: bool,
 }
 
 impl Destination {
@@ -89,6 +97,10 @@ impl Destination {
         Ok(Destination {
             staging,
             leads: process == first && node_has_work,
+            leader: first,
+            head: members.first().copied().unwrap_or(process),
+            shared,
+            one_node: !shared || topology.nodes.len() == 1,
             site: Site {
                 ranks: built,
                 processes: narrow(members.len()),
@@ -97,60 +109,49 @@ impl Destination {
         })
     }
 
-    /// Checks that the destination may be written. Local.
-    ///
-    /// # Errors
-    /// [`Kind::Exists`].
-    pub fn check(&self, overwrite: bool) -> Result<()> {
-        if self.leads {
-            self.staging.check(overwrite)
-        } else {
-            Ok(())
-        }
+    /// The files that fall to this process to create and flush.
+    pub fn own_files<'a>(&'a self, catalog: &'a Catalog) -> impl Iterator<Item = &'a ShardFile> {
+        let works = !self.site.ranks.is_empty();
+        let files = catalog.ranks.values().flatten().filter(move |_| works);
+        let (index, processes) = (self.site.index as usize, self.site.processes as usize);
+        files.skip(index).step_by(processes.max(1))
     }
 
-    /// Makes an empty staging directory, if the files of `catalog` have room there. Local.
+    /// Checks that the files of `catalog` have room. Local.
     ///
     /// # Errors
     /// [`Kind::NoSpace`], [`Kind::Io`].
-    pub fn prepare(&self, catalog: &Catalog) -> Result<()> {
+    pub fn check_room(&self, catalog: &Catalog) -> Result<()> {
         if !self.leads {
             return Ok(());
         }
-        self.staging.prepare()?;
-        let needed: u64 = catalog
-            .ranks
-            .values()
-            .flatten()
-            .map(|file| file.schema.size)
-            .sum();
+        let files = catalog.ranks.values().flatten();
+        let needed: u64 = files.map(|file| file.schema.size).sum();
         let free = io::free_bytes(self.staging.parent())?;
-        if needed > free {
-            let message = format!("needs {needed} bytes, {free} are free there");
-            let parent = self.staging.parent().display().to_string();
-            return Err(Fault::new(Kind::NoSpace, message).file(parent));
+        if needed <= free {
+            return Ok(());
         }
-        Ok(())
+        let message = format!("needs {needed} bytes, {free} are free there");
+        Err(Fault::new(Kind::NoSpace, message).file(self.staging.parent().display().to_string()))
     }
 
-    /// Creates the files that fall to this process, in full size. Local.
+    /// Creates the files that fall to this process, in full size; those that an earlier run has left
+    /// are opened. Local.
     ///
     /// # Errors
     /// [`Kind::NoSpace`], [`Kind::Io`].
     pub fn create(&self, catalog: &Catalog) -> Result<Vec<WriteFile>> {
         let mut created = Vec::new();
-        if self.site.ranks.is_empty() {
-            return Ok(created);
-        }
-        let files = catalog.ranks.values().flatten().enumerate();
-        for (_, file) in
-            files.filter(|(i, _)| i % self.site.processes as usize == self.site.index as usize)
-        {
+        for file in self.own_files(catalog) {
             let path = self.staging.partial().join(&file.path);
             if let Some(parent) = path.parent() {
                 io::make_directory(parent)?;
             }
-            let out = WriteFile::create(&path, file.schema.size)?;
+            let out = if io::size(&path)? == Some(file.schema.size) {
+                WriteFile::open(&path)?
+            } else {
+                WriteFile::create(&path, file.schema.size)?
+            };
             for (offset, bytes) in &file.schema.literals {
                 out.write_at(bytes, *offset)?;
             }
@@ -171,7 +172,9 @@ impl Destination {
     ) -> Result<()> {
         if self.leads {
             for (path, bytes) in extras {
-                io::write_small(&self.staging.partial().join(path), bytes, flush)?;
+                let path = self.staging.partial().join(path);
+                io::remove(&path)?;
+                io::write_small(&path, bytes, flush)?;
             }
         }
         if flush {
@@ -200,6 +203,38 @@ impl Destination {
             io::sync_directory(self.staging.partial())?;
         }
         self.staging.publish(overwrite, flush)
+    }
+
+    /// Gives files of the directory that is to be replaced a second name in the new one. Local.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub fn link(&self, links: &[String]) -> Result<()> {
+        if !self.leads {
+            return Ok(());
+        }
+        for inside in links {
+            let path = self.staging.partial().join(inside);
+            if let Some(parent) = path.parent() {
+                io::make_directory(parent)?;
+            }
+            io::remove(&path)?;
+            io::link(&self.staging.destination().join(inside), &path)?;
+        }
+        Ok(())
+    }
+
+    /// Discards what a swap has brought into the staging directory, if it was not removed. Local.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub fn discard_replaced(&self) -> Result<()> {
+        // What is being written has journals beside it.
+        if self.leads && io::standing(&self.staging.journals())? == Standing::Nothing {
+            self.staging.discard()
+        } else {
+            Ok(())
+        }
     }
 
     /// Discards what was staged, as well as it can. Local.

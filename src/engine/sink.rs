@@ -15,6 +15,14 @@ pub trait Sink: Sync {
     /// As the store's.
     fn put(&self, place: Place, offset: u64, bytes: &[u8]) -> Result<()>;
 
+    /// Hands to the system what it has kept back. Others may go on meanwhile.
+    ///
+    /// # Errors
+    /// As the store's.
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Takes note that nothing more comes from this process.
     ///
     /// # Errors
@@ -130,6 +138,13 @@ impl Sink for FileSink<'_> {
                 file.write(bytes, at)
             })
             .map_err(|fault| fault.tensor(&*entry.name).rank(place.rank))
+    }
+
+    fn flush(&self) -> Result<()> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.values().try_for_each(|file| {
+            file.flush(&mut file.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+        })
     }
 
     fn finish(&self) -> Result<()> {

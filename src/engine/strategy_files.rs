@@ -5,6 +5,7 @@ use crate::exchange::{Topology, World, agree, broadcast_bytes, decode, encode};
 use crate::fault::{Fault, Kind, Result};
 use crate::store::io::{self, ReadFile, Standing};
 use crate::strategy::{Strategy, StrategyFile};
+use crate::tensor::digest::checksum;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
@@ -14,7 +15,8 @@ type StrategyBytes = Option<Vec<(String, Vec<u8>)>>;
 /// Largest strategy file that is read.
 const STRATEGY_BYTES_MAX: u64 = 1 << 30;
 
-/// Reads a strategy (file or directory) that at least one node sees, on every process. Collective.
+/// Reads a strategy (file or directory) that at least one node sees, on every process; gives the CRC
+/// of what its files say, too. Collective.
 ///
 /// # Errors
 /// The same on every process: [`Kind::Strategy`], [`Kind::Differs`] if two nodes see different ones.
@@ -22,8 +24,10 @@ pub fn read_strategy(
     world: &World,
     topology: &Topology,
     path: Option<&Path>,
-) -> Result<Option<Strategy>> {
-    let Some(path) = path else { return Ok(None) };
+) -> Result<(Option<Strategy>, Option<u64>)> {
+    let Some(path) = path else {
+        return Ok((None, None));
+    };
     let leads = topology
         .nodes
         .iter()
@@ -63,13 +67,14 @@ pub fn read_strategy(
             .iter()
             .map(|(name, bytes)| StrategyFile { name, bytes })
             .collect();
-        Strategy::read(&files)
+        let contents: Vec<&[u8]> = files.iter().map(|file| file.bytes).collect();
+        let crc = checksum(&contents.concat());
+        Ok((Some(Strategy::read(&files)?), Some(crc)))
     });
     agree(
         world,
         read.map_err(|fault| fault.file(path.display().to_string())),
     )
-    .map(Some)
 }
 
 /// The bytes of a strategy file, or of those of a directory. Local.

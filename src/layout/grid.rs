@@ -53,6 +53,13 @@ impl Grid {
         &self.cell
     }
 
+    /// Shape of the tensor.
+    #[must_use]
+    pub fn full_shape(&self) -> Shape {
+        let sizes = self.cell.0.iter().zip(&self.parts);
+        Shape(sizes.map(|(size, parts)| size * parts).collect())
+    }
+
     /// Number of cells along each dimension.
     #[must_use]
     pub fn parts(&self) -> &[u64] {

@@ -8,7 +8,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::layout::Layout;
 use crate::measure::bench::{Measured, Repeat, byte, rate, row, spread};
 use crate::measure::storage::each_call;
-use crate::plan::arrange::Files;
+use crate::plan::arrange::{Files, RankName};
 use crate::plan::build::{Leftovers, Select, Unmatched};
 use crate::plan::reach::ExchangeMode;
 use crate::store::Format;
@@ -114,11 +114,12 @@ fn job(room: &Path) -> Job {
         extras: Vec::new(),
         leftovers: Leftovers::Reshard(Unmatched::Fail),
         files: Files::Ranks {
-            stem: "net".into(),
-            numbered: true,
+            name: RankName::new("net", true),
             remove_redundancy: false,
         },
         format: None,
+        view: None,
+        extras: Vec::new(),
         options: Options {
             memory_bytes: 1 << 30,
             exchange: ExchangeMode::Auto,
@@ -129,6 +130,8 @@ fn job(room: &Path) -> Job {
             overwrite: true,
             verify: false,
             flush: false,
+            in_place: false,
+            resume: false,
         },
     }
 }

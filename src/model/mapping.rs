@@ -6,7 +6,7 @@ use super::family::{Block, Family, Make, Rule, Side, Within};
 use super::fuse::{Joint, Lane, fuse, stack, stack_transposed};
 use crate::fault::{Fault, Kind, Result};
 use crate::tensor::shape::Shape;
-use crate::view::{AxisMap, Piece};
+use crate::view::{AxisMap, Cut, Piece};
 use std::sync::Arc;
 
 /// A tensor of one side.
@@ -16,8 +16,8 @@ pub struct Tensor {
     pub name: Arc<str>,
     /// Its full shape.
     pub shape: Shape,
-    /// Rows of a group, where several tensors are fused in groups; else 1.
-    pub together: u64,
+    /// How dimension 0 may be cut.
+    pub cut: Cut,
     /// Other names that are accepted when read.
     pub also: Vec<Arc<str>>,
 }
@@ -224,7 +224,7 @@ impl Speller<'_> {
         Ok(Tensor {
             name: spot.spell(prefix, name).into(),
             shape: Shape(dims),
-            together: 1,
+            cut: Cut::Anywhere,
             also: Vec::new(),
         })
     }
@@ -334,7 +334,10 @@ impl Speller<'_> {
         let (rows, joints) = fuse(&lanes, groups, inner)?;
         let mut dims = vec![rows];
         dims.extend(inner);
-        ms[0].together = rows / groups;
+        ms[0].cut = match fusion {
+            Fusion::Interleaved => Cut::Groups(rows / groups),
+            _ => Cut::Exactly(rows / groups),
+        };
         ms[0].shape = Shape(dims);
         let bonds = joints.into_iter().map(|joint| by_ms(joint, 0)).collect();
         self.link(rule, hf, ms, bonds);

@@ -10,7 +10,7 @@ use crate::fault::{Fault, Kind, Result, nearest};
 use crate::plan::inventory::Inventory;
 use crate::tensor::cast::is_castable;
 use crate::tensor::dtype::Dtype;
-use crate::view::{MadeOf, Piece, Table};
+use crate::view::{Cut, MadeOf, Piece, Table};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -146,7 +146,7 @@ impl Import {
                     .and_then(|p| inventory.tensors.get(&p.source));
                 let made = MadeOf {
                     shape: tensor.shape.clone(),
-                    together: tensor.together,
+                    cut: tensor.cut,
                     dtype: source.and_then(|s| written(self.dtype, link, s.dtype)),
                     pieces,
                 };
@@ -289,7 +289,7 @@ impl Export {
                     .and_then(|p| inventory.tensors.get(&p.source));
                 let made = MadeOf {
                     shape: tensor.shape.clone(),
-                    together: 1,
+                    cut: Cut::Anywhere,
                     dtype: source.and_then(|s| written(self.dtype, link, s.dtype)),
                     pieces,
                 };

@@ -3,9 +3,9 @@
 use crate::catalog::{Catalog, FileSchema, ShardFile};
 use crate::fault::Result;
 use crate::layout::keep::Keep;
+use crate::plan::TensorPlan;
 use crate::plan::build::Build;
 use crate::plan::inventory::HYPER_STEM;
-use crate::plan::{Spread, TensorPlan};
 use crate::store::Format;
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
@@ -26,15 +26,36 @@ pub enum Naming {
     HfOnly,
 }
 
+/// How a rank's file is called: `{before}.ext`, or `{before}R{after}.ext`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RankName {
+    /// What precedes the rank.
+    pub before: String,
+    /// Whether the rank follows it.
+    pub numbered: bool,
+    /// What follows the rank.
+    pub after: String,
+}
+
+impl RankName {
+    /// A name that begins with `before`.
+    #[must_use]
+    pub fn new(before: &str, numbered: bool) -> Self {
+        RankName {
+            before: before.to_owned(),
+            numbered,
+            after: String::new(),
+        }
+    }
+}
+
 /// The arrangement of a destination's files.
 #[derive(Clone, Debug)]
 pub enum Files {
-    /// `rank_R/{stem}.ext`, or `rank_R/{stem}R.ext`.
+    /// A file a rank, in `rank_R`.
     Ranks {
-        /// Beginning of the file's name.
-        stem: String,
-        /// Whether the rank follows it.
-        numbered: bool,
+        /// How it is called.
+        name: RankName,
         /// Whether only one copy of each cell is kept.
         remove_redundancy: bool,
     },
@@ -56,6 +77,35 @@ pub struct Arranged {
     pub plans: Vec<TensorPlan>,
     /// Small files beside them: path and contents.
     pub extras: Vec<(String, Vec<u8>)>,
+    /// Who keeps what.
+    pub kept: Kept,
+}
+
+/// Which of a cell's holders have it in their files.
+#[derive(Clone, Debug, Default)]
+pub struct Kept {
+    /// For each stage; none where all holders keep it.
+    stages: Vec<Option<Keep>>,
+    ranks_per_stage: u32,
+}
+
+impl Kept {
+    /// The one rank that stands for all that have `cell` of `plan` in their files.
+    #[must_use]
+    pub fn first(&self, plan: &TensorPlan, cell: &[u64]) -> Option<u32> {
+        let lowest = plan.destination.holders(cell).next()?;
+        let begin = plan.destination.first_rank;
+        let stage = begin.checked_div(self.ranks_per_stage).unwrap_or_default();
+        let keep = usize::try_from(stage)
+            .ok()
+            .and_then(|stage| self.stages.get(stage)?.as_ref());
+        Some(match keep {
+            Some(keep) if plan.destination.layout.ranks() == self.ranks_per_stage => {
+                begin + keep.keeper(&plan.name, lowest - begin)
+            }
+            _ => lowest,
+        })
+    }
 }
 
 type Listing = Vec<(Arc<str>, Dtype, Shape)>;
@@ -73,8 +123,12 @@ pub fn arrange(
 ) -> Result<Arranged> {
     let mut arranged = match files {
         Files::Ranks {
-            stem,
-            numbered,
+            name:
+                RankName {
+                    before,
+                    numbered,
+                    after,
+                },
             remove_redundancy,
         } => {
             let mut metadata = metadata.clone();
@@ -87,7 +141,7 @@ pub fn arrange(
                 } else {
                     String::new()
                 };
-                format!("rank_{rank}/{stem}{number}.{}", format.extension())
+                format!("rank_{rank}/{before}{number}{after}.{}", format.extension())
             };
             by_rank(&build, *remove_redundancy, format, &metadata, ranks, name)?
         }
@@ -184,6 +238,10 @@ fn by_rank(
             }],
         );
     }
+    arranged.kept = Kept {
+        stages: keeps,
+        ranks_per_stage: build.ranks_per_stage,
+    };
     Ok(arranged)
 }
 
@@ -192,13 +250,14 @@ fn listed(plan: &TensorPlan) -> Result<(Arc<str>, Dtype, Shape)> {
     Ok((
         plan.name.clone(),
         plan.written,
-        element_shape(&plan.destination, plan.written),
+        element_shape(plan.destination.grid.cell_shape(), plan.written),
     ))
 }
 
-/// The cell shape of a spread in elements: packed types are counted in bytes inside.
-fn element_shape(spread: &Spread, dtype: Dtype) -> Shape {
-    let mut shape = spread.grid.cell_shape().clone();
+/// A shape of a plan in elements: packed types are counted in bytes inside.
+#[must_use]
+pub fn element_shape(shape: &Shape, dtype: Dtype) -> Shape {
+    let mut shape = shape.clone();
     if !dtype.bits().is_multiple_of(8)
         && let Some(last) = shape.0.last_mut()
     {
@@ -286,6 +345,7 @@ fn full(
         catalog,
         plans: Vec::new(),
         extras,
+        kept: Kept::default(),
     })
 }
 

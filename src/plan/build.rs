@@ -9,7 +9,7 @@ use crate::strategy::Strategy;
 use crate::tensor::cast::is_castable;
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
-use crate::view::{MadeOf, Piece, Table};
+use crate::view::{Cut, MadeOf, Piece, Table};
 use clap::ValueEnum;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -79,8 +79,8 @@ pub struct Made {
     dtype: Dtype,
     /// The element type it is written in.
     written: Dtype,
-    /// Rows of dimension 0 that a rank must have all or none of.
-    together: u64,
+    /// How dimension 0 may be cut.
+    cut: Cut,
     /// Together they cover it exactly once.
     pieces: Vec<(Piece, Arc<SourceTensor>)>,
 }
@@ -96,7 +96,7 @@ impl Made {
             shape: tensor.shape.clone(),
             dtype: tensor.dtype,
             written: tensor.dtype,
-            together: 1,
+            cut: Cut::Anywhere,
             pieces: vec![(Piece::identity(tensor.name.clone(), &bytes), tensor.clone())],
         })
     }
@@ -144,7 +144,7 @@ impl Made {
             shape: made.shape.clone(),
             dtype,
             written,
-            together: made.together,
+            cut: made.cut,
             pieces,
         })
     }
@@ -161,12 +161,16 @@ impl Made {
             return Ok(());
         };
         let parts = (parts / layout.optimizer_pieces().max(1)).max(1);
-        if parts == 1 || (rows / parts).is_multiple_of(self.together.max(1)) {
+        let (fits, group) = match self.cut {
+            Cut::Anywhere => return Ok(()),
+            Cut::Groups(group) => ((rows / parts).is_multiple_of(group.max(1)), group),
+            Cut::Exactly(group) => (rows / parts == group, group),
+        };
+        if parts == 1 || fits {
             return Ok(());
         }
         let message = format!(
-            "the strategy cuts its {rows} rows in {parts}; it is fused in groups of {} rows",
-            self.together
+            "the strategy cuts its {rows} rows in {parts}; it is fused in groups of {group} rows"
         );
         Err(Fault::new(Kind::Shape, message).hint(
             "a rank must have whole groups: --tp must be what the strategy cuts in, and key-value \

@@ -5,6 +5,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::layout::Cell;
 use crate::plan::reach::Share;
 use crate::plan::{SourceTensor, Spread, TensorPlan};
+use crate::tensor::digest::Runs;
 use crate::tensor::region::Region;
 use crate::tensor::strided::StridedCopy;
 use crate::view::{Piece, Ranges};
@@ -29,6 +30,8 @@ pub struct CellPlan {
     pub targets: Vec<Place>,
     /// Which of those that need the cell this site is; none if it writes all copies.
     pub share: Option<Share>,
+    /// Where the cell lies in its tensor.
+    pub runs: Runs,
 }
 
 impl CellPlan {
@@ -72,6 +75,11 @@ impl CellPlan {
             transfers,
             targets,
             share,
+            runs: Runs::new(
+                &plan.destination.grid.full_shape(),
+                plan.written_bytes(plan.element_bytes),
+                &region,
+            ),
         })
     }
 }

@@ -4,12 +4,12 @@
 use crate::catalog::{Catalog, FileSchema, ShardFile};
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::grid::Grid;
-use crate::plan::arrange::{Arranged, Files, arrange};
+use crate::plan::arrange::{Arranged, Files, RankName, arrange};
 use crate::plan::build::{Leftovers, Select, Unmatched, build};
 use crate::plan::inventory::Inventory;
 use crate::plan::reach::{ExchangeMode, Reach};
 use crate::plan::survey::{Survey, survey};
-use crate::plan::work::{Site, Work};
+use crate::plan::work::{Site, Skip, Work};
 use crate::plan::{SourceTensor, Spread, TensorPlan};
 use crate::store::Format;
 use crate::strategy::Strategy;
@@ -111,8 +111,7 @@ impl Model {
             ranks,
         )?;
         let files = Files::Ranks {
-            stem: "net".into(),
-            numbered: true,
+            name: RankName::new("net", true),
             remove_redundancy: false,
         };
         arrange(build, &files, Format::Safetensors, &BTreeMap::new(), ranks)
@@ -128,6 +127,7 @@ impl Model {
             source: &self.source,
             destination: &arranged.catalog,
             site,
+            skip: &Skip::Nothing,
         };
         survey(&work, reach)
     }

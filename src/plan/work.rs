@@ -9,7 +9,8 @@ use crate::fault::Result;
 use crate::layout::Cell;
 use crate::plan::TensorPlan;
 use crate::plan::cell::CellPlan;
-use std::collections::BTreeMap;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 /// Bytes of all cells of a slab together, about: what fits the second-level cache.
@@ -28,11 +29,44 @@ pub struct Site {
     pub index: u32,
 }
 
+/// A slab of a site's work: number of the tensor, and of the slab in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SlabId {
+    /// Number of the tensor among the site's plans.
+    pub tensor: u32,
+    /// Number of the slab, counted through the tensor.
+    pub slab: u64,
+}
+
+/// Slabs that need not be built again.
+#[derive(Clone, Debug, Default)]
+pub enum Skip {
+    /// None: build everything.
+    #[default]
+    Nothing,
+    /// These.
+    Some(HashSet<SlabId>),
+    /// All of them.
+    All,
+}
+
+impl Skip {
+    fn skips(&self, id: SlabId) -> bool {
+        match self {
+            Skip::Nothing => false,
+            Skip::Some(done) => done.contains(&id),
+            Skip::All => true,
+        }
+    }
+}
+
 /// The same byte window of neighbouring destination cells: the unit of work.
 #[derive(Clone, Debug)]
 pub struct Slab<'a> {
     /// The tensor.
     pub plan: &'a TensorPlan,
+    /// Which slab this is, the same whatever the number of processes.
+    pub id: SlabId,
     /// The cells.
     pub cells: Arc<Vec<CellPlan>>,
     /// First byte of the window, in each cell.
@@ -79,6 +113,8 @@ pub struct Work<'a> {
     pub destination: &'a Catalog,
     /// Who shares the work.
     pub site: &'a Site,
+    /// What is done already.
+    pub skip: &'a Skip,
 }
 
 impl<'a> Work<'a> {
@@ -92,13 +128,15 @@ impl<'a> Work<'a> {
         let share = |index: u32| total * u128::from(index) / u128::from(self.site.processes.max(1));
         let (begin, end) = (share(self.site.index), share(self.site.index + 1));
         let mut before = 0u128;
-        for (salt, (plan, weight)) in (1u64..).zip(self.plans.iter().zip(weights)) {
+        for (number, (plan, weight)) in (0u32..).zip(self.plans.iter().zip(weights)) {
+            let salt = u64::from(number) + 1;
             let after = before + u128::from(weight);
             if weight > 0 && before < end && after > begin {
                 let bounds = Bounds {
                     before,
                     begin,
                     end,
+                    number,
                     salt,
                 };
                 self.tensor_slabs(plan, weight, &bounds, &mut visit)?;
@@ -108,6 +146,7 @@ impl<'a> Work<'a> {
                     before: 0,
                     begin: 0,
                     end: 1,
+                    number,
                     salt,
                 };
                 self.tensor_slabs(plan, weight, &bounds, &mut visit)?;
@@ -178,6 +217,10 @@ impl<'a> Work<'a> {
         let mut position = 0u64;
         let mut cells = cells.into_iter().peekable();
         let mut salt = bounds.salt;
+        let mut id = SlabId {
+            tensor: bounds.number,
+            slab: 0,
+        };
         while let Some((cell, targets)) = cells.next() {
             let first = cell.first().copied();
             let mut band = vec![(cell, targets)];
@@ -186,17 +229,18 @@ impl<'a> Work<'a> {
             }
             let copies: u64 = band.iter().map(|(_, targets)| targets.len() as u64).sum();
             let band_end = position + copies * cell_bytes;
+            let window = window_bytes(plan, band.len() as u64);
             if scale(band_end) < bounds.begin || scale(position) >= bounds.end {
                 position = band_end;
+                id.slab += cell_bytes.div_ceil(window).max(1);
                 continue;
             }
-            let window = window_bytes(plan, band.len() as u64);
             let mut planned = None;
             let mut begin = 0;
             loop {
                 let end = (begin + window).min(cell_bytes);
                 let here = scale(position);
-                if (bounds.begin..bounds.end).contains(&here) {
+                if (bounds.begin..bounds.end).contains(&here) && !self.skip.skips(id) {
                     let cells = match &planned {
                         Some(cells) => Arc::clone(cells),
                         None => planned
@@ -205,6 +249,7 @@ impl<'a> Work<'a> {
                     };
                     visit(Slab {
                         plan,
+                        id,
                         cells,
                         begin,
                         end,
@@ -212,6 +257,7 @@ impl<'a> Work<'a> {
                     })?;
                 }
                 salt += 1;
+                id.slab += 1;
                 position += copies * (end - begin);
                 begin = end;
                 if begin >= cell_bytes {
@@ -234,6 +280,7 @@ struct Bounds {
     before: u128,
     begin: u128,
     end: u128,
+    number: u32,
     salt: u64,
 }
 

@@ -1,6 +1,6 @@
 //! Outcomes for people.
 
-use crate::engine::outcome::Outcome;
+use crate::engine::outcome::{BadFile, Outcome};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -37,6 +37,9 @@ pub(super) fn outcome(outcome: &Outcome) -> String {
     if outcome.equal.is_some() {
         return difference(outcome);
     }
+    if let Some(bad) = &outcome.bad {
+        return verified(outcome, bad);
+    }
     let done = if outcome.plan.is_some() {
         "plan only, nothing written"
     } else {
@@ -51,12 +54,7 @@ pub(super) fn outcome(outcome: &Outcome) -> String {
         outcome.processes,
         outcome.nodes
     );
-    for file in outcome.source_files.iter().take(8) {
-        let _ = writeln!(out, "  source     {file}");
-    }
-    if outcome.source_files.len() > 8 {
-        let _ = writeln!(out, "  source     … {} files", outcome.source_files.len());
-    }
+    sources(&mut out, outcome);
     let (b, s) = (&outcome.bytes, &outcome.seconds);
     let _ = writeln!(
         out,
@@ -76,6 +74,9 @@ pub(super) fn outcome(outcome: &Outcome) -> String {
         bytes(b.written),
         outcome.balance_max_over_mean
     );
+    if b.reused > 0 {
+        let _ = writeln!(out, "  reused     {}", bytes(b.reused));
+    }
     if let Some(plan) = &outcome.plan {
         let _ = writeln!(
             out,
@@ -125,6 +126,33 @@ pub(super) fn outcome(outcome: &Outcome) -> String {
             "\n  note       {count} tensors were left out ({first} …)"
         );
     }
+    out
+}
+
+fn sources(out: &mut String, outcome: &Outcome) {
+    for file in outcome.source_files.iter().take(8) {
+        let _ = writeln!(out, "  source     {file}");
+    }
+    if outcome.source_files.len() > 8 {
+        let _ = writeln!(out, "  source     … {} files", outcome.source_files.len());
+    }
+}
+
+fn verified(outcome: &Outcome, bad: &[BadFile]) -> String {
+    let mut out = String::new();
+    for entry in bad {
+        let tensor = entry.tensor.as_ref();
+        let tensor = tensor.map_or(String::new(), |tensor| format!("{tensor}: "));
+        let _ = writeln!(out, "{}: {tensor}{}", entry.file, entry.reason);
+    }
+    let checked = outcome.checked.unwrap_or(0);
+    let verdict = if bad.is_empty() { "good" } else { "bad" };
+    let what = if outcome.bytes.read > 0 {
+        format!("{checked} files, {} read", bytes(outcome.bytes.read))
+    } else {
+        format!("{checked} tensors compared by their digests")
+    };
+    let _ = write!(out, "{verdict}: {what}, {} complaints", bad.len());
     out
 }
 

@@ -1,8 +1,29 @@
 //! How an output becomes visible: staged beside its place, flushed, put there by one rename.
 
 use crate::fault::{Fault, Kind, Result};
-use crate::store::io::{self, Standing};
+use crate::store::io::{self, ReadFile, Standing};
+use crate::store::manifest::{Hex, Manifest};
 use std::path::{Path, PathBuf};
+
+/// The directory of journals, inside the staging directory.
+const JOURNALS: &str = ".shardloom-journal";
+/// The file in it that says of which job they are.
+const JOB: &str = "job";
+
+/// What an interrupted run left.
+#[derive(Clone, Debug)]
+pub enum Left {
+    /// Nothing.
+    Nothing,
+    /// Something that died before it had a name, or while it was discarded: nothing of use.
+    Unknown,
+    /// Files of another job.
+    Another,
+    /// Files of this job, and journals of what is done.
+    Begun,
+    /// All files of this job, ready to be put in place.
+    Complete(Box<Manifest>),
+}
 
 /// A destination directory and the hidden sibling its files are staged in. All functions are local:
 /// one process of each site calls them.
@@ -50,6 +71,37 @@ impl Staging {
         }
     }
 
+    /// The directory that is to be replaced.
+    #[must_use]
+    pub fn destination(&self) -> &Path {
+        &self.destination
+    }
+
+    /// Checks that directories can be swapped in one step here, and that the destination isn't a
+    /// place that can't be moved.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`], [`Kind::Io`].
+    pub fn check_swap(&self) -> Result<()> {
+        let mut one = self.partial.clone().into_os_string();
+        one.push("-swap");
+        let (one, other) = (PathBuf::from(&one), PathBuf::from(one).join("inner"));
+        let (here, there) = (other.join("a"), other.join("b"));
+        io::make_directory(&here)?;
+        io::make_directory(&there)?;
+        let swapped = io::exchange(&here, &there);
+        io::remove_directory(&one)?;
+        swapped.map_err(|fault| match fault.kind {
+            Kind::Unsupported => {
+                let message = "directories can't be swapped in one step on this file system";
+                Fault::new(Kind::Unsupported, message)
+                    .file(self.destination.display().to_string())
+                    .hint("write into another directory with --dst")
+            }
+            _ => fault,
+        })
+    }
+
     /// Checks that the destination may be written.
     ///
     /// # Errors
@@ -67,16 +119,80 @@ impl Staging {
         }
     }
 
-    /// Discards what an earlier, interrupted run left, and makes an empty staging directory.
+    /// Discards what an earlier, interrupted run left, and makes a staging directory for `job`.
+    /// `survives` says what the written bytes survive; only a run that says the same takes them up.
     ///
     /// # Errors
     /// [`Kind::Io`].
-    pub fn prepare(&self) -> Result<()> {
+    pub fn prepare(&self, job: u64, survives: &str) -> Result<()> {
         let destination = self.destination.display();
         let prepared = io::make_directory(self.parent())
             .and_then(|()| io::remove_directory(&self.partial))
-            .and_then(|()| io::make_directory(&self.partial));
-        prepared.map_err(|fault| fault.hint(format!("{destination} is staged there")))
+            .and_then(|()| io::make_directory(&self.journals()));
+        prepared.map_err(|fault| fault.hint(format!("{destination} is staged there")))?;
+        let text = format!("{} {survives}", Hex(job));
+        io::write_small(&self.journals().join(JOB), text.as_bytes(), false)
+    }
+
+    /// Where the processes keep journals of what is done, while files are being written.
+    #[must_use]
+    pub fn journals(&self) -> PathBuf {
+        self.partial.join(JOURNALS)
+    }
+
+    /// What an interrupted run left in the staging directory.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub fn left(&self, job: u64, survives: &[String]) -> Result<Left> {
+        match io::standing(&self.partial)? {
+            Standing::Nothing | Standing::EmptyDirectory => return Ok(Left::Nothing),
+            Standing::File => return Ok(Left::Another),
+            Standing::Directory => {}
+        }
+        let path = self.journals().join(JOB);
+        let text = match io::size(&path)? {
+            None => String::new(),
+            Some(_) => {
+                String::from_utf8_lossy(&ReadFile::open(&path)?.read_all(4096)?).into_owned()
+            }
+        };
+        let (begun, found) = text.split_once(' ').unwrap_or_default();
+        if begun == Hex(job).to_string() && !survives.iter().any(|known| known == found) {
+            return Ok(Left::Unknown);
+        }
+        // A manifest is the last file written; one that is cut short is as good as none.
+        if let Ok(Some(manifest)) = Manifest::read(&self.partial) {
+            if manifest.job != Hex(job) {
+                return Ok(Left::Another);
+            }
+            if manifest.stands(&self.partial)? {
+                return Ok(Left::Complete(Box::new(manifest)));
+            }
+        }
+        Ok(if begun.is_empty() {
+            Left::Unknown
+        } else if begun == Hex(job).to_string() {
+            Left::Begun
+        } else {
+            Left::Another
+        })
+    }
+
+    /// The manifest of the destination if it is the complete result of `job`.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub fn placed(&self, job: u64) -> Result<Option<Manifest>> {
+        if io::standing(&self.destination)? != Standing::Directory {
+            return Ok(None);
+        }
+        match Manifest::read(&self.destination) {
+            Ok(Some(manifest)) if manifest.job == Hex(job) => {
+                Ok(manifest.stands(&self.destination)?.then_some(manifest))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Discards the staging directory.
@@ -94,6 +210,7 @@ impl Staging {
     /// [`Kind::Io`].
     pub fn publish(&self, overwrite: bool, flush: bool) -> Result<()> {
         self.check(overwrite)?;
+        io::remove_directory(&self.journals())?;
         let replaces = io::standing(&self.destination)? == Standing::Directory;
         if replaces {
             io::exchange(&self.partial, &self.destination)?;

@@ -6,7 +6,7 @@
 use crate::fault::{Fault, Kind, Result};
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -287,6 +287,31 @@ pub fn standing(path: &Path) -> Result<Standing> {
     }
 }
 
+/// Size of the regular file at `path`, if there is one.
+///
+/// # Errors
+/// [`Kind::Io`].
+pub fn size(path: &Path) -> Result<Option<u64>> {
+    Ok(stamp(path)?.map(|(size, _)| size))
+}
+
+/// Size and time of the last change, in nanoseconds, of the regular file at `path`, if there is one.
+///
+/// # Errors
+/// [`Kind::Io`].
+pub fn stamp(path: &Path) -> Result<Option<(u64, i128)>> {
+    named("can't look at", path, gate())?;
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => named("can't look at", path, Err(error)),
+        Ok(metadata) => {
+            let time = i128::from(metadata.mtime()) * 1_000_000_000;
+            let stamp = (metadata.len(), time + i128::from(metadata.mtime_nsec()));
+            Ok(metadata.is_file().then_some(stamp))
+        }
+    }
+}
+
 /// The names in a directory, sorted, each with whether it is a directory (through links).
 ///
 /// # Errors
@@ -309,6 +334,43 @@ pub fn list(path: &Path) -> Result<Vec<(String, bool)>> {
     }
     names.sort();
     Ok(names)
+}
+
+/// The paths of all that is no directory below `path`, sorted; links are not followed.
+///
+/// # Errors
+/// As [`list`].
+pub fn list_files(path: &Path) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    let mut left = vec![String::new()];
+    while let Some(inside) = left.pop() {
+        for (name, _) in list(&path.join(&inside))? {
+            let name = if inside.is_empty() {
+                name
+            } else {
+                format!("{inside}/{name}")
+            };
+            let full = path.join(&name);
+            let metadata = named("can't look at", &full, fs::symlink_metadata(&full))?;
+            if metadata.is_dir() {
+                left.push(name);
+            } else {
+                found.push(name);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Gives a file a second name, which must not exist.
+///
+/// # Errors
+/// [`Kind::Io`].
+pub fn link(from: &Path, to: &Path) -> Result<()> {
+    named("can't link", from, gate())?;
+    let action = format!("can't link it to {}", to.display());
+    named(&action, from, fs::hard_link(from, to))
 }
 
 /// Makes a directory and those above it.

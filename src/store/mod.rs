@@ -8,6 +8,8 @@ pub mod ckpt;
 pub mod commit;
 pub mod full_dir;
 pub mod io;
+pub mod journal;
+pub mod manifest;
 pub mod mapped;
 pub mod rank_dir;
 pub mod safetensors;

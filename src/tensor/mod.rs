@@ -2,6 +2,7 @@
 
 pub mod cast;
 pub mod copy;
+pub mod digest;
 pub mod dtype;
 pub mod number;
 pub mod region;

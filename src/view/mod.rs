@@ -44,6 +44,18 @@ pub struct Piece {
     pub destination_map: Vec<AxisMap>,
 }
 
+/// How dimension 0 of a tensor may be cut for it to mean something on each rank.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cut {
+    /// Anywhere.
+    #[default]
+    Anywhere,
+    /// Into whole groups of so many rows.
+    Groups(u64),
+    /// Into pieces of just so many rows.
+    Exactly(u64),
+}
+
 /// A destination tensor as parts of source tensors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MadeOf {
@@ -51,8 +63,8 @@ pub struct MadeOf {
     pub shape: Shape,
     /// Its element type when written; none means that of its sources.
     pub dtype: Option<Dtype>,
-    /// Rows of dimension 0 that a rank must have all or none of, beside an optimizer shard.
-    pub together: u64,
+    /// How dimension 0 may be cut, beside an optimizer shard.
+    pub cut: Cut,
     /// Together they cover it exactly once. Their sources have one element type.
     pub pieces: Vec<Piece>,
 }

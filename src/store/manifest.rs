@@ -1,0 +1,261 @@
+//! The manifest of a written directory, `shardloom.json`: every file with its size and CRC, every
+//! tensor with its digest. It ends with a CRC of itself.
+
+use crate::catalog::FileSchema;
+use crate::fault::{Fault, Kind, Result};
+use crate::store::full_dir::check_inside;
+use crate::store::io::{self, ReadFile, Standing};
+use crate::tensor::digest;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+/// Name of the file.
+pub const NAME: &str = "shardloom.json";
+/// Version that is written and read.
+pub const SCHEMA: u32 = 1;
+/// Largest manifest that is read.
+const BYTES_MAX: u64 = 1 << 30;
+/// What precedes the CRC of all before, at the end of the file.
+const MARK: &[u8] = b",\"crc64\":\"";
+/// Digits of the CRC and what follows them.
+const END_BYTES: usize = 16 + 3;
+
+/// 64 bits, in JSON sixteen hexadecimal digits: numbers of that size get lost in JSON.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Hex(pub u64);
+
+impl std::fmt::Display for Hex {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{:016x}", self.0)
+    }
+}
+
+impl Serialize for Hex {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Hex {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let value = u64::from_str_radix(&text, 16).ok();
+        value
+            .filter(|_| text.len() == 16)
+            .map(Hex)
+            .ok_or_else(|| serde::de::Error::custom("is no number of 16 hexadecimal digits"))
+    }
+}
+
+/// A tensor by its full shape and digest, whatever its layout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TensorRecord {
+    /// Element type, as safetensors spells it.
+    pub dtype: String,
+    /// Full shape.
+    pub shape: Vec<u64>,
+    /// CRC-64/NVME of its row-major bytes.
+    pub digest: Hex,
+}
+
+/// Where a tensor's bytes are in a file: its name, and byte ranges in order.
+pub type Placed = (String, Vec<(u64, u64)>);
+
+/// A file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRecord {
+    /// Path inside the directory.
+    pub path: String,
+    /// Size.
+    pub bytes: u64,
+    /// CRC-64/NVME of all its bytes.
+    pub crc64: Hex,
+    /// Which of the structures it has; none for a file without tensors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub structure: Option<usize>,
+    /// CRC of each tensor of the structure.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shards: Vec<Hex>,
+}
+
+/// What a directory holds, and of which job it is the result.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of this record.
+    pub schema: u32,
+    /// Name and version of the program.
+    pub tool: String,
+    /// The command.
+    pub command: String,
+    /// Fingerprint of source, strategies and options.
+    pub job: Hex,
+    /// CRC of the strategies' contents, by `source` and `destination`; none means full weights.
+    pub layouts: BTreeMap<String, Option<Hex>>,
+    /// The tensors of the whole checkpoint.
+    pub tensors: BTreeMap<String, TensorRecord>,
+    /// What files are made of: those of many ranks are alike.
+    pub structures: Vec<Vec<Placed>>,
+    /// The files here, by path.
+    pub files: Vec<FileRecord>,
+}
+
+/// The structure of a file, as manifests have it.
+#[must_use]
+pub fn structure(schema: &FileSchema) -> Vec<Placed> {
+    let placed = |entry: &crate::catalog::Entry| {
+        let ranges = entry.segments.iter().map(|s| (s.start, s.end));
+        (entry.name.to_string(), ranges.collect())
+    };
+    schema.entries.iter().map(placed).collect()
+}
+
+impl Manifest {
+    /// Takes files with their structures from another list.
+    pub fn add(&mut self, structures: &[Vec<Placed>], files: Vec<FileRecord>) {
+        let known: HashMap<&Vec<Placed>, usize> = self.structures.iter().zip(0..).collect();
+        let found: Vec<Option<usize>> = structures.iter().map(|s| known.get(s).copied()).collect();
+        let mut renamed = Vec::new();
+        for (structure, found) in structures.iter().zip(found) {
+            renamed.push(found.unwrap_or_else(|| {
+                self.structures.push(structure.clone());
+                self.structures.len() - 1
+            }));
+        }
+        self.files.extend(files.into_iter().map(|mut file| {
+            file.structure = file.structure.and_then(|s| renamed.get(s).copied());
+            file
+        }));
+        self.files.sort_by(|a, b| a.path.cmp(&b.path));
+    }
+
+    /// The bytes of the file.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut bytes = serde_json::to_vec(self).map_err(|error| {
+            Fault::new(Kind::Internal, format!("can't write the manifest: {error}"))
+        })?;
+        bytes.pop();
+        let crc = Hex(digest::checksum(&bytes));
+        bytes.extend_from_slice(MARK);
+        bytes.extend_from_slice(format!("{crc}\"}}\n").as_bytes());
+        Ok(bytes)
+    }
+
+    /// Reads it back.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] if a byte of it is not as it was written, [`Kind::Unsupported`] for a newer
+    /// version.
+    pub fn parse(bytes: &[u8]) -> Result<Manifest> {
+        let damaged = |why: &str| Fault::new(Kind::Corrupt, format!("the manifest {why}"));
+        let cut = bytes.len().saturating_sub(END_BYTES + MARK.len());
+        let (body, end) = bytes.split_at(cut);
+        let expected = Hex(digest::checksum(body));
+        let end = std::str::from_utf8(end).unwrap_or_default();
+        let mark = std::str::from_utf8(MARK).unwrap_or_default();
+        if end != format!("{mark}{expected}\"}}\n") {
+            return Err(damaged(
+                "is damaged: its bytes have another CRC than it says",
+            ));
+        }
+        let manifest: Manifest = serde_json::from_slice(bytes)
+            .map_err(|error| damaged(&format!("can't be read: {error}")))?;
+        if manifest.schema != SCHEMA {
+            let message = format!("the manifest has version {}", manifest.schema);
+            return Err(Fault::new(Kind::Unsupported, message));
+        }
+        for file in &manifest.files {
+            check_inside(&file.path)?;
+            let structure = file.structure.map(|s| manifest.structures.get(s));
+            let tensors = match structure {
+                None => 0,
+                Some(Some(structure)) => structure.len(),
+                Some(None) => return Err(damaged("names a structure that it hasn't")),
+            };
+            if tensors != file.shards.len() {
+                return Err(damaged("has another number of shards than tensors").file(&*file.path));
+            }
+        }
+        Ok(manifest)
+    }
+
+    /// The manifest of `directory`, if it has one.
+    ///
+    /// # Errors
+    /// As [`Manifest::parse`], naming the file.
+    pub fn read(directory: &Path) -> Result<Option<Manifest>> {
+        let path = directory.join(NAME);
+        if io::standing(&path)? != Standing::File {
+            return Ok(None);
+        }
+        let bytes = ReadFile::open(&path)?.read_all(BYTES_MAX)?;
+        let parsed = Manifest::parse(&bytes);
+        parsed
+            .map(Some)
+            .map_err(|fault| fault.file(path.display().to_string()))
+    }
+
+    /// Whether `directory` has all the files in full size.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub fn stands(&self, directory: &Path) -> Result<bool> {
+        for file in &self.files {
+            if io::size(&directory.join(&file.path))? != Some(file.bytes) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The tensors of a file.
+    #[must_use]
+    pub fn placed(&self, file: &FileRecord) -> &[Placed] {
+        let structure = file.structure.and_then(|s| self.structures.get(s));
+        structure.map_or(&[], Vec::as_slice)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flipped_bit_of_a_manifest_is_noticed() {
+        let mut manifest = Manifest {
+            schema: SCHEMA,
+            command: "reshard".into(),
+            ..Manifest::default()
+        };
+        let placed = vec![("a".to_owned(), vec![(8, 12)])];
+        let file = |path: &str| FileRecord {
+            path: path.into(),
+            bytes: 12,
+            crc64: Hex(7),
+            structure: Some(0),
+            shards: vec![Hex(1)],
+        };
+        manifest.add(std::slice::from_ref(&placed), vec![file("b")]);
+        manifest.add(
+            &[Vec::new(), placed],
+            vec![FileRecord {
+                structure: Some(1),
+                ..file("a")
+            }],
+        );
+        assert_eq!(manifest.files[0].structure, Some(0));
+        let bytes = manifest.to_bytes().unwrap();
+        assert_eq!(Manifest::parse(&bytes).unwrap(), manifest);
+        for bit in 0..bytes.len() * 8 {
+            let mut bytes = bytes.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(Manifest::parse(&bytes).is_err(), "bit {bit}");
+        }
+        for length in 0..bytes.len() {
+            assert!(Manifest::parse(&bytes[..length]).is_err(), "{length} bytes");
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! The layout-independent digest: CRC-64 of a tensor's row-major bytes, from parts in any order.
+//!
+//! A CRC is linear. Let the *residue* of some bytes be their CRC without its usual start and end
+//! values: bytes times a power of x, modulo the polynomial. A run that ends `d` bytes before the end
+//! of a tensor contributes `residue(run) * x^(8 d)`, and the contributions of all runs, XORed, are
+//! the residue of the tensor; [`finish`] makes the CRC of it. The same gives the CRC of a file from
+//! its pieces.
+//!
+//! ```text
+//! tensor   a b c d e f      residue(abcdef) = residue(ab) x^32  ^  residue(cd) x^16  ^  residue(ef)
+//! ```
+
+use crate::tensor::region::Region;
+use crate::tensor::shape::Shape;
+use crc_fast::{CrcAlgorithm, Digest};
+use std::sync::OnceLock;
+
+/// The polynomial of CRC-64/NVME without its highest term, lowest bit first.
+const POLYNOMIAL: u64 = 0x9a6c_9329_ac4b_c9b5;
+/// The polynomial 1: bits stand for powers of x, the highest bit for x^0.
+const ONE: u64 = 1 << 63;
+/// Uses of a distance after which a table for it pays.
+const USES_FOR_TABLE: u32 = 16;
+/// Distances remembered.
+const FACTORS: usize = 16;
+/// Fewer bytes than this are digested by table.
+const BYTES_BY_TABLE: usize = 64;
+/// Runs shorter than this are not joined one by one to get the residue of a window.
+const RUN_BYTES_JOINED: u64 = 128;
+
+/// The residue of `bytes`; 0 for none.
+#[must_use]
+pub fn residue(bytes: &[u8]) -> u64 {
+    if bytes.len() < BYTES_BY_TABLE {
+        return short_residue(bytes);
+    }
+    let mut digest = Digest::new_with_init_state(CrcAlgorithm::Crc64Nvme, 0);
+    digest.update(bytes);
+    digest.get_state()
+}
+
+/// As [`residue`], for bytes that are too few for the long way to pay: eight at a time by table.
+fn short_residue(bytes: &[u8]) -> u64 {
+    static STEPS: OnceLock<[Box<Table>; 2]> = OnceLock::new();
+    let [one, eight] = STEPS.get_or_init(|| [1, 8].map(|bytes| Table::new(power(bytes))));
+    let (words, rest) = bytes.as_chunks::<8>();
+    let sum = words
+        .iter()
+        .fold(0, |sum, word| eight.times(sum ^ u64::from_le_bytes(*word)));
+    rest.iter().fold(sum, |sum, byte| {
+        (sum >> 8) ^ one.0[0][usize::from(sum.to_le_bytes()[0] ^ byte)]
+    })
+}
+
+/// The CRC of `length` bytes whose residue is `residue`.
+#[must_use]
+pub fn finish(residue: u64, length: u64) -> u64 {
+    !(residue ^ shift(u64::MAX, length))
+}
+
+/// The residue of `length` bytes whose CRC is `crc`.
+#[must_use]
+pub fn residue_of_crc(crc: u64, length: u64) -> u64 {
+    !crc ^ shift(u64::MAX, length)
+}
+
+/// The CRC of `bytes`.
+#[must_use]
+pub fn checksum(bytes: &[u8]) -> u64 {
+    finish(residue(bytes), bytes.len() as u64)
+}
+
+/// The contribution of bytes with this `residue` that end `bytes` before the end of the whole.
+#[must_use]
+pub fn shift(residue: u64, bytes: u64) -> u64 {
+    if residue == 0 || bytes == 0 {
+        residue
+    } else {
+        multiply(residue, power(bytes))
+    }
+}
+
+fn times_x(value: u64) -> u64 {
+    (value >> 1) ^ if value & 1 == 1 { POLYNOMIAL } else { 0 }
+}
+
+/// `value * x^4` of values below x^4 that are shifted out.
+fn overflow() -> &'static [u64; 16] {
+    static OVERFLOW: OnceLock<[u64; 16]> = OnceLock::new();
+    OVERFLOW.get_or_init(|| {
+        std::array::from_fn(|low| {
+            let low = u64::try_from(low).unwrap_or_default();
+            (0..4).fold(low, |value, _| times_x(value))
+        })
+    })
+}
+
+/// The product of two polynomials, modulo ours: four bits at a time.
+fn multiply(a: u64, b: u64) -> u64 {
+    let overflow = overflow();
+    // Multiples of `b` by polynomials below x^4; the highest of four bits is x^0.
+    let mut multiples = [0u64; 16];
+    let mut shifted = b;
+    for bit in [8usize, 4, 2, 1] {
+        multiples[bit] = shifted;
+        shifted = times_x(shifted);
+    }
+    for at in [3usize, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15] {
+        let lowest = at & at.wrapping_neg();
+        multiples[at] = multiples[lowest] ^ multiples[at ^ lowest];
+    }
+    let nibble = |value: u64| usize::try_from(value & 15).unwrap_or_default();
+    let mut product = 0;
+    for place in 0..16 {
+        // From the lowest bits, the highest powers, upwards.
+        product = (product >> 4) ^ overflow[nibble(product)];
+        product ^= multiples[nibble(a >> (4 * place))];
+    }
+    product
+}
+
+/// x^(8 n) for n = every value of every byte of a number.
+fn powers() -> &'static [[u64; 256]; 8] {
+    static POWERS: OnceLock<Box<[[u64; 256]; 8]>> = OnceLock::new();
+    POWERS.get_or_init(|| {
+        let mut table = Box::new([[ONE; 256]; 8]);
+        let mut base = ONE >> 8;
+        for row in table.iter_mut() {
+            for value in 1..256 {
+                row[value] = multiply(row[value - 1], base);
+            }
+            base = multiply(row[255], base);
+        }
+        table
+    })
+}
+
+/// x^(8 `bytes`).
+fn power(bytes: u64) -> u64 {
+    let mut product = ONE;
+    for (row, byte) in powers().iter().zip(bytes.to_le_bytes()) {
+        if byte != 0 {
+            let factor = row[usize::from(byte)];
+            product = if product == ONE {
+                factor
+            } else {
+                multiply(product, factor)
+            };
+        }
+    }
+    product
+}
+
+/// Multiplication by one constant, a byte at a time.
+struct Table([[u64; 256]; 8]);
+
+impl Table {
+    fn new(factor: u64) -> Box<Table> {
+        let mut table = Box::new(Table([[0; 256]; 8]));
+        let mut product = factor;
+        for row in table.0.iter_mut().rev() {
+            for bit in (0..8).rev() {
+                row[1 << bit] = product;
+                product = times_x(product);
+            }
+            for at in 1..256usize {
+                let lowest = at & at.wrapping_neg();
+                row[at] = row[lowest] ^ row[at ^ lowest];
+            }
+        }
+        table
+    }
+
+    fn times(&self, value: u64) -> u64 {
+        let bytes = value.to_le_bytes().into_iter();
+        let parts = self.0.iter().zip(bytes);
+        parts.fold(0, |sum, (row, byte)| sum ^ row[usize::from(byte)])
+    }
+}
+
+struct Factor {
+    bytes: u64,
+    power: u64,
+    uses: u32,
+    table: Option<Box<Table>>,
+}
+
+/// Joins residues; remembers the distances that recur.
+#[derive(Default)]
+pub struct Joiner {
+    factors: Vec<Factor>,
+    next: usize,
+}
+
+/// What the bytes of a cell's window contribute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Contribution {
+    /// To the residue of the tensor.
+    pub tensor: u64,
+    /// The residue of the window by itself.
+    pub window: u64,
+}
+
+/// Where a cell lies in its tensor, by runs that are contiguous in both.
+#[derive(Clone, Debug)]
+pub struct Runs {
+    /// Offset of the first run.
+    first: u64,
+    /// Bytes of a run.
+    run_bytes: u64,
+    /// Count and stride in bytes of the dimensions outside a run, innermost first.
+    loops: Vec<(u64, u64)>,
+    /// Bytes of the tensor.
+    tensor_bytes: u64,
+}
+
+impl Runs {
+    /// The runs of `region` in a tensor of `shape` elements of `element_bytes`.
+    #[must_use]
+    pub fn new(shape: &Shape, element_bytes: u64, region: &Region) -> Runs {
+        let strides = shape.strides();
+        let mut runs = Runs {
+            first: 0,
+            run_bytes: element_bytes,
+            loops: Vec::new(),
+            tensor_bytes: shape.0.iter().product::<u64>() * element_bytes,
+        };
+        let mut contiguous = true;
+        for d in (0..shape.0.len()).rev() {
+            let stride = strides[d] * element_bytes;
+            runs.first += region.offset[d] * stride;
+            if contiguous {
+                runs.run_bytes *= region.shape.0[d];
+            } else if region.shape.0[d] != 1 {
+                runs.loops.push((region.shape.0[d], stride));
+            }
+            contiguous &= region.shape.0[d] == shape.0[d];
+        }
+        runs
+    }
+
+    /// Offset in the tensor of run number `run`.
+    fn offset(&self, mut run: u64) -> u64 {
+        let mut offset = self.first;
+        for (count, stride) in &self.loops {
+            offset += run % count * stride;
+            run /= count;
+        }
+        offset
+    }
+}
+
+impl Joiner {
+    /// As [`shift`], faster for distances that recur.
+    pub fn shift(&mut self, residue: u64, bytes: u64) -> u64 {
+        if residue == 0 || bytes == 0 {
+            return residue;
+        }
+        let found = self.factors.iter().position(|f| f.bytes == bytes);
+        let at = found.unwrap_or_else(|| self.remember(bytes));
+        let factor = &mut self.factors[at];
+        if let Some(table) = &factor.table {
+            return table.times(residue);
+        }
+        factor.uses += 1;
+        if factor.uses >= USES_FOR_TABLE {
+            factor.table = Some(Table::new(factor.power));
+        }
+        multiply(residue, factor.power)
+    }
+
+    fn remember(&mut self, bytes: u64) -> usize {
+        let factor = Factor {
+            bytes,
+            power: power(bytes),
+            uses: 0,
+            table: None,
+        };
+        if self.factors.len() < FACTORS {
+            self.factors.push(factor);
+            return self.factors.len() - 1;
+        }
+        self.next = (self.next + 1) % FACTORS;
+        self.factors[self.next] = factor;
+        self.next
+    }
+
+    /// What bytes `begin..` of the cell at `runs`, given in `window`, contribute.
+    pub fn window(&mut self, runs: &Runs, begin: u64, window: &[u8]) -> Contribution {
+        if window.is_empty() || runs.run_bytes == 0 {
+            return Contribution::default();
+        }
+        let joined = runs.run_bytes >= RUN_BYTES_JOINED;
+        let mut found = Contribution::default();
+        let mut run = begin / runs.run_bytes;
+        let mut inside = begin % runs.run_bytes;
+        let mut end = 0;
+        let mut left = window;
+        while !left.is_empty() {
+            let offset = runs.offset(run) + inside;
+            let length = usize::try_from(runs.run_bytes - inside).unwrap_or(usize::MAX);
+            let (bytes, rest) = left.split_at(length.min(left.len()));
+            let length = bytes.len() as u64;
+            let part = residue(bytes);
+            found.tensor = self.shift(found.tensor, offset + length - end) ^ part;
+            if joined {
+                found.window = self.shift(found.window, length) ^ part;
+            }
+            end = offset + length;
+            left = rest;
+            inside = 0;
+            run += 1;
+        }
+        if !joined {
+            found.window = residue(window);
+        }
+        found.tensor = shift(found.tensor, runs.tensor_bytes - end);
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn bytes_of(length: usize, seed: u64) -> Vec<u8> {
+        let mut state = seed | 1;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()[3]
+        };
+        (0..length).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn is_the_crc_that_others_compute() {
+        assert_eq!(checksum(b"123456789"), 0xae8b_1486_0a79_9888);
+        assert_eq!(checksum(b""), 0);
+        let bytes = bytes_of(100_000, 7);
+        assert_eq!(checksum(&bytes), crc_fast::crc64_nvme(&bytes));
+        let length = bytes.len() as u64;
+        assert_eq!(residue_of_crc(checksum(&bytes), length), residue(&bytes));
+    }
+
+    #[test]
+    fn few_bytes_have_the_same_residue_by_table() {
+        let bytes = bytes_of(200, 11);
+        for length in 0..bytes.len() {
+            let bytes = &bytes[..length];
+            let length = length as u64;
+            assert_eq!(
+                finish(short_residue(bytes), length),
+                crc_fast::crc64_nvme(bytes)
+            );
+            assert_eq!(finish(residue(bytes), length), crc_fast::crc64_nvme(bytes));
+        }
+    }
+
+    #[test]
+    fn powers_add_up_in_the_exponent() {
+        for (a, b) in [(0, 1), (255, 1), (1000, 65_000), (1 << 40, (1 << 33) + 5)] {
+            assert_eq!(multiply(power(a), power(b)), power(a + b));
+            assert_eq!(Table::new(power(a)).times(power(b)), power(a + b));
+        }
+    }
+
+    fn dims() -> impl proptest::strategy::Strategy<Value = Vec<(u64, u64)>> {
+        proptest::collection::vec((1u64..5, 1u64..4), 1..4)
+    }
+
+    proptest! {
+        /// Any grid of cells, any windows of each, in any order.
+        #[test]
+        fn parts_in_any_order_give_the_whole(
+            dims in dims(), element in 1u64..130, window in 1usize..300, seed in any::<u64>()
+        ) {
+            let shape = Shape(dims.iter().map(|(cell, parts)| cell * parts).collect());
+            let length = shape.0.iter().product::<u64>() * element;
+            let tensor = bytes_of(usize::try_from(length).unwrap(), seed);
+            let mut joiner = Joiner::default();
+            let mut contributions = Vec::new();
+            let cells = dims.iter().map(|(_, parts)| parts).product::<u64>();
+            for number in 0..cells {
+                let mut rest = number;
+                let mut offset = vec![0; dims.len()];
+                for (d, (cell, parts)) in dims.iter().enumerate() {
+                    offset[d] = rest % parts * cell;
+                    rest /= parts;
+                }
+                let cell = Shape(dims.iter().map(|(cell, _)| *cell).collect());
+                let strides = shape.strides();
+                let mut bytes = Vec::new();
+                for at in 0..cell.0.iter().product::<u64>() {
+                    let inner = cell.strides();
+                    let from: u64 = (0..dims.len())
+                        .map(|d| (offset[d] + at / inner[d] % cell.0[d]) * strides[d])
+                        .sum();
+                    let from = usize::try_from(from * element).unwrap();
+                    bytes.extend(&tensor[from..from + usize::try_from(element).unwrap()]);
+                }
+                let runs = Runs::new(&shape, element, &Region { offset, shape: cell });
+                for (part, chunk) in bytes.chunks(window).enumerate() {
+                    let begin = (part * window) as u64;
+                    let found = joiner.window(&runs, begin, chunk);
+                    prop_assert_eq!(found.window, residue(chunk));
+                    contributions.push(found.tensor);
+                }
+            }
+            let middle = usize::try_from(seed % 7).unwrap() % contributions.len();
+            contributions.rotate_left(middle);
+            let sum = contributions.iter().fold(0, |sum, part| sum ^ part);
+            prop_assert_eq!(finish(sum, length), crc_fast::crc64_nvme(&tensor));
+        }
+    }
+}

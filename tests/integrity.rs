@@ -1,0 +1,405 @@
+//! Digests, manifests, verify, resume and in-place: what keeps bytes as they were.
+
+#![allow(clippy::expect_used, clippy::cast_possible_truncation, unreachable_pub)]
+
+#[path = "support/ckpt.rs"]
+mod ckpt;
+#[path = "support/command.rs"]
+mod command;
+#[path = "support/fixtures.rs"]
+mod fixtures;
+#[path = "support/oracle.rs"]
+mod oracle;
+#[path = "support/sample.rs"]
+mod sample;
+mod support;
+#[path = "support/tensors.rs"]
+mod tensors;
+#[path = "support/wire.rs"]
+mod wire;
+
+use command::{RESHARD, alone, object, refuses, under_mpi};
+use sample::{Sample, image, layout};
+use serde_json::Value;
+use shardloom::engine::verify::find_bad;
+use shardloom::store::manifest::Manifest;
+use std::path::Path;
+use support::Run;
+use tensors::{Tensor, Tensors};
+
+const MANIFEST: &str = "shardloom.json";
+
+fn manifest(directory: &Path) -> Manifest {
+    let manifest = Manifest::read(directory).expect("readable");
+    manifest.expect("a manifest")
+}
+
+/// A tensor's bytes digested whole, by another implementation than the engine's parts.
+fn digest(tensor: &Tensor) -> u64 {
+    crc_fast::crc64_nvme(&tensor.data)
+}
+
+/// Runs the program with `envs`, on `processes` or alone.
+fn run(processes: Option<u32>, args: &[String], envs: &[(&str, &str)]) -> Run {
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let program = Path::new(env!("CARGO_BIN_EXE_shardloom"));
+    match processes {
+        Some(processes) => support::mpirun(processes, program, &args, envs),
+        None => support::alone(program, &args, envs),
+    }
+}
+
+#[test]
+fn digests_are_those_of_the_whole_tensors_in_any_layout() {
+    let commands = [
+        RESHARD,
+        "reshard --src @src --src-strategy @four.ckpt --dst @out --dst-strategy @two.ckpt --remove-redundancy",
+        "reshard --src @src --src-strategy @four.ckpt --dst @out --dst-strategy @two.ckpt --placement identity",
+        "reshard --src @src --src-strategy @four.ckpt --dst @out --dst-strategy @two.ckpt --format ckpt",
+        "reshard --src @src --src-strategy @four.ckpt --dst @out --dst-strategy @two.ckpt --exchange collective",
+        "unify --src @src --src-strategy @four.ckpt --dst @out",
+        "split --src @full --dst @out --dst-strategy @four.ckpt",
+    ];
+    for line in commands {
+        for processes in [None, Some(3)] {
+            let sample = Sample::new();
+            run(processes, &sample.args(line), &[]).succeeds();
+            let manifest = manifest(&sample.path("out"));
+            assert_eq!(manifest.tensors.len(), sample.whole.len(), "{line}");
+            for (name, tensor) in &sample.whole {
+                assert_eq!(
+                    manifest.tensors[name].digest.0,
+                    digest(tensor),
+                    "{name}: {line}"
+                );
+            }
+            for file in &manifest.files {
+                let bytes = std::fs::read(sample.path("out").join(&file.path)).expect("a file");
+                assert_eq!(file.bytes, bytes.len() as u64);
+                assert_eq!(
+                    file.crc64.0,
+                    crc_fast::crc64_nvme(&bytes),
+                    "{line}: {}",
+                    file.path
+                );
+            }
+            let verified = run(processes, &sample.args("verify @out --json"), &[]).succeeds();
+            assert_eq!(object(&verified)["checked"], manifest.files.len());
+        }
+    }
+}
+
+#[test]
+fn two_layouts_are_proved_equal_by_their_manifests() {
+    let sample = Sample::new();
+    alone(&sample.args(RESHARD)).succeeds();
+    alone(&sample.args("unify --src @src --src-strategy @four.ckpt --dst @full2")).succeeds();
+    let run = under_mpi(2, &sample.args("verify @out --against @full2 --json")).succeeds();
+    assert_eq!(object(&run)["checked"], 3);
+
+    let mut whole = sample.whole.clone();
+    whole.get_mut("w2").expect("w2").data[17] ^= 4;
+    whole.remove("b");
+    tensors::write(&sample.path("other/model.safetensors"), &whole);
+    alone(&sample.args("split --src @other --dst @out3 --dst-strategy @two.ckpt")).succeeds();
+    let run = alone(&sample.args("verify @out --against @out3 --json"));
+    assert_eq!(run.status.code(), Some(1), "{run:#?}");
+    let result = object(&run);
+    let bad = result["bad"].as_array().expect("bad");
+    let names: Vec<&Value> = bad.iter().map(|b| &b["tensor"]).collect();
+    assert_eq!(names, ["b", "w2"], "{result}");
+}
+
+#[test]
+fn converted_files_have_manifests() {
+    let sample = Sample::new();
+    for line in [
+        "convert @src --dst @ckpt --to ckpt --crc",
+        "convert @ckpt --dst @out --to safetensors",
+    ] {
+        alone(&sample.args(line)).succeeds();
+    }
+    for line in ["verify @ckpt", "verify @out"] {
+        under_mpi(2, &sample.args(line)).succeeds();
+    }
+    alone(&sample.args("convert @full/model.safetensors --dst @one --to ckpt")).succeeds();
+    alone(&sample.args("unify --src @src --src-strategy @four.ckpt --dst @whole")).succeeds();
+    alone(&sample.args("verify @one --against @whole")).succeeds();
+}
+
+/// The tensor that byte `at` of a safetensors file belongs to, by the test's own reading.
+fn owner(bytes: &[u8], at: usize) -> Option<String> {
+    let length = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + length]).expect("a header");
+    let entries = header.as_object().expect("an object");
+    let within = |entry: &Value| {
+        let offset = |i: usize| entry["data_offsets"][i].as_u64().expect("an offset") as usize;
+        (8 + length + offset(0)..8 + length + offset(1)).contains(&at)
+    };
+    let mut found = entries.iter().filter(|(name, _)| *name != "__metadata__");
+    found
+        .find(|(_, entry)| within(entry))
+        .map(|(name, _)| name.clone())
+}
+
+#[test]
+fn every_flipped_bit_is_found_and_its_tensor_named() {
+    let sample = Sample::new();
+    alone(&sample.args(RESHARD)).succeeds();
+    let directory = sample.path("out");
+    let manifest = manifest(&directory);
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    for record in manifest
+        .files
+        .iter()
+        .filter(|file| file.structure.is_some())
+    {
+        let path = directory.join(&record.path);
+        let good = std::fs::read(&path).expect("a file");
+        assert!(find_bad(&directory, &manifest, record).is_empty());
+        for _ in 0..5000 {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            let bit = (state >> 20) as usize % (good.len() * 8);
+            let mut bytes = good.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, &bytes).expect("write");
+            let bad = find_bad(&directory, &manifest, record);
+            assert!(!bad.is_empty(), "bit {bit}");
+            if let Some(name) = owner(&good, bit / 8) {
+                let named: Vec<_> = bad.iter().map(|b| b.tensor.as_deref()).collect();
+                assert_eq!(named, [Some(&*name)], "bit {bit}");
+            }
+        }
+        for length in 0..good.len() {
+            std::fs::write(&path, &good[..length]).expect("write");
+            let bad = find_bad(&directory, &manifest, record);
+            assert!(!bad.is_empty(), "{length} bytes");
+            if let Some(name) = owner(&good, length) {
+                assert!(
+                    bad.iter().any(|b| b.tensor.as_deref() == Some(&*name)),
+                    "{length} bytes: {bad:?}"
+                );
+            }
+        }
+        std::fs::write(&path, &good).expect("write");
+    }
+}
+
+#[test]
+fn verify_names_what_is_damaged() {
+    let sample = Sample::new();
+    alone(&sample.args(RESHARD)).succeeds();
+    let file = "out/rank_0/net0.safetensors";
+    let path = sample.path(file);
+    let good = std::fs::read(&path).expect("a file");
+    let bad = |processes: u32| {
+        let run = under_mpi(processes, &sample.args("verify @out --json"));
+        assert_eq!(run.status.code(), Some(1), "{run:#?}");
+        object(&run)["bad"].as_array().expect("bad").clone()
+    };
+    for at in [0, 9, good.len() / 2, good.len() - 1] {
+        let mut bytes = good.clone();
+        bytes[at] ^= 0x10;
+        std::fs::write(&path, &bytes).expect("write");
+        let bad = bad(3);
+        assert_eq!(bad[0]["file"], "rank_0/net0.safetensors");
+        let name = owner(&good, at).map_or(Value::Null, Value::from);
+        assert!(bad.iter().any(|b| b["tensor"] == name), "{bad:?}");
+    }
+    std::fs::write(&path, &good[..good.len() - 3]).expect("write");
+    assert!(bad(2).iter().any(|b| b["tensor"].is_string()));
+    std::fs::remove_file(&path).expect("remove");
+    assert_eq!(bad(1)[0]["file"], "rank_0/net0.safetensors");
+    std::fs::write(&path, &good).expect("write");
+    alone(&sample.args("verify @out")).succeeds();
+    let mut text = std::fs::read(sample.path("out").join(MANIFEST)).expect("a manifest");
+    text[20] ^= 1;
+    std::fs::write(sample.path("out").join(MANIFEST), text).expect("write");
+    assert_eq!(bad(2)[0]["file"], MANIFEST);
+    refuses(&alone(&sample.args("verify @src")), MANIFEST);
+}
+
+/// Enough slabs that a run can be interrupted in the middle.
+fn larger() -> Sample {
+    let names: Vec<String> = (0..6).map(|i| format!("layer{i}.w")).collect();
+    let whole: Tensors = names
+        .iter()
+        .zip(1..)
+        .map(|(name, seed)| (name.clone(), Tensor::counting("F32", &[512, 512], seed)))
+        .collect();
+    let of = |ranks: usize, map: &[i64]| {
+        let layouts = names
+            .iter()
+            .map(|name| (0, name.clone(), layout(&[ranks], map)));
+        oracle::Strategy {
+            items: layouts.collect(),
+        }
+    };
+    Sample::of(whole, of(4, &[0, -1]), of(2, &[-1, 0]))
+}
+
+#[test]
+fn interrupted_run_is_taken_up() {
+    let mut reused_at_all = 0;
+    for (n, processes) in [
+        (60, None),
+        (75, None),
+        (90, Some(2)),
+        (110, None),
+        (140, Some(3)),
+    ] {
+        let sample = larger();
+        let line = format!("{RESHARD} --threads 1");
+        let exit = format!("exit:{n}");
+        let envs = [
+            ("SHARDLOOM_JOURNAL_SECONDS", "0"),
+            ("SHARDLOOM_IO_FAULT", exit.as_str()),
+        ];
+        let killed = run(None, &sample.args(&line), &envs);
+        if killed.status.success() {
+            continue;
+        }
+        assert!(!sample.path("out").exists());
+        let resumed = run(
+            processes,
+            &sample.args(&format!("{RESHARD} --resume --json")),
+            &[],
+        );
+        let result = object(&resumed.succeeds());
+        let reused = result["bytes"]["reused"].as_u64().expect("reused");
+        let written = result["bytes"]["written"].as_u64().expect("written");
+        let all: u64 = sample.whole.values().map(|t| t.data.len() as u64).sum();
+        assert_eq!(reused + written, all, "{result}");
+        reused_at_all += reused;
+        sample.check("out", &sample.two, &sample.whole);
+        alone(&sample.args("verify @out")).succeeds();
+        let manifest = manifest(&sample.path("out"));
+        for (name, tensor) in &sample.whole {
+            assert_eq!(manifest.tensors[name].digest.0, digest(tensor), "{name}");
+        }
+        assert!(!sample.path(".out.shardloom-partial").exists());
+        assert!(!sample.path("out/.shardloom-journal").exists());
+    }
+    assert!(reused_at_all > 0, "nothing was taken up");
+}
+
+#[test]
+fn leftovers_of_another_job_are_refused_or_discarded() {
+    let sample = larger();
+    let envs = [
+        ("SHARDLOOM_JOURNAL_SECONDS", "0"),
+        ("SHARDLOOM_IO_FAULT", "exit:75"),
+    ];
+    let killed = run(None, &sample.args(&format!("{RESHARD} --threads 1")), &envs);
+    assert!(!killed.status.success(), "{killed:#?}");
+    let left = image(&sample.path(".out.shardloom-partial"));
+    assert!(!left.is_empty());
+    let other = "reshard --src @src --src-strategy @four.ckpt --dst @out --dst-strategy @four.ckpt";
+    let run = alone(&sample.args(&format!("{other} --resume")));
+    refuses(&run, ".out.shardloom-partial");
+    assert!(
+        left == image(&sample.path(".out.shardloom-partial")),
+        "they must stay"
+    );
+    alone(&sample.args(other)).succeeds();
+    sample.check("out", &sample.four, &sample.whole);
+    assert!(!sample.path(".out.shardloom-partial").exists());
+}
+
+#[test]
+fn in_place_keeps_names_and_other_files() {
+    for processes in [None, Some(3)] {
+        let sample = Sample::new();
+        for rank in 0..4 {
+            let directory = sample.path(&format!("src/rank_{rank}"));
+            let name = format!("net_rank_{rank}-3_100.safetensors");
+            std::fs::rename(directory.join("net.safetensors"), directory.join(&name))
+                .expect("rename");
+            let meta =
+                serde_json::json!({"last_epoch": 3, "last_step": 100, "last_ckpt_file": name});
+            std::fs::write(directory.join("meta.json"), meta.to_string()).expect("write");
+        }
+        std::fs::write(sample.path("src/notes.txt"), "mine").expect("write");
+        std::fs::write(sample.path("src/rank_3/log"), "three").expect("write");
+        let line =
+            "reshard --src @src --src-strategy @four.ckpt --dst-strategy @two.ckpt --in-place";
+        run(processes, &sample.args(line), &[]).succeeds();
+        for rank in 0..2 {
+            let name = format!("net_rank_{rank}-3_100.safetensors");
+            let path = sample.path(&format!("src/rank_{rank}/{name}"));
+            let found = tensors::read(&path).expect("a file");
+            let expected = sample.two.cut(&sample.whole, rank).expect("it can be cut");
+            tensors::compare(&expected, &found.tensors).expect("equal");
+            let meta = std::fs::read(sample.path(&format!("src/rank_{rank}/meta.json")));
+            let meta: Value = serde_json::from_slice(&meta.expect("a note")).expect("JSON");
+            assert_eq!(meta["last_ckpt_file"], name);
+            assert_eq!(
+                (&meta["last_epoch"], &meta["last_step"]),
+                (&3.into(), &100.into())
+            );
+        }
+        let mut names: Vec<String> = fixtures::listing(&sample.path("src"))
+            .iter()
+            .map(|path| path.display().to_string())
+            .filter(|path| path != MANIFEST)
+            .collect();
+        names.sort();
+        assert_eq!(
+            names,
+            [
+                "notes.txt",
+                "rank_0/meta.json",
+                "rank_0/net_rank_0-3_100.safetensors",
+                "rank_1/meta.json",
+                "rank_1/net_rank_1-3_100.safetensors",
+                "rank_3/log",
+            ]
+        );
+        alone(&sample.args("verify @src")).succeeds();
+    }
+}
+
+#[test]
+fn in_place_that_fails_leaves_the_source() {
+    let sample = Sample::new();
+    let before = image(&sample.path("src"));
+    let line = "reshard --src @src --src-strategy @four.ckpt --dst-strategy @two.ckpt --in-place";
+    for n in (1..120).step_by(7) {
+        let fault = format!("eio:{n}");
+        let run = run(None, &sample.args(line), &[("SHARDLOOM_IO_FAULT", &fault)]);
+        if run.status.success() {
+            return;
+        }
+        let now = image(&sample.path("src"));
+        assert!(
+            now == before || now.iter().any(|(p, _)| p.ends_with(MANIFEST)),
+            "call {n}"
+        );
+        if now != before {
+            return;
+        }
+    }
+}
+
+#[test]
+fn several_steps_need_a_suffix_in_place() {
+    let sample = Sample::new();
+    for rank in 0..4 {
+        let directory = sample.path(&format!("src/rank_{rank}"));
+        let name = |step: u32| directory.join(format!("net_rank_{rank}-1_{step}.safetensors"));
+        std::fs::rename(directory.join("net.safetensors"), name(2)).expect("rename");
+        std::fs::copy(name(2), name(4)).expect("copy");
+    }
+    let line = "reshard --src @src --src-strategy @four.ckpt --dst-strategy @four.ckpt --in-place";
+    refuses(&alone(&sample.args(line)), "rank_0");
+    let before = image(&sample.path("src"));
+    alone(&sample.args(&format!("{line} --file-suffix 1_2"))).succeeds();
+    let mut after = image(&sample.path("src"));
+    after.retain(|(path, _)| !path.ends_with(MANIFEST));
+    let names = |image: &[(std::path::PathBuf, Vec<u8>)]| -> Vec<std::path::PathBuf> {
+        image.iter().map(|(path, _)| path.clone()).collect()
+    };
+    assert_eq!(names(&before), names(&after));
+}
