@@ -110,8 +110,6 @@ fn job(room: &Path) -> Job {
         destination: room.join("destination"),
         destination_strategy: Some(room.join("destination.ckpt")),
         select: Select::default(),
-        view: None,
-        extras: Vec::new(),
         leftovers: Leftovers::Reshard(Unmatched::Fail),
         files: Files::Ranks {
             name: RankName::new("net", true),
