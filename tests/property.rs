@@ -98,6 +98,7 @@ fn check(case: &Case, held: &Held, side: &Side, single: bool) -> Result<(), Stri
     let strategy = case.oracle(side);
     let found = by_rank(held);
     let empty = Tensors::new();
+    #[allow(clippy::type_complexity)]
     let mut copies: BTreeMap<(usize, String, Vec<(usize, usize)>), usize> = BTreeMap::new();
     for rank in 0..strategy.ranks() {
         let number = u32::try_from(rank).expect("a rank");

@@ -270,6 +270,7 @@ impl Composed {
         TensorPlan {
             name: "made".into(),
             dtype: Self::DTYPE,
+            written: Self::DTYPE,
             element_bytes: 2,
             destination: Self::tensor("made", self.shape(), &self.to).1,
             pieces: pieces.collect(),
@@ -286,6 +287,7 @@ impl Composed {
             .map(|(number, layout)| TensorPlan {
                 name: name(number).into(),
                 dtype: Self::DTYPE,
+                written: Self::DTYPE,
                 element_bytes: 2,
                 destination: Self::tensor("", self.source_shape(number), layout).1,
                 pieces: vec![(self.piece(number).invert("made".into()), made.clone())],

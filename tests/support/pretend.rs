@@ -167,16 +167,11 @@ impl Pretended {
             }
         }
         let members = |node| (0..self.processes).filter(move |p| self.node(*p) == node);
-        Reach {
-            process: 0,
-            node_of: (0..self.processes).map(|p| self.node(p)).collect(),
-            nodes: (0..self.nodes)
-                .map(|node| members(node).collect())
-                .collect(),
-            seen: seen.into_iter().map(Arc::new).collect(),
-            source_ranks: count,
-            mode: self.mode,
-        }
+        let nodes = (0..self.nodes)
+            .map(|node| members(node).collect())
+            .collect();
+        let seen = seen.into_iter().map(Arc::new).collect();
+        Reach::new(0, nodes, seen, count, self.mode)
     }
 
     /// The sites that build `ranks` destination ranks, each with its members.
@@ -353,12 +348,12 @@ impl Out {
                     continue;
                 }
                 let ranks = transfer.candidates.iter().map(|place| place.rank);
-                let served = reach.serve(ranks, slab.salt).ok_or("nobody serves it")?;
+                let served = reach
+                    .serve(ranks, slab.salt, cell.share)
+                    .ok_or("nobody serves it")?;
                 let place = transfer.candidates[served.candidate];
-                let reader = Reach {
-                    process: served.process,
-                    ..reach.clone()
-                };
+                let mut reader = reach.clone();
+                reader.process = served.process;
                 if !reader.sees(place.rank) {
                     return Err(format!("{served:?} doesn't see rank {}", place.rank));
                 }
