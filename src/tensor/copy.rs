@@ -129,7 +129,8 @@ mod tests {
                     for byte in 0..width {
                         let s = (row * columns + column) * width + byte;
                         let d = (column * rows + row) * width + byte;
-                        assert_eq!(destination[d as usize], source[s as usize]);
+                        let at = |index: u64| usize::try_from(index).unwrap();
+                        assert_eq!(destination[at(d)], source[at(s)]);
                     }
                 }
             }

@@ -116,7 +116,9 @@ fn shard_optimizer(layout: &mut oracle::Layout, choice: usize, step: i64) {
         return;
     }
     let replicas: usize = free.iter().map(|axis| layout.mesh[*axis]).product();
-    let divisors: Vec<usize> = (1..=replicas).filter(|d| replicas % d == 0).collect();
+    let divisors: Vec<usize> = (1..=replicas)
+        .filter(|d| replicas.is_multiple_of(*d))
+        .collect();
     let size = divisors[choice % divisors.len()];
     layout.optimizer_size = if choice == 5 {
         -1
