@@ -8,10 +8,14 @@ mod ckpt;
 mod command;
 #[path = "support/fixtures.rs"]
 mod fixtures;
+#[path = "faults/kills.rs"]
+mod kills;
 #[path = "support/oracle.rs"]
 mod oracle;
 #[path = "support/sample.rs"]
 mod sample;
+#[path = "faults/steps.rs"]
+mod steps;
 mod support;
 #[path = "support/tensors.rs"]
 mod tensors;
@@ -154,6 +158,80 @@ fn full_disk_is_found_and_nothing_left_visible() {
         !sample.path("mounted/out").exists(),
         "half a destination is visible"
     );
+}
+
+#[test]
+fn full_disk_is_survived_by_what_stands_there() {
+    let sample = large();
+    let Some(_mount) = Mount::new(&sample.path("mounted"), "size=64m") else {
+        println!("skipped: no right to mount");
+        return;
+    };
+    tensors::write_bytes(&sample.path("mounted/out/kept"), b"old");
+    let line = RESHARD.replace("@out", "@mounted/out");
+    let run = under_mpi(4, &sample.args(&format!("{line} --overwrite"))).fails();
+    assert_eq!(run.status.code(), Some(1), "{run:#?}");
+    let left = fixtures::listing(&sample.path("mounted"));
+    assert_eq!(left, [Path::new("out/kept")]);
+}
+
+/// The program as a user without rights, or none where that isn't allowed.
+fn as_nobody(sample: &Sample, line: &str) -> Option<std::process::Output> {
+    let mode = std::os::unix::fs::PermissionsExt::from_mode;
+    std::fs::set_permissions(sample.room.path(), mode(0o755)).expect("open the room");
+    let nobody = || {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+        command.arg(env!("CARGO_BIN_EXE_shardloom"));
+        command
+    };
+    let mut version = nobody();
+    let allowed = version.arg("--version").output();
+    if !allowed.is_ok_and(|output| output.status.success()) {
+        println!("skipped: no right to be somebody else");
+        return None;
+    }
+    Some(
+        nobody()
+            .args(sample.args(line))
+            .output()
+            .expect("it starts"),
+    )
+}
+
+#[test]
+fn what_may_not_be_read_or_written_is_named() {
+    let sample = Sample::new();
+    let Some(output) = as_nobody(&sample, RESHARD) else {
+        return;
+    };
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(
+        stderr.contains("denied") && stderr.contains("out"),
+        "{stderr}"
+    );
+    let secret = sample.path("src/rank_2/net.safetensors");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode;
+    std::fs::set_permissions(secret, mode(0o600)).expect("close it");
+    let output = as_nobody(&sample, RESHARD).expect("allowed a moment ago");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr.contains("rank_2/net.safetensors"), "{stderr}");
+}
+
+#[test]
+fn links_in_circles_are_named() {
+    use std::os::unix::fs::symlink;
+    for circle in ["src/rank_1/net.safetensors", "out", "two.ckpt"] {
+        let sample = Sample::new();
+        let path = sample.path(circle);
+        let _ = std::fs::remove_file(&path);
+        symlink(&path, &path).expect("a link to itself");
+        let run = under_mpi(2, &sample.args(RESHARD)).fails();
+        assert_eq!(run.status.code(), Some(1), "{run:#?}");
+        assert!(command::error_line(&run).contains(circle), "{run:#?}");
+    }
 }
 
 /// A small file system in memory, gone when this is dropped.

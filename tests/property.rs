@@ -92,14 +92,16 @@ fn by_rank(held: &Held) -> BTreeMap<u32, Tensors> {
     ranks
 }
 
+/// A cell that one rank keeps: stage, name, region.
+type Kept = (usize, String, oracle::Region);
+
 /// Whether `held` is what `side` makes of the tensors; of a redundancy group one copy may stay.
 fn check(case: &Case, held: &Held, side: &Side, single: bool) -> Result<(), String> {
     let whole = case.whole();
     let strategy = case.oracle(side);
     let found = by_rank(held);
     let empty = Tensors::new();
-    #[allow(clippy::type_complexity)]
-    let mut copies: BTreeMap<(usize, String, Vec<(usize, usize)>), usize> = BTreeMap::new();
+    let mut copies: BTreeMap<Kept, usize> = BTreeMap::new();
     for rank in 0..strategy.ranks() {
         let number = u32::try_from(rank).expect("a rank");
         let mut expected = strategy.cut(&whole, rank)?;

@@ -659,7 +659,9 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
             } else {
                 fraction.parse().map_err(|_| bad())?
             };
-            u64::try_from((whole * scale + part) * u128::from(factor) / scale).map_err(|_| bad())?
+            let scaled = whole.checked_mul(scale).and_then(|w| w.checked_add(part));
+            let bytes = scaled.and_then(|s| s.checked_mul(u128::from(factor)));
+            u64::try_from(bytes.ok_or_else(bad)? / scale).map_err(|_| bad())?
         }
     };
     if bytes == 0 {

@@ -150,7 +150,7 @@ mod tests {
                     for byte in 0..width {
                         let s = (row * columns + column) * width + byte;
                         let d = (column * rows + row) * width + byte;
-                        let at = |offset: u64| usize::try_from(offset).unwrap();
+                        let at = |index: u64| usize::try_from(index).unwrap();
                         assert_eq!(destination[at(d)], source[at(s)]);
                     }
                 }

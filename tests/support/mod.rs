@@ -104,7 +104,7 @@ fn build_example(name: &str, profile: &Path) {
 }
 
 /// The launcher with everything before the program.
-fn launcher(processes: u32) -> Command {
+pub(crate) fn launcher(processes: u32) -> Command {
     let name = std::env::var("MPIRUN").unwrap_or_else(|_| "mpirun".to_owned());
     let mut command = Command::new(&name);
     command.arg("-n").arg(processes.to_string());

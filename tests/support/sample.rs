@@ -17,6 +17,17 @@ pub(crate) struct Sample {
 
 impl Sample {
     pub(crate) fn new() -> Sample {
+        Sample::new_in(&std::env::temp_dir())
+    }
+
+    /// The same in memory where there is a place for it: flushing costs nothing there.
+    pub(crate) fn in_memory() -> Sample {
+        let memory = Path::new("/dev/shm");
+        let temporary = std::env::temp_dir();
+        Sample::new_in(if memory.is_dir() { memory } else { &temporary })
+    }
+
+    fn new_in(place: &Path) -> Sample {
         let whole = Tensors::from([
             ("b".to_owned(), Tensor::counting("F32", &[16], 3)),
             ("w1".to_owned(), Tensor::counting("BF16", &[8, 16], 50)),
@@ -32,12 +43,16 @@ impl Sample {
             ("w1", layout(&[2], &[0, -1])),
             ("w2", layout(&[2], &[-1, 0])),
         ]);
-        Sample::of(whole, four, two)
+        Sample::of_in(place, whole, four, two)
     }
 
     /// These tensors, cut by `four`, and `two` as another strategy.
     pub(crate) fn of(whole: Tensors, four: Strategy, two: Strategy) -> Sample {
-        let room = tempfile::tempdir().expect("a temporary directory");
+        Sample::of_in(&std::env::temp_dir(), whole, four, two)
+    }
+
+    fn of_in(place: &Path, whole: Tensors, four: Strategy, two: Strategy) -> Sample {
+        let room = tempfile::tempdir_in(place).expect("a temporary directory");
         let path = room.path();
         tensors::write(&path.join("full/model.safetensors"), &whole);
         for rank in 0..four.ranks() {

@@ -1,0 +1,412 @@
+//! Damaged files and texts, made of good ones: no parser panics, takes long, or takes what the
+//! reference refuses.
+//!
+//! `SHARDLOOM_FUZZ_SECONDS` sets how long each parser is tried.
+
+#![allow(clippy::expect_used, clippy::print_stdout)]
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::strategy::Strategy as Draw;
+use proptest::test_runner::{Config, TestRunner};
+use safetensors::SafeTensors;
+use shardloom::catalog::FileSchema;
+use shardloom::cli::args::parse_size;
+use shardloom::fault::{Fault, Kind, Result};
+use shardloom::store::{ckpt, full_dir, rank_dir, safetensors as ours};
+use shardloom::strategy::derive::{Mesh, Rule, derive};
+use shardloom::strategy::{Strategy, StrategyFile, name};
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Largest good file to begin with.
+const SEED_BYTES_MAX: u64 = 20_000;
+/// Longest that one input may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+fn seconds() -> u64 {
+    let seconds = std::env::var("SHARDLOOM_FUZZ_SECONDS").ok();
+    seconds.map_or(2, |text| text.parse().expect("SHARDLOOM_FUZZ_SECONDS"))
+}
+
+/// Small files of `tests/data` whose paths fit, at most 40.
+fn recorded(fits: impl Fn(&str) -> bool) -> Vec<Vec<u8>> {
+    let mut open = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data")];
+    let mut paths: Vec<PathBuf> = Vec::new();
+    while let Some(path) = open.pop() {
+        if let Ok(entries) = std::fs::read_dir(&path) {
+            open.extend(entries.map(|entry| entry.expect("an entry").path()));
+        } else if path.metadata().is_ok_and(|m| m.len() <= SEED_BYTES_MAX)
+            && fits(&path.to_string_lossy())
+        {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    let stride = paths.len().div_ceil(40).max(1);
+    let read = |path: &PathBuf| std::fs::read(path).expect("a file");
+    paths.iter().step_by(stride).map(read).collect()
+}
+
+/// One way to damage bytes.
+#[derive(Clone, Debug)]
+enum Damage {
+    Flip(prop::sample::Index, u8),
+    Set(prop::sample::Index, u8),
+    Insert(prop::sample::Index, Vec<u8>),
+    Remove(prop::sample::Index, usize),
+    Repeat(prop::sample::Index, usize),
+    Cut(prop::sample::Index),
+}
+
+/// Bytes that mean something to some parser.
+const WORDS: [&[u8]; 14] = [
+    b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+    b"\xff\xff\xff\xff\x0f",
+    b"\x00",
+    b"18446744073709551615",
+    b"9223372036854775808",
+    b"-1",
+    b"1e999",
+    b"{\"a\":",
+    b"[[[[[[[[",
+    b"\"",
+    b"\"__metadata__\":{},",
+    b"\\ud800",
+    b"../",
+    b",",
+];
+
+fn damage() -> impl Draw<Value = Damage> {
+    let at = any::<prop::sample::Index>;
+    let word = prop::sample::select(WORDS.to_vec()).prop_map(<[u8]>::to_vec);
+    prop_oneof![
+        3 => (at(), 1u8..=255).prop_map(|(at, bits)| Damage::Flip(at, bits)),
+        3 => (at(), any::<u8>()).prop_map(|(at, byte)| Damage::Set(at, byte)),
+        2 => (at(), word).prop_map(|(at, word)| Damage::Insert(at, word)),
+        1 => (at(), vec(any::<u8>(), 1..9)).prop_map(|(at, bytes)| Damage::Insert(at, bytes)),
+        2 => (at(), 1usize..40).prop_map(|(at, length)| Damage::Remove(at, length)),
+        1 => (at(), 1usize..200).prop_map(|(at, length)| Damage::Repeat(at, length)),
+        1 => at().prop_map(Damage::Cut),
+    ]
+}
+
+impl Damage {
+    fn apply(&self, bytes: &mut Vec<u8>) {
+        let length = bytes.len();
+        let place = |at: &prop::sample::Index| at.index(length + 1);
+        match self {
+            Damage::Flip(at, bits) if !bytes.is_empty() => {
+                let at = at.index(length);
+                bytes[at] ^= bits;
+            }
+            Damage::Set(at, byte) if !bytes.is_empty() => {
+                let at = at.index(length);
+                bytes[at] = *byte;
+            }
+            Damage::Flip(..) | Damage::Set(..) => {}
+            Damage::Insert(at, more) => {
+                let at = place(at);
+                bytes.splice(at..at, more.iter().copied());
+            }
+            Damage::Remove(at, count) => {
+                let at = place(at);
+                bytes.drain(at..(at + count).min(length));
+            }
+            Damage::Repeat(at, count) => {
+                let at = place(at);
+                let more = bytes[at..(at + count).min(length)].to_vec();
+                bytes.splice(at..at, more);
+            }
+            Damage::Cut(at) => bytes.truncate(place(at)),
+        }
+    }
+}
+
+/// Tries `parse` on damaged `seeds`; it tells whether it took the input.
+fn fuzz(
+    what: &str,
+    seeds: Vec<Vec<u8>>,
+    parse: impl Fn(&[u8]) -> std::result::Result<bool, String>,
+) {
+    assert!(!seeds.is_empty(), "{what}: nothing to begin with");
+    let (tried, taken) = (Cell::new(0u64), Cell::new(0u64));
+    for seed in &seeds {
+        parse(seed).expect("a good input");
+    }
+    let inputs = (prop::sample::select(seeds), vec(damage(), 0..6));
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(seconds()) {
+        let mut runner = TestRunner::new(Config {
+            cases: 200,
+            failure_persistence: None,
+            ..Config::default()
+        });
+        let result = runner.run(&inputs, |(mut bytes, damages)| {
+            damages.iter().for_each(|damage| damage.apply(&mut bytes));
+            let start = Instant::now();
+            let took = parse(&bytes).map_err(TestCaseError::fail)?;
+            prop_assert!(start.elapsed() < PATIENCE, "took {:?}", start.elapsed());
+            tried.set(tried.get() + 1);
+            taken.set(taken.get() + u64::from(took));
+            Ok(())
+        });
+        assert!(result.is_ok(), "{what}: {}", result.expect_err("it is one"));
+    }
+    let (tried, taken) = (tried.get(), taken.get());
+    println!(
+        "{what}: {tried} inputs, {taken} taken, {:?}",
+        begun.elapsed()
+    );
+}
+
+/// Reads a whole file's bytes as the program does.
+fn read_safetensors(bytes: &[u8]) -> Result<FileSchema> {
+    let short = || Fault::new(Kind::Corrupt, "short");
+    let (length, rest) = bytes.split_first_chunk::<8>().ok_or_else(short)?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| short())?;
+    let header = rest.get(..length).ok_or_else(short)?;
+    ours::parse(header, bytes.len() as u64)
+}
+
+#[test]
+fn safetensors_headers() {
+    let mut seeds = recorded(|path| path.ends_with(".safetensors"));
+    // Little data, so that damage meets the header.
+    let header = br#"{"__metadata__":{"format":"ms"},"b":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"U8","shape":[],"data_offsets":[8,9]},"e":{"dtype":"F16","shape":[0,3],"data_offsets":[9,9]}}"#;
+    let mut small = (header.len() as u64).to_le_bytes().to_vec();
+    small.extend_from_slice(header);
+    small.extend_from_slice(&[7; 9]);
+    (0..seeds.len()).for_each(|_| seeds.push(small.clone()));
+    fuzz("safetensors headers", seeds, |bytes| {
+        let Ok(schema) = read_safetensors(bytes) else {
+            return Ok(false);
+        };
+        let theirs = SafeTensors::deserialize(bytes);
+        let theirs = theirs.map_err(|error| format!("taken, the reference says: {error}"))?;
+        if schema.entries.len() != theirs.len() {
+            return Err(format!(
+                "{} tensors, {}",
+                schema.entries.len(),
+                theirs.len()
+            ));
+        }
+        for entry in &schema.entries {
+            let view = theirs.tensor(&entry.name).map_err(|e| e.to_string())?;
+            let shape: Vec<u64> = view.shape().iter().map(|dim| *dim as u64).collect();
+            let range = &entry.segments[0];
+            let place = |at: u64| usize::try_from(at).expect("inside the file");
+            let data = &bytes[place(range.start)..place(range.end)];
+            if shape != entry.shape.0 || data != view.data() {
+                return Err(format!("{} is another tensor", entry.name));
+            }
+        }
+        Ok(true)
+    });
+}
+
+#[test]
+fn headers_are_refused_only_for_names_given_twice() {
+    // What the reference takes and we don't is told by a short list of reasons.
+    let seeds = recorded(|path| path.ends_with(".safetensors"));
+    fuzz("safetensors headers, refused", seeds, |bytes| {
+        let (Err(fault), Ok(_)) = (read_safetensors(bytes), SafeTensors::deserialize(bytes)) else {
+            return Ok(true);
+        };
+        let text = fault.to_string();
+        let known = ["two tensors of this name", "duplicate", "twice", "key"];
+        if known.iter().any(|reason| text.contains(reason)) {
+            return Ok(false);
+        }
+        Err(format!("the reference takes what is refused: {text}"))
+    });
+}
+
+fn strategies(what: &str, file: &str, seeds: Vec<Vec<u8>>) {
+    fuzz(what, seeds, |bytes| {
+        let Ok(strategy) = Strategy::read(&[StrategyFile { name: file, bytes }]) else {
+            return Ok(false);
+        };
+        for (_, layout) in strategy.iter().take(20) {
+            let _ = layout.fit_full(&[4, 6]);
+            let _ = layout.fit_shard(&[2]);
+            let layout = &layout.layout;
+            if layout.ranks() < 1 << 12 {
+                for rank in 0..layout.ranks().min(16) {
+                    let mut holders = layout.holders(&layout.cell(rank));
+                    if !holders.any(|holder| holder == rank) {
+                        return Err(format!("rank {rank} doesn't hold its own cell: {layout:?}"));
+                    }
+                }
+            }
+        }
+        Ok(true)
+    });
+}
+
+#[test]
+fn strategy_messages() {
+    let seeds = recorded(|path| path.ends_with(".ckpt") && path.contains("strategy"));
+    strategies("strategy messages", "s.ckpt", seeds);
+}
+
+#[test]
+fn strategy_json() {
+    let mut seeds = recorded(|path| path.ends_with(".json") && path.contains("strategy"));
+    seeds.push(
+        br#"{"parallel_strategy_item":{"MatMul-op0":{"stage":0,"parallel_strategy":[]}},"parallel_layout_item":{"w":{"dev_matrix":[2,2],"tensor_map":[1,0],"tensor_shape":[4,4],"field_size":0,"opt_weight_shard_step":0,"opt_weight_shard_size":0}}}"#
+            .to_vec(),
+    );
+    fuzz("strategy JSON, any object", vec![b"{}".to_vec()], |bytes| {
+        let files = [StrategyFile {
+            name: "s.json",
+            bytes,
+        }];
+        Ok(Strategy::read(&files).is_ok())
+    });
+    strategies("strategy JSON", "s.json", seeds);
+}
+
+#[test]
+fn ckpt_files() {
+    let mut seeds = recorded(|path| path.ends_with(".ckpt") && !path.contains("strategy"));
+    seeds.extend(recorded(|path| path.ends_with(".ckpt")));
+    fuzz("ckpt files", seeds, |bytes| {
+        let size = bytes.len() as u64;
+        let read_at = |buffer: &mut [u8], offset: u64| {
+            let at = usize::try_from(offset).ok();
+            let part = at.and_then(|at| bytes.get(at..at.checked_add(buffer.len())?));
+            let part = part.ok_or_else(|| Fault::new(Kind::Io, "beyond the end"))?;
+            buffer.copy_from_slice(part);
+            Ok(())
+        };
+        let Ok(schema) = ckpt::parse(size, &read_at) else {
+            return Ok(false);
+        };
+        let mut ranges: Vec<_> = schema.entries.iter().flat_map(|e| &e.segments).collect();
+        ranges.sort_by_key(|range| (range.start, range.end));
+        let apart = ranges.windows(2).all(|pair| pair[0].end <= pair[1].start);
+        if !apart || ranges.last().is_some_and(|last| last.end > size) {
+            return Err(format!(
+                "tensors overlap or reach beyond the end: {ranges:?}"
+            ));
+        }
+        Ok(true)
+    });
+}
+
+#[test]
+fn index_maps() {
+    let mut seeds = recorded(|path| path.ends_with("map.json") || path.ends_with("index.json"));
+    seeds.push(
+        br#"{"metadata":{"total_size":8},"weight_map":{"a":"x/part0.safetensors"}}"#.to_vec(),
+    );
+    fuzz("index maps", seeds, |bytes| {
+        let Ok(map) = full_dir::parse_map(bytes) else {
+            return Ok(false);
+        };
+        let climbs =
+            |file: &String| Path::new(file).is_absolute() || file.split('/').any(|p| p == "..");
+        match map.values().find(|file| climbs(file)) {
+            Some(file) => Err(format!("{file} leaves the directory")),
+            None => Ok(true),
+        }
+    });
+}
+
+#[test]
+fn texts_of_the_command_line() {
+    let seeds = [
+        "5GB",
+        "340282366920938463463.5TiB",
+        "1.5 MiB",
+        "dp=2,tp=4,pp=2",
+        "*.weight=tp+dp,-",
+        "rank_12",
+        "1-a.b",
+    ];
+    let seeds = seeds.map(|text| text.as_bytes().to_vec()).to_vec();
+    fuzz("texts", seeds, |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        let _ = (
+            parse_size(&text),
+            rank_dir::rank_of(&text),
+            name::split_stage(&text),
+        );
+        let _ = (
+            name::matches(&text, "a.b.weight"),
+            name::natural(&text, "a10"),
+        );
+        let _ = full_dir::check_inside(&text);
+        let rule = Rule::parse(&text);
+        let mesh = Mesh::parse(&text).or_else(|_| Mesh::parse("dp=2,tp=2"));
+        if let (Ok(mesh), Ok(rule)) = (mesh, rule) {
+            let tensors = [("layers.0.weight".to_owned(), vec![4, 8])];
+            let _ = derive(&mesh, &[rule], Some(-1), &tensors);
+        }
+        Ok(true)
+    });
+}
+
+/// Largest resident memory so far, in bytes.
+fn peak_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("/proc");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let digits: String = line
+        .unwrap_or("0")
+        .chars()
+        .filter(char::is_ascii_digit)
+        .collect();
+    digits.parse::<u64>().expect("a number") * 1024
+}
+
+#[test]
+fn bombs_are_refused_with_little_memory() {
+    let tensor = |shape: &str, end: &str| {
+        format!(r#"{{"a":{{"dtype":"F32","shape":{shape},"data_offsets":[0,{end}]}}}}"#)
+    };
+    let deep = |open: &str| open.repeat(1_000_000);
+    let texts = [
+        tensor("[4294967295,4294967295,4294967295]", "4"),
+        tensor("[18446744073709551615]", "18446744073709551615"),
+        tensor(&format!("[{}1]", "1,".repeat(400_000)), "8"),
+        format!("{{\"a\":{}", deep("[")),
+        format!("{{\"__metadata__\":{}", deep("{\"a\":")),
+        format!("{{\"parallel_layout_item\":{}", deep("{\"a\":")),
+        format!("{{\"weight_map\":{}", deep("[")),
+    ];
+    let before = peak_bytes();
+    for text in &texts {
+        let head = &text[..60];
+        let bytes = text.as_bytes();
+        let start = Instant::now();
+        let size = 8 + bytes.len() as u64 + 4;
+        assert!(ours::parse(bytes, size).is_err(), "{head}");
+        assert!(full_dir::parse_map(bytes).is_err(), "{head}");
+        for name in ["s.json", "s.ckpt"] {
+            assert!(
+                Strategy::read(&[StrategyFile { name, bytes }]).is_err(),
+                "{head}"
+            );
+        }
+        assert!(start.elapsed() < PATIENCE, "{head}: {:?}", start.elapsed());
+    }
+    // Lengths that nothing stands behind.
+    for length in [u64::MAX, 1 << 62, 100_000_001, 99_999_999] {
+        let mut bytes = length.to_le_bytes().to_vec();
+        bytes.extend_from_slice(b"{}");
+        assert!(read_safetensors(&bytes).is_err());
+        let mut message = vec![0x0a];
+        message.extend_from_slice(WORDS[0]);
+        let beyond = |_: &mut [u8], _: u64| Err(Fault::new(Kind::Io, "beyond the end"));
+        assert!(ckpt::parse(length, &beyond).is_err());
+        let files = [StrategyFile {
+            name: "s.ckpt",
+            bytes: &message,
+        }];
+        assert!(Strategy::read(&files).is_err());
+    }
+    let grown = peak_bytes() - before;
+    assert!(grown < 256 << 20, "{grown} bytes more");
+}
