@@ -23,7 +23,7 @@ use drawn::{Case, Side, case};
 use pretend::{Held, Pretended, Request};
 use proptest::strategy::Strategy as Draw;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
-use shardloom::plan::arrange::{Files, Naming};
+use shardloom::plan::arrange::{Files, Naming, RankName};
 use shardloom::plan::build::{Leftovers, Unmatched};
 use shardloom::store::Format;
 use std::collections::BTreeMap;
@@ -54,8 +54,7 @@ fn reshard(remove_redundancy: bool, format: Format) -> Request {
     Request {
         leftovers: Leftovers::Reshard(Unmatched::Fail),
         files: Files::Ranks {
-            stem: "net".into(),
-            numbered: false,
+            name: RankName::new("net", false),
             remove_redundancy,
         },
         format,

@@ -116,7 +116,6 @@ fn plane(outer: &Step, inner: &Step, run: usize, source: &[u8], destination: &mu
     }
 }
 
-#[allow(clippy::cast_possible_truncation)]
 #[cfg(test)]
 mod tests {
     #![allow(clippy::cast_possible_truncation)]

@@ -4,11 +4,11 @@
 
 use shardloom::catalog::{Catalog, Entry, Place, ShardFile};
 use shardloom::plan::TensorPlan;
-use shardloom::plan::arrange::{Arranged, Files, arrange};
+use shardloom::plan::arrange::{Arranged, Files, Kept, arrange};
 use shardloom::plan::build::{Leftovers, Select, build};
 use shardloom::plan::inventory::Inventory;
 use shardloom::plan::reach::{ExchangeMode, Reach};
-use shardloom::plan::work::{Site, Slab, Work};
+use shardloom::plan::work::{Site, Skip, Slab, Work};
 use shardloom::store::Format;
 use shardloom::strategy::Strategy;
 use shardloom::tensor::copy;
@@ -247,6 +247,7 @@ impl Pretended {
                 source: &source.catalog,
                 destination: &arranged.catalog,
                 site: &site,
+                skip: &Skip::Nothing,
             };
             let mut trouble = Ok(());
             let walked = work.for_each_slab(|slab| {
@@ -288,6 +289,7 @@ impl Pretended {
             catalog,
             plans,
             extras: Vec::new(),
+            kept: Kept::default(),
         };
         let members: Vec<u32> = (0..self.processes).collect();
         let ranks: Vec<u32> = (0..ranks).collect();
