@@ -269,7 +269,8 @@ pub fn build(
                 let whole = |tensor: &Arc<SourceTensor>| {
                     !tensor.spreads.iter().any(|spread| spread.layout.is_cut())
                 };
-                let wanted = inventory.tensors.get(name).is_some_and(whole)
+                let wanted = matches!(leftovers, Leftovers::Reshard(_))
+                    && inventory.tensors.get(name).is_some_and(whole)
                     || leftovers == Leftovers::Unify && inventory.private.contains(name);
                 catalog
                     .ranks
