@@ -8,7 +8,7 @@ use crate::report::Report;
 use crate::store::io::{self, Standing};
 use crate::strategy::derive::{Mesh, Rule, derive};
 use crate::strategy::merge::merge;
-use crate::strategy::{Strategy, StrategyFile, show};
+use crate::strategy::{Form, Strategy, StrategyFile, show};
 use std::path::{Path, PathBuf};
 
 /// Runs it; gives whether all is well (for diff: nothing differs).
@@ -22,6 +22,13 @@ pub(super) fn run(command: &StrategyCommand, report: &Report) -> Result<bool> {
             check_output(output, *overwrite)?;
             let files = read_all(sources)?;
             let merged = merge(&views(&files))?;
+            if merged.form != Form::of(&output.display().to_string()) {
+                tracing::warn!(
+                    "{}: is written in the form of the files merged, which its name doesn't tell; \
+                     programs go by the name",
+                    output.display()
+                );
+            }
             write_output(output, &merged.bytes)?;
             report.strategy_written(output, merged.stages, files.len() as u64)?;
             Ok(true)

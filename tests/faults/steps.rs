@@ -123,7 +123,7 @@ fn disturb_each_step(line: &str, replaces: bool) {
     }
     assert!(steps > 10, "only {steps} steps");
     let mut runs = steps;
-    for (kind, usual) in [("eio", 4), ("enospc", 9), ("eintr", 7), ("short", 7)] {
+    for (kind, usual) in [("eio", 9), ("enospc", 19), ("eintr", 17), ("short", 17)] {
         let stride = if full { 1 } else { usual };
         for step in (1..=steps).step_by(stride) {
             let run = job.disturb(kind, step);
