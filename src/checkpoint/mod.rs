@@ -1,6 +1,6 @@
 //! The checkpoints that a training job writes, one after the other, into the same rank directories.
 //!
-//! [`survey`] tells which there are and which of them all ranks have; [`latest`] which one a job would
+//! [`mod@survey`] tells which there are and which of them all ranks have; [`mod@latest`] which one a job would
 //! resume from; [`rotation`] which may go.
 
 pub mod background;

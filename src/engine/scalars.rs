@@ -8,7 +8,7 @@ use crate::tensor::number::number;
 /// A tensor of one element as a number.
 ///
 /// # Errors
-/// [`Kind::Io`].
+/// [`crate::fault::Kind::Io`].
 pub fn scalar(file: &ReadFile, schema: &FileSchema, name: &str) -> Result<Option<f64>> {
     let Some(entry) = schema.get(name) else {
         return Ok(None);
