@@ -7,6 +7,7 @@ mod inspect;
 mod jobs;
 mod load;
 pub mod model;
+pub mod side_args;
 mod simulate;
 mod strategy;
 

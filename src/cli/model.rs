@@ -236,6 +236,7 @@ pub(super) fn import(args: &ImportArgs) -> Result<Job> {
             remove_redundancy: false,
         },
     };
+    refuse_resume(&args.writing)?;
     if args.writing.format == Some(WrittenFormat::Checkpoint2) {
         let message =
             "import writes rank directories or full weights; reshard makes checkpoint2 of them";
@@ -258,8 +259,18 @@ pub(super) fn import(args: &ImportArgs) -> Result<Job> {
     })
 }
 
+/// A view's choices are no part of what an interrupted run is recognised by.
+fn refuse_resume(writing: &WriteArgs) -> Result<()> {
+    if writing.resume {
+        let message = "import and export can't be resumed: run them again without --resume";
+        return Err(Fault::new(Kind::Usage, message));
+    }
+    Ok(())
+}
+
 /// The job that exports.
 pub(super) fn export(args: &ExportArgs) -> Result<Job> {
+    refuse_resume(&args.writing)?;
     if args
         .writing
         .format

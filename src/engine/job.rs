@@ -187,34 +187,14 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
     if job.options.dry_run {
         moved.written_bytes = survey.written_bytes;
     } else {
-        let carried = if job.options.in_place {
-            carry(
-                world,
-                &source,
-                &destination,
-                &planned.arranged.catalog,
-                suffix.is_some(),
-            )?
-        } else {
-            Carried::default()
-        };
-        let mut extras = planned.arranged.extras.clone();
-        extras.extend(carried.extras);
-        let rest = job.fingerprint_text(&layouts, &planned);
-        let output = Output {
-            command: job.command,
-            job: fingerprint(world, &source, &rest)?,
-            layouts,
+        let end = End {
+            job,
+            source: &source,
             destination: &destination,
-            catalog: &planned.arranged.catalog,
-            extras: &extras,
-            links: &carried.links,
-            kept: &planned.arranged.kept,
-            options: &job.options,
-            trailers: false,
-            by_file: false,
+            planned: &planned,
+            layouts,
         };
-        moved = output.write(&mover, exchange, observer, &mut seconds)?;
+        moved = end.reach(&mover, exchange, observer, &mut seconds)?;
         outcome.bytes.reused = tally::sum(world, survey.written_bytes - moved.written_bytes)?;
     }
     seconds.total = start.elapsed().as_secs_f64();
@@ -224,6 +204,58 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
     }
     outcome.ok = true;
     Ok(outcome)
+}
+
+/// Where a job's bytes go, once everything is planned.
+struct End<'a> {
+    job: &'a Job,
+    source: &'a Source,
+    destination: &'a Destination,
+    planned: &'a Planned,
+    layouts: [(&'static str, Option<u64>); 2],
+}
+
+impl End<'_> {
+    /// Writes the files and puts them in place. Collective.
+    fn reach(
+        &self,
+        mover: &Mover<'_>,
+        exchange: Option<Exchange>,
+        observer: &mut Observer<'_>,
+        seconds: &mut Seconds,
+    ) -> Result<Moved> {
+        let (world, options) = (mover.world, &self.job.options);
+        let arranged = &self.planned.arranged;
+        let carried = if options.in_place {
+            let one_of_several = self.job.file_suffix.is_some();
+            carry(
+                world,
+                self.source,
+                self.destination,
+                &arranged.catalog,
+                one_of_several,
+            )?
+        } else {
+            Carried::default()
+        };
+        let mut extras = arranged.extras.clone();
+        extras.extend(carried.extras);
+        let rest = self.job.fingerprint_text(&self.layouts, self.planned);
+        let output = Output {
+            command: self.job.command,
+            job: fingerprint(world, self.source, &rest)?,
+            layouts: self.layouts,
+            destination: self.destination,
+            catalog: &arranged.catalog,
+            extras: &extras,
+            links: &carried.links,
+            kept: &arranged.kept,
+            options,
+            trailers: false,
+            by_file: false,
+        };
+        output.write(mover, exchange, observer, seconds)
+    }
 }
 
 /// Fills in what a dry run tells. Collective.
