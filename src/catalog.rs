@@ -155,6 +155,13 @@ pub struct Place {
 }
 
 impl Catalog {
+    /// The paths of all files, by rank.
+    #[must_use]
+    pub fn paths(&self) -> Vec<String> {
+        let files = self.ranks.values().flatten();
+        files.map(|file| file.path.clone()).collect()
+    }
+
     /// Where rank `rank` has tensor `name`, if it has it.
     #[must_use]
     pub fn find(&self, rank: u32, name: &str) -> Option<Place> {

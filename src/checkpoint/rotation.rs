@@ -40,10 +40,7 @@ pub fn remove(
     survey: &Survey,
     checkpoints: &[&Checkpoint],
 ) -> Result<()> {
-    let leads = topology
-        .nodes
-        .iter()
-        .any(|members| members[0] == world.process());
+    let leads = topology.leads(world.process());
     let mut removed = Ok(());
     for checkpoint in checkpoints
         .iter()

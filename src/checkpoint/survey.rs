@@ -101,10 +101,7 @@ pub fn survey(
     ranks: Option<u32>,
     headers: bool,
 ) -> Result<Survey> {
-    let leads = topology
-        .nodes
-        .iter()
-        .any(|members| members[0] == world.process());
+    let leads = topology.leads(world.process());
     let mine = if leads {
         look(directory, headers)
     } else {

@@ -97,11 +97,7 @@ fn read_config(world: &World, path: &Path) -> Result<String> {
 impl Load<'_> {
     /// What the first node that sees something at `path` finds there. Collective.
     fn shape(&self, path: &Path) -> Result<Shape> {
-        let leads = self
-            .topology
-            .nodes
-            .iter()
-            .any(|members| members[0] == self.world.process());
+        let leads = self.topology.leads(self.world.process());
         let format = self
             .config
             .load_ckpt_format

@@ -128,14 +128,6 @@ pub fn convert(
     };
     let moved = output.write(&mover, exchange, observer, &mut seconds)?;
     seconds.total = start.elapsed().as_secs_f64();
-    let paths = |catalog: &Catalog| {
-        catalog
-            .ranks
-            .values()
-            .flatten()
-            .map(|file| file.path.clone())
-            .collect::<Vec<_>>()
-    };
     let mut outcome = Outcome {
         schema: 1,
         command: "convert".into(),
@@ -143,8 +135,8 @@ pub fn convert(
         processes: world.size(),
         nodes: u32::try_from(topology.nodes.len()).unwrap_or(u32::MAX),
         tensors: plans.len() as u64,
-        files: paths(&catalog),
-        source_files: paths(&source.catalog),
+        files: catalog.paths(),
+        source_files: source.catalog.paths(),
         ..Outcome::default()
     };
     outcome.bytes.reused = tally::sum(world, survey.written_bytes - moved.written_bytes)?;

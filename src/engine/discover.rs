@@ -105,10 +105,7 @@ fn assemble(
     mode: ExchangeMode,
     list: impl FnOnce() -> Result<Listing>,
 ) -> Result<Source> {
-    let leads = topology
-        .nodes
-        .iter()
-        .any(|members| members[0] == world.process());
+    let leads = topology.leads(world.process());
     let mine = if leads {
         list()
     } else {

@@ -405,15 +405,7 @@ fn describe(
     world: &World,
     topology: &Topology,
 ) -> Outcome {
-    let paths = |catalog: &crate::catalog::Catalog| {
-        catalog
-            .ranks
-            .values()
-            .flatten()
-            .map(|file| file.path.clone())
-            .collect::<Vec<_>>()
-    };
-    let mut files = paths(&planned.arranged.catalog);
+    let mut files = planned.arranged.catalog.paths();
     files.extend(planned.arranged.extras.iter().map(|(path, _)| path.clone()));
     Outcome {
         schema: 1,
@@ -422,7 +414,7 @@ fn describe(
         nodes: u32::try_from(topology.nodes.len()).unwrap_or(u32::MAX),
         tensors: planned.tensors,
         files,
-        source_files: paths(&source.catalog),
+        source_files: source.catalog.paths(),
         names_without_data: planned.without_data.clone(),
         names_dropped: planned.dropped.clone(),
         ..Outcome::default()

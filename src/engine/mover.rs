@@ -3,7 +3,7 @@
 //! Where every process sees all it needs, each works through its slabs by itself. Otherwise the world
 //! goes in [`rounds`](super::rounds).
 
-use crate::engine::fill::{Filler, Readers};
+use crate::engine::fill::Readers;
 use crate::engine::ledger::Ledger;
 use crate::engine::parts::{Builder, cut_parts};
 use crate::engine::rounds::Exchange;
@@ -13,7 +13,6 @@ use crate::fault::{Fault, Kind, Result};
 use crate::plan::reach::Reach;
 use crate::plan::survey::{Survey, survey};
 use crate::plan::work::{Slab, Work};
-use crate::tensor::digest::Joiner;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
@@ -94,7 +93,7 @@ impl<'a> Mover<'a> {
         observer: &mut Observer<'_>,
     ) -> Result<Moved> {
         let mut moved = Moved::default();
-        let mut builder = Builder::new(self);
+        let mut builder = Builder::new(self.readers, self.sink, self.ledger);
         self.work.for_each_slab(|slab| {
             alarm.check()?;
             builder.build(&slab, &cut_parts(self.reach, &slab)?, None)?;
@@ -168,14 +167,7 @@ struct Shared<'a> {
 
 impl Shared<'_> {
     fn drain(&self, slabs: &Mutex<Receiver<Slab<'_>>>) -> Result<()> {
-        let mut builder = Builder {
-            filler: Filler::new(self.readers),
-            sink: self.sink,
-            ledger: self.ledger,
-            joiner: Joiner::default(),
-            tile: vec![],
-            cast: vec![],
-        };
+        let mut builder = Builder::new(self.readers, self.sink, self.ledger);
         loop {
             let next = slabs.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(slab) = next else { return Ok(()) };

@@ -1,9 +1,8 @@
 //! The parts of a window: cut from the transfers, built, handed to the sink.
 
 use crate::catalog::Place;
-use crate::engine::fill::Filler;
+use crate::engine::fill::{Filler, Readers};
 use crate::engine::ledger::{Entered, Ledger};
-use crate::engine::mover::Mover;
 use crate::engine::sink::Sink;
 use crate::exchange::Packed;
 use crate::fault::{Fault, Kind, Result};
@@ -69,20 +68,24 @@ pub(super) fn cut_parts(reach: &Reach, slab: &Slab<'_>) -> Result<Vec<Vec<Part>>
 
 /// Builds windows of cells and hands them to the sink.
 pub(super) struct Builder<'a> {
-    pub(super) filler: Filler<'a>,
-    pub(super) sink: &'a dyn Sink,
-    pub(super) ledger: Option<&'a Ledger<'a>>,
-    pub(super) joiner: Joiner,
-    pub(super) tile: Vec<u8>,
-    pub(super) cast: Vec<u8>,
+    filler: Filler<'a>,
+    sink: &'a dyn Sink,
+    ledger: Option<&'a Ledger<'a>>,
+    joiner: Joiner,
+    tile: Vec<u8>,
+    cast: Vec<u8>,
 }
 
 impl<'a> Builder<'a> {
-    pub(super) fn new(mover: &Mover<'a>) -> Self {
+    pub(super) fn new(
+        readers: &'a Readers<'a>,
+        sink: &'a dyn Sink,
+        ledger: Option<&'a Ledger<'a>>,
+    ) -> Self {
         Builder {
-            filler: Filler::new(mover.readers),
-            sink: mover.sink,
-            ledger: mover.ledger,
+            filler: Filler::new(readers),
+            sink,
+            ledger,
             joiner: Joiner::default(),
             tile: Vec::new(),
             cast: Vec::new(),

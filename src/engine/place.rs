@@ -263,10 +263,7 @@ fn probe(world: &World, topology: &Topology, path: &Path) -> Result<bool> {
         .unwrap_or_default();
     let name = broadcast_bytes(world, 0, name.into_bytes())?;
     let name = String::from_utf8_lossy(&name).into_owned();
-    let leads = topology
-        .nodes
-        .iter()
-        .any(|members| members[0] == world.process());
+    let leads = topology.leads(world.process());
     let seen = if leads {
         standing_directory(path).and_then(|directory| io::standing(&directory.join(&name)))
     } else {

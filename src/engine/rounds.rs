@@ -122,7 +122,7 @@ impl<'a> Mover<'a> {
                 exchange,
                 slabs,
                 pending: None,
-                builder: Builder::new(self),
+                builder: Builder::new(self.readers, self.sink, self.ledger),
                 packer: Filler::new(self.readers),
                 moved: Moved::default(),
             };

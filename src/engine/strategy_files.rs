@@ -29,10 +29,7 @@ pub fn read_strategy(
     let Some(path) = path else {
         return Ok((None, None));
     };
-    let leads = topology
-        .nodes
-        .iter()
-        .any(|members| members[0] == world.process());
+    let leads = topology.leads(world.process());
     let mine = agree(
         world,
         if leads {

@@ -73,6 +73,14 @@ impl Topology {
         })
     }
 
+    /// *Local.* Whether `process` is the lowest of its node, which acts for the others where one is enough.
+    #[must_use]
+    pub fn leads(&self, process: u32) -> bool {
+        self.nodes
+            .iter()
+            .any(|members| members.first() == Some(&process))
+    }
+
     /// *Local.* Whether two processes share a node.
     #[must_use]
     pub fn share_node(&self, a: u32, b: u32) -> bool {
@@ -136,6 +144,7 @@ mod tests {
         assert_eq!(topology.node_of, [0, 1, 0, 1, 1]);
         assert_eq!(topology.nodes, [vec![0, 2], vec![1, 3, 4]]);
         assert_eq!(topology.hostnames, ["a", "b"]);
+        assert!(topology.leads(0) && topology.leads(1) && !topology.leads(2));
         assert!(topology.share_node(1, 4) && !topology.share_node(0, 1));
         assert!(!topology.share_node(0, 5) && !topology.share_node(5, 6));
     }
