@@ -13,7 +13,7 @@ use crate::store::Format;
 use crate::store::io::ReadFile;
 use crate::strategy::Strategy;
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -185,7 +185,7 @@ fn read_headers(world: &World, reach: &Reach, base: &Path, merged: &Listing) -> 
         let first = sender.entry(hash).or_insert((rank, file));
         *first = (*first).min((rank, file));
     }
-    let bodies: Vec<(u64, Vec<u8>)> = mine
+    let bodies: Vec<(u64, Arc<Vec<u8>>)> = mine
         .into_iter()
         .filter(|(rank, file, hash, _)| sender.get(hash) == Some(&(*rank, *file)))
         .map(|(_, _, hash, body)| (hash, body))
@@ -217,13 +217,17 @@ fn read_headers(world: &World, reach: &Reach, base: &Path, merged: &Listing) -> 
     Ok(catalog)
 }
 
+/// Headers kept to be compared with: a checkpoint that is not de-duplicated has one a stage.
+const HEADERS_MAX: usize = 64;
+
 /// Rank, file number, hash and wire form of a schema.
-type OwnSchema = (u32, u32, u64, Vec<u8>);
+type OwnSchema = (u32, u32, u64, Arc<Vec<u8>>);
 
 /// Reads the headers of the files that fall to this process: those of the ranks that its node is the
-/// first to see, dealt over the node's processes. Local.
+/// first to see, dealt over the node's processes. Equal headers are understood once. Local.
 fn read_own_headers(reach: &Reach, base: &Path, merged: &Listing) -> Result<Vec<OwnSchema>> {
     let mut own = Vec::new();
+    let mut known: HashMap<(Vec<u8>, u64), (u64, Arc<Vec<u8>>)> = HashMap::new();
     for (rank, files) in &merged.ranks {
         let Some(node) = reach.homes(*rank).first() else {
             continue;
@@ -239,14 +243,28 @@ fn read_own_headers(reach: &Reach, base: &Path, merged: &Listing) -> Result<Vec<
                 return Err(fault.file(file.path().display().to_string()));
             }
             let format = Format::of(path).unwrap_or_default();
-            let schema = format.read(&file).map_err(|fault| fault.rank(*rank))?;
-            let wire: SchemaWire = (schema.entries, schema.metadata, schema.size);
-            let body = encode(&wire)?;
-            let mut hasher = DefaultHasher::new();
-            body.hash(&mut hasher);
+            let header = format.header(&file).map_err(|fault| fault.rank(*rank))?;
+            let key = header.map(|header| (header, *size));
+            let schema = match key.as_ref().and_then(|key| known.get(key)) {
+                Some((hash, body)) => (*hash, Arc::clone(body)),
+                None => understand(format, &file).map_err(|fault| fault.rank(*rank))?,
+            };
             let number = u32::try_from(number).unwrap_or(u32::MAX);
-            own.push((*rank, number, hasher.finish(), body));
+            own.push((*rank, number, schema.0, Arc::clone(&schema.1)));
+            if let Some(key) = key.filter(|_| known.len() < HEADERS_MAX) {
+                known.entry(key).or_insert(schema);
+            }
         }
     }
     Ok(own)
+}
+
+/// The hash and wire form of a file's schema. Local.
+fn understand(format: Format, file: &ReadFile) -> Result<(u64, Arc<Vec<u8>>)> {
+    let schema = format.read(file)?;
+    let wire: SchemaWire = (schema.entries, schema.metadata, schema.size);
+    let body = encode(&wire)?;
+    let mut hasher = DefaultHasher::new();
+    body.hash(&mut hasher);
+    Ok((hasher.finish(), Arc::new(body)))
 }

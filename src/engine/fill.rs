@@ -111,14 +111,14 @@ impl<'a> Readers<'a> {
         &self,
         place: Place,
         range: &Range<u64>,
-        mut buffer: Vec<u8>,
-    ) -> Result<Vec<u8>> {
+        mut buffer: Aligned,
+    ) -> Result<Aligned> {
         let length = range.end - range.start;
         self.read_bytes.fetch_add(length, Ordering::Relaxed);
-        buffer.resize(index(length), 0);
+        let bytes = buffer.take(index(length), Window::phase(range.start));
         let read = match self.open(place)? {
-            Opened::Read(file) => file.read_at(&mut buffer, range.start),
-            Opened::Mapped(file) => file.read_at(&mut buffer, range.start),
+            Opened::Read(file) => file.read_at(bytes, range.start),
+            Opened::Mapped(file) => file.read_at(bytes, range.start),
         };
         let name = || &*self.catalog.entry(place).name;
         read.map_err(|fault| fault.tensor(name()).rank(place.rank))?;
@@ -153,10 +153,48 @@ fn index(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }
 
+/// A buffer for what comes from a file. The system copies fastest to where it need not shift: a byte
+/// at offset x of a file (modulo [`ALIGNMENT`]) belongs at an address of the same rest.
+#[derive(Default)]
+pub(super) struct Aligned {
+    bytes: Vec<u8>,
+}
+
+/// Bytes of a cache line.
+const ALIGNMENT: usize = 64;
+
+impl Aligned {
+    /// `length` bytes of any content, the first one at an address with rest `phase`.
+    pub(super) fn take(&mut self, length: usize, phase: usize) -> &mut [u8] {
+        if self.bytes.len() < length + 2 * ALIGNMENT {
+            self.bytes.resize(length + 2 * ALIGNMENT, 0);
+        }
+        let begin = self.begin() + phase % ALIGNMENT;
+        &mut self.bytes[begin..begin + length]
+    }
+
+    fn begin(&self) -> usize {
+        // The trait's word allows that no address is found; the copy is slower then.
+        self.bytes.as_ptr().align_offset(ALIGNMENT) % ALIGNMENT
+    }
+}
+
 /// A part of a source file, in memory.
 struct Window {
     range: Range<u64>,
-    bytes: Vec<u8>,
+    bytes: Aligned,
+}
+
+impl Window {
+    /// Rest of an address where byte `offset` of a file belongs.
+    fn phase(offset: u64) -> usize {
+        index(offset % ALIGNMENT as u64)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        let begin = self.bytes.begin() + Self::phase(self.range.start);
+        &self.bytes.bytes[begin..begin + index(self.range.end - self.range.start)]
+    }
 }
 
 /// A worker's own windows on the source, by file.
@@ -164,6 +202,8 @@ struct Window {
 struct Windows {
     files: HashMap<(u32, u32), Vec<Window>>,
     bytes: usize,
+    /// Buffers of windows that were dropped.
+    spare: Vec<Aligned>,
 }
 
 /// One worker's way of filling buffers.
@@ -180,6 +220,15 @@ impl<'a> Filler<'a> {
             readers,
             windows: Windows::default(),
         }
+    }
+
+    /// The rest of the address that suits a buffer which `copy` is the first to fill.
+    pub(super) fn phase(&self, copy: &StridedCopy, place: Place) -> usize {
+        let entry = self.readers.catalog.entry(place);
+        let first = entry.segment_of(&(copy.source..copy.source + 1));
+        first.map_or(0, |(tensor, file)| {
+            Window::phase((copy.source + file.start - tensor.start).wrapping_sub(copy.destination))
+        })
     }
 
     /// Runs `copy` from the shard at `place` into `out`, where destination offsets count from `out`'s
@@ -271,7 +320,7 @@ impl<'a> Filler<'a> {
         if let Some(window) = known {
             // The first byte of the tensor in the window's count: it may lie before the window.
             let base = (window.range.start + in_tensor.start).wrapping_sub(in_file.start);
-            return self.copy_out(copy, base, &window.bytes, place, out);
+            return self.copy_out(copy, base, window.bytes(), place, out);
         }
         let row = copy.loops.last().map_or(1, |l| l.source_stride.max(1));
         let row = if row > WINDOW_BYTES { 1 } else { row };
@@ -286,8 +335,9 @@ impl<'a> Filler<'a> {
             .readers
             .read_window(place, &range, self.windows.recycle(key))?;
         let base = (range.start + in_tensor.start).wrapping_sub(in_file.start);
-        let copied = self.copy_out(copy, base, &bytes, place, out);
-        self.windows.keep(key, Window { range, bytes });
+        let window = Window { range, bytes };
+        let copied = self.copy_out(copy, base, window.bytes(), place, out);
+        self.windows.keep(key, window);
         copied
     }
 
@@ -313,22 +363,23 @@ impl<'a> Filler<'a> {
 
 impl Windows {
     /// A buffer to read into: that of a window which is dropped for it, if the file has enough.
-    fn recycle(&mut self, key: (u32, u32)) -> Vec<u8> {
+    fn recycle(&mut self, key: (u32, u32)) -> Aligned {
         if self.bytes > WINDOWS_BYTES_MAX {
-            self.files.clear();
+            let all = self.files.drain().flat_map(|(_, windows)| windows);
+            self.spare.extend(all.map(|window| window.bytes));
             self.bytes = 0;
         }
         let windows = self.files.entry(key).or_default();
         if windows.len() < WINDOWS_OF_FILE {
-            return Vec::new();
+            return self.spare.pop().unwrap_or_default();
         }
         let old = windows.remove(0).bytes;
-        self.bytes -= old.capacity();
+        self.bytes -= old.bytes.capacity();
         old
     }
 
     fn keep(&mut self, key: (u32, u32), window: Window) {
-        self.bytes += window.bytes.capacity();
+        self.bytes += window.bytes.bytes.capacity();
         self.files.entry(key).or_default().push(window);
     }
 }

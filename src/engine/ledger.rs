@@ -24,13 +24,58 @@ const JOURNAL_SECONDS: u64 = 10;
 /// A flush that takes long is not repeated before this many times its duration has passed.
 const REST_PER_FLUSH: u32 = 20;
 
+/// What is known so far of the residue of each segment of each shard.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Residues(Vec<(Place, u32, u64)>);
+
+impl Residues {
+    /// Takes others; what is of the same segment is not put together before [`Residues::settle`].
+    pub(super) fn extend(&mut self, others: impl IntoIterator<Item = (Place, u32, u64)>) {
+        self.0.extend(others);
+    }
+
+    /// Sorts, and puts together what is of the same segment.
+    pub(super) fn settle(&mut self) {
+        self.0
+            .sort_unstable_by_key(|(place, segment, _)| (*place, *segment));
+        self.0.dedup_by(|next, kept| {
+            let same = (next.0, next.1) == (kept.0, kept.1);
+            if same {
+                kept.2 ^= next.2;
+            }
+            same
+        });
+    }
+
+    /// The residue of a segment; to be asked when settled.
+    pub(super) fn get(&self, place: Place, segment: u32) -> u64 {
+        let key = |(place, segment, _): &(Place, u32, u64)| (*place, *segment);
+        let found = self.0.binary_search_by_key(&(place, segment), key);
+        found.map_or(0, |at| self.0[at].2)
+    }
+
+    fn places(&self) -> impl Iterator<Item = Place> {
+        self.0.iter().map(|(place, _, _)| *place)
+    }
+}
+
+impl IntoIterator for Residues {
+    type Item = (Place, u32, u64);
+    type IntoIter = std::vec::IntoIter<Self::Item>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
 /// Slabs that are done, and what they contribute.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Done {
     /// The slabs.
     pub(super) slabs: Vec<SlabId>,
     /// To the residue of each segment of each shard.
-    pub(super) shards: BTreeMap<(Place, u32), u64>,
+    pub(super) shards: Residues,
     /// To the residue of each tensor, by its number among the plans.
     pub(super) tensors: BTreeMap<u32, u64>,
 }
@@ -39,18 +84,15 @@ pub(super) struct Done {
 #[derive(Serialize, Deserialize)]
 struct Record {
     slabs: Vec<SlabId>,
-    shards: Vec<(Place, u32, u64)>,
+    shards: Residues,
     tensors: Vec<(u32, u64)>,
 }
 
 impl Done {
     fn to_record(&self) -> Result<Vec<u8>> {
-        let shards = self.shards.iter();
         let record = Record {
             slabs: self.slabs.clone(),
-            shards: shards
-                .map(|((p, segment), value)| (*p, *segment, *value))
-                .collect(),
+            shards: self.shards.clone(),
             tensors: self.tensors.iter().map(|(n, value)| (*n, *value)).collect(),
         };
         serde_json::to_vec(&record)
@@ -60,12 +102,9 @@ impl Done {
     fn from_record(bytes: &[u8]) -> Result<Done> {
         let record: Record = serde_json::from_slice(bytes)
             .map_err(|error| Fault::new(Kind::Corrupt, format!("is no record of ours: {error}")))?;
-        let shards = record.shards.into_iter();
         Ok(Done {
             slabs: record.slabs,
-            shards: shards
-                .map(|(place, segment, value)| ((place, segment), value))
-                .collect(),
+            shards: record.shards,
             tensors: record.tensors.into_iter().collect(),
         })
     }
@@ -73,9 +112,7 @@ impl Done {
     /// Takes another's entries; no slab is in both.
     pub(super) fn add(&mut self, other: &Done) {
         self.slabs.extend(&other.slabs);
-        for (key, value) in &other.shards {
-            *self.shards.entry(*key).or_default() ^= value;
-        }
+        self.shards.extend(other.shards.0.iter().copied());
         for (key, value) in &other.tensors {
             *self.tensors.entry(*key).or_default() ^= value;
         }
@@ -85,7 +122,7 @@ impl Done {
 /// What one slab contributes, gathered while it is built.
 #[derive(Default)]
 pub(super) struct Entered {
-    shards: Vec<((Place, u32), u64)>,
+    shards: Vec<(Place, u32, u64)>,
     tensor: u64,
 }
 
@@ -202,7 +239,7 @@ impl<'a> Ledger<'a> {
         for place in &cell.targets {
             let entry = self.destination.entry(*place);
             if entry.segments.len() == 1 {
-                entered.shards.push(((*place, 0), shifted));
+                entered.shards.push((*place, 0, shifted));
                 continue;
             }
             let mut before = 0;
@@ -215,7 +252,7 @@ impl<'a> Ledger<'a> {
                         Fault::new(Kind::Internal, "a segment lies outside its window")
                     })?;
                     let shifted = joiner.shift(residue(part), after - to);
-                    entered.shards.push(((*place, number), shifted));
+                    entered.shards.push((*place, number, shifted));
                 }
                 before = after;
             }
@@ -229,15 +266,14 @@ impl<'a> Ledger<'a> {
     /// [`Kind::NoSpace`], [`Kind::Io`].
     pub(super) fn enter(&self, slab: &Slab<'_>, entered: Entered, sink: &dyn Sink) -> Result<()> {
         let mut state = self.state();
-        for (key, value) in entered.shards {
-            *state.pending.shards.entry(key).or_default() ^= value;
-        }
+        state.pending.shards.extend(entered.shards);
         *state.pending.tensors.entry(slab.id.tensor).or_default() ^= entered.tensor;
         state.pending.slabs.push(slab.id);
         if Instant::now() < state.due {
             return Ok(());
         }
-        let pending = std::mem::take(&mut state.pending);
+        let mut pending = std::mem::take(&mut state.pending);
+        pending.shards.settle();
         state.total.add(&pending);
         state.total.slabs.clear();
         // Nobody else comes here meanwhile.
@@ -256,8 +292,8 @@ impl<'a> Ledger<'a> {
         if self.flush {
             let files: BTreeMap<(u32, u32), Place> = pending
                 .shards
-                .keys()
-                .map(|(place, _)| ((place.rank, place.file), *place))
+                .places()
+                .map(|place| ((place.rank, place.file), place))
                 .collect();
             for place in files.into_values() {
                 let path = self.base.join(&self.destination.file(place).path);

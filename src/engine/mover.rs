@@ -12,12 +12,13 @@ use crate::exchange::{Alarm, Progress, World, agree};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::reach::Reach;
 use crate::plan::survey::{Survey, survey};
-use crate::plan::work::{Slab, Work};
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use crate::plan::work::Work;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
-/// Slabs planned ahead.
-pub(super) const AHEAD: usize = 64;
+/// How often the others and the progress are looked after.
+const WATCH: Duration = Duration::from_millis(50);
 
 /// Told how many bytes are written, of how many in all.
 pub type Observer<'a> = dyn FnMut(u64, u64) + 'a;
@@ -73,7 +74,6 @@ impl<'a> Mover<'a> {
         let mut progress = Progress::start(self.world);
         let alarm = Alarm::of(self.world);
         let result = match exchange {
-            None if self.threads > 1 => self.direct_threaded(&alarm, &mut progress, observer),
             None => self.direct(&alarm, &mut progress, observer),
             Some(exchange) => self.in_rounds(exchange, &mut progress, observer),
         };
@@ -86,72 +86,54 @@ impl<'a> Mover<'a> {
         Ok(moved)
     }
 
+    /// Divides the work over threads; this one, which alone may speak MPI, watches them.
     fn direct(
         &self,
         alarm: &Alarm<'_>,
         progress: &mut Progress<'_>,
         observer: &mut Observer<'_>,
     ) -> Result<Moved> {
-        let mut moved = Moved::default();
-        let mut builder = Builder::new(self.readers, self.sink, self.ledger);
-        self.work.for_each_slab(|slab| {
-            alarm.check()?;
-            builder.build(&slab, &cut_parts(self.reach, &slab)?, None)?;
-            moved.written_bytes += slab.written_bytes();
-            tell(progress, moved.written_bytes, self.total_bytes, observer)
-        })?;
-        Ok(moved)
-    }
-
-    fn direct_threaded(
-        &self,
-        alarm: &Alarm<'_>,
-        progress: &mut Progress<'_>,
-        observer: &mut Observer<'_>,
-    ) -> Result<Moved> {
-        let mut moved = Moved::default();
-        let (send, receive) = sync_channel::<Slab<'a>>(AHEAD);
-        let receive = Mutex::new(receive);
-        let failed: Mutex<Option<Fault>> = Mutex::new(None);
         let shared = Shared {
+            work: self.work,
             reach: self.reach,
             readers: self.readers,
             sink: self.sink,
             ledger: self.ledger,
+            written_bytes: &AtomicU64::new(0),
+            stop: &AtomicBool::new(false),
         };
-        let planned = std::thread::scope(|scope| {
-            for _ in 0..self.threads {
-                let (receive, failed) = (&receive, &failed);
-                scope.spawn(move || {
-                    if let Err(fault) = shared.drain(receive) {
-                        failed
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .get_or_insert(fault);
-                    }
-                });
+        let threads = u32::try_from(self.threads).unwrap_or(1).max(1);
+        let mut failed: Option<Fault> = None;
+        std::thread::scope(|scope| {
+            let (send, ended) = channel();
+            for thread in 0..threads {
+                let send = send.clone();
+                // Nobody hears of the end of a thread whose listener has failed.
+                scope.spawn(move || send.send(shared.walk(thread, threads)).ok());
             }
-            let stopped = || {
-                failed
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .is_some()
-            };
-            let planned = self.work.for_each_slab(|slab| {
-                alarm.check()?;
-                let bytes = slab.written_bytes();
-                if stopped() || send.send(slab).is_err() {
-                    return Err(Fault::new(Kind::Peer, "a worker thread has failed"));
-                }
-                moved.written_bytes += bytes;
-                tell(progress, moved.written_bytes, self.total_bytes, observer)
-            });
             drop(send);
-            planned
+            loop {
+                let watched = match ended.recv_timeout(WATCH) {
+                    Ok(walked) => walked,
+                    Err(RecvTimeoutError::Timeout) => alarm.check().and_then(|()| {
+                        let written = shared.written_bytes.load(Ordering::Relaxed);
+                        tell(progress, written, self.total_bytes, observer)
+                    }),
+                    Err(RecvTimeoutError::Disconnected) => break,
+                };
+                if let Err(fault) = watched {
+                    shared.stop.store(true, Ordering::Relaxed);
+                    failed.get_or_insert(fault);
+                }
+            }
         });
-        match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        let written_bytes = shared.written_bytes.load(Ordering::Relaxed);
+        match failed {
             Some(fault) => Err(fault),
-            None => planned.map(|()| moved),
+            None => tell(progress, written_bytes, self.total_bytes, observer).map(|()| Moved {
+                written_bytes,
+                ..Moved::default()
+            }),
         }
     }
 }
@@ -159,20 +141,33 @@ impl<'a> Mover<'a> {
 /// What worker threads share: no MPI.
 #[derive(Clone, Copy)]
 struct Shared<'a> {
+    work: Work<'a>,
     reach: &'a Reach,
     readers: &'a Readers<'a>,
     sink: &'a dyn Sink,
     ledger: Option<&'a Ledger<'a>>,
+    written_bytes: &'a AtomicU64,
+    stop: &'a AtomicBool,
 }
 
 impl Shared<'_> {
-    fn drain(&self, slabs: &Mutex<Receiver<Slab<'_>>>) -> Result<()> {
+    /// Builds a thread's share.
+    fn walk(&self, thread: u32, threads: u32) -> Result<()> {
+        let site = self.work.site.of_thread(thread, threads);
+        let work = Work {
+            site: &site,
+            ..self.work
+        };
         let mut builder = Builder::new(self.readers, self.sink, self.ledger);
-        loop {
-            let next = slabs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok(slab) = next else { return Ok(()) };
+        work.for_each_slab(|slab| {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(Fault::new(Kind::Peer, "another thread has failed"));
+            }
             builder.build(&slab, &cut_parts(self.reach, &slab)?, None)?;
-        }
+            self.written_bytes
+                .fetch_add(slab.written_bytes(), Ordering::Relaxed);
+            Ok(())
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::catalog::Catalog;
 use crate::engine::job::Options;
-use crate::engine::ledger::{Done, Ledger};
+use crate::engine::ledger::{Done, Ledger, Residues};
 use crate::engine::mover::{Moved, Mover, Observer};
 use crate::engine::outcome::Seconds;
 use crate::engine::place::Destination;
@@ -137,6 +137,7 @@ impl Output<'_> {
         phase = Instant::now();
         let mut done = ledger.close();
         done.add(&resumed.done);
+        done.shards.settle();
         if self.trailers {
             agree(world, append_crcs(&created))?;
         }
@@ -256,22 +257,17 @@ impl Output<'_> {
     fn files(&self, world: &World, done: &Done, resumed: &Resumed) -> Result<Vec<SiteFiles>> {
         // Every process to the head of its site, which knows the structures; those to the leader.
         let mine = agree(world, encode(&done.shards))?;
-        let mut shards: BTreeMap<_, u64> = BTreeMap::new();
+        let mut shards = Residues::default();
         let parts = exchange_bytes(world, vec![(self.destination.head, mine)])?;
-        let parts: Result<Vec<BTreeMap<_, u64>>> =
-            parts.iter().map(|(_, bytes)| decode(bytes)).collect();
-        for (key, value) in agree(world, parts)?.into_iter().flatten() {
-            *shards.entry(key).or_default() ^= value;
-        }
+        let parts: Result<Vec<Residues>> = parts.iter().map(|(_, bytes)| decode(bytes)).collect();
+        shards.extend(agree(world, parts)?.into_iter().flatten());
+        shards.settle();
         let complete = matches!(resumed.state, State::Staged | State::Placed);
         let heads = self.destination.head == world.process() && !complete;
         let files = if heads {
-            self.site_files(&Done {
-                shards,
-                ..Done::default()
-            })
-            .and_then(|files| encode(&files))
-            .map(|bytes| vec![(self.destination.leader, bytes)])
+            self.site_files(&shards)
+                .and_then(|files| encode(&files))
+                .map(|bytes| vec![(self.destination.leader, bytes)])
         } else {
             Ok(Vec::new())
         };
@@ -283,7 +279,7 @@ impl Output<'_> {
     }
 
     /// The records of a site's files. Local.
-    fn site_files(&self, done: &Done) -> Result<SiteFiles> {
+    fn site_files(&self, shards: &Residues) -> Result<SiteFiles> {
         let mut structures: Vec<Vec<Placed>> = Vec::new();
         let mut known = HashMap::new();
         let mut records = Vec::new();
@@ -302,7 +298,7 @@ impl Output<'_> {
             for (offset, bytes) in &schema.literals {
                 whole ^= shift(residue(bytes), schema.size - offset - bytes.len() as u64);
             }
-            let mut shards = Vec::with_capacity(schema.entries.len());
+            let mut crcs = Vec::with_capacity(schema.entries.len());
             for (entry, place) in schema.entries.iter().zip(0u32..) {
                 let place = crate::catalog::Place {
                     rank,
@@ -311,11 +307,11 @@ impl Output<'_> {
                 };
                 let mut shard = 0;
                 for (segment, range) in (0u32..).zip(&entry.segments) {
-                    let part = done.shards.get(&(place, segment)).copied().unwrap_or(0);
+                    let part = shards.get(place, segment);
                     shard = shift(shard, range.end - range.start) ^ part;
                     whole ^= shift(part, schema.size - range.end);
                 }
-                shards.push(Hex(finish(shard, entry.bytes())));
+                crcs.push(Hex(finish(shard, entry.bytes())));
             }
             let mut bytes = schema.size;
             if self.trailers {
@@ -328,7 +324,7 @@ impl Output<'_> {
                 bytes,
                 crc64: Hex(finish(whole, bytes)),
                 structure: Some(at),
-                shards,
+                shards: crcs,
             });
         }
         Ok((structures, records))

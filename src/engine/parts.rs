@@ -1,7 +1,7 @@
 //! The parts of a window: cut from the transfers, built, handed to the sink.
 
 use crate::catalog::Place;
-use crate::engine::fill::{Filler, Readers};
+use crate::engine::fill::{Aligned, Filler, Readers};
 use crate::engine::ledger::{Entered, Ledger};
 use crate::engine::sink::Sink;
 use crate::exchange::Packed;
@@ -72,7 +72,7 @@ pub(super) struct Builder<'a> {
     sink: &'a dyn Sink,
     ledger: Option<&'a Ledger<'a>>,
     joiner: Joiner,
-    tile: Vec<u8>,
+    tile: Aligned,
     cast: Vec<u8>,
 }
 
@@ -87,7 +87,7 @@ impl<'a> Builder<'a> {
             sink,
             ledger,
             joiner: Joiner::default(),
-            tile: Vec::new(),
+            tile: Aligned::default(),
             cast: Vec::new(),
         }
     }
@@ -101,12 +101,13 @@ impl<'a> Builder<'a> {
     ) -> Result<()> {
         let window = usize::try_from(slab.window())
             .map_err(|_| Fault::new(Kind::Internal, "a window is too large"))?;
-        if self.tile.len() < window {
-            self.tile.resize(window, 0);
-        }
-        let tile = &mut self.tile[..window];
         let mut entered = Entered::default();
         for (number, (cell, parts)) in slab.cells.iter().zip(cells).enumerate() {
+            let read = parts.iter().find_map(|part| match part.from {
+                From::Here(place) => Some(self.filler.phase(&part.copy, place)),
+                From::Process { .. } => None,
+            });
+            let tile = self.tile.take(window, read.unwrap_or_default());
             for part in parts {
                 match part.from {
                     From::Here(place) => {

@@ -3,7 +3,7 @@
 
 use crate::catalog::Place;
 use crate::engine::fill::Filler;
-use crate::engine::mover::{AHEAD, Moved, Mover, Observer, tell};
+use crate::engine::mover::{Moved, Mover, Observer, tell};
 use crate::engine::parts::{Builder, From, Part, cut_parts};
 use crate::exchange::{
     DataRound, Operation, Packed, Progress, Traffic, World, agree, all_reduce, decode, encode,
@@ -20,6 +20,8 @@ use std::sync::mpsc::{Receiver, sync_channel};
 /// Largest part of the memory budget that one buffer of a round takes, and its upper limit: rounds
 /// that stay in the last-level cache are faster than larger ones.
 const ROUND_BYTES_MAX: u64 = 32 << 20;
+/// Slabs planned ahead.
+const AHEAD: usize = 16;
 /// Least bytes that a pair of processes may exchange in a round.
 const PAIR_BYTES_MIN: u64 = 256 << 10;
 

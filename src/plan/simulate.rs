@@ -114,7 +114,9 @@ impl Model {
             name: RankName::new("net", true),
             remove_redundancy: false,
         };
-        arrange(build, &files, Format::Safetensors, &BTreeMap::new(), ranks)
+        // As a job's files have it: who builds what depends on their sizes.
+        let metadata = BTreeMap::from([("format".to_owned(), "ms".to_owned())]);
+        arrange(build, &files, Format::Safetensors, &metadata, ranks)
     }
 
     /// What a process, the one `reach` speaks of, has to do at `site`.

@@ -1,22 +1,26 @@
 //! This process's share of the work, cut by bytes and not by file.
 //!
-//! A [`Site`] is the set of processes that can write the same destination files. The cells of its
-//! destination ranks, laid end to end in file order, are cut into equal parts by written bytes, one a
-//! process.
+//! A [`Site`] is the set of processes that can write the same destination files. Those files, laid end
+//! to end, are cut into equal parts by bytes, one a process; so two processes seldom write one file at
+//! the same time, for which they would have to wait for each other. What is written to several files is
+//! built once, and its parts in turn by those that have these files.
 
-use crate::catalog::{Catalog, Place};
+use crate::catalog::{Catalog, Place, ShardFile};
 use crate::fault::Result;
 use crate::layout::Cell;
 use crate::plan::TensorPlan;
 use crate::plan::cell::CellPlan;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Bytes of all cells of a slab together, about: what fits the second-level cache.
 const SLAB_BYTES: u64 = 1 << 20;
 /// Least bytes of one cell in a slab, so that writes are not too small.
 const WINDOW_BYTES_MIN: u64 = 64 << 10;
+/// Most cells that are built together.
+const CELLS_MAX: u64 = 64;
 
 /// The processes that can write the same destination files, and those files' ranks.
 #[derive(Clone, Debug)]
@@ -27,6 +31,18 @@ pub struct Site {
     pub processes: u32,
     /// Which of them this is.
     pub index: u32,
+}
+
+impl Site {
+    /// This process's work divided over `threads`: the site as thread `thread` has it.
+    #[must_use]
+    pub fn of_thread(&self, thread: u32, threads: u32) -> Site {
+        Site {
+            ranks: self.ranks.clone(),
+            processes: self.processes * threads,
+            index: self.index * threads + thread,
+        }
+    }
 }
 
 /// A slab of a site's work: number of the tensor, and of the slab in it.
@@ -118,40 +134,28 @@ pub struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    /// Calls `visit` with each slab of this process's share, in file order.
+    /// Calls `visit` with each slab of this process's share, tensor by tensor.
     ///
     /// # Errors
     /// [`crate::fault::Kind::MissingShard`] and whatever `visit` returns.
     pub fn for_each_slab(&self, mut visit: impl FnMut(Slab<'a>) -> Result<()>) -> Result<()> {
-        let weights: Vec<u64> = self.plans.iter().map(|plan| self.weight(plan)).collect();
-        let total = u128::from(weights.iter().sum::<u64>());
-        let share = |index: u32| total * u128::from(index) / u128::from(self.site.processes.max(1));
-        let (begin, end) = (share(self.site.index), share(self.site.index + 1));
-        let mut before = 0u128;
-        for (number, (plan, weight)) in (0u32..).zip(self.plans.iter().zip(weights)) {
-            let salt = u64::from(number) + 1;
-            let after = before + u128::from(weight);
-            if weight > 0 && before < end && after > begin {
-                let bounds = Bounds {
-                    before,
-                    begin,
-                    end,
-                    number,
-                    salt,
-                };
-                self.tensor_slabs(plan, weight, &bounds, &mut visit)?;
-            } else if weight == 0 && self.site.index == 0 {
-                // Empty tensors still have to be checked: by one process.
-                let bounds = Bounds {
-                    before: 0,
-                    begin: 0,
-                    end: 1,
-                    number,
-                    salt,
-                };
-                self.tensor_slabs(plan, weight, &bounds, &mut visit)?;
+        let files = Files::of(self.site, self.destination);
+        let share = files.share(self.site);
+        let ranks = files.ranks_of(&share);
+        for (number, plan) in (0u32..).zip(self.plans) {
+            let stage = plan.destination.ranks();
+            let from = ranks.partition_point(|rank| *rank < stage.start);
+            let to = ranks.partition_point(|rank| *rank < stage.end);
+            if from < to {
+                let group = Group::of(plan);
+                let cells = ranks[from..to].iter().map(|rank| rank - stage.start);
+                let units: BTreeSet<u64> = cells
+                    .map(|local| group.unit_of(&plan.destination.layout.cell(local)))
+                    .collect();
+                for unit in units {
+                    self.unit_slabs(number, plan, &group, unit, &files, &share, &mut visit)?;
+                }
             }
-            before = after;
         }
         Ok(())
     }
@@ -173,115 +177,216 @@ impl<'a> Work<'a> {
         span.map_or(Ok(()), visit)
     }
 
-    /// Bytes that the site writes of `plan`, about (replicas that redundancy removal leaves out are
-    /// counted too: every process of the site must get the same number cheaply).
-    fn weight(&self, plan: &TensorPlan) -> u64 {
-        let ranks = plan.destination.ranks();
-        let from = self.site.ranks.partition_point(|rank| *rank < ranks.start);
-        let to = self.site.ranks.partition_point(|rank| *rank < ranks.end);
-        plan.cell_bytes() * (to - from) as u64
+    /// The places that `cell` of `plan` is written to, ascending.
+    fn targets(&self, plan: &TensorPlan, cell: &[u64]) -> Vec<Place> {
+        let here = |rank: &u32| self.site.ranks.binary_search(rank).is_ok();
+        let holders = plan.destination.holders(cell).filter(here);
+        holders
+            .filter_map(|rank| self.destination.find(rank, &plan.name))
+            .collect()
     }
 
-    /// The site's cells of `plan`, each with the places it is written to.
-    fn site_cells(&self, plan: &TensorPlan) -> BTreeMap<Cell, Vec<Place>> {
-        let ranks = plan.destination.ranks();
-        let from = self.site.ranks.partition_point(|rank| *rank < ranks.start);
-        let mut cells: BTreeMap<Cell, Vec<Place>> = BTreeMap::new();
-        for rank in self.site.ranks[from..]
-            .iter()
-            .take_while(|rank| **rank < ranks.end)
-        {
-            if let Some(place) = self.destination.find(*rank, &plan.name) {
-                let cell = plan.destination.layout.cell(rank - ranks.start);
-                cells.entry(cell).or_default().push(place);
-            }
-        }
-        cells
-    }
-
-    fn tensor_slabs(
+    /// The slabs of one unit that fall to this process.
+    #[allow(clippy::too_many_arguments)]
+    fn unit_slabs(
         &self,
+        number: u32,
         plan: &'a TensorPlan,
-        weight: u64,
-        bounds: &Bounds,
+        group: &Group,
+        unit: u64,
+        files: &Files,
+        share: &Range<u64>,
         visit: &mut impl FnMut(Slab<'a>) -> Result<()>,
     ) -> Result<()> {
-        let cells = self.site_cells(plan);
-        let cell_bytes = plan.cell_bytes();
-        let written: u64 = cells.values().map(|targets| targets.len() as u64).sum();
-        // Positions are scaled so that the tensor fills its weight whatever is left out.
-        let scale = |bytes: u64| {
-            let real = u128::from(written * cell_bytes).max(1);
-            bounds.before + u128::from(bytes) * u128::from(weight) / real
-        };
-        let mut position = 0u64;
-        let mut cells = cells.into_iter().peekable();
-        let mut salt = bounds.salt;
-        let mut id = SlabId {
-            tensor: bounds.number,
-            slab: 0,
-        };
-        while let Some((cell, targets)) = cells.next() {
-            let first = cell.first().copied();
-            let mut band = vec![(cell, targets)];
-            while let Some(next) = cells.next_if(|(cell, _)| cell.first().copied() == first) {
-                band.push(next);
-            }
-            let copies: u64 = band.iter().map(|(_, targets)| targets.len() as u64).sum();
-            let band_end = position + copies * cell_bytes;
-            let window = window_bytes(plan, band.len() as u64);
-            if scale(band_end) < bounds.begin || scale(position) >= bounds.end {
-                position = band_end;
-                id.slab += cell_bytes.div_ceil(window).max(1);
+        let mut cells: Vec<(Cell, Vec<Place>)> = group
+            .cells(unit)
+            .map(|cell| {
+                let targets = self.targets(plan, &cell);
+                (cell, targets)
+            })
+            .collect();
+        cells.retain(|(_, targets)| !targets.is_empty());
+        let mut homes: Vec<Place> = cells.iter().flat_map(|(_, t)| t.iter().copied()).collect();
+        if homes.is_empty() {
+            return Ok(());
+        }
+        homes.sort_unstable();
+        let turn = (u64::from(number) + unit) % homes.len() as u64;
+        homes.rotate_left(usize::try_from(turn).unwrap_or_default());
+        let starts: Vec<(u64, u64)> = homes
+            .iter()
+            .map(|place| files.extent(self.destination, *place))
+            .collect();
+        let mut planned: Option<Arc<Vec<CellPlan>>> = None;
+        for window in 0..group.windows {
+            let id = SlabId {
+                tensor: number,
+                slab: unit * group.windows + window,
+            };
+            let position = position(&starts, window, group.windows);
+            if !share.contains(&position) || self.skip.skips(id) {
                 continue;
             }
-            let mut planned = None;
-            let mut begin = 0;
-            loop {
-                let end = (begin + window).min(cell_bytes);
-                let here = scale(position);
-                if (bounds.begin..bounds.end).contains(&here) && !self.skip.skips(id) {
-                    let cells = match &planned {
-                        Some(cells) => Arc::clone(cells),
-                        None => planned
-                            .insert(Arc::new(self.plan_cells(plan, &band)?))
-                            .clone(),
-                    };
-                    visit(Slab {
-                        plan,
-                        id,
-                        cells,
-                        begin,
-                        end,
-                        salt,
-                    })?;
-                }
-                salt += 1;
-                id.slab += 1;
-                position += copies * (end - begin);
-                begin = end;
-                if begin >= cell_bytes {
-                    break;
-                }
-            }
+            let cells = match &planned {
+                Some(cells) => Arc::clone(cells),
+                None => planned
+                    .insert(Arc::new(self.plan_cells(plan, &cells)?))
+                    .clone(),
+            };
+            let begin = window * group.window_bytes;
+            visit(Slab {
+                plan,
+                id,
+                cells,
+                begin,
+                end: (begin + group.window_bytes).min(group.cell_bytes),
+                salt: u64::from(number) + 1 + id.slab,
+            })?;
         }
         Ok(())
     }
 
-    fn plan_cells(&self, plan: &TensorPlan, band: &[(Cell, Vec<Place>)]) -> Result<Vec<CellPlan>> {
-        band.iter()
+    fn plan_cells(&self, plan: &TensorPlan, cells: &[(Cell, Vec<Place>)]) -> Result<Vec<CellPlan>> {
+        cells
+            .iter()
             .map(|(cell, targets)| CellPlan::new(plan, cell.clone(), targets.clone(), self.source))
             .collect()
     }
 }
 
-/// Where a tensor lies in the site's work, and which part of that is this process's.
-struct Bounds {
-    before: u128,
-    begin: u128,
-    end: u128,
-    number: u32,
-    salt: u64,
+/// Where window `window` of `windows` lies among the site's bytes: the targets of a unit take equal
+/// parts of its windows, so that each file has its own bytes' worth of work. `extents` are the targets'
+/// first byte and length.
+fn position(extents: &[(u64, u64)], window: u64, windows: u64) -> u64 {
+    let targets = extents.len() as u128;
+    let place = u128::from(window) * targets;
+    let (home, rest) = (place / u128::from(windows), place % u128::from(windows));
+    let home = usize::try_from(home).unwrap_or_default();
+    let Some((start, length)) = extents.get(home) else {
+        return 0;
+    };
+    let inside = u128::from(*length) * rest / u128::from(windows);
+    start + u64::try_from(inside).unwrap_or_default()
+}
+
+/// The files of a site laid end to end, rank by rank.
+struct Files<'a> {
+    ranks: &'a [u32],
+    /// Where each rank's files begin, and where the last rank's end.
+    starts: Vec<u64>,
+}
+
+impl<'a> Files<'a> {
+    fn of(site: &'a Site, destination: &Catalog) -> Self {
+        let mut starts = vec![0];
+        let mut end = 0;
+        for rank in &site.ranks {
+            let files = destination.ranks.get(rank).map_or(&[][..], Vec::as_slice);
+            end += files.iter().map(file_weight).sum::<u64>();
+            starts.push(end);
+        }
+        Files {
+            ranks: &site.ranks,
+            starts,
+        }
+    }
+
+    /// The bytes that fall to the process.
+    fn share(&self, site: &Site) -> Range<u64> {
+        let total = u128::from(self.starts.last().copied().unwrap_or_default());
+        let processes = u128::from(site.processes.max(1));
+        let bound = |index: u32| {
+            let bound = total * u128::from(index) / processes;
+            u64::try_from(bound).unwrap_or(u64::MAX)
+        };
+        bound(site.index)..bound(site.index + 1)
+    }
+
+    /// The ranks that have files in `share`.
+    fn ranks_of(&self, share: &Range<u64>) -> &'a [u32] {
+        let ends = &self.starts[1..];
+        let from = ends.partition_point(|end| *end <= share.start);
+        let to = self.starts[..ends.len()].partition_point(|start| *start < share.end);
+        self.ranks.get(from..to).unwrap_or_default()
+    }
+
+    /// Where the tensor at `place` begins, and its length.
+    fn extent(&self, destination: &Catalog, place: Place) -> (u64, u64) {
+        let number = self.ranks.partition_point(|rank| *rank < place.rank);
+        let mut start = self.starts[number];
+        if let Some(files) = destination.ranks.get(&place.rank) {
+            let before = files.iter().take(place.file as usize);
+            start += before.map(file_weight).sum::<u64>();
+        }
+        let entry = destination.entry(place);
+        let first = entry.segments.first().map_or(0, |segment| segment.start);
+        (start + first, entry.bytes())
+    }
+}
+
+/// A file counts one byte more than it has, so that every tensor of it, even an empty one at its end,
+/// begins inside.
+fn file_weight(file: &ShardFile) -> u64 {
+    file.schema.size + 1
+}
+
+/// How the cells of a tensor are put together to be built: those next to each other in a row of cells
+/// that need the same source rows are one unit. The same on every process.
+struct Group<'a> {
+    parts: &'a [u64],
+    /// Cells of one row of cells: those with the same place in dimension 0.
+    row: u64,
+    /// Most cells of a unit.
+    size: u64,
+    cell_bytes: u64,
+    window_bytes: u64,
+    windows: u64,
+}
+
+impl<'a> Group<'a> {
+    fn of(plan: &'a TensorPlan) -> Self {
+        let row = |parts: &[u64]| parts.iter().skip(1).product::<u64>();
+        let parts = plan.destination.grid.parts();
+        let spreads = plan.pieces.iter().filter_map(|(_, t)| t.spreads.first());
+        let source = spreads.map(|spread| row(spread.grid.parts())).max();
+        let size = row(parts)
+            .div_ceil(source.unwrap_or(1).max(1))
+            .clamp(1, CELLS_MAX);
+        let cell_bytes = plan.cell_bytes();
+        let window_bytes = window_bytes(plan, size);
+        Group {
+            parts,
+            row: row(parts),
+            size,
+            cell_bytes,
+            window_bytes,
+            windows: cell_bytes.div_ceil(window_bytes).max(1),
+        }
+    }
+
+    /// The unit that `cell` is in.
+    fn unit_of(&self, cell: &[u64]) -> u64 {
+        let number = cell
+            .iter()
+            .zip(self.parts)
+            .fold(0, |number, (place, parts)| number * parts + place);
+        number / self.row * self.row.div_ceil(self.size) + number % self.row / self.size
+    }
+
+    /// The cells of a unit, in row-major order.
+    fn cells(&self, unit: u64) -> impl Iterator<Item = Cell> + '_ {
+        let units = self.row.div_ceil(self.size);
+        let (row, first) = (unit / units, unit % units * self.size);
+        (first..(first + self.size).min(self.row)).map(move |place| {
+            let mut number = row * self.row + place;
+            let mut cell = vec![0; self.parts.len()];
+            for (place, parts) in cell.iter_mut().zip(self.parts).rev() {
+                *place = number % parts;
+                number /= parts;
+            }
+            cell
+        })
+    }
 }
 
 /// The window of a cell that makes a slab: whole rows of some inner dimensions where they fit.

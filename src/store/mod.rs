@@ -64,6 +64,18 @@ impl Format {
         }
     }
 
+    /// The bytes of an open file that, with its size, determine its structure; none where they don't
+    /// lie together.
+    ///
+    /// # Errors
+    /// As [`Format::read`].
+    pub fn header(self, file: &io::ReadFile) -> Result<Option<Vec<u8>>> {
+        match self {
+            Format::Safetensors => safetensors::header(file).map(Some),
+            Format::Ckpt => Ok(None),
+        }
+    }
+
     /// Lays out a file for `tensors`.
     ///
     /// # Errors

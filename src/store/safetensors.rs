@@ -23,6 +23,15 @@ pub const HEADER_BYTES_MAX: u64 = 100_000_000;
 /// dtype, or byte ranges that overlap, leave gaps or don't end with the file.
 pub fn read(file: &ReadFile) -> Result<FileSchema> {
     let at = |fault: Fault| fault.file(file.path().display().to_string());
+    parse(&header(file)?, file.size()).map_err(at)
+}
+
+/// Reads the header's JSON: all that a file's structure follows from, beside its size.
+///
+/// # Errors
+/// [`Kind::Corrupt`] for a header that is truncated or too long.
+pub fn header(file: &ReadFile) -> Result<Vec<u8>> {
+    let at = |fault: Fault| fault.file(file.path().display().to_string());
     let corrupt = |message: String| at(Fault::new(Kind::Corrupt, message));
     let mut length = [0; 8];
     if file.size() < 8 {
@@ -41,7 +50,7 @@ pub fn read(file: &ReadFile) -> Result<FileSchema> {
     }
     let mut header = vec![0; usize::try_from(length).unwrap_or_default()];
     file.read_at(&mut header, 8)?;
-    parse(&header, file.size()).map_err(at)
+    Ok(header)
 }
 
 /// Checks a header's JSON for a file of `size` bytes.
