@@ -301,3 +301,93 @@ fn only_what_a_host_lacks_crosses_the_network() {
     );
     println!("{received} bytes crossed between hosts for {sent} sent");
 }
+
+#[test]
+fn a_swap_that_only_some_hosts_have_made_is_finished() {
+    let sample = Sample::new();
+    let Some(hosts) = dealt(&sample, &[1, 2, 3, 3]) else {
+        return;
+    };
+    // Two ranks on three hosts: one would get nothing, and its old files couldn't be replaced.
+    let line = "reshard --json --in-place --src @src --src-strategy @four.ckpt --dst-strategy";
+    let stranded = hosts.run(PER_HOST, &format!("{line} @two.ckpt")).fails();
+    assert!(error_line(&stranded).contains("gets none"), "{stranded:#?}");
+
+    let line = "reshard --json --in-place --src @src --src-strategy @two.ckpt --dst-strategy @four.ckpt";
+    for host in 1..=HOSTS {
+        std::fs::remove_dir_all(hosts.disk(host).join("src")).expect("remove");
+    }
+    alone(&sample.args(RESHARD)).succeeds();
+    for (host, rank) in [(1, 0), (3, 1)] {
+        let name = format!("src/rank_{rank}");
+        hosts.give(host, &sample.path(&format!("out/rank_{rank}")), &name);
+    }
+    let keep = |host: usize, name: &str| hosts.disk(host).join(name);
+    let old = keep(3, "old");
+    copy(&keep(3, "src"), &old);
+    hosts.run(PER_HOST, line).succeeds();
+    let done = found(&hosts, "src");
+    // As if host 3 had been killed before its swap: the new files are complete beside the old ones.
+    std::fs::rename(keep(3, "src"), keep(3, ".src.shardloom-partial")).expect("rename");
+    std::fs::rename(&old, keep(3, "src")).expect("rename");
+    assert!(done != found(&hosts, "src"));
+    let run = hosts.run(PER_HOST, line).succeeds();
+    assert_eq!(bytes(&run, "written"), 0);
+    assert!(done == found(&hosts, "src"), "{run:#?}");
+    assert_tidy(&hosts);
+    let again = hosts.run(PER_HOST, line).succeeds();
+    assert_eq!(bytes(&again, "written"), 0);
+    assert!(done == found(&hosts, "src"));
+}
+
+fn copy(from: &Path, to: &Path) {
+    let mut copy = std::process::Command::new("cp");
+    let copied = copy.arg("-r").args([from, to]).status().expect("cp");
+    assert!(copied.success());
+}
+
+#[test]
+fn files_are_converted_on_the_hosts_that_have_them() {
+    let sample = Sample::new();
+    // Host 2 has no file.
+    let places = [1, 3, 3, 1];
+    let Some(hosts) = dealt(&sample, &places) else {
+        return;
+    };
+    alone(&sample.args("convert @src --dst @out --to ckpt")).succeeds();
+    let line = "convert @src --dst @out --to ckpt --json";
+    let run = hosts.run(PER_HOST, line).succeeds();
+    assert_found(
+        &hosts,
+        &due(&sample.path("out"), |file| places[rank_of(file)]),
+    );
+    assert_eq!(bytes(&run, "sent"), 0, "{run:#?}");
+    let none = hosts.run(PER_HOST, "convert @src --dst @other --to safetensors");
+    assert!(error_line(&none.fails()).contains("no .ckpt files"));
+}
+
+#[test]
+fn a_host_that_is_cut_off_ends_the_run_and_loses_nothing() {
+    let sample = large();
+    let Some(hosts) = dealt(&sample, &[1, 1, 2, 2, 3, 3]) else {
+        return;
+    };
+    alone(&sample.args(RESHARD)).succeeds();
+    let before = everything(&hosts);
+    let visible = |all: Vec<(usize, PathBuf)>| -> Vec<(usize, PathBuf)> {
+        let hidden = |path: &Path| path.to_string_lossy().contains("shardloom-partial");
+        all.into_iter().filter(|(_, path)| !hidden(path)).collect()
+    };
+    let run = hosts.run_and_cut(PER_HOST, RESHARD, 4);
+    assert!(!run.status.success(), "{run:#?}");
+    assert!(run.stderr.contains("lost communication"), "{run:#?}");
+    assert!((4..40).contains(&run.elapsed.as_secs()), "{run:#?}");
+    let after = everything(&hosts);
+    assert!(after.len() > before.len(), "it hadn't begun: {run:#?}");
+    assert_eq!(before, visible(after));
+    hosts.run(PER_HOST, RESHARD).succeeds();
+    assert_found(
+        &hosts,
+        &due(&sample.path("out"), |file| home(rank_of(file), 6)),
+    );
+}

@@ -358,6 +358,18 @@ fn in_place_keeps_names_and_other_files() {
             ]
         );
         alone(&sample.args("verify @src")).succeeds();
+        // What is done already isn't done again, although the trainer has written notes since.
+        std::fs::write(sample.path("src/rank_0/meta.json"), "{}").expect("write");
+        let before = image(&sample.path("src"));
+        let again = run(processes, &sample.args(line), &[]).succeeds();
+        assert!(again.stderr.contains("already"), "{again:#?}");
+        assert!(before == image(&sample.path("src")));
+        // Weights that are newer than the manifest are somebody else's.
+        let weights = sample.path("src/rank_0/net_rank_0-3_100.safetensors");
+        let bytes = std::fs::read(&weights).expect("a file");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::fs::write(&weights, bytes).expect("write");
+        run(processes, &sample.args(line), &[]).fails();
     }
 }
 

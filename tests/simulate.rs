@@ -239,7 +239,6 @@ fn estimates_of_what_is_sent_add_up() {
 
 /// All plans of a thousand processes, and a sample of those of thousands.
 #[test]
-#[ignore = "takes half a minute or more on a busy machine"]
 fn plans_for_all_of_a_thousand_processes() {
     let room = tempfile::tempdir().unwrap();
     let path = |name: &str| room.path().join(name).to_string_lossy().into_owned();

@@ -82,9 +82,13 @@ pub fn convert(
     }
     seconds.discover = start.elapsed().as_secs_f64();
     let planning = Instant::now();
-    let (catalog, plans) = agree(world, design(conversion, &source))?;
     let ranks = source.reach.source_ranks;
-    let destination = Destination::find(world, &topology, &conversion.destination, ranks, options)?;
+    // A file stays on the node that it is on.
+    let home = |rank| source.reach.owner(rank).unwrap_or_default();
+    let to = &conversion.destination;
+    let destination = Destination::find(world, &topology, to, ranks, home, options)?;
+    let designed = design(conversion, &source, &destination.site.ranks);
+    let (catalog, plans) = agree(world, designed)?;
     let readers = Readers::new(&source.base, &source.catalog, options.io);
     let sink = FileSink::new(destination.staging.partial(), &catalog);
     let skip = Skip::Nothing;
@@ -144,8 +148,12 @@ pub fn convert(
     Ok(outcome)
 }
 
-/// Lays out a file for each source file: same tensors, other format.
-fn design(conversion: &Conversion, source: &Source) -> Result<(Catalog, Vec<TensorPlan>)> {
+/// Lays out a file for each source file of `ranks`: same tensors, other format.
+fn design(
+    conversion: &Conversion,
+    source: &Source,
+    ranks: &[u32],
+) -> Result<(Catalog, Vec<TensorPlan>)> {
     let mut catalog = Catalog::default();
     let mut plans = Vec::new();
     for (rank, files) in &source.catalog.ranks {
@@ -159,6 +167,9 @@ fn design(conversion: &Conversion, source: &Source) -> Result<(Catalog, Vec<Tens
             let layout = Arc::new(Layout::whole(entry.shape.0.len()));
             plans.push(plan_tensor(&name, &Made::of(&tensor)?, *rank, layout).map_err(named)?);
             listing.push((name, entry.dtype, entry.shape.clone()));
+        }
+        if ranks.binary_search(rank).is_err() {
+            continue;
         }
         let schema = conversion
             .format

@@ -5,7 +5,7 @@
 
 use crate::catalog::{Catalog, Entry, FileSchema, ShardFile};
 use crate::engine::iteration::{self, SourceIteration};
-use crate::engine::listing::{Listing, list, list_files, merge};
+use crate::engine::listing::{Listing, list, list_files, merge, number};
 use crate::exchange::{Topology, World, agree, all_gather_bytes, decode, encode};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::reach::{ExchangeMode, Reach};
@@ -77,7 +77,8 @@ pub fn discover(
     suffix: Option<&str>,
     mode: ExchangeMode,
 ) -> Result<Source> {
-    assemble(world, topology, path, mode, || list(path, suffix))
+    let listings = gather(world, topology, || list(path, suffix))?;
+    assemble(world, topology, path, mode, &listings)
 }
 
 /// Finds every weight file of `format` below `path`, each as a rank of its own. Collective.
@@ -92,9 +93,27 @@ pub fn discover_files(
     contains: Option<&str>,
     mode: ExchangeMode,
 ) -> Result<Source> {
-    assemble(world, topology, path, mode, || {
-        list_files(path, format, contains)
-    })
+    let mut listings = gather(world, topology, || list_files(path, format, contains))?;
+    agree(world, number(&mut listings, path, format))?;
+    assemble(world, topology, path, mode, &listings)
+}
+
+/// What each node sees. Collective.
+fn gather(
+    world: &World,
+    topology: &Topology,
+    list: impl FnOnce() -> Result<Listing>,
+) -> Result<Vec<Listing>> {
+    let mine = if topology.leads(world.process()) {
+        list()
+    } else {
+        Ok(Listing::default())
+    };
+    let mine = agree(world, mine)?;
+    let mut listings: Vec<Listing> = allgather(world, &mine)?;
+    let members = topology.nodes.iter();
+    let first = members.map(|members| std::mem::take(&mut listings[members[0] as usize]));
+    Ok(first.collect())
 }
 
 /// Puts what the nodes see together. Collective.
@@ -103,28 +122,15 @@ fn assemble(
     topology: &Topology,
     path: &Path,
     mode: ExchangeMode,
-    list: impl FnOnce() -> Result<Listing>,
+    listings: &[Listing],
 ) -> Result<Source> {
-    let leads = topology.leads(world.process());
-    let mine = if leads {
-        list()
-    } else {
-        Ok(Listing::default())
-    };
-    let mine = agree(world, mine)?;
-    let listings: Vec<Listing> = allgather(world, &mine)?;
-    let per_node: Vec<&Listing> = topology
-        .nodes
-        .iter()
-        .map(|members| &listings[members[0] as usize])
-        .collect();
-    let merged = agree(world, merge(&per_node, topology, path))?;
+    let merged = agree(world, merge(listings, topology, path))?;
     let base = if merged.single_file {
         path.parent().unwrap_or(Path::new("")).to_path_buf()
     } else {
         path.to_path_buf()
     };
-    let seen = per_node
+    let seen = listings
         .iter()
         .map(|node| Arc::new(node.ranks.keys().copied().collect()))
         .collect();

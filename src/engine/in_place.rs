@@ -8,8 +8,8 @@ use crate::exchange::{World, agree};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::arrange::{Files, RankName};
 use crate::store::Format;
-use crate::store::io::{self, ReadFile};
-use crate::store::manifest;
+use crate::store::io::{self, ReadFile, Standing};
+use crate::store::manifest::{self, Hex, Manifest};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -83,6 +83,82 @@ fn names(stem: &str, rank: u32) -> Vec<RankName> {
         }
     }
     names
+}
+
+/// Finds the swap made already, on some nodes at least: an earlier run was killed between the swaps of
+/// several nodes, or this is not the first run. Makes the swaps that lack, and gives the manifest that
+/// this process's directory then has. Collective.
+///
+/// A directory counts as the result of this command if its manifest names the same layouts and no weight
+/// file has changed since.
+///
+/// # Errors
+/// [`Kind::Io`].
+pub(super) fn finished(
+    world: &World,
+    destination: &Destination,
+    command: &str,
+    layouts: &[(&'static str, Option<u64>); 2],
+    flush: bool,
+) -> Result<Option<Manifest>> {
+    let ours = |directory: &Path| result_of(directory, command, layouts);
+    let staging = &destination.staging;
+    let found = if destination.leads {
+        ours(staging.destination()).and_then(|placed| Ok((placed, ours(staging.partial())?)))
+    } else {
+        Ok((None, None))
+    };
+    let (placed, staged) = agree(world, found)?;
+    let job = |manifest: &Option<Manifest>| manifest.as_ref().map(|manifest| manifest.job.0);
+    let mine = (destination.leads, job(&placed), job(&staged));
+    let all: Vec<(bool, Option<u64>, Option<u64>)> = allgather(world, &mine)?;
+    let Some(done) = all.iter().find_map(|(_, placed, _)| *placed) else {
+        return Ok(None);
+    };
+    let ready = |(leads, placed, staged): &(bool, Option<u64>, Option<u64>)| {
+        !leads || *placed == Some(done) || *staged == Some(done)
+    };
+    if !all.iter().all(ready) {
+        return Ok(None);
+    }
+    let swapped = if job(&placed) == Some(done) || !destination.leads {
+        destination.discard_replaced()
+    } else {
+        destination.publish(true, flush)
+    };
+    agree(world, swapped)?;
+    let manifest = placed.or(staged).unwrap_or_default();
+    Ok(Some(manifest))
+}
+
+/// The manifest of `directory`, if it is the unchanged result of `command` for these layouts. Local.
+fn result_of(
+    directory: &Path,
+    command: &str,
+    layouts: &[(&'static str, Option<u64>); 2],
+) -> Result<Option<Manifest>> {
+    let path = directory.join(manifest::NAME);
+    let Some((_, written)) = io::stamp(&path)? else {
+        return Ok(None);
+    };
+    // One that can't be read is no result.
+    let Ok(Some(manifest)) = Manifest::read(directory) else {
+        return Ok(None);
+    };
+    let wanted = layouts.iter();
+    let wanted = wanted.map(|(side, crc)| ((*side).to_owned(), crc.map(Hex)));
+    if manifest.command != command || manifest.layouts != wanted.collect() {
+        return Ok(None);
+    }
+    // Notes beside the weights may have gone on.
+    let weights = manifest.files.iter().filter(|f| f.structure.is_some());
+    for file in weights {
+        let unchanged = |(bytes, time)| bytes == file.bytes && time <= written;
+        if !io::stamp(&directory.join(&file.path))?.is_some_and(unchanged) {
+            return Ok(None);
+        }
+    }
+    Ok(Some(manifest))
 }
 
 /// What goes into the new directory besides weights.
@@ -217,7 +293,14 @@ fn find(
         .flatten()
         .map(|file| file.path.as_str())
         .collect();
-    for path in io::list_files(&source.base)? {
+    // A node may get ranks that had none before.
+    let standing = io::standing(&source.base)?;
+    let present = if standing == Standing::Directory {
+        io::list_files(&source.base)?
+    } else {
+        Vec::new()
+    };
+    for path in present {
         if written.contains(path.as_str()) && !gone.contains(&path) {
             let message = format!("{path} isn't read and would be replaced");
             return Err(source.place(Fault::new(Kind::Exists, message)));

@@ -7,7 +7,7 @@ use crate::engine::iteration;
 use crate::engine::mover::{Moved, Mover, Observer};
 use crate::engine::outcome::{Outcome, PlanFigures, ProcessFigures, Seconds};
 use crate::engine::output::Output;
-use crate::engine::place::{Destination, Placement};
+use crate::engine::place::{Destination, Placement, equal_share};
 use crate::engine::resume::fingerprint;
 use crate::engine::rounds::Exchange;
 use crate::engine::sink::FileSink;
@@ -22,6 +22,7 @@ use crate::plan::reach::ExchangeMode;
 use crate::plan::survey::Survey;
 use crate::plan::work::{Skip, Work};
 use crate::store::Format;
+use crate::store::manifest::Manifest;
 use crate::strategy::Strategy;
 use crate::view::Table;
 use std::collections::BTreeMap;
@@ -131,6 +132,19 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
     let (strategy, strategy_crc) =
         read_strategy(world, &topology, job.destination_strategy.as_deref())?;
     let layouts = [("source", source_crc), ("destination", strategy_crc)];
+    let ranks = strategy.as_ref().map_or(1, Strategy::ranks);
+    let find = || {
+        let home = |rank| equal_share(rank, ranks, world.size());
+        let to = &job.destination;
+        Destination::find(world, &topology, to, ranks, home, &job.options)
+    };
+    if job.options.in_place
+        && !job.options.dry_run
+        && let Some(manifest) =
+            in_place::finished(world, &find()?, job.command, &layouts, job.options.flush)?
+    {
+        return Ok(nothing_to_do(job, world, &topology, manifest));
+    }
     let suffix = job.file_suffix.as_deref();
     let source = discover(world, &topology, &job.source, suffix, job.options.exchange)?;
     let source_strategy = agree(world, source.strategy(source_strategy))?;
@@ -146,8 +160,7 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
     }
 
     let planning = Instant::now();
-    let ranks = strategy.as_ref().map_or(1, Strategy::ranks);
-    let destination = Destination::find(world, &topology, &job.destination, ranks, &job.options)?;
+    let destination = find()?;
     let planned = plan(
         job,
         &files,
@@ -204,6 +217,24 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
     }
     outcome.ok = true;
     Ok(outcome)
+}
+
+/// Says that an earlier run has left nothing to do.
+fn nothing_to_do(job: &Job, world: &World, topology: &Topology, manifest: Manifest) -> Outcome {
+    if world.process() == 0 {
+        let directory = job.destination.display();
+        tracing::warn!("{directory} has the destination's layout already: nothing is moved");
+    }
+    Outcome {
+        schema: 1,
+        command: job.command.into(),
+        ok: true,
+        processes: world.size(),
+        nodes: u32::try_from(topology.nodes.len()).unwrap_or(u32::MAX),
+        tensors: manifest.tensors.len() as u64,
+        files: manifest.files.into_iter().map(|file| file.path).collect(),
+        ..Outcome::default()
+    }
 }
 
 /// Where a job's bytes go, once everything is planned.

@@ -81,7 +81,8 @@ pub(super) fn list(path: &Path, suffix: Option<&str>) -> Result<Listing> {
     Ok(listing)
 }
 
-/// Lists every file of `format`: one, those in rank directories, or those of a full directory. Local.
+/// Lists every file of `format`: one, those in rank directories, or those of a full directory; each
+/// stands for a rank, to be [`number`]ed. Local.
 pub(super) fn list_files(path: &Path, format: Format, contains: Option<&str>) -> Result<Listing> {
     let wanted = |name: &str| {
         Format::of(name) == Some(format) && contains.is_none_or(|text| name.contains(text))
@@ -110,9 +111,6 @@ pub(super) fn list_files(path: &Path, format: Format, contains: Option<&str>) ->
                 }
             }
         }
-    }
-    if files.is_empty() {
-        return Err(nothing(path, format));
     }
     let base = if listing.single_file {
         path.parent().unwrap_or(Path::new(""))
@@ -203,7 +201,7 @@ fn list_full(path: &Path, names: &[(String, bool)], listing: &mut Listing) -> Re
 }
 
 /// Puts the nodes' listings together.
-pub(super) fn merge(per_node: &[&Listing], topology: &Topology, path: &Path) -> Result<Listing> {
+pub(super) fn merge(per_node: &[Listing], topology: &Topology, path: &Path) -> Result<Listing> {
     let mut merged = Listing::default();
     let mut first_on: BTreeMap<u32, usize> = BTreeMap::new();
     for (node, listing) in per_node.iter().enumerate() {
@@ -242,11 +240,21 @@ pub(super) fn merge(per_node: &[&Listing], topology: &Topology, path: &Path) -> 
     Ok(merged)
 }
 
-/// Says that nothing was found to convert.
-fn nothing(path: &Path, format: Format) -> Fault {
-    Fault::new(
-        Kind::MissingShard,
-        format!("has no .{} files to convert", format.extension()),
-    )
-    .file(path.display().to_string())
+/// Numbers files that stand for ranks the same on all nodes: by path. Says so if there is none.
+pub(super) fn number(listings: &mut [Listing], path: &Path, format: Format) -> Result<()> {
+    let files = listings.iter().flat_map(|l| l.ranks.values().flatten());
+    let paths: BTreeSet<String> = files.map(|(file, _)| file.clone()).collect();
+    if paths.is_empty() {
+        let message = format!("has no .{} files to convert", format.extension());
+        let fault = Fault::new(Kind::MissingShard, message);
+        return Err(fault.file(path.display().to_string()));
+    }
+    let numbers: BTreeMap<String, u32> = paths.into_iter().zip(0..).collect();
+    for listing in listings {
+        let files = std::mem::take(&mut listing.ranks).into_values().flatten();
+        listing.ranks = files
+            .filter_map(|file| Some((*numbers.get(&file.0)?, vec![file])))
+            .collect();
+    }
+    Ok(())
 }

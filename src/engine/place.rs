@@ -23,6 +23,13 @@ pub enum Placement {
     Root,
 }
 
+/// The process of `processes` that has the same place as `rank` among `ranks`.
+#[must_use]
+pub fn equal_share(rank: u32, ranks: u32, processes: u32) -> u32 {
+    let home = u64::from(rank) * u64::from(processes) / u64::from(ranks.max(1));
+    u32::try_from(home).unwrap_or(u32::MAX)
+}
+
 /// The destination as one process sees it.
 #[derive(Clone, Debug)]
 pub struct Destination {
@@ -43,7 +50,8 @@ pub struct Destination {
 }
 
 impl Destination {
-    /// Finds out who shares the destination at `path` and divides its `ranks`. Collective.
+    /// Finds out who shares the destination at `path` and divides its `ranks`; where nodes have disks
+    /// of their own, rank r is built on that of process `home(r)`. Collective.
     ///
     /// # Errors
     /// [`Kind::Io`], [`Kind::Usage`].
@@ -52,16 +60,13 @@ impl Destination {
         topology: &Topology,
         path: &Path,
         ranks: u32,
+        home: impl Fn(u32) -> u32,
         options: &Options,
     ) -> Result<Destination> {
         let shared = topology.nodes.len() == 1 || probe(world, topology, path)?;
         let staging = agree(world, Staging::new(path))?;
         let process = world.process();
         let node = topology.node_of[process as usize] as usize;
-        let home = |rank: u32| {
-            let home = u64::from(rank) * u64::from(world.size()) / u64::from(ranks.max(1));
-            u32::try_from(home).unwrap_or(u32::MAX)
-        };
         let everybody: Vec<u32> = (0..world.size()).collect();
         let (members, built): (&[u32], Vec<u32>) = match options.placement {
             Placement::Root if node == 0 => (&topology.nodes[0], (0..ranks).collect()),

@@ -50,11 +50,21 @@ impl Hosts {
 
     /// Runs the program with so many processes a host; every `@name` of the line is on the local disk.
     pub(crate) fn run(&self, per_host: u32, line: &str) -> Run {
+        self.run_with(per_host, line, &[])
+    }
+
+    /// The same on a slow network, which host 2 loses after so many seconds.
+    pub(crate) fn run_and_cut(&self, per_host: u32, line: &str, seconds: u32) -> Run {
+        self.run_with(per_host, line, &[("HOSTS_CUT", seconds.to_string())])
+    }
+
+    fn run_with(&self, per_host: u32, line: &str, environment: &[(&str, String)]) -> Run {
         let word = |word: &str| {
             let local = word.strip_prefix('@').map(|name| self.local(name));
             local.unwrap_or_else(|| word.to_owned())
         };
         let mut command = script("run");
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         command.arg(&self.room).arg(per_host.to_string());
         command.arg(env!("CARGO_BIN_EXE_shardloom"));
         command.args(line.split_whitespace().map(word));

@@ -66,10 +66,17 @@ inside-run)
     per_host=$2
     shift 2
     prepare
-    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1
+    # As for a user of launch/mpirun.
+    # shellcheck source=launch/env
+    . "$(dirname -- "$script")/../../launch/env"
     printf -v command ' %q' "$@"
     before=$(counters)
     status=0
+    if [ -n "${HOSTS_CUT:-}" ]; then
+        # The network is slow, and host 2 loses it after so many seconds.
+        for number in 1 2 3; do tc qdisc add dev "v$number" root tbf rate 10mbit burst 64kb latency 1s; done
+        (sleep "$HOSTS_CUT" && ip link set v2 down) &
+    fi
     (on_host 1 mpirun \
         --mca plm_rsh_agent "'bash $script agent'" --mca plm_rsh_no_tree_spawn 1 \
         --mca pml ob1 --mca btl "${HOSTS_BTL:-tcp,vader,self}" \
