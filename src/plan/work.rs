@@ -67,6 +67,8 @@ pub struct Slab<'a> {
     pub plan: &'a TensorPlan,
     /// Which slab this is, the same whatever the number of processes.
     pub id: SlabId,
+    /// What lies where in the source.
+    pub source: &'a Catalog,
     /// The cells.
     pub cells: Arc<Vec<CellPlan>>,
     /// First byte of the window, in each cell.
@@ -250,6 +252,7 @@ impl<'a> Work<'a> {
                     visit(Slab {
                         plan,
                         id,
+                        source: self.source,
                         cells,
                         begin,
                         end,
