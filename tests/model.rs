@@ -247,6 +247,39 @@ fn room_with(family: &str, change: impl FnOnce(&mut Tensors)) -> TempDir {
     room
 }
 
+/// The cache keeps files apart, under names that tell nothing; a snapshot links to them.
+#[test]
+fn reads_a_snapshot_in_the_cache() {
+    let room = room_with("llama", |_| {});
+    let model = room.path().join("hub/models--a--b");
+    let snapshot = model.join("snapshots/0123abcd");
+    std::fs::create_dir_all(&snapshot).unwrap();
+    std::fs::create_dir_all(model.join("blobs")).unwrap();
+    for (file, blob) in [("model.safetensors", "9f8e"), ("config.json", "7d6c")] {
+        std::fs::rename(
+            room.path().join("hf").join(file),
+            model.join("blobs").join(blob),
+        )
+        .unwrap();
+        let link = Path::new("../../blobs").join(blob);
+        std::os::unix::fs::symlink(link, snapshot.join(file)).unwrap();
+    }
+    let line = "import --hf @hub/models--a--b/snapshots/0123abcd --dst @out --names legacy";
+    alone(&words(line, room.path(), "", &[])).succeeds();
+    tensors::compare(
+        &expected("llama", "legacy"),
+        &full(&room.path().join("out")).0,
+    )
+    .unwrap();
+    // A link to anywhere else is none of the cache's.
+    std::fs::rename(model.join("blobs/9f8e"), room.path().join("9f8e")).unwrap();
+    let weights = snapshot.join("model.safetensors");
+    std::fs::remove_file(&weights).unwrap();
+    std::os::unix::fs::symlink(room.path().join("9f8e"), weights).unwrap();
+    let run = alone(&words(&format!("{line} --overwrite"), room.path(), "", &[]));
+    refuses(&run, "is a link to a file outside the directory");
+}
+
 #[test]
 fn names_what_is_missing_or_unknown_with_its_neighbours() {
     let (right, wrong) = (
