@@ -4,14 +4,15 @@ use crate::fault::{Fault, Kind, Result};
 use crate::plan::TensorPlan;
 use crate::plan::value::{Operand, Patch, Step};
 use crate::tensor::arithmetic::{Product, add_product, narrow, scale_blocks, widen};
+use crate::tensor::region::Region;
+use std::sync::Arc;
 
 /// A worker's buffers for computing, used again and again.
 #[derive(Default)]
 pub(super) struct Computer {
     values: Vec<f32>,
-    left: Vec<f32>,
-    right: Vec<f32>,
-    sums: Vec<f32>,
+    left: Loaded,
+    right: Loaded,
 }
 
 impl Computer {
@@ -36,20 +37,26 @@ impl Computer {
         for patch in patches {
             let done = match (patch.step, &patch.operands[..]) {
                 (Step::Scale { block, .. }, [scales]) => {
-                    load(scales, operands, &mut self.left)?;
+                    self.left.load(scales, operands)?;
                     let columns = scales.region.shape.0.last().copied().unwrap_or_default();
-                    scale_blocks(&mut self.values, &patch.at, *block, &self.left, columns)
+                    scale_blocks(
+                        &mut self.values,
+                        &patch.at,
+                        *block,
+                        &self.left.values,
+                        columns,
+                    )
                 }
                 (Step::Add { factor, .. }, [a, b]) => {
-                    load(a, operands, &mut self.left)?;
-                    load(b, operands, &mut self.right)?;
+                    self.left.load(a, operands)?;
+                    self.right.load(b, operands)?;
                     let product = Product {
-                        a: &self.left,
-                        b: &self.right,
+                        a: &self.left.values,
+                        b: &self.right.values,
                         rank: a.region.shape.0.first().copied().unwrap_or_default(),
                         factor: *factor,
                     };
-                    add_product(&mut self.values, &patch.at, &product, &mut self.sums)
+                    add_product(&mut self.values, &patch.at, &product)
                 }
                 _ => false,
             };
@@ -67,15 +74,32 @@ impl Computer {
 }
 
 /// An operand as numbers.
-fn load(operand: &Operand<'_>, bytes: &[u8], out: &mut Vec<f32>) -> Result<()> {
-    let range = operand.bytes();
-    let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
-    let taken = bytes
-        .get(index(range.start)..index(range.end))
-        .is_some_and(|bytes| widen(operand.tensor.dtype, bytes, out));
-    if taken {
-        return Ok(());
+#[derive(Default)]
+struct Loaded {
+    of: Option<(Arc<str>, Region)>,
+    values: Vec<f32>,
+}
+
+impl Loaded {
+    /// Widens an operand, unless it is the one that the window before had: windows of whole rows share
+    /// the columns of A.
+    fn load(&mut self, operand: &Operand<'_>, bytes: &[u8]) -> Result<()> {
+        let name = &operand.tensor.name;
+        let known = |(of, region): &(Arc<str>, Region)| of == name && region == &operand.region;
+        if self.of.as_ref().is_some_and(known) {
+            return Ok(());
+        }
+        let range = operand.bytes();
+        let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+        let taken = bytes
+            .get(index(range.start)..index(range.end))
+            .is_some_and(|bytes| widen(operand.tensor.dtype, bytes, &mut self.values));
+        if taken {
+            self.of = Some((name.clone(), operand.region.clone()));
+            return Ok(());
+        }
+        self.of = None;
+        let message = format!("{} operand is out of reach", operand.tensor.dtype);
+        Err(Fault::new(Kind::Internal, message).tensor(&**name))
     }
-    let message = format!("{} operand is out of reach", operand.tensor.dtype);
-    Err(Fault::new(Kind::Internal, message).tensor(&*operand.tensor.name))
 }

@@ -289,7 +289,12 @@ struct Bounds {
 
 /// The window of a cell that makes a slab: whole rows of some inner dimensions where they fit.
 fn window_bytes(plan: &TensorPlan, cells: u64) -> u64 {
-    let target = (SLAB_BYTES / cells).max(WINDOW_BYTES_MIN);
+    // What is computed is four bytes an element meanwhile.
+    let slab = match plan.is_computed() {
+        true => SLAB_BYTES * plan.element_bytes / 4,
+        false => SLAB_BYTES,
+    };
+    let target = (slab / cells).max(WINDOW_BYTES_MIN);
     let mut unit = plan.element_bytes;
     for dim in plan.destination.grid.cell_shape().0.iter().rev() {
         if unit * dim > target {
