@@ -30,6 +30,8 @@ import sys
 import time
 from pathlib import Path
 
+import models
+
 ROOT = Path(__file__).resolve().parent.parent
 ITEM_BYTES = {"F32": 4, "BF16": 2}
 PROCESSES = 2
@@ -78,6 +80,7 @@ MODELS = {
 
 # job -> (source, destination); "full" is one file of full weights, a number that many ranks cut by tp.
 JOBS = {"reshard 8->4": (8, 4), "reshard 4->8": (4, 8), "unify 8->full": (8, "full"), "split full->8": ("full", 8)}
+JOBS |= models.JOBS
 
 
 # --- the oracle: cuts, written without any library under test ------------------------------------------------------
@@ -146,9 +149,16 @@ def shards(full, rank, ranks):
 
 
 def write_layout(full, layout, folder):
-    if layout == "full":
+    if layout in models.LAYOUTS:
+        for rank, tensors in enumerate(models.shards(full, layout, cut)):
+            write_safetensors(folder / f"rank_{rank}" / "net.safetensors", tensors)
+        return
+    if layout in ("full", "hf"):
         tensors = {name: (dtype, shape, [data]) for name, (dtype, shape, data) in full.items()}
         write_safetensors(folder / "model.safetensors", tensors)
+        if layout == "hf":
+            (folder / "config.json").write_text(json.dumps(models.config(full)))
+            return
         names = {"metadata": {}, "weight_map": {name: "model.safetensors" for name in tensors}}
         (folder / "param_name_map.json").write_text(json.dumps(names))
         return
@@ -159,7 +169,8 @@ def write_layout(full, layout, folder):
 def digests(folder, layout):
     """(rank, tensor) -> dtype, shape and SHA-256 of what lies in an output directory."""
     found = {}
-    places = {0: folder} if layout == "full" else {r: folder / f"rank_{r}" for r in range(layout)}
+    ranks = models.RANKS if layout in models.LAYOUTS else layout
+    places = {0: folder} if layout in ("full", "hf") else {r: folder / f"rank_{r}" for r in range(ranks)}
     for rank, place in places.items():
         for path in sorted(place.glob("*.safetensors")):
             for name, (dtype, shape, data) in map_safetensors(path).items():
@@ -169,8 +180,9 @@ def digests(folder, layout):
 
 def oracle_digests(full, layout):
     found = {}
-    for rank in range(1 if layout == "full" else layout):
-        tensors = shards(full, rank, 1 if layout == "full" else layout)
+    ranks = 1 if layout in ("full", "hf") else layout
+    held = models.shards(full, layout, cut) if layout in models.LAYOUTS else (shards(full, r, ranks) for r in range(ranks))
+    for rank, tensors in enumerate(held):
         for name, (dtype, shape, pieces) in tensors.items():
             digest = hashlib.sha256()
             for piece in pieces:
@@ -256,10 +268,13 @@ def shardloom(exchange):
     def run(place, job):
         source, target = JOBS[job]
         command = [job.split()[0], "--src", place.layout(source), "--dst", place.out]
-        if source != "full":
-            command += ["--src-strategy", place.strategies[source]]
-        if target != "full":
-            command += ["--dst-strategy", place.strategies[target]]
+        if job in models.JOBS:
+            command = models.command(place, job)
+        else:
+            if source != "full":
+                command += ["--src-strategy", place.strategies[source]]
+            if target != "full":
+                command += ["--dst-strategy", place.strategies[target]]
         command += ["--exchange", exchange, "--sync", "none", "--progress", "never", "--json"]
         return timed([*launcher(), "shardloom", *map(str, command)])
 
@@ -268,6 +283,8 @@ def shardloom(exchange):
 
 def plain_python(place, job):
     """What one would write in an afternoon: map the sources, cut or join, write; one process, no library."""
+    if job in models.JOBS:
+        return models.plain_python(place, job, map_safetensors, write_safetensors, cut)
     source, target = JOBS[job]
     start = time.perf_counter()
     if source == "full":
@@ -329,6 +346,8 @@ class MindSpore:
 
     def run(self, processes):
         def call(place, job):
+            if job in models.JOBS:
+                return None  # it has no such function
             source, target = JOBS[job]
             if target == "full":
                 name, keywords = "unified_safetensors", {"max_process_num": processes}
@@ -508,6 +527,10 @@ def strategies(folder, full):
     return found
 
 
+def carry_out(command):
+    subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
+
+
 def main():
     options = arguments()
     notes, results = [], []
@@ -565,8 +588,20 @@ def main():
                     place = Place(name, folder, model, strategies(scratch, folder / "layout-full"))
                     place.prepare(full, ["full", 4, 8])
                     for job in options.jobs.split(","):
+                        # These are large, and of no use to the other jobs.
+                        own = [layout for layout in JOBS[job] if layout == "hf" or layout in models.LAYOUTS]
+                        if own and not models.takes(full):
+                            continue
+                        for layout in own:
+                            write_layout(full, layout, place.layout(layout))
+                            if layout in models.LAYOUTS:
+                                place.strategies[layout] = models.strategy(scratch, full, layout, carry_out)
+                        if "hf" in own:
+                            os.sync()
                         results.append(measure(place, job, contenders, empty, options, full, notes))
                         output.write_text(json.dumps(record, indent=1) + "\n")
+                        for layout in own:
+                            shutil.rmtree(place.layout(layout))
                 finally:
                     shutil.rmtree(folder, ignore_errors=True)
         if server:

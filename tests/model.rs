@@ -247,6 +247,39 @@ fn room_with(family: &str, change: impl FnOnce(&mut Tensors)) -> TempDir {
     room
 }
 
+/// The cache keeps files apart, under names that tell nothing; a snapshot links to them.
+#[test]
+fn reads_a_snapshot_in_the_cache() {
+    let room = room_with("llama", |_| {});
+    let model = room.path().join("hub/models--a--b");
+    let snapshot = model.join("snapshots/0123abcd");
+    std::fs::create_dir_all(&snapshot).unwrap();
+    std::fs::create_dir_all(model.join("blobs")).unwrap();
+    for (file, blob) in [("model.safetensors", "9f8e"), ("config.json", "7d6c")] {
+        std::fs::rename(
+            room.path().join("hf").join(file),
+            model.join("blobs").join(blob),
+        )
+        .unwrap();
+        let link = Path::new("../../blobs").join(blob);
+        std::os::unix::fs::symlink(link, snapshot.join(file)).unwrap();
+    }
+    let line = "import --hf @hub/models--a--b/snapshots/0123abcd --dst @out --names legacy";
+    alone(&words(line, room.path(), "", &[])).succeeds();
+    tensors::compare(
+        &expected("llama", "legacy"),
+        &full(&room.path().join("out")).0,
+    )
+    .unwrap();
+    // A link to anywhere else is none of the cache's.
+    std::fs::rename(model.join("blobs/9f8e"), room.path().join("9f8e")).unwrap();
+    let weights = snapshot.join("model.safetensors");
+    std::fs::remove_file(&weights).unwrap();
+    std::os::unix::fs::symlink(room.path().join("9f8e"), weights).unwrap();
+    let run = alone(&words(&format!("{line} --overwrite"), room.path(), "", &[]));
+    refuses(&run, "is a link to a file outside the directory");
+}
+
 #[test]
 fn names_what_is_missing_or_unknown_with_its_neighbours() {
     let (right, wrong) = (
@@ -323,13 +356,53 @@ fn refuses_a_config_that_does_not_fit() {
 }
 
 #[test]
-fn refuses_weights_in_8_bits() {
-    let room = room_with("deepseek_v3", |hf| {
-        let name = "model.layers.0.self_attn.o_proj.weight_scale_inv";
-        hf.insert(name.to_owned(), Tensor::counting("F32", &[1, 1], 0));
-    });
-    let run = alone(&words("import --hf @hf --dst @out", room.path(), "", &[]));
-    refuses(&run, "quantised to 8 bits");
+fn interrupted_import_and_export_are_taken_up() {
+    let program = Path::new(env!("CARGO_BIN_EXE_shardloom"));
+    let room = tempfile::tempdir().unwrap();
+    let line = |line: &str| words(line, room.path(), "deepseek_v3", &[]);
+    let import = "import --hf % --dst @in --threads 1 --names mcore";
+    let export = "export --src @whole --hf-config % --dst @out --threads 1";
+    alone(&line("import --hf % --dst @whole --names mcore")).succeeds();
+    for (command, into, other) in [
+        (import, "in", "--qkv contiguous --ffn separate"),
+        (export, "out", "--dtype f32"),
+    ] {
+        let mut reused = 0;
+        for (round, fault) in [25, 42, 50].into_iter().enumerate() {
+            let fault = format!("exit:{fault}");
+            let envs = [
+                ("SHARDLOOM_JOURNAL_SECONDS", "0"),
+                ("SHARDLOOM_IO_FAULT", fault.as_str()),
+            ];
+            let arguments = line(command);
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            let killed = support::alone(program, &arguments, &envs);
+            assert!(!killed.status.success(), "{fault}: {killed:?}");
+            let partial = room.path().join(format!(".{into}.shardloom-partial"));
+            assert!(partial.exists() && !room.path().join(into).exists());
+            // Another view of the same source is another job.
+            let another = alone(&line(&format!("{command} {other} --resume")));
+            refuses(&another, "is left of another job");
+            let processes = if round == 1 { 2 } else { 1 };
+            let resume = line(&format!("{command} --resume --json"));
+            let run = match processes {
+                1 => alone(&resume),
+                _ => under_mpi(processes, &resume),
+            };
+            let result = object(&run.succeeds());
+            reused += result["bytes"]["reused"].as_u64().unwrap();
+            let found = full(&room.path().join(into)).0;
+            let want = match into {
+                "in" => full(&room.path().join("whole")).0,
+                _ => hf_of("deepseek_v3"),
+            };
+            tensors::compare(&want, &found).unwrap();
+            let again = object(&alone(&resume).succeeds());
+            assert_eq!(again["bytes"]["written"], 0, "{again}");
+            std::fs::remove_dir_all(room.path().join(into)).unwrap();
+        }
+        assert!(reused > 0, "{command}: nothing was taken up");
+    }
 }
 
 #[test]
@@ -459,6 +532,32 @@ fn casts_and_casts_back() {
     assert!(config.contains("\"dtype\": \"bfloat16\""), "{config}");
 }
 
+/// The same values, as YAML has them: with keys that need no quotes, and texts that may.
+fn to_yaml(value: &serde_json::Value, indent: usize, out: &mut String) {
+    use std::fmt::Write;
+    let pad = " ".repeat(indent);
+    let plain = |value: &serde_json::Value| match value {
+        serde_json::Value::Object(map) => map.is_empty(),
+        serde_json::Value::Array(list) => list.is_empty(),
+        _ => true,
+    };
+    let mut put = |head: String, value: &serde_json::Value| {
+        if plain(value) {
+            writeln!(out, "{pad}{head} {value}").unwrap();
+        } else {
+            writeln!(out, "{pad}{head}").unwrap();
+            to_yaml(value, indent + 2, out);
+        }
+    };
+    match value {
+        serde_json::Value::Object(map) => {
+            map.iter().for_each(|(k, v)| put(format!("{k}:"), v));
+        }
+        serde_json::Value::Array(list) => list.iter().for_each(|v| put("-".into(), v)),
+        _ => unreachable!("{value}"),
+    }
+}
+
 #[test]
 fn takes_a_table_of_the_users_own() {
     let room = tempfile::tempdir().unwrap();
@@ -466,22 +565,27 @@ fn takes_a_table_of_the_users_own() {
     let text = std::fs::read_to_string(table)
         .unwrap()
         .replace("\".attention.wo.weight\"", "\".attention.out.weight\"");
+    let mut yaml = String::from("# A table with a remark.\n");
+    to_yaml(&serde_json::from_str(&text).unwrap(), 0, &mut yaml);
     std::fs::write(room.path().join("own.json"), text).unwrap();
-    alone(&words(
-        "import --hf % --dst @full --name-map @own.json",
-        room.path(),
-        "qwen2",
-        &[],
-    ))
-    .succeeds();
-    assert!(
-        full(&room.path().join("full"))
-            .0
-            .contains_key("model.layers.0.attention.out.weight")
-    );
-    let line = "export --src @full --hf-config % --dst @out --name-map @own.json";
-    alone(&words(line, room.path(), "qwen2", &[])).succeeds();
-    tensors::compare(&hf_of("qwen2"), &full(&room.path().join("out")).0).unwrap();
+    std::fs::write(room.path().join("own.yaml"), yaml).unwrap();
+    for own in ["own.json", "own.yaml"] {
+        let import = format!("import --hf % --dst @full --overwrite --name-map @{own}");
+        alone(&words(&import, room.path(), "qwen2", &[])).succeeds();
+        assert!(
+            full(&room.path().join("full"))
+                .0
+                .contains_key("model.layers.0.attention.out.weight")
+        );
+        let line =
+            format!("export --src @full --hf-config % --dst @out --overwrite --name-map @{own}");
+        alone(&words(&line, room.path(), "qwen2", &[])).succeeds();
+        tensors::compare(&hf_of("qwen2"), &full(&room.path().join("out")).0).unwrap();
+    }
+    std::fs::write(room.path().join("bad.yaml"), "family: [x\n").unwrap();
+    let bad = "import --hf % --dst @bad --name-map @bad.yaml";
+    let run = alone(&words(bad, room.path(), "qwen2", &[]));
+    refuses(&run, "bad.yaml: is no family table");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """shardloom and Hugging Face transformers side by side: models of each family are imported, cut, resharded and
-exported, and must come back with equal weights and logits, bit for bit.
+exported, and must come back with equal weights and logits, bit for bit. Then one in 8 bits, which transformers dequantises,
+and one with an adapter that PEFT has made and merges.
 
 Started by `launch/test --with-transformers`, which makes the virtual environment; needs $MPIRUN, $MPIRUN_ARGS and
 shardloom on PATH (`. launch/env`). Ends with `N passed, N failed`.
@@ -327,20 +328,103 @@ def round_trip(family, case, room):
         assert torch.equal(back(tokens).logits, saved(tokens).logits), "logits differ"
 
 
-def main():
-    passed, failed = 0, []
+# transformers takes only whole blocks; tests/computed.rs has others.
+BLOCK = (4, 4)
+
+
+def quantise(hf):
+    """The weights of linear layers in 8 bits with a scale a block; and, by torch, what they stand for."""
+    stored, meant = {}, {}
+    kept = ("embed_tokens", "norm", "lm_head", "mlp.gate.")
+    for name, tensor in hf.items():
+        if tensor.dim() != 2 or any(part in name for part in kept):
+            stored[name] = meant[name] = tensor
+            continue
+        rows, columns = tensor.shape
+        blocks = [range(0, size, step) for size, step in zip(tensor.shape, BLOCK)]
+        scales = torch.stack([torch.stack([tensor[i:i + BLOCK[0], j:j + BLOCK[1]].abs().max().float() / 448 for j in blocks[1]])
+                              for i in blocks[0]])
+        wide = scales.repeat_interleave(BLOCK[0], 0)[:rows].repeat_interleave(BLOCK[1], 1)[:, :columns]
+        weight = (tensor.float() / wide).to(torch.float8_e4m3fn)
+        stored[name], stored[f"{name}_scale_inv"] = weight, scales
+        meant[name] = (weight.float() * wide).to(torch.bfloat16)
+    return stored, meant
+
+
+def eight_bits(case, room):
+    """A DeepSeek-V3 in 8 bits -> four ranks -> HF in bf16: torch's numbers, and the logits of a model that has them."""
+    make("deepseek_v3", room / "hf")
+    config = json.loads((room / "hf" / "config.json").read_text())
+    stored, meant = quantise(load_all(room / "hf"))
+    save_file(stored, room / "hf" / "model.safetensors", {"format": "pt"})
+    quantised = {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "weight_block_size": BLOCK}
+    (room / "hf" / "config.json").write_text(json.dumps({**config, "quantization_config": quantised}))
+    choice = flags(case)
+    shardloom(2, "import", "--hf", room / "hf", "--dst", room / "full", *choice)
+    equal(load_all(room / "full"), mindspore_side(meant, config, **case))
+    layout = strategy(room, room / "full", "one", "dp=2,tp=2")
+    shardloom(4, "import", "--hf", room / "hf", "--dst", room / "one", "--dst-strategy", layout, "--exchange", "collective", *choice)
+    shardloom(3, "export", "--src", room / "one", "--src-strategy", layout, "--hf-config", room / "hf", "--dst", room / "back")
+    equal(load_all(room / "back"), meant)
+    # transformers' own way to dequantise: the same weights, so the same logits.
+    plain = transformers.FineGrainedFP8Config(weight_block_size=BLOCK, dequantize=True)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(room / "hf", quantization_config=plain, dtype=torch.bfloat16).eval()
+    back = transformers.AutoModelForCausalLM.from_pretrained(room / "back", dtype=torch.bfloat16).eval()
+    ours = back.state_dict()
+    equal({name: ours[name].to(tensor.dtype) for name, tensor in theirs.state_dict().items()}, theirs.state_dict())
+    tokens = torch.arange(3, 19).reshape(2, 8)
+    with torch.no_grad():
+        assert torch.equal(back(tokens).logits, theirs(tokens).logits), "logits differ"
+
+
+def adapter(case, room):
+    """PEFT's adapter on a Llama, merged by import into four ranks and exported: the weights that PEFT merges."""
+    import peft
+
+    make("llama", room / "hf")
+    base = transformers.AutoModelForCausalLM.from_pretrained(room / "hf", dtype=torch.bfloat16)
+    modules = ["q_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
+    wanted = peft.LoraConfig(r=3, lora_alpha=12, target_modules=modules, alpha_pattern={"up_proj": 1.5}, bias="none")
+    tuned = peft.get_peft_model(base, wanted)
+    with torch.no_grad():
+        # Eighths: sums that are exact in float32, in whatever order a library adds.
+        for name, tensor in tuned.named_parameters():
+            if "lora_" in name:
+                tensor.copy_(torch.randint(-16, 17, tensor.shape) / 8)
+    tuned.save_pretrained(room / "adapter")
+    merged = {name: tensor.clone() for name, tensor in tuned.merge_and_unload().state_dict().items()}
+    hf, choice = load_all(room / "hf"), flags(case)
+    shardloom(1, "import", "--hf", room / "hf", "--dst", room / "plain", *choice)
+    layout = strategy(room, room / "plain", "one", "dp=2,tp=2")
+    shardloom(4, "import", "--hf", room / "hf", "--dst", room / "one", "--dst-strategy", layout, "--lora", room / "adapter", *choice)
+    shardloom(2, "export", "--src", room / "one", "--src-strategy", layout, "--hf-config", room / "hf", "--dst", room / "back")
+    back = load_all(room / "back")
+    equal(back, {name: merged[name].to(hf[name].dtype) for name in hf})
+    assert any(not torch.equal(back[name], hf[name]) for name in hf), "nothing was merged"
+
+
+def trials():
+    """Name of each comparison, and what makes it in a directory of its own."""
     for family, cases in CASES.items():
         for name, case in cases.items():
-            with tempfile.TemporaryDirectory() as room:
-                try:
-                    round_trip(family.removesuffix("_legacy"), case, Path(room))
-                    passed += 1
-                    print(f"ok      {family} {name}", flush=True)
-                except Exception as error:  # noqa: BLE001
-                    failed.append(f"{family} {name}")
-                    print(f"FAILED  {family} {name}: {error}", flush=True)
-                    if "-v" in sys.argv:
-                        traceback.print_exc()
+            yield f"{family} {name}", lambda room, f=family, c=case: round_trip(f.removesuffix("_legacy"), c, room)
+    yield "deepseek_v3 in 8 bits", lambda room: eight_bits(CASES["deepseek_v3"]["mcore"], room)
+    yield "llama with an adapter", lambda room: adapter(CASES["llama"]["legacy_fused"], room)
+
+
+def main():
+    passed, failed = 0, []
+    for name, trial in trials():
+        with tempfile.TemporaryDirectory() as room:
+            try:
+                trial(Path(room))
+                passed += 1
+                print(f"ok      {name}", flush=True)
+            except Exception as error:  # noqa: BLE001
+                failed.append(name)
+                print(f"FAILED  {name}: {error}", flush=True)
+                if "-v" in sys.argv:
+                    traceback.print_exc()
     print(f"{passed} passed, {len(failed)} failed", *failed)
     return 1 if failed else 0
 

@@ -7,6 +7,7 @@
 
 use crate::checkpoint::background::{Background, Draft, replace};
 use crate::checkpoint::meta::{META, Meta, Name};
+use crate::engine::derived::Derived;
 use crate::engine::fill::IoMode;
 use crate::engine::job::{Job, Options, run};
 use crate::engine::place::Placement;
@@ -423,6 +424,7 @@ impl CheckpointMonitor {
                 in_place: false,
                 resume: false,
             },
+            derived: Derived::default(),
             view: None,
             extras: Vec::new(),
         };

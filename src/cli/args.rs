@@ -1,5 +1,6 @@
 //! What the user typed.
 
+use crate::cli::lora::LoraArgs;
 use crate::cli::model::{ExportArgs, FamilyArgs, ImportArgs};
 pub use crate::cli::side_args::{
     BenchCommand, CheckpointsArgs, CheckpointsCommand, RepeatArgs, SimulateArgs, StrategyCommand,
@@ -216,7 +217,7 @@ pub struct ReshardArgs {
     pub dst: Option<PathBuf>,
     /// Replace the source by its new layout, in one step, when that is complete: file names keep
     /// their pattern, other files stay.
-    #[arg(long, conflicts_with_all = ["dst", "prefix", "overwrite"])]
+    #[arg(long, conflicts_with_all = ["dst", "prefix", "overwrite", "lora", "lora_scaling"])]
     pub in_place: bool,
     /// Strategy of the destination [default: full weights].
     #[arg(long)]
@@ -233,12 +234,15 @@ pub struct ReshardArgs {
     /// Leave out parameters whose names begin so (may be given several times).
     #[arg(long, value_name = "P")]
     pub filter_out_param_prefix: Vec<String>,
-    /// JSON file {name read: name written}.
-    #[arg(long, value_name = "JSON")]
+    /// JSON or YAML file {name read: name written}.
+    #[arg(long, value_name = "FILE")]
     pub name_map: Option<PathBuf>,
     /// What to do with parameters that the source cuts and the destination strategy doesn't know.
     #[arg(long, value_enum, default_value_t)]
     pub unmatched: Unmatched,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub lora: LoraArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub moving: MoveArgs,
@@ -265,8 +269,8 @@ pub struct UnifyArgs {
     /// Leave out parameters whose names begin so (may be given several times).
     #[arg(long, value_name = "P", alias = "filter_out_param_prefix")]
     pub filter_out_param_prefix: Vec<String>,
-    /// JSON file {name read: name written}.
-    #[arg(long, value_name = "JSON")]
+    /// JSON or YAML file {name read: name written}.
+    #[arg(long, value_name = "FILE")]
     pub name_map: Option<PathBuf>,
     /// Most bytes of tensors in a file [default: 5GB, 3GiB with --naming mindspore].
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
@@ -283,6 +287,9 @@ pub struct UnifyArgs {
     /// Write everything on the node of process 0.
     #[arg(long)]
     pub gather_to_root: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub lora: LoraArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub moving: MoveArgs,
@@ -306,8 +313,8 @@ pub struct SplitArgs {
     /// Write one copy of each shard, by MindSpore's rule.
     #[arg(long)]
     pub remove_redundancy: bool,
-    /// JSON file {name in the strategy: name in the files}.
-    #[arg(long, value_name = "JSON")]
+    /// JSON or YAML file {name in the strategy: name in the files}.
+    #[arg(long, value_name = "FILE")]
     pub name_map: Option<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -354,8 +361,8 @@ pub struct ConvertArgs {
     /// Format to write.
     #[arg(long, value_enum)]
     pub to: Format,
-    /// JSON file {name read: name written}.
-    #[arg(long, value_name = "JSON")]
+    /// JSON or YAML file {name read: name written}.
+    #[arg(long, value_name = "FILE")]
     pub name_map: Option<PathBuf>,
     /// Convert only files whose names contain this text.
     #[arg(long, value_name = "TEXT")]

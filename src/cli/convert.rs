@@ -1,7 +1,7 @@
 //! `shardloom convert`.
 
 use crate::cli::args::{ConvertArgs, SyncMode};
-use crate::cli::jobs::name_map;
+use crate::cli::name_map::name_map;
 use crate::engine::convert::Conversion;
 use crate::engine::job::Options;
 use crate::fault::{Fault, Kind, Result};

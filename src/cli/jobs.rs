@@ -4,9 +4,12 @@ use crate::cli::args::{
     BenchCommand, CheckpointsCommand, Command, DiffArgs, LoadArgs, MoveArgs, ProgressMode,
     RepeatArgs, ReshardArgs, SplitArgs, UnifyArgs, WriteArgs, WrittenFormat,
 };
+use crate::cli::lora::LoraArgs;
+use crate::cli::name_map::name_map;
 use crate::cli::{Told, checkpoints, convert, load, model};
 use crate::engine::compare::{Comparison, diff};
 use crate::engine::convert::Conversion;
+use crate::engine::derived::Derived;
 use crate::engine::job::{Job, run};
 use crate::engine::mover::Observer;
 use crate::engine::place::Placement;
@@ -20,10 +23,7 @@ use crate::plan::arrange::{Files, Naming, RankName};
 use crate::plan::build::{Leftovers, Select};
 use crate::plan::iteration::Iteration;
 use crate::report::{Report, save_picture};
-use crate::store::full_dir::MAP_BYTES_MAX;
-use crate::store::io::ReadFile;
 use std::collections::BTreeMap;
-use std::path::Path;
 
 /// Most bytes of tensors in a Hugging Face file.
 pub(super) const HF_FILE_BYTES_MAX: u64 = 5_000_000_000;
@@ -174,6 +174,7 @@ fn reshard(args: &ReshardArgs) -> Result<Job> {
             },
         ),
         format: args.writing.format.map(WrittenFormat::of_files),
+        derived: merging(&args.lora)?,
         view: None,
         extras: Vec::new(),
         options,
@@ -213,6 +214,7 @@ fn unify(args: &UnifyArgs) -> Result<Job> {
             },
         ),
         format: args.writing.format.map(WrittenFormat::of_files),
+        derived: merging(&args.lora)?,
         view: None,
         extras: Vec::new(),
         options,
@@ -244,9 +246,18 @@ fn split(args: &SplitArgs) -> Result<Job> {
             },
         ),
         format: args.writing.format.map(WrittenFormat::of_files),
+        derived: Derived::default(),
         view: None,
         extras: Vec::new(),
         options: args.writing.options(&args.moving),
+    })
+}
+
+/// What an adapter makes of the source's tensors.
+pub(super) fn merging(args: &LoraArgs) -> Result<Derived> {
+    Ok(Derived {
+        lora: args.adapter()?,
+        ..Derived::default()
     })
 }
 
@@ -278,24 +289,4 @@ pub(super) fn written(
         remove_redundancy,
         ..Iteration::default()
     })
-}
-
-/// Reads a map of names: a flat JSON object of texts.
-pub(super) fn name_map(path: Option<&Path>) -> Result<BTreeMap<String, String>> {
-    let Some(path) = path else {
-        return Ok(BTreeMap::new());
-    };
-    let bytes = ReadFile::open(path)?.read_all(MAP_BYTES_MAX)?;
-    let map: BTreeMap<String, String> = serde_json::from_slice(&bytes).map_err(|error| {
-        let message = format!("is no JSON map of names to names: {error}");
-        Fault::new(Kind::Corrupt, message).file(path.display().to_string())
-    })?;
-    let mut seen = BTreeMap::new();
-    for (from, to) in &map {
-        if let Some(other) = seen.insert(to, from) {
-            let message = format!("gives '{other}' and '{from}' the same name '{to}'");
-            return Err(Fault::new(Kind::Corrupt, message).file(path.display().to_string()));
-        }
-    }
-    Ok(map)
 }

@@ -9,6 +9,7 @@ use crate::cli::jobs::written;
 use crate::cli::strategy::write_output;
 use crate::config::edit::{quoted, set_keys};
 use crate::config::train_yaml::{Action, Resume, Shape, TrainConfig, YAML_BYTES_MAX, scaled_steps};
+use crate::engine::derived::Derived;
 use crate::engine::job::{Job, run as run_job};
 use crate::engine::mover::Observer;
 use crate::engine::outcome::Outcome;
@@ -360,6 +361,7 @@ impl Load<'_> {
             files: written(&self.args.writing, false, None, files(&chosen)),
             format: self.args.writing.format.map(WrittenFormat::of_files),
             options: self.args.writing.options(&self.args.moving),
+            derived: Derived::default(),
             view: None,
             extras: Vec::new(),
         };

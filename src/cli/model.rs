@@ -1,11 +1,15 @@
 //! `shardloom import`, `shardloom export`, and the names that `shardloom inspect --names` shows.
 
 use crate::cli::args::{MoveArgs, WriteArgs, WrittenFormat, parse_size};
-use crate::cli::jobs::HF_FILE_BYTES_MAX;
+use crate::cli::jobs::{HF_FILE_BYTES_MAX, merging};
+use crate::cli::lora::LoraArgs;
+use crate::cli::name_map::family_table;
+use crate::engine::derived::Derived;
 use crate::engine::job::{Job, ViewMaker};
 use crate::fault::{Fault, Kind, Result};
 use crate::model::{
-    Choices, Experts, Export, Family, Fusion, Given, Import, Mapping, Numbers, Scheme, find_family,
+    Choices, Experts, Export, Family, Fusion, Given, Import, Mapping, Numbers, QUANTISED, Scheme,
+    find_family, quantised_block,
 };
 use crate::plan::arrange::{Files, Naming, RankName};
 use crate::plan::build::{Leftovers, Select};
@@ -57,8 +61,9 @@ pub struct FamilyArgs {
     /// The model's family; auto: what its config.json says.
     #[arg(long, default_value = "auto")]
     pub family: String,
-    /// A family's table of your own, in the form of src/model/families (docs/formats.md).
-    #[arg(long, value_name = "JSON", conflicts_with = "family")]
+    /// A family's table of your own, in the form of src/model/families, as JSON or YAML
+    /// (docs/formats.md).
+    #[arg(long, value_name = "FILE", conflicts_with = "family")]
     pub name_map: Option<PathBuf>,
     /// How query, key and value are laid out at MindSpore.
     #[arg(long, value_enum)]
@@ -100,10 +105,7 @@ impl FamilyArgs {
                 .file(path.display().to_string())
         })?;
         let family = match &self.name_map {
-            Some(table) => {
-                let bytes = ReadFile::open(table)?.read_all(SMALL_BYTES_MAX)?;
-                Family::parse(&bytes).map_err(|fault| fault.file(table.display().to_string()))?
-            }
+            Some(table) => family_table(table)?,
             None => find_family(&self.family, &config).map_err(|fault| match fault.kind {
                 Kind::Usage => fault,
                 _ => fault.file(path.display().to_string()),
@@ -135,6 +137,9 @@ pub struct ImportArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub tensors: TensorArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub lora: LoraArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub moving: MoveArgs,
@@ -170,6 +175,9 @@ pub struct ExportArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub tensors: TensorArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub lora: LoraArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub moving: MoveArgs,
@@ -213,6 +221,10 @@ impl TensorArgs {
 /// The job that imports.
 pub(super) fn import(args: &ImportArgs) -> Result<Job> {
     let (family, numbers) = args.family.model(&args.hf)?;
+    let block = quantised_block(&numbers).map_err(|fault| {
+        let config = args.hf.join(CONFIG);
+        fault.file(config.display().to_string())
+    })?;
     let choices = choose(&family, &args.family, args.names);
     if choices.depend_on_tp() && args.dst_strategy.is_some() && args.family.tp.is_none() {
         let message = "contiguous fused tensors depend on the tensor-parallel size";
@@ -236,7 +248,6 @@ pub(super) fn import(args: &ImportArgs) -> Result<Job> {
             remove_redundancy: false,
         },
     };
-    refuse_resume(&args.writing)?;
     if args.writing.format == Some(WrittenFormat::Checkpoint2) {
         let message =
             "import writes rank directories or full weights; reshard makes checkpoint2 of them";
@@ -253,24 +264,18 @@ pub(super) fn import(args: &ImportArgs) -> Result<Job> {
         leftovers: args.tensors.leftovers(),
         files,
         format: args.writing.format.map(WrittenFormat::of_files),
+        derived: Derived {
+            block,
+            ..merging(&args.lora)?
+        },
         view: Some(ViewMaker::new(move |inventory, _| import.view(inventory))),
         extras: Vec::new(),
         options: args.writing.options(&args.moving),
     })
 }
 
-/// A view's choices are no part of what an interrupted run is recognised by.
-fn refuse_resume(writing: &WriteArgs) -> Result<()> {
-    if writing.resume {
-        let message = "import and export can't be resumed: run them again without --resume";
-        return Err(Fault::new(Kind::Usage, message));
-    }
-    Ok(())
-}
-
 /// The job that exports.
 pub(super) fn export(args: &ExportArgs) -> Result<Job> {
-    refuse_resume(&args.writing)?;
     if args
         .writing
         .format
@@ -302,6 +307,7 @@ pub(super) fn export(args: &ExportArgs) -> Result<Job> {
         leftovers: args.tensors.leftovers(),
         files: args.tensors.full(Naming::HfOnly),
         format: Some(Format::Safetensors),
+        derived: merging(&args.lora)?,
         view: Some(ViewMaker::new(make)),
         extras: small_files(&args.hf_config, args.tensors.dtype)?,
         options: args.writing.options(&args.moving),
@@ -312,7 +318,8 @@ fn choose(family: &Family, args: &FamilyArgs, names: Option<Scheme>) -> Choices 
     args.given(names).complete(family.usual_names)
 }
 
-/// config.json, tokenizer and the like; a config.json that names an element type is told the new one.
+/// config.json, tokenizer and the like; a config.json that names an element type is told the new one,
+/// and one that speaks of quantised weights that these are not.
 fn small_files(directory: &Path, cast: Option<Cast>) -> Result<Vec<(String, Vec<u8>)>> {
     let mut files = Vec::new();
     for (name, is_directory) in io::list(directory)? {
@@ -322,15 +329,19 @@ fn small_files(directory: &Path, cast: Option<Cast>) -> Result<Vec<(String, Vec<
             continue;
         }
         let mut bytes = ReadFile::open(&directory.join(&name))?.read_all(SMALL_BYTES_MAX)?;
-        if let (CONFIG, Some(cast)) = (name.as_str(), cast)
+        if name == CONFIG
             && let Ok(mut config) = serde_json::from_slice::<Map<String, Value>>(&bytes)
         {
+            let mut changed = config.remove(QUANTISED).is_some();
             for key in ["torch_dtype", "dtype"] {
-                if let Some(value) = config.get_mut(key) {
+                if let (Some(value), Some(cast)) = (config.get_mut(key), cast) {
                     *value = cast.torch_name().into();
+                    changed = true;
                 }
             }
-            bytes = serde_json::to_vec_pretty(&config).unwrap_or(bytes);
+            if changed {
+                bytes = serde_json::to_vec_pretty(&config).unwrap_or(bytes);
+            }
         }
         files.push((name, bytes));
     }

@@ -1,5 +1,6 @@
 //! A job: a source, a destination, and the run from one to the other.
 
+use crate::engine::derived::Derived;
 use crate::engine::discover::{Source, discover};
 use crate::engine::fill::{IoMode, Readers};
 use crate::engine::in_place::{self, Carried, carry};
@@ -26,6 +27,7 @@ use crate::store::manifest::Manifest;
 use crate::strategy::Strategy;
 use crate::view::Table;
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -111,6 +113,8 @@ pub struct Job {
     pub files: Files,
     /// Their format; none means the source's.
     pub format: Option<Format>,
+    /// What the source's tensors are, beside what is stored.
+    pub derived: Derived,
     /// What the tensors written are made of; none: each of itself.
     pub view: Option<ViewMaker>,
     /// Small files to write beside the others: path and contents.
@@ -146,7 +150,7 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
         return Ok(nothing_to_do(job, world, &topology, manifest));
     }
     let suffix = job.file_suffix.as_deref();
-    let source = discover(world, &topology, &job.source, suffix, job.options.exchange)?;
+    let mut source = discover(world, &topology, &job.source, suffix, job.options.exchange)?;
     let source_strategy = agree(world, source.strategy(source_strategy))?;
     let files = iteration::settle(world, &source, &job.files)?;
     seconds.discover = start.elapsed().as_secs_f64();
@@ -161,11 +165,12 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
 
     let planning = Instant::now();
     let destination = find()?;
+    let stock = Stock::take(world, job, &mut source, source_strategy.as_ref())?;
     let planned = plan(
         job,
         &files,
         &source,
-        source_strategy.as_ref(),
+        &stock,
         strategy.as_ref(),
         &destination,
     );
@@ -316,13 +321,16 @@ impl Job {
     ) -> String {
         let format = self.format;
         format!(
-            "{} {layouts:?} {:?} {:?} {:?} {format:?} {} {}",
+            "{} {layouts:?} {:?} {:?} {:?} {format:?} {} {} {:016x} {:?} {:?}",
             self.command,
             self.select,
             self.leftovers,
             self.files,
             self.options.in_place,
-            planned.arranged.extras.len()
+            planned.arranged.extras.len(),
+            planned.viewed,
+            self.derived.block,
+            self.derived.lora.as_ref().map(|lora| &lora.factor),
         )
     }
 }
@@ -330,31 +338,63 @@ impl Job {
 /// The plan of a job, as far as this process needs it.
 struct Planned {
     arranged: Arranged,
+    /// A number for the view and the small files beside it.
+    viewed: u64,
     tensors: u64,
     without_data: BTreeMap<&'static str, Vec<String>>,
     dropped: Vec<String>,
+}
+
+/// What a source holds and says.
+struct Stock {
+    inventory: Inventory,
+    metadata: BTreeMap<String, String>,
+}
+
+impl Stock {
+    /// Takes stock of `source`, which an adapter's file becomes a part of. Collective.
+    fn take(
+        world: &World,
+        job: &Job,
+        source: &mut Source,
+        strategy: Option<&Strategy>,
+    ) -> Result<Stock> {
+        let inventory = Inventory::new(&source.catalog, strategy);
+        let mut inventory = agree(world, inventory.map_err(|fault| source.place(fault)))?;
+        let metadata = source_metadata(source);
+        let beside = job.derived.join(world, source)?;
+        let applied = job.derived.apply(&mut inventory, source, beside);
+        agree(world, applied.map_err(|fault| source.place(fault)))?;
+        Ok(Stock {
+            inventory,
+            metadata,
+        })
+    }
 }
 
 fn plan(
     job: &Job,
     files: &Files,
     source: &Source,
-    source_strategy: Option<&Strategy>,
+    stock: &Stock,
     strategy: Option<&Strategy>,
     destination: &Destination,
 ) -> Result<Planned> {
-    let inventory =
-        Inventory::new(&source.catalog, source_strategy).map_err(|fault| source.place(fault))?;
+    let inventory = &stock.inventory;
     let ranks = &destination.site.ranks;
     let mut select = job.select.clone();
-    let mut metadata = metadata(job, source);
+    let mut viewed = 0;
+    let mut metadata = metadata(job, &stock.metadata);
     if let Some(ViewMaker(make)) = &job.view {
-        let viewed = make(&inventory, &source_metadata(source)).map_err(|f| source.place(f))?;
-        select.view = Some(viewed.table);
-        metadata = viewed.metadata;
+        let made = make(inventory, &stock.metadata).map_err(|f| source.place(f))?;
+        let mut hasher = DefaultHasher::new();
+        (&made.table, &made.metadata, &job.extras).hash(&mut hasher);
+        viewed = hasher.finish();
+        select.view = Some(made.table);
+        metadata = made.metadata;
     }
     let build: Build = build(
-        &inventory,
+        inventory,
         &source.catalog,
         strategy,
         &select,
@@ -398,6 +438,7 @@ fn plan(
     arranged.extras.extend(job.extras.iter().cloned());
     Ok(Planned {
         arranged,
+        viewed,
         tensors: names.len() as u64,
         without_data,
         dropped,
@@ -416,8 +457,8 @@ pub const OWN_KEYS: &str = "shardloom.";
 
 /// The files' metadata as MindSpore writes it: unify carries the source's along (docs/formats.md). Our
 /// own keys always go along.
-fn metadata(job: &Job, source: &Source) -> BTreeMap<String, String> {
-    let mut metadata = source_metadata(source);
+fn metadata(job: &Job, source: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut metadata = source.clone();
     if !matches!(job.files, Files::Full { .. }) {
         metadata.retain(|key, _| key.starts_with(OWN_KEYS));
     } else {

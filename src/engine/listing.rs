@@ -8,7 +8,7 @@ use crate::store::io::{self, ReadFile, Standing};
 use crate::store::{Format, full_dir, rank_dir};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What one node sees.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,7 +187,8 @@ fn list_full(path: &Path, names: &[(String, bool)], listing: &mut Listing) -> Re
     let mut listed = Vec::new();
     for file in files {
         let full = path.join(&file);
-        if !io::resolve(&full)?.starts_with(&base) {
+        let real = io::resolve(&full)?;
+        if !real.starts_with(&base) && !blobs(&base).is_some_and(|blobs| real.starts_with(blobs)) {
             let fault = Fault::new(Kind::Corrupt, "is a link to a file outside the directory");
             return Err(fault.file(full.display().to_string()));
         }
@@ -198,6 +199,14 @@ fn list_full(path: &Path, names: &[(String, bool)], listing: &mut Listing) -> Re
         listing.ranks.insert(0, listed);
     }
     Ok(())
+}
+
+/// Where the Hugging Face cache keeps the files that a snapshot links to: `MODEL/blobs` beside
+/// `MODEL/snapshots/REVISION`.
+fn blobs(snapshot: &Path) -> Option<PathBuf> {
+    let snapshots = snapshot.parent()?;
+    let is_cache = snapshots.file_name()? == "snapshots";
+    is_cache.then(|| snapshots.parent().map(|model| model.join("blobs")))?
 }
 
 /// Puts the nodes' listings together.

@@ -4,7 +4,9 @@
 //! copies) meet in [`mover`]. The engine prints nothing: it returns an [`outcome::Outcome`].
 
 pub mod compare;
+mod compute;
 pub mod convert;
+pub mod derived;
 pub mod discover;
 pub mod fill;
 mod in_place;

@@ -1,5 +1,6 @@
 //! A real reshard of generated weights, against plain copying of as many bytes.
 
+use crate::engine::derived::Derived;
 use crate::engine::fill::IoMode;
 use crate::engine::job::{Job, Options, run};
 use crate::engine::place::Placement;
@@ -116,6 +117,7 @@ fn job(room: &Path) -> Job {
             remove_redundancy: false,
         },
         format: None,
+        derived: Derived::default(),
         view: None,
         extras: Vec::new(),
         options: Options {

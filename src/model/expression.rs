@@ -58,6 +58,12 @@ impl Numbers {
         numbers.collect()
     }
 
+    /// What config.json has under `key`.
+    #[must_use]
+    pub fn raw(&self, key: &str) -> Option<&Value> {
+        self.config.get(key)
+    }
+
     fn alternatives(&self, expression: &str, depth: u32, own: &str) -> Result<u64> {
         let mut first = None;
         for alternative in expression.split('|') {

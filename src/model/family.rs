@@ -203,10 +203,13 @@ impl Family {
     /// # Errors
     /// [`Kind::Corrupt`] if it isn't of the form.
     pub fn parse(bytes: &[u8]) -> Result<Family> {
-        serde_json::from_slice(bytes).map_err(|error| {
-            Fault::new(Kind::Corrupt, format!("is no family table: {error}"))
-                .hint("src/model/families has examples, docs/formats.md explains the form")
-        })
+        serde_json::from_slice(bytes).map_err(Family::not_of_the_form)
+    }
+
+    /// What to say of a table that isn't one.
+    pub(crate) fn not_of_the_form(why: impl std::fmt::Display) -> Fault {
+        Fault::new(Kind::Corrupt, format!("is no family table: {why}"))
+            .hint("src/model/families has examples, docs/formats.md explains the form")
     }
 
     /// The tables that are built in.

@@ -11,6 +11,7 @@ mod expression;
 mod family;
 mod fuse;
 mod mapping;
+mod quantised;
 mod transfer;
 
 pub use choices::{Choices, Experts, Fusion, Scheme};
@@ -18,4 +19,5 @@ pub use detect::{Given, find_family};
 pub use expression::Numbers;
 pub use family::Family;
 pub use mapping::{Link, Mapping, Tensor};
+pub use quantised::{QUANTISED, quantised_block};
 pub use transfer::{Export, Import};

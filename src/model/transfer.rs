@@ -5,8 +5,10 @@ use super::detect::{Given, choices_of};
 use super::expression::Numbers;
 use super::family::Family;
 use super::mapping::{Link, Mapping, Tensor};
+use super::quantised::QUANTISED;
 use crate::engine::job::Viewed;
 use crate::fault::{Fault, Kind, Result, nearest};
+use crate::plan::dequantise::{SCALES, is_scaled};
 use crate::plan::inventory::Inventory;
 use crate::tensor::cast::is_castable;
 use crate::tensor::dtype::Dtype;
@@ -147,7 +149,7 @@ impl Import {
                 let made = MadeOf {
                     shape: tensor.shape.clone(),
                     cut: tensor.cut,
-                    dtype: source.and_then(|s| written(self.dtype, link, s.dtype)),
+                    dtype: source.and_then(|s| written(self.dtype, link, s.value_dtype())),
                     pieces,
                 };
                 table.insert(tensor.name.clone(), made);
@@ -191,18 +193,22 @@ impl Import {
     }
 }
 
+/// Refuses what is still in 8 bits once scales have been seen to.
 fn refuse_quantised(inventory: &Inventory) -> Result<()> {
-    let quantised = inventory.tensors.values().find(|tensor| {
-        tensor.name.ends_with("_scale_inv")
-            || matches!(tensor.dtype, Dtype::F8_E4M3 | Dtype::F8_E5M2)
-    });
+    let quantised = inventory
+        .tensors
+        .values()
+        .find(|tensor| tensor.name.ends_with(SCALES) || is_scaled(tensor.value_dtype()));
     let Some(tensor) = quantised else {
         return Ok(());
     };
-    let message = format!("is {}: these are weights quantised to 8 bits", tensor.dtype);
+    let message = format!(
+        "is {}: weights in 8 bits need scales, and a {QUANTISED} in config.json that says of what",
+        tensor.dtype
+    );
     Err(Fault::new(Kind::Unsupported, message)
         .tensor(&*tensor.name)
-        .hint("give weights in bf16, f16 or f32: dequantise them first"))
+        .hint("is it this model's config.json, and are all of its files there?"))
 }
 
 fn missing_tensor(inventory: &Inventory, name: &str, family: &str) -> Fault {
@@ -290,7 +296,7 @@ impl Export {
                 let made = MadeOf {
                     shape: tensor.shape.clone(),
                     cut: Cut::Anywhere,
-                    dtype: source.and_then(|s| written(self.dtype, link, s.dtype)),
+                    dtype: source.and_then(|s| written(self.dtype, link, s.value_dtype())),
                     pieces,
                 };
                 table.insert(tensor.name.clone(), made);

@@ -4,6 +4,7 @@ use crate::catalog::Catalog;
 use crate::fault::{Fault, Kind, Result, nearest};
 use crate::layout::Layout;
 use crate::plan::inventory::{Inventory, whole_tensor};
+use crate::plan::value::Value;
 use crate::plan::{SourceTensor, Spread, TensorPlan};
 use crate::strategy::Strategy;
 use crate::tensor::cast::is_castable;
@@ -95,7 +96,7 @@ impl Made {
         Ok(Made {
             shape: tensor.shape.clone(),
             dtype: tensor.dtype,
-            written: tensor.dtype,
+            written: tensor.value_dtype(),
             cut: Cut::Anywhere,
             pieces: vec![(Piece::identity(tensor.name.clone(), &bytes), tensor.clone())],
         })
@@ -114,7 +115,7 @@ impl Made {
                 return Err(Fault::new(Kind::UnknownTensor, message));
             };
             if let Some((_, first)) = pieces.first()
-                && first.dtype != tensor.dtype
+                && (first.dtype, first.value_dtype()) != (tensor.dtype, tensor.value_dtype())
             {
                 let message = format!(
                     "is made of '{}' in {} and '{}' in {}",
@@ -135,9 +136,10 @@ impl Made {
         let Some((_, first)) = pieces.first() else {
             return Err(Fault::new(Kind::Internal, "is made of nothing"));
         };
-        let (dtype, written) = (first.dtype, made.dtype.unwrap_or(first.dtype));
-        if written != dtype && !(is_castable(dtype) && is_castable(written)) {
-            let message = format!("{dtype} can't be cast to {written}");
+        let value = first.value_dtype();
+        let (dtype, written) = (first.dtype, made.dtype.unwrap_or(value));
+        if written != value && !(is_castable(value) && is_castable(written)) {
+            let message = format!("{value} can't be cast to {written}");
             return Err(Fault::new(Kind::Dtype, message));
         }
         Ok(Made {
@@ -281,7 +283,9 @@ pub fn build(
             let Some(place) = catalog.find(from, name).or_else(elsewhere) else {
                 continue;
             };
-            let tensor = Arc::new(whole_tensor(catalog.entry(place), place.rank)?);
+            let mut tensor = whole_tensor(catalog.entry(place), place.rank)?;
+            tensor.value = value_of_copy(inventory, name)?;
+            let tensor = Arc::new(tensor);
             let layout = Arc::new(Layout::whole(tensor.shape.0.len()));
             plans.push(plan_tensor(
                 &select.written_name(name),
@@ -359,6 +363,21 @@ impl Build {
         }
         Ok(copied)
     }
+}
+
+/// What the elements of a tensor that is copied as it is are computed to.
+fn value_of_copy(inventory: &Inventory, name: &Arc<str>) -> Result<Option<Arc<Value>>> {
+    let Some(tensor) = inventory.tensors.get(name) else {
+        return Ok(None);
+    };
+    let cut = tensor.spreads.iter().any(|spread| spread.layout.is_cut());
+    if cut && tensor.value.is_some() {
+        let message = "is to be computed, but its shards are copied as they are";
+        return Err(Fault::new(Kind::Unsupported, message)
+            .tensor(&**name)
+            .hint("a destination strategy that describes it is needed"));
+    }
+    Ok(tensor.value.clone())
 }
 
 fn nothing_in_common(inventory: &Inventory, destination: Option<&Strategy>) -> Fault {

@@ -51,7 +51,7 @@ impl CellPlan {
         for (piece, tensor) in &plan.pieces {
             if let Some(ranges) = Piece::cut(&piece.ranges(), &piece.destination_map, &region) {
                 meet(
-                    plan,
+                    plan.element_bytes,
                     piece,
                     tensor,
                     &ranges,
@@ -84,6 +84,32 @@ impl CellPlan {
     }
 }
 
+/// Adds the transfers that bring `part` of `tensor`, whose elements are whole bytes, together.
+///
+/// # Errors
+/// [`Kind::MissingShard`] if no rank has a shard that is needed.
+pub(super) fn meet_region(
+    tensor: &SourceTensor,
+    part: &Region,
+    source: &Catalog,
+    transfers: &mut Vec<Transfer>,
+) -> Result<()> {
+    let piece = Piece::identity(tensor.name.clone(), &tensor.shape);
+    let Some(ranges) = Piece::cut(&piece.ranges(), &piece.source_map, part) else {
+        return Ok(());
+    };
+    let element_bytes = u64::from(tensor.dtype.bits() / 8);
+    meet(
+        element_bytes,
+        &piece,
+        tensor,
+        &ranges,
+        part,
+        source,
+        transfers,
+    )
+}
+
 /// The place of the first target among all holders of `cell`, unless all of them are targets.
 fn share(spread: &Spread, cell: &[u64], targets: &[Place]) -> Option<Share> {
     let of = spread.layout.replicas();
@@ -97,7 +123,7 @@ fn share(spread: &Spread, cell: &[u64], targets: &[Place]) -> Option<Share> {
 
 /// Adds the transfers for `ranges` of one piece: from the first stage that has all cells it needs.
 fn meet(
-    plan: &TensorPlan,
+    element_bytes: u64,
     piece: &Piece,
     tensor: &SourceTensor,
     ranges: &Ranges,
@@ -109,7 +135,14 @@ fn meet(
     for spread in &tensor.spreads {
         let before = transfers.len();
         match meet_stage(
-            plan, piece, tensor, spread, ranges, region, source, transfers,
+            element_bytes,
+            piece,
+            tensor,
+            spread,
+            ranges,
+            region,
+            source,
+            transfers,
         ) {
             Ok(()) => return Ok(()),
             Err(fault) => {
@@ -124,7 +157,7 @@ fn meet(
 
 #[allow(clippy::too_many_arguments)]
 fn meet_stage(
-    plan: &TensorPlan,
+    element_bytes: u64,
     piece: &Piece,
     tensor: &SourceTensor,
     spread: &Spread,
@@ -148,7 +181,7 @@ fn meet_stage(
             if candidates.is_empty() && result.is_ok() {
                 result = Err(missing_shard(tensor, spread, cell, source));
             }
-            let copy = piece.lower(&ranges, &shard, region, plan.element_bytes);
+            let copy = piece.lower(&ranges, &shard, region, element_bytes);
             transfers.push(Transfer { copy, candidates });
         });
     result

@@ -204,6 +204,7 @@ fn join(
         dtype: entries[0].1.dtype,
         shape: Shape::default(),
         spreads: Vec::new(),
+        value: None,
     };
     for stage in layouts {
         let first_rank = stage.stage * ranks_per_stage;
@@ -287,6 +288,7 @@ pub fn whole_tensor(entry: &Entry, rank: u32) -> Result<SourceTensor> {
         dtype: entry.dtype,
         shape: entry.shape.clone(),
         spreads: vec![Spread::new(rank, layout, &entry.shape, entry.dtype)?],
+        value: None,
     })
 }
 

@@ -11,16 +11,20 @@
 pub mod arrange;
 pub mod build;
 pub mod cell;
+pub mod dequantise;
 pub mod inventory;
 pub mod iteration;
+pub mod lora;
 pub mod reach;
 pub mod simulate;
 pub mod survey;
+pub mod value;
 pub mod work;
 
 use crate::fault::Result;
 use crate::layout::Layout;
 use crate::layout::grid::Grid;
+use crate::plan::value::Value;
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
 use crate::view::Piece;
@@ -80,6 +84,16 @@ pub struct SourceTensor {
     pub shape: Shape,
     /// One spread a stage that has it; any of them can be read.
     pub spreads: Vec<Spread>,
+    /// What its elements are computed to; none: they are what is stored.
+    pub value: Option<Arc<Value>>,
+}
+
+impl SourceTensor {
+    /// The type of its elements, once computed.
+    #[must_use]
+    pub fn value_dtype(&self) -> Dtype {
+        self.value.as_ref().map_or(self.dtype, |value| value.dtype)
+    }
 }
 
 /// A tensor of the destination in one stage, and what it is made of.
@@ -100,6 +114,12 @@ pub struct TensorPlan {
 }
 
 impl TensorPlan {
+    /// Whether any of its sources' elements are computed.
+    #[must_use]
+    pub fn is_computed(&self) -> bool {
+        self.pieces.iter().any(|(_, tensor)| tensor.value.is_some())
+    }
+
     /// The bytes that `bytes` built ones take when written.
     #[must_use]
     pub fn written_bytes(&self, bytes: u64) -> u64 {

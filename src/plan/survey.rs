@@ -3,6 +3,7 @@
 use crate::catalog::Place;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::reach::Reach;
+use crate::plan::value::{operand_transfers, patches};
 use crate::plan::work::{Slab, Work};
 use crate::tensor::strided::StridedCopy;
 use serde::{Deserialize, Serialize};
@@ -71,6 +72,20 @@ pub fn survey(work: &Work<'_>, reach: &Reach) -> Result<Survey> {
                     unseen += bytes;
                 } else if !transfer.candidates.iter().any(|p| reach.sees(p.rank)) {
                     unseen += bytes;
+                }
+            }
+            let patches = patches(span.plan, &cell.cell, span.begin..span.end)?;
+            for transfer in operand_transfers(&patches, span.source)? {
+                let bytes = transfer.copy.bytes();
+                survey.transfers += 1;
+                survey.needed_bytes += bytes;
+                let ranks = transfer.candidates.iter().map(|place| place.rank);
+                let served = reach
+                    .serve(ranks, span.salt, cell.share)
+                    .ok_or_else(|| nobody_sees(&span, &transfer.candidates))?;
+                if served.process != reach.process {
+                    survey.received_bytes += bytes;
+                    *survey.senders.entry(served.process).or_default() += bytes;
                 }
             }
             // A shared destination could be built on the node that sees most of it.

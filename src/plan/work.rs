@@ -83,6 +83,8 @@ pub struct Slab<'a> {
     pub plan: &'a TensorPlan,
     /// Which slab this is, the same whatever the number of processes.
     pub id: SlabId,
+    /// What lies where in the source.
+    pub source: &'a Catalog,
     /// The cells.
     pub cells: Arc<Vec<CellPlan>>,
     /// First byte of the window, in each cell.
@@ -237,6 +239,7 @@ impl<'a> Work<'a> {
             visit(Slab {
                 plan,
                 id,
+                source: self.source,
                 cells,
                 begin,
                 end: (begin + group.window_bytes).min(group.cell_bytes),
@@ -391,7 +394,12 @@ impl<'a> Group<'a> {
 
 /// The window of a cell that makes a slab: whole rows of some inner dimensions where they fit.
 fn window_bytes(plan: &TensorPlan, cells: u64) -> u64 {
-    let target = (SLAB_BYTES / cells).max(WINDOW_BYTES_MIN);
+    // What is computed is four bytes an element meanwhile.
+    let slab = match plan.is_computed() {
+        true => SLAB_BYTES * plan.element_bytes / 4,
+        false => SLAB_BYTES,
+    };
+    let target = (slab / cells).max(WINDOW_BYTES_MIN);
     let mut unit = plan.element_bytes;
     for dim in plan.destination.grid.cell_shape().0.iter().rev() {
         if unit * dim > target {

@@ -21,7 +21,13 @@ pub fn cast(from: Dtype, to: Dtype, source: &[u8], out: &mut Vec<u8>) -> bool {
     out.clear();
     match from {
         Dtype::F16 => narrow(to, source, |b| f16::from_le_bytes(b).to_f32(), out),
-        Dtype::BF16 => narrow(to, source, |b| bf16::from_le_bytes(b).to_f32(), out),
+        // The upper half of an f32, a NaN's bits too, as torch has it.
+        Dtype::BF16 => narrow(
+            to,
+            source,
+            |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16),
+            out,
+        ),
         Dtype::F32 => narrow(to, source, f32::from_le_bytes, out),
         _ => false,
     }
@@ -49,9 +55,9 @@ fn each<const N: usize, const M: usize>(
     out: &mut Vec<u8>,
 ) {
     let elements = source.as_chunks::<N>().0;
-    out.reserve(elements.len() * M);
-    for element in elements {
-        out.extend_from_slice(&write(read(*element)));
+    out.resize(elements.len() * M, 0);
+    for (element, place) in elements.iter().zip(out.as_chunks_mut::<M>().0) {
+        *place = write(read(*element));
     }
 }
 

@@ -1,5 +1,6 @@
 //! One tensor's geometry and bytes. Knows no file, no layout and no process.
 
+pub mod arithmetic;
 pub mod cast;
 pub mod copy;
 pub mod digest;

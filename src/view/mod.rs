@@ -4,6 +4,7 @@
 //! destination. It can be cut by a region on either side and stays a piece, and read backwards it is
 //! its own inverse: rename, slice, concatenate, interleave, stack and transpose are all pieces.
 
+use crate::tensor::arithmetic::{Lane, Rectangle};
 use crate::tensor::dtype::Dtype;
 use crate::tensor::region::Region;
 use crate::tensor::shape::Shape;
@@ -13,7 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// Where one tensor dimension's index comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AxisMap {
     /// Always this index.
     Constant(u64),
@@ -32,7 +33,7 @@ pub enum AxisMap {
 ///
 /// Example: rows 4..6 of `kv` go to rows 0..2 of `k`: domain `[2, columns]`, source map
 /// `[4 + axis 0, axis 1]`, destination map `[axis 0, axis 1]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Piece {
     /// Name of the source tensor.
     pub source: Arc<str>,
@@ -45,7 +46,7 @@ pub struct Piece {
 }
 
 /// How dimension 0 of a tensor may be cut for it to mean something on each rank.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Cut {
     /// Anywhere.
     #[default]
@@ -57,7 +58,7 @@ pub enum Cut {
 }
 
 /// A destination tensor as parts of source tensors.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MadeOf {
     /// Its full shape, in elements.
     pub shape: Shape,
@@ -181,6 +182,47 @@ impl Piece {
             },
         );
         StridedCopy::new(source, destination, element_bytes, loops)
+    }
+
+    /// Where `ranges` (not empty) of a source of two dimensions lie in a destination shard covering
+    /// `destination`, in elements: its rows and columns, by their indices in the source.
+    ///
+    /// None if the source isn't a matrix, or the piece repeats elements of it or goes askew.
+    #[must_use]
+    pub fn rectangle(&self, ranges: &Ranges, destination: &Region) -> Option<Rectangle> {
+        let mut strides = vec![0; ranges.len()];
+        let map = &self.destination_map;
+        let base = place(ranges, map, destination, 1, |axis, s| strides[axis] += s);
+        let mut used = vec![false; ranges.len()];
+        let mut lane = |from: &AxisMap| match *from {
+            AxisMap::Constant(first) => Some(Lane {
+                count: 1,
+                first,
+                step: 1,
+                stride: 0,
+            }),
+            AxisMap::Affine { offset, step, axis } => {
+                let range = &ranges[axis];
+                let again = std::mem::replace(&mut used[axis], true);
+                (!again).then_some(Lane {
+                    count: range.end - range.start,
+                    first: offset + step * range.start,
+                    step,
+                    stride: strides[axis],
+                })
+            }
+        };
+        let [rows, columns] = &self.source_map[..] else {
+            return None;
+        };
+        let (rows, columns) = (lane(rows)?, lane(columns)?);
+        let mut axes = ranges.iter().zip(used);
+        axes.all(|(range, used)| used || range.end - range.start == 1)
+            .then_some(Rectangle {
+                base,
+                rows,
+                columns,
+            })
     }
 
     /// The same piece read backwards: a part of the source made from the destination.

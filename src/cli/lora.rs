@@ -1,0 +1,142 @@
+//! `--lora`: an adapter to merge into the weights on their way.
+
+use crate::engine::derived::Lora;
+use crate::fault::{Fault, Kind, Result};
+use crate::plan::lora::Factor;
+use crate::store::Format;
+use crate::store::io::{self, ReadFile, Standing};
+use clap::Args;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Largest adapter_config.json.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// The file that describes an adapter.
+const CONFIG: &str = "adapter_config.json";
+/// PEFT's name for an adapter's weights.
+const WEIGHTS: &str = "adapter_model.safetensors";
+
+/// Which adapter, and how much of it.
+#[derive(Clone, Debug, Args)]
+pub struct LoraArgs {
+    /// Merge this adapter: a directory with adapter_model.safetensors and adapter_config.json, or one
+    /// file. Its names must be those of the source's weights, and every node must see it.
+    #[arg(long, value_name = "DIR")]
+    pub lora: Option<PathBuf>,
+    /// What B * A is multiplied by [default: lora_alpha / r of adapter_config.json]. Without --lora,
+    /// merges the pairs that lie among the source's own tensors.
+    #[arg(long, value_name = "FACTOR")]
+    pub lora_scaling: Option<f64>,
+}
+
+/// What matters of an adapter_config.json.
+#[derive(Deserialize)]
+struct Config {
+    lora_alpha: f64,
+    #[serde(default)]
+    alpha_pattern: BTreeMap<String, f64>,
+    #[serde(default)]
+    use_rslora: bool,
+    #[serde(default)]
+    use_dora: bool,
+    #[serde(default)]
+    fan_in_fan_out: bool,
+}
+
+impl LoraArgs {
+    /// The adapter to merge, if one is asked for.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] if nothing says how much of it, [`Kind::MissingShard`] and
+    /// [`Kind::Ambiguous`] if its file can't be told, [`Kind::Unsupported`] for kinds of adapters
+    /// that are no plain pairs.
+    pub fn adapter(&self) -> Result<Option<Lora>> {
+        if let Some(scaling) = self.lora_scaling.filter(|scaling| !scaling.is_finite()) {
+            let message = format!("--lora-scaling {scaling} is no number to multiply by");
+            return Err(Fault::new(Kind::Usage, message));
+        }
+        let fixed = self.lora_scaling.map(Factor::Fixed);
+        let Some(path) = &self.lora else {
+            return Ok(fixed.map(|factor| Lora { file: None, factor }));
+        };
+        let (directory, file) = match io::standing(path)? {
+            Standing::Directory => (path.as_path(), weights_in(path)?),
+            _ => (path.parent().unwrap_or(Path::new("")), path.clone()),
+        };
+        let config = directory.join(CONFIG);
+        let described = io::size(&config)?.is_some();
+        let factor = match fixed {
+            Some(fixed) => fixed,
+            None if described => read_config(&config)?,
+            None => {
+                let message = format!("{} has no {CONFIG}", directory.display());
+                return Err(Fault::new(Kind::Usage, message)
+                    .hint("--lora-scaling FACTOR says what B * A is multiplied by"));
+            }
+        };
+        Ok(Some(Lora {
+            file: Some(file),
+            factor,
+        }))
+    }
+}
+
+/// The weights of an adapter's directory.
+fn weights_in(directory: &Path) -> Result<PathBuf> {
+    let names = io::list(directory)?.into_iter();
+    let mut names: Vec<String> = names
+        .filter(|(name, is_directory)| !is_directory && Format::of(name).is_some())
+        .map(|(name, _)| name)
+        .collect();
+    if names.iter().any(|name| name == WEIGHTS) {
+        return Ok(directory.join(WEIGHTS));
+    }
+    let at = directory.display().to_string();
+    match (names.pop(), names.pop()) {
+        (Some(name), None) => Ok(directory.join(name)),
+        (Some(one), Some(other)) => {
+            let message = format!("has '{other}' and '{one}': which is the adapter?");
+            Err(Fault::new(Kind::Ambiguous, message)
+                .file(at)
+                .hint("give the file"))
+        }
+        (None, _) => Err(Fault::new(Kind::MissingShard, format!("has no {WEIGHTS}"))
+            .file(at)
+            .hint("adapter_model.bin is read by torch alone: save the adapter as safetensors")),
+    }
+}
+
+fn read_config(path: &Path) -> Result<Factor> {
+    let bytes = ReadFile::open(path)?.read_all(CONFIG_BYTES_MAX)?;
+    let named = |fault: Fault| fault.file(path.display().to_string());
+    let config: Config = serde_json::from_slice(&bytes).map_err(|error| {
+        let message = format!("is no adapter's configuration: {error}");
+        named(Fault::new(Kind::Corrupt, message))
+    })?;
+    let refused = [
+        (config.use_dora, "use_dora: DoRA scales each row anew"),
+        (
+            config.fan_in_fan_out,
+            "fan_in_fan_out: weights lie transposed",
+        ),
+    ];
+    if let Some((_, what)) = refused.iter().find(|(asked, _)| *asked) {
+        let message = format!("{what}; only W + factor * (B * A) can be merged");
+        return Err(named(Fault::new(Kind::Unsupported, message)));
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    if let Some(key) = config
+        .alpha_pattern
+        .keys()
+        .find(|key| !key.chars().all(plain))
+    {
+        let message = format!("alpha_pattern '{key}': only ends of names are understood");
+        return Err(named(Fault::new(Kind::Unsupported, message)));
+    }
+    Ok(Factor::Alpha {
+        alpha: config.lora_alpha,
+        patterns: config.alpha_pattern,
+        by_root: config.use_rslora,
+    })
+}

@@ -1,0 +1,67 @@
+//! The files of `--name-map`: names to names, or a family's table, as JSON or YAML.
+
+use crate::fault::{Fault, Kind, Result};
+use crate::model::Family;
+use crate::store::full_dir::MAP_BYTES_MAX;
+use crate::store::io::ReadFile;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Reads a map of names: a flat object of texts. No map is an empty one.
+///
+/// # Errors
+/// [`Kind::Corrupt`] if it isn't that, or gives two names the same one; [`Kind::Io`].
+pub(super) fn name_map(path: Option<&Path>) -> Result<BTreeMap<String, String>> {
+    let Some(path) = path else {
+        return Ok(BTreeMap::new());
+    };
+    let corrupt =
+        |message: String| Fault::new(Kind::Corrupt, message).file(path.display().to_string());
+    let bytes = ReadFile::open(path)?.read_all(MAP_BYTES_MAX)?;
+    let map: BTreeMap<String, String> = if is_yaml(path) {
+        serde_saphyr::from_slice(&bytes).map_err(|error| {
+            corrupt(format!(
+                "is no YAML map of names to names: {}",
+                first_line(&error)
+            ))
+        })?
+    } else {
+        serde_json::from_slice(&bytes)
+            .map_err(|error| corrupt(format!("is no JSON map of names to names: {error}")))?
+    };
+    let mut seen = BTreeMap::new();
+    for (from, to) in &map {
+        if let Some(other) = seen.insert(to, from) {
+            let message = format!("gives '{other}' and '{from}' the same name '{to}'");
+            return Err(corrupt(message));
+        }
+    }
+    Ok(map)
+}
+
+/// Reads a family's table.
+///
+/// # Errors
+/// [`Kind::Corrupt`] if it isn't of the form; [`Kind::Io`].
+pub(super) fn family_table(path: &Path) -> Result<Family> {
+    let bytes = ReadFile::open(path)?.read_all(MAP_BYTES_MAX)?;
+    let family = if is_yaml(path) {
+        serde_saphyr::from_slice(&bytes)
+            .map_err(|error| Family::not_of_the_form(first_line(&error)))
+    } else {
+        Family::parse(&bytes)
+    };
+    family.map_err(|fault| fault.file(path.display().to_string()))
+}
+
+fn is_yaml(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|ending| ending == "yaml" || ending == "yml")
+}
+
+/// An error's text without the picture of its place that follows.
+fn first_line(error: &serde_saphyr::Error) -> String {
+    let text = error.to_string();
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty());
+    line.unwrap_or("not readable").to_owned()
+}

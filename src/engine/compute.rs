@@ -1,0 +1,105 @@
+//! Computing a window: its stored elements and its operands become the elements to write.
+
+use crate::fault::{Fault, Kind, Result};
+use crate::plan::TensorPlan;
+use crate::plan::value::{Operand, Patch, Step};
+use crate::tensor::arithmetic::{Product, add_product, narrow, scale_blocks, widen};
+use crate::tensor::region::Region;
+use std::sync::Arc;
+
+/// A worker's buffers for computing, used again and again.
+#[derive(Default)]
+pub(super) struct Computer {
+    values: Vec<f32>,
+    left: Loaded,
+    right: Loaded,
+}
+
+impl Computer {
+    /// Takes the window `tile` of `plan`, as stored, through `patches`, whose operands are in
+    /// `operands`; puts the result, as written, into `out`. Local.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`] if a patch reaches outside, [`Kind::Dtype`] for elements that can't be
+    /// computed with.
+    pub(super) fn compute(
+        &mut self,
+        plan: &TensorPlan,
+        patches: &[Patch<'_>],
+        tile: &[u8],
+        operands: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        if !widen(plan.dtype, tile, &mut self.values) {
+            let message = format!("{} is no type to compute with", plan.dtype);
+            return Err(Fault::new(Kind::Dtype, message).tensor(&*plan.name));
+        }
+        for patch in patches {
+            let done = match (patch.step, &patch.operands[..]) {
+                (Step::Scale { block, .. }, [scales]) => {
+                    self.left.load(scales, operands)?;
+                    let columns = scales.region.shape.0.last().copied().unwrap_or_default();
+                    scale_blocks(
+                        &mut self.values,
+                        &patch.at,
+                        *block,
+                        &self.left.values,
+                        columns,
+                    )
+                }
+                (Step::Add { factor, .. }, [a, b]) => {
+                    self.left.load(a, operands)?;
+                    self.right.load(b, operands)?;
+                    let product = Product {
+                        a: &self.left.values,
+                        b: &self.right.values,
+                        rank: a.region.shape.0.first().copied().unwrap_or_default(),
+                        factor: *factor,
+                    };
+                    add_product(&mut self.values, &patch.at, &product)
+                }
+                _ => false,
+            };
+            if !done {
+                let message = "a computation reaches outside its window";
+                return Err(Fault::new(Kind::Internal, message).tensor(&*plan.name));
+            }
+        }
+        if narrow(&self.values, plan.written, out) {
+            return Ok(());
+        }
+        let message = format!("{} is no type to compute", plan.written);
+        Err(Fault::new(Kind::Dtype, message).tensor(&*plan.name))
+    }
+}
+
+/// An operand as numbers.
+#[derive(Default)]
+struct Loaded {
+    of: Option<(Arc<str>, Region)>,
+    values: Vec<f32>,
+}
+
+impl Loaded {
+    /// Widens an operand, unless it is the one that the window before had: windows of whole rows share
+    /// the columns of A.
+    fn load(&mut self, operand: &Operand<'_>, bytes: &[u8]) -> Result<()> {
+        let name = &operand.tensor.name;
+        let known = |(of, region): &(Arc<str>, Region)| of == name && region == &operand.region;
+        if self.of.as_ref().is_some_and(known) {
+            return Ok(());
+        }
+        let range = operand.bytes();
+        let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+        let taken = bytes
+            .get(index(range.start)..index(range.end))
+            .is_some_and(|bytes| widen(operand.tensor.dtype, bytes, &mut self.values));
+        if taken {
+            self.of = Some((name.clone(), operand.region.clone()));
+            return Ok(());
+        }
+        self.of = None;
+        let message = format!("{} operand is out of reach", operand.tensor.dtype);
+        Err(Fault::new(Kind::Internal, message).tensor(&**name))
+    }
+}

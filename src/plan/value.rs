@@ -1,0 +1,266 @@
+//! Source tensors whose elements are computed from what is stored: how, and which parts of which
+//! other tensors a window of a destination tensor needs for it.
+//!
+//! A computed tensor is still one source tensor, so every view, cut and layout takes it as any other.
+//! Its stored elements travel as they are; the operands (scales of blocks, low-rank matrices) travel
+//! beside them, window by window, as parts of the same plan.
+
+use crate::catalog::Catalog;
+use crate::fault::{Fault, Kind, Result};
+use crate::plan::cell::{Transfer, meet_region};
+use crate::plan::{SourceTensor, TensorPlan};
+use crate::tensor::arithmetic::{Lane, Rectangle};
+use crate::tensor::dtype::Dtype;
+use crate::tensor::region::Region;
+use crate::tensor::shape::Shape;
+use crate::view::Piece;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// What a tensor's elements are: widened to `f32`, taken through all steps, rounded once.
+#[derive(Clone, Debug)]
+pub struct Value {
+    /// Element type of the result.
+    pub dtype: Dtype,
+    /// What is done, in order.
+    pub steps: Vec<Step>,
+}
+
+/// One step of a computation. The tensor, and those it needs, are matrices.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Element (i, j) times `scales[i / block[0], j / block[1]]`.
+    Scale {
+        /// The scales, one a block: `[ceil(rows / block[0]), ceil(columns / block[1])]`.
+        scales: Arc<SourceTensor>,
+        /// Rows and columns of a block.
+        block: [u64; 2],
+    },
+    /// Plus `factor * (b * a)`.
+    Add {
+        /// `[rank, columns]`.
+        a: Arc<SourceTensor>,
+        /// `[rows, rank]`.
+        b: Arc<SourceTensor>,
+        /// What the product is multiplied by.
+        factor: f32,
+    },
+}
+
+/// A step on a part of a window, and what it needs.
+#[derive(Clone, Debug)]
+pub struct Patch<'a> {
+    /// The step.
+    pub step: &'a Step,
+    /// Where in the window; the lanes count from the first index that the operands cover.
+    pub at: Rectangle,
+    /// What it needs: the scales; or `a` and `b`.
+    pub operands: Vec<Operand<'a>>,
+}
+
+/// A part of a tensor that a step needs.
+#[derive(Clone, Debug)]
+pub struct Operand<'a> {
+    /// The tensor.
+    pub tensor: &'a SourceTensor,
+    /// The part of it.
+    pub region: Region,
+    /// Where it is put, among all operands of the window, in bytes.
+    pub begin: u64,
+}
+
+impl Operand<'_> {
+    /// Where its bytes are, among all operands of the window.
+    #[must_use]
+    pub fn bytes(&self) -> Range<u64> {
+        let elements: u64 = self.region.shape.0.iter().product();
+        self.begin..self.begin + elements * u64::from(self.tensor.dtype.bits() / 8)
+    }
+}
+
+/// The steps that make bytes `window` (as stored) of cell `cell`: none for a plan that only copies.
+/// A pure function, so that who asks for operands and who computes with them need not tell each other.
+///
+/// # Errors
+/// [`Kind::Unsupported`] if a piece can't be seen as rows and columns.
+pub fn patches<'a>(
+    plan: &'a TensorPlan,
+    cell: &[u64],
+    window: Range<u64>,
+) -> Result<Vec<Patch<'a>>> {
+    let mut patches = Vec::new();
+    if !plan.is_computed() {
+        return Ok(patches);
+    }
+    let region = plan.destination.grid.region(cell);
+    let [begin, end] = [window.start, window.end].map(|byte| byte / plan.element_bytes);
+    let mut boxes = Vec::new();
+    cut_boxes(&region.shape.0, begin..end, &mut Vec::new(), &mut boxes);
+    let mut next = 0;
+    for mut part in boxes {
+        for (offset, first) in part.offset.iter_mut().zip(&region.offset) {
+            *offset += first;
+        }
+        for (piece, tensor) in &plan.pieces {
+            let Some(value) = &tensor.value else { continue };
+            let Some(ranges) = Piece::cut(&piece.ranges(), &piece.destination_map, &part) else {
+                continue;
+            };
+            let mut at = piece.rectangle(&ranges, &region).ok_or_else(|| {
+                let message = format!(
+                    "a part of '{}' is no rows and columns of it, so it can't be computed",
+                    tensor.name
+                );
+                Fault::new(Kind::Unsupported, message).tensor(&*plan.name)
+            })?;
+            at.base -= begin;
+            for step in &value.steps {
+                let patch = step.patch(at, next);
+                next = patch
+                    .operands
+                    .last()
+                    .map_or(next, |operand| operand.bytes().end);
+                patches.push(patch);
+            }
+        }
+    }
+    Ok(patches)
+}
+
+/// The copies that bring the operands of `patches` together.
+///
+/// # Errors
+/// [`Kind::MissingShard`] if no rank has a shard that is needed.
+pub fn operand_transfers(patches: &[Patch<'_>], source: &Catalog) -> Result<Vec<Transfer>> {
+    let mut transfers = Vec::new();
+    for operand in patches.iter().flat_map(|patch| &patch.operands) {
+        let before = transfers.len();
+        meet_region(operand.tensor, &operand.region, source, &mut transfers)?;
+        for transfer in &mut transfers[before..] {
+            transfer.copy.destination += operand.begin;
+        }
+    }
+    Ok(transfers)
+}
+
+impl Step {
+    fn patch(&self, mut at: Rectangle, begin: u64) -> Patch<'_> {
+        let part = |tensor, dimensions: [Range<u64>; 2], begin| Operand {
+            tensor,
+            region: region(dimensions),
+            begin,
+        };
+        let operands = match self {
+            Step::Scale { scales, block } => {
+                let blocks = |lane: &mut Lane, block: u64| {
+                    let reach = lane.reach();
+                    let blocks = reach.start / block..reach.end.div_ceil(block);
+                    lane.first -= blocks.start * block;
+                    blocks
+                };
+                let parts = [
+                    blocks(&mut at.rows, block[0]),
+                    blocks(&mut at.columns, block[1]),
+                ];
+                vec![part(scales, parts, begin)]
+            }
+            Step::Add { a, b, .. } => {
+                let (rows, columns) = (at.rows.reach(), at.columns.reach());
+                (at.rows.first, at.columns.first) = (0, 0);
+                let rank = a.shape.0.first().copied().unwrap_or_default();
+                let a = part(a, [0..rank, columns], begin);
+                let b = part(b, [rows, 0..rank], a.bytes().end);
+                vec![a, b]
+            }
+        };
+        Patch {
+            step: self,
+            at,
+            operands,
+        }
+    }
+}
+
+fn region(dimensions: [Range<u64>; 2]) -> Region {
+    let (offset, dims) = dimensions
+        .into_iter()
+        .map(|range| (range.start, range.end - range.start))
+        .unzip();
+    Region {
+        offset,
+        shape: Shape(dims),
+    }
+}
+
+/// The boxes that the elements `window` of a row-major tensor make: whole rows, and the parts of rows
+/// before and after. `outer` are the indices of the dimensions before `dims`.
+fn cut_boxes(dims: &[u64], window: Range<u64>, outer: &mut Vec<u64>, boxes: &mut Vec<Region>) {
+    if window.is_empty() {
+        return;
+    }
+    let mut put = |outer: &[u64], begin: u64, count: u64, inner: &[u64]| {
+        let dims = vec![1; outer.len()].into_iter().chain([count]);
+        let offset = outer.iter().copied().chain([begin]);
+        boxes.push(Region {
+            offset: offset.chain(inner.iter().map(|_| 0)).collect(),
+            shape: Shape(dims.chain(inner.iter().copied()).collect()),
+        });
+    };
+    let Some((_, inner)) = dims.split_first() else {
+        boxes.push(Region {
+            offset: outer.clone(),
+            shape: Shape(vec![1; outer.len()]),
+        });
+        return;
+    };
+    let row = inner.iter().product::<u64>().max(1);
+    let (first, last) = (window.start / row, window.end / row);
+    let full = window.start.div_ceil(row);
+    if full < last {
+        put(outer, full, last - full, inner);
+    }
+    let mut part = |index: u64, range: Range<u64>| {
+        outer.push(index);
+        cut_boxes(inner, range, outer, boxes);
+        outer.pop();
+    };
+    if first < full {
+        let end = window.end.min(full * row) - first * row;
+        part(first, window.start - first * row..end);
+    }
+    if last >= full {
+        part(last, 0..window.end - last * row);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boxes_cover_a_window_once() {
+        let dims = [3u64, 4, 5];
+        for begin in 0..60u64 {
+            for end in begin..=60 {
+                let mut boxes = Vec::new();
+                cut_boxes(&dims, begin..end, &mut Vec::new(), &mut boxes);
+                let mut seen = [0; 60];
+                for part in &boxes {
+                    for i in 0..part.shape.0[0] {
+                        for j in 0..part.shape.0[1] {
+                            for k in 0..part.shape.0[2] {
+                                let [a, b, c] = [0, 1, 2].map(|d| part.offset[d]);
+                                let at = (a + i) * 20 + (b + j) * 5 + c + k;
+                                seen[usize::try_from(at).unwrap()] += 1;
+                            }
+                        }
+                    }
+                }
+                for (at, count) in (0..).zip(seen) {
+                    assert_eq!(count, i32::from((begin..end).contains(&at)));
+                }
+                assert!(boxes.len() <= 5, "{boxes:?}");
+            }
+        }
+    }
+}
