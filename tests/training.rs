@@ -1,6 +1,6 @@
 //! A real training job that is killed, resharded and resumed: does it learn as if nothing had happened?
 
-#![allow(clippy::expect_used, unreachable_pub)]
+#![allow(clippy::expect_used, clippy::print_stdout, unreachable_pub)]
 
 mod support;
 

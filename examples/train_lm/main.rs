@@ -120,9 +120,10 @@ fn train(world: &World, args: &Args) -> Result<()> {
             println!("step {step} loss {loss:?}");
             std::io::stdout().flush()?;
         }
-        let bytes = training.bytes();
-        let tensors = training.tensors(&bytes);
-        monitor.step(world, || state::at(&tensors, step))?;
+        if monitor.due(world)? {
+            let bytes = training.bytes();
+            monitor.save(world, &state::at(&training.tensors(&bytes), step))?;
+        }
     }
     let bytes = training.bytes();
     let tensors = training.tensors(&bytes);

@@ -42,7 +42,7 @@ impl Model {
             usize::try_from(mesh.tp_size)?,
             usize::try_from(mesh.tp_index)?,
         );
-        if HEADS % parts != 0 {
+        if !HEADS.is_multiple_of(parts) {
             return Err(format!("--tp {parts} doesn't divide {HEADS} heads").into());
         }
         let logits = VOCABULARY / parts;

@@ -237,6 +237,7 @@ impl Training {
                 shape: &parameter.shape,
                 bytes,
                 weight: !name.starts_with("adam_"),
+                trainable: true,
             });
         described.collect()
     }
