@@ -113,6 +113,20 @@ fn is_written_as_the_trainer_would() {
     }
 }
 
+/// Beside the counts, `directory` has exactly what the strategy for two ranks makes of the whole.
+fn check_beside_counts(sample: &Sample, directory: &str) {
+    for rank in 0..sample.two.ranks() {
+        let file = std::fs::read_dir(sample.path(&format!("{directory}/rank_{rank}")))
+            .expect("a directory");
+        let file = file.last().expect("a file").expect("an entry").path();
+        let mut found = tensors::read(&file).expect("a file").tensors;
+        assert!(found.remove("step_num").is_some() && found.remove("epoch_num").is_some());
+        let expected = sample.two.cut(&sample.whole, rank).expect("it can be cut");
+        let compared = tensors::compare(&expected, &found);
+        compared.unwrap_or_else(|error| unreachable!("rank {rank}: {error}"));
+    }
+}
+
 #[test]
 fn is_read_without_a_strategy() {
     for (processes, extra) in [
@@ -125,7 +139,7 @@ fn is_read_without_a_strategy() {
         let args = sample.args(READ);
         let run = processes.map_or_else(|| alone(&args), |n| under_mpi(n, &args));
         run.succeeds();
-        sample.check("out", &sample.two, &sample.whole);
+        check_beside_counts(&sample, "out");
         alone(&sample.args("diff @second @out --b-strategy @two.ckpt")).succeeds();
         alone(&sample.args("unify --src @second --dst @whole")).succeeds();
         alone(&sample.args("diff @second @whole")).succeeds();
@@ -138,6 +152,51 @@ fn is_read_without_a_strategy() {
         )
         .succeeds();
         alone(&sample.args("diff @again @second")).succeeds();
+    }
+}
+
+/// `common.json` says where the job stands; in rank directories, every rank's file does.
+#[test]
+fn counts_come_along_to_rank_directories() {
+    for (processes, more) in [(1, ""), (3, ""), (2, " --format ckpt")] {
+        let sample = sample();
+        alone(&sample.args(WRITE)).succeeds();
+        let path = sample.path("second/iteration_00000040/common.json");
+        let mut common: Value =
+            serde_json::from_slice(&std::fs::read(&path).expect("a file")).expect("JSON");
+        common["loss_scale"] = json!(1024.5);
+        common["global_step"] = json!(38);
+        std::fs::write(&path, common.to_string()).expect("written");
+        under_mpi(processes, &sample.args(&format!("{READ}{more}"))).succeeds();
+        alone(&sample.args("verify @out")).succeeds();
+        if more.is_empty() {
+            for rank in 0..2 {
+                let file = sample.path(&format!("out/rank_{rank}/net{rank}.safetensors"));
+                let found = tensors::read(&file).expect("a file").tensors;
+                let tensor = |name: &str| {
+                    let tensor = &found[name];
+                    (&*tensor.dtype, &tensor.shape[..], &tensor.data[..])
+                };
+                assert_eq!(tensor("step_num"), ("I32", &[][..], &[40, 0, 0, 0][..]));
+                assert_eq!(tensor("epoch_num"), ("I32", &[][..], &[2, 0, 0, 0][..]));
+                assert_eq!(tensor("global_step"), ("I32", &[1][..], &[38, 0, 0, 0][..]));
+                let scale = 1024.5f32.to_le_bytes();
+                assert_eq!(tensor("loss_scale"), ("F32", &[][..], &scale[..]));
+                assert!(!found.contains_key("global_batch_size"), "nobody knows it");
+            }
+        }
+        // And back: the counts are what they were.
+        let back = "reshard --src @out --src-strategy @two.ckpt --dst @back --dst-strategy @four.ckpt --format checkpoint2";
+        alone(&sample.args(back)).succeeds();
+        let again = sample.path("back/iteration_00000040/common.json");
+        let again: Value =
+            serde_json::from_slice(&std::fs::read(again).expect("a file")).expect("JSON");
+        assert_eq!(again, common);
+        under_mpi(processes, &sample.args("unify --src @second --dst @whole")).succeeds();
+        alone(&sample.args("verify @whole")).succeeds();
+        let hyper = sample.path("whole/hyper_param.safetensors");
+        let hyper = tensors::read(&hyper).expect("a file").tensors;
+        assert_eq!(hyper["step_num"].data, 40i32.to_le_bytes());
     }
 }
 
@@ -236,7 +295,7 @@ fn a_training_configuration_may_name_one() {
     let line = "load --config @train.yaml --dst-strategy @two.ckpt --json";
     let told = object(&under_mpi(2, &sample.args(line)).succeeds());
     assert_eq!(told["action"], "reshard");
-    sample.check("run/shardloom_checkpoint", &sample.two, &sample.whole);
+    check_beside_counts(&sample, "run/shardloom_checkpoint");
     std::fs::write(sample.path("train.yaml"), text + "resume_training: True\n").expect("written");
     refuses(&alone(&sample.args(line)), "checkpoint 2.0");
 }

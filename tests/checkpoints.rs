@@ -219,6 +219,53 @@ fn prune_keeps_what_is_asked_for_and_the_last_complete_one() {
     assert_eq!(none.status.code(), Some(2), "{none:#?}");
 }
 
+#[test]
+fn prune_takes_the_weights_of_what_goes_along() {
+    let room = Room::new();
+    for step in 1..=3 {
+        room.save(0..2, &format!("1_{step}"), step);
+        for (place, kind) in [
+            ("checkpoint_network", "network"),
+            ("checkpoint_trainable", "trainable_params"),
+        ] {
+            for rank in 0..2 {
+                let file = format!("{place}/rank_{rank}/m_rank_{rank}-{kind}-1_{step}.safetensors");
+                let weights = Tensors::from([("w".to_owned(), Tensor::counting("F32", &[4], 1))]);
+                tensors::write(&room.0.path().join(file), &weights);
+            }
+        }
+    }
+    // Another run's, and one that is nobody's copy any more.
+    let kept = [
+        "checkpoint_network/rank_0/m_rank_0_1-network-1_1.safetensors",
+        "checkpoint_network/rank_0/m_rank_0-network-1_0.safetensors",
+    ];
+    for file in kept {
+        tensors::write_bytes(&room.0.path().join(file), b"x");
+    }
+    let old = "checkpoint_network/rank_1/m_rank_1-network-1_1.safetensors";
+    let planned = room.run("prune --keep 1 --dry-run");
+    assert!(room.0.path().join(old).exists());
+    let pruned = room.run("prune --keep 1");
+    assert_eq!(pruned["files"], planned["files"]);
+    assert_eq!(pruned["files"].as_array().map(Vec::len), Some(2 * 2 * 3));
+    assert_eq!(pruned["bytes"]["removed"], planned["bytes"]["removed"]);
+    for (step, exists) in [(1, false), (2, false), (3, true)] {
+        for (place, kind) in [
+            ("checkpoint_network", "network"),
+            ("checkpoint_trainable", "trainable_params"),
+        ] {
+            for rank in 0..2 {
+                let file = format!("{place}/rank_{rank}/m_rank_{rank}-{kind}-1_{step}.safetensors");
+                assert_eq!(room.0.path().join(&file).exists(), exists, "{file}");
+            }
+        }
+    }
+    for file in kept {
+        assert!(room.0.path().join(file).exists(), "{file}");
+    }
+}
+
 /// A launch in which process R of two runs in directory `node_R`, as if each had a disk of its own.
 fn on_own_disks(room: &Path, args: &str) -> support::Run {
     let script = format!(

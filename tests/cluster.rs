@@ -313,7 +313,8 @@ fn a_swap_that_only_some_hosts_have_made_is_finished() {
     let stranded = hosts.run(PER_HOST, &format!("{line} @two.ckpt")).fails();
     assert!(error_line(&stranded).contains("gets none"), "{stranded:#?}");
 
-    let line = "reshard --json --in-place --src @src --src-strategy @two.ckpt --dst-strategy @four.ckpt";
+    let line =
+        "reshard --json --in-place --src @src --src-strategy @two.ckpt --dst-strategy @four.ckpt";
     for host in 1..=HOSTS {
         std::fs::remove_dir_all(hosts.disk(host).join("src")).expect("remove");
     }

@@ -187,13 +187,28 @@ fn a_rank_that_dies_leaves_a_checkpoint_that_all_have() {
         train(&sample, &config, (1, 9), &["die=5"]).fails();
         let latest = latest(&sample);
         let step = latest["step"].as_u64().expect("a step");
-        assert!((3..=4).contains(&step), "{latest}");
+        // Behind the training a record may be a save late: these steps take no time.
+        let oldest = if mode == "True" { 2 } else { 3 };
+        assert!((oldest..=4).contains(&step), "{latest}");
         for file in latest["files"].as_array().expect("files") {
             let path = sample
                 .path("run/checkpoint")
                 .join(file.as_str().expect("a text"));
             tensors::read(&path).expect("whole");
         }
+    }
+}
+
+#[test]
+fn what_is_written_behind_the_training_is_recorded_before_the_next_save() {
+    let sample = sample(2);
+    let config = "{prefix: m, save_checkpoint_steps: 3, keep_checkpoint_max: 1, async_save: True}";
+    train(&sample, config, (1, 99), &["die=9", "pause=150"]).fails();
+    assert_eq!(latest(&sample)["step"], 6);
+    for rank in 0..2 {
+        let expected = [format!("m_rank_{rank}-1_6.safetensors"), "meta.json".into()];
+        let room = sample.path(&format!("run/checkpoint/rank_{rank}"));
+        assert_eq!(names(&room), expected);
     }
 }
 
@@ -233,11 +248,96 @@ fn no_fault_of_one_rank_leaves_the_job_without_a_checkpoint() {
 }
 
 #[test]
+fn trained_weights_alone_have_a_place_of_their_own() {
+    let whole = Tensors::from([
+        ("adam_m.w".to_owned(), Tensor::counting("F32", &[8, 4], 40)),
+        ("frozen.w".to_owned(), Tensor::counting("F32", &[8, 4], 3)),
+        ("w".to_owned(), Tensor::counting("F32", &[8, 4], 50)),
+    ]);
+    let names = ["adam_m.w", "frozen.w", "w"];
+    let strategy = Strategy::of(&names.map(|name| (name, layout(&[2], &[0, -1]))));
+    for mode in ["False", "thread"] {
+        let sample = Sample::of(whole.clone(), strategy.clone(), strategy.clone());
+        let config = format!(
+            "{{prefix: m, save_trainable_params: True, save_network_params: True, keep_checkpoint_max: 1, \
+             async_save: {mode}, append_info: [epoch_num, {{step_num: 9, lr: 0.5, seed: 5000000000, warm: True}}]}}"
+        );
+        train(&sample, &config, (1, 3), &[]).succeeds();
+        assert!(!sample.path("run/checkpoint_network").exists());
+        for rank in 0..2 {
+            let room = sample.path(&format!("run/checkpoint_trainable/rank_{rank}"));
+            let file = format!("m_rank_{rank}-trainable_params-1_3.safetensors");
+            assert_eq!(self::names(&room), std::slice::from_ref(&file));
+            let saved = tensors::read(&room.join(file)).expect("a file").tensors;
+            assert_eq!(saved.keys().collect::<Vec<_>>(), ["w"]);
+            assert_eq!(
+                saved["w"],
+                sample.four.cut(&sample.whole, rank).expect("cut")["w"]
+            );
+            let file = format!("run/checkpoint/rank_{rank}/m_rank_{rank}-1_3.safetensors");
+            let full = tensors::read(&sample.path(&file)).expect("a file").tensors;
+            assert_eq!(full["step_num"].data, 3i32.to_le_bytes());
+            assert_eq!(full["lr"].data, 0.5f32.to_le_bytes());
+            assert_eq!(full["seed"].data, 5_000_000_000i64.to_le_bytes());
+            assert_eq!(
+                (&*full["warm"].dtype, &full["warm"].data[..]),
+                ("BOOL", &[1u8][..])
+            );
+            assert!(full.contains_key("frozen.w"));
+        }
+    }
+    let sample = Sample::of(whole, strategy.clone(), strategy);
+    let run = train(&sample, "{append_info: [{w: 1}]}", (1, 1), &[]).fails();
+    assert!(run.stdout.contains("append_info"), "{run:#?}");
+}
+
+#[test]
+fn keeps_one_of_many_within_a_time_and_the_newest() {
+    for mode in ["False", "True"] {
+        let sample = sample(2);
+        let config = format!(
+            "{{prefix: m, keep_checkpoint_max: 0, keep_checkpoint_per_n_minutes: 30, async_save: {mode}}}"
+        );
+        train(&sample, &config, (1, 6), &[]).succeeds();
+        for rank in 0..2 {
+            let expected = [
+                format!("m_rank_{rank}-1_1.safetensors"),
+                format!("m_rank_{rank}-1_6.safetensors"),
+                "meta.json".to_owned(),
+            ];
+            let room = sample.path(&format!("run/checkpoint/rank_{rank}"));
+            assert_eq!(names(&room), expected);
+        }
+    }
+}
+
+#[test]
+fn an_error_in_the_training_saves_its_last_step_if_asked_to() {
+    for mode in ["False", "True"] {
+        for (exception_save, step) in [("True", 6), ("False", 5)] {
+            let sample = sample(2);
+            let config = format!(
+                "{{prefix: m, save_checkpoint_steps: 5, async_save: {mode}, exception_save: {exception_save}}}"
+            );
+            let run = train(&sample, &config, (1, 9), &["fail=7"]).fails();
+            assert!(run.stderr.contains("the loss is no number"), "{run:#?}");
+            let stands = exception_save == "True";
+            assert!(
+                run.stdout.contains(&format!("step 6 saved: {stands}")),
+                "{run:#?}"
+            );
+            assert_eq!(latest(&sample)["step"], json!(step), "{config}");
+        }
+    }
+}
+
+#[test]
 fn says_what_it_can_not_do() {
     let sample = sample(2);
     for (config, culprit) in [
         ("{prefixx: m}", "prefixx"),
         ("{checkpoint_format: ckpt}", "checkpoint_format"),
+        ("{use_legacy_format: False}", "use_legacy_format"),
     ] {
         let run = train(&sample, config, (1, 1), &[]).fails();
         assert!(run.stderr.contains(culprit), "{run:#?}");

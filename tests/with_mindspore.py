@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""shardloom and MindSpore 2.10 side by side: each reads what the other wrote, byte for byte.
+"""shardloom and MindSpore 2.10 side by side: each reads what the other wrote, byte for byte, and a network that MindSpore
+trains goes on after it was cut, resharded and merged.
 
 Started by `launch/test --with-mindspore`, which makes the virtual environment; needs $MPIRUN, $MPIRUN_ARGS and
 shardloom on PATH (`. launch/env`). Inputs are made here: weights of a two-layer model with every kind of cut, and
@@ -22,6 +23,7 @@ os.environ.setdefault("GLOG_v", "3")
 
 import mindspore as ms  # noqa: E402
 import numpy as np  # noqa: E402
+from mindspore import nn, ops  # noqa: E402
 from mindspore.train import node_strategy_pb2 as straspb  # noqa: E402
 
 BF16 = "BF16"
@@ -168,6 +170,86 @@ def write_pipeline(folder, dp, tp):
     merged = folder.with_name(folder.name + ".merged.ckpt")
     ms.merge_pipeline_strategys(str(folder), str(merged))
     return folder, merged
+
+
+# --- a network that MindSpore trains -------------------------------------------------------------------------------
+
+
+class Network(nn.Cell):
+    """Two layers: the first cut by rows where there is tensor parallelism, the second by columns."""
+
+    def __init__(self):
+        super().__init__()
+        self.up = nn.Dense(16, 64)
+        self.down = nn.Dense(64, 8)
+
+    def construct(self, x):
+        return self.down(ops.gelu(self.up(x)))
+
+
+class Trainer:
+    """The network with Adam, and batches that come from a seed and the step's number."""
+
+    def __init__(self):
+        self.network = Network()
+        self.optimizer = nn.Adam(self.network.trainable_params(), learning_rate=0.01)
+        loss = nn.MSELoss()
+        forward = lambda x, y: loss(self.network(x), y)  # noqa: E731
+        self.gradients = ms.value_and_grad(forward, None, self.optimizer.parameters)
+
+    def train(self, steps):
+        losses = []
+        for step in steps:
+            x = np.random.default_rng(step).standard_normal((32, 16)).astype(np.float32)
+            y = np.tanh(x @ np.linspace(-0.5, 0.5, 128, dtype=np.float32).reshape(16, 8))
+            value, gradients = self.gradients(ms.Tensor(x), ms.Tensor(y))
+            self.optimizer(gradients)
+            losses.append(float(value.asnumpy()))
+        return losses
+
+    def parameters(self):
+        """Weights and the optimizer's state by name; a parameter that both have is there once."""
+        return {p.name: p for p in [*self.network.get_parameters(), *self.optimizer.get_parameters()]}
+
+    def save(self, folder, extension):
+        """Full weights: what strategies know, and the scalars beside it as MindSpore's own merge leaves them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for stem, scalars in (("net", False), ("hyper_param", True)):
+            entries = [{"name": name, "data": parameter} for name, parameter in self.parameters().items()
+                       if (parameter.size == 1) == scalars]
+            ms.save_checkpoint(entries, str(folder / f"{stem}.{extension}"), format=extension)
+
+    def load(self, files, extension):
+        found = {}
+        for path in files:
+            found.update(ms.load_checkpoint(str(path), format=extension))
+        for cell in (self.network, self.optimizer):
+            missing, _ = ms.load_param_into_net(cell, found, strict_load=True)
+            assert not missing, f"not loaded: {missing}"
+        return found
+
+    def outputs(self):
+        x = np.random.default_rng(99).standard_normal((4, 16)).astype(np.float32)
+        return self.network(ms.Tensor(x)).asnumpy()
+
+    @staticmethod
+    def strategy(path, dp, tp, optimizer_shard=False):
+        """How its weights and both moments are cut."""
+        message = straspb.ParallelStrategyMap()
+        message.current_stage = 2
+        operator = message.parallel_strategy_item.add()
+        operator.node_name = "MatMul-op0"
+        operator.parallel_strategys.stage = 0
+        operator.parallel_strategys.parallel_strategy.add().dim.extend([dp, tp])
+        maps = {"up.weight": [0, -1], "up.bias": [0], "down.weight": [-1, 0], "down.bias": [-1]}
+        for kind in ("", "moment1.", "moment2."):
+            for name, tensor_map in maps.items():
+                shard = optimizer_shard and name.endswith("weight")
+                step, size = (tp, dp) if shard else (0, 0)
+                layout_item(message, kind + name, [dp, tp], tensor_map, step, size)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(message.SerializeToString())
+        return path
 
 
 # --- running -----------------------------------------------------------------------------------------------------
@@ -345,6 +427,34 @@ class Suite:
         for name, (_, _, data) in read_safetensors(rank).items():
             assert parameter_bytes(loaded[name]) == data, f"{name}: bytes differ"
 
+    # a network that is trained, cut, resharded, merged, and trained on
+
+    def training_goes_on(self, extension):
+        room = self.work / f"trained-{extension}"
+        before = Trainer.strategy(room / "dp2tp2.ckpt", 2, 2, optimizer_shard=True)
+        after = Trainer.strategy(room / "tp4.ckpt", 1, 4)
+        ms.set_seed(7)
+        first = Trainer()
+        losses = first.train(range(30))
+        assert losses[-1] < losses[0] / 2, f"it doesn't learn: {losses}"
+        first.save(room / "full", extension)
+        shardloom(2, "split", "--src", room / "full", "--dst", room / "cut", "--dst-strategy", before)
+        shardloom(3, "reshard", "--src", room / "cut", "--src-strategy", before,
+                  "--dst", room / "again", "--dst-strategy", after)
+        shardloom(2, "unify", "--src", room / "again", "--src-strategy", after, "--dst", room / "whole",
+                  "--naming", "mindspore")
+        assert len(list((room / "again").glob(f"rank_*/*.{extension}"))) == 4
+        ms.set_seed(8)
+        second = Trainer()
+        assert not np.array_equal(first.outputs(), second.outputs()), "both began with the same weights"
+        found = second.load(sorted((room / "whole").glob(f"*.{extension}")), extension)
+        for name, parameter in first.parameters().items():
+            assert name in found, f"{name} was lost"
+            assert parameter_bytes(found[name]) == parameter_bytes(parameter), f"{name}: bytes differ"
+        assert np.array_equal(first.outputs(), second.outputs()), "outputs differ"
+        straight, resumed = first.train(range(30, 40)), second.train(range(30, 40))
+        assert straight == resumed, f"losses differ: {straight} {resumed}"
+
     def cases(self):
         yield "split dp2 x tp4", lambda: self.split_is_the_same(self.tp4, 2)
         yield "split dp2 x tp2 with optimizer shards", lambda: self.split_is_the_same(self.opt, 3)
@@ -364,6 +474,8 @@ class Suite:
         yield "MindSpore splits our full weights", self.load_distributed_checkpoint_reads_ours
         yield "MindSpore reads a strategy made by `strategy new`", self.strategy_new_is_read_by_mindspore
         yield "convert to .ckpt", self.convert_is_the_same
+        yield "a network trained by MindSpore goes on (safetensors)", lambda: self.training_goes_on("safetensors")
+        yield "a network trained by MindSpore goes on (.ckpt)", lambda: self.training_goes_on("ckpt")
 
 
 @contextlib.contextmanager

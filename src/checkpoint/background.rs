@@ -3,10 +3,34 @@
 use crate::catalog::FileSchema;
 use crate::fault::{Fault, Kind, Result};
 use crate::store::io::{self, WriteFile};
-use std::borrow::Cow;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+
+/// The bytes of a tensor.
+#[derive(Clone, Debug)]
+pub enum Bytes<'a> {
+    /// The training's own: they change with the next step.
+    Borrowed(&'a [u8]),
+    /// Few, made for the file.
+    Made(Vec<u8>),
+    /// A copy, which several files may have.
+    Copied(Arc<Vec<u8>>),
+}
+
+impl Deref for Bytes<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Bytes::Borrowed(bytes) => bytes,
+            Bytes::Made(bytes) => bytes,
+            Bytes::Copied(bytes) => bytes,
+        }
+    }
+}
 
 /// A file to be written: its structure and the bytes of its tensors, by name.
 #[derive(Clone, Debug)]
@@ -16,21 +40,10 @@ pub struct Draft<'a> {
     /// What it holds.
     pub schema: Arc<FileSchema>,
     /// The bytes of each entry of the schema, in its order.
-    pub bytes: Vec<Cow<'a, [u8]>>,
+    pub bytes: Vec<Bytes<'a>>,
 }
 
 impl Draft<'_> {
-    /// The same with bytes of its own.
-    #[must_use]
-    pub fn into_owned(self) -> Draft<'static> {
-        let own = |bytes: Cow<'_, [u8]>| Cow::Owned(bytes.into_owned());
-        Draft {
-            path: self.path,
-            schema: self.schema,
-            bytes: self.bytes.into_iter().map(own).collect(),
-        }
-    }
-
     /// Writes the file beside its place, flushes it, and puts it there by one rename.
     ///
     /// # Errors
@@ -74,7 +87,7 @@ impl Draft<'_> {
 ///
 /// # Errors
 /// [`Kind::NoSpace`], [`Kind::Io`].
-pub fn replace(path: &std::path::Path, bytes: &[u8]) -> Result<()> {
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let partial = path.with_extension("tmp");
     io::remove(&partial)?;
     io::write_small(&partial, bytes, true)?;
@@ -82,27 +95,155 @@ pub fn replace(path: &std::path::Path, bytes: &[u8]) -> Result<()> {
     path.parent().map_or(Ok(()), io::sync_directory)
 }
 
+/// Memory that copies were written from, by length, to be filled again: new memory costs a fault a page at
+/// its first touch, which takes longer than the copy itself.
+#[derive(Debug, Default)]
+pub struct Buffers {
+    free: BTreeMap<usize, Vec<Vec<u8>>>,
+}
+
+impl Buffers {
+    /// `drafts` with bytes of their own. Bytes that several of them have are copied once. Memory that
+    /// isn't of use is given back.
+    #[must_use]
+    pub fn copy(&mut self, drafts: Vec<Draft<'_>>) -> Vec<Draft<'static>> {
+        let mut copied: HashMap<(*const u8, usize), Arc<Vec<u8>>> = HashMap::new();
+        let drafts = drafts.into_iter().map(|draft| {
+            let own = |bytes: Bytes<'_>| match bytes {
+                Bytes::Made(bytes) => Bytes::Made(bytes),
+                Bytes::Copied(bytes) => Bytes::Copied(bytes),
+                Bytes::Borrowed(bytes) => {
+                    let place = (bytes.as_ptr(), bytes.len());
+                    let copy = copied.entry(place).or_insert_with(|| self.fill(bytes));
+                    Bytes::Copied(Arc::clone(copy))
+                }
+            };
+            Draft {
+                path: draft.path,
+                schema: draft.schema,
+                bytes: draft.bytes.into_iter().map(own).collect(),
+            }
+        });
+        let drafts = drafts.collect();
+        self.free.clear();
+        drafts
+    }
+
+    fn fill(&mut self, bytes: &[u8]) -> Arc<Vec<u8>> {
+        let free = self.free.get_mut(&bytes.len()).and_then(Vec::pop);
+        Arc::new(match free {
+            Some(mut buffer) => {
+                buffer.copy_from_slice(bytes);
+                buffer
+            }
+            None => bytes.to_vec(),
+        })
+    }
+
+    /// Takes the memory of `drafts` back.
+    pub fn reclaim(&mut self, drafts: Vec<Draft<'static>>) {
+        for bytes in drafts.into_iter().flat_map(|draft| draft.bytes) {
+            // Of a copy that several files have, the last one gives it.
+            if let Bytes::Copied(copy) = bytes
+                && let Some(buffer) = Arc::into_inner(copy)
+            {
+                self.free.entry(buffer.len()).or_default().push(buffer);
+            }
+        }
+    }
+}
+
+/// What is done of an earlier checkpoint before the next is written.
+#[derive(Clone, Debug, Default)]
+pub struct Chores {
+    /// Files that are replaced in one step by small bytes.
+    pub replaced: Vec<(PathBuf, Vec<u8>)>,
+    /// Files that go.
+    pub removed: Vec<PathBuf>,
+    /// Directories that go, with all that they hold.
+    pub removed_directories: Vec<PathBuf>,
+}
+
+impl Chores {
+    /// Does them.
+    ///
+    /// # Errors
+    /// [`Kind::NoSpace`], [`Kind::Io`]; they may be done again.
+    pub fn run(&self) -> Result<()> {
+        for (path, bytes) in &self.replaced {
+            replace(path, bytes)?;
+        }
+        self.removed.iter().try_for_each(|path| io::remove(path))?;
+        let mut directories = self.removed_directories.iter();
+        directories.try_for_each(|path| io::remove_directory(path))
+    }
+}
+
 /// Drafts being written by a thread.
 #[derive(Debug)]
 pub struct Background {
-    thread: JoinHandle<Result<()>>,
+    thread: JoinHandle<(Result<()>, Vec<Draft<'static>>)>,
 }
 
 impl Background {
-    /// Starts to write `drafts`.
+    /// Starts to do `chores` and then to write `drafts`.
     #[must_use]
-    pub fn start(drafts: Vec<Draft<'static>>) -> Background {
+    pub fn start(chores: Chores, drafts: Vec<Draft<'static>>) -> Background {
+        let work = move || {
+            let written = chores
+                .run()
+                .and_then(|()| drafts.iter().try_for_each(Draft::write));
+            (written, drafts)
+        };
         Background {
-            thread: std::thread::spawn(move || drafts.iter().try_for_each(Draft::write)),
+            thread: std::thread::spawn(work),
         }
     }
 
-    /// Waits for the end.
+    /// Whether the thread has ended.
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits for the end, and gives the copies' memory to `buffers`.
     ///
     /// # Errors
-    /// As [`Draft::write`].
-    pub fn wait(self) -> Result<()> {
-        let ended = self.thread.join();
-        ended.unwrap_or_else(|_| Err(Fault::new(Kind::Internal, "the writing thread has died")))
+    /// As [`Draft::write`] and [`Chores::run`].
+    pub fn wait(self, buffers: &mut Buffers) -> Result<()> {
+        let Ok((written, drafts)) = self.thread.join() else {
+            return Err(Fault::new(Kind::Internal, "the writing thread has died"));
+        };
+        buffers.reclaim(drafts);
+        written
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draft(bytes: &[u8]) -> Draft<'_> {
+        Draft {
+            path: PathBuf::from("x"),
+            schema: Arc::new(FileSchema::new(Vec::new(), BTreeMap::new(), Vec::new(), 0).unwrap()),
+            bytes: vec![Bytes::Borrowed(bytes)],
+        }
+    }
+
+    #[test]
+    fn fills_the_same_memory_again() {
+        let (state, mut buffers) = (vec![7_u8; 1000], Buffers::default());
+        let place = |drafts: &[Draft<'_>]| drafts[0].bytes[0].as_ptr();
+        let first = buffers.copy(vec![draft(&state), draft(&state)]);
+        let memory = place(&first);
+        assert_eq!(place(&first[1..]), memory, "copied once");
+        assert_ne!(memory, state.as_ptr());
+        buffers.reclaim(first);
+        let state = vec![8_u8; 1000];
+        let second = buffers.copy(vec![draft(&state)]);
+        assert_eq!(place(&second), memory);
+        assert_eq!(&*second[0].bytes[0], &state[..]);
+        assert!(buffers.free.is_empty());
     }
 }

@@ -82,6 +82,22 @@ impl Name {
         format!("{prefix}{ranked}-{epoch}_{step}.{extension}")
     }
 
+    /// The name of rank `rank`'s file with weights alone; `kind` is `network` or `trainable_params`.
+    #[must_use]
+    pub fn weights_file(&self, rank: u32, kind: &str) -> String {
+        let Name {
+            prefix,
+            epoch,
+            step,
+            extension,
+            ..
+        } = self;
+        let repeat = self
+            .repeat
+            .map_or(String::new(), |repeat| format!("_{repeat}"));
+        format!("{prefix}_rank_{rank}{repeat}-{kind}-{epoch}_{step}.{extension}")
+    }
+
     /// What `--file-suffix` takes to mean this checkpoint.
     #[must_use]
     pub fn suffix(&self) -> String {

@@ -8,7 +8,10 @@ mod iterations;
 pub mod latest;
 pub mod meta;
 pub mod monitor;
+mod monitor_config;
+mod retention;
 pub mod rotation;
+mod state;
 pub mod survey;
 
 pub use survey::{Checkpoint, Survey, survey};

@@ -1,12 +1,20 @@
 //! Saves checkpoints from inside a training loop under MPI, one file a rank.
 //!
 //! A checkpoint counts when all ranks have completed it: they agree on that right after the write, or,
-//! with `async_save`, at the next save or at the end. Only then does a rank's `meta.json` name it, and
-//! only then may an older one go. So a job that dies at any moment can be resumed from a checkpoint that
-//! all ranks have.
+//! with `async_save`, at the first step that finds all ranks' threads at their end. Only then does a rank's `meta.json` name it, and
+//! only when all ranks' name it may an older one go. So a job that dies at any moment can be resumed from
+//! a checkpoint that all ranks have.
+//!
+//! With `async_save` the training waits for two things: that the thread which writes the checkpoint before
+//! has ended, and one copy of the state, into memory that was in use for the last copy. All file I/O is
+//! on that thread, records and removals of older checkpoints too.
 
-use crate::checkpoint::background::{Background, Draft, replace};
+use crate::checkpoint::background::{Background, Buffers, Bytes, Chores, Draft};
 use crate::checkpoint::meta::{META, Meta, Name};
+pub use crate::checkpoint::monitor_config::{Appended, MonitorConfig, Number};
+use crate::checkpoint::retention::Retention;
+use crate::checkpoint::state::{Contents, content};
+pub use crate::checkpoint::state::{State, StateTensor};
 use crate::engine::derived::Derived;
 use crate::engine::fill::IoMode;
 use crate::engine::job::{Job, Options, run};
@@ -21,11 +29,8 @@ use crate::plan::reach::ExchangeMode;
 use crate::store::io::{self, Standing};
 use crate::store::safetensors;
 use crate::strategy::Strategy;
-use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
-use serde::Deserialize;
-use std::borrow::Cow;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,120 +39,6 @@ use std::time::{Duration, Instant};
 const MERGED_FILE_BYTES_MAX: u64 = 5_000_000_000;
 /// Most memory for merging, in bytes a process.
 const MERGING_BYTES_MAX: u64 = 1 << 30;
-
-/// What a `CheckpointMonitor` entry of a trainer's YAML says. Unknown keys are an error.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct MonitorConfig {
-    /// The entry's type, `CheckpointMonitor`.
-    pub r#type: String,
-    /// Beginning of the files' names; `_rank_R` follows.
-    pub prefix: String,
-    /// Root of the written directories; none: the run's output directory.
-    pub directory: Option<PathBuf>,
-    /// Save every so many steps; 0: by time.
-    pub save_checkpoint_steps: u64,
-    /// Save every so many seconds, as process 0's clock tells, if not by steps.
-    pub save_checkpoint_seconds: u64,
-    /// How many complete checkpoints of this run stay; 0: all.
-    pub keep_checkpoint_max: usize,
-    /// Also write full weights of every checkpoint, below `checkpoint_integrated/`.
-    pub integrated_save: bool,
-    /// Also write the weights alone, below `checkpoint_network/`.
-    pub save_network_params: bool,
-    /// Copy the state and write it behind the training.
-    pub async_save: bool,
-    /// Samples of a step, for resuming with another size.
-    pub global_batch_size: Option<u64>,
-    /// `safetensors`.
-    pub checkpoint_format: String,
-    /// Write one copy only of each shard.
-    pub remove_redundancy: bool,
-}
-
-impl Default for MonitorConfig {
-    fn default() -> Self {
-        MonitorConfig {
-            r#type: "CheckpointMonitor".into(),
-            prefix: "CKP".into(),
-            directory: None,
-            save_checkpoint_steps: 1,
-            save_checkpoint_seconds: 0,
-            keep_checkpoint_max: 5,
-            integrated_save: false,
-            save_network_params: false,
-            async_save: false,
-            global_batch_size: None,
-            checkpoint_format: "safetensors".into(),
-            remove_redundancy: false,
-        }
-    }
-}
-
-impl MonitorConfig {
-    /// Reads the entry's YAML.
-    ///
-    /// # Errors
-    /// [`Kind::Config`] for an unknown key, a wrong type, or a value that can't be served.
-    pub fn parse(text: &str) -> Result<MonitorConfig> {
-        let config: MonitorConfig = serde_saphyr::from_str(text).map_err(|error| {
-            let text = error.to_string();
-            let line = text.lines().map(str::trim).find(|line| !line.is_empty());
-            Fault::new(Kind::Config, line.unwrap_or("is no YAML").to_owned())
-        })?;
-        config.check().map(|()| config)
-    }
-
-    /// Checks what the types can't.
-    ///
-    /// # Errors
-    /// [`Kind::Config`].
-    pub fn check(&self) -> Result<()> {
-        let wrong = |message: &str| Err(Fault::new(Kind::Config, message));
-        if self.prefix.contains('/') {
-            return wrong("prefix is part of a file name, without '/'");
-        }
-        if self.checkpoint_format != "safetensors" {
-            return wrong("checkpoint_format must be 'safetensors'");
-        }
-        if self.save_checkpoint_steps == 0 && self.save_checkpoint_seconds == 0 {
-            return wrong("save_checkpoint_steps and save_checkpoint_seconds are both 0");
-        }
-        Ok(())
-    }
-}
-
-/// A tensor of this rank's state.
-#[derive(Clone, Copy, Debug)]
-pub struct StateTensor<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// Its element type.
-    pub dtype: Dtype,
-    /// Shape of this rank's shard, in elements.
-    pub shape: &'a [u64],
-    /// The shard's bytes, row-major, little-endian.
-    pub bytes: &'a [u8],
-    /// Whether it is a weight; else the optimizer's.
-    pub weight: bool,
-}
-
-/// This rank's state after a step.
-#[derive(Clone, Copy, Debug)]
-pub struct State<'a> {
-    /// All tensors of this rank.
-    pub tensors: &'a [StateTensor<'a>],
-    /// Epoch, from 1.
-    pub epoch: u64,
-    /// Step within the epoch, from 1.
-    pub step_in_epoch: u64,
-    /// Steps over all runs.
-    pub step: u64,
-    /// The optimizer's own count.
-    pub global_step: u64,
-    /// Loss scale.
-    pub loss_scale: f32,
-}
 
 /// Saves checkpoints of a run. One process a rank; all functions are collective.
 #[derive(Debug)]
@@ -159,10 +50,17 @@ pub struct CheckpointMonitor {
     strategy_path: Option<PathBuf>,
     keep: Option<Keep>,
     first_rank: u32,
-    /// The checkpoint that a thread is writing.
-    pending: Option<(Name, Background)>,
-    /// Complete ones of this run, oldest first.
-    complete: VecDeque<Name>,
+    /// What a thread is doing: writing a checkpoint, or only chores.
+    pending: Option<(Option<Name>, Background)>,
+    buffers: Buffers,
+    retention: Retention,
+    /// The last complete checkpoint, and whether all ranks have recorded it.
+    last: Option<(Name, bool)>,
+    /// Those that may go when the last complete one is recorded.
+    replaced: Vec<Name>,
+    /// Those that may go now.
+    expired: Vec<Name>,
+    started: Instant,
     steps: u64,
     saved_step: Option<u64>,
     saved_at: Instant,
@@ -211,7 +109,15 @@ impl CheckpointMonitor {
             repeat: None,
             strategy_path: strategy.map(Path::to_path_buf),
             pending: None,
-            complete: VecDeque::new(),
+            buffers: Buffers::default(),
+            retention: Retention::new(
+                config.keep_checkpoint_max,
+                Duration::from_secs(config.keep_checkpoint_per_n_minutes.saturating_mul(60)),
+            ),
+            last: None,
+            replaced: Vec::new(),
+            expired: Vec::new(),
+            started: Instant::now(),
             steps: 0,
             saved_step: None,
             saved_at: Instant::now(),
@@ -254,8 +160,51 @@ impl CheckpointMonitor {
         Ok((next[0] > 0).then_some(next[0]))
     }
 
+    fn name(&self, state: &State<'_>) -> Name {
+        Name {
+            repeat: self.repeat,
+            epoch: state.epoch,
+            step: state.step_in_epoch,
+            prefix: self.config.prefix.clone(),
+            ranked: true,
+            iteration: false,
+            extension: "safetensors".into(),
+        }
+    }
+
+    /// With `async_save`, takes and touches the memory for copies of `state`, so that the first save waits
+    /// no longer than the others. To be called before the first step; it saves nothing. Local.
+    ///
+    /// # Errors
+    /// As the first part of [`CheckpointMonitor::save`], for a state that can't be described.
+    pub fn prepare(&mut self, state: &State<'_>) -> Result<()> {
+        if self.config.async_save {
+            let drafts = self.drafts(&self.name(state), state)?;
+            let copies = self.buffers.copy(drafts);
+            self.buffers.reclaim(copies);
+        }
+        Ok(())
+    }
+
     fn directory(&self, kind: &str) -> PathBuf {
         self.root.join(kind).join(format!("rank_{}", self.rank))
+    }
+
+    /// Tells that a step is done; gives whether it is time to save. With `async_save` it also looks whether
+    /// all ranks have completed the checkpoint before, and has it recorded then. Collective.
+    ///
+    /// # Errors
+    /// The same on every process: what kept a rank from completing the checkpoint before. It doesn't
+    /// count then and is removed; the run may go on.
+    pub fn due(&mut self, world: &World) -> Result<bool> {
+        self.steps += 1;
+        self.look_after(world)?;
+        if self.config.save_checkpoint_steps > 0 {
+            return Ok(self.steps.is_multiple_of(self.config.save_checkpoint_steps));
+        }
+        let since = Duration::from_secs(self.config.save_checkpoint_seconds);
+        let mine = vec![u8::from(self.saved_at.elapsed() >= since)];
+        Ok(broadcast_bytes(world, 0, mine)? == [1])
     }
 
     /// Tells that a step is done; saves if it is time to. Gives whether it did. Collective.
@@ -263,14 +212,7 @@ impl CheckpointMonitor {
     /// # Errors
     /// The same on every process, as [`CheckpointMonitor::save`].
     pub fn step<'a>(&mut self, world: &World, state: impl FnOnce() -> State<'a>) -> Result<bool> {
-        self.steps += 1;
-        let due = if self.config.save_checkpoint_steps > 0 {
-            self.steps.is_multiple_of(self.config.save_checkpoint_steps)
-        } else {
-            let since = Duration::from_secs(self.config.save_checkpoint_seconds);
-            let mine = vec![u8::from(self.saved_at.elapsed() >= since)];
-            broadcast_bytes(world, 0, mine)? == [1]
-        };
+        let due = self.due(world)?;
         if due {
             self.save(world, &state())?;
         }
@@ -284,27 +226,24 @@ impl CheckpointMonitor {
     /// The same on every process: what kept a rank from completing this checkpoint, or the one before
     /// with `async_save`. That one doesn't count then and is removed; the run may go on.
     pub fn save(&mut self, world: &World, state: &State<'_>) -> Result<()> {
-        let settled = self.settle(world);
-        let name = Name {
-            repeat: self.repeat,
-            epoch: state.epoch,
-            step: state.step_in_epoch,
-            prefix: self.config.prefix.clone(),
-            ranked: true,
-            iteration: false,
-            extension: "safetensors".into(),
-        };
+        let gathered = self.gather_in(world);
+        let name = self.name(state);
         self.saved_step = Some(state.step);
         self.saved_at = Instant::now();
-        let drafts = agree(world, self.drafts(&name, state))?;
+        let prepared = self
+            .drafts(&name, state)
+            .and_then(|drafts| Ok((drafts, self.chores()?)));
+        let (drafts, chores) = agree(world, prepared)?;
         if self.config.async_save {
-            let owned = drafts.into_iter().map(Draft::into_owned).collect();
-            self.pending = Some((name, Background::start(owned)));
-            return settled;
+            let copies = self.buffers.copy(drafts);
+            self.pending = Some((Some(name), Background::start(chores, copies)));
+            return gathered;
         }
-        settled?;
+        gathered?;
         let written = drafts.iter().try_for_each(Draft::write);
-        self.conclude(world, name, written)
+        self.agree_on(world, &name, written)?;
+        self.take_up(world, name)?;
+        self.record(world)
     }
 
     /// Saves a last time, unless this very step was saved, and waits until all is written. Collective.
@@ -318,73 +257,165 @@ impl CheckpointMonitor {
         self.settle(world)
     }
 
-    /// Waits for the checkpoint that is being written, if any, and agrees on it. Collective.
+    /// Ends the saving of a training that ends by an error: waits until all is written, and with
+    /// `exception_save` saves `state` unless it was saved. Gives whether it stands. Collective.
+    ///
+    /// All processes must know of the error, through [`agree`] for one, and `state` be that of the last
+    /// step which all have completed. A process that has died can't take part: then the last
+    /// checkpoint that was saved is what there is.
+    ///
+    /// # Errors
+    /// As [`CheckpointMonitor::save`].
+    pub fn fail(mut self, world: &World, state: &State<'_>) -> Result<bool> {
+        if self.config.exception_save && self.saved_step != Some(state.step) {
+            self.save(world, state)?;
+        }
+        self.settle(world)?;
+        Ok(self.saved_step == Some(state.step))
+    }
+
+    /// Whether nothing is being written for this rank. Local.
+    #[must_use]
+    pub fn idle(&self) -> bool {
+        self.pending
+            .as_ref()
+            .is_none_or(|(_, background)| background.ended())
+    }
+
+    /// Waits for the checkpoint that is being written, if any, agrees on it, and records it. Collective.
     ///
     /// # Errors
     /// The same on every process: what kept a rank from completing it.
     pub fn settle(&mut self, world: &World) -> Result<()> {
+        let gathered = self.gather_in(world);
+        self.record(world)?;
+        gathered
+    }
+
+    /// Waits for the checkpoint that is being written, if any, and agrees on it. Collective.
+    fn gather_in(&mut self, world: &World) -> Result<()> {
         let Some((name, background)) = self.pending.take() else {
             return Ok(());
         };
-        let written = background.wait();
-        self.conclude(world, name, written)
+        let written = background.wait(&mut self.buffers);
+        let Some(name) = name else {
+            agree(world, written)?;
+            self.recorded();
+            return Ok(());
+        };
+        self.agree_on(world, &name, written)?;
+        // The thread did its chores before it wrote.
+        self.recorded();
+        self.take_up(world, name)
     }
 
-    /// Agrees whether `name` is complete; then records it and lets older ones go. Collective.
-    fn conclude(&mut self, world: &World, name: Name, written: Result<()>) -> Result<()> {
-        if let Err(fault) = agree(world, written) {
-            // Nobody can use it: what some ranks have of it only confuses.
-            if let Err(also) = self.remove(&name) {
-                tracing::warn!("{also}");
-            }
-            return Err(fault);
+    /// Gathers in what all ranks' threads have completed, and lets them do what follows from it. Collective.
+    fn look_after(&mut self, world: &World) -> Result<()> {
+        if self.pending.is_none() {
+            return Ok(());
         }
-        let meta = Meta::of(&name, self.rank).bytes();
-        let path = self.directory("checkpoint").join(META);
-        agree(world, meta.and_then(|bytes| replace(&path, &bytes)))?;
-        if self.config.integrated_save {
-            self.merge(world, &name)?;
+        let mut ended = [u64::from(self.idle())];
+        all_reduce(world, &mut ended, Operation::Min)?;
+        if ended == [0] {
+            return Ok(());
         }
-        self.complete.push_back(name);
-        let mut removed = Ok(());
-        while self.config.keep_checkpoint_max > 0
-            && self.complete.len() > self.config.keep_checkpoint_max
-        {
-            if let Some(oldest) = self.complete.pop_front() {
-                removed = removed.and_then(|()| self.remove(&oldest));
-            }
-        }
-        agree(world, removed)
-    }
-
-    /// Removes this rank's files of a checkpoint. Local.
-    fn remove(&self, name: &Name) -> Result<()> {
-        io::remove(&self.directory("checkpoint").join(name.file(self.rank)))?;
-        io::remove(
-            &self
-                .directory("checkpoint_network")
-                .join(self.network_file(name)),
-        )?;
-        if self.config.integrated_save && self.rank == 0 {
-            io::remove_directory(&self.merged(name))?;
+        self.gather_in(world)?;
+        if matches!(&self.last, Some((_, false))) || !self.expired.is_empty() {
+            let chores = agree(world, self.chores())?;
+            self.pending = Some((None, Background::start(chores, Vec::new())));
         }
         Ok(())
     }
 
-    fn network_file(&self, name: &Name) -> String {
-        let repeat = name
-            .repeat
-            .map_or(String::new(), |repeat| format!("_{repeat}"));
-        let Name {
-            prefix,
-            epoch,
-            step,
-            ..
-        } = name;
-        format!(
-            "{prefix}_rank_{}{repeat}-network-{epoch}_{step}.safetensors",
-            self.rank
-        )
+    /// Agrees whether `name` is complete. Collective.
+    fn agree_on(&self, world: &World, name: &Name, written: Result<()>) -> Result<()> {
+        agree(world, written).inspect_err(|_| {
+            // Nobody can use it: what some ranks have of it only confuses.
+            if let Err(also) = self.removal(std::slice::from_ref(name)).run() {
+                tracing::warn!("{also}");
+            }
+        })
+    }
+
+    /// Takes `name` up as the last complete one. Collective.
+    fn take_up(&mut self, world: &World, name: Name) -> Result<()> {
+        let mut at = self.started.elapsed();
+        if self.retention.by_time() {
+            let mine = at.as_secs().to_le_bytes().to_vec();
+            let agreed = broadcast_bytes(world, 0, mine)?;
+            at = Duration::from_secs(agreed.try_into().map_or(0, u64::from_le_bytes));
+        }
+        self.replaced.extend(self.retention.add(name.clone(), at));
+        self.last = Some((name, false));
+        match &self.last {
+            Some((name, _)) if self.config.integrated_save => self.merge(world, name),
+            _ => Ok(()),
+        }
+    }
+
+    /// What is to be done for the last complete checkpoint. Local.
+    fn chores(&self) -> Result<Chores> {
+        let mut chores = self.removal(&self.expired);
+        if let Some((name, false)) = &self.last {
+            let path = self.directory("checkpoint").join(META);
+            let meta = Meta::of(name, self.rank).bytes()?;
+            chores.replaced.push((path, meta));
+        }
+        Ok(chores)
+    }
+
+    /// Notes that all ranks have done their [`CheckpointMonitor::chores`].
+    fn recorded(&mut self) {
+        if let Some((_, recorded)) = &mut self.last {
+            *recorded = true;
+        }
+        self.expired.clear();
+        self.expired.append(&mut self.replaced);
+    }
+
+    /// Records the last complete checkpoint, and lets those go that it replaces. Collective.
+    fn record(&mut self, world: &World) -> Result<()> {
+        if let Some((_, false)) = &self.last {
+            let chores = agree(world, self.chores())?;
+            agree(world, chores.run())?;
+            self.recorded();
+        }
+        if !self.expired.is_empty() {
+            agree(world, self.removal(&self.expired).run())?;
+            self.expired.clear();
+        }
+        Ok(())
+    }
+
+    /// This rank's part in the removal of checkpoints. Local.
+    fn removal(&self, names: &[Name]) -> Chores {
+        let mut chores = Chores::default();
+        for name in names {
+            let directory = self.directory("checkpoint");
+            chores.removed.push(directory.join(name.file(self.rank)));
+            if let Some((directory, file)) = self.weights_file(name) {
+                chores.removed.push(directory.join(file));
+            }
+            if self.config.integrated_save && self.rank == 0 {
+                chores.removed_directories.push(self.merged(name));
+            }
+        }
+        chores
+    }
+
+    /// Where the weights alone are written, if they are.
+    fn weights_file(&self, name: &Name) -> Option<(PathBuf, String)> {
+        let (directory, kind) = if self.config.save_trainable_params {
+            ("checkpoint_trainable", "trainable_params")
+        } else if self.config.save_network_params {
+            ("checkpoint_network", "network")
+        } else {
+            return None;
+        };
+        Some((
+            self.directory(directory),
+            name.weights_file(self.rank, kind),
+        ))
     }
 
     fn merged(&self, name: &Name) -> PathBuf {
@@ -441,20 +472,21 @@ impl CheckpointMonitor {
         };
         let tensors = || state.tensors.iter().filter(kept);
         let mut contents: Contents<'a> = tensors().map(content).collect();
-        for (name, dtype, dims, bytes) in self.scalars(state)? {
-            contents.insert(name.into(), (dtype, Shape(dims), Cow::Owned(bytes)));
+        for (name, dtype, dims, bytes) in state.scalars(&self.config)? {
+            let scalar = (dtype, Shape(dims), Bytes::Made(bytes));
+            if contents.insert(name.as_str().into(), scalar).is_some() {
+                let message = "is a tensor of the state, so it can't be a scalar of append_info";
+                return Err(Fault::new(Kind::Config, message).tensor(name));
+            }
         }
         let directory = self.directory("checkpoint");
         let mut drafts = vec![self.draft(directory.join(name.file(self.rank)), contents)?];
-        if self.config.save_network_params {
-            let weights = tensors()
-                .filter(|tensor| tensor.weight)
-                .map(content)
-                .collect();
-            let path = self
-                .directory("checkpoint_network")
-                .join(self.network_file(name));
-            drafts.push(self.draft(path, weights)?);
+        if let Some((directory, file)) = self.weights_file(name) {
+            let wanted = |tensor: &&StateTensor<'a>| {
+                tensor.weight && (tensor.trainable || !self.config.save_trainable_params)
+            };
+            let weights = tensors().filter(wanted).map(content).collect();
+            drafts.push(self.draft(directory.join(file), weights)?);
         }
         Ok(drafts)
     }
@@ -477,81 +509,12 @@ impl CheckpointMonitor {
         let bytes = schema.entries.iter().map(|entry| {
             contents
                 .remove(&entry.name)
-                .map_or(Cow::Borrowed(&[][..]), |(_, _, bytes)| bytes)
+                .map_or(Bytes::Borrowed(&[]), |(_, _, bytes)| bytes)
         });
         Ok(Draft {
             path,
             bytes: bytes.collect(),
             schema: Arc::clone(&schema),
         })
-    }
-
-    /// Where the run stands, as the trainer appends it.
-    fn scalars(&self, state: &State<'_>) -> Result<Vec<Scalar>> {
-        let count = |name: &'static str, dims: Vec<u64>, value: u64| {
-            let value = i32::try_from(value).map_err(|_| {
-                Fault::new(Kind::Unsupported, format!("{value} is too large a count")).tensor(name)
-            })?;
-            Ok((name, Dtype::I32, dims, value.to_le_bytes().to_vec()))
-        };
-        let mut scalars = vec![
-            count("epoch_num", vec![], state.epoch)?,
-            count("step_num", vec![], state.step)?,
-            count("global_step", vec![1], state.global_step)?,
-            (
-                "loss_scale",
-                Dtype::F32,
-                vec![],
-                state.loss_scale.to_le_bytes().to_vec(),
-            ),
-        ];
-        if let Some(batch) = self.config.global_batch_size {
-            scalars.push(count("global_batch_size", vec![], batch)?);
-        }
-        Ok(scalars)
-    }
-}
-
-/// A tensor of one element: name, type, dimensions, bytes.
-type Scalar = (&'static str, Dtype, Vec<u64>, Vec<u8>);
-
-/// What goes into a file.
-type Contents<'a> = BTreeMap<Arc<str>, Content<'a>>;
-
-/// A tensor's type, shape and bytes.
-type Content<'a> = (Dtype, Shape, Cow<'a, [u8]>);
-
-fn content<'a>(tensor: &StateTensor<'a>) -> (Arc<str>, Content<'a>) {
-    let shape = Shape(tensor.shape.to_vec());
-    (
-        tensor.name.into(),
-        (tensor.dtype, shape, Cow::Borrowed(tensor.bytes)),
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn is_strict_about_its_keys() {
-        let good =
-            "type: CheckpointMonitor\nprefix: m\nsave_checkpoint_steps: 10\nasync_save: True";
-        let config = MonitorConfig::parse(good).unwrap();
-        assert!(config.async_save && config.keep_checkpoint_max == 5 && config.prefix == "m");
-        for bad in [
-            "prefixx: m",
-            "prefix: a/b",
-            "checkpoint_format: ckpt",
-            "save_checkpoint_steps: 0",
-            "keep_checkpoint_max: -1",
-            "async_save: 3",
-        ] {
-            assert_eq!(
-                MonitorConfig::parse(bad).unwrap_err().kind,
-                Kind::Config,
-                "{bad}"
-            );
-        }
     }
 }

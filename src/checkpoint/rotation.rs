@@ -1,11 +1,18 @@
 //! Which checkpoints may go, and their removal.
 
 use crate::checkpoint::latest::latest;
-use crate::checkpoint::survey::{Checkpoint, Survey};
+use crate::checkpoint::survey::{Checkpoint, Survey, all_gather};
 use crate::exchange::{Topology, World, agree};
 use crate::fault::Result;
 use crate::store::checkpoint2::directory;
 use crate::store::io;
+use std::collections::BTreeMap;
+
+/// What lies beside `checkpoint/` with weights of the same checkpoints, and what its files' names say.
+const COMPANIONS: [(&str, &str); 2] = [
+    ("checkpoint_network", "network"),
+    ("checkpoint_trainable", "trainable_params"),
+];
 
 /// The checkpoints that need not be kept for `keep` complete ones to stay, oldest first.
 ///
@@ -30,7 +37,44 @@ pub fn expendable(survey: &Survey, keep: usize) -> Vec<&Checkpoint> {
         .collect()
 }
 
-/// Removes the files of `checkpoints` on every node that sees them. Collective.
+/// The files with the weights alone that `checkpoint_network` and `checkpoint_trainable`, beside a surveyed
+/// directory called `checkpoint`, have of `checkpoints`: by path inside the surveyed directory, their bytes.
+/// A trainer's rotation takes them along, so they are of no use without. Collective.
+///
+/// # Errors
+/// The same on every process: [`crate::fault::Kind::Io`].
+pub fn companions(
+    world: &World,
+    topology: &Topology,
+    survey: &Survey,
+    checkpoints: &[&Checkpoint],
+) -> Result<BTreeMap<String, u64>> {
+    let beside = survey.directory.ends_with("checkpoint");
+    let leads = topology.leads(world.process());
+    let look = || -> Result<Vec<(String, u64)>> {
+        let mut found = Vec::new();
+        let old = checkpoints
+            .iter()
+            .filter(|old| leads && beside && old.name.ranked && !old.name.iteration);
+        for (old, (room, kind)) in old.flat_map(|old| COMPANIONS.map(|companion| (old, companion)))
+        {
+            // A rank may have lost its own file and still have this one.
+            for rank in 0..survey.ranks {
+                let file = old.name.weights_file(rank, kind);
+                let path = format!("../{room}/rank_{rank}/{file}");
+                if let Some(bytes) = io::size(&survey.directory.join(&path))? {
+                    found.push((path, bytes));
+                }
+            }
+        }
+        Ok(found)
+    };
+    let mine = agree(world, look())?;
+    Ok(all_gather(world, &mine)?.into_iter().flatten().collect())
+}
+
+/// Removes the files of `checkpoints`, and the `companions` of these, on every node that sees them.
+/// Collective.
 ///
 /// # Errors
 /// [`crate::fault::Kind::Io`]; what was removed before stays removed.
@@ -39,6 +83,7 @@ pub fn remove(
     topology: &Topology,
     survey: &Survey,
     checkpoints: &[&Checkpoint],
+    companions: &BTreeMap<String, u64>,
 ) -> Result<()> {
     let leads = topology.leads(world.process());
     let mut removed = Ok(());
@@ -49,11 +94,11 @@ pub fn remove(
         let place = survey.directory.join(directory(checkpoint.name.step));
         removed = removed.and_then(|()| io::remove_directory(&place));
     }
-    for file in checkpoints
+    let files = checkpoints
         .iter()
-        .filter(|_| leads)
         .flat_map(|checkpoint| &checkpoint.files)
-    {
+        .chain(companions.keys());
+    for file in files.filter(|_| leads) {
         removed = removed.and_then(|()| io::remove(&survey.directory.join(file)));
     }
     agree(world, removed)

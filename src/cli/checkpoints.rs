@@ -40,8 +40,9 @@ pub(super) fn run(world: &World, command: &CheckpointsCommand) -> Result<Told> {
             let survey = look(which)?;
             let keep = usize::try_from(*keep).unwrap_or(usize::MAX);
             let removed = rotation::expendable(&survey, keep);
+            let companions = rotation::companions(world, &topology, &survey, &removed)?;
             if !dry_run {
-                rotation::remove(world, &topology, &survey, &removed)?;
+                rotation::remove(world, &topology, &survey, &removed, &companions)?;
             }
             let kept = |checkpoint: &&Checkpoint| {
                 !removed
@@ -50,7 +51,9 @@ pub(super) fn run(world: &World, command: &CheckpointsCommand) -> Result<Told> {
             };
             let kept: Vec<&Checkpoint> = survey.checkpoints.iter().filter(kept).collect();
             let bytes: u64 = removed.iter().map(|checkpoint| checkpoint.bytes).sum();
-            let files: Vec<&String> = removed.iter().flat_map(|removed| &removed.files).collect();
+            let bytes = bytes + companions.values().sum::<u64>();
+            let files = removed.iter().flat_map(|removed| &removed.files);
+            let files: Vec<&String> = files.chain(companions.keys()).collect();
             let word = if *dry_run {
                 "would be removed"
             } else {
@@ -63,6 +66,10 @@ pub(super) fn run(world: &World, command: &CheckpointsCommand) -> Result<Told> {
             );
             for checkpoint in &removed {
                 let _ = write!(text, "\n  {word} {}", line(checkpoint));
+            }
+            if !companions.is_empty() {
+                let count = companions.len();
+                let _ = write!(text, "\n  {word} {count} files with their weights alone");
             }
             let fields = json!({
                 "dry_run": dry_run,

@@ -393,7 +393,7 @@ fn plan(
         select.view = Some(made.table);
         metadata = made.metadata;
     }
-    let build: Build = build(
+    let mut build: Build = build(
         inventory,
         &source.catalog,
         strategy,
@@ -405,6 +405,11 @@ fn plan(
         (Some(strategy), Kind::UnknownTensor) => fault.file(strategy.display().to_string()),
         _ => source.place(fault),
     })?;
+    // A checkpoint 2.0 has its counts beside its tensors, a 1.0 among them.
+    if let (Some(iteration), None) = (&source.iteration, &job.view) {
+        let counts = iteration.common.counts()?.into_iter();
+        build.counts = counts.filter(|count| select.keeps(count.name)).collect();
+    }
     let texts = |names: &[std::sync::Arc<str>]| names.iter().map(|n| n.to_string()).collect();
     let without_data = BTreeMap::from([
         ("source", texts(&inventory.without_data)),

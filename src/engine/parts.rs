@@ -131,10 +131,14 @@ impl<'a> Builder<'a> {
             .map_err(|_| Fault::new(Kind::Internal, "a window is too large"))?;
         let mut entered = Entered::default();
         for (number, (cell, parts)) in slab.cells.iter().zip(cells).enumerate() {
-            let read = parts.iter().find_map(|part| match (&part.into, &part.from) {
-                (Into::Window, From::Here(place)) => Some(self.filler.phase(&part.copy, *place)),
-                _ => None,
-            });
+            let read = parts
+                .iter()
+                .find_map(|part| match (&part.into, &part.from) {
+                    (Into::Window, From::Here(place)) => {
+                        Some(self.filler.phase(&part.copy, *place))
+                    }
+                    _ => None,
+                });
             let tile = self.tile.take(window, read.unwrap_or_default());
             let patches = patches(slab.plan, &cell.cell, slab.begin..slab.end)?;
             let operands = patches.iter().flat_map(|patch| &patch.operands);

@@ -8,6 +8,7 @@ use crate::plan::build::Build;
 use crate::plan::inventory::HYPER_STEM;
 use crate::plan::iteration::{Iteration, by_iteration};
 use crate::store::Format;
+use crate::store::checkpoint2::Count;
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
 use clap::ValueEnum;
@@ -258,7 +259,7 @@ fn by_rank(
                         listing.push(listed(plan)?);
                     }
                 }
-                let schema = format.design(&listing, metadata);
+                let schema = with_counts(listing, &build.counts, format, metadata);
                 let schema = Arc::new(schema.map_err(|fault| fault.rank(rank))?);
                 designed.insert(key, schema.clone());
                 schema
@@ -277,6 +278,30 @@ fn by_rank(
         ranks_per_stage: build.ranks_per_stage,
     };
     Ok(arranged)
+}
+
+/// Lays out a file for the tensors of `listing` and those of `counts` that it hasn't. The bytes of these
+/// are part of the layout.
+fn with_counts(
+    mut listing: Listing,
+    counts: &[Count],
+    format: Format,
+    metadata: &BTreeMap<String, String>,
+) -> Result<FileSchema> {
+    let known = |listing: &Listing, count: &&Count| !listing.iter().any(|l| *l.0 == *count.name);
+    let counts: Vec<&Count> = counts.iter().filter(|c| known(&listing, c)).collect();
+    let added = counts
+        .iter()
+        .map(|c| (c.name.into(), c.dtype, c.shape.clone()));
+    listing.extend(added);
+    let mut schema = format.design(&listing, metadata)?;
+    for count in counts {
+        let begin = schema.get(count.name).and_then(|e| e.segments.first());
+        if let Some(begin) = begin.map(|segment| segment.start) {
+            schema.literals.push((begin, count.bytes.clone()));
+        }
+    }
+    Ok(schema)
 }
 
 /// Name, dtype and cell shape (in elements) of a tensor to be written.
@@ -347,9 +372,9 @@ fn full(
         .flatten()
         .map(listed)
         .collect::<Result<_>>()?;
-    if !hyper.is_empty() {
+    if !hyper.is_empty() || !build.counts.is_empty() {
         let metadata = BTreeMap::from([("format".to_owned(), "ms".to_owned())]);
-        let schema = Arc::new(format.design(&hyper, &metadata)?);
+        let schema = Arc::new(with_counts(hyper, &build.counts, format, &metadata)?);
         files.push(ShardFile {
             path: format!("{HYPER_STEM}.{extension}"),
             schema,

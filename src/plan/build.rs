@@ -6,6 +6,7 @@ use crate::layout::Layout;
 use crate::plan::inventory::{Inventory, whole_tensor};
 use crate::plan::value::Value;
 use crate::plan::{SourceTensor, Spread, TensorPlan};
+use crate::store::checkpoint2::Count;
 use crate::strategy::Strategy;
 use crate::tensor::cast::is_castable;
 use crate::tensor::dtype::Dtype;
@@ -41,7 +42,9 @@ pub struct Select {
 }
 
 impl Select {
-    fn keeps(&self, name: &str) -> bool {
+    /// Whether a tensor of this name is read at all.
+    #[must_use]
+    pub fn keeps(&self, name: &str) -> bool {
         !self
             .filter_out_prefixes
             .iter()
@@ -206,6 +209,8 @@ pub struct Build {
     pub stages: Vec<Vec<TensorPlan>>,
     /// Tensors that a single rank gets, by rank.
     pub private: BTreeMap<u32, Vec<TensorPlan>>,
+    /// Tensors that every rank gets though no file of the source has them: a job's counts.
+    pub counts: Vec<Count>,
     /// Ranks in a stage of the destination.
     pub ranks_per_stage: u32,
     /// Names in the destination's strategy that the source has no data for.

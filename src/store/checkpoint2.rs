@@ -4,6 +4,8 @@
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::Layout;
 use crate::strategy::{StageLayout, Strategy};
+use crate::tensor::dtype::Dtype;
+use crate::tensor::shape::Shape;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,7 +49,60 @@ pub struct Common {
     pub ckpt_status: Option<u64>,
 }
 
+/// A count as a checkpoint 1.0 has it: a tensor of one element.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// One of [`COMMON_NAMES`].
+    pub name: &'static str,
+    /// Its element type.
+    pub dtype: Dtype,
+    /// Its shape.
+    pub shape: Shape,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
 impl Common {
+    /// What a checkpoint 1.0 has of it, in each rank's file; what isn't known is left out.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`] for a count beyond 32 bits.
+    pub fn counts(&self) -> Result<Vec<Count>> {
+        let scalar = || Shape(Vec::new());
+        let whole = |name: &'static str, shape: Shape, value: Option<u64>| {
+            value.map(|value| match i32::try_from(value) {
+                Ok(value) => Ok(Count {
+                    name,
+                    dtype: Dtype::I32,
+                    shape,
+                    bytes: value.to_le_bytes().to_vec(),
+                }),
+                Err(_) => {
+                    let message = format!("{COMMON}: {value} is too large a count");
+                    Err(Fault::new(Kind::Unsupported, message).tensor(name))
+                }
+            })
+        };
+        let counts = [
+            whole("epoch_num", scalar(), self.epoch_num),
+            whole("step_num", scalar(), self.step_num),
+            whole("global_step", Shape(vec![1]), self.global_step),
+            whole("global_batch_size", scalar(), self.global_batch_size),
+        ];
+        let mut counts: Vec<Count> = counts.into_iter().flatten().collect::<Result<_>>()?;
+        if let Some(scale) = self.loss_scale {
+            // Nearest, as the trainer keeps it; a text carries any float.
+            let scale: f32 = scale.to_string().parse().unwrap_or(f32::NAN);
+            counts.push(Count {
+                name: "loss_scale",
+                dtype: Dtype::F32,
+                shape: scalar(),
+                bytes: scale.to_le_bytes().to_vec(),
+            });
+        }
+        Ok(counts)
+    }
+
     /// Its JSON, as the trainer indents it.
     ///
     /// # Errors

@@ -1,14 +1,16 @@
-//! A training loop that only saves: `monitor_check OUTPUT STATE STRATEGY|- CONFIG FIRST LAST [die=STEP] [fail=RANK]`.
+//! A training loop that only saves: `monitor_check OUTPUT STATE STRATEGY|- CONFIG FIRST LAST [die=STEP] [fail=STEP]
+//! [pause=MILLISECONDS]`.
 //!
 //! Each rank's tensors are those of `STATE/rank_R/net.safetensors`, unchanged by the steps. With `die=S`
-//! the highest rank dies after it has come to step S, without any clean-up.
+//! the highest rank dies after it has come to step S, without any clean-up; with `fail=S` it meets an error
+//! there, which all learn of. Tensors called `frozen…` are weights that are not trained.
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
 use safetensors::SafeTensors;
 use shardloom::checkpoint::monitor::{CheckpointMonitor, MonitorConfig, State, StateTensor};
-use shardloom::exchange::World;
-use shardloom::fault::Result;
+use shardloom::exchange::{World, agree};
+use shardloom::fault::{Fault, Kind, Result};
 use shardloom::tensor::dtype::Dtype;
 use std::path::Path;
 use std::process::ExitCode;
@@ -49,6 +51,7 @@ fn train(world: &World, args: &[String]) -> Result<u32> {
             shape: &tensor.shape,
             bytes: &tensor.bytes,
             weight: !tensor.name.starts_with("adam_"),
+            trainable: !tensor.name.starts_with("frozen"),
         })
         .collect();
     let config = MonitorConfig::parse(config)?;
@@ -70,6 +73,22 @@ fn train(world: &World, args: &[String]) -> Result<u32> {
     for step in first..=last {
         if option("die=") == Some(step) && world.process() + 1 == world.size() {
             std::process::abort();
+        }
+        if let Some(pause) = option("pause=") {
+            std::thread::sleep(std::time::Duration::from_millis(pause));
+        }
+        let breaks = option("fail=") == Some(step) && world.process() + 1 == world.size();
+        let computed = if breaks {
+            Err(Fault::new(Kind::Internal, "the loss is no number"))
+        } else {
+            Ok(())
+        };
+        if let Err(fault) = agree(world, computed) {
+            let stands = monitor.fail(world, &at(step - 1))?;
+            if world.process() == 0 {
+                println!("step {} saved: {stands}", step - 1);
+            }
+            return Err(fault);
         }
         if let Err(fault) = monitor.step(world, || at(step)) {
             if world.process() == 0 {

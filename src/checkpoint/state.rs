@@ -1,0 +1,105 @@
+//! What a training loop gives to be saved.
+
+use crate::checkpoint::background::Bytes;
+use crate::checkpoint::monitor_config::{MonitorConfig, Number};
+use crate::fault::{Fault, Kind, Result};
+use crate::tensor::dtype::Dtype;
+use crate::tensor::shape::Shape;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A tensor of this rank's state.
+#[derive(Clone, Copy, Debug)]
+pub struct StateTensor<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its element type.
+    pub dtype: Dtype,
+    /// Shape of this rank's shard, in elements.
+    pub shape: &'a [u64],
+    /// The shard's bytes, row-major, little-endian.
+    pub bytes: &'a [u8],
+    /// Whether it is a weight; else the optimizer's.
+    pub weight: bool,
+    /// Whether it is a weight that is trained; else frozen.
+    pub trainable: bool,
+}
+
+/// This rank's state after a step.
+#[derive(Clone, Copy, Debug)]
+pub struct State<'a> {
+    /// All tensors of this rank.
+    pub tensors: &'a [StateTensor<'a>],
+    /// Epoch, from 1.
+    pub epoch: u64,
+    /// Step within the epoch, from 1.
+    pub step_in_epoch: u64,
+    /// Steps over all runs.
+    pub step: u64,
+    /// The optimizer's own count.
+    pub global_step: u64,
+    /// Loss scale.
+    pub loss_scale: f32,
+}
+
+impl State<'_> {
+    /// Where the run stands, as the trainer appends it, and what `append_info` adds.
+    pub(super) fn scalars(&self, config: &MonitorConfig) -> Result<Vec<Scalar>> {
+        let count = |name: &str, dims: Vec<u64>, value: u64| {
+            let value = i32::try_from(value).map_err(|_| {
+                Fault::new(Kind::Unsupported, format!("{value} is too large a count")).tensor(name)
+            })?;
+            let bytes = value.to_le_bytes().to_vec();
+            Ok((name.to_owned(), Dtype::I32, dims, bytes))
+        };
+        let real = |name: &str, value: f32| {
+            let bytes = value.to_le_bytes().to_vec();
+            (name.to_owned(), Dtype::F32, vec![], bytes)
+        };
+        let mut scalars = vec![
+            count("epoch_num", vec![], self.epoch)?,
+            count("step_num", vec![], self.step)?,
+            count("global_step", vec![1], self.global_step)?,
+            real("loss_scale", self.loss_scale),
+        ];
+        if let Some(batch) = config.global_batch_size {
+            scalars.push(count("global_batch_size", vec![], batch)?);
+        }
+        for (name, number) in config.appended() {
+            scalars.push(match number {
+                Number::Real(value) => real(name, value),
+                Number::Truth(truth) => {
+                    (name.to_owned(), Dtype::Bool, vec![], vec![u8::from(truth)])
+                }
+                Number::Whole(value) => match i32::try_from(value) {
+                    Ok(value) => {
+                        let bytes = value.to_le_bytes().to_vec();
+                        (name.to_owned(), Dtype::I32, vec![], bytes)
+                    }
+                    Err(_) => {
+                        let bytes = value.to_le_bytes().to_vec();
+                        (name.to_owned(), Dtype::I64, vec![], bytes)
+                    }
+                },
+            });
+        }
+        Ok(scalars)
+    }
+}
+
+/// A tensor of one element: name, type, dimensions, bytes.
+pub(super) type Scalar = (String, Dtype, Vec<u64>, Vec<u8>);
+
+/// What goes into a file.
+pub(super) type Contents<'a> = BTreeMap<Arc<str>, Content<'a>>;
+
+/// A tensor's type, shape and bytes.
+pub(super) type Content<'a> = (Dtype, Shape, Bytes<'a>);
+
+pub(super) fn content<'a>(tensor: &StateTensor<'a>) -> (Arc<str>, Content<'a>) {
+    let shape = Shape(tensor.shape.to_vec());
+    (
+        tensor.name.into(),
+        (tensor.dtype, shape, Bytes::Borrowed(tensor.bytes)),
+    )
+}
