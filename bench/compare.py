@@ -1,14 +1,14 @@
-"""Times shardloom against `cp` of the same output bytes, MindSpore, and a plain Python script.
+"""Times shardloom against `cp` of the same output bytes, MindSpore, PyTorch, and a plain Python script.
 
-Called by bench/compare, which sets up MPI and builds. Standard library only; MindSpore runs in a process of its own
-under .venv-mindspore. How it measures:
+Called by bench/compare, which sets up MPI and builds. Standard library only; MindSpore and PyTorch run in processes of their own
+under .venv-mindspore and .venv-transformers. How it measures:
 
 * In a round every contender does the job once, so that a noisy moment touches all of them; ratios are taken within a
-  round. The first round is a warm-up for all and isn't counted; nothing else is dropped. MindSpore and plain Python
+  round. The first round is a warm-up for all and isn't counted; nothing else is dropped. MindSpore, PyTorch and plain Python
   take part in the warm-up and in `--slow-rounds` of the rounds.
 * Sources are in the page cache. Outputs are removed and dirty pages written back before each run, not during it.
 * MPI programs are timed from outside; the time of an empty MPI program (MPI_Init, MPI_Finalize, the same transports)
-  started the same way in the same round is subtracted. MindSpore is timed inside its call, so neither its import nor Python's start counts.
+  started the same way in the same round is subtracted. MindSpore and PyTorch are timed inside their calls, so neither import nor start counts.
 * `cp` copies a directory with exactly the bytes that the job has to write; `cp x2` divides its files over two cp.
 * Nobody flushes: shardloom runs with `--sync none`, the others never do.
 * Every contender's output is compared once, tensor by tensor, with what this script cuts out of the full weights.
@@ -30,6 +30,7 @@ import sys
 import time
 from pathlib import Path
 
+import ckpt
 import models
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,7 +81,7 @@ MODELS = {
 
 # job -> (source, destination); "full" is one file of full weights, a number that many ranks cut by tp.
 JOBS = {"reshard 8->4": (8, 4), "reshard 4->8": (4, 8), "unify 8->full": (8, "full"), "split full->8": ("full", 8)}
-JOBS |= models.JOBS
+JOBS |= models.JOBS | ckpt.JOBS
 
 
 # --- the oracle: cuts, written without any library under test ------------------------------------------------------
@@ -129,10 +130,14 @@ def write_safetensors(path, tensors):
             file.writelines(pieces)
 
 
+def map_file(path):
+    with open(path, "rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
 def map_safetensors(path):
     """name -> (dtype, shape, memoryview), backed by a map of the file."""
-    with open(path, "rb") as file:
-        view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    view = map_file(path)
     (length,) = struct.unpack("<Q", view[:8])
     header = json.loads(bytes(view[8 : 8 + length]))
     header.pop("__metadata__", None)
@@ -153,6 +158,10 @@ def write_layout(full, layout, folder):
         for rank, tensors in enumerate(models.shards(full, layout, cut)):
             write_safetensors(folder / f"rank_{rank}" / "net.safetensors", tensors)
         return
+    if layout == ckpt.LAYOUT:
+        for rank in range(ckpt.RANKS):
+            ckpt.write(folder / f"rank_{rank}" / "net.ckpt", shards(full, rank, ckpt.RANKS))
+        return
     if layout in ("full", "hf"):
         tensors = {name: (dtype, shape, [data]) for name, (dtype, shape, data) in full.items()}
         write_safetensors(folder / "model.safetensors", tensors)
@@ -166,21 +175,28 @@ def write_layout(full, layout, folder):
         write_safetensors(folder / f"rank_{rank}" / "net.safetensors", shards(full, rank, layout))
 
 
+def ranks_of(layout):
+    if layout in models.LAYOUTS:
+        return models.RANKS
+    return ckpt.RANKS if layout == ckpt.LAYOUT else layout
+
+
 def digests(folder, layout):
     """(rank, tensor) -> dtype, shape and SHA-256 of what lies in an output directory."""
     found = {}
-    ranks = models.RANKS if layout in models.LAYOUTS else layout
+    ranks = ranks_of(layout)
     places = {0: folder} if layout in ("full", "hf") else {r: folder / f"rank_{r}" for r in range(ranks)}
     for rank, place in places.items():
-        for path in sorted(place.glob("*.safetensors")):
-            for name, (dtype, shape, data) in map_safetensors(path).items():
+        for path in sorted(place.glob("*.ckpt" if layout == ckpt.LAYOUT else "*.safetensors")):
+            tensors = ckpt.read(map_file(path)) if layout == ckpt.LAYOUT else map_safetensors(path)
+            for name, (dtype, shape, data) in tensors.items():
                 found[rank, name] = (dtype, shape, hashlib.sha256(data).hexdigest())
     return found
 
 
 def oracle_digests(full, layout):
     found = {}
-    ranks = 1 if layout in ("full", "hf") else layout
+    ranks = 1 if layout in ("full", "hf") else ranks_of(layout)
     held = models.shards(full, layout, cut) if layout in models.LAYOUTS else (shards(full, r, ranks) for r in range(ranks))
     for rank, tensors in enumerate(held):
         for name, (dtype, shape, pieces) in tensors.items():
@@ -270,6 +286,8 @@ def shardloom(exchange):
         command = [job.split()[0], "--src", place.layout(source), "--dst", place.out]
         if job in models.JOBS:
             command = models.command(place, job)
+        elif job in ckpt.JOBS:
+            command = ckpt.command(place, job)
         else:
             if source != "full":
                 command += ["--src-strategy", place.strategies[source]]
@@ -285,6 +303,8 @@ def plain_python(place, job):
     """What one would write in an afternoon: map the sources, cut or join, write; one process, no library."""
     if job in models.JOBS:
         return models.plain_python(place, job, map_safetensors, write_safetensors, cut)
+    if job in ckpt.JOBS:
+        return None
     source, target = JOBS[job]
     start = time.perf_counter()
     if source == "full":
@@ -349,7 +369,9 @@ class MindSpore:
             if job in models.JOBS:
                 return None  # it has no such function
             source, target = JOBS[job]
-            if target == "full":
+            if job in ckpt.JOBS:
+                name, arguments, keywords = ckpt.mindspore(place, job, processes)
+            elif target == "full":
                 name, keywords = "unified_safetensors", {"max_process_num": processes}
                 arguments = [place.layout(source), place.strategies[source], place.out]
             elif source == "full":
@@ -376,6 +398,38 @@ class MindSpore:
     def close(self):
         self.process.stdin.close()
         self.process.wait()
+
+
+class Dcp:
+    """PyTorch's distributed checkpoint, by bench/dcp.py; timed inside, so neither import nor start counts."""
+
+    def __init__(self, python, place, full):
+        self.python, self.place, self.prepared = python, place, set()
+        self.rules = json.dumps({name: cut_dimension(name) for name in full})
+
+    def start(self, processes, mode, checkpoint, out):
+        source = self.place.layout("full") / "model.safetensors"
+        command = [self.python, "-W", "ignore"]
+        if processes > 0:
+            command += ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+        command += [ROOT / "bench" / "dcp.py", mode, source, self.rules, checkpoint, out]
+        environment = dict(os.environ, OMP_NUM_THREADS="1")
+        run = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
+        if run.returncode != 0:
+            raise RuntimeError(f"bench/dcp.py {mode}: {run.stderr.strip().splitlines()[-1:]}")
+        return run.stdout
+
+    def __call__(self, place, job):
+        source, target = JOBS[job]
+        if job in models.JOBS or job in ckpt.JOBS or source == "full":
+            return None
+        checkpoint = place.folder / ("dcp-hf" if target == "full" else f"dcp-{source}")
+        if checkpoint not in self.prepared:
+            self.start(source, "save", checkpoint, place.out)
+            self.prepared.add(checkpoint)
+            os.sync()
+        mode, processes = ("consolidate", 0) if target == "full" else ("load", target)
+        return json.loads(self.start(processes, mode, checkpoint, place.out).splitlines()[-1])["seconds"]
 
 
 # --- measuring ----------------------------------------------------------------------------------------------------
@@ -412,7 +466,7 @@ def measure(place, job, contenders, empty, options, full, notes):
     for number in range(rounds + 1):
         start = empty()
         for name, run in contenders.items():
-            slow = name.startswith(("MindSpore", "plain"))
+            slow = name.startswith(("MindSpore", "PyTorch", "plain"))
             if name in failed or (slow and number > options.slow_rounds):
                 continue
             place.clear()
@@ -421,7 +475,8 @@ def measure(place, job, contenders, empty, options, full, notes):
                 if seconds is None:
                     failed[name] = "not applicable"
                     continue
-                if number == 0:
+                # PyTorch's own format is compared by bench/dcp.py when it is loaded.
+                if number == 0 and not (name == "PyTorch" and target != "full"):
                     got = {k: v for k, v in digests(place.out, target).items() if k in expected}
                     wrong = [k for k in expected if got.get(k) != expected[k]]
                     if wrong:
@@ -450,7 +505,7 @@ def measure(place, job, contenders, empty, options, full, notes):
             "median": statistics.median(samples[name]),
             "of_cp": {"min": min(ratios), "median": statistics.median(ratios), "max": max(ratios)},
         }
-    bytes_written = sum(p.stat().st_size for p in place.layout(target).rglob("*.safetensors"))
+    bytes_written = sum(p.stat().st_size for p in place.layout(target).rglob("*") if p.suffix in (".safetensors", ".ckpt"))
     return {
         "model": place.model, "place": place.name, "job": job, "bytes": bytes_written,
         "mpi_start_seconds": starts, "contenders": figures,
@@ -503,7 +558,7 @@ def table(results, names):
 def arguments():
     parser = argparse.ArgumentParser(prog="bench/compare", description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=5, help="counted rounds (default 5)")
-    parser.add_argument("--slow-rounds", type=int, default=3, help="of these with MindSpore and plain Python (default 3)")
+    parser.add_argument("--slow-rounds", type=int, default=3, help="of these with MindSpore, PyTorch and plain Python (default 3)")
     parser.add_argument("--models", default="qwen2.5-0.5b,llama-160m", help=f"of {', '.join(MODELS)}")
     parser.add_argument("--jobs", default=",".join(JOBS), help=f"of {', '.join(JOBS)}")
     parser.add_argument("--places", default="tmpfs,disk", help="of tmpfs, disk")
@@ -564,6 +619,10 @@ def main():
             server = MindSpore(python, scratch)
             contenders["MindSpore x1"] = server.run(1)
             contenders["MindSpore x2"] = server.run(2)
+        torch = ROOT / ".venv-transformers" / "bin" / "python"
+        if not torch.exists():
+            notes.append("PyTorch: left out, there is no .venv-transformers (launch/test --with-transformers makes it)")
+        contenders["PyTorch"] = None
         contenders["plain Python"] = plain_python
         about = machine({name: folder.parent for name, folder in folders.items()})
         about["mindspore"] = server.version if server else None
@@ -587,16 +646,17 @@ def main():
                     write_layout(full, "full", folder / "layout-full")
                     place = Place(name, folder, model, strategies(scratch, folder / "layout-full"))
                     place.prepare(full, ["full", 4, 8])
+                    contenders["PyTorch"] = Dcp(torch, place, full) if torch.exists() else lambda *_: None
                     for job in options.jobs.split(","):
                         # These are large, and of no use to the other jobs.
-                        own = [layout for layout in JOBS[job] if layout == "hf" or layout in models.LAYOUTS]
-                        if own and not models.takes(full):
+                        own = [layout for layout in JOBS[job] if isinstance(layout, str) and layout != "full"]
+                        if job in models.JOBS and not models.takes(full):
                             continue
                         for layout in own:
                             write_layout(full, layout, place.layout(layout))
                             if layout in models.LAYOUTS:
                                 place.strategies[layout] = models.strategy(scratch, full, layout, carry_out)
-                        if "hf" in own:
+                        if own:
                             os.sync()
                         results.append(measure(place, job, contenders, empty, options, full, notes))
                         output.write_text(json.dumps(record, indent=1) + "\n")

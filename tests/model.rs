@@ -367,8 +367,8 @@ fn interrupted_import_and_export_are_taken_up() {
         (import, "in", "--qkv contiguous --ffn separate"),
         (export, "out", "--dtype f32"),
     ] {
-        let mut reused = 0;
-        for (round, fault) in [25, 42, 50].into_iter().enumerate() {
+        let (mut reused, mut round) = (0, 0);
+        for fault in (15..).step_by(5) {
             let fault = format!("exit:{fault}");
             let envs = [
                 ("SHARDLOOM_JOURNAL_SECONDS", "0"),
@@ -377,9 +377,14 @@ fn interrupted_import_and_export_are_taken_up() {
             let arguments = line(command);
             let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
             let killed = support::alone(program, &arguments, &envs);
-            assert!(!killed.status.success(), "{fault}: {killed:?}");
             let partial = room.path().join(format!(".{into}.shardloom-partial"));
-            assert!(partial.exists() && !room.path().join(into).exists());
+            if killed.status.success() || room.path().join(into).exists() {
+                break;
+            }
+            if !partial.join(".shardloom-journal/job").exists() {
+                continue;
+            }
+            round += 1;
             // Another view of the same source is another job.
             let another = alone(&line(&format!("{command} {other} --resume")));
             refuses(&another, "is left of another job");
@@ -401,7 +406,7 @@ fn interrupted_import_and_export_are_taken_up() {
             assert_eq!(again["bytes"]["written"], 0, "{again}");
             std::fs::remove_dir_all(room.path().join(into)).unwrap();
         }
-        assert!(reused > 0, "{command}: nothing was taken up");
+        assert!(reused > 0 && round > 2, "{command}: {reused} bytes taken up in {round} rounds");
     }
 }
 

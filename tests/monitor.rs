@@ -208,7 +208,10 @@ fn what_is_written_behind_the_training_is_recorded_before_the_next_save() {
     for rank in 0..2 {
         let expected = [format!("m_rank_{rank}-1_6.safetensors"), "meta.json".into()];
         let room = sample.path(&format!("run/checkpoint/rank_{rank}"));
-        assert_eq!(names(&room), expected);
+        // The save at which a rank dies may have begun on the other.
+        let mut found = names(&room);
+        found.retain(|name| !name.contains("-1_9"));
+        assert_eq!(found, expected);
     }
 }
 
