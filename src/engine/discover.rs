@@ -229,11 +229,14 @@ const HEADERS_MAX: usize = 64;
 /// Rank, file number, hash and wire form of a schema.
 type OwnSchema = (u32, u32, u64, Arc<Vec<u8>>);
 
+/// Hash and wire form of a schema.
+type Understood = (u64, Arc<Vec<u8>>);
+
 /// Reads the headers of the files that fall to this process: those of the ranks that its node is the
 /// first to see, dealt over the node's processes. Equal headers are understood once. Local.
 fn read_own_headers(reach: &Reach, base: &Path, merged: &Listing) -> Result<Vec<OwnSchema>> {
     let mut own = Vec::new();
-    let mut known: HashMap<(Vec<u8>, u64), (u64, Arc<Vec<u8>>)> = HashMap::new();
+    let mut known: HashMap<(Vec<u8>, u64), Understood> = HashMap::new();
     for (rank, files) in &merged.ranks {
         let Some(node) = reach.homes(*rank).first() else {
             continue;
@@ -266,7 +269,7 @@ fn read_own_headers(reach: &Reach, base: &Path, merged: &Listing) -> Result<Vec<
 }
 
 /// The hash and wire form of a file's schema. Local.
-fn understand(format: Format, file: &ReadFile) -> Result<(u64, Arc<Vec<u8>>)> {
+fn understand(format: Format, file: &ReadFile) -> Result<Understood> {
     let schema = format.read(file)?;
     let wire: SchemaWire = (schema.entries, schema.metadata, schema.size);
     let body = encode(&wire)?;
