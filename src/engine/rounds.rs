@@ -1,5 +1,5 @@
-//! The rounds of an exchange, which fit the memory: while round k travels, round k - 1 is unpacked
-//! and written.
+//! The rounds of an exchange, which fit the memory: while round k is packed and travels, worker threads
+//! unpack and write round k - 1.
 
 use crate::catalog::Place;
 use crate::engine::fill::Filler;
@@ -15,7 +15,10 @@ use crate::plan::work::Slab;
 use crate::tensor::strided::{Loop, StridedCopy};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
+use std::thread::Scope;
 
 /// Largest part of the memory budget that one buffer of a round takes, and its upper limit: rounds
 /// that stay in the last-level cache are faster than larger ones.
@@ -124,7 +127,7 @@ impl<'a> Mover<'a> {
                 exchange,
                 slabs,
                 pending: None,
-                builder: Builder::new(self.readers, self.sink, self.ledger),
+                workers: Workers::start(scope, self),
                 packer: Filler::new(self.readers),
                 moved: Moved::default(),
             };
@@ -144,7 +147,7 @@ struct Rounds<'m, 'a> {
     exchange: Exchange,
     slabs: Receiver<Slab<'a>>,
     pending: Option<RoundSlab<'a>>,
-    builder: Builder<'a>,
+    workers: Workers<'a>,
     packer: Filler<'a>,
     moved: Moved,
 }
@@ -152,7 +155,6 @@ struct Rounds<'m, 'a> {
 impl<'a> Rounds<'_, 'a> {
     fn all(&mut self, progress: &mut Progress<'_>, observer: &mut Observer<'_>) -> Result<()> {
         let world = self.mover.world;
-        let mut before: Option<(Round<'a>, Packed)> = None;
         let mut buffers = (Vec::new(), Vec::new());
         loop {
             let gathered = self.gather();
@@ -160,17 +162,8 @@ impl<'a> Rounds<'_, 'a> {
             let mut more = [u64::from(!round.slabs.is_empty())];
             all_reduce(world, &mut more, Operation::Max)?;
             if more[0] == 0 {
-                let finished = match &before {
-                    Some((round, received)) => self.finish(round, received, &mut || Ok(())),
-                    None => Ok(()),
-                };
-                agree(world, finished)?;
-                return tell(
-                    progress,
-                    self.moved.written_bytes,
-                    self.mover.total_bytes,
-                    observer,
-                );
+                self.collect()?;
+                return self.tell(progress, observer);
             }
             self.moved.rounds += 1;
             let outgoing = round
@@ -183,27 +176,26 @@ impl<'a> Rounds<'_, 'a> {
             let receive = self.receive_buffer(&round, std::mem::take(&mut buffers.1));
             let ready = packed.and_then(|packed| Ok((packed, receive?)));
             let (packed, receive) = agree(world, ready)?;
-            let mut flight = DataRound::start(world, self.exchange.traffic, packed, receive)
+            let flight = DataRound::start(world, self.exchange.traffic, packed, receive)
                 .map_err(beyond_agreement)?;
-            let finished = match &before {
-                Some((round, received)) => {
-                    self.finish(round, received, &mut || flight.test().map(|_| ()))
-                }
-                None => Ok(()),
-            };
             let (sent, received) = flight.wait()?;
-            agree(world, finished)?;
             buffers.0 = sent.bytes;
-            if let Some((_, old)) = before.replace((round, received)) {
-                buffers.1 = old.bytes;
-            }
-            tell(
-                progress,
-                self.moved.written_bytes,
-                self.mover.total_bytes,
-                observer,
-            )?;
+            buffers.1 = self.collect()?;
+            self.workers.hand(round, received);
+            self.tell(progress, observer)?;
         }
+    }
+
+    /// Waits until the round before is written; gives back the memory of what was received. Collective.
+    fn collect(&mut self) -> Result<Vec<u8>> {
+        let (written, memory) = self.workers.collect();
+        self.moved.written_bytes += agree(self.mover.world, written)?;
+        Ok(memory)
+    }
+
+    fn tell(&self, progress: &mut Progress<'_>, observer: &mut Observer<'_>) -> Result<()> {
+        let total = self.mover.total_bytes;
+        tell(progress, self.moved.written_bytes, total, observer)
     }
 
     /// The slabs of the next round: as many as fit, one at least.
@@ -290,20 +282,98 @@ impl<'a> Rounds<'_, 'a> {
         self.moved.sent_bytes += at;
         Ok(Packed { bytes, counts })
     }
+}
 
-    /// Unpacks and writes a round whose bytes have come. Calls `poll` between slabs.
-    fn finish(
-        &mut self,
-        round: &Round<'a>,
-        received: &Packed,
-        poll: &mut impl FnMut() -> Result<()>,
-    ) -> Result<()> {
-        for RoundSlab { slab, cells } in &round.slabs {
-            poll()?;
-            self.builder.build(slab, cells, Some(received))?;
-            self.moved.written_bytes += slab.written_bytes();
+/// A round whose bytes have come, for all workers.
+struct Handed<'a> {
+    round: Round<'a>,
+    received: Packed,
+    /// Number of the slab that is to be built next.
+    next: AtomicUsize,
+}
+
+impl<'a> Handed<'a> {
+    /// Builds slabs until none is left; gives the bytes written.
+    fn build(&self, builder: &mut Builder<'a>) -> Result<u64> {
+        let mut written = 0;
+        loop {
+            let next = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(RoundSlab { slab, cells }) = self.round.slabs.get(next) else {
+                return Ok(written);
+            };
+            builder.build(slab, cells, Some(&self.received))?;
+            written += slab.written_bytes();
         }
-        Ok(())
+    }
+}
+
+/// The threads that unpack and write. They end with the channels to them.
+struct Workers<'a> {
+    channels: Vec<Sender<Arc<Handed<'a>>>>,
+    ended: Receiver<Result<u64>>,
+    handed: Option<Arc<Handed<'a>>>,
+}
+
+impl<'a> Workers<'a> {
+    fn start<'scope>(scope: &'scope Scope<'scope, '_>, mover: &Mover<'a>) -> Self
+    where
+        'a: 'scope,
+    {
+        let (readers, sink, ledger) = (mover.readers, mover.sink, mover.ledger);
+        let (tell, ended) = channel();
+        let mut channels = Vec::new();
+        for _ in 0..mover.threads.max(1) {
+            let (send, receive) = channel::<Arc<Handed<'a>>>();
+            let tell = tell.clone();
+            scope.spawn(move || {
+                let mut builder = Builder::new(readers, sink, ledger);
+                for handed in receive {
+                    let written = handed.build(&mut builder);
+                    // Whoever hears of it takes the memory back.
+                    drop(handed);
+                    if tell.send(written).is_err() {
+                        break;
+                    }
+                }
+            });
+            channels.push(send);
+        }
+        Workers {
+            channels,
+            ended,
+            handed: None,
+        }
+    }
+
+    fn hand(&mut self, round: Round<'a>, received: Packed) {
+        let handed = Arc::new(Handed {
+            round,
+            received,
+            next: AtomicUsize::new(0),
+        });
+        for channel in &self.channels {
+            // A worker that is gone is missed when the results are collected.
+            let _ = channel.send(Arc::clone(&handed));
+        }
+        self.handed = Some(handed);
+    }
+
+    /// Waits for what was handed out: the bytes written, and the memory of what was received.
+    fn collect(&mut self) -> (Result<u64>, Vec<u8>) {
+        let Some(handed) = self.handed.take() else {
+            return (Ok(0), Vec::new());
+        };
+        let mut total = Ok(0);
+        for _ in &self.channels {
+            let gone = || Err(Fault::new(Kind::Internal, "a worker thread is gone"));
+            match (&mut total, self.ended.recv().unwrap_or_else(|_| gone())) {
+                (Ok(total), Ok(written)) => *total += written,
+                (Ok(_), Err(fault)) => total = Err(fault),
+                (Err(_), _) => {}
+            }
+        }
+        let memory = Arc::into_inner(handed).map(|handed| handed.received.bytes);
+        (total, memory.unwrap_or_default())
     }
 }
 
