@@ -27,7 +27,7 @@ const READ_AHEAD_BYTES: u64 = 32 << 10;
 /// Windows kept for each file: pieces of several tensors are often needed in turn.
 const WINDOWS_OF_FILE: usize = 4;
 /// Bytes of windows kept by a worker.
-const WINDOWS_BYTES_MAX: usize = 16 << 20;
+const WINDOWS_BYTES_MAX: usize = 24 << 20;
 /// Files kept open.
 const OPEN_MAX: usize = 512;
 
