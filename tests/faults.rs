@@ -12,6 +12,8 @@ mod fixtures;
 mod kills;
 #[path = "support/oracle.rs"]
 mod oracle;
+#[path = "support/processes.rs"]
+mod processes;
 #[path = "support/sample.rs"]
 mod sample;
 #[path = "faults/steps.rs"]
@@ -46,21 +48,7 @@ fn large() -> Sample {
 
 /// The processes of the program itself whose command line names `room`.
 fn processes(room: &Path) -> Vec<Pid> {
-    let program = Path::new(env!("CARGO_BIN_EXE_shardloom"));
-    let room = room.to_string_lossy().into_owned();
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
-        let number = entry.file_name().to_string_lossy().parse::<i32>();
-        let Some(pid) = number.ok().and_then(Pid::from_raw) else {
-            continue;
-        };
-        let exe = std::fs::read_link(entry.path().join("exe"));
-        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        if exe.is_ok_and(|exe| exe == program) && String::from_utf8_lossy(&line).contains(&room) {
-            found.push(pid);
-        }
-    }
-    found
+    processes::of(Path::new(env!("CARGO_BIN_EXE_shardloom")), room)
 }
 
 /// Runs the job on four processes and kills one of them as soon as its output begins to grow.

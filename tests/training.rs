@@ -2,9 +2,11 @@
 
 #![allow(clippy::expect_used, clippy::print_stdout, unreachable_pub)]
 
+#[path = "support/processes.rs"]
+mod processes;
 mod support;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
@@ -41,25 +43,6 @@ fn losses(stdout: &str) -> BTreeMap<u64, f64> {
     stdout.lines().filter_map(line).collect()
 }
 
-/// The processes of the training in `room`, the launcher not among them.
-fn processes(room: &Path) -> Vec<Pid> {
-    let program = example("train_lm");
-    let room = room.to_string_lossy().into_owned();
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
-        let number = entry.file_name().to_string_lossy().parse::<i32>();
-        let Some(pid) = number.ok().and_then(Pid::from_raw) else {
-            continue;
-        };
-        let exe = std::fs::read_link(entry.path().join("exe"));
-        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        if exe.is_ok_and(|exe| exe == program) && String::from_utf8_lossy(&line).contains(&room) {
-            found.push(pid);
-        }
-    }
-    found
-}
-
 /// Starts a training that would go on for ever, and kills all its processes in the middle of the steps
 /// after the checkpoint. Gives what it had printed.
 fn train_and_kill(room: &Path, layout: &str) -> String {
@@ -82,13 +65,14 @@ fn train_and_kill(room: &Path, layout: &str) -> String {
         assert!(child.try_wait().expect("a child").is_none(), "{}", read());
         std::thread::sleep(Duration::from_millis(1));
     }
-    let victims = processes(room);
+    let running = || processes::of(&example("train_lm"), room);
+    let victims = running();
     assert_eq!(victims.len(), 4, "{victims:?}");
     for victim in victims {
         kill_process(victim, Signal::KILL).expect("it was alive");
     }
     let killed = Instant::now();
-    while !processes(room).is_empty() {
+    while !running().is_empty() {
         assert!(killed.elapsed() < LIMIT, "killed processes are still there");
         std::thread::sleep(Duration::from_millis(1));
     }

@@ -123,15 +123,11 @@ pub fn diff(
     }
     let equal = rows.iter().all(|row| row.state == "equal");
     let mut outcome = Outcome {
-        schema: 1,
-        command: "diff".into(),
         ok: equal,
-        processes: world.size(),
-        nodes: u32::try_from(topology.nodes.len()).unwrap_or(u32::MAX),
         tensors: rows.len() as u64,
         equal: Some(equal),
         differences: rows,
-        ..Outcome::default()
+        ..tally::outcome(world, &topology, "diff")
     };
     outcome.seconds.total = start.elapsed().as_secs_f64();
     Ok(outcome)

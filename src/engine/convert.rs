@@ -133,15 +133,11 @@ pub fn convert(
     let moved = output.write(&mover, exchange, observer, &mut seconds)?;
     seconds.total = start.elapsed().as_secs_f64();
     let mut outcome = Outcome {
-        schema: 1,
-        command: "convert".into(),
         ok: true,
-        processes: world.size(),
-        nodes: u32::try_from(topology.nodes.len()).unwrap_or(u32::MAX),
         tensors: plans.len() as u64,
         files: catalog.paths(),
         source_files: source.catalog.paths(),
-        ..Outcome::default()
+        ..tally::outcome(world, &topology, "convert")
     };
     outcome.bytes.reused = tally::sum(world, survey.written_bytes - moved.written_bytes)?;
     tally::total(world, &mut outcome, &survey, &moved, &readers, &seconds)?;

@@ -8,7 +8,7 @@ use crate::engine::iteration;
 use crate::engine::mover::{Moved, Mover, Observer};
 use crate::engine::outcome::{Outcome, PlanFigures, ProcessFigures, Seconds};
 use crate::engine::output::Output;
-use crate::engine::place::{Destination, Placement, equal_share};
+use crate::engine::place::{Destination, Placement};
 use crate::engine::resume::fingerprint;
 use crate::engine::rounds::Exchange;
 use crate::engine::sink::FileSink;
@@ -19,11 +19,10 @@ use crate::fault::{Kind, Result};
 use crate::plan::arrange::{Arranged, Files, arrange};
 use crate::plan::build::{Build, Leftovers, Select, build};
 use crate::plan::inventory::Inventory;
-use crate::plan::reach::ExchangeMode;
+use crate::plan::reach::{ExchangeMode, equal_share};
 use crate::plan::survey::Survey;
 use crate::plan::work::{Skip, Work};
 use crate::store::Format;
-use crate::store::manifest::Manifest;
 use crate::strategy::Strategy;
 use crate::view::Table;
 use std::collections::BTreeMap;
@@ -142,12 +141,12 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
         let to = &job.destination;
         Destination::find(world, &topology, to, ranks, home, &job.options)
     };
-    if job.options.in_place
-        && !job.options.dry_run
-        && let Some(manifest) =
-            in_place::finished(world, &find()?, job.command, &layouts, job.options.flush)?
-    {
-        return Ok(nothing_to_do(job, world, &topology, manifest));
+    let mut replaced = None;
+    if job.options.in_place && !job.options.dry_run {
+        let directory = replaced.insert(find()?);
+        if let Some(done) = done_before(job, world, &topology, directory, &layouts)? {
+            return Ok(done);
+        }
     }
     let suffix = job.file_suffix.as_deref();
     let mut source = discover(world, &topology, &job.source, suffix, job.options.exchange)?;
@@ -164,7 +163,7 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
     }
 
     let planning = Instant::now();
-    let destination = find()?;
+    let destination = replaced.map_or_else(find, Ok)?;
     let stock = Stock::take(world, job, &mut source, source_strategy.as_ref())?;
     let planned = plan(
         job,
@@ -224,22 +223,29 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
     Ok(outcome)
 }
 
-/// Says that an earlier run has left nothing to do.
-fn nothing_to_do(job: &Job, world: &World, topology: &Topology, manifest: Manifest) -> Outcome {
+/// The outcome if an earlier run has left nothing to do in place, which is said. Collective.
+fn done_before(
+    job: &Job,
+    world: &World,
+    topology: &Topology,
+    destination: &Destination,
+    layouts: &[(&'static str, Option<u64>); 2],
+) -> Result<Option<Outcome>> {
+    let flush = job.options.flush;
+    let Some(manifest) = in_place::finished(world, destination, job.command, layouts, flush)?
+    else {
+        return Ok(None);
+    };
     if world.process() == 0 {
         let directory = job.destination.display();
         tracing::warn!("{directory} has the destination's layout already: nothing is moved");
     }
-    Outcome {
-        schema: 1,
-        command: job.command.into(),
+    Ok(Some(Outcome {
         ok: true,
-        processes: world.size(),
-        nodes: u32::try_from(topology.nodes.len()).unwrap_or(u32::MAX),
         tensors: manifest.tensors.len() as u64,
         files: manifest.files.into_iter().map(|file| file.path).collect(),
-        ..Outcome::default()
-    }
+        ..tally::outcome(world, topology, job.command)
+    }))
 }
 
 /// Where a job's bytes go, once everything is planned.
@@ -485,16 +491,12 @@ fn describe(
     let mut files = planned.arranged.catalog.paths();
     files.extend(planned.arranged.extras.iter().map(|(path, _)| path.clone()));
     Outcome {
-        schema: 1,
-        command: job.command.into(),
-        processes: world.size(),
-        nodes: u32::try_from(topology.nodes.len()).unwrap_or(u32::MAX),
         tensors: planned.tensors,
         files,
         source_files: source.catalog.paths(),
         names_without_data: planned.without_data.clone(),
         names_dropped: planned.dropped.clone(),
-        ..Outcome::default()
+        ..tally::outcome(world, topology, job.command)
     }
 }
 

@@ -9,7 +9,6 @@ use crate::exchange::Packed;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::cell::Transfer;
 use crate::plan::reach::Reach;
-use crate::plan::survey::nobody_sees;
 use crate::plan::value::{operand_transfers, patches};
 use crate::plan::work::Slab;
 use crate::tensor::digest::Joiner;
@@ -42,12 +41,9 @@ pub(super) fn cut_parts(reach: &Reach, slab: &Slab<'_>) -> Result<Vec<Vec<Part>>
     let mut cells = Vec::with_capacity(slab.cells.len());
     for cell in slab.cells.iter() {
         let serve = |transfer: &Transfer| {
-            let ranks = transfer.candidates.iter().map(|place| place.rank);
-            let served = reach
-                .serve(ranks, slab.salt, cell.share)
-                .ok_or_else(|| nobody_sees(slab, &transfer.candidates))?;
+            let served = slab.serve(reach, cell, transfer)?;
             let place = transfer.candidates[served.candidate];
-            Ok(if served.process == reach.process {
+            Ok::<_, Fault>(if served.process == reach.process {
                 From::Here(place)
             } else {
                 From::Process {

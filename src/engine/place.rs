@@ -23,13 +23,6 @@ pub enum Placement {
     Root,
 }
 
-/// The process of `processes` that has the same place as `rank` among `ranks`.
-#[must_use]
-pub fn equal_share(rank: u32, ranks: u32, processes: u32) -> u32 {
-    let home = u64::from(rank) * u64::from(processes) / u64::from(ranks.max(1));
-    u32::try_from(home).unwrap_or(u32::MAX)
-}
-
 /// The destination as one process sees it.
 #[derive(Clone, Debug)]
 pub struct Destination {

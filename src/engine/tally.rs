@@ -1,13 +1,26 @@
-//! Adds up what the processes have done. Everything here is collective.
+//! Adds up what the processes have done. What isn't said to be local is collective.
 
 use crate::engine::fill::Readers;
 use crate::engine::mover::Moved;
 use crate::engine::outcome::{Outcome, ProcessFigures, Seconds};
 use crate::engine::rounds::Exchange;
-use crate::exchange::{Operation, World, agree, all_gather_bytes, all_reduce, decode, encode};
+use crate::exchange::{
+    Operation, Topology, World, agree, all_gather_bytes, all_reduce, decode, encode,
+};
 use crate::fault::Result;
 use crate::plan::survey::Survey;
 use crate::store::io::peak_memory_bytes;
+
+/// The outcome of a command before anything has happened. Local.
+pub(super) fn outcome(world: &World, topology: &Topology, command: &str) -> Outcome {
+    Outcome {
+        schema: 1,
+        command: command.into(),
+        processes: world.size(),
+        nodes: u32::try_from(topology.nodes.len()).unwrap_or(u32::MAX),
+        ..Outcome::default()
+    }
+}
 
 /// The sum of every process's `value`.
 ///

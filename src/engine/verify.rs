@@ -32,13 +32,7 @@ pub struct Verification {
 pub fn verify(world: &World, verification: &Verification) -> Result<Outcome> {
     let start = std::time::Instant::now();
     let topology = Topology::discover(world)?;
-    let mut outcome = Outcome {
-        schema: 1,
-        command: "verify".into(),
-        processes: world.size(),
-        nodes: u32::try_from(topology.nodes.len()).unwrap_or(u32::MAX),
-        ..Outcome::default()
-    };
+    let mut outcome = tally::outcome(world, &topology, "verify");
     let (checked, bad) = match &verification.against {
         Some(against) => compare(world, &topology, &verification.directory, against)?,
         None => {
@@ -94,7 +88,7 @@ fn compare(
 ) -> Result<(u64, Vec<BadFile>)> {
     type Digests = BTreeMap<String, (String, Vec<u64>, u64)>;
     let digests = |directory: &Path| -> Result<Option<std::result::Result<Digests, String>>> {
-        let leads = topology.nodes.iter().any(|n| n[0] == world.process());
+        let leads = topology.leads(world.process());
         let found = if leads {
             look(directory)
         } else {

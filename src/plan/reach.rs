@@ -47,6 +47,13 @@ pub struct Share {
     pub of: u64,
 }
 
+/// The process of `processes` that has the same place as `rank` among `ranks`.
+#[must_use]
+pub fn equal_share(rank: u32, ranks: u32, processes: u32) -> u32 {
+    let home = u64::from(rank) * u64::from(processes) / u64::from(ranks.max(1));
+    u32::try_from(home).unwrap_or(u32::MAX)
+}
+
 /// Who serves a piece: a rank's shard, read by a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Served {
@@ -154,9 +161,8 @@ impl Reach {
     /// ranks if it sees it, else one of a node that does.
     #[must_use]
     pub fn owner(&self, rank: u32) -> Option<u32> {
-        let processes = self.node_of.len() as u64;
-        let share = u64::from(rank) * processes / u64::from(self.source_ranks.max(1));
-        let natural = u32::try_from(share.min(processes - 1)).ok()?;
+        let processes = u32::try_from(self.node_of.len()).ok()?;
+        let natural = equal_share(rank, self.source_ranks, processes).min(processes - 1);
         if self.seen[self.node_of[natural as usize] as usize].contains(&rank) {
             return Some(natural);
         }

@@ -7,7 +7,7 @@ use crate::layout::grid::Grid;
 use crate::plan::arrange::{Arranged, Files, RankName, arrange};
 use crate::plan::build::{Leftovers, Select, Unmatched, build};
 use crate::plan::inventory::Inventory;
-use crate::plan::reach::{ExchangeMode, Reach};
+use crate::plan::reach::{ExchangeMode, Reach, equal_share};
 use crate::plan::survey::{Survey, survey};
 use crate::plan::work::{Site, Skip, Work};
 use crate::plan::{SourceTensor, Spread, TensorPlan};
@@ -196,14 +196,9 @@ impl Model {
 
     /// The process that destination rank `rank` belongs to.
     fn home(&self, rank: u32, reach: &Reach) -> u32 {
-        share(rank, self.destination_ranks(), reach.node_of.len() as u64)
+        let processes = u32::try_from(reach.node_of.len()).unwrap_or(u32::MAX);
+        equal_share(rank, self.destination_ranks(), processes)
     }
-}
-
-/// The process of `processes` that has the same place as `rank` among `ranks`.
-fn share(rank: u32, ranks: u32, processes: u64) -> u32 {
-    let process = u64::from(rank) * processes / u64::from(ranks.max(1));
-    u32::try_from(process).unwrap_or(u32::MAX)
 }
 
 impl Cluster {
@@ -231,7 +226,7 @@ impl Cluster {
             Storage::Local => {
                 let mut seen = vec![BTreeSet::new(); nodes.len()];
                 for rank in source.ranks.keys() {
-                    let process = share(*rank, ranks, u64::from(self.processes));
+                    let process = equal_share(*rank, ranks, self.processes);
                     seen[(process / self.per_node) as usize].insert(*rank);
                 }
                 seen.into_iter().map(Arc::new).collect()
@@ -249,7 +244,7 @@ impl Cluster {
             Storage::Local => (first, self.per_node.min(self.processes - first)),
         };
         let members = first..first + processes;
-        let home = |rank: u32| share(rank, destination_ranks, u64::from(self.processes));
+        let home = |rank: u32| equal_share(rank, destination_ranks, self.processes);
         Site {
             ranks: (0..destination_ranks)
                 .filter(|rank| members.contains(&home(*rank)))

@@ -1,10 +1,9 @@
 //! What a plan comes to, in figures.
 
-use crate::catalog::Place;
-use crate::fault::{Fault, Kind, Result};
-use crate::plan::reach::Reach;
+use crate::fault::Result;
+use crate::plan::reach::{Reach, Served};
 use crate::plan::value::{operand_transfers, patches};
-use crate::plan::work::{Slab, Work};
+use crate::plan::work::Work;
 use crate::tensor::strided::StridedCopy;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -26,10 +25,20 @@ pub struct Survey {
     pub senders: BTreeMap<u32, u64>,
 }
 
+impl Survey {
+    /// Counts bytes that `served` brings, if another process does.
+    fn receive(&mut self, reach: &Reach, served: Served, bytes: u64) {
+        if served.process != reach.process {
+            self.received_bytes += bytes;
+            *self.senders.entry(served.process).or_default() += bytes;
+        }
+    }
+}
+
 /// Walks through a process's share without moving a byte.
 ///
 /// # Errors
-/// [`Kind::MissingShard`] if a shard is needed that nobody sees.
+/// [`crate::fault::Kind::MissingShard`] if a shard is needed that nobody sees.
 pub fn survey(work: &Work<'_>, reach: &Reach) -> Result<Survey> {
     let mut survey = Survey::default();
     let everywhere = work.site.processes as usize == reach.node_of.len();
@@ -49,14 +58,8 @@ pub fn survey(work: &Work<'_>, reach: &Reach) -> Result<Survey> {
                 let bytes: u64 = clipped.iter().map(StridedCopy::bytes).sum();
                 survey.transfers += clipped.len() as u64;
                 survey.needed_bytes += bytes;
-                let ranks = transfer.candidates.iter().map(|place| place.rank);
-                let served = reach
-                    .serve(ranks, span.salt, cell.share)
-                    .ok_or_else(|| nobody_sees(&span, &transfer.candidates))?;
-                if served.process != reach.process {
-                    survey.received_bytes += bytes;
-                    *survey.senders.entry(served.process).or_default() += bytes;
-                }
+                let served = span.serve(reach, cell, transfer)?;
+                survey.receive(reach, served, bytes);
                 if reach.all_see_all() {
                     continue;
                 }
@@ -79,14 +82,8 @@ pub fn survey(work: &Work<'_>, reach: &Reach) -> Result<Survey> {
                 let bytes = transfer.copy.bytes();
                 survey.transfers += 1;
                 survey.needed_bytes += bytes;
-                let ranks = transfer.candidates.iter().map(|place| place.rank);
-                let served = reach
-                    .serve(ranks, span.salt, cell.share)
-                    .ok_or_else(|| nobody_sees(&span, &transfer.candidates))?;
-                if served.process != reach.process {
-                    survey.received_bytes += bytes;
-                    *survey.senders.entry(served.process).or_default() += bytes;
-                }
+                let served = span.serve(reach, cell, &transfer)?;
+                survey.receive(reach, served, bytes);
             }
             // A shared destination could be built on the node that sees most of it.
             survey.received_bytes_lower_bound +=
@@ -95,15 +92,4 @@ pub fn survey(work: &Work<'_>, reach: &Reach) -> Result<Survey> {
         Ok(())
     })?;
     Ok(survey)
-}
-
-/// Says that a shard is needed whose files no process sees.
-#[must_use]
-pub fn nobody_sees(slab: &Slab<'_>, candidates: &[Place]) -> Fault {
-    let fault = Fault::new(Kind::MissingShard, "no process sees this shard");
-    let fault = fault.tensor(&*slab.plan.name);
-    match candidates.first() {
-        Some(place) => fault.rank(place.rank).file(format!("rank_{}", place.rank)),
-        None => fault,
-    }
 }

@@ -6,10 +6,11 @@
 //! built once, and its parts in turn by those that have these files.
 
 use crate::catalog::{Catalog, Place, ShardFile};
-use crate::fault::Result;
+use crate::fault::{Fault, Kind, Result};
 use crate::layout::Cell;
 use crate::plan::TensorPlan;
-use crate::plan::cell::CellPlan;
+use crate::plan::cell::{CellPlan, Transfer};
+use crate::plan::reach::{Reach, Served};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
@@ -120,6 +121,24 @@ impl Slab<'_> {
     }
 }
 
+impl Slab<'_> {
+    /// Chooses who serves `transfer` into `cell`.
+    ///
+    /// # Errors
+    /// [`Kind::MissingShard`] if no process sees any of its shards.
+    pub fn serve(&self, reach: &Reach, cell: &CellPlan, transfer: &Transfer) -> Result<Served> {
+        let ranks = transfer.candidates.iter().map(|place| place.rank);
+        reach.serve(ranks, self.salt, cell.share).ok_or_else(|| {
+            let fault = Fault::new(Kind::MissingShard, "no process sees this shard");
+            let fault = fault.tensor(&*self.plan.name);
+            match transfer.candidates.first() {
+                Some(place) => fault.rank(place.rank).file(format!("rank_{}", place.rank)),
+                None => fault,
+            }
+        })
+    }
+}
+
 /// Everything a process's share follows from.
 #[derive(Clone, Copy, Debug)]
 pub struct Work<'a> {
@@ -139,7 +158,7 @@ impl<'a> Work<'a> {
     /// Calls `visit` with each slab of this process's share, tensor by tensor.
     ///
     /// # Errors
-    /// [`crate::fault::Kind::MissingShard`] and whatever `visit` returns.
+    /// [`Kind::MissingShard`] and whatever `visit` returns.
     pub fn for_each_slab(&self, mut visit: impl FnMut(Slab<'a>) -> Result<()>) -> Result<()> {
         let files = Files::of(self.site, self.destination);
         let share = files.share(self.site);
