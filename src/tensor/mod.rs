@@ -5,6 +5,7 @@ pub mod cast;
 pub mod copy;
 pub mod digest;
 pub mod dtype;
+mod fold;
 pub mod number;
 pub mod region;
 pub mod shape;
