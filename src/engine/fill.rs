@@ -1,6 +1,7 @@
 //! Filling a buffer from source shards: large runs are read in place, short ones through a window.
 
 use crate::catalog::{Catalog, Place};
+use crate::engine::behind::Behind;
 use crate::fault::{Fault, Kind, Result};
 use crate::store::io::ReadFile;
 use crate::store::mapped::Mapped;
@@ -55,6 +56,7 @@ pub struct Readers<'a> {
     catalog: &'a Catalog,
     mode: IoMode,
     open: Mutex<HashMap<(u32, u32), Opened>>,
+    behind: Behind,
     read_bytes: AtomicU64,
 }
 
@@ -68,6 +70,7 @@ impl<'a> Readers<'a> {
             catalog,
             mode,
             open,
+            behind: Behind::of(catalog),
             read_bytes: AtomicU64::new(0),
         }
     }
@@ -106,6 +109,17 @@ impl<'a> Readers<'a> {
         Ok(opened)
     }
 
+    fn read_part(&self, file: &Opened, buffer: &mut [u8], offset: u64) -> Result<()> {
+        match file {
+            Opened::Read(file) => {
+                file.read_at(buffer, offset)?;
+                self.behind.note(file, offset..offset + buffer.len() as u64);
+                Ok(())
+            }
+            Opened::Mapped(file) => file.read_at(buffer, offset),
+        }
+    }
+
     /// Reads bytes `range` of the file at `place` into `buffer`, which is given back.
     fn read_window(
         &self,
@@ -116,10 +130,7 @@ impl<'a> Readers<'a> {
         let length = range.end - range.start;
         self.read_bytes.fetch_add(length, Ordering::Relaxed);
         let bytes = buffer.take(index(length), Window::phase(range.start));
-        let read = match self.open(place)? {
-            Opened::Read(file) => file.read_at(bytes, range.start),
-            Opened::Mapped(file) => file.read_at(bytes, range.start),
-        };
+        let read = self.read_part(&self.open(place)?, bytes, range.start);
         let name = || &*self.catalog.entry(place).name;
         read.map_err(|fault| fault.tensor(name()).rank(place.rank))?;
         Ok(buffer)
@@ -140,10 +151,7 @@ impl<'a> Readers<'a> {
         entry
             .locate(range, |offset, part| {
                 let out = &mut buffer[index(part.start - begin)..index(part.end - begin)];
-                match file {
-                    Opened::Read(file) => file.read_at(out, offset),
-                    Opened::Mapped(file) => file.read_at(out, offset),
-                }
+                self.read_part(file, out, offset)
             })
             .map_err(|fault| fault.tensor(&*entry.name).rank(place.rank))
     }

@@ -3,6 +3,7 @@
 //! The control plane (names, layouts, catalogs, plans) and the data plane (byte ranges and strided
 //! copies) meet in [`mover`]. The engine prints nothing: it returns an [`outcome::Outcome`].
 
+mod behind;
 pub mod compare;
 mod compute;
 pub mod convert;

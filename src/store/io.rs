@@ -5,6 +5,7 @@
 //! it be interrupted (`eintr:N`) or move half of its bytes (`short:N`) at first.
 
 use crate::fault::{Fault, Kind, Result};
+use rustix::fs::Advice;
 use std::cell::Cell;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -12,6 +13,16 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Bytes of the smallest page.
+const PAGE_BYTES: u64 = 4 << 10;
+
+/// Bytes of this machine's memory.
+#[must_use]
+pub fn memory_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram.saturating_mul(u64::from(info.mem_unit))
+}
 
 /// What `SHARDLOOM_IO_FAULT` asks for.
 enum Injected {
@@ -161,6 +172,16 @@ impl ReadFile {
     pub fn size_now(&self) -> Result<u64> {
         let metadata = named("can't read its size", &self.path, self.file.metadata())?;
         Ok(metadata.len())
+    }
+
+    /// Lets the system drop the pages of bytes `range`, which are not needed again. It may not.
+    pub fn forget(&self, range: std::ops::Range<u64>) {
+        let begin = range.start / PAGE_BYTES * PAGE_BYTES;
+        let end = range.end.next_multiple_of(PAGE_BYTES);
+        let length = std::num::NonZeroU64::new(end - begin);
+        if let Err(error) = rustix::fs::fadvise(&self.file, begin, length, Advice::DontNeed) {
+            tracing::debug!("{}: pages are not dropped: {error}", self.path.display());
+        }
     }
 
     /// The open file itself, for mapping.
