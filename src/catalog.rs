@@ -155,6 +155,13 @@ pub struct Place {
 }
 
 impl Catalog {
+    /// Bytes of all files.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let files = self.ranks.values().flatten();
+        files.map(|file| file.schema.size).sum()
+    }
+
     /// The paths of all files, by rank.
     #[must_use]
     pub fn paths(&self) -> Vec<String> {

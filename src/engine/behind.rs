@@ -14,22 +14,29 @@ use std::sync::{Arc, Mutex, PoisonError};
 const KEPT_BYTES: u64 = 64 << 20;
 /// Neighbouring reads are given back together up to this many bytes.
 const JOINED_BYTES: u64 = 8 << 20;
-
 /// Files that are read in turn, about.
 const FILES_IN_TURN: usize = 16;
 /// Most bytes that the system keeps as one, and drops only as one.
 const FOLIO_BYTES: u64 = 2 << 20;
-
-/// Gives pages back, with what lies across the beginning of `range`.
-fn forget(file: &ReadFile, range: &Range<u64>) {
-    file.forget(range.start.saturating_sub(FOLIO_BYTES)..range.end);
-}
 
 /// What was read last, oldest first.
 #[derive(Default)]
 struct Recent {
     parts: VecDeque<(Arc<ReadFile>, Range<u64>)>,
     bytes: u64,
+}
+
+impl Recent {
+    /// Gives back the pages of all but the last `kept_bytes`, with what lies across their beginning.
+    fn forget(&mut self, kept_bytes: u64) {
+        while self.bytes > kept_bytes {
+            let Some((file, range)) = self.parts.pop_front() else {
+                return;
+            };
+            self.bytes -= range.end - range.start;
+            file.forget(range.start.saturating_sub(FOLIO_BYTES)..range.end);
+        }
+    }
 }
 
 /// Gives pages back once reading has gone on.
@@ -41,11 +48,11 @@ impl Behind {
     /// For the files of `catalog`: pages are dropped if these are larger than half of the memory, or
     /// than what the environment variable `SHARDLOOM_CACHE_BYTES` says.
     pub(super) fn of(catalog: &Catalog) -> Self {
-        let files = catalog.ranks.values().flatten();
-        let source: u64 = files.map(|file| file.schema.size).sum();
-        let given = std::env::var("SHARDLOOM_CACHE_BYTES").ok();
-        let cache = given.and_then(|text| text.parse().ok());
-        Self::with(source > cache.unwrap_or_else(|| io::memory_bytes() / 2))
+        let cache = std::env::var("SHARDLOOM_CACHE_BYTES")
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or_else(|| io::memory_bytes() / 2);
+        Self::with(catalog.bytes() > cache)
     }
 
     fn with(drops: bool) -> Self {
@@ -69,22 +76,15 @@ impl Behind {
             Some((_, before)) => before.end = range.end,
             None => recent.parts.push_back((file.clone(), range)),
         }
-        while recent.bytes > KEPT_BYTES {
-            let Some((file, range)) = recent.parts.pop_front() else {
-                return;
-            };
-            recent.bytes -= range.end - range.start;
-            forget(&file, &range);
-        }
+        recent.forget(KEPT_BYTES);
     }
 }
 
 impl Drop for Behind {
     fn drop(&mut self) {
-        let Some(recent) = &self.recent else { return };
-        let mut recent = recent.lock().unwrap_or_else(PoisonError::into_inner);
-        for (file, range) in recent.parts.drain(..) {
-            forget(&file, &range);
+        if let Some(recent) = &mut self.recent {
+            let recent = recent.get_mut().unwrap_or_else(PoisonError::into_inner);
+            recent.forget(0);
         }
     }
 }

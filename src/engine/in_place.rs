@@ -224,8 +224,7 @@ pub(super) fn carry(
 fn check_room(destination: &Destination, catalog: &Catalog) -> Result<()> {
     let staging = &destination.staging;
     staging.check_swap()?;
-    let files = catalog.ranks.values().flatten();
-    let needed: u64 = files.map(|file| file.schema.size).sum();
+    let needed = catalog.bytes();
     let free = io::free_bytes(staging.parent())?;
     if needed <= free {
         return Ok(());

@@ -123,8 +123,7 @@ impl Destination {
         if !self.leads {
             return Ok(());
         }
-        let files = catalog.ranks.values().flatten();
-        let needed: u64 = files.map(|file| file.schema.size).sum();
+        let needed = catalog.bytes();
         let free = io::free_bytes(self.staging.parent())?;
         if needed <= free {
             return Ok(());

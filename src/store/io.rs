@@ -17,13 +17,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Bytes of the smallest page.
 const PAGE_BYTES: u64 = 4 << 10;
 
-/// Bytes of this machine's memory.
-#[must_use]
-pub fn memory_bytes() -> u64 {
-    let info = rustix::system::sysinfo();
-    info.totalram.saturating_mul(u64::from(info.mem_unit))
-}
-
 /// What `SHARDLOOM_IO_FAULT` asks for.
 enum Injected {
     Nothing,
@@ -579,6 +572,13 @@ pub fn write_small(path: &Path, bytes: &[u8], flush: bool) -> Result<()> {
 /// [`Kind::Io`].
 pub fn read_text(path: &str) -> Result<String> {
     named("can't read", Path::new(path), fs::read_to_string(path))
+}
+
+/// Bytes of this machine's memory.
+#[must_use]
+pub fn memory_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram.saturating_mul(u64::from(info.mem_unit))
 }
 
 /// Largest resident memory that this process has had, in bytes; 0 where the system doesn't tell.
