@@ -119,9 +119,7 @@ impl Slab<'_> {
                 .map(|cell| cell.targets.len() as u64)
                 .sum::<u64>()
     }
-}
 
-impl Slab<'_> {
     /// Chooses who serves `transfer` into `cell`.
     ///
     /// # Errors

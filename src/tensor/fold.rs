@@ -17,8 +17,8 @@ use std::slice::ChunksExact;
 /// Bytes of a lane.
 const LANE_BYTES: usize = 16;
 
-/// Sixteen bytes, the first eight of them in the first number.
-type Lane = [u64; 2];
+/// A polynomial, the highest power first.
+pub(super) type Lane = [u8; LANE_BYTES];
 
 /// Multiplication of lanes by the power of x that lies between two rows.
 #[derive(Clone, Copy, Debug)]
@@ -31,25 +31,19 @@ pub(super) struct Fold {
 }
 
 impl Fold {
-    /// The bytes of one row that has the residue of all `rows` of `row_bytes` each, which follow
-    /// each other in `rows` and lie equally far apart in the tensor. `lanes` is working space.
-    /// `None` where the machine doesn't multiply polynomials.
-    pub(super) fn rows(
+    /// One row, in bytes, that has the residue of all `rows` of `row_bytes` each, which follow each
+    /// other in `rows` and lie equally far apart in the tensor. It is made in `lanes`. `None` where
+    /// the machine doesn't multiply polynomials.
+    pub(super) fn rows<'a>(
         self,
         rows: &[u8],
         row_bytes: usize,
-        lanes: &mut Vec<Lane>,
-    ) -> Option<Vec<u8>> {
+        lanes: &'a mut Vec<Lane>,
+    ) -> Option<&'a [u8]> {
         lanes.clear();
-        lanes.resize(row_bytes.div_ceil(LANE_BYTES), [0; 2]);
+        lanes.resize(row_bytes.div_ceil(LANE_BYTES), [0; LANE_BYTES]);
         self.add_all(rows.chunks_exact(row_bytes), lanes)?;
-        Some(
-            lanes
-                .iter()
-                .flatten()
-                .flat_map(|half| half.to_le_bytes())
-                .collect(),
-        )
+        Some(lanes.as_flattened())
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -100,49 +94,33 @@ mod x86_64 {
     #[target_feature(enable = "pclmulqdq")]
     pub(super) fn add(fold: Fold, row: &[u8], lanes: &mut [Lane]) {
         let factor = factor(fold);
-        let (first, rest) = row.as_rchunks::<LANE_BYTES>();
-        let lanes = add_first(factor, first, lanes, rest.len());
-        for (lane, bytes) in lanes.iter_mut().zip(rest) {
-            step(factor, lane, bytes);
-        }
-    }
-
-    /// As [`add`], four lanes at a time.
-    #[target_feature(enable = "pclmulqdq,avx512f,vpclmulqdq")]
-    pub(super) fn add_wide(fold: Fold, row: &[u8], lanes: &mut [Lane]) {
-        let factor = factor(fold);
-        let wide_factor = _mm512_broadcast_i32x4(factor);
-        let (first, rest) = row.as_rchunks::<LANE_BYTES>();
-        let lanes = add_first(factor, first, lanes, rest.len());
-        let (lanes, last_lanes) = lanes.as_chunks_mut::<WIDE>();
-        let (rest, last) = rest.as_chunks::<WIDE>();
-        for (lanes, bytes) in lanes.iter_mut().zip(rest) {
-            step_wide(wide_factor, lanes, bytes);
-        }
-        for (lane, bytes) in last_lanes.iter_mut().zip(last) {
-            step(factor, lane, bytes);
-        }
-    }
-
-    /// Adds what comes before the row's last `whole` lanes, which are given back.
-    #[target_feature(enable = "pclmulqdq")]
-    fn add_first<'a>(
-        factor: __m128i,
-        first: &[u8],
-        lanes: &'a mut [Lane],
-        whole: usize,
-    ) -> &'a mut [Lane] {
-        let (before, lanes) = lanes.split_at_mut(lanes.len() - whole);
+        let (first, whole) = row.as_rchunks::<LANE_BYTES>();
+        let (before, lanes) = lanes.split_at_mut(lanes.len() - whole.len());
         if let Some(lane) = before.first_mut() {
             let mut bytes = [0; LANE_BYTES];
             bytes[LANE_BYTES - first.len()..].copy_from_slice(first);
             step(factor, lane, &bytes);
         }
-        lanes
+        for (lane, bytes) in lanes.iter_mut().zip(whole) {
+            step(factor, lane, bytes);
+        }
+    }
+
+    /// As [`add`], four lanes at a time from the end.
+    #[target_feature(enable = "pclmulqdq,avx512f,vpclmulqdq")]
+    pub(super) fn add_wide(fold: Fold, row: &[u8], lanes: &mut [Lane]) {
+        let factor = _mm512_broadcast_i32x4(factor(fold));
+        let (first, wide) = row.as_rchunks::<{ WIDE * LANE_BYTES }>();
+        let (before, lanes) = lanes.split_at_mut(lanes.len() - wide.len() * WIDE);
+        add(fold, first, before);
+        let (lanes, _) = lanes.as_chunks_mut::<WIDE>();
+        for (lanes, bytes) in lanes.iter_mut().zip(wide) {
+            step_wide(factor, lanes, bytes);
+        }
     }
 
     #[target_feature(enable = "pclmulqdq")]
-    fn step(factor: __m128i, lane: &mut Lane, bytes: &[u8; LANE_BYTES]) {
+    fn step(factor: __m128i, lane: &mut Lane, bytes: &Lane) {
         let lane: *mut __m128i = (&raw mut *lane).cast();
         // Safety: both have as many bytes as are taken; no alignment is asked for.
         let (sum, row) = unsafe {
@@ -159,7 +137,7 @@ mod x86_64 {
     }
 
     #[target_feature(enable = "avx512f,vpclmulqdq")]
-    fn step_wide(factor: __m512i, lanes: &mut [Lane; WIDE], bytes: &[[u8; LANE_BYTES]; WIDE]) {
+    fn step_wide(factor: __m512i, lanes: &mut [Lane; WIDE], bytes: &[u8; WIDE * LANE_BYTES]) {
         let lanes: *mut __m512i = (&raw mut *lanes).cast();
         // Safety: both have as many bytes as are taken; no alignment is asked for.
         let (sum, row) = unsafe {
@@ -195,7 +173,7 @@ mod tests {
             let rows: Vec<u8> = (0..row_bytes * 5)
                 .map(|at| (at * 131 % 251).to_le_bytes()[0])
                 .collect();
-            let mut lanes = [(); 2].map(|()| vec![[0; 2]; row_bytes.div_ceil(LANE_BYTES)]);
+            let mut lanes = [(); 2].map(|()| vec![[0; LANE_BYTES]; row_bytes.div_ceil(LANE_BYTES)]);
             for row in rows.chunks_exact(row_bytes) {
                 // Safety: the machine has been asked for the instructions.
                 unsafe {
