@@ -303,6 +303,45 @@ fn only_what_a_host_lacks_crosses_the_network() {
 }
 
 #[test]
+fn what_hosts_share_is_read_once() {
+    let sample = large();
+    let Some(hosts) = Hosts::new(sample.room.path()) else {
+        return;
+    };
+    alone(&sample.args(RESHARD)).succeeds();
+    let due = due(&sample.path("out"), |file| home(rank_of(file), 6));
+    let all: u64 = sample.whole.values().map(|t| t.data.len() as u64).sum();
+    // Every host needs all of the large tensors; its disk gets what it builds.
+    let shared = |name: &str| sample.path(name).display().to_string();
+    let line = format!(
+        "reshard --json --overwrite --src {} --src-strategy {} --dst @out --dst-strategy {}",
+        shared("src"),
+        shared("four.ckpt"),
+        shared("two.ckpt")
+    );
+    let slow = sample.path("slow.json");
+    tensors::write_bytes(&slow, br#"{"network_gbps": 0.1, "shared_read_gbps": 10}"#);
+    let slow = slow.display();
+    for (more, copies, sends) in [
+        ("", 1, true),
+        // The two processes of a host build the columns of the same rows: both read them.
+        ("--placement identity", 2, true),
+        ("--exchange direct", 3, false),
+        (&format!("--machine {slow}"), 3, false),
+    ] {
+        let dry = hosts.run(PER_HOST, &format!("{line} {more} --dry-run"));
+        let run = hosts.run(PER_HOST, &format!("{line} {more}")).succeeds();
+        assert_found(&hosts, &due);
+        let (read, sent) = (bytes(&run, "read"), bytes(&run, "sent"));
+        // Not all hosts need all of the small tensors.
+        let (least, most) = (copies * all * 9 / 10, copies * all * 11 / 10);
+        assert!((least..most).contains(&read), "{read} of {all}: {run:#?}");
+        assert_eq!(sent > 0, sends, "{run:#?}");
+        assert_eq!(sent, bytes(&dry.succeeds(), "sent"), "{run:#?}");
+    }
+}
+
+#[test]
 fn a_swap_that_only_some_hosts_have_made_is_finished() {
     let sample = Sample::new();
     let Some(hosts) = dealt(&sample, &[1, 2, 3, 3]) else {

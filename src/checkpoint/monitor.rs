@@ -25,6 +25,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::layout::keep::Keep;
 use crate::plan::arrange::{Files, Naming};
 use crate::plan::build::{Leftovers, Select};
+use crate::plan::machine::Machine;
 use crate::plan::reach::ExchangeMode;
 use crate::store::io::{self, Standing};
 use crate::store::safetensors;
@@ -454,6 +455,7 @@ impl CheckpointMonitor {
                 flush: true,
                 in_place: false,
                 resume: false,
+                machine: Machine::default(),
             },
             derived: Derived::default(),
             view: None,

@@ -8,9 +8,12 @@ pub use crate::cli::side_args::{
 use crate::engine::fill::IoMode;
 use crate::engine::job::Options;
 use crate::engine::place::Placement;
+use crate::fault::Result;
+use crate::measure::simulate::read_machine;
 use crate::model::Scheme;
 use crate::plan::arrange::Naming;
 use crate::plan::build::Unmatched;
+use crate::plan::machine::Machine;
 use crate::plan::reach::ExchangeMode;
 use crate::store::Format;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -108,6 +111,10 @@ pub struct WriteArgs {
     /// Which process builds what.
     #[arg(long, value_enum, default_value_t)]
     pub placement: Placement,
+    /// What the nodes can do, as for simulate: whether each of them reads what several need from
+    /// storage that they share, or they read in turn and send it, follows from it.
+    #[arg(long, value_name = "JSON")]
+    pub machine: Option<PathBuf>,
     /// Replace what stands at the destination, in one step, when the new is complete.
     #[arg(long)]
     pub overwrite: bool,
@@ -183,23 +190,27 @@ impl MoveArgs {
             in_place: false,
             verify: false,
             flush: true,
+            machine: Machine::default(),
         }
     }
 }
 
 impl WriteArgs {
     /// The engine's options.
-    #[must_use]
-    pub fn options(&self, moving: &MoveArgs) -> Options {
-        Options {
+    ///
+    /// # Errors
+    /// [`crate::fault::Kind::Corrupt`] if the machine's description is none.
+    pub fn options(&self, moving: &MoveArgs) -> Result<Options> {
+        Ok(Options {
             dry_run: self.dry_run,
             placement: self.placement,
             overwrite: self.overwrite,
             resume: self.resume,
             verify: self.verify,
             flush: self.sync == SyncMode::Commit,
+            machine: read_machine(self.machine.as_deref())?,
             ..moving.options()
-        }
+        })
     }
 }
 
@@ -437,7 +448,7 @@ pub struct InspectArgs {
 ///
 /// # Errors
 /// A text for the user.
-pub fn parse_size(text: &str) -> Result<u64, String> {
+pub fn parse_size(text: &str) -> std::result::Result<u64, String> {
     let text = text.trim();
     let digits = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
@@ -488,7 +499,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 }
 
 /// A truth value as Python scripts take it.
-fn parse_truth(text: &str) -> Result<bool, String> {
+fn parse_truth(text: &str) -> std::result::Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "true" => Ok(true),
         "false" => Ok(false),
@@ -497,7 +508,7 @@ fn parse_truth(text: &str) -> Result<bool, String> {
 }
 
 /// A beginning of a file name: no separators.
-fn parse_stem(text: &str) -> Result<String, String> {
+fn parse_stem(text: &str) -> std::result::Result<String, String> {
     if text.contains('/') || text.contains('\0') {
         return Err("a prefix is part of a file name, without '/'".into());
     }

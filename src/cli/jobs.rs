@@ -147,7 +147,7 @@ fn bench(world: &World, command: &BenchCommand) -> Result<Measured> {
 }
 
 fn reshard(args: &ReshardArgs) -> Result<Job> {
-    let mut options = args.writing.options(&args.moving);
+    let mut options = args.writing.options(&args.moving)?;
     options.in_place = args.in_place;
     let destination = args.dst.as_ref().unwrap_or(&args.src);
     Ok(Job {
@@ -182,7 +182,7 @@ fn reshard(args: &ReshardArgs) -> Result<Job> {
 }
 
 fn unify(args: &UnifyArgs) -> Result<Job> {
-    let mut options = args.writing.options(&args.moving);
+    let mut options = args.writing.options(&args.moving)?;
     if args.gather_to_root {
         options.placement = Placement::Root;
     }
@@ -249,7 +249,7 @@ fn split(args: &SplitArgs) -> Result<Job> {
         derived: Derived::default(),
         view: None,
         extras: Vec::new(),
-        options: args.writing.options(&args.moving),
+        options: args.writing.options(&args.moving)?,
     })
 }
 

@@ -360,7 +360,7 @@ impl Load<'_> {
             leftovers,
             files: written(&self.args.writing, false, None, files(&chosen)),
             format: self.args.writing.format.map(WrittenFormat::of_files),
-            options: self.args.writing.options(&self.args.moving),
+            options: self.args.writing.options(&self.args.moving)?,
             derived: Derived::default(),
             view: None,
             extras: Vec::new(),

@@ -270,7 +270,7 @@ pub(super) fn import(args: &ImportArgs) -> Result<Job> {
         },
         view: Some(ViewMaker::new(move |inventory, _| import.view(inventory))),
         extras: Vec::new(),
-        options: args.writing.options(&args.moving),
+        options: args.writing.options(&args.moving)?,
     })
 }
 
@@ -310,7 +310,7 @@ pub(super) fn export(args: &ExportArgs) -> Result<Job> {
         derived: merging(&args.lora)?,
         view: Some(ViewMaker::new(make)),
         extras: small_files(&args.hf_config, args.tensors.dtype)?,
-        options: args.writing.options(&args.moving),
+        options: args.writing.options(&args.moving)?,
     })
 }
 

@@ -27,7 +27,7 @@ pub struct SimulateArgs {
     /// Processes of a node [default: the machine's, or 8].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub ranks_per_node: Option<u32>,
-    /// Where source and destination are: on each node's own disks, or shared by all.
+    /// Where source and destination are.
     #[arg(long, value_enum, default_value_t)]
     pub storage: Storage,
     /// How slices travel between processes.
@@ -36,8 +36,8 @@ pub struct SimulateArgs {
     /// Most memory for buffers, for each process.
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_size)]
     pub memory: u64,
-    /// What a node can do: JSON with disk_read_gbps, disk_write_gbps, network_gbps (10^9 bytes a
-    /// second), ranks_per_node and latency_us.
+    /// What a node can do: JSON with disk_read_gbps, disk_write_gbps, network_gbps, shared_read_gbps
+    /// and shared_write_gbps (10^9 bytes a second), ranks_per_node and latency_us.
     #[arg(long, value_name = "JSON")]
     pub machine: Option<PathBuf>,
     /// Draw each process's bytes.

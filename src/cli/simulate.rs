@@ -2,15 +2,11 @@
 
 use crate::cli::args::SimulateArgs;
 use crate::fault::Result;
-use crate::measure::simulate::{Machine, Question, read_machine, simulate};
+use crate::measure::simulate::{Question, read_machine, simulate};
 use crate::report::{Report, save_picture};
 
 /// Plans and tells.
 pub(super) fn run(args: &SimulateArgs, report: &Report) -> Result<bool> {
-    let machine = match &args.machine {
-        Some(path) => read_machine(path)?,
-        None => Machine::default(),
-    };
     let simulated = simulate(&Question {
         source_strategy: args.src_strategy.clone(),
         destination_strategy: args.dst_strategy.clone(),
@@ -21,7 +17,7 @@ pub(super) fn run(args: &SimulateArgs, report: &Report) -> Result<bool> {
         storage: args.storage,
         exchange: args.exchange,
         memory_bytes: args.memory,
-        machine,
+        machine: read_machine(args.machine.as_deref())?,
     })?;
     if let Some(path) = &args.svg {
         save_picture(path, &Report::simulated_picture(&simulated))?;

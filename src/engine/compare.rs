@@ -330,6 +330,7 @@ fn move_against(
             destination: &b.catalog,
             site: &site,
             skip: &Skip::Nothing,
+            sharing: None,
         },
         reach: &a.reach,
         readers: &readers,

@@ -100,6 +100,7 @@ pub fn convert(
             destination: &catalog,
             site: &destination.site,
             skip: &skip,
+            sharing: None,
         },
         reach: &source.reach,
         readers: &readers,

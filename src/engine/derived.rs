@@ -77,7 +77,8 @@ impl Derived {
             Arc::new(ranks)
         });
         let (nodes, seen) = (old.nodes.clone(), seen.collect());
-        source.reach = Reach::new(old.process, nodes, seen, rank + 1, old.mode);
+        let reach = Reach::new(old.process, nodes, seen, rank + 1, old.mode);
+        source.reach = reach.with_common(old.common().clone());
         let schema = Arc::new(schema);
         let file = ShardFile { path, schema };
         source.catalog.ranks.insert(rank, vec![file]);

@@ -5,7 +5,7 @@
 
 use crate::catalog::{Catalog, Entry, FileSchema, ShardFile};
 use crate::engine::iteration::{self, SourceIteration};
-use crate::engine::listing::{Listing, list, list_files, merge, number};
+use crate::engine::listing::{Listed, Listing, common, list, list_files, merge, number};
 use crate::exchange::{Topology, World, agree, all_gather_bytes, decode, encode};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::reach::{ExchangeMode, Reach};
@@ -137,6 +137,7 @@ fn assemble(
     let source_ranks = merged.ranks.keys().next_back().map_or(1, |last| last + 1);
     let nodes = topology.nodes.clone();
     let reach = Reach::new(world.process(), nodes, seen, source_ranks, mode);
+    let reach = reach.with_common(common(listings));
     let all: BTreeSet<u32> = merged.ranks.keys().copied().collect();
     if mode == ExchangeMode::Direct
         && let Some(node) = reach.seen.iter().position(|seen| **seen != all)
@@ -152,7 +153,7 @@ fn assemble(
     let iteration = iteration::read(world, &base, &merged)?;
     let first = merged.ranks.values().flatten().next();
     let format = first
-        .and_then(|(path, _)| Format::of(path))
+        .and_then(|file| Format::of(&file.path))
         .unwrap_or_default();
     Ok(Source {
         base,
@@ -205,7 +206,7 @@ fn read_headers(world: &World, reach: &Reach, base: &Path, merged: &Listing) -> 
     let mut catalog = Catalog::default();
     for (rank, files) in &merged.ranks {
         let mut shards = Vec::new();
-        for (number, (path, _)) in files.iter().enumerate() {
+        for (number, Listed { path, .. }) in files.iter().enumerate() {
             let key = (*rank, u32::try_from(number).unwrap_or(u32::MAX));
             let schema = hash_of
                 .get(&key)
@@ -241,7 +242,7 @@ fn read_own_headers(reach: &Reach, base: &Path, merged: &Listing) -> Result<Vec<
         let Some(node) = reach.homes(*rank).first() else {
             continue;
         };
-        for (number, (path, size)) in files.iter().enumerate() {
+        for (number, Listed { path, size, .. }) in files.iter().enumerate() {
             let members = &reach.nodes[*node as usize];
             if members[(*rank as usize + number) % members.len()] != reach.process {
                 continue;

@@ -1,7 +1,7 @@
 //! What is in files, from their headers. Local: one process, no MPI.
 
 use crate::catalog::Entry;
-use crate::engine::listing::{list, list_files};
+use crate::engine::listing::{Listed, list, list_files};
 use crate::fault::{Fault, Kind, Result};
 use crate::store::Format;
 use crate::store::io::ReadFile;
@@ -91,7 +91,7 @@ pub fn inspect(path: &Path) -> Result<Inspected> {
         files: Vec::new(),
     };
     for (rank, files) in &listing.ranks {
-        for (name, _) in files {
+        for Listed { path: name, .. } in files {
             let file = ReadFile::open(&base.join(name))?;
             let schema = Format::of(name).unwrap_or_default().read(&file)?;
             let tensors: Vec<InspectedTensor> = schema.entries.iter().map(tensor_shown).collect();

@@ -1,7 +1,7 @@
 //! Checkpoint 2.0 as a source, and what it needs to know to be a destination.
 
 use crate::engine::discover::{Source, allgather};
-use crate::engine::listing::Listing;
+use crate::engine::listing::{Listed, Listing};
 use crate::engine::scalars::{scalar, whole};
 use crate::exchange::{World, agree, all_gather_bytes, broadcast_bytes};
 use crate::fault::{Fault, Kind, Result};
@@ -89,24 +89,16 @@ pub(super) fn list(path: &Path, inner: String) -> Result<Listing> {
         for (rank, files) in parsed.map(|metadata| metadata.files).unwrap_or_default() {
             for file in files {
                 if io::standing(&base.join(&file))? == Standing::File {
-                    let size = ReadFile::open(&base.join(&file))?.size();
-                    listing
-                        .ranks
-                        .entry(rank)
-                        .or_default()
-                        .push((format!("{inner}{file}"), size));
+                    let file = Listed::new(path, format!("{inner}{file}"))?;
+                    listing.ranks.entry(rank).or_default().push(file);
                 }
             }
         }
     } else {
         for (file, folder) in io::list(&base)? {
             if !folder && Format::of(&file) == Some(Format::Safetensors) {
-                let size = ReadFile::open(&base.join(&file))?.size();
-                listing
-                    .ranks
-                    .entry(0)
-                    .or_default()
-                    .push((format!("{inner}{file}"), size));
+                let file = Listed::new(path, format!("{inner}{file}"))?;
+                listing.ranks.entry(0).or_default().push(file);
             }
         }
     }
@@ -141,7 +133,7 @@ pub(super) fn read(
                 let here = listing
                     .ranks
                     .get(rank)
-                    .is_some_and(|files| files.iter().any(|(name, _)| *name == path));
+                    .is_some_and(|files| files.iter().any(|file| file.path == path));
                 if !here {
                     return Err(Fault::new(
                         Kind::MissingShard,

@@ -19,8 +19,10 @@ use crate::fault::{Kind, Result};
 use crate::plan::arrange::{Arranged, Files, arrange};
 use crate::plan::build::{Build, Leftovers, Select, build};
 use crate::plan::inventory::Inventory;
+use crate::plan::machine::Machine;
 use crate::plan::reach::{ExchangeMode, equal_share};
 use crate::plan::survey::Survey;
+use crate::plan::turns::Sharing;
 use crate::plan::work::{Skip, Work};
 use crate::store::Format;
 use crate::strategy::Strategy;
@@ -56,6 +58,8 @@ pub struct Options {
     pub verify: bool,
     /// Flush at commit.
     pub flush: bool,
+    /// What the nodes can do, to choose by how slices travel.
+    pub machine: Machine,
 }
 
 /// A view of a source that is known only when its files are: what to make, and what the files say.
@@ -185,6 +189,11 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
             destination: &planned.arranged.catalog,
             site: &destination.site,
             skip: &skip,
+            sharing: (topology.nodes.len() > 1).then_some(Sharing {
+                homes: &destination.homes,
+                kept: &planned.arranged.kept,
+                machine: &job.options.machine,
+            }),
         },
         reach: &source.reach,
         readers: &readers,
@@ -313,7 +322,7 @@ fn foretell(
         transfers: tally::sum(world, survey.transfers)?,
         rounds,
     });
-    outcome.bytes.read = outcome.bytes.read_unique;
+    outcome.bytes.read = tally::sum(world, survey.read_bytes)?;
     outcome.bytes.sent = tally::sum(world, survey.received_bytes)?;
     Ok(())
 }

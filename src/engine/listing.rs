@@ -17,8 +17,36 @@ pub(super) struct Listing {
     pub(super) single_file: bool,
     /// It is a checkpoint 2.0, in this directory inside the path (`""`, or with a `/` at the end).
     pub(super) inner: Option<String>,
-    /// For each rank its files: path inside the base, size in bytes.
-    pub(super) ranks: BTreeMap<u32, Vec<(String, u64)>>,
+    /// For each rank its files.
+    pub(super) ranks: BTreeMap<u32, Vec<Listed>>,
+}
+
+/// A file as a node sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Listed {
+    /// Path inside the base.
+    pub(super) path: String,
+    /// Size in bytes.
+    pub(super) size: u64,
+    /// What tells it from its copies ([`ReadFile::identity`]).
+    pub(super) identity: u64,
+}
+
+impl Listed {
+    /// Looks at the file at `path` inside `base`. Local.
+    pub(super) fn new(base: &Path, path: String) -> Result<Listed> {
+        let file = ReadFile::open(&base.join(&path))?;
+        Ok(Listed {
+            path,
+            size: file.size(),
+            identity: file.identity(),
+        })
+    }
+
+    /// Whether it is that file or a copy of it, as far as its size can tell.
+    fn is_like(&self, other: &Listed) -> bool {
+        (&self.path, self.size) == (&other.path, other.size)
+    }
 }
 
 /// Lists what this node sees at `path`. Local.
@@ -30,11 +58,10 @@ pub(super) fn list(path: &Path, suffix: Option<&str>) -> Result<Listing> {
             let name = path
                 .file_name()
                 .map(|name| name.to_string_lossy().into_owned());
-            let size = ReadFile::open(path)?.size();
+            let base = path.parent().unwrap_or(Path::new(""));
             listing.single_file = true;
-            listing
-                .ranks
-                .insert(0, vec![(name.unwrap_or_default(), size)]);
+            let file = Listed::new(base, name.unwrap_or_default())?;
+            listing.ranks.insert(0, vec![file]);
             return Ok(listing);
         }
         Standing::Directory => {}
@@ -68,10 +95,9 @@ pub(super) fn list(path: &Path, suffix: Option<&str>) -> Result<Listing> {
         }
         let chosen =
             rank_dir::choose(rank, &weights, suffix).map_err(|fault| rebase(fault, path))?;
-        let file = format!("{name}/{chosen}");
-        let size = ReadFile::open(&path.join(&file))?.size();
-        if let Some(other) = listing.ranks.insert(rank, vec![(file, size)]) {
-            let message = format!("{name} and {} are the same rank", other[0].0);
+        let file = Listed::new(path, format!("{name}/{chosen}"))?;
+        if let Some(other) = listing.ranks.insert(rank, vec![file]) {
+            let message = format!("{name} and {} are the same rank", other[0].path);
             return Err(Fault::new(Kind::Ambiguous, message).file(path.display().to_string()));
         }
     }
@@ -118,8 +144,7 @@ pub(super) fn list_files(path: &Path, format: Format, contains: Option<&str>) ->
         path
     };
     for (rank, file) in (0u32..).zip(files) {
-        let size = ReadFile::open(&base.join(&file))?.size();
-        listing.ranks.insert(rank, vec![(file, size)]);
+        listing.ranks.insert(rank, vec![Listed::new(base, file)?]);
     }
     Ok(listing)
 }
@@ -192,8 +217,7 @@ fn list_full(path: &Path, names: &[(String, bool)], listing: &mut Listing) -> Re
             let fault = Fault::new(Kind::Corrupt, "is a link to a file outside the directory");
             return Err(fault.file(full.display().to_string()));
         }
-        let size = ReadFile::open(&full)?.size();
-        listed.push((file, size));
+        listed.push(Listed::new(path, file)?);
     }
     if !listed.is_empty() {
         listing.ranks.insert(0, listed);
@@ -224,15 +248,17 @@ pub(super) fn merge(per_node: &[Listing], topology: &Topology, path: &Path) -> R
                     merged.ranks.insert(*rank, files.clone());
                     first_on.insert(*rank, node);
                 }
-                Some(other) if other == files => {}
+                Some(other)
+                    if other.len() == files.len()
+                        && other.iter().zip(files).all(|(a, b)| a.is_like(b)) => {}
                 Some(other) => {
                     let message = format!(
                         "rank {rank} is {} ({} bytes) on {}, {} ({} bytes) on {}",
-                        other[0].0,
-                        other[0].1,
+                        other[0].path,
+                        other[0].size,
                         topology.hostnames[first_on[rank]],
-                        files[0].0,
-                        files[0].1,
+                        files[0].path,
+                        files[0].size,
                         topology.hostnames[node]
                     );
                     let fault = Fault::new(Kind::Differs, message).rank(*rank);
@@ -249,10 +275,25 @@ pub(super) fn merge(per_node: &[Listing], topology: &Topology, path: &Path) -> R
     Ok(merged)
 }
 
+/// The ranks whose files several nodes see, and all of these the same ones.
+pub(super) fn common(per_node: &[Listing]) -> BTreeSet<u32> {
+    let mut seen: BTreeMap<u32, (&Vec<Listed>, u32)> = BTreeMap::new();
+    let mut copied = BTreeSet::new();
+    for (rank, files) in per_node.iter().flat_map(|node| &node.ranks) {
+        let (first, times) = seen.entry(*rank).or_insert((files, 0));
+        *times += 1;
+        if *first != files {
+            copied.insert(*rank);
+        }
+    }
+    seen.retain(|rank, (_, times)| *times > 1 && !copied.contains(rank));
+    seen.into_keys().collect()
+}
+
 /// Numbers files that stand for ranks the same on all nodes: by path. Says so if there is none.
 pub(super) fn number(listings: &mut [Listing], path: &Path, format: Format) -> Result<()> {
     let files = listings.iter().flat_map(|l| l.ranks.values().flatten());
-    let paths: BTreeSet<String> = files.map(|(file, _)| file.clone()).collect();
+    let paths: BTreeSet<String> = files.map(|file| file.path.clone()).collect();
     if paths.is_empty() {
         let message = format!("has no .{} files to convert", format.extension());
         let fault = Fault::new(Kind::MissingShard, message);
@@ -262,7 +303,7 @@ pub(super) fn number(listings: &mut [Listing], path: &Path, format: Format) -> R
     for listing in listings {
         let files = std::mem::take(&mut listing.ranks).into_values().flatten();
         listing.ranks = files
-            .filter_map(|file| Some((*numbers.get(&file.0)?, vec![file])))
+            .filter_map(|file| Some((*numbers.get(&file.path)?, vec![file])))
             .collect();
     }
     Ok(())

@@ -163,7 +163,7 @@ impl Shared<'_> {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(Fault::new(Kind::Peer, "another thread has failed"));
             }
-            builder.build(&slab, &cut_parts(self.reach, &slab)?, None)?;
+            builder.build(&slab, &cut_parts(self.reach, &slab, false)?, None)?;
             self.written_bytes
                 .fetch_add(slab.written_bytes(), Ordering::Relaxed);
             Ok(())

@@ -35,15 +35,17 @@ pub(super) struct Part {
     pub(super) into: Into,
 }
 
-/// Cuts the transfers of each cell to the slab's window and chooses who serves each part.
-pub(super) fn cut_parts(reach: &Reach, slab: &Slab<'_>) -> Result<Vec<Vec<Part>>> {
+/// Cuts the transfers of each cell to the slab's window and chooses who serves each part. In rounds
+/// (`in_rounds`) a process asks itself for what it reads in turn for others, so that it is read once.
+pub(super) fn cut_parts(reach: &Reach, slab: &Slab<'_>, in_rounds: bool) -> Result<Vec<Vec<Part>>> {
+    let asked = in_rounds && slab.turns.is_some();
     let mut clipped = Vec::new();
     let mut cells = Vec::with_capacity(slab.cells.len());
     for cell in slab.cells.iter() {
         let serve = |transfer: &Transfer| {
             let served = slab.serve(reach, cell, transfer)?;
             let place = transfer.candidates[served.candidate];
-            Ok::<_, Fault>(if served.process == reach.process {
+            Ok::<_, Fault>(if served.process == reach.process && !asked {
                 From::Here(place)
             } else {
                 From::Process {

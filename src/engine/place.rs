@@ -4,6 +4,7 @@ use crate::catalog::{Catalog, ShardFile};
 use crate::engine::job::Options;
 use crate::exchange::{Topology, World, agree, broadcast_bytes, exchange_bytes};
 use crate::fault::{Fault, Kind, Result};
+use crate::plan::turns::Home;
 use crate::plan::work::Site;
 use crate::store::commit::Staging;
 use crate::store::io::{self, Standing, WriteFile};
@@ -30,6 +31,8 @@ pub struct Destination {
     pub staging: Staging,
     /// Who builds which ranks together with this process.
     pub site: Site,
+    /// Who builds each rank; empty if all ranks are built by the same processes.
+    pub homes: Vec<Home>,
     /// Whether this process prepares and publishes the directory for those that share it.
     pub leads: bool,
     /// The process that does so for this one.
@@ -92,8 +95,21 @@ impl Destination {
             }
         };
         let first = if shared { 0 } else { topology.nodes[node][0] };
+        let at = |rank| {
+            let process = home(rank);
+            let node = topology.node_of[process as usize];
+            let alone = options.placement == Placement::Identity;
+            let site = if alone { process } else { node };
+            Home { site, node }
+        };
+        let apart = match options.placement {
+            Placement::Identity => true,
+            Placement::Auto => !shared,
+            Placement::Root => false,
+        };
         Ok(Destination {
             staging,
+            homes: (0..ranks).filter(|_| apart).map(at).collect(),
             leads: process == first && node_has_work,
             leader: first,
             head: members.first().copied().unwrap_or(process),

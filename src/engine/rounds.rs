@@ -207,7 +207,7 @@ impl<'a> Rounds<'_, 'a> {
                 Some(next) => next,
                 None => {
                     let Ok(slab) = self.slabs.recv() else { break };
-                    let cells = cut_parts(self.mover.reach, &slab)?;
+                    let cells = cut_parts(self.mover.reach, &slab, true)?;
                     RoundSlab { slab, cells }
                 }
             };
@@ -272,14 +272,27 @@ impl<'a> Rounds<'_, 'a> {
             }
             counts[*process as usize] = narrow(at - begin)?;
         }
-        let total = usize::try_from(at).unwrap_or(usize::MAX);
+        let total = index(at);
         if bytes.len() < total {
             bytes.resize(total, 0);
         }
-        for (copy, place, sharing) in all {
-            self.packer.fill(&copy, place, &mut bytes, sharing)?;
+        // What several ask for is read once: equal requests, and windows of the same rows, follow each
+        // other.
+        all.sort_by_key(|(copy, place, _)| (*place, copy.source));
+        let mut before: Option<&(StridedCopy, Place, u64)> = None;
+        for next in &all {
+            let (copy, place, sharing) = next;
+            match before.filter(|(before, at, _)| at == place && before.reads_same(copy)) {
+                Some((before, _, _)) => {
+                    let begin = index(before.destination);
+                    bytes.copy_within(begin..begin + index(copy.bytes()), index(copy.destination));
+                }
+                None => self.packer.fill(copy, *place, &mut bytes, *sharing)?,
+            }
+            before = Some(next);
         }
-        self.moved.sent_bytes += at;
+        let own = u64::from(counts[self.mover.world.process() as usize]);
+        self.moved.sent_bytes += at - own;
         Ok(Packed { bytes, counts })
     }
 }
@@ -414,6 +427,10 @@ fn beyond_agreement(fault: Fault) -> Fault {
         kind: Kind::Mpi,
         ..fault
     }
+}
+
+fn index(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
 }
 
 fn narrow(bytes: u64) -> Result<u32> {

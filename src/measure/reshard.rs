@@ -11,6 +11,7 @@ use crate::measure::bench::{Measured, Repeat, byte, rate, row, spread};
 use crate::measure::storage::each_call;
 use crate::plan::arrange::{Files, RankName};
 use crate::plan::build::{Leftovers, Select, Unmatched};
+use crate::plan::machine::Machine;
 use crate::plan::reach::ExchangeMode;
 use crate::store::Format;
 use crate::store::io::{self, ReadFile, WriteFile};
@@ -132,6 +133,7 @@ fn job(room: &Path) -> Job {
             flush: false,
             in_place: false,
             resume: false,
+            machine: Machine::default(),
         },
     }
 }

@@ -5,9 +5,11 @@ use crate::engine::rounds::Exchange;
 use crate::engine::strategy_files::strategy_bytes;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::arrange::Arranged;
-use crate::plan::reach::Reach;
-use crate::plan::simulate::{Cluster, Model, Shapes};
+use crate::plan::machine::Machine;
+use crate::plan::reach::{ExchangeMode, Reach};
+use crate::plan::simulate::{Cluster, Model, Shapes, Storage};
 use crate::plan::survey::Survey;
+use crate::plan::turns::Home;
 use crate::store::io::{ReadFile, peak_memory_bytes};
 use crate::strategy::{Strategy, StrategyFile};
 use crate::tensor::dtype::Dtype;
@@ -26,34 +28,6 @@ const SAMPLE_NODES: usize = 64;
 /// Most processes that are listed.
 const LISTED_MAX: usize = 64;
 
-/// What a node can do, in 10^9 bytes a second.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Machine {
-    /// Read from its disks.
-    pub disk_read_gbps: f64,
-    /// Written to its disks.
-    pub disk_write_gbps: f64,
-    /// Through its network, each way.
-    pub network_gbps: f64,
-    /// Processes of a node, unless the command line says.
-    pub ranks_per_node: u32,
-    /// What a round costs whatever it carries, in millionths of a second.
-    pub latency_us: f64,
-}
-
-impl Default for Machine {
-    fn default() -> Self {
-        Machine {
-            disk_read_gbps: 6.0,
-            disk_write_gbps: 3.0,
-            network_gbps: 25.0,
-            ranks_per_node: 8,
-            latency_us: 50.0,
-        }
-    }
-}
-
 /// What is asked.
 #[derive(Clone, Debug)]
 pub struct Question {
@@ -70,9 +44,9 @@ pub struct Question {
     /// Processes of a node; none means what the machine says.
     pub ranks_per_node: Option<u32>,
     /// Where files are.
-    pub storage: crate::plan::simulate::Storage,
+    pub storage: Storage,
     /// How slices travel.
-    pub exchange: crate::plan::reach::ExchangeMode,
+    pub exchange: ExchangeMode,
     /// Buffers of a process.
     pub memory_bytes: u64,
     /// What a node can do.
@@ -235,26 +209,16 @@ fn parse_shapes(text: &[u8]) -> Result<Shapes> {
     Ok(shapes)
 }
 
-/// Reads a machine's description.
+/// Reads a machine's description; none is the default.
 ///
 /// # Errors
 /// [`Kind::Corrupt`] for what is no such description or has a rate of 0.
-pub fn read_machine(path: &Path) -> Result<Machine> {
+pub fn read_machine(path: Option<&Path>) -> Result<Machine> {
+    let Some(path) = path else {
+        return Ok(Machine::default());
+    };
     let text = ReadFile::open(path)?.read_all(SHAPES_BYTES_MAX)?;
-    let corrupt =
-        |message: String| Fault::new(Kind::Corrupt, message).file(path.display().to_string());
-    let machine: Machine = serde_json::from_slice(&text)
-        .map_err(|error| corrupt(format!("is no description of a machine: {error}")))?;
-    let rates = [
-        machine.disk_read_gbps,
-        machine.disk_write_gbps,
-        machine.network_gbps,
-    ];
-    if rates.iter().all(|rate| *rate > 0.0) && machine.latency_us >= 0.0 {
-        Ok(machine)
-    } else {
-        Err(corrupt("a rate must be more than 0".into()))
-    }
+    Machine::parse(&text).map_err(|fault| fault.file(path.display().to_string()))
 }
 
 fn read_strategy(path: Option<&Path>) -> Result<Option<Strategy>> {
@@ -313,6 +277,7 @@ pub fn plan(
         question,
         model: &model,
         cluster: &cluster,
+        homes: cluster.homes(destination_ranks),
         plans: Vec::new(),
         total: Simulated {
             processes: cluster.processes,
@@ -330,11 +295,10 @@ pub fn plan(
             let arranged = run.site(&[process], &mut reach)?;
             let sent = model.sent_bytes(&arranged, &cluster, &reach);
             let total = &mut run.total.bytes;
-            total.sent = if cluster.mode == crate::plan::reach::ExchangeMode::Collective {
-                total.received
-            } else {
-                sent
-            };
+            // Who reads in turn for others sends about what it receives.
+            let even = cluster.mode == ExchangeMode::Collective
+                || cluster.storage == Storage::SharedSource;
+            total.sent = if even { total.received } else { sent };
         }
         Some(process) => {
             let message = format!("--process {process}: there are {}", cluster.processes);
@@ -364,6 +328,7 @@ struct Run<'a> {
     question: &'a Question,
     model: &'a Model,
     cluster: &'a Cluster,
+    homes: Vec<Home>,
     plans: Vec<(ProcessPlan, Survey)>,
     total: Simulated,
     /// Seconds of what all processes' plans begin with.
@@ -383,7 +348,9 @@ impl Run<'_> {
             let start = Instant::now();
             site.index = process - (first - self.cluster.site(first, 0).index);
             reach.process = *process;
-            let survey = self.model.survey(&arranged, &site, reach)?;
+            let machine = &self.question.machine;
+            let homes = &self.homes;
+            let survey = self.model.survey(&arranged, &site, reach, homes, machine)?;
             let seconds = shared + start.elapsed().as_secs_f64();
             self.add(*process, survey, reach, seconds);
         }
@@ -392,7 +359,10 @@ impl Run<'_> {
 
     fn add(&mut self, process: u32, survey: Survey, reach: &Reach, plan_seconds: f64) {
         let bytes = &mut self.total.bytes;
-        bytes.read += survey.needed_bytes - survey.received_bytes;
+        bytes.read += match self.cluster.storage {
+            Storage::Local => survey.needed_bytes - survey.received_bytes,
+            Storage::Shared | Storage::SharedSource => survey.read_bytes,
+        };
         bytes.read_unique += survey.needed_bytes;
         bytes.received += survey.received_bytes;
         bytes.sent_lower_bound += survey.received_bytes_lower_bound;
@@ -453,8 +423,9 @@ impl Run<'_> {
     }
 }
 
-/// Seconds of the busiest node's busiest stage: reading, receiving, sending or writing, which overlap.
-/// One process is taken for all of its node.
+/// Seconds of the busiest node's busiest stage, or of the storage that all share: reading, receiving,
+/// sending or writing, which overlap. One process is taken for all of its node, and those planned for
+/// stand for all.
 fn estimate(
     machine: &Machine,
     plans: &[(ProcessPlan, Survey)],
@@ -463,17 +434,23 @@ fn estimate(
     cluster: &Cluster,
 ) -> f64 {
     let mut nodes: BTreeMap<u32, [u64; 4]> = BTreeMap::new();
+    let (mut read, mut written) = (0, 0);
+    let local = cluster.storage == Storage::Local;
     for (plan, survey) in plans {
         let node = reach.node_of[plan.process as usize];
         let times = if one { u64::from(cluster.per_node) } else { 1 };
         let mut add = |node: u32, stage: usize, bytes: u64| {
             nodes.entry(node).or_default()[stage] += bytes * times;
         };
-        add(node, 0, plan.read);
+        add(node, 0, if local { plan.read } else { survey.read_bytes });
         add(node, 1, plan.written);
+        read += survey.read_bytes;
+        written += plan.written;
         for (sender, bytes) in &survey.senders {
             let from = reach.node_of[*sender as usize];
-            add(from, 0, *bytes);
+            if local {
+                add(from, 0, *bytes);
+            }
             if from != node {
                 add(node, 2, *bytes);
                 add(from, 3, *bytes);
@@ -486,10 +463,17 @@ fn estimate(
         machine.network_gbps,
         machine.network_gbps,
     ];
+    let seconds = |(bytes, rate): (&u64, f64)| ratio(*bytes, 1) / (rate * 1e9);
     let stages = nodes.values().flat_map(|bytes| bytes.iter().zip(rates));
-    stages
-        .map(|(bytes, rate)| ratio(*bytes, 1) / (rate * 1e9))
-        .fold(0.0, f64::max)
+    let busiest = stages.map(seconds).fold(0.0, f64::max);
+    let world = ratio(u64::from(cluster.processes), plans.len() as u64);
+    let together = match cluster.storage {
+        Storage::Local => 0.0,
+        Storage::SharedSource => seconds((&read, machine.shared_read_gbps)),
+        Storage::Shared => seconds((&read, machine.shared_read_gbps))
+            .max(seconds((&written, machine.shared_write_gbps))),
+    };
+    busiest.max(together * world)
 }
 
 /// `value / of`, or 1 of nothing.

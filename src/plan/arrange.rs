@@ -104,21 +104,33 @@ pub struct Kept {
 }
 
 impl Kept {
+    /// The ranks that have `cell` of `plan` in their files.
+    pub fn keepers<'p>(
+        &self,
+        plan: &'p TensorPlan,
+        cell: &'p [u64],
+    ) -> impl Iterator<Item = u32> + 'p {
+        let one = self.only_keeper(plan, cell);
+        let all = one.is_none().then(|| plan.destination.holders(cell));
+        one.into_iter().chain(all.into_iter().flatten())
+    }
+
     /// The one rank that stands for all that have `cell` of `plan` in their files.
     #[must_use]
     pub fn first(&self, plan: &TensorPlan, cell: &[u64]) -> Option<u32> {
-        let lowest = plan.destination.holders(cell).next()?;
+        self.keepers(plan, cell).next()
+    }
+
+    /// The rank that has the only copy, where only one is kept.
+    fn only_keeper(&self, plan: &TensorPlan, cell: &[u64]) -> Option<u32> {
         let begin = plan.destination.first_rank;
-        let stage = begin.checked_div(self.ranks_per_stage).unwrap_or_default();
-        let keep = usize::try_from(stage)
-            .ok()
-            .and_then(|stage| self.stages.get(stage)?.as_ref());
-        Some(match keep {
-            Some(keep) if plan.destination.layout.ranks() == self.ranks_per_stage => {
-                begin + keep.keeper(&plan.name, lowest - begin)
-            }
-            _ => lowest,
-        })
+        let stage = usize::try_from(begin.checked_div(self.ranks_per_stage)?).ok()?;
+        let keep = self.stages.get(stage)?.as_ref()?;
+        if plan.destination.layout.ranks() != self.ranks_per_stage {
+            return None;
+        }
+        let lowest = plan.destination.holders(cell).next()?;
+        Some(begin + keep.keeper(&plan.name, lowest - begin))
     }
 }
 

@@ -15,9 +15,11 @@ pub mod dequantise;
 pub mod inventory;
 pub mod iteration;
 pub mod lora;
+pub mod machine;
 pub mod reach;
 pub mod simulate;
 pub mod survey;
+pub mod turns;
 pub mod value;
 pub mod work;
 

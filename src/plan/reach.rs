@@ -1,5 +1,6 @@
 //! Who sees which source shards, and who serves a piece.
 
+use crate::plan::turns::Turns;
 use clap::ValueEnum;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -32,6 +33,9 @@ pub struct Reach {
     pub source_ranks: u32,
     /// How slices travel.
     pub mode: ExchangeMode,
+    /// The source ranks whose files are the same ones on all nodes that see them: on storage that
+    /// these share, where it is not free to read them on each.
+    common: Arc<BTreeSet<u32>>,
     /// The nodes that see each source rank, ascending.
     homes: HashMap<u32, Arc<Vec<u32>>>,
     /// Whether all nodes see the same ranks.
@@ -119,9 +123,24 @@ impl Reach {
             seen,
             source_ranks,
             mode,
+            common: Arc::default(),
             homes,
             alike,
         }
+    }
+
+    /// The same where the files of the source ranks `common` are on storage that all nodes share that
+    /// see them; those of others are copies on each node's own.
+    #[must_use]
+    pub fn with_common(self, common: BTreeSet<u32>) -> Self {
+        let common = Arc::new(common);
+        Reach { common, ..self }
+    }
+
+    /// The source ranks whose files are on storage that all nodes share that see them.
+    #[must_use]
+    pub fn common(&self) -> &BTreeSet<u32> {
+        &self.common
     }
 
     /// A world of one process that sees everything.
@@ -184,16 +203,44 @@ impl Reach {
         }
     }
 
+    /// The process of `node` that has the place there that this one has on its own node.
+    fn counterpart(&self, node: u32) -> Option<u32> {
+        let own = &self.nodes[self.node() as usize];
+        let place = own.iter().position(|member| *member == self.process)?;
+        let members = &self.nodes[node as usize];
+        members.get(place * members.len() / own.len()).copied()
+    }
+
+    /// The process that reads one of the `candidates` for all nodes of `turns`: that of the node
+    /// whose turn it is, of those that see it.
+    fn in_turn(&self, candidates: &[u32], turns: &Turns, salt: u64) -> Option<Served> {
+        let candidate = candidates
+            .iter()
+            .position(|rank| self.common.contains(rank))?;
+        let rank = candidates[candidate];
+        let sees = |node: &&u32| self.seen[**node as usize].contains(&rank);
+        let readers: Vec<u32> = turns.nodes.iter().filter(sees).copied().collect();
+        let node = readers[turn(readers.len(), salt)?];
+        let process = if node == self.node() {
+            self.process
+        } else {
+            self.counterpart(node)?
+        };
+        Some(Served { candidate, process })
+    }
+
     /// Chooses which of the `candidates` (ranks that hold the same cell) serves this process, and
-    /// which process reads it. Own process, then own node, then one of all replicas: the one with
-    /// the same place among them as this process has among those that need the cell, or, where a
-    /// `share` can't be told, in turns by `salt`.
+    /// which process reads it. What lies on the own node's disks is read there; then whoever's turn
+    /// it is, if nodes take `turns`; then own process, then own node, then one of all replicas: the
+    /// one with the same place among them as this process has among those that need the cell, or,
+    /// where a `share` can't be told, in turns by `salt`.
     #[must_use]
     pub fn serve(
         &self,
         candidates: impl Iterator<Item = u32>,
         salt: u64,
         share: Option<Share>,
+        turns: Option<&Turns>,
     ) -> Option<Served> {
         let candidates: Vec<u32> = candidates.collect();
         if self.mode == ExchangeMode::Collective {
@@ -205,7 +252,16 @@ impl Reach {
                 process: self.owner(candidates[candidate])?,
             });
         }
-        if let Some(candidate) = candidates.iter().position(|rank| self.sees(*rank)) {
+        let own = |rank: &u32| self.sees(*rank) && !self.common.contains(rank);
+        let own = candidates.iter().position(own);
+        let seen = own.or_else(|| candidates.iter().position(|rank| self.sees(*rank)));
+        if let Some(turns) = turns.filter(|_| self.mode == ExchangeMode::Auto)
+            && own.is_none()
+            && let Some(served) = self.in_turn(&candidates, turns, salt)
+        {
+            return Some(served);
+        }
+        if let Some(candidate) = seen {
             return Some(Served {
                 candidate,
                 process: self.process,
@@ -257,18 +313,23 @@ mod tests {
     fn reads_its_own_node_and_asks_the_other() {
         let reach = two_nodes(1, ExchangeMode::Auto);
         assert_eq!(
-            reach.serve([3, 0].into_iter(), 5, None),
+            reach.serve([3, 0].into_iter(), 5, None, None),
             Some(Served {
                 candidate: 1,
                 process: 1
             })
         );
         let asked: BTreeSet<u32> = (0..4)
-            .map(|salt| reach.serve([2, 3].into_iter(), salt, None).unwrap().process)
+            .map(|salt| {
+                reach
+                    .serve([2, 3].into_iter(), salt, None, None)
+                    .unwrap()
+                    .process
+            })
             .collect();
         assert_eq!(asked, [2, 3].into());
         assert_eq!(
-            two_nodes(1, ExchangeMode::Direct).serve([2].into_iter(), 0, None),
+            two_nodes(1, ExchangeMode::Direct).serve([2].into_iter(), 0, None, None),
             None
         );
     }
@@ -284,7 +345,9 @@ mod tests {
         let reach = Reach::new(0, nodes, seen, 2, ExchangeMode::Auto);
         let asked = |index| {
             let share = Share { index, of: 4 };
-            let served = reach.serve([0, 1].into_iter(), 7, Some(share)).unwrap();
+            let served = reach
+                .serve([0, 1].into_iter(), 7, Some(share), None)
+                .unwrap();
             (served.candidate, served.process)
         };
         assert_eq!([0, 1, 2, 3].map(asked), [(0, 1), (0, 1), (1, 2), (1, 2)]);

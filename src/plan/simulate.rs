@@ -7,8 +7,10 @@ use crate::layout::grid::Grid;
 use crate::plan::arrange::{Arranged, Files, RankName, arrange};
 use crate::plan::build::{Leftovers, Select, Unmatched, build};
 use crate::plan::inventory::Inventory;
+use crate::plan::machine::Machine;
 use crate::plan::reach::{ExchangeMode, Reach, equal_share};
 use crate::plan::survey::{Survey, survey};
+use crate::plan::turns::{Home, Sharing};
 use crate::plan::work::{Site, Skip, Work};
 use crate::plan::{SourceTensor, Spread, TensorPlan};
 use crate::store::Format;
@@ -27,6 +29,8 @@ pub enum Storage {
     Local,
     /// On a file system that all nodes share.
     Shared,
+    /// The source on a file system that all nodes share, the destination on each node's own disks.
+    SharedSource,
 }
 
 /// The processes and nodes to plan for.
@@ -123,13 +127,25 @@ impl Model {
     ///
     /// # Errors
     /// [`Kind::MissingShard`].
-    pub fn survey(&self, arranged: &Arranged, site: &Site, reach: &Reach) -> Result<Survey> {
+    pub fn survey(
+        &self,
+        arranged: &Arranged,
+        site: &Site,
+        reach: &Reach,
+        homes: &[Home],
+        machine: &Machine,
+    ) -> Result<Survey> {
         let work = Work {
             plans: &arranged.plans,
             source: &self.source,
             destination: &arranged.catalog,
             site,
             skip: &Skip::Nothing,
+            sharing: Some(Sharing {
+                homes,
+                kept: &arranged.kept,
+                machine,
+            }),
         };
         survey(&work, reach)
     }
@@ -138,7 +154,7 @@ impl Model {
     /// have no copy need of it, divided by the copies they can turn to.
     #[must_use]
     pub fn sent_bytes(&self, arranged: &Arranged, cluster: &Cluster, reach: &Reach) -> u64 {
-        if cluster.storage == Storage::Shared || reach.nodes.len() < 2 {
+        if cluster.storage != Storage::Local || reach.nodes.len() < 2 {
             return 0;
         }
         let own: Vec<u32> = self
@@ -219,7 +235,7 @@ impl Cluster {
             .collect();
         let ranks = source.ranks.keys().next_back().map_or(1, |last| last + 1);
         let seen: Vec<Arc<BTreeSet<u32>>> = match self.storage {
-            Storage::Shared => {
+            Storage::Shared | Storage::SharedSource => {
                 let all = Arc::new(source.ranks.keys().copied().collect());
                 vec![all; nodes.len()]
             }
@@ -232,7 +248,22 @@ impl Cluster {
                 seen.into_iter().map(Arc::new).collect()
             }
         };
-        Ok(Reach::new(0, nodes, seen, ranks, self.mode))
+        let common = match self.storage {
+            Storage::Shared | Storage::SharedSource => source.ranks.keys().copied().collect(),
+            Storage::Local => BTreeSet::new(),
+        };
+        Ok(Reach::new(0, nodes, seen, ranks, self.mode).with_common(common))
+    }
+
+    /// Who builds each destination rank; empty if all processes do.
+    #[must_use]
+    pub fn homes(&self, destination_ranks: u32) -> Vec<Home> {
+        let home = |rank| {
+            let node = equal_share(rank, destination_ranks, self.processes) / self.per_node;
+            Home { site: node, node }
+        };
+        let apart = self.storage != Storage::Shared;
+        (0..destination_ranks).filter(|_| apart).map(home).collect()
     }
 
     /// Those that write the same files as `process`, and the ranks they write.
@@ -241,7 +272,9 @@ impl Cluster {
         let first = process / self.per_node * self.per_node;
         let (first, processes) = match self.storage {
             Storage::Shared => (0, self.processes),
-            Storage::Local => (first, self.per_node.min(self.processes - first)),
+            Storage::Local | Storage::SharedSource => {
+                (first, self.per_node.min(self.processes - first))
+            }
         };
         let members = first..first + processes;
         let home = |rank: u32| equal_share(rank, destination_ranks, self.processes);

@@ -3,7 +3,7 @@
 use crate::fault::Result;
 use crate::plan::reach::{Reach, Served};
 use crate::plan::value::{operand_transfers, patches};
-use crate::plan::work::Work;
+use crate::plan::work::{Slab, Work};
 use crate::tensor::strided::StridedCopy;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -17,6 +17,9 @@ pub struct Survey {
     pub needed_bytes: u64,
     /// Of those, what other processes read and send.
     pub received_bytes: u64,
+    /// What is read for this process, by whoever does: of what nodes read in turn for each other, its
+    /// part of what is read once.
+    pub read_bytes: u64,
     /// Least bytes that must come from other nodes.
     pub received_bytes_lower_bound: u64,
     /// Bytes written.
@@ -26,8 +29,11 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Counts bytes that `served` brings, if another process does.
-    fn receive(&mut self, reach: &Reach, served: Served, bytes: u64) {
+    /// Counts bytes that `served` brings to `slab`.
+    fn need(&mut self, reach: &Reach, slab: &Slab<'_>, served: Served, bytes: u64) {
+        self.needed_bytes += bytes;
+        let turns = slab.turns.as_ref();
+        self.read_bytes += turns.map_or(bytes, |turns| turns.read_bytes(bytes));
         if served.process != reach.process {
             self.received_bytes += bytes;
             *self.senders.entry(served.process).or_default() += bytes;
@@ -57,9 +63,8 @@ pub fn survey(work: &Work<'_>, reach: &Reach) -> Result<Survey> {
                 }
                 let bytes: u64 = clipped.iter().map(StridedCopy::bytes).sum();
                 survey.transfers += clipped.len() as u64;
-                survey.needed_bytes += bytes;
                 let served = span.serve(reach, cell, transfer)?;
-                survey.receive(reach, served, bytes);
+                survey.need(reach, &span, served, bytes);
                 if reach.all_see_all() {
                     continue;
                 }
@@ -81,9 +86,8 @@ pub fn survey(work: &Work<'_>, reach: &Reach) -> Result<Survey> {
             for transfer in operand_transfers(&patches, span.source)? {
                 let bytes = transfer.copy.bytes();
                 survey.transfers += 1;
-                survey.needed_bytes += bytes;
                 let served = span.serve(reach, cell, &transfer)?;
-                survey.receive(reach, served, bytes);
+                survey.need(reach, &span, served, bytes);
             }
             // A shared destination could be built on the node that sees most of it.
             survey.received_bytes_lower_bound +=

@@ -11,6 +11,7 @@ use crate::layout::Cell;
 use crate::plan::TensorPlan;
 use crate::plan::cell::{CellPlan, Transfer};
 use crate::plan::reach::{Reach, Served};
+use crate::plan::turns::{Sharing, Turns};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
@@ -94,6 +95,8 @@ pub struct Slab<'a> {
     pub end: u64,
     /// Number of the slab: the same on all processes, for choosing replicas in turn.
     pub salt: u64,
+    /// The nodes that read its source in turn for each other; none: who builds it reads what it sees.
+    pub turns: Option<Arc<Turns>>,
 }
 
 impl Slab<'_> {
@@ -126,14 +129,17 @@ impl Slab<'_> {
     /// [`Kind::MissingShard`] if no process sees any of its shards.
     pub fn serve(&self, reach: &Reach, cell: &CellPlan, transfer: &Transfer) -> Result<Served> {
         let ranks = transfer.candidates.iter().map(|place| place.rank);
-        reach.serve(ranks, self.salt, cell.share).ok_or_else(|| {
-            let fault = Fault::new(Kind::MissingShard, "no process sees this shard");
-            let fault = fault.tensor(&*self.plan.name);
-            match transfer.candidates.first() {
-                Some(place) => fault.rank(place.rank).file(format!("rank_{}", place.rank)),
-                None => fault,
-            }
-        })
+        let turns = self.turns.as_deref();
+        reach
+            .serve(ranks, self.salt, cell.share, turns)
+            .ok_or_else(|| {
+                let fault = Fault::new(Kind::MissingShard, "no process sees this shard");
+                let fault = fault.tensor(&*self.plan.name);
+                match transfer.candidates.first() {
+                    Some(place) => fault.rank(place.rank).file(format!("rank_{}", place.rank)),
+                    None => fault,
+                }
+            })
     }
 }
 
@@ -150,6 +156,18 @@ pub struct Work<'a> {
     pub site: &'a Site,
     /// What is done already.
     pub skip: &'a Skip,
+    /// Where the other ranks are built, if nodes build different ones and may send each other what
+    /// they read.
+    pub sharing: Option<Sharing<'a>>,
+}
+
+/// Numbers of a tensor.
+#[derive(Clone, Copy)]
+struct Number {
+    /// Among the site's plans.
+    here: u32,
+    /// Among those that several ranks have: the same on all processes.
+    everywhere: u64,
 }
 
 impl<'a> Work<'a> {
@@ -161,8 +179,12 @@ impl<'a> Work<'a> {
         let files = Files::of(self.site, self.destination);
         let share = files.share(self.site);
         let ranks = files.ranks_of(&share);
-        for (number, plan) in (0u32..).zip(self.plans) {
+        let mut everywhere = 0;
+        for (here, plan) in (0u32..).zip(self.plans) {
             let stage = plan.destination.ranks();
+            // What only one rank has, only its site knows.
+            everywhere += u64::from(stage.len() > 1);
+            let number = Number { here, everywhere };
             let from = ranks.partition_point(|rank| *rank < stage.start);
             let to = ranks.partition_point(|rank| *rank < stage.end);
             if from < to {
@@ -180,14 +202,18 @@ impl<'a> Work<'a> {
     }
 
     /// Calls `visit` with this process's share in pieces as large as can be: neighbouring slabs of the
-    /// same cells as one. For counting, not for moving.
+    /// same cells as one, unless nodes take turns with them. For counting, not for moving.
     ///
     /// # Errors
     /// As [`Work::for_each_slab`].
     pub fn for_each_span(&self, mut visit: impl FnMut(Slab<'a>) -> Result<()>) -> Result<()> {
         let mut span: Option<Slab<'a>> = None;
         self.for_each_slab(|slab| match &mut span {
-            Some(before) if before.end == slab.begin && Arc::ptr_eq(&before.cells, &slab.cells) => {
+            Some(before)
+                if before.turns.is_none()
+                    && before.end == slab.begin
+                    && Arc::ptr_eq(&before.cells, &slab.cells) =>
+            {
                 before.end = slab.end;
                 Ok(())
             }
@@ -209,7 +235,7 @@ impl<'a> Work<'a> {
     #[allow(clippy::too_many_arguments)]
     fn unit_slabs(
         &self,
-        number: u32,
+        number: Number,
         plan: &'a TensorPlan,
         group: &Group,
         unit: u64,
@@ -230,27 +256,30 @@ impl<'a> Work<'a> {
             return Ok(());
         }
         homes.sort_unstable();
-        let turn = (u64::from(number) + unit) % homes.len() as u64;
+        let turn = (u64::from(number.here) + unit) % homes.len() as u64;
         homes.rotate_left(usize::try_from(turn).unwrap_or_default());
         let starts: Vec<(u64, u64)> = homes
             .iter()
             .map(|place| files.extent(self.destination, *place))
             .collect();
-        let mut planned: Option<Arc<Vec<CellPlan>>> = None;
+        let mut planned: Option<(Arc<Vec<CellPlan>>, Option<Arc<Turns>>)> = None;
         for window in 0..group.windows {
             let id = SlabId {
-                tensor: number,
+                tensor: number.here,
                 slab: unit * group.windows + window,
             };
             let position = position(&starts, window, group.windows);
             if !share.contains(&position) || self.skip.skips(id) {
                 continue;
             }
-            let cells = match &planned {
-                Some(cells) => Arc::clone(cells),
-                None => planned
-                    .insert(Arc::new(self.plan_cells(plan, &cells)?))
-                    .clone(),
+            let (cells, turns) = match &planned {
+                Some(planned) => planned.clone(),
+                None => {
+                    let sharing = self.sharing.as_ref();
+                    let turns = sharing.and_then(|s| s.turns(plan, group.cells(unit)));
+                    let cells = Arc::new(self.plan_cells(plan, &cells)?);
+                    planned.insert((cells, turns.map(Arc::new))).clone()
+                }
             };
             let begin = window * group.window_bytes;
             visit(Slab {
@@ -260,7 +289,8 @@ impl<'a> Work<'a> {
                 cells,
                 begin,
                 end: (begin + group.window_bytes).min(group.cell_bytes),
-                salt: u64::from(number) + 1 + id.slab,
+                salt: number.everywhere + 1 + id.slab,
+                turns,
             })?;
         }
         Ok(())

@@ -8,6 +8,7 @@ use crate::fault::{Fault, Kind, Result};
 use rustix::fs::Advice;
 use std::cell::Cell;
 use std::fs::{self, File, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -124,6 +125,7 @@ pub struct ReadFile {
     file: File,
     path: PathBuf,
     size: u64,
+    identity: u64,
 }
 
 impl ReadFile {
@@ -139,11 +141,21 @@ impl ReadFile {
             let fault = Fault::new(Kind::Io, "is not a regular file");
             return Err(fault.file(path.display().to_string()));
         }
+        let mut hasher = DefaultHasher::new();
+        (metadata.ino(), metadata.ctime(), metadata.ctime_nsec()).hash(&mut hasher);
         Ok(ReadFile {
             file,
             path: path.to_path_buf(),
             size: metadata.len(),
+            identity: hasher.finish(),
         })
+    }
+
+    /// The same on all nodes that see this file on storage that they share, another for its copies:
+    /// a hash of the inode's number and the time of its last change.
+    #[must_use]
+    pub fn identity(&self) -> u64 {
+        self.identity
     }
 
     /// Size in bytes when it was opened.

@@ -87,6 +87,15 @@ impl StridedCopy {
         span(&self.loops, self.run_bytes)
     }
 
+    /// Whether `other` reads the same bytes in the same order.
+    #[must_use]
+    pub fn reads_same(&self, other: &StridedCopy) -> bool {
+        let step = |l: &Loop| (l.count, l.source_stride);
+        self.source == other.source
+            && self.run_bytes == other.run_bytes
+            && self.loops.iter().map(step).eq(other.loops.iter().map(step))
+    }
+
     /// Appends to `out` the parts of the copy whose destination bytes lie in `begin..end`.
     pub fn clip(&self, begin: u64, end: u64, out: &mut Vec<StridedCopy>) {
         self.clip_from(0, self.source, self.destination, begin..end, out);

@@ -7,7 +7,9 @@ use shardloom::plan::TensorPlan;
 use shardloom::plan::arrange::{Arranged, Files, Kept, arrange};
 use shardloom::plan::build::{Leftovers, Select, build};
 use shardloom::plan::inventory::Inventory;
+use shardloom::plan::machine::Machine;
 use shardloom::plan::reach::{ExchangeMode, Reach};
+use shardloom::plan::turns::{Home, Sharing};
 use shardloom::plan::work::{Site, Skip, Slab, Work};
 use shardloom::store::Format;
 use shardloom::strategy::Strategy;
@@ -171,7 +173,19 @@ impl Pretended {
             .map(|node| members(node).collect())
             .collect();
         let seen = seen.into_iter().map(Arc::new).collect();
-        Reach::new(0, nodes, seen, count, self.mode)
+        // What several nodes see lies on storage that they share.
+        let common = ranks.iter().copied().collect();
+        Reach::new(0, nodes, seen, count, self.mode).with_common(common)
+    }
+
+    /// Who builds which of `ranks` destination ranks.
+    fn homes(&self, ranks: u32) -> Vec<Home> {
+        let apart = !self.shared_destination;
+        let homes = (0..ranks).filter(|_| apart).map(|rank| {
+            let node = self.node(self.home(rank, ranks));
+            Home { site: node, node }
+        });
+        homes.collect()
     }
 
     /// The sites that build `ranks` destination ranks, each with its members.
@@ -214,7 +228,8 @@ impl Pretended {
             let metadata = BTreeMap::new();
             let arranged = arrange(build, &request.files, request.format, &metadata, &ranks)
                 .map_err(|fault| format!("{fault:?}"))?;
-            self.work(source, &arranged, &members, &ranks, &mut out)?;
+            let homes = self.homes(to.map_or(1, Strategy::ranks));
+            self.work(source, &arranged, &members, &ranks, &homes, &mut out)?;
         }
         out.finish()
     }
@@ -226,11 +241,13 @@ impl Pretended {
         arranged: &Arranged,
         members: &[u32],
         ranks: &[u32],
+        homes: &[Home],
         out: &mut Out,
     ) -> Result<(), String> {
         out.create(&arranged.catalog)?;
         let source_ranks: Vec<u32> = source.catalog.ranks.keys().copied().collect();
         let mut reach = self.reach(&source_ranks);
+        let machine = Machine::default();
         let mut shards = Shards {
             held: source,
             bytes: BTreeMap::new(),
@@ -248,6 +265,11 @@ impl Pretended {
                 destination: &arranged.catalog,
                 site: &site,
                 skip: &Skip::Nothing,
+                sharing: Some(Sharing {
+                    homes: &homes,
+                    kept: &arranged.kept,
+                    machine: &machine,
+                }),
             };
             let mut trouble = Ok(());
             let walked = work.for_each_slab(|slab| {
@@ -294,7 +316,7 @@ impl Pretended {
         let members: Vec<u32> = (0..self.processes).collect();
         let ranks: Vec<u32> = (0..ranks).collect();
         let mut out = Out::default();
-        self.work(source, &arranged, &members, &ranks, &mut out)?;
+        self.work(source, &arranged, &members, &ranks, &[], &mut out)?;
         out.finish()
     }
 }
@@ -351,7 +373,7 @@ impl Out {
                 }
                 let ranks = transfer.candidates.iter().map(|place| place.rank);
                 let served = reach
-                    .serve(ranks, slab.salt, cell.share)
+                    .serve(ranks, slab.salt, cell.share, slab.turns.as_deref())
                     .ok_or("nobody serves it")?;
                 let place = transfer.candidates[served.candidate];
                 let mut reader = reach.clone();
