@@ -7,7 +7,8 @@ mod deepseek;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use deepseek::{Parallel, shapes, strategy};
-use shardloom::measure::simulate::{Machine, Question, plan};
+use shardloom::measure::simulate::{Question, plan};
+use shardloom::plan::machine::Machine;
 use shardloom::plan::reach::ExchangeMode;
 use shardloom::plan::simulate::Storage;
 

@@ -159,7 +159,12 @@ fn plans_for_one_of_thousands_of_ranks() {
         write_bytes(&path(name), &strategy.to_protobuf().unwrap());
     }
     let at = |name: &str| path(name).to_string_lossy().into_owned();
-    for (source, destination, process) in [("2048", "1024", "700"), ("16384", "8192", "5000")] {
+    for (source, destination, process, storage) in [
+        ("2048", "1024", "700", "local"),
+        ("16384", "8192", "5000", "local"),
+        ("2048", "1024", "700", "shared-source"),
+        ("16384", "8192", "5000", "shared-source"),
+    ] {
         let (source, destination, shapes) = (at(source), at(destination), at("shapes.json"));
         // The best of some runs: the machine may have other things to do.
         let runs = (0..5).map(|_| {
@@ -173,6 +178,8 @@ fn plans_for_one_of_thousands_of_ranks() {
                     &destination,
                     "--shapes",
                     &shapes,
+                    "--storage",
+                    storage,
                     "--process",
                     process,
                 ])
@@ -183,11 +190,13 @@ fn plans_for_one_of_thousands_of_ranks() {
         let simulated = runs
             .min_by(|a, b| seconds(a).total_cmp(&seconds(b)))
             .unwrap();
-        println!("{destination}: {simulated:#}");
+        println!("{destination}, {storage}: {simulated:#}");
         assert!(seconds(&simulated) < 1.0, "{simulated:#}");
         assert!(simulated["memory_peak_bytes_max"].as_u64().unwrap() < 256_000_000);
         let partners = simulated["partners_max"].as_u64().unwrap();
-        assert!(partners <= 64, "{partners}");
+        // What is read in turn comes from each node that has a copy of it.
+        let most = if storage == "local" { 64 } else { 128 };
+        assert!(partners < most, "{partners}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! A job: a source, a destination, and the run from one to the other.
 
+use crate::engine::compare::verify_replicas;
 use crate::engine::derived::Derived;
 use crate::engine::discover::{Source, discover};
 use crate::engine::fill::{IoMode, Readers};
@@ -158,12 +159,7 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
     let files = iteration::settle(world, &source, &job.files)?;
     seconds.discover = start.elapsed().as_secs_f64();
     if job.options.verify {
-        crate::engine::compare::verify_replicas(
-            world,
-            &source,
-            source_strategy.as_ref(),
-            &job.options,
-        )?;
+        verify_replicas(world, &source, source_strategy.as_ref(), &job.options)?;
     }
 
     let planning = Instant::now();
@@ -189,7 +185,7 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
             destination: &planned.arranged.catalog,
             site: &destination.site,
             skip: &skip,
-            sharing: (topology.nodes.len() > 1).then_some(Sharing {
+            sharing: Some(Sharing {
                 homes: &destination.homes,
                 kept: &planned.arranged.kept,
                 machine: &job.options.machine,

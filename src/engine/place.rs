@@ -31,7 +31,7 @@ pub struct Destination {
     pub staging: Staging,
     /// Who builds which ranks together with this process.
     pub site: Site,
-    /// Who builds each rank; empty if all ranks are built by the same processes.
+    /// Who builds each rank; empty if all ranks are built on one node, or by all processes.
     pub homes: Vec<Home>,
     /// Whether this process prepares and publishes the directory for those that share it.
     pub leads: bool,
@@ -102,11 +102,12 @@ impl Destination {
             let site = if alone { process } else { node };
             Home { site, node }
         };
-        let apart = match options.placement {
-            Placement::Identity => true,
-            Placement::Auto => !shared,
-            Placement::Root => false,
-        };
+        let apart = topology.nodes.len() > 1
+            && match options.placement {
+                Placement::Identity => true,
+                Placement::Auto => !shared,
+                Placement::Root => false,
+            };
         Ok(Destination {
             staging,
             homes: (0..ranks).filter(|_| apart).map(at).collect(),

@@ -356,6 +356,37 @@ mod tests {
     }
 
     #[test]
+    fn nodes_read_in_turn_what_they_share() {
+        let turns = Turns {
+            nodes: vec![0, 1],
+            wanted: 1,
+            needed: 2,
+        };
+        let all: Arc<BTreeSet<u32>> = Arc::new([0, 1].into());
+        let nodes = || vec![vec![0, 1], vec![2, 3], vec![4]];
+        let seen = vec![all.clone(), all, Arc::default()];
+        let served = |process, common: &[u32], salt| {
+            let reach = Reach::new(process, nodes(), seen.clone(), 2, ExchangeMode::Auto);
+            let reach = reach.with_common(common.iter().copied().collect());
+            let served = reach.serve([0, 1].into_iter(), salt, None, Some(&turns));
+            served.map(|served| (served.candidate, served.process))
+        };
+        // All turn to the same node; there it is the process with the same place.
+        assert_eq!(
+            [0, 1, 2, 3].map(|p| served(p, &[0, 1], 6)),
+            [0, 1, 0, 1].map(|p| Some((0, p)))
+        );
+        assert_eq!(
+            [0, 1, 2, 3].map(|p| served(p, &[0, 1], 7)),
+            [2, 3, 2, 3].map(|p| Some((0, p)))
+        );
+        // A copy on a node's own disks is nobody's business.
+        assert_eq!(served(1, &[0], 7), Some((1, 1)));
+        // Who doesn't see it asks those that do.
+        assert_eq!(served(4, &[0, 1], 7), Some((0, 2)));
+    }
+
+    #[test]
     fn every_rank_has_one_owner_that_sees_it() {
         let reach = two_nodes(0, ExchangeMode::Collective);
         let owners: Vec<_> = (0..4).map(|rank| reach.owner(rank)).collect();

@@ -255,7 +255,7 @@ impl Cluster {
         Ok(Reach::new(0, nodes, seen, ranks, self.mode).with_common(common))
     }
 
-    /// Who builds each destination rank; empty if all processes do.
+    /// Who builds each destination rank; empty if all processes build all.
     #[must_use]
     pub fn homes(&self, destination_ranks: u32) -> Vec<Home> {
         let home = |rank| {

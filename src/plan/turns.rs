@@ -42,7 +42,7 @@ pub struct Home {
 /// Where all destination ranks are built, and what it costs to bring bytes there.
 #[derive(Clone, Copy, Debug)]
 pub struct Sharing<'a> {
-    /// By destination rank.
+    /// By destination rank; empty if all are built on one node, or by all processes.
     pub homes: &'a [Home],
     /// Which of a cell's holders have it in their files.
     pub kept: &'a Kept,
@@ -59,6 +59,9 @@ impl Sharing<'_> {
     /// through its network.
     #[must_use]
     pub fn turns(&self, plan: &TensorPlan, cells: impl Iterator<Item = Cell>) -> Option<Turns> {
+        if self.homes.is_empty() {
+            return None;
+        }
         let mut at_site: BTreeMap<(u32, u32), u64> = BTreeMap::new();
         let mut at_node: BTreeMap<u32, u64> = BTreeMap::new();
         let (mut all, mut wanted) = (0, 0);
@@ -120,4 +123,87 @@ fn row_bytes(plan: &TensorPlan) -> u64 {
 #[allow(clippy::cast_precision_loss)]
 fn ratio(value: u64, of: u64) -> f64 {
     value as f64 / of as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::Layout;
+    use crate::plan::Spread;
+    use crate::tensor::dtype::Dtype;
+    use crate::tensor::shape::Shape;
+    use std::sync::Arc;
+
+    /// A tensor of `shape` over `mesh`, and all cells of its first row of cells.
+    fn tensor(shape: &[u64], mesh: &[u64], map: &[Vec<i64>]) -> (TensorPlan, Vec<Cell>) {
+        let layout = Arc::new(Layout::new(mesh, map, None).unwrap());
+        let row = layout.parts()[1..].iter().product::<u64>();
+        let shape = Shape(shape.to_vec());
+        let plan = TensorPlan {
+            name: "w".into(),
+            dtype: Dtype::F32,
+            written: Dtype::F32,
+            element_bytes: 4,
+            destination: Spread::new(0, layout, &shape, Dtype::F32).unwrap(),
+            pieces: Vec::new(),
+        };
+        (plan, (0..row).map(|column| vec![0, column]).collect())
+    }
+
+    /// Two ranks a node, each node a site.
+    fn homes(ranks: u32) -> Vec<Home> {
+        let node = |rank| rank / 2;
+        (0..ranks)
+            .map(|rank| Home {
+                site: node(rank),
+                node: node(rank),
+            })
+            .collect()
+    }
+
+    fn turns(machine: &Machine, homes: &[Home], made: (TensorPlan, Vec<Cell>)) -> Option<Turns> {
+        let sharing = Sharing {
+            homes,
+            kept: &Kept::default(),
+            machine,
+        };
+        sharing.turns(&made.0, made.1.into_iter())
+    }
+
+    #[test]
+    fn copies_are_read_in_turn_unless_the_network_is_slow() {
+        let copies = || tensor(&[8, 8], &[2, 2], &[vec![0], vec![-1]]);
+        let homes = homes(4);
+        let found = turns(&Machine::default(), &homes, copies()).unwrap();
+        assert_eq!((found.wanted, found.needed), (1, 2));
+        assert_eq!(found.nodes, [0, 1]);
+        assert_eq!(found.read_bytes(100), 50);
+        // Reading twice at 10: 0.2. Once and half of it sent: 0.1 + 0.5 / rate.
+        let network = |network_gbps| Machine {
+            network_gbps,
+            ..Machine::default()
+        };
+        assert!(turns(&network(5.1), &homes, copies()).is_some());
+        assert!(turns(&network(4.9), &homes, copies()).is_none());
+    }
+
+    #[test]
+    fn what_one_node_needs_it_reads() {
+        let cut = tensor(&[8, 8], &[4], &[vec![0], vec![-1]]);
+        assert_eq!(turns(&Machine::default(), &homes(4), cut), None);
+        // Where all processes write to one place, each cell is built once.
+        let copies = tensor(&[8, 8], &[2, 2], &[vec![0], vec![-1]]);
+        assert_eq!(turns(&Machine::default(), &[], copies), None);
+    }
+
+    #[test]
+    fn short_columns_of_the_same_rows_are_read_in_turn() {
+        let columns = |width| tensor(&[8, width], &[4], &[vec![-1], vec![0]]);
+        let homes = homes(4);
+        let found = turns(&Machine::default(), &homes, columns(64)).unwrap();
+        assert_eq!((found.wanted, found.needed), (4, 4));
+        assert_eq!(found.read_bytes(100), 100);
+        // Long ones are read alone.
+        assert_eq!(turns(&Machine::default(), &homes, columns(1 << 14)), None);
+    }
 }

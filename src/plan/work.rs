@@ -262,7 +262,8 @@ impl<'a> Work<'a> {
             .iter()
             .map(|place| files.extent(self.destination, *place))
             .collect();
-        let mut planned: Option<(Arc<Vec<CellPlan>>, Option<Arc<Turns>>)> = None;
+        let mut planned: Option<Arc<Vec<CellPlan>>> = None;
+        let mut turns: Option<Arc<Turns>> = None;
         for window in 0..group.windows {
             let id = SlabId {
                 tensor: number.here,
@@ -272,13 +273,16 @@ impl<'a> Work<'a> {
             if !share.contains(&position) || self.skip.skips(id) {
                 continue;
             }
-            let (cells, turns) = match &planned {
-                Some(planned) => planned.clone(),
+            let cells = match &planned {
+                Some(cells) => Arc::clone(cells),
                 None => {
                     let sharing = self.sharing.as_ref();
-                    let turns = sharing.and_then(|s| s.turns(plan, group.cells(unit)));
-                    let cells = Arc::new(self.plan_cells(plan, &cells)?);
-                    planned.insert((cells, turns.map(Arc::new))).clone()
+                    turns = sharing
+                        .and_then(|sharing| sharing.turns(plan, group.cells(unit)))
+                        .map(Arc::new);
+                    planned
+                        .insert(Arc::new(self.plan_cells(plan, &cells)?))
+                        .clone()
                 }
             };
             let begin = window * group.window_bytes;
@@ -290,7 +294,7 @@ impl<'a> Work<'a> {
                 begin,
                 end: (begin + group.window_bytes).min(group.cell_bytes),
                 salt: number.everywhere + 1 + id.slab,
-                turns,
+                turns: turns.clone(),
             })?;
         }
         Ok(())

@@ -8,6 +8,7 @@ pub mod checkpoint2;
 pub mod ckpt;
 pub mod commit;
 pub mod full_dir;
+mod gate;
 pub mod io;
 pub mod journal;
 pub mod manifest;

@@ -266,7 +266,7 @@ impl Pretended {
                 site: &site,
                 skip: &Skip::Nothing,
                 sharing: Some(Sharing {
-                    homes: &homes,
+                    homes,
                     kept: &arranged.kept,
                     machine: &machine,
                 }),
