@@ -75,6 +75,7 @@ def llama(dtype, layers, hidden, key_value, inner, vocabulary, tied, bias):
 
 MODELS = {
     "qwen2.5-0.5b": lambda: llama("BF16", 24, 896, 128, 4864, 151936, True, True),
+    "llama-3.2-1b": lambda: llama("BF16", 16, 2048, 512, 8192, 128256, True, False),
     "llama-160m": lambda: llama("F32", 8, 1024, 256, 2816, 32000, False, False),
     "tiny": lambda: llama("BF16", 2, 64, 16, 192, 512, False, False),
 }
@@ -467,6 +468,8 @@ def measure(place, job, contenders, empty, options, full, notes):
         start = empty()
         for name, run in contenders.items():
             slow = name.startswith(("MindSpore", "PyTorch", "plain"))
+            if slow and options.slow_rounds == 0:
+                failed[name] = "not applicable"
             if name in failed or (slow and number > options.slow_rounds):
                 continue
             place.clear()
@@ -558,7 +561,7 @@ def table(results, names):
 def arguments():
     parser = argparse.ArgumentParser(prog="bench/compare", description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=5, help="counted rounds (default 5)")
-    parser.add_argument("--slow-rounds", type=int, default=3, help="of these with MindSpore, PyTorch and plain Python (default 3)")
+    parser.add_argument("--slow-rounds", type=int, default=3, help="of these with MindSpore, PyTorch and plain Python (default 3; 0 leaves them out)")
     parser.add_argument("--models", default="qwen2.5-0.5b,llama-160m", help=f"of {', '.join(MODELS)}")
     parser.add_argument("--jobs", default=",".join(JOBS), help=f"of {', '.join(JOBS)}")
     parser.add_argument("--places", default="tmpfs,disk", help="of tmpfs, disk")

@@ -431,3 +431,36 @@ fn a_host_that_is_cut_off_ends_the_run_and_loses_nothing() {
         &due(&sample.path("out"), |file| home(rank_of(file), 6)),
     );
 }
+
+#[test]
+fn what_a_shared_destination_is_built_of_stays_on_its_host() {
+    let sample = large();
+    let Some(hosts) = dealt(&sample, &[1, 1, 2, 2, 3, 3]) else {
+        return;
+    };
+    let all: u64 = sample.whole.values().map(|t| t.data.len() as u64).sum();
+    for job in [
+        "reshard --src @src --src-strategy @four.ckpt --dst-strategy @two.ckpt",
+        "unify --src @src --src-strategy @four.ckpt",
+    ] {
+        let line = format!("{job} --json --overwrite --dst");
+        alone(&sample.args(&format!("{line} @out"))).succeeds();
+        let shared = sample.path("shared");
+        let run = hosts
+            .run(PER_HOST, &format!("{line} {}", shared.display()))
+            .succeeds();
+        let files = |directory: &Path| {
+            let mut files = image(directory);
+            files.retain(|(file, _)| file != Path::new("shardloom.json"));
+            files
+        };
+        assert!(files(&sample.path("out")) == files(&shared), "{run:#?}");
+        // Windows go to the host that has their rows: only those that lie across two hosts' rows need
+        // something sent.
+        let (sent, least) = (bytes(&run, "sent"), bytes(&run, "sent_lower_bound"));
+        assert!(least <= sent && sent < all / 6, "{sent} of {all}: {run:#?}");
+        let balance = object(&run)["balance_max_over_mean"].as_f64();
+        assert!(balance.is_some_and(|balance| balance < 1.5), "{run:#?}");
+        println!("{sent} of {all} sent, at least {least}; {balance:?}");
+    }
+}

@@ -330,9 +330,9 @@ fn move_against(
             destination: &b.catalog,
             site: &site,
             skip: &Skip::Nothing,
+            reach: &a.reach,
             sharing: None,
         },
-        reach: &a.reach,
         readers: &readers,
         sink,
         ledger: None,
@@ -356,6 +356,7 @@ fn site_of(topology: &Topology, b: &Source) -> Site {
             ranks: b.catalog.ranks.keys().copied().collect(),
             processes: narrow(reach.node_of.len()),
             index: reach.process,
+            everybody: true,
         };
     }
     let node = reach.node() as usize;
@@ -370,5 +371,6 @@ fn site_of(topology: &Topology, b: &Source) -> Site {
                 .position(|m| *m == reach.process)
                 .unwrap_or_default(),
         ),
+        everybody: false,
     }
 }

@@ -184,6 +184,7 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
             source: &source.catalog,
             destination: &planned.arranged.catalog,
             site: &destination.site,
+            reach: &source.reach,
             skip: &skip,
             sharing: Some(Sharing {
                 homes: &destination.homes,
@@ -191,7 +192,6 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
                 machine: &job.options.machine,
             }),
         },
-        reach: &source.reach,
         readers: &readers,
         sink: &sink,
         ledger: None,

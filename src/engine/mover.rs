@@ -10,7 +10,6 @@ use crate::engine::rounds::Exchange;
 use crate::engine::sink::Sink;
 use crate::exchange::{Alarm, Progress, World, agree};
 use crate::fault::{Fault, Kind, Result};
-use crate::plan::reach::Reach;
 use crate::plan::survey::{Survey, survey};
 use crate::plan::work::Work;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,8 +28,6 @@ pub struct Mover<'a> {
     pub world: &'a World,
     /// This process's share.
     pub work: Work<'a>,
-    /// Who serves what.
-    pub reach: &'a Reach,
     /// Where bytes come from.
     pub readers: &'a Readers<'a>,
     /// Where they go.
@@ -62,7 +59,7 @@ impl<'a> Mover<'a> {
     /// # Errors
     /// [`Kind::MissingShard`] if a shard is needed that nobody sees.
     pub fn survey(&self) -> Result<Survey> {
-        survey(&self.work, self.reach)
+        survey(&self.work)
     }
 
     /// Moves everything. Collective; `exchange` says, the same on all processes, whether anything
@@ -95,7 +92,6 @@ impl<'a> Mover<'a> {
     ) -> Result<Moved> {
         let shared = Shared {
             work: self.work,
-            reach: self.reach,
             readers: self.readers,
             sink: self.sink,
             ledger: self.ledger,
@@ -142,7 +138,6 @@ impl<'a> Mover<'a> {
 #[derive(Clone, Copy)]
 struct Shared<'a> {
     work: Work<'a>,
-    reach: &'a Reach,
     readers: &'a Readers<'a>,
     sink: &'a dyn Sink,
     ledger: Option<&'a Ledger<'a>>,
@@ -163,7 +158,7 @@ impl Shared<'_> {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(Fault::new(Kind::Peer, "another thread has failed"));
             }
-            builder.build(&slab, &cut_parts(self.reach, &slab, false)?, None)?;
+            builder.build(&slab, &cut_parts(work.reach, &slab, false)?, None)?;
             self.written_bytes
                 .fetch_add(slab.written_bytes(), Ordering::Relaxed);
             Ok(())

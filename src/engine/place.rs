@@ -120,6 +120,7 @@ impl Destination {
                 ranks: built,
                 processes: narrow(members.len()),
                 index: narrow(index),
+                everybody: members.len() == everybody.len(),
             },
         })
     }

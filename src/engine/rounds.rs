@@ -207,7 +207,7 @@ impl<'a> Rounds<'_, 'a> {
                 Some(next) => next,
                 None => {
                     let Ok(slab) = self.slabs.recv() else { break };
-                    let cells = cut_parts(self.mover.reach, &slab, true)?;
+                    let cells = cut_parts(self.mover.work.reach, &slab, true)?;
                     RoundSlab { slab, cells }
                 }
             };

@@ -295,9 +295,9 @@ pub fn plan(
             let arranged = run.site(&[process], &mut reach)?;
             let sent = model.sent_bytes(&arranged, &cluster, &reach);
             let total = &mut run.total.bytes;
-            // Who reads in turn for others sends about what it receives.
-            let even = cluster.mode == ExchangeMode::Collective
-                || cluster.storage == Storage::SharedSource;
+            // Elsewhere a process sends about what it receives.
+            let even =
+                cluster.mode == ExchangeMode::Collective || cluster.storage != Storage::Local;
             total.sent = if even { total.received } else { sent };
         }
         Some(process) => {
@@ -359,9 +359,10 @@ impl Run<'_> {
 
     fn add(&mut self, process: u32, survey: Survey, reach: &Reach, plan_seconds: f64) {
         let bytes = &mut self.total.bytes;
-        bytes.read += match self.cluster.storage {
-            Storage::Local => survey.needed_bytes - survey.received_bytes,
-            Storage::Shared | Storage::SharedSource => survey.read_bytes,
+        bytes.read += if self.cluster.storage.shares_source() {
+            survey.read_bytes
+        } else {
+            survey.needed_bytes - survey.received_bytes
         };
         bytes.read_unique += survey.needed_bytes;
         bytes.received += survey.received_bytes;
@@ -435,7 +436,7 @@ fn estimate(
 ) -> f64 {
     let mut nodes: BTreeMap<u32, [u64; 4]> = BTreeMap::new();
     let (mut read, mut written) = (0, 0);
-    let local = cluster.storage == Storage::Local;
+    let local = !cluster.storage.shares_source();
     for (plan, survey) in plans {
         let node = reach.node_of[plan.process as usize];
         let times = if one { u64::from(cluster.per_node) } else { 1 };
@@ -467,12 +468,13 @@ fn estimate(
     let stages = nodes.values().flat_map(|bytes| bytes.iter().zip(rates));
     let busiest = stages.map(seconds).fold(0.0, f64::max);
     let world = ratio(u64::from(cluster.processes), plans.len() as u64);
-    let together = match cluster.storage {
-        Storage::Local => 0.0,
-        Storage::SharedSource => seconds((&read, machine.shared_read_gbps)),
-        Storage::Shared => seconds((&read, machine.shared_read_gbps))
-            .max(seconds((&written, machine.shared_write_gbps))),
-    };
+    let mut together = 0.0;
+    if cluster.storage.shares_source() {
+        together = seconds((&read, machine.shared_read_gbps));
+    }
+    if cluster.storage.shares_destination() {
+        together = seconds((&written, machine.shared_write_gbps)).max(together);
+    }
     busiest.max(together * world)
 }
 

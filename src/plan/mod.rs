@@ -11,6 +11,7 @@
 pub mod arrange;
 pub mod build;
 pub mod cell;
+mod deal;
 pub mod dequantise;
 pub mod inventory;
 pub mod iteration;

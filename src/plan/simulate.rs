@@ -31,6 +31,22 @@ pub enum Storage {
     Shared,
     /// The source on a file system that all nodes share, the destination on each node's own disks.
     SharedSource,
+    /// The source on each node's own disks, the destination on a file system that all nodes share.
+    SharedDestination,
+}
+
+impl Storage {
+    /// Whether all nodes see the whole source.
+    #[must_use]
+    pub fn shares_source(self) -> bool {
+        matches!(self, Storage::Shared | Storage::SharedSource)
+    }
+
+    /// Whether all nodes write to one place.
+    #[must_use]
+    pub fn shares_destination(self) -> bool {
+        matches!(self, Storage::Shared | Storage::SharedDestination)
+    }
 }
 
 /// The processes and nodes to plan for.
@@ -140,6 +156,7 @@ impl Model {
             source: &self.source,
             destination: &arranged.catalog,
             site,
+            reach,
             skip: &Skip::Nothing,
             sharing: Some(Sharing {
                 homes,
@@ -147,14 +164,14 @@ impl Model {
                 machine,
             }),
         };
-        survey(&work, reach)
+        survey(&work)
     }
 
     /// About what a process has to send: for each shard that it reads for others, what the nodes that
     /// have no copy need of it, divided by the copies they can turn to.
     #[must_use]
     pub fn sent_bytes(&self, arranged: &Arranged, cluster: &Cluster, reach: &Reach) -> u64 {
-        if cluster.storage != Storage::Local || reach.nodes.len() < 2 {
+        if cluster.storage.shares_source() || reach.nodes.len() < 2 {
             return 0;
         }
         let own: Vec<u32> = self
@@ -234,25 +251,19 @@ impl Cluster {
             .map(<[u32]>::to_vec)
             .collect();
         let ranks = source.ranks.keys().next_back().map_or(1, |last| last + 1);
-        let seen: Vec<Arc<BTreeSet<u32>>> = match self.storage {
-            Storage::Shared | Storage::SharedSource => {
-                let all = Arc::new(source.ranks.keys().copied().collect());
-                vec![all; nodes.len()]
-            }
-            Storage::Local => {
-                let mut seen = vec![BTreeSet::new(); nodes.len()];
-                for rank in source.ranks.keys() {
-                    let process = equal_share(*rank, ranks, self.processes);
-                    seen[(process / self.per_node) as usize].insert(*rank);
-                }
-                seen.into_iter().map(Arc::new).collect()
-            }
-        };
-        let common = match self.storage {
-            Storage::Shared | Storage::SharedSource => source.ranks.keys().copied().collect(),
-            Storage::Local => BTreeSet::new(),
-        };
-        Ok(Reach::new(0, nodes, seen, ranks, self.mode).with_common(common))
+        if self.storage.shares_source() {
+            let all: BTreeSet<u32> = source.ranks.keys().copied().collect();
+            let shared = Arc::new(all.clone());
+            let seen = vec![shared; nodes.len()];
+            return Ok(Reach::new(0, nodes, seen, ranks, self.mode).with_common(all));
+        }
+        let mut seen = vec![BTreeSet::new(); nodes.len()];
+        for rank in source.ranks.keys() {
+            let process = equal_share(*rank, ranks, self.processes);
+            seen[(process / self.per_node) as usize].insert(*rank);
+        }
+        let seen = seen.into_iter().map(Arc::new).collect();
+        Ok(Reach::new(0, nodes, seen, ranks, self.mode))
     }
 
     /// Who builds each destination rank; empty if all processes build all.
@@ -262,7 +273,7 @@ impl Cluster {
             let node = equal_share(rank, destination_ranks, self.processes) / self.per_node;
             Home { site: node, node }
         };
-        let apart = self.storage != Storage::Shared;
+        let apart = !self.storage.shares_destination();
         (0..destination_ranks).filter(|_| apart).map(home).collect()
     }
 
@@ -270,11 +281,10 @@ impl Cluster {
     #[must_use]
     pub fn site(&self, process: u32, destination_ranks: u32) -> Site {
         let first = process / self.per_node * self.per_node;
-        let (first, processes) = match self.storage {
-            Storage::Shared => (0, self.processes),
-            Storage::Local | Storage::SharedSource => {
-                (first, self.per_node.min(self.processes - first))
-            }
+        let (first, processes) = if self.storage.shares_destination() {
+            (0, self.processes)
+        } else {
+            (first, self.per_node.min(self.processes - first))
         };
         let members = first..first + processes;
         let home = |rank: u32| equal_share(rank, destination_ranks, self.processes);
@@ -284,6 +294,7 @@ impl Cluster {
                 .collect(),
             processes,
             index: process - first,
+            everybody: processes == self.processes,
         }
     }
 }

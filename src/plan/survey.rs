@@ -45,9 +45,9 @@ impl Survey {
 ///
 /// # Errors
 /// [`crate::fault::Kind::MissingShard`] if a shard is needed that nobody sees.
-pub fn survey(work: &Work<'_>, reach: &Reach) -> Result<Survey> {
+pub fn survey(work: &Work<'_>) -> Result<Survey> {
+    let reach = work.reach;
     let mut survey = Survey::default();
-    let everywhere = work.site.processes as usize == reach.node_of.len();
     let mut seen: BTreeMap<u32, u64> = BTreeMap::new();
     let mut clipped = Vec::new();
     work.for_each_span(|span| {
@@ -68,7 +68,7 @@ pub fn survey(work: &Work<'_>, reach: &Reach) -> Result<Survey> {
                 if reach.all_see_all() {
                     continue;
                 }
-                if everywhere {
+                if work.site.everybody {
                     let homes = transfer
                         .candidates
                         .iter()

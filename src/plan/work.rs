@@ -1,24 +1,23 @@
 //! This process's share of the work, cut by bytes and not by file.
 //!
-//! A [`Site`] is the set of processes that can write the same destination files. Those files, laid end
-//! to end, are cut into equal parts by bytes, one a process; so two processes seldom write one file at
-//! the same time, for which they would have to wait for each other. What is written to several files is
-//! built once, and its parts in turn by those that have these files.
+//! A [`Site`] is the set of processes that can write the same destination files; who of them builds what,
+//! [`deal`](super::deal) says. What is written to several files is built once, and its parts in turn by
+//! those that have these files.
 
-use crate::catalog::{Catalog, Place, ShardFile};
+use crate::catalog::{Catalog, Place};
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::Cell;
 use crate::plan::TensorPlan;
 use crate::plan::cell::{CellPlan, Transfer};
+use crate::plan::deal::{Deal, Window, position};
 use crate::plan::reach::{Reach, Served};
 use crate::plan::turns::{Sharing, Turns};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashSet};
-use std::ops::Range;
 use std::sync::Arc;
 
 /// Bytes of all cells of a slab together, about: what fits the second-level cache.
-const SLAB_BYTES: u64 = 1 << 20;
+pub(super) const SLAB_BYTES: u64 = 1 << 20;
 /// Least bytes of one cell in a slab, so that writes are not too small.
 const WINDOW_BYTES_MIN: u64 = 64 << 10;
 /// Most cells that are built together.
@@ -33,6 +32,8 @@ pub struct Site {
     pub processes: u32,
     /// Which of them this is.
     pub index: u32,
+    /// Whether they are all processes that there are.
+    pub everybody: bool,
 }
 
 impl Site {
@@ -43,6 +44,7 @@ impl Site {
             ranks: self.ranks.clone(),
             processes: self.processes * threads,
             index: self.index * threads + thread,
+            everybody: self.everybody,
         }
     }
 }
@@ -154,6 +156,8 @@ pub struct Work<'a> {
     pub destination: &'a Catalog,
     /// Who shares the work.
     pub site: &'a Site,
+    /// Who sees what of the source.
+    pub reach: &'a Reach,
     /// What is done already.
     pub skip: &'a Skip,
     /// Where the other ranks are built, if nodes build different ones and may send each other what
@@ -176,9 +180,8 @@ impl<'a> Work<'a> {
     /// # Errors
     /// [`Kind::MissingShard`] and whatever `visit` returns.
     pub fn for_each_slab(&self, mut visit: impl FnMut(Slab<'a>) -> Result<()>) -> Result<()> {
-        let files = Files::of(self.site, self.destination);
-        let share = files.share(self.site);
-        let ranks = files.ranks_of(&share);
+        let deal = Deal::of(self);
+        let ranks = deal.ranks();
         let mut everywhere = 0;
         for (here, plan) in (0u32..).zip(self.plans) {
             let stage = plan.destination.ranks();
@@ -194,7 +197,7 @@ impl<'a> Work<'a> {
                     .map(|local| group.unit_of(&plan.destination.layout.cell(local)))
                     .collect();
                 for unit in units {
-                    self.unit_slabs(number, plan, &group, unit, &files, &share, &mut visit)?;
+                    self.unit_slabs(number, plan, &group, unit, &deal, &mut visit)?;
                 }
             }
         }
@@ -239,12 +242,15 @@ impl<'a> Work<'a> {
         plan: &'a TensorPlan,
         group: &Group,
         unit: u64,
-        files: &Files,
-        share: &Range<u64>,
+        deal: &Deal<'_>,
         visit: &mut impl FnMut(Slab<'a>) -> Result<()>,
     ) -> Result<()> {
-        let mut cells: Vec<(Cell, Vec<Place>)> = group
-            .cells(unit)
+        let indices: Vec<Cell> = group.cells(unit).collect();
+        if deal.passes_by(plan, &indices) {
+            return Ok(());
+        }
+        let mut cells: Vec<(Cell, Vec<Place>)> = indices
+            .into_iter()
             .map(|cell| {
                 let targets = self.targets(plan, &cell);
                 (cell, targets)
@@ -258,10 +264,7 @@ impl<'a> Work<'a> {
         homes.sort_unstable();
         let turn = (u64::from(number.here) + unit) % homes.len() as u64;
         homes.rotate_left(usize::try_from(turn).unwrap_or_default());
-        let starts: Vec<(u64, u64)> = homes
-            .iter()
-            .map(|place| files.extent(self.destination, *place))
-            .collect();
+        let extents = deal.extents(self.destination, &homes);
         let mut planned: Option<Arc<Vec<CellPlan>>> = None;
         let mut turns: Option<Arc<Turns>> = None;
         for window in 0..group.windows {
@@ -269,8 +272,15 @@ impl<'a> Work<'a> {
                 tensor: number.here,
                 slab: unit * group.windows + window,
             };
-            let position = position(&starts, window, group.windows);
-            if !share.contains(&position) || self.skip.skips(id) {
+            let begin = window * group.window_bytes;
+            let bytes = begin..(begin + group.window_bytes).min(group.cell_bytes);
+            let window = Window {
+                plan,
+                cells: &cells,
+                bytes: bytes.clone(),
+                position: position(&extents, window, group.windows),
+            };
+            if !deal.takes(&window) || self.skip.skips(id) {
                 continue;
             }
             let cells = match &planned {
@@ -285,14 +295,13 @@ impl<'a> Work<'a> {
                         .clone()
                 }
             };
-            let begin = window * group.window_bytes;
             visit(Slab {
                 plan,
                 id,
                 source: self.source,
                 cells,
                 begin,
-                end: (begin + group.window_bytes).min(group.cell_bytes),
+                end: bytes.end,
                 salt: number.everywhere + 1 + id.slab,
                 turns: turns.clone(),
             })?;
@@ -306,82 +315,6 @@ impl<'a> Work<'a> {
             .map(|(cell, targets)| CellPlan::new(plan, cell.clone(), targets.clone(), self.source))
             .collect()
     }
-}
-
-/// Where window `window` of `windows` lies among the site's bytes: the targets of a unit take equal
-/// parts of its windows, so that each file has its own bytes' worth of work. `extents` are the targets'
-/// first byte and length.
-fn position(extents: &[(u64, u64)], window: u64, windows: u64) -> u64 {
-    let targets = extents.len() as u128;
-    let place = u128::from(window) * targets;
-    let (home, rest) = (place / u128::from(windows), place % u128::from(windows));
-    let home = usize::try_from(home).unwrap_or_default();
-    let Some((start, length)) = extents.get(home) else {
-        return 0;
-    };
-    let inside = u128::from(*length) * rest / u128::from(windows);
-    start + u64::try_from(inside).unwrap_or_default()
-}
-
-/// The files of a site laid end to end, rank by rank.
-struct Files<'a> {
-    ranks: &'a [u32],
-    /// Where each rank's files begin, and where the last rank's end.
-    starts: Vec<u64>,
-}
-
-impl<'a> Files<'a> {
-    fn of(site: &'a Site, destination: &Catalog) -> Self {
-        let mut starts = vec![0];
-        let mut end = 0;
-        for rank in &site.ranks {
-            let files = destination.ranks.get(rank).map_or(&[][..], Vec::as_slice);
-            end += files.iter().map(file_weight).sum::<u64>();
-            starts.push(end);
-        }
-        Files {
-            ranks: &site.ranks,
-            starts,
-        }
-    }
-
-    /// The bytes that fall to the process.
-    fn share(&self, site: &Site) -> Range<u64> {
-        let total = u128::from(self.starts.last().copied().unwrap_or_default());
-        let processes = u128::from(site.processes.max(1));
-        let bound = |index: u32| {
-            let bound = total * u128::from(index) / processes;
-            u64::try_from(bound).unwrap_or(u64::MAX)
-        };
-        bound(site.index)..bound(site.index + 1)
-    }
-
-    /// The ranks that have files in `share`.
-    fn ranks_of(&self, share: &Range<u64>) -> &'a [u32] {
-        let ends = &self.starts[1..];
-        let from = ends.partition_point(|end| *end <= share.start);
-        let to = self.starts[..ends.len()].partition_point(|start| *start < share.end);
-        self.ranks.get(from..to).unwrap_or_default()
-    }
-
-    /// Where the tensor at `place` begins, and its length.
-    fn extent(&self, destination: &Catalog, place: Place) -> (u64, u64) {
-        let number = self.ranks.partition_point(|rank| *rank < place.rank);
-        let mut start = self.starts[number];
-        if let Some(files) = destination.ranks.get(&place.rank) {
-            let before = files.iter().take(place.file as usize);
-            start += before.map(file_weight).sum::<u64>();
-        }
-        let entry = destination.entry(place);
-        let first = entry.segments.first().map_or(0, |segment| segment.start);
-        (start + first, entry.bytes())
-    }
-}
-
-/// A file counts one byte more than it has, so that every tensor of it, even an empty one at its end,
-/// begins inside.
-fn file_weight(file: &ShardFile) -> u64 {
-    file.schema.size + 1
 }
 
 /// How the cells of a tensor are put together to be built: those next to each other in a row of cells

@@ -258,12 +258,14 @@ impl Pretended {
                 ranks: ranks.to_vec(),
                 processes: narrow(members.len()),
                 index: narrow(index),
+                everybody: members.len() == self.processes as usize,
             };
             let work = Work {
                 plans: &arranged.plans,
                 source: &source.catalog,
                 destination: &arranged.catalog,
                 site: &site,
+                reach: &reach,
                 skip: &Skip::Nothing,
                 sharing: Some(Sharing {
                     homes,
