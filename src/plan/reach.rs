@@ -255,7 +255,7 @@ impl Reach {
         let own = |rank: &u32| self.sees(*rank) && !self.common.contains(rank);
         let own = candidates.iter().position(own);
         let seen = own.or_else(|| candidates.iter().position(|rank| self.sees(*rank)));
-        if let Some(turns) = turns.filter(|_| self.mode == ExchangeMode::Auto)
+        if let Some(turns) = turns
             && own.is_none()
             && let Some(served) = self.in_turn(&candidates, turns, salt)
         {

@@ -10,7 +10,7 @@ use crate::layout::Cell;
 use crate::plan::TensorPlan;
 use crate::plan::cell::{CellPlan, Transfer};
 use crate::plan::deal::{Deal, Window, position};
-use crate::plan::reach::{Reach, Served};
+use crate::plan::reach::{ExchangeMode, Reach, Served};
 use crate::plan::turns::{Sharing, Turns};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashSet};
@@ -288,6 +288,7 @@ impl<'a> Work<'a> {
                 None => {
                     let sharing = self.sharing.as_ref();
                     turns = sharing
+                        .filter(|_| self.reach.mode == ExchangeMode::Auto)
                         .and_then(|sharing| sharing.turns(plan, group.cells(unit)))
                         .map(Arc::new);
                     planned
