@@ -11,7 +11,7 @@ use crate::engine::sink::Sink;
 use crate::exchange::{Alarm, Progress, World, agree};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::survey::{Survey, survey};
-use crate::plan::work::Work;
+use crate::plan::work::{Site, Work};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
@@ -59,7 +59,21 @@ impl<'a> Mover<'a> {
     /// # Errors
     /// [`Kind::MissingShard`] if a shard is needed that nobody sees.
     pub fn survey(&self) -> Result<Survey> {
-        survey(&self.work)
+        let threads = u32::try_from(self.threads).unwrap_or(1).max(1);
+        let sites = (0..threads).map(|thread| self.work.site.of_thread(thread, threads));
+        let sites: Vec<Site> = sites.collect();
+        std::thread::scope(|scope| {
+            let walks = sites.iter().map(|site| {
+                let work = Work { site, ..self.work };
+                scope.spawn(move || survey(&work))
+            });
+            let walks: Vec<_> = walks.collect();
+            let gone = |_| Err(Fault::new(Kind::Internal, "a planning thread is gone"));
+            walks
+                .into_iter()
+                .map(|walk| walk.join().unwrap_or_else(gone))
+                .sum()
+        })
     }
 
     /// Moves everything. Collective; `exchange` says, the same on all processes, whether anything

@@ -41,6 +41,24 @@ impl Survey {
     }
 }
 
+impl std::iter::Sum for Survey {
+    fn sum<I: Iterator<Item = Survey>>(surveys: I) -> Survey {
+        let mut sum = Survey::default();
+        for survey in surveys {
+            sum.transfers += survey.transfers;
+            sum.needed_bytes += survey.needed_bytes;
+            sum.received_bytes += survey.received_bytes;
+            sum.read_bytes += survey.read_bytes;
+            sum.received_bytes_lower_bound += survey.received_bytes_lower_bound;
+            sum.written_bytes += survey.written_bytes;
+            for (sender, bytes) in survey.senders {
+                *sum.senders.entry(sender).or_default() += bytes;
+            }
+        }
+        sum
+    }
+}
+
 /// Walks through a process's share without moving a byte.
 ///
 /// # Errors
