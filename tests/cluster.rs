@@ -333,6 +333,7 @@ fn what_hosts_share_is_read_once() {
         let run = hosts.run(PER_HOST, &format!("{line} {more}")).succeeds();
         assert_found(&hosts, &due);
         let (read, sent) = (bytes(&run, "read"), bytes(&run, "sent"));
+        println!("{more}: {read} of {all} read, {sent} sent");
         // Not all hosts need all of the small tensors.
         let (least, most) = (copies * all * 9 / 10, copies * all * 11 / 10);
         assert!((least..most).contains(&read), "{read} of {all}: {run:#?}");
