@@ -74,10 +74,12 @@ impl<'a> Deal<'a> {
 pub(super) struct Window<'w> {
     /// The tensor.
     pub(super) plan: &'w TensorPlan,
-    /// Neighbouring cells of it, with the places that each is written to.
-    pub(super) cells: &'w [(Cell, Vec<Place>)],
+    /// Neighbouring cells of it.
+    pub(super) cells: &'w [Cell],
     /// What is built of each.
     pub(super) bytes: Range<u64>,
+    /// Places that they are written to, together.
+    pub(super) targets: u64,
     /// Where that lies among the site's bytes.
     pub(super) position: u64,
 }
@@ -85,8 +87,7 @@ pub(super) struct Window<'w> {
 impl Window<'_> {
     /// Bytes to be written.
     fn weight(&self) -> u64 {
-        let targets = self.cells.iter().map(|(_, targets)| targets.len() as u64);
-        (self.bytes.end - self.bytes.start) * targets.sum::<u64>()
+        (self.bytes.end - self.bytes.start) * self.targets
     }
 }
 
@@ -278,8 +279,8 @@ impl<'a> Local<'a> {
         let begin = window.bytes.start / plan.element_bytes;
         let end = window.bytes.end / plan.element_bytes;
         let last = end.checked_sub(1)?;
-        let one = self.seers(plan, &cells.first()?.0, begin, Which::First)?;
-        let other = self.seers(plan, &cells.last()?.0, last, Which::Last)?;
+        let one = self.seers(plan, cells.first()?, begin, Which::First)?;
+        let other = self.seers(plan, cells.last()?, last, Which::Last)?;
         if one == other {
             return Some(one);
         }
@@ -289,7 +290,7 @@ impl<'a> Local<'a> {
         for probe in 0..PROBES {
             let place = u128::from(elements * count) * u128::from(2 * probe + 1);
             let place = u64::try_from(place / u128::from(2 * PROBES)).ok()?;
-            let (cell, _) = cells.get(usize::try_from(place / elements).ok()?)?;
+            let cell = cells.get(usize::try_from(place / elements).ok()?)?;
             for node in self
                 .seers(plan, cell, begin + place % elements, Which::Another)?
                 .iter()

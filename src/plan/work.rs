@@ -1,7 +1,7 @@
 //! This process's share of the work, cut by bytes and not by file.
 //!
 //! A [`Site`] is the set of processes that can write the same destination files; who of them builds what,
-//! [`deal`](super::deal) says. What is written to several files is built once, and its parts in turn by
+//! `deal.rs` says. What is written to several files is built once, and its parts in turn by
 //! those that have these files.
 
 use crate::catalog::{Catalog, Place};
@@ -250,11 +250,8 @@ impl<'a> Work<'a> {
             return Ok(());
         }
         let mut cells: Vec<(Cell, Vec<Place>)> = indices
-            .into_iter()
-            .map(|cell| {
-                let targets = self.targets(plan, &cell);
-                (cell, targets)
-            })
+            .iter()
+            .map(|cell| (cell.clone(), self.targets(plan, cell)))
             .collect();
         cells.retain(|(_, targets)| !targets.is_empty());
         let mut homes: Vec<Place> = cells.iter().flat_map(|(_, t)| t.iter().copied()).collect();
@@ -276,8 +273,9 @@ impl<'a> Work<'a> {
             let bytes = begin..(begin + group.window_bytes).min(group.cell_bytes);
             let window = Window {
                 plan,
-                cells: &cells,
+                cells: &indices,
                 bytes: bytes.clone(),
+                targets: homes.len() as u64,
                 position: position(&extents, window, group.windows),
             };
             if !deal.takes(&window) || self.skip.skips(id) {

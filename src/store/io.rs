@@ -1,6 +1,6 @@
 //! Every open, read, write, rename and sync of the program.
 //!
-//! Each call names its file in the error, and passes a [`gate`](super::gate) at which tests can fail it.
+//! Each call names its file in the error, and passes a gate (`gate.rs`) at which tests can fail it.
 
 use crate::fault::{Fault, Kind, Result};
 use crate::store::gate::{Hiccup, Wary, gate};
