@@ -84,11 +84,16 @@ fn found(hosts: &Hosts, name: &str) -> Vec<(usize, PathBuf, Vec<u8>)> {
     found
 }
 
-/// What a run on this machine alone wrote, each file on the host where it is due.
-fn due(directory: &Path, host_of: impl Fn(&Path) -> usize) -> Vec<(usize, PathBuf, Vec<u8>)> {
+/// The files that a run wrote, but for the manifest.
+fn written(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut files = image(directory);
     files.retain(|(file, _)| file != Path::new("shardloom.json"));
-    let files = files.into_iter();
+    files
+}
+
+/// What a run on this machine alone wrote, each file on the host where it is due.
+fn due(directory: &Path, host_of: impl Fn(&Path) -> usize) -> Vec<(usize, PathBuf, Vec<u8>)> {
+    let files = written(directory).into_iter();
     let mut due: Vec<_> = files.map(|(f, b)| (host_of(&f), f, b)).collect();
     due.sort();
     due
@@ -454,12 +459,7 @@ fn what_a_shared_destination_is_built_of_stays_on_its_host() {
         let run = hosts
             .run(PER_HOST, &format!("{line} {}", shared.display()))
             .succeeds();
-        let files = |directory: &Path| {
-            let mut files = image(directory);
-            files.retain(|(file, _)| file != Path::new("shardloom.json"));
-            files
-        };
-        assert!(files(&sample.path("out")) == files(&shared), "{run:#?}");
+        assert!(written(&sample.path("out")) == written(&shared), "{run:#?}");
         // Windows go to the host that has their rows: only those that lie across two hosts' rows need
         // something sent.
         let (sent, least) = (bytes(&run, "sent"), bytes(&run, "sent_lower_bound"));

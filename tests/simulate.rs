@@ -24,6 +24,7 @@ use command::{RESHARD, alone, object, under_mpi};
 use deepseek::Parallel;
 use sample::Sample;
 use serde_json::Value;
+use tempfile::TempDir;
 use tensors::write_bytes;
 
 const SIMULATE: &str = "simulate --src-strategy @four.ckpt --dst-strategy @two.ckpt --shapes @full/model.safetensors --json";
@@ -108,147 +109,92 @@ fn draws_and_refuses() {
     assert_eq!(run.status.code(), Some(1), "{run:#?}");
 }
 
+/// DeepSeek-V3's shapes, and its strategies on some meshes.
+struct DeepSeek {
+    room: TempDir,
+}
+
+impl DeepSeek {
+    /// The meshes' names, and their sizes: pp, dp, tp, ep.
+    fn on(meshes: &[(&str, u32, u64, u64, u64)]) -> DeepSeek {
+        let room = tempfile::tempdir().unwrap();
+        let shapes = deepseek::shapes_json();
+        write_bytes(&room.path().join("shapes.json"), shapes.as_bytes());
+        for (name, pp, dp, tp, ep) in meshes.iter().copied() {
+            let strategy = deepseek::strategy(Parallel { pp, dp, tp, ep });
+            if let Ok(ranks) = name.parse::<u32>() {
+                assert_eq!(strategy.ranks(), ranks);
+            }
+            write_bytes(&room.path().join(name), &strategy.to_protobuf().unwrap());
+        }
+        DeepSeek { room }
+    }
+
+    /// Four worlds of thousands of ranks, called by their numbers.
+    fn on_thousands() -> DeepSeek {
+        DeepSeek::on(&[
+            ("2048", 16, 16, 8, 64),
+            ("1024", 8, 32, 4, 32),
+            ("16384", 16, 128, 8, 256),
+            ("8192", 8, 256, 4, 128),
+        ])
+    }
+
+    /// What is told of a reshard; no destination means full weights.
+    fn simulated(&self, source: &str, destination: Option<&str>, more: &str) -> Value {
+        let path = |name: &str| self.room.path().join(name).to_string_lossy().into_owned();
+        let (source, shapes) = (path(source), path("shapes.json"));
+        let destination = destination.map(path);
+        let mut line = vec!["simulate", "--json", "--src-strategy", &source];
+        line.extend(["--shapes", &shapes]);
+        line.extend(destination.iter().flat_map(|path| ["--dst-strategy", path]));
+        line.extend(more.split_whitespace());
+        object(&alone(&line).succeeds())
+    }
+}
+
 /// A process's own plan costs what its own slices cost: eight times the world, the same order of time,
 /// far below a second and 256 MB.
 #[test]
 fn plans_for_one_of_thousands_of_ranks() {
-    let room = tempfile::tempdir().unwrap();
-    let path = |name: &str| room.path().join(name);
-    write_bytes(&path("shapes.json"), deepseek::shapes_json().as_bytes());
-    let worlds = [
-        (
-            "2048",
-            Parallel {
-                pp: 16,
-                dp: 16,
-                tp: 8,
-                ep: 64,
-            },
-        ),
-        (
-            "1024",
-            Parallel {
-                pp: 8,
-                dp: 32,
-                tp: 4,
-                ep: 32,
-            },
-        ),
-        (
-            "16384",
-            Parallel {
-                pp: 16,
-                dp: 128,
-                tp: 8,
-                ep: 256,
-            },
-        ),
-        (
-            "8192",
-            Parallel {
-                pp: 8,
-                dp: 256,
-                tp: 4,
-                ep: 128,
-            },
-        ),
-    ];
-    for (name, parallel) in worlds {
-        let strategy = deepseek::strategy(parallel);
-        assert_eq!(strategy.ranks().to_string(), name);
-        write_bytes(&path(name), &strategy.to_protobuf().unwrap());
-    }
-    let at = |name: &str| path(name).to_string_lossy().into_owned();
-    for (source, destination, process, storage) in [
-        ("2048", "1024", "700", "local"),
-        ("16384", "8192", "5000", "local"),
-        ("2048", "1024", "700", "shared-source"),
-        ("16384", "8192", "5000", "shared-source"),
-        ("2048", "1024", "700", "shared-destination"),
-        ("16384", "8192", "5000", "shared-destination"),
+    let model = DeepSeek::on_thousands();
+    // Who builds a window of a destination that all share follows from who sees it: each process goes
+    // through those of the whole checkpoint. What is read in turn comes from each node that has a copy.
+    for (storage, seconds_most, partners_most) in [
+        ("local", 1.0, 64),
+        ("shared-source", 1.0, 127),
+        ("shared-destination", 4.0, 127),
     ] {
-        let (source, destination, shapes) = (at(source), at(destination), at("shapes.json"));
-        // The best of some runs: the machine may have other things to do.
-        let runs = (0..5).map(|_| {
-            object(
-                &alone(&[
-                    "simulate",
-                    "--json",
-                    "--src-strategy",
-                    &source,
-                    "--dst-strategy",
-                    &destination,
-                    "--shapes",
-                    &shapes,
-                    "--storage",
-                    storage,
-                    "--process",
-                    process,
-                ])
-                .succeeds(),
-            )
-        });
-        let seconds = |run: &Value| run["seconds"]["plan"].as_f64().unwrap();
-        let simulated = runs
-            .min_by(|a, b| seconds(a).total_cmp(&seconds(b)))
-            .unwrap();
-        println!("{destination}, {storage}: {simulated:#}");
-        // Who builds a window of a destination that all share follows from who sees it: each process goes
-        // through those of the whole checkpoint.
-        let most = if storage == "shared-destination" {
-            8.0
-        } else {
-            1.0
-        };
-        assert!(seconds(&simulated) < most, "{simulated:#}");
-        assert!(simulated["memory_peak_bytes_max"].as_u64().unwrap() < 256_000_000);
-        let partners = simulated["partners_max"].as_u64().unwrap();
-        // What is read in turn comes from each node that has a copy of it.
-        let most = if storage == "local" { 64 } else { 128 };
-        assert!(partners < most, "{partners}");
+        for (source, destination, process) in [("2048", "1024", "700"), ("16384", "8192", "5000")] {
+            // The best of some runs: the machine may have other things to do.
+            let more = format!("--storage {storage} --process {process}");
+            let runs = (0..5).map(|_| model.simulated(source, Some(destination), &more));
+            let seconds = |run: &Value| run["seconds"]["plan"].as_f64().unwrap();
+            let simulated = runs
+                .min_by(|a, b| seconds(a).total_cmp(&seconds(b)))
+                .unwrap();
+            println!("{destination}, {storage}: {simulated:#}");
+            assert!(seconds(&simulated) < seconds_most, "{simulated:#}");
+            assert!(simulated["memory_peak_bytes_max"].as_u64().unwrap() < 256_000_000);
+            let partners = simulated["partners_max"].as_u64().unwrap();
+            assert!(partners <= partners_most, "{partners}");
+        }
     }
 }
 
 /// What each process expects to send is an estimate; together they expect what is received.
 #[test]
 fn estimates_of_what_is_sent_add_up() {
-    let room = tempfile::tempdir().unwrap();
-    let path = |name: &str| room.path().join(name).to_string_lossy().into_owned();
-    write_bytes(
-        &room.path().join("shapes.json"),
-        deepseek::shapes_json().as_bytes(),
-    );
-    for (name, pp, dp, tp, ep) in [("source", 2, 8, 2, 8), ("destination", 1, 4, 4, 4)] {
-        let strategy = deepseek::strategy(Parallel { pp, dp, tp, ep });
-        write_bytes(&room.path().join(name), &strategy.to_protobuf().unwrap());
-    }
-    let (source, destination, shapes) = (path("source"), path("destination"), path("shapes.json"));
-    let run = |process: Option<&str>| {
-        let mut line = vec![
-            "simulate",
-            "--json",
-            "--src-strategy",
-            &source,
-            "--dst-strategy",
-            &destination,
-            "--shapes",
-            &shapes,
-            "--ranks-per-node",
-            "2",
-        ];
-        line.extend(
-            process
-                .into_iter()
-                .flat_map(|process| ["--process", process]),
-        );
-        object(&alone(&line).succeeds())
+    let model = DeepSeek::on(&[("source", 2, 8, 2, 8), ("destination", 1, 4, 4, 4)]);
+    let run = |more: &str| {
+        let more = format!("--ranks-per-node 2 {more}");
+        model.simulated("source", Some("destination"), &more)
     };
-    let all = run(None);
+    let all = run("");
     let mut sent = 0;
     for process in 0..16 {
-        sent += run(Some(&process.to_string()))["bytes"]["sent"]
-            .as_u64()
-            .unwrap();
+        let one = run(&format!("--process {process}"));
+        sent += one["bytes"]["sent"].as_u64().unwrap();
     }
     let received = all["bytes"]["received"].as_u64().unwrap();
     assert!(received > 0 && all["bytes"]["sent_lower_bound"].as_u64().unwrap() <= received);
@@ -258,36 +204,12 @@ fn estimates_of_what_is_sent_add_up() {
 /// What nodes have on disks of their own is built there, wherever it goes, and as evenly as they have it.
 #[test]
 fn a_shared_destination_is_built_where_its_sources_are() {
-    let room = tempfile::tempdir().unwrap();
-    let path = |name: &str| room.path().join(name).to_string_lossy().into_owned();
-    write_bytes(
-        &room.path().join("shapes.json"),
-        deepseek::shapes_json().as_bytes(),
-    );
-    for (name, pp, dp, tp, ep) in [("source", 2, 8, 2, 8), ("destination", 1, 4, 4, 4)] {
-        let strategy = deepseek::strategy(Parallel { pp, dp, tp, ep });
-        write_bytes(&room.path().join(name), &strategy.to_protobuf().unwrap());
-    }
-    let run = |more: &[&str]| {
-        let (source, shapes) = (path("source"), path("shapes.json"));
-        let mut line = vec![
-            "simulate",
-            "--json",
-            "--src-strategy",
-            &source,
-            "--shapes",
-            &shapes,
-        ];
-        line.extend(["--processes", "16", "--ranks-per-node", "4"]);
-        line.extend(["--storage", "shared-destination"]);
-        line.extend(more);
-        object(&alone(&line).succeeds())
-    };
-    let destination = path("destination");
-    for more in [&[][..], &["--dst-strategy", &destination]] {
-        let simulated = run(more);
+    let model = DeepSeek::on(&[("source", 2, 8, 2, 8), ("destination", 1, 4, 4, 4)]);
+    let more = "--processes 16 --ranks-per-node 4 --storage shared-destination";
+    for destination in [None, Some("destination")] {
+        let simulated = model.simulated("source", destination, more);
         let bytes = |key: &str| simulated["bytes"][key].as_u64().unwrap();
-        println!("{more:?} {simulated:#}");
+        println!("{destination:?} {simulated:#}");
         assert_eq!(bytes("sent"), bytes("sent_lower_bound"));
         assert!(bytes("sent") < bytes("read") / 100, "{simulated:#}");
         let balance = simulated["balance_max_over_mean"].as_f64().unwrap();
@@ -298,34 +220,9 @@ fn a_shared_destination_is_built_where_its_sources_are() {
 /// All plans of a thousand processes, and a sample of those of thousands.
 #[test]
 fn plans_for_all_of_a_thousand_processes() {
-    let room = tempfile::tempdir().unwrap();
-    let path = |name: &str| room.path().join(name).to_string_lossy().into_owned();
-    write_bytes(
-        &room.path().join("shapes.json"),
-        deepseek::shapes_json().as_bytes(),
-    );
-    for (name, pp, dp, tp, ep) in [
-        ("2048", 16, 16, 8, 64),
-        ("1024", 8, 32, 4, 32),
-        ("16384", 16, 128, 8, 256),
-        ("8192", 8, 256, 4, 128),
-    ] {
-        let strategy = deepseek::strategy(Parallel { pp, dp, tp, ep });
-        write_bytes(&room.path().join(name), &strategy.to_protobuf().unwrap());
-    }
+    let model = DeepSeek::on_thousands();
     for (source, destination, planned) in [("2048", "1024", 1024), ("16384", "8192", 512)] {
-        let (source, destination, shapes) = (path(source), path(destination), path("shapes.json"));
-        let run = alone(&[
-            "simulate",
-            "--json",
-            "--src-strategy",
-            &source,
-            "--dst-strategy",
-            &destination,
-            "--shapes",
-            &shapes,
-        ]);
-        let mut simulated = object(&run.succeeds());
+        let mut simulated = model.simulated(source, Some(destination), "");
         assert_eq!(simulated["processes_planned"], planned);
         assert_eq!(simulated["per_process"].as_array().unwrap().len(), 64);
         simulated["per_process"].take();

@@ -8,7 +8,6 @@ pub use crate::cli::side_args::{
 use crate::engine::fill::IoMode;
 use crate::engine::job::Options;
 use crate::engine::place::Placement;
-use crate::fault::Result;
 use crate::measure::simulate::read_machine;
 use crate::model::Scheme;
 use crate::plan::arrange::Naming;
@@ -200,7 +199,7 @@ impl WriteArgs {
     ///
     /// # Errors
     /// [`crate::fault::Kind::Corrupt`] if the machine's description is none.
-    pub fn options(&self, moving: &MoveArgs) -> Result<Options> {
+    pub fn options(&self, moving: &MoveArgs) -> crate::fault::Result<Options> {
         Ok(Options {
             dry_run: self.dry_run,
             placement: self.placement,
@@ -448,7 +447,7 @@ pub struct InspectArgs {
 ///
 /// # Errors
 /// A text for the user.
-pub fn parse_size(text: &str) -> std::result::Result<u64, String> {
+pub fn parse_size(text: &str) -> Result<u64, String> {
     let text = text.trim();
     let digits = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
@@ -499,7 +498,7 @@ pub fn parse_size(text: &str) -> std::result::Result<u64, String> {
 }
 
 /// A truth value as Python scripts take it.
-fn parse_truth(text: &str) -> std::result::Result<bool, String> {
+fn parse_truth(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "true" => Ok(true),
         "false" => Ok(false),
@@ -508,7 +507,7 @@ fn parse_truth(text: &str) -> std::result::Result<bool, String> {
 }
 
 /// A beginning of a file name: no separators.
-fn parse_stem(text: &str) -> std::result::Result<String, String> {
+fn parse_stem(text: &str) -> Result<String, String> {
     if text.contains('/') || text.contains('\0') {
         return Err("a prefix is part of a file name, without '/'".into());
     }

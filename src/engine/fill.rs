@@ -157,7 +157,7 @@ impl<'a> Readers<'a> {
     }
 }
 
-fn index(value: u64) -> usize {
+pub(super) fn index(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }
 

@@ -2,7 +2,7 @@
 //! unpack and write round k - 1.
 
 use crate::catalog::Place;
-use crate::engine::fill::Filler;
+use crate::engine::fill::{Filler, index};
 use crate::engine::mover::{Moved, Mover, Observer, tell};
 use crate::engine::parts::{Builder, From, Part, cut_parts};
 use crate::exchange::{
@@ -427,10 +427,6 @@ fn beyond_agreement(fault: Fault) -> Fault {
         kind: Kind::Mpi,
         ..fault
     }
-}
-
-fn index(value: u64) -> usize {
-    usize::try_from(value).unwrap_or(usize::MAX)
 }
 
 fn narrow(bytes: u64) -> Result<u32> {

@@ -8,7 +8,7 @@ use crate::exchange::{
     Operation, Topology, World, agree, all_gather_bytes, all_reduce, decode, encode,
 };
 use crate::fault::Result;
-use crate::plan::survey::Survey;
+use crate::plan::survey::{Survey, ratio};
 use crate::store::io::peak_memory_bytes;
 
 /// The outcome of a command before anything has happened. Local.
@@ -94,16 +94,6 @@ pub(super) fn total(
     };
     outcome.balance_max_over_mean = ratio(largest[0] * u64::from(world.size()), written);
     Ok(())
-}
-
-/// `value / of`, or 1 of nothing.
-#[allow(clippy::cast_precision_loss)]
-fn ratio(value: u64, of: u64) -> f64 {
-    if of == 0 {
-        1.0
-    } else {
-        value as f64 / of as f64
-    }
 }
 
 /// The plans of the first 64 processes.

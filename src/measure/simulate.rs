@@ -8,7 +8,7 @@ use crate::plan::arrange::Arranged;
 use crate::plan::machine::Machine;
 use crate::plan::reach::{ExchangeMode, Reach};
 use crate::plan::simulate::{Cluster, Model, Shapes, Storage};
-use crate::plan::survey::Survey;
+use crate::plan::survey::{Survey, ratio};
 use crate::plan::turns::Home;
 use crate::store::io::{ReadFile, peak_memory_bytes};
 use crate::strategy::{Strategy, StrategyFile};
@@ -476,16 +476,6 @@ fn estimate(
         together = seconds((&written, machine.shared_write_gbps)).max(together);
     }
     busiest.max(together * world)
-}
-
-/// `value / of`, or 1 of nothing.
-#[allow(clippy::cast_precision_loss)]
-fn ratio(value: u64, of: u64) -> f64 {
-    if of == 0 {
-        1.0
-    } else {
-        value as f64 / of as f64
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use crate::layout::Cell;
 use crate::plan::TensorPlan;
 use crate::plan::arrange::Kept;
 use crate::plan::machine::Machine;
+use crate::plan::survey::ratio;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Shorter runs of a row are not read alone: storage that nodes share is asked for the whole row.
@@ -118,11 +119,6 @@ fn row_bytes(plan: &TensorPlan) -> u64 {
     // What follows the last dimension that is cut is contiguous.
     let last = parts.iter().rposition(|parts| *parts > 1).unwrap_or(0);
     cell.iter().skip(last).product::<u64>() * plan.element_bytes
-}
-
-#[allow(clippy::cast_precision_loss)]
-fn ratio(value: u64, of: u64) -> f64 {
-    value as f64 / of as f64
 }
 
 #[cfg(test)]
