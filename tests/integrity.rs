@@ -21,7 +21,7 @@ mod wire;
 use command::{RESHARD, alone, object, refuses, under_mpi};
 use sample::{Sample, image, layout};
 use serde_json::Value;
-use shardloom::engine::verify::find_bad;
+use shardloom::job::verify::find_bad;
 use shardloom::store::manifest::Manifest;
 use std::path::Path;
 use support::Run;

@@ -15,22 +15,20 @@ pub use crate::checkpoint::monitor_config::{Appended, MonitorConfig, Number};
 use crate::checkpoint::retention::Retention;
 use crate::checkpoint::state::{Contents, content};
 pub use crate::checkpoint::state::{State, StateTensor};
-use crate::engine::derived::Derived;
-use crate::engine::fill::IoMode;
-use crate::engine::job::{Job, Options, run};
-use crate::engine::place::Placement;
-use crate::engine::strategy_files::read_strategy;
+use crate::destination::Writing;
 use crate::exchange::{Operation, Topology, World, agree, all_reduce, broadcast_bytes};
 use crate::fault::{Fault, Kind, Result};
+use crate::job::{Goal, Job, Write, run};
 use crate::layout::keep::Keep;
 use crate::plan::arrange::{Files, Naming};
 use crate::plan::build::{Leftovers, Select};
-use crate::plan::machine::Machine;
-use crate::plan::reach::ExchangeMode;
+use crate::source::Reading;
+use crate::source::strategy_files::read_strategy;
 use crate::store::io::{self, Standing};
 use crate::store::safetensors;
 use crate::strategy::Strategy;
 use crate::tensor::shape::Shape;
+use crate::transport::Moving;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -429,37 +427,33 @@ impl CheckpointMonitor {
 
     /// Full weights of a complete checkpoint, by the engine. Collective.
     fn merge(&self, world: &World, name: &Name) -> Result<()> {
+        let directory = self.root.join("checkpoint");
+        let (strategy, suffix) = (self.strategy_path.clone(), Some(name.suffix()));
         let job = Job {
             command: "unify",
-            source: self.root.join("checkpoint"),
-            source_strategy: self.strategy_path.clone(),
-            file_suffix: Some(name.suffix()),
-            destination: self.merged(name),
-            destination_strategy: None,
-            select: Select::default(),
-            leftovers: Leftovers::Unify,
-            files: Files::Full {
-                naming: Naming::Hf,
-                file_bytes_max: MERGED_FILE_BYTES_MAX,
-            },
-            format: None,
-            options: Options {
+            reading: Reading::checkpoint(directory, strategy, suffix),
+            goal: Goal::Write(Box::new(Write {
+                select: Select::default(),
+                leftovers: Leftovers::Unify,
+                files: Files::Full {
+                    naming: Naming::Hf,
+                    file_bytes_max: MERGED_FILE_BYTES_MAX,
+                },
+                format: None,
+                view: None,
+                extras: Vec::new(),
+                writing: Writing {
+                    path: self.merged(name),
+                    overwrite: true,
+                    ..Writing::default()
+                },
+            })),
+            moving: Moving {
                 memory_bytes: MERGING_BYTES_MAX,
-                exchange: ExchangeMode::Auto,
                 threads: 1,
-                dry_run: false,
-                io: IoMode::default(),
-                placement: Placement::Auto,
-                overwrite: true,
-                verify: false,
-                flush: true,
-                in_place: false,
-                resume: false,
-                machine: Machine::default(),
+                ..Moving::default()
             },
-            derived: Derived::default(),
-            view: None,
-            extras: Vec::new(),
+            dry_run: false,
         };
         run(world, &job, &mut |_, _| {}).map(|_| ())
     }

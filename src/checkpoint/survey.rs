@@ -5,9 +5,9 @@
 
 use crate::checkpoint::iterations;
 use crate::checkpoint::meta::{META, META_BYTES_MAX, Meta, Name};
-use crate::engine::scalars::{scalar, whole};
 use crate::exchange::{Topology, World, agree, all_gather_bytes, decode, encode};
 use crate::fault::{Fault, Kind, Result};
+use crate::source::scalars::{scalar, whole};
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::{Format, rank_dir};
 use serde::de::DeserializeOwned;

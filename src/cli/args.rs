@@ -5,18 +5,16 @@ use crate::cli::model::{ExportArgs, FamilyArgs, ImportArgs};
 pub use crate::cli::side_args::{
     BenchCommand, CheckpointsArgs, CheckpointsCommand, RepeatArgs, SimulateArgs, StrategyCommand,
 };
-use crate::engine::fill::IoMode;
-use crate::engine::job::Options;
-use crate::engine::place::Placement;
+use crate::destination::{Placement, Writing};
 use crate::measure::simulate::read_machine;
 use crate::model::Scheme;
 use crate::plan::arrange::Naming;
 use crate::plan::build::Unmatched;
-use crate::plan::machine::Machine;
 use crate::plan::reach::ExchangeMode;
 use crate::store::Format;
+use crate::transport::{IoMode, Moving};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Move model weights between parallel layouts.
 ///
@@ -174,42 +172,41 @@ pub enum SyncMode {
 }
 
 impl MoveArgs {
-    /// The engine's options, those of writing at their defaults.
-    #[must_use]
-    pub fn options(&self) -> Options {
-        Options {
+    /// How bytes are moved, by `machine` if one is described.
+    ///
+    /// # Errors
+    /// [`crate::fault::Kind::Corrupt`] if the machine's description is none.
+    pub(super) fn moving(&self, machine: Option<&Path>) -> crate::fault::Result<Moving> {
+        Ok(Moving {
             memory_bytes: self.memory,
             exchange: self.exchange,
             threads: self.threads,
-            dry_run: false,
             io: self.io,
-            placement: Placement::Auto,
-            overwrite: false,
-            resume: false,
-            in_place: false,
-            verify: false,
-            flush: true,
-            machine: Machine::default(),
-        }
+            machine: read_machine(machine)?,
+        })
     }
 }
 
 impl WriteArgs {
-    /// The engine's options.
+    /// How bytes are moved.
     ///
     /// # Errors
     /// [`crate::fault::Kind::Corrupt`] if the machine's description is none.
-    pub fn options(&self, moving: &MoveArgs) -> crate::fault::Result<Options> {
-        Ok(Options {
-            dry_run: self.dry_run,
+    pub(super) fn moving(&self, moving: &MoveArgs) -> crate::fault::Result<Moving> {
+        moving.moving(self.machine.as_deref())
+    }
+
+    /// Writing into `path`, cut by `strategy`.
+    pub(super) fn writing(&self, path: PathBuf, strategy: Option<PathBuf>) -> Writing {
+        Writing {
+            path,
+            strategy,
             placement: self.placement,
             overwrite: self.overwrite,
             resume: self.resume,
-            verify: self.verify,
-            flush: self.sync == SyncMode::Commit,
-            machine: read_machine(self.machine.as_deref())?,
-            ..moving.options()
-        })
+            in_place: false,
+            unflushed: self.sync == SyncMode::None,
+        }
     }
 }
 

@@ -2,10 +2,10 @@
 
 use crate::cli::args::InspectArgs;
 use crate::cli::model::names_of;
-use crate::engine::inspect::{Inspected, inspect};
-use crate::engine::strategy_files::strategy_bytes;
 use crate::fault::{Fault, Kind, Result};
+use crate::job::inspect::{Inspected, inspect};
 use crate::report::Report;
+use crate::source::strategy_files::strategy_bytes;
 use crate::store::Format;
 use crate::store::io::{self, Standing};
 use crate::strategy::{Strategy, StrategyFile, show};

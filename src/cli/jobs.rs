@@ -7,15 +7,11 @@ use crate::cli::args::{
 use crate::cli::lora::LoraArgs;
 use crate::cli::name_map::name_map;
 use crate::cli::{Told, checkpoints, convert, load, model};
-use crate::engine::compare::{Comparison, diff};
-use crate::engine::convert::Conversion;
-use crate::engine::derived::Derived;
-use crate::engine::job::{Job, run};
-use crate::engine::mover::Observer;
-use crate::engine::place::Placement;
-use crate::engine::verify::{Verification, verify};
+use crate::destination::{Placement, Writing};
 use crate::exchange::World;
 use crate::fault::{Fault, Kind, Result};
+use crate::job::verify::{Verification, verify};
+use crate::job::{Goal, Job, Write, run};
 use crate::measure::bench::{Measured, Repeat};
 use crate::measure::collectives::collectives;
 use crate::measure::storage::storage;
@@ -23,7 +19,11 @@ use crate::plan::arrange::{Files, Naming, RankName};
 use crate::plan::build::{Leftovers, Select};
 use crate::plan::iteration::Iteration;
 use crate::report::{Report, save_picture};
+use crate::source::Reading;
+use crate::source::derived::Derived;
+use crate::transport::Observer;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Most bytes of tensors in a Hugging Face file.
 pub(super) const HF_FILE_BYTES_MAX: u64 = 5_000_000_000;
@@ -38,8 +38,6 @@ pub(super) struct Prepared {
 
 enum Work {
     Job(Box<Job>),
-    Diff(Comparison),
-    Convert(Conversion),
     Bench(BenchCommand),
     Verify(Verification),
     Checkpoints(CheckpointsCommand),
@@ -57,11 +55,8 @@ impl Prepared {
             Command::Reshard(args) => job(reshard(args)?, &args.moving),
             Command::Unify(args) => job(unify(args)?, &args.moving),
             Command::Split(args) => job(split(args)?, &args.moving),
-            Command::Diff(args) => (Work::Diff(comparison(args)), args.moving.progress),
-            Command::Convert(args) => {
-                let conversion = convert::conversion(args)?;
-                (Work::Convert(conversion), args.moving.progress)
-            }
+            Command::Diff(args) => job(diff(args)?, &args.moving),
+            Command::Convert(args) => job(convert::convert(args)?, &args.moving),
             Command::Verify(args) => {
                 let verification = Verification {
                     directory: args.directory.clone(),
@@ -95,10 +90,6 @@ impl Prepared {
         let outcome = match &self.work {
             Work::Job(job) => run(world, job, observer),
             Work::Verify(verification) => verify(world, verification),
-            Work::Diff(comparison) => diff(world, comparison, observer),
-            Work::Convert(conversion) => {
-                crate::engine::convert::convert(world, conversion, observer)
-            }
             Work::Bench(command) => return bench(world, command).map(Told::Measured),
             Work::Checkpoints(command) => return checkpoints::run(world, command),
             Work::Load(args) => return load::run(world, args, observer),
@@ -147,109 +138,135 @@ fn bench(world: &World, command: &BenchCommand) -> Result<Measured> {
 }
 
 fn reshard(args: &ReshardArgs) -> Result<Job> {
-    let mut options = args.writing.options(&args.moving)?;
-    options.in_place = args.in_place;
     let destination = args.dst.as_ref().unwrap_or(&args.src);
     Ok(Job {
         command: "reshard",
-        source: args.src.clone(),
-        source_strategy: args.src_strategy.clone(),
-        file_suffix: args.file_suffix.clone(),
-        destination: destination.clone(),
-        destination_strategy: args.dst_strategy.clone(),
-        select: Select {
-            filter_out_prefixes: args.filter_out_param_prefix.clone(),
-            written: name_map(args.name_map.as_deref())?,
-            read: BTreeMap::new(),
-            view: None,
+        reading: Reading {
+            derived: merging(&args.lora)?,
+            verify: args.writing.verify,
+            ..Reading::checkpoint(
+                args.src.clone(),
+                args.src_strategy.clone(),
+                args.file_suffix.clone(),
+            )
         },
-        leftovers: Leftovers::Reshard(args.unmatched),
-        files: written(
-            &args.writing,
-            args.remove_redundancy,
-            Some(&args.prefix),
-            Files::Ranks {
-                name: RankName::new(&args.prefix, true),
-                remove_redundancy: args.remove_redundancy,
+        goal: Goal::Write(Box::new(Write {
+            select: Select {
+                filter_out_prefixes: args.filter_out_param_prefix.clone(),
+                written: name_map(args.name_map.as_deref())?,
+                read: BTreeMap::new(),
+                view: None,
             },
-        ),
-        format: args.writing.format.map(WrittenFormat::of_files),
-        derived: merging(&args.lora)?,
-        view: None,
-        extras: Vec::new(),
-        options,
+            leftovers: Leftovers::Reshard(args.unmatched),
+            files: written(
+                &args.writing,
+                args.remove_redundancy,
+                Some(&args.prefix),
+                Files::Ranks {
+                    name: RankName::new(&args.prefix, true),
+                    remove_redundancy: args.remove_redundancy,
+                },
+            ),
+            format: args.writing.format.map(WrittenFormat::of_files),
+            view: None,
+            extras: Vec::new(),
+            writing: Writing {
+                in_place: args.in_place,
+                ..args
+                    .writing
+                    .writing(destination.clone(), args.dst_strategy.clone())
+            },
+        })),
+        moving: args.writing.moving(&args.moving)?,
+        dry_run: args.writing.dry_run,
     })
 }
 
 fn unify(args: &UnifyArgs) -> Result<Job> {
-    let mut options = args.writing.options(&args.moving)?;
-    if args.gather_to_root {
-        options.placement = Placement::Root;
-    }
+    let placement = if args.gather_to_root {
+        Placement::Root
+    } else {
+        args.writing.placement
+    };
     let file_bytes_max = args.max_shard_size.unwrap_or(match args.naming {
         Naming::Hf | Naming::HfOnly => HF_FILE_BYTES_MAX,
         Naming::Mindspore => PART_FILE_BYTES_MAX,
     });
     Ok(Job {
         command: "unify",
-        source: args.src.clone(),
-        source_strategy: args.src_strategy.clone(),
-        file_suffix: args.file_suffix.clone(),
-        destination: args.dst.clone(),
-        destination_strategy: None,
-        select: Select {
-            filter_out_prefixes: args.filter_out_param_prefix.clone(),
-            written: name_map(args.name_map.as_deref())?,
-            read: BTreeMap::new(),
-            view: None,
+        reading: Reading {
+            derived: merging(&args.lora)?,
+            verify: args.writing.verify,
+            ..Reading::checkpoint(
+                args.src.clone(),
+                args.src_strategy.clone(),
+                args.file_suffix.clone(),
+            )
         },
-        leftovers: Leftovers::Unify,
-        files: written(
-            &args.writing,
-            false,
-            None,
-            Files::Full {
-                naming: args.naming,
-                file_bytes_max,
+        goal: Goal::Write(Box::new(Write {
+            select: Select {
+                filter_out_prefixes: args.filter_out_param_prefix.clone(),
+                written: name_map(args.name_map.as_deref())?,
+                read: BTreeMap::new(),
+                view: None,
             },
-        ),
-        format: args.writing.format.map(WrittenFormat::of_files),
-        derived: merging(&args.lora)?,
-        view: None,
-        extras: Vec::new(),
-        options,
+            leftovers: Leftovers::Unify,
+            files: written(
+                &args.writing,
+                false,
+                None,
+                Files::Full {
+                    naming: args.naming,
+                    file_bytes_max,
+                },
+            ),
+            format: args.writing.format.map(WrittenFormat::of_files),
+            view: None,
+            extras: Vec::new(),
+            writing: Writing {
+                placement,
+                ..args.writing.writing(args.dst.clone(), None)
+            },
+        })),
+        moving: args.writing.moving(&args.moving)?,
+        dry_run: args.writing.dry_run,
     })
 }
 
 fn split(args: &SplitArgs) -> Result<Job> {
     Ok(Job {
         command: "split",
-        source: args.src.clone(),
-        source_strategy: None,
-        file_suffix: None,
-        destination: args.dst.clone(),
-        destination_strategy: args.dst_strategy.clone(),
-        select: Select {
-            filter_out_prefixes: Vec::new(),
-            written: BTreeMap::new(),
-            read: name_map(args.name_map.as_deref())?,
-            view: None,
+        reading: Reading {
+            derived: Derived::default(),
+            verify: args.writing.verify,
+            ..Reading::checkpoint(args.src.clone(), None, None)
         },
-        leftovers: Leftovers::Split,
-        files: written(
-            &args.writing,
-            args.remove_redundancy,
-            None,
-            Files::Ranks {
-                name: RankName::new("net", false),
-                remove_redundancy: args.remove_redundancy,
+        goal: Goal::Write(Box::new(Write {
+            select: Select {
+                filter_out_prefixes: Vec::new(),
+                written: BTreeMap::new(),
+                read: name_map(args.name_map.as_deref())?,
+                view: None,
             },
-        ),
-        format: args.writing.format.map(WrittenFormat::of_files),
-        derived: Derived::default(),
-        view: None,
-        extras: Vec::new(),
-        options: args.writing.options(&args.moving)?,
+            leftovers: Leftovers::Split,
+            files: written(
+                &args.writing,
+                args.remove_redundancy,
+                None,
+                Files::Ranks {
+                    name: RankName::new("net", false),
+                    remove_redundancy: args.remove_redundancy,
+                },
+            ),
+            format: args.writing.format.map(WrittenFormat::of_files),
+            view: None,
+            extras: Vec::new(),
+            writing: args
+                .writing
+                .writing(args.dst.clone(), args.dst_strategy.clone()),
+        })),
+        moving: args.writing.moving(&args.moving)?,
+        dry_run: args.writing.dry_run,
     })
 }
 
@@ -261,15 +278,18 @@ pub(super) fn merging(args: &LoraArgs) -> Result<Derived> {
     })
 }
 
-fn comparison(args: &DiffArgs) -> Comparison {
-    Comparison {
-        a: args.a.clone(),
-        a_strategy: args.a_strategy.clone(),
-        b: args.b.clone(),
-        b_strategy: args.b_strategy.clone(),
-        file_suffix: args.file_suffix.clone(),
-        options: args.moving.options(),
-    }
+fn diff(args: &DiffArgs) -> Result<Job> {
+    let side = |path: &Path, strategy: Option<&Path>| {
+        let strategy = strategy.map(Path::to_path_buf);
+        Reading::checkpoint(path.to_path_buf(), strategy, args.file_suffix.clone())
+    };
+    Ok(Job {
+        command: "diff",
+        reading: side(&args.a, args.a_strategy.as_deref()),
+        goal: Goal::Compare(Box::new(side(&args.b, args.b_strategy.as_deref()))),
+        moving: args.moving.moving(None)?,
+        dry_run: false,
+    })
 }
 
 /// The arrangement to write: `files`, or a checkpoint 2.0 if that is asked for.

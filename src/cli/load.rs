@@ -9,17 +9,18 @@ use crate::cli::jobs::written;
 use crate::cli::strategy::write_output;
 use crate::config::edit::{quoted, set_keys};
 use crate::config::train_yaml::{Action, Resume, Shape, TrainConfig, YAML_BYTES_MAX, scaled_steps};
-use crate::engine::derived::Derived;
-use crate::engine::job::{Job, run as run_job};
-use crate::engine::mover::Observer;
-use crate::engine::outcome::Outcome;
-use crate::engine::strategy_files::read_strategy;
 use crate::exchange::{Topology, World, agree, all_gather_bytes, broadcast_bytes, decode, encode};
 use crate::fault::{Fault, Kind, Result};
+use crate::job::outcome::Outcome;
+use crate::job::{Goal, Job, Write, run as run_job};
 use crate::plan::arrange::{Files, RankName};
 use crate::plan::build::{Leftovers, Select};
+use crate::source::Reading;
+use crate::source::derived::Derived;
+use crate::source::strategy_files::read_strategy;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::strategy::Strategy;
+use crate::transport::Observer;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
@@ -351,19 +352,26 @@ impl Load<'_> {
         };
         let job = Job {
             command: "load",
-            source: chosen.directory.clone(),
-            source_strategy,
-            file_suffix: chosen.suffix.clone(),
-            destination: destination.clone(),
-            destination_strategy: Some(path),
-            select: Select::default(),
-            leftovers,
-            files: written(&self.args.writing, false, None, files(&chosen)),
-            format: self.args.writing.format.map(WrittenFormat::of_files),
-            options: self.args.writing.options(&self.args.moving)?,
-            derived: Derived::default(),
-            view: None,
-            extras: Vec::new(),
+            reading: Reading {
+                derived: Derived::default(),
+                verify: self.args.writing.verify,
+                ..Reading::checkpoint(
+                    chosen.directory.clone(),
+                    source_strategy,
+                    chosen.suffix.clone(),
+                )
+            },
+            goal: Goal::Write(Box::new(Write {
+                select: Select::default(),
+                leftovers: leftovers,
+                files: written(&self.args.writing, false, None, files(&chosen)),
+                format: self.args.writing.format.map(WrittenFormat::of_files),
+                view: None,
+                extras: Vec::new(),
+                writing: self.args.writing.writing(destination.clone(), Some(path)),
+            })),
+            moving: self.args.writing.moving(&self.args.moving)?,
+            dry_run: self.args.writing.dry_run,
         };
         let outcome = run_job(self.world, &job, observer)?;
         keys.insert(

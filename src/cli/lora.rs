@@ -1,8 +1,8 @@
 //! `--lora`: an adapter to merge into the weights on their way.
 
-use crate::engine::derived::Lora;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::lora::Factor;
+use crate::source::derived::Lora;
 use crate::store::Format;
 use crate::store::io::{self, ReadFile, Standing};
 use clap::Args;

@@ -13,9 +13,9 @@ pub mod side_args;
 mod simulate;
 mod strategy;
 
-use crate::engine::outcome::Outcome;
 use crate::exchange::World;
 use crate::fault::{Fault, Kind, Result};
+use crate::job::outcome::Outcome;
 use crate::measure::bench::Measured;
 use crate::report::{Report, progress};
 use args::{Cli, Command};

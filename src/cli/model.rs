@@ -4,15 +4,16 @@ use crate::cli::args::{MoveArgs, WriteArgs, WrittenFormat, parse_size};
 use crate::cli::jobs::{HF_FILE_BYTES_MAX, merging};
 use crate::cli::lora::LoraArgs;
 use crate::cli::name_map::family_table;
-use crate::engine::derived::Derived;
-use crate::engine::job::{Job, ViewMaker};
 use crate::fault::{Fault, Kind, Result};
+use crate::job::{Goal, Job, ViewMaker, Write};
 use crate::model::{
     Choices, Experts, Export, Family, Fusion, Given, Import, Mapping, Numbers, QUANTISED, Scheme,
     find_family, quantised_block,
 };
 use crate::plan::arrange::{Files, Naming, RankName};
 use crate::plan::build::{Leftovers, Select};
+use crate::source::Reading;
+use crate::source::derived::Derived;
 use crate::store::Format;
 use crate::store::io::{self, ReadFile};
 use crate::tensor::dtype::Dtype;
@@ -255,22 +256,27 @@ pub(super) fn import(args: &ImportArgs) -> Result<Job> {
     }
     Ok(Job {
         command: "import",
-        source: args.hf.clone(),
-        source_strategy: None,
-        file_suffix: None,
-        destination: args.dst.clone(),
-        destination_strategy: args.dst_strategy.clone(),
-        select: Select::default(),
-        leftovers: args.tensors.leftovers(),
-        files,
-        format: args.writing.format.map(WrittenFormat::of_files),
-        derived: Derived {
-            block,
-            ..merging(&args.lora)?
+        reading: Reading {
+            derived: Derived {
+                block,
+                ..merging(&args.lora)?
+            },
+            verify: args.writing.verify,
+            ..Reading::checkpoint(args.hf.clone(), None, None)
         },
-        view: Some(ViewMaker::new(move |inventory, _| import.view(inventory))),
-        extras: Vec::new(),
-        options: args.writing.options(&args.moving)?,
+        goal: Goal::Write(Box::new(Write {
+            select: Select::default(),
+            leftovers: args.tensors.leftovers(),
+            files: files,
+            format: args.writing.format.map(WrittenFormat::of_files),
+            view: Some(ViewMaker::new(move |inventory, _| import.view(inventory))),
+            extras: Vec::new(),
+            writing: args
+                .writing
+                .writing(args.dst.clone(), args.dst_strategy.clone()),
+        })),
+        moving: args.writing.moving(&args.moving)?,
+        dry_run: args.writing.dry_run,
     })
 }
 
@@ -298,19 +304,26 @@ pub(super) fn export(args: &ExportArgs) -> Result<Job> {
     let make = move |inventory: &_, metadata: &_| export.view(inventory, metadata);
     Ok(Job {
         command: "export",
-        source: args.src.clone(),
-        source_strategy: args.src_strategy.clone(),
-        file_suffix: args.file_suffix.clone(),
-        destination: args.dst.clone(),
-        destination_strategy: None,
-        select: Select::default(),
-        leftovers: args.tensors.leftovers(),
-        files: args.tensors.full(Naming::HfOnly),
-        format: Some(Format::Safetensors),
-        derived: merging(&args.lora)?,
-        view: Some(ViewMaker::new(make)),
-        extras: small_files(&args.hf_config, args.tensors.dtype)?,
-        options: args.writing.options(&args.moving)?,
+        reading: Reading {
+            derived: merging(&args.lora)?,
+            verify: args.writing.verify,
+            ..Reading::checkpoint(
+                args.src.clone(),
+                args.src_strategy.clone(),
+                args.file_suffix.clone(),
+            )
+        },
+        goal: Goal::Write(Box::new(Write {
+            select: Select::default(),
+            leftovers: args.tensors.leftovers(),
+            files: args.tensors.full(Naming::HfOnly),
+            format: Some(Format::Safetensors),
+            view: Some(ViewMaker::new(make)),
+            extras: small_files(&args.hf_config, args.tensors.dtype)?,
+            writing: args.writing.writing(args.dst.clone(), None),
+        })),
+        moving: args.writing.moving(&args.moving)?,
+        dry_run: args.writing.dry_run,
     })
 }
 

@@ -1,10 +1,10 @@
 //! `shardloom strategy …`: one process, no MPI.
 
 use crate::cli::args::StrategyCommand;
-use crate::engine::inspect::full_tensors;
-use crate::engine::strategy_files::strategy_bytes;
 use crate::fault::{Fault, Kind, Result};
+use crate::job::inspect::full_tensors;
 use crate::report::Report;
+use crate::source::strategy_files::strategy_bytes;
 use crate::store::io::{self, Standing};
 use crate::strategy::derive::{Mesh, Rule, derive};
 use crate::strategy::merge::merge;

@@ -25,6 +25,7 @@ mod flight;
 mod parts;
 mod progress;
 mod topology;
+mod values;
 mod wire;
 mod world;
 
@@ -35,5 +36,6 @@ pub use control::{
 };
 pub use progress::Progress;
 pub use topology::Topology;
+pub use values::all_gather;
 pub use wire::{decode, encode};
 pub use world::World;

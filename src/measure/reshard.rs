@@ -1,23 +1,21 @@
 //! A real reshard of generated weights, against plain copying of as many bytes.
 
-use crate::engine::derived::Derived;
-use crate::engine::fill::IoMode;
-use crate::engine::job::{Job, Options, run};
-use crate::engine::place::Placement;
+use crate::destination::Writing;
 use crate::exchange::{World, agree, barrier};
 use crate::fault::{Fault, Kind, Result};
+use crate::job::{Goal, Job, Write, run};
 use crate::layout::Layout;
 use crate::measure::bench::{Measured, Repeat, byte, rate, row, spread};
 use crate::measure::storage::each_call;
 use crate::plan::arrange::{Files, RankName};
 use crate::plan::build::{Leftovers, Select, Unmatched};
-use crate::plan::machine::Machine;
-use crate::plan::reach::ExchangeMode;
+use crate::source::Reading;
 use crate::store::Format;
 use crate::store::io::{self, ReadFile, WriteFile};
 use crate::strategy::{StageLayout, Strategy};
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
+use crate::transport::Moving;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -104,37 +102,33 @@ fn prepare(room: &Path, source: &Weights, destination: &Weights) -> Result<()> {
 }
 
 fn job(room: &Path) -> Job {
+    let strategy = room.join("source.ckpt");
     Job {
         command: "bench",
-        source: room.join("source"),
-        source_strategy: Some(room.join("source.ckpt")),
-        file_suffix: None,
-        destination: room.join("destination"),
-        destination_strategy: Some(room.join("destination.ckpt")),
-        select: Select::default(),
-        leftovers: Leftovers::Reshard(Unmatched::Fail),
-        files: Files::Ranks {
-            name: RankName::new("net", true),
-            remove_redundancy: false,
-        },
-        format: None,
-        derived: Derived::default(),
-        view: None,
-        extras: Vec::new(),
-        options: Options {
-            memory_bytes: 1 << 30,
-            exchange: ExchangeMode::Auto,
+        reading: Reading::checkpoint(room.join("source"), Some(strategy), None),
+        goal: Goal::Write(Box::new(Write {
+            select: Select::default(),
+            leftovers: Leftovers::Reshard(Unmatched::Fail),
+            files: Files::Ranks {
+                name: RankName::new("net", true),
+                remove_redundancy: false,
+            },
+            format: None,
+            view: None,
+            extras: Vec::new(),
+            writing: Writing {
+                path: room.join("destination"),
+                strategy: Some(room.join("destination.ckpt")),
+                overwrite: true,
+                unflushed: true,
+                ..Writing::default()
+            },
+        })),
+        moving: Moving {
             threads: 1,
-            dry_run: false,
-            io: IoMode::default(),
-            placement: Placement::Auto,
-            overwrite: true,
-            verify: false,
-            flush: false,
-            in_place: false,
-            resume: false,
-            machine: Machine::default(),
+            ..Moving::default()
         },
+        dry_run: false,
     }
 }
 

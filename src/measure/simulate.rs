@@ -1,19 +1,19 @@
 //! Plans and costs for thousands of ranks, from strategies and shapes alone. Local: no MPI, no data.
 
-use crate::engine::inspect::inspect;
-use crate::engine::rounds::Exchange;
-use crate::engine::strategy_files::strategy_bytes;
 use crate::fault::{Fault, Kind, Result};
+use crate::job::inspect::inspect;
 use crate::plan::arrange::Arranged;
 use crate::plan::machine::Machine;
 use crate::plan::reach::{ExchangeMode, Reach};
 use crate::plan::simulate::{Cluster, Model, Shapes, Storage};
 use crate::plan::survey::{Survey, ratio};
 use crate::plan::turns::Home;
+use crate::source::strategy_files::strategy_bytes;
 use crate::store::io::{ReadFile, peak_memory_bytes};
 use crate::strategy::{Strategy, StrategyFile};
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
+use crate::transport::Exchange;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

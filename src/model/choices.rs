@@ -1,7 +1,7 @@
 //! The choices that a name table can't tell.
 
-use crate::engine::job::OWN_KEYS;
 use crate::fault::{Fault, Kind, Result};
+use crate::job::metadata::OWN_KEYS;
 use clap::ValueEnum;
 use std::collections::BTreeMap;
 

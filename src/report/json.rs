@@ -1,7 +1,7 @@
 //! One JSON object as the result.
 
-use crate::engine::outcome::Outcome;
 use crate::fault::{Fault, Result};
+use crate::job::outcome::Outcome;
 use crate::report::internal;
 use serde::Serialize;
 use serde_json::{Value, json};

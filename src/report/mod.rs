@@ -1,7 +1,7 @@
 //! Outcomes as text and JSON. The only room that prints; stdout is the result, stderr the story.
 
-use crate::engine::outcome::Outcome;
 use crate::fault::{Fault, Kind, Result};
+use crate::job::outcome::Outcome;
 use crate::measure::bench::Measured;
 use crate::measure::simulate::Simulated;
 use crate::store::io;

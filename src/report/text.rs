@@ -1,6 +1,6 @@
 //! Outcomes for people.
 
-use crate::engine::outcome::{BadFile, Outcome};
+use crate::job::outcome::{BadFile, Outcome};
 use std::fmt::Write;
 use std::time::Duration;
 

@@ -1,0 +1,341 @@
+//! The last step: what has been moved gets its manifest and is put in place.
+
+use crate::catalog::{Catalog, Place};
+use crate::destination::place::Destination;
+use crate::destination::resume::{Resumed, State};
+use crate::destination::stage::Staged;
+use crate::exchange::{World, agree, broadcast_bytes, decode, encode, exchange_bytes};
+use crate::fault::{Fault, Kind, Result};
+use crate::plan::TensorPlan;
+use crate::plan::arrange::element_shape;
+use crate::store::ckpt;
+use crate::store::io::{self, ReadFile, WriteFile};
+use crate::store::manifest::{self, FileRecord, Hex, Manifest, Placed, TensorRecord, structure};
+use crate::tensor::digest::{finish, residue, shift};
+use crate::transport::{Done, Residues};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// What is put in place, and what its manifest says.
+pub(crate) struct Commit<'a> {
+    /// The command.
+    pub(crate) command: &'a str,
+    /// The job's fingerprint.
+    pub(crate) job: u64,
+    /// CRC of each strategy.
+    pub(crate) layouts: [(&'static str, Option<u64>); 2],
+    /// Where to.
+    pub(crate) destination: &'a Destination,
+    /// The files.
+    pub(crate) catalog: &'a Catalog,
+    /// What they are made of.
+    pub(crate) plans: &'a [TensorPlan],
+    /// Small files beside them.
+    pub(crate) extras: &'a [(String, Vec<u8>)],
+    /// Files of the directory that is replaced which the new one has too.
+    pub(crate) links: &'a [String],
+    /// Replace what stands there.
+    pub(crate) overwrite: bool,
+    /// Wait for the disk.
+    pub(crate) flush: bool,
+    /// Append a CRC-32 to each file, as ckpt files have it.
+    pub(crate) trailers: bool,
+    /// Ranks stand for files: a name in several of them is several tensors, not one.
+    pub(crate) by_file: bool,
+}
+
+/// A share of a tensor's digest; or the digests of all tensors, known from before.
+#[derive(Serialize, Deserialize)]
+enum Known {
+    Shares(Vec<Share>),
+    All(Vec<(String, String, Vec<u64>, u64)>),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Share {
+    name: Arc<str>,
+    first_rank: u32,
+    dtype: String,
+    shape: Vec<u64>,
+    bytes: u64,
+    residue: u64,
+}
+
+/// The files of a site, with their structures.
+type SiteFiles = (Vec<Vec<Placed>>, Vec<FileRecord>);
+
+impl Commit<'_> {
+    /// Completes the staged files and puts them in place. Collective.
+    ///
+    /// # Errors
+    /// The same on every process; then nothing is visible at the destination.
+    pub(crate) fn make(&self, world: &World, staged: &Staged, mut done: Done) -> Result<()> {
+        let resumed = &staged.resumed;
+        let complete = staged.is_complete();
+        done.add(&resumed.done);
+        done.shards.settle();
+        if self.trailers {
+            agree(world, append_crcs(&staged.created))?;
+        }
+        let extras = if complete { &[] } else { self.extras };
+        let finished = self.destination.finish(&staged.created, extras, self.flush);
+        agree(world, finished)?;
+        let links = if complete { &[] } else { self.links };
+        agree(world, self.destination.link(links))?;
+        self.describe(world, self.plans, &done, resumed)?;
+        let placed = if resumed.state == State::Placed {
+            self.destination.discard_replaced()
+        } else {
+            self.destination.publish(self.overwrite, self.flush)
+        };
+        agree(world, placed)
+    }
+
+    /// Writes the manifests. Collective.
+    fn describe(
+        &self,
+        world: &World,
+        plans: &[TensorPlan],
+        done: &Done,
+        resumed: &Resumed,
+    ) -> Result<()> {
+        let tensors = self.tensors(world, plans, done, resumed)?;
+        let files = self.files(world, done, resumed)?;
+        let written = if self.destination.leads && resumed.manifest.is_none() {
+            self.write_manifest(tensors, files)
+        } else {
+            Ok(())
+        };
+        agree(world, written)
+    }
+
+    fn write_manifest(
+        &self,
+        tensors: BTreeMap<String, TensorRecord>,
+        sites: Vec<SiteFiles>,
+    ) -> Result<()> {
+        let layouts = self.layouts.iter();
+        let mut manifest = Manifest {
+            schema: manifest::SCHEMA,
+            tool: format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")),
+            command: self.command.to_owned(),
+            job: Hex(self.job),
+            layouts: layouts
+                .map(|(side, crc)| ((*side).to_owned(), crc.map(Hex)))
+                .collect(),
+            tensors,
+            ..Manifest::default()
+        };
+        let small = self.extras.iter().map(|(path, bytes)| FileRecord {
+            path: path.clone(),
+            bytes: bytes.len() as u64,
+            crc64: Hex(finish(residue(bytes), bytes.len() as u64)),
+            structure: None,
+            shards: Vec::new(),
+        });
+        manifest.add(&[], small.collect());
+        for (structures, files) in sites {
+            manifest.add(&structures, files);
+        }
+        let path = self.destination.staging.partial().join(manifest::NAME);
+        io::remove(&path)?;
+        io::write_small(&path, &manifest.to_bytes()?, self.flush)
+    }
+
+    /// The digests of all tensors, on every process. Collective.
+    fn tensors(
+        &self,
+        world: &World,
+        plans: &[TensorPlan],
+        done: &Done,
+        resumed: &Resumed,
+    ) -> Result<BTreeMap<String, TensorRecord>> {
+        let known = match &resumed.manifest {
+            Some(manifest) => Known::All(
+                manifest
+                    .tensors
+                    .iter()
+                    .map(|(name, t)| (name.clone(), t.dtype.clone(), t.shape.clone(), t.digest.0))
+                    .collect(),
+            ),
+            None => Known::Shares(shares(plans, done, world.process() == 0)),
+        };
+        let message = agree(world, encode(&known))?;
+        let messages = exchange_bytes(world, vec![(0, message)])?;
+        let joined = messages
+            .iter()
+            .map(|(_, bytes)| decode::<Known>(bytes))
+            .collect::<Result<Vec<_>>>()
+            .map(|known| join(known, self.by_file));
+        let joined = agree(world, joined)?;
+        let bytes = agree(world, encode(&joined))?;
+        let bytes = broadcast_bytes(world, 0, bytes)?;
+        let all: Vec<(String, String, Vec<u64>, u64)> = agree(world, decode(&bytes))?;
+        let record = |(name, dtype, shape, digest)| {
+            let digest = Hex(digest);
+            (
+                name,
+                TensorRecord {
+                    dtype,
+                    shape,
+                    digest,
+                },
+            )
+        };
+        Ok(all.into_iter().map(record).collect())
+    }
+
+    /// The files of the directory that this process leads, site by site. Collective.
+    fn files(&self, world: &World, done: &Done, resumed: &Resumed) -> Result<Vec<SiteFiles>> {
+        // Every process to the head of its site, which knows the structures; those to the leader.
+        let mine = agree(world, encode(&done.shards))?;
+        let mut shards = Residues::default();
+        let parts = exchange_bytes(world, vec![(self.destination.head, mine)])?;
+        let parts: Result<Vec<Residues>> = parts.iter().map(|(_, bytes)| decode(bytes)).collect();
+        shards.extend(agree(world, parts)?.into_iter().flatten());
+        shards.settle();
+        let complete = matches!(resumed.state, State::Staged | State::Placed);
+        let heads = self.destination.head == world.process() && !complete;
+        let files = if heads {
+            self.site_files(&shards)
+                .and_then(|files| encode(&files))
+                .map(|bytes| vec![(self.destination.leader, bytes)])
+        } else {
+            Ok(Vec::new())
+        };
+        let sites = exchange_bytes(world, agree(world, files)?)?;
+        agree(
+            world,
+            sites.iter().map(|(_, bytes)| decode(bytes)).collect(),
+        )
+    }
+
+    /// The records of a site's files. Local.
+    fn site_files(&self, shards: &Residues) -> Result<SiteFiles> {
+        let mut structures: Vec<Vec<Placed>> = Vec::new();
+        let mut known = HashMap::new();
+        let mut records = Vec::new();
+        let files = self.catalog.ranks.iter().flat_map(|(rank, files)| {
+            (0u32..)
+                .zip(files)
+                .map(move |(number, file)| (*rank, number, file))
+        });
+        for (rank, number, file) in files {
+            let schema = &file.schema;
+            let at = *known.entry(Arc::as_ptr(schema)).or_insert_with(|| {
+                structures.push(structure(schema));
+                structures.len() - 1
+            });
+            let mut whole = 0;
+            for (offset, bytes) in &schema.literals {
+                whole ^= shift(residue(bytes), schema.size - offset - bytes.len() as u64);
+            }
+            let mut crcs = Vec::with_capacity(schema.entries.len());
+            for (entry, place) in schema.entries.iter().zip(0u32..) {
+                let place = Place {
+                    rank,
+                    file: number,
+                    entry: place,
+                };
+                let mut shard = 0;
+                for (segment, range) in (0u32..).zip(&entry.segments) {
+                    let length = range.end - range.start;
+                    let part = shards.get(place, segment);
+                    // A tensor that is part of the layout has been counted into the file with it.
+                    let literal = schema.literals.iter().skip(1).find(|(offset, bytes)| {
+                        *offset == range.start && bytes.len() as u64 == length
+                    });
+                    let own = literal.map_or(part, |(_, bytes)| residue(bytes));
+                    shard = shift(shard, length) ^ own;
+                    whole ^= shift(part, schema.size - range.end);
+                }
+                crcs.push(Hex(finish(shard, entry.bytes())));
+            }
+            let mut bytes = schema.size;
+            if self.trailers {
+                let tail = self.tail(&file.path, bytes)?;
+                whole = shift(whole, tail.len() as u64) ^ residue(&tail);
+                bytes += tail.len() as u64;
+            }
+            records.push(FileRecord {
+                path: file.path.clone(),
+                bytes,
+                crc64: Hex(finish(whole, bytes)),
+                structure: Some(at),
+                shards: crcs,
+            });
+        }
+        Ok((structures, records))
+    }
+
+    /// What has been appended to a staged file.
+    fn tail(&self, path: &str, from: u64) -> Result<Vec<u8>> {
+        let file = ReadFile::open(&self.destination.staging.partial().join(path))?;
+        let length = usize::try_from(file.size().saturating_sub(from))
+            .map_err(|_| Fault::new(Kind::Internal, "a trailer is too long"))?;
+        let mut tail = vec![0; length];
+        file.read_at(&mut tail, from)?;
+        Ok(tail)
+    }
+}
+
+/// What this process has of the tensors; the first process also names those without bytes.
+fn shares(plans: &[TensorPlan], done: &Done, first: bool) -> Vec<Share> {
+    let mut shares = Vec::new();
+    for (number, plan) in (0u32..).zip(plans) {
+        let residue = done.tensors.get(&number).copied();
+        if residue.is_none() && !first {
+            continue;
+        }
+        let shape = plan.destination.grid.full_shape();
+        shares.push(Share {
+            name: plan.name.clone(),
+            first_rank: plan.destination.first_rank,
+            dtype: plan.dtype.safetensors_name().to_owned(),
+            bytes: shape.0.iter().product::<u64>() * plan.element_bytes,
+            shape: element_shape(&shape, plan.dtype).0,
+            residue: residue.unwrap_or(0),
+        });
+    }
+    shares
+}
+
+/// Joins the shares of each tensor. Of a name that several ranks or stages have, the lowest's.
+fn join(known: Vec<Known>, by_file: bool) -> Vec<(String, String, Vec<u64>, u64)> {
+    let mut tensors: BTreeMap<Arc<str>, BTreeMap<u32, Share>> = BTreeMap::new();
+    for known in known {
+        let shares = match known {
+            Known::All(all) => return all,
+            Known::Shares(shares) => shares,
+        };
+        for share in shares {
+            let ranks = tensors.entry(share.name.clone()).or_default();
+            match ranks.entry(share.first_rank) {
+                std::collections::btree_map::Entry::Occupied(mut entry) => {
+                    entry.get_mut().residue ^= share.residue;
+                }
+                std::collections::btree_map::Entry::Vacant(entry) => {
+                    entry.insert(share);
+                }
+            }
+        }
+    }
+    let one = |(_, ranks): (Arc<str>, BTreeMap<u32, Share>)| {
+        let several = by_file && ranks.len() > 1;
+        let share = ranks.into_values().next().filter(|_| !several)?;
+        let digest = finish(share.residue, share.bytes);
+        Some((share.name.to_string(), share.dtype, share.shape, digest))
+    };
+    tensors.into_iter().filter_map(one).collect()
+}
+
+/// Appends a CRC to each finished file. Local.
+fn append_crcs(created: &[WriteFile]) -> Result<()> {
+    for file in created {
+        let size = ReadFile::open(file.path())?;
+        let trailer = ckpt::crc_trailer(&size, size.size())?;
+        file.write_at(&trailer, size.size())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,356 @@
+//! reshard --in-place: the new layout's files take the place of the source, by one swap of
+//! directories. What else is in the source's directory is carried along.
+
+use crate::catalog::Catalog;
+use crate::destination::place::Destination;
+use crate::exchange::{World, agree, all_gather};
+use crate::fault::{Fault, Kind, Result};
+use crate::plan::arrange::{Files, RankName};
+use crate::plan::reach::Reach;
+use crate::store::Format;
+use crate::store::io::{self, ReadFile, Standing};
+use crate::store::manifest::{self, Hex, Manifest};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// Where a trainer notes which file of a rank's directory is the last.
+const META: &str = "meta.json";
+/// The key of that file's name.
+const LAST_FILE: &str = "last_ckpt_file";
+/// Largest such note that is read.
+const META_BYTES_MAX: u64 = 1 << 20;
+
+/// The source that the destination takes the place of.
+#[derive(Clone, Copy)]
+pub(crate) struct Replaced<'a> {
+    /// Its directory.
+    pub(crate) base: &'a Path,
+    /// What lies in it.
+    pub(crate) catalog: &'a Catalog,
+    /// Who sees it.
+    pub(crate) reach: &'a Reach,
+}
+
+impl Replaced<'_> {
+    fn place(&self, fault: Fault) -> Fault {
+        fault.file(self.base.display().to_string())
+    }
+}
+
+/// How the files of the source are called: its names with the rank taken out. Local.
+///
+/// # Errors
+/// [`Kind::Usage`] if it isn't rank directories, [`Kind::Ambiguous`] if the ranks' names have
+/// nothing in common.
+pub(crate) fn files(base: &Path, catalog: &Catalog, remove_redundancy: bool) -> Result<Files> {
+    let mut common: Option<BTreeSet<RankName>> = None;
+    for (rank, files) in &catalog.ranks {
+        let name = files.first().and_then(|file| {
+            let name = file.path.strip_prefix(&format!("rank_{rank}/"))?;
+            Some(name.rsplit_once('.').map_or(name, |(stem, _)| stem))
+        });
+        let Some(stem) = name else {
+            let fault = Fault::new(
+                Kind::Usage,
+                "--in-place is for directories rank_0, rank_1 …",
+            );
+            return Err(fault.file(base.display().to_string()));
+        };
+        let names = names(stem, *rank);
+        common = Some(match common {
+            None => names.into_iter().collect(),
+            Some(before) => names.into_iter().filter(|n| before.contains(n)).collect(),
+        });
+    }
+    // The rank after `rank_` is meant before a number elsewhere, and any number before none.
+    let order = |name: &&RankName| (name.before.ends_with("rank_"), name.numbered);
+    let best = common.iter().flatten().max_by_key(order);
+    let Some(name) = best else {
+        let fault = Fault::new(
+            Kind::Ambiguous,
+            "the ranks' files have no common pattern of names",
+        );
+        return Err(fault.file(base.display().to_string()));
+    };
+    Ok(Files::Ranks {
+        name: name.clone(),
+        remove_redundancy,
+    })
+}
+
+/// The ways in which `stem` may come from a rank's number.
+fn names(stem: &str, rank: u32) -> Vec<RankName> {
+    let number = rank.to_string();
+    let mut names = vec![RankName {
+        before: stem.to_owned(),
+        numbered: false,
+        after: String::new(),
+    }];
+    for (at, _) in stem.match_indices(&number) {
+        let (before, after) = (&stem[..at], &stem[at + number.len()..]);
+        let digit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit());
+        let whole = !digit(before.chars().next_back()) && !digit(after.chars().next());
+        let named = before.ends_with("rank_") || after.is_empty();
+        if whole && named {
+            names.push(RankName {
+                before: before.to_owned(),
+                numbered: true,
+                after: after.to_owned(),
+            });
+        }
+    }
+    names
+}
+
+/// Finds the swap made already, on some nodes at least: an earlier run was killed between the swaps of
+/// several nodes, or this is not the first run. Makes the swaps that lack, and gives the manifest that
+/// this process's directory then has. Collective.
+///
+/// A directory counts as the result of this command if its manifest names the same layouts and no weight
+/// file has changed since.
+///
+/// # Errors
+/// [`Kind::Io`].
+pub(crate) fn finished(
+    world: &World,
+    destination: &Destination,
+    command: &str,
+    layouts: &[(&'static str, Option<u64>); 2],
+    flush: bool,
+) -> Result<Option<Manifest>> {
+    let ours = |directory: &Path| result_of(directory, command, layouts);
+    let staging = &destination.staging;
+    let found = if destination.leads {
+        ours(staging.destination()).and_then(|placed| Ok((placed, ours(staging.partial())?)))
+    } else {
+        Ok((None, None))
+    };
+    let (placed, staged) = agree(world, found)?;
+    let job = |manifest: &Option<Manifest>| manifest.as_ref().map(|manifest| manifest.job.0);
+    let mine = (destination.leads, job(&placed), job(&staged));
+    let all: Vec<(bool, Option<u64>, Option<u64>)> = all_gather(world, &mine)?;
+    let Some(done) = all.iter().find_map(|(_, placed, _)| *placed) else {
+        return Ok(None);
+    };
+    let ready = |(leads, placed, staged): &(bool, Option<u64>, Option<u64>)| {
+        !leads || *placed == Some(done) || *staged == Some(done)
+    };
+    if !all.iter().all(ready) {
+        return Ok(None);
+    }
+    let swapped = if job(&placed) == Some(done) || !destination.leads {
+        destination.discard_replaced()
+    } else {
+        destination.publish(true, flush)
+    };
+    agree(world, swapped)?;
+    let manifest = placed.or(staged).unwrap_or_default();
+    Ok(Some(manifest))
+}
+
+/// The manifest of `directory`, if it is the unchanged result of `command` for these layouts. Local.
+fn result_of(
+    directory: &Path,
+    command: &str,
+    layouts: &[(&'static str, Option<u64>); 2],
+) -> Result<Option<Manifest>> {
+    let path = directory.join(manifest::NAME);
+    let Some((_, written)) = io::stamp(&path)? else {
+        return Ok(None);
+    };
+    // One that can't be read is no result.
+    let Ok(Some(manifest)) = Manifest::read(directory) else {
+        return Ok(None);
+    };
+    let wanted = layouts.iter();
+    let wanted = wanted.map(|(side, crc)| ((*side).to_owned(), crc.map(Hex)));
+    if manifest.command != command || manifest.layouts != wanted.collect() {
+        return Ok(None);
+    }
+    // Notes beside the weights may have gone on.
+    let weights = manifest.files.iter().filter(|f| f.structure.is_some());
+    for file in weights {
+        let unchanged = |(bytes, time)| bytes == file.bytes && time <= written;
+        if !io::stamp(&directory.join(&file.path))?.is_some_and(unchanged) {
+            return Ok(None);
+        }
+    }
+    Ok(Some(manifest))
+}
+
+/// What goes into the new directory besides weights.
+#[derive(Debug, Default)]
+pub(crate) struct Carried {
+    /// Files linked from the old one, by path inside.
+    pub(crate) links: Vec<String>,
+    /// Files written anew.
+    pub(crate) extras: Vec<(String, Vec<u8>)>,
+}
+
+/// Checks that the source can be replaced, and finds what has to be carried along. `chosen` says that
+/// the user has said which of several steps is meant. Collective.
+///
+/// # Errors
+/// [`Kind::NoSpace`], [`Kind::Unsupported`] where directories can't be swapped,
+/// [`Kind::Ambiguous`] for several steps and none chosen.
+pub(crate) fn carry(
+    world: &World,
+    source: &Replaced<'_>,
+    destination: &Destination,
+    catalog: &Catalog,
+    chosen: bool,
+) -> Result<Carried> {
+    let stranded = all_gather(world, &destination.leads)?;
+    let reach = &source.reach;
+    for (node, seen) in reach.seen.iter().enumerate() {
+        let leads = |process: &u32| stranded.get(*process as usize) == Some(&true);
+        let led = reach.nodes[node].iter().any(leads);
+        if !led && !destination.shared && !seen.is_empty() {
+            let message = format!("node {node} has source files and gets none of the new ranks");
+            let fault = Fault::new(Kind::Unsupported, message);
+            return Err(source
+                .place(fault)
+                .hint("give another directory with --dst"));
+        }
+    }
+    let room = if destination.leads {
+        check_room(destination, catalog)
+    } else {
+        Ok(())
+    };
+    agree(world, room)?;
+    let own = agree(world, own_notes(source))?;
+    let notes: BTreeMap<u32, String> = all_gather(world, &own)?.into_iter().flatten().collect();
+    let carried = if destination.leads {
+        find(source, &notes, catalog, chosen)
+    } else {
+        Ok(Carried::default())
+    };
+    let carried = agree(world, carried)?;
+    if !carried.links.is_empty() {
+        tracing::warn!(
+            "{} other files are carried along as they are ({} …)",
+            carried.links.len(),
+            carried.links[0]
+        );
+    }
+    Ok(carried)
+}
+
+/// The old files stay until the new ones are complete: there must be room for both. Local.
+fn check_room(destination: &Destination, catalog: &Catalog) -> Result<()> {
+    let staging = &destination.staging;
+    staging.check_swap()?;
+    let needed = catalog.bytes();
+    let free = io::free_bytes(staging.parent())?;
+    if needed <= free {
+        return Ok(());
+    }
+    let message = format!("the new files need {needed} bytes beside the old ones, {free} are free");
+    Err(Fault::new(Kind::NoSpace, message).file(staging.parent().display().to_string()))
+}
+
+/// The notes of the ranks that this process owns which name the file that is read. Local.
+fn own_notes(source: &Replaced<'_>) -> Result<Vec<(u32, String)>> {
+    let mut notes = Vec::new();
+    for (rank, files) in &source.catalog.ranks {
+        if source.reach.owner(*rank) != Some(source.reach.process) {
+            continue;
+        }
+        let path = source.base.join(format!("rank_{rank}")).join(META);
+        if io::size(&path)?.is_none() {
+            continue;
+        }
+        let text = ReadFile::open(&path)?.read_all(META_BYTES_MAX)?;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let last = last_file(&text).map(|name| format!("rank_{rank}/{name}"));
+        if last.is_some_and(|last| files.iter().any(|file| file.path == last)) {
+            notes.push((*rank, text));
+        }
+    }
+    Ok(notes)
+}
+
+fn last_file(text: &str) -> Option<String> {
+    let value: serde_json::Value = serde_json::from_str(text).ok()?;
+    Some(value.get(LAST_FILE)?.as_str()?.to_owned())
+}
+
+/// What the leader of a directory carries along. Local.
+fn find(
+    source: &Replaced<'_>,
+    notes: &BTreeMap<u32, String>,
+    catalog: &Catalog,
+    chosen: bool,
+) -> Result<Carried> {
+    let mut carried = Carried::default();
+    for (rank, files) in &catalog.ranks {
+        let from = rank % source.reach.source_ranks.max(1);
+        let (Some(text), Some(file)) = (notes.get(&from), files.first()) else {
+            continue;
+        };
+        let Ok(mut value) = serde_json::from_str::<serde_json::Value>(text) else {
+            continue;
+        };
+        if let Some(name) = Path::new(&file.path).file_name() {
+            value[LAST_FILE] = name.to_string_lossy().into_owned().into();
+        }
+        let path = format!("rank_{rank}/{META}");
+        carried.extras.push((path, value.to_string().into_bytes()));
+    }
+    let mut gone: BTreeSet<String> = [manifest::NAME.to_owned()].into();
+    let read = source.catalog.ranks.values().flatten();
+    gone.extend(read.map(|file| file.path.clone()));
+    gone.extend(notes.keys().map(|rank| format!("rank_{rank}/{META}")));
+    gone.extend(carried.extras.iter().map(|(path, _)| path.clone()));
+    let written: BTreeSet<&str> = catalog
+        .ranks
+        .values()
+        .flatten()
+        .map(|file| file.path.as_str())
+        .collect();
+    // A node may get ranks that had none before.
+    let standing = io::standing(source.base)?;
+    let present = if standing == Standing::Directory {
+        io::list_files(source.base)?
+    } else {
+        Vec::new()
+    };
+    for path in present {
+        if written.contains(path.as_str()) && !gone.contains(&path) {
+            let message = format!("{path} isn't read and would be replaced");
+            return Err(source.place(Fault::new(Kind::Exists, message)));
+        }
+        if gone.contains(&path) {
+            continue;
+        }
+        if !chosen && path.starts_with("rank_") && Format::of(&path).is_some() {
+            let message = format!("{path} is another step, or another part, than is read");
+            return Err(source
+                .place(Fault::new(Kind::Ambiguous, message))
+                .hint("say with --file-suffix which is meant; the others are kept as they are"));
+        }
+        carried.links.push(path);
+    }
+    Ok(carried)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_rank_in_a_name() {
+        let numbered = |stem: &str, rank| -> Vec<String> {
+            let names = names(stem, rank).into_iter().filter(|n| n.numbered);
+            names.map(|n| format!("{}#{}", n.before, n.after)).collect()
+        };
+        assert_eq!(
+            numbered("net_rank_1-1_1", 1),
+            ["net_rank_#-1_1", "net_rank_1-1_#"]
+        );
+        assert_eq!(numbered("net_rank_11-1_2", 1), Vec::<String>::new());
+        assert_eq!(numbered("net7", 7), ["net#"]);
+        assert_eq!(numbered("net", 7), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,20 @@
+//! The destination of a job: where it is, who shares it, what stands there, and how the new takes
+//! its place.
+//!
+//! *Absent on purpose*: anything that knows how the source is found. What of the source must be
+//! known to replace it (its catalog, who sees it) is handed in.
+
+mod commit;
+mod in_place;
+mod place;
+mod probe;
+mod resume;
+mod stage;
+mod writing;
+
+pub(crate) use commit::Commit;
+pub(crate) use in_place::{Carried, Replaced, carry, files as in_place_files, finished};
+pub use place::{Destination, Placement};
+pub(crate) use resume::Wanted;
+pub(crate) use stage::Staged;
+pub use writing::Writing;

@@ -1,0 +1,263 @@
+//! Where the destination is, who shares it, and its files from creation to commit.
+
+use crate::catalog::{Catalog, ShardFile};
+use crate::destination::probe::probe;
+use crate::exchange::{Topology, World, agree};
+use crate::fault::{Fault, Kind, Result};
+use crate::plan::turns::Home;
+use crate::plan::work::Site;
+use crate::store::commit::Staging;
+use crate::store::io::{self, Standing, WriteFile};
+use clap::ValueEnum;
+use std::path::{Path, PathBuf};
+
+/// Which process builds what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
+pub enum Placement {
+    /// All processes that see a destination share its work by bytes.
+    #[default]
+    Auto,
+    /// Destination rank r of N is built by process floor(r * P / N) alone.
+    Identity,
+    /// Everything is built on process 0's node.
+    #[value(skip)]
+    Root,
+}
+
+/// The destination as one process sees it.
+#[derive(Clone, Debug)]
+pub struct Destination {
+    /// Its staging directory.
+    pub staging: Staging,
+    /// Who builds which ranks together with this process.
+    pub site: Site,
+    /// Who builds each rank; empty if all ranks are built on one node, or by all processes.
+    pub homes: Vec<Home>,
+    /// Whether this process prepares and publishes the directory for those that share it.
+    pub leads: bool,
+    /// The process that does so for this one.
+    pub leader: u32,
+    /// The first of the processes that build these ranks.
+    pub head: u32,
+    /// Whether all processes write into the same directory.
+    pub shared: bool,
+    /// Whether all that write into the directory are on one node.
+    pub one_node: bool,
+}
+
+impl Destination {
+    /// Finds out who shares the destination at `path` and divides its `ranks`; where nodes have disks
+    /// of their own, rank r is built on that of process `home(r)`. Collective.
+    ///
+    /// # Errors
+    /// [`Kind::Io`], [`Kind::Usage`].
+    pub fn find(
+        world: &World,
+        topology: &Topology,
+        path: &Path,
+        ranks: u32,
+        home: impl Fn(u32) -> u32,
+        placement: Placement,
+    ) -> Result<Destination> {
+        let shared = topology.nodes.len() == 1 || probe(world, topology, path)?;
+        let staging = agree(world, Staging::new(path))?;
+        let process = world.process();
+        let node = topology.node_of[process as usize] as usize;
+        let everybody: Vec<u32> = (0..world.size()).collect();
+        let (members, built): (&[u32], Vec<u32>) = match placement {
+            Placement::Root if node == 0 => (&topology.nodes[0], (0..ranks).collect()),
+            Placement::Root => (&topology.nodes[node], Vec::new()),
+            Placement::Identity => (
+                &everybody[process as usize..][..1],
+                (0..ranks).filter(|r| home(*r) == process).collect(),
+            ),
+            Placement::Auto if shared => (&everybody, (0..ranks).collect()),
+            Placement::Auto => {
+                let members = &topology.nodes[node];
+                (
+                    members,
+                    (0..ranks).filter(|r| members.contains(&home(*r))).collect(),
+                )
+            }
+        };
+        let index = members
+            .iter()
+            .position(|member| *member == process)
+            .unwrap_or_default();
+        let narrow = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+        let node_has_work = if shared && placement != Placement::Root {
+            true
+        } else {
+            let members = &topology.nodes[node];
+            match placement {
+                Placement::Root => node == 0,
+                _ => (0..ranks).any(|rank| members.contains(&home(rank))),
+            }
+        };
+        let first = if shared { 0 } else { topology.nodes[node][0] };
+        let at = |rank| {
+            let process = home(rank);
+            let node = topology.node_of[process as usize];
+            let alone = placement == Placement::Identity;
+            let site = if alone { process } else { node };
+            Home { site, node }
+        };
+        let apart = topology.nodes.len() > 1
+            && match placement {
+                Placement::Identity => true,
+                Placement::Auto => !shared,
+                Placement::Root => false,
+            };
+        Ok(Destination {
+            staging,
+            homes: (0..ranks).filter(|_| apart).map(at).collect(),
+            leads: process == first && node_has_work,
+            leader: first,
+            head: members.first().copied().unwrap_or(process),
+            shared,
+            one_node: !shared || topology.nodes.len() == 1,
+            site: Site {
+                ranks: built,
+                processes: narrow(members.len()),
+                index: narrow(index),
+                everybody: members.len() == everybody.len(),
+            },
+        })
+    }
+
+    /// The files that fall to this process to create and flush.
+    pub fn own_files<'a>(&'a self, catalog: &'a Catalog) -> impl Iterator<Item = &'a ShardFile> {
+        let works = !self.site.ranks.is_empty();
+        let files = catalog.ranks.values().flatten().filter(move |_| works);
+        let (index, processes) = (self.site.index as usize, self.site.processes as usize);
+        files.skip(index).step_by(processes.max(1))
+    }
+
+    /// Checks that the files of `catalog` have room. Local.
+    ///
+    /// # Errors
+    /// [`Kind::NoSpace`], [`Kind::Io`].
+    pub fn check_room(&self, catalog: &Catalog) -> Result<()> {
+        if !self.leads {
+            return Ok(());
+        }
+        let needed = catalog.bytes();
+        let free = io::free_bytes(self.staging.parent())?;
+        if needed <= free {
+            return Ok(());
+        }
+        let message = format!("needs {needed} bytes, {free} are free there");
+        Err(Fault::new(Kind::NoSpace, message).file(self.staging.parent().display().to_string()))
+    }
+
+    /// Creates the files that fall to this process, in full size; those that an earlier run has left
+    /// are opened. Local.
+    ///
+    /// # Errors
+    /// [`Kind::NoSpace`], [`Kind::Io`].
+    pub fn create(&self, catalog: &Catalog) -> Result<Vec<WriteFile>> {
+        let mut created = Vec::new();
+        for file in self.own_files(catalog) {
+            let path = self.staging.partial().join(&file.path);
+            if let Some(parent) = path.parent() {
+                io::make_directory(parent)?;
+            }
+            let out = if io::size(&path)? == Some(file.schema.size) {
+                WriteFile::open(&path)?
+            } else {
+                WriteFile::create(&path, file.schema.size)?
+            };
+            for (offset, bytes) in &file.schema.literals {
+                out.write_at(bytes, *offset)?;
+            }
+            created.push(out);
+        }
+        Ok(created)
+    }
+
+    /// Writes the small files and flushes what this process has created. Local.
+    ///
+    /// # Errors
+    /// [`Kind::NoSpace`], [`Kind::Io`].
+    pub fn finish(
+        &self,
+        created: &[WriteFile],
+        extras: &[(String, Vec<u8>)],
+        flush: bool,
+    ) -> Result<()> {
+        if self.leads {
+            for (path, bytes) in extras {
+                let path = self.staging.partial().join(path);
+                io::remove(&path)?;
+                io::write_small(&path, bytes, flush)?;
+            }
+        }
+        if flush {
+            let mut directories: Vec<PathBuf> = Vec::new();
+            for file in created {
+                file.sync()?;
+                directories.extend(file.path().parent().map(Path::to_path_buf));
+            }
+            directories.dedup();
+            for directory in directories {
+                io::sync_directory(&directory)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the directory in place. Local.
+    ///
+    /// # Errors
+    /// As [`Staging::publish`].
+    pub fn publish(&self, overwrite: bool, flush: bool) -> Result<()> {
+        if !self.leads {
+            return Ok(());
+        }
+        if flush {
+            io::sync_directory(self.staging.partial())?;
+        }
+        self.staging.publish(overwrite, flush)
+    }
+
+    /// Gives files of the directory that is to be replaced a second name in the new one. Local.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub fn link(&self, links: &[String]) -> Result<()> {
+        if !self.leads {
+            return Ok(());
+        }
+        for inside in links {
+            let path = self.staging.partial().join(inside);
+            if let Some(parent) = path.parent() {
+                io::make_directory(parent)?;
+            }
+            io::remove(&path)?;
+            io::link(&self.staging.destination().join(inside), &path)?;
+        }
+        Ok(())
+    }
+
+    /// Discards what a swap has brought into the staging directory, if it was not removed. Local.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub fn discard_replaced(&self) -> Result<()> {
+        // What is being written has journals beside it.
+        if self.leads && io::standing(&self.staging.journals())? == Standing::Nothing {
+            self.staging.discard()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Discards what was staged, as well as it can. Local.
+    pub fn discard(&self) {
+        if self.leads
+            && let Err(fault) = self.staging.discard()
+        {
+            tracing::warn!("{fault}");
+        }
+    }
+}

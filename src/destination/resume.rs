@@ -1,0 +1,186 @@
+//! What is left of an earlier run of the same job, and how much of it need not be done again.
+
+use crate::catalog::Catalog;
+use crate::destination::place::Destination;
+use crate::exchange::{Operation, World, agree, all_gather, all_reduce};
+use crate::fault::{Fault, Kind, Result};
+use crate::plan::work::Skip;
+use crate::store::commit::Left;
+use crate::store::io;
+use crate::store::manifest::Manifest;
+use crate::transport::{Done, read_journals};
+
+/// How far a site's earlier run has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Nothing of use is there.
+    Fresh,
+    /// Files are there, and journals of what is done.
+    Begun,
+    /// All files are there, to be put in place.
+    Staged,
+    /// They are in place.
+    Placed,
+}
+
+const STATES: [State; 4] = [State::Fresh, State::Begun, State::Staged, State::Placed];
+
+/// What this process takes up.
+pub(crate) struct Resumed {
+    /// How far its site is.
+    pub(crate) state: State,
+    /// What is done.
+    pub(crate) skip: Skip,
+    /// What that contributes, on one process of the site.
+    pub(crate) done: Done,
+    /// For a site that is complete, on the process that leads it.
+    pub(crate) manifest: Option<Manifest>,
+}
+
+/// How a job wants its destination prepared.
+pub(crate) struct Wanted {
+    /// The job's fingerprint.
+    pub(crate) job: u64,
+    /// Take up what is left of it.
+    pub(crate) resume: bool,
+    /// Replace what stands at the destination.
+    pub(crate) overwrite: bool,
+    /// Flush what is written.
+    pub(crate) flush: bool,
+}
+
+/// Looks what is left, and makes an empty staging directory where nothing of use is. Collective.
+///
+/// # Errors
+/// [`Kind::Exists`] for a destination, or leftovers, of another job; [`Kind::Io`].
+pub(super) fn take_up(
+    world: &World,
+    destination: &Destination,
+    catalog: &Catalog,
+    wanted: &Wanted,
+) -> Result<Resumed> {
+    let survives = agree(world, survives(destination, wanted.flush))?;
+    let mut resumed = agree(world, look(destination, wanted, &survives))?;
+    let states = all_gather(world, &(resumed.state as u8))?;
+    let state_of = |process: u32| {
+        let number = states.get(process as usize).copied().unwrap_or_default();
+        STATES.get(usize::from(number)).copied()
+    };
+    resumed.state = state_of(destination.leader).unwrap_or(State::Fresh);
+    let done = match resumed.state {
+        State::Begun => read_journals(&destination.staging.journals(), &destination.site),
+        _ => Ok(Done::default()),
+    };
+    let done = agree(world, done)?;
+    resumed.skip = Skip::Some(done.slabs.iter().copied().collect());
+    if destination.site.index == 0 {
+        resumed.done = done;
+    }
+    // A file that is missing makes the journals worthless: all begin anew then.
+    let broken = match resumed.state {
+        State::Begun => !intact(destination, catalog).unwrap_or(false),
+        _ => false,
+    };
+    let mut broken = [u64::from(broken)];
+    all_reduce(world, &mut broken, Operation::Max)?;
+    match resumed.state {
+        State::Begun if broken[0] == 0 => {}
+        State::Staged | State::Placed => resumed.skip = Skip::All,
+        State::Fresh | State::Begun => {
+            resumed.state = State::Fresh;
+            resumed.skip = Skip::Nothing;
+            resumed.done = Done::default();
+        }
+    }
+    let made = if destination.leads && resumed.state == State::Fresh {
+        destination
+            .staging
+            .prepare(wanted.job, survives.first().map_or("", String::as_str))
+            .and_then(|()| destination.check_room(catalog))
+    } else {
+        Ok(())
+    };
+    let made = agree(world, made);
+    if made.is_err() && resumed.state == State::Fresh {
+        destination.discard();
+    }
+    made.map(|()| resumed)
+}
+
+/// What written bytes survive, best first: a crash of the node if they are flushed, else that of the
+/// program, until this node starts again.
+fn survives(destination: &Destination, flush: bool) -> Result<Vec<String>> {
+    if !destination.leads {
+        return Ok(Vec::new());
+    }
+    let boot = io::read_text("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let mut known = vec!["flushed".to_owned()];
+    let boot = boot.trim();
+    if destination.one_node && !boot.is_empty() {
+        known.push(format!("boot {boot}"));
+    }
+    if !flush {
+        known.reverse();
+        if known.len() == 1 {
+            known.insert(0, "nothing".to_owned());
+        }
+    }
+    Ok(known)
+}
+
+/// What the leader of a destination finds. Local.
+fn look(destination: &Destination, wanted: &Wanted, survives: &[String]) -> Result<Resumed> {
+    let mut found = Resumed {
+        state: State::Fresh,
+        skip: Skip::Nothing,
+        done: Done::default(),
+        manifest: None,
+    };
+    if !destination.leads {
+        return Ok(found);
+    }
+    let staging = &destination.staging;
+    if wanted.resume
+        && let Some(manifest) = staging.placed(wanted.job)?
+    {
+        found.state = State::Placed;
+        found.manifest = Some(manifest);
+        return Ok(found);
+    }
+    staging.check(wanted.overwrite)?;
+    if !wanted.resume {
+        return Ok(found);
+    }
+    let survives: Vec<String> = survives
+        .iter()
+        .filter(|s| *s != "nothing")
+        .cloned()
+        .collect();
+    match staging.left(wanted.job, &survives)? {
+        Left::Nothing | Left::Unknown => {}
+        Left::Begun => found.state = State::Begun,
+        Left::Complete(manifest) => {
+            found.state = State::Staged;
+            found.manifest = Some(*manifest);
+        }
+        Left::Another => {
+            let message = "is left of another job, or its source has changed since";
+            let fault = Fault::new(Kind::Exists, message);
+            return Err(fault
+                .file(staging.partial().display().to_string())
+                .hint("without --resume it is discarded"));
+        }
+    }
+    Ok(found)
+}
+
+/// Whether the files that fall to this process are there in full size. Local.
+fn intact(destination: &Destination, catalog: &Catalog) -> Result<bool> {
+    for file in destination.own_files(catalog) {
+        let path = destination.staging.partial().join(&file.path);
+        if io::size(&path)? != Some(file.schema.size) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,276 @@
+//! A sink that compares: two checkpoints in any layouts, or the copies within one.
+
+use crate::catalog::{Catalog, Entry, Place};
+use crate::exchange::{Topology, World, agree, all_gather};
+use crate::fault::{Fault, Kind, Result};
+use crate::job::outcome::TensorDifference;
+use crate::job::route::Route;
+use crate::plan::inventory::{Inventory, whole_tensor};
+use crate::plan::work::Site;
+use crate::plan::{SourceTensor, Spread, TensorPlan};
+use crate::source::{Opened, Source};
+use crate::store::checkpoint2::COMMON_NAMES;
+use crate::tensor::number::{Difference, compare};
+use crate::tensor::strided::StridedCopy;
+use crate::transport::{Filler, Moving, Observer, Readers, Sink};
+use crate::view::Piece;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What was found different, and where first.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    difference: Difference,
+    first: Place,
+}
+
+/// Reads what the other side has at the same place and compares.
+struct CompareSink<'a> {
+    readers: &'a Readers<'a>,
+    catalog: &'a Catalog,
+    found: Mutex<BTreeMap<Arc<str>, Found>>,
+}
+
+impl<'a> CompareSink<'a> {
+    fn new(readers: &'a Readers<'a>, catalog: &'a Catalog) -> Self {
+        CompareSink {
+            readers,
+            catalog,
+            found: Mutex::new(BTreeMap::new()),
+        }
+    }
+}
+
+impl Sink for CompareSink<'_> {
+    fn put(&self, place: Place, offset: u64, bytes: &[u8]) -> Result<()> {
+        let entry = self.catalog.entry(place);
+        let mut other = vec![0; bytes.len()];
+        let copy = StridedCopy::new(offset, 0, bytes.len() as u64, Vec::new());
+        Filler::new(self.readers).fill(&copy, place, &mut other, 1)?;
+        if other == bytes {
+            return Ok(());
+        }
+        let difference = compare(entry.dtype, bytes, &other);
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = Found {
+            difference,
+            first: place,
+        };
+        found
+            .entry(entry.name.clone())
+            .and_modify(|old| old.difference.add(&difference))
+            .or_insert(new);
+        Ok(())
+    }
+}
+
+/// Compares all copies of a source's shards with the one that would be read. Collective.
+///
+/// # Errors
+/// [`Kind::Differs`] naming tensor and file.
+pub(super) fn copies(
+    world: &World,
+    topology: &Topology,
+    opened: &Opened,
+    moving: &Moving,
+) -> Result<()> {
+    let tensors = opened.inventory.tensors.values();
+    let plans: Result<Vec<_>> = tensors.map(|t| against(t, t)).collect();
+    let plans: Vec<TensorPlan> = agree(world, plans)?.into_iter().flatten().collect();
+    let quiet = &mut |_, _| {};
+    let found = differences(world, topology, opened, opened, &plans, moving, quiet)?;
+    let source = &opened.source;
+    let fault = found.into_iter().next().map(|(name, found)| {
+        let elements = found.difference.elements;
+        let message = format!("{elements} elements differ from another replica's");
+        let path = source.base.join(&source.catalog.file(found.first).path);
+        Fault::new(Kind::Differs, message)
+            .tensor(&*name)
+            .rank(found.first.rank)
+            .file(path.display().to_string())
+    });
+    agree(world, fault.map_or(Ok(()), Err))
+}
+
+/// What two sides have in common, and a row for every tensor of either.
+pub(super) struct Pairing {
+    pub(super) plans: Vec<TensorPlan>,
+    rows: Vec<TensorDifference>,
+}
+
+impl Pairing {
+    /// The rows, with what was found different.
+    pub(super) fn rows(self, found: &BTreeMap<String, Difference>) -> Vec<TensorDifference> {
+        let mut rows = self.rows;
+        for row in &mut rows {
+            if let Some(difference) = found.get(row.name.as_str()) {
+                row.state = "differs";
+                row.elements_differing = difference.elements;
+                row.max_abs = difference.max_abs;
+                row.max_rel = difference.max_rel;
+            }
+        }
+        rows
+    }
+}
+
+/// Pairs the tensors of two sides. Local.
+///
+/// # Errors
+/// [`Kind::Shape`].
+
+pub(super) fn pair(one: &Opened, other: &Opened) -> Result<Pairing> {
+    let (a, b) = (&one.source, &other.source);
+    let (left, right) = (&one.inventory, &other.inventory);
+    // The counts of a checkpoint 2.0 are no tensors, so there is nothing to compare those of a 1.0 with.
+    let beside = a.iteration.is_some() || b.iteration.is_some();
+    let names: BTreeSet<&Arc<str>> = [left, right]
+        .into_iter()
+        .flat_map(|side| side.tensors.keys().chain(&side.private))
+        .filter(|name| !(beside && COMMON_NAMES.contains(&&***name)))
+        .collect();
+    let mut pairing = Pairing {
+        plans: Vec::new(),
+        rows: Vec::new(),
+    };
+    for name in names {
+        let ours = side(left, &a.catalog, name)?;
+        let theirs = side(right, &b.catalog, name)?;
+        let state = match (&ours, &theirs) {
+            (Some(_), None) => "only_in_a",
+            (None, _) => "only_in_b",
+            (Some(ours), Some(theirs)) if ours.dtype != theirs.dtype => "dtype",
+            (Some(ours), Some(theirs)) if ours.shape != theirs.shape => "shape",
+            (Some(ours), Some(theirs)) => {
+                pairing.plans.extend(against(ours, theirs)?);
+                "equal"
+            }
+        };
+        pairing.rows.push(TensorDifference {
+            name: name.to_string(),
+            state,
+            elements_differing: 0,
+            max_abs: 0.0,
+            max_rel: 0.0,
+        });
+    }
+    Ok(pairing)
+}
+
+/// A tensor of one side; a private one is taken as whole on each rank that has it.
+fn side(
+    inventory: &Inventory,
+    catalog: &Catalog,
+    name: &Arc<str>,
+) -> Result<Option<Arc<SourceTensor>>> {
+    if let Some(tensor) = inventory.tensors.get(name) {
+        return Ok(Some(tensor.clone()));
+    }
+    let mut joined: Option<SourceTensor> = None;
+    for place in catalog
+        .ranks
+        .keys()
+        .filter_map(|rank| catalog.find(*rank, name))
+    {
+        let entry: &Entry = catalog.entry(place);
+        let tensor = whole_tensor(entry, place.rank)?;
+        match &mut joined {
+            Some(joined) if joined.shape == tensor.shape => joined.spreads.extend(tensor.spreads),
+            Some(_) => {}
+            None => joined = Some(tensor),
+        }
+    }
+    Ok(joined.map(Arc::new))
+}
+
+/// Plans that build `theirs`, in every stage it is in, from `ours`.
+fn against(ours: &Arc<SourceTensor>, theirs: &Arc<SourceTensor>) -> Result<Vec<TensorPlan>> {
+    let (bytes, element_bytes) = ours.shape.in_bytes(ours.dtype)?;
+    let plan = |spread: &Spread| TensorPlan {
+        name: theirs.name.clone(),
+        dtype: ours.dtype,
+        written: ours.dtype,
+        element_bytes,
+        destination: spread.clone(),
+        pieces: vec![(Piece::identity(ours.name.clone(), &bytes), ours.clone())],
+    };
+    Ok(theirs.spreads.iter().map(plan).collect())
+}
+
+/// Moves A's tensors against B's files: what this process finds different. Collective.
+///
+/// # Errors
+/// The same on every process; a difference is no error.
+pub(super) fn differences(
+    world: &World,
+    topology: &Topology,
+    a: &Opened,
+    b: &Opened,
+    plans: &[TensorPlan],
+    moving: &Moving,
+    observer: &mut Observer<'_>,
+) -> Result<BTreeMap<Arc<str>, Found>> {
+    let (a, b) = (&a.source, &b.source);
+    let theirs = Readers::new(&b.base, &b.catalog, moving.io);
+    let sink = CompareSink::new(&theirs, &b.catalog);
+    let ours = Readers::new(&a.base, &a.catalog, moving.io);
+    let route = Route {
+        source: a,
+        plans,
+        catalog: &b.catalog,
+        site: &site_of(topology, b),
+        sharing: None,
+    };
+    route.go_at_once(world, topology, moving, &ours, &sink, observer)?;
+    let found = sink.found.into_inner();
+    Ok(found.unwrap_or_else(PoisonError::into_inner))
+}
+
+/// What all processes have found, by tensor. Collective.
+///
+/// # Errors
+/// [`Kind::Mpi`].
+pub(super) fn joined(
+    world: &World,
+    found: BTreeMap<Arc<str>, Found>,
+) -> Result<BTreeMap<String, Difference>> {
+    let found = found.into_iter();
+    let mine: Vec<(String, Difference)> = found
+        .map(|(name, found)| (name.to_string(), found.difference))
+        .collect();
+    let mut all: BTreeMap<String, Difference> = BTreeMap::new();
+    for (name, difference) in all_gather(world, &mine)?.into_iter().flatten() {
+        all.entry(name)
+            .and_modify(|old| old.add(&difference))
+            .or_insert(difference);
+    }
+    Ok(all)
+}
+
+/// Who compares what: all share B's ranks if all see them, else each node those it is first to see.
+fn site_of(topology: &Topology, b: &Source) -> Site {
+    let reach = &b.reach;
+    let narrow = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+    if reach.all_see_all() {
+        return Site {
+            ranks: b.catalog.ranks.keys().copied().collect(),
+            processes: narrow(reach.node_of.len()),
+            index: reach.process,
+            everybody: true,
+        };
+    }
+    let node = reach.node() as usize;
+    let members = &topology.nodes[node];
+    let first = |rank: &u32| reach.homes(*rank).first() == Some(&reach.node());
+    Site {
+        ranks: b.catalog.ranks.keys().copied().filter(first).collect(),
+        processes: narrow(members.len()),
+        index: narrow(
+            members
+                .iter()
+                .position(|m| *m == reach.process)
+                .unwrap_or_default(),
+        ),
+        everybody: false,
+    }
+}

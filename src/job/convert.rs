@@ -1,0 +1,82 @@
+//! convert: every file as it is, in another format.
+//!
+//! Source and destination have a rank for each file: all tensors are private.
+
+use crate::catalog::{Catalog, ShardFile};
+use crate::fault::{Fault, Result};
+use crate::job::planned::Planned;
+use crate::job::spec::Convert;
+use crate::layout::Layout;
+use crate::plan::build::{Made, plan_tensor};
+use crate::plan::inventory::whole_tensor;
+use crate::source::Opened;
+use crate::store::{Format, ckpt};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Lays out a file for each source file of `ranks`: same tensors, other format.
+pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Result<Planned> {
+    let source = &opened.source;
+    let mut catalog = Catalog::default();
+    let mut plans = Vec::new();
+    for (rank, files) in &source.catalog.ranks {
+        let [file] = &files[..] else { continue };
+        let named = |fault: Fault| fault.file(source.base.join(&file.path).display().to_string());
+        let mut listing = Vec::new();
+        for entry in &file.schema.entries {
+            let name = conversion.name_map.get(&*entry.name);
+            let name = name.map_or_else(|| entry.name.clone(), |name| Arc::from(name.as_str()));
+            let tensor = Arc::new(whole_tensor(entry, *rank).map_err(named)?);
+            let layout = Arc::new(Layout::whole(entry.shape.0.len()));
+            plans.push(plan_tensor(&name, &Made::of(&tensor)?, *rank, layout).map_err(named)?);
+            listing.push((name, entry.dtype, entry.shape.clone()));
+        }
+        if ranks.binary_search(rank).is_err() {
+            continue;
+        }
+        let schema = conversion
+            .format
+            .design(&listing, &metadata(conversion, file));
+        let schema = Arc::new(schema.map_err(named)?);
+        let stem = file
+            .path
+            .rsplit_once('.')
+            .map_or(file.path.as_str(), |(stem, _)| stem);
+        let path = format!("{stem}.{}", conversion.format.extension());
+        catalog
+            .ranks
+            .insert(*rank, vec![ShardFile { path, schema }]);
+    }
+    Ok(Planned {
+        tensors: plans.len() as u64,
+        plans,
+        catalog,
+        depends_on: format!(
+            "{:?} {:?} {}",
+            conversion.format, conversion.name_map, conversion.crc
+        ),
+        trailers: conversion.crc,
+        by_file: true,
+        ..Planned::default()
+    })
+}
+
+/// What the other format can carry of a file's metadata: marks of packed types and texts.
+fn metadata(conversion: &Convert, file: &ShardFile) -> BTreeMap<String, String> {
+    let kept = file
+        .schema
+        .metadata
+        .iter()
+        .filter(|(key, value)| *value == "Int4" || key.starts_with(ckpt::TEXT_PREFIX));
+    let renamed = kept.map(|(key, value)| {
+        (
+            conversion.name_map.get(key).unwrap_or(key).clone(),
+            value.clone(),
+        )
+    });
+    let mut metadata: BTreeMap<String, String> = renamed.collect();
+    if conversion.format == Format::Safetensors {
+        metadata.insert("format".into(), "ms".into());
+    }
+    metadata
+}

@@ -1,0 +1,22 @@
+//! Jobs: open the source, open the destination, plan, move, commit.
+//!
+//! Every job is the function [`run`], with other ends. A dry run is that function stopped after the
+//! third step. Nothing is printed: what happened is an [`Outcome`].
+//!
+//! *Absent on purpose*: a second loop that moves bytes; whatever needs one is a [`Goal`].
+
+mod compare;
+mod convert;
+pub mod inspect;
+pub mod metadata;
+pub mod outcome;
+mod planned;
+mod route;
+mod run;
+mod spec;
+pub(crate) mod tally;
+pub mod verify;
+
+pub use outcome::Outcome;
+pub use run::run;
+pub use spec::{Convert, Goal, Job, ViewMaker, Viewed, Write};

@@ -1,0 +1,151 @@
+//! What happened: data only, the same for every job.
+
+use crate::plan::survey::Survey;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Bytes moved, over all processes.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Bytes {
+    /// Read from files.
+    pub read: u64,
+    /// Source bytes needed, each counted once.
+    pub read_unique: u64,
+    /// Sent between processes.
+    pub sent: u64,
+    /// Least that could have been sent between nodes.
+    pub sent_lower_bound: u64,
+    /// Written to files.
+    pub written: u64,
+    /// Found complete from an earlier run.
+    pub reused: u64,
+}
+
+/// Seconds by phase: the longest of any process.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Seconds {
+    /// From start to end.
+    pub total: f64,
+    /// Looking what is where.
+    pub discover: f64,
+    /// Planning.
+    pub plan: f64,
+    /// Reading, exchanging and writing.
+    pub exchange: f64,
+    /// Creating the files.
+    pub write: f64,
+    /// Flushing and putting in place.
+    pub commit: f64,
+}
+
+/// A plan in figures.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct PlanFigures {
+    /// Strided copies.
+    pub transfers: u64,
+    /// Rounds of the exchange.
+    pub rounds: u64,
+}
+
+/// One process's part of a plan.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ProcessFigures {
+    /// The process.
+    pub process: u32,
+    /// Source bytes it needs.
+    pub read: u64,
+    /// Bytes it gets from others.
+    pub received: u64,
+    /// Bytes it writes.
+    pub written: u64,
+}
+
+/// How a tensor of two checkpoints compares.
+#[derive(Clone, Debug, Serialize)]
+pub struct TensorDifference {
+    /// Its name.
+    pub name: String,
+    /// `equal`, `differs`, `only_in_a`, `only_in_b`, `shape` or `dtype`.
+    pub state: &'static str,
+    /// Elements that differ.
+    pub elements_differing: u64,
+    /// Largest absolute difference.
+    pub max_abs: f64,
+    /// Largest difference relative to A's element.
+    pub max_rel: f64,
+}
+
+/// Something that is not as it was written.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct BadFile {
+    /// Path inside the directory.
+    pub file: String,
+    /// The tensor, where it is one.
+    pub tensor: Option<String>,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// What a job did.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Outcome {
+    /// Version of this record.
+    pub schema: u32,
+    /// The command.
+    pub command: String,
+    /// Whether it did what was asked.
+    pub ok: bool,
+    /// Processes of the run.
+    pub processes: u32,
+    /// Nodes they were on.
+    pub nodes: u32,
+    /// Tensors written (each counted once, whatever its shards).
+    pub tensors: u64,
+    /// Files written, inside the destination.
+    pub files: Vec<String>,
+    /// Source files chosen, inside the source.
+    pub source_files: Vec<String>,
+    /// Bytes moved.
+    pub bytes: Bytes,
+    /// Largest resident memory of a process, in bytes.
+    pub memory_peak_bytes_max: u64,
+    /// Most bytes that a process wrote, over the mean.
+    pub balance_max_over_mean: f64,
+    /// Seconds by phase.
+    pub seconds: Seconds,
+    /// Names in a strategy that the files have no data for, by strategy (`source`, `destination`).
+    pub names_without_data: BTreeMap<&'static str, Vec<String>>,
+    /// Tensors of the source that were left out.
+    pub names_dropped: Vec<String>,
+    /// The plan, for a dry run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<PlanFigures>,
+    /// The plan by process, for a dry run; at most 64.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub per_process: Vec<ProcessFigures>,
+    /// For diff: whether nothing differs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub equal: Option<bool>,
+    /// For diff: the tensors.
+    #[serde(rename = "tensor_differences", skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<TensorDifference>,
+    /// For verify: files checked, or tensors compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checked: Option<u64>,
+    /// For verify: what is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bad: Option<Vec<BadFile>>,
+}
+
+impl ProcessFigures {
+    /// What `survey` says of `process`.
+    #[must_use]
+    pub fn of(process: u32, survey: &Survey) -> Self {
+        ProcessFigures {
+            process,
+            read: survey.needed_bytes - survey.received_bytes,
+            received: survey.received_bytes,
+            written: survey.written_bytes,
+        }
+    }
+}

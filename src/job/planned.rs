@@ -1,0 +1,148 @@
+//! The third step: what is made of what, and the files it goes to.
+
+use crate::catalog::Catalog;
+use crate::destination::{Destination, in_place_files};
+use crate::exchange::{World, agree};
+use crate::fault::{Kind, Result};
+use crate::job::metadata::metadata;
+use crate::job::spec::{ViewMaker, Write};
+use crate::plan::TensorPlan;
+use crate::plan::arrange::{Files, Kept, arrange};
+use crate::plan::build::build;
+use crate::source::{Opened, counts};
+use crate::strategy::Strategy;
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+/// The plan of a job, as far as this process needs it.
+#[derive(Default)]
+pub(super) struct Planned {
+    /// All tensors, in file order.
+    pub(super) plans: Vec<TensorPlan>,
+    /// The files of this process's ranks.
+    pub(super) catalog: Catalog,
+    /// Who keeps what.
+    pub(super) kept: Kept,
+    /// Small files beside them.
+    pub(super) extras: Vec<(String, Vec<u8>)>,
+    /// Distinct tensors.
+    pub(super) tensors: u64,
+    /// Names that a strategy has and the files don't.
+    pub(super) without_data: BTreeMap<&'static str, Vec<String>>,
+    /// Names that are left out.
+    pub(super) dropped: Vec<String>,
+    /// All but the source that the result depends on.
+    pub(super) depends_on: String,
+    /// Append a CRC-32 to each file, as ckpt files have it.
+    pub(super) trailers: bool,
+    /// Ranks stand for files.
+    pub(super) by_file: bool,
+}
+
+impl Planned {
+    /// What `write` makes of `source`. Collective.
+    ///
+    /// # Errors
+    /// The same on every process.
+    pub(super) fn of_write(
+        world: &World,
+        write: &Write,
+        source: &Opened,
+        strategy: Option<&Strategy>,
+        destination: &Destination,
+    ) -> Result<Planned> {
+        let files = counts::settle(world, &source.source, &write.files)?;
+        let planned = arranged(write, &files, source, strategy, destination);
+        let mut planned = agree(world, planned)?;
+        planned.depends_on = format!(
+            "{:?} {:?} {:?} {:?} {} {}",
+            write.select,
+            write.leftovers,
+            files,
+            write.format,
+            write.writing.in_place,
+            planned.depends_on
+        );
+        Ok(planned)
+    }
+}
+
+/// Lays out what `write` asks for. Local.
+fn arranged(
+    write: &Write,
+    files: &Files,
+    opened: &Opened,
+    strategy: Option<&Strategy>,
+    destination: &Destination,
+) -> Result<Planned> {
+    let (source, inventory) = (&opened.source, &opened.inventory);
+    let ranks = &destination.site.ranks;
+    let mut select = write.select.clone();
+    let mut viewed = 0;
+    let mut metadata = metadata(&write.files, &opened.metadata);
+    if let Some(ViewMaker(make)) = &write.view {
+        let made = make(inventory, &opened.metadata).map_err(|f| source.place(f))?;
+        let mut hasher = DefaultHasher::new();
+        (&made.table, &made.metadata, &write.extras).hash(&mut hasher);
+        viewed = hasher.finish();
+        select.view = Some(made.table);
+        metadata = made.metadata;
+    }
+    let leftovers = write.leftovers;
+    let built = build(
+        inventory,
+        &source.catalog,
+        strategy,
+        &select,
+        leftovers,
+        ranks,
+    );
+    let mut build = built.map_err(|fault| match (&write.writing.strategy, fault.kind) {
+        (Some(strategy), Kind::UnknownTensor) => fault.file(strategy.display().to_string()),
+        _ => source.place(fault),
+    })?;
+    // A checkpoint 2.0 has its counts beside its tensors, a 1.0 among them.
+    if let (Some(iteration), None) = (&source.iteration, &write.view) {
+        let counts = iteration.common.counts()?.into_iter();
+        build.counts = counts.filter(|count| select.keeps(count.name)).collect();
+    }
+    let texts = |names: &[Arc<str>]| names.iter().map(|n| n.to_string()).collect();
+    let without_data = BTreeMap::from([
+        ("source", texts(&inventory.without_data)),
+        ("destination", texts(&build.without_data)),
+    ]);
+    let dropped = texts(&build.dropped);
+    let stages = build.stages.iter().flatten();
+    let mut names: Vec<_> = stages.map(|plan| plan.name.clone()).collect();
+    if write.view.is_none() {
+        names.extend(inventory.private.iter().cloned());
+    }
+    names.sort_unstable();
+    names.dedup();
+    let format = write.format.unwrap_or(source.format);
+    let renamed;
+    let files = match files {
+        Files::Ranks {
+            remove_redundancy, ..
+        } if write.writing.in_place => {
+            let named = in_place_files(&source.base, &source.catalog, *remove_redundancy);
+            renamed = named?;
+            &renamed
+        }
+        files => files,
+    };
+    let mut arranged = arrange(build, files, format, &metadata, ranks)?;
+    arranged.extras.extend(write.extras.iter().cloned());
+    Ok(Planned {
+        depends_on: format!("{} {viewed:016x}", arranged.extras.len()),
+        plans: arranged.plans,
+        catalog: arranged.catalog,
+        kept: arranged.kept,
+        extras: arranged.extras,
+        tensors: names.len() as u64,
+        without_data,
+        dropped,
+        ..Planned::default()
+    })
+}

@@ -1,0 +1,114 @@
+//! What a job is: what to read, what to make of it, and where that goes.
+
+use crate::destination::Writing;
+use crate::fault::Result;
+use crate::plan::arrange::Files;
+use crate::plan::build::{Leftovers, Select};
+use crate::plan::inventory::Inventory;
+use crate::source::Reading;
+use crate::store::Format;
+use crate::transport::Moving;
+use crate::view::Table;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What to make of what.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Name of the command, for the outcome.
+    pub command: &'static str,
+    /// What is read.
+    pub reading: Reading,
+    /// What becomes of it.
+    pub goal: Goal,
+    /// How bytes are moved.
+    pub moving: Moving,
+    /// Plan only.
+    pub dry_run: bool,
+}
+
+/// What becomes of a source.
+#[derive(Clone, Debug)]
+pub enum Goal {
+    /// Its tensors are written, in a layout.
+    Write(Box<Write>),
+    /// Each file is written as it is, in another format.
+    Convert(Box<Convert>),
+    /// Its tensors are compared with another's.
+    Compare(Box<Reading>),
+}
+
+impl Goal {
+    /// Where it is written, if it is.
+    #[must_use]
+    pub fn writing(&self) -> Option<&Writing> {
+        match self {
+            Goal::Write(write) => Some(&write.writing),
+            Goal::Convert(convert) => Some(&convert.writing),
+            Goal::Compare(_) => None,
+        }
+    }
+}
+
+/// Tensors to write.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// Which tensors, and their names.
+    pub select: Select,
+    /// How tensors outside the destination's strategy travel.
+    pub leftovers: Leftovers,
+    /// The files to write.
+    pub files: Files,
+    /// Their format; none means the source's.
+    pub format: Option<Format>,
+    /// What the tensors written are made of; none: each of itself.
+    pub view: Option<ViewMaker>,
+    /// Small files to write beside the others: path and contents.
+    pub extras: Vec<(String, Vec<u8>)>,
+    /// Where they are written, and how.
+    pub writing: Writing,
+}
+
+/// Files to write in another format.
+#[derive(Clone, Debug)]
+pub struct Convert {
+    /// Format to write.
+    pub format: Format,
+    /// Name read -> name written.
+    pub name_map: BTreeMap<String, String>,
+    /// Append a CRC to ckpt files.
+    pub crc: bool,
+    /// Where they are written, and how.
+    pub writing: Writing,
+}
+
+/// A view of a source that is known only when its files are: what to make, and what the files say.
+#[derive(Clone, Debug, Default)]
+pub struct Viewed {
+    /// What each tensor written is made of.
+    pub table: Table,
+    /// The metadata of the files written.
+    pub metadata: BTreeMap<String, String>,
+}
+
+type MakeView = dyn Fn(&Inventory, &BTreeMap<String, String>) -> Result<Viewed> + Send + Sync;
+
+/// Makes the view of a source from its tensors and its files' metadata. A pure function: every
+/// process makes the same.
+#[derive(Clone)]
+pub struct ViewMaker(pub(super) Arc<MakeView>);
+
+impl ViewMaker {
+    /// A maker that calls `make`.
+    pub fn new(
+        make: impl Fn(&Inventory, &BTreeMap<String, String>) -> Result<Viewed> + Send + Sync + 'static,
+    ) -> Self {
+        ViewMaker(Arc::new(make))
+    }
+}
+
+impl std::fmt::Debug for ViewMaker {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("ViewMaker")
+    }
+}

@@ -1,0 +1,114 @@
+//! Adds up what the processes have done. What isn't said to be local is collective.
+
+use crate::exchange::{
+    Operation, Topology, World, agree, all_gather_bytes, all_reduce, decode, encode,
+};
+use crate::fault::Result;
+use crate::job::outcome::{Outcome, ProcessFigures, Seconds};
+use crate::plan::survey::{Survey, ratio};
+use crate::store::io::peak_memory_bytes;
+use crate::transport::Exchange;
+use crate::transport::Moved;
+use crate::transport::Readers;
+
+/// The outcome of a command before anything has happened. Local.
+pub(super) fn outcome(world: &World, topology: &Topology, command: &str) -> Outcome {
+    Outcome {
+        schema: 1,
+        command: command.into(),
+        processes: world.size(),
+        nodes: u32::try_from(topology.nodes.len()).unwrap_or(u32::MAX),
+        ..Outcome::default()
+    }
+}
+
+/// The sum of every process's `value`.
+///
+/// # Errors
+/// [`crate::fault::Kind::Mpi`].
+pub(super) fn sum(world: &World, value: u64) -> Result<u64> {
+    let mut values = [value];
+    all_reduce(world, &mut values, Operation::Sum)?;
+    Ok(values[0])
+}
+
+/// The rounds that the exchange will take: those of the process with most to receive.
+///
+/// # Errors
+/// [`crate::fault::Kind::Mpi`].
+pub(super) fn rounds(world: &World, survey: &Survey, exchange: Option<Exchange>) -> Result<u64> {
+    let mut rounds = [exchange.map_or(0, |exchange| exchange.rounds(survey))];
+    all_reduce(world, &mut rounds, Operation::Max)?;
+    Ok(rounds[0])
+}
+
+/// Fills in what is summed or taken from the slowest process.
+///
+/// # Errors
+/// [`crate::fault::Kind::Mpi`].
+pub(super) fn total(
+    world: &World,
+    outcome: &mut Outcome,
+    survey: &Survey,
+    moved: &Moved,
+    readers: &Readers<'_>,
+    seconds: &Seconds,
+) -> Result<()> {
+    let mut sums = [
+        readers.read_bytes(),
+        survey.needed_bytes,
+        moved.sent_bytes,
+        survey.received_bytes_lower_bound,
+        moved.written_bytes,
+    ];
+    all_reduce(world, &mut sums, Operation::Sum)?;
+    let [read, needed, sent, lower_bound, written] = sums;
+    outcome.bytes.read = read;
+    outcome.bytes.read_unique = needed;
+    outcome.bytes.sent = sent;
+    outcome.bytes.sent_lower_bound = lower_bound;
+    outcome.bytes.written = written;
+    let micros = |seconds: f64| {
+        u64::try_from(std::time::Duration::from_secs_f64(seconds.max(0.0)).as_micros()).unwrap_or(0)
+    };
+    let mut largest = [
+        moved.written_bytes,
+        peak_memory_bytes(),
+        micros(seconds.total),
+        micros(seconds.discover),
+        micros(seconds.plan),
+        micros(seconds.exchange),
+        micros(seconds.write),
+        micros(seconds.commit),
+    ];
+    all_reduce(world, &mut largest, Operation::Max)?;
+    let second = |micros: u64| std::time::Duration::from_micros(micros).as_secs_f64();
+    outcome.memory_peak_bytes_max = largest[1];
+    outcome.seconds = Seconds {
+        total: second(largest[2]),
+        discover: second(largest[3]),
+        plan: second(largest[4]),
+        exchange: second(largest[5]),
+        write: second(largest[6]),
+        commit: second(largest[7]),
+    };
+    outcome.balance_max_over_mean = ratio(largest[0] * u64::from(world.size()), written);
+    Ok(())
+}
+
+/// The plans of the first 64 processes.
+///
+/// # Errors
+/// [`crate::fault::Kind::Mpi`].
+pub(super) fn per_process(world: &World, survey: &Survey) -> Result<Vec<ProcessFigures>> {
+    let mine = if world.process() < 64 {
+        agree(world, encode(survey))?
+    } else {
+        agree(world, Ok(Vec::new()))?
+    };
+    let all = all_gather_bytes(world, &mine)?;
+    let figures = all.iter().take(64).zip(0..).map(|(bytes, process)| {
+        decode::<Survey>(bytes).map(|survey| ProcessFigures::of(process, &survey))
+    });
+    agree(world, figures.collect())
+}

@@ -1,0 +1,119 @@
+//! Sources whose tensors are not what is stored: scaled blocks, adapters to be merged.
+//!
+//! An adapter's file becomes a file of one more rank of the source, which every node sees. So its
+//! parts are read and sent as those of any shard.
+
+use crate::catalog::ShardFile;
+use crate::exchange::{Operation, World, agree, all_reduce, encode};
+use crate::fault::{Fault, Kind, Result};
+use crate::plan::SourceTensor;
+use crate::plan::dequantise::dequantise;
+use crate::plan::inventory::{Inventory, whole_tensor};
+use crate::plan::lora::{Factor, merge, take_own_pairs};
+use crate::plan::reach::Reach;
+use crate::source::found::Source;
+use crate::store::Format;
+use crate::store::io::ReadFile;
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What the tensors of a source are beside what is stored. Nothing: just that.
+#[derive(Clone, Debug, Default)]
+pub struct Derived {
+    /// Rows and columns that share a scale, of weights stored in 8 bits.
+    pub block: Option<[u64; 2]>,
+    /// An adapter to merge.
+    pub lora: Option<Lora>,
+}
+
+/// An adapter.
+#[derive(Clone, Debug)]
+pub struct Lora {
+    /// Its file, which every node sees; none: it lies among the source's own tensors.
+    pub file: Option<PathBuf>,
+    /// What its products are multiplied by.
+    pub factor: Factor,
+}
+
+/// An adapter's file as a part of the source: the rank that it is of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Beside(u32);
+
+impl Derived {
+    /// Makes the adapter's file, if there is one, a part of `source`. Collective.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] if a process doesn't see it, [`Kind::Corrupt`], [`Kind::Differs`] if it isn't the
+    /// same for all.
+    pub(super) fn join(&self, world: &World, source: &mut Source) -> Result<Option<Beside>> {
+        let Some(path) = self.lora.as_ref().and_then(|lora| lora.file.as_ref()) else {
+            return Ok(None);
+        };
+        let read = || {
+            let path = std::path::absolute(path).map_err(|error| {
+                Fault::new(Kind::Io, error.to_string()).file(path.display().to_string())
+            })?;
+            let file = ReadFile::open(&path)?;
+            let name = path.display().to_string();
+            let schema = Format::of(&name).unwrap_or_default().read(&file)?;
+            let mut hasher = DefaultHasher::new();
+            (encode(&schema.entries)?, schema.size).hash(&mut hasher);
+            Ok((name, schema, hasher.finish()))
+        };
+        let (path, schema, hash) = agree(world, read())?;
+        let (mut least, mut largest) = ([hash], [hash]);
+        all_reduce(world, &mut least, Operation::Min)?;
+        all_reduce(world, &mut largest, Operation::Max)?;
+        if least != largest {
+            let fault = Fault::new(Kind::Differs, "isn't the same on all nodes");
+            return Err(fault.file(path));
+        }
+        let old = &source.reach;
+        let rank = old.source_ranks;
+        let seen = old.seen.iter().map(|ranks| {
+            let ranks: BTreeSet<u32> = ranks.iter().copied().chain([rank]).collect();
+            Arc::new(ranks)
+        });
+        let (nodes, seen) = (old.nodes.clone(), seen.collect());
+        let reach = Reach::new(old.process, nodes, seen, rank + 1, old.mode);
+        source.reach = reach.with_common(old.common().clone());
+        let schema = Arc::new(schema);
+        let file = ShardFile { path, schema };
+        source.catalog.ranks.insert(rank, vec![file]);
+        Ok(Some(Beside(rank)))
+    }
+
+    /// Puts what is computed in the place of what is stored. Local.
+    ///
+    /// # Errors
+    /// As [`dequantise`] and [`merge`].
+    pub(super) fn apply(
+        &self,
+        inventory: &mut Inventory,
+        source: &Source,
+        beside: Option<Beside>,
+    ) -> Result<()> {
+        if let Some(block) = self.block {
+            dequantise(inventory, block)?;
+        }
+        let Some(lora) = &self.lora else {
+            return Ok(());
+        };
+        let Some(Beside(rank)) = beside else {
+            let own = take_own_pairs(inventory);
+            return merge(inventory, &own, &lora.factor);
+        };
+        let files = source.catalog.ranks.get(&rank).into_iter().flatten();
+        for file in files {
+            let entries = file.schema.entries.iter();
+            let tensors = entries.map(|entry| whole_tensor(entry, rank).map(Arc::new));
+            let adapter: Result<Vec<Arc<SourceTensor>>> = tensors.collect();
+            adapter
+                .and_then(|adapter| merge(inventory, &adapter, &lora.factor))
+                .map_err(|fault| fault.file(file.path.as_str()))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,46 @@
+//! What one node sees of a source.
+
+use crate::fault::Result;
+use crate::store::io::ReadFile;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What one node sees.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Listing {
+    /// The path is one file; its name is the only one listed.
+    pub(crate) single_file: bool,
+    /// It is a checkpoint 2.0, in this directory inside the path (`""`, or with a `/` at the end).
+    pub(crate) inner: Option<String>,
+    /// For each rank its files.
+    pub(crate) ranks: BTreeMap<u32, Vec<Listed>>,
+}
+
+/// A file as a node sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Listed {
+    /// Path inside the base.
+    pub(crate) path: String,
+    /// Size in bytes.
+    pub(crate) size: u64,
+    /// What tells it from its copies ([`ReadFile::identity`]).
+    pub(crate) identity: u64,
+}
+
+impl Listed {
+    /// Looks at the file at `path` inside `base`. Local.
+    pub(crate) fn new(base: &Path, path: String) -> Result<Listed> {
+        let file = ReadFile::open(&base.join(&path))?;
+        Ok(Listed {
+            path,
+            size: file.size(),
+            identity: file.identity(),
+        })
+    }
+
+    /// Whether it is that file or a copy of it, as far as its size can tell.
+    pub(crate) fn is_like(&self, other: &Listed) -> bool {
+        (&self.path, self.size) == (&other.path, other.size)
+    }
+}

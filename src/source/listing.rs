@@ -1,0 +1,271 @@
+//! Which weight files a node sees at a path, and which of them are meant.
+
+use crate::exchange::Topology;
+use crate::fault::{Fault, Kind, Result};
+use crate::plan::inventory::HYPER_STEM;
+use crate::source::iteration;
+use crate::source::listed::{Listed, Listing};
+use crate::store::io::{self, ReadFile, Standing};
+use crate::store::{Format, full_dir, rank_dir};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Lists what this node sees at `path`. Local.
+pub(crate) fn list(path: &Path, suffix: Option<&str>) -> Result<Listing> {
+    let mut listing = Listing::default();
+    match io::standing(path)? {
+        Standing::Nothing | Standing::EmptyDirectory => return Ok(listing),
+        Standing::File => {
+            let name = path
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned());
+            let base = path.parent().unwrap_or(Path::new(""));
+            listing.single_file = true;
+            let file = Listed::new(base, name.unwrap_or_default())?;
+            listing.ranks.insert(0, vec![file]);
+            return Ok(listing);
+        }
+        Standing::Directory => {}
+    }
+    let names = io::list(path)?;
+    if let Some(inner) = iteration::find(path, &names, suffix)? {
+        return iteration::list(path, inner);
+    }
+    let mut formats = BTreeSet::new();
+    for (name, directory) in &names {
+        let Some(rank) = rank_dir::rank_of(name).filter(|_| *directory) else {
+            continue;
+        };
+        let inside = io::list(&path.join(name))?;
+        let weights: Vec<&str> = inside
+            .iter()
+            .filter(|(name, directory)| !directory && Format::of(name).is_some())
+            .map(|(name, _)| name.as_str())
+            .collect();
+        formats.extend(
+            weights
+                .iter()
+                .filter_map(|name| Format::of(name))
+                .map(Format::extension),
+        );
+        if formats.len() > 1 {
+            return Err(both_formats(path));
+        }
+        if weights.is_empty() {
+            continue;
+        }
+        let chosen =
+            rank_dir::choose(rank, &weights, suffix).map_err(|fault| rebase(fault, path))?;
+        let file = Listed::new(path, format!("{name}/{chosen}"))?;
+        if let Some(other) = listing.ranks.insert(rank, vec![file]) {
+            let message = format!("{name} and {} are the same rank", other[0].path);
+            return Err(Fault::new(Kind::Ambiguous, message).file(path.display().to_string()));
+        }
+    }
+    if listing.ranks.is_empty() {
+        list_full(path, &names, &mut listing)?;
+    }
+    Ok(listing)
+}
+
+/// Lists every file of `format`: one, those in rank directories, or those of a full directory; each
+/// stands for a rank, to be [`number`]ed. Local.
+pub(crate) fn list_files(path: &Path, format: Format, contains: Option<&str>) -> Result<Listing> {
+    let wanted = |name: &str| {
+        Format::of(name) == Some(format) && contains.is_none_or(|text| name.contains(text))
+    };
+    let mut listing = Listing::default();
+    let mut files = Vec::new();
+    match io::standing(path)? {
+        Standing::Nothing => return Ok(listing),
+        Standing::File => {
+            listing.single_file = true;
+            let name = path
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned());
+            files.extend(name.filter(|name| wanted(name)));
+        }
+        Standing::Directory | Standing::EmptyDirectory => {
+            for (name, directory) in io::list(path)? {
+                if !directory && wanted(&name) {
+                    files.push(name);
+                } else if directory && name.starts_with("rank") {
+                    let inside = io::list(&path.join(&name))?;
+                    let inside = inside
+                        .iter()
+                        .filter(|(n, directory)| !directory && wanted(n));
+                    files.extend(inside.map(|(inner, _)| format!("{name}/{inner}")));
+                }
+            }
+        }
+    }
+    let base = if listing.single_file {
+        path.parent().unwrap_or(Path::new(""))
+    } else {
+        path
+    };
+    for (rank, file) in (0u32..).zip(files) {
+        listing.ranks.insert(rank, vec![Listed::new(base, file)?]);
+    }
+    Ok(listing)
+}
+
+fn rebase(mut fault: Fault, base: &Path) -> Fault {
+    fault.file = fault.file.map(|file| base.join(file).display().to_string());
+    fault
+}
+
+fn both_formats(path: &Path) -> Fault {
+    Fault::new(Kind::Ambiguous, "has both .ckpt and .safetensors files")
+        .file(path.display().to_string())
+        .hint("keep one format in the directory, or give a single file")
+}
+
+/// Lists a directory of full weights: its only file, or those that its map names.
+fn list_full(path: &Path, names: &[(String, bool)], listing: &mut Listing) -> Result<()> {
+    let present = |name: &str| names.iter().any(|(n, directory)| n == name && !directory);
+    let weights: Vec<&str> = names
+        .iter()
+        .filter(|(name, directory)| !directory && Format::of(name).is_some())
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let mut files: BTreeSet<String> = BTreeSet::new();
+    if let Some(map) = full_dir::MAPS.iter().find(|map| present(map)) {
+        let map_path = path.join(map);
+        let text = ReadFile::open(&map_path)?.read_all(full_dir::MAP_BYTES_MAX)?;
+        let map = full_dir::parse_map(&text)
+            .map_err(|fault| fault.file(map_path.display().to_string()))?;
+        files.extend(map.into_values());
+        files.extend(
+            weights
+                .iter()
+                .filter(|n| n.starts_with(HYPER_STEM))
+                .map(|n| (*n).to_owned()),
+        );
+    } else {
+        let without_hyper: Vec<&&str> = weights
+            .iter()
+            .filter(|name| !name.starts_with(HYPER_STEM))
+            .collect();
+        if without_hyper.len() > 1 {
+            let message = format!(
+                "has {} weight files and no map of them",
+                without_hyper.len()
+            );
+            return Err(Fault::new(Kind::Ambiguous, message)
+                .file(path.display().to_string())
+                .hint(
+                    "several files of full weights need param_name_map.json or \
+                 model.safetensors.index.json beside them",
+                ));
+        }
+        files.extend(weights.iter().map(|name| (*name).to_owned()));
+    }
+    let formats: BTreeSet<_> = files
+        .iter()
+        .filter_map(|f| Format::of(f))
+        .map(Format::extension)
+        .collect();
+    if formats.len() > 1 {
+        return Err(both_formats(path));
+    }
+    let base = io::resolve(path)?;
+    let mut listed = Vec::new();
+    for file in files {
+        let full = path.join(&file);
+        let real = io::resolve(&full)?;
+        if !real.starts_with(&base) && !blobs(&base).is_some_and(|blobs| real.starts_with(blobs)) {
+            let fault = Fault::new(Kind::Corrupt, "is a link to a file outside the directory");
+            return Err(fault.file(full.display().to_string()));
+        }
+        listed.push(Listed::new(path, file)?);
+    }
+    if !listed.is_empty() {
+        listing.ranks.insert(0, listed);
+    }
+    Ok(())
+}
+
+/// Where the Hugging Face cache keeps the files that a snapshot links to: `MODEL/blobs` beside
+/// `MODEL/snapshots/REVISION`.
+fn blobs(snapshot: &Path) -> Option<PathBuf> {
+    let snapshots = snapshot.parent()?;
+    let is_cache = snapshots.file_name()? == "snapshots";
+    is_cache.then(|| snapshots.parent().map(|model| model.join("blobs")))?
+}
+
+/// Puts the nodes' listings together.
+pub(crate) fn merge(per_node: &[Listing], topology: &Topology, path: &Path) -> Result<Listing> {
+    let mut merged = Listing::default();
+    let mut first_on: BTreeMap<u32, usize> = BTreeMap::new();
+    for (node, listing) in per_node.iter().enumerate() {
+        merged.single_file |= listing.single_file;
+        if merged.inner.is_none() {
+            merged.inner.clone_from(&listing.inner);
+        }
+        for (rank, files) in &listing.ranks {
+            match merged.ranks.get(rank) {
+                None => {
+                    merged.ranks.insert(*rank, files.clone());
+                    first_on.insert(*rank, node);
+                }
+                Some(other)
+                    if other.len() == files.len()
+                        && other.iter().zip(files).all(|(a, b)| a.is_like(b)) => {}
+                Some(other) => {
+                    let message = format!(
+                        "rank {rank} is {} ({} bytes) on {}, {} ({} bytes) on {}",
+                        other[0].path,
+                        other[0].size,
+                        topology.hostnames[first_on[rank]],
+                        files[0].path,
+                        files[0].size,
+                        topology.hostnames[node]
+                    );
+                    let fault = Fault::new(Kind::Differs, message).rank(*rank);
+                    return Err(fault.file(path.display().to_string()));
+                }
+            }
+        }
+    }
+    if merged.ranks.is_empty() {
+        return Err(Fault::new(Kind::MissingShard, "no process finds weight files here")
+            .file(path.display().to_string())
+            .hint("expected rank_<n>/ directories, full weights, or one .safetensors or .ckpt file"));
+    }
+    Ok(merged)
+}
+
+/// The ranks whose files several nodes see, and all of these the same ones.
+pub(crate) fn common(per_node: &[Listing]) -> BTreeSet<u32> {
+    let mut seen: BTreeMap<u32, (&Vec<Listed>, u32)> = BTreeMap::new();
+    let mut copied = BTreeSet::new();
+    for (rank, files) in per_node.iter().flat_map(|node| &node.ranks) {
+        let (first, times) = seen.entry(*rank).or_insert((files, 0));
+        *times += 1;
+        if *first != files {
+            copied.insert(*rank);
+        }
+    }
+    seen.retain(|rank, (_, times)| *times > 1 && !copied.contains(rank));
+    seen.into_keys().collect()
+}
+
+/// Numbers files that stand for ranks the same on all nodes: by path. Says so if there is none.
+pub(crate) fn number(listings: &mut [Listing], path: &Path, format: Format) -> Result<()> {
+    let files = listings.iter().flat_map(|l| l.ranks.values().flatten());
+    let paths: BTreeSet<String> = files.map(|file| file.path.clone()).collect();
+    if paths.is_empty() {
+        let message = format!("has no .{} files to convert", format.extension());
+        let fault = Fault::new(Kind::MissingShard, message);
+        return Err(fault.file(path.display().to_string()));
+    }
+    let numbers: BTreeMap<String, u32> = paths.into_iter().zip(0..).collect();
+    for listing in listings {
+        let files = std::mem::take(&mut listing.ranks).into_values().flatten();
+        listing.ranks = files
+            .filter_map(|file| Some((*numbers.get(&file.path)?, vec![file])))
+            .collect();
+    }
+    Ok(())
+}

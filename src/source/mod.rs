@@ -1,0 +1,26 @@
+//! The source of a job: what is there, which of it is meant, who sees it, what it says.
+//!
+//! One process a node lists what it sees; each file's header is read by one process; schemas that are
+//! equal travel once. What comes out is a [`Source`], the same on every process.
+//!
+//! *Absent on purpose*: anything that writes, and anything that knows where bytes will go.
+
+pub mod counts;
+pub mod derived;
+mod found;
+mod headers;
+mod identity;
+mod iteration;
+mod listed;
+mod listing;
+mod open;
+mod reading;
+pub mod scalars;
+pub mod strategy_files;
+
+pub use found::{Source, SourceIteration};
+pub use identity::fingerprint;
+pub(crate) use listed::Listed;
+pub(crate) use listing::{list, list_files};
+pub use open::{Opened, open};
+pub use reading::{Reading, Which};

@@ -1,0 +1,176 @@
+//! Finds a source: what is there, which files are meant, who sees them.
+
+use crate::exchange::{Topology, World, agree, all_gather};
+use crate::fault::{Fault, Kind, Result};
+use crate::plan::inventory::Inventory;
+use crate::plan::reach::{ExchangeMode, Reach};
+use crate::source::derived::Derived;
+use crate::source::found::Source;
+use crate::source::headers::read_headers;
+use crate::source::iteration;
+use crate::source::listed::Listing;
+use crate::source::listing::{common, list, list_files, merge, number};
+use crate::source::reading::{Reading, Which};
+use crate::store::io::ReadFile;
+use crate::store::{Format, ckpt};
+use crate::strategy::Strategy;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+/// A source that is open: what it holds and says, the same on every process.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// Its files, and who sees them.
+    pub source: Source,
+    /// Its strategy: its own, or the given one.
+    pub strategy: Option<Strategy>,
+    /// Its tensors; none where every file is read for itself.
+    pub inventory: Inventory,
+    /// What its files say beside their tensors.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Opens what `reading` says, cut by `strategy`. Collective.
+///
+/// # Errors
+/// The same on every process: [`Kind::MissingShard`] if nobody sees weights there,
+/// [`Kind::Ambiguous`], [`Kind::Corrupt`], [`Kind::Differs`] if two nodes disagree about a file,
+/// [`Kind::Strategy`] if the strategy doesn't fit.
+pub fn open(
+    world: &World,
+    topology: &Topology,
+    reading: &Reading,
+    strategy: Option<Strategy>,
+    mode: ExchangeMode,
+) -> Result<Opened> {
+    let path = &reading.path;
+    let (source, strategy, inventory) = match &reading.which {
+        Which::Checkpoint(suffix) => {
+            let suffix = suffix.as_deref();
+            let listings = gather(world, topology, || list(path, suffix))?;
+            let source = assemble(world, topology, path, mode, &listings)?;
+            let strategy = agree(world, source.strategy(strategy))?;
+            let inventory = Inventory::new(&source.catalog, strategy.as_ref());
+            let inventory = inventory.map_err(|fault| source.place(fault));
+            (source, strategy, agree(world, inventory)?)
+        }
+        Which::Every {
+            format,
+            contains,
+            check_crc,
+        } => {
+            let contains = contains.as_deref();
+            let mut listings = gather(world, topology, || list_files(path, *format, contains))?;
+            agree(world, number(&mut listings, path, *format))?;
+            let source = assemble(world, topology, path, mode, &listings)?;
+            if *check_crc {
+                agree(world, check_crcs(&source))?;
+            }
+            (source, None, Inventory::default())
+        }
+    };
+    let schemas = source.catalog.distinct_schemas();
+    let metadata = schemas.flat_map(|(_, schema)| schema.metadata.clone());
+    let metadata = metadata.collect();
+    Ok(Opened {
+        source,
+        strategy,
+        inventory,
+        metadata,
+    })
+}
+
+impl Opened {
+    /// Puts what is computed in the place of what is stored. Collective.
+    ///
+    /// # Errors
+    /// As the adapter's file, and as what is computed.
+    pub fn derive(&mut self, world: &World, derived: &Derived) -> Result<()> {
+        let beside = derived.join(world, &mut self.source)?;
+        let applied = derived.apply(&mut self.inventory, &self.source, beside);
+        agree(world, applied.map_err(|fault| self.source.place(fault)))
+    }
+}
+
+/// What each node sees. Collective.
+fn gather(
+    world: &World,
+    topology: &Topology,
+    list: impl FnOnce() -> Result<Listing>,
+) -> Result<Vec<Listing>> {
+    let mine = if topology.leads(world.process()) {
+        list()
+    } else {
+        Ok(Listing::default())
+    };
+    let mine = agree(world, mine)?;
+    let mut listings: Vec<Listing> = all_gather(world, &mine)?;
+    let members = topology.nodes.iter();
+    let first = members.map(|members| std::mem::take(&mut listings[members[0] as usize]));
+    Ok(first.collect())
+}
+
+/// Puts what the nodes see together. Collective.
+fn assemble(
+    world: &World,
+    topology: &Topology,
+    path: &Path,
+    mode: ExchangeMode,
+    listings: &[Listing],
+) -> Result<Source> {
+    let merged = agree(world, merge(listings, topology, path))?;
+    let base = if merged.single_file {
+        path.parent().unwrap_or(Path::new("")).to_path_buf()
+    } else {
+        path.to_path_buf()
+    };
+    let seen = listings
+        .iter()
+        .map(|node| Arc::new(node.ranks.keys().copied().collect()))
+        .collect();
+    let source_ranks = merged.ranks.keys().next_back().map_or(1, |last| last + 1);
+    let nodes = topology.nodes.clone();
+    let reach = Reach::new(world.process(), nodes, seen, source_ranks, mode);
+    let reach = reach.with_common(common(listings));
+    let all: BTreeSet<u32> = merged.ranks.keys().copied().collect();
+    if mode == ExchangeMode::Direct
+        && let Some(node) = reach.seen.iter().position(|seen| **seen != all)
+    {
+        let message = format!("node {node} doesn't see all source ranks");
+        return Err(Fault::new(Kind::MissingShard, message)
+            .file(path.display().to_string())
+            .hint(
+                "--exchange direct needs shared storage; --exchange auto sends what isn't seen",
+            ));
+    }
+    let catalog = read_headers(world, &reach, &base, &merged)?;
+    let iteration = iteration::read(world, &base, &merged)?;
+    let first = merged.ranks.values().flatten().next();
+    let format = first
+        .and_then(|file| Format::of(&file.path))
+        .unwrap_or_default();
+    Ok(Source {
+        base,
+        catalog,
+        reach,
+        format,
+        iteration,
+    })
+}
+
+/// Checks the CRC of the files that fall to this process. Local.
+fn check_crcs(source: &Source) -> Result<()> {
+    let files = source.catalog.ranks.iter();
+    for (rank, file) in files.flat_map(|(rank, files)| files.iter().map(move |f| (rank, f))) {
+        if source.reach.owner(*rank) == Some(source.reach.process)
+            && Format::of(&file.path) == Some(Format::Ckpt)
+        {
+            let file = ReadFile::open(&source.base.join(&file.path))?;
+            if !ckpt::check_crc(&file)? {
+                tracing::warn!("{}: carries no CRC to check", file.path().display());
+            }
+        }
+    }
+    Ok(())
+}

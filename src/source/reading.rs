@@ -1,0 +1,56 @@
+//! How a job reads.
+
+use crate::source::derived::Derived;
+use crate::store::Format;
+use std::path::PathBuf;
+
+/// What a job reads, and which of it.
+#[derive(Clone, Debug, Default)]
+pub struct Reading {
+    /// A file, a tree of rank directories, or a directory of full weights.
+    pub path: PathBuf,
+    /// Its strategy; none means full weights.
+    pub strategy: Option<PathBuf>,
+    /// Which files of it.
+    pub which: Which,
+    /// What its tensors are, beside what is stored.
+    pub derived: Derived,
+    /// Compare all copies before anything is written.
+    pub verify: bool,
+}
+
+/// Which files of a source are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// A checkpoint: of several files in a rank directory the one with this suffix, or the newest.
+    Checkpoint(Option<String>),
+    /// Every file of a format, each for itself.
+    Every {
+        /// The format.
+        format: Format,
+        /// Only files whose names contain this.
+        contains: Option<String>,
+        /// Check the CRC of those that carry one.
+        check_crc: bool,
+    },
+}
+
+impl Default for Which {
+    fn default() -> Self {
+        Which::Checkpoint(None)
+    }
+}
+
+impl Reading {
+    /// A checkpoint at `path`: full weights, or cut by `strategy`; of several in it the one with
+    /// `suffix`.
+    #[must_use]
+    pub fn checkpoint(path: PathBuf, strategy: Option<PathBuf>, suffix: Option<String>) -> Self {
+        Reading {
+            path,
+            strategy,
+            which: Which::Checkpoint(suffix),
+            ..Reading::default()
+        }
+    }
+}

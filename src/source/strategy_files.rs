@@ -1,0 +1,148 @@
+//! Strategy files, read where a node sees them and given to all processes.
+
+use crate::exchange::all_gather;
+use crate::exchange::{Topology, World, agree, all_gather_bytes, decode, encode};
+use crate::fault::{Fault, Kind, Result};
+use crate::store::io::{self, ReadFile, Standing};
+use crate::strategy::{Strategy, StrategyFile};
+use crate::tensor::digest::checksum;
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+
+/// What a node sees of a strategy: nothing, or files with their bytes.
+type StrategyBytes = Option<Vec<(String, Vec<u8>)>>;
+
+/// Largest strategy file that is read.
+const STRATEGY_BYTES_MAX: u64 = 1 << 30;
+
+/// Reads a strategy (file or directory) that at least one node sees, on every process; gives the CRC
+/// of what its files say, too. Collective.
+///
+/// # Errors
+/// The same on every process: [`Kind::Strategy`], [`Kind::Differs`] if two nodes see different ones.
+pub fn read_strategy(
+    world: &World,
+    topology: &Topology,
+    path: Option<&Path>,
+) -> Result<(Option<Strategy>, Option<u64>)> {
+    let Some(path) = path else {
+        return Ok((None, None));
+    };
+    let leads = topology.leads(world.process());
+    let mine = agree(
+        world,
+        if leads {
+            strategy_bytes(path)
+        } else {
+            Ok(None)
+        },
+    )?;
+    let Some(files) = gather(world, mine)? else {
+        let fault = Fault::new(Kind::Strategy, "no process finds this strategy");
+        return Err(fault.file(path.display().to_string()));
+    };
+    let views: Vec<StrategyFile<'_>> = files
+        .iter()
+        .map(|(name, bytes)| StrategyFile { name, bytes })
+        .collect();
+    let contents: Vec<&[u8]> = views.iter().map(|file| file.bytes).collect();
+    let crc = checksum(&contents.concat());
+    let read = Strategy::read(&views).map_err(|fault| fault.file(path.display().to_string()));
+    Ok((Some(agree(world, read)?), Some(crc)))
+}
+
+/// The files that all nodes together see: each has its own, where the disks are not shared.
+/// Collective.
+fn gather(world: &World, mine: StrategyBytes) -> Result<StrategyBytes> {
+    let hash_of = |bytes: &Vec<u8>| {
+        let mut hasher = DefaultHasher::new();
+        bytes.hash(&mut hasher);
+        hasher.finish()
+    };
+    let hashes = mine.as_ref().map(|files| -> Vec<(String, u64)> {
+        files
+            .iter()
+            .map(|(name, bytes)| (name.clone(), hash_of(bytes)))
+            .collect()
+    });
+    let seen: Vec<Option<Vec<(String, u64)>>> = all_gather(world, &hashes)?;
+    if seen.iter().all(Option::is_none) {
+        return Ok(None);
+    }
+    // Each distinct content is sent once, by the lowest process that has it.
+    let mut first: BTreeMap<&str, (u32, u64)> = BTreeMap::new();
+    let mut sender: BTreeMap<u64, u32> = BTreeMap::new();
+    for (process, files) in (0u32..).zip(&seen) {
+        for (name, hash) in files.iter().flatten() {
+            sender.entry(*hash).or_insert(process);
+            let known = first.entry(name).or_insert((process, *hash));
+            if known.1 != *hash {
+                let message = format!(
+                    "processes {} and {process} see different strategies here",
+                    known.0
+                );
+                return Err(Fault::new(Kind::Differs, message).file(name.clone()));
+            }
+        }
+    }
+    let sent: Vec<(u64, &Vec<u8>)> = mine
+        .iter()
+        .flatten()
+        .map(|(_, bytes)| (hash_of(bytes), bytes))
+        .filter(|(hash, _)| sender.get(hash) == Some(&world.process()))
+        .collect::<BTreeMap<_, _>>()
+        .into_iter()
+        .collect();
+    let bytes: BTreeMap<u64, Vec<u8>> = allgather_into(world, &sent)?;
+    let files = first
+        .iter()
+        .filter_map(|(name, (_, hash))| Some(((*name).to_owned(), bytes.get(hash)?.clone())));
+    Ok(Some(files.collect()))
+}
+
+/// What all processes give, put together. Collective.
+fn allgather_into(world: &World, mine: &Vec<(u64, &Vec<u8>)>) -> Result<BTreeMap<u64, Vec<u8>>> {
+    let bytes = agree(world, encode(mine))?;
+    let all = all_gather_bytes(world, &bytes)?;
+    let together = all.iter().try_fold(BTreeMap::new(), |mut together, bytes| {
+        let decoded: Vec<(u64, Vec<u8>)> = decode(bytes)?;
+        together.extend(decoded);
+        Ok(together)
+    });
+    agree(world, together)
+}
+
+/// The bytes of a strategy file, or of those of a directory. Local.
+///
+/// # Errors
+/// [`Kind::Io`], [`Kind::Strategy`] for a directory without strategy files.
+pub fn strategy_bytes(path: &Path) -> Result<StrategyBytes> {
+    let read = |path: &Path| {
+        let bytes = ReadFile::open(path)?.read_all(STRATEGY_BYTES_MAX)?;
+        Ok((path.display().to_string(), bytes))
+    };
+    match io::standing(path)? {
+        Standing::Nothing => Ok(None),
+        Standing::File => Ok(Some(vec![read(path)?])),
+        Standing::Directory | Standing::EmptyDirectory => {
+            let names = io::list(path)?;
+            let files: Vec<PathBuf> = names
+                .iter()
+                .filter(|(name, directory)| {
+                    !directory && (name.ends_with(".ckpt") || name.ends_with(".json"))
+                })
+                .map(|(name, _)| path.join(name))
+                .collect();
+            if files.is_empty() {
+                let fault = Fault::new(Kind::Strategy, "has no strategy files (.ckpt or .json)");
+                return Err(fault.file(path.display().to_string()));
+            }
+            files
+                .iter()
+                .map(|file| read(file))
+                .collect::<Result<_>>()
+                .map(Some)
+        }
+    }
+}

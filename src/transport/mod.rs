@@ -1,0 +1,26 @@
+//! Moves bytes from source files to destination files: windows, rounds, threads.
+//!
+//! The control plane (names, layouts, plans) ends here: a [`Mover`] is given the work of one process
+//! as byte ranges and strided copies, readers to take bytes from and a sink to put them into.
+//!
+//! *Absent on purpose*: how files are found, where they are staged and when they are committed; what
+//! a tensor means.
+
+mod behind;
+mod compute;
+mod direct;
+mod exchange;
+mod fill;
+mod ledger;
+mod mover;
+mod parts;
+mod rounds;
+mod run;
+mod sink;
+
+pub use exchange::Exchange;
+pub use fill::{Filler, IoMode, Readers};
+pub(crate) use ledger::{Done, Ledger, Residues, read_journals};
+pub use mover::{Moved, Mover, Moving, Observer, survey};
+pub use run::run;
+pub use sink::{FileSink, Sink};

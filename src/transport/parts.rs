@@ -1,0 +1,195 @@
+//! The parts of a window: cut from the transfers, built, handed to the sink.
+
+use crate::catalog::Place;
+use crate::exchange::Packed;
+use crate::fault::{Fault, Kind, Result};
+use crate::plan::cell::Transfer;
+use crate::plan::reach::Reach;
+use crate::plan::value::{operand_transfers, patches};
+use crate::plan::work::Slab;
+use crate::tensor::digest::Joiner;
+use crate::tensor::strided::StridedCopy;
+use crate::tensor::{cast, copy};
+use crate::transport::compute::Computer;
+use crate::transport::fill::{Aligned, Filler, Readers};
+use crate::transport::ledger::{Entered, Ledger};
+use crate::transport::sink::Sink;
+
+/// Where a part of a cell's window comes from.
+#[derive(Clone, Copy)]
+pub(super) enum From {
+    Here(Place),
+    Process { process: u32, place: Place, at: u64 },
+}
+
+/// Where it goes: into the window, or beside it, to compute the window with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Into {
+    Window,
+    Operands,
+}
+
+pub(super) struct Part {
+    pub(super) copy: StridedCopy,
+    pub(super) from: From,
+    pub(super) into: Into,
+}
+
+/// Cuts the transfers of each cell to the slab's window and chooses who serves each part. In rounds
+/// (`in_rounds`) a process asks itself for what it reads in turn for others, so that it is read once.
+pub(super) fn cut_parts(reach: &Reach, slab: &Slab<'_>, in_rounds: bool) -> Result<Vec<Vec<Part>>> {
+    let asked = in_rounds && slab.turns.is_some();
+    let mut clipped = Vec::new();
+    let mut cells = Vec::with_capacity(slab.cells.len());
+    for cell in slab.cells.iter() {
+        let serve = |transfer: &Transfer| {
+            let served = slab.serve(reach, cell, transfer)?;
+            let place = transfer.candidates[served.candidate];
+            Ok::<_, Fault>(if served.process == reach.process && !asked {
+                From::Here(place)
+            } else {
+                From::Process {
+                    process: served.process,
+                    place,
+                    at: 0,
+                }
+            })
+        };
+        let mut parts = Vec::new();
+        let mut covered = 0;
+        for transfer in &cell.transfers {
+            clipped.clear();
+            transfer.copy.clip(slab.begin, slab.end, &mut clipped);
+            if clipped.is_empty() {
+                continue;
+            }
+            let from = serve(transfer)?;
+            for mut copy in clipped.drain(..) {
+                copy.destination -= slab.begin;
+                covered += copy.bytes();
+                let into = Into::Window;
+                parts.push(Part { copy, from, into });
+            }
+        }
+        if covered != slab.window() {
+            let message = format!("a window of {} bytes gets {covered}", slab.window());
+            return Err(Fault::new(Kind::Internal, message).tensor(&*slab.plan.name));
+        }
+        let patches = patches(slab.plan, &cell.cell, slab.begin..slab.end)?;
+        for transfer in operand_transfers(&patches, slab.source)? {
+            parts.push(Part {
+                from: serve(&transfer)?,
+                copy: transfer.copy,
+                into: Into::Operands,
+            });
+        }
+        cells.push(parts);
+    }
+    Ok(cells)
+}
+
+/// Builds windows of cells and hands them to the sink.
+pub(super) struct Builder<'a> {
+    filler: Filler<'a>,
+    sink: &'a dyn Sink,
+    ledger: Option<&'a Ledger<'a>>,
+    joiner: Joiner,
+    tile: Aligned,
+    operands: Vec<u8>,
+    computer: Computer,
+    cast: Vec<u8>,
+}
+
+impl<'a> Builder<'a> {
+    pub(super) fn new(
+        readers: &'a Readers<'a>,
+        sink: &'a dyn Sink,
+        ledger: Option<&'a Ledger<'a>>,
+    ) -> Self {
+        Builder {
+            filler: Filler::new(readers),
+            sink,
+            ledger,
+            joiner: Joiner::default(),
+            tile: Aligned::default(),
+            operands: Vec::new(),
+            computer: Computer::default(),
+            cast: Vec::new(),
+        }
+    }
+
+    /// Builds each cell's window once and writes it to each of its targets.
+    pub(super) fn build(
+        &mut self,
+        slab: &Slab<'_>,
+        cells: &[Vec<Part>],
+        received: Option<&Packed>,
+    ) -> Result<()> {
+        let window = usize::try_from(slab.window())
+            .map_err(|_| Fault::new(Kind::Internal, "a window is too large"))?;
+        let mut entered = Entered::default();
+        for (number, (cell, parts)) in slab.cells.iter().zip(cells).enumerate() {
+            let read = parts
+                .iter()
+                .find_map(|part| match (&part.into, &part.from) {
+                    (Into::Window, From::Here(place)) => {
+                        Some(self.filler.phase(&part.copy, *place))
+                    }
+                    _ => None,
+                });
+            let tile = self.tile.take(window, read.unwrap_or_default());
+            let patches = patches(slab.plan, &cell.cell, slab.begin..slab.end)?;
+            let operands = patches.iter().flat_map(|patch| &patch.operands);
+            let operands = operands.map(|operand| operand.bytes().end).max();
+            let operands = usize::try_from(operands.unwrap_or_default())
+                .map_err(|_| Fault::new(Kind::Internal, "operands are too large"))?;
+            self.operands.resize(operands, 0);
+            for part in parts {
+                let out = match part.into {
+                    Into::Window => &mut *tile,
+                    Into::Operands => &mut self.operands[..],
+                };
+                match part.from {
+                    From::Here(place) => {
+                        self.filler
+                            .fill(&part.copy, place, out, slab.cells.len() as u64)?;
+                    }
+                    From::Process { at, .. } => {
+                        let copied = received
+                            .is_some_and(|r| copy::run(&part.copy.unpacked(at), &r.bytes, out));
+                        if !copied {
+                            let message = "a part was not received as asked for";
+                            return Err(
+                                Fault::new(Kind::Internal, message).tensor(&*slab.plan.name)
+                            );
+                        }
+                    }
+                }
+            }
+            let plan = slab.plan;
+            let written: &[u8] = if plan.is_computed() {
+                let (beside, out) = (&self.operands, &mut self.cast);
+                self.computer.compute(plan, &patches, tile, beside, out)?;
+                out
+            } else if plan.written == plan.dtype {
+                tile
+            } else if cast::cast(plan.dtype, plan.written, tile, &mut self.cast) {
+                &self.cast
+            } else {
+                let message = format!("{} can't be cast to {}", plan.dtype, plan.written);
+                return Err(Fault::new(Kind::Dtype, message).tensor(&*plan.name));
+            };
+            let begin = plan.written_bytes(slab.begin);
+            if let Some(ledger) = self.ledger {
+                ledger.note(slab, number, written, &mut self.joiner, &mut entered)?;
+            }
+            for target in &cell.targets {
+                self.sink.put(*target, begin, written)?;
+            }
+        }
+        match self.ledger {
+            Some(ledger) => ledger.enter(slab, entered, self.sink),
+            None => Ok(()),
+        }
+    }
+}

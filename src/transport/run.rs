@@ -1,0 +1,31 @@
+//! Moves the bytes of a process's share: directly, or in rounds with the others.
+
+use crate::exchange::{Alarm, Progress, agree};
+use crate::fault::Result;
+use crate::transport::exchange::Exchange;
+use crate::transport::mover::{Moved, Mover, Observer};
+
+/// Moves everything. Collective; `exchange` says, the same on all processes, whether anything
+/// has to be sent.
+///
+/// # Errors
+/// The same on every process.
+pub fn run(
+    mover: &Mover<'_>,
+    exchange: Option<Exchange>,
+    observer: &mut Observer<'_>,
+) -> Result<Moved> {
+    let mut progress = Progress::start(mover.world);
+    let alarm = Alarm::of(mover.world);
+    let result = match exchange {
+        None => mover.direct(&alarm, &mut progress, observer),
+        Some(exchange) => mover.in_rounds(exchange, &mut progress, observer),
+    };
+    let result = result.and_then(|moved| mover.sink.finish().map(|()| moved));
+    if exchange.is_none() && result.is_err() {
+        alarm.raise();
+    }
+    let moved = agree(mover.world, result)?;
+    observer(progress.finish()?, 0);
+    Ok(moved)
+}
