@@ -363,7 +363,7 @@ impl Load<'_> {
             },
             goal: Goal::Write(Box::new(Write {
                 select: Select::default(),
-                leftovers: leftovers,
+                leftovers,
                 files: written(&self.args.writing, false, None, files(&chosen)),
                 format: self.args.writing.format.map(WrittenFormat::of_files),
                 view: None,

@@ -267,7 +267,7 @@ pub(super) fn import(args: &ImportArgs) -> Result<Job> {
         goal: Goal::Write(Box::new(Write {
             select: Select::default(),
             leftovers: args.tensors.leftovers(),
-            files: files,
+            files,
             format: args.writing.format.map(WrittenFormat::of_files),
             view: Some(ViewMaker::new(move |inventory, _| import.view(inventory))),
             extras: Vec::new(),

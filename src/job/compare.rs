@@ -118,7 +118,6 @@ impl Pairing {
 ///
 /// # Errors
 /// [`Kind::Shape`].
-
 pub(super) fn pair(one: &Opened, other: &Opened) -> Result<Pairing> {
     let (a, b) = (&one.source, &other.source);
     let (left, right) = (&one.inventory, &other.inventory);
