@@ -312,11 +312,11 @@ fn mpi_lives_in_the_exchange_only() {
 #[test]
 fn files_are_opened_in_one_place_only() {
     let mut found = Vec::new();
-    for file in sources().filter(|file| file != "src/store/io.rs") {
+    for file in sources().filter(|file| !file.starts_with("src/store/io/")) {
         let text = read(&file);
         for (number, line) in code(&text) {
             if paths(line, "std::fs").next().is_some() {
-                found.push(format!("{file}:{number}: std::fs outside src/store/io.rs"));
+                found.push(format!("{file}:{number}: std::fs outside src/store/io"));
             }
         }
     }

@@ -17,10 +17,13 @@ pub mod inventory;
 pub mod iteration;
 pub mod lora;
 pub mod machine;
+mod made;
 pub mod reach;
+mod select;
 pub mod simulate;
 pub mod survey;
 pub mod turns;
+mod unmatched;
 pub mod value;
 pub mod work;
 

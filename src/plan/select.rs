@@ -1,0 +1,65 @@
+//! What of a source is written: names, views, and what becomes of tensors that the destination doesn't know.
+
+use crate::view::Table;
+use clap::ValueEnum;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What to do with a tensor that the source strategy cuts and the destination strategy doesn't know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
+pub enum Unmatched {
+    /// Refuse to go on.
+    #[default]
+    Fail,
+    /// Copy the shard of source rank (destination rank mod source ranks), as MindSpore does.
+    Copy,
+    /// Leave it out, with a word.
+    Drop,
+}
+
+/// Which names are read, and what they are called when written.
+#[derive(Clone, Debug, Default)]
+pub struct Select {
+    /// Names with one of these beginnings are left out everywhere.
+    pub filter_out_prefixes: Vec<String>,
+    /// Name read → name written.
+    pub written: BTreeMap<String, String>,
+    /// Name written → name read: the other way round, where one name read is written several times.
+    pub read: BTreeMap<String, String>,
+    /// What each tensor written is made of; none: of itself, under its name written.
+    pub view: Option<Table>,
+}
+
+impl Select {
+    /// Whether a tensor of this name is read at all.
+    #[must_use]
+    pub fn keeps(&self, name: &str) -> bool {
+        !self
+            .filter_out_prefixes
+            .iter()
+            .any(|prefix| name.starts_with(prefix.as_str()))
+    }
+
+    /// What the tensor read as `name` is called when written.
+    pub(super) fn written_name(&self, name: &Arc<str>) -> Arc<str> {
+        self.written
+            .get(&**name)
+            .map_or_else(|| name.clone(), |written| written.as_str().into())
+    }
+}
+
+/// How tensors outside the destination's strategy travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leftovers {
+    /// As reshard: private and uncut ones are copied, cut ones fall under the choice.
+    Reshard(Unmatched),
+    /// As split: only private ones (hyper parameters) are copied, the others left out.
+    Split,
+    /// As unify: private ones and gradient accumulators are kept as rank 0 has them.
+    Unify,
+    /// As import and export: only what the view makes is written.
+    View {
+        /// Leave out what the destination's strategy doesn't know, rather than fail.
+        allow_extra: bool,
+    },
+}

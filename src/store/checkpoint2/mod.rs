@@ -1,0 +1,17 @@
+//! Checkpoint 2.0: one directory an iteration, all ranks' files side by side, and a `metadata.json` that
+//! tells the layout (docs/formats.md).
+
+mod layout;
+mod names;
+mod progress;
+mod read;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+pub use layout::{fold, ordinal_of};
+pub use names::{COMMON, METADATA, METADATA_BYTES_MAX, TRACKER, directory, iteration};
+pub use progress::{COMMON_NAMES, Common, Count};
+pub use read::{Metadata, parse};
+pub use write::{Described, metadata};

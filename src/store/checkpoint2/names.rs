@@ -1,0 +1,27 @@
+//! What the files and directories are called.
+
+/// The file that tells the layout.
+pub const METADATA: &str = "metadata.json";
+
+/// The file that tells where the job stands.
+pub const COMMON: &str = "common.json";
+
+/// The file beside the iterations that names the last complete one.
+pub const TRACKER: &str = "latest_checkpointed_iteration.txt";
+
+/// Longest `metadata.json` that is read, in bytes.
+pub const METADATA_BYTES_MAX: u64 = 1 << 30;
+
+/// Directory of iteration `number`.
+#[must_use]
+pub fn directory(number: u64) -> String {
+    format!("iteration_{number:08}")
+}
+
+/// The iteration that a directory's name or the tracker's text stands for.
+#[must_use]
+pub fn iteration(text: &str) -> Option<u64> {
+    let digits = text.strip_prefix("iteration_").unwrap_or(text).trim();
+    let ok = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    ok.then(|| digits.parse().ok())?
+}

@@ -1,0 +1,19 @@
+//! Every open, read, write, rename and sync of the program.
+//!
+//! Each call names its file in the error, and passes a gate (`gate.rs`) at which tests can fail it.
+
+mod directory;
+mod gate;
+mod machine;
+mod named;
+mod read_file;
+mod standing;
+mod write_file;
+
+pub use directory::{
+    exchange, link, make_directory, remove, remove_directory, rename, sync_directory,
+};
+pub use machine::{free_bytes, memory_bytes, peak_memory_bytes, read_text};
+pub use read_file::ReadFile;
+pub use standing::{Standing, list, list_files, resolve, size, stamp, standing};
+pub use write_file::{WriteFile, write_small};

@@ -1,0 +1,132 @@
+//! A file open for reading.
+
+use crate::fault::{Fault, Kind, Result};
+use crate::store::io::gate::{Wary, gate};
+use crate::store::io::named::named;
+use rustix::fs::Advice;
+use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// Bytes of the smallest page.
+const PAGE_BYTES: u64 = 4 << 10;
+
+/// A file open for reading at any offset.
+#[derive(Debug)]
+pub struct ReadFile {
+    file: File,
+    path: PathBuf,
+    size: u64,
+    identity: u64,
+}
+
+impl ReadFile {
+    /// Opens `path`, which must be a regular file.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] with the file's name.
+    pub fn open(path: &Path) -> Result<Self> {
+        named("can't open", path, gate())?;
+        let file = named("can't open", path, File::open(path))?;
+        let metadata = named("can't read its size", path, file.metadata())?;
+        if !metadata.is_file() {
+            let fault = Fault::new(Kind::Io, "is not a regular file");
+            return Err(fault.file(path.display().to_string()));
+        }
+        let mut hasher = DefaultHasher::new();
+        (metadata.ino(), metadata.ctime(), metadata.ctime_nsec()).hash(&mut hasher);
+        Ok(ReadFile {
+            file,
+            path: path.to_path_buf(),
+            size: metadata.len(),
+            identity: hasher.finish(),
+        })
+    }
+
+    /// The same on all nodes that see this file on storage that they share, another for its copies:
+    /// a hash of the inode's number and the time of its last change.
+    #[must_use]
+    pub fn identity(&self) -> u64 {
+        self.identity
+    }
+
+    /// Size in bytes when it was opened.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Size in bytes now.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub fn size_now(&self) -> Result<u64> {
+        let metadata = named("can't read its size", &self.path, self.file.metadata())?;
+        Ok(metadata.len())
+    }
+
+    /// Lets the system drop the pages of bytes `range`, which are not needed again. It may not.
+    pub fn forget(&self, range: std::ops::Range<u64>) {
+        let begin = range.start / PAGE_BYTES * PAGE_BYTES;
+        let end = range.end.next_multiple_of(PAGE_BYTES);
+        let length = std::num::NonZeroU64::new(end - begin);
+        if let Err(error) = rustix::fs::fadvise(&self.file, begin, length, Advice::DontNeed) {
+            tracing::debug!("{}: pages are not dropped: {error}", self.path.display());
+        }
+    }
+
+    /// The open file itself, for mapping.
+    #[must_use]
+    pub fn inner(&self) -> &File {
+        &self.file
+    }
+
+    /// Fills `buffer` with the bytes from `offset` on.
+    ///
+    /// # Errors
+    /// [`Kind::Io`]; a file that ends early is an error too ("has shrunk").
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        let hiccup = named("can't read", &self.path, gate())?;
+        let file = Wary::new(&self.file, hiccup);
+        file.read_exact_at(buffer, offset).map_err(|error| {
+            let fault = if error.kind() == io::ErrorKind::UnexpectedEof {
+                let message = format!(
+                    "ends before byte {}; it has shrunk since it was opened",
+                    offset + buffer.len() as u64
+                );
+                Fault::new(Kind::Io, message)
+            } else {
+                Fault::io("can't read", &error)
+            };
+            fault.file(self.path.display().to_string())
+        })
+    }
+
+    /// The whole file, if it is no longer than `limit_bytes`.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] if it is longer, [`Kind::Io`].
+    pub fn read_all(&self, limit_bytes: u64) -> Result<Vec<u8>> {
+        let length = usize::try_from(self.size)
+            .ok()
+            .filter(|_| self.size <= limit_bytes);
+        let Some(length) = length else {
+            let message = format!(
+                "is {} bytes long, at most {limit_bytes} are read",
+                self.size
+            );
+            return Err(Fault::new(Kind::Corrupt, message).file(self.path.display().to_string()));
+        };
+        let mut bytes = vec![0; length];
+        self.read_at(&mut bytes, 0)?;
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,127 @@
+//! A file being written.
+
+use crate::fault::Result;
+use crate::store::io::gate::{Hiccup, Wary, gate};
+use crate::store::io::named::named;
+use std::cell::Cell;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// A file being written at any offset.
+#[derive(Debug)]
+pub struct WriteFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl WriteFile {
+    /// Creates `path`, which must not exist, and reserves `size` bytes for it.
+    ///
+    /// # Errors
+    /// [`Kind::NoSpace`] if the disk hasn't room for it, [`Kind::Io`].
+    pub fn create(path: &Path, size: u64) -> Result<Self> {
+        named("can't create", path, gate())?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o644)
+            .open(path);
+        let file = named("can't create", path, file)?;
+        if size > 0 {
+            let hiccup = Cell::new(named("can't reserve space", path, gate())?);
+            let flags = rustix::fs::FallocateFlags::empty();
+            // Unlike the standard library's calls this one isn't repeated when a signal ends it.
+            let reserved = rustix::io::retry_on_intr(|| {
+                if hiccup.replace(Hiccup::None) == Hiccup::Interrupted {
+                    return Err(rustix::io::Errno::INTR);
+                }
+                if in_memory(&file) {
+                    // Reserving there means clearing pages that are then written again.
+                    return Err(rustix::io::Errno::OPNOTSUPP);
+                }
+                rustix::fs::fallocate(&file, flags, 0, size)
+            });
+            match reserved {
+                Ok(()) => {}
+                Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+                    named("can't set its size", path, file.set_len(size))?;
+                }
+                Err(errno) => {
+                    named(
+                        &format!("can't reserve {size} bytes"),
+                        path,
+                        Err(errno.into()),
+                    )?;
+                }
+            }
+        }
+        Ok(WriteFile {
+            file,
+            path: path.to_path_buf(),
+        })
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens a file that some process has created, for writing.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub fn open(path: &Path) -> Result<Self> {
+        named("can't open for writing", path, gate())?;
+        let file = named(
+            "can't open for writing",
+            path,
+            OpenOptions::new().write(true).open(path),
+        )?;
+        Ok(WriteFile {
+            file,
+            path: path.to_path_buf(),
+        })
+    }
+
+    /// Writes all of `bytes` at `offset`.
+    ///
+    /// # Errors
+    /// [`Kind::NoSpace`], [`Kind::Io`].
+    pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        let action = "can't write";
+        let hiccup = named(action, &self.path, gate())?;
+        let file = Wary::new(&self.file, hiccup);
+        named(action, &self.path, file.write_all_at(bytes, offset))
+    }
+
+    /// Waits until the bytes are on the disk.
+    ///
+    /// # Errors
+    /// [`Kind::Io`]: the bytes may be lost.
+    pub fn sync(&self) -> Result<()> {
+        named("can't flush", &self.path, gate())?;
+        named("can't flush", &self.path, self.file.sync_all())
+    }
+}
+
+/// Whether a file's bytes live in memory only (tmpfs, ramfs).
+fn in_memory(file: &File) -> bool {
+    const TMPFS_MAGIC: u64 = 0x0102_1994;
+    const RAMFS_MAGIC: u64 = 0x8584_58f6;
+    let kind = rustix::fs::fstatfs(file)
+        .ok()
+        .and_then(|stat| u64::try_from(stat.f_type).ok());
+    matches!(kind, Some(TMPFS_MAGIC | RAMFS_MAGIC))
+}
+
+/// Writes a small file anew, flushed if `flush`.
+///
+/// # Errors
+/// [`Kind::NoSpace`], [`Kind::Io`].
+pub fn write_small(path: &Path, bytes: &[u8], flush: bool) -> Result<()> {
+    let file = WriteFile::create(path, 0)?;
+    file.write_at(bytes, 0)?;
+    if flush { file.sync() } else { Ok(()) }
+}
