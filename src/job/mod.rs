@@ -7,6 +7,7 @@
 
 mod compare;
 mod convert;
+mod fill;
 pub mod inspect;
 pub mod metadata;
 pub mod outcome;
@@ -17,6 +18,7 @@ mod spec;
 pub(crate) mod tally;
 pub mod verify;
 
+pub use fill::fill;
 pub use outcome::Outcome;
 pub use run::run;
 pub use spec::{Convert, Goal, Job, ViewMaker, Viewed, Write};

@@ -1,7 +1,7 @@
 //! The third step: what is made of what, and the files it goes to.
 
 use crate::catalog::Catalog;
-use crate::destination::{Destination, in_place_files};
+use crate::destination::in_place_files;
 use crate::exchange::{World, agree};
 use crate::fault::{Kind, Result};
 use crate::job::metadata::metadata;
@@ -50,10 +50,10 @@ impl Planned {
         write: &Write,
         source: &Opened,
         strategy: Option<&Strategy>,
-        destination: &Destination,
+        ranks: &[u32],
     ) -> Result<Planned> {
         let files = counts::settle(world, &source.source, &write.files)?;
-        let planned = arranged(write, &files, source, strategy, destination);
+        let planned = arranged(write, &files, source, strategy, ranks);
         let mut planned = agree(world, planned)?;
         planned.depends_on = format!(
             "{:?} {:?} {:?} {:?} {} {}",
@@ -74,10 +74,9 @@ fn arranged(
     files: &Files,
     opened: &Opened,
     strategy: Option<&Strategy>,
-    destination: &Destination,
+    ranks: &[u32],
 ) -> Result<Planned> {
     let (source, inventory) = (&opened.source, &opened.inventory);
-    let ranks = &destination.site.ranks;
     let mut select = write.select.clone();
     let mut viewed = 0;
     let mut metadata = metadata(&write.files, &opened.metadata);

@@ -44,7 +44,7 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
 }
 
 /// What a run has at hand throughout.
-struct Run<'a> {
+pub(super) struct Run<'a> {
     world: &'a World,
     topology: &'a Topology,
     job: &'a Job,
@@ -68,7 +68,7 @@ enum Early {
 
 impl<'a> Run<'a> {
     /// Reads the strategies of both sides. Collective.
-    fn new(world: &'a World, topology: &'a Topology, job: &'a Job) -> Result<Self> {
+    pub(super) fn new(world: &'a World, topology: &'a Topology, job: &'a Job) -> Result<Self> {
         let other = match &job.goal {
             Goal::Compare(other) => other.strategy.as_deref(),
             goal => goal
@@ -113,8 +113,13 @@ impl<'a> Run<'a> {
         })))
     }
 
+    /// What the destination is cut by.
+    pub(super) fn destination_strategy(&self) -> Option<&Strategy> {
+        self.strategies[1].as_ref()
+    }
+
     /// The first step. Collective.
-    fn open_source(&self) -> Result<Opened> {
+    pub(super) fn open_source(&self) -> Result<Opened> {
         let job = self.job;
         let strategy = self.strategies[0].clone();
         let exchange = job.moving.exchange;
@@ -188,7 +193,8 @@ impl<'a> Run<'a> {
             }
             Goal::Write(write) => {
                 let strategy = self.strategies[1].as_ref();
-                Planned::of_write(self.world, write, source, strategy, destination)
+                let ranks = &destination.site.ranks;
+                Planned::of_write(self.world, write, source, strategy, ranks)
             }
             Goal::Compare(_) => Err(Fault::new(Kind::Internal, "nothing is written")),
         }

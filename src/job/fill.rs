@@ -1,0 +1,77 @@
+//! The same steps with memory as the destination: a rank's shards go into buffers of the caller's.
+
+use crate::exchange::{Topology, World, agree};
+use crate::fault::{Fault, Kind, Result};
+use crate::job::outcome::Outcome;
+use crate::job::planned::Planned;
+use crate::job::route::Route;
+use crate::job::run::Run;
+use crate::job::spec::{Goal, Job};
+use crate::job::tally;
+use crate::plan::work::Site;
+use crate::transport::{Buffer, MemorySink, Observer, Readers};
+
+/// Runs a job whose result goes into `buffers`, the shard of destination rank `rank` into those of
+/// this process; nothing is written to disk. Collective: each process names a rank of its own, or
+/// none and no buffers.
+///
+/// The destination's tensors are those that [`run`](super::run()) would write for that rank.
+///
+/// # Errors
+/// The same on every process: those of a job, [`Kind::UnknownTensor`], [`Kind::Dtype`] and
+/// [`Kind::Shape`] if buffers and tensors don't fit.
+pub fn fill(
+    world: &World,
+    job: &Job,
+    rank: Option<u32>,
+    buffers: &mut [Buffer<'_>],
+    observer: &mut Observer<'_>,
+) -> Result<Outcome> {
+    let topology = Topology::discover(world)?;
+    let run = Run::new(world, &topology, job)?;
+    let Goal::Write(write) = &job.goal else {
+        return Err(Fault::new(
+            Kind::Usage,
+            "only tensors that are written fill buffers",
+        ));
+    };
+    let source = run.open_source()?;
+    let site = Site {
+        ranks: rank.into_iter().collect(),
+        processes: 1,
+        index: 0,
+        everybody: world.size() == 1,
+    };
+    let strategy = run.destination_strategy();
+    let ranks = strategy.map_or(1, crate::strategy::Strategy::ranks);
+    let known = match rank.filter(|rank| *rank >= ranks) {
+        Some(rank) => Err(Fault::new(
+            Kind::Usage,
+            format!("rank {rank} is none of the {ranks} ranks of the destination"),
+        )),
+        None => Ok(()),
+    };
+    agree(world, known)?;
+    let planned = Planned::of_write(world, write, &source, strategy, &site.ranks)?;
+    let sink = MemorySink::new(&planned.catalog, rank.unwrap_or_default(), buffers);
+    let sink = agree(world, sink)?;
+    let readers = Readers::new(&source.source.base, &source.source.catalog, job.moving.io);
+    let route = Route {
+        source: &source.source,
+        plans: &planned.plans,
+        catalog: &planned.catalog,
+        site: &site,
+        sharing: None,
+    };
+    let moved = route.go_at_once(world, &topology, &job.moving, &readers, &sink, observer)?;
+    let mut outcome = Outcome {
+        ok: true,
+        tensors: planned.tensors,
+        source_files: source.source.catalog.paths(),
+        ..tally::outcome(world, &topology, job.command)
+    };
+    outcome.bytes.written = tally::sum(world, moved.written_bytes)?;
+    outcome.bytes.sent = tally::sum(world, moved.sent_bytes)?;
+    outcome.bytes.read = tally::sum(world, readers.read_bytes())?;
+    Ok(outcome)
+}
