@@ -11,7 +11,7 @@ use proptest::strategy::Strategy as Draw;
 use proptest::test_runner::{Config, TestRunner};
 use safetensors::SafeTensors;
 use shardloom::catalog::FileSchema;
-use shardloom::cli::args::parse_size;
+use shardloom::cli::flags::size::parse_size;
 use shardloom::fault::{Fault, Kind, Result};
 use shardloom::store::{ckpt, full_dir, rank_dir, safetensors as ours};
 use shardloom::strategy::derive::{Mesh, Rule, derive};

@@ -1,86 +1,161 @@
 //! `shardloom checkpoints …`: which there are, which one is resumed from, which may go.
 
 use crate::checkpoint::{Checkpoint, Survey, latest::latest, rotation, survey};
-use crate::cli::Told;
-use crate::cli::args::{CheckpointsArgs, CheckpointsCommand};
+use crate::cli::command::{Command, Prepared, Told};
 use crate::exchange::{Topology, World};
 use crate::fault::Result;
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::path::PathBuf;
 
-/// Runs it. Collective.
-pub(super) fn run(world: &World, command: &CheckpointsCommand) -> Result<Told> {
-    let topology = Topology::discover(world)?;
-    let look =
-        |args: &CheckpointsArgs| survey(world, &topology, &args.dir, args.ranks, !args.names_only);
-    match command {
-        CheckpointsCommand::List { which } => Ok(list(&look(which)?)),
-        CheckpointsCommand::Latest { which } => {
-            let survey = look(which)?;
-            let latest = latest(&survey)?;
-            let mut fields = shown(latest);
-            if let Some(fields) = fields.as_object_mut() {
-                fields.insert("files".into(), json!(latest.files));
-                fields.insert(
-                    "directory".into(),
-                    json!(survey.directory.display().to_string()),
-                );
+const EXAMPLES: &str = "\
+Examples:
+  shardloom checkpoints list output
+  mpirun -n 8 shardloom checkpoints latest output --ranks 8
+  shardloom checkpoints prune output --keep 2 --dry-run";
+
+/// List a job's checkpoints, find the one to resume from, remove old ones.
+#[derive(Clone, Debug, Args)]
+#[command(before_help = EXAMPLES)]
+pub(crate) struct Checkpoints {
+    #[command(subcommand)]
+    question: Question,
+}
+
+/// What is asked.
+#[derive(Clone, Debug, Subcommand)]
+enum Question {
+    /// All checkpoints, oldest first: step, size, and whether all ranks have them.
+    List {
+        #[command(flatten)]
+        which: WhichArgs,
+    },
+    /// The checkpoint that a job would resume from.
+    Latest {
+        #[command(flatten)]
+        which: WhichArgs,
+    },
+    /// Remove old checkpoints; the last complete one always stays.
+    Prune {
+        #[command(flatten)]
+        which: WhichArgs,
+        /// How many complete checkpoints to keep, at least 1.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        keep: u32,
+        /// Say what would be removed, and remove nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// Which checkpoints are looked at, and how closely.
+#[derive(Clone, Debug, Args)]
+struct WhichArgs {
+    /// The directory with the job's rank directories, or its output directory.
+    dir: PathBuf,
+    /// How many ranks the job has [default: as many as the highest rank directory tells].
+    #[arg(long, value_name = "N")]
+    ranks: Option<u32>,
+    /// Go by the files' names alone, as the trainer does; don't look whether they are truncated.
+    #[arg(long)]
+    names_only: bool,
+}
+
+impl Command for Checkpoints {
+    fn prepare(self) -> Result<Prepared> {
+        Ok(Prepared::together(move |world| self.question.answer(world)))
+    }
+}
+
+impl Question {
+    /// Answers it. Collective.
+    fn answer(&self, world: &World) -> Result<Told> {
+        let topology = Topology::discover(world)?;
+        let look =
+            |args: &WhichArgs| survey(world, &topology, &args.dir, args.ranks, !args.names_only);
+        match self {
+            Question::List { which } => Ok(list(&look(which)?)),
+            Question::Latest { which } => newest(&look(which)?),
+            Question::Prune {
+                which,
+                keep,
+                dry_run,
+            } => {
+                let survey = look(which)?;
+                let keep = usize::try_from(*keep).unwrap_or(usize::MAX);
+                let removed = rotation::expendable(&survey, keep);
+                let companions = rotation::companions(world, &topology, &survey, &removed)?;
+                if !dry_run {
+                    rotation::remove(world, &topology, &survey, &removed, &companions)?;
+                }
+                Ok(pruned(&survey, &removed, &companions, *dry_run))
             }
-            let mut text = line(latest);
-            for file in &latest.files {
-                let _ = write!(text, "\n  {}", survey.directory.join(file).display());
-            }
-            Ok(Told::Data { fields, text })
-        }
-        CheckpointsCommand::Prune {
-            which,
-            keep,
-            dry_run,
-        } => {
-            let survey = look(which)?;
-            let keep = usize::try_from(*keep).unwrap_or(usize::MAX);
-            let removed = rotation::expendable(&survey, keep);
-            let companions = rotation::companions(world, &topology, &survey, &removed)?;
-            if !dry_run {
-                rotation::remove(world, &topology, &survey, &removed, &companions)?;
-            }
-            let kept = |checkpoint: &&Checkpoint| {
-                !removed
-                    .iter()
-                    .any(|removed| removed.name == checkpoint.name)
-            };
-            let kept: Vec<&Checkpoint> = survey.checkpoints.iter().filter(kept).collect();
-            let bytes: u64 = removed.iter().map(|checkpoint| checkpoint.bytes).sum();
-            let bytes = bytes + companions.values().sum::<u64>();
-            let files = removed.iter().flat_map(|removed| &removed.files);
-            let files: Vec<&String> = files.chain(companions.keys()).collect();
-            let word = if *dry_run {
-                "would be removed"
-            } else {
-                "removed"
-            };
-            let mut text = format!(
-                "{} checkpoints {word} ({bytes} bytes), {} stay",
-                removed.len(),
-                kept.len()
-            );
-            for checkpoint in &removed {
-                let _ = write!(text, "\n  {word} {}", line(checkpoint));
-            }
-            if !companions.is_empty() {
-                let count = companions.len();
-                let _ = write!(text, "\n  {word} {count} files with their weights alone");
-            }
-            let fields = json!({
-                "dry_run": dry_run,
-                "removed": removed.iter().map(|c| shown(c)).collect::<Vec<_>>(),
-                "kept": kept.iter().map(|c| shown(c)).collect::<Vec<_>>(),
-                "files": files,
-                "bytes": { "removed": bytes },
-            });
-            Ok(Told::Data { fields, text })
         }
     }
+}
+
+/// The checkpoint that is resumed from.
+fn newest(survey: &Survey) -> Result<Told> {
+    let latest = latest(survey)?;
+    let mut fields = shown(latest);
+    if let Some(fields) = fields.as_object_mut() {
+        fields.insert("files".into(), json!(latest.files));
+        fields.insert(
+            "directory".into(),
+            json!(survey.directory.display().to_string()),
+        );
+    }
+    let mut text = line(latest);
+    for file in &latest.files {
+        let _ = write!(text, "\n  {}", survey.directory.join(file).display());
+    }
+    Ok(Told::data(fields, text))
+}
+
+/// What went, or would go.
+fn pruned(
+    survey: &Survey,
+    removed: &[&Checkpoint],
+    companions: &BTreeMap<String, u64>,
+    dry_run: bool,
+) -> Told {
+    let kept = |checkpoint: &&Checkpoint| {
+        !removed
+            .iter()
+            .any(|removed| removed.name == checkpoint.name)
+    };
+    let kept: Vec<&Checkpoint> = survey.checkpoints.iter().filter(kept).collect();
+    let bytes: u64 = removed.iter().map(|checkpoint| checkpoint.bytes).sum();
+    let bytes = bytes + companions.values().sum::<u64>();
+    let files = removed.iter().flat_map(|removed| &removed.files);
+    let files: Vec<&String> = files.chain(companions.keys()).collect();
+    let word = if dry_run {
+        "would be removed"
+    } else {
+        "removed"
+    };
+    let mut text = format!(
+        "{} checkpoints {word} ({bytes} bytes), {} stay",
+        removed.len(),
+        kept.len()
+    );
+    for checkpoint in removed {
+        let _ = write!(text, "\n  {word} {}", line(checkpoint));
+    }
+    if !companions.is_empty() {
+        let count = companions.len();
+        let _ = write!(text, "\n  {word} {count} files with their weights alone");
+    }
+    let fields = json!({
+        "dry_run": dry_run,
+        "removed": removed.iter().map(|c| shown(c)).collect::<Vec<_>>(),
+        "kept": kept.iter().map(|c| shown(c)).collect::<Vec<_>>(),
+        "files": files,
+        "bytes": { "removed": bytes },
+    });
+    Told::data(fields, text)
 }
 
 fn list(survey: &Survey) -> Told {
@@ -106,7 +181,7 @@ fn list(survey: &Survey) -> Told {
         "ranks": survey.ranks,
         "directory": survey.directory.display().to_string(),
     });
-    Told::Data { fields, text }
+    Told::data(fields, text)
 }
 
 fn shown(checkpoint: &Checkpoint) -> Value {

@@ -1,52 +1,85 @@
-//! `shardloom convert`.
+//! `shardloom convert`: each file as it is, in another format.
 
-use crate::cli::args::{ConvertArgs, SyncMode};
-use crate::cli::name_map::name_map;
-use crate::destination::Writing;
+use crate::cli::command::{Command, Prepared};
+use crate::cli::flags::choice::{Choice, choice};
+use crate::cli::flags::moving::MoveArgs;
+use crate::cli::flags::reading::NameMapArgs;
+use crate::cli::flags::writing::{CommitArgs, DestinationArgs};
 use crate::fault::{Fault, Kind, Result};
-use crate::job::{Convert, Goal, Job};
+use crate::job::{self, Goal, Job};
 use crate::source::{Reading, Which};
 use crate::store::Format;
+use clap::Args;
+use std::path::PathBuf;
 
-/// What the arguments ask for.
-///
-/// # Errors
-/// [`Kind::Usage`] for a CRC on a format that has none.
-pub(super) fn convert(args: &ConvertArgs) -> Result<Job> {
-    if args.crc && args.to != Format::Ckpt {
-        return Err(Fault::new(
-            Kind::Usage,
-            "--crc is for .ckpt files: --to ckpt",
-        ));
+const EXAMPLES: &str = "\
+Examples:
+  mpirun -n 8 shardloom convert ckpt --dst out --to safetensors
+  shardloom convert net.safetensors --dst out --to ckpt --crc";
+
+const FORMATS: &[Choice<Format>] = &[
+    ("safetensors", Format::Safetensors, "safetensors"),
+    ("ckpt", Format::Ckpt, "MindSpore's protobuf checkpoint"),
+];
+
+/// ckpt <-> safetensors.
+#[derive(Clone, Debug, Args)]
+#[command(before_help = EXAMPLES)]
+pub(crate) struct Convert {
+    /// A file, a tree of rank directories, or a directory of full weights.
+    src: PathBuf,
+    #[command(flatten)]
+    destination: DestinationArgs,
+    /// Format to write.
+    #[arg(long, value_parser = choice(FORMATS))]
+    to: Format,
+    #[command(flatten)]
+    names: NameMapArgs,
+    /// Convert only files whose names contain this text.
+    #[arg(long, value_name = "TEXT")]
+    file_name_contains: Option<String>,
+    /// Check the CRC of .ckpt sources that carry one.
+    #[arg(long)]
+    check_crc: bool,
+    /// Append a CRC to .ckpt files written.
+    #[arg(long)]
+    crc: bool,
+    #[command(flatten)]
+    moving: MoveArgs,
+    #[command(flatten)]
+    commit: CommitArgs,
+}
+
+impl Command for Convert {
+    fn prepare(self) -> Result<Prepared> {
+        if self.crc && self.to != Format::Ckpt {
+            let message = "--crc is for .ckpt files: --to ckpt";
+            return Err(Fault::new(Kind::Usage, message));
+        }
+        let format = match self.to {
+            Format::Ckpt => Format::Safetensors,
+            Format::Safetensors => Format::Ckpt,
+        };
+        let job = Job {
+            command: "convert",
+            reading: Reading {
+                path: self.src,
+                which: Which::Every {
+                    format,
+                    contains: self.file_name_contains,
+                    check_crc: self.check_crc,
+                },
+                ..Reading::default()
+            },
+            goal: Goal::Convert(Box::new(job::Convert {
+                format: self.to,
+                name_map: self.names.read()?,
+                crc: self.crc,
+                writing: self.commit.writing(self.destination.dst),
+            })),
+            moving: self.moving.moving(None)?,
+            dry_run: false,
+        };
+        Ok(Prepared::job(&self.moving, job))
     }
-    let format = match args.to {
-        Format::Ckpt => Format::Safetensors,
-        Format::Safetensors => Format::Ckpt,
-    };
-    Ok(Job {
-        command: "convert",
-        reading: Reading {
-            path: args.src.clone(),
-            which: Which::Every {
-                format,
-                contains: args.file_name_contains.clone(),
-                check_crc: args.check_crc,
-            },
-            ..Reading::default()
-        },
-        goal: Goal::Convert(Box::new(Convert {
-            format: args.to,
-            name_map: name_map(args.name_map.as_deref())?,
-            crc: args.crc,
-            writing: Writing {
-                path: args.dst.clone(),
-                overwrite: args.overwrite,
-                resume: args.resume,
-                unflushed: args.sync == SyncMode::None,
-                ..Writing::default()
-            },
-        })),
-        moving: args.moving.moving(None)?,
-        dry_run: false,
-    })
 }

@@ -1,44 +1,76 @@
 //! `shardloom inspect`: what is in a file or directory. One process, no MPI.
 
-use crate::cli::args::InspectArgs;
-use crate::cli::model::names_of;
+use crate::cli::command::{Command, Prepared};
+use crate::cli::flags::choice::choice;
+use crate::cli::flags::family::{FamilyArgs, SCHEMES};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::inspect::{Inspected, inspect};
+use crate::model::{Mapping, Scheme, Tensor};
 use crate::report::Report;
 use crate::source::strategy_files::strategy_bytes;
 use crate::store::Format;
 use crate::store::io::{self, Standing};
 use crate::strategy::{Strategy, StrategyFile, show};
-use std::path::Path;
+use clap::Args;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
 
-/// Prints what is at the path.
-pub(super) fn run(args: &InspectArgs, report: &Report) -> Result<bool> {
-    let path = &args.path;
-    if let Some(names) = args.names {
-        let shown = names_of(path, names, &args.family)?;
-        report.data(&shown, &shown.to_string())?;
-        return Ok(true);
+const EXAMPLES: &str = "\
+Examples:
+  shardloom inspect ckpt/rank_0/net0.safetensors
+  shardloom inspect strategy/ckpt_strategy_rank_0.ckpt --json
+  shardloom inspect Qwen3-8B --names mcore";
+
+/// Show what is in a file or directory.
+#[derive(Clone, Debug, Args)]
+#[command(before_help = EXAMPLES)]
+pub(crate) struct Inspect {
+    /// A weight file, a directory of weights, or a strategy file; with --names, a Hugging Face model.
+    path: PathBuf,
+    /// Show what a Hugging Face model's tensors are called and made of at MindSpore.
+    #[arg(long, value_parser = choice(SCHEMES), value_name = "SCHEME", num_args = 0..=1)]
+    #[allow(clippy::option_option)]
+    names: Option<Option<Scheme>>,
+    #[command(flatten)]
+    family: FamilyArgs,
+}
+
+impl Command for Inspect {
+    fn prepare(self) -> Result<Prepared> {
+        Ok(Prepared::alone(move |report| self.run(report)))
     }
-    if args.family.is_given() {
-        let message = "the choices of a family are for --names";
-        return Err(Fault::new(Kind::Usage, message));
-    }
-    if io::standing(path)? == Standing::Nothing {
-        return Err(Fault::new(Kind::Io, "doesn't exist").file(path.display().to_string()));
-    }
-    match inspect(path) {
-        Ok(inspected) => {
-            report.data(&inspected, &text(&inspected))?;
-            Ok(true)
+}
+
+impl Inspect {
+    /// Prints what is at the path.
+    fn run(&self, report: &Report) -> Result<bool> {
+        let path = &self.path;
+        if let Some(names) = self.names {
+            let shown = names_of(path, names, &self.family)?;
+            report.data(&shown, &shown.to_string())?;
+            return Ok(true);
         }
-        // A .ckpt file may be weights or a strategy; tell of the format that fits better.
-        Err(fault) => match strategy(path) {
-            Some(shown) => {
-                report.data(&shown, &shown.to_string())?;
+        if self.family.is_given() {
+            let message = "the choices of a family are for --names";
+            return Err(Fault::new(Kind::Usage, message));
+        }
+        if io::standing(path)? == Standing::Nothing {
+            return Err(Fault::new(Kind::Io, "doesn't exist").file(path.display().to_string()));
+        }
+        match inspect(path) {
+            Ok(inspected) => {
+                report.data(&inspected, &text(&inspected))?;
                 Ok(true)
             }
-            None => Err(fault),
-        },
+            // A .ckpt file may be weights or a strategy; tell of the format that fits better.
+            Err(fault) => match strategy(path) {
+                Some(shown) => {
+                    report.data(&shown, &shown.to_string())?;
+                    Ok(true)
+                }
+                None => Err(fault),
+            },
+        }
     }
 }
 
@@ -97,4 +129,68 @@ fn text(inspected: &Inspected) -> String {
         inspected.tensor_bytes
     );
     out
+}
+
+/// What the tensors of a model are made of.
+#[derive(Debug, Serialize)]
+struct ShownNames {
+    family: String,
+    names: Vec<ShownLink>,
+}
+
+#[derive(Debug, Serialize)]
+struct ShownLink {
+    hf: Vec<ShownTensor>,
+    mindspore: Vec<ShownTensor>,
+}
+
+#[derive(Debug, Serialize)]
+struct ShownTensor {
+    name: String,
+    shape: Vec<u64>,
+}
+
+/// The names of both sides for the model described in `directory`.
+fn names_of(directory: &Path, names: Option<Scheme>, args: &FamilyArgs) -> Result<ShownNames> {
+    let (family, numbers) = args.model(directory)?;
+    let choices = args.choices(&family, names);
+    let mapping = Mapping::new(&family, &numbers, &choices, &|_, _| true)?;
+    let shown = |tensors: &[Tensor]| {
+        let tensors = tensors.iter().map(|tensor| ShownTensor {
+            name: tensor.name.to_string(),
+            shape: tensor.shape.0.clone(),
+        });
+        tensors.collect()
+    };
+    let links = mapping.links.iter().map(|link| ShownLink {
+        hf: shown(&link.hf),
+        mindspore: shown(&link.ms),
+    });
+    Ok(ShownNames {
+        family: family.family,
+        names: links.collect(),
+    })
+}
+
+impl std::fmt::Display for ShownNames {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(out, "family {}", self.family)?;
+        for link in &self.names {
+            for tensor in &link.mindspore {
+                writeln!(out, "{} {:?}", tensor.name, tensor.shape)?;
+            }
+            // The first and the last tell what the others of a stack are.
+            let skipped = link.hf.len().saturating_sub(8);
+            for (index, tensor) in link.hf.iter().enumerate() {
+                if skipped > 0 && (4..link.hf.len() - 4).contains(&index) {
+                    if index == 4 {
+                        writeln!(out, "    … {skipped} more")?;
+                    }
+                    continue;
+                }
+                writeln!(out, "    {} {:?}", tensor.name, tensor.shape)?;
+            }
+        }
+        Ok(())
+    }
 }

@@ -1,30 +1,108 @@
-//! The command line: arguments become jobs, outcomes become text.
+//! The command line: arguments become work, and what that came to becomes text and an exit code.
+//!
+//! A command is one file: its arguments, its help that begins with examples, what it prepares, and
+//! how its result reads. It is entered in the table below.
+//!
+//! *Absent on purpose*: what a command does (rooms below do it), and a second place that lists
+//! commands or repeats a flag that several of them take ([`flags`] has it once).
 
-pub mod args;
+mod bench;
 mod checkpoints;
+mod command;
 mod convert;
+mod diff;
+mod export;
+pub mod flags;
+mod import;
 mod inspect;
-mod jobs;
 mod load;
-pub mod lora;
-pub mod model;
-mod name_map;
-pub mod side_args;
+mod output;
+mod reshard;
 mod simulate;
+mod split;
 mod strategy;
+mod unify;
+mod verify;
 
 use crate::exchange::World;
 use crate::fault::{Fault, Kind, Result};
-use crate::job::outcome::Outcome;
-use crate::measure::bench::Measured;
 use crate::report::{Report, progress};
-use args::{Cli, Command};
-use clap::Parser;
-use serde_json::Value;
+use clap::{Parser, Subcommand};
+use command::{Command, Prepared, Told};
 use std::process::ExitCode;
 
 /// Exit code for wrong usage.
 const USAGE: u8 = 2;
+
+/// Makes the commands of a table of their modules and arguments; a command is called as its module.
+macro_rules! commands {
+    ($($module:ident::$args:ident,)*) => {
+        /// The commands.
+        #[derive(Debug, Subcommand)]
+        enum Commands {
+            $($args(Box<$module::$args>),)*
+        }
+
+        impl Commands {
+            /// The command's name, as in the JSON result.
+            fn name(&self) -> &'static str {
+                match self {
+                    $(Commands::$args(_) => stringify!($module),)*
+                }
+            }
+
+            fn prepare(self) -> Result<Prepared> {
+                match self {
+                    $(Commands::$args(args) => args.prepare(),)*
+                }
+            }
+        }
+    };
+}
+
+// In the order of `shardloom --help`.
+commands! {
+    reshard::Reshard,
+    unify::Unify,
+    split::Split,
+    import::Import,
+    export::Export,
+    strategy::Strategy,
+    convert::Convert,
+    load::Load,
+    checkpoints::Checkpoints,
+    diff::Diff,
+    verify::Verify,
+    inspect::Inspect,
+    simulate::Simulate,
+    bench::Bench,
+}
+
+/// Move model weights between parallel layouts.
+///
+/// Start it like any MPI program, one process per device: mpirun -n 8 shardloom reshard …
+/// Without mpirun it is a world of one process.
+#[derive(Debug, Parser)]
+#[command(
+    name = "shardloom",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
+struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    command: Commands,
+    /// Print the result as one JSON object on stdout.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Say more (-v: what is done, -vv: everything).
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+    /// Say nothing but errors.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+}
 
 /// The whole program: parse, start MPI where it is needed, run, report.
 #[must_use]
@@ -40,97 +118,59 @@ pub fn main() -> ExitCode {
         }
     };
     start_log(&cli);
-    match &cli.command {
-        Command::Strategy(command) => alone(&cli, first, |report| strategy::run(command, report)),
-        Command::Inspect(args) => alone(&cli, first, |report| inspect::run(args, report)),
-        Command::Simulate(args) => alone(&cli, first, |report| simulate::run(args, report)),
-        _ => together(&cli),
-    }
-}
-
-/// A command of one process: the others of a launch have nothing to do.
-fn alone(cli: &Cli, first: bool, run: impl FnOnce(&Report) -> Result<bool>) -> ExitCode {
-    if !first {
-        return ExitCode::SUCCESS;
-    }
     let report = Report {
         json: cli.json,
         quiet: cli.quiet,
         command: cli.command.name(),
     };
-    match run(&report) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(fault) => fail(&report, &fault, 0),
-    }
-}
-
-/// What a command of all processes has to tell.
-enum Told {
-    /// What a job did.
-    Outcome(Box<Outcome>),
-    /// Other results: fields of the JSON object, and the same as text.
-    Data { fields: Value, text: String },
-    /// Measurements.
-    Measured(Measured),
-}
-
-impl Told {
-    fn ok(&self) -> bool {
-        match self {
-            Told::Outcome(outcome) => outcome.ok,
-            Told::Data { .. } => true,
-            Told::Measured(measured) => measured.ok,
-        }
+    match cli.command.prepare() {
+        // The others of a launch have nothing to do.
+        Ok(Prepared::Alone(_)) if !first => ExitCode::SUCCESS,
+        Ok(Prepared::Alone(work)) => match work(&report) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(fault) => fail(&report, &fault, 0),
+        },
+        Ok(Prepared::Together {
+            progress: shows,
+            work,
+        }) => together(&report, shows, work),
+        Err(fault) if first => fail(&report, &fault, 0),
+        Err(fault) => ExitCode::from(code(&fault)),
     }
 }
 
 /// A command of all processes.
-fn together(cli: &Cli) -> ExitCode {
-    let report = Report {
-        json: cli.json,
-        quiet: cli.quiet,
-        command: cli.command.name(),
-    };
-    let prepared = match jobs::Prepared::new(&cli.command) {
-        Ok(prepared) => prepared,
-        Err(fault) if launched_process() == 0 => return fail(&report, &fault, 0),
-        Err(fault) => return ExitCode::from(code(&fault)),
-    };
+fn together(report: &Report, shows: bool, work: Box<command::Together>) -> ExitCode {
     let world = match World::start() {
         Ok(world) => world,
-        Err(fault) => return fail(&report, &fault, 0),
+        Err(fault) => return fail(report, &fault, 0),
     };
     let first = world.process() == 0;
-    let mut shown = progress(first && !cli.quiet && prepared.shows_progress());
-    let result = prepared.run(&world, &mut *shown);
+    let mut shown = progress(first && !report.quiet && shows);
+    let result = work(&world, &mut *shown);
     drop(shown);
     if matches!(&result, Err(fault) if fault.kind == Kind::Mpi) {
         if let Err(fault) = &result {
-            fail(&report, fault, 0);
+            fail(report, fault, 0);
         }
         world.abort(1);
     }
     let exit = match result {
-        Ok(done) => {
-            let ok = done.ok();
-            let reported = if first {
-                prepared.tell(&done, &report)
-            } else {
-                Ok(())
-            };
+        Ok(Told { ok, tell }) => {
+            let reported = if first { tell(report) } else { Ok(()) };
             match reported {
                 Ok(()) if ok => ExitCode::SUCCESS,
                 Ok(()) => ExitCode::FAILURE,
-                Err(fault) => fail(&report, &fault, 0),
+                Err(fault) => fail(report, &fault, 0),
             }
         }
-        Err(fault) if first => fail(&report, &fault, world.failed_count().saturating_sub(1)),
+        Err(fault) if first => fail(report, &fault, world.failed_count().saturating_sub(1)),
         Err(fault) => ExitCode::from(code(&fault)),
     };
     match world.finish() {
         Ok(()) => exit,
-        Err(fault) => fail(&report, &fault, 0),
+        Err(fault) => fail(report, &fault, 0),
     }
 }
 
@@ -171,25 +211,5 @@ fn start_log(cli: &Cli) {
         .try_init();
 }
 
-impl Command {
-    /// The command's name, as in the JSON result.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Command::Reshard(_) => "reshard",
-            Command::Unify(_) => "unify",
-            Command::Split(_) => "split",
-            Command::Import(_) => "import",
-            Command::Export(_) => "export",
-            Command::Strategy(_) => "strategy",
-            Command::Convert(_) => "convert",
-            Command::Checkpoints(_) => "checkpoints",
-            Command::Load(_) => "load",
-            Command::Diff(_) => "diff",
-            Command::Verify(_) => "verify",
-            Command::Inspect(_) => "inspect",
-            Command::Simulate(_) => "simulate",
-            Command::Bench(_) => "bench",
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

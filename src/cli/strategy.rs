@@ -1,78 +1,164 @@
 //! `shardloom strategy …`: one process, no MPI.
 
-use crate::cli::args::StrategyCommand;
+use crate::cli::command::{Command, Prepared};
+use crate::cli::output::{check_output, write_output};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::inspect::full_tensors;
 use crate::report::Report;
 use crate::source::strategy_files::strategy_bytes;
-use crate::store::io::{self, Standing};
 use crate::strategy::derive::{Mesh, Rule, derive};
 use crate::strategy::merge::merge;
-use crate::strategy::{Form, Strategy, StrategyFile, show};
+use crate::strategy::{self, Form, StrategyFile, show};
+use clap::{Args, Subcommand};
 use std::path::{Path, PathBuf};
 
-/// Runs it; gives whether all is well (for diff: nothing differs).
-pub(super) fn run(command: &StrategyCommand, report: &Report) -> Result<bool> {
-    match command {
-        StrategyCommand::Merge {
-            sources,
-            output,
-            overwrite,
-        } => {
-            check_output(output, *overwrite)?;
-            let files = read_all(sources)?;
-            let merged = merge(&views(&files))?;
-            if merged.form != Form::of(&output.display().to_string()) {
-                tracing::warn!(
-                    "{}: is written in the form of the files merged, which its name doesn't tell; \
-                     programs go by the name",
-                    output.display()
-                );
-            }
-            write_output(output, &merged.bytes)?;
-            report.strategy_written(output, merged.stages, files.len() as u64)?;
-            Ok(true)
-        }
-        StrategyCommand::Show {
-            file,
-            param,
-            rank,
-            shape,
-        } => {
-            let strategy = read(file)?;
-            let shown = show::show(&strategy, param.as_deref(), *rank, shape.as_deref())?;
-            report.data(&shown, &shown.to_string())?;
-            Ok(true)
-        }
-        StrategyCommand::Diff { a, b } => {
-            let differences = show::diff(&read(a)?, &read(b)?);
-            report.data(&differences, &differences.to_string())?;
-            Ok(differences.is_empty())
-        }
-        StrategyCommand::New {
-            mesh,
-            rules,
-            optimizer_shard,
-            weights,
-            output,
-            overwrite,
-        } => {
-            check_output(output, *overwrite)?;
-            let mesh = Mesh::parse(mesh)?;
-            let rules = rules
-                .iter()
-                .map(|rule| Rule::parse(rule))
-                .collect::<Result<Vec<_>>>()?;
-            let tensors = full_tensors(weights)?;
-            let derived = derive(&mesh, &rules, *optimizer_shard, &tensors)?;
-            for rule in &derived.unused_rules {
-                tracing::warn!("no tensor matches the rule '{rule}'");
-            }
-            write_output(output, &derived.bytes)?;
-            report.strategy_written(output, derived.strategy.stages(), 0)?;
-            Ok(true)
-        }
+const EXAMPLES: &str = "\
+Examples:
+  shardloom strategy merge strategy --output merged.ckpt
+  shardloom strategy show merged.ckpt --param layers.0.wq.weight --shape 1024,4096
+  shardloom strategy new --mesh dp=2,tp=4 --rule '*.wq.weight=tp,-' --weights full --output s.json";
+
+/// Merge, show, compare and write strategy files.
+#[derive(Clone, Debug, Args)]
+#[command(before_help = EXAMPLES)]
+pub(crate) struct Strategy {
+    #[command(subcommand)]
+    action: Action,
+}
+
+/// What is done.
+#[derive(Clone, Debug, Subcommand)]
+enum Action {
+    /// Join the files of a pipeline's stages into one.
+    Merge {
+        /// Strategy files, or directories of them.
+        #[arg(required = true)]
+        sources: Vec<PathBuf>,
+        /// File to write.
+        #[arg(long)]
+        output: PathBuf,
+        /// Replace the output if it exists.
+        #[arg(long)]
+        overwrite: bool,
+    },
+    /// Print layouts: what each rank holds, and who else holds it.
+    Show {
+        /// A strategy file or directory.
+        file: PathBuf,
+        /// Only this parameter, rank by rank.
+        #[arg(long, value_name = "P")]
+        param: Option<String>,
+        /// Only this rank.
+        #[arg(long, value_name = "R")]
+        rank: Option<u32>,
+        /// Full shape of the parameter, to print regions in elements: 1024,4096.
+        #[arg(long, value_delimiter = ',', requires = "param")]
+        shape: Option<Vec<u64>>,
+    },
+    /// Compare what two strategies give each rank.
+    Diff {
+        /// The first strategy.
+        a: PathBuf,
+        /// The second.
+        b: PathBuf,
+    },
+    /// Write a strategy from a mesh and rules.
+    #[command(alias = "derive")]
+    New {
+        /// Mesh axes, slowest first; pp means pipeline stages: dp=2,tp=4,pp=2.
+        #[arg(long)]
+        mesh: String,
+        /// An axis or - for each dimension of the tensors that match: '*.weight=tp,-'.
+        #[arg(long = "rule", value_name = "GLOB=AXES")]
+        rules: Vec<String>,
+        /// Cut dimension 0 once more over this many replicas; -1: all.
+        #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+        optimizer_shard: Option<i64>,
+        /// Full weights that the strategy is for.
+        #[arg(long)]
+        weights: PathBuf,
+        /// File to write.
+        #[arg(long)]
+        output: PathBuf,
+        /// Replace the output if it exists.
+        #[arg(long)]
+        overwrite: bool,
+    },
+}
+
+impl Command for Strategy {
+    fn prepare(self) -> Result<Prepared> {
+        Ok(Prepared::alone(move |report| self.action.run(report)))
     }
+}
+
+impl Action {
+    /// Does it; gives whether all is well (for diff: nothing differs).
+    fn run(&self, report: &Report) -> Result<bool> {
+        match self {
+            Action::Merge {
+                sources,
+                output,
+                overwrite,
+            } => {
+                check_output(output, *overwrite)?;
+                join(sources, output, report)?;
+            }
+            Action::Show {
+                file,
+                param,
+                rank,
+                shape,
+            } => {
+                let strategy = read(file)?;
+                let shown = show::show(&strategy, param.as_deref(), *rank, shape.as_deref())?;
+                report.data(&shown, &shown.to_string())?;
+            }
+            Action::Diff { a, b } => {
+                let differences = show::diff(&read(a)?, &read(b)?);
+                report.data(&differences, &differences.to_string())?;
+                return Ok(differences.is_empty());
+            }
+            Action::New {
+                mesh,
+                rules,
+                optimizer_shard,
+                weights,
+                output,
+                overwrite,
+            } => {
+                check_output(output, *overwrite)?;
+                let mesh = Mesh::parse(mesh)?;
+                let rules = rules
+                    .iter()
+                    .map(|rule| Rule::parse(rule))
+                    .collect::<Result<Vec<_>>>()?;
+                let tensors = full_tensors(weights)?;
+                let derived = derive(&mesh, &rules, *optimizer_shard, &tensors)?;
+                for rule in &derived.unused_rules {
+                    tracing::warn!("no tensor matches the rule '{rule}'");
+                }
+                write_output(output, &derived.bytes)?;
+                report.strategy_written(output, derived.strategy.stages(), 0)?;
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Joins strategy files into one.
+fn join(sources: &[PathBuf], output: &Path, report: &Report) -> Result<()> {
+    let files = read_all(sources)?;
+    let merged = merge(&views(&files))?;
+    if merged.form != Form::of(&output.display().to_string()) {
+        tracing::warn!(
+            "{}: is written in the form of the files merged, which its name doesn't tell; \
+             programs go by the name",
+            output.display()
+        );
+    }
+    write_output(output, &merged.bytes)?;
+    report.strategy_written(output, merged.stages, files.len() as u64)
 }
 
 fn read_all(sources: &[PathBuf]) -> Result<Vec<(String, Vec<u8>)>> {
@@ -96,41 +182,7 @@ fn views(files: &[(String, Vec<u8>)]) -> Vec<StrategyFile<'_>> {
         .collect()
 }
 
-fn read(path: &Path) -> Result<Strategy> {
+fn read(path: &Path) -> Result<strategy::Strategy> {
     let files = read_all(&[path.to_path_buf()])?;
-    Strategy::read(&views(&files)).map_err(|fault| fault.file(path.display().to_string()))
-}
-
-fn check_output(output: &Path, overwrite: bool) -> Result<()> {
-    match io::standing(output)? {
-        Standing::Nothing => Ok(()),
-        Standing::File if overwrite => Ok(()),
-        Standing::File => Err(Fault::new(Kind::Exists, "exists")
-            .file(output.display().to_string())
-            .hint("--overwrite replaces it")),
-        Standing::Directory | Standing::EmptyDirectory => {
-            Err(Fault::new(Kind::Exists, "is a directory").file(output.display().to_string()))
-        }
-    }
-}
-
-/// Writes the file beside its place and renames it there.
-pub(super) fn write_output(output: &Path, bytes: &[u8]) -> Result<()> {
-    let Some(name) = output.file_name() else {
-        let fault = Fault::new(Kind::Usage, "is no file name");
-        return Err(fault.file(output.display().to_string()));
-    };
-    if let Some(parent) = output
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-    {
-        io::make_directory(parent)?;
-    }
-    let mut hidden = std::ffi::OsString::from(".");
-    hidden.push(name);
-    hidden.push(".shardloom-partial");
-    let partial = output.with_file_name(hidden);
-    io::remove(&partial)?;
-    io::write_small(&partial, bytes, true)?;
-    io::rename(&partial, output)
+    strategy::Strategy::read(&views(&files)).map_err(|fault| fault.file(path.display().to_string()))
 }

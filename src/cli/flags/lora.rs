@@ -2,7 +2,7 @@
 
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::lora::Factor;
-use crate::source::derived::Lora;
+use crate::source::derived::{Derived, Lora};
 use crate::store::Format;
 use crate::store::io::{self, ReadFile, Standing};
 use clap::Args;
@@ -19,15 +19,15 @@ const WEIGHTS: &str = "adapter_model.safetensors";
 
 /// Which adapter, and how much of it.
 #[derive(Clone, Debug, Args)]
-pub struct LoraArgs {
+pub(crate) struct LoraArgs {
     /// Merge this adapter: a directory with adapter_model.safetensors and adapter_config.json, or one
     /// file. Its names must be those of the source's weights, and every node must see it.
     #[arg(long, value_name = "DIR")]
-    pub lora: Option<PathBuf>,
+    pub(crate) lora: Option<PathBuf>,
     /// What B * A is multiplied by [default: lora_alpha / r of adapter_config.json]. Without --lora,
     /// merges the pairs that lie among the source's own tensors.
     #[arg(long, value_name = "FACTOR")]
-    pub lora_scaling: Option<f64>,
+    pub(crate) lora_scaling: Option<f64>,
 }
 
 /// What matters of an adapter_config.json.
@@ -45,13 +45,21 @@ struct Config {
 }
 
 impl LoraArgs {
-    /// The adapter to merge, if one is asked for.
+    /// What the adapter, if one is asked for, makes of the source's tensors.
     ///
     /// # Errors
     /// [`Kind::Usage`] if nothing says how much of it, [`Kind::MissingShard`] and
     /// [`Kind::Ambiguous`] if its file can't be told, [`Kind::Unsupported`] for kinds of adapters
     /// that are no plain pairs.
-    pub fn adapter(&self) -> Result<Option<Lora>> {
+    pub(crate) fn derived(&self) -> Result<Derived> {
+        Ok(Derived {
+            lora: self.adapter()?,
+            ..Derived::default()
+        })
+    }
+
+    /// The adapter to merge, if one is asked for.
+    fn adapter(&self) -> Result<Option<Lora>> {
         if let Some(scaling) = self.lora_scaling.filter(|scaling| !scaling.is_finite()) {
             let message = format!("--lora-scaling {scaling} is no number to multiply by");
             return Err(Fault::new(Kind::Usage, message));

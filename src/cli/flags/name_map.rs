@@ -11,7 +11,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// [`Kind::Corrupt`] if it isn't that, or gives two names the same one; [`Kind::Io`].
-pub(super) fn name_map(path: Option<&Path>) -> Result<BTreeMap<String, String>> {
+pub(crate) fn name_map(path: Option<&Path>) -> Result<BTreeMap<String, String>> {
     let Some(path) = path else {
         return Ok(BTreeMap::new());
     };
@@ -43,7 +43,7 @@ pub(super) fn name_map(path: Option<&Path>) -> Result<BTreeMap<String, String>> 
 ///
 /// # Errors
 /// [`Kind::Corrupt`] if it isn't of the form; [`Kind::Io`].
-pub(super) fn family_table(path: &Path) -> Result<Family> {
+pub(crate) fn family_table(path: &Path) -> Result<Family> {
     let bytes = ReadFile::open(path)?.read_all(MAP_BYTES_MAX)?;
     let family = if is_yaml(path) {
         serde_saphyr::from_slice(&bytes)

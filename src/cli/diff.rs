@@ -1,0 +1,50 @@
+//! `shardloom diff`: two checkpoints, tensor by tensor.
+
+use crate::cli::command::{Command, Prepared};
+use crate::cli::flags::moving::MoveArgs;
+use crate::fault::Result;
+use crate::job::{Goal, Job};
+use crate::source::Reading;
+use clap::Args;
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  mpirun -n 8 shardloom diff ckpt out --a-strategy strategy --b-strategy new
+  shardloom diff ckpt full --a-strategy strategy
+  shardloom diff net.ckpt net.safetensors";
+
+/// Compare two checkpoints tensor by tensor, across layouts and formats.
+#[derive(Clone, Debug, Args)]
+#[command(before_help = EXAMPLES)]
+pub(crate) struct Diff {
+    /// The first checkpoint.
+    a: PathBuf,
+    /// The second.
+    b: PathBuf,
+    /// Strategy of the first [default: full weights].
+    #[arg(long)]
+    a_strategy: Option<PathBuf>,
+    /// Strategy of the second [default: full weights].
+    #[arg(long)]
+    b_strategy: Option<PathBuf>,
+    /// Which of several files in a rank directory, on both sides.
+    #[arg(long)]
+    file_suffix: Option<String>,
+    #[command(flatten)]
+    moving: MoveArgs,
+}
+
+impl Command for Diff {
+    fn prepare(self) -> Result<Prepared> {
+        let other = Reading::checkpoint(self.b, self.b_strategy, self.file_suffix.clone());
+        let job = Job {
+            command: "diff",
+            reading: Reading::checkpoint(self.a, self.a_strategy, self.file_suffix),
+            goal: Goal::Compare(Box::new(other)),
+            moving: self.moving.moving(None)?,
+            dry_run: false,
+        };
+        Ok(Prepared::job(&self.moving, job))
+    }
+}

@@ -1,0 +1,122 @@
+//! `shardloom export`: a Hugging Face model of MindSpore weights.
+
+use crate::cli::command::{Command, Prepared};
+use crate::cli::flags::choice::choice;
+use crate::cli::flags::family::{CONFIG, FamilyArgs, SCHEMES, SMALL_BYTES_MAX};
+use crate::cli::flags::lora::LoraArgs;
+use crate::cli::flags::moving::MoveArgs;
+use crate::cli::flags::reading::{CheckArgs, SourceArgs};
+use crate::cli::flags::tensors::{Cast, TensorArgs};
+use crate::cli::flags::writing::{DestinationArgs, WriteArgs, WrittenFormat};
+use crate::fault::{Fault, Kind, Result};
+use crate::job::{Goal, Job, ViewMaker, Write};
+use crate::model::{self, QUANTISED, Scheme};
+use crate::plan::arrange::Naming;
+use crate::plan::build::Select;
+use crate::store::Format;
+use crate::store::io::{self, ReadFile};
+use clap::Args;
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+
+const EXAMPLES: &str = "\
+Examples:
+  mpirun -n 8 shardloom export --src ckpt --src-strategy strategy --hf-config Qwen3-8B --dst hf
+  shardloom export --src full --hf-config Qwen3-8B --dst hf --dtype bf16";
+
+/// Endings of the small files that go along with a model's weights.
+const SMALL: [&str; 6] = ["json", "model", "txt", "jinja", "tiktoken", "py"];
+
+/// MindSpore weights, full or distributed -> Hugging Face weights.
+#[derive(Clone, Debug, Args)]
+#[command(before_help = EXAMPLES)]
+pub(crate) struct Export {
+    #[command(flatten)]
+    source: SourceArgs,
+    /// Directory with the model's config.json and tokenizer files, which are copied.
+    #[arg(long, value_name = "DIR")]
+    hf_config: PathBuf,
+    #[command(flatten)]
+    destination: DestinationArgs,
+    /// Which names the source has [default: as its files say].
+    #[arg(long, value_parser = choice(SCHEMES))]
+    names: Option<Scheme>,
+    #[command(flatten)]
+    family: FamilyArgs,
+    #[command(flatten)]
+    tensors: TensorArgs,
+    #[command(flatten)]
+    lora: LoraArgs,
+    #[command(flatten)]
+    moving: MoveArgs,
+    #[command(flatten)]
+    checks: CheckArgs,
+    #[command(flatten)]
+    writing: WriteArgs,
+}
+
+impl Command for Export {
+    fn prepare(self) -> Result<Prepared> {
+        let other = |format| format != WrittenFormat::Safetensors;
+        if self.writing.format.is_some_and(other) {
+            let message = "export writes safetensors files only";
+            return Err(Fault::new(Kind::Usage, message));
+        }
+        let (family, numbers) = self.family.model(&self.hf_config)?;
+        let export = model::Export {
+            family,
+            numbers,
+            given: self.family.given(self.names),
+            dtype: self.tensors.dtype.map(Cast::dtype),
+            allow_missing: self.tensors.allow_missing,
+            allow_extra: self.tensors.allow_extra,
+        };
+        let make = move |inventory: &_, metadata: &_| export.view(inventory, metadata);
+        let job = Job {
+            command: "export",
+            reading: self.source.reading(&self.checks, self.lora.derived()?),
+            goal: Goal::Write(Box::new(Write {
+                select: Select::default(),
+                leftovers: self.tensors.leftovers(),
+                files: self.tensors.full(Naming::HfOnly),
+                format: Some(Format::Safetensors),
+                view: Some(ViewMaker::new(make)),
+                extras: small_files(&self.hf_config, self.tensors.dtype)?,
+                writing: self.writing.writing(self.destination.dst, None),
+            })),
+            moving: self.writing.moving(&self.moving)?,
+            dry_run: self.writing.dry_run,
+        };
+        Ok(Prepared::job(&self.moving, job))
+    }
+}
+
+/// config.json, tokenizer and the like; a config.json that names an element type is told the new one,
+/// and one that speaks of quantised weights that these are not.
+fn small_files(directory: &Path, cast: Option<Cast>) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut files = Vec::new();
+    for (name, is_directory) in io::list(directory)? {
+        let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
+        let is_map = name.ends_with(".index.json") || name == "param_name_map.json";
+        if is_directory || is_map || !SMALL.contains(&ending) {
+            continue;
+        }
+        let mut bytes = ReadFile::open(&directory.join(&name))?.read_all(SMALL_BYTES_MAX)?;
+        if name == CONFIG
+            && let Ok(mut config) = serde_json::from_slice::<Map<String, Value>>(&bytes)
+        {
+            let mut changed = config.remove(QUANTISED).is_some();
+            for key in ["torch_dtype", "dtype"] {
+                if let (Some(value), Some(cast)) = (config.get_mut(key), cast) {
+                    *value = cast.torch_name().into();
+                    changed = true;
+                }
+            }
+            if changed {
+                bytes = serde_json::to_vec_pretty(&config).unwrap_or(bytes);
+            }
+        }
+        files.push((name, bytes));
+    }
+    Ok(files)
+}

@@ -1,0 +1,120 @@
+//! A model's family, and the choices that its table can't tell.
+
+use crate::cli::flags::choice::{Choice, choice};
+use crate::cli::flags::name_map::family_table;
+use crate::fault::{Fault, Kind, Result};
+use crate::model::{Choices, Experts, Family, Fusion, Given, Numbers, Scheme, find_family};
+use crate::store::io::ReadFile;
+use clap::Args;
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+
+/// Largest of the small files of a model: tokenizers have tens of MB.
+pub(crate) const SMALL_BYTES_MAX: u64 = 128 << 20;
+/// The file that describes a model.
+pub(crate) const CONFIG: &str = "config.json";
+/// Which names the MindSpore side has.
+pub(crate) const SCHEMES: &[Choice<Scheme>] = &[
+    (
+        "legacy",
+        Scheme::Legacy,
+        "`model.layers.0.attention.wq.weight`",
+    ),
+    (
+        "mcore",
+        Scheme::Mcore,
+        "`decoder.layers.0.self_attention.linear_qkv.weight`",
+    ),
+];
+const FUSIONS: &[Choice<Fusion>] = &[
+    ("separate", Fusion::Separate, "Each by itself"),
+    (
+        "contiguous",
+        Fusion::Contiguous,
+        "In one, one after the other: of the whole tensor, or of each of `tp` shards",
+    ),
+    (
+        "interleaved",
+        Fusion::Interleaved,
+        "In one, taking turns: a key-value group each, or a row each",
+    ),
+];
+const EXPERTS: &[Choice<Experts>] = &[
+    (
+        "stacked",
+        Experts::Stacked,
+        "All in one tensor, for grouped multiplication",
+    ),
+    (
+        "separate",
+        Experts::Separate,
+        "As the layout without grouped multiplication has them",
+    ),
+];
+
+/// What a family's table says, and what it can't tell.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct FamilyArgs {
+    /// The model's family; auto: what its config.json says.
+    #[arg(long, default_value = "auto")]
+    pub(crate) family: String,
+    /// A family's table of your own, in the form of src/model/families, as JSON or YAML
+    /// (docs/formats.md).
+    #[arg(long, value_name = "FILE", conflicts_with = "family")]
+    pub(crate) name_map: Option<PathBuf>,
+    /// How query, key and value are laid out at MindSpore.
+    #[arg(long, value_parser = choice(FUSIONS))]
+    pub(crate) qkv: Option<Fusion>,
+    /// How gate and up are laid out at MindSpore.
+    #[arg(long, value_parser = choice(FUSIONS))]
+    pub(crate) ffn: Option<Fusion>,
+    /// How experts are kept at MindSpore.
+    #[arg(long, value_parser = choice(EXPERTS))]
+    pub(crate) experts: Option<Experts>,
+    /// Tensor-parallel size that contiguous fused tensors are made for.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65536))]
+    pub(crate) tp: Option<u64>,
+}
+
+impl FamilyArgs {
+    /// Whether anything was said.
+    pub(crate) fn is_given(&self) -> bool {
+        let choice = self.qkv.is_some() || self.ffn.is_some() || self.experts.is_some();
+        choice || self.tp.is_some() || self.name_map.is_some() || self.family != "auto"
+    }
+
+    /// What was said, with these names.
+    pub(crate) fn given(&self, names: Option<Scheme>) -> Given {
+        Given {
+            names,
+            qkv: self.qkv,
+            ffn: self.ffn,
+            experts: self.experts,
+            tp: self.tp,
+        }
+    }
+
+    /// The table and the numbers for the model described in `directory`.
+    pub(crate) fn model(&self, directory: &Path) -> Result<(Family, Numbers)> {
+        let path = directory.join(CONFIG);
+        let bytes = ReadFile::open(&path)?.read_all(SMALL_BYTES_MAX)?;
+        let config: Map<String, Value> = serde_json::from_slice(&bytes).map_err(|error| {
+            Fault::new(Kind::Corrupt, format!("is no JSON object: {error}"))
+                .file(path.display().to_string())
+        })?;
+        let family = match &self.name_map {
+            Some(table) => family_table(table)?,
+            None => find_family(&self.family, &config).map_err(|fault| match fault.kind {
+                Kind::Usage => fault,
+                _ => fault.file(path.display().to_string()),
+            })?,
+        };
+        let numbers = Numbers::new(&family.numbers, &config);
+        Ok((family, numbers))
+    }
+
+    /// All choices: what was said, and what the usual job of `family` has.
+    pub(crate) fn choices(&self, family: &Family, names: Option<Scheme>) -> Choices {
+        self.given(names).complete(family.usual_names)
+    }
+}

@@ -1,0 +1,94 @@
+//! How a job moves bytes.
+
+use crate::cli::flags::choice::{Choice, choice};
+use crate::cli::flags::size::parse_size;
+use crate::fault::Result;
+use crate::measure::simulate::read_machine;
+use crate::plan::reach::ExchangeMode;
+use crate::transport::{IoMode, Moving};
+use clap::Args;
+use std::path::Path;
+
+const EXCHANGES: &[Choice<ExchangeMode>] = &[
+    (
+        "auto",
+        ExchangeMode::Auto,
+        "Read what is visible, send the rest",
+    ),
+    (
+        "collective",
+        ExchangeMode::Collective,
+        "Every shard has one owner; whatever another process needs is sent through MPI",
+    ),
+    (
+        "direct",
+        ExchangeMode::Direct,
+        "Never send: all shards must be visible to all",
+    ),
+];
+const IO_MODES: &[Choice<IoMode>] = &[
+    (
+        "auto",
+        IoMode::Auto,
+        "What was measured to be best: `pread`",
+    ),
+    ("mmap", IoMode::Mmap, "Memory maps"),
+    ("pread", IoMode::Pread, "System calls"),
+];
+const PROGRESS: &[Choice<bool>] = &[
+    (
+        "auto",
+        true,
+        "On long work: a line that renews itself on a terminal, else plain lines",
+    ),
+    ("never", false, "Never"),
+];
+
+/// What a plan of rounds depends on.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RoundArgs {
+    /// Most memory for buffers, for each process (kB, MB, GB are decimal; KiB, MiB, GiB binary).
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_size)]
+    pub(crate) memory: u64,
+    /// How slices travel between processes.
+    #[arg(long, default_value = "auto", value_parser = choice(EXCHANGES))]
+    pub(crate) exchange: ExchangeMode,
+}
+
+/// How a job moves bytes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct MoveArgs {
+    #[command(flatten)]
+    pub(crate) rounds: RoundArgs,
+    /// Worker threads of each process (0: the node's cores divided by its processes).
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) threads: usize,
+    /// How source files are read.
+    #[arg(long, default_value = "auto", value_parser = choice(IO_MODES))]
+    pub(crate) io: IoMode,
+    /// Show progress.
+    #[arg(
+        long,
+        value_name = "PROGRESS",
+        default_value = "auto",
+        action = clap::ArgAction::Set,
+        value_parser = choice(PROGRESS)
+    )]
+    pub(crate) progress: bool,
+}
+
+impl MoveArgs {
+    /// How bytes are moved, by `machine` if one is described.
+    ///
+    /// # Errors
+    /// [`crate::fault::Kind::Corrupt`] if the machine's description is none.
+    pub(crate) fn moving(&self, machine: Option<&Path>) -> Result<Moving> {
+        Ok(Moving {
+            memory_bytes: self.rounds.memory,
+            exchange: self.rounds.exchange,
+            threads: self.threads,
+            io: self.io,
+            machine: read_machine(machine)?,
+        })
+    }
+}

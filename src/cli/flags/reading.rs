@@ -1,0 +1,117 @@
+//! What a job reads, and which of its tensors.
+
+use crate::cli::flags::choice::{Choice, choice};
+use crate::cli::flags::name_map::name_map;
+use crate::fault::Result;
+use crate::plan::build::{Select, Unmatched};
+use crate::source::Reading;
+use crate::source::derived::Derived;
+use clap::Args;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+const UNMATCHED: &[Choice<Unmatched>] = &[
+    ("fail", Unmatched::Fail, "Refuse to go on"),
+    (
+        "copy",
+        Unmatched::Copy,
+        "Copy the shard of source rank (destination rank mod source ranks), as MindSpore does",
+    ),
+    ("drop", Unmatched::Drop, "Leave it out, with a word"),
+];
+
+/// A checkpoint in whatever layout.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct SourceArgs {
+    /// Rank directories, a directory of full weights, or one file.
+    #[arg(long)]
+    pub(crate) src: PathBuf,
+    /// Strategy of the source: file, merged file or directory [default: full weights].
+    #[arg(long)]
+    pub(crate) src_strategy: Option<PathBuf>,
+    /// Which of several files in a rank directory: epoch_step, step, or task-epoch_step.
+    #[arg(long)]
+    pub(crate) file_suffix: Option<String>,
+}
+
+impl SourceArgs {
+    /// Reading it.
+    pub(crate) fn reading(&self, checks: &CheckArgs, derived: Derived) -> Reading {
+        let reading = Reading::checkpoint(
+            self.src.clone(),
+            self.src_strategy.clone(),
+            self.file_suffix.clone(),
+        );
+        checks.reading(reading, derived)
+    }
+}
+
+/// What is checked of a source before anything is written.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// First check that all copies of each shard are equal.
+    #[arg(long)]
+    pub(crate) verify: bool,
+}
+
+impl CheckArgs {
+    /// `reading`, with these checks.
+    pub(crate) fn reading(&self, reading: Reading, derived: Derived) -> Reading {
+        Reading {
+            derived,
+            verify: self.verify,
+            ..reading
+        }
+    }
+}
+
+/// What becomes of what only one side knows.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct UnmatchedArgs {
+    /// What to do with parameters that the source cuts and the destination strategy doesn't know.
+    #[arg(long, default_value = "fail", value_parser = choice(UNMATCHED))]
+    pub(crate) unmatched: Unmatched,
+}
+
+/// Other names.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct NameMapArgs {
+    /// JSON or YAML file {name read: name written}.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) name_map: Option<PathBuf>,
+}
+
+impl NameMapArgs {
+    /// The map; empty if none is given.
+    ///
+    /// # Errors
+    /// As [`name_map`].
+    pub(crate) fn read(&self) -> Result<BTreeMap<String, String>> {
+        name_map(self.name_map.as_deref())
+    }
+}
+
+/// Which tensors, and under which names.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct SelectArgs {
+    /// Leave out parameters whose names begin so (may be given several times).
+    #[arg(long, value_name = "P")]
+    pub(crate) filter_out_param_prefix: Vec<String>,
+    #[command(flatten)]
+    pub(crate) names: NameMapArgs,
+}
+
+impl SelectArgs {
+    /// What they select.
+    ///
+    /// # Errors
+    /// As [`name_map`].
+    pub(crate) fn select(&self) -> Result<Select> {
+        Ok(Select {
+            filter_out_prefixes: self.filter_out_param_prefix.clone(),
+            written: self.names.read()?,
+            read: BTreeMap::new(),
+            view: None,
+        })
+    }
+}

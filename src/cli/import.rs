@@ -1,0 +1,123 @@
+//! `shardloom import`: MindSpore weights of a Hugging Face model.
+
+use crate::cli::command::{Command, Prepared};
+use crate::cli::flags::choice::choice;
+use crate::cli::flags::family::{CONFIG, FamilyArgs, SCHEMES};
+use crate::cli::flags::lora::LoraArgs;
+use crate::cli::flags::moving::MoveArgs;
+use crate::cli::flags::reading::CheckArgs;
+use crate::cli::flags::tensors::{Cast, TensorArgs};
+use crate::cli::flags::writing::{CutArgs, DestinationArgs, WriteArgs, WrittenFormat};
+use crate::fault::{Fault, Kind, Result};
+use crate::job::{Goal, Job, ViewMaker, Write};
+use crate::model::{self, Mapping, Scheme, quantised_block};
+use crate::plan::arrange::{Files, Naming, RankName};
+use crate::plan::build::Select;
+use crate::source::Reading;
+use crate::source::derived::Derived;
+use clap::Args;
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  mpirun -n 8 shardloom import --hf Qwen3-8B --dst out --dst-strategy strategy --tp 4
+  shardloom import --hf Qwen3-8B --dst full --names mcore
+  shardloom import --hf Qwen3-8B --dst full --dtype bf16 --allow-extra";
+
+/// Hugging Face weights -> MindSpore weights, full or distributed.
+#[derive(Clone, Debug, Args)]
+#[command(before_help = EXAMPLES)]
+pub(crate) struct Import {
+    /// A Hugging Face model: config.json and safetensors files.
+    #[arg(long, value_name = "DIR")]
+    hf: PathBuf,
+    #[command(flatten)]
+    destination: DestinationArgs,
+    #[command(flatten)]
+    cut: CutArgs,
+    /// Which names to write [default: those of the family's usual training job].
+    #[arg(long, value_parser = choice(SCHEMES))]
+    names: Option<Scheme>,
+    #[command(flatten)]
+    family: FamilyArgs,
+    #[command(flatten)]
+    tensors: TensorArgs,
+    #[command(flatten)]
+    lora: LoraArgs,
+    #[command(flatten)]
+    moving: MoveArgs,
+    #[command(flatten)]
+    checks: CheckArgs,
+    #[command(flatten)]
+    writing: WriteArgs,
+}
+
+impl Command for Import {
+    fn prepare(self) -> Result<Prepared> {
+        let (import, derived) = self.import()?;
+        let files = match self.cut.dst_strategy {
+            None => self.tensors.full(Naming::Hf),
+            Some(_) => Files::Ranks {
+                name: RankName::new("net", false),
+                remove_redundancy: false,
+            },
+        };
+        if self.writing.format == Some(WrittenFormat::Checkpoint2) {
+            let message =
+                "import writes rank directories or full weights; reshard makes checkpoint2 of them";
+            return Err(Fault::new(Kind::Usage, message));
+        }
+        let reading = Reading::checkpoint(self.hf, None, None);
+        let job = Job {
+            command: "import",
+            reading: self.checks.reading(reading, derived),
+            goal: Goal::Write(Box::new(Write {
+                select: Select::default(),
+                leftovers: self.tensors.leftovers(),
+                files,
+                format: self.writing.files_format(),
+                view: Some(ViewMaker::new(move |inventory, _| import.view(inventory))),
+                extras: Vec::new(),
+                writing: self
+                    .writing
+                    .writing(self.destination.dst, self.cut.dst_strategy),
+            })),
+            moving: self.writing.moving(&self.moving)?,
+            dry_run: self.writing.dry_run,
+        };
+        Ok(Prepared::job(&self.moving, job))
+    }
+}
+
+impl Import {
+    /// What is made of the model's tensors, and which of them are made of others first.
+    fn import(&self) -> Result<(model::Import, Derived)> {
+        let (family, numbers) = self.family.model(&self.hf)?;
+        let block = quantised_block(&numbers).map_err(|fault| {
+            let config = self.hf.join(CONFIG);
+            fault.file(config.display().to_string())
+        })?;
+        let choices = self.family.choices(&family, self.names);
+        if choices.depend_on_tp() && self.cut.dst_strategy.is_some() && self.family.tp.is_none() {
+            let message = "contiguous fused tensors depend on the tensor-parallel size";
+            return Err(Fault::new(Kind::Usage, message).hint(
+                "--tp N: that of the training job; 1 if query, key and value are to be whole",
+            ));
+        }
+        // What the table and config.json can't agree on is found before MPI starts.
+        Mapping::new(&family, &numbers, &choices, &|_, _| true)?;
+        let import = model::Import {
+            family,
+            numbers,
+            choices,
+            dtype: self.tensors.dtype.map(Cast::dtype),
+            allow_missing: self.tensors.allow_missing,
+            allow_extra: self.tensors.allow_extra,
+        };
+        let derived = Derived {
+            block,
+            ..self.lora.derived()?
+        };
+        Ok((import, derived))
+    }
+}

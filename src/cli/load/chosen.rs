@@ -1,0 +1,192 @@
+//! Which checkpoint is loaded, and where it stands in its job.
+
+use crate::checkpoint::latest::latest;
+use crate::checkpoint::meta::Name;
+use crate::checkpoint::survey::{Scalars, hyper_parameters, survey};
+use crate::checkpoint::{Checkpoint, Survey};
+use crate::cli::load::sight::Sight;
+use crate::config::train_yaml::{Resume, Shape, TrainConfig, scaled_steps};
+use crate::fault::{Fault, Kind, Result};
+use crate::plan::arrange::{Files, RankName};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// A checkpoint's place and where it stands in its job.
+pub(super) struct Chosen {
+    pub(super) directory: PathBuf,
+    pub(super) suffix: Option<String>,
+    name: Option<Name>,
+    scalars: Scalars,
+}
+
+impl Chosen {
+    /// The checkpoint in a directory of rank directories. Collective.
+    pub(super) fn ranked(
+        sight: &Sight<'_>,
+        config: &TrainConfig,
+        source: &Path,
+        shape: &Shape,
+    ) -> Result<Chosen> {
+        let directory = match shape {
+            Shape::RankFile => source
+                .parent()
+                .and_then(Path::parent)
+                .unwrap_or(Path::new(".")),
+            _ => source,
+        };
+        let survey = survey(sight.world, &sight.topology, directory, None, true)?;
+        let wanted = match (&config.resume_training, shape) {
+            (_, Shape::RankFile) => source
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned()),
+            (Some(Resume::File(file)), _) => Some(with_extension(file, config)),
+            _ => None,
+        };
+        let chosen = match wanted {
+            Some(file) => Some(named(&survey, &file)?),
+            None if survey.checkpoints.is_empty() => None,
+            None => Some(latest(&survey)?),
+        };
+        Ok(Chosen {
+            directory: survey.directory.clone(),
+            suffix: chosen.map(|checkpoint| checkpoint.name.suffix()),
+            name: chosen.map(|checkpoint| checkpoint.name.clone()),
+            scalars: Scalars {
+                step: chosen.map(|checkpoint| checkpoint.step),
+                epoch: chosen.map(|checkpoint| checkpoint.name.epoch),
+                batch: chosen.and_then(|checkpoint| checkpoint.global_batch_size),
+            },
+        })
+    }
+
+    /// A checkpoint 2.0, which tells its own layout; whether one is written, too. Local.
+    pub(super) fn iteration(config: &TrainConfig, source: &Path, stays: bool) -> Result<Chosen> {
+        if config.resumes() && !stays {
+            return Err(Fault::new(
+                Kind::Config,
+                "a checkpoint 2.0 is resumed from by a trainer of checkpoint 2.0 alone",
+            )
+            .file(source.display().to_string())
+            .hint(
+                "--format checkpoint2 writes one; without resume_training its weights go anywhere",
+            ));
+        }
+        Ok(Chosen {
+            directory: source.to_path_buf(),
+            suffix: None,
+            name: None,
+            scalars: Scalars::default(),
+        })
+    }
+
+    /// Full weights; with the state that a resumed job needs. Collective.
+    pub(super) fn full(sight: &Sight<'_>, config: &TrainConfig, source: &Path) -> Result<Chosen> {
+        let scalars = hyper_parameters(sight.world, source)?;
+        if config.resumes() && scalars.is_none() {
+            return Err(Fault::new(
+                Kind::Config,
+                "resume_training is set and these weights have no hyper_param.safetensors",
+            )
+            .file(source.display().to_string())
+            .hint(
+                "`shardloom unify` writes it, from checkpoints that hold the optimizer's state",
+            ));
+        }
+        let scalars = scalars.unwrap_or_default();
+        let name = scalars.epoch.zip(scalars.step).map(|(epoch, step)| Name {
+            repeat: None,
+            epoch,
+            step,
+            prefix: "shardloom".into(),
+            ranked: true,
+            iteration: false,
+            extension: "safetensors".into(),
+        });
+        Ok(Chosen {
+            directory: source.to_path_buf(),
+            suffix: None,
+            name,
+            scalars,
+        })
+    }
+
+    /// For people: which it is, where there were several.
+    pub(super) fn note(&self) -> Option<String> {
+        let step = self.scalars.step?;
+        let suffix = self.suffix.as_ref()?;
+        Some(format!("checkpoint {suffix} (step {step})"))
+    }
+
+    /// Where a resumed job goes on: the step that was saved, and the new job's.
+    pub(super) fn steps(&self, config: &TrainConfig) -> Option<(u64, u64)> {
+        let step = self.scalars.step.filter(|_| config.resumes())?;
+        let initial = match (self.scalars.batch, config.global_batch_size()) {
+            (Some(saved), Some(new)) => scaled_steps(step, saved, new),
+            _ => step,
+        };
+        Some((step, initial))
+    }
+
+    /// The same for programs.
+    pub(super) fn resume(&self, config: &TrainConfig) -> Option<Value> {
+        let (step, initial) = self.steps(config)?;
+        Some(json!({
+            "step": step, "epoch": self.scalars.epoch, "initial_step": initial,
+            "global_batch_size": {
+                "saved": self.scalars.batch, "new": config.global_batch_size(),
+            },
+        }))
+    }
+
+    /// The files to write: named as the source's are, so that the trainer can resume from them.
+    pub(super) fn files(&self) -> Files {
+        match &self.name {
+            Some(name) if name.ranked => {
+                let repeat = name
+                    .repeat
+                    .map_or(String::new(), |repeat| format!("_{repeat}"));
+                Files::Resume {
+                    prefix: name.prefix.clone(),
+                    ending: format!("{repeat}-{}_{}", name.epoch, name.step),
+                    position: name.position(),
+                }
+            }
+            _ => Files::Ranks {
+                name: RankName::new("net", false),
+                remove_redundancy: false,
+            },
+        }
+    }
+}
+
+/// The checkpoint that a file of this name belongs to, which must be complete.
+fn named<'a>(survey: &'a Survey, file: &str) -> Result<&'a Checkpoint> {
+    let at = survey.directory.display().to_string();
+    let Some((name, _)) = Name::parse(file) else {
+        let message = format!("'{file}' is no <prefix>_rank_<n>-<epoch>_<step>");
+        return Err(Fault::new(Kind::Config, message).file(at));
+    };
+    let found = survey
+        .checkpoints
+        .iter()
+        .find(|checkpoint| checkpoint.name == name);
+    let why = match found {
+        None => "no rank has it",
+        Some(found) => match &found.why {
+            None => return Ok(found),
+            Some(why) => why,
+        },
+    };
+    let message = format!("checkpoint {} can't be used: {why}", name.suffix());
+    Err(Fault::new(Kind::MissingShard, message).file(at))
+}
+
+fn with_extension(file: &str, config: &TrainConfig) -> String {
+    let format = config.load_ckpt_format.as_deref().unwrap_or("safetensors");
+    let file = file.rsplit('/').next().unwrap_or(file);
+    if file.ends_with(&format!(".{format}")) {
+        file.to_owned()
+    } else {
+        format!("{file}.{format}")
+    }
+}

@@ -1,0 +1,235 @@
+//! `shardloom load`: the weights that a training configuration asks for, ready for the trainer.
+
+mod chosen;
+mod sight;
+mod strategies;
+mod telling;
+
+use crate::cli::command::{Command, Prepared, Told};
+use crate::cli::flags::moving::MoveArgs;
+use crate::cli::flags::reading::{CheckArgs, UnmatchedArgs};
+use crate::cli::flags::writing::{CutArgs, WriteArgs, WrittenFormat};
+use crate::config::train_yaml::{Action, Shape, TrainConfig};
+use crate::exchange::{Topology, World};
+use crate::fault::{Fault, Result};
+use crate::job::{Goal, Job, Write, run as run_job};
+use crate::plan::build::{Leftovers, Select};
+use crate::plan::iteration::Iteration;
+use crate::source::Reading;
+use crate::source::derived::Derived;
+use crate::source::strategy_files::read_strategy;
+use crate::transport::Observer;
+use chosen::Chosen;
+use clap::Args;
+use sight::{Sight, read_config};
+use std::path::{Path, PathBuf};
+use telling::Telling;
+
+const EXAMPLES: &str = "\
+Examples:
+  mpirun -n 8 shardloom load --config train.yaml --write-config ready.yaml
+  mpirun -n 8 shardloom load --config train.yaml --dst ready --dst-strategy strategy
+  shardloom load --config train.yaml --dry-run";
+
+/// Directory of the output that is written where nothing else is said.
+const DESTINATION: &str = "shardloom_checkpoint";
+
+/// Get the weights ready that a training configuration asks for.
+#[derive(Clone, Debug, Args)]
+#[command(before_help = EXAMPLES)]
+#[command(mut_arg("dst_strategy", |arg| {
+    arg.help(
+        "The job's strategy [default: strategy/ or merged_strategy/dst_strategy.ckpt in output_dir]",
+    )
+}))]
+pub(crate) struct Load {
+    /// The trainer's YAML file.
+    #[arg(long, value_name = "TRAIN.yaml")]
+    config: PathBuf,
+    /// Write the configuration with the keys set that the trainer then needs; all else stays.
+    #[arg(long, value_name = "OUT.yaml")]
+    write_config: Option<PathBuf>,
+    /// Directory to write [default: shardloom_checkpoint in the configuration's output_dir].
+    #[arg(long)]
+    dst: Option<PathBuf>,
+    #[command(flatten)]
+    cut: CutArgs,
+    #[command(flatten)]
+    unmatched: UnmatchedArgs,
+    #[command(flatten)]
+    moving: MoveArgs,
+    #[command(flatten)]
+    checks: CheckArgs,
+    #[command(flatten)]
+    writing: WriteArgs,
+}
+
+impl Command for Load {
+    fn prepare(self) -> Result<Prepared> {
+        let moving = self.moving.clone();
+        Ok(Prepared::shown(&moving, move |world, observer| {
+            self.run(world, observer)
+        }))
+    }
+}
+
+impl Load {
+    /// Runs it. Collective.
+    fn run(&self, world: &World, observer: &mut Observer<'_>) -> Result<Told> {
+        let text = read_config(world, &self.config)?;
+        let named = |fault: Fault| fault.file(self.config.display().to_string());
+        let sight = Sight {
+            world,
+            topology: Topology::discover(world)?,
+        };
+        let config = TrainConfig::parse(&text).map_err(named)?;
+        let telling = match config.source().map_err(named)? {
+            None => Telling::new(Action::None)
+                .noted("no weights are asked for: the trainer starts from random ones"),
+            Some(source) => self.ready(&sight, &config, &source, observer)?,
+        };
+        if let Some(path) = self.write_config.as_ref().filter(|_| !self.writing.dry_run) {
+            telling.write_config(&sight, &text, path)?;
+        }
+        telling.told(&sight)
+    }
+
+    /// Gets the weights at `source` ready. Collective.
+    fn ready(
+        &self,
+        sight: &Sight<'_>,
+        config: &TrainConfig,
+        source: &Path,
+        observer: &mut Observer<'_>,
+    ) -> Result<Telling> {
+        let format = config.load_ckpt_format.as_deref().unwrap_or("safetensors");
+        let shape = sight.shape(source, format)?;
+        let action = config.action(&shape).map_err(|fault| {
+            let fault = fault.file(self.config.display().to_string());
+            fault.hint(format!("load_checkpoint: {}", source.display()))
+        })?;
+        let (chosen, strategy) = match action {
+            Action::None | Action::Import => return left(sight, config, source, &shape, action),
+            Action::Split => (Chosen::full(sight, config, source)?, None),
+            Action::Reshard if shape == Shape::Iteration => {
+                let stays = self.writing.format == Some(WrittenFormat::Checkpoint2);
+                (Chosen::iteration(config, source, stays)?, None)
+            }
+            Action::Reshard => (
+                Chosen::ranked(sight, config, source, &shape)?,
+                Some(strategies::of_source(sight, config, source, &shape)?),
+            ),
+        };
+        let path = match &self.cut.dst_strategy {
+            Some(given) => given.clone(),
+            None => strategies::of_job(sight, config, strategy.as_deref())?,
+        };
+        let read = |path: Option<&Path>| {
+            read_strategy(sight.world, &sight.topology, path).map(|(strategy, _)| strategy)
+        };
+        let wanted = read(Some(&path))?;
+        strategies::check_ranks(config, wanted.as_ref(), &path)?;
+        if strategy.is_some() && read(strategy.as_deref())? == wanted {
+            return Ok(same(config, &chosen));
+        }
+        let mut telling = found(Telling::new(action), config, &chosen);
+        let default = || config.output().join(DESTINATION);
+        let destination = self.dst.clone().unwrap_or_else(default);
+        let job = self.job(action, &chosen, strategy, path, destination.clone())?;
+        let outcome = run_job(sight.world, &job, observer)?;
+        let ckpt = outcome.files.iter().any(|file| file.ends_with(".ckpt"));
+        let format = if ckpt { "ckpt" } else { "safetensors" };
+        telling.set("load_checkpoint", destination.display().to_string());
+        telling.set("load_ckpt_format", format);
+        telling.set("auto_trans_ckpt", false);
+        telling.set("src_strategy_path_or_dir", "");
+        telling.set("use_parallel", true);
+        telling.set("remove_redundancy", false);
+        if config.resumes() {
+            telling.set("resume_training", true);
+        }
+        telling.outcome = Some(outcome);
+        Ok(telling)
+    }
+
+    /// The job that brings the weights into the layout of `strategy`.
+    fn job(
+        &self,
+        action: Action,
+        chosen: &Chosen,
+        source_strategy: Option<PathBuf>,
+        strategy: PathBuf,
+        destination: PathBuf,
+    ) -> Result<Job> {
+        let leftovers = if action == Action::Split {
+            Leftovers::Split
+        } else {
+            Leftovers::Reshard(self.unmatched.unmatched)
+        };
+        let reading = Reading::checkpoint(
+            chosen.directory.clone(),
+            source_strategy,
+            chosen.suffix.clone(),
+        );
+        Ok(Job {
+            command: "load",
+            reading: self.checks.reading(reading, Derived::default()),
+            goal: Goal::Write(Box::new(Write {
+                select: Select::default(),
+                leftovers,
+                files: self.writing.files(chosen.files(), Iteration::default()),
+                format: self.writing.files_format(),
+                view: None,
+                extras: Vec::new(),
+                writing: self.writing.writing(destination, Some(strategy)),
+            })),
+            moving: self.writing.moving(&self.moving)?,
+            dry_run: self.writing.dry_run,
+        })
+    }
+}
+
+/// Weights that the trainer takes as they are. Collective.
+fn left(
+    sight: &Sight<'_>,
+    config: &TrainConfig,
+    source: &Path,
+    shape: &Shape,
+    action: Action,
+) -> Result<Telling> {
+    let telling = Telling::new(action);
+    if *shape == Shape::Ranks {
+        let chosen = Chosen::ranked(sight, config, source, shape)?;
+        return Ok(found(telling, config, &chosen)
+            .noted("each rank loads its own file: auto_trans_ckpt is False"));
+    }
+    Ok(telling.noted(if action == Action::Import {
+        "Hugging Face weights: the trainer maps their names itself"
+    } else {
+        "full weights on one device: the trainer loads them as they are"
+    }))
+}
+
+/// Weights that have the job's layout already. Local.
+fn same(config: &TrainConfig, chosen: &Chosen) -> Telling {
+    let mut telling = found(Telling::new(Action::None), config, chosen)
+        .noted("the weights have the job's layout already: nothing to do");
+    telling.set("load_checkpoint", chosen.directory.display().to_string());
+    telling.set("auto_trans_ckpt", false);
+    telling.set("src_strategy_path_or_dir", "");
+    telling
+}
+
+/// Notes which checkpoint it is, and where a resumed job goes on. Local.
+fn found(mut telling: Telling, config: &TrainConfig, chosen: &Chosen) -> Telling {
+    telling.notes.extend(chosen.note());
+    if let Some((step, initial)) = chosen.steps(config)
+        && initial != step
+    {
+        telling.notes.push(format!(
+            "the global batch changes: step {step} is step {initial} of the new job, as the trainer works it out"
+        ));
+    }
+    telling.resume = chosen.resume(config);
+    telling
+}

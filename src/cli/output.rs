@@ -1,0 +1,43 @@
+//! A single file that a command writes: asked about before the work, there in one step after it.
+
+use crate::fault::{Fault, Kind, Result};
+use crate::store::io::{self, Standing};
+use std::path::Path;
+
+/// Whether a file may be written at `output`. Local.
+///
+/// # Errors
+/// [`Kind::Exists`] if something stands there that isn't to be overwritten.
+pub(crate) fn check_output(output: &Path, overwrite: bool) -> Result<()> {
+    match io::standing(output)? {
+        Standing::Nothing => Ok(()),
+        Standing::File if overwrite => Ok(()),
+        Standing::File => Err(Fault::new(Kind::Exists, "exists")
+            .file(output.display().to_string())
+            .hint("--overwrite replaces it")),
+        Standing::Directory | Standing::EmptyDirectory => {
+            Err(Fault::new(Kind::Exists, "is a directory").file(output.display().to_string()))
+        }
+    }
+}
+
+/// Writes the file beside its place and renames it there. Local.
+pub(crate) fn write_output(output: &Path, bytes: &[u8]) -> Result<()> {
+    let Some(name) = output.file_name() else {
+        let fault = Fault::new(Kind::Usage, "is no file name");
+        return Err(fault.file(output.display().to_string()));
+    };
+    if let Some(parent) = output
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    {
+        io::make_directory(parent)?;
+    }
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    hidden.push(".shardloom-partial");
+    let partial = output.with_file_name(hidden);
+    io::remove(&partial)?;
+    io::write_small(&partial, bytes, true)?;
+    io::rename(&partial, output)
+}

@@ -1,0 +1,103 @@
+//! `shardloom reshard`: from one layout into another.
+
+use crate::cli::command::{Command, Prepared};
+use crate::cli::flags::lora::LoraArgs;
+use crate::cli::flags::moving::MoveArgs;
+use crate::cli::flags::reading::{CheckArgs, SelectArgs, SourceArgs, UnmatchedArgs};
+use crate::cli::flags::writing::{CutArgs, RedundancyArgs, WriteArgs};
+use crate::destination::Writing;
+use crate::fault::Result;
+use crate::job::{Goal, Job, Write};
+use crate::plan::arrange::{Files, RankName};
+use crate::plan::build::Leftovers;
+use crate::plan::iteration::Iteration;
+use clap::Args;
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  mpirun -n 8 shardloom reshard --src ckpt --src-strategy strategy --dst out --dst-strategy new
+  shardloom reshard --src ckpt --src-strategy strategy --dst-strategy new --in-place
+  shardloom reshard --src ckpt --src-strategy strategy --dst full --dry-run";
+
+/// The beginning of a rank file's name where none is given.
+const PREFIX: &str = "net";
+
+/// Distributed weights -> distributed weights in another layout.
+#[derive(Clone, Debug, Args)]
+#[command(before_help = EXAMPLES)]
+pub(crate) struct Reshard {
+    #[command(flatten)]
+    source: SourceArgs,
+    /// Directory to write.
+    #[arg(long, required_unless_present = "in_place")]
+    dst: Option<PathBuf>,
+    /// Replace the source by its new layout, in one step, when that is complete: file names keep
+    /// their pattern, other files stay.
+    #[arg(long, conflicts_with_all = ["dst", "prefix", "overwrite", "lora", "lora_scaling"])]
+    in_place: bool,
+    #[command(flatten)]
+    cut: CutArgs,
+    /// Beginning of the written files' names: rank_R/{prefix}R.safetensors.
+    #[arg(long, default_value = PREFIX, value_parser = parse_stem)]
+    prefix: String,
+    #[command(flatten)]
+    redundancy: RedundancyArgs,
+    #[command(flatten)]
+    select: SelectArgs,
+    #[command(flatten)]
+    unmatched: UnmatchedArgs,
+    #[command(flatten)]
+    lora: LoraArgs,
+    #[command(flatten)]
+    moving: MoveArgs,
+    #[command(flatten)]
+    checks: CheckArgs,
+    #[command(flatten)]
+    writing: WriteArgs,
+}
+
+impl Command for Reshard {
+    fn prepare(self) -> Result<Prepared> {
+        let destination = self.dst.as_ref().unwrap_or(&self.source.src);
+        let remove_redundancy = self.redundancy.remove_redundancy;
+        let files = Files::Ranks {
+            name: RankName::new(&self.prefix, true),
+            remove_redundancy,
+        };
+        let iteration = Iteration {
+            prefix: Some(self.prefix.clone()).filter(|prefix| prefix != PREFIX),
+            remove_redundancy,
+            ..Iteration::default()
+        };
+        let job = Job {
+            command: "reshard",
+            reading: self.source.reading(&self.checks, self.lora.derived()?),
+            goal: Goal::Write(Box::new(Write {
+                select: self.select.select()?,
+                leftovers: Leftovers::Reshard(self.unmatched.unmatched),
+                files: self.writing.files(files, iteration),
+                format: self.writing.files_format(),
+                view: None,
+                extras: Vec::new(),
+                writing: Writing {
+                    in_place: self.in_place,
+                    ..self
+                        .writing
+                        .writing(destination.clone(), self.cut.dst_strategy.clone())
+                },
+            })),
+            moving: self.writing.moving(&self.moving)?,
+            dry_run: self.writing.dry_run,
+        };
+        Ok(Prepared::job(&self.moving, job))
+    }
+}
+
+/// A beginning of a file name: no separators.
+fn parse_stem(text: &str) -> std::result::Result<String, String> {
+    if text.contains('/') || text.contains('\0') {
+        return Err("a prefix is part of a file name, without '/'".into());
+    }
+    Ok(text.to_owned())
+}

@@ -1,0 +1,86 @@
+//! `shardloom split`: distributed weights of full ones.
+
+use crate::cli::command::{Command, Prepared};
+use crate::cli::flags::moving::MoveArgs;
+use crate::cli::flags::reading::{CheckArgs, NameMapArgs};
+use crate::cli::flags::writing::{CutArgs, DestinationArgs, RedundancyArgs, WriteArgs};
+use crate::fault::Result;
+use crate::job::{Goal, Job, Write};
+use crate::plan::arrange::{Files, RankName};
+use crate::plan::build::{Leftovers, Select};
+use crate::plan::iteration::Iteration;
+use crate::source::Reading;
+use crate::source::derived::Derived;
+use clap::Args;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  mpirun -n 8 shardloom split --src full --dst out --dst-strategy strategy
+  shardloom split --src full --dst out --dst-strategy strategy --remove-redundancy
+  shardloom split --src full --dst out --dst-strategy strategy --format ckpt";
+
+/// Full weights -> distributed weights.
+#[derive(Clone, Debug, Args)]
+#[command(before_help = EXAMPLES)]
+#[command(mut_arg("name_map", |arg| {
+    arg.help("JSON or YAML file {name in the strategy: name in the files}")
+}))]
+pub(crate) struct Split {
+    /// A directory of full weights, or one file.
+    #[arg(long)]
+    src: PathBuf,
+    #[command(flatten)]
+    destination: DestinationArgs,
+    #[command(flatten)]
+    cut: CutArgs,
+    #[command(flatten)]
+    redundancy: RedundancyArgs,
+    #[command(flatten)]
+    names: NameMapArgs,
+    #[command(flatten)]
+    moving: MoveArgs,
+    #[command(flatten)]
+    checks: CheckArgs,
+    #[command(flatten)]
+    writing: WriteArgs,
+}
+
+impl Command for Split {
+    fn prepare(self) -> Result<Prepared> {
+        let remove_redundancy = self.redundancy.remove_redundancy;
+        let files = Files::Ranks {
+            name: RankName::new("net", false),
+            remove_redundancy,
+        };
+        let iteration = Iteration {
+            remove_redundancy,
+            ..Iteration::default()
+        };
+        let reading = Reading::checkpoint(self.src, None, None);
+        let job = Job {
+            command: "split",
+            reading: self.checks.reading(reading, Derived::default()),
+            goal: Goal::Write(Box::new(Write {
+                select: Select {
+                    filter_out_prefixes: Vec::new(),
+                    written: BTreeMap::new(),
+                    read: self.names.read()?,
+                    view: None,
+                },
+                leftovers: Leftovers::Split,
+                files: self.writing.files(files, iteration),
+                format: self.writing.files_format(),
+                view: None,
+                extras: Vec::new(),
+                writing: self
+                    .writing
+                    .writing(self.destination.dst, self.cut.dst_strategy),
+            })),
+            moving: self.writing.moving(&self.moving)?,
+            dry_run: self.writing.dry_run,
+        };
+        Ok(Prepared::job(&self.moving, job))
+    }
+}
