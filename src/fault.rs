@@ -13,6 +13,7 @@ pub type Result<T> = std::result::Result<T, Fault>;
 /// Stable, machine-readable class of a [`Fault`] (the `kind` of the JSON error object).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Kind {
     /// The command line asks for something that makes no sense (exit code 2).
     Usage,
@@ -52,6 +53,7 @@ pub enum Kind {
 
 /// An error with everything that is known about its place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Fault {
     /// Class of the error.
     pub kind: Kind,

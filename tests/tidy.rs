@@ -310,6 +310,20 @@ fn mpi_lives_in_the_exchange_only() {
 }
 
 #[test]
+fn the_command_line_is_read_in_cli_only() {
+    let mut found = Vec::new();
+    for file in sources().filter(|file| module_of(file) != "cli") {
+        let text = read(&file);
+        for (number, line) in code(&text) {
+            if paths(line, "clap::").next().is_some() {
+                found.push(format!("{file}:{number}: clap outside src/cli"));
+            }
+        }
+    }
+    nothing(&found);
+}
+
+#[test]
 fn files_are_opened_in_one_place_only() {
     let mut found = Vec::new();
     for file in sources().filter(|file| !file.starts_with("src/store/io/")) {

@@ -8,11 +8,11 @@ use crate::plan::turns::Home;
 use crate::plan::work::Site;
 use crate::store::commit::Staging;
 use crate::store::io::{self, Standing, WriteFile};
-use clap::ValueEnum;
 use std::path::{Path, PathBuf};
 
 /// Which process builds what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Placement {
     /// All processes that see a destination share its work by bytes.
     #[default]
@@ -20,7 +20,6 @@ pub enum Placement {
     /// Destination rank r of N is built by process floor(r * P / N) alone.
     Identity,
     /// Everything is built on process 0's node.
-    #[value(skip)]
     Root,
 }
 

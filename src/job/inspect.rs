@@ -28,6 +28,7 @@ pub fn full_tensors(path: &Path) -> Result<Vec<(String, Vec<u64>)>> {
 
 /// A file as `inspect` shows it.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct InspectedFile {
     /// Its path inside what was inspected.
     pub path: String,
@@ -43,6 +44,7 @@ pub struct InspectedFile {
 
 /// A tensor as `inspect` shows it.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct InspectedTensor {
     /// Its name.
     pub name: String,
@@ -56,6 +58,7 @@ pub struct InspectedTensor {
 
 /// What is at a path.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Inspected {
     /// Number of ranks.
     pub ranks: usize,

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 /// Bytes moved, over all processes.
 #[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
 pub struct Bytes {
     /// Read from files.
     pub read: u64,
@@ -23,6 +24,7 @@ pub struct Bytes {
 
 /// Seconds by phase: the longest of any process.
 #[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
 pub struct Seconds {
     /// From start to end.
     pub total: f64,
@@ -40,6 +42,7 @@ pub struct Seconds {
 
 /// A plan in figures.
 #[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
 pub struct PlanFigures {
     /// Strided copies.
     pub transfers: u64,
@@ -49,6 +52,7 @@ pub struct PlanFigures {
 
 /// One process's part of a plan.
 #[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
 pub struct ProcessFigures {
     /// The process.
     pub process: u32,
@@ -62,6 +66,7 @@ pub struct ProcessFigures {
 
 /// How a tensor of two checkpoints compares.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct TensorDifference {
     /// Its name.
     pub name: String,
@@ -77,6 +82,7 @@ pub struct TensorDifference {
 
 /// Something that is not as it was written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct BadFile {
     /// Path inside the directory.
     pub file: String,
@@ -88,6 +94,7 @@ pub struct BadFile {
 
 /// What a job did.
 #[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
 pub struct Outcome {
     /// Version of this record.
     pub schema: u32,

@@ -16,6 +16,7 @@ pub struct Repeat {
 
 /// Times and rates of one operation at one size.
 #[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
 pub struct Row {
     /// What was done.
     pub operation: String,
@@ -38,6 +39,7 @@ pub struct Row {
 
 /// What was measured.
 #[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
 pub struct Measured {
     /// Whether all contents were right.
     pub ok: bool,

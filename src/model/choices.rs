@@ -2,11 +2,11 @@
 
 use crate::fault::{Fault, Kind, Result};
 use crate::job::metadata::OWN_KEYS;
-use clap::ValueEnum;
 use std::collections::BTreeMap;
 
 /// Which names the MindSpore side has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[non_exhaustive]
 #[serde(rename_all = "lowercase")]
 pub enum Scheme {
     /// `model.layers.0.attention.wq.weight`.
@@ -16,7 +16,8 @@ pub enum Scheme {
 }
 
 /// How tensors that belong together are laid out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fusion {
     /// Each by itself.
     Separate,
@@ -27,7 +28,8 @@ pub enum Fusion {
 }
 
 /// How the experts of a layer are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Experts {
     /// All in one tensor, for grouped multiplication.
     Stacked,
@@ -56,10 +58,36 @@ const FFN: &str = "ffn";
 const EXPERTS: &str = "experts";
 const TP: &str = "tp";
 
-/// What a value is called on the command line and in files.
-pub(super) fn spelled(value: impl ValueEnum) -> String {
-    let value = value.to_possible_value();
-    value.map_or_else(String::new, |value| value.get_name().to_owned())
+/// A choice that files record by a word.
+pub(super) trait Spelled: Copy + PartialEq + 'static {
+    /// The words, and what they stand for.
+    const WORDS: &'static [(&'static str, Self)];
+}
+
+impl Spelled for Scheme {
+    const WORDS: &'static [(&'static str, Scheme)] =
+        &[("legacy", Scheme::Legacy), ("mcore", Scheme::Mcore)];
+}
+
+impl Spelled for Fusion {
+    const WORDS: &'static [(&'static str, Fusion)] = &[
+        ("separate", Fusion::Separate),
+        ("contiguous", Fusion::Contiguous),
+        ("interleaved", Fusion::Interleaved),
+    ];
+}
+
+impl Spelled for Experts {
+    const WORDS: &'static [(&'static str, Experts)] = &[
+        ("stacked", Experts::Stacked),
+        ("separate", Experts::Separate),
+    ];
+}
+
+/// What a value is called in files.
+pub(super) fn spelled<T: Spelled>(value: T) -> String {
+    let found = T::WORDS.iter().find(|(_, known)| *known == value);
+    found.map_or_else(String::new, |(word, _)| (*word).to_owned())
 }
 
 impl Choices {
@@ -121,12 +149,14 @@ impl Partial {
     /// # Errors
     /// [`Kind::Corrupt`] for a value that we never write.
     pub fn recorded(metadata: &BTreeMap<String, String>) -> Result<Partial> {
-        fn one<T: ValueEnum>(map: &BTreeMap<String, String>, key: &str) -> Result<Option<T>> {
+        fn one<T: Spelled>(map: &BTreeMap<String, String>, key: &str) -> Result<Option<T>> {
             let Some(text) = map.get(&format!("{OWN_KEYS}{key}")) else {
                 return Ok(None);
             };
-            let value = T::from_str(text, false);
-            value.map(Some).map_err(|_| unknown(key, text))
+            let found = T::WORDS.iter().find(|(word, _)| word == text);
+            found
+                .map(|(_, value)| Some(*value))
+                .ok_or_else(|| unknown(key, text))
         }
         let tp = metadata.get(&format!("{OWN_KEYS}{TP}"));
         let tp = tp.map(|text| text.parse().map_err(|_| unknown(TP, text)));

@@ -11,12 +11,12 @@ use crate::store::Format;
 use crate::store::checkpoint2::Count;
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
-use clap::ValueEnum;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// How files of full weights are called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Naming {
     /// `model-00001-of-00002.safetensors`, filled in name order.
     #[default]
@@ -24,7 +24,6 @@ pub enum Naming {
     /// `part0.safetensors`, balanced by size as MindSpore does.
     Mindspore,
     /// As `Hf`, without the map that MindSpore looks for.
-    #[value(skip)]
     HfOnly,
 }
 

@@ -1,12 +1,12 @@
 //! Who sees which source shards, and who serves a piece.
 
 use crate::plan::turns::Turns;
-use clap::ValueEnum;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// How slices get from their holders to those who write them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum ExchangeMode {
     /// Read what is visible, send the rest.
     #[default]

@@ -1,12 +1,12 @@
 //! What of a source is written: names, views, and what becomes of tensors that the destination doesn't know.
 
 use crate::view::Table;
-use clap::ValueEnum;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What to do with a tensor that the source strategy cuts and the destination strategy doesn't know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Unmatched {
     /// Refuse to go on.
     #[default]

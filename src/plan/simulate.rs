@@ -17,12 +17,12 @@ use crate::store::Format;
 use crate::strategy::Strategy;
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
-use clap::ValueEnum;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Where files are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Storage {
     /// On each node's own disks: shards lie where their ranks are.
     #[default]

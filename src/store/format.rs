@@ -6,12 +6,12 @@ use crate::store::io::ReadFile;
 use crate::store::{ckpt, safetensors};
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
-use clap::ValueEnum;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A file format for tensors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Format {
     /// safetensors.
     #[default]

@@ -7,7 +7,6 @@ use crate::store::mapped::Mapped;
 use crate::tensor::copy;
 use crate::tensor::strided::{Loop, StridedCopy};
 use crate::transport::behind::Behind;
-use clap::ValueEnum;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
@@ -33,7 +32,8 @@ const WINDOWS_BYTES_MAX: usize = 24 << 20;
 const OPEN_MAX: usize = 512;
 
 /// How source files are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum IoMode {
     /// What was measured to be best: `pread`.
     #[default]
