@@ -158,7 +158,7 @@ fn resharded_is_what_the_layout_says(case: &Case) -> Result<(), String> {
     );
     let (from, to, third) = (Some(&from), Some(&to), Some(&third));
     let request = reshard(case.remove_redundancy, case.format);
-    let plain = reshard(false, Format::Safetensors);
+    let plain = reshard(false, Format::SAFETENSORS);
     let world = &case.world;
     let b = world.run(&a, from, to, &request)?;
     check(case, &b, &case.b, case.remove_redundancy).map_err(|e| format!("A -> B: {e}"))?;
@@ -190,7 +190,7 @@ fn composed_is_what_its_pieces_say(case: &Composed) -> Result<(), String> {
         &source,
         vec![case.plan()],
         case.ranks_b(),
-        Format::Safetensors,
+        Format::SAFETENSORS,
     )?;
     let expected = case.expected();
     for (rank, found) in by_rank(&made) {
@@ -200,7 +200,7 @@ fn composed_is_what_its_pieces_say(case: &Composed) -> Result<(), String> {
         &made,
         case.inverse_plans(),
         case.ranks_a(),
-        Format::Safetensors,
+        Format::SAFETENSORS,
     )?;
     same("a view and its inverse", &source, &back)
 }

@@ -97,8 +97,7 @@ fn look_at(base: &Path, number: u64, tracker: Option<u64>, headers: bool) -> Res
         seen.bytes += bytes;
         seen.modified = seen.modified.max(modified);
         if headers {
-            let read = ReadFile::open(&path)
-                .and_then(|open| Format::of(file).unwrap_or_default().read(&open));
+            let read = ReadFile::open(&path).and_then(|open| Format::recognise(&open)?.read(&open));
             if let Err(fault) = read {
                 seen.why
                     .get_or_insert_with(|| format!("rank {rank}: {file}: {}", fault.message));

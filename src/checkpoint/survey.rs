@@ -273,8 +273,7 @@ fn read_headers(
 
 fn read_header(path: &Path) -> Result<Header> {
     let file = ReadFile::open(path)?;
-    let format = Format::of(&path.to_string_lossy()).unwrap_or_default();
-    let schema = format.read(&file)?;
+    let schema = Format::recognise(&file)?.read(&file)?;
     Ok(Header {
         step: scalar(&file, &schema, "step_num")?.and_then(whole),
         batch: scalar(&file, &schema, "global_batch_size")?.and_then(whole),
@@ -373,7 +372,7 @@ fn read_hyper_parameters(path: &Path) -> Result<Option<Scalars>> {
         return Ok(None);
     }
     let file = ReadFile::open(path)?;
-    let schema = Format::Safetensors.read(&file)?;
+    let schema = Format::SAFETENSORS.read(&file)?;
     let read = |name: &str| Ok(scalar(&file, &schema, name)?.and_then(whole));
     Ok(Some(Scalars {
         step: read("step_num")?,

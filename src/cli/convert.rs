@@ -11,16 +11,18 @@ use crate::source::{Reading, Which};
 use crate::store::Format;
 use clap::Args;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 const EXAMPLES: &str = "\
 Examples:
   mpirun -n 8 shardloom convert ckpt --dst out --to safetensors
   shardloom convert net.safetensors --dst out --to ckpt --crc";
 
-const FORMATS: &[Choice<Format>] = &[
-    ("safetensors", Format::Safetensors, "safetensors"),
-    ("ckpt", Format::Ckpt, "MindSpore's protobuf checkpoint"),
-];
+static FORMATS: LazyLock<Vec<Choice<Format>>> = LazyLock::new(|| {
+    let written = Format::written();
+    let shown = |format: Format| (format.name(), format, format.about());
+    written.map(shown).collect()
+});
 
 /// ckpt <-> safetensors.
 #[derive(Clone, Debug, Args)]
@@ -31,7 +33,7 @@ pub(crate) struct Convert {
     #[command(flatten)]
     destination: DestinationArgs,
     /// Format to write.
-    #[arg(long, value_parser = choice(FORMATS))]
+    #[arg(long, value_parser = choice(&FORMATS))]
     to: Format,
     #[command(flatten)]
     names: NameMapArgs,
@@ -52,13 +54,14 @@ pub(crate) struct Convert {
 
 impl Command for Convert {
     fn prepare(self) -> Result<Prepared> {
-        if self.crc && self.to != Format::Ckpt {
+        if self.crc && !self.to.has_checksum() {
             let message = "--crc is for .ckpt files: --to ckpt";
             return Err(Fault::new(Kind::Usage, message));
         }
-        let format = match self.to {
-            Format::Ckpt => Format::Safetensors,
-            Format::Safetensors => Format::Ckpt,
+        let format = if self.to == Format::CKPT {
+            Format::SAFETENSORS
+        } else {
+            Format::CKPT
         };
         let job = Job {
             command: "convert",

@@ -57,7 +57,7 @@ pub(crate) struct Export {
 
 impl Command for Export {
     fn prepare(self) -> Result<Prepared> {
-        let other = |format| format != WrittenFormat::Safetensors;
+        let other = |format| format != WrittenFormat::Files(Format::SAFETENSORS);
         if self.writing.format.is_some_and(other) {
             let message = "export writes safetensors files only";
             return Err(Fault::new(Kind::Usage, message));
@@ -79,7 +79,7 @@ impl Command for Export {
                 select: Select::default(),
                 leftovers: self.tensors.leftovers(),
                 files: self.tensors.full(Naming::HfOnly),
-                format: Some(Format::Safetensors),
+                format: Some(Format::SAFETENSORS),
                 view: Some(ViewMaker::new(make)),
                 extras: small_files(&self.hf_config, self.tensors.dtype)?,
                 writing: self.writing.writing(self.destination.dst, None),

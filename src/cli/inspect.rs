@@ -75,7 +75,7 @@ impl Inspect {
 }
 
 fn strategy(path: &Path) -> Option<show::Shown> {
-    if Format::of(&path.display().to_string()) == Some(Format::Safetensors) {
+    if Format::of(&path.display().to_string()) == Some(Format::SAFETENSORS) {
         return None;
     }
     let files = strategy_bytes(path).ok()??;

@@ -8,7 +8,7 @@ use crate::exchange::{World, agree, broadcast_bytes, decode, encode, exchange_by
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::TensorPlan;
 use crate::plan::arrange::element_shape;
-use crate::store::ckpt;
+use crate::store::Format;
 use crate::store::io::{self, ReadFile, WriteFile};
 use crate::store::manifest::{self, FileRecord, Hex, Manifest, Placed, TensorRecord, structure};
 use crate::tensor::digest::{finish, residue, shift};
@@ -334,7 +334,7 @@ fn join(known: Vec<Known>, by_file: bool) -> Vec<(String, String, Vec<u64>, u64)
 fn append_crcs(created: &[WriteFile]) -> Result<()> {
     for file in created {
         let size = ReadFile::open(file.path())?;
-        let trailer = ckpt::crc_trailer(&size, size.size())?;
+        let trailer = Format::recognise(&size)?.finish(&size)?;
         file.write_at(&trailer, size.size())?;
     }
     Ok(())

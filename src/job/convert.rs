@@ -10,7 +10,7 @@ use crate::layout::Layout;
 use crate::plan::build::{Made, plan_tensor};
 use crate::plan::inventory::whole_tensor;
 use crate::source::Opened;
-use crate::store::{Format, ckpt};
+use crate::store::ckpt;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -75,8 +75,6 @@ fn metadata(conversion: &Convert, file: &ShardFile) -> BTreeMap<String, String> 
         )
     });
     let mut metadata: BTreeMap<String, String> = renamed.collect();
-    if conversion.format == Format::Safetensors {
-        metadata.insert("format".into(), "ms".into());
-    }
+    metadata.extend(conversion.format.marks());
     metadata
 }

@@ -75,7 +75,7 @@ pub struct Inspected {
 pub fn inspect(path: &Path) -> Result<Inspected> {
     let listing = match list(path, None) {
         Err(fault) if fault.kind == Kind::Ambiguous => {
-            list_files(path, Format::Safetensors, None).map_err(|_| fault)?
+            list_files(path, Format::SAFETENSORS, None).map_err(|_| fault)?
         }
         other => other?,
     };
@@ -96,7 +96,7 @@ pub fn inspect(path: &Path) -> Result<Inspected> {
     for (rank, files) in &listing.ranks {
         for Listed { path: name, .. } in files {
             let file = ReadFile::open(&base.join(name))?;
-            let schema = Format::of(name).unwrap_or_default().read(&file)?;
+            let schema = Format::recognise(&file)?.read(&file)?;
             let tensors: Vec<InspectedTensor> = schema.entries.iter().map(tensor_shown).collect();
             inspected.tensor_bytes += tensors.iter().map(|tensor| tensor.bytes).sum::<u64>();
             inspected.files.push(InspectedFile {

@@ -338,10 +338,10 @@ impl Reader {
 
 /// Whether a file's own header says what the manifest says. Local.
 fn check_header(file: &ReadFile, record: &FileRecord, placed: &[Placed]) -> Result<()> {
-    let Some(format) = Format::of(&record.path).filter(|_| record.structure.is_some()) else {
+    if record.structure.is_none() {
         return Ok(());
-    };
-    let mut found = structure(&format.read(file)?);
+    }
+    let mut found = structure(&Format::recognise(file)?.read(file)?);
     let mut placed = placed.to_vec();
     found.sort();
     placed.sort();

@@ -210,7 +210,7 @@ impl Weights {
             .map(|name| (name, Dtype::BF16, self.cell.clone()))
             .collect();
         let metadata = BTreeMap::from([("format".to_owned(), "ms".to_owned())]);
-        let schema = Format::Safetensors.design(&listing, &metadata)?;
+        let schema = Format::SAFETENSORS.design(&listing, &metadata)?;
         for rank in (0..self.ranks).filter(|rank| rank % world.size() == world.process()) {
             let directory: PathBuf = base.join(format!("rank_{rank}"));
             io::make_directory(&directory)?;

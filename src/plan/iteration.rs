@@ -76,7 +76,7 @@ pub fn by_iteration(
             let schema = match designed.get(&listing) {
                 Some(schema) => Arc::clone(schema),
                 None => {
-                    let schema = Arc::new(Format::Safetensors.design(&listing, metadata)?);
+                    let schema = Arc::new(Format::SAFETENSORS.design(&listing, metadata)?);
                     designed.insert(listing, Arc::clone(&schema));
                     schema
                 }

@@ -136,7 +136,7 @@ impl Model {
         };
         // As a job's files have it: who builds what depends on their sizes.
         let metadata = BTreeMap::from([("format".to_owned(), "ms".to_owned())]);
-        arrange(build, &files, Format::Safetensors, &metadata, ranks)
+        arrange(build, &files, Format::SAFETENSORS, &metadata, ranks)
     }
 
     /// What a process, the one `reach` speaks of, has to do at `site`.
@@ -321,7 +321,7 @@ fn cells(shapes: &Shapes, strategy: &Strategy, stage: u32) -> Result<Shapes> {
 }
 
 fn schema(tensors: &Shapes) -> Result<Arc<FileSchema>> {
-    let design = Format::Safetensors.design(tensors, &BTreeMap::new())?;
+    let design = Format::SAFETENSORS.design(tensors, &BTreeMap::new())?;
     Ok(Arc::new(design))
 }
 

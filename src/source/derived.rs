@@ -57,7 +57,7 @@ impl Derived {
             })?;
             let file = ReadFile::open(&path)?;
             let name = path.display().to_string();
-            let schema = Format::of(&name).unwrap_or_default().read(&file)?;
+            let schema = Format::recognise(&file)?.read(&file)?;
             let mut hasher = DefaultHasher::new();
             (encode(&schema.entries)?, schema.size).hash(&mut hasher);
             Ok((name, schema, hasher.finish()))

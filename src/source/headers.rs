@@ -12,16 +12,17 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 
-/// A schema in its wire form.
-type SchemaWire = (Vec<Entry>, BTreeMap<String, String>, u64);
+/// A schema in its wire form, after the name of its file's format.
+type SchemaWire = (String, Vec<Entry>, BTreeMap<String, String>, u64);
 
-/// Reads every header once and gives all processes the catalog. Collective.
+/// Reads every header once; gives all processes the catalog, and the format of its first file.
+/// Collective.
 pub(super) fn read_headers(
     world: &World,
     reach: &Reach,
     base: &Path,
     merged: &Listing,
-) -> Result<Catalog> {
+) -> Result<(Catalog, Format)> {
     let mine = agree(world, read_own_headers(reach, base, merged))?;
     let summary: Vec<(u32, u32, u64)> = mine
         .iter()
@@ -41,23 +42,27 @@ pub(super) fn read_headers(
         .filter(|(rank, file, hash, _)| sender.get(hash) == Some(&(*rank, *file)))
         .map(|(_, _, hash, body)| (hash, body))
         .collect();
-    let mut schemas: BTreeMap<u64, Arc<FileSchema>> = BTreeMap::new();
+    let mut schemas: BTreeMap<u64, (Format, Arc<FileSchema>)> = BTreeMap::new();
     for (hash, body) in all_gather(world, &bodies)?.into_iter().flatten() {
-        let schema = decode::<SchemaWire>(&body)
-            .and_then(|(entries, metadata, size)| FileSchema::new(entries, metadata, vec![], size));
-        schemas.insert(hash, Arc::new(agree(world, schema)?));
+        let schema = decode::<SchemaWire>(&body).and_then(|(name, entries, metadata, size)| {
+            let schema = FileSchema::new(entries, metadata, vec![], size)?;
+            Ok((Format::called(&name).unwrap_or_default(), Arc::new(schema)))
+        });
+        schemas.insert(hash, agree(world, schema)?);
     }
     let mut catalog = Catalog::default();
+    let mut first = None;
     for (rank, files) in &merged.ranks {
         let mut shards = Vec::new();
         for (number, Listed { path, .. }) in files.iter().enumerate() {
             let key = (*rank, u32::try_from(number).unwrap_or(u32::MAX));
-            let schema = hash_of
+            let (format, schema) = hash_of
                 .get(&key)
                 .and_then(|hash| schemas.get(hash))
                 .ok_or_else(|| {
                     Fault::new(Kind::Internal, "no process has read its header").file(path.as_str())
                 })?;
+            first.get_or_insert(*format);
             shards.push(ShardFile {
                 path: path.clone(),
                 schema: schema.clone(),
@@ -65,7 +70,7 @@ pub(super) fn read_headers(
         }
         catalog.ranks.insert(*rank, shards);
     }
-    Ok(catalog)
+    Ok((catalog, first.unwrap_or_default()))
 }
 
 /// Headers kept to be compared with: a checkpoint that is not de-duplicated has one a stage.
@@ -96,7 +101,7 @@ fn read_own_headers(reach: &Reach, base: &Path, merged: &Listing) -> Result<Vec<
                 let fault = Fault::new(Kind::Io, "changes while it is read");
                 return Err(fault.file(file.path().display().to_string()));
             }
-            let format = Format::of(path).unwrap_or_default();
+            let format = Format::recognise(&file).map_err(|fault| fault.rank(*rank))?;
             let header = format.header(&file).map_err(|fault| fault.rank(*rank))?;
             let key = header.map(|header| (header, *size));
             let schema = match key.as_ref().and_then(|key| known.get(key)) {
@@ -116,7 +121,8 @@ fn read_own_headers(reach: &Reach, base: &Path, merged: &Listing) -> Result<Vec<
 /// The hash and wire form of a file's schema. Local.
 fn understand(format: Format, file: &ReadFile) -> Result<Understood> {
     let schema = format.read(file)?;
-    let wire: SchemaWire = (schema.entries, schema.metadata, schema.size);
+    let name = format.name().to_owned();
+    let wire: SchemaWire = (name, schema.entries, schema.metadata, schema.size);
     let body = encode(&wire)?;
     let mut hasher = DefaultHasher::new();
     body.hash(&mut hasher);

@@ -83,7 +83,7 @@ pub(super) fn list(path: &Path, inner: String) -> Result<Listing> {
         }
     } else {
         for (file, folder) in io::list(&base)? {
-            if !folder && Format::of(&file) == Some(Format::Safetensors) {
+            if !folder && Format::of(&file) == Some(Format::SAFETENSORS) {
                 let file = Listed::new(path, format!("{inner}{file}"))?;
                 listing.ranks.entry(0).or_default().push(file);
             }

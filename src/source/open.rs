@@ -11,8 +11,9 @@ use crate::source::iteration;
 use crate::source::listed::Listing;
 use crate::source::listing::{common, list, list_files, merge, number};
 use crate::source::reading::{Reading, Which};
+use crate::store::Format;
+use crate::store::formats::refuse_directory;
 use crate::store::io::ReadFile;
-use crate::store::{Format, ckpt};
 use crate::strategy::Strategy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -119,7 +120,14 @@ fn assemble(
     mode: ExchangeMode,
     listings: &[Listing],
 ) -> Result<Source> {
-    let merged = agree(world, merge(listings, topology, path))?;
+    let merged = merge(listings, topology, path);
+    if merged
+        .as_ref()
+        .is_err_and(|fault| fault.kind == Kind::MissingShard)
+    {
+        agree(world, refuse_directory(path))?;
+    }
+    let merged = agree(world, merged)?;
     let base = if merged.single_file {
         path.parent().unwrap_or(Path::new("")).to_path_buf()
     } else {
@@ -144,12 +152,8 @@ fn assemble(
                 "--exchange direct needs shared storage; --exchange auto sends what isn't seen",
             ));
     }
-    let catalog = read_headers(world, &reach, &base, &merged)?;
+    let (catalog, format) = read_headers(world, &reach, &base, &merged)?;
     let iteration = iteration::read(world, &base, &merged)?;
-    let first = merged.ranks.values().flatten().next();
-    let format = first
-        .and_then(|file| Format::of(&file.path))
-        .unwrap_or_default();
     Ok(Source {
         base,
         catalog,
@@ -163,13 +167,9 @@ fn assemble(
 fn check_crcs(source: &Source) -> Result<()> {
     let files = source.catalog.ranks.iter();
     for (rank, file) in files.flat_map(|(rank, files)| files.iter().map(move |f| (rank, f))) {
-        if source.reach.owner(*rank) == Some(source.reach.process)
-            && Format::of(&file.path) == Some(Format::Ckpt)
-        {
+        if source.reach.owner(*rank) == Some(source.reach.process) {
             let file = ReadFile::open(&source.base.join(&file.path))?;
-            if !ckpt::check_crc(&file)? {
-                tracing::warn!("{}: carries no CRC to check", file.path().display());
-            }
+            Format::recognise(&file)?.check(&file)?;
         }
     }
     Ok(())

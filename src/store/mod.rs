@@ -1,19 +1,17 @@
 //! Where tensors lie, and how they are committed.
 //!
-//! A format turns bytes into a [`crate::catalog::FileSchema`] (found) or lays one out (designed); all
-//! reading and writing of tensor bytes is the engine's, by the schema's byte ranges. Every system
-//! call that touches a file goes through [`io`].
+//! A format ([`formats`]) turns bytes into a [`crate::catalog::FileSchema`] (found) or lays one out
+//! (designed); all reading and writing of tensor bytes is the engine's, by the schema's byte ranges.
+//! Every system call that touches a file goes through [`io`].
 
 pub mod checkpoint2;
-pub mod ckpt;
 pub mod commit;
-pub mod format;
+pub mod formats;
 pub mod full_dir;
 pub mod io;
 pub mod journal;
 pub mod manifest;
 pub mod mapped;
 pub mod rank_dir;
-pub mod safetensors;
 
-pub use format::Format;
+pub use formats::{Format, ckpt, safetensors};

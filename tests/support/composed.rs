@@ -188,7 +188,7 @@ impl Composed {
                 });
             }
         }
-        Held::of(Format::Safetensors, &ranks)
+        Held::of(Format::SAFETENSORS, &ranks)
     }
 
     /// What each rank of the destination must have.

@@ -306,9 +306,9 @@ fn join(outlines: [(u64, u32); 3], sketches: &[Sketch], large: bool, choices: Ch
         // A ckpt file can't be without tensors, as that of a rank that keeps none would be.
         remove_redundancy: remove_redundancy && (private || !ckpt),
         format: if ckpt {
-            Format::Ckpt
+            Format::CKPT
         } else {
-            Format::Safetensors
+            Format::SAFETENSORS
         },
         world,
     }
@@ -406,7 +406,7 @@ impl Case {
             }
             ranks.insert(u32::try_from(rank).expect("a rank"), made);
         }
-        Held::of(Format::Safetensors, &ranks)
+        Held::of(Format::SAFETENSORS, &ranks)
     }
 
     fn made(&self, (text, tensor): (String, Tensor)) -> Made {

@@ -10,6 +10,7 @@ use crate::store::Format;
 use crate::transport::Moving;
 use clap::Args;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 const PLACEMENTS: &[Choice<Placement>] = &[
     (
@@ -23,19 +24,17 @@ const PLACEMENTS: &[Choice<Placement>] = &[
         "Destination rank r of N is built by process floor(r * P / N) alone",
     ),
 ];
-const FORMATS: &[Choice<WrittenFormat>] = &[
-    ("safetensors", WrittenFormat::Safetensors, "safetensors"),
-    (
-        "ckpt",
-        WrittenFormat::Ckpt,
-        "MindSpore's protobuf checkpoint",
-    ),
-    (
+static FORMATS: LazyLock<Vec<Choice<WrittenFormat>>> = LazyLock::new(|| {
+    let files = Format::written();
+    let shown = |format: Format| (format.name(), WrittenFormat::Files(format), format.about());
+    let mut formats: Vec<_> = files.map(shown).collect();
+    formats.push((
         "checkpoint2",
         WrittenFormat::Checkpoint2,
         "Checkpoint 2.0: an iteration's directory of safetensors, with its layout in metadata.json",
-    ),
-];
+    ));
+    formats
+});
 const SYNCS: &[Choice<SyncMode>] = &[
     (
         "commit",
@@ -99,15 +98,15 @@ pub(crate) struct WriteArgs {
     #[command(flatten)]
     pub(crate) commit: CommitArgs,
     /// Format of the files written [default: that of the source's files, in rank directories].
-    #[arg(long, value_parser = choice(FORMATS))]
+    #[arg(long, value_parser = choice(&FORMATS))]
     pub(crate) format: Option<WrittenFormat>,
 }
 
 /// What is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WrittenFormat {
-    Safetensors,
-    Ckpt,
+    /// Files of a format, as the command arranges them.
+    Files(Format),
     Checkpoint2,
 }
 
@@ -152,8 +151,8 @@ impl WriteArgs {
     /// The format of each file, if one is asked for.
     pub(crate) fn files_format(&self) -> Option<Format> {
         self.format.map(|format| match format {
-            WrittenFormat::Ckpt => Format::Ckpt,
-            WrittenFormat::Safetensors | WrittenFormat::Checkpoint2 => Format::Safetensors,
+            WrittenFormat::Files(format) => format,
+            WrittenFormat::Checkpoint2 => Format::SAFETENSORS,
         })
     }
 

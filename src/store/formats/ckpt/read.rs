@@ -51,16 +51,24 @@ pub fn parse(size: u64, read_at: &dyn Fn(&mut [u8], u64) -> Result<()>) -> Resul
     found.finish(&mut window, size)
 }
 
-/// Encrypted files are blocks that start with a number for the mode.
+/// How a file that begins so is encrypted: those files are blocks that start with a number for the
+/// mode.
+#[must_use]
+pub fn encryption(start: &[u8]) -> Option<&'static str> {
+    match start {
+        [0xD8, 0x5E, 0x3A, 0x7F, ..] => Some("GCM"),
+        [0xD9, 0x5E, 0x3A, 0x7F, ..] => Some("CBC"),
+        _ => None,
+    }
+}
+
 fn refuse_encrypted(size: u64, read_at: ReadAt<'_>) -> Result<()> {
     let mut magic = [0; 4];
     if size >= 4 {
         read_at(&mut magic, 0)?;
     }
-    let mode = match u32::from_le_bytes(magic) {
-        0x7F3A_5ED8 => "GCM",
-        0x7F3A_5ED9 => "CBC",
-        _ => return Ok(()),
+    let Some(mode) = encryption(&magic) else {
+        return Ok(());
     };
     let fault = Fault::new(Kind::Unsupported, format!("is encrypted ({mode})"));
     Err(fault.hint("load it with its key in MindSpore and save it without one"))

@@ -36,7 +36,7 @@ pub(super) mod oracle {
         tensor_content: Vec<u8>,
     }
 
-    pub(in crate::store::ckpt) fn file(values: &[(&str, &[i64], &str, &[u8])]) -> Vec<u8> {
+    pub(in crate::store::formats::ckpt) fn file(values: &[(&str, &[i64], &str, &[u8])]) -> Vec<u8> {
         let value = |(tag, dims, tensor_type, content): &(&str, &[i64], &str, &[u8])| Value {
             tag: (*tag).to_owned(),
             tensor: Some(Tensor {

@@ -5,6 +5,7 @@
 
 use crate::catalog::{Entry, FileSchema};
 use crate::fault::{Fault, Kind, Result};
+use crate::store::formats::row::{FileFormat, Start};
 use crate::store::io::ReadFile;
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
@@ -15,6 +16,50 @@ use std::sync::Arc;
 
 /// Longest header that is read, as in the reference implementation.
 pub const HEADER_BYTES_MAX: u64 = 100_000_000;
+
+/// The safetensors format.
+pub struct Safetensors;
+
+impl FileFormat for Safetensors {
+    fn name(&self) -> &'static str {
+        "safetensors"
+    }
+
+    fn about(&self) -> &'static str {
+        "safetensors"
+    }
+
+    fn extension(&self) -> &'static str {
+        "safetensors"
+    }
+
+    fn recognise(&self, start: &Start<'_>) -> bool {
+        let Some((length, rest)) = start.bytes.split_first_chunk() else {
+            return false;
+        };
+        u64::from_le_bytes(*length) <= HEADER_BYTES_MAX && rest.starts_with(b"{")
+    }
+
+    fn read(&self, file: &ReadFile) -> Result<FileSchema> {
+        read(file)
+    }
+
+    fn header(&self, file: &ReadFile) -> Result<Option<Vec<u8>>> {
+        header(file).map(Some)
+    }
+
+    fn design(
+        &self,
+        tensors: &[(Arc<str>, Dtype, Shape)],
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<FileSchema> {
+        design(tensors, metadata)
+    }
+
+    fn marks(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([("format".to_owned(), "ms".to_owned())])
+    }
+}
 
 /// Reads and checks the header of an open file.
 ///

@@ -24,6 +24,7 @@
 
 mod crc;
 mod design;
+mod format;
 #[cfg(test)]
 mod properties;
 mod read;
@@ -33,7 +34,8 @@ mod window;
 
 pub use crc::{TRAILER_BYTES, check_crc, crc_trailer};
 pub use design::{BLOCK_BYTES_MAX, design};
-pub use read::{parse, read};
+pub use format::Ckpt;
+pub use read::{encryption, parse, read};
 
 /// Most values (blocks of tensors, and strings) of a file.
 pub const VALUES_MAX: usize = 1 << 20;

@@ -1,0 +1,225 @@
+//! A format as the rest of the program holds it.
+
+use super::ckpt::Ckpt;
+use super::refuse::refuse_start;
+use super::row::{FileFormat, Start};
+use super::safetensors::Safetensors;
+use super::table::FILES;
+use crate::catalog::FileSchema;
+use crate::fault::{Fault, Kind, Result};
+use crate::store::io::ReadFile;
+use crate::tensor::dtype::Dtype;
+use crate::tensor::shape::Shape;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// A file format for tensors.
+#[derive(Clone, Copy)]
+pub struct Format(&'static dyn FileFormat);
+
+impl Format {
+    /// safetensors.
+    pub const SAFETENSORS: Format = Format(&Safetensors);
+    /// MindSpore's protobuf checkpoint.
+    pub const CKPT: Format = Format(&Ckpt);
+
+    /// All formats that are read.
+    pub fn all() -> impl Iterator<Item = Format> {
+        FILES.iter().map(|row| Format(*row))
+    }
+
+    /// Those that are written, too.
+    pub fn written() -> impl Iterator<Item = Format> {
+        Format::all().filter(|format| format.0.is_written())
+    }
+
+    /// The format that a file's name speaks of: which files of a directory are weights. A name that
+    /// begins with a dot is none, whatever its ending: such files are left by copying tools and
+    /// editors.
+    #[must_use]
+    pub fn of(path: &str) -> Option<Format> {
+        let name = path.rsplit('/').next()?;
+        let (stem, ending) = name.rsplit_once('.')?;
+        let hidden = stem.is_empty() || name.starts_with('.');
+        Format::all().find(|format| !hidden && format.extension() == ending)
+    }
+
+    /// The format of this name.
+    #[must_use]
+    pub fn called(name: &str) -> Option<Format> {
+        Format::all().find(|format| format.name() == name)
+    }
+
+    /// The format of an open file, by its first bytes; by its name where these are damaged. Local.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`] and [`Kind::Corrupt`] for something else, saying what it looks like and
+    /// what to do; [`Kind::Io`].
+    pub fn recognise(file: &ReadFile) -> Result<Format> {
+        let named = |fault: Fault| fault.file(file.path().display().to_string());
+        let told = Start::of(file, |start| {
+            if let Some(row) = FILES.iter().find(|row| row.recognise(start)) {
+                return Ok(Format(*row));
+            }
+            refuse_start(start)?;
+            Format::of(start.name).ok_or_else(|| unknown(start))
+        })?;
+        told.map_err(named)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.0.name()
+    }
+
+    /// What it is, in a few words.
+    #[must_use]
+    pub fn about(self) -> &'static str {
+        self.0.about()
+    }
+
+    /// The extension of its files.
+    #[must_use]
+    pub fn extension(self) -> &'static str {
+        self.0.extension()
+    }
+
+    /// Reads the structure of an open file. Local.
+    ///
+    /// # Errors
+    /// As [`FileFormat::read`].
+    pub fn read(self, file: &ReadFile) -> Result<FileSchema> {
+        self.0.read(file)
+    }
+
+    /// The bytes that determine a file's structure, as [`FileFormat::header`]. Local.
+    ///
+    /// # Errors
+    /// As [`FileFormat::read`].
+    pub fn header(self, file: &ReadFile) -> Result<Option<Vec<u8>>> {
+        self.0.header(file)
+    }
+
+    /// Lays out a file for `tensors`.
+    ///
+    /// # Errors
+    /// As [`FileFormat::design`].
+    pub fn design(
+        self,
+        tensors: &[(Arc<str>, Dtype, Shape)],
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<FileSchema> {
+        self.0.design(tensors, metadata)
+    }
+
+    /// What all files of it say of themselves when they are written.
+    #[must_use]
+    pub fn marks(self) -> BTreeMap<String, String> {
+        self.0.marks()
+    }
+
+    /// Whether a checksum of its own can follow a finished file.
+    #[must_use]
+    pub fn has_checksum(self) -> bool {
+        self.0.has_checksum()
+    }
+
+    /// The checksum that follows a finished file, as [`FileFormat::finish`]. Local.
+    ///
+    /// # Errors
+    /// As [`FileFormat::finish`].
+    pub fn finish(self, file: &ReadFile) -> Result<Vec<u8>> {
+        self.0.finish(file)
+    }
+
+    /// Compares a file with its own checksum, as [`FileFormat::check`]. Local.
+    ///
+    /// # Errors
+    /// As [`FileFormat::check`].
+    pub fn check(self, file: &ReadFile) -> Result<bool> {
+        self.0.check(file)
+    }
+}
+
+/// The fault for a file that nothing is known of.
+fn unknown(start: &Start<'_>) -> Fault {
+    let known: Vec<&str> = Format::all().map(Format::name).collect();
+    let first = start.bytes.iter().take(8);
+    let first: Vec<String> = first.map(|byte| format!("{byte:02x}")).collect();
+    let message = format!(
+        "is no file of weights that is known: it begins with the bytes {}",
+        first.join(" ")
+    );
+    Fault::new(Kind::Unsupported, message).hint(format!("read are {}", known.join(", ")))
+}
+
+impl Default for Format {
+    fn default() -> Self {
+        Format::SAFETENSORS
+    }
+}
+
+impl PartialEq for Format {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for Format {}
+
+impl fmt::Debug for Format {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_begins_with_a_dot_is_no_weights() {
+        assert_eq!(Format::of("a.b/x.safetensors"), Some(Format::SAFETENSORS));
+        assert_eq!(Format::of(".cache/x.ckpt"), Some(Format::CKPT));
+        for name in [
+            "._x.safetensors",
+            "rank_0/.x.ckpt",
+            ".nfs0001",
+            ".safetensors",
+            "x.safetensors.tmp",
+            "safetensors",
+        ] {
+            assert_eq!(Format::of(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn tells_its_own_files_by_their_first_bytes() {
+        let told = |bytes: &[u8]| {
+            let start = Start {
+                name: "x",
+                size: bytes.len() as u64,
+                bytes,
+            };
+            let row = FILES.iter().find(|row| row.recognise(&start));
+            row.map(|row| row.name())
+        };
+        assert_eq!(told(b"\x08\0\0\0\0\0\0\0{}      "), Some("safetensors"));
+        assert_eq!(
+            told(b"\x0a\x0f\x0a\x01w\x12\x0a\x08\x02\x12\x04Int8\x1a\x02ab"),
+            Some("ckpt")
+        );
+        for other in [
+            &b"\x08\0\0\0\0\0\0\0[]      "[..],
+            b"\xff\0\0\0\0\0\0\x01{}",
+            b"\x0a\x0a\x0atext after empty lines",
+            b"\x08\x02\x12\x05\x0a\x01a",
+            b"{}",
+            b"",
+        ] {
+            assert_eq!(told(other), None, "{other:?}");
+        }
+    }
+}
