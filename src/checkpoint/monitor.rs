@@ -10,7 +10,6 @@
 //! on that thread, records and removals of older checkpoints too.
 
 use crate::checkpoint::background::{Background, Buffers, Bytes, Chores, Draft};
-use crate::checkpoint::meta::{META, Meta, Name};
 pub use crate::checkpoint::monitor_config::{Appended, MonitorConfig, Number};
 use crate::checkpoint::retention::Retention;
 use crate::checkpoint::state::{Contents, content};
@@ -23,6 +22,7 @@ use crate::layout::keep::Keep;
 use crate::plan::arrange::{Files, Naming};
 use crate::plan::build::{Leftovers, Select};
 use crate::source::Reading;
+use crate::source::meta::{META, Meta, Name};
 use crate::source::strategy_files::read_strategy;
 use crate::store::io::{self, Standing};
 use crate::store::safetensors;

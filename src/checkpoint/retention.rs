@@ -1,6 +1,6 @@
 //! Which of a run's own checkpoints stay.
 
-use crate::checkpoint::meta::Name;
+use crate::source::meta::Name;
 use std::collections::VecDeque;
 use std::time::Duration;
 

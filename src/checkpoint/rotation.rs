@@ -1,9 +1,9 @@
 //! Which checkpoints may go, and their removal.
 
-use crate::checkpoint::latest::latest;
-use crate::checkpoint::survey::{Checkpoint, Survey, all_gather};
-use crate::exchange::{Topology, World, agree};
+use crate::exchange::{Topology, World, agree, all_gather};
 use crate::fault::Result;
+use crate::source::latest::latest;
+use crate::source::saved::{Checkpoint, Survey};
 use crate::store::checkpoint2::directory;
 use crate::store::io;
 use std::collections::BTreeMap;
@@ -107,7 +107,7 @@ pub fn remove(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::meta::Name;
+    use crate::source::meta::Name;
 
     fn survey(checkpoints: &[(&str, bool)], meta: Option<&str>) -> Survey {
         let name = |text: &str| {

@@ -1,9 +1,12 @@
 //! `shardloom checkpoints …`: which there are, which one is resumed from, which may go.
 
-use crate::checkpoint::{Checkpoint, Survey, latest::latest, rotation, survey};
+use crate::checkpoint::rotation;
 use crate::cli::command::{Command, Prepared, Told};
 use crate::exchange::{Topology, World};
 use crate::fault::Result;
+use crate::source::latest::{latest, passed_over};
+use crate::source::saved::{Checkpoint, Survey};
+use crate::source::survey::survey;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -108,6 +111,12 @@ fn newest(survey: &Survey) -> Result<Told> {
         );
     }
     let mut text = line(latest);
+    if let Some(note) = passed_over(survey, latest) {
+        let _ = write!(text, "\n  {note}");
+        if let Some(fields) = fields.as_object_mut() {
+            fields.insert("note".into(), json!(note));
+        }
+    }
     for file in &latest.files {
         let _ = write!(text, "\n  {}", survey.directory.join(file).display());
     }

@@ -31,6 +31,9 @@ pub(crate) struct Inspect {
     #[arg(long, value_parser = choice(SCHEMES), value_name = "SCHEME", num_args = 0..=1)]
     #[allow(clippy::option_option)]
     names: Option<Option<Scheme>>,
+    /// Which of several files in a rank directory: epoch_step, step, or task-epoch_step.
+    #[arg(long)]
+    file_suffix: Option<String>,
     #[command(flatten)]
     family: FamilyArgs,
 }
@@ -57,7 +60,7 @@ impl Inspect {
         if io::standing(path)? == Standing::Nothing {
             return Err(Fault::new(Kind::Io, "doesn't exist").file(path.display().to_string()));
         }
-        match inspect(path) {
+        match inspect(path, self.file_suffix.as_deref()) {
             Ok(inspected) => {
                 report.data(&inspected, &text(&inspected))?;
                 Ok(true)

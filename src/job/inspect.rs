@@ -2,7 +2,7 @@
 
 use crate::catalog::Entry;
 use crate::fault::{Fault, Kind, Result};
-use crate::source::{Listed, list, list_files};
+use crate::source::{Listed, Listing, chosen, list_files};
 use crate::store::Format;
 use crate::store::io::ReadFile;
 use crate::tensor::shape::Shape;
@@ -15,7 +15,7 @@ use std::path::Path;
 /// # Errors
 /// As [`discover`](super::discover::discover).
 pub fn full_tensors(path: &Path) -> Result<Vec<(String, Vec<u64>)>> {
-    let inspected = inspect(path)?;
+    let inspected = inspect(path, None)?;
     if inspected.ranks > 1 {
         let fault = Fault::new(Kind::Usage, "is distributed; full weights are needed here");
         return Err(fault.file(path.display().to_string()));
@@ -68,14 +68,22 @@ pub struct Inspected {
     pub files: Vec<InspectedFile>,
 }
 
-/// Reads the headers of all files at `path`. Local.
+/// Reads the headers of the files at `path` that a job with this `--file-suffix` would read. Local.
 ///
 /// # Errors
 /// [`Kind::Corrupt`], [`Kind::MissingShard`] and others, as [`discover`](super::discover::discover).
-pub fn inspect(path: &Path) -> Result<Inspected> {
-    let listing = match list(path, None) {
+pub fn inspect(path: &Path, suffix: Option<&str>) -> Result<Inspected> {
+    let listing = match chosen(path, suffix) {
         Err(fault) if fault.kind == Kind::Ambiguous => {
-            list_files(path, Format::SAFETENSORS, None).map_err(|_| fault)?
+            // Files of full weights can be shown without a map of them; of ranks' files one is meant.
+            let all = list_files(path, Format::SAFETENSORS, None);
+            let full = |all: &Listing| {
+                all.ranks
+                    .values()
+                    .flatten()
+                    .all(|file| !file.path.contains('/'))
+            };
+            all.ok().filter(full).ok_or(fault)?
         }
         other => other?,
     };

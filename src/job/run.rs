@@ -123,7 +123,12 @@ impl<'a> Run<'a> {
         let job = self.job;
         let strategy = self.strategies[0].clone();
         let exchange = job.moving.exchange;
-        let mut source = source::open(self.world, self.topology, &job.reading, strategy, exchange)?;
+        let needed = |name: &str| match &job.goal {
+            Goal::Write(write) => write.select.keeps(name),
+            _ => true,
+        };
+        let (world, topology) = (self.world, self.topology);
+        let mut source = source::open(world, topology, &job.reading, strategy, exchange, needed)?;
         if job.reading.verify {
             compare::copies(self.world, self.topology, &source, &job.moving)?;
         }
@@ -181,7 +186,15 @@ impl<'a> Run<'a> {
     fn open_other(&self, reading: &source::Reading) -> Result<Opened> {
         let strategy = self.strategies[1].clone();
         let exchange = self.job.moving.exchange;
-        source::open(self.world, self.topology, reading, strategy, exchange)
+        let needed = |_: &str| true;
+        source::open(
+            self.world,
+            self.topology,
+            reading,
+            strategy,
+            exchange,
+            needed,
+        )
     }
 
     /// The third step. Collective.

@@ -93,6 +93,39 @@ pub(super) fn list(path: &Path, inner: String) -> Result<Listing> {
     Ok(listing)
 }
 
+/// Checks that files that no `metadata.json` describes are one card's: the trainer writes it after the
+/// files of several. Local.
+///
+/// # Errors
+/// [`Kind::MissingShard`] naming the first of several cards' files.
+pub(super) fn check_alone(base: &Path, listing: &Listing) -> Result<()> {
+    let mut files = listing.ranks.values().flatten();
+    let several = files.find(|file| cards(&file.path).is_some_and(|cards| cards > 1));
+    let (Some(file), Some(inner)) = (several, &listing.inner) else {
+        return Ok(());
+    };
+    let message = format!(
+        "is missing, and {} is one of {} files: the save was interrupted",
+        file.path,
+        cards(&file.path).unwrap_or_default()
+    );
+    Err(Fault::new(Kind::MissingShard, message)
+        .file(base.join(inner).join(METADATA).display().to_string())
+        .hint("`shardloom checkpoints list` shows which iterations are complete"))
+}
+
+/// The number of files of its kind, which the name of a checkpoint 2.0's file says.
+pub(super) fn cards(path: &str) -> Option<u64> {
+    let mut parts = path.strip_suffix(".safetensors")?.rsplit('-');
+    let (count, index) = (parts.next()?, parts.next()?);
+    let number = |text: &str| {
+        let ok = text.len() >= 7 && text.bytes().all(|byte| byte.is_ascii_digit());
+        ok.then(|| text.parse().ok())?
+    };
+    let _: u64 = number(index)?;
+    number(count)
+}
+
 /// What the checkpoint in `listing` tells of itself; `None` for another kind. Collective.
 ///
 /// # Errors
@@ -110,6 +143,9 @@ pub(super) fn read(
     let common = shared_file(world, &place.join(COMMON), COMMON_BYTES_MAX)?;
     let read = || {
         let metadata = metadata.as_deref().map(parse).transpose()?.flatten();
+        if metadata.is_none() {
+            check_alone(base, listing)?;
+        }
         if let Some(metadata) = &metadata {
             for (rank, file) in metadata
                 .files

@@ -1,6 +1,7 @@
 //! What one node sees of a source.
 
 use crate::fault::Result;
+use crate::source::position::Offered;
 use crate::store::io::ReadFile;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -15,6 +16,8 @@ pub(crate) struct Listing {
     pub(crate) inner: Option<String>,
     /// For each rank its files.
     pub(crate) ranks: BTreeMap<u32, Vec<Listed>>,
+    /// For each rank's directory the paths of the weight files that are to be chosen from.
+    pub(crate) offered: Offered,
 }
 
 /// A file as a node sees it.

@@ -10,7 +10,7 @@ use crate::store::{Format, full_dir, rank_dir};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Lists what this node sees at `path`. Local.
+/// Lists what this node sees at `path`; what rank directories have is only offered. Local.
 pub(crate) fn list(path: &Path, suffix: Option<&str>) -> Result<Listing> {
     let mut listing = Listing::default();
     match io::standing(path)? {
@@ -31,38 +31,25 @@ pub(crate) fn list(path: &Path, suffix: Option<&str>) -> Result<Listing> {
     if let Some(inner) = iteration::find(path, &names, suffix)? {
         return iteration::list(path, inner);
     }
-    let mut formats = BTreeSet::new();
     for (name, directory) in &names {
         let Some(rank) = rank_dir::rank_of(name).filter(|_| *directory) else {
             continue;
         };
-        let inside = io::list(&path.join(name))?;
-        let weights: Vec<&str> = inside
-            .iter()
+        let inside = io::list(&path.join(name))?.into_iter();
+        let weights: Vec<String> = inside
             .filter(|(name, directory)| !directory && Format::of(name).is_some())
-            .map(|(name, _)| name.as_str())
+            .map(|(file, _)| format!("{name}/{file}"))
             .collect();
-        formats.extend(
-            weights
-                .iter()
-                .filter_map(|name| Format::of(name))
-                .map(Format::extension),
-        );
-        if formats.len() > 1 {
-            return Err(both_formats(path));
-        }
         if weights.is_empty() {
             continue;
         }
-        let chosen =
-            rank_dir::choose(rank, &weights, suffix).map_err(|fault| rebase(fault, path))?;
-        let file = Listed::new(path, format!("{name}/{chosen}"))?;
-        if let Some(other) = listing.ranks.insert(rank, vec![file]) {
-            let message = format!("{name} and {} are the same rank", other[0].path);
+        if let Some(other) = listing.offered.insert(rank, weights) {
+            let other = other[0].split('/').next().unwrap_or_default();
+            let message = format!("{name} and {other} are the same rank");
             return Err(Fault::new(Kind::Ambiguous, message).file(path.display().to_string()));
         }
     }
-    if listing.ranks.is_empty() {
+    if listing.offered.is_empty() {
         list_full(path, &names, &mut listing)?;
     }
     Ok(listing)
@@ -110,12 +97,7 @@ pub(crate) fn list_files(path: &Path, format: Format, contains: Option<&str>) ->
     Ok(listing)
 }
 
-fn rebase(mut fault: Fault, base: &Path) -> Fault {
-    fault.file = fault.file.map(|file| base.join(file).display().to_string());
-    fault
-}
-
-fn both_formats(path: &Path) -> Fault {
+pub(super) fn both_formats(path: &Path) -> Fault {
     Fault::new(Kind::Ambiguous, "has both .ckpt and .safetensors files")
         .file(path.display().to_string())
         .hint("keep one format in the directory, or give a single file")

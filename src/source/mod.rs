@@ -5,22 +5,33 @@
 //!
 //! *Absent on purpose*: anything that writes, and anything that knows where bytes will go.
 
+mod choice;
+mod complete;
 pub mod counts;
 pub mod derived;
 mod found;
 mod headers;
 mod identity;
 mod iteration;
+mod iterations;
+pub mod latest;
 mod listed;
 mod listing;
+pub mod meta;
 mod open;
+mod position;
+mod ranks;
 mod reading;
+pub mod saved;
 pub mod scalars;
+mod step;
 pub mod strategy_files;
+pub mod survey;
 
+pub(crate) use choice::chosen;
 pub use found::{Source, SourceIteration};
 pub use identity::fingerprint;
-pub(crate) use listed::Listed;
-pub(crate) use listing::{list, list_files};
+pub(crate) use listed::{Listed, Listing};
+pub(crate) use listing::list_files;
 pub use open::{Opened, open};
 pub use reading::{Reading, Which};

@@ -4,6 +4,8 @@ use crate::exchange::{Topology, World, agree, all_gather};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::Inventory;
 use crate::plan::reach::{ExchangeMode, Reach};
+use crate::source::choice::{Wanted, choose_from, look};
+use crate::source::complete;
 use crate::source::derived::Derived;
 use crate::source::found::Source;
 use crate::source::headers::read_headers;
@@ -11,6 +13,7 @@ use crate::source::iteration;
 use crate::source::listed::Listing;
 use crate::source::listing::{common, list, list_files, merge, number};
 use crate::source::reading::{Reading, Which};
+use crate::source::step;
 use crate::store::Format;
 use crate::store::formats::refuse_directory;
 use crate::store::io::ReadFile;
@@ -32,26 +35,33 @@ pub struct Opened {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// Opens what `reading` says, cut by `strategy`. Collective.
+/// Opens what `reading` says, cut by `strategy`, of which the tensors `needed` must all be there.
+/// Collective.
 ///
 /// # Errors
 /// The same on every process: [`Kind::MissingShard`] if nobody sees weights there,
-/// [`Kind::Ambiguous`], [`Kind::Corrupt`], [`Kind::Differs`] if two nodes disagree about a file,
-/// [`Kind::Strategy`] if the strategy doesn't fit.
+/// or ranks are missing that no others stand in for, [`Kind::Ambiguous`], [`Kind::Corrupt`],
+/// [`Kind::Differs`] if two nodes disagree about a file or ranks about the step, [`Kind::Strategy`] if the strategy doesn't fit.
 pub fn open(
     world: &World,
     topology: &Topology,
     reading: &Reading,
     strategy: Option<Strategy>,
     mode: ExchangeMode,
+    needed: impl Fn(&str) -> bool,
 ) -> Result<Opened> {
     let path = &reading.path;
     let (source, strategy, inventory) = match &reading.which {
         Which::Checkpoint(suffix) => {
-            let suffix = suffix.as_deref();
-            let listings = gather(world, topology, || list(path, suffix))?;
-            let source = assemble(world, topology, path, mode, &listings)?;
+            let wanted = Wanted::of(world, topology, path, suffix.as_deref())?;
+            let source = found(world, topology, path, mode, &wanted)?;
+            step::check(world, &source)?;
             let strategy = agree(world, source.strategy(strategy))?;
+            // A checkpoint 2.0 names its files, and they are all there.
+            if let (Some(strategy), None) = (&strategy, &source.iteration) {
+                let complete = complete::check(&source.catalog, strategy, needed);
+                agree(world, complete.map_err(|fault| source.place(fault)))?;
+            }
             let inventory = Inventory::new(&source.catalog, strategy.as_ref());
             let inventory = inventory.map_err(|fault| source.place(fault));
             (source, strategy, agree(world, inventory)?)
@@ -92,6 +102,48 @@ impl Opened {
         let applied = derived.apply(&mut self.inventory, &self.source, beside);
         agree(world, applied.map_err(|fault| self.source.place(fault)))
     }
+}
+
+/// Finds the checkpoint that is wanted. Collective.
+fn found(
+    world: &World,
+    topology: &Topology,
+    path: &Path,
+    mode: ExchangeMode,
+    wanted: &Wanted,
+) -> Result<Source> {
+    let mut mine = Listing::default();
+    let listings = gather(world, topology, || {
+        mine = list(path, wanted.suffix())?;
+        Ok(mine.clone())
+    })?;
+    let Some(chosen) = agree(world, choose_from(&listings, path, wanted))? else {
+        return assemble(world, topology, path, mode, &listings);
+    };
+    let try_files = |files: &BTreeMap<u32, String>| {
+        let seen = gather(world, topology, || look(path, &mine, files))?;
+        assemble(world, topology, path, mode, &seen)
+    };
+    let tried = try_files(&chosen.files);
+    let Err(fault) = tried else { return tried };
+    if !matches!(fault.kind, Kind::Corrupt | Kind::Unsupported) {
+        return Err(fault);
+    }
+    // A save that was cut short: tell which older one all ranks have whole.
+    for (suffix, files) in &chosen.older {
+        if try_files(files).is_ok() {
+            let hint = format!(
+                "of {} this file can't be used; the newest that all ranks have whole is {suffix}: \
+                 --file-suffix {suffix}",
+                chosen.suffix
+            );
+            return Err(Fault {
+                hint: Some(hint),
+                ..fault
+            });
+        }
+    }
+    Err(fault)
 }
 
 /// What each node sees. Collective.

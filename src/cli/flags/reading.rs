@@ -29,7 +29,7 @@ pub(crate) struct SourceArgs {
     /// Strategy of the source: file, merged file or directory [default: full weights].
     #[arg(long)]
     pub(crate) src_strategy: Option<PathBuf>,
-    /// Which of several files in a rank directory: epoch_step, step, or task-epoch_step.
+    /// Which of several files in a rank directory: epoch_step, step, task-epoch_step, or latest.
     #[arg(long)]
     pub(crate) file_suffix: Option<String>,
 }

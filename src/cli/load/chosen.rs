@@ -1,13 +1,13 @@
 //! Which checkpoint is loaded, and where it stands in its job.
 
-use crate::checkpoint::latest::latest;
-use crate::checkpoint::meta::Name;
-use crate::checkpoint::survey::{Scalars, hyper_parameters, survey};
-use crate::checkpoint::{Checkpoint, Survey};
 use crate::cli::load::sight::Sight;
 use crate::config::train_yaml::{Resume, Shape, TrainConfig, scaled_steps};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::arrange::{Files, RankName};
+use crate::source::latest::{latest, passed_over};
+use crate::source::meta::Name;
+use crate::source::saved::{Checkpoint, Survey};
+use crate::source::survey::{Scalars, hyper_parameters, survey};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -45,7 +45,14 @@ impl Chosen {
         let chosen = match wanted {
             Some(file) => Some(named(&survey, &file)?),
             None if survey.checkpoints.is_empty() => None,
-            None => Some(latest(&survey)?),
+            None => {
+                let found = latest(&survey)?;
+                let note = passed_over(&survey, found).filter(|_| sight.world.process() == 0);
+                if let Some(note) = note {
+                    tracing::warn!("{}: {note}", survey.directory.display());
+                }
+                Some(found)
+            }
         };
         Ok(Chosen {
             directory: survey.directory.clone(),

@@ -3,61 +3,19 @@
 //! Each node lists the rank directories that it sees, so ranks may lie on the nodes' own disks; each
 //! file's header is read by one process.
 
-use crate::checkpoint::iterations;
-use crate::checkpoint::meta::{META, META_BYTES_MAX, Meta, Name};
-use crate::exchange::{Topology, World, agree, all_gather_bytes, decode, encode};
+use crate::exchange::{Topology, World, agree, all_gather};
 use crate::fault::{Fault, Kind, Result};
+use crate::source::iterations;
+use crate::source::meta::{META, META_BYTES_MAX, Meta, Name};
+use crate::source::ranks::named;
+use crate::source::saved::{Checkpoint, Survey};
 use crate::source::scalars::{scalar, whole};
+use crate::source::step::{self, Counts};
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::{Format, rank_dir};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-
-/// One checkpoint: the files of one name on all ranks.
-#[derive(Clone, Debug)]
-pub struct Checkpoint {
-    /// What its files' names have in common.
-    pub name: Name,
-    /// The run's total step (`step_num` in the file); without one, the step in the name.
-    pub step: u64,
-    /// Ranks that have a file of it.
-    pub ranks: Vec<u32>,
-    /// Why it can't be resumed from; `None` if it can.
-    pub why: Option<String>,
-    /// Bytes of all its files.
-    pub bytes: u64,
-    /// Its files, inside the surveyed directory, by rank.
-    pub files: Vec<String>,
-    /// Whether one copy only of each shard was saved, where a header says so.
-    pub redundancy_removed: Option<bool>,
-    /// Samples of a step, where the files say so.
-    pub global_batch_size: Option<u64>,
-    /// When the last of its files was written, in nanoseconds since 1970.
-    pub modified: i128,
-}
-
-impl Checkpoint {
-    /// Whether all ranks have it.
-    #[must_use]
-    pub fn complete(&self) -> bool {
-        self.why.is_none()
-    }
-}
-
-/// All checkpoints of a directory, oldest first.
-#[derive(Clone, Debug, Default)]
-pub struct Survey {
-    /// The directory with the rank directories.
-    pub directory: PathBuf,
-    /// Number of ranks that a complete checkpoint has.
-    pub ranks: u32,
-    /// The checkpoints, ordered by name.
-    pub checkpoints: Vec<Checkpoint>,
-    /// What the ranks' `meta.json` name, those that can be read.
-    pub metas: BTreeMap<u32, Name>,
-}
+use std::path::Path;
 
 /// A file as a node sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +43,7 @@ struct Header {
     step: Option<u64>,
     batch: Option<u64>,
     redundancy_removed: Option<bool>,
+    counts: Counts,
     bad: Option<String>,
 }
 
@@ -281,6 +240,7 @@ fn read_header(path: &Path) -> Result<Header> {
             .metadata
             .get("remove_redundancy")
             .map(|value| value == "True"),
+        counts: step::read(&file, &schema)?,
         bad: None,
     })
 }
@@ -301,13 +261,14 @@ fn group(files: &[File], headers: &[Header], expected: u32) -> Vec<Checkpoint> {
         let bad = members
             .iter()
             .find_map(|(file, header)| file.differs.clone().or_else(|| header.bad.clone()));
+        let counts: Vec<_> = members
+            .iter()
+            .map(|(file, header)| (file.seen.rank, header.counts))
+            .collect();
         let why = match missing[..] {
-            [] => bad,
+            [] => bad.or_else(|| step::difference(&counts)),
             [rank] => Some(format!("rank {rank} has no file of it")),
-            [rank, ..] => Some(format!(
-                "{} ranks have no file of it, rank {rank} first",
-                missing.len()
-            )),
+            _ => Some(format!("{} have no file of it", named(&missing))),
         };
         Checkpoint {
             step: members
@@ -334,16 +295,6 @@ fn group(files: &[File], headers: &[Header], expected: u32) -> Vec<Checkpoint> {
         }
     });
     checkpoints.collect()
-}
-
-/// What each process gives, on every process. Collective.
-pub(super) fn all_gather<T: Serialize + DeserializeOwned>(
-    world: &World,
-    mine: &T,
-) -> Result<Vec<T>> {
-    let bytes = agree(world, encode(mine))?;
-    let all = all_gather_bytes(world, &bytes)?;
-    agree(world, all.iter().map(|bytes| decode(bytes)).collect())
 }
 
 /// Where a checkpoint stands in its job, as far as it tells.

@@ -1,8 +1,9 @@
 //! The iterations of a checkpoint 2.0 directory: which there are, and which are complete.
 
-use crate::checkpoint::meta::Name;
-use crate::checkpoint::survey::{Checkpoint, Survey};
 use crate::fault::Result;
+use crate::source::iteration::cards;
+use crate::source::meta::Name;
+use crate::source::saved::{Checkpoint, Survey};
 use crate::store::Format;
 use crate::store::checkpoint2::{
     COMMON, Common, METADATA, METADATA_BYTES_MAX, TRACKER, directory, iteration, parse,
@@ -81,6 +82,10 @@ fn look_at(base: &Path, number: u64, tracker: Option<u64>, headers: bool) -> Res
                 .into_iter()
                 .filter(|(name, folder)| !folder && Format::of(name).is_some());
             seen.files = weights.map(|(name, _)| (0, name)).collect();
+            let several = |(_, file): &(u32, String)| cards(file).is_some_and(|cards| cards > 1);
+            if seen.files.iter().any(several) {
+                seen.why = Some(format!("{METADATA} is missing"));
+            }
         }
     }
     if seen.files.is_empty() {

@@ -1,15 +1,16 @@
 //! The checkpoint that a job would resume from.
 
-use crate::checkpoint::meta::Name;
-use crate::checkpoint::survey::{Checkpoint, Survey};
 use crate::fault::{Fault, Kind, Result};
+use crate::source::meta::Name;
+use crate::source::saved::{Checkpoint, Survey};
 
 /// Chooses as the trainer does: the oldest position that the ranks' `meta.json` name is the limit,
 /// and of that run the newest checkpoint up to there which all ranks have. So one that some rank had
 /// not finished is never chosen, nor, as the survey has looked into the files, a truncated one.
 ///
-/// Where that leaves none, as when a job died soon after a restart, the next older record is the limit.
-/// Without any `meta.json` it is the complete checkpoint that was written last.
+/// Where that leaves none, as when a job died soon after a restart, the next older record is the limit, and at
+/// last the newest complete one of an older run is taken, which [`passed_over`] tells. Without any `meta.json`
+/// it is the newest complete one by run, epoch and step.
 ///
 /// # Errors
 /// [`Kind::MissingShard`] if there is none, naming the newest and what is wrong with it.
@@ -29,10 +30,12 @@ pub fn latest(survey: &Survey) -> Result<&Checkpoint> {
             .filter(|checkpoint| checkpoint.name.position() <= limit.position())
             .max_by_key(|checkpoint| checkpoint.name.position())
     };
-    let chosen = if limits.is_empty() {
-        complete().max_by_key(|checkpoint| (checkpoint.modified, checkpoint.name.clone()))
-    } else {
-        limits.iter().find_map(up_to)
+    let chosen = match limits.iter().map(|limit| limit.repeat).min() {
+        None => complete().max_by_key(|checkpoint| &checkpoint.name),
+        Some(run) => limits.iter().find_map(up_to).or_else(|| {
+            let older = complete().filter(|checkpoint| checkpoint.name.repeat < run);
+            older.max_by_key(|checkpoint| &checkpoint.name)
+        }),
     };
     chosen.ok_or_else(|| {
         let newest = survey.checkpoints.last();
@@ -47,5 +50,25 @@ pub fn latest(survey: &Survey) -> Result<&Checkpoint> {
         Fault::new(Kind::MissingShard, message)
             .file(survey.directory.display().to_string())
             .hint("`shardloom checkpoints list` shows them all")
+    })
+}
+
+/// What to tell of the choice of `chosen`: that it is of an older run than all the ranks' `meta.json` name.
+#[must_use]
+pub fn passed_over(survey: &Survey, chosen: &Checkpoint) -> Option<String> {
+    let newest = survey
+        .metas
+        .values()
+        .max_by_key(|name| (name.repeat, name.position()))?;
+    let named = survey
+        .metas
+        .values()
+        .any(|name| name.same_run(&chosen.name));
+    (!named).then(|| {
+        format!(
+            "{} is of an older run: meta.json names {}, and of that run nothing is complete",
+            chosen.name.suffix(),
+            newest.suffix()
+        )
     })
 }

@@ -1,0 +1,168 @@
+//! Which of the files in rank directories are read: chosen once, from what all nodes see together.
+
+use crate::exchange::{Topology, World};
+use crate::fault::{Fault, Kind, Result};
+use crate::source::iteration::check_alone;
+use crate::source::latest::{latest, passed_over};
+use crate::source::listed::{Listed, Listing};
+use crate::source::listing::{both_formats, list};
+use crate::source::meta::Name;
+use crate::source::position::choose::choose;
+use crate::source::position::{Asked, Chosen, Offered};
+use crate::source::survey::survey;
+use crate::store::Format;
+use crate::store::checkpoint2::METADATA;
+use crate::store::io::{self, Standing};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// The `--file-suffix` that means what `shardloom checkpoints latest` gives.
+const LATEST: &str = "latest";
+
+/// Which position a job wants.
+#[derive(Clone, Debug)]
+pub(super) enum Wanted {
+    /// The newest.
+    Newest,
+    /// That with this ending.
+    Suffix(String),
+    /// That one.
+    Saved(Name),
+}
+
+impl Wanted {
+    /// What `suffix` means for the checkpoints at `path`. Collective.
+    ///
+    /// # Errors
+    /// The same on every process: as [`survey`] and [`latest`] where the latest is asked for.
+    pub(super) fn of(
+        world: &World,
+        topology: &Topology,
+        path: &Path,
+        suffix: Option<&str>,
+    ) -> Result<Wanted> {
+        match suffix {
+            None => return Ok(Wanted::Newest),
+            Some(LATEST) => {}
+            Some(suffix) => return Ok(Wanted::Suffix(suffix.to_owned())),
+        }
+        let survey = survey(world, topology, path, None, true)?;
+        let found = latest(&survey)?;
+        if let Some(note) = passed_over(&survey, found).filter(|_| world.process() == 0) {
+            tracing::warn!("{}: {note}", path.display());
+        }
+        let name = found.name.clone();
+        if survey.directory != path {
+            let message = "its rank directories are in the directory `checkpoint`";
+            let fault = Fault::new(Kind::MissingShard, message).file(path.display().to_string());
+            return Err(fault.hint(format!("give {}", survey.directory.display())));
+        }
+        Ok(if name.iteration {
+            Wanted::Suffix(name.step.to_string())
+        } else {
+            Wanted::Saved(name)
+        })
+    }
+
+    /// The ending, where that is what is wanted.
+    pub(super) fn suffix(&self) -> Option<&str> {
+        match self {
+            Wanted::Suffix(suffix) => Some(suffix),
+            _ => None,
+        }
+    }
+
+    fn asked(&self) -> Asked<'_> {
+        match self {
+            Wanted::Newest => Asked::Newest,
+            Wanted::Suffix(suffix) => Asked::Suffix(suffix),
+            Wanted::Saved(name) => Asked::Saved(name),
+        }
+    }
+}
+
+/// Chooses from what all nodes offer; none if they offer nothing. The same on every process that has
+/// the same listings. Local.
+///
+/// # Errors
+/// As [`choose`]; [`Kind::Ambiguous`] if there are files of both formats.
+pub(super) fn choose_from(
+    listings: &[Listing],
+    path: &Path,
+    wanted: &Wanted,
+) -> Result<Option<Chosen>> {
+    let mut offered = Offered::new();
+    let per_node = listings.iter().flat_map(|listing| &listing.offered);
+    for (rank, files) in per_node {
+        offered
+            .entry(*rank)
+            .or_default()
+            .extend(files.iter().cloned());
+    }
+    let mut formats = BTreeSet::new();
+    for files in offered.values_mut() {
+        files.sort_unstable();
+        files.dedup();
+        let of_files = files.iter().filter_map(|file| Format::of(file));
+        formats.extend(of_files.map(Format::extension));
+    }
+    if offered.is_empty() {
+        return Ok(None);
+    }
+    if formats.len() > 1 {
+        return Err(both_formats(path));
+    }
+    let chosen = choose(&offered, wanted.asked());
+    chosen.map(Some).map_err(|mut fault| {
+        let file = fault.file.take();
+        let file = file.map_or_else(|| path.to_path_buf(), |file| path.join(file));
+        fault.file(file.display().to_string())
+    })
+}
+
+/// Looks at those of `files` that a node, whose listing this is, sees. Local.
+///
+/// # Errors
+/// [`Kind::Io`].
+pub(super) fn look(
+    path: &Path,
+    listing: &Listing,
+    files: &BTreeMap<u32, String>,
+) -> Result<Listing> {
+    let mut seen = Listing {
+        single_file: listing.single_file,
+        ..Listing::default()
+    };
+    for (rank, file) in files {
+        let offered = listing.offered.get(rank);
+        if offered.is_some_and(|offered| offered.contains(file)) {
+            let file = Listed::new(path, file.clone())?;
+            seen.ranks.insert(*rank, vec![file]);
+        }
+    }
+    Ok(seen)
+}
+
+/// What a job of one process would read at `path`. Local.
+///
+/// # Errors
+/// As [`list`] and [`choose_from`].
+pub(crate) fn chosen(path: &Path, suffix: Option<&str>) -> Result<Listing> {
+    let listing = list(path, suffix)?;
+    let wanted = suffix.map_or(Wanted::Newest, |suffix| Wanted::Suffix(suffix.to_owned()));
+    let listings = [listing];
+    match choose_from(&listings, path, &wanted)? {
+        Some(chosen) => look(path, &listings[0], &chosen.files),
+        None => {
+            let listing = listings.into_iter().next().unwrap_or_default();
+            let inner = listing.inner.as_ref();
+            let metadata = inner.map(|inner| path.join(inner).join(METADATA));
+            if let Some(metadata) = metadata
+                && io::standing(&metadata)? != Standing::File
+            {
+                check_alone(path, &listing)?;
+            }
+            Ok(listing)
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! From what all ranks offer to one position, or to a fault that says who has what.
+
+use super::name::{File, Position, classify, file_name, fits, prefixed};
+use super::{Asked, Chosen, Offered};
+use crate::fault::{Fault, Kind, Result};
+use crate::source::ranks::named;
+use std::collections::BTreeMap;
+
+/// Most positions that a message spells out.
+const SHOWN_MAX: usize = 6;
+
+/// Chooses each rank's file: all of one position.
+///
+/// # Errors
+/// [`Kind::Ambiguous`] if the ranks' newest are different ones, several files could be meant, or a file is
+/// named for another rank; [`Kind::MissingShard`] if what is asked for isn't there, or not on all ranks.
+pub(crate) fn choose(offered: &Offered, asked: Asked<'_>) -> Result<Chosen> {
+    let files = classify(offered);
+    let standing = Standing::new(offered, &files, asked);
+    let meant = standing.meant();
+    let stray = files
+        .iter()
+        .find(|file| file.misplaced.is_some() && meant.contains(&&file.position));
+    if let Some(file) = stray {
+        return Err(misplaced(file));
+    }
+    let position = match meant[..] {
+        [one] => one,
+        [] => return Err(standing.nothing()),
+        _ => return Err(standing.several(&meant)),
+    };
+    let mut chosen = BTreeMap::new();
+    for rank in &standing.ranks {
+        match standing.of(position, *rank)[..] {
+            [] => return Err(standing.uneven(position)),
+            [one] => chosen.insert(*rank, one.to_owned()),
+            ref more => return Err(ambiguous(*rank, more)),
+        };
+    }
+    Ok(Chosen {
+        suffix: standing.label(position),
+        files: chosen,
+        older: standing.older(position),
+    })
+}
+
+/// Who has which position, and what is asked for.
+struct Standing<'a> {
+    asked: Asked<'a>,
+    ranks: Vec<u32>,
+    /// The files of each position by rank, but for those named for another rank.
+    positions: BTreeMap<&'a Position, BTreeMap<u32, Vec<&'a File<'a>>>>,
+}
+
+impl<'a> Standing<'a> {
+    fn new(offered: &Offered, files: &'a [File<'a>], asked: Asked<'a>) -> Self {
+        let mut positions: BTreeMap<_, BTreeMap<u32, Vec<_>>> = BTreeMap::new();
+        for file in files {
+            let ranks = positions.entry(&file.position).or_default();
+            if file.misplaced.is_none() {
+                ranks.entry(file.rank).or_default().push(file);
+            }
+        }
+        Standing {
+            asked,
+            ranks: offered.keys().copied().collect(),
+            positions,
+        }
+    }
+
+    /// The positions that are as good as each other for what is asked.
+    fn meant(&self) -> Vec<&'a Position> {
+        let all = self.positions.keys().copied();
+        match self.asked {
+            Asked::Newest => {
+                let newest = all.clone().map(Position::age).max();
+                all.filter(|position| Some(position.age()) == newest)
+                    .collect()
+            }
+            Asked::Suffix(suffix) => {
+                let fitting = |(position, ranks): (&&'a Position, &BTreeMap<_, Vec<&File<'_>>>)| {
+                    let fits = ranks.values().flatten().any(|file| fits(suffix, file));
+                    fits.then_some(*position)
+                };
+                let fitting: Vec<&Position> = self.positions.iter().filter_map(fitting).collect();
+                let class = fitting.iter().map(|position| position.class()).min();
+                let best = fitting.into_iter();
+                best.filter(|position| Some(position.class()) == class)
+                    .collect()
+            }
+            Asked::Saved(name) => all
+                .filter(|position| matches!(position, Position::Saved(saved) if saved == name))
+                .collect(),
+        }
+    }
+
+    /// The files of `position` that `rank` has. An ending may tell apart what numbers don't.
+    fn of(&self, position: &Position, rank: u32) -> Vec<&'a str> {
+        let ranks = self.positions.get(position);
+        let here = ranks
+            .and_then(|ranks| ranks.get(&rank))
+            .into_iter()
+            .flatten();
+        let here = here.filter(|file| match self.asked {
+            Asked::Suffix(suffix) => fits(suffix, file),
+            _ => true,
+        });
+        here.map(|file| file.path).collect()
+    }
+
+    /// All positions, newest first.
+    fn newest_first(&self) -> Vec<&'a Position> {
+        let mut positions: Vec<&Position> = self.positions.keys().copied().collect();
+        positions.sort_by_cached_key(|position| std::cmp::Reverse((position.age(), *position)));
+        positions
+    }
+
+    /// Whether all ranks have one file of `position`.
+    fn everywhere(&self, position: &Position) -> bool {
+        self.positions.get(position).is_some_and(|ranks| {
+            ranks.len() == self.ranks.len() && ranks.values().all(|files| files.len() == 1)
+        })
+    }
+
+    fn older(&self, than: &Position) -> Vec<(String, BTreeMap<u32, String>)> {
+        let age = than.age();
+        let older = self.newest_first().into_iter().filter(|position| {
+            *position != than && position.age() <= age && self.everywhere(position)
+        });
+        let files = |position: &Position| {
+            let ranks = self.positions.get(position).into_iter().flatten();
+            ranks
+                .filter_map(|(rank, files)| Some((*rank, files.first()?.path.to_owned())))
+                .collect()
+        };
+        older
+            .map(|position| (self.label(position), files(position)))
+            .collect()
+    }
+
+    /// What `--file-suffix` takes to mean `position`, with its prefix where others have the same.
+    fn label(&self, position: &Position) -> String {
+        let suffix = position.suffix();
+        let same = self
+            .positions
+            .keys()
+            .filter(|other| other.suffix() == suffix);
+        match position {
+            Position::Saved(name) if same.count() > 1 => prefixed(name),
+            _ => suffix,
+        }
+    }
+
+    /// `1_20 on ranks 0-1; 1_10 on ranks 0-3`: newest first, down to the newest that all ranks have.
+    fn told(&self) -> String {
+        let mut told = Vec::new();
+        let all = self.newest_first();
+        for position in &all {
+            let ranks = self.positions.get(position).into_iter().flatten();
+            let ranks: Vec<u32> = ranks.map(|(rank, _)| *rank).collect();
+            if ranks.is_empty() {
+                continue;
+            }
+            told.push(format!("{} on {}", self.label(position), named(&ranks)));
+            if told.len() == SHOWN_MAX || self.everywhere(position) {
+                break;
+            }
+        }
+        let more = all.len() - told.len();
+        if more > 0 {
+            told.push(format!("{more} older"));
+        }
+        told.join("; ")
+    }
+
+    /// What to do: the newest position that all ranks have.
+    fn advice(&self) -> String {
+        let common = self.newest_first();
+        let common = common
+            .into_iter()
+            .find(|position| self.everywhere(position));
+        common.map_or_else(
+            || "there is no position that all ranks have; was every rank's file copied?".into(),
+            |position| {
+                let label = self.label(position);
+                format!("the newest that all ranks have is {label}: --file-suffix {label}")
+            },
+        )
+    }
+
+    /// Not all ranks have `position`.
+    fn uneven(&self, position: &Position) -> Fault {
+        let has = |rank: &&u32| {
+            let ranks = self.positions.get(position);
+            ranks.is_some_and(|ranks| ranks.contains_key(*rank))
+        };
+        let lacking: Vec<u32> = self
+            .ranks
+            .iter()
+            .filter(|rank| !has(rank))
+            .copied()
+            .collect();
+        let label = self.label(position);
+        let (kind, message) = match self.asked {
+            Asked::Newest => {
+                let message = format!(
+                    "the ranks' newest files are of several steps: {}",
+                    self.told()
+                );
+                (Kind::Ambiguous, message)
+            }
+            _ => {
+                let message = format!("{} no file of {label}: {}", have(&lacking), self.told());
+                (Kind::MissingShard, message)
+            }
+        };
+        let fault = Fault::new(kind, message).hint(self.advice());
+        lacking
+            .first()
+            .map_or(fault.clone(), |rank| fault.rank(*rank))
+    }
+
+    /// Several positions could be meant.
+    fn several(&self, meant: &[&Position]) -> Fault {
+        for rank in &self.ranks {
+            let here: Vec<&str> = meant
+                .iter()
+                .flat_map(|position| self.of(position, *rank))
+                .collect();
+            if here.len() > 1 {
+                return ambiguous(*rank, &here);
+            }
+        }
+        let message = format!(
+            "the ranks' files are of several checkpoints: {}",
+            self.told()
+        );
+        Fault::new(Kind::Ambiguous, message).hint(self.advice())
+    }
+
+    /// Nobody has what is asked for.
+    fn nothing(&self) -> Fault {
+        let ending = match self.asked {
+            Asked::Newest => String::new(),
+            Asked::Suffix(suffix) => format!(" whose name ends with '{suffix}'"),
+            Asked::Saved(name) => format!(" of {}", name.suffix()),
+        };
+        let positions = self.newest_first().into_iter();
+        let there: Vec<String> = positions.map(|position| self.label(position)).collect();
+        let more = there.len().saturating_sub(4 * SHOWN_MAX);
+        let mut list = there[..there.len() - more].join(", ");
+        if more > 0 {
+            list.push_str(&format!(" and {more} more"));
+        }
+        let message = format!("no rank has a weight file{ending}; there are: {list}");
+        Fault::new(Kind::MissingShard, message).hint(self.advice())
+    }
+}
+
+fn have(ranks: &[u32]) -> String {
+    let verb = if ranks.len() == 1 { "has" } else { "have" };
+    format!("{} {verb}", named(ranks))
+}
+
+fn misplaced(file: &File<'_>) -> Fault {
+    let other = file.misplaced.unwrap_or_default();
+    let message = format!(
+        "is named for rank {other} and lies in the directory of rank {}",
+        file.rank
+    );
+    Fault::new(Kind::Ambiguous, message)
+        .file(file.path)
+        .rank(file.rank)
+        .hint("was it copied into the wrong directory? Move it, or give it its rank's name")
+}
+
+fn ambiguous(rank: u32, paths: &[&str]) -> Fault {
+    let names: Vec<&str> = paths.iter().map(|path| file_name(path)).collect();
+    let directory = paths[0]
+        .rsplit_once('/')
+        .map_or("", |(directory, _)| directory);
+    let message = format!("several files could be meant: {}", names.join(", "));
+    Fault::new(Kind::Ambiguous, message)
+        .file(directory)
+        .rank(rank)
+        .hint("say which with --file-suffix, for example --file-suffix 1_100 (epoch_step)")
+}

@@ -1,0 +1,37 @@
+//! The one position that a job reads, the same on all ranks: prefix, run, epoch and step.
+//!
+//! A pure function of the names of all ranks' files. Where MindSpore's choice (docs/formats.md) is the same
+//! position on all ranks it is this one; otherwise nothing is chosen and the error says who has what.
+
+pub(crate) mod choose;
+mod name;
+#[cfg(test)]
+mod tests;
+
+use crate::source::meta::Name;
+use std::collections::BTreeMap;
+
+/// The weight files of each rank's directory: paths that end with the file's name.
+pub(crate) type Offered = BTreeMap<u32, Vec<String>>;
+
+/// Which position is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Asked<'a> {
+    /// The newest, if it is every rank's newest.
+    Newest,
+    /// The one that the files with this ending are.
+    Suffix(&'a str),
+    /// That one.
+    Saved(&'a Name),
+}
+
+/// A position with each rank's file of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Chosen {
+    /// What `--file-suffix` takes to mean it.
+    pub(crate) suffix: String,
+    /// Each rank's file: one of those offered.
+    pub(crate) files: BTreeMap<u32, String>,
+    /// The older positions that all ranks have, newest first.
+    pub(crate) older: Vec<(String, BTreeMap<u32, String>)>,
+}

@@ -1,0 +1,201 @@
+//! What a file's name says of its position.
+
+use super::Offered;
+use crate::source::meta::Name;
+use std::collections::HashMap;
+
+/// What a file is a part of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Position {
+    /// No number in its name says more than the rank.
+    Plain,
+    /// Its name without the rank has numbers, but not a trainer's.
+    Numbered(String),
+    /// A trainer's.
+    Saved(Name),
+}
+
+impl Position {
+    /// What orders positions in time, as MindSpore does: the last two numbers.
+    pub(super) fn age(&self) -> Vec<u128> {
+        match self {
+            Position::Plain => Vec::new(),
+            Position::Saved(name) => vec![name.epoch.into(), name.step.into()],
+            Position::Numbered(text) => {
+                let numbers = text.split(|c: char| !c.is_ascii_digit());
+                let numbers = numbers.filter(|digits| !digits.is_empty());
+                let numbers: Vec<u128> = numbers
+                    .map(|digits| digits.parse().unwrap_or(u128::MAX))
+                    .collect();
+                numbers[numbers.len().saturating_sub(2)..].to_vec()
+            }
+        }
+    }
+
+    pub(super) fn suffix(&self) -> String {
+        match self {
+            Position::Plain => "(no number)".into(),
+            Position::Saved(name) => name.suffix(),
+            Position::Numbered(text) => {
+                let tail = text.rsplit('*').next().unwrap_or(text);
+                if tail.is_empty() { text } else { tail }.to_owned()
+            }
+        }
+    }
+
+    /// Of several positions that an ending fits, those of the lowest class are meant.
+    pub(super) fn class(&self) -> u8 {
+        match self {
+            Position::Saved(Name { repeat: None, .. }) => 0,
+            Position::Saved(_) => 1,
+            Position::Numbered(_) => 2,
+            Position::Plain => 3,
+        }
+    }
+}
+
+/// One file of a rank.
+pub(super) struct File<'a> {
+    pub(super) rank: u32,
+    pub(super) path: &'a str,
+    pub(super) position: Position,
+    /// The rank that its name says, if that is another.
+    pub(super) misplaced: Option<u32>,
+}
+
+pub(super) fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+fn stem(path: &str) -> &str {
+    let name = file_name(path);
+    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
+}
+
+pub(super) fn prefixed(name: &Name) -> String {
+    let suffix = name.suffix();
+    match name.repeat {
+        None => format!("{}-{suffix}", name.prefix),
+        Some(_) => format!("{}{suffix}", name.prefix),
+    }
+}
+
+/// Reads all names. A name that ends with its own rank's number says the rank by that, unless another
+/// rank has a file of the same name.
+pub(super) fn classify(offered: &Offered) -> Vec<File<'_>> {
+    let mut times: HashMap<&str, u32> = HashMap::new();
+    let paths = offered
+        .iter()
+        .flat_map(|(rank, paths)| paths.iter().map(move |path| (*rank, path)));
+    for (rank, path) in paths.clone() {
+        if trailing(stem(path)).is_some_and(|(_, number)| number == u64::from(rank)) {
+            times.insert(stem(path), 0);
+        }
+    }
+    for (_, path) in paths.clone() {
+        if let Some(times) = times.get_mut(stem(path)) {
+            *times += 1;
+        }
+    }
+    let file = |(rank, path)| {
+        let (position, misplaced) = position(rank, path, &times);
+        File {
+            rank,
+            path,
+            position,
+            misplaced,
+        }
+    };
+    paths
+        .map(|(rank, path)| file((rank, path.as_str())))
+        .collect()
+}
+
+fn position(rank: u32, path: &str, times: &HashMap<&str, u32>) -> (Position, Option<u32>) {
+    let other = |named: u32| (named != rank).then_some(named);
+    if let Some((name, named)) = Name::parse(file_name(path)) {
+        return (Position::Saved(name), named.and_then(other));
+    }
+    let stem = stem(path);
+    let numbered = |text: String| {
+        if text.contains(|c: char| c.is_ascii_digit()) {
+            Position::Numbered(text)
+        } else {
+            Position::Plain
+        }
+    };
+    if let Some((before, named, after)) = rank_inside(stem) {
+        return (numbered(format!("{before}_rank_*{after}")), other(named));
+    }
+    let text = match trailing(stem) {
+        Some((before, number)) if number == u64::from(rank) && times.get(stem) == Some(&1) => {
+            format!("{before}*")
+        }
+        _ => stem.to_owned(),
+    };
+    (numbered(text), None)
+}
+
+/// The text before and after the last `_rank_R`, and that R.
+fn rank_inside(stem: &str) -> Option<(&str, u32, &str)> {
+    let (before, rest) = stem.rsplit_once("_rank_")?;
+    let end = rest
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(rest.len());
+    Some((before, rest[..end].parse().ok()?, &rest[end..]))
+}
+
+/// The number at the end, and the text before it.
+fn trailing(stem: &str) -> Option<(&str, u64)> {
+    let before = stem.trim_end_matches(|c: char| c.is_ascii_digit());
+    Some((before, stem[before.len()..].parse().ok()?))
+}
+
+/// Whether `--file-suffix suffix` can mean this file: `[_]run-epoch_step`, `[-]epoch_step`, `[_]step`,
+/// all of them complete numbers, or the end of its name.
+pub(super) fn fits(suffix: &str, file: &File<'_>) -> bool {
+    let stem = stem(file.path);
+    let ends = || {
+        let cut = |c: char| c.is_ascii_digit();
+        stem.strip_suffix(suffix)
+            .is_some_and(|before| !(suffix.starts_with(cut) && before.ends_with(cut)))
+    };
+    let Position::Saved(name) = &file.position else {
+        return ends();
+    };
+    let Some(numbers) = numbers(suffix) else {
+        return ends() || suffix == prefixed(name);
+    };
+    match numbers[..] {
+        [step] => name.step == step,
+        [epoch, step] => (name.epoch, name.step) == (epoch, step),
+        [run, epoch, step] => (name.repeat, name.epoch, name.step) == (Some(run), epoch, step),
+        _ => false,
+    }
+}
+
+/// The numbers of a suffix that is a trainer's; `None` for another.
+fn numbers(suffix: &str) -> Option<Vec<u64>> {
+    let rest = suffix.strip_prefix(['_', '-']).unwrap_or(suffix);
+    let digits = |text: &str| {
+        let ok = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        ok.then(|| text.parse().ok())?
+    };
+    let mut numbers = Vec::new();
+    let tail = match rest.split_once('-') {
+        Some(_) if suffix.starts_with('-') => return None,
+        Some((run, tail)) => {
+            numbers.push(digits(run)?);
+            let (_, _) = tail.split_once('_')?;
+            tail
+        }
+        None => rest,
+    };
+    match tail.split_once('_') {
+        Some(_) if numbers.is_empty() && suffix.starts_with('_') => return None,
+        Some((epoch, step)) => numbers.extend([digits(epoch)?, digits(step)?]),
+        None if suffix.starts_with('-') => return None,
+        None => numbers.push(digits(tail)?),
+    }
+    Some(numbers)
+}

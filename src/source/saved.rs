@@ -1,0 +1,49 @@
+//! The checkpoints that a training job has saved, one after the other, into the same rank directories.
+
+use crate::source::meta::Name;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// One checkpoint: the files of one name on all ranks.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// What its files' names have in common.
+    pub name: Name,
+    /// The run's total step (`step_num` in the file); without one, the step in the name.
+    pub step: u64,
+    /// Ranks that have a file of it.
+    pub ranks: Vec<u32>,
+    /// Why it can't be resumed from; `None` if it can.
+    pub why: Option<String>,
+    /// Bytes of all its files.
+    pub bytes: u64,
+    /// Its files, inside the surveyed directory, by rank.
+    pub files: Vec<String>,
+    /// Whether one copy only of each shard was saved, where a header says so.
+    pub redundancy_removed: Option<bool>,
+    /// Samples of a step, where the files say so.
+    pub global_batch_size: Option<u64>,
+    /// When the last of its files was written, in nanoseconds since 1970.
+    pub modified: i128,
+}
+
+impl Checkpoint {
+    /// Whether all ranks have it.
+    #[must_use]
+    pub fn complete(&self) -> bool {
+        self.why.is_none()
+    }
+}
+
+/// All checkpoints of a directory, oldest first.
+#[derive(Clone, Debug, Default)]
+pub struct Survey {
+    /// The directory with the rank directories.
+    pub directory: PathBuf,
+    /// Number of ranks that a complete checkpoint has.
+    pub ranks: u32,
+    /// The checkpoints, ordered by name.
+    pub checkpoints: Vec<Checkpoint>,
+    /// What the ranks' `meta.json` name, those that can be read.
+    pub metas: BTreeMap<u32, Name>,
+}

@@ -1,0 +1,347 @@
+//! Which bytes are read: one position, the same on all ranks, and all ranks' parts.
+
+#![allow(clippy::expect_used, unreachable_pub)]
+
+#[path = "support/ckpt.rs"]
+mod ckpt;
+#[path = "support/command.rs"]
+mod command;
+#[path = "support/fixtures.rs"]
+mod fixtures;
+#[path = "support/oracle.rs"]
+mod oracle;
+#[path = "support/sample.rs"]
+mod sample;
+mod support;
+#[path = "support/tensors.rs"]
+mod tensors;
+#[path = "support/wire.rs"]
+mod wire;
+
+use command::{alone, error_line, nothing_written, object, refuses, under_mpi};
+use oracle::Strategy;
+use sample::{Sample, layout};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use support::Run;
+use tensors::{Tensor, Tensors};
+
+const RESHARD: &str =
+    "reshard --src @src --src-strategy @four.ckpt --dst @out --dst-strategy @two.ckpt";
+const UNIFY: &str = "unify --src @src --src-strategy @four.ckpt --dst @out";
+const DIFF: &str = "diff @src @full --a-strategy @four.ckpt";
+
+/// A file of `rank` at a position, such as `1_10` or `_1-1_10`.
+fn file(rank: u32, position: &str) -> String {
+    let dash = if position.starts_with('_') { "" } else { "-" };
+    format!("src/rank_{rank}/net_rank_{rank}{dash}{position}.safetensors")
+}
+
+/// Puts step `step` at `position` into the directories of `ranks`; every step has other bytes.
+fn save(sample: &Sample, ranks: &[u32], position: &str, step: u8) {
+    for rank in ranks {
+        let mut shards = sample
+            .four
+            .cut(
+                &at_step(&sample.whole, step),
+                usize::try_from(*rank).expect("small"),
+            )
+            .expect("it can be cut");
+        let data = i32::from(step).to_le_bytes().to_vec();
+        let count = Tensor {
+            dtype: "I32".into(),
+            shape: vec![],
+            data,
+        };
+        shards.insert("step_num".into(), count);
+        tensors::write(&sample.path(&file(*rank, position)), &shards);
+    }
+}
+
+fn at_step(whole: &Tensors, step: u8) -> Tensors {
+    let mut whole = whole.clone();
+    for tensor in whole.values_mut() {
+        tensor
+            .data
+            .iter_mut()
+            .for_each(|byte| *byte = byte.wrapping_add(step));
+    }
+    whole
+}
+
+/// A sample whose source has no files yet.
+fn sample() -> Sample {
+    let sample = Sample::in_memory();
+    std::fs::remove_dir_all(sample.path("src")).expect("removed");
+    sample
+}
+
+/// Runs a line on one process, on four, and on four that see themselves on two nodes; `check`s each run.
+#[track_caller]
+fn runs(sample: &Sample, line: &str, check: impl Fn(Run)) {
+    let args = sample.args(line);
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let program = Path::new(env!("CARGO_BIN_EXE_shardloom"));
+    let nodes = [("SHARDLOOM_NODES", "2")];
+    check(alone(&args));
+    check(support::mpirun(4, program, &words, &nodes));
+    if line.starts_with("unify") && !line.contains("--file-suffix") {
+        check(under_mpi(4, &args));
+    }
+}
+
+/// The line is refused however it is run, with all of `words` in its error and hint, and nothing is written.
+#[track_caller]
+fn refused(sample: &Sample, line: &str, words: &[&str]) {
+    runs(sample, line, |run| {
+        refuses(&run, words[0]);
+        error_line(&run);
+        for word in words {
+            assert!(run.stderr.contains(word), "{word} is missing: {run:#?}");
+        }
+        nothing_written(sample);
+    });
+}
+
+/// `line` gives the weights of `step`.
+#[track_caller]
+fn gives(sample: &Sample, line: &str, step: u8) {
+    runs(sample, line, |run| {
+        let out = sample.path("out");
+        run.succeeds();
+        let compared = tensors::compare(&at_step(&sample.whole, step), &weights(&out));
+        compared.unwrap_or_else(|error| unreachable!("{line}: {error}"));
+        std::fs::remove_dir_all(out).expect("removed");
+    });
+}
+
+/// The full weights in a directory, without the counts.
+fn weights(directory: &Path) -> Tensors {
+    let files = fixtures::listing(directory).into_iter();
+    let files: Vec<PathBuf> = files.map(|file| directory.join(file)).collect();
+    let files = files.iter().filter(|file| {
+        let name = file.to_string_lossy();
+        name.ends_with(".safetensors") && !name.contains("hyper_param")
+    });
+    let read = files.flat_map(|file| tensors::read(file).expect("readable").tensors);
+    read.filter(|(name, _)| name != "step_num").collect()
+}
+
+fn latest(sample: &Sample) -> serde_json::Value {
+    object(&alone(&sample.args("checkpoints latest @src --json")).succeeds())
+}
+
+#[test]
+fn a_save_that_was_killed_is_never_mixed_with_the_one_before() {
+    let sample = sample();
+    save(&sample, &[0, 1, 2, 3], "1_10", 10);
+    save(&sample, &[0, 1], "1_20", 20);
+    let words = ["1_20 on ranks 0-1; 1_10 on ranks 0-3", "--file-suffix 1_10"];
+    for line in [RESHARD, UNIFY, DIFF, &format!("{RESHARD} --dry-run")] {
+        refused(&sample, line, &words);
+    }
+    refuses(&alone(&sample.args("inspect @src")), words[0]);
+    alone(&sample.args("inspect @src --file-suffix 1_10")).succeeds();
+    refused(
+        &sample,
+        &format!("{UNIFY} --file-suffix 1_20"),
+        &["ranks 2-3 have no file of 1_20"],
+    );
+    refused(
+        &sample,
+        &format!("{UNIFY} --file-suffix 7_7"),
+        &["'7_7'; there are: 1_20, 1_10"],
+    );
+    gives(&sample, &format!("{UNIFY} --file-suffix 1_10"), 10);
+    assert_eq!(latest(&sample)["suffix"], json!("1_10"));
+    gives(&sample, &format!("{UNIFY} --file-suffix latest"), 10);
+}
+
+#[test]
+fn a_suffix_is_the_complete_number() {
+    let sample = sample();
+    save(&sample, &[0, 1, 2], "1_10", 10);
+    save(&sample, &[0, 1, 2, 3], "11_10", 110);
+    let line = format!("{UNIFY} --file-suffix 1_10");
+    refused(&sample, &line, &["rank 3 has no file of 1_10"]);
+    gives(&sample, UNIFY, 110);
+}
+
+#[test]
+fn names_the_file_that_was_cut_short() {
+    for length in [0, 60] {
+        let sample = sample();
+        save(&sample, &[0, 1, 2, 3], "1_10", 10);
+        save(&sample, &[0, 1, 2, 3], "1_20", 20);
+        let path = sample.path(&file(2, "1_20"));
+        let bytes = std::fs::read(&path).expect("a file");
+        std::fs::write(&path, &bytes[..length]).expect("written");
+        refused(&sample, UNIFY, &["net_rank_2-1_20", "--file-suffix 1_10"]);
+        assert_eq!(latest(&sample)["suffix"], json!("1_10"));
+    }
+}
+
+#[test]
+fn what_files_say_of_their_step_is_the_same_on_all_ranks() {
+    let sample = sample();
+    save(&sample, &[0, 1, 2, 3], "1_10", 10);
+    save(&sample, &[0, 1], "1_20", 20);
+    save(&sample, &[2, 3], "1_20", 10);
+    let words = ["step_num is 20 on ranks 0-1, 10 on ranks 2-3"];
+    refused(&sample, RESHARD, &words);
+    refused(&sample, DIFF, &words);
+    assert_eq!(latest(&sample)["suffix"], json!("1_10"));
+}
+
+#[test]
+fn a_file_in_another_ranks_directory_is_named() {
+    let sample = sample();
+    save(&sample, &[0, 1, 2, 3], "1_10", 10);
+    let wrong = sample.path("src/rank_1/net_rank_0-1_10.safetensors");
+    std::fs::rename(sample.path(&file(1, "1_10")), wrong).expect("renamed");
+    refused(
+        &sample,
+        UNIFY,
+        &["rank_1/net_rank_0-1_10", "named for rank 0"],
+    );
+}
+
+#[test]
+fn a_rank_that_the_strategy_lacks_is_named() {
+    let sample = sample();
+    save(&sample, &[0, 1, 2, 3], "1_10", 10);
+    let from = sample.path(&file(3, "1_10"));
+    let to = sample.path(&file(9, "1_10"));
+    std::fs::create_dir(to.parent().expect("a directory")).expect("made");
+    std::fs::copy(from, to).expect("copied");
+    refused(&sample, UNIFY, &["rank 9", "4 ranks"]);
+}
+
+#[test]
+fn the_latest_goes_by_run_and_step_and_falls_back_to_an_older_run() {
+    let sample = sample();
+    save(&sample, &[0, 1, 2, 3], "_1-1_10", 30);
+    save(&sample, &[0, 1, 2, 3], "1_20", 20);
+    assert_eq!(
+        latest(&sample)["suffix"],
+        json!("_1-1_10"),
+        "without meta.json"
+    );
+    gives(&sample, &format!("{UNIFY} --file-suffix latest"), 30);
+    for rank in 0..4 {
+        let name = format!("net_rank_{rank}_2-1_5.safetensors");
+        let meta = json!({ "last_epoch": 1, "last_step": 5, "last_ckpt_file": name });
+        let path = sample.path(&file(rank, "1_20")).with_file_name("meta.json");
+        tensors::write_bytes(&path, meta.to_string().as_bytes());
+    }
+    let found = latest(&sample);
+    assert_eq!(found["suffix"], json!("_1-1_10"));
+    let note = found["note"].as_str().expect("a note");
+    assert!(
+        note.contains("older run") && note.contains("_2-1_5"),
+        "{note}"
+    );
+}
+
+/// Two parts in two copies, and an optimizer's state that may not have been saved.
+fn replicas(saved_state: bool) -> Sample {
+    let mut whole = Tensors::from([
+        ("a".to_owned(), Tensor::counting("F32", &[8, 4], 3)),
+        ("z".to_owned(), Tensor::counting("F32", &[8, 4], 90)),
+    ]);
+    let cut = || layout(&[2, 2], &[0, -1]);
+    let four = Strategy::of(&[("a", cut()), ("z", cut()), ("adam_m.a", cut())]);
+    let two = Strategy::of(&[("a", layout(&[2], &[0, -1])), ("z", layout(&[2], &[0, -1]))]);
+    if saved_state {
+        whole.insert("adam_m.a".into(), Tensor::counting("F32", &[8, 4], 7));
+    }
+    Sample::of(whole, four, two)
+}
+
+fn remove(sample: &Sample, ranks: &[u32]) {
+    for rank in ranks {
+        std::fs::remove_dir_all(sample.path(&format!("src/rank_{rank}"))).expect("removed");
+    }
+}
+
+#[test]
+fn replicas_stand_in_for_ranks_that_are_missing() {
+    for saved_state in [false, true] {
+        let sample = replicas(saved_state);
+        remove(&sample, &[0, 3]);
+        gives(&sample, UNIFY, 0);
+        remove(&sample, &[1]);
+        let words = ["ranks 0-1, 3 of 4 are missing"];
+        for line in [RESHARD, UNIFY, DIFF] {
+            refused(&sample, line, &words);
+        }
+    }
+}
+
+/// Four stages of two ranks each, and a tensor that the first and the last share.
+#[test]
+fn whole_stages_that_are_missing_are_named_once() {
+    let cut = || layout(&[2], &[0, -1]);
+    let names = ["shared", "l0", "l1", "l2", "l3"];
+    let whole = |name: &&str| ((*name).to_owned(), Tensor::counting("F32", &[4, 4], 3));
+    let whole: Tensors = names.iter().map(whole).collect();
+    let stages = [
+        (0, "shared"),
+        (0, "l0"),
+        (1, "l1"),
+        (2, "l2"),
+        (3, "l3"),
+        (3, "shared"),
+    ];
+    let cuts = stages
+        .iter()
+        .map(|(stage, name)| (*stage, (*name).to_owned(), cut()));
+    let four = Strategy {
+        items: cuts.collect(),
+    };
+    let two = Strategy::of(&names.map(|name| (name, cut())));
+    let sample = Sample::of(whole, four, two);
+    let named = stages
+        .iter()
+        .map(|(stage, name)| (0, format!("{stage}-{name}"), cut()));
+    let file = oracle::to_protobuf(&Strategy {
+        items: named.collect(),
+    });
+    tensors::write_bytes(&sample.path("four.ckpt"), &file);
+    gives(&sample, UNIFY, 0);
+    remove(&sample, &[2, 3, 6, 7]);
+    for line in [RESHARD, UNIFY, DIFF, &format!("{RESHARD} --dry-run")] {
+        refused(
+            &sample,
+            line,
+            &["ranks 2-3, 6-7 of 8 are missing", "parts of l1, l3"],
+        );
+    }
+    let rest = "unify --src @src --src-strategy @four.ckpt --dst @out --filter-out-param-prefix l1 \
+                --filter-out-param-prefix l3";
+    runs(&sample, rest, |run| {
+        run.succeeds();
+        let found: Vec<String> = weights(&sample.path("out")).into_keys().collect();
+        assert_eq!(found, ["l0", "l2", "shared"]);
+        std::fs::remove_dir_all(sample.path("out")).expect("removed");
+    });
+}
+
+#[test]
+fn a_checkpoint_2_of_several_cards_without_its_metadata_is_refused() {
+    let sample = Sample::in_memory();
+    let write = "reshard --src @src --src-strategy @four.ckpt --dst @second --dst-strategy @four.ckpt --format checkpoint2";
+    alone(&sample.args(write)).succeeds();
+    let metadata = sample.path("second/iteration_00000000/metadata.json");
+    std::fs::remove_file(metadata).expect("removed");
+    refused(
+        &sample,
+        "unify --src @second --dst @out",
+        &["metadata.json", "one of 4 files"],
+    );
+    refuses(&alone(&sample.args("inspect @second")), "metadata.json");
+    refuses(
+        &alone(&sample.args("checkpoints latest @second")),
+        "metadata.json is missing",
+    );
+}
