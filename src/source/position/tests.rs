@@ -182,7 +182,7 @@ fn says(cases: &[Case<'_>]) {
         let fault = choose(&offered(ranks), asked(suffix)).unwrap_err();
         let text = format!("{fault} {}", fault.hint.clone().unwrap_or_default());
         assert_eq!(fault.kind, *kind, "{text}");
-        for word in words {
+        for word in *words {
             assert!(text.contains(word), "{word} is missing: {text}");
         }
     }
