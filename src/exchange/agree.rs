@@ -10,8 +10,9 @@
 //! process 2   piece  piece  piece  yes──┘
 //! ```
 
-use super::control::{Operation, all_reduce, broadcast_bytes};
-use super::flight::{Patience, Pause};
+use super::control::{all_reduce, broadcast_bytes};
+use super::operation::Operation;
+use super::pause::{Patience, Pause};
 use super::wire::{decode, encode};
 use super::world::{World, complain};
 use crate::fault::{Fault, Kind, Result};

@@ -1,7 +1,8 @@
 //! The all-to-all that carries tensor bytes, one round at a time, several under way.
 
-use super::flight::{Flight, Patience};
+use super::backend::Flight;
 use super::parts::{Parted, Parts};
+use super::pause::Patience;
 use super::world::World;
 use crate::fault::{Fault, Kind, Result};
 

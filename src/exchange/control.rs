@@ -2,24 +2,12 @@
 //!
 //! What is longer than the world's chunk limit travels in several calls.
 
-use super::communicator::Communicator;
-use super::flight::{Flight, Patience, Pause};
+use super::backend::{Communicator, Flight};
+use super::operation::Operation;
 use super::parts::Parts;
+use super::pause::{Patience, Pause};
 use super::world::World;
 use crate::fault::{Fault, Kind, Result};
-
-/// How [`all_reduce`] joins the values of all processes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
-    /// Their sum.
-    Sum,
-    /// The largest.
-    Max,
-    /// The smallest.
-    Min,
-    /// Bit by bit: whether an odd number of them has it.
-    Xor,
-}
 
 /// Tags of [`exchange_bytes`]: a length, and bytes; two of each, used in turns.
 const TAG_LENGTH: [i32; 2] = [1, 2];

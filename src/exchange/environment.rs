@@ -13,6 +13,7 @@ use std::env;
 /// # Safety
 ///
 /// No other thread may run.
+#[cfg(feature = "mpi")]
 pub(super) unsafe fn prepare() {
     for (name, value) in choices(|name| env::var(name).ok()) {
         // SAFETY: the caller promises that no other thread reads the environment.
@@ -21,6 +22,7 @@ pub(super) unsafe fn prepare() {
 }
 
 /// What to set, given what is set.
+#[cfg(feature = "mpi")]
 fn choices(get: impl Fn(&str) -> Option<String>) -> Vec<(&'static str, &'static str)> {
     let number = |name| get(name).and_then(|text| text.parse::<usize>().ok());
     let all = number("OMPI_COMM_WORLD_SIZE");
@@ -47,7 +49,16 @@ fn choices(get: impl Fn(&str) -> Option<String>) -> Vec<(&'static str, &'static 
     choices
 }
 
-#[cfg(test)]
+/// *Local.* How many processes a launcher has started, as far as its variables tell.
+#[cfg(not(feature = "mpi"))]
+pub(super) fn launched_processes() -> Option<u32> {
+    let names = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE"];
+    names
+        .iter()
+        .find_map(|name| env::var(name).ok()?.parse().ok())
+}
+
+#[cfg(all(test, feature = "mpi"))]
 mod tests {
     use super::*;
 

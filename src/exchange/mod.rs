@@ -13,16 +13,29 @@
 //! ones wait by polling with short sleeps, so that waiting processes leave the cores to others.
 //! Only the thread that started the world may call them.
 //!
+//! By MPI ([`with_mpi`]) or, without the feature `mpi`, for one process ([`alone`]): the same calls.
+//!
 //! Three communicators keep what may overlap apart: control messages, data rounds, signals (alarm
 //! and progress). So processes that gave up a data round can still agree on why.
 
+#[cfg(not(feature = "mpi"))]
+mod alone;
+#[cfg(feature = "mpi")]
+mod with_mpi;
+
+#[cfg(not(feature = "mpi"))]
+use alone as backend;
+#[cfg(feature = "mpi")]
+use with_mpi as backend;
+
 mod agree;
 mod all_to_all;
-mod communicator;
 mod control;
 mod environment;
-mod flight;
+mod message;
+mod operation;
 mod parts;
+mod pause;
 mod progress;
 mod topology;
 mod values;
@@ -31,9 +44,8 @@ mod world;
 
 pub use agree::{Alarm, agree};
 pub use all_to_all::{DataRound, Packed, Traffic};
-pub use control::{
-    Operation, all_gather_bytes, all_reduce, barrier, broadcast_bytes, exchange_bytes,
-};
+pub use control::{all_gather_bytes, all_reduce, barrier, broadcast_bytes, exchange_bytes};
+pub use operation::Operation;
 pub use progress::Progress;
 pub use topology::Topology;
 pub use values::all_gather;

@@ -52,6 +52,7 @@ impl Parts {
     }
 
     /// *Local.* The processes with any bytes, without `myself`, and their bytes.
+    #[cfg(feature = "mpi")]
     pub(super) fn others(&self, myself: usize) -> Result<Vec<(usize, Range<usize>)>> {
         let counts = self.counts.iter().enumerate();
         counts

@@ -1,7 +1,9 @@
 //! Process 0 learns how far all processes are, without anybody waiting.
 
-use super::control::{Operation, all_reduce};
-use super::flight::{Flight, Patience, Pause};
+use super::backend::Flight;
+use super::control::all_reduce;
+use super::operation::Operation;
+use super::pause::{Patience, Pause};
 use super::world::World;
 use crate::fault::{Fault, Kind, Result};
 use std::time::{Duration, Instant};

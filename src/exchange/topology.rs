@@ -1,7 +1,8 @@
 //! Which processes share a node.
 
 use super::agree::agree;
-use super::control::{Operation, all_gather_bytes, reduce_over};
+use super::control::{all_gather_bytes, reduce_over};
+use super::operation::Operation;
 use super::wire::{decode, encode};
 use super::world::World;
 use crate::fault::{Fault, Kind, Result};

@@ -1,13 +1,8 @@
 //! All processes of this run. Nobody leaves silently: see [`World::finish`] and [`World::abort`].
 
-#![allow(unsafe_code)]
-
-use super::communicator::Communicator;
-use super::control::barrier;
-use super::environment;
-use super::flight::Flight;
-use crate::fault::{Fault, Kind, Result};
-use mpi::environment::{Threading, Universe, initialize_with_threading};
+use super::backend::{self, Communicator, Flight, Session};
+use super::pause::Patience;
+use crate::fault::Result;
 use std::cell::{Cell, RefCell};
 use std::io::Write;
 use std::marker::PhantomData;
@@ -24,7 +19,7 @@ const CHUNK_BYTES_MAX: usize = 1 << 30;
 /// [`World::abort`]. Dropped otherwise it aborts: a process that just leaves would let the others
 /// wait for ever.
 pub struct World {
-    universe: Option<Universe>,
+    session: Option<Session>,
     process: u32,
     size: u32,
     hostname: String,
@@ -55,27 +50,38 @@ pub struct World {
 }
 
 impl World {
-    /// *Collective.* Starts MPI, once in a process's life, before it has other threads.
+    /// *Collective.* Starts MPI, once in a process's life, before it has other threads. Built without
+    /// the feature `mpi` it is a world of one process.
+    ///
+    /// # Errors
+    /// [`crate::fault::Kind::Mpi`] if MPI has been started already.
     pub fn start() -> Result<Self> {
-        // SAFETY: by contract of this function there is no other thread yet.
-        unsafe { environment::prepare() };
-        let Some((universe, threading)) = initialize_with_threading(Threading::Funneled) else {
-            return Err(Fault::new(Kind::Internal, "MPI is started twice"));
-        };
-        let control = Communicator::world()?;
+        let (session, processes) = Session::start()?;
+        World::over(session, processes)
+    }
+
+    /// *Collective.* Joins the processes of `communicator`, in a program that has started MPI itself
+    /// (with `MPI_THREAD_FUNNELED` at least) and that ends it. What is sent here can't meet the
+    /// program's own messages. Call it on the thread that has started MPI.
+    ///
+    /// # Errors
+    /// [`crate::fault::Kind::Unsupported`] if MPI was started for one thread alone.
+    #[cfg(feature = "mpi")]
+    pub fn from_communicator(communicator: &impl mpi::traits::Communicator) -> Result<Self> {
+        let (session, processes) = Session::join(communicator)?;
+        World::over(session, processes.duplicate()?)
+    }
+
+    fn over(session: Session, control: Communicator) -> Result<Self> {
         let (process, size) = control.place()?;
-        abort_on_panic(process);
-        if threading < Threading::Funneled {
-            return Err(Fault::new(
-                Kind::Unsupported,
-                "this MPI library can't live in a process with several threads",
-            ));
+        if session.is_own() {
+            abort_on_panic(process);
         }
         Ok(World {
-            universe: Some(universe),
+            session: Some(session),
             process,
             size,
-            hostname: mpi::environment::processor_name().unwrap_or_else(|_| "unnamed".to_owned()),
+            hostname: backend::hostname(),
             control,
             data: control.duplicate()?,
             signal: control.duplicate()?,
@@ -124,7 +130,7 @@ impl World {
     /// *Local.* The name and version of the MPI library.
     #[must_use]
     pub fn library() -> String {
-        let version = mpi::environment::library_version().unwrap_or_default();
+        let version = backend::library();
         let name = version.lines().next().unwrap_or_default();
         name.split(", package")
             .next()
@@ -149,25 +155,40 @@ impl World {
     /// What a process has to say it says before: launchers kill the rest of a job when one process
     /// has exited with a failure, and nobody exits before all have come here.
     pub fn finish(mut self) -> Result<()> {
-        barrier(&self)?;
-        let Some(universe) = self.universe.take() else {
+        self.control.barrier()?.wait(Patience::Long)?;
+        let Some(session) = self.session.take() else {
             return Ok(());
         };
         self.alarms.get_mut().clear();
-        let freed = self.signal.free().and(self.data.free());
-        drop(universe);
+        let mut freed = self.signal.free().and(self.data.free());
+        if !session.is_own() {
+            freed = freed.and(self.control.free());
+        }
+        drop(session);
         freed
     }
 }
 
 impl Drop for World {
     fn drop(&mut self) {
-        if let Some(universe) = self.universe.take() {
-            std::mem::forget(universe); // it would wait for the others
+        let Some(session) = self.session.take() else {
+            return;
+        };
+        // A program that has started MPI itself may go on; what was made for it stays.
+        let own = session.is_own();
+        session.forget();
+        if own {
             complain(self.process, "left without an agreement of all");
             Communicator::abort_all(CODE_INTERNAL);
         }
     }
+}
+
+/// *Local.* Ends this process at once.
+#[cfg(not(feature = "mpi"))]
+#[allow(clippy::exit, reason = "there are no other processes that would wait")]
+pub(super) fn leave(code: i32) -> ! {
+    std::process::exit(code)
 }
 
 /// Lets a panic end all processes: one that unwinds would let the others wait for ever.
@@ -186,7 +207,7 @@ fn abort_on_panic(process: u32) {
             .unwrap_or_default();
         complain(process, &format!("internal error: {message} ({place})"));
         // Another thread must not call MPI; the launcher ends the job when this process dies.
-        if std::thread::current().id() == main && !mpi::environment::is_finalized() {
+        if std::thread::current().id() == main && !Session::has_ended() {
             Communicator::abort_all(CODE_INTERNAL);
         }
         std::process::abort();

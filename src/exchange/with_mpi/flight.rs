@@ -2,15 +2,15 @@
 
 #![allow(unsafe_code)]
 
-use super::communicator::check;
+use super::check::check;
+use crate::exchange::pause::{Patience, Pause};
 use crate::fault::{Fault, Kind, Result};
 use mpi::ffi;
-use std::time::Duration;
 
 /// Requests under way and the buffers they use, which stay here until all are complete.
 ///
 /// Dropped before that, the buffers are leaked: MPI may still write into them.
-pub(super) struct Flight<B> {
+pub(in crate::exchange) struct Flight<B> {
     requests: Vec<ffi::MPI_Request>,
     statuses: Vec<ffi::MPI_Status>,
     /// Bytes each request must have received; `None` for those that send.
@@ -19,18 +19,9 @@ pub(super) struct Flight<B> {
     complete: bool,
 }
 
-/// How long to sleep between two looks at a request, at most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Patience {
-    /// Others may be busy for long: leave them the cores.
-    Long,
-    /// Bytes only move while we look.
-    Short,
-}
-
 impl<B> Flight<B> {
     /// *Local.* An empty flight around `buffers`.
-    pub(super) fn new(buffers: B) -> Self {
+    pub(in crate::exchange) fn new(buffers: B) -> Self {
         Flight {
             requests: Vec::new(),
             statuses: Vec::new(),
@@ -47,7 +38,7 @@ impl<B> Flight<B> {
     ///
     /// `start` must set the request, and let MPI use only memory that outlives the program or
     /// belongs to the buffers given to [`Flight::new`] and doesn't move with them.
-    pub(super) unsafe fn add(
+    pub(in crate::exchange) unsafe fn add(
         &mut self,
         call: &str,
         received_bytes: Option<usize>,
@@ -62,7 +53,7 @@ impl<B> Flight<B> {
     }
 
     /// *Local.* Whether all is complete; lets MPI make progress.
-    pub(super) fn test(&mut self) -> Result<bool> {
+    pub(in crate::exchange) fn test(&mut self) -> Result<bool> {
         if self.complete {
             return Ok(true);
         }
@@ -90,7 +81,7 @@ impl<B> Flight<B> {
     }
 
     /// *Local.* Waits until all is complete and gives the buffers back.
-    pub(super) fn wait(mut self, patience: Patience) -> Result<B> {
+    pub(in crate::exchange) fn wait(mut self, patience: Patience) -> Result<B> {
         let mut pause = Pause::new(patience);
         while !self.test()? {
             pause.rest();
@@ -126,41 +117,6 @@ impl<B> Drop for Flight<B> {
     fn drop(&mut self) {
         if !self.complete && !self.requests.is_empty() {
             std::mem::forget(self.buffers.take());
-        }
-    }
-}
-
-/// The rests between two looks: first other threads get their turn, then sleeps that grow.
-pub(super) struct Pause {
-    looks: u32,
-    sleep: Duration,
-    sleep_max: Duration,
-}
-
-impl Pause {
-    /// Looks that only give the core away before the first sleep.
-    const LOOKS_AWAKE: u32 = 50;
-
-    /// *Local.* The first rest is the shortest.
-    pub(super) fn new(patience: Patience) -> Self {
-        Pause {
-            looks: 0,
-            sleep: Duration::from_micros(10),
-            sleep_max: match patience {
-                Patience::Long => Duration::from_millis(1),
-                Patience::Short => Duration::from_micros(10),
-            },
-        }
-    }
-
-    /// *Local.* Rests a little.
-    pub(super) fn rest(&mut self) {
-        self.looks = self.looks.saturating_add(1);
-        if self.looks <= Self::LOOKS_AWAKE {
-            std::thread::yield_now();
-        } else {
-            std::thread::sleep(self.sleep);
-            self.sleep = (self.sleep * 5 / 4).min(self.sleep_max);
         }
     }
 }

@@ -2,9 +2,12 @@
 
 #![allow(unsafe_code)]
 
-use super::control::Operation;
-use super::flight::{Flight, Patience};
-use super::parts::{Parted, Parts};
+use super::check::check;
+use super::flight::Flight;
+use crate::exchange::message::Message;
+use crate::exchange::operation::Operation;
+use crate::exchange::parts::{Parted, Parts};
+use crate::exchange::pause::Patience;
 use crate::fault::{Fault, Kind, Result};
 use mpi::ffi;
 use std::ffi::c_void;
@@ -13,16 +16,8 @@ use std::sync::atomic::AtomicU64;
 
 /// One communicator over all processes (or those of a node); freed with the world.
 #[derive(Clone, Copy)]
-pub(super) struct Communicator {
+pub(in crate::exchange) struct Communicator {
     raw: ffi::MPI_Comm,
-}
-
-/// A control message that has arrived.
-pub(super) struct Message {
-    /// The process that sent it.
-    pub(super) source: u32,
-    /// What it sent.
-    pub(super) bytes: Vec<u8>,
 }
 
 impl Communicator {
@@ -31,7 +26,7 @@ impl Communicator {
     /// # Safety
     ///
     /// `raw` must stay live as long as copies of this are used.
-    pub(super) unsafe fn from_raw(raw: ffi::MPI_Comm) -> Result<Self> {
+    pub(in crate::exchange) unsafe fn from_raw(raw: ffi::MPI_Comm) -> Result<Self> {
         // SAFETY: the caller gives a live communicator; the handler is a constant.
         let code = unsafe { ffi::MPI_Comm_set_errhandler(raw, ffi::RSMPI_ERRORS_RETURN) };
         check(code, "MPI_Comm_set_errhandler")?;
@@ -39,7 +34,7 @@ impl Communicator {
     }
 
     /// *Collective.* Another communicator over the same processes.
-    pub(super) fn duplicate(self) -> Result<Self> {
+    pub(in crate::exchange) fn duplicate(self) -> Result<Self> {
         // SAFETY: the null communicator is a constant.
         let mut raw = unsafe { ffi::RSMPI_COMM_NULL };
         // SAFETY: `self` is live (promise of `from_raw`).
@@ -50,7 +45,7 @@ impl Communicator {
     }
 
     /// *Collective.* The processes that share memory with this one, ordered by their numbers.
-    pub(super) fn split_by_node(self, process: u32) -> Result<Self> {
+    pub(in crate::exchange) fn split_by_node(self, process: u32) -> Result<Self> {
         let key = c_int(process)?;
         // SAFETY: the null communicator is a constant.
         let mut raw = unsafe { ffi::RSMPI_COMM_NULL };
@@ -70,20 +65,20 @@ impl Communicator {
     }
 
     /// *Collective.* Frees it. No copy may be used afterwards.
-    pub(super) fn free(mut self) -> Result<()> {
+    pub(in crate::exchange) fn free(mut self) -> Result<()> {
         // SAFETY: live, and by contract never used again.
         let code = unsafe { ffi::MPI_Comm_free(&raw mut self.raw) };
         check(code, "MPI_Comm_free")
     }
 
     /// *Local.* All processes of this run. MPI must have been started.
-    pub(super) fn world() -> Result<Self> {
+    pub(in crate::exchange) fn world() -> Result<Self> {
         // SAFETY: the world communicator lives as long as MPI does.
         unsafe { Communicator::from_raw(ffi::RSMPI_COMM_WORLD) }
     }
 
     /// *Local.* Number of this process, and how many there are.
-    pub(super) fn place(self) -> Result<(u32, u32)> {
+    pub(in crate::exchange) fn place(self) -> Result<(u32, u32)> {
         let (mut process, mut size) = (0, 0);
         // SAFETY: `self` is live.
         unsafe {
@@ -100,14 +95,19 @@ impl Communicator {
     }
 
     /// *Local.* Ends all processes of this run. MPI must have been started and not ended.
-    pub(super) fn abort_all(code: i32) -> ! {
+    pub(in crate::exchange) fn abort_all(code: i32) -> ! {
         // SAFETY: allowed at any time between start and end of MPI.
         unsafe { ffi::MPI_Abort(ffi::RSMPI_COMM_WORLD, code) };
         std::process::abort()
     }
 
+    /// *Local.* The communicator of a program that has started MPI itself.
+    pub(in crate::exchange) fn of_host(host: &impl mpi::traits::Communicator) -> Self {
+        Communicator { raw: host.as_raw() }
+    }
+
     /// *Collective.* Complete when all processes have started it.
-    pub(super) fn barrier(self) -> Result<Flight<()>> {
+    pub(in crate::exchange) fn barrier(self) -> Result<Flight<()>> {
         let mut flight = Flight::new(());
         // SAFETY: no memory is involved.
         unsafe {
@@ -119,7 +119,7 @@ impl Communicator {
     }
 
     /// *Collective.* The part `range` of the root's bytes, into the same part on the others.
-    pub(super) fn broadcast(
+    pub(in crate::exchange) fn broadcast(
         self,
         root: u32,
         mut bytes: Vec<u8>,
@@ -139,7 +139,7 @@ impl Communicator {
     }
 
     /// *Collective.* Element by element over all processes; the result is the second vector.
-    pub(super) fn all_reduce(
+    pub(in crate::exchange) fn all_reduce(
         self,
         values: Vec<u64>,
         operation: Operation,
@@ -173,7 +173,7 @@ impl Communicator {
     }
 
     /// *Collective.* Every process's bytes, as `parts` tells.
-    pub(super) fn all_gather(
+    pub(in crate::exchange) fn all_gather(
         self,
         bytes: Vec<u8>,
         parts: Parts,
@@ -197,7 +197,7 @@ impl Communicator {
     }
 
     /// *Collective.* Part p of the first buffer to process p, and from it part p of the second.
-    pub(super) fn all_to_all(
+    pub(in crate::exchange) fn all_to_all(
         self,
         send: Parted,
         mut receive: Parted,
@@ -230,7 +230,7 @@ impl Communicator {
 
     /// *Local.* As [`Communicator::all_to_all`], by one message to and from each process with any
     /// bytes. This process's own part, where it has one, is copied.
-    pub(super) fn pairwise(
+    pub(in crate::exchange) fn pairwise(
         self,
         process: u32,
         send: Parted,
@@ -271,7 +271,7 @@ impl Communicator {
 
     /// *Local.* Sends `bytes` to one process; complete when its memory is free again, or with
     /// `until_received` when the other has begun to receive.
-    pub(super) fn send(
+    pub(in crate::exchange) fn send(
         self,
         destination: u32,
         tag: i32,
@@ -296,7 +296,7 @@ impl Communicator {
     }
 
     /// *Local.* Whether a message with `tag` has arrived: its source and length.
-    pub(super) fn probe(self, tag: i32) -> Result<Option<(u32, usize)>> {
+    pub(in crate::exchange) fn probe(self, tag: i32) -> Result<Option<(u32, usize)>> {
         let (mut flag, mut count) = (0, 0);
         // SAFETY: a status is plain integers; MPI fills it when the flag is set.
         let status = unsafe {
@@ -317,7 +317,12 @@ impl Communicator {
     }
 
     /// *Local.* Starts to receive `length` bytes from `source`.
-    pub(super) fn receive(self, source: u32, tag: i32, length: usize) -> Result<Flight<Vec<u8>>> {
+    pub(in crate::exchange) fn receive(
+        self,
+        source: u32,
+        tag: i32,
+        length: usize,
+    ) -> Result<Flight<Vec<u8>>> {
         let mut bytes = vec![0_u8; length];
         let (start, count, from) = (written(&mut bytes), c_count(length)?, c_int(source)?);
         let mut flight = Flight::new(bytes);
@@ -332,27 +337,13 @@ impl Communicator {
     }
 
     /// *Local.* Receives a message that has arrived with `tag`, if any.
-    pub(super) fn receive_any(self, tag: i32) -> Result<Option<Message>> {
+    pub(in crate::exchange) fn receive_any(self, tag: i32) -> Result<Option<Message>> {
         let Some((source, length)) = self.probe(tag)? else {
             return Ok(None);
         };
         let bytes = self.receive(source, tag, length)?.wait(Patience::Short)?;
         Ok(Some(Message { source, bytes }))
     }
-}
-
-/// *Local.* Makes MPI's return code of `call` a fault.
-pub(super) fn check(code: i32, call: &str) -> Result<()> {
-    if code == 0 {
-        return Ok(());
-    }
-    let mut text = vec![0_u8; 4096];
-    let mut length = 0;
-    // SAFETY: 4096 is more than any MPI's MPI_MAX_ERROR_STRING.
-    unsafe { ffi::MPI_Error_string(code, text.as_mut_ptr().cast(), &raw mut length) };
-    text.truncate(usize::try_from(length).unwrap_or(0));
-    let text = String::from_utf8_lossy(&text).into_owned();
-    Err(Fault::new(Kind::Mpi, format!("{call}: {text} ({code})")))
 }
 
 /// Memory that stands for nothing: an empty vector has no memory, but an address all the same. For

@@ -1,0 +1,10 @@
+//! The exchange between the processes of an MPI program.
+
+mod check;
+mod communicator;
+mod flight;
+mod session;
+
+pub(super) use communicator::Communicator;
+pub(super) use flight::Flight;
+pub(super) use session::{Session, hostname, library};

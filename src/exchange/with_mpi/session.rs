@@ -1,0 +1,72 @@
+//! MPI from start to end.
+
+use super::communicator::Communicator;
+use crate::exchange::environment;
+use crate::fault::{Fault, Kind, Result};
+use mpi::environment::{Threading, Universe, initialize_with_threading};
+
+/// MPI, as long as this program uses it.
+pub(in crate::exchange) struct Session {
+    /// None where the program around this library has started MPI, and ends it.
+    universe: Option<Universe>,
+}
+
+impl Session {
+    /// *Collective.* Starts MPI; gives all processes.
+    #[allow(unsafe_code)]
+    pub(in crate::exchange) fn start() -> Result<(Session, Communicator)> {
+        // SAFETY: by contract of `World::start` there is no other thread yet.
+        unsafe { environment::prepare() };
+        let Some((universe, threading)) = initialize_with_threading(Threading::Funneled) else {
+            return Err(Fault::new(Kind::Mpi, "MPI is started already")
+                .hint("World::from_communicator joins a program that has started it"));
+        };
+        let session = Session {
+            universe: Some(universe),
+        };
+        supports_threads(threading)?;
+        Ok((session, Communicator::world()?))
+    }
+
+    /// *Local.* Joins a program that has started MPI.
+    pub(in crate::exchange) fn join(
+        host: &impl mpi::traits::Communicator,
+    ) -> Result<(Session, Communicator)> {
+        supports_threads(mpi::environment::threading_support())?;
+        Ok((Session { universe: None }, Communicator::of_host(host)))
+    }
+
+    /// Whether this session has started MPI, and so ends it.
+    pub(in crate::exchange) fn is_own(&self) -> bool {
+        self.universe.is_some()
+    }
+
+    /// Leaves MPI as it is: ending it would wait for the others.
+    pub(in crate::exchange) fn forget(self) {
+        std::mem::forget(self.universe);
+    }
+
+    /// *Local.* Whether MPI has ended, so that nothing may be asked of it.
+    pub(in crate::exchange) fn has_ended() -> bool {
+        mpi::environment::is_finalized()
+    }
+}
+
+fn supports_threads(threading: Threading) -> Result<()> {
+    if threading < Threading::Funneled {
+        let message = "this MPI library can't live in a process with several threads";
+        return Err(Fault::new(Kind::Unsupported, message)
+            .hint("start MPI with MPI_Init_thread and MPI_THREAD_FUNNELED, or more"));
+    }
+    Ok(())
+}
+
+/// *Local.* Name of this machine.
+pub(in crate::exchange) fn hostname() -> String {
+    mpi::environment::processor_name().unwrap_or_else(|_| "unnamed".to_owned())
+}
+
+/// *Local.* What the MPI library says of itself.
+pub(in crate::exchange) fn library() -> String {
+    mpi::environment::library_version().unwrap_or_default()
+}
