@@ -22,7 +22,7 @@ const LAYERS: &[&[&str]] = &[
     &["source", "destination"],
     &["job"],
     &["checkpoint", "model", "config", "measure"],
-    &["report"],
+    &["front", "report"],
     &["cli"],
     &["main"],
 ];

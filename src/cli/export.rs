@@ -2,7 +2,7 @@
 
 use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::choice::choice;
-use crate::cli::flags::family::{CONFIG, FamilyArgs, SCHEMES, SMALL_BYTES_MAX};
+use crate::cli::flags::family::{FamilyArgs, SCHEMES};
 use crate::cli::flags::lora::LoraArgs;
 use crate::cli::flags::moving::MoveArgs;
 use crate::cli::flags::reading::{CheckArgs, SourceArgs};
@@ -10,22 +10,17 @@ use crate::cli::flags::tensors::{Cast, TensorArgs};
 use crate::cli::flags::writing::{DestinationArgs, WriteArgs, WrittenFormat};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::{Goal, Job, ViewMaker, Write};
-use crate::model::{self, QUANTISED, Scheme};
+use crate::model::{self, Scheme};
 use crate::plan::arrange::Naming;
 use crate::plan::build::Select;
 use crate::store::Format;
-use crate::store::io::{self, ReadFile};
 use clap::Args;
-use serde_json::{Map, Value};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
   mpirun -n 8 shardloom export --src ckpt --src-strategy strategy --hf-config Qwen3-8B --dst hf
   shardloom export --src full --hf-config Qwen3-8B --dst hf --dtype bf16";
-
-/// Endings of the small files that go along with a model's weights.
-const SMALL: [&str; 6] = ["json", "model", "txt", "jinja", "tiktoken", "py"];
 
 /// MindSpore weights, full or distributed -> Hugging Face weights.
 #[derive(Clone, Debug, Args)]
@@ -81,7 +76,7 @@ impl Command for Export {
                 files: self.tensors.full(Naming::HfOnly),
                 format: Some(Format::SAFETENSORS),
                 view: Some(ViewMaker::new(make)),
-                extras: small_files(&self.hf_config, self.tensors.dtype)?,
+                extras: model::companions(&self.hf_config, self.tensors.dtype.map(Cast::dtype))?,
                 writing: self.writing.writing(self.destination.dst, None),
             })),
             moving: self.writing.moving(&self.moving)?,
@@ -89,34 +84,4 @@ impl Command for Export {
         };
         Ok(Prepared::job(&self.moving, job))
     }
-}
-
-/// config.json, tokenizer and the like; a config.json that names an element type is told the new one,
-/// and one that speaks of quantised weights that these are not.
-fn small_files(directory: &Path, cast: Option<Cast>) -> Result<Vec<(String, Vec<u8>)>> {
-    let mut files = Vec::new();
-    for (name, is_directory) in io::list(directory)? {
-        let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
-        let is_map = name.ends_with(".index.json") || name == "param_name_map.json";
-        if is_directory || is_map || !SMALL.contains(&ending) {
-            continue;
-        }
-        let mut bytes = ReadFile::open(&directory.join(&name))?.read_all(SMALL_BYTES_MAX)?;
-        if name == CONFIG
-            && let Ok(mut config) = serde_json::from_slice::<Map<String, Value>>(&bytes)
-        {
-            let mut changed = config.remove(QUANTISED).is_some();
-            for key in ["torch_dtype", "dtype"] {
-                if let (Some(value), Some(cast)) = (config.get_mut(key), cast) {
-                    *value = cast.torch_name().into();
-                    changed = true;
-                }
-            }
-            if changed {
-                bytes = serde_json::to_vec_pretty(&config).unwrap_or(bytes);
-            }
-        }
-        files.push((name, bytes));
-    }
-    Ok(files)
 }

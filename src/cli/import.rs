@@ -2,7 +2,7 @@
 
 use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::choice::choice;
-use crate::cli::flags::family::{CONFIG, FamilyArgs, SCHEMES};
+use crate::cli::flags::family::{FamilyArgs, SCHEMES};
 use crate::cli::flags::lora::LoraArgs;
 use crate::cli::flags::moving::MoveArgs;
 use crate::cli::flags::reading::CheckArgs;
@@ -10,7 +10,7 @@ use crate::cli::flags::tensors::{Cast, TensorArgs};
 use crate::cli::flags::writing::{CutArgs, DestinationArgs, WriteArgs, WrittenFormat};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::{Goal, Job, ViewMaker, Write};
-use crate::model::{self, Mapping, Scheme, quantised_block};
+use crate::model::{self, CONFIG, Mapping, Scheme, quantised_block};
 use crate::plan::arrange::{Files, Naming, RankName};
 use crate::plan::build::Select;
 use crate::source::Reading;

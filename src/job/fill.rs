@@ -1,5 +1,6 @@
 //! The same steps with memory as the destination: a rank's shards go into buffers of the caller's.
 
+use crate::catalog::Catalog;
 use crate::exchange::{Topology, World, agree};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::outcome::Outcome;
@@ -9,7 +10,40 @@ use crate::job::run::Run;
 use crate::job::spec::{Goal, Job};
 use crate::job::tally;
 use crate::plan::work::Site;
+use crate::source::Opened;
+use crate::strategy::Strategy;
 use crate::transport::{Buffer, MemorySink, Observer, Readers};
+
+/// What the destination's ranks will hold, as far as `rank` is concerned: nothing is moved. Collective.
+///
+/// # Errors
+/// The same on every process.
+pub fn shards(world: &World, job: &Job, rank: Option<u32>) -> Result<Catalog> {
+    let topology = Topology::discover(world)?;
+    let run = Run::new(world, &topology, job)?;
+    let source = run.open_source()?;
+    plan(&run, &source, rank).map(|planned| planned.catalog)
+}
+
+/// The third step, for one rank. Collective.
+fn plan(run: &Run<'_>, source: &Opened, rank: Option<u32>) -> Result<Planned> {
+    let strategy = run.destination_strategy();
+    let ranks = strategy.map_or(1, Strategy::ranks);
+    let write = match (&run.job.goal, rank.filter(|rank| *rank >= ranks)) {
+        (_, Some(rank)) => {
+            let message = format!("rank {rank} is none of the {ranks} ranks of the destination");
+            Err(Fault::new(Kind::Usage, message))
+        }
+        (Goal::Write(write), None) => Ok(write),
+        _ => {
+            let message = "only tensors that would be written can fill buffers";
+            Err(Fault::new(Kind::Usage, message))
+        }
+    };
+    let write = agree(run.world, write)?;
+    let ranks: Vec<u32> = rank.into_iter().collect();
+    Planned::of_write(run.world, write, source, strategy, &ranks)
+}
 
 /// Runs a job whose result goes into `buffers`, the shard of destination rank `rank` into those of
 /// this process; nothing is written to disk. Collective: each process names a rank of its own, or
@@ -29,12 +63,6 @@ pub fn fill(
 ) -> Result<Outcome> {
     let topology = Topology::discover(world)?;
     let run = Run::new(world, &topology, job)?;
-    let Goal::Write(write) = &job.goal else {
-        return Err(Fault::new(
-            Kind::Usage,
-            "only tensors that are written fill buffers",
-        ));
-    };
     let source = run.open_source()?;
     let site = Site {
         ranks: rank.into_iter().collect(),
@@ -42,17 +70,7 @@ pub fn fill(
         index: 0,
         everybody: world.size() == 1,
     };
-    let strategy = run.destination_strategy();
-    let ranks = strategy.map_or(1, crate::strategy::Strategy::ranks);
-    let known = match rank.filter(|rank| *rank >= ranks) {
-        Some(rank) => Err(Fault::new(
-            Kind::Usage,
-            format!("rank {rank} is none of the {ranks} ranks of the destination"),
-        )),
-        None => Ok(()),
-    };
-    agree(world, known)?;
-    let planned = Planned::of_write(world, write, &source, strategy, &site.ranks)?;
+    let planned = plan(&run, &source, rank)?;
     let sink = MemorySink::new(&planned.catalog, rank.unwrap_or_default(), buffers);
     let sink = agree(world, sink)?;
     let readers = Readers::new(&source.source.base, &source.source.catalog, job.moving.io);

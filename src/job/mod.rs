@@ -18,7 +18,7 @@ mod spec;
 pub(crate) mod tally;
 pub mod verify;
 
-pub use fill::fill;
+pub use fill::{fill, shards};
 pub use outcome::Outcome;
 pub use run::run;
 pub use spec::{Convert, Goal, Job, ViewMaker, Viewed, Write};

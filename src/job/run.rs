@@ -45,9 +45,9 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
 
 /// What a run has at hand throughout.
 pub(super) struct Run<'a> {
-    world: &'a World,
+    pub(super) world: &'a World,
     topology: &'a Topology,
-    job: &'a Job,
+    pub(super) job: &'a Job,
     /// The strategy of each side.
     strategies: [Option<Strategy>; 2],
     /// CRC of each of them, by side.

@@ -6,6 +6,8 @@
 //! export are the same table.
 
 mod choices;
+mod companions;
+mod described;
 mod detect;
 mod expression;
 mod family;
@@ -15,6 +17,8 @@ mod quantised;
 mod transfer;
 
 pub use choices::{Choices, Experts, Fusion, Scheme};
+pub use companions::companions;
+pub use described::{CONFIG, described};
 pub use detect::{Given, find_family};
 pub use expression::Numbers;
 pub use family::Family;

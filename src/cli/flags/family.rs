@@ -2,17 +2,11 @@
 
 use crate::cli::flags::choice::{Choice, choice};
 use crate::cli::flags::name_map::family_table;
-use crate::fault::{Fault, Kind, Result};
-use crate::model::{Choices, Experts, Family, Fusion, Given, Numbers, Scheme, find_family};
-use crate::store::io::ReadFile;
+use crate::fault::Result;
+use crate::model::{Choices, Experts, Family, Fusion, Given, Numbers, Scheme, described};
 use clap::Args;
-use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
-/// Largest of the small files of a model: tokenizers have tens of MB.
-pub(crate) const SMALL_BYTES_MAX: u64 = 128 << 20;
-/// The file that describes a model.
-pub(crate) const CONFIG: &str = "config.json";
 /// Which names the MindSpore side has.
 pub(crate) const SCHEMES: &[Choice<Scheme>] = &[
     (
@@ -96,21 +90,8 @@ impl FamilyArgs {
 
     /// The table and the numbers for the model described in `directory`.
     pub(crate) fn model(&self, directory: &Path) -> Result<(Family, Numbers)> {
-        let path = directory.join(CONFIG);
-        let bytes = ReadFile::open(&path)?.read_all(SMALL_BYTES_MAX)?;
-        let config: Map<String, Value> = serde_json::from_slice(&bytes).map_err(|error| {
-            Fault::new(Kind::Corrupt, format!("is no JSON object: {error}"))
-                .file(path.display().to_string())
-        })?;
-        let family = match &self.name_map {
-            Some(table) => family_table(table)?,
-            None => find_family(&self.family, &config).map_err(|fault| match fault.kind {
-                Kind::Usage => fault,
-                _ => fault.file(path.display().to_string()),
-            })?,
-        };
-        let numbers = Numbers::new(&family.numbers, &config);
-        Ok((family, numbers))
+        let table = self.name_map.as_deref().map(family_table).transpose()?;
+        described(directory, &self.family, table)
     }
 
     /// All choices: what was said, and what the usual job of `family` has.

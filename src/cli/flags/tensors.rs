@@ -32,14 +32,6 @@ impl Cast {
             Cast::F32 => Dtype::F32,
         }
     }
-
-    pub(crate) fn torch_name(self) -> &'static str {
-        match self {
-            Cast::Bf16 => "bfloat16",
-            Cast::F16 => "float16",
-            Cast::F32 => "float32",
-        }
-    }
 }
 
 /// Which tensors, and of what type.

@@ -1,0 +1,9 @@
+//! The library's front door: jobs as a program starts them.
+//!
+//! *Absent on purpose*: logic. Each function names a [`Job`](crate::job::Job); the rooms below run it.
+
+mod models;
+mod task;
+
+pub use models::{export, import};
+pub use task::{Shard, Task, convert, diff, load, reshard, split, unify, verify};

@@ -1,0 +1,93 @@
+//! Hugging Face models, in and out.
+
+use crate::destination::Writing;
+use crate::fault::Result;
+use crate::front::task::Task;
+use crate::job::{Goal, ViewMaker, Write};
+use crate::model::{Export, Given, Import, companions, described, quantised_block};
+use crate::plan::arrange::{Files, Naming};
+use crate::plan::build::{Leftovers, Select};
+use crate::source::Reading;
+use crate::source::derived::Derived;
+use crate::store::Format;
+use std::path::PathBuf;
+
+/// Most bytes of tensors in a file.
+const FILE_BYTES_MAX: u64 = 5_000_000_000;
+
+fn write(files: Naming, view: ViewMaker, destination: PathBuf) -> Write {
+    Write {
+        select: Select::default(),
+        leftovers: Leftovers::View { allow_extra: false },
+        files: Files::Full {
+            naming: files,
+            file_bytes_max: FILE_BYTES_MAX,
+        },
+        format: Some(Format::Safetensors),
+        view: Some(view),
+        extras: Vec::new(),
+        writing: Writing {
+            path: destination,
+            ..Writing::default()
+        },
+    }
+}
+
+/// The Hugging Face model in `model` as full MindSpore weights, with the names and the fusing of its
+/// family's usual training job; to cut them, [`split`](crate::split) what comes out.
+///
+/// # Errors
+/// [`crate::fault::Kind::Unsupported`] for a model of an unknown family, or if its config.json can't
+/// be read.
+pub fn import(model: impl Into<PathBuf>, destination: impl Into<PathBuf>) -> Result<Task> {
+    let model = model.into();
+    let (family, numbers) = described(&model, "auto", None)?;
+    let block = quantised_block(&numbers)?;
+    let import = Import {
+        choices: Given::default().complete(family.usual_names),
+        family,
+        numbers,
+        dtype: None,
+        allow_missing: false,
+        allow_extra: false,
+    };
+    let view = ViewMaker::new(move |inventory, _| import.view(inventory));
+    let reading = Reading {
+        derived: Derived {
+            block,
+            ..Derived::default()
+        },
+        ..Reading::checkpoint(model, None, None)
+    };
+    let write = write(Naming::Hf, view, destination.into());
+    Ok(Task::new("import", reading, Goal::Write(Box::new(write))))
+}
+
+/// MindSpore weights as a Hugging Face model; `model` has its config.json and tokenizer files, which
+/// are copied.
+///
+/// # Errors
+/// As [`import`].
+pub fn export(
+    source: impl Into<PathBuf>,
+    model: impl Into<PathBuf>,
+    destination: impl Into<PathBuf>,
+) -> Result<Task> {
+    let model = model.into();
+    let (family, numbers) = described(&model, "auto", None)?;
+    let export = Export {
+        family,
+        numbers,
+        given: Given::default(),
+        dtype: None,
+        allow_missing: false,
+        allow_extra: false,
+    };
+    let view = ViewMaker::new(move |inventory, metadata| export.view(inventory, metadata));
+    let write = Write {
+        extras: companions(&model, None)?,
+        ..write(Naming::HfOnly, view, destination.into())
+    };
+    let reading = Reading::checkpoint(source.into(), None, None);
+    Ok(Task::new("export", reading, Goal::Write(Box::new(write))))
+}

@@ -1,0 +1,291 @@
+//! A job, put together step by step.
+
+use crate::destination::Writing;
+use crate::exchange::World;
+use crate::fault::{Fault, Kind, Result};
+use crate::job::verify::Verification;
+use crate::job::{self, Convert, Goal, Job, Outcome, Write};
+use crate::plan::arrange::{Files, Naming, RankName};
+use crate::plan::build::{Leftovers, Select, Unmatched};
+use crate::source::{Reading, Which};
+use crate::store::Format;
+use crate::tensor::dtype::Dtype;
+use crate::transport::{Buffer, Moving};
+use std::path::PathBuf;
+
+/// Most bytes of tensors in a file of full weights.
+const FILE_BYTES_MAX: u64 = 5_000_000_000;
+
+/// A job that is being put together: made by [`reshard`] and its like, started by [`Task::run`].
+#[derive(Clone, Debug)]
+#[must_use = "a task does nothing until it is run"]
+pub struct Task {
+    job: Job,
+}
+
+/// A shard that a rank will have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Shard {
+    /// Name of the tensor.
+    pub name: String,
+    /// Its element type.
+    pub dtype: Dtype,
+    /// The shard's shape, in elements: `[rows, columns]` …
+    pub shape: Vec<u64>,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+fn write(
+    command: &'static str,
+    source: PathBuf,
+    destination: PathBuf,
+    leftovers: Leftovers,
+    files: Files,
+) -> Task {
+    Task::new(
+        command,
+        Reading::checkpoint(source, None, None),
+        Goal::Write(Box::new(Write {
+            select: Select::default(),
+            leftovers,
+            files,
+            format: None,
+            view: None,
+            extras: Vec::new(),
+            writing: Writing {
+                path: destination,
+                ..Writing::default()
+            },
+        })),
+    )
+}
+
+fn rank_files(numbered: bool) -> Files {
+    Files::Ranks {
+        name: RankName::new("net", numbered),
+        remove_redundancy: false,
+    }
+}
+
+/// Distributed weights in another layout: `rank_R/` directories in `destination`.
+///
+/// ```no_run
+/// # fn main() -> shardloom::Result<()> {
+/// let world = shardloom::World::start()?;
+/// let outcome = shardloom::reshard("old", "new")
+///     .source_strategy("old.ckpt")
+///     .strategy("new.ckpt")
+///     .run(&world)?;
+/// println!("{} tensors", outcome.tensors);
+/// world.finish()
+/// # }
+/// ```
+pub fn reshard(source: impl Into<PathBuf>, destination: impl Into<PathBuf>) -> Task {
+    let leftovers = Leftovers::Reshard(Unmatched::Fail);
+    let (source, destination) = (source.into(), destination.into());
+    write("reshard", source, destination, leftovers, rank_files(true))
+}
+
+/// Distributed weights as full weights, in files of at most 5 GB with an index.
+pub fn unify(source: impl Into<PathBuf>, destination: impl Into<PathBuf>) -> Task {
+    let files = Files::Full {
+        naming: Naming::Hf,
+        file_bytes_max: FILE_BYTES_MAX,
+    };
+    let (source, destination) = (source.into(), destination.into());
+    write("unify", source, destination, Leftovers::Unify, files)
+}
+
+/// Full weights cut for a layout: `rank_R/net.safetensors` in `destination`.
+pub fn split(source: impl Into<PathBuf>, destination: impl Into<PathBuf>) -> Task {
+    let (source, destination) = (source.into(), destination.into());
+    write(
+        "split",
+        source,
+        destination,
+        Leftovers::Split,
+        rank_files(false),
+    )
+}
+
+/// Weights of any layout for [`Task::into_buffers`]: nothing is written.
+pub fn load(source: impl Into<PathBuf>) -> Task {
+    let leftovers = Leftovers::Reshard(Unmatched::Fail);
+    let nowhere = PathBuf::new();
+    write("load", source.into(), nowhere, leftovers, rank_files(true))
+}
+
+/// Every file of the format `from` as it is, in the format `to`.
+pub fn convert(
+    source: impl Into<PathBuf>,
+    destination: impl Into<PathBuf>,
+    from: Format,
+    to: Format,
+) -> Task {
+    let reading = Reading {
+        path: source.into(),
+        which: Which::Every {
+            format: from,
+            contains: None,
+            check_crc: false,
+        },
+        ..Reading::default()
+    };
+    let goal = Goal::Convert(Box::new(Convert {
+        format: to,
+        name_map: std::collections::BTreeMap::new(),
+        crc: false,
+        writing: Writing {
+            path: destination.into(),
+            ..Writing::default()
+        },
+    }));
+    Task::new("convert", reading, goal)
+}
+
+/// Two checkpoints compared tensor by tensor, whatever their layouts; [`Task::strategy`] is that of
+/// the second. [`Outcome::equal`] says what came out.
+pub fn diff(a: impl Into<PathBuf>, b: impl Into<PathBuf>) -> Task {
+    let other = Reading::checkpoint(b.into(), None, None);
+    let reading = Reading::checkpoint(a.into(), None, None);
+    Task::new("diff", reading, Goal::Compare(Box::new(other)))
+}
+
+/// The files of a directory against the manifest that was written with them. Collective;
+/// [`Outcome::bad`] says what is wrong.
+///
+/// # Errors
+/// The same on every process, if there is no manifest.
+pub fn verify(world: &World, directory: impl Into<PathBuf>) -> Result<Outcome> {
+    let verification = Verification {
+        directory: directory.into(),
+        against: None,
+    };
+    job::verify::verify(world, &verification)
+}
+
+impl Task {
+    pub(super) fn new(command: &'static str, reading: Reading, goal: Goal) -> Task {
+        Task {
+            job: Job {
+                command,
+                reading,
+                goal,
+                moving: Moving::default(),
+                dry_run: false,
+            },
+        }
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Writing)) -> Self {
+        match &mut self.job.goal {
+            Goal::Write(write) => change(&mut write.writing),
+            Goal::Convert(convert) => change(&mut convert.writing),
+            Goal::Compare(_) => {}
+        }
+        self
+    }
+
+    /// The strategy that the source is cut by: file, merged file or directory. Left out: full weights.
+    pub fn source_strategy(mut self, path: impl Into<PathBuf>) -> Self {
+        self.job.reading.strategy = Some(path.into());
+        self
+    }
+
+    /// The strategy to cut by. Left out: full weights.
+    pub fn strategy(mut self, path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        if let Goal::Compare(other) = &mut self.job.goal {
+            other.strategy = Some(path);
+            return self;
+        }
+        self.change(|writing| writing.strategy = Some(path))
+    }
+
+    /// Which of several positions in the rank directories: `1_20`.
+    pub fn file_suffix(mut self, suffix: &str) -> Self {
+        self.job.reading.which = Which::Checkpoint(Some(suffix.to_owned()));
+        self
+    }
+
+    /// Leaves out tensors whose names begin so.
+    pub fn without(mut self, prefix: &str) -> Self {
+        if let Goal::Write(write) = &mut self.job.goal {
+            write.select.filter_out_prefixes.push(prefix.to_owned());
+        }
+        self
+    }
+
+    /// Replaces what stands at the destination, in one step, when the new is complete.
+    pub fn overwrite(self) -> Self {
+        self.change(|writing| writing.overwrite = true)
+    }
+
+    /// Takes up what an interrupted run of the same job has left.
+    pub fn resume(self) -> Self {
+        self.change(|writing| writing.resume = true)
+    }
+
+    /// Plans only.
+    pub fn dry_run(mut self) -> Self {
+        self.job.dry_run = true;
+        self
+    }
+
+    /// Most memory for buffers, in bytes a process (1 GiB if not said).
+    pub fn memory_bytes(mut self, bytes: u64) -> Self {
+        self.job.moving.memory_bytes = bytes;
+        self
+    }
+
+    /// Worker threads a process (the node's cores divided by its processes if not said).
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.job.moving.threads = threads;
+        self
+    }
+
+    /// Runs it. Collective.
+    ///
+    /// # Errors
+    /// The same on every process; then nothing is visible at the destination.
+    pub fn run(&self, world: &World) -> Result<Outcome> {
+        if self.job.command == "load" {
+            let fault = Fault::new(Kind::Usage, "a task of `load` has no destination");
+            return Err(fault.hint("into_buffers fills buffers; reshard writes files"));
+        }
+        job::run(world, &self.job, &mut |_, _| {})
+    }
+
+    /// The shards that destination rank `rank` will have. Collective: each process names a rank.
+    ///
+    /// # Errors
+    /// The same on every process.
+    pub fn shards(&self, world: &World, rank: u32) -> Result<Vec<Shard>> {
+        let catalog = job::shards(world, &self.job, Some(rank))?;
+        let files = catalog.ranks.get(&rank).into_iter().flatten();
+        let entries = files.flat_map(|file| &file.schema.entries);
+        let shards = entries.map(|entry| Shard {
+            name: entry.name.to_string(),
+            dtype: entry.dtype,
+            shape: entry.shape.0.clone(),
+            bytes: entry.bytes(),
+        });
+        Ok(shards.collect())
+    }
+
+    /// Runs it with memory as its destination: the shards of destination rank `rank` go into
+    /// `buffers`, one for each. Collective: each process names a rank; nothing is written to disk.
+    ///
+    /// # Errors
+    /// The same on every process; buffers may have been filled in part then.
+    pub fn into_buffers(
+        &self,
+        world: &World,
+        rank: u32,
+        buffers: &mut [Buffer<'_>],
+    ) -> Result<Outcome> {
+        job::fill(world, &self.job, Some(rank), buffers, &mut |_, _| {})
+    }
+}
