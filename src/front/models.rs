@@ -23,7 +23,7 @@ fn write(files: Naming, view: ViewMaker, destination: PathBuf) -> Write {
             naming: files,
             file_bytes_max: FILE_BYTES_MAX,
         },
-        format: Some(Format::Safetensors),
+        format: Some(Format::SAFETENSORS),
         view: Some(view),
         extras: Vec::new(),
         writing: Writing {
