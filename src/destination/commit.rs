@@ -3,6 +3,7 @@
 use crate::catalog::{Catalog, Place};
 use crate::destination::place::Destination;
 use crate::destination::resume::{Resumed, State};
+use crate::destination::sites;
 use crate::destination::stage::Staged;
 use crate::exchange::{World, agree, broadcast_bytes, decode, encode, exchange_bytes};
 use crate::fault::{Fault, Kind, Result};
@@ -11,6 +12,7 @@ use crate::plan::arrange::element_shape;
 use crate::store::Format;
 use crate::store::io::{self, ReadFile, WriteFile};
 use crate::store::manifest::{self, FileRecord, Hex, Manifest, Placed, TensorRecord, structure};
+use crate::store::whole::Whole;
 use crate::tensor::digest::{finish, residue, shift};
 use crate::transport::{Done, Residues};
 use serde::{Deserialize, Serialize};
@@ -23,6 +25,10 @@ pub(crate) struct Commit<'a> {
     pub(crate) command: &'a str,
     /// The job's fingerprint.
     pub(crate) job: u64,
+    /// Fingerprint of what was asked for.
+    pub(crate) request: u64,
+    /// Ranks of the whole result.
+    pub(crate) ranks: u32,
     /// CRC of each strategy.
     pub(crate) layouts: [(&'static str, Option<u64>); 2],
     /// Where to.
@@ -102,8 +108,9 @@ impl Commit<'_> {
     ) -> Result<()> {
         let tensors = self.tensors(world, plans, done, resumed)?;
         let files = self.files(world, done, resumed)?;
+        let whole = sites::whole(world, self.destination, self.ranks, self.request)?;
         let written = if self.destination.leads && resumed.manifest.is_none() {
-            self.write_manifest(tensors, files)
+            self.write_manifest(tensors, files, whole)
         } else {
             Ok(())
         };
@@ -114,6 +121,7 @@ impl Commit<'_> {
         &self,
         tensors: BTreeMap<String, TensorRecord>,
         sites: Vec<SiteFiles>,
+        whole: Whole,
     ) -> Result<()> {
         let layouts = self.layouts.iter();
         let mut manifest = Manifest {
@@ -124,7 +132,9 @@ impl Commit<'_> {
             layouts: layouts
                 .map(|(side, crc)| ((*side).to_owned(), crc.map(Hex)))
                 .collect(),
+            whole: Some(whole),
             tensors,
+            carried: self.links.to_vec(),
             ..Manifest::default()
         };
         let small = self.extras.iter().map(|(path, bytes)| FileRecord {

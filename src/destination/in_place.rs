@@ -9,7 +9,7 @@ use crate::plan::arrange::{Files, RankName};
 use crate::plan::reach::Reach;
 use crate::store::Format;
 use crate::store::io::{self, ReadFile, Standing};
-use crate::store::manifest::{self, Hex, Manifest};
+use crate::store::manifest::{self, Manifest};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -106,19 +106,18 @@ fn names(stem: &str, rank: u32) -> Vec<RankName> {
 /// several nodes, or this is not the first run. Makes the swaps that lack, and gives the manifest that
 /// this process's directory then has. Collective.
 ///
-/// A directory counts as the result of this command if its manifest names the same layouts and no weight
-/// file has changed since.
+/// A directory counts as the result of this `request` if its manifest says so and no weight file has
+/// changed since.
 ///
 /// # Errors
 /// [`Kind::Io`].
 pub(crate) fn finished(
     world: &World,
     destination: &Destination,
-    command: &str,
-    layouts: &[(&'static str, Option<u64>); 2],
+    request: u64,
     flush: bool,
 ) -> Result<Option<Manifest>> {
-    let ours = |directory: &Path| result_of(directory, command, layouts);
+    let ours = |directory: &Path| result_of(directory, request);
     let staging = &destination.staging;
     let found = if destination.leads {
         ours(staging.destination()).and_then(|placed| Ok((placed, ours(staging.partial())?)))
@@ -148,34 +147,15 @@ pub(crate) fn finished(
     Ok(Some(manifest))
 }
 
-/// The manifest of `directory`, if it is the unchanged result of `command` for these layouts. Local.
-fn result_of(
-    directory: &Path,
-    command: &str,
-    layouts: &[(&'static str, Option<u64>); 2],
-) -> Result<Option<Manifest>> {
-    let path = directory.join(manifest::NAME);
-    let Some((_, written)) = io::stamp(&path)? else {
-        return Ok(None);
-    };
+/// The manifest of `directory`, if it is the unchanged result of `request`. Local.
+fn result_of(directory: &Path, request: u64) -> Result<Option<Manifest>> {
     // One that can't be read is no result.
     let Ok(Some(manifest)) = Manifest::read(directory) else {
         return Ok(None);
     };
-    let wanted = layouts.iter();
-    let wanted = wanted.map(|(side, crc)| ((*side).to_owned(), crc.map(Hex)));
-    if manifest.command != command || manifest.layouts != wanted.collect() {
-        return Ok(None);
-    }
-    // Notes beside the weights may have gone on.
-    let weights = manifest.files.iter().filter(|f| f.structure.is_some());
-    for file in weights {
-        let unchanged = |(bytes, time)| bytes == file.bytes && time <= written;
-        if !io::stamp(&directory.join(&file.path))?.is_some_and(unchanged) {
-            return Ok(None);
-        }
-    }
-    Ok(Some(manifest))
+    let asked = manifest.whole.as_ref().map(|whole| whole.request.0);
+    let ours = asked == Some(request) && manifest.stands_unchanged(directory)?;
+    Ok(ours.then_some(manifest))
 }
 
 /// What goes into the new directory besides weights.

@@ -9,6 +9,7 @@ mod in_place;
 mod place;
 mod probe;
 mod resume;
+mod sites;
 mod stage;
 mod writing;
 

@@ -7,6 +7,7 @@ use crate::job::compare::{self, Pairing};
 use crate::job::convert;
 use crate::job::outcome::{Outcome, PlanFigures, Seconds};
 use crate::job::planned::Planned;
+use crate::job::request::request;
 use crate::job::route::{Into, Route, Surveyed, threads};
 use crate::job::spec::{Goal, Job};
 use crate::job::tally;
@@ -96,8 +97,8 @@ impl<'a> Run<'a> {
             return Ok(Early::Unknown);
         }
         let destination = self.destination_of_ranks()?;
-        let (command, flush) = (self.job.command, !writing.unflushed);
-        let found = finished(self.world, &destination, command, &self.layouts, flush)?;
+        let request = request(self.world, self.job, &self.layouts)?;
+        let found = finished(self.world, &destination, request, !writing.unflushed)?;
         let Some(manifest) = found else {
             return Ok(Early::Standing(destination));
         };
@@ -109,7 +110,7 @@ impl<'a> Run<'a> {
             ok: true,
             tensors: manifest.tensors.len() as u64,
             files: manifest.files.into_iter().map(|file| file.path).collect(),
-            ..tally::outcome(self.world, self.topology, command)
+            ..tally::outcome(self.world, self.topology, self.job.command)
         })))
     }
 
@@ -170,7 +171,7 @@ impl<'a> Run<'a> {
                 "a job that writes nothing has no destination",
             )
         })?;
-        let ranks = self.strategies[1].as_ref().map_or(1, Strategy::ranks);
+        let ranks = self.ranks_of_strategy();
         let home = |rank| equal_share(rank, ranks, self.world.size());
         Destination::find(
             self.world,
@@ -180,6 +181,18 @@ impl<'a> Run<'a> {
             home,
             writing.placement,
         )
+    }
+
+    fn ranks_of_strategy(&self) -> u32 {
+        self.strategies[1].as_ref().map_or(1, Strategy::ranks)
+    }
+
+    /// Ranks of all that is written: those of the destination, or files of a source.
+    fn ranks_written(&self, source: &Opened) -> u32 {
+        match &self.job.goal {
+            Goal::Convert(_) => source.source.reach.source_ranks,
+            _ => self.ranks_of_strategy(),
+        }
     }
 
     /// The second step, for a job that compares. Collective.
@@ -370,6 +383,8 @@ impl Written<'_> {
         let commit = Commit {
             command: job.command,
             job: wanted.job,
+            request: request(world, job, &self.run.layouts)?,
+            ranks: self.run.ranks_written(self.source),
             layouts: self.run.layouts,
             destination,
             catalog: &planned.catalog,

@@ -5,6 +5,7 @@ use crate::exchange::all_gather;
 use crate::exchange::{Topology, World, agree, decode, encode, exchange_bytes};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::outcome::{BadFile, Outcome};
+use crate::job::seen::{missing, name_host, sights, unlisted};
 use crate::job::tally;
 use crate::store::Format;
 use crate::store::io::ReadFile;
@@ -36,7 +37,7 @@ pub fn verify(world: &World, verification: &Verification) -> Result<Outcome> {
     let (checked, bad) = match &verification.against {
         Some(against) => compare(world, &topology, &verification.directory, against)?,
         None => {
-            let (files, read, bad) = check_files(world, &verification.directory)?;
+            let (files, read, bad) = check_files(world, &topology, &verification.directory)?;
             outcome.bytes.read = read;
             (files, bad)
         }
@@ -149,33 +150,29 @@ fn compare(
 }
 
 /// The processes that see the same manifest share the work by bytes. Collective.
-fn check_files(world: &World, directory: &Path) -> Result<(u64, u64, Vec<BadFile>)> {
+fn check_files(
+    world: &World,
+    topology: &Topology,
+    directory: &Path,
+) -> Result<(u64, u64, Vec<BadFile>)> {
     let found = agree(world, look(directory))?;
-    let mine = match &found {
-        Found::Nothing => None,
-        Found::Damaged(reason) => Some(Err(reason.clone())),
-        Found::Manifest(manifest) => Some(Ok(manifest.to_bytes().map(|b| residue(&b)))),
+    let seen = match &found {
+        Found::Nothing => Ok(None),
+        Found::Damaged(reason) => Err(reason.as_str()),
+        Found::Manifest(manifest) => Ok(Some(manifest.as_ref())),
     };
-    let mine = agree(
-        world,
-        match mine {
-            Some(Ok(Err(fault))) => Err(fault),
-            Some(Ok(Ok(crc))) => Ok(Some(Ok(crc))),
-            Some(Err(reason)) => Ok(Some(Err(reason))),
-            None => Ok(None),
-        },
-    )?;
-    let seen: Vec<Option<std::result::Result<u64, String>>> = all_gather(world, &mine)?;
+    let seen = sights(world, directory, seen)?;
     if seen.iter().all(Option::is_none) {
         return Err(no_manifest(directory));
     }
-    // A manifest is shared by all nodes that see the same one; where none is seen, nobody works.
+    // A manifest is shared by all nodes that see the same file; each copy of it has files of its own.
+    let process = world.process();
+    let mine = seen.get(process as usize).unwrap_or(&None);
     let members: Vec<u32> = (0u32..)
         .zip(&seen)
-        .filter(|(_, other)| **other == mine)
+        .filter(|(_, other)| *other == mine)
         .map(|(process, _)| process)
         .collect();
-    let process = world.process();
     let head = members.first().copied().unwrap_or(process);
     let index = members.iter().position(|m| *m == process).unwrap_or(0);
     let empty = Manifest::default();
@@ -184,18 +181,18 @@ fn check_files(world: &World, directory: &Path) -> Result<(u64, u64, Vec<BadFile
         Found::Damaged(reason) if head == process => (&empty, vec![damaged(reason.clone())]),
         Found::Damaged(_) | Found::Nothing => (&empty, Vec::new()),
     };
+    let heads = head == process && matches!(found, Found::Manifest(_));
+    let strange = heads.then(|| unlisted(directory, manifest));
+    bad.extend(agree(world, strange.unwrap_or_else(|| Ok(Vec::new())))?);
     let share = Share {
         index: index as u64,
         of: members.len() as u64,
     };
     let (sums, read, wrong) = share.sums(directory, manifest);
     let messages = exchange_bytes(world, vec![(head, agree(world, encode(&(sums, wrong)))?)])?;
-    let suspects = if head == process {
-        suspects(manifest, &messages)
-    } else {
-        Ok(Vec::new())
-    };
-    let suspects = all_gather(world, &agree(world, suspects)?)?;
+    let suspects = (head == process).then(|| suspects(manifest, &messages));
+    let suspects = agree(world, suspects.unwrap_or_else(|| Ok(Vec::new())))?;
+    let suspects = all_gather(world, &suspects)?;
     let mut own_read = read;
     let suspects = suspects.get(head as usize).map_or(&[][..], Vec::as_slice);
     for (turn, number) in suspects.iter().enumerate() {
@@ -206,12 +203,14 @@ fn check_files(world: &World, directory: &Path) -> Result<(u64, u64, Vec<BadFile
             own_read += file.bytes;
         }
     }
+    name_host(topology, process, &seen, &mut bad);
+    bad.extend(missing(world, topology, heads.then_some(manifest))?);
     let checked = if head == process {
-        manifest.files.len()
+        manifest.files.len() as u64
     } else {
         0
     };
-    let checked = tally::sum(world, checked as u64)?;
+    let checked = tally::sum(world, checked)?;
     let read = tally::sum(world, own_read)?;
     let mut all: Vec<BadFile> = all_gather(world, &bad)?.into_iter().flatten().collect();
     all.sort();

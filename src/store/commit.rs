@@ -191,7 +191,9 @@ impl Staging {
         }
         match Manifest::read(&self.destination) {
             Ok(Some(manifest)) if manifest.job == Hex(job) => {
-                Ok(manifest.stands(&self.destination)?.then_some(manifest))
+                let stands = manifest.stands(&self.destination)?
+                    && manifest.stands_unchanged(&self.destination)?;
+                Ok(stands.then_some(manifest))
             }
             _ => Ok(None),
         }

@@ -5,6 +5,7 @@ use crate::catalog::FileSchema;
 use crate::fault::{Fault, Kind, Result};
 use crate::store::full_dir::check_inside;
 use crate::store::io::{self, ReadFile, Standing};
+use crate::store::whole::Whole;
 use crate::tensor::digest;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::{BTreeMap, HashMap};
@@ -12,8 +13,8 @@ use std::path::Path;
 
 /// Name of the file.
 pub const NAME: &str = "shardloom.json";
-/// Version that is written and read.
-pub const SCHEMA: u32 = 1;
+/// Version that is written; older ones are read, too.
+pub const SCHEMA: u32 = 2;
 /// Largest manifest that is read.
 const BYTES_MAX: u64 = 1 << 30;
 /// What precedes the CRC of all before, at the end of the file.
@@ -92,12 +93,18 @@ pub struct Manifest {
     pub job: Hex,
     /// CRC of the strategies' contents, by `source` and `destination`; none means full weights.
     pub layouts: BTreeMap<String, Option<Hex>>,
+    /// What was asked for, and where the rest of it lies; none in a record of version 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole: Option<Whole>,
     /// The tensors of the whole checkpoint.
     pub tensors: BTreeMap<String, TensorRecord>,
     /// What files are made of: those of many ranks are alike.
     pub structures: Vec<Vec<Placed>>,
     /// The files here, by path.
     pub files: Vec<FileRecord>,
+    /// Files of the directory that this one has replaced which are here as they were, unchecked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub carried: Vec<String>,
 }
 
 /// The structure of a file, as manifests have it.
@@ -163,7 +170,7 @@ impl Manifest {
         }
         let manifest: Manifest = serde_json::from_slice(bytes)
             .map_err(|error| damaged(&format!("can't be read: {error}")))?;
-        if manifest.schema != SCHEMA {
+        if !(1..=SCHEMA).contains(&manifest.schema) {
             let message = format!("the manifest has version {}", manifest.schema);
             return Err(Fault::new(Kind::Unsupported, message));
         }
@@ -205,6 +212,24 @@ impl Manifest {
     pub fn stands(&self, directory: &Path) -> Result<bool> {
         for file in &self.files {
             if io::size(&directory.join(&file.path))? != Some(file.bytes) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether `directory` has all files of weights in full size and no later change than the manifest's
+    /// own. Notes beside the weights may have gone on.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub fn stands_unchanged(&self, directory: &Path) -> Result<bool> {
+        let Some((_, written)) = io::stamp(&directory.join(NAME))? else {
+            return Ok(false);
+        };
+        for file in self.files.iter().filter(|file| file.structure.is_some()) {
+            let unchanged = |(bytes, time)| bytes == file.bytes && time <= written;
+            if !io::stamp(&directory.join(&file.path))?.is_some_and(unchanged) {
                 return Ok(false);
             }
         }

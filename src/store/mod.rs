@@ -13,5 +13,7 @@ pub mod journal;
 pub mod manifest;
 pub mod mapped;
 pub mod rank_dir;
+pub mod safetensors;
+pub mod whole;
 
 pub use formats::{Format, ckpt, safetensors};
