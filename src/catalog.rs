@@ -10,7 +10,7 @@ use crate::tensor::shape::Shape;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// One tensor of one file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,6 +141,55 @@ pub struct ShardFile {
 pub struct Catalog {
     /// The files of each rank.
     pub ranks: BTreeMap<u32, Vec<ShardFile>>,
+    index: Index,
+}
+
+/// Ranks with fewer files are looked through.
+const FILES_FEW: usize = 8;
+
+/// Where the tensors of a rank are that has many files.
+#[derive(Debug, Default)]
+struct RankIndex {
+    files: usize,
+    places: HashMap<Arc<str>, (u32, u32)>,
+}
+
+/// The places of all tensors of ranks with many files, found when first asked for.
+#[derive(Debug, Default)]
+struct Index(OnceLock<HashMap<u32, RankIndex>>);
+
+impl Clone for Index {
+    fn clone(&self) -> Self {
+        Index::default()
+    }
+}
+
+impl Index {
+    /// The index of `rank` if its files are still as many as when it was made.
+    fn of(&self, ranks: &BTreeMap<u32, Vec<ShardFile>>, rank: u32) -> Option<&RankIndex> {
+        let all = self.0.get_or_init(|| {
+            let many = ranks.iter().filter(|(_, files)| files.len() > FILES_FEW);
+            many.map(|(rank, files)| (*rank, RankIndex::of(files)))
+                .collect()
+        });
+        let files = ranks.get(&rank)?.len();
+        all.get(&rank).filter(|index| index.files == files)
+    }
+}
+
+impl RankIndex {
+    fn of(files: &[ShardFile]) -> RankIndex {
+        let mut places = HashMap::new();
+        for (file, shard) in (0u32..).zip(files) {
+            for (entry, found) in (0u32..).zip(&shard.schema.entries) {
+                places.entry(found.name.clone()).or_insert((file, entry));
+            }
+        }
+        RankIndex {
+            files: files.len(),
+            places,
+        }
+    }
 }
 
 /// Place of a tensor's shard in a catalog.
@@ -155,6 +204,15 @@ pub struct Place {
 }
 
 impl Catalog {
+    /// The catalog of these files.
+    #[must_use]
+    pub fn of(ranks: BTreeMap<u32, Vec<ShardFile>>) -> Self {
+        Catalog {
+            ranks,
+            index: Index::default(),
+        }
+    }
+
     /// Bytes of all files.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -173,6 +231,12 @@ impl Catalog {
     #[must_use]
     pub fn find(&self, rank: u32, name: &str) -> Option<Place> {
         let files = self.ranks.get(&rank)?;
+        if files.len() > FILES_FEW
+            && let Some(index) = self.index.of(&self.ranks, rank)
+        {
+            let (file, entry) = *index.places.get(name)?;
+            return Some(Place { rank, file, entry });
+        }
         files.iter().enumerate().find_map(|(file, shard)| {
             let entry = u32::try_from(shard.schema.position(name)?).ok()?;
             Some(Place {

@@ -27,6 +27,7 @@ mod verify;
 use crate::exchange::World;
 use crate::fault::{Fault, Kind, Result};
 use crate::report::{Report, progress};
+use crate::store::io;
 use clap::{Parser, Subcommand};
 use command::{Command, Prepared, Told};
 use std::process::ExitCode;
@@ -118,6 +119,7 @@ pub fn main() -> ExitCode {
         }
     };
     start_log(&cli);
+    io::raise_open_files();
     let report = Report {
         json: cli.json,
         quiet: cli.quiet,
@@ -205,8 +207,8 @@ fn start_log(cli: &Cli) {
     };
     let _ = tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_writer(crate::report::log)
+        .with_ansi(false)
         .with_target(false)
         .try_init();
 }

@@ -169,7 +169,9 @@ impl Destination {
             for (offset, bytes) in &file.schema.literals {
                 out.write_at(bytes, *offset)?;
             }
-            created.push(out);
+            // Few handles stay; the others are opened again when they are flushed.
+            let stays = created.len() < io::kept_open();
+            created.push(if stays { out } else { out.resting() });
         }
         Ok(created)
     }

@@ -7,14 +7,28 @@
 #![allow(unsafe_code)]
 
 use std::env;
+use std::ffi::c_int;
 
-/// *Local.* Sets the environment. To be called before MPI starts.
+unsafe extern "C" {
+    /// Of the C library: how a signal is met from now on.
+    fn signal(number: c_int, handler: usize) -> usize;
+}
+
+/// The signal of a file that is longer than the limit.
+const FILE_TOO_LONG: c_int = 25;
+/// A signal is not heard; what caused it gives an error.
+const IGNORED: usize = 1;
+
+/// *Local.* Sets the environment, and lets a file that would be too long be an error and no death. To
+/// be called before MPI starts.
 ///
 /// # Safety
 ///
 /// No other thread may run.
 #[cfg(feature = "mpi")]
 pub(super) unsafe fn prepare() {
+    // SAFETY: no handler runs, and no other thread that could change it at the same time.
+    unsafe { signal(FILE_TOO_LONG, IGNORED) };
     for (name, value) in choices(|name| env::var(name).ok()) {
         // SAFETY: the caller promises that no other thread reads the environment.
         unsafe { env::set_var(name, value) };

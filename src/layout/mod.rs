@@ -9,6 +9,9 @@ pub mod keep;
 use crate::fault::{Fault, Kind, Result};
 use serde::{Deserialize, Serialize};
 
+/// Most ranks of a job: more than any has, and few enough to be counted through.
+pub const RANKS_MAX: u32 = 1 << 20;
+
 /// Index of a cell: one piece number a dimension.
 pub type Cell = Vec<u64>;
 
@@ -71,10 +74,10 @@ impl Layout {
             .try_fold(1u64, |product, size| product.checked_mul(*size));
         match ranks {
             Some(ranks)
-                if !device_matrix.is_empty() && (1..=u64::from(u32::MAX)).contains(&ranks) => {}
+                if !device_matrix.is_empty() && (1..=u64::from(RANKS_MAX)).contains(&ranks) => {}
             _ => {
                 return Err(bad(format!(
-                    "device matrix {device_matrix:?} is empty or too large"
+                    "device matrix {device_matrix:?} is empty or has more than {RANKS_MAX} ranks"
                 )));
             }
         }

@@ -1,5 +1,6 @@
 //! A model as the files of its directory describe it.
 
+use super::bounds::check_size;
 use crate::fault::{Fault, Kind, Result};
 use crate::model::detect::find_family;
 use crate::model::expression::Numbers;
@@ -34,5 +35,6 @@ pub fn described(directory: &Path, name: &str, table: Option<Family>) -> Result<
         })?,
     };
     let numbers = Numbers::new(&family.numbers, &config);
+    check_size(&family, &numbers).map_err(|fault| fault.file(path.display().to_string()))?;
     Ok((family, numbers))
 }

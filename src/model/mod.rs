@@ -5,6 +5,7 @@
 //! between tensors of both sides, made of pieces that can be read in either direction. So import and
 //! export are the same table.
 
+mod bounds;
 mod choices;
 mod companions;
 mod described;
@@ -12,6 +13,7 @@ mod detect;
 mod expression;
 mod family;
 mod fuse;
+mod heads;
 mod mapping;
 mod quantised;
 mod transfer;

@@ -11,7 +11,8 @@ use crate::store::Format;
 use crate::store::checkpoint2::Count;
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::sync::Arc;
 
 /// How files of full weights are called.
@@ -383,6 +384,8 @@ fn full(
         .flatten()
         .map(listed)
         .collect::<Result<_>>()?;
+    let names = tensors.iter().chain(&hyper).map(|(name, _, _)| &**name);
+    Format::check_names(names)?;
     if !hyper.is_empty() || !build.counts.is_empty() {
         let metadata = BTreeMap::from([("format".to_owned(), "ms".to_owned())]);
         let schema = Arc::new(with_counts(hyper, &build.counts, format, &metadata)?);
@@ -408,9 +411,7 @@ fn full(
         Naming::Mindspore => vec![map],
         Naming::HfOnly => vec![index],
     };
-    let catalog = Catalog {
-        ranks: BTreeMap::from([(0, files)]),
-    };
+    let catalog = Catalog::of(BTreeMap::from([(0, files)]));
     Ok(Arranged {
         catalog,
         plans: Vec::new(),
@@ -443,15 +444,18 @@ fn balance(sizes: &[u64], file_bytes_max: u64) -> Vec<Vec<usize>> {
     let count = usize::try_from(total.div_ceil(file_bytes_max.max(1))).unwrap_or(usize::MAX);
     let count = count.min(sizes.len()).max(1);
     let mut order: Vec<usize> = (0..sizes.len()).collect();
-    order.sort_by_key(|index| std::cmp::Reverse(sizes[*index]));
-    let mut groups = vec![(0u64, Vec::new()); count];
+    order.sort_by_key(|index| Reverse(sizes[*index]));
+    let mut groups = vec![Vec::new(); count];
+    // Fewest bytes first, of several the first file.
+    let mut filled: BinaryHeap<Reverse<(u64, usize)>> =
+        (0..count).map(|g| Reverse((0, g))).collect();
     for index in order {
-        if let Some(least) = groups.iter_mut().min_by_key(|(bytes, _)| *bytes) {
-            least.0 += sizes[index];
-            least.1.push(index);
+        if let Some(mut least) = filled.peek_mut() {
+            least.0.0 += sizes[index];
+            groups[least.0.1].push(index);
         }
     }
-    groups.into_iter().map(|(_, group)| group).collect()
+    groups
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ mod read;
 pub mod show;
 
 use crate::fault::{Fault, Kind, Result};
-use crate::layout::Layout;
+use crate::layout::{Layout, RANKS_MAX};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
@@ -186,8 +186,10 @@ impl Strategy {
                 file => fault.file(file),
             });
         }
-        if stages.checked_mul(ranks_per_stage).is_none() {
-            let message = format!("{stages} stages of {ranks_per_stage} ranks are too many");
+        let ranks = stages.checked_mul(ranks_per_stage);
+        if ranks.is_none_or(|ranks| ranks > RANKS_MAX) {
+            let message =
+                format!("{stages} stages of {ranks_per_stage} ranks: more than {RANKS_MAX} in all");
             return Err(Fault::new(Kind::Strategy, message));
         }
         Ok(Strategy {

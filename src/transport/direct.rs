@@ -8,6 +8,7 @@ use crate::transport::ledger::Ledger;
 use crate::transport::mover::{Moved, Mover, Observer, tell};
 use crate::transport::parts::{Builder, cut_parts};
 use crate::transport::sink::Sink;
+use crate::transport::threads::spawn;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
@@ -38,7 +39,12 @@ impl Mover<'_> {
             for thread in 0..threads {
                 let send = send.clone();
                 // Nobody hears of the end of a thread whose listener has failed.
-                scope.spawn(move || send.send(shared.walk(thread, threads)).ok());
+                let walk = move || send.send(shared.walk(thread, threads)).ok();
+                if let Err(fault) = spawn(scope, walk) {
+                    shared.stop.store(true, Ordering::Relaxed);
+                    failed = Some(fault);
+                    break;
+                }
             }
             drop(send);
             loop {

@@ -2,7 +2,7 @@
 
 use crate::catalog::{Catalog, Place};
 use crate::fault::{Fault, Kind, Result};
-use crate::store::io::ReadFile;
+use crate::store::io::{ReadFile, kept_open};
 use crate::store::mapped::Mapped;
 use crate::tensor::copy;
 use crate::tensor::strided::{Loop, StridedCopy};
@@ -28,8 +28,6 @@ const READ_AHEAD_BYTES: u64 = 32 << 10;
 const WINDOWS_OF_FILE: usize = 4;
 /// Bytes of windows kept by a worker.
 const WINDOWS_BYTES_MAX: usize = 24 << 20;
-/// Files kept open.
-const OPEN_MAX: usize = 512;
 
 /// How source files are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -56,6 +54,7 @@ pub struct Readers<'a> {
     catalog: &'a Catalog,
     mode: IoMode,
     open: Mutex<HashMap<(u32, u32), Opened>>,
+    open_max: usize,
     behind: Behind,
     read_bytes: AtomicU64,
 }
@@ -70,6 +69,7 @@ impl<'a> Readers<'a> {
             catalog,
             mode,
             open,
+            open_max: kept_open(),
             behind: Behind::of(catalog),
             read_bytes: AtomicU64::new(0),
         }
@@ -102,7 +102,7 @@ impl<'a> Readers<'a> {
             IoMode::Mmap => Opened::Mapped(Arc::new(Mapped::new(file)?)),
             IoMode::Auto | IoMode::Pread => Opened::Read(Arc::new(file)),
         };
-        if open.len() >= OPEN_MAX {
+        if open.len() >= self.open_max {
             open.clear();
         }
         open.insert(key, opened.clone());

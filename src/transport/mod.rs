@@ -18,6 +18,7 @@ mod parts;
 mod rounds;
 mod run;
 mod sink;
+mod threads;
 
 pub use exchange::Exchange;
 pub use fill::{Filler, IoMode, Readers};
@@ -26,3 +27,4 @@ pub use memory::{Buffer, MemorySink};
 pub use mover::{Moved, Mover, Moving, Observer, survey};
 pub use run::run;
 pub use sink::{FileSink, Sink};
+pub use threads::{THREADS_MAX, check_threads};

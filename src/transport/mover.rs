@@ -9,6 +9,7 @@ use crate::plan::work::{Site, Work};
 use crate::transport::fill::{IoMode, Readers};
 use crate::transport::ledger::Ledger;
 use crate::transport::sink::Sink;
+use crate::transport::threads::spawn;
 
 /// Told how many bytes are written, of how many in all.
 pub type Observer<'a> = dyn FnMut(u64, u64) + 'a;
@@ -82,14 +83,16 @@ pub fn survey(work: &Work<'_>, threads: usize) -> Result<Survey> {
     std::thread::scope(|scope| {
         let walks = sites.iter().map(|site| {
             let work = Work { site, ..*work };
-            scope.spawn(move || walk(&work))
+            // Where the system gives no more threads this one does their part.
+            spawn(scope, move || walk(&work)).map_err(|_| walk(&work))
         });
         let walks: Vec<_> = walks.collect();
         let gone = |_| Err(Fault::new(Kind::Internal, "a planning thread is gone"));
-        walks
-            .into_iter()
-            .map(|walk| walk.join().unwrap_or_else(gone))
-            .sum()
+        let joined = walks.into_iter().map(|walk| match walk {
+            Ok(thread) => thread.join().unwrap_or_else(gone),
+            Err(walked) => walked,
+        });
+        joined.sum()
     })
 }
 

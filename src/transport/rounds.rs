@@ -12,12 +12,13 @@ use crate::transport::exchange::{Exchange, ROUND_BYTES_MAX};
 use crate::transport::fill::{Filler, index};
 use crate::transport::mover::{Moved, Mover, Observer, tell};
 use crate::transport::parts::{Builder, From, Part, cut_parts};
+use crate::transport::threads::spawn;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
-use std::thread::Scope;
+use std::thread::{Scope, ScopedJoinHandle};
 
 /// Slabs planned ahead.
 const AHEAD: usize = 16;
@@ -54,26 +55,32 @@ impl<'a> Mover<'a> {
         let (send, slabs) = sync_channel::<Slab<'a>>(AHEAD);
         let work = self.work;
         std::thread::scope(|scope| {
-            let planner = scope.spawn(move || {
+            let planner = spawn(scope, move || {
                 work.for_each_slab(|slab| {
                     send.send(slab)
                         .map_err(|_| Fault::new(Kind::Peer, "the rounds have ended"))
                 })
             });
+            let workers = Workers::start(scope, self);
+            let (planner, refused) = match (planner, workers.refused.clone()) {
+                (Ok(planner), refused) => (Some(planner), refused),
+                (Err(fault), _) => (None, Some(fault)),
+            };
             let mut rounds = Rounds {
                 mover: self,
                 exchange,
                 slabs,
                 pending: None,
-                workers: Workers::start(scope, self),
+                workers,
+                refused,
                 packer: Filler::new(self.readers),
                 moved: Moved::default(),
             };
             let result = rounds.all(progress, observer);
             let moved = rounds.moved.clone();
             drop(rounds);
-            match planner.join() {
-                Ok(Err(fault)) if fault.kind != Kind::Peer => Err(fault),
+            match planner.map(ScopedJoinHandle::join) {
+                Some(Ok(Err(fault))) if fault.kind != Kind::Peer => Err(fault),
                 _ => result.map(|()| moved),
             }
         })
@@ -86,6 +93,8 @@ struct Rounds<'m, 'a> {
     slabs: Receiver<Slab<'a>>,
     pending: Option<RoundSlab<'a>>,
     workers: Workers<'a>,
+    /// Why threads that are needed could not be started.
+    refused: Option<Fault>,
     packer: Filler<'a>,
     moved: Moved,
 }
@@ -95,7 +104,10 @@ impl<'a> Rounds<'_, 'a> {
         let world = self.mover.world;
         let mut buffers = (Vec::new(), Vec::new());
         loop {
-            let gathered = self.gather();
+            let gathered = match self.refused.take() {
+                Some(fault) => Err(fault),
+                None => self.gather(),
+            };
             let round = agree(world, gathered)?;
             let mut more = [u64::from(!round.slabs.is_empty())];
             all_reduce(world, &mut more, Operation::Max)?;
@@ -261,6 +273,8 @@ impl<'a> Handed<'a> {
 /// The threads that unpack and write. They end with the channels to them.
 struct Workers<'a> {
     channels: Vec<Sender<Arc<Handed<'a>>>>,
+    /// Why there are none.
+    refused: Option<Fault>,
     ended: Receiver<Result<u64>>,
     handed: Option<Arc<Handed<'a>>>,
 }
@@ -273,10 +287,11 @@ impl<'a> Workers<'a> {
         let (readers, sink, ledger) = (mover.readers, mover.sink, mover.ledger);
         let (tell, ended) = channel();
         let mut channels = Vec::new();
+        let mut refused = None;
         for _ in 0..mover.threads.max(1) {
             let (send, receive) = channel::<Arc<Handed<'a>>>();
             let tell = tell.clone();
-            scope.spawn(move || {
+            let worker = move || {
                 let mut builder = Builder::new(readers, sink, ledger);
                 for handed in receive {
                     let written = handed.build(&mut builder);
@@ -286,11 +301,19 @@ impl<'a> Workers<'a> {
                         break;
                     }
                 }
-            });
-            channels.push(send);
+            };
+            match spawn(scope, worker) {
+                Ok(_) => channels.push(send),
+                // Fewer do as well; none don't.
+                Err(fault) => {
+                    refused = Some(fault).filter(|_| channels.is_empty());
+                    break;
+                }
+            }
         }
         Workers {
             channels,
+            refused,
             ended,
             handed: None,
         }

@@ -2,7 +2,7 @@
 
 use crate::catalog::{Catalog, Place};
 use crate::fault::{Fault, Kind, Result};
-use crate::store::io::WriteFile;
+use crate::store::io::{WriteFile, kept_open};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,10 +37,9 @@ pub struct FileSink<'a> {
     base: PathBuf,
     catalog: &'a Catalog,
     open: Mutex<HashMap<(u32, u32), Arc<Output>>>,
+    open_max: usize,
 }
 
-/// Files kept open for writing.
-const OPEN_MAX: usize = 512;
 /// Shorter writes wait for what follows them, up to as many bytes.
 const WRITE_BYTES_SMALL: usize = 64 << 10;
 
@@ -100,6 +99,7 @@ impl<'a> FileSink<'a> {
             base: base.to_path_buf(),
             catalog,
             open: Mutex::new(HashMap::new()),
+            open_max: kept_open(),
         }
     }
 
@@ -114,7 +114,7 @@ impl<'a> FileSink<'a> {
             file,
             waiting: Mutex::default(),
         });
-        if open.len() >= OPEN_MAX {
+        if open.len() >= self.open_max {
             for (_, file) in open.drain() {
                 file.finish()?;
             }

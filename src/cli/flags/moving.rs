@@ -5,7 +5,7 @@ use crate::cli::flags::size::parse_size;
 use crate::fault::Result;
 use crate::measure::simulate::read_machine;
 use crate::plan::reach::ExchangeMode;
-use crate::transport::{IoMode, Moving};
+use crate::transport::{IoMode, Moving, check_threads};
 use clap::Args;
 use std::path::Path;
 
@@ -83,6 +83,7 @@ impl MoveArgs {
     /// # Errors
     /// [`crate::fault::Kind::Corrupt`] if the machine's description is none.
     pub(crate) fn moving(&self, machine: Option<&Path>) -> Result<Moving> {
+        check_threads(self.threads)?;
         Ok(Moving {
             memory_bytes: self.rounds.memory,
             exchange: self.rounds.exchange,

@@ -4,6 +4,7 @@
 
 mod directory;
 mod gate;
+mod limits;
 mod machine;
 mod named;
 mod read_file;
@@ -13,6 +14,7 @@ mod write_file;
 pub use directory::{
     exchange, link, make_directory, remove, remove_directory, rename, sync_directory,
 };
+pub use limits::{check_open_files, kept_open, raise_open_files};
 pub use machine::{free_bytes, memory_bytes, peak_memory_bytes, read_text};
 pub use read_file::ReadFile;
 pub use standing::{Standing, list, list_files, resolve, size, stamp, standing};

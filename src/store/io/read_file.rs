@@ -4,14 +4,24 @@ use crate::fault::{Fault, Kind, Result};
 use crate::store::io::gate::{Wary, gate};
 use crate::store::io::named::named;
 use rustix::fs::Advice;
-use std::fs::File;
+use std::fs::{File, FileType, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Bytes of the smallest page.
 const PAGE_BYTES: u64 = 4 << 10;
+
+fn kind_of(kind: FileType) -> &'static str {
+    match kind {
+        _ if kind.is_dir() => "a directory",
+        _ if kind.is_fifo() => "a named pipe",
+        _ if kind.is_socket() => "a socket",
+        _ if kind.is_block_device() || kind.is_char_device() => "a device",
+        _ => "something else",
+    }
+}
 
 /// A file open for reading at any offset.
 #[derive(Debug)]
@@ -29,11 +39,14 @@ impl ReadFile {
     /// [`Kind::Io`] with the file's name.
     pub fn open(path: &Path) -> Result<Self> {
         named("can't open", path, gate())?;
-        let file = named("can't open", path, File::open(path))?;
+        // A pipe that nobody writes to would be waited for.
+        let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
+        let file = named("can't open", path, file)?;
         let metadata = named("can't read its size", path, file.metadata())?;
         if !metadata.is_file() {
-            let fault = Fault::new(Kind::Io, "is not a regular file");
-            return Err(fault.file(path.display().to_string()));
+            let message = format!("is {}, not a regular file", kind_of(metadata.file_type()));
+            return Err(Fault::new(Kind::Io, message).file(path.display().to_string()));
         }
         let mut hasher = DefaultHasher::new();
         (metadata.ino(), metadata.ctime(), metadata.ctime_nsec()).hash(&mut hasher);

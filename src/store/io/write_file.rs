@@ -2,6 +2,7 @@
 
 use crate::fault::Result;
 use crate::store::io::gate::{Hiccup, Wary, gate};
+use crate::store::io::limits::check_size;
 use crate::store::io::named::named;
 use std::cell::Cell;
 use std::fs::{File, OpenOptions};
@@ -11,7 +12,8 @@ use std::path::{Path, PathBuf};
 /// A file being written at any offset.
 #[derive(Debug)]
 pub struct WriteFile {
-    file: File,
+    /// None while it rests.
+    file: Option<File>,
     path: PathBuf,
 }
 
@@ -21,6 +23,7 @@ impl WriteFile {
     /// # Errors
     /// [`Kind::NoSpace`] if the disk hasn't room for it, [`Kind::Io`].
     pub fn create(path: &Path, size: u64) -> Result<Self> {
+        check_size(path, size)?;
         named("can't create", path, gate())?;
         let file = OpenOptions::new()
             .write(true)
@@ -57,7 +60,7 @@ impl WriteFile {
             }
         }
         Ok(WriteFile {
-            file,
+            file: Some(file),
             path: path.to_path_buf(),
         })
     }
@@ -80,7 +83,7 @@ impl WriteFile {
             OpenOptions::new().write(true).open(path),
         )?;
         Ok(WriteFile {
-            file,
+            file: Some(file),
             path: path.to_path_buf(),
         })
     }
@@ -91,9 +94,26 @@ impl WriteFile {
     /// [`Kind::NoSpace`], [`Kind::Io`].
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
         let action = "can't write";
+        check_size(&self.path, offset.saturating_add(bytes.len() as u64))?;
         let hiccup = named(action, &self.path, gate())?;
-        let file = Wary::new(&self.file, hiccup);
-        named(action, &self.path, file.write_all_at(bytes, offset))
+        self.with(|file| {
+            let file = Wary::new(file, hiccup);
+            named(action, &self.path, file.write_all_at(bytes, offset))
+        })
+    }
+
+    /// Lets the descriptor go; the file is opened again whenever it is used.
+    #[must_use]
+    pub fn resting(self) -> Self {
+        WriteFile { file: None, ..self }
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&File) -> Result<T>) -> Result<T> {
+        if let Some(file) = &self.file {
+            return act(file);
+        }
+        let again = OpenOptions::new().write(true).open(&self.path);
+        act(&named("can't open for writing", &self.path, again)?)
     }
 
     /// Waits until the bytes are on the disk.
@@ -102,7 +122,7 @@ impl WriteFile {
     /// [`Kind::Io`]: the bytes may be lost.
     pub fn sync(&self) -> Result<()> {
         named("can't flush", &self.path, gate())?;
-        named("can't flush", &self.path, self.file.sync_all())
+        self.with(|file| named("can't flush", &self.path, file.sync_all()))
     }
 }
 

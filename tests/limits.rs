@@ -1,0 +1,213 @@
+//! What the system gives: open files, threads, sizes of files; and what small files ask for.
+
+#![allow(clippy::expect_used, unreachable_pub)]
+
+#[path = "support/ckpt.rs"]
+mod ckpt;
+#[path = "support/command.rs"]
+mod command;
+#[path = "support/fixtures.rs"]
+mod fixtures;
+#[path = "support/oracle.rs"]
+mod oracle;
+#[path = "support/sample.rs"]
+mod sample;
+mod support;
+#[path = "support/tensors.rs"]
+mod tensors;
+#[path = "support/wire.rs"]
+mod wire;
+
+use command::{alone, error_line, nothing_written};
+use oracle::{Strategy, to_protobuf};
+use sample::{Sample, layout};
+use std::path::Path;
+use std::time::Duration;
+use support::Run;
+use tensors::{Tensor, Tensors};
+
+/// Longest that a refusal may take.
+const SOON: Duration = Duration::from_secs(20);
+
+/// Runs the program in a shell that has set `limit`.
+fn under(limit: &str, processes: u32, args: &[String]) -> Run {
+    let args: Vec<String> = args.iter().map(|arg| format!("'{arg}'")).collect();
+    let program = env!("CARGO_BIN_EXE_shardloom");
+    let script = format!("{limit} && exec '{program}' {}", args.join(" "));
+    let shell = Path::new("/bin/sh");
+    match processes {
+        1 => support::alone(shell, &["-c", &script], &[]),
+        _ => support::mpirun(processes, shell, &["-c", &script], &[]),
+    }
+}
+
+/// The run was an error with all of `words`, soon, and no signal.
+#[track_caller]
+fn refused(run: &Run, words: &[&str]) {
+    assert!(
+        run.status.code().is_some_and(|code| code == 1 || code == 2),
+        "{run:#?}"
+    );
+    assert!(run.elapsed < SOON, "{run:#?}");
+    error_line(run);
+    for word in words {
+        assert!(run.stderr.contains(word), "{word} is not said: {run:#?}");
+    }
+}
+
+#[test]
+fn many_ranks_need_few_open_files() {
+    let ranks = 200;
+    let whole = Tensors::from([("w".to_owned(), Tensor::counting("F32", &[ranks, 4], 1))]);
+    let of = |ranks: usize| Strategy::of(&[("w", layout(&[ranks], &[0, -1]))]);
+    let sample = Sample::of(whole, of(ranks), of(ranks / 2));
+    for (limit, processes) in [
+        ("ulimit -Sn 64", 1),
+        ("ulimit -n 96", 1),
+        ("ulimit -n 128", 2),
+    ] {
+        for line in [
+            "reshard --src @src --src-strategy @four.ckpt --dst @out --dst-strategy @two.ckpt --overwrite",
+            "unify --src @src --src-strategy @four.ckpt --dst @all --max-shard-size 16 --overwrite",
+            "verify @out",
+            "diff @src @out --a-strategy @four.ckpt --b-strategy @two.ckpt",
+        ] {
+            let run = under(limit, processes, &sample.args(line));
+            assert!(run.status.success(), "{limit}: {line}: {run:#?}");
+        }
+        sample.check("out", &sample.two, &sample.whole);
+    }
+}
+
+#[test]
+fn what_the_system_refuses_is_an_error() {
+    let sample = Sample::new();
+    let line = "unify --src @src --src-strategy @four.ckpt --dst @out";
+    for processes in [1, 4] {
+        let run = under(
+            "true",
+            processes,
+            &sample.args(&format!("{line} --threads 100000")),
+        );
+        refused(&run, &["--threads 100000", "1024"]);
+    }
+    nothing_written(&sample);
+    // Blocks of 512 bytes or of 1024, by shell: the tensors need more than either.
+    let large = Tensors::from([("w".to_owned(), Tensor::counting("F32", &[64, 1024], 1))]);
+    tensors::write(&sample.path("large/model.safetensors"), &large);
+    let large_line = "unify --src @large --dst @out";
+    let run = under("ulimit -f 64", 1, &sample.args(large_line));
+    refused(&run, &["ulimit -f"]);
+    // The MPI library has files of its own, which are longer.
+    let run = under("ulimit -f 64", 4, &sample.args(large_line));
+    assert!(
+        !run.status.success() && !run.stderr.contains("signal 25"),
+        "{run:#?}"
+    );
+    nothing_written(&sample);
+    let run = under("ulimit -n 20", 1, &sample.args(line));
+    assert!(!run.status.success(), "{run:#?}");
+    assert!(run.status.code().is_some(), "no signal: {run:#?}");
+    nothing_written(&sample);
+}
+
+#[test]
+fn a_pipe_is_no_file() {
+    let sample = Sample::new();
+    let pipe = sample.path("pipe.safetensors");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo runs").success());
+    for name in [
+        "src/rank_2/net.safetensors",
+        "pipe.ckpt",
+        "pipe.json",
+        "pipe.yaml",
+        "hf/config.json",
+    ] {
+        let path = sample.path(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+        let _ = std::fs::remove_file(&path);
+        std::fs::rename(&pipe, &path).expect("moved");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.expect("mkfifo runs").success());
+    }
+    for (line, file) in [
+        (
+            "unify --src @src --src-strategy @four.ckpt --dst @out",
+            "net.safetensors",
+        ),
+        (
+            "unify --src @pipe.safetensors --dst @out",
+            "pipe.safetensors",
+        ),
+        (
+            "split --src @full --dst @out --dst-strategy @pipe.ckpt",
+            "pipe.ckpt",
+        ),
+        (
+            "unify --src @full --dst @out --name-map @pipe.json",
+            "pipe.json",
+        ),
+        (
+            "unify --src @full --dst @out --name-map @pipe.yaml",
+            "pipe.yaml",
+        ),
+        ("import --hf @hf --dst @out", "config.json"),
+        (
+            "convert @pipe.safetensors --dst @out --to ckpt",
+            "pipe.safetensors",
+        ),
+        ("inspect @pipe.safetensors", "pipe.safetensors"),
+    ] {
+        let run = alone(&sample.args(line));
+        refused(&run, &[file]);
+        nothing_written(&sample);
+    }
+    let device = sample.path("device.safetensors");
+    std::os::unix::fs::symlink("/dev/zero", device).expect("a link");
+    refused(
+        &alone(&sample.args("unify --src @device.safetensors --dst @out")),
+        &["device"],
+    );
+}
+
+#[test]
+fn a_few_bytes_ask_for_no_more_than_a_refusal() {
+    let sample = Sample::new();
+    for mesh in [
+        vec![1 << 28],
+        vec![1 << 14, 1 << 14],
+        vec![1 << 31, 1 << 31],
+    ] {
+        let map: Vec<i64> = vec![0, -1];
+        let huge = Strategy::of(&[("w1", layout(&mesh, &map))]);
+        tensors::write_bytes(&sample.path("huge.ckpt"), &to_protobuf(&huge));
+        for line in [
+            "split --src @full --dst @out --dst-strategy @huge.ckpt",
+            "unify --src @src --src-strategy @huge.ckpt --dst @out",
+            "strategy show @huge.ckpt",
+        ] {
+            let run = under("ulimit -v 4000000", 1, &sample.args(line));
+            refused(&run, &["huge.ckpt", &mesh[0].to_string()]);
+        }
+    }
+    let hf = fixtures::data().join("model/qwen3_moe/hf");
+    let text = std::fs::read_to_string(hf.join("config.json")).expect("a config");
+    for key in ["num_hidden_layers", "num_local_experts"] {
+        let mut config: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        assert!(config[key].is_u64(), "{config}");
+        config[key] = 1_000_000_000u64.into();
+        tensors::write_bytes(
+            &sample.path("hf/config.json"),
+            config.to_string().as_bytes(),
+        );
+        for line in [
+            "import --hf @hf --dst @out",
+            "export --src @full --hf-config @hf --dst @out",
+        ] {
+            let run = alone(&sample.args(line));
+            refused(&run, &["config.json", "1000000000"]);
+        }
+    }
+    nothing_written(&sample);
+}
