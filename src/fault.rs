@@ -4,6 +4,8 @@
 //! noun it knows: the store the file, the engine the tensor, rank and process. It is plain data, so
 //! it can travel to other processes and be printed as text or JSON.
 
+pub mod plain;
+
 use serde::{Deserialize, Serialize};
 use std::fmt;
 

@@ -4,6 +4,7 @@
 //! job would resume from, the room of sources tells.
 
 pub mod background;
+mod fence;
 pub mod monitor;
 mod monitor_config;
 mod retention;

@@ -1,5 +1,6 @@
 //! Which checkpoints may go, and their removal.
 
+use crate::checkpoint::fence;
 use crate::exchange::{Topology, World, agree, all_gather};
 use crate::fault::Result;
 use crate::source::latest::latest;
@@ -73,6 +74,26 @@ pub fn companions(
     Ok(all_gather(world, &mine)?.into_iter().flatten().collect())
 }
 
+/// Checks that nothing that would be removed is reached through a link. Collective.
+///
+/// # Errors
+/// [`crate::fault::Kind::Unsupported`], [`crate::fault::Kind::Io`], the same on every process.
+pub fn check(
+    world: &World,
+    topology: &Topology,
+    survey: &Survey,
+    checkpoints: &[&Checkpoint],
+    companions: &BTreeMap<String, u64>,
+) -> Result<()> {
+    let files = checkpoints.iter().flat_map(|checkpoint| &checkpoint.files);
+    let checked = if topology.leads(world.process()) {
+        fence::check(survey, files.chain(companions.keys()))
+    } else {
+        Ok(())
+    };
+    agree(world, checked)
+}
+
 /// Removes the files of `checkpoints`, and the `companions` of these, on every node that sees them.
 /// Collective.
 ///
@@ -85,6 +106,7 @@ pub fn remove(
     checkpoints: &[&Checkpoint],
     companions: &BTreeMap<String, u64>,
 ) -> Result<()> {
+    check(world, topology, survey, checkpoints, companions)?;
     let leads = topology.leads(world.process());
     let mut removed = Ok(());
     for checkpoint in checkpoints

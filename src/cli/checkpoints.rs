@@ -86,10 +86,12 @@ impl Question {
                 keep,
                 dry_run,
             } => {
-                let survey = look(which)?;
+                // What stays must load, so the files are looked into in any case.
+                let survey = survey(world, &topology, &which.dir, which.ranks, true)?;
                 let keep = usize::try_from(*keep).unwrap_or(usize::MAX);
                 let removed = rotation::expendable(&survey, keep);
                 let companions = rotation::companions(world, &topology, &survey, &removed)?;
+                rotation::check(world, &topology, &survey, &removed, &companions)?;
                 if !dry_run {
                     rotation::remove(world, &topology, &survey, &removed, &companions)?;
                 }

@@ -3,6 +3,7 @@
 use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::choice::choice;
 use crate::cli::flags::family::{FamilyArgs, SCHEMES};
+use crate::fault::plain::line;
 use crate::fault::{Fault, Kind, Result};
 use crate::job::inspect::{Inspected, inspect};
 use crate::model::{Mapping, Scheme, Tensor};
@@ -102,7 +103,7 @@ fn text(inspected: &Inspected) -> String {
             file.tensors.len()
         );
         for (key, value) in &file.metadata {
-            let _ = writeln!(out, "  {key}: {value}");
+            let _ = writeln!(out, "  {}: {}", line(key), line(value));
         }
         let width = file
             .tensors
@@ -115,7 +116,9 @@ fn text(inspected: &Inspected) -> String {
             let _ = writeln!(
                 out,
                 "  {:width$}  {:5} {}",
-                tensor.name, tensor.dtype, tensor.shape
+                line(&tensor.name),
+                tensor.dtype,
+                tensor.shape
             );
         }
     }
@@ -180,7 +183,7 @@ impl std::fmt::Display for ShownNames {
         writeln!(out, "family {}", self.family)?;
         for link in &self.names {
             for tensor in &link.mindspore {
-                writeln!(out, "{} {:?}", tensor.name, tensor.shape)?;
+                writeln!(out, "{} {:?}", line(&tensor.name), tensor.shape)?;
             }
             // The first and the last tell what the others of a stack are.
             let skipped = link.hf.len().saturating_sub(8);
@@ -191,7 +194,7 @@ impl std::fmt::Display for ShownNames {
                     }
                     continue;
                 }
-                writeln!(out, "    {} {:?}", tensor.name, tensor.shape)?;
+                writeln!(out, "    {} {:?}", line(&tensor.name), tensor.shape)?;
             }
         }
         Ok(())

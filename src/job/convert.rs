@@ -3,15 +3,16 @@
 //! Source and destination have a rank for each file: all tensors are private.
 
 use crate::catalog::{Catalog, ShardFile};
-use crate::fault::{Fault, Result};
+use crate::fault::{Fault, Kind, Result};
 use crate::job::planned::Planned;
 use crate::job::spec::Convert;
 use crate::layout::Layout;
 use crate::plan::build::{Made, plan_tensor};
 use crate::plan::inventory::whole_tensor;
+use crate::plan::names::check_each;
 use crate::source::Opened;
 use crate::store::ckpt;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Lays out a file for each source file of `ranks`: same tensors, other format.
@@ -19,6 +20,7 @@ pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Resu
     let source = &opened.source;
     let mut catalog = Catalog::default();
     let mut plans = Vec::new();
+    check_map(conversion, opened)?;
     for (rank, files) in &source.catalog.ranks {
         let [file] = &files[..] else { continue };
         let named = |fault: Fault| fault.file(source.base.join(&file.path).display().to_string());
@@ -34,9 +36,8 @@ pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Resu
         if ranks.binary_search(rank).is_err() {
             continue;
         }
-        let schema = conversion
-            .format
-            .design(&listing, &metadata(conversion, file));
+        let metadata = metadata(conversion, file).map_err(named)?;
+        let schema = conversion.format.design(&listing, &metadata);
         let schema = Arc::new(schema.map_err(named)?);
         let stem = file
             .path
@@ -61,20 +62,47 @@ pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Resu
     })
 }
 
+/// Checks that every name of the map is one of a file.
+fn check_map(conversion: &Convert, opened: &Opened) -> Result<()> {
+    let schemas = || {
+        let files = opened.source.catalog.ranks.values().flatten();
+        files.map(|file| &file.schema)
+    };
+    let names = || {
+        schemas().flat_map(|schema| {
+            let entries = schema.entries.iter().map(|entry| &*entry.name);
+            entries.chain(schema.metadata.keys().map(String::as_str))
+        })
+    };
+    if conversion.name_map.is_empty() {
+        return Ok(());
+    }
+    let known: BTreeSet<&str> = names().collect();
+    let mapped = conversion.name_map.keys().map(String::as_str);
+    check_each(
+        mapped,
+        |name| known.contains(name),
+        "source",
+        || known.iter().copied(),
+    )
+    .map_err(|fault| opened.source.place(fault))
+}
+
 /// What the other format can carry of a file's metadata: marks of packed types and texts.
-fn metadata(conversion: &Convert, file: &ShardFile) -> BTreeMap<String, String> {
+fn metadata(conversion: &Convert, file: &ShardFile) -> Result<BTreeMap<String, String>> {
     let kept = file
         .schema
         .metadata
         .iter()
         .filter(|(key, value)| *value == "Int4" || key.starts_with(ckpt::TEXT_PREFIX));
-    let renamed = kept.map(|(key, value)| {
-        (
-            conversion.name_map.get(key).unwrap_or(key).clone(),
-            value.clone(),
-        )
-    });
-    let mut metadata: BTreeMap<String, String> = renamed.collect();
+    let mut metadata: BTreeMap<String, String> = BTreeMap::new();
+    for (key, value) in kept {
+        let name = conversion.name_map.get(key).unwrap_or(key);
+        if metadata.insert(name.clone(), value.clone()).is_some() {
+            let message = "two texts would be written under this name";
+            return Err(Fault::new(Kind::Ambiguous, message).tensor(name.as_str()));
+        }
+    }
     metadata.extend(conversion.format.marks());
-    metadata
+    Ok(metadata)
 }

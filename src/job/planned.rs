@@ -9,6 +9,7 @@ use crate::job::spec::{ViewMaker, Write};
 use crate::plan::TensorPlan;
 use crate::plan::arrange::{Files, Kept, arrange};
 use crate::plan::build::build;
+use crate::plan::names::check_map;
 use crate::source::{Opened, counts};
 use crate::strategy::Strategy;
 use std::collections::BTreeMap;
@@ -89,6 +90,7 @@ fn arranged(
         metadata = made.metadata;
     }
     let leftovers = write.leftovers;
+    check_map(&select, inventory, strategy)?;
     let built = build(
         inventory,
         &source.catalog,

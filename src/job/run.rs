@@ -15,6 +15,7 @@ use crate::plan::reach::equal_share;
 use crate::plan::turns::Sharing;
 use crate::source::strategy_files::read_strategy;
 use crate::source::{self, Opened, fingerprint};
+use crate::store::io;
 use crate::strategy::Strategy;
 use crate::transport::{FileSink, Ledger, Moved, Observer, Readers};
 use std::time::Instant;
@@ -26,6 +27,7 @@ use std::time::Instant;
 pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outcome> {
     let mut clock = Clock::start();
     let topology = Topology::discover(world)?;
+    agree(world, io::check_open_files())?;
     let run = Run::new(world, &topology, job)?;
     let standing = match run.take_place()? {
         Early::Done(outcome) => return Ok(*outcome),
@@ -97,7 +99,7 @@ impl<'a> Run<'a> {
             return Ok(Early::Unknown);
         }
         let destination = self.destination_of_ranks()?;
-        let request = request(self.world, self.job, &self.layouts)?;
+        let request = request(self.job, &self.layouts);
         let found = finished(self.world, &destination, request, !writing.unflushed)?;
         let Some(manifest) = found else {
             return Ok(Early::Standing(destination));
@@ -383,7 +385,7 @@ impl Written<'_> {
         let commit = Commit {
             command: job.command,
             job: wanted.job,
-            request: request(world, job, &self.run.layouts)?,
+            request: request(job, &self.run.layouts),
             ranks: self.run.ranks_written(self.source),
             layouts: self.run.layouts,
             destination,

@@ -4,6 +4,7 @@ use super::choices::{Choices, Scheme, spelled};
 use super::detect::{Given, choices_of};
 use super::expression::Numbers;
 use super::family::Family;
+use super::heads;
 use super::mapping::{Link, Mapping, Tensor};
 use super::quantised::QUANTISED;
 use crate::fault::{Fault, Kind, Result, nearest};
@@ -107,6 +108,15 @@ fn check_shape(inventory: &Inventory, wanted: &Tensor, name: &str) -> Result<()>
     }
 }
 
+/// Enters a tensor into a view.
+fn enter(table: &mut Table, name: &Arc<str>, made: MadeOf) -> Result<()> {
+    if table.insert(name.clone(), made).is_none() {
+        return Ok(());
+    }
+    let message = "the family's table makes two tensors of this name";
+    Err(Fault::new(Kind::Ambiguous, message).tensor(&**name))
+}
+
 /// The type that a tensor made of `source` is written in.
 fn written(asked: Option<Dtype>, link: &Link, source: Dtype) -> Option<Dtype> {
     asked.filter(|_| !link.keeps_dtype && is_castable(source))
@@ -152,10 +162,11 @@ impl Import {
                     dtype: source.and_then(|s| written(self.dtype, link, s.value_dtype())),
                     pieces,
                 };
-                table.insert(tensor.name.clone(), made);
+                enter(&mut table, &tensor.name, made)?;
             }
         }
         let mut metadata = self.choices.metadata();
+        metadata.extend(heads::metadata(&self.numbers));
         metadata.insert("format".into(), "ms".into());
         Ok(Viewed { table, metadata })
     }
@@ -260,6 +271,7 @@ impl Export {
         metadata: &BTreeMap<String, String>,
     ) -> Result<Viewed> {
         let (family, numbers) = (&self.family, &self.numbers);
+        heads::check(numbers, metadata)?;
         let choices = choices_of(family, numbers, inventory, metadata, &self.given)?;
         let present = |_: &str, ms: &str| any_starts(inventory, ms);
         let mapping = Mapping::new(family, numbers, &choices, &present)?;
@@ -299,12 +311,12 @@ impl Export {
                     dtype: source.and_then(|s| written(self.dtype, link, s.value_dtype())),
                     pieces,
                 };
-                table.insert(tensor.name.clone(), made);
+                enter(&mut table, &tensor.name, made)?;
             }
         }
         for (name, of) in &mapping.only_hf {
             if let Some(made) = of.as_ref().and_then(|of| table.get(of)).cloned() {
-                table.insert(name.clone(), made);
+                enter(&mut table, name, made)?;
             }
         }
         let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);

@@ -3,6 +3,7 @@
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::Layout;
 use crate::plan::inventory::Inventory;
+use crate::plan::names;
 use crate::plan::select::{Leftovers, Select};
 use crate::plan::{SourceTensor, Spread, TensorPlan};
 use crate::tensor::cast::is_castable;
@@ -160,9 +161,21 @@ pub(super) fn made(
         if leftovers == Leftovers::Unify && name.starts_with("accu_grads") {
             continue;
         }
-        all.insert(select.written_name(name), of(tensor)?);
+        let written = select.written_name(name);
+        if let Some(other) = all.insert(written.clone(), of(tensor)?) {
+            return Err(names::collision(&written, other.sources(), name));
+        }
     }
     for (written, read) in &select.read {
+        // A name of the source may be given to another tensor if its own gets another one.
+        let own = inventory.tensors.get(written.as_str());
+        if let Some(own) = own.filter(|_| written != read && !names::is_read(select, written)) {
+            return Err(names::collision(
+                written,
+                [own.name.clone()].into_iter(),
+                read,
+            ));
+        }
         if let Some(tensor) = inventory.tensors.get(read.as_str()) {
             all.insert(written.as_str().into(), of(tensor)?);
         }

@@ -18,6 +18,7 @@ pub mod iteration;
 pub mod lora;
 pub mod machine;
 mod made;
+pub mod names;
 pub mod reach;
 mod select;
 pub mod simulate;

@@ -1,6 +1,6 @@
 //! Outcomes as text and JSON. The only room that prints; stdout is the result, stderr the story.
 
-use crate::fault::{Fault, Kind, Result};
+use crate::fault::{Fault, Kind, Result, plain};
 use crate::job::outcome::Outcome;
 use crate::measure::bench::Measured;
 use crate::measure::simulate::Simulated;
@@ -33,7 +33,7 @@ impl Report {
     /// [`Kind::Io`] if stdout can't be written; a closed pipe is a quiet end.
     pub fn outcome(&self, outcome: &Outcome) -> Result<()> {
         if self.json {
-            return line(&json::outcome(outcome)?);
+            return object(&json::outcome(outcome)?);
         }
         if self.quiet {
             Ok(())
@@ -48,7 +48,7 @@ impl Report {
     /// [`Kind::Io`].
     pub fn data(&self, data: &impl Serialize, text: &str) -> Result<()> {
         if self.json {
-            return line(&json::data(self.command, data)?);
+            return object(&json::data(self.command, data)?);
         }
         line(text.trim_end())
     }
@@ -102,17 +102,17 @@ impl Report {
 
     /// Tells of an error, and how many other processes failed too.
     pub fn fault(&self, fault: &Fault, others: u32) {
-        let mut text = format!("error: {fault}");
+        let mut text = format!("error: {}", plain::line(&fault.to_string()));
         if others > 0 {
             text.push_str(&format!(" (and {others} other processes failed)"));
         }
         if let Some(hint) = &fault.hint {
-            text.push_str(&format!("\n  hint: {hint}"));
+            text.push_str(&format!("\n  hint: {}", plain::line(hint)));
         }
         // Nobody is left to tell if stderr is closed.
         let _ = writeln!(std::io::stderr(), "{text}");
         if self.json {
-            let _ = json::fault(self.command, fault).and_then(|text| line(&text));
+            let _ = json::fault(self.command, fault).and_then(|text| object(&text));
         }
     }
 }
@@ -128,8 +128,23 @@ pub fn save_picture(path: &Path, picture: &str) -> Result<()> {
     io::write_small(path, picture.as_bytes(), false)
 }
 
+/// Where a log goes.
+#[must_use]
+pub fn log() -> plain::Log<std::io::Stderr> {
+    plain::Log(std::io::stderr())
+}
+
 /// Prints a line on stdout; a closed pipe is no error.
 fn line(text: &str) -> Result<()> {
+    print(&plain::lines(text))
+}
+
+/// Prints a JSON object on stdout.
+fn object(text: &str) -> Result<()> {
+    print(&plain::json(text))
+}
+
+fn print(text: &str) -> Result<()> {
     match writeln!(std::io::stdout(), "{text}") {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(Fault::io("can't write the result", &error))

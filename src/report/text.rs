@@ -1,5 +1,6 @@
 //! Outcomes for people.
 
+use crate::fault::plain::line;
 use crate::job::outcome::{BadFile, Outcome};
 use std::fmt::Write;
 use std::time::Duration;
@@ -114,8 +115,9 @@ pub(super) fn outcome(outcome: &Outcome) -> String {
         if let Some(first) = names.first() {
             let _ = write!(
                 out,
-                "\n  note       {} names of the {side} strategy have no data ({first} …)",
-                names.len()
+                "\n  note       {} names of the {side} strategy have no data ({} …)",
+                names.len(),
+                line(first)
             );
         }
     }
@@ -123,7 +125,8 @@ pub(super) fn outcome(outcome: &Outcome) -> String {
         let count = outcome.names_dropped.len();
         let _ = write!(
             out,
-            "\n  note       {count} tensors were left out ({first} …)"
+            "\n  note       {count} tensors were left out ({} …)",
+            line(first)
         );
     }
     out
@@ -131,7 +134,7 @@ pub(super) fn outcome(outcome: &Outcome) -> String {
 
 fn sources(out: &mut String, outcome: &Outcome) {
     for file in outcome.source_files.iter().take(8) {
-        let _ = writeln!(out, "  source     {file}");
+        let _ = writeln!(out, "  source     {}", line(file));
     }
     if outcome.source_files.len() > 8 {
         let _ = writeln!(out, "  source     … {} files", outcome.source_files.len());
@@ -143,7 +146,8 @@ fn verified(outcome: &Outcome, bad: &[BadFile]) -> String {
     for entry in bad {
         let tensor = entry.tensor.as_ref();
         let tensor = tensor.map_or(String::new(), |tensor| format!("{tensor}: "));
-        let _ = writeln!(out, "{}: {tensor}{}", entry.file, entry.reason);
+        let told = format!("{}: {tensor}{}", entry.file, entry.reason);
+        let _ = writeln!(out, "{}", line(&told));
     }
     let checked = outcome.checked.unwrap_or(0);
     let verdict = if bad.is_empty() { "good" } else { "bad" };
@@ -166,11 +170,14 @@ fn difference(outcome: &Outcome) -> String {
                 let _ = writeln!(
                     out,
                     "{}: {} elements differ, by {:.3e} at most ({:.3e} relative)",
-                    row.name, row.elements_differing, row.max_abs, row.max_rel
+                    line(&row.name),
+                    row.elements_differing,
+                    row.max_abs,
+                    row.max_rel
                 );
             }
             state => {
-                let _ = writeln!(out, "{}: {}", row.name, state.replace('_', " "));
+                let _ = writeln!(out, "{}: {}", line(&row.name), state.replace('_', " "));
             }
         }
     }

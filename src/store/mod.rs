@@ -12,8 +12,8 @@ pub mod io;
 pub mod journal;
 pub mod manifest;
 pub mod mapped;
+pub mod names;
 pub mod rank_dir;
-pub mod safetensors;
 pub mod whole;
 
 pub use formats::{Format, ckpt, safetensors};

@@ -1,6 +1,7 @@
 //! What `strategy show` and `strategy diff` tell: plain data, and its text.
 
 use super::{StageLayout, Strategy};
+use crate::fault::plain::line;
 use crate::fault::{Fault, Kind, Result, nearest};
 use crate::layout::{Layout, OptimizerShard};
 use serde::Serialize;
@@ -258,7 +259,12 @@ impl fmt::Display for Parameter {
         write!(
             out,
             "{}  stage {}  mesh {:?}  map {:?}  parts {:?}  replicas {}",
-            self.name, self.stage, self.mesh, self.map, self.parts, self.replicas
+            line(&self.name),
+            self.stage,
+            self.mesh,
+            self.map,
+            self.parts,
+            self.replicas
         )?;
         if let Some(shard) = self.optimizer_shard {
             write!(out, "  optimizer shard {} step {}", shard.size, shard.step)?;
@@ -294,13 +300,13 @@ impl fmt::Display for Differences {
             writeln!(out, "{what}: {a} in A, {b} in B")?;
         }
         for name in &self.only_in_a {
-            writeln!(out, "only in A: {name}")?;
+            writeln!(out, "only in A: {}", line(name))?;
         }
         for name in &self.only_in_b {
-            writeln!(out, "only in B: {name}")?;
+            writeln!(out, "only in B: {}", line(name))?;
         }
         for different in &self.different {
-            writeln!(out, "different: {}", different.name)?;
+            writeln!(out, "different: {}", line(&different.name))?;
             for (side, entries) in [("A", &different.a), ("B", &different.b)] {
                 for entry in entries {
                     writeln!(out, "  {side}: {entry}")?;

@@ -8,6 +8,7 @@ use super::table::FILES;
 use crate::catalog::FileSchema;
 use crate::fault::{Fault, Kind, Result};
 use crate::store::io::ReadFile;
+use crate::store::names;
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
 use std::collections::BTreeMap;
@@ -91,7 +92,7 @@ impl Format {
     /// # Errors
     /// As [`FileFormat::read`].
     pub fn read(self, file: &ReadFile) -> Result<FileSchema> {
-        self.0.read(file)
+        self.0.read(file).and_then(names::check_read)
     }
 
     /// The bytes that determine a file's structure, as [`FileFormat::header`]. Local.
@@ -102,15 +103,25 @@ impl Format {
         self.0.header(file)
     }
 
+    /// Checks the names of tensors that are to be written into one place.
+    ///
+    /// # Errors
+    /// [`Kind::Ambiguous`] for one that two tensors have, [`Kind::Unsupported`] for one that no tensor
+    /// can have.
+    pub fn check_names<'a>(names: impl Iterator<Item = &'a str>) -> Result<()> {
+        names::check(names)
+    }
+
     /// Lays out a file for `tensors`.
     ///
     /// # Errors
-    /// As [`FileFormat::design`].
+    /// As [`FileFormat::design`] and [`Format::check_names`].
     pub fn design(
         self,
         tensors: &[(Arc<str>, Dtype, Shape)],
         metadata: &BTreeMap<String, String>,
     ) -> Result<FileSchema> {
+        Format::check_names(tensors.iter().map(|(name, _, _)| &**name))?;
         self.0.design(tensors, metadata)
     }
 

@@ -1,0 +1,171 @@
+//! Names are data: none is lost, none is taken for something else, none acts on a terminal.
+
+#![allow(clippy::expect_used, unreachable_pub)]
+
+#[path = "support/ckpt.rs"]
+mod ckpt;
+#[path = "support/command.rs"]
+mod command;
+#[path = "support/fixtures.rs"]
+mod fixtures;
+#[path = "support/oracle.rs"]
+mod oracle;
+#[path = "support/sample.rs"]
+mod sample;
+mod support;
+#[path = "support/tensors.rs"]
+mod tensors;
+#[path = "support/wire.rs"]
+mod wire;
+
+use command::{alone, error_line, nothing_written, object, under_mpi};
+use sample::Sample;
+use std::path::Path;
+use support::Run;
+use tensors::{Tensor, Tensors};
+
+/// The commands that take a map of names, all of what the sample has.
+const WITH_MAPS: [&str; 4] = [
+    "reshard --src @src --src-strategy @four.ckpt --dst @out --dst-strategy @two.ckpt --name-map @map.json",
+    "unify --src @src --src-strategy @four.ckpt --dst @out --name-map @map.json",
+    "split --src @full --dst @out --dst-strategy @four.ckpt --name-map @map.json",
+    "convert @full --dst @out --to ckpt --name-map @map.json",
+];
+
+fn run(processes: u32, sample: &Sample, line: &str) -> Run {
+    let args = sample.args(line);
+    match processes {
+        1 => alone(&args),
+        processes => under_mpi(processes, &args),
+    }
+}
+
+/// The run says all of `words` in an error, and has written nothing.
+#[track_caller]
+fn refused(sample: &Sample, run: &Run, words: &[&str]) {
+    assert_ne!(run.status.code(), Some(0), "{run:#?}");
+    error_line(run);
+    for word in words {
+        assert!(run.stderr.contains(word), "{word} is not said: {run:#?}");
+    }
+    nothing_written(sample);
+}
+
+#[test]
+fn two_tensors_of_one_name_are_refused() {
+    for (line, processes) in WITH_MAPS.iter().zip([1, 4, 1, 4]) {
+        let sample = Sample::new();
+        // Of split the map says what a name of the strategy is called in the files; w2 is there, too.
+        std::fs::write(sample.path("map.json"), r#"{"w2": "b"}"#).expect("a map");
+        refused(
+            &sample,
+            &run(processes, &sample, line),
+            &["name", "--name-map"],
+        );
+    }
+}
+
+#[test]
+fn names_may_change_places() {
+    let sample = Sample::new();
+    std::fs::write(sample.path("map.json"), r#"{"w2": "b", "b": "w2"}"#).expect("a map");
+    alone(&sample.args(WITH_MAPS[1])).succeeds();
+    let files = fixtures::listing(&sample.path("out")).into_iter();
+    let mut files = files.filter(|file| file.extension().is_some_and(|e| e == "safetensors"));
+    let file = sample.path("out").join(files.next().expect("weights"));
+    let found = tensors::read(&file).expect("readable").tensors;
+    assert_eq!(found["b"].data, sample.whole["w2"].data);
+    assert_eq!(found["w2"].data, sample.whole["b"].data);
+}
+
+#[test]
+fn a_name_that_fits_nothing_is_named_with_the_nearest() {
+    for (line, processes) in WITH_MAPS.iter().zip([4, 1, 4, 1]) {
+        let sample = Sample::new();
+        let map = if line.starts_with("split") {
+            r#"{"w1": "w11"}"#
+        } else {
+            r#"{"w11": "w"}"#
+        };
+        std::fs::write(sample.path("map.json"), map).expect("a map");
+        refused(
+            &sample,
+            &run(processes, &sample, line),
+            &["w11", "nearest there: w1"],
+        );
+    }
+}
+
+#[test]
+fn metadata_is_no_tensor() {
+    for line in [WITH_MAPS[1], WITH_MAPS[3]] {
+        let sample = Sample::new();
+        std::fs::write(sample.path("map.json"), r#"{"w2": "__metadata__"}"#).expect("a map");
+        refused(&sample, &alone(&sample.args(line)), &["__metadata__"]);
+    }
+    let sample = Sample::new();
+    std::fs::write(sample.path("map.json"), r#"{"w2": "xxmetadataxx"}"#).expect("a map");
+    let line = "convert @full --dst @made --to ckpt --name-map @map.json";
+    alone(&sample.args(line)).succeeds();
+    let path = sample.path("made/model.ckpt");
+    let mut bytes = std::fs::read(&path).expect("a file");
+    let at = bytes.windows(12).position(|b| b == b"xxmetadataxx");
+    let at = at.expect("the name");
+    bytes[at..at + 12].copy_from_slice(b"__metadata__");
+    std::fs::write(&path, bytes).expect("written");
+    for line in [
+        "convert @made --dst @out --to safetensors",
+        "unify --src @made/model.ckpt --dst @out",
+    ] {
+        refused(&sample, &alone(&sample.args(line)), &["__metadata__"]);
+    }
+}
+
+/// What no output may have: everything that acts, but the ends of lines.
+fn acts(text: &str) -> bool {
+    let turns = |c| ('\u{202a}'..='\u{202e}').contains(&c);
+    text.chars()
+        .any(|c| c != '\n' && (c.is_control() || turns(c)))
+}
+
+#[test]
+fn nothing_in_a_name_acts_on_a_terminal() {
+    let name = "w\u{1b}[2Jx\u{7}\u{202e}\u{9b}\u{7f}\nerror: all is lost";
+    let sample = Sample::new();
+    let strange = Tensors::from([(name.to_owned(), Tensor::counting("F32", &[4], 1))]);
+    tensors::write(&sample.path("a/model.safetensors"), &strange);
+    tensors::write(&sample.path("b/model.safetensors"), &sample.whole);
+    for (line, processes) in [
+        ("diff @a @b", 1),
+        ("diff @a @b", 4),
+        ("inspect @a", 1),
+        ("split --src @a --dst @out --dst-strategy @two.ckpt", 1),
+        ("split --src @a --dst @out --dst-strategy @two.ckpt", 4),
+        ("convert @a --dst @c --to ckpt -vv", 1),
+    ] {
+        let run = run(processes, &sample, line);
+        assert!(!acts(&run.stdout) && !acts(&run.stderr), "{line}: {run:#?}");
+        let lines = run.stdout.lines().chain(run.stderr.lines());
+        let fake = lines
+            .filter(|l| l.starts_with("error: all is lost"))
+            .count();
+        assert_eq!(fake, 0, "{line}: {run:#?}");
+    }
+    let run = alone(&sample.args("diff @a @b --json"));
+    assert!(!acts(&run.stdout), "{run:#?}");
+    let rows = object(&run)["tensors"].clone();
+    let names = rows
+        .as_array()
+        .expect("rows")
+        .iter()
+        .map(|row| &row["name"]);
+    assert!(names.into_iter().any(|found| found == name), "{rows}");
+    let odd = sample.path("odd\u{1b}[31m\nerror: all is lost");
+    let odd = odd.to_string_lossy().into_owned();
+    let run = alone(&["unify", "--src", &odd, "--dst", &format!("{odd}2")]);
+    assert!(
+        !acts(&run.stderr) && Path::new(&odd).parent().is_some(),
+        "{run:#?}"
+    );
+    error_line(&run);
+}
