@@ -41,6 +41,8 @@ pub enum Kind {
     Dtype,
     /// The destination exists already.
     Exists,
+    /// Another run is writing there.
+    Busy,
     /// Copies that should be equal differ.
     Differs,
     /// MPI failed.

@@ -36,6 +36,8 @@ pub mod cli;
 #[doc(hidden)]
 pub mod config;
 #[doc(hidden)]
+pub mod course;
+#[doc(hidden)]
 pub mod destination;
 #[doc(hidden)]
 pub mod exchange;

@@ -13,7 +13,7 @@ const FUNCTION_LINES_MAX: usize = 100;
 
 /// Modules by layer. A module imports from lower layers only, and from itself.
 const LAYERS: &[&[&str]] = &[
-    &["fault"],
+    &["fault", "course"],
     &["tensor"],
     &["layout", "view"],
     &["strategy", "catalog"],

@@ -2,6 +2,7 @@
 
 use crate::checkpoint::rotation;
 use crate::cli::command::{Command, Prepared, Told};
+use crate::destination::hold;
 use crate::exchange::{Topology, World};
 use crate::fault::Result;
 use crate::source::latest::{latest, passed_over};
@@ -87,7 +88,14 @@ impl Question {
                 dry_run,
             } => {
                 // What stays must load, so the files are looked into in any case.
-                let survey = survey(world, &topology, &which.dir, which.ranks, true)?;
+                let look = || survey(world, &topology, &which.dir, which.ranks, true);
+                let mut survey = look()?;
+                let mut held = None;
+                if !dry_run {
+                    // What was seen before nobody else could write is seen anew.
+                    held = Some(hold(world, &survey.directory, "checkpoints prune")?);
+                    survey = look()?;
+                }
                 let keep = usize::try_from(*keep).unwrap_or(usize::MAX);
                 let removed = rotation::expendable(&survey, keep);
                 let companions = rotation::companions(world, &topology, &survey, &removed)?;
@@ -95,6 +103,7 @@ impl Question {
                 if !dry_run {
                     rotation::remove(world, &topology, &survey, &removed, &companions)?;
                 }
+                drop(held);
                 Ok(pruned(&survey, &removed, &companions, *dry_run))
             }
         }

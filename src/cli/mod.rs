@@ -18,13 +18,15 @@ mod inspect;
 mod load;
 mod output;
 mod reshard;
+mod signals;
 mod simulate;
 mod split;
 mod strategy;
 mod unify;
 mod verify;
 
-use crate::exchange::World;
+use crate::course;
+use crate::exchange::{World, launched_together};
 use crate::fault::{Fault, Kind, Result};
 use crate::report::{Report, progress};
 use crate::store::io;
@@ -103,6 +105,9 @@ struct Cli {
     /// Say nothing but errors.
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
+    /// Run as one process, though the launcher has started several that MPI doesn't join.
+    #[arg(long, global = true)]
+    alone: bool,
 }
 
 /// The whole program: parse, start MPI where it is needed, run, report.
@@ -120,6 +125,7 @@ pub fn main() -> ExitCode {
     };
     start_log(&cli);
     io::raise_open_files();
+    let alone = cli.alone;
     let report = Report {
         json: cli.json,
         quiet: cli.quiet,
@@ -136,21 +142,33 @@ pub fn main() -> ExitCode {
         Ok(Prepared::Together {
             progress: shows,
             work,
-        }) => together(&report, shows, work),
+        }) => together(&report, alone, shows, work),
         Err(fault) if first => fail(&report, &fault, 0),
         Err(fault) => ExitCode::from(code(&fault)),
     }
 }
 
 /// A command of all processes.
-fn together(report: &Report, shows: bool, work: Box<command::Together>) -> ExitCode {
+fn together(report: &Report, alone: bool, shows: bool, work: Box<command::Together>) -> ExitCode {
     let world = match World::start() {
         Ok(world) => world,
         Err(fault) => return fail(report, &fault, 0),
     };
     let first = world.process() == 0;
+    if let Err(fault) = begin(&world, alone) {
+        let speaks = launched_process() == 0;
+        let fault = world.finish().err().unwrap_or(fault);
+        return if speaks {
+            fail(report, &fault, 0)
+        } else {
+            ExitCode::from(code(&fault))
+        };
+    }
     let mut shown = progress(first && !report.quiet && shows);
-    let result = work(&world, &mut *shown);
+    let result = work(&world, &mut |done, total| {
+        course::moved(done, total);
+        shown(done, total);
+    });
     drop(shown);
     if matches!(&result, Err(fault) if fault.kind == Kind::Mpi) {
         if let Err(fault) = &result {
@@ -174,6 +192,14 @@ fn together(report: &Report, shows: bool, work: Box<command::Together>) -> ExitC
         Ok(()) => exit,
         Err(fault) => fail(report, &fault, 0),
     }
+}
+
+/// Checks that the processes have found each other, and begins to hear signals.
+fn begin(world: &World, alone: bool) -> Result<()> {
+    if !alone {
+        launched_together(world)?;
+    }
+    signals::hear(world.process())
 }
 
 fn code(fault: &Fault) -> u8 {

@@ -2,6 +2,7 @@
 
 use crate::fault::{Fault, Kind, Result};
 use crate::store::io::{self, Standing};
+use crate::store::token;
 use std::path::Path;
 
 /// Whether a file may be written at `output`. Local.
@@ -35,9 +36,13 @@ pub(crate) fn write_output(output: &Path, bytes: &[u8]) -> Result<()> {
     }
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(name);
-    hidden.push(".shardloom-partial");
+    // Whoever else writes here at the same time has another name.
+    hidden.push(format!(".shardloom-partial-{}", token()));
     let partial = output.with_file_name(hidden);
-    io::remove(&partial)?;
-    io::write_small(&partial, bytes, true)?;
-    io::rename(&partial, output)
+    let written = io::write_small(&partial, bytes, true);
+    let written = written.and_then(|()| io::rename(&partial, output));
+    if written.is_err() {
+        let _ = io::remove(&partial);
+    }
+    written
 }

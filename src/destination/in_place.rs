@@ -140,7 +140,8 @@ pub(crate) fn finished(
     let swapped = if job(&placed) == Some(done) || !destination.leads {
         destination.discard_replaced()
     } else {
-        destination.publish(true, flush)
+        let owned = destination.staging.own();
+        owned.and_then(|()| destination.publish(true, flush))
     };
     agree(world, swapped)?;
     let manifest = placed.or(staged).unwrap_or_default();

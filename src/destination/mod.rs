@@ -5,6 +5,7 @@
 //! known to replace it (its catalog, who sees it) is handed in.
 
 mod commit;
+mod guard;
 mod in_place;
 mod place;
 mod probe;
@@ -14,6 +15,7 @@ mod stage;
 mod writing;
 
 pub(crate) use commit::Commit;
+pub use guard::{Held, hold};
 pub(crate) use in_place::{Carried, Replaced, carry, files as in_place_files, finished};
 pub use place::{Destination, Placement};
 pub(crate) use resume::Wanted;

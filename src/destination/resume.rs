@@ -92,13 +92,13 @@ pub(super) fn take_up(
             resumed.done = Done::default();
         }
     }
-    let made = if destination.leads && resumed.state == State::Fresh {
-        destination
-            .staging
+    let staging = &destination.staging;
+    let made = match resumed.state {
+        State::Fresh if destination.leads => staging
             .prepare(wanted.job, survives.first().map_or("", String::as_str))
-            .and_then(|()| destination.check_room(catalog))
-    } else {
-        Ok(())
+            .and_then(|()| destination.check_room(catalog)),
+        State::Begun | State::Staged if destination.leads => staging.own(),
+        _ => Ok(()),
     };
     let made = agree(world, made);
     if made.is_err() && resumed.state == State::Fresh {

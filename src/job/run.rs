@@ -1,5 +1,6 @@
 //! Every job, whatever its ends: open the source, open the destination, plan, move, commit.
 
+use crate::course::{self, Leaves};
 use crate::destination::{Carried, Commit, Destination, Replaced, Staged, Wanted, carry, finished};
 use crate::exchange::{Topology, World, agree};
 use crate::fault::{Fault, Kind, Result};
@@ -28,6 +29,7 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
     let mut clock = Clock::start();
     let topology = Topology::discover(world)?;
     agree(world, io::check_open_files())?;
+    course::phase("reading what is there");
     let run = Run::new(world, &topology, job)?;
     let standing = match run.take_place()? {
         Early::Done(outcome) => return Ok(*outcome),
@@ -37,7 +39,12 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
     let source = run.open_source()?;
     clock.lap(|seconds| &mut seconds.discover);
     let Goal::Compare(other) = &job.goal else {
-        let destination = run.open_destination(&source, standing)?;
+        let held = standing.is_some();
+        let mut destination = run.open_destination(&source, standing)?;
+        if !held && !job.dry_run {
+            destination.hold(world, job.command)?;
+        }
+        course::phase("planning");
         let planned = run.plan(&source, &destination)?;
         return run.finish(&source, &destination, &planned, observer, clock);
     };
@@ -98,7 +105,8 @@ impl<'a> Run<'a> {
         if !writing.in_place || self.job.dry_run {
             return Ok(Early::Unknown);
         }
-        let destination = self.destination_of_ranks()?;
+        let mut destination = self.destination_of_ranks()?;
+        destination.hold(self.world, self.job.command)?;
         let request = request(self.job, &self.layouts);
         let found = finished(self.world, &destination, request, !writing.unflushed)?;
         let Some(manifest) = found else {
@@ -380,7 +388,11 @@ impl Written<'_> {
             overwrite,
             flush,
         };
+        course::phase("making files");
         let staged = Staged::create(world, destination, &planned.catalog, &wanted)?;
+        let partial = destination.staging.partial().to_path_buf();
+        course::leaves(Leaves::Staged(partial));
+        course::phase("moving");
         clock.lap(|seconds| &mut seconds.write);
         let commit = Commit {
             command: job.command,
@@ -439,7 +451,12 @@ impl Written<'_> {
         };
         let moved = route.go(world, surveyed, readers, &into, observer)?;
         clock.lap(|seconds| &mut seconds.exchange);
+        course::phase("putting in place");
+        if !self.destination.leads {
+            course::leaves(Leaves::Unknown);
+        }
         commit.make(world, staged, ledger.close())?;
+        course::leaves(Leaves::Placed(None));
         clock.lap(|seconds| &mut seconds.commit);
         Ok(moved)
     }

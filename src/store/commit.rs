@@ -1,9 +1,12 @@
 //! How an output becomes visible: staged beside its place, flushed, put there by one rename.
 
+use crate::course::{self, Leaves};
 use crate::fault::{Fault, Kind, Result};
 use crate::store::io::{self, ReadFile, Standing};
+use crate::store::lock::Lock;
 use crate::store::manifest::{Hex, Manifest};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The directory of journals, inside the staging directory.
 const JOURNALS: &str = ".shardloom-journal";
@@ -31,6 +34,8 @@ pub enum Left {
 pub struct Staging {
     destination: PathBuf,
     partial: PathBuf,
+    /// Held for as long as a copy of this lives.
+    pub(super) lock: Option<Arc<Lock>>,
 }
 
 impl Staging {
@@ -53,6 +58,7 @@ impl Staging {
         Ok(Staging {
             partial: resolved.with_file_name(hidden),
             destination: resolved,
+            lock: None,
         })
     }
 
@@ -126,14 +132,15 @@ impl Staging {
     /// [`Kind::Io`].
     pub fn prepare(&self, job: u64, survives: &str) -> Result<()> {
         io::make_directory(self.parent())?;
-        io::remove_directory(&self.partial)?;
+        self.clear()?;
         // The user knows the destination, not what is hidden beside it.
         io::make_directory(&self.journals()).map_err(|mut fault| {
             fault.file = Some(self.destination.display().to_string());
             fault
         })?;
         let text = format!("{} {survives}", Hex(job));
-        io::write_small(&self.journals().join(JOB), text.as_bytes(), false)
+        io::write_small(&self.journals().join(JOB), text.as_bytes(), false)?;
+        self.own()
     }
 
     /// Where the processes keep journals of what is done, while files are being written.
@@ -199,14 +206,6 @@ impl Staging {
         }
     }
 
-    /// Discards the staging directory.
-    ///
-    /// # Errors
-    /// [`Kind::Io`].
-    pub fn discard(&self) -> Result<()> {
-        io::remove_directory(&self.partial)
-    }
-
     /// Puts the staged directory in place, in one step: readers see the old contents or the new.
     ///
     /// # Errors
@@ -214,21 +213,41 @@ impl Staging {
     /// [`Kind::Io`].
     pub fn publish(&self, overwrite: bool, flush: bool) -> Result<()> {
         self.check(overwrite)?;
-        io::remove_directory(&self.journals())?;
-        let replaces = io::standing(&self.destination)? == Standing::Directory;
+        let placing = course::placing();
+        let aside = self.seal()?;
+        let replaces = match self.put(&aside) {
+            Ok(replaces) => replaces,
+            Err(fault) => {
+                self.back(&aside);
+                return Err(fault);
+            }
+        };
         if replaces {
-            io::exchange(&self.partial, &self.destination)?;
-        } else {
-            io::rename(&self.partial, &self.destination)?;
+            // What was replaced now lies aside.
+            self.back(&aside);
         }
+        let replaced = replaces.then(|| self.partial.clone());
+        course::leaves(Leaves::Placed(replaced));
         if flush {
             io::sync_directory(self.parent())?;
         }
-        // What was replaced now lies in the staging directory.
+        drop(placing);
         if replaces {
-            io::remove_directory(&self.partial)
-        } else {
-            Ok(())
+            io::remove_directory(&self.partial)?;
+            course::leaves(Leaves::Placed(None));
         }
+        Ok(())
+    }
+
+    /// Gives what lies `aside` the name of the destination; tells whether something stood there.
+    fn put(&self, aside: &Path) -> Result<bool> {
+        io::remove_directory(&aside.join(JOURNALS))?;
+        let replaces = io::standing(&self.destination)? == Standing::Directory;
+        if replaces {
+            io::exchange(aside, &self.destination)?;
+        } else {
+            io::rename(aside, &self.destination)?;
+        }
+        Ok(replaces)
     }
 }

@@ -10,10 +10,13 @@ pub mod formats;
 pub mod full_dir;
 pub mod io;
 pub mod journal;
+pub mod lock;
 pub mod manifest;
 pub mod mapped;
 pub mod names;
+mod own;
 pub mod rank_dir;
 pub mod whole;
 
 pub use formats::{Format, ckpt, safetensors};
+pub use lock::token;

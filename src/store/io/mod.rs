@@ -2,6 +2,7 @@
 //!
 //! Each call names its file in the error, and passes a gate (`gate.rs`) at which tests can fail it.
 
+mod claim;
 mod directory;
 mod gate;
 mod limits;
@@ -11,6 +12,7 @@ mod read_file;
 mod standing;
 mod write_file;
 
+pub use claim::claim;
 pub use directory::{
     exchange, link, make_directory, remove, remove_directory, rename, sync_directory,
 };

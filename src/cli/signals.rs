@@ -1,0 +1,130 @@
+//! What a signal does: the run ends at once and says what is left, or says where it is and goes on.
+//!
+//! A thread waits for signals; nothing happens in a handler. It doesn't speak to other processes: the
+//! launcher gives a signal to all of them, or ends the others when one has ended.
+
+use crate::course::{self, Course, Leaves};
+use crate::fault::{Fault, Result};
+use crate::store::{io, lock};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+/// How long the end waits for a result that is being put in place.
+const PLACING: Duration = Duration::from_millis(1200);
+/// How long a process waits for another to say what is left.
+const OTHERS: Duration = Duration::from_millis(600);
+
+/// Begins to hear signals, on `process`. Those that are ignored stay so, as `nohup` wants it.
+///
+/// # Errors
+/// [`crate::fault::Kind::Io`].
+pub(super) fn hear(process: u32) -> Result<()> {
+    let ignored = ignored();
+    let ends = [SIGINT, SIGTERM, SIGHUP];
+    let heard = ends.into_iter().filter(|signal| !ignored(*signal));
+    let failed = |error: std::io::Error| Fault::io("can't wait for signals", &error);
+    let mut signals = Signals::new(heard.chain([SIGUSR1])).map_err(failed)?;
+    let start = Instant::now();
+    let thread = std::thread::Builder::new().name("signals".to_owned());
+    let spawned = thread.spawn(move || {
+        for signal in signals.forever() {
+            if signal == SIGUSR1 {
+                if process == 0 {
+                    say(&whereabouts(&course::now(), start.elapsed()));
+                }
+            } else {
+                end(process, signal);
+            }
+        }
+    });
+    spawned.map(|_| ()).map_err(failed)
+}
+
+/// Which signals this process was started to ignore.
+fn ignored() -> impl Fn(i32) -> bool {
+    let status = io::read_text("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = line.and_then(|line| u64::from_str_radix(line.trim(), 16).ok());
+    let mask = mask.unwrap_or(0);
+    move |signal| mask >> (signal - 1) & 1 == 1
+}
+
+/// Ends this process.
+fn end(process: u32, signal: i32) {
+    // What is held keeps the result from being put in place behind these words.
+    let (course, _placing) = course::settled(PLACING);
+    let name = match signal {
+        SIGINT => "SIGINT",
+        SIGTERM => "SIGTERM",
+        _ => "SIGHUP",
+    };
+    if process == 0 {
+        say(&format!("ended by {name}: {}", left(&course)));
+    } else if alone_knows(&course) {
+        let left = left(&course);
+        say(&format!("process {process} was ended by {name}: {left}"));
+    }
+    lock::release_all();
+    signal_hook::low_level::exit(128 + signal);
+}
+
+/// Whether no other process has heard of the end: one that has removes the lock.
+fn alone_knows(course: &Course) -> bool {
+    let Some(path) = &course.lock else {
+        return false;
+    };
+    let begun = Instant::now();
+    while begun.elapsed() < OTHERS {
+        if !lock::stands(path) {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    true
+}
+
+/// What is left of a run that ends.
+fn left(course: &Course) -> String {
+    let Some(destination) = &course.destination else {
+        return "nothing was written".to_owned();
+    };
+    let destination = destination.display();
+    match &course.leaves {
+        Leaves::Nothing => format!("nothing at {destination} changed, and nothing is left"),
+        Leaves::Staged(partial) => format!(
+            "nothing at {destination} changed; what was written so far is in {}: run again with \
+             --resume to go on, or remove it",
+            partial.display()
+        ),
+        Leaves::Unknown => {
+            format!("{destination} is as it was or complete; the same command with --resume tells")
+        }
+        Leaves::Placed(None) => format!("the result is in place at {destination}"),
+        Leaves::Placed(Some(replaced)) => format!(
+            "the result is in place at {destination}; what it replaced is left in {}: remove it",
+            replaced.display()
+        ),
+    }
+}
+
+/// Where a run is.
+fn whereabouts(course: &Course, elapsed: Duration) -> String {
+    let mut text = format!("{} s: {}", elapsed.as_secs(), course.phase);
+    let (done, total) = course.bytes;
+    if total > 0 {
+        let percent = u128::from(done) * 100 / u128::from(total);
+        let _ = write!(text, ", {done} of {total} bytes ({percent} %)");
+    }
+    if let Some(destination) = &course.destination {
+        let _ = write!(text, ", for {}", destination.display());
+    }
+    text
+}
+
+/// One line, in one write.
+fn say(text: &str) {
+    let _ = std::io::stderr().write_all(format!("shardloom: {text}\n").as_bytes());
+}

@@ -1,0 +1,95 @@
+//! Runs that are told to end, or asked where they are.
+
+use super::{
+    LOCK, PARTIAL, RESHARD, end, grows, nothing_hidden, sample, send, start, stop_in_the_middle,
+    support, words,
+};
+use rustix::process::Signal;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+const SOON: Duration = Duration::from_secs(2);
+
+#[test]
+fn signals_end_a_run_at_once_and_say_what_is_left() {
+    for (signal, code, resume) in [
+        (Signal::INT, 130, ""),
+        (Signal::TERM, 143, " --resume"),
+        (Signal::HUP, 129, ""),
+    ] {
+        let sample = sample(8);
+        let mut run = start(&sample, RESHARD);
+        stop_in_the_middle(&sample, &mut run);
+        send(&run, signal);
+        let begun = Instant::now();
+        send(&run, Signal::CONT);
+        let run = end(run);
+        let told = words(&run);
+        assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+        assert_eq!(run.status.code(), Some(code), "{told}");
+        assert_eq!(told.lines().count(), 1, "{told}");
+        let partial = sample.path(PARTIAL).display().to_string();
+        assert!(
+            told.contains(&partial) && told.contains("--resume"),
+            "{told}"
+        );
+        assert!(sample.path(PARTIAL).exists() && !sample.path("out").exists());
+        assert!(!sample.path(LOCK).exists());
+        let next = end(start(&sample, &format!("{RESHARD}{resume}")));
+        assert!(next.status.success(), "{}", words(&next));
+        assert_eq!(words(&next), "", "nobody was there");
+        sample.check("out", &sample.two, &sample.whole);
+        nothing_hidden(sample.room.path());
+    }
+}
+
+#[test]
+fn question_is_answered_and_the_run_goes_on() {
+    let sample = sample(8);
+    let mut run = start(&sample, RESHARD);
+    stop_in_the_middle(&sample, &mut run);
+    send(&run, Signal::USR1);
+    send(&run, Signal::CONT);
+    let run = end(run);
+    let told = words(&run);
+    assert!(run.status.success(), "{told}");
+    assert!(
+        told.contains("moving") || told.contains("making files"),
+        "{told}"
+    );
+    sample.check("out", &sample.two, &sample.whole);
+}
+
+#[test]
+fn signals_end_all_processes() {
+    let sample = sample(24);
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let _ = std::fs::remove_dir_all(sample.path(PARTIAL));
+        let mut command = support::launcher(4);
+        command
+            .arg(env!("CARGO_BIN_EXE_shardloom"))
+            .args(sample.args(RESHARD))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut run = command.spawn().expect("the launcher starts");
+        while !grows(&sample) {
+            assert!(run.try_wait().expect("a child").is_none(), "it was faster");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let begun = Instant::now();
+        send(&run, signal);
+        let run = end(run);
+        let (took, told) = (begun.elapsed(), words(&run));
+        assert!(!run.status.success(), "{signal:?}: {told}");
+        assert!(took < SOON + Duration::from_secs(2), "{signal:?}: {took:?}");
+        println!("{signal:?}: {took:?}, {:?}: {told}", run.status);
+        assert!(!sample.path("out").exists());
+        let said = told.matches("nothing at ").count();
+        assert!(said <= 1, "{signal:?}: {told}");
+    }
+    let next = end(start(&sample, RESHARD));
+    assert!(next.status.success(), "{}", words(&next));
+    sample.check("out", &sample.two, &sample.whole);
+    nothing_hidden(sample.room.path());
+}
