@@ -413,7 +413,7 @@ fn files_are_converted_on_the_hosts_that_have_them() {
     );
     assert_eq!(bytes(&run, "sent"), 0, "{run:#?}");
     let none = hosts.run(PER_HOST, "convert @src --dst @other --to safetensors");
-    assert!(error_line(&none.fails()).contains("no .ckpt files"));
+    assert!(error_line(&none.fails()).contains("safetensors already"));
 }
 
 #[test]

@@ -24,7 +24,7 @@ static FORMATS: LazyLock<Vec<Choice<Format>>> = LazyLock::new(|| {
     written.map(shown).collect()
 });
 
-/// ckpt <-> safetensors.
+/// Each file as it is, in another format.
 #[derive(Clone, Debug, Args)]
 #[command(before_help = EXAMPLES)]
 pub(crate) struct Convert {
@@ -58,17 +58,12 @@ impl Command for Convert {
             let message = "--crc is for .ckpt files: --to ckpt";
             return Err(Fault::new(Kind::Usage, message));
         }
-        let format = if self.to == Format::CKPT {
-            Format::SAFETENSORS
-        } else {
-            Format::CKPT
-        };
         let job = Job {
             command: "convert",
             reading: Reading {
                 path: self.src,
                 which: Which::Every {
-                    format,
+                    to: self.to,
                     contains: self.file_name_contains,
                     check_crc: self.check_crc,
                 },

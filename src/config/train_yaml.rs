@@ -4,6 +4,7 @@
 //! with weights that are not what was asked for, this is an error.
 
 use crate::fault::{Fault, Kind, Result};
+use crate::store::Format;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -135,9 +136,11 @@ impl TrainConfig {
             wrong(line.unwrap_or("is no YAML").to_owned())
         })?;
         if let Some(format) = &config.load_ckpt_format
-            && !["ckpt", "safetensors"].contains(&format.as_str())
+            && Format::called(format).is_none()
         {
-            let message = format!("load_ckpt_format is '{format}', not 'ckpt' or 'safetensors'");
+            let known: Vec<&str> = Format::all().map(Format::name).collect();
+            let known = known.join("' or '");
+            let message = format!("load_ckpt_format is '{format}', not '{known}'");
             return Err(wrong(message));
         }
         Ok(config)

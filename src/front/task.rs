@@ -117,17 +117,12 @@ pub fn load(source: impl Into<PathBuf>) -> Task {
     write("load", source.into(), nowhere, leftovers, rank_files(true))
 }
 
-/// Every file of the format `from` as it is, in the format `to`.
-pub fn convert(
-    source: impl Into<PathBuf>,
-    destination: impl Into<PathBuf>,
-    from: Format,
-    to: Format,
-) -> Task {
+/// Every file of weights as it is, in the format `to`; those that are in it already are left out.
+pub fn convert(source: impl Into<PathBuf>, destination: impl Into<PathBuf>, to: Format) -> Task {
     let reading = Reading {
         path: source.into(),
         which: Which::Every {
-            format: from,
+            to,
             contains: None,
             check_crc: false,
         },

@@ -21,6 +21,7 @@ pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Resu
     let mut catalog = Catalog::default();
     let mut plans = Vec::new();
     check_map(conversion, opened)?;
+    let mut made: BTreeMap<String, &str> = BTreeMap::new();
     for (rank, files) in &source.catalog.ranks {
         let [file] = &files[..] else { continue };
         let named = |fault: Fault| fault.file(source.base.join(&file.path).display().to_string());
@@ -33,17 +34,20 @@ pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Resu
             plans.push(plan_tensor(&name, &Made::of(&tensor)?, *rank, layout).map_err(named)?);
             listing.push((name, entry.dtype, entry.shape.clone()));
         }
+        let stem = file.path.rsplit_once('.');
+        let stem = stem.map_or(file.path.as_str(), |(stem, _)| stem);
+        let path = format!("{stem}.{}", conversion.format.extension());
+        if let Some(other) = made.insert(path.clone(), &file.path) {
+            let message = format!("{other} would be {path} too");
+            return Err(named(Fault::new(Kind::Ambiguous, message))
+                .hint("convert one of them with --file-name-contains"));
+        }
         if ranks.binary_search(rank).is_err() {
             continue;
         }
         let metadata = metadata(conversion, file).map_err(named)?;
         let schema = conversion.format.design(&listing, &metadata);
         let schema = Arc::new(schema.map_err(named)?);
-        let stem = file
-            .path
-            .rsplit_once('.')
-            .map_or(file.path.as_str(), |(stem, _)| stem);
-        let path = format!("{stem}.{}", conversion.format.extension());
         catalog
             .ranks
             .insert(*rank, vec![ShardFile { path, schema }]);

@@ -4,6 +4,7 @@ use crate::catalog::Entry;
 use crate::fault::{Fault, Kind, Result};
 use crate::source::{Listed, Listing, chosen, list_files};
 use crate::store::Format;
+use crate::store::formats::refuse_directory;
 use crate::store::io::ReadFile;
 use crate::tensor::shape::Shape;
 use serde::Serialize;
@@ -76,7 +77,7 @@ pub fn inspect(path: &Path, suffix: Option<&str>) -> Result<Inspected> {
     let listing = match chosen(path, suffix) {
         Err(fault) if fault.kind == Kind::Ambiguous => {
             // Files of full weights can be shown without a map of them; of ranks' files one is meant.
-            let all = list_files(path, Format::SAFETENSORS, None);
+            let all = list_files(path, None, None);
             let full = |all: &Listing| {
                 all.ranks
                     .values()
@@ -88,6 +89,7 @@ pub fn inspect(path: &Path, suffix: Option<&str>) -> Result<Inspected> {
         other => other?,
     };
     if listing.ranks.is_empty() {
+        refuse_directory(path)?;
         let fault = Fault::new(Kind::MissingShard, "holds no weight files");
         return Err(fault.file(path.display().to_string()));
     }

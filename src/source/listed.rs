@@ -14,6 +14,8 @@ pub(crate) struct Listing {
     pub(crate) single_file: bool,
     /// It is a checkpoint 2.0, in this directory inside the path (`""`, or with a `/` at the end).
     pub(crate) inner: Option<String>,
+    /// Number of files that are left out because they are in the format asked for already.
+    pub(crate) left: usize,
     /// For each rank its files.
     pub(crate) ranks: BTreeMap<u32, Vec<Listed>>,
     /// For each rank's directory the paths of the weight files that are to be chosen from.

@@ -55,48 +55,6 @@ pub(crate) fn list(path: &Path, suffix: Option<&str>) -> Result<Listing> {
     Ok(listing)
 }
 
-/// Lists every file of `format`: one, those in rank directories, or those of a full directory; each
-/// stands for a rank, to be [`number`]ed. Local.
-pub(crate) fn list_files(path: &Path, format: Format, contains: Option<&str>) -> Result<Listing> {
-    let wanted = |name: &str| {
-        Format::of(name) == Some(format) && contains.is_none_or(|text| name.contains(text))
-    };
-    let mut listing = Listing::default();
-    let mut files = Vec::new();
-    match io::standing(path)? {
-        Standing::Nothing => return Ok(listing),
-        Standing::File => {
-            listing.single_file = true;
-            let name = path
-                .file_name()
-                .map(|name| name.to_string_lossy().into_owned());
-            files.extend(name.filter(|name| wanted(name)));
-        }
-        Standing::Directory | Standing::EmptyDirectory => {
-            for (name, directory) in io::list(path)? {
-                if !directory && wanted(&name) {
-                    files.push(name);
-                } else if directory && name.starts_with("rank") {
-                    let inside = io::list(&path.join(&name))?;
-                    let inside = inside
-                        .iter()
-                        .filter(|(n, directory)| !directory && wanted(n));
-                    files.extend(inside.map(|(inner, _)| format!("{name}/{inner}")));
-                }
-            }
-        }
-    }
-    let base = if listing.single_file {
-        path.parent().unwrap_or(Path::new(""))
-    } else {
-        path
-    };
-    for (rank, file) in (0u32..).zip(files) {
-        listing.ranks.insert(rank, vec![Listed::new(base, file)?]);
-    }
-    Ok(listing)
-}
-
 pub(super) fn both_formats(path: &Path) -> Fault {
     Fault::new(Kind::Ambiguous, "has both .ckpt and .safetensors files")
         .file(path.display().to_string())
@@ -231,23 +189,4 @@ pub(crate) fn common(per_node: &[Listing]) -> BTreeSet<u32> {
     }
     seen.retain(|rank, (_, times)| *times > 1 && !copied.contains(rank));
     seen.into_keys().collect()
-}
-
-/// Numbers files that stand for ranks the same on all nodes: by path. Says so if there is none.
-pub(crate) fn number(listings: &mut [Listing], path: &Path, format: Format) -> Result<()> {
-    let files = listings.iter().flat_map(|l| l.ranks.values().flatten());
-    let paths: BTreeSet<String> = files.map(|file| file.path.clone()).collect();
-    if paths.is_empty() {
-        let message = format!("has no .{} files to convert", format.extension());
-        let fault = Fault::new(Kind::MissingShard, message);
-        return Err(fault.file(path.display().to_string()));
-    }
-    let numbers: BTreeMap<String, u32> = paths.into_iter().zip(0..).collect();
-    for listing in listings {
-        let files = std::mem::take(&mut listing.ranks).into_values().flatten();
-        listing.ranks = files
-            .filter_map(|file| Some((*numbers.get(&file.path)?, vec![file])))
-            .collect();
-    }
-    Ok(())
 }

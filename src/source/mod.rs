@@ -9,6 +9,7 @@ mod choice;
 mod complete;
 pub mod counts;
 pub mod derived;
+mod files;
 mod found;
 mod headers;
 mod identity;
@@ -29,9 +30,9 @@ pub mod strategy_files;
 pub mod survey;
 
 pub(crate) use choice::chosen;
+pub(crate) use files::list_files;
 pub use found::{Source, SourceIteration};
 pub use identity::fingerprint;
 pub(crate) use listed::{Listed, Listing};
-pub(crate) use listing::list_files;
 pub use open::{Opened, open};
 pub use reading::{Reading, Which};

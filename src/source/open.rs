@@ -7,11 +7,12 @@ use crate::plan::reach::{ExchangeMode, Reach};
 use crate::source::choice::{Wanted, choose_from, look};
 use crate::source::complete;
 use crate::source::derived::Derived;
+use crate::source::files::{list_files, number};
 use crate::source::found::Source;
 use crate::source::headers::read_headers;
 use crate::source::iteration;
 use crate::source::listed::Listing;
-use crate::source::listing::{common, list, list_files, merge, number};
+use crate::source::listing::{common, list, merge};
 use crate::source::reading::{Reading, Which};
 use crate::source::step;
 use crate::store::Format;
@@ -67,13 +68,13 @@ pub fn open(
             (source, strategy, agree(world, inventory)?)
         }
         Which::Every {
-            format,
+            to,
             contains,
             check_crc,
         } => {
             let contains = contains.as_deref();
-            let mut listings = gather(world, topology, || list_files(path, *format, contains))?;
-            agree(world, number(&mut listings, path, *format))?;
+            let mut listings = gather(world, topology, || list_files(path, Some(*to), contains))?;
+            agree(world, number(&mut listings, path, *to))?;
             let source = assemble(world, topology, path, mode, &listings)?;
             if *check_crc {
                 agree(world, check_crcs(&source))?;

@@ -24,10 +24,10 @@ pub struct Reading {
 pub enum Which {
     /// A checkpoint: of several files in a rank directory the one with this suffix, or the newest.
     Checkpoint(Option<String>),
-    /// Every file of a format, each for itself.
+    /// Every file of weights, each for itself.
     Every {
-        /// The format.
-        format: Format,
+        /// But for those that are in this format already.
+        to: Format,
         /// Only files whose names contain this.
         contains: Option<String>,
         /// Check the CRC of those that carry one.

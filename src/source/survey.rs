@@ -11,6 +11,7 @@ use crate::source::ranks::named;
 use crate::source::saved::{Checkpoint, Survey};
 use crate::source::scalars::{scalar, whole};
 use crate::source::step::{self, Counts};
+use crate::store::formats::refuse_directory;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::{Format, rank_dir};
 use serde::{Deserialize, Serialize};
@@ -82,6 +83,7 @@ pub fn survey(
         .flat_map(|sight| sight.ranks.iter().copied())
         .collect();
     let Some(last) = found.last() else {
+        agree(world, refuse_directory(directory))?;
         return Err(Fault::new(Kind::MissingShard, "no process finds rank directories here")
             .file(directory.display().to_string())
             .hint("expected rank_<n>/ directories with <prefix>_rank_<n>-<epoch>_<step>.safetensors"));

@@ -17,6 +17,9 @@ use std::sync::Arc;
 /// Longest header that is read, as in the reference implementation.
 pub const HEADER_BYTES_MAX: u64 = 100_000_000;
 
+/// The key of the header that is no tensor.
+const METADATA: &str = "__metadata__";
+
 /// The safetensors format.
 pub struct Safetensors;
 
@@ -114,10 +117,16 @@ pub fn parse(header: &[u8], size: u64) -> Result<FileSchema> {
         .map_err(|error| corrupt(format!("header is wrong: {error}")))?;
     let end = data.checked_add(checked.data_len() as u64);
     if end != Some(size) {
-        let end = end.map_or("beyond any file".to_owned(), |end| end.to_string());
-        return Err(corrupt(format!(
-            "header describes a file of {end} bytes, it has {size} (truncated?)"
-        )));
+        return Err(corrupt(match end {
+            Some(end) if end < size => format!(
+                "has {} bytes too many: its tensors end at byte {end}, the file at {size}",
+                size - end
+            ),
+            Some(end) => {
+                format!("header describes a file of {end} bytes, it has {size} (truncated?)")
+            }
+            None => "header describes a file that is larger than any".to_owned(),
+        }));
     }
     let mut entries = Vec::with_capacity(tensors.len());
     for (name, info) in tensors {
@@ -160,11 +169,16 @@ pub fn design(
     });
     let mut header = serde_json::Map::new();
     if !metadata.is_empty() {
-        header.insert("__metadata__".into(), serde_json::json!(metadata));
+        header.insert(METADATA.into(), serde_json::json!(metadata));
     }
     let mut entries = Vec::with_capacity(order.len());
     let mut end = 0u64;
     for (name, dtype, shape) in order {
+        if &**name == METADATA {
+            let message = "no tensor of a safetensors file can have this name";
+            let fault = Fault::new(Kind::Unsupported, message).tensor(&**name);
+            return Err(fault.hint("give it another one with --name-map"));
+        }
         let bytes = shape.bytes(*dtype).map_err(|fault| fault.tensor(&**name))?;
         let begin = end;
         end = begin.checked_add(bytes).ok_or_else(|| {
@@ -226,8 +240,8 @@ impl<'de> Visitor<'de> for HeaderVisitor {
                     "the name '{name}' occurs twice"
                 )));
             }
-            if name == "__metadata__" {
-                header.metadata = map.next_value::<HashMap<_, _>>()?.into_iter().collect();
+            if name == METADATA {
+                header.metadata = texts(map.next_value()?).map_err(serde::de::Error::custom)?;
             } else {
                 let info = map.next_value().map_err(|error| {
                     serde::de::Error::custom(format!("tensor '{name}': {error}"))
@@ -237,6 +251,20 @@ impl<'de> Visitor<'de> for HeaderVisitor {
         }
         Ok(header)
     }
+}
+
+/// The texts of `__metadata__`, which may be null.
+fn texts(
+    metadata: Option<HashMap<String, serde_json::Value>>,
+) -> std::result::Result<BTreeMap<String, String>, String> {
+    let texts = metadata.unwrap_or_default().into_iter();
+    let text = |(key, value)| match value {
+        serde_json::Value::String(text) => Ok((key, text)),
+        other => Err(format!(
+            "{METADATA}: the value of '{key}' is {other}, not a text"
+        )),
+    };
+    texts.map(text).collect()
 }
 
 #[cfg(test)]
@@ -271,6 +299,32 @@ mod tests {
     fn an_empty_file_is_a_bare_map() {
         let designed = design(&[], &BTreeMap::new()).unwrap();
         assert_eq!(&designed.literals[0].1[8..], b"{}      ");
+    }
+
+    #[test]
+    fn says_what_is_odd_about_a_header() {
+        let told = |header: &str, spare: u64| {
+            let parsed = parse(header.as_bytes(), 8 + header.len() as u64 + spare);
+            parsed.map_or_else(
+                |fault| fault.message,
+                |schema| format!("{:?}", schema.metadata),
+            )
+        };
+        assert_eq!(told(r#"{"__metadata__":null}"#, 0), "{}");
+        assert_eq!(told(r#"{"__metadata__":{}}"#, 0), "{}");
+        let number = told(r#"{"__metadata__":{"step":7}}"#, 0);
+        assert!(
+            number.contains("the value of 'step' is 7, not a text"),
+            "{number}"
+        );
+        let spare = told(
+            r#"{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}"#,
+            7,
+        );
+        assert!(spare.contains("has 5 bytes too many"), "{spare}");
+        let named = (Arc::from(METADATA), Dtype::U8, Shape::from([1].as_slice()));
+        let refused = design(&[named], &BTreeMap::new());
+        assert_eq!(refused.unwrap_err().kind, Kind::Unsupported);
     }
 
     #[test]

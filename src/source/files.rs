@@ -1,0 +1,118 @@
+//! Every file of weights at a path, each for itself.
+
+use crate::fault::{Fault, Kind, Result};
+use crate::source::listed::{Listed, Listing};
+use crate::store::Format;
+use crate::store::formats::refuse_directory;
+use crate::store::io::{self, ReadFile, Standing};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// Lists files of weights: one, those in rank directories, or those of a full directory; only those
+/// whose names contain `contains`. Files that are in format `to` already are counted and left out.
+/// Each stands for a rank, to be [`number`]ed. Local.
+///
+/// # Errors
+/// As [`Format::recognise`], for a file whose name doesn't speak of format `to`.
+pub(crate) fn list_files(
+    path: &Path,
+    to: Option<Format>,
+    contains: Option<&str>,
+) -> Result<Listing> {
+    let mut listing = Listing::default();
+    let names = names(path, contains, &mut listing)?;
+    let base = if listing.single_file {
+        path.parent().unwrap_or(Path::new(""))
+    } else {
+        path
+    };
+    let (mut files, mut unread) = (Vec::new(), None);
+    for name in names {
+        let format = match to {
+            None => None,
+            Some(_) => match Format::recognise(&ReadFile::open(&base.join(&name))?) {
+                Ok(format) => Some(format),
+                // Whatever it is, nobody asks for it.
+                Err(fault) if !listing.single_file && Format::of(&name) == to => {
+                    unread.get_or_insert(fault);
+                    continue;
+                }
+                Err(fault) => return Err(fault),
+            },
+        };
+        if format.is_some() && format == to {
+            listing.left += 1;
+        } else {
+            files.push(Listed::new(base, name)?);
+        }
+    }
+    match unread {
+        Some(fault) if files.is_empty() && listing.left == 0 => return Err(fault),
+        _ => {}
+    }
+    let files = files.into_iter().map(|file| vec![file]);
+    listing.ranks = (0u32..).zip(files).collect();
+    Ok(listing)
+}
+
+/// The names of the files, inside `path`; says in `listing` whether it is one file.
+fn names(path: &Path, contains: Option<&str>, listing: &mut Listing) -> Result<Vec<String>> {
+    let wanted = |name: &str| contains.is_none_or(|text| name.contains(text));
+    let weights = |name: &str| Format::of(name).is_some() && wanted(name);
+    let mut names = Vec::new();
+    match io::standing(path)? {
+        Standing::Nothing => {}
+        Standing::File => {
+            listing.single_file = true;
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            names.extend(Some(name.into_owned()).filter(|name| wanted(name)));
+        }
+        Standing::Directory | Standing::EmptyDirectory => {
+            for (name, directory) in io::list(path)? {
+                if !directory && weights(&name) {
+                    names.push(name);
+                } else if directory && name.starts_with("rank") {
+                    let inside = io::list(&path.join(&name))?.into_iter();
+                    let inside = inside.filter(|(inner, directory)| !directory && weights(inner));
+                    names.extend(inside.map(|(inner, _)| format!("{name}/{inner}")));
+                }
+            }
+        }
+    }
+    Ok(names)
+}
+
+/// Numbers files that stand for ranks the same on all nodes: by path. Says so if there is none.
+///
+/// # Errors
+/// [`Kind::MissingShard`], also if all are in format `to` already; what
+/// [`refuse_directory`] says.
+pub(crate) fn number(listings: &mut [Listing], path: &Path, to: Format) -> Result<()> {
+    let files = listings.iter().flat_map(|l| l.ranks.values().flatten());
+    let paths: BTreeSet<String> = files.map(|file| file.path.clone()).collect();
+    if paths.is_empty() {
+        let named = |fault: Fault| Err(fault.file(path.display().to_string()));
+        if listings.iter().any(|listing| listing.left > 0) {
+            let message = format!(
+                "has nothing to convert: all its weight files are {} already",
+                to.name()
+            );
+            return named(
+                Fault::new(Kind::MissingShard, message).hint("give another format with --to"),
+            );
+        }
+        refuse_directory(path)?;
+        return named(Fault::new(
+            Kind::MissingShard,
+            "has no weight files to convert",
+        ));
+    }
+    let numbers: BTreeMap<String, u32> = paths.into_iter().zip(0..).collect();
+    for listing in listings {
+        let files = std::mem::take(&mut listing.ranks).into_values().flatten();
+        listing.ranks = files
+            .filter_map(|file| Some((*numbers.get(&file.path)?, vec![file])))
+            .collect();
+    }
+    Ok(())
+}
