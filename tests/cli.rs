@@ -370,7 +370,7 @@ fn unmatched_parameters_fail_are_copied_or_dropped() {
 }
 
 #[test]
-fn whole_parameters_unknown_to_the_destination_are_no_error() {
+fn whole_parameters_unknown_to_the_destination_are_copied_if_asked() {
     let sample = Sample::new();
     let without = |strategy: &Strategy, name: &str| Strategy {
         items: strategy
@@ -380,11 +380,11 @@ fn whole_parameters_unknown_to_the_destination_are_no_error() {
             .cloned()
             .collect(),
     };
-    // `b` is replicated in the source, so nothing of it is lost.
     let fewer = without(&sample.two, "b");
     tensors::write_bytes(&sample.path("fewer.ckpt"), &oracle::to_protobuf(&fewer));
     let line = "reshard --src @src --src-strategy @four.ckpt --dst @out --dst-strategy @fewer.ckpt";
-    alone(&sample.args(line)).succeeds();
+    refuses(&alone(&sample.args(line)), "b");
+    alone(&sample.args(&format!("{line} --unmatched copy"))).succeeds();
     for rank in 0..2 {
         let file = format!("out/rank_{rank}/net{rank}.safetensors");
         let found = tensors_of(&sample.path(&file)).expect("readable");

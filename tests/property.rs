@@ -63,7 +63,7 @@ fn reshard(remove_redundancy: bool, format: Format) -> Request {
 
 fn unify(format: Format) -> Request {
     Request {
-        leftovers: Leftovers::Unify,
+        leftovers: Leftovers::Unify(Unmatched::Fail),
         files: Files::Full {
             naming: Naming::Hf,
             file_bytes_max: 700,
@@ -74,7 +74,7 @@ fn unify(format: Format) -> Request {
 
 fn split(format: Format) -> Request {
     Request {
-        leftovers: Leftovers::Split,
+        leftovers: Leftovers::Split(Unmatched::Fail),
         ..reshard(false, format)
     }
 }

@@ -20,7 +20,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::job::{Goal, Job, Write, run};
 use crate::layout::keep::Keep;
 use crate::plan::arrange::{Files, Naming};
-use crate::plan::build::{Leftovers, Select};
+use crate::plan::build::{Leftovers, Select, Unmatched};
 use crate::source::Reading;
 use crate::source::meta::{META, Meta, Name};
 use crate::source::strategy_files::read_strategy;
@@ -434,7 +434,7 @@ impl CheckpointMonitor {
             reading: Reading::checkpoint(directory, strategy, suffix),
             goal: Goal::Write(Box::new(Write {
                 select: Select::default(),
-                leftovers: Leftovers::Unify,
+                leftovers: Leftovers::Unify(Unmatched::Fail),
                 files: Files::Full {
                     naming: Naming::Hf,
                     file_bytes_max: MERGED_FILE_BYTES_MAX,

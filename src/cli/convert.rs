@@ -3,7 +3,7 @@
 use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::choice::{Choice, choice};
 use crate::cli::flags::moving::MoveArgs;
-use crate::cli::flags::reading::NameMapArgs;
+use crate::cli::flags::reading::{NameMapArgs, VerifyArgs};
 use crate::cli::flags::writing::{CommitArgs, DestinationArgs};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::{self, Goal, Job};
@@ -49,6 +49,8 @@ pub(crate) struct Convert {
     #[command(flatten)]
     moving: MoveArgs,
     #[command(flatten)]
+    verify: VerifyArgs,
+    #[command(flatten)]
     commit: CommitArgs,
 }
 
@@ -67,6 +69,7 @@ impl Command for Convert {
                     contains: self.file_name_contains,
                     check_crc: self.check_crc,
                 },
+                verify: self.verify.verify,
                 ..Reading::default()
             },
             goal: Goal::Convert(Box::new(job::Convert {

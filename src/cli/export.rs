@@ -72,7 +72,7 @@ impl Command for Export {
             reading: self.source.reading(&self.checks, self.lora.derived()?),
             goal: Goal::Write(Box::new(Write {
                 select: Select::default(),
-                leftovers: self.tensors.leftovers(),
+                leftovers: self.tensors.leftovers(self.checks.unmatched.unmatched),
                 files: self.tensors.full(Naming::HfOnly),
                 format: Some(Format::SAFETENSORS),
                 view: Some(ViewMaker::new(make)),

@@ -73,7 +73,7 @@ impl Command for Import {
             reading: self.checks.reading(reading, derived),
             goal: Goal::Write(Box::new(Write {
                 select: Select::default(),
-                leftovers: self.tensors.leftovers(),
+                leftovers: self.tensors.leftovers(self.checks.unmatched.unmatched),
                 files,
                 format: self.writing.files_format(),
                 view: Some(ViewMaker::new(move |inventory, _| import.view(inventory))),

@@ -3,7 +3,7 @@
 use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::lora::LoraArgs;
 use crate::cli::flags::moving::MoveArgs;
-use crate::cli::flags::reading::{CheckArgs, SelectArgs, SourceArgs, UnmatchedArgs};
+use crate::cli::flags::reading::{CheckArgs, SelectArgs, SourceArgs};
 use crate::cli::flags::writing::{CutArgs, RedundancyArgs, WriteArgs};
 use crate::destination::Writing;
 use crate::fault::Result;
@@ -46,8 +46,6 @@ pub(crate) struct Reshard {
     #[command(flatten)]
     select: SelectArgs,
     #[command(flatten)]
-    unmatched: UnmatchedArgs,
-    #[command(flatten)]
     lora: LoraArgs,
     #[command(flatten)]
     moving: MoveArgs,
@@ -75,7 +73,7 @@ impl Command for Reshard {
             reading: self.source.reading(&self.checks, self.lora.derived()?),
             goal: Goal::Write(Box::new(Write {
                 select: self.select.select()?,
-                leftovers: Leftovers::Reshard(self.unmatched.unmatched),
+                leftovers: Leftovers::Reshard(self.checks.unmatched.unmatched),
                 files: self.writing.files(files, iteration),
                 format: self.writing.files_format(),
                 view: None,

@@ -69,7 +69,7 @@ impl Command for Split {
                     read: self.names.read()?,
                     view: None,
                 },
-                leftovers: Leftovers::Split,
+                leftovers: Leftovers::Split(self.checks.unmatched.unmatched),
                 files: self.writing.files(files, iteration),
                 format: self.writing.files_format(),
                 view: None,

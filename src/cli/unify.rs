@@ -104,7 +104,7 @@ impl Command for Unify {
             reading: self.source.reading(&self.checks, self.lora.derived()?),
             goal: Goal::Write(Box::new(Write {
                 select: self.select.select()?,
-                leftovers: Leftovers::Unify,
+                leftovers: Leftovers::Unify(self.checks.unmatched.unmatched),
                 files: self.writing.files(files, Iteration::default()),
                 format: self.writing.files_format(),
                 view: None,

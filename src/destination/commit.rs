@@ -49,7 +49,22 @@ pub(crate) struct Commit<'a> {
     pub(crate) trailers: bool,
     /// Ranks stand for files: a name in several of them is several tensors, not one.
     pub(crate) by_file: bool,
+    /// What must hold of what has been written before it is put in place.
+    pub(crate) proof: &'a Proof<'a>,
 }
+
+/// What has been written, before it is put in place.
+pub(crate) struct Shown<'a> {
+    /// Every tensor, on every process.
+    pub(crate) tensors: &'a BTreeMap<String, TensorRecord>,
+    /// The files of the directory that this process leads, site by site.
+    pub(crate) files: &'a [SiteFiles],
+    /// Ranks stand for files.
+    pub(crate) by_file: bool,
+}
+
+/// Proves that what has been written may be put in place. Collective; fails on every process alike.
+pub(crate) type Proof<'a> = dyn Fn(&Shown<'_>) -> Result<()> + 'a;
 
 /// A share of a tensor's digest; or the digests of all tensors, known from before.
 #[derive(Serialize, Deserialize)]
@@ -69,7 +84,7 @@ struct Share {
 }
 
 /// The files of a site, with their structures.
-type SiteFiles = (Vec<Vec<Placed>>, Vec<FileRecord>);
+pub(crate) type SiteFiles = (Vec<Vec<Placed>>, Vec<FileRecord>);
 
 impl Commit<'_> {
     /// Completes the staged files and puts them in place. Collective.
@@ -108,6 +123,11 @@ impl Commit<'_> {
     ) -> Result<()> {
         let tensors = self.tensors(world, plans, done, resumed)?;
         let files = self.files(world, done, resumed)?;
+        (self.proof)(&Shown {
+            tensors: &tensors,
+            files: &files,
+            by_file: self.by_file,
+        })?;
         let whole = sites::whole(world, self.destination, self.ranks, self.request)?;
         let written = if self.destination.leads && resumed.manifest.is_none() {
             self.write_manifest(tensors, files, whole)
@@ -311,7 +331,8 @@ fn shares(plans: &[TensorPlan], done: &Done, first: bool) -> Vec<Share> {
     shares
 }
 
-/// Joins the shares of each tensor. Of a name that several ranks or stages have, the lowest's.
+/// Joins the shares of each tensor. A name that ranks or stages have different tensors of is left
+/// out: it is several tensors.
 fn join(known: Vec<Known>, by_file: bool) -> Vec<(String, String, Vec<u64>, u64)> {
     let mut tensors: BTreeMap<Arc<str>, BTreeMap<u32, Share>> = BTreeMap::new();
     for known in known {
@@ -333,7 +354,15 @@ fn join(known: Vec<Known>, by_file: bool) -> Vec<(String, String, Vec<u64>, u64)
     }
     let one = |(_, ranks): (Arc<str>, BTreeMap<u32, Share>)| {
         let several = by_file && ranks.len() > 1;
-        let share = ranks.into_values().next().filter(|_| !several)?;
+        let mut shares = ranks.into_values();
+        let share = shares.next().filter(|_| !several)?;
+        let same = |other: Share| {
+            (&other.dtype, &other.shape, other.residue)
+                == (&share.dtype, &share.shape, share.residue)
+        };
+        if !shares.all(same) {
+            return None;
+        }
         let digest = finish(share.residue, share.bytes);
         Some((share.name.to_string(), share.dtype, share.shape, digest))
     };

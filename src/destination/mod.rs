@@ -14,7 +14,7 @@ mod sites;
 mod stage;
 mod writing;
 
-pub(crate) use commit::Commit;
+pub(crate) use commit::{Commit, Shown};
 pub use guard::{Held, hold};
 pub(crate) use in_place::{Carried, Replaced, carry, files as in_place_files, finished};
 pub use place::{Destination, Placement};

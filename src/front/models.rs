@@ -6,7 +6,7 @@ use crate::front::task::Task;
 use crate::job::{Goal, ViewMaker, Write};
 use crate::model::{Export, Given, Import, companions, described, quantised_block};
 use crate::plan::arrange::{Files, Naming};
-use crate::plan::build::{Leftovers, Select};
+use crate::plan::build::{Leftovers, Select, Unmatched};
 use crate::source::Reading;
 use crate::source::derived::Derived;
 use crate::store::Format;
@@ -18,7 +18,7 @@ const FILE_BYTES_MAX: u64 = 5_000_000_000;
 fn write(files: Naming, view: ViewMaker, destination: PathBuf) -> Write {
     Write {
         select: Select::default(),
-        leftovers: Leftovers::View { allow_extra: false },
+        leftovers: Leftovers::View(Unmatched::Fail),
         files: Files::Full {
             naming: files,
             file_bytes_max: FILE_BYTES_MAX,

@@ -95,7 +95,13 @@ pub fn unify(source: impl Into<PathBuf>, destination: impl Into<PathBuf>) -> Tas
         file_bytes_max: FILE_BYTES_MAX,
     };
     let (source, destination) = (source.into(), destination.into());
-    write("unify", source, destination, Leftovers::Unify, files)
+    write(
+        "unify",
+        source,
+        destination,
+        Leftovers::Unify(Unmatched::Fail),
+        files,
+    )
 }
 
 /// Full weights cut for a layout: `rank_R/net.safetensors` in `destination`.
@@ -105,7 +111,7 @@ pub fn split(source: impl Into<PathBuf>, destination: impl Into<PathBuf>) -> Tas
         "split",
         source,
         destination,
-        Leftovers::Split,
+        Leftovers::Split(Unmatched::Fail),
         rank_files(false),
     )
 }

@@ -64,6 +64,33 @@ impl Sink for CompareSink<'_> {
     }
 }
 
+/// What of the tensors of `plans` the source `a` has several times, and not the same each time:
+/// what this process finds. Collective.
+///
+/// # Errors
+/// As [`differences`].
+pub(super) fn unequal_copies(
+    world: &World,
+    topology: &Topology,
+    a: &Opened,
+    plans: &[TensorPlan],
+    moving: &Moving,
+) -> Result<BTreeMap<Arc<str>, Found>> {
+    let mut sources: BTreeMap<&Arc<str>, &Arc<SourceTensor>> = BTreeMap::new();
+    let pieces = plans.iter().flat_map(|plan| &plan.pieces);
+    sources.extend(pieces.map(|(_, tensor)| (&tensor.name, tensor)));
+    let several = |tensor: &SourceTensor| {
+        tensor.spreads.len() > 1 || tensor.spreads.iter().any(|s| s.layout.replicas() > 1)
+    };
+    let copied = sources.into_values().filter(|tensor| several(tensor));
+    let plans: Result<Vec<_>> = copied.map(|tensor| against(tensor, tensor)).collect();
+    let plans: Vec<TensorPlan> = agree(world, plans)?.into_iter().flatten().collect();
+    if plans.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    differences(world, topology, a, a, &plans, moving, &mut |_, _| {})
+}
+
 /// Compares all copies of a source's shards with the one that would be read. Collective.
 ///
 /// # Errors
@@ -82,7 +109,11 @@ pub(super) fn copies(
     let source = &opened.source;
     let fault = found.into_iter().next().map(|(name, found)| {
         let elements = found.difference.elements;
-        let message = format!("{elements} elements differ from another replica's");
+        let copies = holders(opened, &name, found.first.rank);
+        let message = format!(
+            "{elements} elements differ from another replica's: the source strategy says that ranks \
+             {copies} hold copies"
+        );
         let path = source.base.join(&source.catalog.file(found.first).path);
         Fault::new(Kind::Differs, message)
             .tensor(&*name)
@@ -90,6 +121,30 @@ pub(super) fn copies(
             .file(path.display().to_string())
     });
     agree(world, fault.map_or(Ok(()), Err))
+}
+
+/// Holders told of many.
+const HOLDERS_TOLD: usize = 8;
+
+/// The ranks that hold what `rank` holds of a tensor.
+fn holders(opened: &Opened, name: &str, rank: u32) -> String {
+    let tensor = opened.inventory.tensors.get(name);
+    let mut spreads = tensor.iter().flat_map(|tensor| &tensor.spreads);
+    let Some(spread) = spreads.find(|spread| spread.ranks().contains(&rank)) else {
+        return rank.to_string();
+    };
+    let cell = spread.layout.cell(rank - spread.first_rank);
+    let mut ranks: Vec<u32> = spread.holders(&cell).collect();
+    let more = if ranks.len() > HOLDERS_TOLD {
+        ", …"
+    } else {
+        ""
+    };
+    ranks.sort_by_key(|other| (*other != rank, *other));
+    ranks.truncate(HOLDERS_TOLD);
+    ranks.sort_unstable();
+    let ranks: Vec<String> = ranks.iter().map(u32::to_string).collect();
+    format!("{}{more}", ranks.join(", "))
 }
 
 /// What two sides have in common, and a row for every tensor of either.

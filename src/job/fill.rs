@@ -21,7 +21,7 @@ use crate::transport::{Buffer, MemorySink, Observer, Readers};
 pub fn shards(world: &World, job: &Job, rank: Option<u32>) -> Result<Catalog> {
     let topology = Topology::discover(world)?;
     let run = Run::new(world, &topology, job)?;
-    let source = run.open_source()?;
+    let (source, _) = run.open_source()?;
     plan(&run, &source, rank).map(|planned| planned.catalog)
 }
 
@@ -63,7 +63,7 @@ pub fn fill(
 ) -> Result<Outcome> {
     let topology = Topology::discover(world)?;
     let run = Run::new(world, &topology, job)?;
-    let source = run.open_source()?;
+    let (source, _) = run.open_source()?;
     let site = Site {
         ranks: rank.into_iter().collect(),
         processes: 1,
@@ -82,6 +82,7 @@ pub fn fill(
         sharing: None,
     };
     let moved = route.go_at_once(world, &topology, &job.moving, &readers, &sink, observer)?;
+    source.source.still.check(world)?;
     let mut outcome = Outcome {
         ok: true,
         tensors: planned.tensors,

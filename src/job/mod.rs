@@ -7,9 +7,12 @@
 
 mod compare;
 mod convert;
+mod copies;
 mod fill;
+mod fits;
 pub mod inspect;
 pub mod metadata;
+mod origin;
 pub mod outcome;
 mod planned;
 mod request;

@@ -1,11 +1,15 @@
 //! Every job, whatever its ends: open the source, open the destination, plan, move, commit.
 
 use crate::course::{self, Leaves};
-use crate::destination::{Carried, Commit, Destination, Replaced, Staged, Wanted, carry, finished};
+use crate::destination::{
+    Carried, Commit, Destination, Replaced, Shown, Staged, Wanted, carry, finished,
+};
 use crate::exchange::{Topology, World, agree};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::compare::{self, Pairing};
 use crate::job::convert;
+use crate::job::fits::{Fitted, fit};
+use crate::job::origin::Origin;
 use crate::job::outcome::{Outcome, PlanFigures, Seconds};
 use crate::job::planned::Planned;
 use crate::job::request::request;
@@ -36,7 +40,7 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
         Early::Standing(destination) => Some(destination),
         Early::Unknown => None,
     };
-    let source = run.open_source()?;
+    let (source, fitted) = run.open_source()?;
     clock.lap(|seconds| &mut seconds.discover);
     let Goal::Compare(other) = &job.goal else {
         let held = standing.is_some();
@@ -46,7 +50,7 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
         }
         course::phase("planning");
         let planned = run.plan(&source, &destination)?;
-        return run.finish(&source, &destination, &planned, observer, clock);
+        return run.finish(&source, &fitted, &destination, &planned, observer, clock);
     };
     let other = run.open_other(other)?;
     let pairing = agree(world, compare::pair(&source, &other))?;
@@ -130,7 +134,7 @@ impl<'a> Run<'a> {
     }
 
     /// The first step. Collective.
-    pub(super) fn open_source(&self) -> Result<Opened> {
+    pub(super) fn open_source(&self) -> Result<(Opened, Fitted)> {
         let job = self.job;
         let strategy = self.strategies[0].clone();
         let exchange = job.moving.exchange;
@@ -140,11 +144,9 @@ impl<'a> Run<'a> {
         };
         let (world, topology) = (self.world, self.topology);
         let mut source = source::open(world, topology, &job.reading, strategy, exchange, needed)?;
-        if job.reading.verify {
-            compare::copies(self.world, self.topology, &source, &job.moving)?;
-        }
+        let fitted = fit(self.world, self.topology, job, &mut source)?;
         source.derive(self.world, &job.reading.derived)?;
-        Ok(source)
+        Ok((source, fitted))
     }
 
     /// The second step, for a job that writes. Collective.
@@ -260,6 +262,7 @@ impl<'a> Run<'a> {
     fn finish(
         &self,
         source: &Opened,
+        fitted: &Fitted,
         destination: &Destination,
         planned: &Planned,
         observer: &mut Observer<'_>,
@@ -273,6 +276,7 @@ impl<'a> Run<'a> {
         clock.lap(|seconds| &mut seconds.plan);
         let readers = Readers::new(&source.source.base, &source.source.catalog, moving.io);
         let mut outcome = self.describe(source, planned);
+        outcome.copies_compared = fitted.compared;
         let mut moved = Moved::default();
         if self.job.dry_run {
             moved.written_bytes = survey.written_bytes;
@@ -280,6 +284,7 @@ impl<'a> Run<'a> {
             let writing = Written {
                 run: self,
                 source,
+                origin: &fitted.origin,
                 destination,
                 planned,
             };
@@ -320,7 +325,14 @@ impl<'a> Run<'a> {
     ) -> Result<Outcome> {
         let moving = &self.job.moving;
         let plans = &pairing.plans;
-        let found = compare::differences(self.world, self.topology, a, b, plans, moving, observer)?;
+        let mut found =
+            compare::differences(self.world, self.topology, a, b, plans, moving, observer)?;
+        // Every copy of B has been read, of A one of each shard.
+        for (name, copy) in compare::unequal_copies(self.world, self.topology, a, plans, moving)? {
+            found.entry(name).or_insert(copy);
+        }
+        a.source.still.check(self.world)?;
+        b.source.still.check(self.world)?;
         let rows = pairing.rows(&compare::joined(self.world, found)?);
         let equal = rows.iter().all(|row| row.state == "equal");
         let mut outcome = Outcome {
@@ -339,6 +351,7 @@ impl<'a> Run<'a> {
 struct Written<'a> {
     run: &'a Run<'a>,
     source: &'a Opened,
+    origin: &'a Origin,
     destination: &'a Destination,
     planned: &'a Planned,
 }
@@ -394,7 +407,12 @@ impl Written<'_> {
         course::leaves(Leaves::Staged(partial));
         course::phase("moving");
         clock.lap(|seconds| &mut seconds.write);
+        let proof = |shown: &Shown<'_>| {
+            let (origin, source) = (self.origin, &self.source.source);
+            origin.check(world, source, &planned.plans, shown)
+        };
         let commit = Commit {
+            proof: &proof,
             command: job.command,
             job: wanted.job,
             request: request(job, &self.run.layouts),
@@ -451,6 +469,7 @@ impl Written<'_> {
         };
         let moved = route.go(world, surveyed, readers, &into, observer)?;
         clock.lap(|seconds| &mut seconds.exchange);
+        self.source.source.still.check(world)?;
         course::phase("putting in place");
         if !self.destination.leads {
             course::leaves(Leaves::Unknown);

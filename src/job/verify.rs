@@ -353,22 +353,33 @@ fn check_header(file: &ReadFile, record: &FileRecord, placed: &[Placed]) -> Resu
     ))
 }
 
-/// What is wrong with a file, tensor by tensor. Local.
-#[must_use]
-pub fn find_bad(directory: &Path, manifest: &Manifest, record: &FileRecord) -> Vec<BadFile> {
-    let bad = |tensor: Option<&str>, reason: String| BadFile {
+fn bad(record: &FileRecord, tensor: Option<&str>, reason: String) -> BadFile {
+    BadFile {
         file: record.path.clone(),
         tensor: tensor.map(str::to_owned),
         reason,
-    };
+    }
+}
+
+/// Which of a file's tensors that are `wanted` are not as they were written. Local.
+pub(super) fn bad_shards(
+    directory: &Path,
+    manifest: &Manifest,
+    record: &FileRecord,
+    wanted: &dyn Fn(&str) -> bool,
+) -> Vec<BadFile> {
+    let placed = manifest.placed(record);
+    if !placed.iter().any(|(name, _)| wanted(name)) {
+        return Vec::new();
+    }
     let file = match ReadFile::open(&directory.join(&record.path)) {
         Ok(file) => file,
-        Err(fault) => return vec![bad(None, fault.message)],
+        Err(fault) => return vec![bad(record, None, fault.message)],
     };
     let mut found = Vec::new();
     let mut reader = Reader::default();
-    let placed = manifest.placed(record);
-    for ((name, ranges), crc) in placed.iter().zip(&record.shards) {
+    let shards = placed.iter().zip(&record.shards);
+    for ((name, ranges), crc) in shards.filter(|((name, _), _)| wanted(name)) {
         let (mut sum, mut length) = (0, 0);
         let mut reason = None;
         for (begin, end) in ranges {
@@ -392,9 +403,23 @@ pub fn find_bad(directory: &Path, manifest: &Manifest, record: &FileRecord) -> V
             reason = Some("its bytes have another CRC than when they were written".into());
         }
         if let Some(reason) = reason {
-            found.push(bad(Some(name), reason));
+            found.push(bad(record, Some(name), reason));
         }
     }
+    found
+}
+
+/// What is wrong with a file, tensor by tensor. Local.
+#[must_use]
+pub fn find_bad(directory: &Path, manifest: &Manifest, record: &FileRecord) -> Vec<BadFile> {
+    let mut found = bad_shards(directory, manifest, record, &|_| true);
+    let bad = |tensor: Option<&str>, reason: String| bad(record, tensor, reason);
+    let file = match ReadFile::open(&directory.join(&record.path)) {
+        Ok(file) => file,
+        Err(fault) => return vec![bad(None, fault.message)],
+    };
+    let mut reader = Reader::default();
+    let placed = manifest.placed(record);
     if file.size() != record.bytes {
         let reason = format!(
             "has {} bytes, was written with {}",

@@ -63,19 +63,17 @@ pub fn build(
         }
         Some(strategy) => build.place(strategy, &made)?,
     };
-    if let (Leftovers::View { allow_extra }, Some(strategy)) = (leftovers, destination) {
-        let mut unknown = made.keys().filter(|name| strategy.layouts(name).is_empty());
-        if allow_extra {
-            build.dropped.extend(unknown.cloned());
-        } else if let Some(first) = unknown.next() {
-            return Err(not_in_strategy(first, unknown.count(), strategy));
-        }
+    build.dropped.extend(inventory.left_out.iter().cloned());
+    if let (Leftovers::View(unmatched), Some(strategy)) = (leftovers, destination) {
+        let unknown = made.iter();
+        let unknown = unknown.filter(|(name, _)| strategy.layouts(name).is_empty());
+        build.sort_viewed(&unknown.collect::<Vec<_>>(), unmatched, strategy, ranks)?;
     }
     if used.is_empty() && !inventory.tensors.is_empty() {
         return Err(nothing_in_common(inventory, destination));
     }
     let copied = build.sort_leftovers(inventory, select, destination, leftovers, &used)?;
-    if !matches!(leftovers, Leftovers::View { .. }) {
+    if !matches!(leftovers, Leftovers::View(_)) {
         for rank in ranks {
             let plans = private_plans(inventory, catalog, select, leftovers, *rank, &copied)?;
             build.private.insert(*rank, plans);
@@ -109,7 +107,7 @@ fn private_plans(
             };
             let wanted = matches!(leftovers, Leftovers::Reshard(_))
                 && inventory.tensors.get(name).is_some_and(whole)
-                || leftovers == Leftovers::Unify && inventory.private.contains(name);
+                || matches!(leftovers, Leftovers::Unify(_)) && inventory.private.contains(name);
             catalog
                 .ranks
                 .keys()
@@ -164,6 +162,38 @@ impl Build {
         Ok(used)
     }
 
+    /// What happens to the tensors of a view that the destination's strategy doesn't know.
+    fn sort_viewed(
+        &mut self,
+        unknown: &[(&Arc<str>, &Made)],
+        unmatched: Unmatched,
+        strategy: &Strategy,
+        ranks: &[u32],
+    ) -> Result<()> {
+        match unmatched {
+            _ if unknown.is_empty() => {}
+            Unmatched::Fail => {
+                let names: Vec<&str> = unknown.iter().map(|(name, _)| &***name).collect();
+                return Err(not_in_strategy(&names, strategy));
+            }
+            Unmatched::Drop => {
+                let names = unknown.iter().map(|(name, _)| Arc::clone(name));
+                self.dropped.extend(names);
+            }
+            Unmatched::Copy => {
+                for rank in ranks {
+                    let whole = |(name, made): &(&Arc<str>, &Made)| {
+                        let layout = Arc::new(Layout::whole(made.dimensions()));
+                        plan_tensor(name, made, *rank, layout)
+                    };
+                    let plans = unknown.iter().map(whole).collect::<Result<_>>()?;
+                    self.private.insert(*rank, plans);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// What happens to the tensors that no stage gets: gives those that are copied as they are.
     fn sort_leftovers(
         &mut self,
@@ -175,25 +205,22 @@ impl Build {
     ) -> Result<Vec<Arc<str>>> {
         let mut copied = Vec::new();
         let mut unknown = Vec::new();
-        for (name, tensor) in &inventory.tensors {
+        for name in inventory.tensors.keys() {
             if used.contains(name) || !select.keeps(name) {
                 continue;
             }
-            let cut = tensor.spreads.iter().any(|spread| spread.layout.is_cut());
             match leftovers {
-                Leftovers::Split | Leftovers::View { .. } => self.dropped.push(name.clone()),
-                Leftovers::Unify => copied.push(name.clone()),
-                Leftovers::Reshard(_) if !cut => copied.push(name.clone()),
-                Leftovers::Reshard(Unmatched::Copy) => copied.push(name.clone()),
-                Leftovers::Reshard(Unmatched::Drop) => self.dropped.push(name.clone()),
-                Leftovers::Reshard(Unmatched::Fail) => unknown.push(name),
+                Leftovers::View(_) => self.dropped.push(name.clone()),
+                Leftovers::Unify(_) => copied.push(name.clone()),
+                Leftovers::Reshard(unmatched) | Leftovers::Split(unmatched) => match unmatched {
+                    Unmatched::Copy => copied.push(name.clone()),
+                    Unmatched::Drop => self.dropped.push(name.clone()),
+                    Unmatched::Fail => unknown.push(&**name),
+                },
             }
         }
-        if let Some(first) = unknown.first() {
-            let known = destination
-                .map(|s| s.names().map(|n| &**n).collect())
-                .unwrap_or_default();
-            return Err(unknown_tensor(first, unknown.len(), known));
+        if !unknown.is_empty() {
+            return Err(unknown_tensor(&unknown, destination));
         }
         Ok(copied)
     }

@@ -1,8 +1,9 @@
 //! The tensors of a source: its files' names and shapes joined with its strategy.
 
 use crate::catalog::{Catalog, Entry, FileSchema};
-use crate::fault::{Fault, Kind, Result, nearest};
+use crate::fault::{Fault, Kind, Result};
 use crate::layout::Layout;
+use crate::plan::strangers::strangers;
 use crate::plan::{SourceTensor, Spread};
 use crate::strategy::{StageLayout, Strategy};
 use crate::tensor::shape::Shape;
@@ -23,6 +24,8 @@ pub struct Inventory {
     pub ranks: u32,
     /// Names that the strategy has and the files don't.
     pub without_data: Vec<Arc<str>>,
+    /// Tensors in no strategy that are left out, because ranks hold them differently.
+    pub left_out: Vec<Arc<str>>,
 }
 
 impl Inventory {
@@ -136,13 +139,7 @@ impl Inventory {
             .first()
             .filter(|_| inventory.tensors.is_empty())
         {
-            let near = nearest(name, strategy.names().map(|name| &**name)).join(", ");
-            let message = "no tensor of the source is in its strategy";
-            return Err(Fault::new(Kind::UnknownTensor, message)
-                .tensor(&**name)
-                .hint(format!(
-                    "is it the strategy of this job? Nearest names: {near}"
-                )));
+            return Err(strangers(name, &inventory.private, strategy));
         }
         inventory.check_nothing_lost(catalog, strategy)?;
         Ok(inventory)

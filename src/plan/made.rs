@@ -29,6 +29,11 @@ pub struct Made {
 }
 
 impl Made {
+    /// How many dimensions it has.
+    pub(super) fn dimensions(&self) -> usize {
+        self.shape.0.len()
+    }
+
     /// A tensor made of one other, unchanged.
     ///
     /// # Errors
@@ -158,7 +163,7 @@ pub(super) fn made(
     let kept = inventory.tensors.iter();
     for (name, tensor) in kept.filter(|(name, _)| select.keeps(name)) {
         // MindSpore's unify leaves these out of the merge (docs/formats.md).
-        if leftovers == Leftovers::Unify && name.starts_with("accu_grads") {
+        if matches!(leftovers, Leftovers::Unify(_)) && name.starts_with("accu_grads") {
             continue;
         }
         let written = select.written_name(name);

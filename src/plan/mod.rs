@@ -11,6 +11,7 @@
 pub mod arrange;
 pub mod build;
 pub mod cell;
+pub mod copies;
 mod deal;
 pub mod dequantise;
 pub mod inventory;
@@ -22,6 +23,7 @@ pub mod names;
 pub mod reach;
 mod select;
 pub mod simulate;
+mod strangers;
 pub mod survey;
 pub mod turns;
 mod unmatched;

@@ -4,14 +4,15 @@ use crate::view::Table;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What to do with a tensor that the source strategy cuts and the destination strategy doesn't know.
+/// What to do with a tensor that the destination's strategy doesn't know, or that the source's
+/// doesn't and ranks hold differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-#[non_exhaustive]
 pub enum Unmatched {
     /// Refuse to go on.
     #[default]
     Fail,
-    /// Copy the shard of source rank (destination rank mod source ranks), as MindSpore does.
+    /// Copy it as it is: the shard of source rank (destination rank mod source ranks), as MindSpore
+    /// does.
     Copy,
     /// Leave it out, with a word.
     Drop,
@@ -48,18 +49,28 @@ impl Select {
     }
 }
 
-/// How tensors outside the destination's strategy travel.
+/// How tensors outside the destination's strategy travel, and what becomes of those that may not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leftovers {
-    /// As reshard: private and uncut ones are copied, cut ones fall under the choice.
+    /// As reshard: private ones are copied, the others fall under the choice.
     Reshard(Unmatched),
-    /// As split: only private ones (hyper parameters) are copied, the others left out.
-    Split,
+    /// As split: the same.
+    Split(Unmatched),
     /// As unify: private ones and gradient accumulators are kept as rank 0 has them.
-    Unify,
+    Unify(Unmatched),
     /// As import and export: only what the view makes is written.
-    View {
-        /// Leave out what the destination's strategy doesn't know, rather than fail.
-        allow_extra: bool,
-    },
+    View(Unmatched),
+}
+
+impl Leftovers {
+    /// The choice.
+    #[must_use]
+    pub fn unmatched(self) -> Unmatched {
+        match self {
+            Leftovers::Reshard(unmatched)
+            | Leftovers::Split(unmatched)
+            | Leftovers::Unify(unmatched)
+            | Leftovers::View(unmatched) => unmatched,
+        }
+    }
 }

@@ -27,40 +27,50 @@ pub(super) fn nothing_in_common(inventory: &Inventory, destination: Option<&Stra
     ))
 }
 
-pub(super) fn unknown_tensor(name: &str, count: usize, known: Vec<&str>) -> Fault {
-    let others = if count > 1 {
-        format!(" (nor {} others)", count - 1)
-    } else {
-        String::new()
-    };
-    let near = nearest(name, known.into_iter());
-    let near = if near.is_empty() {
-        String::new()
-    } else {
-        format!("nearest: {}; ", near.join(", "))
-    };
-    Fault::new(
-        Kind::UnknownTensor,
-        format!("the source strategy cuts it, the destination strategy doesn't know it{others}"),
-    )
-    .tensor(name)
-    .hint(format!(
-        "{near}--unmatched copy keeps the shards as they are, --unmatched drop leaves them out"
-    ))
+/// Names told of many.
+const NAMES_TOLD: usize = 3;
+
+/// How many `names` there are and what the first ones are, unless it is one.
+fn told(names: &[&str]) -> String {
+    let count = names.len();
+    if count < 2 {
+        return String::new();
+    }
+    let first = names[..count.min(NAMES_TOLD)].join(", ");
+    let more = if count > NAMES_TOLD { ", …" } else { "" };
+    format!(" ({count} such tensors: {first}{more})")
 }
 
-pub(super) fn not_in_strategy(name: &str, others: usize, strategy: &Strategy) -> Fault {
-    let others = if others > 0 {
-        format!(" (nor {others} others)")
-    } else {
-        String::new()
-    };
-    let message = format!("the destination strategy doesn't know it{others}");
-    let near = nearest(name, strategy.names().map(|name| &**name)).join(", ");
+/// The names in `strategy` that are nearest to the first of `names`.
+fn near(names: &[&str], strategy: Option<&Strategy>) -> String {
+    let wanted = names.first().copied().unwrap_or_default();
+    let known = strategy.into_iter().flat_map(Strategy::names);
+    let near = nearest(wanted, known.map(|name| &**name));
+    if near.is_empty() {
+        return String::new();
+    }
+    format!("nearest in the strategy: {}; ", near.join(", "))
+}
+
+pub(super) fn unknown_tensor(names: &[&str], destination: Option<&Strategy>) -> Fault {
+    let message = format!("the destination strategy doesn't know it{}", told(names));
+    let near = near(names, destination);
     Fault::new(Kind::UnknownTensor, message)
-        .tensor(name)
+        .tensor(names.first().copied().unwrap_or_default())
         .hint(format!(
-            "nearest in the strategy: {near}; do --names, --qkv, --ffn and --experts fit the \
-             training job? --allow-extra leaves it out"
+            "{near}is it the strategy of the job that reads this? --unmatched copy takes such tensors \
+             over as they are, --unmatched drop leaves them out; --name-map tells which names mean \
+             the same"
+        ))
+}
+
+pub(super) fn not_in_strategy(names: &[&str], strategy: &Strategy) -> Fault {
+    let message = format!("the destination strategy doesn't know it{}", told(names));
+    let near = near(names, Some(strategy));
+    Fault::new(Kind::UnknownTensor, message)
+        .tensor(names.first().copied().unwrap_or_default())
+        .hint(format!(
+            "{near}do --names, --qkv, --ffn and --experts fit the training job? --unmatched drop \
+             leaves it out, --unmatched copy gives it to every rank as it is"
         ))
 }

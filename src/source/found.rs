@@ -3,6 +3,7 @@
 use crate::catalog::Catalog;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::reach::Reach;
+use crate::source::still::Still;
 use crate::store::Format;
 use crate::store::checkpoint2::Common;
 use crate::strategy::Strategy;
@@ -21,6 +22,8 @@ pub struct Source {
     pub format: Format,
     /// The layouts that it tells itself, with where it stands: a checkpoint 2.0.
     pub iteration: Option<SourceIteration>,
+    /// How its files stood when they were first looked at.
+    pub still: Still,
 }
 
 impl Source {

@@ -26,6 +26,7 @@ mod reading;
 pub mod saved;
 pub mod scalars;
 mod step;
+mod still;
 pub mod strategy_files;
 pub mod survey;
 
@@ -35,4 +36,5 @@ pub use found::{Source, SourceIteration};
 pub use identity::fingerprint;
 pub(crate) use listed::{Listed, Listing};
 pub use open::{Opened, open};
-pub use reading::{Reading, Which};
+pub use reading::{Reading, Verify, Which};
+pub use still::Still;

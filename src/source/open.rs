@@ -15,6 +15,7 @@ use crate::source::listed::Listing;
 use crate::source::listing::{common, list, merge};
 use crate::source::reading::{Reading, Which};
 use crate::source::step;
+use crate::source::still::Still;
 use crate::store::Format;
 use crate::store::formats::refuse_directory;
 use crate::store::io::ReadFile;
@@ -205,6 +206,7 @@ fn assemble(
                 "--exchange direct needs shared storage; --exchange auto sends what isn't seen",
             ));
     }
+    let still = agree(world, Still::watch(&reach, &base, &merged))?;
     let (catalog, format) = read_headers(world, &reach, &base, &merged)?;
     let iteration = iteration::read(world, &base, &merged)?;
     Ok(Source {
@@ -213,6 +215,7 @@ fn assemble(
         reach,
         format,
         iteration,
+        still,
     })
 }
 

@@ -15,8 +15,20 @@ pub struct Reading {
     pub which: Which,
     /// What its tensors are, beside what is stored.
     pub derived: Derived,
-    /// Compare all copies before anything is written.
-    pub verify: bool,
+    /// How copies are compared before anything is written.
+    pub verify: Verify,
+}
+
+/// How what a source has several times is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Verify {
+    /// Not at all: one copy of each shard is read.
+    None,
+    /// By the source's manifest, or else by a sample of each tensor.
+    #[default]
+    Sample,
+    /// Every byte of every copy.
+    All,
 }
 
 /// Which files of a source are meant.

@@ -4,8 +4,8 @@ use crate::cli::flags::choice::{Choice, choice};
 use crate::cli::flags::name_map::name_map;
 use crate::fault::Result;
 use crate::plan::build::{Select, Unmatched};
-use crate::source::Reading;
 use crate::source::derived::Derived;
+use crate::source::{Reading, Verify};
 use clap::Args;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,6 +18,24 @@ const UNMATCHED: &[Choice<Unmatched>] = &[
         "Copy the shard of source rank (destination rank mod source ranks), as MindSpore does",
     ),
     ("drop", Unmatched::Drop, "Leave it out, with a word"),
+];
+
+const VERIFY: &[Choice<Verify>] = &[
+    (
+        "none",
+        Verify::None,
+        "Not at all, nor with the source's manifest",
+    ),
+    (
+        "sample",
+        Verify::Sample,
+        "By the source's manifest, else by a sample of each tensor",
+    ),
+    (
+        "all",
+        Verify::All,
+        "Every byte of every copy, before anything is written",
+    ),
 ];
 
 /// A checkpoint in whatever layout.
@@ -49,9 +67,19 @@ impl SourceArgs {
 /// What is checked of a source before anything is written.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct CheckArgs {
-    /// First check that all copies of each shard are equal.
-    #[arg(long)]
-    pub(crate) verify: bool,
+    #[command(flatten)]
+    pub(crate) verify: VerifyArgs,
+    #[command(flatten)]
+    pub(crate) unmatched: UnmatchedArgs,
+}
+
+/// How copies are compared.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// How what the source has several times is compared; without a value: all.
+    #[arg(long, value_name = "HOW", num_args = 0..=1, default_value = "sample",
+          default_missing_value = "all", value_parser = choice(VERIFY))]
+    pub(crate) verify: Verify,
 }
 
 impl CheckArgs {
@@ -59,7 +87,7 @@ impl CheckArgs {
     pub(crate) fn reading(&self, reading: Reading, derived: Derived) -> Reading {
         Reading {
             derived,
-            verify: self.verify,
+            verify: self.verify.verify,
             ..reading
         }
     }
@@ -68,7 +96,8 @@ impl CheckArgs {
 /// What becomes of what only one side knows.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct UnmatchedArgs {
-    /// What to do with parameters that the source cuts and the destination strategy doesn't know.
+    /// What to do with parameters that the destination strategy doesn't know, or that the source's
+    /// doesn't and ranks hold differently.
     #[arg(long, default_value = "fail", value_parser = choice(UNMATCHED))]
     pub(crate) unmatched: Unmatched,
 }

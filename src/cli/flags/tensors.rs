@@ -3,7 +3,7 @@
 use crate::cli::flags::choice::{Choice, choice};
 use crate::cli::flags::size::parse_size;
 use crate::plan::arrange::{Files, Naming};
-use crate::plan::build::Leftovers;
+use crate::plan::build::{Leftovers, Unmatched};
 use crate::tensor::dtype::Dtype;
 use clap::Args;
 
@@ -61,9 +61,10 @@ impl TensorArgs {
     }
 
     /// What becomes of tensors that are not known.
-    pub(crate) fn leftovers(&self) -> Leftovers {
-        Leftovers::View {
-            allow_extra: self.allow_extra,
-        }
+    pub(crate) fn leftovers(&self, unmatched: Unmatched) -> Leftovers {
+        Leftovers::View(match unmatched {
+            Unmatched::Fail if self.allow_extra => Unmatched::Drop,
+            unmatched => unmatched,
+        })
     }
 }

@@ -7,7 +7,7 @@ mod telling;
 
 use crate::cli::command::{Command, Prepared, Told};
 use crate::cli::flags::moving::MoveArgs;
-use crate::cli::flags::reading::{CheckArgs, UnmatchedArgs};
+use crate::cli::flags::reading::CheckArgs;
 use crate::cli::flags::writing::{CutArgs, WriteArgs, WrittenFormat};
 use crate::config::train_yaml::{Action, Shape, TrainConfig};
 use crate::exchange::{Topology, World};
@@ -54,8 +54,6 @@ pub(crate) struct Load {
     dst: Option<PathBuf>,
     #[command(flatten)]
     cut: CutArgs,
-    #[command(flatten)]
-    unmatched: UnmatchedArgs,
     #[command(flatten)]
     moving: MoveArgs,
     #[command(flatten)]
@@ -162,9 +160,9 @@ impl Load {
         destination: PathBuf,
     ) -> Result<Job> {
         let leftovers = if action == Action::Split {
-            Leftovers::Split
+            Leftovers::Split(self.checks.unmatched.unmatched)
         } else {
-            Leftovers::Reshard(self.unmatched.unmatched)
+            Leftovers::Reshard(self.checks.unmatched.unmatched)
         };
         let reading = Reading::checkpoint(
             chosen.directory.clone(),

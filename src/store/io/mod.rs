@@ -9,6 +9,7 @@ mod limits;
 mod machine;
 mod named;
 mod read_file;
+mod stamp;
 mod standing;
 mod write_file;
 
@@ -19,5 +20,6 @@ pub use directory::{
 pub use limits::{check_open_files, kept_open, raise_open_files};
 pub use machine::{free_bytes, memory_bytes, peak_memory_bytes, read_text};
 pub use read_file::ReadFile;
+pub use stamp::Stamp;
 pub use standing::{Standing, list, list_files, resolve, size, stamp, standing};
 pub use write_file::{WriteFile, write_small};

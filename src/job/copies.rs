@@ -1,0 +1,332 @@
+//! Whether what a source has several times is the same everywhere: what its strategy calls copies,
+//! and what its strategy doesn't know.
+//!
+//! Whoever serves a rank to the others reads its files; values of what was read go to one process for
+//! each group, which compares. Nothing is proportional to the world but what a process owns.
+
+use crate::catalog::Place;
+use crate::exchange::{Topology, World, agree, all_gather, decode, encode, exchange_bytes};
+use crate::fault::{Fault, Kind, Result};
+use crate::job::compare;
+use crate::job::origin::Origin;
+use crate::plan::copies::{Group, groups, ranges};
+use crate::source::{Opened, Source, Verify};
+use crate::store::io::ReadFile;
+use crate::tensor::digest::{residue, shift};
+use crate::transport::Moving;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+/// How copies were compared, for the outcome.
+pub(super) type Compared = Option<&'static str>;
+
+/// Compares what the strategy calls copies. Collective.
+///
+/// # Errors
+/// [`Kind::Differs`] naming the tensor and ranks.
+pub(super) fn check(
+    world: &World,
+    topology: &Topology,
+    opened: &Opened,
+    origin: &Origin,
+    verify: Verify,
+    moving: &Moving,
+) -> Result<Compared> {
+    if opened.inventory.ranks <= 1 || opened.inventory.tensors.is_empty() {
+        return Ok(None);
+    }
+    match verify {
+        Verify::None => Ok(Some("none")),
+        Verify::All => {
+            compare::copies(world, topology, opened, moving)?;
+            Ok(Some("all"))
+        }
+        Verify::Sample => {
+            agree(world, by_manifest(opened, origin))?;
+            if origin.tells_all(&opened.source) {
+                return Ok(Some("manifest"));
+            }
+            by_sample(world, opened)?;
+            Ok(Some("sample"))
+        }
+    }
+}
+
+/// The fault of two ranks whose copies differ.
+fn differ(source: &Source, name: &str, [one, other]: [Place; 2]) -> Fault {
+    let path = source.base.join(&source.catalog.file(other).path);
+    let message = format!(
+        "ranks {} and {} hold different bytes, the source strategy says that these are copies",
+        one.rank, other.rank
+    );
+    Fault::new(Kind::Differs, message)
+        .tensor(name)
+        .rank(other.rank)
+        .file(path.display().to_string())
+        .hint(
+            "is it the strategy that these files were saved by? If it is, a copy is damaged: --verify \
+             all finds every one, --verify none reads one of each and asks no further",
+        )
+}
+
+/// Compares the copies by the CRCs in the manifest of this process's node. Local.
+fn by_manifest(opened: &Opened, origin: &Origin) -> Result<()> {
+    let Some(manifest) = origin.own() else {
+        return Ok(());
+    };
+    let (source, inventory) = (&opened.source, &opened.inventory);
+    let mut crcs: HashMap<(&str, &str), u64> = HashMap::new();
+    for file in &manifest.files {
+        for ((name, _), crc) in manifest.placed(file).iter().zip(&file.shards) {
+            crcs.insert((&file.path, name), crc.0);
+        }
+    }
+    for (name, tensor) in &inventory.tensors {
+        for spread in tensor.spreads.iter().filter(|s| s.layout.replicas() > 1) {
+            let mut first: HashMap<Vec<u64>, (u64, Place)> = HashMap::new();
+            for rank in spread.ranks() {
+                let Some(place) = source.catalog.find(rank, name) else {
+                    continue;
+                };
+                let path = source.catalog.file(place).path.as_str();
+                let Some(crc) = crcs.get(&(path, &**name)) else {
+                    continue;
+                };
+                let cell = spread.layout.cell(rank - spread.first_rank);
+                let (known, holder) = *first.entry(cell).or_insert((*crc, place));
+                if known != *crc {
+                    return Err(differ(source, name, [holder, place]));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a process has read of a copy: the group, which of its copies, and a value of its bytes.
+type Evidence = (u64, u32, u64);
+
+/// Compares a sample of each tensor's copies. Collective.
+fn by_sample(world: &World, opened: &Opened) -> Result<()> {
+    let (source, inventory) = (&opened.source, &opened.inventory);
+    let groups = groups(inventory, &source.catalog);
+    let names: Vec<&Arc<str>> = inventory.tensors.keys().collect();
+    let mut files = Files::new(source);
+    let mut reports: BTreeMap<u32, Vec<Evidence>> = BTreeMap::new();
+    let gathered = (|| {
+        for group in &groups {
+            let Some(referee) = group
+                .copies
+                .first()
+                .and_then(|p| source.reach.owner(p.rank))
+            else {
+                continue;
+            };
+            for (copy, place) in (0u32..).zip(&group.copies) {
+                if source.reach.owner(place.rank) == Some(source.reach.process) {
+                    let value = files.value(*place, group.number)?;
+                    let report = reports.entry(referee).or_default();
+                    report.push((group.number, copy, value));
+                }
+            }
+        }
+        let encoded = reports
+            .iter()
+            .map(|(to, report)| Ok((*to, encode(report)?)));
+        encoded.collect::<Result<Vec<_>>>()
+    })();
+    let messages = exchange_bytes(world, agree(world, gathered)?)?;
+    agree(world, judge(source, &groups, &names, &messages))
+}
+
+/// Compares what was read of the copies that fall to this process. Local.
+fn judge(
+    source: &Source,
+    groups: &[Group],
+    names: &[&Arc<str>],
+    messages: &[(u32, Vec<u8>)],
+) -> Result<()> {
+    let mut seen: BTreeMap<u64, Vec<(u32, u64)>> = BTreeMap::new();
+    for (_, message) in messages {
+        for (group, copy, value) in decode::<Vec<Evidence>>(message)? {
+            seen.entry(group).or_default().push((copy, value));
+        }
+    }
+    for (number, mut copies) in seen {
+        copies.sort_unstable();
+        let group = usize::try_from(number).ok().and_then(|n| groups.get(n));
+        let Some((group, (first, value))) = group.zip(copies.first().copied()) else {
+            continue;
+        };
+        if let Some((other, _)) = copies.iter().find(|(_, other)| *other != value) {
+            let place = |copy: u32| group.copies[copy as usize];
+            let places = [place(first), place(*other)];
+            return Err(differ(source, names[group.tensor], places));
+        }
+    }
+    Ok(())
+}
+
+/// A tensor that the source's strategy doesn't know, and that two ranks hold differently.
+#[derive(Clone, Debug)]
+pub(super) struct Unlike {
+    /// Its name.
+    pub(super) name: Arc<str>,
+    /// The ranks.
+    pub(super) ranks: [u32; 2],
+}
+
+/// What a process has of a private tensor: its number, the first rank, its value, and a rank that has
+/// another one.
+type Having = (u64, u32, u64, Option<u32>);
+
+/// Ranks of a process that are looked at where many tensors are unknown.
+const RANKS_OF_MANY: usize = 3;
+/// More tensors than this are many.
+const MANY: usize = 64;
+
+/// The tensors that the source's strategy doesn't know and that not all ranks hold alike. Collective.
+///
+/// # Errors
+/// As reading them.
+pub(super) fn unlike(world: &World, opened: &Opened) -> Result<Vec<Unlike>> {
+    let names: Vec<&Arc<str>> = opened.inventory.private.iter().collect();
+    if opened.inventory.ranks <= 1 || names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let own = agree(world, own_private(&opened.source, &names))?;
+    let processes = u64::from(world.size());
+    let mut reports: BTreeMap<u32, Vec<Having>> = BTreeMap::new();
+    for having in own {
+        let referee = u32::try_from(having.0 % processes).unwrap_or_default();
+        reports.entry(referee).or_default().push(having);
+    }
+    let encoded: Result<Vec<_>> = reports
+        .iter()
+        .map(|(to, r)| Ok((*to, encode(r)?)))
+        .collect();
+    let messages = exchange_bytes(world, agree(world, encoded)?)?;
+    let havings = messages
+        .iter()
+        .map(|(_, bytes)| decode::<Vec<Having>>(bytes));
+    let mut havings: Vec<Having> = agree(world, havings.collect::<Result<Vec<_>>>())?.concat();
+    havings.sort_unstable();
+    let mut first: HashMap<u64, (u32, u64)> = HashMap::new();
+    let mut found: BTreeMap<u64, [u32; 2]> = BTreeMap::new();
+    for (name, rank, value, other) in havings {
+        let (known_rank, known) = *first.entry(name).or_insert((rank, value));
+        let other = other.map(|other| [rank, other]);
+        let ranks = if known == value {
+            other
+        } else {
+            Some([known_rank, rank])
+        };
+        if let Some(ranks) = ranks {
+            found.entry(name).or_insert(ranks);
+        }
+    }
+    let found: Vec<(u64, [u32; 2])> = found.into_iter().collect();
+    let mut all: Vec<_> = all_gather(world, &found)?.into_iter().flatten().collect();
+    all.sort_unstable();
+    let unlike = |(number, ranks): (u64, [u32; 2])| {
+        let name = names.get(usize::try_from(number).ok()?)?;
+        let name = Arc::clone(name);
+        Some(Unlike { name, ranks })
+    };
+    Ok(all.into_iter().filter_map(unlike).collect())
+}
+
+/// What the ranks that this process serves have of the private tensors. Local.
+fn own_private(source: &Source, names: &[&Arc<str>]) -> Result<Vec<Having>> {
+    let reach = &source.reach;
+    let ranks = source.catalog.ranks.keys().copied();
+    let owned: Vec<u32> = ranks
+        .filter(|r| reach.owner(*r) == Some(reach.process))
+        .collect();
+    let mut files = Files::new(source);
+    let mut havings = Vec::new();
+    for (number, name) in (0u64..).zip(names) {
+        let places = owned
+            .iter()
+            .filter_map(|rank| source.catalog.find(*rank, name));
+        let mut places: Vec<Place> = places.collect();
+        if names.len() > MANY && places.len() > RANKS_OF_MANY {
+            let last = places.len() - 1;
+            places = vec![places[0], places[last / 2], places[last]];
+        }
+        let mut having: Option<Having> = None;
+        for place in places {
+            let value = files.value(place, number)? ^ kind(source, place);
+            match &mut having {
+                None => having = Some((number, place.rank, value, None)),
+                Some((_, _, first, other)) if *first != value => {
+                    *other = Some(place.rank);
+                    break;
+                }
+                Some(_) => {}
+            }
+        }
+        havings.extend(having);
+    }
+    Ok(havings)
+}
+
+/// A value of a tensor's element type and shape.
+fn kind(source: &Source, place: Place) -> u64 {
+    let entry = source.catalog.entry(place);
+    residue(format!("{}{}", entry.dtype, entry.shape).as_bytes())
+}
+
+/// The files of a source, the one that was read last kept open.
+struct Files<'a> {
+    source: &'a Source,
+    open: HashMap<(u32, u32), ReadFile>,
+    buffer: Vec<u8>,
+}
+
+/// Files kept open at once.
+const OPEN_MAX: usize = 128;
+
+impl<'a> Files<'a> {
+    fn new(source: &'a Source) -> Self {
+        Files {
+            source,
+            open: HashMap::new(),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// A value of what is compared of the shard at `place`.
+    fn value(&mut self, place: Place, salt: u64) -> Result<u64> {
+        let catalog = &self.source.catalog;
+        let entry = catalog.entry(place);
+        let key = (place.rank, place.file);
+        if !self.open.contains_key(&key) {
+            if self.open.len() >= OPEN_MAX {
+                self.open.clear();
+            }
+            let path = self.source.base.join(Path::new(&catalog.file(place).path));
+            self.open.insert(key, ReadFile::open(&path)?);
+        }
+        let Some(file) = self.open.get(&key) else {
+            return Err(Fault::new(
+                Kind::Internal,
+                "a file that was opened isn't open",
+            ));
+        };
+        let mut value = 0;
+        let buffer = &mut self.buffer;
+        for range in ranges(salt, entry.bytes()) {
+            entry.locate(range, |offset, part| {
+                let length = part.end - part.start;
+                buffer.resize(usize::try_from(length).unwrap_or(usize::MAX), 0);
+                file.read_at(buffer, offset)
+                    .map_err(|fault| fault.tensor(&*entry.name).rank(place.rank))?;
+                value = shift(value, length) ^ residue(buffer);
+                Ok(())
+            })?;
+        }
+        Ok(value)
+    }
+}

@@ -1,0 +1,120 @@
+//! Whether a source is what its strategy and its manifests say.
+
+use crate::exchange::{Topology, World, agree};
+use crate::fault::{Fault, Kind, Result, nearest};
+use crate::job::copies::{self, Compared, Unlike};
+use crate::job::origin::Origin;
+use crate::job::spec::{Goal, Job};
+use crate::plan::build::{Leftovers, Unmatched};
+use crate::source::{Opened, Verify};
+use crate::strategy::Strategy;
+use std::path::Path;
+
+/// What is known of a source that fits.
+#[derive(Default)]
+pub(super) struct Fitted {
+    /// What its manifests say of it.
+    pub(super) origin: Origin,
+    /// How copies were compared.
+    pub(super) compared: Compared,
+}
+
+/// Checks it. Tensors that are left out because the strategy doesn't know them are taken from its
+/// inventory. Collective.
+///
+/// # Errors
+/// The same on every process: [`Kind::Differs`], [`Kind::Strategy`], [`Kind::UnknownTensor`],
+/// [`Kind::Corrupt`], each naming tensors and files.
+pub(super) fn fit(
+    world: &World,
+    topology: &Topology,
+    job: &Job,
+    opened: &mut Opened,
+) -> Result<Fitted> {
+    let leftovers = match &job.goal {
+        // That compares everything anyway, and tells it.
+        Goal::Compare(_) => return Ok(Fitted::default()),
+        Goal::Convert(_) => None,
+        Goal::Write(write) => Some(write.leftovers),
+    };
+    let (verify, path) = (job.reading.verify, job.reading.strategy.as_deref());
+    let origin = match verify {
+        Verify::None => Origin::default(),
+        _ => Origin::read(world, topology, &opened.source)?,
+    };
+    agree(
+        world,
+        origin.check_shapes(&opened.source, &opened.inventory),
+    )?;
+    let compared = copies::check(world, topology, opened, &origin, verify, &job.moving);
+    let compared = compared.map_err(|fault| with_strategy(fault, path))?;
+    // A view names what it takes; what it doesn't take is nobody's loss.
+    if let Some(leftovers) = leftovers.filter(|l| !matches!(l, Leftovers::View(_))) {
+        let unlike = copies::unlike(world, opened)?;
+        settle(opened, &unlike, leftovers.unmatched()).map_err(|f| with_strategy(f, path))?;
+    }
+    Ok(Fitted { origin, compared })
+}
+
+/// Says which strategy it is that doesn't fit.
+fn with_strategy(mut fault: Fault, path: Option<&Path>) -> Fault {
+    if let Some(path) = path {
+        let named = format!("the source strategy {}", path.display());
+        fault.message = fault.message.replacen("the source strategy", &named, 1);
+    }
+    fault
+}
+
+/// What becomes of tensors that the strategy doesn't know and ranks hold differently. Local.
+fn settle(opened: &mut Opened, unlike: &[Unlike], unmatched: Unmatched) -> Result<()> {
+    match (unlike, unmatched) {
+        ([], _) | (_, Unmatched::Copy) => Ok(()),
+        (_, Unmatched::Drop) => {
+            for Unlike { name, .. } in unlike {
+                opened.inventory.private.remove(name);
+                opened.inventory.left_out.push(name.clone());
+            }
+            Ok(())
+        }
+        ([first, ..], Unmatched::Fail) => Err(unknown(opened, first, unlike)),
+    }
+}
+
+/// Names told of many.
+const NAMES_TOLD: usize = 3;
+
+fn unknown(opened: &Opened, first: &Unlike, unlike: &[Unlike]) -> Fault {
+    let source = &opened.source;
+    let mut names: Vec<&str> = unlike.iter().map(|unlike| &*unlike.name).collect();
+    let count = names.len();
+    names.truncate(NAMES_TOLD);
+    let listed = match count {
+        1 => String::new(),
+        _ => format!(
+            " ({count} such tensors: {}{})",
+            names.join(", "),
+            if count > NAMES_TOLD { ", …" } else { "" }
+        ),
+    };
+    let [one, other] = first.ranks;
+    let message = format!(
+        "the source strategy doesn't know it, and ranks {one} and {other} hold different ones: it \
+         can't be told which part of it each has{listed}"
+    );
+    let known = opened.strategy.iter().flat_map(Strategy::names);
+    let near = nearest(&first.name, known.map(|name| &**name));
+    let near = match near.is_empty() {
+        true => String::new(),
+        false => format!("nearest in the strategy: {}; ", near.join(", ")),
+    };
+    let place = source.catalog.find(other, &first.name);
+    let file = place.map_or_else(String::new, |place| source.catalog.file(place).path.clone());
+    Fault::new(Kind::UnknownTensor, message)
+        .tensor(&*first.name)
+        .rank(other)
+        .file(source.base.join(file).display().to_string())
+        .hint(format!(
+            "{near}is it the strategy that these files were saved by? --unmatched drop leaves such \
+             tensors out, --unmatched copy takes one rank's as they are"
+        ))
+}

@@ -1,0 +1,329 @@
+//! What the source's own manifests say of it, and whether what was read is that.
+//!
+//! The digests of all tensors are made on the way to the destination. Where the source was written
+//! with a manifest, they must be those that it has: else bytes that were damaged since would get
+//! fresh checksums.
+
+use crate::destination::Shown;
+use crate::exchange::{Topology, World, agree, all_gather, broadcast_bytes, decode, encode};
+use crate::fault::{Fault, Kind, Result};
+use crate::job::outcome::BadFile;
+use crate::job::verify::bad_shards;
+use crate::plan::TensorPlan;
+use crate::plan::inventory::Inventory;
+use crate::source::Source;
+use crate::store::manifest::{self, FileRecord, Hex, Manifest, TensorRecord};
+use crate::tensor::digest::checksum;
+use crate::view::Piece;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+/// What the manifests say, as far as they tell of the files that are read.
+#[derive(Default)]
+pub(super) struct Origin {
+    /// On the process that leads a node, the manifest that the node sees.
+    own: Option<Manifest>,
+    /// The tensors: the same on every process.
+    tensors: BTreeMap<String, TensorRecord>,
+    /// Tensors of files that no manifest tells of.
+    untold: BTreeSet<Arc<str>>,
+}
+
+/// What a node says of its manifest.
+#[derive(Clone, Serialize, Deserialize)]
+struct Word {
+    /// CRC of what it says of the tensors.
+    tensors: u64,
+    /// The files that are seen, and not in it.
+    untold: Vec<(u32, u32)>,
+}
+
+impl Origin {
+    /// Reads them. Collective.
+    ///
+    /// # Errors
+    /// The same on every process: [`Kind::Corrupt`] for a manifest that is damaged,
+    /// [`Kind::Differs`] if those of two nodes are of different checkpoints.
+    pub(super) fn read(world: &World, topology: &Topology, source: &Source) -> Result<Origin> {
+        let leads = topology.leads(world.process());
+        let own = agree(world, if leads { look(&source.base) } else { Ok(None) })?;
+        let word = own.as_ref().map(|manifest| word(manifest, source));
+        let words: Vec<Option<Word>> = all_gather(world, &agree(world, word.transpose())?)?;
+        let told = words.iter().zip(0u32..);
+        let told: Vec<(&Word, u32)> = told
+            .filter_map(|(word, process)| Some((word.as_ref()?, process)))
+            .collect();
+        let Some((first, speaker)) = told.first() else {
+            return Ok(Origin::default());
+        };
+        if told.iter().any(|(word, _)| word.tensors != first.tensors) {
+            let message = "two nodes have manifests of different checkpoints";
+            return Err(Fault::new(Kind::Differs, message)
+                .file(source.base.join(manifest::NAME).display().to_string())
+                .hint("are the ranks of one node left from another run?"));
+        }
+        let bytes = match &own {
+            Some(manifest) if world.process() == *speaker => encode(&manifest.tensors),
+            _ => Ok(Vec::new()),
+        };
+        let bytes = broadcast_bytes(world, *speaker, agree(world, bytes)?)?;
+        let tensors = agree(world, decode(&bytes))?;
+        let untold = untold(source, topology, &words);
+        Ok(Origin {
+            own,
+            tensors,
+            untold,
+        })
+    }
+
+    /// What is said of tensor `name` of the source.
+    fn of(&self, name: &str) -> Option<&TensorRecord> {
+        self.tensors
+            .get(name)
+            .filter(|_| !self.untold.contains(name))
+    }
+
+    /// The manifest of this process's node, if it leads it.
+    pub(super) fn own(&self) -> Option<&Manifest> {
+        self.own.as_ref()
+    }
+
+    /// Whether one manifest that every node sees tells of all files. The same on every process.
+    pub(super) fn tells_all(&self, source: &Source) -> bool {
+        !self.tensors.is_empty() && self.untold.is_empty() && source.reach.all_see_all()
+    }
+
+    /// Whether the source's tensors have the shapes that its strategy makes of their shards. Local:
+    /// the same on every process.
+    ///
+    /// # Errors
+    /// [`Kind::Strategy`] naming the first that hasn't.
+    pub(super) fn check_shapes(&self, source: &Source, inventory: &Inventory) -> Result<()> {
+        let known = inventory.tensors.iter();
+        let known = known.filter_map(|(name, tensor)| Some((name, tensor, self.of(name)?)));
+        let mut wrong = known.filter(|(_, tensor, record)| tensor.shape.0 != record.shape);
+        let Some((name, tensor, record)) = wrong.next() else {
+            return Ok(());
+        };
+        let others = match wrong.count() {
+            0 => String::new(),
+            count => format!(" (and {count} others)"),
+        };
+        let message = format!(
+            "the source strategy makes a tensor of shape {} of its shards, it was written as {:?}{others}",
+            tensor.shape, record.shape
+        );
+        Err(Fault::new(Kind::Strategy, message)
+            .tensor(&**name)
+            .file(source.base.join(manifest::NAME).display().to_string())
+            .hint(
+                "is it the strategy that these files were written by? If others have been written \
+                 in their place, remove shardloom.json",
+            ))
+    }
+
+    /// Whether what was read is what the manifests say. Collective.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] naming a tensor, and the file that is damaged.
+    pub(super) fn check(
+        &self,
+        world: &World,
+        source: &Source,
+        plans: &[TensorPlan],
+        shown: &Shown<'_>,
+    ) -> Result<()> {
+        if self.tensors.is_empty() {
+            return Ok(());
+        }
+        let mut damaged: BTreeSet<Arc<str>> = BTreeSet::new();
+        for (plan, name) in plans
+            .iter()
+            .filter_map(|plan| Some((plan, unchanged(plan)?)))
+        {
+            let both = (self.of(name), shown.tensors.get(&*plan.name));
+            if let (Some(old), Some(new)) = both
+                && (&old.dtype, &old.shape) == (&new.dtype, &new.shape)
+                && old.digest != new.digest
+            {
+                damaged.insert(name.clone());
+            }
+        }
+        if shown.by_file {
+            damaged.extend(self.damaged_in_files(source, plans, shown));
+        }
+        let all: Vec<Vec<Arc<str>>> = all_gather(world, &damaged.into_iter().collect())?;
+        let damaged: BTreeSet<Arc<str>> = all.into_iter().flatten().collect();
+        let Some(first) = damaged.first() else {
+            return Ok(());
+        };
+        let found = self.own.as_ref().map_or_else(Vec::new, |manifest| {
+            let wanted = |name: &str| damaged.contains(name);
+            let files = manifest.files.iter();
+            files
+                .flat_map(|file| bad_shards(&source.base, manifest, file, &wanted))
+                .collect()
+        });
+        let found: BTreeSet<BadFile> = all_gather(world, &found)?.into_iter().flatten().collect();
+        Err(fault(source, first, damaged.len(), &found))
+    }
+
+    /// The tensors whose shards, taken over file by file, are not as they were written; as far as
+    /// this process has records of both. Local.
+    fn damaged_in_files(
+        &self,
+        source: &Source,
+        plans: &[TensorPlan],
+        shown: &Shown<'_>,
+    ) -> BTreeSet<Arc<str>> {
+        let mut damaged = BTreeSet::new();
+        let Some(manifest) = &self.own else {
+            return damaged;
+        };
+        let old: HashMap<&str, &FileRecord> = manifest
+            .files
+            .iter()
+            .map(|file| (file.path.as_str(), file))
+            .collect();
+        let mut new: HashMap<(&str, &str), Hex> = HashMap::new();
+        for (structures, files) in shown.files {
+            for file in files {
+                let placed = file.structure.and_then(|number| structures.get(number));
+                let placed = placed.map_or(&[][..], Vec::as_slice);
+                for ((name, _), crc) in placed.iter().zip(&file.shards) {
+                    new.insert((stem(&file.path), name), *crc);
+                }
+            }
+        }
+        for (plan, name) in plans
+            .iter()
+            .filter_map(|plan| Some((plan, unchanged(plan)?)))
+        {
+            let files = source.catalog.ranks.get(&plan.destination.first_rank);
+            let Some(record) = files
+                .and_then(|files| files.first())
+                .and_then(|file| old.get(file.path.as_str()))
+            else {
+                continue;
+            };
+            let mut shards = manifest.placed(record).iter().zip(&record.shards);
+            let old = shards.find(|((other, _), _)| **other == **name);
+            let new = new.get(&(stem(&record.path), &*plan.name));
+            if let (Some((_, old)), Some(new)) = (old, new)
+                && old != new
+            {
+                damaged.insert(name.clone());
+            }
+        }
+        damaged
+    }
+}
+
+/// The manifest in `directory`. Local. One of a newer version says nothing to us.
+fn look(directory: &Path) -> Result<Option<Manifest>> {
+    match Manifest::read(directory) {
+        Err(fault) if fault.kind == Kind::Unsupported => Ok(None),
+        Err(fault) if fault.kind == Kind::Corrupt => Err(fault.hint(
+            "what it tells of the files can't be checked: `diff` compares them with another \
+             checkpoint; without shardloom.json they are taken as they are",
+        )),
+        other => other,
+    }
+}
+
+fn word(manifest: &Manifest, source: &Source) -> Result<Word> {
+    let told = manifest.files.iter().map(|file| (&*file.path, file.bytes));
+    let told: HashMap<&str, u64> = told.collect();
+    let mut untold = Vec::new();
+    for (rank, files) in &source.catalog.ranks {
+        let seen = source.reach.sees(*rank);
+        // A file of another size is not the one that was written then.
+        let known = |path: &str, bytes: u64| told.get(path) == Some(&bytes);
+        let unknown = files.iter().zip(0u32..);
+        let unknown = unknown.filter(|(file, _)| seen && !known(&file.path, file.schema.size));
+        untold.extend(unknown.map(|(_, number)| (*rank, number)));
+    }
+    let tensors = checksum(&encode(&manifest.tensors)?);
+    Ok(Word { tensors, untold })
+}
+
+/// The names in files that no manifest tells of.
+fn untold(source: &Source, topology: &Topology, words: &[Option<Word>]) -> BTreeSet<Arc<str>> {
+    let mut places: BTreeSet<(u32, u32)> = BTreeSet::new();
+    for (members, seen) in topology.nodes.iter().zip(&source.reach.seen) {
+        let leader = members
+            .first()
+            .and_then(|leader| words.get(*leader as usize));
+        match leader.and_then(Option::as_ref) {
+            Some(word) => places.extend(word.untold.iter().copied()),
+            None => {
+                let files = |rank: &u32| source.catalog.ranks.get(rank).map_or(0, Vec::len);
+                for rank in seen.iter() {
+                    let numbers = (0u32..).take(files(rank));
+                    places.extend(numbers.map(|number| (*rank, number)));
+                }
+            }
+        }
+    }
+    let mut schemas = HashSet::new();
+    let mut names = BTreeSet::new();
+    for (rank, number) in places {
+        let files = source.catalog.ranks.get(&rank);
+        let Some(file) = files.and_then(|files| files.get(number as usize)) else {
+            continue;
+        };
+        if schemas.insert(Arc::as_ptr(&file.schema)) {
+            names.extend(file.schema.entries.iter().map(|entry| entry.name.clone()));
+        }
+    }
+    names
+}
+
+/// The source tensor that `plan` carries over unchanged, if it does.
+fn unchanged(plan: &TensorPlan) -> Option<&Arc<str>> {
+    let [(piece, tensor)] = &plan.pieces[..] else {
+        return None;
+    };
+    let whole = plan.destination.grid.full_shape();
+    let same = plan.written == plan.dtype
+        && tensor.value.is_none()
+        && *piece == Piece::identity(tensor.name.clone(), &whole);
+    same.then_some(&tensor.name)
+}
+
+fn stem(path: &str) -> &str {
+    path.rsplit_once('.').map_or(path, |(stem, _)| stem)
+}
+
+fn fault(source: &Source, first: &Arc<str>, count: usize, found: &BTreeSet<BadFile>) -> Fault {
+    let others = match count {
+        1 => String::new(),
+        _ => format!(" (nor are {} other tensors)", count - 1),
+    };
+    let hint = "nothing was put in place. `verify` on the source lists all that is damaged; if it was \
+                changed on purpose, --verify none takes it as it is";
+    let bad = found.first();
+    let (tensor, file, message) = match bad {
+        Some(bad) => {
+            let files: BTreeSet<&str> = found.iter().map(|bad| &*bad.file).collect();
+            let more = match files.len() {
+                1 => String::new(),
+                more => format!("; {} more files are damaged", more - 1),
+            };
+            let message =
+                format!("its bytes are not as they were when the source was written{others}{more}");
+            let tensor = bad.tensor.as_deref().unwrap_or(first);
+            (tensor, &*bad.file, message)
+        }
+        None => {
+            let message = format!("what was read is not what the source's manifest says{others}");
+            (&**first, manifest::NAME, message)
+        }
+    };
+    Fault::new(Kind::Corrupt, message)
+        .tensor(tensor)
+        .file(source.base.join(file).display().to_string())
+        .hint(hint)
+}

@@ -1,0 +1,364 @@
+//! Whether a strategy fits its files, what a manifest says is what is read, and the source stands still.
+
+#![allow(clippy::expect_used, unreachable_pub)]
+
+#[path = "support/ckpt.rs"]
+mod ckpt;
+#[path = "support/command.rs"]
+mod command;
+#[path = "support/fixtures.rs"]
+mod fixtures;
+#[path = "support/oracle.rs"]
+mod oracle;
+#[path = "support/sample.rs"]
+mod sample;
+mod support;
+#[path = "support/tensors.rs"]
+mod tensors;
+#[path = "support/wire.rs"]
+mod wire;
+
+use command::{alone, error_line, nothing_written, object, refuses};
+use oracle::{Strategy, to_protobuf};
+use sample::{Sample, layout};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use support::Run;
+use tensors::Tensor;
+
+/// Processes and nodes of a run.
+const WORLDS: [(u32, &str); 2] = [(1, "1"), (4, "2")];
+
+fn on(sample: &Sample, (processes, nodes): (u32, &str), line: &str) -> Run {
+    let args = sample.args(line);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let program = Path::new(env!("CARGO_BIN_EXE_shardloom"));
+    if processes == 1 {
+        return support::alone(program, &args, &[]);
+    }
+    support::mpirun(processes, program, &args, &[("SHARDLOOM_NODES", nodes)])
+}
+
+const UNIFY: &str = "unify --src @src --src-strategy @four.ckpt --dst @out";
+const RESHARD: &str =
+    "reshard --src @src --src-strategy @four.ckpt --dst @out --dst-strategy @two.ckpt";
+const IN_PLACE: &str =
+    "reshard --src @src --src-strategy @four.ckpt --in-place --dst-strategy @two.ckpt";
+
+fn strategy(sample: &Sample, name: &str, items: &[(&str, oracle::Layout)]) {
+    let bytes = to_protobuf(&Strategy::of(items));
+    tensors::write_bytes(&sample.path(name), &bytes);
+}
+
+/// Flips a bit of tensor `name` in the file at `path`.
+fn damage(path: &Path, name: &str) {
+    let mut contents = tensors::read(path).expect("a file");
+    let tensor = contents.tensors.get_mut(name).expect("the tensor");
+    let marked = tensor.data.clone();
+    tensor.data[1] ^= 4;
+    let mut bytes = std::fs::read(path).expect("a file");
+    let at = bytes
+        .windows(marked.len())
+        .position(|part| part == marked)
+        .expect("its bytes");
+    bytes[at..at + marked.len()].copy_from_slice(&tensor.data);
+    std::fs::write(path, bytes).expect("it is written");
+}
+
+#[test]
+fn whole_in_the_strategy_and_cut_in_the_files_is_noticed() {
+    let sample = Sample::new();
+    let whole = layout(&[4], &[-1, -1]);
+    let items = [
+        ("b", layout(&[4], &[-1])),
+        ("w1", whole.clone()),
+        ("w2", whole),
+    ];
+    strategy(&sample, "four.ckpt", &items);
+    for world in WORLDS {
+        for line in [UNIFY, RESHARD, IN_PLACE] {
+            let run = on(&sample, world, line);
+            refuses(&run, "w1");
+            assert!(run.stderr.contains("four.ckpt"), "{run:#?}");
+            assert!(run.stderr.contains("hold different bytes"), "{run:#?}");
+            nothing_written(&sample);
+        }
+    }
+    alone(&sample.args(&format!("{UNIFY} --verify none"))).succeeds();
+}
+
+#[test]
+fn a_copy_that_differs_is_noticed_and_what_was_compared_is_said() {
+    let sample = Sample::new();
+    damage(&sample.path("src/rank_3/net.safetensors"), "b");
+    for world in WORLDS {
+        for how in ["", "--verify all"] {
+            let run = on(&sample, world, &format!("{UNIFY} {how} --json"));
+            let result = object(&run);
+            assert_eq!(result["error"]["kind"], "differs", "{how}: {result}");
+            assert_eq!(result["error"]["tensor"], "b", "{how}: {result}");
+            let message = result["error"]["message"].as_str().expect("a message");
+            assert!(message.contains('0') && message.contains('3'), "{message}");
+            nothing_written(&sample);
+        }
+    }
+    let sample = Sample::new();
+    for (how, said) in [
+        ("", "sample"),
+        ("--verify none", "none"),
+        ("--verify", "all"),
+    ] {
+        let run = alone(&sample.args(&format!("{UNIFY} {how} --json --overwrite"))).succeeds();
+        assert_eq!(object(&run)["copies_compared"], said);
+    }
+    let line = "reshard --src @full --dst @four --dst-strategy @four.ckpt";
+    alone(&sample.args(line)).succeeds();
+    let line = "unify --src @four --src-strategy @four.ckpt --dst @back --json";
+    assert_eq!(
+        object(&alone(&sample.args(line)))["copies_compared"],
+        "manifest"
+    );
+}
+
+#[test]
+fn what_the_source_strategy_does_not_know_must_be_the_same_everywhere() {
+    let sample = Sample::new();
+    let items = [
+        ("b", layout(&[2, 2], &[-1])),
+        ("w1", layout(&[2, 2], &[1, 0])),
+    ];
+    strategy(&sample, "four.ckpt", &items);
+    strategy(
+        &sample,
+        "two.ckpt",
+        &[("b", layout(&[2], &[0])), ("w1", layout(&[2], &[0, -1]))],
+    );
+    for world in WORLDS {
+        for line in [UNIFY, RESHARD] {
+            let run = on(&sample, world, line);
+            refuses(&run, "w2");
+            assert!(error_line(&run).contains("ranks 0 and 1"), "{run:#?}");
+            assert!(run.stderr.contains("four.ckpt"), "{run:#?}");
+            nothing_written(&sample);
+        }
+    }
+    let run = alone(&sample.args(&format!("{UNIFY} --unmatched drop --json"))).succeeds();
+    assert_eq!(object(&run)["names_dropped"][0], "w2");
+    alone(&sample.args(&format!("{UNIFY} --unmatched copy --overwrite"))).succeeds();
+
+    // What all have alike travels, as ever.
+    let sample = Sample::new();
+    for rank in 0..4 {
+        let path = sample.path(&format!("src/rank_{rank}/net.safetensors"));
+        let mut contents = tensors::read(&path).expect("a file");
+        let step = Tensor::counting("I64", &[1], 7);
+        contents.tensors.insert("step_num".to_owned(), step);
+        tensors::write(&path, &contents.tensors);
+    }
+    for line in [UNIFY, RESHARD] {
+        on(&sample, (4, "2"), &format!("{line} --overwrite")).succeeds();
+    }
+    assert!(sample.path("out/rank_0/net0.safetensors").exists());
+}
+
+#[test]
+fn what_the_destination_strategy_does_not_know_is_an_error_everywhere() {
+    let sample = Sample::new();
+    strategy(
+        &sample,
+        "two.ckpt",
+        &[("b", layout(&[2], &[0])), ("w1", layout(&[2], &[0, -1]))],
+    );
+    let split = "split --src @full --dst @out --dst-strategy @two.ckpt";
+    for line in [split, RESHARD] {
+        for world in WORLDS {
+            let run = on(&sample, world, line);
+            refuses(&run, "w2");
+            assert!(run.stderr.contains("two.ckpt"), "{run:#?}");
+            nothing_written(&sample);
+        }
+        let run = alone(&sample.args(&format!("{line} --unmatched drop --json"))).succeeds();
+        assert_eq!(object(&run)["names_dropped"][0], "w2", "{line}");
+        alone(&sample.args(&format!("{line} --unmatched copy --overwrite"))).succeeds();
+        let file = sample.path("out/rank_1").read_dir().expect("files").next();
+        let path = file.expect("a file").expect("an entry").path();
+        let found = tensors::read(&path).expect("a file").tensors;
+        assert!(found.contains_key("w2"), "{line}");
+        std::fs::remove_dir_all(sample.path("out")).expect("removed");
+    }
+}
+
+#[test]
+fn names_of_another_kind_are_shown_with_what_differs() {
+    let sample = Sample::new();
+    let items = [
+        ("network.b", layout(&[2, 2], &[-1])),
+        ("network.w1", layout(&[2, 2], &[1, 0])),
+    ];
+    strategy(&sample, "four.ckpt", &items);
+    let run = alone(&sample.args(UNIFY));
+    refuses(&run, "network.w1");
+    assert!(run.stderr.contains("begin with 'network.'"), "{run:#?}");
+}
+
+#[test]
+fn a_shape_that_the_manifest_contradicts_is_noticed() {
+    let sample = Sample::new();
+    let line = "split --src @full --dst @cut --dst-strategy @four.ckpt";
+    alone(&sample.args(line)).succeeds();
+    let items = [
+        ("b", layout(&[2, 2], &[-1])),
+        ("w1", layout(&[2, 2], &[1, 0])),
+        ("w2", layout(&[4], &[-1, -1])),
+    ];
+    strategy(&sample, "four.ckpt", &items);
+    for world in WORLDS {
+        let run = on(
+            &sample,
+            world,
+            "unify --src @cut --src-strategy @four.ckpt --dst @out",
+        );
+        refuses(&run, "w2");
+        nothing_written(&sample);
+    }
+}
+
+#[test]
+fn damaged_bytes_get_no_fresh_checksums() {
+    let sample = Sample::new();
+    let make = [
+        "split --src @full --dst @cut --dst-strategy @four.ckpt",
+        "unify --src @cut --src-strategy @four.ckpt --dst @whole",
+    ];
+    for line in make {
+        alone(&sample.args(line)).succeeds();
+    }
+    damage(&sample.path("cut/rank_2/net.safetensors"), "w2");
+    damage(&sample.path("whole/model-00001-of-00001.safetensors"), "w1");
+    let lines = [
+        (
+            "unify --src @cut --src-strategy @four.ckpt --dst @out",
+            "w2",
+            "cut/rank_2/net.safetensors",
+        ),
+        (
+            "reshard --src @cut --src-strategy @four.ckpt --dst @out --dst-strategy @two.ckpt",
+            "w2",
+            "cut/rank_2/net.safetensors",
+        ),
+        (
+            "convert @cut --dst @out --to ckpt",
+            "w2",
+            "cut/rank_2/net.safetensors",
+        ),
+        (
+            "reshard --src @cut --src-strategy @four.ckpt --in-place --dst-strategy @two.ckpt",
+            "w2",
+            "cut/rank_2/net.safetensors",
+        ),
+        (
+            "split --src @whole --dst @out --dst-strategy @two.ckpt",
+            "w1",
+            "model-00001-of-00001",
+        ),
+        (
+            "convert @whole --dst @out --to ckpt",
+            "w1",
+            "model-00001-of-00001",
+        ),
+    ];
+    for world in WORLDS {
+        for (line, tensor, file) in lines {
+            let run = on(&sample, world, &format!("{line} --json"));
+            let result = object(&run);
+            assert_eq!(result["error"]["kind"], "corrupt", "{line}: {run:#?}");
+            assert_eq!(result["error"]["tensor"], tensor, "{line}: {result}");
+            let named = result["error"]["file"].as_str().expect("a file");
+            assert!(named.contains(file), "{line}: {result}");
+            nothing_written(&sample);
+            assert!(sample.path("cut/rank_3/net.safetensors").exists());
+        }
+    }
+    let line = "unify --src @cut --src-strategy @four.ckpt --dst @out --verify none";
+    alone(&sample.args(line)).succeeds();
+}
+
+#[test]
+fn diff_finds_a_damaged_copy_on_either_side() {
+    let sample = Sample::new();
+    let line = "split --src @full --dst @cut --dst-strategy @four.ckpt";
+    alone(&sample.args(line)).succeeds();
+    damage(&sample.path("src/rank_3/net.safetensors"), "b");
+    for world in WORLDS {
+        for sides in ["@src @cut", "@cut @src"] {
+            let line =
+                format!("diff {sides} --a-strategy @four.ckpt --b-strategy @four.ckpt --json");
+            let run = on(&sample, world, &line);
+            assert_eq!(run.status.code(), Some(1), "{sides}: {run:#?}");
+            let result = object(&run);
+            assert_eq!(result["equal"], false, "{sides}: {result}");
+        }
+    }
+}
+
+/// How the source changes while it is read.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    /// Another file takes its place.
+    Renamed,
+    /// Its bytes are written anew.
+    Rewritten,
+}
+
+/// Changes a source file again and again until the job has ended, and gives how that did.
+fn run_and_change(sample: &Sample, processes: u32, line: &str, change: Change) -> Run {
+    let path = sample.path("src/rank_1/net.safetensors");
+    let other = sample.path("other.safetensors");
+    let bytes = std::fs::read(&path).expect("a file");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                match change {
+                    Change::Renamed => {
+                        std::fs::write(&other, &bytes).expect("written");
+                        std::fs::rename(&other, &path).expect("renamed");
+                    }
+                    Change::Rewritten => {
+                        let file = std::fs::OpenOptions::new().write(true).open(&path);
+                        let file = file.expect("it can be opened");
+                        file.write_all_at(&bytes, 0).expect("written");
+                    }
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let run = on(sample, (processes, "1"), line);
+        done.store(true, Ordering::Relaxed);
+        run
+    })
+}
+
+#[test]
+fn a_source_that_changes_while_it_is_read_is_noticed() {
+    let sample = Sample::new();
+    for change in [Change::Renamed, Change::Rewritten] {
+        for (processes, io) in [(1, "pread"), (1, "mmap"), (4, "auto")] {
+            let line = format!("{RESHARD} --io {io}");
+            let run = run_and_change(&sample, processes, &line, change);
+            refuses(&run, "changed while it was read");
+            assert!(
+                error_line(&run).contains("rank_1/net.safetensors"),
+                "{run:#?}"
+            );
+            nothing_written(&sample);
+        }
+    }
+    let line = "diff @src @full --a-strategy @four.ckpt";
+    refuses(
+        &run_and_change(&sample, 1, line, Change::Renamed),
+        "changed while it was read",
+    );
+}
