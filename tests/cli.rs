@@ -199,12 +199,16 @@ fn existing_destination_is_kept_unless_told_otherwise() {
     let kept = image(&sample.path("out"));
     assert_eq!(kept, [("precious.txt".into(), b"mine".to_vec())]);
 
+    refuses(
+        &under_mpi(2, &sample.args(&format!("{RESHARD} --overwrite"))),
+        "precious.txt",
+    );
+    let old = sample.path("out/rank_7/old.safetensors");
+    tensors::write_bytes(&old, b"old");
+    std::fs::remove_file(sample.path("out/precious.txt")).expect("remove");
     under_mpi(2, &sample.args(&format!("{RESHARD} --overwrite"))).succeeds();
     sample.check("out", &sample.two, &sample.whole);
-    assert!(
-        !sample.path("out/precious.txt").exists(),
-        "old and new must not be mixed"
-    );
+    assert!(!old.exists(), "old and new must not be mixed");
 }
 
 #[test]

@@ -155,12 +155,12 @@ fn full_disk_is_survived_by_what_stands_there() {
         println!("skipped: no right to mount");
         return;
     };
-    tensors::write_bytes(&sample.path("mounted/out/kept"), b"old");
+    tensors::write_bytes(&sample.path("mounted/out/rank_0/kept.safetensors"), b"old");
     let line = RESHARD.replace("@out", "@mounted/out");
     let run = under_mpi(4, &sample.args(&format!("{line} --overwrite"))).fails();
     assert_eq!(run.status.code(), Some(1), "{run:#?}");
     let left = fixtures::listing(&sample.path("mounted"));
-    assert_eq!(left, [Path::new("out/kept")]);
+    assert_eq!(left, [Path::new("out/rank_0/kept.safetensors")]);
 }
 
 /// The program as a user without rights, or none where that isn't allowed.

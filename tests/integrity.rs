@@ -290,7 +290,7 @@ fn leftovers_of_another_job_are_refused_or_discarded() {
     let sample = larger();
     let envs = [
         ("SHARDLOOM_JOURNAL_SECONDS", "0"),
-        ("SHARDLOOM_IO_FAULT", "exit:75"),
+        ("SHARDLOOM_IO_FAULT", "exit:115"),
     ];
     let killed = run(None, &sample.args(&format!("{RESHARD} --threads 1")), &envs);
     assert!(!killed.status.success(), "{killed:#?}");
@@ -396,7 +396,7 @@ fn in_place_that_fails_leaves_the_source() {
 }
 
 #[test]
-fn several_steps_need_a_suffix_in_place() {
+fn several_steps_are_refused_in_place() {
     let sample = Sample::new();
     for rank in 0..4 {
         let directory = sample.path(&format!("src/rank_{rank}"));
@@ -405,13 +405,19 @@ fn several_steps_need_a_suffix_in_place() {
         std::fs::copy(name(2), name(4)).expect("copy");
     }
     let line = "reshard --src @src --src-strategy @four.ckpt --dst-strategy @four.ckpt --in-place";
-    refuses(&alone(&sample.args(line)), "rank_0");
     let before = image(&sample.path("src"));
-    alone(&sample.args(&format!("{line} --file-suffix 1_2"))).succeeds();
-    let mut after = image(&sample.path("src"));
-    after.retain(|(path, _)| !path.ends_with(MANIFEST));
-    let names = |image: &[(std::path::PathBuf, Vec<u8>)]| -> Vec<std::path::PathBuf> {
-        image.iter().map(|(path, _)| path.clone()).collect()
-    };
-    assert_eq!(names(&before), names(&after));
+    for more in ["", " --file-suffix 1_2"] {
+        let run = alone(&sample.args(&format!("{line}{more}")));
+        refuses(&run, "rank_0");
+        assert!(run.stderr.contains("--dst"), "{run:#?}");
+        assert!(before == image(&sample.path("src")), "{more}");
+    }
+    for rank in 0..4 {
+        let name = format!("src/rank_{rank}/net_rank_{rank}-1_4.safetensors");
+        std::fs::remove_file(sample.path(&name)).expect("remove");
+    }
+    alone(&sample.args(line)).succeeds();
+    // The other step isn't there: it is not "done".
+    let run = alone(&sample.args(&format!("{line} --file-suffix 1_4"))).fails();
+    assert!(!run.stderr.contains("already"), "{run:#?}");
 }

@@ -76,7 +76,10 @@ impl Command for Convert {
                 format: self.to,
                 name_map: self.names.read()?,
                 crc: self.crc,
-                writing: self.commit.writing(self.destination.dst),
+                writing: self
+                    .commit
+                    .writing(self.destination.dst)
+                    .keeping(&self.names.name_map),
             })),
             moving: self.moving.moving(None)?,
             dry_run: false,

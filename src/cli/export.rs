@@ -77,7 +77,11 @@ impl Command for Export {
                 format: Some(Format::SAFETENSORS),
                 view: Some(ViewMaker::new(make)),
                 extras: model::companions(&self.hf_config, self.tensors.dtype.map(Cast::dtype))?,
-                writing: self.writing.writing(self.destination.dst, None),
+                writing: self
+                    .writing
+                    .writing(self.destination.dst, None)
+                    .keeping(&self.family.name_map)
+                    .keeping([&self.hf_config]),
             })),
             moving: self.writing.moving(&self.moving)?,
             dry_run: self.writing.dry_run,

@@ -80,7 +80,8 @@ impl Command for Import {
                 extras: Vec::new(),
                 writing: self
                     .writing
-                    .writing(self.destination.dst, self.cut.dst_strategy),
+                    .writing(self.destination.dst, self.cut.dst_strategy)
+                    .keeping(&self.family.name_map),
             })),
             moving: self.writing.moving(&self.moving)?,
             dry_run: self.writing.dry_run,

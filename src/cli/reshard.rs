@@ -83,6 +83,7 @@ impl Command for Reshard {
                     ..self
                         .writing
                         .writing(destination.clone(), self.cut.dst_strategy.clone())
+                        .keeping(&self.select.names.name_map)
                 },
             })),
             moving: self.writing.moving(&self.moving)?,

@@ -76,7 +76,8 @@ impl Command for Split {
                 extras: Vec::new(),
                 writing: self
                     .writing
-                    .writing(self.destination.dst, self.cut.dst_strategy),
+                    .writing(self.destination.dst, self.cut.dst_strategy)
+                    .keeping(&self.names.name_map),
             })),
             moving: self.writing.moving(&self.moving)?,
             dry_run: self.writing.dry_run,

@@ -111,7 +111,10 @@ impl Command for Unify {
                 extras: Vec::new(),
                 writing: Writing {
                     placement,
-                    ..self.writing.writing(self.destination.dst, None)
+                    ..self
+                        .writing
+                        .writing(self.destination.dst, None)
+                        .keeping(&self.select.names.name_map)
                 },
             })),
             moving: self.writing.moving(&self.moving)?,

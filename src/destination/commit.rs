@@ -12,6 +12,7 @@ use crate::plan::arrange::element_shape;
 use crate::store::Format;
 use crate::store::io::{self, ReadFile, WriteFile};
 use crate::store::manifest::{self, FileRecord, Hex, Manifest, Placed, TensorRecord, structure};
+use crate::store::replaceable::Replace;
 use crate::store::whole::Whole;
 use crate::tensor::digest::{finish, residue, shift};
 use crate::transport::{Done, Residues};
@@ -41,8 +42,8 @@ pub(crate) struct Commit<'a> {
     pub(crate) extras: &'a [(String, Vec<u8>)],
     /// Files of the directory that is replaced which the new one has too.
     pub(crate) links: &'a [String],
-    /// Replace what stands there.
-    pub(crate) overwrite: bool,
+    /// What of what stands there it replaces.
+    pub(crate) replace: Replace,
     /// Wait for the disk.
     pub(crate) flush: bool,
     /// Append a CRC-32 to each file, as ckpt files have it.
@@ -108,7 +109,7 @@ impl Commit<'_> {
         let placed = if resumed.state == State::Placed {
             self.destination.discard_replaced()
         } else {
-            self.destination.publish(self.overwrite, self.flush)
+            self.destination.publish(self.replace, self.flush)
         };
         agree(world, placed)
     }
@@ -170,7 +171,8 @@ impl Commit<'_> {
         }
         let path = self.destination.staging.partial().join(manifest::NAME);
         io::remove(&path)?;
-        io::write_small(&path, &manifest.to_bytes()?, self.flush)
+        let denied = self.destination.denied;
+        io::write_small_without(&path, &manifest.to_bytes()?, self.flush, denied)
     }
 
     /// The digests of all tensors, on every process. Collective.

@@ -7,9 +7,10 @@ use crate::exchange::{World, agree, all_gather};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::arrange::{Files, RankName};
 use crate::plan::reach::Reach;
-use crate::store::Format;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::manifest::{self, Manifest};
+use crate::store::replaceable::Replace;
+use crate::store::{Format, rank_dir};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -120,7 +121,10 @@ pub(crate) fn finished(
     let ours = |directory: &Path| result_of(directory, request);
     let staging = &destination.staging;
     let found = if destination.leads {
-        ours(staging.destination()).and_then(|placed| Ok((placed, ours(staging.partial())?)))
+        let recovered = staging.recover();
+        recovered
+            .and_then(|()| ours(staging.destination()))
+            .and_then(|placed| Ok((placed, ours(staging.partial())?)))
     } else {
         Ok((None, None))
     };
@@ -141,7 +145,7 @@ pub(crate) fn finished(
         destination.discard_replaced()
     } else {
         let owned = destination.staging.own();
-        owned.and_then(|()| destination.publish(true, flush))
+        owned.and_then(|()| destination.publish(Replace::Source, flush))
     };
     agree(world, swapped)?;
     let manifest = placed.or(staged).unwrap_or_default();
@@ -168,18 +172,16 @@ pub(crate) struct Carried {
     pub(crate) extras: Vec<(String, Vec<u8>)>,
 }
 
-/// Checks that the source can be replaced, and finds what has to be carried along. `chosen` says that
-/// the user has said which of several steps is meant. Collective.
+/// Checks that the source can be replaced, and finds what has to be carried along. Collective.
 ///
 /// # Errors
-/// [`Kind::NoSpace`], [`Kind::Unsupported`] where directories can't be swapped,
-/// [`Kind::Ambiguous`] for several steps and none chosen.
+/// [`Kind::NoSpace`], [`Kind::Unsupported`] for a mount point and for links,
+/// [`Kind::Ambiguous`] for several steps.
 pub(crate) fn carry(
     world: &World,
     source: &Replaced<'_>,
     destination: &Destination,
     catalog: &Catalog,
-    chosen: bool,
 ) -> Result<Carried> {
     let stranded = all_gather(world, &destination.leads)?;
     let reach = &source.reach;
@@ -203,7 +205,7 @@ pub(crate) fn carry(
     let own = agree(world, own_notes(source))?;
     let notes: BTreeMap<u32, String> = all_gather(world, &own)?.into_iter().flatten().collect();
     let carried = if destination.leads {
-        find(source, &notes, catalog, chosen)
+        find(source, &notes, catalog)
     } else {
         Ok(Carried::default())
     };
@@ -221,7 +223,13 @@ pub(crate) fn carry(
 /// The old files stay until the new ones are complete: there must be room for both. Local.
 fn check_room(destination: &Destination, catalog: &Catalog) -> Result<()> {
     let staging = &destination.staging;
-    staging.check_swap()?;
+    if staging.is_inside() {
+        let message = "is a mount point, which can't be replaced in one step";
+        let fault = Fault::new(Kind::Unsupported, message);
+        return Err(fault
+            .file(staging.destination().display().to_string())
+            .hint("write into another directory: --dst NEW instead of --in-place"));
+    }
     let needed = catalog.bytes();
     let free = io::free_bytes(staging.parent())?;
     if needed <= free {
@@ -262,7 +270,6 @@ fn find(
     source: &Replaced<'_>,
     notes: &BTreeMap<u32, String>,
     catalog: &Catalog,
-    chosen: bool,
 ) -> Result<Carried> {
     let mut carried = Carried::default();
     for (rank, files) in &catalog.ranks {
@@ -303,17 +310,45 @@ fn find(
             return Err(source.place(Fault::new(Kind::Exists, message)));
         }
         if gone.contains(&path) {
+            check_own(source, &path)?;
             continue;
         }
-        if !chosen && path.starts_with("rank_") && Format::of(&path).is_some() {
-            let message = format!("{path} is another step, or another part, than is read");
-            return Err(source
-                .place(Fault::new(Kind::Ambiguous, message))
-                .hint("say with --file-suffix which is meant; the others are kept as they are"));
-        }
+        check_entry(source, &path)?;
         carried.links.push(path);
     }
     Ok(carried)
+}
+
+/// Checks that `path`, whose place is taken, is a file of this directory and no link. Local.
+fn check_own(source: &Replaced<'_>, path: &str) -> Result<()> {
+    if io::link_target(&source.base.join(path))?.is_none() {
+        return Ok(());
+    }
+    Err(linked(source, path))
+}
+
+fn linked(source: &Replaced<'_>, path: &str) -> Fault {
+    let message = format!("{path} is a link, behind which the old weights would stay");
+    source
+        .place(Fault::new(Kind::Unsupported, message))
+        .hint("write into another directory: --dst NEW instead of --in-place")
+}
+
+/// Checks that `path`, which isn't read, can be carried along. Local.
+fn check_entry(source: &Replaced<'_>, path: &str) -> Result<()> {
+    if rank_dir::rank_of(path).is_some() {
+        return Err(linked(source, path));
+    }
+    if !path.starts_with("rank_") || Format::of(path).is_none() {
+        return Ok(());
+    }
+    let message = format!(
+        "{path} is another step, or another part, than is read; \
+         one layout can't hold both it and the ranks that are written"
+    );
+    Err(source
+        .place(Fault::new(Kind::Ambiguous, message))
+        .hint("reshard --file-suffix SUFFIX --dst NEW, as in --file-suffix 1_20, writes one step"))
 }
 
 #[cfg(test)]

@@ -4,9 +4,11 @@
 //! *Absent on purpose*: anything that knows how the source is found. What of the source must be
 //! known to replace it (its catalog, who sees it) is handed in.
 
+pub(crate) mod allowed;
 mod commit;
 mod guard;
 mod in_place;
+mod openness;
 mod place;
 mod probe;
 mod resume;
@@ -17,6 +19,7 @@ mod writing;
 pub(crate) use commit::{Commit, Shown};
 pub use guard::{Held, hold};
 pub(crate) use in_place::{Carried, Replaced, carry, files as in_place_files, finished};
+pub(crate) use openness::denied;
 pub use place::{Destination, Placement};
 pub(crate) use resume::Wanted;
 pub(crate) use stage::Staged;

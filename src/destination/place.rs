@@ -8,6 +8,7 @@ use crate::plan::turns::Home;
 use crate::plan::work::Site;
 use crate::store::commit::Staging;
 use crate::store::io::{self, Standing, WriteFile};
+use crate::store::replaceable::Replace;
 use std::path::{Path, PathBuf};
 
 /// Which process builds what.
@@ -42,6 +43,8 @@ pub struct Destination {
     pub shared: bool,
     /// Whether all that write into the directory are on one node.
     pub one_node: bool,
+    /// Permissions that nobody gets: those that the source's files haven't.
+    pub denied: u32,
 }
 
 impl Destination {
@@ -115,6 +118,7 @@ impl Destination {
             head: members.first().copied().unwrap_or(process),
             shared,
             one_node: !shared || topology.nodes.len() == 1,
+            denied: 0,
             site: Site {
                 ranks: built,
                 processes: narrow(members.len()),
@@ -142,6 +146,14 @@ impl Destination {
         }
         let needed = catalog.bytes();
         let free = io::free_bytes(self.staging.parent())?;
+        let files = catalog.ranks.values().flatten().count() as u64;
+        if let Some(room) = io::free_files(self.staging.parent())?
+            && files > room
+        {
+            let message = format!("needs {files} files, {room} more can be made there");
+            let fault = Fault::new(Kind::NoSpace, message);
+            return Err(fault.file(self.staging.parent().display().to_string()));
+        }
         if needed <= free {
             return Ok(());
         }
@@ -158,13 +170,11 @@ impl Destination {
         let mut created = Vec::new();
         for file in self.own_files(catalog) {
             let path = self.staging.partial().join(&file.path);
-            if let Some(parent) = path.parent() {
-                io::make_directory(parent)?;
-            }
+            self.make_room(&file.path)?;
             let out = if io::size(&path)? == Some(file.schema.size) {
                 WriteFile::open(&path)?
             } else {
-                WriteFile::create(&path, file.schema.size)?
+                WriteFile::create_without(&path, file.schema.size, self.denied)?
             };
             for (offset, bytes) in &file.schema.literals {
                 out.write_at(bytes, *offset)?;
@@ -174,6 +184,28 @@ impl Destination {
             created.push(if stays { out } else { out.resting() });
         }
         Ok(created)
+    }
+
+    /// Makes the directories above the staged file `inside`; each takes after the one that it
+    /// replaces. Local.
+    fn make_room(&self, inside: &str) -> Result<()> {
+        let (partial, old) = (self.staging.partial(), self.staging.destination());
+        let above = Path::new(inside).parent().unwrap_or(Path::new(""));
+        let mut directory = PathBuf::new();
+        for part in above.components() {
+            directory.push(part);
+            let path = partial.join(&directory);
+            if io::standing(&path)? != Standing::Nothing {
+                continue;
+            }
+            io::make_directory(&path)?;
+            let model = old.join(&directory);
+            match io::standing(&model)? {
+                Standing::Directory | Standing::EmptyDirectory => io::take_after(&path, &model)?,
+                Standing::Nothing | Standing::File => io::restrict(&path, self.denied)?,
+            }
+        }
+        Ok(())
     }
 
     /// Writes the small files and flushes what this process has created. Local.
@@ -190,7 +222,7 @@ impl Destination {
             for (path, bytes) in extras {
                 let path = self.staging.partial().join(path);
                 io::remove(&path)?;
-                io::write_small(&path, bytes, flush)?;
+                io::write_small_without(&path, bytes, flush, self.denied)?;
             }
         }
         if flush {
@@ -211,14 +243,14 @@ impl Destination {
     ///
     /// # Errors
     /// As [`Staging::publish`].
-    pub fn publish(&self, overwrite: bool, flush: bool) -> Result<()> {
+    pub fn publish(&self, replace: Replace, flush: bool) -> Result<()> {
         if !self.leads {
             return Ok(());
         }
         if flush {
             io::sync_directory(self.staging.partial())?;
         }
-        self.staging.publish(overwrite, flush)
+        self.staging.publish(replace, flush)
     }
 
     /// Gives files of the directory that is to be replaced a second name in the new one. Local.
@@ -231,9 +263,7 @@ impl Destination {
         }
         for inside in links {
             let path = self.staging.partial().join(inside);
-            if let Some(parent) = path.parent() {
-                io::make_directory(parent)?;
-            }
+            self.make_room(inside)?;
             io::remove(&path)?;
             io::link(&self.staging.destination().join(inside), &path)?;
         }

@@ -1,37 +1,47 @@
 //! Whether nodes share the place of the destination.
+//!
+//! Process 0 puts a file of a random name there, and a process of each node looks for it. Storage that
+//! nodes share over a network may show a new file late; so a node whose directory may be the same
+//! looks again for [`PATIENCE`].
 
-use crate::exchange::{Topology, World, agree, broadcast_bytes, exchange_bytes};
+use crate::exchange::{Topology, World, agree, broadcast_bytes, decode, encode, exchange_bytes};
 use crate::fault::{Fault, Kind, Result};
 use crate::store::io::{self, Standing};
+use serde::{Deserialize, Serialize};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-/// Whether all nodes see what process 0 puts beside the destination. Collective.
+/// How long a node looks for the file of another, where its directory looks the same.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Between the first two looks; doubled from look to look.
+const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// What process 0 has put where.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Token {
+    /// Name of the file.
+    name: String,
+    /// What tells its directory from others.
+    directory: io::Likeness,
+}
+
+/// Whether all nodes see what process 0 puts at the destination. Collective.
 pub(super) fn probe(world: &World, topology: &Topology, path: &Path) -> Result<bool> {
-    let token = agree(
-        world,
-        if world.process() == 0 {
-            put_token(path)
-        } else {
-            Ok(PathBuf::new())
-        },
-    )?;
-    let name = token
-        .file_name()
-        .map(|n| n.to_string_lossy().into_owned())
-        .unwrap_or_default();
-    let name = broadcast_bytes(world, 0, name.into_bytes())?;
-    let name = String::from_utf8_lossy(&name).into_owned();
-    let leads = topology.leads(world.process());
-    let seen = if leads {
-        standing_directory(path).and_then(|directory| io::standing(&directory.join(&name)))
+    let put = if world.process() == 0 {
+        put(path)
     } else {
-        Ok(Standing::File)
+        Ok((PathBuf::new(), Token::default()))
     };
-    let seen = seen.is_ok_and(|standing| standing == Standing::File);
+    let (file, token) = agree(world, put)?;
+    let sent = agree(world, encode(&token))?;
+    let token = agree(world, decode(&broadcast_bytes(world, 0, sent)?))?;
+    let seen = !topology.leads(world.process()) || sees(path, &token);
     let answers = exchange_bytes(world, vec![(0, vec![u8::from(seen)])])?;
     let all = answers.iter().all(|(_, answer)| answer == &[1]);
     let removed = if world.process() == 0 {
-        io::remove(&token)
+        io::remove(&file)
     } else {
         Ok(())
     };
@@ -39,8 +49,38 @@ pub(super) fn probe(world: &World, topology: &Topology, path: &Path) -> Result<b
     Ok(broadcast_bytes(world, 0, vec![u8::from(all)])? == [1])
 }
 
-/// The nearest directory above `path` that exists.
+/// Whether the token is seen here, soon or after some looks. Local.
+fn sees(path: &Path, token: &Token) -> bool {
+    let Ok(directory) = standing_directory(path) else {
+        return false;
+    };
+    let file = directory.join(&token.name);
+    let here = |file: &Path| io::standing(file).is_ok_and(|standing| standing == Standing::File);
+    let listed = || {
+        // A list is asked for anew where a single name may be remembered as absent.
+        let names = io::list(&directory).unwrap_or_default();
+        names.iter().any(|(name, _)| *name == token.name)
+    };
+    if here(&file) || listed() {
+        return true;
+    }
+    let alike = io::likeness(&directory).is_ok_and(|own| own.may_be(&token.directory));
+    let (begin, mut pause) = (Instant::now(), PAUSE);
+    while alike && begin.elapsed() < PATIENCE {
+        std::thread::sleep(pause);
+        if here(&file) || listed() {
+            return true;
+        }
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+    false
+}
+
+/// The nearest directory above what is staged for `path` that exists: of a mount point itself.
 fn standing_directory(path: &Path) -> Result<PathBuf> {
+    if io::standing(path)? != Standing::Nothing && io::is_mount(path)? {
+        return Ok(path.to_path_buf());
+    }
     let mut directory = path.parent().unwrap_or(Path::new(""));
     loop {
         let here = if directory.as_os_str().is_empty() {
@@ -59,10 +99,15 @@ fn standing_directory(path: &Path) -> Result<PathBuf> {
     }
 }
 
-fn put_token(path: &Path) -> Result<PathBuf> {
-    let name = format!(".shardloom-probe-{}", std::process::id());
-    let token = standing_directory(path)?.join(name);
-    io::remove(&token)?;
-    io::write_small(&token, b"shardloom asks who sees this", false)?;
-    Ok(token)
+fn put(path: &Path) -> Result<(PathBuf, Token)> {
+    let directory = standing_directory(path)?;
+    // The seeds of each are random: no name comes twice.
+    let random = || RandomState::new().build_hasher().finish();
+    let token = Token {
+        name: format!(".shardloom-probe-{:016x}{:016x}", random(), random()),
+        directory: io::likeness(&directory)?,
+    };
+    let file = directory.join(&token.name);
+    io::write_small(&file, b"shardloom asks who sees this", false)?;
+    Ok((file, token))
 }

@@ -8,6 +8,7 @@ use crate::plan::work::Skip;
 use crate::store::commit::Left;
 use crate::store::io;
 use crate::store::manifest::Manifest;
+use crate::store::replaceable::Replace;
 use crate::transport::{Done, read_journals};
 
 /// How far a site's earlier run has come.
@@ -43,8 +44,8 @@ pub(crate) struct Wanted {
     pub(crate) job: u64,
     /// Take up what is left of it.
     pub(crate) resume: bool,
-    /// Replace what stands at the destination.
-    pub(crate) overwrite: bool,
+    /// What it replaces of what stands at the destination.
+    pub(crate) replace: Replace,
     /// Flush what is written.
     pub(crate) flush: bool,
 }
@@ -95,7 +96,11 @@ pub(super) fn take_up(
     let staging = &destination.staging;
     let made = match resumed.state {
         State::Fresh if destination.leads => staging
-            .prepare(wanted.job, survives.first().map_or("", String::as_str))
+            .prepare(
+                wanted.job,
+                survives.first().map_or("", String::as_str),
+                destination.denied,
+            )
             .and_then(|()| destination.check_room(catalog)),
         State::Begun | State::Staged if destination.leads => staging.own(),
         _ => Ok(()),
@@ -140,6 +145,7 @@ fn look(destination: &Destination, wanted: &Wanted, survives: &[String]) -> Resu
         return Ok(found);
     }
     let staging = &destination.staging;
+    staging.recover()?;
     if wanted.resume
         && let Some(manifest) = staging.placed(wanted.job)?
     {
@@ -147,7 +153,7 @@ fn look(destination: &Destination, wanted: &Wanted, survives: &[String]) -> Resu
         found.manifest = Some(manifest);
         return Ok(found);
     }
-    staging.check(wanted.overwrite)?;
+    staging.check(wanted.replace)?;
     if !wanted.resume {
         return Ok(found);
     }

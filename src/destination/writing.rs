@@ -1,6 +1,7 @@
 //! How a job writes.
 
 use crate::destination::place::Placement;
+use crate::store::replaceable::Replace;
 use std::path::PathBuf;
 
 /// Where a job writes, and how.
@@ -20,4 +21,25 @@ pub struct Writing {
     pub in_place: bool,
     /// Don't wait for the disk before the result becomes visible.
     pub unflushed: bool,
+    /// What the command has read beside the source, its strategies and its adapter.
+    pub inputs: Vec<PathBuf>,
+}
+
+impl Writing {
+    /// The same, where the command has read `inputs` too.
+    #[must_use]
+    pub fn keeping<'a>(mut self, inputs: impl IntoIterator<Item = &'a PathBuf>) -> Self {
+        self.inputs.extend(inputs.into_iter().cloned());
+        self
+    }
+
+    /// What it replaces of what stands at the destination.
+    #[must_use]
+    pub fn replaces(&self) -> Replace {
+        match (self.in_place, self.overwrite) {
+            (true, _) => Replace::Source,
+            (false, true) => Replace::Results,
+            (false, false) => Replace::Nothing,
+        }
+    }
 }

@@ -10,6 +10,7 @@ mod convert;
 mod copies;
 mod fill;
 mod fits;
+mod inputs;
 pub mod inspect;
 pub mod metadata;
 mod origin;

@@ -9,6 +9,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::job::compare::{self, Pairing};
 use crate::job::convert;
 use crate::job::fits::{Fitted, fit};
+use crate::job::inputs;
 use crate::job::origin::Origin;
 use crate::job::outcome::{Outcome, PlanFigures, Seconds};
 use crate::job::planned::Planned;
@@ -33,6 +34,7 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
     let mut clock = Clock::start();
     let topology = Topology::discover(world)?;
     agree(world, io::check_open_files())?;
+    inputs::check_place(world, &topology, job)?;
     course::phase("reading what is there");
     let run = Run::new(world, &topology, job)?;
     let standing = match run.take_place()? {
@@ -48,6 +50,8 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
         if !held && !job.dry_run {
             destination.hold(world, job.command)?;
         }
+        destination.denied = inputs::denied(world, job, &source)?;
+        inputs::check_files(world, job, &source, &destination)?;
         course::phase("planning");
         let planned = run.plan(&source, &destination)?;
         return run.finish(&source, &fitted, &destination, &planned, observer, clock);
@@ -378,8 +382,7 @@ impl Written<'_> {
                 catalog: &source.catalog,
                 reach: &source.reach,
             };
-            let chosen = matches!(&job.reading.which, source::Which::Checkpoint(Some(_)));
-            carry(world, &replaced, destination, &planned.catalog, chosen)?
+            carry(world, &replaced, destination, &planned.catalog)?
         } else {
             Carried::default()
         };
@@ -394,11 +397,11 @@ impl Written<'_> {
             lora.lora.as_ref().map(|lora| &lora.factor),
             planned.depends_on
         );
-        let (overwrite, flush) = (writing.overwrite || writing.in_place, !writing.unflushed);
+        let (replace, flush) = (writing.replaces(), !writing.unflushed);
         let wanted = Wanted {
             job: fingerprint(world, &self.source.source, &depends_on)?,
             resume: writing.resume,
-            overwrite,
+            replace,
             flush,
         };
         course::phase("making files");
@@ -423,7 +426,7 @@ impl Written<'_> {
             plans: &planned.plans,
             extras: &extras,
             links: &carried.links,
-            overwrite,
+            replace,
             flush,
             trailers: planned.trailers,
             by_file: planned.by_file,

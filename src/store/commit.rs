@@ -2,12 +2,23 @@
 
 use crate::course::{self, Leaves};
 use crate::fault::{Fault, Kind, Result};
+use crate::store::ability;
+use crate::store::aside::{Aside, Moves};
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::lock::Lock;
-use crate::store::manifest::{Hex, Manifest};
+use crate::store::manifest::{self, Hex, Manifest};
+use crate::store::replaceable::{self, Replace};
+use crate::store::resolved::resolved;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// What is staged, beside the destination (after a dot and its name) or inside it.
+const PARTIAL: &str = ".shardloom-partial";
+/// What is replaced, while the new comes in.
+const OLD: &str = ".shardloom-old";
+/// The record of what is moved.
+const RECORD: &str = ".shardloom-moves";
 /// The directory of journals, inside the staging directory.
 const JOURNALS: &str = ".shardloom-journal";
 /// The file in it that says of which job they are.
@@ -28,37 +39,43 @@ pub enum Left {
     Complete(Box<Manifest>),
 }
 
-/// A destination directory and the hidden sibling its files are staged in. All functions are local:
-/// one process of each site calls them.
+/// A destination directory and the hidden one its files are staged in: a sibling, or inside it where the
+/// destination is a mount point, beside which another file system is. All functions are local: one
+/// process of each site calls them.
 #[derive(Clone, Debug)]
 pub struct Staging {
     destination: PathBuf,
     partial: PathBuf,
     /// Held for as long as a copy of this lives.
     pub(super) lock: Option<Arc<Lock>>,
+    /// Whether the destination is a mount point.
+    inside: bool,
 }
 
 impl Staging {
-    /// Staging for `destination`: `.NAME.shardloom-partial` beside it.
+    /// Staging for `destination`: `.NAME.shardloom-partial` beside it, or `.shardloom-partial` in it.
     ///
     /// # Errors
     /// [`Kind::Usage`] for a path without a name (`/`, `..`).
     pub fn new(destination: &Path) -> Result<Staging> {
-        let resolved = match io::standing(destination)? {
-            Standing::Nothing => destination.to_path_buf(),
-            _ => io::resolve(destination)?,
-        };
+        let resolved = resolved(destination)?;
         let Some(name) = resolved.file_name() else {
             let fault = Fault::new(Kind::Usage, "is no place for a new directory");
             return Err(fault.file(destination.display().to_string()));
         };
-        let mut hidden = std::ffi::OsString::from(".");
-        hidden.push(name);
-        hidden.push(".shardloom-partial");
+        let stands = io::standing(&resolved)?;
+        let directory = matches!(stands, Standing::Directory | Standing::EmptyDirectory);
+        let inside = directory && io::is_mount(&resolved)?;
+        let partial = if inside {
+            resolved.join(PARTIAL)
+        } else {
+            resolved.with_file_name(hidden(name, PARTIAL))
+        };
         Ok(Staging {
-            partial: resolved.with_file_name(hidden),
+            partial,
             destination: resolved,
             lock: None,
+            inside,
         })
     }
 
@@ -68,9 +85,18 @@ impl Staging {
         &self.partial
     }
 
-    /// The directory that both lie in.
+    /// Whether the destination is a mount point, and what is staged lies in it.
+    #[must_use]
+    pub fn is_inside(&self) -> bool {
+        self.inside
+    }
+
+    /// The directory that what is staged lies in.
     #[must_use]
     pub fn parent(&self) -> &Path {
+        if self.inside {
+            return &self.destination;
+        }
         match self.destination.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
@@ -83,42 +109,24 @@ impl Staging {
         &self.destination
     }
 
-    /// Checks that directories can be swapped in one step here, and that the destination isn't a
-    /// place that can't be moved.
-    ///
-    /// # Errors
-    /// [`Kind::Unsupported`], [`Kind::Io`].
-    pub fn check_swap(&self) -> Result<()> {
-        let mut one = self.partial.clone().into_os_string();
-        one.push("-swap");
-        let (one, other) = (PathBuf::from(&one), PathBuf::from(one).join("inner"));
-        let (here, there) = (other.join("a"), other.join("b"));
-        io::make_directory(&here)?;
-        io::make_directory(&there)?;
-        let swapped = io::exchange(&here, &there);
-        io::remove_directory(&one)?;
-        swapped.map_err(|fault| match fault.kind {
-            Kind::Unsupported => {
-                let message = "directories can't be swapped in one step on this file system";
-                Fault::new(Kind::Unsupported, message)
-                    .file(self.destination.display().to_string())
-                    .hint("write into another directory with --dst")
-            }
-            _ => fault,
-        })
-    }
-
     /// Checks that the destination may be written.
     ///
     /// # Errors
-    /// [`Kind::Exists`] if something stands there and `overwrite` isn't given, or it is no directory.
-    pub fn check(&self, overwrite: bool) -> Result<()> {
+    /// [`Kind::Exists`] if something stands there that isn't to be replaced, or is no directory.
+    pub fn check(&self, replace: Replace) -> Result<()> {
         let exists = |message: &str| {
             Fault::new(Kind::Exists, message).file(self.destination.display().to_string())
         };
-        match io::standing(&self.destination)? {
+        let mut standing = io::standing(&self.destination)?;
+        if self.inside && replaceable::entries(&self.destination)?.is_empty() {
+            standing = Standing::EmptyDirectory;
+        }
+        match standing {
             Standing::Nothing | Standing::EmptyDirectory => Ok(()),
-            Standing::Directory if overwrite => Ok(()),
+            Standing::Directory if replace == Replace::Source => Ok(()),
+            Standing::Directory if replace == Replace::Results => {
+                replaceable::check(&self.destination)
+            }
             Standing::Directory => Err(exists("exists and is not empty")
                 .hint("--overwrite replaces it, in one step, when the new one is complete")),
             Standing::File => Err(exists("exists and is no directory")),
@@ -128,16 +136,25 @@ impl Staging {
     /// Discards what an earlier, interrupted run left, and makes a staging directory for `job`.
     /// `survives` says what the written bytes survive; only a run that says the same takes them up.
     ///
+    /// What is put in place of a directory takes after it; else nobody has the permissions `denied`.
+    ///
     /// # Errors
-    /// [`Kind::Io`].
-    pub fn prepare(&self, job: u64, survives: &str) -> Result<()> {
+    /// [`Kind::Unsupported`] for a file system that can't do what is needed, [`Kind::Io`].
+    pub fn prepare(&self, job: u64, survives: &str, denied: u32) -> Result<()> {
         io::make_directory(self.parent())?;
         self.clear()?;
-        // The user knows the destination, not what is hidden beside it.
-        io::make_directory(&self.journals()).map_err(|mut fault| {
-            fault.file = Some(self.destination.display().to_string());
-            fault
-        })?;
+        io::make_directory(&self.partial).map_err(|fault| self.known(fault))?;
+        if io::standing(&self.destination)? != Standing::Nothing {
+            io::take_after(&self.partial, &self.destination)?;
+        } else if denied != 0 {
+            io::restrict(&self.partial, denied)?;
+        }
+        if let Err(fault) = ability::check(&self.partial) {
+            // It may not be possible to take it aside first.
+            io::remove_directory(&self.partial)?;
+            return Err(fault);
+        }
+        io::make_directory(&self.journals()).map_err(|fault| self.known(fault))?;
         let text = format!("{} {survives}", Hex(job));
         io::write_small(&self.journals().join(JOB), text.as_bytes(), false)?;
         self.own()
@@ -206,48 +223,135 @@ impl Staging {
         }
     }
 
-    /// Puts the staged directory in place, in one step: readers see the old contents or the new.
+    /// The user knows the destination, not what is hidden beside it.
+    fn known(&self, mut fault: Fault) -> Fault {
+        fault.file = Some(self.destination.display().to_string());
+        fault
+    }
+
+    /// Moves of which one death can leave only some, and their record.
+    fn moves(&self, flush: bool) -> Aside {
+        let record = match self.destination.file_name() {
+            Some(name) if !self.inside => hidden(name, RECORD),
+            _ => RECORD.into(),
+        };
+        Aside::new(self.parent(), &record.to_string_lossy(), flush)
+    }
+
+    /// Puts right what a run has left that died while it replaced the destination.
     ///
     /// # Errors
-    /// [`Kind::Exists`], [`Kind::Unsupported`] where the file system can't swap directories,
-    /// [`Kind::Io`].
-    pub fn publish(&self, overwrite: bool, flush: bool) -> Result<()> {
-        self.check(overwrite)?;
+    /// [`Kind::Exists`] if something else has taken its place meanwhile, [`Kind::Io`].
+    pub fn recover(&self) -> Result<()> {
+        self.moves(true).recover()
+    }
+
+    /// Puts the staged directory in place: in one step, so that readers see the old contents or the new,
+    /// where the file system can swap directories; else the old goes aside first. Into a mount point
+    /// its entries are moved one by one, the manifest last.
+    ///
+    /// # Errors
+    /// [`Kind::Exists`], [`Kind::Io`].
+    pub fn publish(&self, replace: Replace, flush: bool) -> Result<()> {
+        self.check(replace)?;
         let placing = course::placing();
-        let aside = self.seal()?;
-        let replaces = match self.put(&aside) {
+        let sealed = self.seal()?;
+        let replaces = match self.put(&sealed, flush) {
             Ok(replaces) => replaces,
             Err(fault) => {
-                self.back(&aside);
+                self.back(&sealed);
                 return Err(fault);
             }
         };
-        if replaces {
-            // What was replaced now lies aside.
-            self.back(&aside);
-        }
-        let replaced = replaces.then(|| self.partial.clone());
+        // What was replaced now lies where the new was.
+        let replaced = replaces.then(|| sealed.clone());
         course::leaves(Leaves::Placed(replaced));
         if flush {
             io::sync_directory(self.parent())?;
         }
         drop(placing);
         if replaces {
-            io::remove_directory(&self.partial)?;
+            if let Err(fault) = io::remove_directory(&sealed) {
+                // The next run finds it by its usual name.
+                self.back(&sealed);
+                return Err(fault);
+            }
             course::leaves(Leaves::Placed(None));
         }
         Ok(())
     }
 
-    /// Gives what lies `aside` the name of the destination; tells whether something stood there.
-    fn put(&self, aside: &Path) -> Result<bool> {
-        io::remove_directory(&aside.join(JOURNALS))?;
-        let replaces = io::standing(&self.destination)? == Standing::Directory;
-        if replaces {
-            io::exchange(aside, &self.destination)?;
-        } else {
-            io::rename(aside, &self.destination)?;
+    /// Gives what is `sealed` the name of the destination; tells whether what stood there is `sealed` now.
+    fn put(&self, sealed: &Path, flush: bool) -> Result<bool> {
+        io::remove_directory(&sealed.join(JOURNALS))?;
+        if self.inside {
+            self.back(sealed);
+            self.moves(flush).make(self.entry_moves()?)?;
+            io::remove_directory(&self.partial)?;
+            return Ok(false);
         }
-        Ok(replaces)
+        if io::standing(&self.destination)? != Standing::Directory {
+            io::rename(sealed, &self.destination)?;
+            return Ok(false);
+        }
+        match io::exchange(sealed, &self.destination) {
+            Ok(()) => Ok(true),
+            Err(fault) if fault.kind == Kind::Unsupported => {
+                self.back(sealed);
+                self.moves(flush).make(self.directory_moves()?)?;
+                Ok(false)
+            }
+            Err(fault) => Err(fault),
+        }
     }
+
+    fn directory_moves(&self) -> Result<Moves> {
+        let name = self.destination.file_name().and_then(OsStr::to_str);
+        let Some(name) = name else {
+            let message = "can't be replaced here: its name is no UTF-8";
+            return Err(self.known(Fault::new(Kind::Unsupported, message)));
+        };
+        let beside = |what| {
+            hidden(OsStr::new(name), what)
+                .to_string_lossy()
+                .into_owned()
+        };
+        Ok(Moves {
+            old: vec![(name.to_owned(), beside(OLD))],
+            new: vec![(beside(PARTIAL), name.to_owned())],
+            ..Moves::default()
+        })
+    }
+
+    fn entry_moves(&self) -> Result<Moves> {
+        let mut old: Vec<String> = names(replaceable::entries(&self.destination)?);
+        let mut new: Vec<String> = names(io::list(&self.partial)?);
+        // It is the first to go and the last to come: with it, all is there.
+        old.sort_by_key(|name| name != manifest::NAME);
+        new.sort_by_key(|name| name == manifest::NAME);
+        Ok(Moves {
+            old: old
+                .into_iter()
+                .map(|name| (name.clone(), format!("{OLD}/{name}")))
+                .collect(),
+            new: new
+                .into_iter()
+                .map(|name| (format!("{PARTIAL}/{name}"), name))
+                .collect(),
+            aside: Some(OLD.to_owned()),
+            moved: false,
+        })
+    }
+}
+
+fn names(entries: Vec<(String, bool)>) -> Vec<String> {
+    entries.into_iter().map(|(name, _)| name).collect()
+}
+
+/// The hidden name of what belongs to `name`.
+fn hidden(name: &OsStr, what: &str) -> OsString {
+    let mut hidden = OsString::from(".");
+    hidden.push(name);
+    hidden.push(what);
+    hidden
 }

@@ -4,6 +4,8 @@
 //! (designed); all reading and writing of tensor bytes is the engine's, by the schema's byte ranges.
 //! Every system call that touches a file goes through [`io`].
 
+pub mod ability;
+mod aside;
 pub mod checkpoint2;
 pub mod commit;
 pub mod formats;
@@ -16,6 +18,8 @@ pub mod mapped;
 pub mod names;
 mod own;
 pub mod rank_dir;
+pub mod replaceable;
+pub mod resolved;
 pub mod whole;
 
 pub use formats::{Format, ckpt, safetensors};

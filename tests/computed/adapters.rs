@@ -113,9 +113,12 @@ fn merges_an_adapter_into_distributed_weights() {
             sample.check("two", &sample.two, &after);
         }
         let unify =
-            "unify --src @src --src-strategy @four.ckpt --lora @lora --overwrite --dst @full";
+            "unify --src @src --src-strategy @four.ckpt --lora @lora --overwrite --dst @whole";
         under_mpi(2, &sample.args(unify)).succeeds();
-        let found: Tensors = held(&sample.path("full")).into_values().flatten().collect();
+        let found: Tensors = held(&sample.path("whole"))
+            .into_values()
+            .flatten()
+            .collect();
         tensors::compare(&after, &found).unwrap();
     }
 }
@@ -171,13 +174,19 @@ fn merges_pairs_that_lie_in_the_shards() {
             }
         }
         let sample = Sample::of(whole.clone(), four, plain.two.clone());
-        let unify = "unify --src @src --src-strategy @four.ckpt --overwrite --dst @full";
+        let unify = "unify --src @src --src-strategy @four.ckpt --overwrite --dst @whole";
         under_mpi(2, &sample.args(unify)).succeeds();
-        let found: Tensors = held(&sample.path("full")).into_values().flatten().collect();
+        let found: Tensors = held(&sample.path("whole"))
+            .into_values()
+            .flatten()
+            .collect();
         tensors::compare(&whole, &found).unwrap();
         let how = "--lora-scaling 0.25 --exchange collective";
         under_mpi(3, &sample.args(&format!("{unify} {how}"))).succeeds();
-        let found: Tensors = held(&sample.path("full")).into_values().flatten().collect();
+        let found: Tensors = held(&sample.path("whole"))
+            .into_values()
+            .flatten()
+            .collect();
         tensors::compare(&after, &found).unwrap();
         let reshard = "reshard --src @src --src-strategy @four.ckpt --dst-strategy @two.ckpt \
                        --lora-scaling 0.25 --dst @two";

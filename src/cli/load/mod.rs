@@ -179,7 +179,10 @@ impl Load {
                 format: self.writing.files_format(),
                 view: None,
                 extras: Vec::new(),
-                writing: self.writing.writing(destination, Some(strategy)),
+                writing: self
+                    .writing
+                    .writing(destination, Some(strategy))
+                    .keeping([&self.config]),
             })),
             moving: self.writing.moving(&self.moving)?,
             dry_run: self.writing.dry_run,

@@ -1,24 +1,38 @@
 //! What changes the names in a directory.
 
 use crate::fault::{Fault, Kind, Result};
-use crate::store::io::gate::gate;
+use crate::store::io::gate::{able, gate, is_lack};
+use crate::store::io::late::patiently;
 use crate::store::io::named::named;
+use rustix::io::Errno;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-/// Gives a file a second name, which must not exist.
+/// Gives a file a second name, which must not exist; where it can have none, a copy of that name.
 ///
 /// # Errors
 /// [`Kind::Io`].
 pub fn link(from: &Path, to: &Path) -> Result<()> {
     named("can't link", from, gate())?;
     let action = format!("can't link it to {}", to.display());
-    named(&action, from, fs::hard_link(from, to))
+    let linked = able("link").map_err(io::Error::from);
+    match linked.and_then(|()| fs::hard_link(from, to)) {
+        Err(error) if has_no_links(&error) => {
+            named("can't copy", from, gate())?;
+            named("can't copy", from, fs::copy(from, to).map(|_| ()))
+        }
+        linked => named(&action, from, linked),
+    }
 }
 
-/// Makes a directory and those above it.
+fn has_no_links(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    errno.is_some_and(|errno| is_lack(errno) || matches!(errno, Errno::XDEV | Errno::MLINK))
+}
+
+/// Makes a directory and those above it, with the permissions that `mkdir` gives.
 ///
 /// # Errors
 /// [`Kind::Io`].
@@ -26,9 +40,26 @@ pub fn make_directory(path: &Path) -> Result<()> {
     named("can't make the directory", path, gate())?;
     let made = fs::DirBuilder::new()
         .recursive(true)
-        .mode(0o755)
+        .mode(0o777)
         .create(path);
+    let made = match made {
+        // Another node may have made it, and this one not see it yet.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => patiently(|| {
+            let standing = fs::symlink_metadata(path)?;
+            if standing.is_dir() {
+                Ok(())
+            } else {
+                Err(error_of(&error))
+            }
+        }),
+        made => made,
+    };
     named("can't make the directory", path, made)
+}
+
+fn error_of(error: &io::Error) -> io::Error {
+    let number = error.raw_os_error();
+    number.map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
 /// Removes a directory and all below it; nothing there is fine.
@@ -66,10 +97,11 @@ pub fn remove(path: &Path) -> Result<()> {
 /// [`Kind::Io`].
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
     named("can't rename", from, gate())?;
+    let renamed = able("rename").map_err(io::Error::from);
     named(
         &format!("can't rename it to {}", to.display()),
         from,
-        fs::rename(from, to),
+        renamed.and_then(|()| fs::rename(from, to)),
     )
 }
 
@@ -81,9 +113,10 @@ pub fn exchange(one: &Path, other: &Path) -> Result<()> {
     named("can't swap", one, gate())?;
     let flags = rustix::fs::RenameFlags::EXCHANGE;
     let here = rustix::fs::CWD;
-    match rustix::fs::renameat_with(here, one, here, other, flags) {
+    let swap = || rustix::fs::renameat_with(here, one, here, other, flags);
+    match able("swap").and_then(|()| swap()) {
         Ok(()) => Ok(()),
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::BUSY) => {
+        Err(errno) if is_lack(errno) => {
             let message = format!("can't be swapped with {} in one step here", other.display());
             Err(Fault::new(Kind::Unsupported, message).file(one.display().to_string()))
         }
@@ -91,12 +124,19 @@ pub fn exchange(one: &Path, other: &Path) -> Result<()> {
     }
 }
 
-/// Waits until the entries of a directory are on the disk.
+/// Waits until the entries of a directory are on the disk, where directories can be waited for.
 ///
 /// # Errors
 /// [`Kind::Io`].
 pub fn sync_directory(path: &Path) -> Result<()> {
     named("can't flush", path, gate())?;
-    let directory = named("can't open", path, File::open(path))?;
-    named("can't flush", path, directory.sync_all())
+    let directory = named("can't open", path, patiently(|| File::open(path)))?;
+    let sync = || able("sync_directory").and_then(|()| rustix::fs::fsync(&directory));
+    match rustix::io::retry_on_intr(sync) {
+        Err(errno) if is_lack(errno) || errno == Errno::BADF => {
+            tracing::debug!("{}: is not flushed: {errno}", path.display());
+            Ok(())
+        }
+        synced => named("can't flush", path, synced.map_err(io::Error::from)),
+    }
 }

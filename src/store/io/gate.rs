@@ -1,7 +1,11 @@
 //! The gate that every system call on files passes: it counts them, and tests can end the process at
 //! the n-th one (`SHARDLOOM_IO_FAULT=exit:N`), fail it (`eio:N`, `enospc:N`), or let it be interrupted
 //! (`eintr:N`) or move half of its bytes (`short:N`) at first.
+//!
+//! Calls that not every file system has pass by [`able`] too: `SHARDLOOM_IO_LACKS=swap:EINVAL,link:EPERM`
+//! makes them fail always.
 
+use rustix::io::Errno;
 use std::cell::Cell;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -44,6 +48,33 @@ fn injected() -> &'static Injected {
             _ => Injected::Nothing,
         }
     })
+}
+
+static LACKS: OnceLock<String> = OnceLock::new();
+
+/// Lets a call of the name `call` pass, unless the file system is to lack it.
+pub(super) fn able(call: &str) -> Result<(), Errno> {
+    let lacks = LACKS.get_or_init(|| std::env::var("SHARDLOOM_IO_LACKS").unwrap_or_default());
+    let mut lacks = lacks.split(',').filter_map(|lack| lack.split_once(':'));
+    match lacks
+        .find(|(name, _)| *name == call)
+        .map(|(_, errno)| errno)
+    {
+        None => Ok(()),
+        Some("EINVAL") => Err(Errno::INVAL),
+        Some("EPERM") => Err(Errno::PERM),
+        Some("EXDEV") => Err(Errno::XDEV),
+        Some("EOPNOTSUPP") => Err(Errno::OPNOTSUPP),
+        Some(_) => Err(Errno::NOSYS),
+    }
+}
+
+/// Whether an answer means that a file system hasn't such a call.
+pub(super) fn is_lack(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM
+    )
 }
 
 /// Lets a call pass, unless it is the one that is to fail; tells what may happen to it.

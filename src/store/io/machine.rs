@@ -18,6 +18,17 @@ pub fn free_bytes(path: &Path) -> Result<u64> {
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
+/// Files that the file system of `path` has room for; none where it has no limit.
+///
+/// # Errors
+/// [`Kind::Io`].
+pub fn free_files(path: &Path) -> Result<Option<u64>> {
+    named("can't ask for free space", path, gate())?;
+    let stat = rustix::fs::statvfs(path).map_err(io::Error::from);
+    let stat = named("can't ask for free space", path, stat)?;
+    Ok((stat.f_files > 0).then_some(stat.f_favail))
+}
+
 /// A small text file of the system's (`/proc`), whose size isn't known before it is read.
 ///
 /// # Errors

@@ -5,8 +5,11 @@
 mod claim;
 mod directory;
 mod gate;
+mod late;
+mod likeness;
 mod limits;
 mod machine;
+mod modes;
 mod named;
 mod read_file;
 mod stamp;
@@ -17,9 +20,11 @@ pub use claim::claim;
 pub use directory::{
     exchange, link, make_directory, remove, remove_directory, rename, sync_directory,
 };
+pub use likeness::{Likeness, likeness};
 pub use limits::{check_open_files, kept_open, raise_open_files};
-pub use machine::{free_bytes, memory_bytes, peak_memory_bytes, read_text};
+pub use machine::{free_bytes, free_files, memory_bytes, peak_memory_bytes, read_text};
+pub use modes::{is_mount, mode, restrict, take_after};
 pub use read_file::ReadFile;
 pub use stamp::Stamp;
-pub use standing::{Standing, list, list_files, resolve, size, stamp, standing};
-pub use write_file::{WriteFile, write_small};
+pub use standing::{Standing, link_target, list, list_files, resolve, size, stamp, standing};
+pub use write_file::{WriteFile, write_small, write_small_without};

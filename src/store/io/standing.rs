@@ -126,3 +126,23 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
     named("can't resolve", path, gate())?;
     named("can't resolve", path, fs::canonicalize(path))
 }
+
+/// Where the link at `path` leads; none if no link is there.
+///
+/// # Errors
+/// [`Kind::Io`].
+pub fn link_target(path: &Path) -> Result<Option<PathBuf>> {
+    named("can't look at", path, gate())?;
+    match fs::read_link(path) {
+        Ok(target) => Ok(Some(target)),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::InvalidInput
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => named("can't look at", path, Err(error)),
+    }
+}

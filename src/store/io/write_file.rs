@@ -1,7 +1,8 @@
 //! A file being written.
 
 use crate::fault::Result;
-use crate::store::io::gate::{Hiccup, Wary, gate};
+use crate::store::io::gate::{Hiccup, Wary, able, gate, is_lack};
+use crate::store::io::late::patiently;
 use crate::store::io::limits::check_size;
 use crate::store::io::named::named;
 use std::cell::Cell;
@@ -18,17 +19,26 @@ pub struct WriteFile {
 }
 
 impl WriteFile {
-    /// Creates `path`, which must not exist, and reserves `size` bytes for it.
+    /// Creates `path`, which must not exist, with the permissions that any new file gets, and reserves
+    /// `size` bytes for it.
     ///
     /// # Errors
     /// [`Kind::NoSpace`] if the disk hasn't room for it, [`Kind::Io`].
     pub fn create(path: &Path, size: u64) -> Result<Self> {
+        Self::create_without(path, size, 0)
+    }
+
+    /// The same without the permissions `denied`.
+    ///
+    /// # Errors
+    /// As [`WriteFile::create`].
+    pub fn create_without(path: &Path, size: u64, denied: u32) -> Result<Self> {
         check_size(path, size)?;
         named("can't create", path, gate())?;
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
-            .mode(0o644)
+            .mode(0o666 & !denied)
             .open(path);
         let file = named("can't create", path, file)?;
         if size > 0 {
@@ -43,12 +53,13 @@ impl WriteFile {
                     // Reserving there means clearing pages that are then written again.
                     return Err(rustix::io::Errno::OPNOTSUPP);
                 }
+                able("reserve")?;
                 rustix::fs::fallocate(&file, flags, 0, size)
             });
             match reserved {
                 Ok(()) => {}
-                Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
-                    named("can't set its size", path, file.set_len(size))?;
+                Err(errno) if is_lack(errno) => {
+                    named("can't set its size", path, set_size(&file, size))?;
                 }
                 Err(errno) => {
                     named(
@@ -71,7 +82,7 @@ impl WriteFile {
         &self.path
     }
 
-    /// Opens a file that some process has created, for writing.
+    /// Opens a file that some process has created, for writing; another node may see it late.
     ///
     /// # Errors
     /// [`Kind::Io`].
@@ -80,7 +91,7 @@ impl WriteFile {
         let file = named(
             "can't open for writing",
             path,
-            OpenOptions::new().write(true).open(path),
+            patiently(|| OpenOptions::new().write(true).open(path)),
         )?;
         Ok(WriteFile {
             file: Some(file),
@@ -126,6 +137,15 @@ impl WriteFile {
     }
 }
 
+/// Sets the size of a new file, by its last byte where there is no other way.
+fn set_size(file: &File, size: u64) -> std::io::Result<()> {
+    let set = able("truncate").and_then(|()| rustix::fs::ftruncate(file, size));
+    match set {
+        Err(errno) if is_lack(errno) => file.write_all_at(&[0], size.saturating_sub(1)),
+        set => set.map_err(std::io::Error::from),
+    }
+}
+
 /// Whether a file's bytes live in memory only (tmpfs, ramfs).
 fn in_memory(file: &File) -> bool {
     const TMPFS_MAGIC: u64 = 0x0102_1994;
@@ -141,7 +161,15 @@ fn in_memory(file: &File) -> bool {
 /// # Errors
 /// [`Kind::NoSpace`], [`Kind::Io`].
 pub fn write_small(path: &Path, bytes: &[u8], flush: bool) -> Result<()> {
-    let file = WriteFile::create(path, 0)?;
+    write_small_without(path, bytes, flush, 0)
+}
+
+/// The same, without the permissions `denied`.
+///
+/// # Errors
+/// As [`write_small`].
+pub fn write_small_without(path: &Path, bytes: &[u8], flush: bool, denied: u32) -> Result<()> {
+    let file = WriteFile::create_without(path, 0, denied)?;
     file.write_at(bytes, 0)?;
     if flush { file.sync() } else { Ok(()) }
 }

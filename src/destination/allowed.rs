@@ -1,0 +1,116 @@
+//! Which places a job may write to: none that holds what it reads, or what the user stands on.
+
+use crate::catalog::Catalog;
+use crate::fault::{Fault, Kind, Result};
+use crate::plan::reach::Reach;
+use crate::store::io::{self, Standing};
+use crate::store::resolved::resolved;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Checks that nothing of what a job reads would go with what it replaces: `destination` is, contains
+/// and lies inside none of `inputs` (what each is called, and its path). Nor is or contains it the
+/// working directory, the home directory or the root. Of a job `in_place` the destination is the
+/// source, and keeps what else lies in it. Local.
+///
+/// # Errors
+/// [`Kind::Usage`] naming the destination and the input, [`Kind::Io`].
+pub(crate) fn check(
+    destination: &Path,
+    inputs: &[(&'static str, &Path)],
+    in_place: bool,
+) -> Result<()> {
+    let place = resolved(destination)?;
+    let refuse = |message: String| {
+        let fault = Fault::new(Kind::Usage, message);
+        fault.file(destination.display().to_string())
+    };
+    if place.parent().is_none() {
+        return Err(refuse("is the root directory".into()).hint(ELSEWHERE));
+    }
+    for (what, directory) in ours()? {
+        if directory.starts_with(&place) {
+            let relation = if directory == place { "is" } else { "contains" };
+            let hint = if in_place {
+                "run it from another directory"
+            } else {
+                ELSEWHERE
+            };
+            let message = format!("{relation} the {what}, and would be replaced by a new one");
+            return Err(refuse(message).hint(hint));
+        }
+    }
+    if in_place {
+        return Ok(());
+    }
+    for (what, input) in inputs {
+        let input = resolved(input)?;
+        let relation = if input == place {
+            "is"
+        } else if input.starts_with(&place) {
+            "contains"
+        } else if place.starts_with(&input) {
+            "lies inside"
+        } else {
+            continue;
+        };
+        let message = format!("{relation} the {what} ({})", input.display());
+        return Err(refuse(message).hint(ELSEWHERE));
+    }
+    Ok(())
+}
+
+const ELSEWHERE: &str = "give a directory apart from what is read";
+
+/// The directories that are never replaced.
+fn ours() -> Result<Vec<(&'static str, PathBuf)>> {
+    let working = std::env::current_dir().ok();
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let home = home.filter(|home| home.is_absolute());
+    let mut all = Vec::new();
+    for (what, path) in [("working directory", working), ("home directory", home)] {
+        if let Some(path) = path {
+            all.push((what, resolved(&path)?));
+        }
+    }
+    Ok(all)
+}
+
+/// Checks that no file of the source that this process owns lies in the directory that is replaced,
+/// by way of a link. Local.
+///
+/// # Errors
+/// [`Kind::Usage`] naming the file, [`Kind::Io`].
+pub(crate) fn check_files(
+    destination: &Path,
+    base: &Path,
+    catalog: &Catalog,
+    reach: &Reach,
+) -> Result<()> {
+    if io::standing(destination)? != Standing::Directory {
+        return Ok(());
+    }
+    let place = io::resolve(destination)?;
+    let mut seen = BTreeSet::new();
+    for (rank, files) in &catalog.ranks {
+        if reach.owner(*rank) != Some(reach.process) {
+            continue;
+        }
+        for file in files {
+            let path = base.join(&file.path);
+            let is_link = io::link_target(&path)?.is_some();
+            let parent = path.parent().unwrap_or(base);
+            if !is_link && !seen.insert(parent.to_path_buf()) {
+                continue;
+            }
+            let real = io::resolve(&path)?;
+            if real.starts_with(&place) {
+                let message = format!("contains {}, which is read", path.display());
+                let fault = Fault::new(Kind::Usage, message);
+                let fault = fault.file(destination.display().to_string());
+                return Err(fault.hint(ELSEWHERE));
+            }
+        }
+    }
+    Ok(())
+}

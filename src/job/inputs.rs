@@ -1,0 +1,77 @@
+//! What a job reads, and that nothing of it is where it writes.
+
+use crate::destination::{self, Destination, allowed};
+use crate::exchange::{Topology, World, agree};
+use crate::fault::Result;
+use crate::job::spec::Job;
+use crate::source::Opened;
+use crate::store::replaceable::Replace;
+use std::path::Path;
+
+/// All that `job` reads: what each is called, and its path.
+fn inputs(job: &Job) -> Vec<(&'static str, &Path)> {
+    let mut all: Vec<(&'static str, &Path)> = vec![("source", &job.reading.path)];
+    if let Some(strategy) = &job.reading.strategy {
+        all.push(("source's strategy", strategy));
+    }
+    let lora = job.reading.derived.lora.as_ref();
+    if let Some(file) = lora.and_then(|lora| lora.file.as_deref()) {
+        all.push(("adapter", file));
+    }
+    if let Some(writing) = job.goal.writing() {
+        if let Some(strategy) = &writing.strategy {
+            all.push(("destination's strategy", strategy));
+        }
+        let beside = writing.inputs.iter();
+        all.extend(beside.map(|path| ("configuration", path.as_path())));
+    }
+    all
+}
+
+/// Checks that a job may write where it is to. Collective.
+///
+/// # Errors
+/// As [`allowed::check`], on every process.
+pub(super) fn check_place(world: &World, topology: &Topology, job: &Job) -> Result<()> {
+    let Some(writing) = job.goal.writing() else {
+        return Ok(());
+    };
+    let checked = if topology.leads(world.process()) {
+        allowed::check(&writing.path, &inputs(job), writing.in_place)
+    } else {
+        Ok(())
+    };
+    agree(world, checked)
+}
+
+/// Checks that no file of the source lies in what is replaced. Collective.
+///
+/// # Errors
+/// As [`allowed::check_files`], on every process.
+pub(super) fn check_files(
+    world: &World,
+    job: &Job,
+    source: &Opened,
+    destination: &Destination,
+) -> Result<()> {
+    let replaces = job.goal.writing().map(|writing| writing.replaces());
+    if replaces != Some(Replace::Results) || job.dry_run {
+        return Ok(());
+    }
+    let source = &source.source;
+    let place = destination.staging.destination();
+    let checked = allowed::check_files(place, &source.base, &source.catalog, &source.reach);
+    agree(world, checked)
+}
+
+/// The permissions that nobody gets on what a job writes. Collective.
+///
+/// # Errors
+/// As [`destination::denied`], on every process.
+pub(super) fn denied(world: &World, job: &Job, source: &Opened) -> Result<u32> {
+    if job.dry_run {
+        return Ok(0);
+    }
+    let source = &source.source;
+    destination::denied(world, &source.base, &source.catalog, &source.reach)
+}

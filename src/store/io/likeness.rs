@@ -1,0 +1,55 @@
+//! Whether two nodes may mean the same directory by a path.
+
+use crate::fault::Result;
+use crate::store::io::gate::gate;
+use crate::store::io::named::named;
+use rustix::fs::{AtFlags, CWD, StatxFlags};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::Path;
+
+/// File systems that may give a file another number on each node.
+const FUSE_MAGIC: u64 = 0x6573_5546;
+
+/// What nodes that share a directory see alike of it. Directories on disks of their own seldom have
+/// all of it in common.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Likeness {
+    /// Its number; none where each node may have another.
+    inode: Option<u64>,
+    /// When it was made, in seconds and nanoseconds, where that is known.
+    born: Option<(i64, u32)>,
+}
+
+impl Likeness {
+    /// Whether both may be of one directory.
+    #[must_use]
+    pub fn may_be(&self, other: &Likeness) -> bool {
+        fn agree<T: PartialEq>(one: Option<T>, other: Option<T>) -> bool {
+            one.is_none() || other.is_none() || one == other
+        }
+        agree(self.inode, other.inode) && agree(self.born, other.born)
+    }
+}
+
+/// What tells the directory at `path` from others.
+///
+/// # Errors
+/// [`crate::fault::Kind::Io`].
+pub fn likeness(path: &Path) -> Result<Likeness> {
+    named("can't look at", path, gate())?;
+    let wanted = StatxFlags::INO | StatxFlags::BTIME;
+    let found = rustix::fs::statx(CWD, path, AtFlags::empty(), wanted);
+    let Ok(found) = found else {
+        // Without the call nothing is known, and it may be any.
+        return Ok(Likeness::default());
+    };
+    let kind = rustix::fs::statfs(path).map_err(io::Error::from);
+    let kind = named("can't look at", path, kind)?.f_type;
+    let fuse = u64::try_from(kind).is_ok_and(|kind| kind == FUSE_MAGIC);
+    let born = found.stx_mask & StatxFlags::BTIME.bits() != 0;
+    Ok(Likeness {
+        inode: (!fuse).then_some(found.stx_ino),
+        born: (born && !fuse).then_some((found.stx_btime.tv_sec, found.stx_btime.tv_nsec)),
+    })
+}

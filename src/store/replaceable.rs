@@ -1,0 +1,149 @@
+//! What may be replaced: an earlier result of this program's, or a trainer's checkpoint.
+
+use crate::fault::{Fault, Kind, Result};
+use crate::store::io;
+use crate::store::manifest::{self, Manifest};
+use crate::store::{Format, rank_dir};
+use std::collections::HashSet;
+use std::path::Path;
+
+/// What a job may replace at its destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replace {
+    /// Nothing: nothing may stand there.
+    Nothing,
+    /// A result of this program's, or a trainer's rank directories.
+    Results,
+    /// The source, of which all that isn't weights is carried along.
+    Source,
+}
+
+/// How the names of what a job keeps inside a directory begin.
+const OURS: &str = ".shardloom-";
+/// What the root of a file system may hold besides.
+const LOST: &str = "lost+found";
+/// Names of files that are told of, at most.
+const NAMED_MAX: usize = 3;
+
+/// Checks that all that stands in `directory` is known to be of an earlier run: its manifest lists it,
+/// or, where there is none, it is what a trainer keeps in rank directories. Local.
+///
+/// # Errors
+/// [`Kind::Exists`] naming the first files that are something else, and how many they are;
+/// [`Kind::Io`].
+pub fn check(directory: &Path) -> Result<()> {
+    let mut listed: HashSet<String> = HashSet::new();
+    match Manifest::read(directory) {
+        Ok(Some(manifest)) => {
+            listed.insert(manifest::NAME.to_owned());
+            listed.extend(manifest.files.into_iter().map(|file| file.path));
+        }
+        Err(fault) if fault.kind == Kind::Io => return Err(fault),
+        // One that is damaged lists nothing, and is itself no result.
+        Ok(None) | Err(_) => {}
+    }
+    let known = |path: &String| {
+        listed.contains(path) || is_note(path) || (listed.is_empty() && is_weights(path))
+    };
+    let mut strangers: Vec<String> = Vec::new();
+    for (name, is_directory) in entries(directory)? {
+        let path = directory.join(&name);
+        if is_directory && io::link_target(&path)?.is_none() {
+            let inside = io::list_files(&path)?;
+            strangers.extend(inside.into_iter().map(|file| format!("{name}/{file}")));
+        } else {
+            strangers.push(name);
+        }
+    }
+    strangers.retain(|path| !known(path));
+    let Some(first) = strangers.get(..NAMED_MAX.min(strangers.len())) else {
+        return Ok(());
+    };
+    if first.is_empty() {
+        return Ok(());
+    }
+    let more = if strangers.len() > first.len() {
+        ", …"
+    } else {
+        ""
+    };
+    let message = format!(
+        "holds {} that no earlier run has written: {}{more}",
+        match strangers.len() {
+            1 => "a file".to_owned(),
+            count => format!("{count} files"),
+        },
+        first.join(", ")
+    );
+    Err(Fault::new(Kind::Exists, message)
+        .file(directory.display().to_string())
+        .hint(
+            "--overwrite replaces only earlier results and rank directories; \
+             move the files away, or give another directory",
+        ))
+}
+
+/// What lies in `directory`, each with whether it is a directory, but for what a job itself keeps there
+/// (`.shardloom-…`) and the `lost+found` of a file system. Local.
+///
+/// # Errors
+/// [`Kind::Io`].
+pub fn entries(directory: &Path) -> Result<Vec<(String, bool)>> {
+    let mut entries = io::list(directory)?;
+    entries.retain(|(name, _)| !name.starts_with(OURS) && name != LOST);
+    Ok(entries)
+}
+
+/// Splits `rank_3/name` into the parts of a file in a rank's directory.
+fn in_rank(path: &str) -> Option<&str> {
+    let (directory, name) = path.split_once('/')?;
+    let direct = rank_dir::rank_of(directory).is_some() && !name.contains('/');
+    direct.then_some(name)
+}
+
+/// Weights that a trainer keeps.
+fn is_weights(path: &str) -> bool {
+    in_rank(path).is_some_and(|name| Format::of(name).is_some())
+}
+
+/// What a trainer notes beside them.
+fn is_note(path: &str) -> bool {
+    let mark = path.strip_prefix("transform_");
+    let mark = mark.and_then(|rest| rest.strip_suffix(".txt"));
+    in_rank(path).is_some_and(|name| name == "meta.json" || name.ends_with(".lock"))
+        || mark.is_some_and(|mark| {
+            let rank = mark
+                .strip_prefix("succeed_")
+                .or_else(|| mark.strip_prefix("failed_"));
+            rank.and_then(rank_dir::rank_of).is_some()
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_what_a_trainer_keeps() {
+        for path in ["rank_0/a-1_2.ckpt", "rank_17/net.safetensors"] {
+            assert!(is_weights(path), "{path}");
+        }
+        for path in [
+            "rank_0/meta.json",
+            "rank_3/.lock",
+            "transform_succeed_rank_3.txt",
+        ] {
+            assert!(is_note(path), "{path}");
+        }
+        for path in [
+            "model.safetensors",
+            "rank_x/a.ckpt",
+            "rank_0/old/a.ckpt",
+            "rank_0/notes.txt",
+            "meta.json",
+            "strategy/ckpt_strategy_rank_0.ckpt",
+        ] {
+            assert!(!is_weights(path) && !is_note(path), "{path}");
+        }
+    }
+}

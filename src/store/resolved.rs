@@ -1,0 +1,45 @@
+//! Where a path leads once every link is followed, also if nothing stands there yet.
+
+use crate::fault::{Fault, Kind, Result};
+use crate::store::io::{self, Standing};
+use std::path::{Path, PathBuf};
+
+/// Most links that lead to links.
+const LINKS_MAX: u32 = 40;
+
+/// `path` with every link resolved; of one that doesn't exist, what does exist of it. A dangling link
+/// is followed: `latest -> run7` leads to `run7`, whether that is there or not. Local.
+///
+/// # Errors
+/// [`Kind::Usage`] for an empty path, or one that ends in `..` where nothing stands; [`Kind::Io`].
+pub fn resolved(path: &Path) -> Result<PathBuf> {
+    follow(path, 0)
+}
+
+fn follow(path: &Path, links: u32) -> Result<PathBuf> {
+    let fault = |message: &str| {
+        let fault = Fault::new(Kind::Usage, message);
+        fault.file(path.display().to_string())
+    };
+    if path.as_os_str().is_empty() {
+        return Err(Fault::new(Kind::Usage, "an empty path names no directory")
+            .hint("give the name of a new directory"));
+    }
+    if io::standing(path)? != Standing::Nothing {
+        return io::resolve(path);
+    }
+    if links > LINKS_MAX {
+        return Err(fault("leads through too many links"));
+    }
+    let Some(name) = path.file_name() else {
+        return Err(fault("is no place for a new directory"));
+    };
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    match io::link_target(&parent.join(name))? {
+        Some(target) => follow(&parent.join(target), links + 1),
+        None => Ok(follow(parent, links)?.join(name)),
+    }
+}

@@ -1,0 +1,261 @@
+//! File systems that can do less than others, or show it later, and permissions.
+
+#![allow(clippy::expect_used, clippy::print_stdout, unreachable_pub)]
+
+#[path = "support/ckpt.rs"]
+mod ckpt;
+#[path = "support/command.rs"]
+mod command;
+#[path = "support/fixtures.rs"]
+mod fixtures;
+#[path = "support/oracle.rs"]
+mod oracle;
+#[path = "support/sample.rs"]
+mod sample;
+mod support;
+#[path = "support/tensors.rs"]
+mod tensors;
+#[path = "support/wire.rs"]
+mod wire;
+
+use command::{alone, error_line};
+use sample::{Sample, image};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use support::Run;
+
+const JOBS: [(&str, &str); 4] = [
+    (
+        "unify --src @src --src-strategy @four.ckpt --dst @out",
+        "out",
+    ),
+    (
+        "split --src @full --dst-strategy @two.ckpt --dst @out",
+        "out",
+    ),
+    ("convert @src --to ckpt --dst @out", "out"),
+    (
+        "reshard --src @src --src-strategy @four.ckpt --dst-strategy @two.ckpt --in-place",
+        "src",
+    ),
+];
+
+/// Runs the program on `processes`, on a file system that lacks some calls.
+fn run(processes: u32, sample: &Sample, line: &str, envs: &[(&str, &str)]) -> Run {
+    let args = sample.args(line);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let program = Path::new(env!("CARGO_BIN_EXE_shardloom"));
+    if processes == 1 {
+        support::alone(program, &args, envs)
+    } else {
+        support::mpirun(processes, program, &args, envs)
+    }
+}
+
+/// Hidden files in the room.
+fn hidden(sample: &Sample) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(sample.room.path()).expect("a directory");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let is_hidden = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default();
+        name.to_string_lossy().starts_with('.')
+    };
+    paths.filter(is_hidden).collect()
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).expect("it stands").mode() & 0o7777
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    let mode = std::fs::Permissions::from_mode(mode);
+    std::fs::set_permissions(path, mode).expect("set permissions");
+}
+
+#[test]
+fn what_there_is_a_way_round_is_gone_round() {
+    for (number, lacks) in [
+        "swap:EINVAL,link:EPERM",
+        "swap:ENOSYS,reserve:EPERM",
+        "swap:EOPNOTSUPP,reserve:EINVAL,truncate:ENOSYS",
+        "reserve:EOPNOTSUPP,sync_directory:EINVAL",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for (kind, (line, place)) in JOBS.into_iter().enumerate() {
+            let processes = if number == kind { 4 } else { 1 };
+            let sample = Sample::new();
+            tensors::write_bytes(&sample.path("src/notes"), b"mine");
+            let more = if place == "out" {
+                run(1, &sample, line, &[]).succeeds();
+                "--overwrite"
+            } else {
+                ""
+            };
+            let line = format!("{line} {more}");
+            run(processes, &sample, &line, &[("SHARDLOOM_IO_LACKS", lacks)]).succeeds();
+            alone(&sample.args(&format!("verify @{place}"))).succeeds();
+            let left = hidden(&sample);
+            assert!(left.is_empty(), "{line}, {lacks}: {left:?}");
+            let kept = std::fs::read(sample.path("src/notes")).expect("a file");
+            assert_eq!(kept, b"mine");
+        }
+    }
+}
+
+#[test]
+fn what_can_not_be_done_without_is_found_before_any_weights() {
+    for (number, errno) in ["ENOSYS", "EXDEV", "EPERM"].into_iter().enumerate() {
+        for (kind, (line, _)) in JOBS.into_iter().enumerate() {
+            let processes = if number == kind { 4 } else { 1 };
+            let sample = Sample::new();
+            let before = image(sample.room.path());
+            let lacks = format!("rename:{errno}");
+            let envs = [("SHARDLOOM_IO_LACKS", lacks.as_str())];
+            let run = run(processes, &sample, line, &envs).fails();
+            assert!(
+                error_line(&run).contains("can't rename directories"),
+                "{run:#?}"
+            );
+            assert!(before == image(sample.room.path()), "{line}");
+            assert!(hidden(&sample).is_empty(), "{line}");
+        }
+    }
+}
+
+/// The program under a umask.
+fn masked(sample: &Sample, umask: &str, line: &str) {
+    let args = sample.args(line).join(" ");
+    let program = env!("CARGO_BIN_EXE_shardloom");
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("umask {umask}; {program} {args}")]);
+    let output = command.output().expect("a shell starts");
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn permissions_are_those_that_cp_and_mkdir_give() {
+    for (umask, file, directory) in [
+        ("0022", 0o644, 0o755),
+        ("0002", 0o664, 0o775),
+        ("0007", 0o660, 0o770),
+        ("0077", 0o600, 0o700),
+    ] {
+        let sample = Sample::new();
+        for (line, _) in &JOBS[..2] {
+            masked(&sample, umask, &format!("{line} --overwrite"));
+            for path in fixtures::listing(&sample.path("out")) {
+                assert_eq!(
+                    mode(&sample.path("out").join(&path)),
+                    file,
+                    "{umask} {path:?}"
+                );
+            }
+            // The first made the directory, the second has replaced it.
+            assert_eq!(mode(&sample.path("out")), directory, "{umask}");
+        }
+        assert_eq!(mode(&sample.path("out/rank_0")), directory, "{umask}");
+    }
+}
+
+#[test]
+fn a_replaced_directory_keeps_its_permissions_and_group() {
+    for (line, place) in JOBS {
+        let sample = Sample::new();
+        if place == "out" {
+            masked(&sample, "0022", line);
+        }
+        let directory = sample.path(place);
+        let group = std::os::unix::fs::chown(&directory, None, Some(33)).is_ok();
+        set_mode(&directory, 0o2775);
+        let more = if place == "out" { "--overwrite" } else { "" };
+        masked(&sample, "0027", &format!("{line} {more}"));
+        assert_eq!(mode(&directory), 0o2775, "{line}");
+        if group {
+            let found = std::fs::metadata(&directory).expect("it stands").gid();
+            assert_eq!(found, 33, "{line}");
+        }
+    }
+}
+
+#[test]
+fn nothing_of_a_private_source_becomes_readable_by_others() {
+    for processes in [1, 4] {
+        for (private, mode_of_it) in [
+            ("src/rank_2/net.safetensors", 0o600),
+            ("src/rank_3", 0o700),
+            ("src", 0o750),
+        ] {
+            let sample = Sample::new();
+            set_mode(&sample.path(private), mode_of_it);
+            run(processes, &sample, JOBS[0].0, &[]).succeeds();
+            let out = sample.path("out");
+            for path in fixtures::listing(&out) {
+                let found = mode(&out.join(&path));
+                assert_eq!(found & 0o007, 0, "{private}: {path:?} {found:o}");
+            }
+            assert_eq!(mode(&out) & 0o007, 0, "{private}");
+            if mode_of_it & 0o070 == 0 {
+                assert_eq!(mode(&out) & 0o070, 0, "{private}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_mount_point_is_staged_into() {
+    let sample = Sample::new();
+    let volume = sample.path("volume");
+    std::fs::create_dir(&volume).expect("make a directory");
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", "size=16m", "none"]);
+    if !mount
+        .arg(&volume)
+        .output()
+        .is_ok_and(|run| run.status.success())
+    {
+        println!("skipped: no right to mount");
+        return;
+    }
+    let _mounted = Mounted(volume.clone());
+    for processes in [1, 4] {
+        for line in [JOBS[0].0, JOBS[1].0, JOBS[1].0] {
+            let line = line.replace("@out", "@volume --overwrite");
+            run(processes, &sample, &line, &[]).succeeds();
+            alone(&sample.args("verify @volume")).succeeds();
+            let left = image(&volume);
+            let strange = |(path, _): &(PathBuf, Vec<u8>)| path.starts_with(".shardloom");
+            assert!(!left.iter().any(strange), "{line}");
+            assert!(hidden(&sample).is_empty(), "{line}");
+        }
+    }
+    tensors::write_bytes(&volume.join("mine"), b"mine");
+    let before = image(&volume);
+    let line = JOBS[0].0.replace("@out", "@volume --overwrite");
+    let refused = run(4, &sample, &line, &[]).fails();
+    assert!(error_line(&refused).contains("mine"), "{refused:#?}");
+    assert!(before == image(&volume));
+    std::fs::remove_file(volume.join("mine")).expect("remove");
+    // Died at any step: the old is whole or the new, once the next run has been.
+    for step in (52..140).step_by(17) {
+        let fault = format!("exit:{step}");
+        let line = format!("{line} --threads 1");
+        run(1, &sample, &line, &[("SHARDLOOM_IO_FAULT", &fault)]);
+        run(1, &sample, &line, &[]).succeeds();
+        alone(&sample.args("verify @volume")).succeeds();
+        let left = std::fs::read_dir(&volume).expect("a directory");
+        let names = left.map(|entry| entry.expect("an entry").file_name());
+        let mut strange = names.filter(|name| name.to_string_lossy().starts_with('.'));
+        assert!(strange.next().is_none(), "{fault}");
+    }
+}
+
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}

@@ -1,0 +1,312 @@
+//! What a job may destroy: nothing that it reads, that the user stands on, or that isn't known to be
+//! an earlier result.
+
+#![allow(clippy::expect_used, unreachable_pub)]
+
+#[path = "support/ckpt.rs"]
+mod ckpt;
+#[path = "support/command.rs"]
+mod command;
+#[path = "support/fixtures.rs"]
+mod fixtures;
+#[path = "support/oracle.rs"]
+mod oracle;
+#[path = "support/sample.rs"]
+mod sample;
+mod support;
+#[path = "support/tensors.rs"]
+mod tensors;
+#[path = "support/wire.rs"]
+mod wire;
+
+use command::{RESHARD, alone, error_line, under_mpi};
+use sample::{Sample, image};
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+use support::Run;
+
+const UNIFY: &str = "unify --src @src --src-strategy @four.ckpt --dst";
+const IN_PLACE: &str =
+    "reshard --src @src --src-strategy @four.ckpt --dst-strategy @two.ckpt --in-place";
+
+fn run(processes: u32, sample: &Sample, line: &str) -> Run {
+    let args = sample.args(line);
+    if processes == 1 {
+        alone(&args)
+    } else {
+        under_mpi(processes, &args)
+    }
+}
+
+/// `run` was refused, for a reason with `culprit` in it.
+#[track_caller]
+fn refused(run: &Run, culprit: &str, what: &str) {
+    assert!(!run.status.success(), "{what}: {run:#?}");
+    assert!(error_line(run).contains(culprit), "{what}: {run:#?}");
+}
+
+/// The sample with a `run` that holds its source and strategy, as a trainer leaves them.
+fn trained() -> Sample {
+    let sample = Sample::new();
+    let path = |name: &str| sample.path(name);
+    std::fs::create_dir_all(path("run/strategy")).expect("make a directory");
+    std::fs::rename(path("src"), path("run/checkpoint")).expect("rename");
+    std::fs::copy(path("four.ckpt"), path("run/strategy/four.ckpt")).expect("copy");
+    std::fs::create_dir(path("model")).expect("make a directory");
+    std::fs::write(path("model/names.json"), "{}").expect("write");
+    sample
+}
+
+#[test]
+fn what_is_read_is_never_written_over() {
+    let unify = "unify --src @run/checkpoint --src-strategy @run/strategy/four.ckpt";
+    let split = "split --src @full --dst-strategy @run/strategy/four.ckpt";
+    let convert = "convert @run/checkpoint --to ckpt";
+    let reshard = "reshard --src @run/checkpoint --src-strategy @four.ckpt --dst-strategy @two.ckpt \
+                   --name-map @model/names.json";
+    let sample = trained();
+    symlink("run", sample.path("link")).expect("a link");
+    let before = image(sample.room.path());
+    let cases = [
+        (unify, "@run", "source"),
+        (unify, "@run/checkpoint", "source"),
+        (unify, "@run/checkpoint/full", "source"),
+        (unify, "@run/checkpoint/rank_0", "source"),
+        (unify, "@run/strategy", "strategy"),
+        (unify, "@link", "source"),
+        (unify, "@link/checkpoint/../strategy", "strategy"),
+        (unify, "@run/./checkpoint/", "source"),
+        (split, "@run", "strategy"),
+        (split, "@full", "source"),
+        (convert, "@run", "source"),
+        (convert, "@run/checkpoint/rank_1/new", "source"),
+        (reshard, "@model", "configuration"),
+        (reshard, "/", "root"),
+    ];
+    for (number, (line, destination, culprit)) in cases.into_iter().enumerate() {
+        for more in ["", "--overwrite"] {
+            let processes = if number % 4 == 0 { 4 } else { 1 };
+            let line = format!("{line} --dst {destination} {more}");
+            refused(&run(processes, &sample, &line), culprit, &line);
+            assert!(before == image(sample.room.path()), "{line}");
+        }
+    }
+}
+
+/// Runs the program in `directory`.
+fn within(sample: &Sample, directory: &str, home: &Path, line: &str, destination: &str) -> Run {
+    let start = std::time::Instant::now();
+    let mut args = sample.args(line);
+    args.push(destination.to_owned());
+    let output = Command::new(env!("CARGO_BIN_EXE_shardloom"))
+        .args(args)
+        .current_dir(sample.path(directory))
+        .env("HOME", home)
+        .output()
+        .expect("it starts");
+    Run {
+        status: output.status,
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        elapsed: start.elapsed(),
+    }
+}
+
+#[test]
+fn where_the_user_stands_is_never_replaced() {
+    let sample = Sample::new();
+    std::fs::create_dir_all(sample.path("work/deep")).expect("make a directory");
+    std::fs::create_dir_all(sample.path("people/me")).expect("make a directory");
+    let home = sample.path("people/me");
+    let before = image(sample.room.path());
+    for (destination, culprit) in [
+        (".", "working directory"),
+        ("..", "working directory"),
+        ("", "--dst"),
+        ("../../people", "home directory"),
+        ("../../people/me", "home directory"),
+    ] {
+        let line = "unify --overwrite --src @src --src-strategy @four.ckpt --dst";
+        let run = within(&sample, "work/deep", &home, line, destination);
+        refused(&run, culprit, destination);
+        assert!(sample.path("work/deep").is_dir() && home.is_dir());
+        assert!(before == image(sample.room.path()), "{destination}");
+    }
+    let run = within(&sample, "src", &home, IN_PLACE, "--json");
+    refused(&run, "working directory", "in place");
+    for destination in ["out/", "./one/.", "two//in"] {
+        let run = within(&sample, "work", &home, UNIFY, destination).succeeds();
+        assert!(
+            run.stderr.is_empty() || !run.stderr.contains("error"),
+            "{run:#?}"
+        );
+        let made = sample.path("work").join(destination).join("shardloom.json");
+        assert!(made.is_file(), "{destination}");
+    }
+}
+
+#[test]
+fn only_earlier_results_and_checkpoints_are_replaced() {
+    // What stands at the destination, and which of it is named in the refusal.
+    let cases: [(&[&str], &str); 9] = [
+        (&["notes.txt"], "notes.txt"),
+        (
+            &["rank_0/a.safetensors", "rank_0/notes.txt"],
+            "rank_0/notes.txt",
+        ),
+        (
+            &["rank_0/a.safetensors", "strategy/s.ckpt"],
+            "strategy/s.ckpt",
+        ),
+        (&["model.safetensors"], "model.safetensors"),
+        (&["a", "b", "c", "d", "e"], "5 files"),
+        (&[".git/config", "rank_0/a.ckpt"], ".git/config"),
+        (&["rank_0/deep/a.ckpt"], "rank_0/deep/a.ckpt"),
+        (&["rank_0/a.ckpt", "rank_0/meta.json", "rank_0/x.lock"], ""),
+        (
+            &[
+                "rank_0/a-1_1.ckpt",
+                "rank_1/a-1_2.ckpt",
+                "transform_succeed_rank_1.txt",
+            ],
+            "",
+        ),
+    ];
+    for (number, (files, culprit)) in cases.into_iter().enumerate() {
+        for line in [
+            "unify --src @src --src-strategy @four.ckpt",
+            "split --src @full",
+        ] {
+            let strategy = if line.starts_with("split") {
+                "--dst-strategy @two.ckpt"
+            } else {
+                ""
+            };
+            let line = format!("{line} {strategy} --dst @out --overwrite");
+            let processes = if number % 4 == 0 { 4 } else { 1 };
+            let sample = Sample::new();
+            for file in files {
+                tensors::write_bytes(&sample.path("out").join(file), b"old");
+            }
+            let before = image(&sample.path("out"));
+            let run = run(processes, &sample, &line);
+            if culprit.is_empty() {
+                run.succeeds();
+                assert!(!sample.path("out").join(files[0]).exists(), "{line}");
+                continue;
+            }
+            refused(&run, culprit, &line);
+            assert!(run.stderr.contains("move the files away"), "{run:#?}");
+            assert!(before == image(&sample.path("out")), "{line}");
+            assert!(!sample.path(".out.shardloom-partial").exists(), "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_result_that_somebody_has_added_to_is_kept() {
+    let sample = Sample::new();
+    let line = format!("{UNIFY} @out --overwrite");
+    for processes in [1, 4] {
+        run(processes, &sample, &line).succeeds();
+        run(processes, &sample, &line).succeeds();
+        let added = sample.path("out/adapter/mine.safetensors");
+        tensors::write_bytes(&added, b"mine");
+        refused(
+            &run(processes, &sample, &line),
+            "adapter/mine.safetensors",
+            &line,
+        );
+        std::fs::remove_dir_all(sample.path("out/adapter")).expect("remove");
+    }
+    // Newer weights in the ranks' directories of a result are somebody's training.
+    run(
+        1,
+        &sample,
+        &format!("{RESHARD} --overwrite").replace("@out", "@ranks"),
+    )
+    .succeeds();
+    tensors::write_bytes(&sample.path("ranks/rank_0/net-2_1.safetensors"), b"new");
+    let line = format!("{RESHARD} --overwrite").replace("@out", "@ranks");
+    refused(&run(4, &sample, &line), "rank_0/net-2_1.safetensors", &line);
+}
+
+#[test]
+fn a_source_that_is_reached_by_links_is_kept() {
+    let sample = Sample::new();
+    run(1, &sample, RESHARD).succeeds();
+    std::fs::create_dir(sample.path("linked")).expect("make a directory");
+    for rank in 0..2 {
+        let from = sample.path(&format!("out/rank_{rank}"));
+        symlink(from, sample.path(&format!("linked/rank_{rank}"))).expect("a link");
+    }
+    let before = image(&sample.path("out"));
+    for processes in [1, 4] {
+        let line = "unify --src @linked --src-strategy @two.ckpt --dst @out --overwrite";
+        refused(&run(processes, &sample, line), "which is read", line);
+        assert!(before == image(&sample.path("out")));
+    }
+    run(
+        1,
+        &sample,
+        "unify --src @linked --src-strategy @two.ckpt --dst @new",
+    )
+    .succeeds();
+}
+
+#[test]
+fn links_at_the_destination_are_kept_and_their_targets_made() {
+    for kind in ["dangling", "empty", "full"] {
+        let sample = Sample::new();
+        symlink("run7", sample.path("latest")).expect("a link");
+        match kind {
+            "empty" => std::fs::create_dir(sample.path("run7")).expect("make a directory"),
+            "full" => {
+                run(1, &sample, &format!("{UNIFY} @run7")).succeeds();
+                refused(
+                    &run(1, &sample, &format!("{UNIFY} @latest")),
+                    "exists",
+                    kind,
+                );
+            }
+            _ => {}
+        }
+        let processes = if kind == "empty" { 4 } else { 1 };
+        run(processes, &sample, &format!("{UNIFY} @latest --overwrite")).succeeds();
+        let target = std::fs::read_link(sample.path("latest")).expect("still a link");
+        assert_eq!(target, Path::new("run7"));
+        assert!(sample.path("run7/shardloom.json").is_file(), "{kind}");
+    }
+}
+
+#[test]
+fn in_place_behind_links_is_refused() {
+    for linked in ["rank_2", "rank_1/net.safetensors"] {
+        for processes in [1, 4] {
+            let sample = Sample::new();
+            let place = sample.path("src").join(linked);
+            let away = sample.path("elsewhere");
+            std::fs::rename(&place, &away).expect("rename");
+            symlink(&away, &place).expect("a link");
+            let before = image(&sample.path("src"));
+            refused(&run(processes, &sample, IN_PLACE), "is a link", linked);
+            assert!(before == image(&sample.path("src")), "{linked}");
+            assert!(!sample.path(".src.shardloom-partial").exists(), "{linked}");
+        }
+    }
+}
+
+#[test]
+fn a_file_where_a_directory_is_meant_is_kept() {
+    let sample = Sample::new();
+    tensors::write_bytes(&sample.path("out"), b"mine");
+    symlink("out", sample.path("link")).expect("a link");
+    for destination in ["@out", "@link", "@out/in"] {
+        for more in ["", "--overwrite"] {
+            let line = format!("{UNIFY} {destination} {more}");
+            refused(&run(1, &sample, &line), "", &line);
+            assert_eq!(std::fs::read(sample.path("out")).expect("a file"), b"mine");
+        }
+    }
+}
