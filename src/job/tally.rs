@@ -5,7 +5,8 @@ use crate::exchange::{
 };
 use crate::fault::Result;
 use crate::job::outcome::{Outcome, ProcessFigures, Seconds};
-use crate::plan::survey::{Survey, ratio};
+use crate::plan::ratio::ratio;
+use crate::plan::survey::Survey;
 use crate::store::io::peak_memory_bytes;
 use crate::transport::Exchange;
 use crate::transport::Moved;

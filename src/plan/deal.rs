@@ -7,9 +7,12 @@
 
 use crate::catalog::{Catalog, Place, ShardFile};
 use crate::layout::Cell;
+use crate::plan::group::SLAB_BYTES;
 use crate::plan::reach::{ExchangeMode, Reach};
-use crate::plan::work::{SLAB_BYTES, Site, Work};
-use crate::plan::{SourceTensor, TensorPlan};
+use crate::plan::site::Site;
+use crate::plan::source_tensor::SourceTensor;
+use crate::plan::tensor_plan::TensorPlan;
+use crate::plan::work::Work;
 use crate::tensor::region::Region;
 use crate::tensor::shape::Shape;
 use crate::view::Piece;

@@ -3,7 +3,7 @@
 
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::Inventory;
-use crate::plan::value::{Step, Value};
+use crate::plan::source_tensor::{Step, Value};
 use crate::tensor::cast::is_castable;
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;

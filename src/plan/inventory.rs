@@ -3,8 +3,9 @@
 use crate::catalog::{Catalog, Entry, FileSchema};
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::Layout;
+use crate::plan::source_tensor::SourceTensor;
+use crate::plan::spread::Spread;
 use crate::plan::strangers::strangers;
-use crate::plan::{SourceTensor, Spread};
 use crate::strategy::{StageLayout, Strategy};
 use crate::tensor::shape::Shape;
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,13 +3,12 @@
 use crate::catalog::{FileSchema, ShardFile};
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::Cell;
-use crate::plan::TensorPlan;
-use crate::plan::arrange::{Arranged, element_shape, listed};
+use crate::plan::arranged::Arranged;
 use crate::plan::build::Build;
+use crate::plan::listing::{Listing, element_shape, listed};
+use crate::plan::tensor_plan::TensorPlan;
 use crate::store::Format;
 use crate::store::checkpoint2::{self, COMMON, COMMON_NAMES, Described, METADATA, TRACKER};
-use crate::tensor::dtype::Dtype;
-use crate::tensor::shape::Shape;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -26,13 +25,14 @@ pub struct Iteration {
     pub remove_redundancy: bool,
 }
 
-type Listing = Vec<(Arc<str>, Dtype, Shape)>;
-
 /// Which rank keeps a cell of a tensor, where one copy only is kept.
 type Owners = HashMap<(u32, Arc<str>, Cell), u32>;
 
 /// A tensor, and the ranks that store it, each with its file.
 type Stored<'a> = (&'a TensorPlan, Vec<(u32, String)>);
+
+/// By name and first rank of the stage: `u32::MAX` for what a rank has for itself.
+type Storing<'a> = BTreeMap<(Arc<str>, u32), Stored<'a>>;
 
 /// Lays out the files of all ranks.
 ///
@@ -59,7 +59,7 @@ pub fn by_iteration(
     let listings = sides(build, iteration, ranks);
     let place = checkpoint2::directory(iteration.number);
     let mut arranged = Arranged::default();
-    let mut stored: BTreeMap<(Arc<str>, u32), Stored<'_>> = BTreeMap::new();
+    let mut stored = Storing::new();
     let mut designed: HashMap<Listing, Arc<FileSchema>> = HashMap::new();
     for (side, kind) in ["model", "opt"].into_iter().enumerate() {
         let writing: Vec<u32> = listings
@@ -86,22 +86,7 @@ pub fn by_iteration(
                 .as_ref()
                 .map_or(String::new(), |prefix| format!("{prefix}-"));
             let file = format!("{prefix}{kind}-{index:07}-{:07}.safetensors", writing.len());
-            for plan in plans {
-                let private = build
-                    .private
-                    .get(rank)
-                    .is_some_and(|own| own.iter().any(|p| std::ptr::eq(p, *plan)));
-                let first = if private {
-                    u32::MAX
-                } else {
-                    plan.destination.first_rank
-                };
-                let entry = stored.entry((plan.name.clone(), first));
-                entry
-                    .or_insert((plan, Vec::new()))
-                    .1
-                    .push((*rank, file.clone()));
-            }
+            note(&mut stored, build, *rank, plans, &file);
             let path = format!("{place}/{file}");
             arranged
                 .catalog
@@ -111,11 +96,21 @@ pub fn by_iteration(
                 .push(ShardFile { path, schema });
         }
     }
+    arranged.extras = texts(&place, iteration, stored)?;
+    Ok(arranged)
+}
+
+/// The small files beside the ranks': path and contents.
+fn texts(
+    place: &str,
+    iteration: &Iteration,
+    stored: Storing<'_>,
+) -> Result<Vec<(String, Vec<u8>)>> {
     let described: Vec<Described> = stored
         .into_iter()
         .map(|((name, first), (plan, stored))| describe(name, first, plan, stored))
         .collect();
-    arranged.extras = vec![
+    Ok(vec![
         (
             format!("{place}/{METADATA}"),
             checkpoint2::metadata(&described)?,
@@ -125,8 +120,31 @@ pub fn by_iteration(
             TRACKER.to_owned(),
             iteration.number.to_string().into_bytes(),
         ),
-    ];
-    Ok(arranged)
+    ])
+}
+
+/// Notes that `rank` stores `plans` in `file`.
+fn note<'a>(
+    stored: &mut Storing<'a>,
+    build: &Build,
+    rank: u32,
+    plans: &[&'a TensorPlan],
+    file: &str,
+) {
+    for plan in plans {
+        let private = build
+            .private
+            .get(&rank)
+            .is_some_and(|own| own.iter().any(|p| std::ptr::eq(p, *plan)));
+        let first = if private {
+            u32::MAX
+        } else {
+            plan.destination.first_rank
+        };
+        let entry = stored.entry((plan.name.clone(), first));
+        let (_, files) = entry.or_insert((plan, Vec::new()));
+        files.push((rank, file.to_owned()));
+    }
 }
 
 /// For each rank its weights, and everything else.

@@ -4,9 +4,9 @@
 //! MindSpore's `X.mindpet_delta_lora_a` and `X.lora_a`, is A of `X.weight` (docs/formats.md).
 
 use crate::fault::{Fault, Kind, Result, nearest};
-use crate::plan::SourceTensor;
 use crate::plan::inventory::Inventory;
-use crate::plan::value::{Step, Value};
+use crate::plan::source_tensor::SourceTensor;
+use crate::plan::source_tensor::{Step, Value};
 use crate::tensor::cast::is_castable;
 use crate::tensor::shape::Shape;
 use std::collections::BTreeMap;

@@ -2,8 +2,9 @@
 
 use crate::fault::Result;
 use crate::plan::reach::{Reach, Served};
+use crate::plan::slab::Slab;
 use crate::plan::value::{operand_transfers, patches};
-use crate::plan::work::{Slab, Work};
+use crate::plan::work::Work;
 use crate::tensor::strided::StridedCopy;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -114,15 +115,4 @@ pub fn survey(work: &Work<'_>) -> Result<Survey> {
         Ok(())
     })?;
     Ok(survey)
-}
-
-/// `value / of`, or 1 of nothing.
-#[must_use]
-#[allow(clippy::cast_precision_loss)]
-pub fn ratio(value: u64, of: u64) -> f64 {
-    if of == 0 {
-        1.0
-    } else {
-        value as f64 / of as f64
-    }
 }

@@ -2,10 +2,10 @@
 //! read in turn and send each other what they have read, whichever takes less time.
 
 use crate::layout::Cell;
-use crate::plan::TensorPlan;
-use crate::plan::arrange::Kept;
+use crate::plan::kept::Kept;
 use crate::plan::machine::Machine;
-use crate::plan::survey::ratio;
+use crate::plan::ratio::ratio;
+use crate::plan::tensor_plan::TensorPlan;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Shorter runs of a row are not read alone: storage that nodes share is asked for the whole row.
@@ -125,7 +125,7 @@ fn row_bytes(plan: &TensorPlan) -> u64 {
 mod tests {
     use super::*;
     use crate::layout::Layout;
-    use crate::plan::Spread;
+    use crate::plan::spread::Spread;
     use crate::tensor::dtype::Dtype;
     use crate::tensor::shape::Shape;
     use std::sync::Arc;

@@ -8,44 +8,15 @@
 use crate::catalog::Catalog;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::cell::{Transfer, meet_region};
-use crate::plan::{SourceTensor, TensorPlan};
+use crate::plan::source_tensor::SourceTensor;
+use crate::plan::tensor_plan::TensorPlan;
 use crate::tensor::arithmetic::{Lane, Rectangle};
-use crate::tensor::dtype::Dtype;
 use crate::tensor::region::Region;
 use crate::tensor::shape::Shape;
 use crate::view::Piece;
 use std::ops::Range;
-use std::sync::Arc;
 
-/// What a tensor's elements are: widened to `f32`, taken through all steps, rounded once.
-#[derive(Clone, Debug)]
-pub struct Value {
-    /// Element type of the result.
-    pub dtype: Dtype,
-    /// What is done, in order.
-    pub steps: Vec<Step>,
-}
-
-/// One step of a computation. The tensor, and those it needs, are matrices.
-#[derive(Clone, Debug)]
-pub enum Step {
-    /// Element (i, j) times `scales[i / block[0], j / block[1]]`.
-    Scale {
-        /// The scales, one a block: `[ceil(rows / block[0]), ceil(columns / block[1])]`.
-        scales: Arc<SourceTensor>,
-        /// Rows and columns of a block.
-        block: [u64; 2],
-    },
-    /// Plus `factor * (b * a)`.
-    Add {
-        /// `[rank, columns]`.
-        a: Arc<SourceTensor>,
-        /// `[rows, rank]`.
-        b: Arc<SourceTensor>,
-        /// What the product is multiplied by.
-        factor: f32,
-    },
-}
+pub use crate::plan::source_tensor::{Step, Value};
 
 /// A step on a part of a window, and what it needs.
 #[derive(Clone, Debug)]
@@ -144,6 +115,7 @@ pub fn operand_transfers(patches: &[Patch<'_>], source: &Catalog) -> Result<Vec<
 }
 
 impl Step {
+    /// The step on the part `at`; its operands lie from byte `begin` on.
     fn patch(&self, mut at: Rectangle, begin: u64) -> Patch<'_> {
         let part = |tensor, dimensions: [Range<u64>; 2], begin| Operand {
             tensor,

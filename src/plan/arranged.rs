@@ -1,0 +1,18 @@
+//! A destination laid out.
+
+use crate::catalog::Catalog;
+use crate::plan::kept::Kept;
+use crate::plan::tensor_plan::TensorPlan;
+
+/// A destination laid out: every file's structure before the first write.
+#[derive(Clone, Debug, Default)]
+pub struct Arranged {
+    /// The files of the ranks asked for.
+    pub catalog: Catalog,
+    /// All tensors, in file order.
+    pub plans: Vec<TensorPlan>,
+    /// Small files beside them: path and contents.
+    pub extras: Vec<(String, Vec<u8>)>,
+    /// Who keeps what.
+    pub kept: Kept,
+}

@@ -1,0 +1,59 @@
+//! A tensor of the source: where its cells are, and how its elements are computed, if they are.
+
+use crate::plan::spread::Spread;
+use crate::tensor::dtype::Dtype;
+use crate::tensor::shape::Shape;
+use std::sync::Arc;
+
+/// A tensor of the source: its full shape, and where its cells are.
+#[derive(Clone, Debug)]
+pub struct SourceTensor {
+    /// Its name in the source's files.
+    pub name: Arc<str>,
+    /// Its element type.
+    pub dtype: Dtype,
+    /// Its full shape, in elements.
+    pub shape: Shape,
+    /// One spread a stage that has it; any of them can be read.
+    pub spreads: Vec<Spread>,
+    /// What its elements are computed to; none: they are what is stored.
+    pub value: Option<Arc<Value>>,
+}
+
+impl SourceTensor {
+    /// The type of its elements, once computed.
+    #[must_use]
+    pub fn value_dtype(&self) -> Dtype {
+        self.value.as_ref().map_or(self.dtype, |value| value.dtype)
+    }
+}
+
+/// What a tensor's elements are: widened to `f32`, taken through all steps, rounded once.
+#[derive(Clone, Debug)]
+pub struct Value {
+    /// Element type of the result.
+    pub dtype: Dtype,
+    /// What is done, in order.
+    pub steps: Vec<Step>,
+}
+
+/// One step of a computation. The tensor, and those it needs, are matrices.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Element (i, j) times `scales[i / block[0], j / block[1]]`.
+    Scale {
+        /// The scales, one a block: `[ceil(rows / block[0]), ceil(columns / block[1])]`.
+        scales: Arc<SourceTensor>,
+        /// Rows and columns of a block.
+        block: [u64; 2],
+    },
+    /// Plus `factor * (b * a)`.
+    Add {
+        /// `[rank, columns]`.
+        a: Arc<SourceTensor>,
+        /// `[rows, rank]`.
+        b: Arc<SourceTensor>,
+        /// What the product is multiplied by.
+        factor: f32,
+    },
+}

@@ -1,0 +1,47 @@
+//! A tensor of the destination, and what it is made of.
+
+use crate::plan::source_tensor::SourceTensor;
+use crate::plan::spread::Spread;
+use crate::tensor::dtype::Dtype;
+use crate::view::Piece;
+use std::sync::Arc;
+
+/// A tensor of the destination in one stage, and what it is made of.
+#[derive(Clone, Debug)]
+pub struct TensorPlan {
+    /// Its name in the destination's files.
+    pub name: Arc<str>,
+    /// The element type it is built in: its sources'.
+    pub dtype: Dtype,
+    /// The element type it is written in.
+    pub written: Dtype,
+    /// Bytes of a whole-byte element (1 for packed types).
+    pub element_bytes: u64,
+    /// Where its cells go.
+    pub destination: Spread,
+    /// What it is made of; together the pieces cover it exactly once.
+    pub pieces: Vec<(Piece, Arc<SourceTensor>)>,
+}
+
+impl TensorPlan {
+    /// Whether any of its sources' elements are computed.
+    #[must_use]
+    pub fn is_computed(&self) -> bool {
+        self.pieces.iter().any(|(_, tensor)| tensor.value.is_some())
+    }
+
+    /// The bytes that `bytes` built ones take when written.
+    #[must_use]
+    pub fn written_bytes(&self, bytes: u64) -> u64 {
+        if self.written == self.dtype {
+            return bytes;
+        }
+        bytes / self.element_bytes * u64::from(self.written.bits() / 8)
+    }
+
+    /// Bytes of one destination cell, as it is built.
+    #[must_use]
+    pub fn cell_bytes(&self) -> u64 {
+        self.destination.grid.cell_shape().0.iter().product::<u64>() * self.element_bytes
+    }
+}

@@ -1,0 +1,169 @@
+//! The walk through a process's share, slab by slab.
+
+use crate::catalog::Place;
+use crate::fault::Result;
+use crate::layout::Cell;
+use crate::plan::cell::CellPlan;
+use crate::plan::deal::{Deal, Window, position};
+use crate::plan::group::Group;
+use crate::plan::reach::ExchangeMode;
+use crate::plan::slab::{Slab, SlabId};
+use crate::plan::tensor_plan::TensorPlan;
+use crate::plan::turns::Turns;
+use crate::plan::work::Work;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Numbers of a tensor.
+#[derive(Clone, Copy)]
+struct Number {
+    /// Among the site's plans.
+    here: u32,
+    /// Among those that several ranks have: the same on all processes.
+    everywhere: u64,
+}
+
+impl<'a> Work<'a> {
+    /// Calls `visit` with each slab of this process's share, tensor by tensor.
+    ///
+    /// # Errors
+    /// [`crate::fault::Kind::MissingShard`] and whatever `visit` returns.
+    pub fn for_each_slab(&self, mut visit: impl FnMut(Slab<'a>) -> Result<()>) -> Result<()> {
+        let deal = Deal::of(self);
+        let ranks = deal.ranks();
+        let mut everywhere = 0;
+        for (here, plan) in (0u32..).zip(self.plans) {
+            let stage = plan.destination.ranks();
+            // What only one rank has, only its site knows.
+            everywhere += u64::from(stage.len() > 1);
+            let number = Number { here, everywhere };
+            let from = ranks.partition_point(|rank| *rank < stage.start);
+            let to = ranks.partition_point(|rank| *rank < stage.end);
+            if from < to {
+                let group = Group::of(plan);
+                let cells = ranks[from..to].iter().map(|rank| rank - stage.start);
+                let units: BTreeSet<u64> = cells
+                    .map(|local| group.unit_of(&plan.destination.layout.cell(local)))
+                    .collect();
+                for unit in units {
+                    self.unit_slabs(number, plan, &group, unit, &deal, &mut visit)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `visit` with this process's share in pieces as large as can be: neighbouring slabs of the
+    /// same cells as one, unless nodes take turns with them. For counting, not for moving.
+    ///
+    /// # Errors
+    /// As [`Work::for_each_slab`].
+    pub fn for_each_span(&self, mut visit: impl FnMut(Slab<'a>) -> Result<()>) -> Result<()> {
+        let mut span: Option<Slab<'a>> = None;
+        self.for_each_slab(|slab| match &mut span {
+            Some(before)
+                if before.turns.is_none()
+                    && before.end == slab.begin
+                    && Arc::ptr_eq(&before.cells, &slab.cells) =>
+            {
+                before.end = slab.end;
+                Ok(())
+            }
+            _ => span.replace(slab).map_or(Ok(()), &mut visit),
+        })?;
+        span.map_or(Ok(()), visit)
+    }
+
+    /// The places that `cell` of `plan` is written to, ascending.
+    fn targets(&self, plan: &TensorPlan, cell: &[u64]) -> Vec<Place> {
+        let here = |rank: &u32| self.site.ranks.binary_search(rank).is_ok();
+        let holders = plan.destination.holders(cell).filter(here);
+        holders
+            .filter_map(|rank| self.destination.find(rank, &plan.name))
+            .collect()
+    }
+
+    /// The slabs of one unit that fall to this process.
+    #[allow(clippy::too_many_arguments)]
+    fn unit_slabs(
+        &self,
+        number: Number,
+        plan: &'a TensorPlan,
+        group: &Group<'_>,
+        unit: u64,
+        deal: &Deal<'_>,
+        visit: &mut impl FnMut(Slab<'a>) -> Result<()>,
+    ) -> Result<()> {
+        let indices: Vec<Cell> = group.cells(unit).collect();
+        if deal.passes_by(plan, &indices) {
+            return Ok(());
+        }
+        let mut cells: Vec<(Cell, Vec<Place>)> = indices
+            .iter()
+            .map(|cell| (cell.clone(), self.targets(plan, cell)))
+            .collect();
+        cells.retain(|(_, targets)| !targets.is_empty());
+        let mut homes: Vec<Place> = cells.iter().flat_map(|(_, t)| t.iter().copied()).collect();
+        if homes.is_empty() {
+            return Ok(());
+        }
+        homes.sort_unstable();
+        let turn = (u64::from(number.here) + unit) % homes.len() as u64;
+        homes.rotate_left(usize::try_from(turn).unwrap_or_default());
+        let extents = deal.extents(self.destination, &homes);
+        let mut planned: Option<Arc<Vec<CellPlan>>> = None;
+        let mut turns: Option<Arc<Turns>> = None;
+        for window in 0..group.windows {
+            let id = SlabId {
+                tensor: number.here,
+                slab: unit * group.windows + window,
+            };
+            let begin = window * group.window_bytes;
+            let bytes = begin..(begin + group.window_bytes).min(group.cell_bytes);
+            let window = Window {
+                plan,
+                cells: &indices,
+                bytes: bytes.clone(),
+                targets: homes.len() as u64,
+                position: position(&extents, window, group.windows),
+            };
+            if !deal.takes(&window) || self.skip.skips(id) {
+                continue;
+            }
+            let cells = match &planned {
+                Some(cells) => Arc::clone(cells),
+                None => {
+                    turns = self.turns(plan, group, unit);
+                    planned
+                        .insert(Arc::new(self.plan_cells(plan, &cells)?))
+                        .clone()
+                }
+            };
+            visit(Slab {
+                plan,
+                id,
+                source: self.source,
+                cells,
+                begin,
+                end: bytes.end,
+                salt: number.everywhere + 1 + id.slab,
+                turns: turns.clone(),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The nodes that read a unit's source in turn for each other, if any do.
+    fn turns(&self, plan: &TensorPlan, group: &Group<'_>, unit: u64) -> Option<Arc<Turns>> {
+        let sharing = self.sharing.as_ref();
+        let sharing = sharing.filter(|_| self.reach.mode == ExchangeMode::Auto)?;
+        sharing.turns(plan, group.cells(unit)).map(Arc::new)
+    }
+
+    fn plan_cells(&self, plan: &TensorPlan, cells: &[(Cell, Vec<Place>)]) -> Result<Vec<CellPlan>> {
+        cells
+            .iter()
+            .map(|(cell, targets)| CellPlan::new(plan, cell.clone(), targets.clone(), self.source))
+            .collect()
+    }
+}
