@@ -9,46 +9,27 @@
 //! has ended, and one copy of the state, into memory that was in use for the last copy. All file I/O is
 //! on that thread, records and removals of older checkpoints too.
 
-use crate::checkpoint::background::{Background, Buffers, Bytes, Chores, Draft};
+use crate::checkpoint::background::{Background, Buffers, Chores, Draft};
+use crate::checkpoint::merging::merge;
 pub use crate::checkpoint::monitor_config::{Appended, MonitorConfig, Number};
 use crate::checkpoint::retention::Retention;
-use crate::checkpoint::state::{Contents, content};
+use crate::checkpoint::shelf::Shelf;
 pub use crate::checkpoint::state::{State, StateTensor};
-use crate::destination::Writing;
 use crate::exchange::{Operation, Topology, World, agree, all_reduce, broadcast_bytes};
 use crate::fault::{Fault, Kind, Result};
-use crate::job::{Goal, Job, Write, run};
-use crate::layout::keep::Keep;
-use crate::plan::arrange::{Files, Naming};
-use crate::plan::build::{Leftovers, Select, Unmatched};
-use crate::source::Reading;
 use crate::source::meta::{META, Meta, Name};
 use crate::source::strategy_files::read_strategy;
 use crate::store::io::{self, Standing};
-use crate::store::safetensors;
-use crate::strategy::Strategy;
-use crate::tensor::shape::Shape;
-use crate::transport::Moving;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// Most bytes of tensors in a file of merged weights.
-const MERGED_FILE_BYTES_MAX: u64 = 5_000_000_000;
-/// Most memory for merging, in bytes a process.
-const MERGING_BYTES_MAX: u64 = 1 << 30;
 
 /// Saves checkpoints of a run. One process a rank; all functions are collective.
 #[derive(Debug)]
 pub struct CheckpointMonitor {
     config: MonitorConfig,
-    root: PathBuf,
-    rank: u32,
+    shelf: Shelf,
     repeat: Option<u64>,
     strategy_path: Option<PathBuf>,
-    keep: Option<Keep>,
-    first_rank: u32,
     /// What a thread is doing: writing a checkpoint, or only chores.
     pending: Option<(Option<Name>, Background)>,
     buffers: Buffers,
@@ -97,14 +78,12 @@ impl CheckpointMonitor {
             );
             return Err(Fault::new(Kind::Strategy, message));
         }
+        let root = config.directory.clone();
+        let root = root.unwrap_or_else(|| output.to_path_buf());
+        let read = read.filter(|_| config.remove_redundancy);
+        let shelf = Shelf::new(&config, root, rank, read.as_ref());
         let mut monitor = CheckpointMonitor {
-            root: config
-                .directory
-                .clone()
-                .unwrap_or_else(|| output.to_path_buf()),
-            first_rank: 0,
-            keep: None,
-            rank,
+            shelf,
             repeat: None,
             strategy_path: strategy.map(Path::to_path_buf),
             pending: None,
@@ -122,26 +101,14 @@ impl CheckpointMonitor {
             saved_at: Instant::now(),
             config,
         };
-        if let Some(read) = read.filter(|_| monitor.config.remove_redundancy) {
-            monitor.keep_one(&read);
-        }
         monitor.repeat = monitor.next_repeat(world)?;
         Ok(monitor)
-    }
-
-    fn keep_one(&mut self, strategy: &Strategy) {
-        let stage = self.rank / strategy.ranks_per_stage();
-        self.first_rank = stage * strategy.ranks_per_stage();
-        let here = strategy.iter().filter(|(_, layout)| layout.stage == stage);
-        self.keep = Some(Keep::new(
-            here.map(|(name, layout)| (name.clone(), layout.layout.clone())),
-        ));
     }
 
     /// The number that keeps this run's files apart from an earlier one's: as the trainer, one more
     /// than the largest there is on any rank; none in a fresh directory. Collective.
     fn next_repeat(&self, world: &World) -> Result<Option<u64>> {
-        let directory = self.directory("checkpoint");
+        let directory = self.shelf.directory("checkpoint");
         let look = || -> Result<u64> {
             if !matches!(io::standing(&directory)?, Standing::Directory) {
                 return Ok(0);
@@ -178,15 +145,11 @@ impl CheckpointMonitor {
     /// As the first part of [`CheckpointMonitor::save`], for a state that can't be described.
     pub fn prepare(&mut self, state: &State<'_>) -> Result<()> {
         if self.config.async_save {
-            let drafts = self.drafts(&self.name(state), state)?;
+            let drafts = self.shelf.drafts(&self.name(state), state)?;
             let copies = self.buffers.copy(drafts);
             self.buffers.reclaim(copies);
         }
         Ok(())
-    }
-
-    fn directory(&self, kind: &str) -> PathBuf {
-        self.root.join(kind).join(format!("rank_{}", self.rank))
     }
 
     /// Tells that a step is done; gives whether it is time to save. With `async_save` it also looks whether
@@ -230,6 +193,7 @@ impl CheckpointMonitor {
         self.saved_step = Some(state.step);
         self.saved_at = Instant::now();
         let prepared = self
+            .shelf
             .drafts(&name, state)
             .and_then(|drafts| Ok((drafts, self.chores()?)));
         let (drafts, chores) = agree(world, prepared)?;
@@ -330,7 +294,7 @@ impl CheckpointMonitor {
     fn agree_on(&self, world: &World, name: &Name, written: Result<()>) -> Result<()> {
         agree(world, written).inspect_err(|_| {
             // Nobody can use it: what some ranks have of it only confuses.
-            if let Err(also) = self.removal(std::slice::from_ref(name)).run() {
+            if let Err(also) = self.shelf.removal(std::slice::from_ref(name)).run() {
                 tracing::warn!("{also}");
             }
         })
@@ -347,17 +311,20 @@ impl CheckpointMonitor {
         self.replaced.extend(self.retention.add(name.clone(), at));
         self.last = Some((name, false));
         match &self.last {
-            Some((name, _)) if self.config.integrated_save => self.merge(world, name),
+            Some((name, _)) if self.config.integrated_save => {
+                let strategy = self.strategy_path.clone();
+                merge(world, &self.shelf, strategy, name)
+            }
             _ => Ok(()),
         }
     }
 
     /// What is to be done for the last complete checkpoint. Local.
     fn chores(&self) -> Result<Chores> {
-        let mut chores = self.removal(&self.expired);
+        let mut chores = self.shelf.removal(&self.expired);
         if let Some((name, false)) = &self.last {
-            let path = self.directory("checkpoint").join(META);
-            let meta = Meta::of(name, self.rank).bytes()?;
+            let path = self.shelf.directory("checkpoint").join(META);
+            let meta = Meta::of(name, self.shelf.rank()).bytes()?;
             chores.replaced.push((path, meta));
         }
         Ok(chores)
@@ -380,137 +347,9 @@ impl CheckpointMonitor {
             self.recorded();
         }
         if !self.expired.is_empty() {
-            agree(world, self.removal(&self.expired).run())?;
+            agree(world, self.shelf.removal(&self.expired).run())?;
             self.expired.clear();
         }
         Ok(())
-    }
-
-    /// This rank's part in the removal of checkpoints. Local.
-    fn removal(&self, names: &[Name]) -> Chores {
-        let mut chores = Chores::default();
-        for name in names {
-            let directory = self.directory("checkpoint");
-            chores.removed.push(directory.join(name.file(self.rank)));
-            if let Some((directory, file)) = self.weights_file(name) {
-                chores.removed.push(directory.join(file));
-            }
-            if self.config.integrated_save && self.rank == 0 {
-                chores.removed_directories.push(self.merged(name));
-            }
-        }
-        chores
-    }
-
-    /// Where the weights alone are written, if they are.
-    fn weights_file(&self, name: &Name) -> Option<(PathBuf, String)> {
-        let (directory, kind) = if self.config.save_trainable_params {
-            ("checkpoint_trainable", "trainable_params")
-        } else if self.config.save_network_params {
-            ("checkpoint_network", "network")
-        } else {
-            return None;
-        };
-        Some((
-            self.directory(directory),
-            name.weights_file(self.rank, kind),
-        ))
-    }
-
-    fn merged(&self, name: &Name) -> PathBuf {
-        let repeat = name
-            .repeat
-            .map_or(String::new(), |repeat| format!("_{repeat}"));
-        let file = format!("{}{repeat}-{}_{}", name.prefix, name.epoch, name.step);
-        self.root.join("checkpoint_integrated").join(file)
-    }
-
-    /// Full weights of a complete checkpoint, by the engine. Collective.
-    fn merge(&self, world: &World, name: &Name) -> Result<()> {
-        let directory = self.root.join("checkpoint");
-        let (strategy, suffix) = (self.strategy_path.clone(), Some(name.suffix()));
-        let job = Job {
-            command: "unify",
-            reading: Reading::checkpoint(directory, strategy, suffix),
-            goal: Goal::Write(Box::new(Write {
-                select: Select::default(),
-                leftovers: Leftovers::Unify(Unmatched::Fail),
-                files: Files::Full {
-                    naming: Naming::Hf,
-                    file_bytes_max: MERGED_FILE_BYTES_MAX,
-                },
-                format: None,
-                view: None,
-                extras: Vec::new(),
-                writing: Writing {
-                    path: self.merged(name),
-                    overwrite: true,
-                    ..Writing::default()
-                },
-            })),
-            moving: Moving {
-                memory_bytes: MERGING_BYTES_MAX,
-                threads: 1,
-                ..Moving::default()
-            },
-            dry_run: false,
-        };
-        run(world, &job, &mut |_, _| {}).map(|_| ())
-    }
-
-    /// The files of a checkpoint on this rank. Local.
-    fn drafts<'a>(&self, name: &Name, state: &State<'a>) -> Result<Vec<Draft<'a>>> {
-        let kept = |tensor: &&StateTensor<'a>| {
-            let local = self.rank - self.first_rank;
-            self.keep
-                .as_ref()
-                .is_none_or(|keep| keep.keeps(tensor.name, local))
-        };
-        let tensors = || state.tensors.iter().filter(kept);
-        let mut contents: Contents<'a> = tensors().map(content).collect();
-        for (name, dtype, dims, bytes) in state.scalars(&self.config)? {
-            let scalar = (dtype, Shape(dims), Bytes::Made(bytes));
-            if contents.insert(name.as_str().into(), scalar).is_some() {
-                let message = "is a tensor of the state, so it can't be a scalar of append_info";
-                return Err(Fault::new(Kind::Config, message).tensor(name));
-            }
-        }
-        let directory = self.directory("checkpoint");
-        let mut drafts = vec![self.draft(directory.join(name.file(self.rank)), contents)?];
-        if let Some((directory, file)) = self.weights_file(name) {
-            let wanted = |tensor: &&StateTensor<'a>| {
-                tensor.weight && (tensor.trainable || !self.config.save_trainable_params)
-            };
-            let weights = tensors().filter(wanted).map(content).collect();
-            drafts.push(self.draft(directory.join(file), weights)?);
-        }
-        Ok(drafts)
-    }
-
-    fn draft<'a>(&self, path: PathBuf, mut contents: Contents<'a>) -> Result<Draft<'a>> {
-        let listing: Vec<_> = contents
-            .iter()
-            .map(|(name, (dtype, shape, _))| (name.clone(), *dtype, shape.clone()))
-            .collect();
-        let removed = if self.config.remove_redundancy {
-            "True"
-        } else {
-            "False"
-        };
-        let metadata = BTreeMap::from([
-            ("format".to_owned(), "ms".to_owned()),
-            ("remove_redundancy".to_owned(), removed.to_owned()),
-        ]);
-        let schema = Arc::new(safetensors::design(&listing, &metadata)?);
-        let bytes = schema.entries.iter().map(|entry| {
-            contents
-                .remove(&entry.name)
-                .map_or(Bytes::Borrowed(&[]), |(_, _, bytes)| bytes)
-        });
-        Ok(Draft {
-            path,
-            bytes: bytes.collect(),
-            schema: Arc::clone(&schema),
-        })
     }
 }

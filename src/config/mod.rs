@@ -1,4 +1,6 @@
 //! The keys of a trainer's configuration that concern weights.
+//!
+//! *Absent on purpose*: files and processes: text in, text out; keys that don't concern weights.
 
 pub mod edit;
 pub mod train_yaml;

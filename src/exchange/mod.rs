@@ -17,6 +17,8 @@
 //!
 //! Three communicators keep what may overlap apart: control messages, data rounds, signals (alarm
 //! and progress). So processes that gave up a data round can still agree on why.
+//!
+//! *Absent on purpose*: tensors, layouts and files: bytes are bytes here.
 
 #[cfg(not(feature = "mpi"))]
 mod alone;

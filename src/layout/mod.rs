@@ -2,6 +2,9 @@
 //!
 //! A [`Layout`] is mesh arithmetic between a rank and a cell. It is the only place that computes
 //! who holds what: the redundancy group of a cell *is* [`Layout::holders`].
+//!
+//! *Absent on purpose*: files, processes and clocks; shapes, but in [`grid`]; a second way to tell
+//! who holds what.
 
 pub mod grid;
 pub mod keep;

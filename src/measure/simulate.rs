@@ -1,31 +1,30 @@
 //! Plans and costs for thousands of ranks, from strategies and shapes alone. Local: no MPI, no data.
 
 use crate::fault::{Fault, Kind, Result};
-use crate::job::inspect::inspect;
+use crate::measure::shapes::SHAPES_BYTES_MAX;
 use crate::plan::arrange::Arranged;
 use crate::plan::machine::Machine;
-use crate::plan::ratio::ratio;
 use crate::plan::reach::{ExchangeMode, Reach};
 use crate::plan::simulate::{Cluster, Model, Shapes, Storage};
-use crate::plan::survey::Survey;
+use crate::plan::survey::{Survey, ratio};
 use crate::plan::turns::Home;
 use crate::source::strategy_files::strategy_bytes;
 use crate::store::io::{ReadFile, peak_memory_bytes};
 use crate::strategy::{Strategy, StrategyFile};
-use crate::tensor::dtype::Dtype;
-use crate::tensor::shape::Shape;
 use crate::transport::Exchange;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Largest file of shapes that is read.
-const SHAPES_BYTES_MAX: u64 = 1 << 30;
+pub use crate::measure::shapes::read_shapes;
+pub use crate::measure::simulated::{Bytes, Plan, ProcessPlan, Seconds, Simulated};
+
 /// Most processes whose plans are all made; of more, a sample is.
 const EXACT_PROCESSES_MAX: u32 = 4096;
+
 /// Nodes of a sample.
 const SAMPLE_NODES: usize = 64;
+
 /// Most processes that are listed.
 const LISTED_MAX: usize = 64;
 
@@ -52,162 +51,6 @@ pub struct Question {
     pub memory_bytes: u64,
     /// What a node can do.
     pub machine: Machine,
-}
-
-/// Bytes, over the processes that were planned for.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Bytes {
-    /// Read from files.
-    pub read: u64,
-    /// Source bytes needed, each counted once a cell.
-    pub read_unique: u64,
-    /// Sent between processes; with one process, about.
-    pub sent: u64,
-    /// Least that must be sent between nodes.
-    pub sent_lower_bound: u64,
-    /// Received by the processes.
-    pub received: u64,
-    /// Of those, from the same node.
-    pub received_same_node: u64,
-    /// And from other nodes.
-    pub received_other_nodes: u64,
-    /// Written to files.
-    pub written: u64,
-    /// Always 0: nothing is there.
-    pub reused: u64,
-}
-
-/// Seconds spent here, and what they were spent on.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Seconds {
-    /// From start to end.
-    pub total: f64,
-    /// Reading strategies and shapes.
-    pub discover: f64,
-    /// The longest that one process's plan took, whatever processes share of it included.
-    pub plan: f64,
-}
-
-/// The plan in figures.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Plan {
-    /// Strided copies.
-    pub transfers: u64,
-    /// Rounds of the exchange: those of the process with most.
-    pub rounds: u64,
-    /// What the busiest stage of the busiest node takes on the machine, and the rounds' latency.
-    pub seconds_estimated: f64,
-}
-
-/// One process's plan.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct ProcessPlan {
-    /// The process.
-    pub process: u32,
-    /// Source bytes it reads for itself.
-    pub read: u64,
-    /// What others read for it.
-    pub received: u64,
-    /// What it writes.
-    pub written: u64,
-    /// How many processes send it something.
-    pub partners: u64,
-    /// Strided copies.
-    pub transfers: u64,
-    /// Rounds it needs.
-    pub rounds: u64,
-    /// Seconds that its plan took to make.
-    pub plan_seconds: f64,
-}
-
-/// The answer.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Simulated {
-    /// Processes of the cluster.
-    pub processes: u32,
-    /// Its nodes.
-    pub nodes: u32,
-    /// Ranks of the source.
-    pub source_ranks: u32,
-    /// Ranks of the destination.
-    pub destination_ranks: u32,
-    /// Tensors with a layout.
-    pub tensors: u64,
-    /// Processes that were planned for: sums are over these.
-    pub processes_planned: u32,
-    /// Bytes.
-    pub bytes: Bytes,
-    /// Largest resident memory of this process, in bytes: files read and plans made.
-    pub memory_peak_bytes_max: u64,
-    /// Most bytes that a process reads, receives and writes, over the mean.
-    pub balance_max_over_mean: f64,
-    /// Most partners of a process.
-    pub partners_max: u64,
-    /// Seconds.
-    pub seconds: Seconds,
-    /// The plan.
-    pub plan: Plan,
-    /// The plan by process; at most 64.
-    pub per_process: Vec<ProcessPlan>,
-    /// What a node was taken to do.
-    pub machine: Option<Machine>,
-}
-
-/// Reads full shapes: a JSON file `{name: {"dtype": "BF16", "shape": [4, 4]}}` (a safetensors header
-/// is one), a safetensors file, or a directory of full weights.
-///
-/// # Errors
-/// [`Kind::Corrupt`], [`Kind::Usage`] for distributed weights.
-pub fn read_shapes(path: &Path) -> Result<Shapes> {
-    let named = |fault: Fault| fault.file(path.display().to_string());
-    if path
-        .extension()
-        .is_some_and(|extension| extension == "json")
-    {
-        let text = ReadFile::open(path)?.read_all(SHAPES_BYTES_MAX)?;
-        return parse_shapes(&text).map_err(named);
-    }
-    let inspected = inspect(path, None)?;
-    if inspected.ranks > 1 {
-        return Err(named(Fault::new(
-            Kind::Usage,
-            "is distributed; full shapes are needed here",
-        )));
-    }
-    let tensors = inspected.files.into_iter().flat_map(|file| file.tensors);
-    tensors
-        .map(|tensor| {
-            let dtype = Dtype::from_safetensors(tensor.dtype)?;
-            Ok((tensor.name.into(), dtype, tensor.shape))
-        })
-        .collect()
-}
-
-#[derive(Deserialize)]
-struct Described {
-    dtype: String,
-    shape: Vec<u64>,
-}
-
-fn parse_shapes(text: &[u8]) -> Result<Shapes> {
-    let bad = |error: serde_json::Error| {
-        Fault::new(Kind::Corrupt, format!("is no JSON map of shapes: {error}"))
-    };
-    let values: BTreeMap<String, serde_json::Value> = serde_json::from_slice(text).map_err(bad)?;
-    let mut shapes = Shapes::new();
-    for (name, value) in values {
-        if name == "__metadata__" {
-            continue;
-        }
-        let described: Described =
-            serde_json::from_value(value).map_err(|error| bad(error).tensor(&*name))?;
-        let dtype =
-            Dtype::from_safetensors(&described.dtype).map_err(|fault| fault.tensor(&*name))?;
-        let shape = Shape(described.shape);
-        shape.bytes(dtype).map_err(|fault| fault.tensor(&*name))?;
-        shapes.push((name.into(), dtype, shape));
-    }
-    Ok(shapes)
 }
 
 /// Reads a machine's description; none is the default.
@@ -477,25 +320,4 @@ fn estimate(
         together = seconds((&written, machine.shared_write_gbps)).max(together);
     }
     busiest.max(together * world)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_shapes_from_a_safetensors_header() {
-        let text = br#"{"__metadata__": {"format": "pt"},
-            "w": {"dtype": "BF16", "shape": [4, 2], "data_offsets": [0, 16]}}"#;
-        let shapes = parse_shapes(text).unwrap();
-        assert_eq!(shapes, [("w".into(), Dtype::BF16, Shape(vec![4, 2]))]);
-        for bad in [
-            &br#"[1]"#[..],
-            br#"{"w": 3}"#,
-            br#"{"w": {"dtype": "Q9", "shape": [1]}}"#,
-            br#"{"w": {"dtype": "F32", "shape": [9223372036854775807, 9]}}"#,
-        ] {
-            assert!(parse_shapes(bad).is_err());
-        }
-    }
 }

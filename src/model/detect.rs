@@ -59,45 +59,7 @@ pub(super) fn choices_of(
 ) -> Result<Choices> {
     let known = given.or(Partial::recorded(metadata)?);
     let has = |name: &str| inventory.tensors.contains_key(name) || inventory.private.contains(name);
-    let present = |_: &str, _: &str| true;
-    let spell = |names: Scheme, joined: bool| {
-        let choices = Choices {
-            names,
-            qkv: if joined {
-                Fusion::Interleaved
-            } else {
-                Fusion::Separate
-            },
-            ffn: if joined {
-                Fusion::Interleaved
-            } else {
-                Fusion::Separate
-            },
-            experts: if joined {
-                Experts::Stacked
-            } else {
-                Experts::Separate
-            },
-            tp: 1,
-        };
-        Mapping::new(family, numbers, &choices, &present)
-    };
-    let hits = |names: Scheme| -> Result<(usize, Mapping)> {
-        let joined = spell(names, true)?;
-        let hits = joined.links.iter().flat_map(|link| &link.ms);
-        Ok((hits.filter(|tensor| has(&tensor.name)).count(), joined))
-    };
-    let (names, joined) = match known.names {
-        Some(names) => (names, hits(names)?.1),
-        None => {
-            let (legacy, mcore) = (hits(Scheme::Legacy)?, hits(Scheme::Mcore)?);
-            if legacy.0 > mcore.0 {
-                (Scheme::Legacy, legacy.1)
-            } else {
-                (Scheme::Mcore, mcore.1)
-            }
-        }
-    };
+    let (names, joined) = scheme(family, numbers, known.names, &has)?;
     // A fused tensor of this kind that the separate layout doesn't know.
     let is_joined = |make: Make| {
         let of_kind = joined.links.iter().filter(|link| link.make == Some(make));
@@ -128,16 +90,57 @@ pub(super) fn choices_of(
         }),
         tp: known.tp.unwrap_or(1),
     };
+    check_tp(&choices, known.tp)?;
+    Ok(choices)
+}
+
+/// Checks that the tensor-parallel size is told where fused tensors depend on it.
+fn check_tp(choices: &Choices, tp: Option<u64>) -> Result<()> {
     let flag = if choices.qkv == Fusion::Contiguous {
         "qkv"
     } else {
         "ffn"
     };
-    if choices.depend_on_tp() && known.tp.is_none() {
+    if choices.depend_on_tp() && tp.is_none() {
         let fusion = spelled(Fusion::Contiguous);
         let message = format!("{fusion} fused {flag} tensors depend on the tensor-parallel size");
         return Err(Fault::new(Kind::Ambiguous, message)
             .hint("--tp N: that of the training job; 1 if query, key and value are whole"));
     }
-    Ok(choices)
+    Ok(())
+}
+
+/// The scheme of names that more of the tensors there are have (`has`), unless it is known; and its
+/// mapping with all tensors joined that can be.
+fn scheme(
+    family: &Family,
+    numbers: &Numbers,
+    known: Option<Scheme>,
+    has: &dyn Fn(&str) -> bool,
+) -> Result<(Scheme, Mapping)> {
+    let present = |_: &str, _: &str| true;
+    let spell = |names: Scheme| {
+        let choices = Choices {
+            names,
+            qkv: Fusion::Interleaved,
+            ffn: Fusion::Interleaved,
+            experts: Experts::Stacked,
+            tp: 1,
+        };
+        Mapping::new(family, numbers, &choices, &present)
+    };
+    let hits = |names: Scheme| -> Result<(usize, Mapping)> {
+        let joined = spell(names)?;
+        let hits = joined.links.iter().flat_map(|link| &link.ms);
+        Ok((hits.filter(|tensor| has(&tensor.name)).count(), joined))
+    };
+    if let Some(names) = known {
+        return Ok((names, hits(names)?.1));
+    }
+    let (legacy, mcore) = (hits(Scheme::Legacy)?, hits(Scheme::Mcore)?);
+    Ok(if legacy.0 > mcore.0 {
+        (Scheme::Legacy, legacy.1)
+    } else {
+        (Scheme::Mcore, mcore.1)
+    })
 }

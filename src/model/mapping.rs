@@ -4,71 +4,11 @@ use super::choices::{Choices, Experts, Fusion, Scheme, spelled};
 use super::expression::Numbers;
 use super::family::{Block, Family, Make, Rule, Side, Within};
 use super::fuse::{Joint, Lane, fuse, stack, stack_transposed};
+use super::link::{Bond, Link, Tensor};
 use crate::fault::{Fault, Kind, Result};
 use crate::tensor::shape::Shape;
-use crate::view::{AxisMap, Cut, Piece};
+use crate::view::{Cut, Piece};
 use std::sync::Arc;
-
-/// A tensor of one side.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tensor {
-    /// Its name.
-    pub name: Arc<str>,
-    /// Its full shape.
-    pub shape: Shape,
-    /// How dimension 0 may be cut.
-    pub cut: Cut,
-    /// Other names that are accepted when read.
-    pub also: Vec<Arc<str>>,
-}
-
-/// A piece between two tensors of a link, to be read in either direction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bond {
-    /// Which of the Hugging Face tensors.
-    pub hf: usize,
-    /// Which of the MindSpore tensors.
-    pub ms: usize,
-    domain: Vec<u64>,
-    hf_map: Vec<AxisMap>,
-    ms_map: Vec<AxisMap>,
-    /// A repetition: not needed to make the Hugging Face tensor.
-    pub again: bool,
-}
-
-/// Tensors that are made of each other.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
-    /// How, if it is more than a name.
-    pub make: Option<Make>,
-    /// The Hugging Face side.
-    pub hf: Vec<Tensor>,
-    /// The MindSpore side.
-    pub ms: Vec<Tensor>,
-    /// The pieces.
-    pub bonds: Vec<Bond>,
-    /// Whether `--dtype` leaves them alone.
-    pub keeps_dtype: bool,
-}
-
-impl Bond {
-    /// The piece that makes a part of the MindSpore tensor of the Hugging Face tensor `source`.
-    #[must_use]
-    pub fn import(&self, source: &Arc<str>) -> Piece {
-        Piece {
-            source: source.clone(),
-            domain: self.domain.clone(),
-            source_map: self.hf_map.clone(),
-            destination_map: self.ms_map.clone(),
-        }
-    }
-
-    /// The piece that makes a part of the Hugging Face tensor of the MindSpore tensor `source`.
-    #[must_use]
-    pub fn export(&self, source: &Arc<str>) -> Piece {
-        self.import(source).invert(source.clone())
-    }
-}
 
 /// All links of a model.
 #[derive(Clone, Debug, Default)]

@@ -4,6 +4,9 @@
 //! ([`Numbers`]) and the [`Choices`] that a table can't tell it is spelled out into a [`Mapping`]: links
 //! between tensors of both sides, made of pieces that can be read in either direction. So import and
 //! export are the same table.
+//!
+//! *Absent on purpose*: files and processes; code for one family: what families differ in is in their
+//! tables.
 
 mod bounds;
 mod choices;
@@ -14,6 +17,7 @@ mod expression;
 mod family;
 mod fuse;
 mod heads;
+mod link;
 mod mapping;
 mod quantised;
 mod transfer;
@@ -24,6 +28,7 @@ pub use described::{CONFIG, described};
 pub use detect::{Given, find_family};
 pub use expression::Numbers;
 pub use family::Family;
-pub use mapping::{Link, Mapping, Tensor};
+pub use link::{Link, Tensor};
+pub use mapping::Mapping;
 pub use quantised::{QUANTISED, quantised_block};
 pub use transfer::{Export, Import};

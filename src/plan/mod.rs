@@ -7,6 +7,8 @@
 //! The unit of work is a [`slab`](work::Slab): the same byte window of all destination cells that
 //! share a range of dimension 0. Its cells are packed once, however many replicas are written, and
 //! neighbouring cells read the same source rows, which are then read once.
+//!
+//! *Absent on purpose*: anything that opens a file, sends a message or looks at a clock.
 
 pub mod arrange;
 mod arranged;

@@ -1,8 +1,7 @@
 //! One JSON object as the result.
 
-use crate::fault::{Fault, Result};
+use crate::fault::{Fault, Kind, Result};
 use crate::job::outcome::Outcome;
-use crate::report::internal;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -38,4 +37,8 @@ pub(super) fn data(command: &str, data: &impl Serialize) -> Result<String> {
 pub(super) fn fault(command: &str, fault: &Fault) -> Result<String> {
     let error = serde_json::to_value(fault).map_err(|error| internal(&error))?;
     Ok(json!({ "schema": 1, "command": command, "ok": false, "error": error }).to_string())
+}
+
+fn internal(error: &serde_json::Error) -> Fault {
+    Fault::new(Kind::Internal, format!("can't write JSON: {error}"))
 }

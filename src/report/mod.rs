@@ -1,6 +1,8 @@
 //! Outcomes as text and JSON. The only room that prints; stdout is the result, stderr the story.
+//!
+//! *Absent on purpose*: decisions about the work: nothing here changes what a command does.
 
-use crate::fault::{Fault, Kind, Result, plain};
+use crate::fault::{Fault, Result, plain};
 use crate::job::outcome::Outcome;
 use crate::measure::bench::Measured;
 use crate::measure::simulate::Simulated;
@@ -30,7 +32,7 @@ impl Report {
     /// Prints what a job did.
     ///
     /// # Errors
-    /// [`Kind::Io`] if stdout can't be written; a closed pipe is a quiet end.
+    /// [`crate::fault::Kind::Io`] if stdout can't be written; a closed pipe is a quiet end.
     pub fn outcome(&self, outcome: &Outcome) -> Result<()> {
         if self.json {
             return object(&json::outcome(outcome)?);
@@ -45,7 +47,7 @@ impl Report {
     /// Prints other results.
     ///
     /// # Errors
-    /// [`Kind::Io`].
+    /// [`crate::fault::Kind::Io`].
     pub fn data(&self, data: &impl Serialize, text: &str) -> Result<()> {
         if self.json {
             return object(&json::data(self.command, data)?);
@@ -56,7 +58,7 @@ impl Report {
     /// Prints what a simulation found.
     ///
     /// # Errors
-    /// [`Kind::Io`].
+    /// [`crate::fault::Kind::Io`].
     pub fn simulated(&self, simulated: &Simulated) -> Result<()> {
         if self.quiet && !self.json {
             return Ok(());
@@ -73,7 +75,7 @@ impl Report {
     /// Prints what a bench measured.
     ///
     /// # Errors
-    /// [`Kind::Io`].
+    /// [`crate::fault::Kind::Io`].
     pub fn measured(&self, measured: &Measured) -> Result<()> {
         if self.quiet && !self.json {
             return Ok(());
@@ -90,7 +92,7 @@ impl Report {
     /// Says that a strategy file was written.
     ///
     /// # Errors
-    /// [`Kind::Io`].
+    /// [`crate::fault::Kind::Io`].
     pub fn strategy_written(&self, output: &Path, stages: u32, files: u64) -> Result<()> {
         let output = output.display().to_string();
         let data = serde_json::json!({ "files": [output], "stages": stages, "read": files });
@@ -120,7 +122,7 @@ impl Report {
 /// Writes a picture, in place of an earlier one.
 ///
 /// # Errors
-/// [`Kind::Io`].
+/// [`crate::fault::Kind::Io`].
 pub fn save_picture(path: &Path, picture: &str) -> Result<()> {
     if io::standing(path)? == io::Standing::File {
         io::remove(path)?;
@@ -184,8 +186,4 @@ pub fn progress(shown: bool) -> Box<dyn FnMut(u64, u64)> {
             let _ = write!(std::io::stderr(), "{text}{end}");
         }
     })
-}
-
-fn internal(error: &serde_json::Error) -> Fault {
-    Fault::new(Kind::Internal, format!("can't write JSON: {error}"))
 }

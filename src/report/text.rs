@@ -56,7 +56,32 @@ pub(super) fn outcome(outcome: &Outcome) -> String {
         outcome.nodes
     );
     sources(&mut out, outcome);
-    let (b, s) = (&outcome.bytes, &outcome.seconds);
+    moved(&mut out, outcome);
+    planned(&mut out, outcome);
+    let s = &outcome.seconds;
+    let _ = writeln!(
+        out,
+        "  seconds    {:.3} = discover {:.3} + plan {:.3} + create {:.3} + move {:.3} ({}) + commit {:.3}",
+        s.total,
+        s.discover,
+        s.plan,
+        s.write,
+        s.exchange,
+        rate(outcome.bytes.written, s.exchange),
+        s.commit
+    );
+    let _ = write!(
+        out,
+        "  memory     {} at most in a process",
+        bytes(outcome.memory_peak_bytes_max)
+    );
+    notes(&mut out, outcome);
+    out
+}
+
+/// The bytes, by what became of them.
+fn moved(out: &mut String, outcome: &Outcome) {
+    let b = &outcome.bytes;
     let _ = writeln!(
         out,
         "  read       {} ({} needed)",
@@ -78,6 +103,10 @@ pub(super) fn outcome(outcome: &Outcome) -> String {
     if b.reused > 0 {
         let _ = writeln!(out, "  reused     {}", bytes(b.reused));
     }
+}
+
+/// The plan, of a dry run.
+fn planned(out: &mut String, outcome: &Outcome) {
     if let Some(plan) = &outcome.plan {
         let _ = writeln!(
             out,
@@ -95,22 +124,10 @@ pub(super) fn outcome(outcome: &Outcome) -> String {
             );
         }
     }
-    let _ = writeln!(
-        out,
-        "  seconds    {:.3} = discover {:.3} + plan {:.3} + create {:.3} + move {:.3} ({}) + commit {:.3}",
-        s.total,
-        s.discover,
-        s.plan,
-        s.write,
-        s.exchange,
-        rate(b.written, s.exchange),
-        s.commit
-    );
-    let _ = write!(
-        out,
-        "  memory     {} at most in a process",
-        bytes(outcome.memory_peak_bytes_max)
-    );
+}
+
+/// Names that have no part in it.
+fn notes(out: &mut String, outcome: &Outcome) {
     for (side, names) in &outcome.names_without_data {
         if let Some(first) = names.first() {
             let _ = write!(
@@ -129,7 +146,6 @@ pub(super) fn outcome(outcome: &Outcome) -> String {
             line(first)
         );
     }
-    out
 }
 
 fn sources(out: &mut String, outcome: &Outcome) {

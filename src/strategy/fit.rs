@@ -1,6 +1,6 @@
 //! Undoing what JSON does to several axes of one dimension: merging its flattened dimensions.
 
-use super::StageLayout;
+use super::stage_layout::StageLayout;
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::Layout;
 use std::ops::Range;

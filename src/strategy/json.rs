@@ -4,7 +4,7 @@
 //! `[48, 24]` becomes `"tensor_map": [-1, 1, 0]` with `"tensor_shape": [48, 2, 12]`. The shape is
 //! kept, so that [`super::StageLayout::fit_full`] can merge the dimensions again.
 
-use super::StageLayout;
+use super::stage_layout::StageLayout;
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::{Layout, OptimizerShard};
 use serde::de::{Error as _, MapAccess, Visitor};

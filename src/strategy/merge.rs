@@ -1,7 +1,9 @@
 //! Merging the strategy files of a pipeline's stages into one.
 
 use super::read::{self, Document};
-use super::{Form, Strategy, StrategyFile, json, protobuf};
+use super::file::{Form, StrategyFile};
+use super::layouts::Strategy;
+use super::{json, protobuf};
 use crate::fault::{Fault, Kind, Result};
 
 /// A merged strategy file.

@@ -1,6 +1,7 @@
 //! Which source ranks a destination rank needs.
 
-use super::{StageLayout, Strategy};
+use super::layouts::Strategy;
+use super::stage_layout::StageLayout;
 use crate::layout::Layout;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;

@@ -1,7 +1,9 @@
 //! From files to layouts: one file by itself, or one file a stage.
 
 use super::name::{natural, split_stage};
-use super::{Form, StageLayout, StrategyFile, json, protobuf};
+use super::file::{Form, StrategyFile};
+use super::stage_layout::StageLayout;
+use super::{json, protobuf};
 use crate::fault::{Fault, Kind, Result};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;

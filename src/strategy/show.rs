@@ -1,6 +1,7 @@
 //! What `strategy show` and `strategy diff` tell: plain data, and its text.
 
-use super::{StageLayout, Strategy};
+use super::layouts::Strategy;
+use super::stage_layout::StageLayout;
 use crate::fault::plain::line;
 use crate::fault::{Fault, Kind, Result, nearest};
 use crate::layout::{Layout, OptimizerShard};

@@ -1,4 +1,7 @@
 //! One tensor's geometry and bytes. Knows no file, no layout and no process.
+//!
+//! *Absent on purpose*: files, processes and clocks; a layout: where a tensor's bytes come from and
+//! go to is no matter here.
 
 pub mod arithmetic;
 pub mod cast;
@@ -8,5 +11,6 @@ pub mod dtype;
 mod fold;
 pub mod number;
 pub mod region;
+mod residue;
 pub mod shape;
 pub mod strided;

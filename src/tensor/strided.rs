@@ -159,22 +159,27 @@ impl StridedCopy {
         if first_full < full_end {
             let (source, destination) = at(first_full);
             let count = full_end - first_full;
-            let mut loops = loops.to_vec();
-            if count == 1 {
-                loops.remove(0);
-            } else {
-                loops[0].count = count;
-            }
-            out.push(StridedCopy {
-                source,
-                destination,
-                run_bytes: self.run_bytes,
-                loops,
-            });
+            out.push(self.steps(source, destination, loops, count));
         }
         for i in first_full.max(full_end)..met_end {
             let (source, destination) = at(i);
             self.clip_from(depth + 1, source, destination, window.clone(), out);
+        }
+    }
+
+    /// `count` steps of the first of `loops`, whole, from these offsets on.
+    fn steps(&self, source: u64, destination: u64, loops: &[Loop], count: u64) -> StridedCopy {
+        let mut loops = loops.to_vec();
+        if count == 1 {
+            loops.remove(0);
+        } else {
+            loops[0].count = count;
+        }
+        StridedCopy {
+            source,
+            destination,
+            run_bytes: self.run_bytes,
+            loops,
         }
     }
 

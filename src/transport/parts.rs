@@ -149,22 +149,7 @@ impl<'a> Builder<'a> {
                     Into::Window => &mut *tile,
                     Into::Operands => &mut self.operands[..],
                 };
-                match part.from {
-                    From::Here(place) => {
-                        self.filler
-                            .fill(&part.copy, place, out, slab.cells.len() as u64)?;
-                    }
-                    From::Process { at, .. } => {
-                        let copied = received
-                            .is_some_and(|r| copy::run(&part.copy.unpacked(at), &r.bytes, out));
-                        if !copied {
-                            let message = "a part was not received as asked for";
-                            return Err(
-                                Fault::new(Kind::Internal, message).tensor(&*slab.plan.name)
-                            );
-                        }
-                    }
-                }
+                bring(&mut self.filler, part, slab, received, out)?;
             }
             let plan = slab.plan;
             let written: &[u8] = if plan.is_computed() {
@@ -190,6 +175,28 @@ impl<'a> Builder<'a> {
         match self.ledger {
             Some(ledger) => ledger.enter(slab, entered, self.sink),
             None => Ok(()),
+        }
+    }
+}
+
+/// Puts the bytes of `part` where they belong in `out`.
+fn bring(
+    filler: &mut Filler<'_>,
+    part: &Part,
+    slab: &Slab<'_>,
+    received: Option<&Packed>,
+    out: &mut [u8],
+) -> Result<()> {
+    match part.from {
+        From::Here(place) => filler.fill(&part.copy, place, out, slab.cells.len() as u64),
+        From::Process { at, .. } => {
+            let copied =
+                received.is_some_and(|r| copy::run(&part.copy.unpacked(at), &r.bytes, out));
+            if copied {
+                return Ok(());
+            }
+            let message = "a part was not received as asked for";
+            Err(Fault::new(Kind::Internal, message).tensor(&*slab.plan.name))
         }
     }
 }

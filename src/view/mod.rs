@@ -3,6 +3,8 @@
 //! A [`Piece`] is a small index domain with two axis maps, one into the source tensor, one into the
 //! destination. It can be cut by a region on either side and stays a piece, and read backwards it is
 //! its own inverse: rename, slice, concatenate, interleave, stack and transpose are all pieces.
+//!
+//! *Absent on purpose*: files, processes and clocks; what a model calls its tensors.
 
 use crate::tensor::arithmetic::{Lane, Rectangle};
 use crate::tensor::dtype::Dtype;

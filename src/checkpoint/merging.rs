@@ -1,0 +1,59 @@
+//! Full weights of a complete checkpoint, beside it.
+
+use crate::source::meta::Name;
+use crate::checkpoint::shelf::Shelf;
+use crate::destination::Writing;
+use crate::exchange::World;
+use crate::fault::Result;
+use crate::job::{Goal, Job, Write, run};
+use crate::plan::arrange::{Files, Naming};
+use crate::plan::build::{Leftovers, Select, Unmatched};
+use crate::source::Reading;
+use crate::transport::Moving;
+use std::path::PathBuf;
+
+/// Most bytes of tensors in a file of merged weights.
+const MERGED_FILE_BYTES_MAX: u64 = 5_000_000_000;
+/// Most memory for merging, in bytes a process.
+const MERGING_BYTES_MAX: u64 = 1 << 30;
+
+/// Merges checkpoint `name` of the ranks below the shelf's root. Collective.
+///
+/// # Errors
+/// The same on every process: those of a job that unifies.
+pub(super) fn merge(
+    world: &World,
+    shelf: &Shelf,
+    strategy: Option<PathBuf>,
+    name: &Name,
+) -> Result<()> {
+    let directory = shelf.root().join("checkpoint");
+    let suffix = Some(name.suffix());
+    let job = Job {
+        command: "unify",
+        reading: Reading::checkpoint(directory, strategy, suffix),
+        goal: Goal::Write(Box::new(Write {
+            select: Select::default(),
+            leftovers: Leftovers::Unify(Unmatched::Fail),
+            files: Files::Full {
+                naming: Naming::Hf,
+                file_bytes_max: MERGED_FILE_BYTES_MAX,
+            },
+            format: None,
+            view: None,
+            extras: Vec::new(),
+            writing: Writing {
+                path: shelf.merged(name),
+                overwrite: true,
+                ..Writing::default()
+            },
+        })),
+        moving: Moving {
+            memory_bytes: MERGING_BYTES_MAX,
+            threads: 1,
+            ..Moving::default()
+        },
+        dry_run: false,
+    };
+    run(world, &job, &mut |_, _| {}).map(|_| ())
+}
