@@ -39,11 +39,10 @@ const ABSENT: &[(&[&str], &[&str])] = &[
         ],
     ),
     (
-        &[
-            "tensor", "layout", "view", "strategy", "plan", "model", "config",
-        ],
+        &["tensor", "layout", "view", "strategy", "plan", "config"],
         &["crate::exchange", "crate::store::io"],
     ),
+    (&["model"], &["crate::exchange"]),
     (&["source"], &["crate::destination"]),
     (
         &["destination"],

@@ -1,6 +1,5 @@
 //! Full weights of a complete checkpoint, beside it.
 
-use crate::source::meta::Name;
 use crate::checkpoint::shelf::Shelf;
 use crate::destination::Writing;
 use crate::exchange::World;
@@ -9,6 +8,7 @@ use crate::job::{Goal, Job, Write, run};
 use crate::plan::arrange::{Files, Naming};
 use crate::plan::build::{Leftovers, Select, Unmatched};
 use crate::source::Reading;
+use crate::source::meta::Name;
 use crate::transport::Moving;
 use std::path::PathBuf;
 

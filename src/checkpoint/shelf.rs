@@ -1,11 +1,11 @@
 //! Where the files of a rank's checkpoints are, and what is in them.
 
 use crate::checkpoint::background::{Bytes, Chores, Draft};
-use crate::source::meta::Name;
 use crate::checkpoint::monitor_config::MonitorConfig;
 use crate::checkpoint::state::{Contents, State, StateTensor, content};
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::keep::Keep;
+use crate::source::meta::Name;
 use crate::store::safetensors;
 use crate::strategy::Strategy;
 use crate::tensor::shape::Shape;

@@ -5,8 +5,8 @@
 //! between tensors of both sides, made of pieces that can be read in either direction. So import and
 //! export are the same table.
 //!
-//! *Absent on purpose*: files and processes; code for one family: what families differ in is in their
-//! tables.
+//! *Absent on purpose*: messages between processes; code for one family: what families differ in is in
+//! their tables.
 
 mod bounds;
 mod choices;
