@@ -7,47 +7,26 @@ use crate::store::full_dir::check_inside;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::whole::Whole;
 use crate::tensor::digest;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+pub use crate::store::hex::Hex;
+
 /// Name of the file.
 pub const NAME: &str = "shardloom.json";
+
 /// Version that is written; older ones are read, too.
 pub const SCHEMA: u32 = 2;
+
 /// Largest manifest that is read.
 const BYTES_MAX: u64 = 1 << 30;
+
 /// What precedes the CRC of all before, at the end of the file.
 const MARK: &[u8] = b",\"crc64\":\"";
+
 /// Digits of the CRC and what follows them.
 const END_BYTES: usize = 16 + 3;
-
-/// 64 bits, in JSON sixteen hexadecimal digits: numbers of that size get lost in JSON.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Hex(pub u64);
-
-impl std::fmt::Display for Hex {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "{:016x}", self.0)
-    }
-}
-
-impl Serialize for Hex {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Hex {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let value = u64::from_str_radix(&text, 16).ok();
-        value
-            .filter(|_| text.len() == 16)
-            .map(Hex)
-            .ok_or_else(|| serde::de::Error::custom("is no number of 16 hexadecimal digits"))
-    }
-}
 
 /// A tensor by its full shape and digest, whatever its layout.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,6 +13,7 @@ pub mod checkpoint2;
 pub mod commit;
 pub mod formats;
 pub mod full_dir;
+mod hex;
 pub mod io;
 pub mod journal;
 pub mod lock;

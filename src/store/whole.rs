@@ -1,6 +1,6 @@
 //! What a directory is of a whole result: which request it answers, and who has the rest.
 
-use crate::store::manifest::Hex;
+use crate::store::hex::Hex;
 use serde::{Deserialize, Serialize};
 
 /// Ranks from the first of a pair up to its second, which is not one of them.

@@ -1,7 +1,7 @@
 //! A strategy written by hand: a mesh, and rules that name the axes which cut each dimension.
 
-use super::name::{matches, natural};
 use super::layouts::Strategy;
+use super::name::{matches, natural};
 use super::stage_layout::StageLayout;
 use crate::fault::{Fault, Kind, Result, nearest};
 use crate::layout::{Layout, OptimizerShard};

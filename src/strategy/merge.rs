@@ -1,8 +1,8 @@
 //! Merging the strategy files of a pipeline's stages into one.
 
-use super::read::{self, Document};
 use super::file::{Form, StrategyFile};
 use super::layouts::Strategy;
+use super::read::{self, Document};
 use super::{json, protobuf};
 use crate::fault::{Fault, Kind, Result};
 

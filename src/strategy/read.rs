@@ -1,7 +1,7 @@
 //! From files to layouts: one file by itself, or one file a stage.
 
-use super::name::{natural, split_stage};
 use super::file::{Form, StrategyFile};
+use super::name::{natural, split_stage};
 use super::stage_layout::StageLayout;
 use super::{json, protobuf};
 use crate::fault::{Fault, Kind, Result};
