@@ -20,6 +20,7 @@ const LONG_FILES: &[&str] = &["src/job/run.rs"];
 const LONG_FUNCTIONS: &[(&str, &str)] = &[
     ("src/destination/place.rs", "find"),
     ("src/job/planned.rs", "arranged"),
+    ("src/job/run.rs", "all"),
 ];
 /// What even these may not exceed: lines of a file, and of a function.
 const EXCEPTION_LINES_MAX: (usize, usize) = (640, 100);
@@ -57,7 +58,7 @@ const ABSENT: &[(&[&str], &[&str])] = &[
             "crate::view",
         ],
     ),
-    (&["config"], &["crate::store", "crate::plan", "crate::job"]),
+    (&["config"], &["crate::plan", "crate::job"]),
 ];
 
 /// Modules by layer. A module imports from lower layers only, and from itself.
