@@ -2,7 +2,7 @@
 
 use crate::catalog::{Catalog, Place};
 use crate::fault::{Fault, Kind, Result};
-use crate::store::io::{WriteFile, kept_open};
+use crate::store::io::{Directory, WriteFile, kept_open};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,6 +35,9 @@ pub trait Sink: Sync {
 /// Writes files that have been created and sized before.
 pub struct FileSink<'a> {
     base: PathBuf,
+    /// The directory itself: a run that stood still while another took its place must not write into
+    /// that one's files of the same names.
+    directory: Option<Directory>,
     catalog: &'a Catalog,
     open: Mutex<HashMap<(u32, u32), Arc<Output>>>,
     open_max: usize,
@@ -97,6 +100,8 @@ impl<'a> FileSink<'a> {
     pub fn new(base: &Path, catalog: &'a Catalog) -> Self {
         FileSink {
             base: base.to_path_buf(),
+            // Where this process writes nothing there may be none.
+            directory: Directory::open(base).ok(),
             catalog,
             open: Mutex::new(HashMap::new()),
             open_max: kept_open(),
@@ -109,7 +114,11 @@ impl<'a> FileSink<'a> {
         if let Some(file) = open.get(&key) {
             return Ok(file.clone());
         }
-        let file = WriteFile::open(&self.base.join(&self.catalog.file(place).path))?;
+        let inside = &self.catalog.file(place).path;
+        let file = match &self.directory {
+            Some(directory) => WriteFile::open_in(directory, inside)?,
+            None => WriteFile::open(&self.base.join(inside))?,
+        };
         let file = Arc::new(Output {
             file,
             waiting: Mutex::default(),

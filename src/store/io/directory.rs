@@ -8,7 +8,26 @@ use rustix::io::Errno;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// A directory that stays the same one, whatever its name is given to later.
+#[derive(Debug)]
+pub struct Directory {
+    pub(super) handle: File,
+    pub(super) path: PathBuf,
+}
+
+impl Directory {
+    /// Takes hold of the directory at `path`.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub fn open(path: &Path) -> Result<Directory> {
+        let handle = named("can't open", path, File::open(path))?;
+        let path = path.to_path_buf();
+        Ok(Directory { handle, path })
+    }
+}
 
 /// Gives a file a second name, which must not exist; where it can have none, a copy of that name.
 ///

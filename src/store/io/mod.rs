@@ -18,7 +18,7 @@ mod write_file;
 
 pub use claim::claim;
 pub use directory::{
-    exchange, link, make_directory, remove, remove_directory, rename, sync_directory,
+    Directory, exchange, link, make_directory, remove, remove_directory, rename, sync_directory,
 };
 pub use likeness::{Likeness, likeness};
 pub use limits::{check_open_files, kept_open, raise_open_files};

@@ -1,10 +1,12 @@
 //! A file being written.
 
 use crate::fault::Result;
+use crate::store::io::directory::Directory;
 use crate::store::io::gate::{Hiccup, Wary, able, gate, is_lack};
 use crate::store::io::late::patiently;
 use crate::store::io::limits::check_size;
 use crate::store::io::named::named;
+use rustix::fs::{Mode, OFlags, openat};
 use std::cell::Cell;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -97,6 +99,22 @@ impl WriteFile {
             file: Some(file),
             path: path.to_path_buf(),
         })
+    }
+
+    /// Opens the file at `inside` of `directory`, wherever that is now, for writing.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub fn open_in(directory: &Directory, inside: &str) -> Result<Self> {
+        let path = directory.path.join(inside);
+        let action = "can't open for writing";
+        named(action, &path, gate())?;
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let opened =
+            rustix::io::retry_on_intr(|| openat(&directory.handle, inside, flags, Mode::empty()));
+        let opened = opened.map_err(std::io::Error::from);
+        let file = Some(File::from(named(action, &path, opened)?));
+        Ok(WriteFile { file, path })
     }
 
     /// Writes all of `bytes` at `offset`.
