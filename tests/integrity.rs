@@ -244,11 +244,12 @@ fn larger() -> Sample {
 fn interrupted_run_is_taken_up() {
     let mut reused_at_all = 0;
     for (n, processes) in [
-        (60, None),
         (75, None),
-        (90, Some(2)),
         (110, None),
         (140, Some(3)),
+        (165, None),
+        (190, Some(2)),
+        (215, None),
     ] {
         let sample = larger();
         let line = format!("{RESHARD} --threads 1");
