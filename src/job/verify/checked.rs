@@ -1,0 +1,145 @@
+//! A directory's files checked against its manifest: who shares the work, and which files are wrong.
+
+use crate::exchange::{Topology, World, agree, all_gather, encode, exchange_bytes};
+use crate::fault::Result;
+use crate::job::outcome::BadFile;
+use crate::job::seen::{Sight, missing, name_host, sights, unlisted};
+use crate::job::tally;
+use crate::job::verify::found::{Found, damaged, look, no_manifest};
+use crate::job::verify::share::{Share, suspects};
+use crate::store::manifest::Manifest;
+use std::path::Path;
+
+/// What every process sees of the manifest.
+type Seen = Vec<Option<std::result::Result<Sight, String>>>;
+
+/// What a check has found. A manifest is shared by all nodes that see the same file; each copy of it
+/// has files of its own.
+pub(in crate::job) struct Checked {
+    /// The manifest that this process sees; empty where it sees none, or a damaged one.
+    pub(in crate::job) manifest: Manifest,
+    /// Numbers of its files that are not as they were written, the same on all that see it.
+    pub(in crate::job) suspects: Vec<usize>,
+    /// The first process that sees the manifest.
+    pub(in crate::job) head: u32,
+    /// Bytes that this process has read.
+    pub(in crate::job) read: u64,
+    /// What is wrong besides, as this process found it.
+    bad: Vec<BadFile>,
+    /// Place of this process among those that see the manifest.
+    index: usize,
+    /// How many they are.
+    members: usize,
+    /// Whether this process speaks for them.
+    speaks: bool,
+    seen: Seen,
+}
+
+/// What all processes know in the end.
+pub(in crate::job) struct Told {
+    /// Files checked.
+    pub(in crate::job) checked: u64,
+    /// Bytes read.
+    pub(in crate::job) read: u64,
+    /// What is wrong.
+    pub(in crate::job) bad: Vec<BadFile>,
+}
+
+/// The processes that see the same manifest share the work by bytes. Collective.
+///
+/// # Errors
+/// The same on every process, if none of them sees a manifest.
+pub(in crate::job) fn check(world: &World, directory: &Path) -> Result<Checked> {
+    let found = agree(world, look(directory))?;
+    let seen = match &found {
+        Found::Nothing => Ok(None),
+        Found::Damaged(reason) => Err(reason.as_str()),
+        Found::Manifest(manifest) => Ok(Some(manifest.as_ref())),
+    };
+    let seen = sights(world, directory, seen)?;
+    if seen.iter().all(Option::is_none) {
+        return Err(no_manifest(directory));
+    }
+    let process = world.process();
+    let mine = seen.get(process as usize).unwrap_or(&None);
+    let members: Vec<u32> = (0u32..)
+        .zip(&seen)
+        .filter(|(_, other)| *other == mine)
+        .map(|(process, _)| process)
+        .collect();
+    let head = members.first().copied().unwrap_or(process);
+    let index = members.iter().position(|m| *m == process).unwrap_or(0);
+    let speaks = head == process && matches!(found, Found::Manifest(_));
+    let (manifest, mut bad) = match found {
+        Found::Manifest(manifest) => (*manifest, Vec::new()),
+        Found::Damaged(reason) if head == process => (Manifest::default(), vec![damaged(reason)]),
+        Found::Damaged(_) | Found::Nothing => (Manifest::default(), Vec::new()),
+    };
+    let strange = speaks.then(|| unlisted(directory, &manifest));
+    bad.extend(agree(world, strange.unwrap_or_else(|| Ok(Vec::new())))?);
+    let share = Share {
+        index: index as u64,
+        of: members.len() as u64,
+    };
+    let (sums, read, wrong) = share.sums(directory, &manifest);
+    let messages = exchange_bytes(world, vec![(head, agree(world, encode(&(sums, wrong)))?)])?;
+    let suspects = (head == process).then(|| suspects(&manifest, &messages));
+    let suspects = agree(world, suspects.unwrap_or_else(|| Ok(Vec::new())))?;
+    let mut suspects = all_gather(world, &suspects)?;
+    let suspects = suspects.get_mut(head as usize).map(std::mem::take);
+    Ok(Checked {
+        manifest,
+        suspects: suspects.unwrap_or_default(),
+        head,
+        read,
+        bad,
+        index,
+        members: members.len(),
+        speaks,
+        seen,
+    })
+}
+
+impl Checked {
+    /// The suspects that are this process's to look after. Local.
+    pub(in crate::job) fn own(&self) -> Vec<usize> {
+        let turns = self.suspects.iter().enumerate();
+        turns
+            .filter(|(turn, _)| turn % self.members.max(1) == self.index)
+            .map(|(_, number)| *number)
+            .collect()
+    }
+
+    /// Puts what the processes have found together: `bad` is what this one knows of its own suspects.
+    /// Collective.
+    ///
+    /// # Errors
+    /// [`crate::fault::Kind::Mpi`].
+    pub(in crate::job) fn told(
+        mut self,
+        world: &World,
+        topology: &Topology,
+        bad: Vec<BadFile>,
+    ) -> Result<Told> {
+        let mut own = std::mem::take(&mut self.bad);
+        own.extend(bad);
+        name_host(topology, world.process(), &self.seen, &mut own);
+        own.extend(missing(
+            world,
+            topology,
+            self.speaks.then_some(&self.manifest),
+        )?);
+        let first = world.process() == self.head;
+        let checked = if first { self.manifest.files.len() } else { 0 };
+        let checked = tally::sum(world, checked as u64)?;
+        let read = tally::sum(world, self.read)?;
+        let mut all: Vec<BadFile> = all_gather(world, &own)?.into_iter().flatten().collect();
+        all.sort();
+        all.dedup();
+        Ok(Told {
+            checked,
+            read,
+            bad: all,
+        })
+    }
+}

@@ -1,0 +1,37 @@
+//! The manifest that a node finds.
+
+use crate::fault::{Fault, Kind, Result};
+use crate::job::outcome::BadFile;
+use crate::store::manifest::{self, Manifest};
+use std::path::Path;
+
+/// What a node finds at a directory.
+pub(in crate::job) enum Found {
+    Nothing,
+    Damaged(String),
+    Manifest(Box<Manifest>),
+}
+
+/// The manifest that this process's node sees at `directory`. Local.
+pub(in crate::job) fn look(directory: &Path) -> Result<Found> {
+    match Manifest::read(directory) {
+        Ok(None) => Ok(Found::Nothing),
+        Ok(Some(manifest)) => Ok(Found::Manifest(Box::new(manifest))),
+        Err(fault) if fault.kind == Kind::Corrupt => Ok(Found::Damaged(fault.message)),
+        Err(fault) => Err(fault),
+    }
+}
+
+pub(in crate::job) fn no_manifest(directory: &Path) -> Fault {
+    Fault::new(Kind::Unsupported, "has no manifest to verify it by")
+        .file(directory.join(manifest::NAME).display().to_string())
+        .hint("it is in what this program has written; `diff` compares any two checkpoints")
+}
+
+pub(in crate::job) fn damaged(reason: String) -> BadFile {
+    BadFile {
+        file: manifest::NAME.into(),
+        tensor: None,
+        reason,
+    }
+}

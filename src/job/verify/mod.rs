@@ -1,0 +1,59 @@
+//! verify: files against the manifest that was written with them, and two checkpoints by their
+//! tensors' digests.
+
+pub(super) mod checked;
+mod compare;
+pub(super) mod found;
+pub(super) mod reader;
+mod share;
+
+use crate::exchange::{Topology, World};
+use crate::fault::Result;
+use crate::job::outcome::Outcome;
+use crate::job::tally;
+use checked::check;
+use compare::compare;
+use std::path::PathBuf;
+
+pub(super) use reader::bad_shards;
+pub use reader::find_bad;
+
+/// What to verify.
+#[derive(Clone, Debug)]
+pub struct Verification {
+    /// A directory with a manifest.
+    pub directory: PathBuf,
+    /// Another, which must have the same tensors, in whatever layout.
+    pub against: Option<PathBuf>,
+}
+
+/// Verifies a directory. Collective.
+///
+/// # Errors
+/// The same on every process, if there is no manifest; what is found wrong is no error.
+pub fn verify(world: &World, verification: &Verification) -> Result<Outcome> {
+    let start = std::time::Instant::now();
+    let topology = Topology::discover(world)?;
+    let mut outcome = tally::outcome(world, &topology, "verify");
+    let directory = &verification.directory;
+    let (checked, bad) = if let Some(against) = &verification.against {
+        compare(world, &topology, directory, against)?
+    } else {
+        let mut checked = check(world, directory)?;
+        let mut bad = Vec::new();
+        for number in checked.own() {
+            if let Some(file) = checked.manifest.files.get(number) {
+                bad.extend(find_bad(directory, &checked.manifest, file));
+                checked.read += file.bytes;
+            }
+        }
+        let told = checked.told(world, &topology, bad)?;
+        outcome.bytes.read = told.read;
+        (told.checked, told.bad)
+    };
+    outcome.ok = bad.is_empty();
+    outcome.checked = Some(checked);
+    outcome.bad = Some(bad);
+    outcome.seconds.total = start.elapsed().as_secs_f64();
+    Ok(outcome)
+}

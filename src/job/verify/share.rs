@@ -1,0 +1,80 @@
+//! A process's part of the bytes to check, and what the parts come to.
+
+use crate::exchange::decode;
+use crate::fault::Result;
+use crate::job::verify::reader::Reader;
+use crate::store::manifest::Manifest;
+use crate::tensor::digest::residue_of_crc;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// One of several equal parts of a manifest's files, by bytes.
+pub(super) struct Share {
+    /// Which.
+    pub(super) index: u64,
+    /// Of how many.
+    pub(super) of: u64,
+}
+
+/// Residues by file number.
+pub(super) type Sums = BTreeMap<usize, u64>;
+
+impl Share {
+    /// What this share contributes to the residue of each file; and the files that can't be as they
+    /// should. Local: what can't be read is no error here.
+    pub(super) fn sums(&self, directory: &Path, manifest: &Manifest) -> (Sums, u64, Vec<usize>) {
+        let total: u64 = manifest.files.iter().map(|file| file.bytes).sum();
+        let bound = |index: u64| {
+            let bound = u128::from(total) * u128::from(index) / u128::from(self.of.max(1));
+            u64::try_from(bound).unwrap_or(u64::MAX)
+        };
+        let (begin, end) = (bound(self.index), bound(self.index + 1));
+        let mut reader = Reader::default();
+        let mut sums = Sums::new();
+        let mut wrong = Vec::new();
+        let mut read = 0;
+        let mut before = 0;
+        for (number, record) in manifest.files.iter().enumerate() {
+            let after = before + record.bytes;
+            let (from, to) = (
+                begin.max(before) - before,
+                end.min(after).max(before) - before,
+            );
+            // Each file's beginning is somebody's; who has it looks at the header, too.
+            let starts = (begin..end).contains(&before)
+                || (record.bytes == 0 && before == total && self.index == 0);
+            if from < to || starts {
+                let part = reader.part(directory, manifest, record, starts, from..to.max(from));
+                match part {
+                    Some(part) => {
+                        sums.insert(number, part);
+                        read += to.saturating_sub(from);
+                    }
+                    None => wrong.push(number),
+                }
+            }
+            before = after;
+        }
+        (sums, read, wrong)
+    }
+}
+
+/// The files that are not as their manifest says.
+pub(super) fn suspects(manifest: &Manifest, messages: &[(u32, Vec<u8>)]) -> Result<Vec<usize>> {
+    let mut sums = Sums::new();
+    let mut suspects = std::collections::BTreeSet::new();
+    for (_, message) in messages {
+        let (parts, wrong): (Sums, Vec<usize>) = decode(message)?;
+        for (number, part) in parts {
+            *sums.entry(number).or_default() ^= part;
+        }
+        suspects.extend(wrong);
+    }
+    for (number, file) in manifest.files.iter().enumerate() {
+        let expected = residue_of_crc(file.crc64.0, file.bytes);
+        if sums.get(&number).copied().unwrap_or(0) != expected {
+            suspects.insert(number);
+        }
+    }
+    Ok(suspects.into_iter().collect())
+}
