@@ -2,6 +2,7 @@
 
 use crate::cli::command::{Command, Prepared, Told};
 use crate::fault::Result;
+use crate::job::repair::{Origin, Repair, repair};
 use crate::job::verify::{Verification, verify};
 use clap::Args;
 use std::path::PathBuf;
@@ -9,7 +10,9 @@ use std::path::PathBuf;
 const EXAMPLES: &str = "\
 Examples:
   mpirun -n 8 shardloom verify out
-  shardloom verify out --against full";
+  shardloom verify out --against full
+  mpirun -n 8 shardloom verify out --repair
+  shardloom verify out --repair --from full --strategy new";
 
 /// Check a directory's files against the manifest that was written with them.
 #[derive(Clone, Debug, Args)]
@@ -19,12 +22,36 @@ pub(crate) struct Verify {
     directory: PathBuf,
     /// Compare the tensors with those of this directory, in whatever layout, by the digests of both
     /// manifests alone.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "repair")]
     against: Option<PathBuf>,
+    /// Make damaged files anew, each in one step, from equal copies of their parts: replicas in the
+    /// directory itself, or what --from names.
+    #[arg(long)]
+    repair: bool,
+    /// Another copy of the same checkpoint, in the same layout or any other. It is only read.
+    #[arg(long, value_name = "DIR", requires = "repair")]
+    from: Option<PathBuf>,
+    /// Strategy of the damaged directory, if --from has another layout [default: full weights].
+    #[arg(long, value_name = "S", requires = "from")]
+    strategy: Option<PathBuf>,
+    /// Strategy of --from, if it has another layout [default: full weights].
+    #[arg(long, value_name = "S", requires = "from")]
+    from_strategy: Option<PathBuf>,
 }
 
 impl Command for Verify {
     fn prepare(self) -> Result<Prepared> {
+        if self.repair {
+            let strategy = self.from_strategy;
+            let work = Repair {
+                directory: self.directory,
+                strategy: self.strategy,
+                origin: self.from.map(|path| Origin { path, strategy }),
+            };
+            return Ok(Prepared::together(move |world| {
+                repair(world, &work).map(Told::outcome)
+            }));
+        }
         let verification = Verification {
             directory: self.directory,
             against: self.against,

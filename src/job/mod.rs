@@ -3,7 +3,8 @@
 //! Every job is the function [`run`], with other ends. A dry run is that function stopped after the
 //! third step. Nothing is printed: what happened is an [`Outcome`].
 //!
-//! *Absent on purpose*: a second loop that moves bytes; whatever needs one is a [`Goal`].
+//! *Absent on purpose*: a second loop that moves bytes; whatever needs one is a [`Goal`]. A repair only
+//! puts back bytes whose CRC the manifest has.
 
 mod compare;
 mod convert;
@@ -16,6 +17,7 @@ pub mod metadata;
 mod origin;
 pub mod outcome;
 mod planned;
+pub mod repair;
 mod request;
 mod route;
 mod run;

@@ -92,6 +92,18 @@ pub struct BadFile {
     pub reason: String,
 }
 
+/// A damaged part of a file that was made anew.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Repaired {
+    /// Path inside the directory.
+    pub file: String,
+    /// The tensor; none for the bytes outside of tensors, or a file without any.
+    pub tensor: Option<String>,
+    /// The file it was taken from: inside the directory, or with the path of the other one.
+    pub from: String,
+}
+
 /// What a job did.
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
@@ -142,9 +154,12 @@ pub struct Outcome {
     /// For verify: files checked, or tensors compared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checked: Option<u64>,
-    /// For verify: what is wrong.
+    /// For verify: what is wrong; of a repair, what remains.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bad: Option<Vec<BadFile>>,
+    /// For a repair: what was made anew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repaired: Option<Vec<Repaired>>,
 }
 
 impl ProcessFigures {

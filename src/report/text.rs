@@ -2,6 +2,7 @@
 
 use crate::fault::plain::line;
 use crate::job::outcome::{BadFile, Outcome};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -165,6 +166,14 @@ fn verified(outcome: &Outcome, bad: &[BadFile]) -> String {
         let told = format!("{}: {tensor}{}", entry.file, entry.reason);
         let _ = writeln!(out, "{}", line(&told));
     }
+    for entry in outcome.repaired.iter().flatten() {
+        let what = entry.tensor.as_deref().map_or_else(
+            || "repaired".to_owned(),
+            |tensor| format!("{tensor}: repaired"),
+        );
+        let told = format!("{}: {what} from {}", entry.file, entry.from);
+        let _ = writeln!(out, "{}", line(&told));
+    }
     let checked = outcome.checked.unwrap_or(0);
     let verdict = if bad.is_empty() { "good" } else { "bad" };
     let what = if outcome.bytes.read > 0 {
@@ -173,6 +182,10 @@ fn verified(outcome: &Outcome, bad: &[BadFile]) -> String {
         format!("{checked} tensors compared by their digests")
     };
     let _ = write!(out, "{verdict}: {what}, {} complaints", bad.len());
+    if let Some(repaired) = &outcome.repaired {
+        let files: BTreeSet<&str> = repaired.iter().map(|entry| entry.file.as_str()).collect();
+        let _ = write!(out, ", {} files repaired", files.len());
+    }
     out
 }
 

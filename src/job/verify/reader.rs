@@ -41,7 +41,11 @@ impl Reader {
     }
 
     /// The residue of a range of a file.
-    pub(in crate::job) fn residue(&mut self, file: &ReadFile, range: std::ops::Range<u64>) -> Result<u64> {
+    pub(in crate::job) fn residue(
+        &mut self,
+        file: &ReadFile,
+        range: std::ops::Range<u64>,
+    ) -> Result<u64> {
         let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let chunk = length.min(CHUNK_BYTES);
         if self.buffer.len() < chunk {

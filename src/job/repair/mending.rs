@@ -1,0 +1,294 @@
+//! One damaged file made anew beside its place, of equal copies of its parts.
+
+use crate::fault::Result;
+use crate::job::outcome::Repaired;
+use crate::job::repair::copies::{Copies, Place};
+use crate::job::repair::frame::{Bare, write};
+use crate::job::repair::parts::{Part, gaps, parts};
+use crate::job::verify::reader::Reader;
+use crate::store::io::{self, ReadFile, WriteFile};
+use crate::store::manifest::FileRecord;
+use crate::tensor::digest::{finish, residue, shift};
+use std::path::{Path, PathBuf};
+
+/// Bytes copied at once.
+const CHUNK_BYTES: usize = 4 << 20;
+/// What the name of a file ends with that is made beside another.
+const ENDING: &str = ".shardloom-repair";
+
+/// What came of one damaged file.
+pub(super) enum Mended {
+    /// It isn't damaged, as this process sees it.
+    Good,
+    /// It stands complete beside its place, proved by its CRC.
+    Ready(Ready),
+    /// Of these tensors, or of the bytes around them ([`None`]), there is no good copy.
+    Without(Vec<Option<String>>),
+    /// It couldn't be written.
+    Failed(String),
+}
+
+/// A file made anew, beside its place.
+pub(super) struct Ready {
+    /// Where.
+    staged: PathBuf,
+    /// What of it was damaged, and where it is from.
+    pub(super) rows: Vec<Repaired>,
+}
+
+impl Ready {
+    /// Puts it in its place, in one step. Local.
+    ///
+    /// # Errors
+    /// [`crate::fault::Kind::Io`].
+    pub(super) fn place(&self, path: &Path) -> Result<()> {
+        io::rename(&self.staged, path)?;
+        path.parent().map_or(Ok(()), io::sync_directory)
+    }
+
+    /// Removes it again. Local.
+    pub(super) fn discard(&self) {
+        discard(&self.staged);
+    }
+}
+
+fn discard(staged: &Path) {
+    if let Err(fault) = io::remove(staged) {
+        tracing::warn!("{fault}");
+    }
+}
+
+/// Mends files, one after the other.
+pub(super) struct Mender<'m> {
+    pub(super) copies: &'m Copies<'m>,
+    pub(super) reader: Reader,
+    buffer: Vec<u8>,
+    /// Bytes that were read.
+    pub(super) read: u64,
+}
+
+impl<'m> Mender<'m> {
+    pub(super) fn new(copies: &'m Copies<'m>) -> Self {
+        Mender {
+            copies,
+            reader: Reader::default(),
+            buffer: Vec::new(),
+            read: 0,
+        }
+    }
+
+    /// Makes the file with this number anew, beside its place. Local.
+    pub(super) fn mend(&mut self, number: usize) -> Mended {
+        let Some(record) = self.copies.record(0, number) else {
+            return Mended::Good;
+        };
+        let path = self.copies.path(0, number);
+        let staged = beside(&path);
+        let mended = self.left(&staged, record, number);
+        let mended = mended.map_or_else(|| self.make(&path, &staged, record, number), Ok);
+        let mended = mended.unwrap_or_else(|fault| Mended::Failed(fault.message));
+        if !matches!(mended, Mended::Ready(_)) {
+            discard(&staged);
+        }
+        mended
+    }
+
+    /// What an interrupted repair has left, if it is complete.
+    fn left(&mut self, staged: &Path, record: &FileRecord, number: usize) -> Option<Mended> {
+        if !matches!(io::size(staged), Ok(Some(size)) if size == record.bytes) {
+            return None;
+        }
+        let whole = self.proves(staged, record).ok()?;
+        whole.then(|| {
+            let manifest = self.copies.donors.first().map(|donor| donor.manifest);
+            let parts = manifest.map_or(Vec::new(), |manifest| parts(manifest, record));
+            let damaged = parts.iter().filter(|part| !self.own(number, part));
+            let mut rows: Vec<Repaired> = damaged
+                .map(|part| row(record, part.tensor, "an interrupted repair".into()))
+                .collect();
+            if rows.is_empty() {
+                rows.push(row(record, None, "an interrupted repair".into()));
+            }
+            let staged = staged.to_path_buf();
+            Mended::Ready(Ready { staged, rows })
+        })
+    }
+
+    /// Whether the damaged file itself has this part in its place.
+    fn own(&self, number: usize, part: &Part<'_>) -> bool {
+        let places = self.copies.of(number, part);
+        part.bytes() == 0
+            || places
+                .iter()
+                .any(|place| self.copies.is_own(number, *place))
+    }
+
+    fn make(
+        &mut self,
+        path: &Path,
+        staged: &Path,
+        record: &FileRecord,
+        number: usize,
+    ) -> Result<Mended> {
+        let Some(manifest) = self.copies.donors.first().map(|donor| donor.manifest) else {
+            return Ok(Mended::Good);
+        };
+        let parts = parts(manifest, record);
+        if let Some(parent) = staged.parent() {
+            io::make_directory(parent)?;
+        }
+        io::remove(staged)?;
+        let target = WriteFile::create(staged, record.bytes)?;
+        let (mut whole, mut rows, mut missing) = (0, Vec::new(), Vec::new());
+        for part in parts.iter().filter(|part| part.bytes() > 0) {
+            match self.fill(number, record, part, &target)? {
+                Some((contribution, place)) => {
+                    whole ^= contribution;
+                    if !self.copies.is_own(number, place) {
+                        let from = self.copies.shown(place.donor, place.file);
+                        rows.push(row(record, part.tensor, from));
+                    }
+                }
+                None => missing.push(part.tensor.map(str::to_owned)),
+            }
+        }
+        if !missing.is_empty() {
+            return Ok(Mended::Without(missing));
+        }
+        let gaps = gaps(&parts, record.bytes);
+        let bare = Bare {
+            number,
+            record,
+            parts: &parts,
+            gaps: &gaps,
+            residue: whole,
+            target: &target,
+        };
+        let Some((frame, from)) = bare.frame(self.copies) else {
+            return Ok(Mended::Without(vec![None]));
+        };
+        let own = from.is_none();
+        rows.extend(from.map(|from| row(record, None, from)));
+        if own && rows.is_empty() {
+            if io::size(path)? == Some(record.bytes) {
+                return Ok(Mended::Good);
+            }
+            rows.push(row(record, None, record.path.clone()));
+        }
+        write(&target, &gaps, &frame)?;
+        if io::size(path)?.is_some() {
+            io::take_after(staged, path)?;
+        }
+        target.sync()?;
+        if !self.proves(staged, record)? {
+            return Ok(Mended::Failed(
+                "what was written of it has another CRC".into(),
+            ));
+        }
+        let staged = staged.to_path_buf();
+        Ok(Mended::Ready(Ready { staged, rows }))
+    }
+
+    /// Whether a file has the CRC of `record`. Local: reads it.
+    fn proves(&mut self, path: &Path, record: &FileRecord) -> Result<bool> {
+        let file = ReadFile::open(path)?;
+        let sum = self.reader.residue(&file, 0..file.size())?;
+        self.read += file.size();
+        Ok(file.size() == record.bytes && finish(sum, record.bytes) == record.crc64.0)
+    }
+
+    /// Fills a part from the first good copy: its contribution to the file's residue, and where it is
+    /// from. None if there is no good copy.
+    fn fill(
+        &mut self,
+        number: usize,
+        record: &FileRecord,
+        part: &Part<'_>,
+        target: &WriteFile,
+    ) -> Result<Option<(u64, Place)>> {
+        for place in self.copies.of(number, part) {
+            if let Some(contribution) = self.copy(place, record, part, target)? {
+                return Ok(Some((contribution, place)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Copies a part; none if the copy is no good after all.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    fn copy(
+        &mut self,
+        place: Place,
+        record: &FileRecord,
+        part: &Part<'_>,
+        target: &WriteFile,
+    ) -> Result<Option<u64>> {
+        let Some((file, from)) = self.copies.open(place) else {
+            return Ok(None);
+        };
+        let (mut contribution, mut sum, mut length) = (0, 0, 0);
+        for (source, begin, bytes) in steps(&from, &part.ranges) {
+            let count = usize::try_from(bytes).unwrap_or(CHUNK_BYTES);
+            if self.buffer.len() < count {
+                self.buffer.resize(count, 0);
+            }
+            let chunk = &mut self.buffer[..count];
+            if file.read_at(chunk, source).is_err() {
+                return Ok(None);
+            }
+            self.read += bytes;
+            target.write_at(chunk, begin)?;
+            let own = residue(chunk);
+            sum = shift(sum, bytes) ^ own;
+            contribution ^= shift(own, record.bytes.saturating_sub(begin + bytes));
+            length += bytes;
+        }
+        let right = length == part.bytes() && finish(sum, length) == part.crc;
+        Ok(right.then_some(contribution))
+    }
+}
+
+/// The steps in which bytes at some ranges are copied to others: where from, where to, how many.
+fn steps(from: &[(u64, u64)], to: &[(u64, u64)]) -> Vec<(u64, u64, u64)> {
+    let chunk = CHUNK_BYTES as u64;
+    let mut steps = Vec::new();
+    let (mut from, mut to) = (from.iter().copied(), to.iter().copied());
+    let (mut source, mut target) = (from.next(), to.next());
+    while let (Some((a, a_end)), Some((b, b_end))) = (source, target) {
+        let bytes = (a_end.saturating_sub(a))
+            .min(b_end.saturating_sub(b))
+            .min(chunk);
+        if bytes > 0 {
+            steps.push((a, b, bytes));
+        }
+        source = if a + bytes >= a_end {
+            from.next()
+        } else {
+            Some((a + bytes, a_end))
+        };
+        target = if b + bytes >= b_end {
+            to.next()
+        } else {
+            Some((b + bytes, b_end))
+        };
+    }
+    steps
+}
+
+fn row(record: &FileRecord, tensor: Option<&str>, from: String) -> Repaired {
+    Repaired {
+        file: record.path.clone(),
+        tensor: tensor.map(str::to_owned),
+        from,
+    }
+}
+
+/// Where a file is made anew: hidden, in the same directory.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(ENDING);
+    path.with_file_name(name)
+}

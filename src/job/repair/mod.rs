@@ -1,0 +1,326 @@
+//! verify --repair: damaged files are made anew from equal copies of their parts.
+//!
+//! Equal are shards of the same name, length and CRC; the manifest knows them all, so no strategy is
+//! needed. Every file is made beside its place, proved by its CRC, and renamed when all others stand,
+//! too: a damaged file may be where the parts of another one lie.
+//!
+//! *Absent on purpose*: anything that writes into a good file, or into the other checkpoint.
+
+mod copies;
+mod design;
+mod frame;
+mod mending;
+mod parts;
+mod relayout;
+mod survey;
+
+use crate::exchange::{Topology, World, agree, all_gather};
+use crate::fault::{Fault, Kind, Result};
+use crate::job::outcome::{BadFile, Outcome, Repaired};
+use crate::job::tally;
+use crate::job::verify::checked::{Checked, check};
+use crate::job::verify::find_bad;
+use crate::job::verify::found::{Found, look};
+use crate::job::verify::reader::Reader;
+use crate::store::io::{self, Standing};
+use crate::store::manifest::Manifest;
+use copies::{Copies, Donor};
+use mending::{Mended, Mender};
+use relayout::{Missing, beside, relayout};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use survey::{Holding, Survey, needed};
+
+pub use relayout::Origin;
+
+/// What to repair.
+#[derive(Clone, Debug)]
+pub struct Repair {
+    /// A directory with a manifest.
+    pub directory: PathBuf,
+    /// Its strategy, if another layout is to be brought into its own; none means full weights.
+    pub strategy: Option<PathBuf>,
+    /// Where copies may be, besides the directory itself.
+    pub origin: Option<Origin>,
+}
+
+/// What became of the damaged files that are this process's, by number.
+type Results = BTreeMap<usize, Mended>;
+
+/// Verifies a directory and mends what is damaged. Collective.
+///
+/// # Errors
+/// The same on every process, if there is no manifest or the other checkpoint can't be read as said.
+/// What can't be mended is no error: it is told.
+pub fn repair(world: &World, repair: &Repair) -> Result<Outcome> {
+    let start = std::time::Instant::now();
+    let topology = Topology::discover(world)?;
+    let directory = agree(world, io::resolve(&repair.directory))?;
+    agree(world, check_origin(&directory, repair))?;
+    let mut checked = check(world, &directory)?;
+    let work = Work {
+        world,
+        directory: &directory,
+        repair,
+    };
+    let (rows, bad, read) = work.mend(&checked)?;
+    checked.read += read;
+    let told = checked.told(world, &topology, bad)?;
+    let mut repaired: Vec<Repaired> = all_gather(world, &rows)?.into_iter().flatten().collect();
+    repaired.sort();
+    let mut outcome = tally::outcome(world, &topology, "verify");
+    outcome.bytes.read = told.read;
+    outcome.ok = told.bad.is_empty();
+    outcome.checked = Some(told.checked);
+    outcome.bad = Some(told.bad);
+    outcome.repaired = Some(repaired);
+    outcome.seconds.total = start.elapsed().as_secs_f64();
+    Ok(outcome)
+}
+
+/// The other checkpoint is another one. Local.
+fn check_origin(directory: &Path, repair: &Repair) -> Result<()> {
+    let Some(origin) = &repair.origin else {
+        return Ok(());
+    };
+    if io::resolve(&origin.path).is_ok_and(|path| path == directory) {
+        return Err(Fault::new(Kind::Usage, "is the directory to repair itself")
+            .file(origin.path.display().to_string())
+            .hint("copies inside it are found without --from"));
+    }
+    Ok(())
+}
+
+struct Work<'w> {
+    world: &'w World,
+    directory: &'w Path,
+    repair: &'w Repair,
+}
+
+impl Work<'_> {
+    /// Mends this process's part of the damaged files: what was made anew, what remains bad, and bytes
+    /// read. Collective.
+    fn mend(&self, checked: &Checked) -> Result<(Vec<Repaired>, Vec<BadFile>, u64)> {
+        let world = self.world;
+        let (manifest, suspects) = (&checked.manifest, checked.suspects.as_slice());
+        let needed = needed(manifest, suspects);
+        let survey = Survey {
+            directory: self.directory,
+            manifest,
+            suspects,
+            needed: &needed,
+        };
+        let (held, mut read) = survey_all(&survey, &checked.own());
+        let held = all_gather(world, &(checked.head, held))?;
+        let held = held.into_iter().filter(|(head, _)| *head == checked.head);
+        let held: Vec<Holding> = held.flat_map(|(_, held)| held).collect();
+        let other = agree(world, self.other(manifest, suspects))?;
+        let mut results = Results::new();
+        let copies = Copies::find(
+            self.donors(manifest, other.as_ref()),
+            suspects,
+            &needed,
+            &held,
+        );
+        read += mend_all(&copies, checked.own(), &mut results);
+        let hidden = beside(self.directory);
+        let brought = self.bring(&hidden, manifest, &results);
+        let brought = brought.inspect_err(|_| discard(&results))?;
+        if brought {
+            let found = agree(world, look(&hidden));
+            let found = found.inspect_err(|_| discard(&results))?;
+            if let (Found::Manifest(made), Some(origin)) = (found, &self.repair.origin) {
+                let mut donors = self.donors(manifest, other.as_ref());
+                donors.push(Donor {
+                    directory: &hidden,
+                    manifest: &made,
+                    shown: format!("{} as ", origin.path.display()),
+                });
+                let copies = Copies::find(donors, suspects, &needed, &held);
+                let left = results
+                    .iter()
+                    .filter(|(_, mended)| matches!(mended, Mended::Without(_)));
+                let left = left.map(|(number, _)| *number).collect();
+                read += mend_all(&copies, left, &mut results);
+            }
+        }
+        // Nothing takes its place before all stand: what is replaced may be another's copy.
+        all_gather(world, &())?;
+        let (rows, bad) = self.place(&copies, manifest, results);
+        if brought {
+            all_gather(world, &())?;
+            let removed = io::remove_directory(&hidden);
+            agree(world, removed)?;
+        }
+        Ok((rows, bad, read))
+    }
+
+    /// What the other checkpoint holds by its manifest; by that of the damaged directory if it has
+    /// none. Local.
+    fn other(&self, manifest: &Manifest, suspects: &[usize]) -> Result<Option<Manifest>> {
+        let Some(origin) = &self.repair.origin else {
+            return Ok(None);
+        };
+        match io::standing(&origin.path)? {
+            Standing::Directory => {}
+            Standing::File => return Ok(None),
+            Standing::Nothing | Standing::EmptyDirectory => {
+                let fault = Fault::new(Kind::Io, "has no checkpoint to take copies from");
+                return Err(fault.file(origin.path.display().to_string()));
+            }
+        }
+        if let Found::Manifest(found) = look(&origin.path)? {
+            return Ok(Some(*found));
+        }
+        let files = suspects.iter().filter_map(|n| manifest.files.get(*n));
+        Ok(Some(Manifest {
+            files: files.cloned().collect(),
+            structures: manifest.structures.clone(),
+            ..Manifest::default()
+        }))
+    }
+
+    fn donors<'m>(&'m self, manifest: &'m Manifest, other: Option<&'m Manifest>) -> Vec<Donor<'m>> {
+        let mut donors = vec![Donor {
+            directory: self.directory,
+            manifest,
+            shown: String::new(),
+        }];
+        if let (Some(manifest), Some(origin)) = (other, &self.repair.origin) {
+            donors.push(Donor {
+                directory: &origin.path,
+                manifest,
+                shown: format!("{}/", origin.path.display()),
+            });
+        }
+        donors
+    }
+
+    /// Brings what is still missing from another layout, if there is one; gives whether it did.
+    /// Collective.
+    fn bring(&self, hidden: &Path, manifest: &Manifest, results: &Results) -> Result<bool> {
+        let missing = results.values().filter_map(|mended| match mended {
+            Mended::Without(missing) => Some(missing.clone()),
+            _ => None,
+        });
+        let missing: Missing = missing.flatten().collect();
+        let missing = all_gather(self.world, &missing)?;
+        let missing: Missing = missing.into_iter().flatten().collect();
+        let Some(origin) = &self.repair.origin else {
+            return Ok(false);
+        };
+        let strategy = self.repair.strategy.as_deref();
+        if missing.is_empty() || (strategy.is_none() && origin.strategy.is_none()) {
+            return Ok(false);
+        }
+        relayout(self.world, origin, strategy, hidden, manifest, &missing)?;
+        Ok(true)
+    }
+
+    /// Puts what was made in its place; tells of it, and of what remains bad. Local.
+    fn place(
+        &self,
+        copies: &Copies<'_>,
+        manifest: &Manifest,
+        results: Results,
+    ) -> (Vec<Repaired>, Vec<BadFile>) {
+        let (mut rows, mut bad) = (Vec::new(), Vec::new());
+        for (number, mended) in results {
+            let Some(record) = manifest.files.get(number) else {
+                continue;
+            };
+            let remains = |missing: &[Option<String>], why: &str| {
+                let found = find_bad(self.directory, manifest, record);
+                remaining(&record.path, found, missing, why)
+            };
+            match mended {
+                Mended::Good => {}
+                Mended::Ready(ready) => match ready.place(&copies.path(0, number)) {
+                    Ok(()) => rows.extend(ready.rows),
+                    Err(fault) => {
+                        ready.discard();
+                        bad.extend(remains(&[], &not_repaired(&fault.message)));
+                    }
+                },
+                Mended::Without(missing) => {
+                    let why = "it stays as it is for want of a good copy of the file's other parts";
+                    bad.extend(remains(&missing, why));
+                }
+                Mended::Failed(message) => bad.extend(remains(&[], &not_repaired(&message))),
+            }
+        }
+        (rows, bad)
+    }
+}
+
+fn not_repaired(message: &str) -> String {
+    format!("it could not be repaired: {message}")
+}
+
+/// What is wrong with a file that stays as it is: `found` with a word on why, and the missing tensors.
+fn remaining(
+    path: &str,
+    mut found: Vec<BadFile>,
+    missing: &[Option<String>],
+    why: &str,
+) -> Vec<BadFile> {
+    const NO_COPY: &str = "no good copy";
+    for entry in &mut found {
+        let lacks = missing.contains(&entry.tensor);
+        let why = if lacks || (entry.tensor.is_none() && !missing.is_empty()) {
+            NO_COPY
+        } else {
+            why
+        };
+        entry.reason.push_str("; ");
+        entry.reason.push_str(why);
+    }
+    for tensor in missing {
+        if !found.iter().any(|entry| entry.tensor == *tensor) {
+            found.push(BadFile {
+                file: path.to_owned(),
+                tensor: tensor.clone(),
+                reason: NO_COPY.into(),
+            });
+        }
+    }
+    if found.is_empty() {
+        found.push(BadFile {
+            file: path.to_owned(),
+            tensor: None,
+            reason: why.to_owned(),
+        });
+    }
+    found
+}
+
+/// Looks what some damaged files hold. Local.
+fn survey_all(survey: &Survey<'_>, own: &[usize]) -> (Vec<Holding>, u64) {
+    let mut reader = Reader::default();
+    let mut read = 0;
+    let mut held = Vec::new();
+    for number in own {
+        let (found, bytes) = survey.of(*number, &mut reader);
+        held.extend(found);
+        read += bytes;
+    }
+    (held, read)
+}
+
+/// Mends some files, beside their places; gives how many bytes were read. Local.
+fn mend_all(copies: &Copies<'_>, numbers: Vec<usize>, results: &mut Results) -> u64 {
+    let mut mender = Mender::new(copies);
+    for number in numbers {
+        results.insert(number, mender.mend(number));
+    }
+    mender.read
+}
+
+/// Removes what was made, when it can't be put in place. Local.
+fn discard(results: &Results) {
+    for mended in results.values() {
+        if let Mended::Ready(ready) = mended {
+            ready.discard();
+        }
+    }
+}

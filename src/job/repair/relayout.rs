@@ -1,0 +1,109 @@
+//! Another layout of the same checkpoint, brought into the layout of the damaged directory: an
+//! ordinary job, into a hidden directory beside it.
+
+use crate::destination::Writing;
+use crate::exchange::{World, all_gather};
+use crate::fault::Result;
+use crate::job::run::run;
+use crate::job::spec::{Goal, Job, Write};
+use crate::plan::arrange::{Files, Naming, RankName};
+use crate::plan::build::{Leftovers, Select, Unmatched};
+use crate::source::Reading;
+use crate::store::manifest::Manifest;
+use crate::transport::Moving;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Most bytes of tensors in a file of full weights.
+const FILE_BYTES_MAX: u64 = 5_000_000_000;
+/// Tensors of a checkpoint up to which those that nobody needs are left out one by one.
+const CHOSEN_MAX: usize = 20_000;
+
+/// Another copy of the same checkpoint, maybe in another layout.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// Where. It is only read.
+    pub path: PathBuf,
+    /// Its strategy; none means full weights.
+    pub strategy: Option<PathBuf>,
+}
+
+/// What is missing: tensors by name; none for the bytes around them, for which all tensors are wanted.
+pub(super) type Missing = BTreeSet<Option<String>>;
+
+/// Writes the missing tensors of `origin` into `into`, cut by `strategy`. Collective.
+///
+/// # Errors
+/// As those of a reshard, the same on every process.
+pub(super) fn relayout(
+    world: &World,
+    origin: &Origin,
+    strategy: Option<&Path>,
+    into: &Path,
+    manifest: &Manifest,
+    missing: &Missing,
+) -> Result<()> {
+    let all = missing.contains(&None) || manifest.tensors.len() > CHOSEN_MAX;
+    let wanted: Vec<&str> = missing.iter().flatten().map(String::as_str).collect();
+    let unwanted = manifest.tensors.keys().filter(|name| {
+        // What begins the name of a wanted tensor can't be left out without it.
+        !all && !wanted
+            .iter()
+            .any(|wanted| wanted.starts_with(name.as_str()))
+    });
+    let mine: Vec<String> = unwanted.cloned().collect();
+    // Nodes may see different manifests of one result, or none: the first word counts.
+    let unwanted = all_gather(world, &(!manifest.files.is_empty()).then_some(mine))?;
+    let unwanted = unwanted.into_iter().flatten().next().unwrap_or_default();
+    let (files, leftovers) = match (strategy, &origin.strategy) {
+        (None, _) => (
+            Files::Full {
+                naming: Naming::Hf,
+                file_bytes_max: FILE_BYTES_MAX,
+            },
+            Leftovers::Unify,
+        ),
+        (Some(_), None) => (ranks(), Leftovers::Split),
+        (Some(_), Some(_)) => (ranks(), Leftovers::Reshard(Unmatched::Copy)),
+    };
+    let job = Job {
+        command: "verify",
+        reading: Reading::checkpoint(origin.path.clone(), origin.strategy.clone(), None),
+        goal: Goal::Write(Box::new(Write {
+            select: Select {
+                filter_out_prefixes: unwanted,
+                ..Select::default()
+            },
+            leftovers,
+            files,
+            format: None,
+            view: None,
+            extras: Vec::new(),
+            writing: Writing {
+                path: into.to_path_buf(),
+                strategy: strategy.map(Path::to_path_buf),
+                overwrite: true,
+                unflushed: true,
+                ..Writing::default()
+            },
+        })),
+        moving: Moving::default(),
+        dry_run: false,
+    };
+    run(world, &job, &mut |_, _| {}).map(|_| ())
+}
+
+fn ranks() -> Files {
+    Files::Ranks {
+        name: RankName::new("net", false),
+        remove_redundancy: false,
+    }
+}
+
+/// The hidden directory beside `directory`.
+pub(super) fn beside(directory: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(directory.file_name().unwrap_or_default());
+    name.push(".shardloom-repair");
+    directory.with_file_name(name)
+}
