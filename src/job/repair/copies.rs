@@ -14,8 +14,10 @@ pub(super) struct Donor<'m> {
     pub(super) directory: &'m Path,
     /// What it should hold.
     pub(super) manifest: &'m Manifest,
-    /// What people are told of it, before a file's path.
+    /// What people are told of it: before a file's path, if it has files that they know.
     pub(super) shown: String,
+    /// Whether it has.
+    pub(super) lasts: bool,
 }
 
 /// A place where a copy should be.
@@ -146,12 +148,13 @@ impl<'m> Copies<'m> {
 
     /// What people are told of a donor's file.
     pub(super) fn shown(&self, donor: usize, file: usize) -> String {
-        let before = self
-            .donors
-            .get(donor)
-            .map_or("", |donor| donor.shown.as_str());
-        let inside = self.record(donor, file).map(|record| record.path.as_str());
-        format!("{before}{}", inside.unwrap_or_default())
+        let record = self.record(donor, file);
+        let inside = record.map_or("", |record| record.path.as_str());
+        match self.donors.get(donor) {
+            Some(donor) if donor.lasts => format!("{}{inside}", donor.shown),
+            Some(donor) => donor.shown.clone(),
+            None => String::new(),
+        }
     }
 
     /// Opens the file at `place`, with the ranges of the copy in it; none if they can't be there. Local.

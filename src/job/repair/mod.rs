@@ -134,7 +134,8 @@ impl Work<'_> {
                 donors.push(Donor {
                     directory: &hidden,
                     manifest: &made,
-                    shown: format!("{} as ", origin.path.display()),
+                    shown: format!("{}, resharded", origin.path.display()),
+                    lasts: false,
                 });
                 let copies = Copies::find(donors, suspects, &needed, &held);
                 let left = results
@@ -185,12 +186,14 @@ impl Work<'_> {
             directory: self.directory,
             manifest,
             shown: String::new(),
+            lasts: true,
         }];
         if let (Some(manifest), Some(origin)) = (other, &self.repair.origin) {
             donors.push(Donor {
                 directory: &origin.path,
                 manifest,
                 shown: format!("{}/", origin.path.display()),
+                lasts: true,
             });
         }
         donors

@@ -1,0 +1,470 @@
+//! verify --repair: damaged files become what they were, from copies beside them or elsewhere.
+
+#![allow(clippy::expect_used, clippy::cast_possible_truncation, unreachable_pub)]
+
+#[path = "support/ckpt.rs"]
+mod ckpt;
+#[path = "support/command.rs"]
+mod command;
+#[path = "support/fixtures.rs"]
+mod fixtures;
+#[path = "support/oracle.rs"]
+mod oracle;
+#[path = "support/sample.rs"]
+mod sample;
+mod support;
+#[path = "support/tensors.rs"]
+mod tensors;
+#[path = "support/wire.rs"]
+mod wire;
+
+use command::{RESHARD, alone, object, refuses, under_mpi};
+use oracle::Strategy;
+use sample::{Sample, image, layout};
+use serde_json::Value;
+use shardloom::store::manifest::Manifest;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use support::Run;
+use tensors::{Tensor, Tensors};
+
+/// Bytes of a shard of `w1`, the last tensor of each file; those of `w2` precede it.
+const W1_BYTES: usize = 128;
+
+/// The files of a checkpoint with their bytes, by path inside it.
+type Files = BTreeMap<String, Vec<u8>>;
+
+/// A linear congruential generator: its seed alone says what a test did.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % sides
+    }
+}
+
+/// A sample whose `out` is written by the program: four ranks, in which `b` has four copies, `w1`
+/// two, and `w2` two or, if `alone`, one.
+fn checkpoint(alone_too: bool) -> Sample {
+    let whole = Tensors::from([
+        ("b".to_owned(), Tensor::counting("F32", &[16], 3)),
+        ("w1".to_owned(), Tensor::counting("BF16", &[8, 16], 50)),
+        ("w2".to_owned(), Tensor::counting("F32", &[16, 8], 90)),
+    ]);
+    let two = Strategy::of(&[
+        ("b", layout(&[2], &[0])),
+        ("w1", layout(&[2], &[0, -1])),
+        ("w2", layout(&[2], &[-1, 0])),
+    ]);
+    let w2 = if alone_too {
+        layout(&[4], &[0, -1])
+    } else {
+        layout(&[2, 2], &[0, -1])
+    };
+    let four = Strategy::of(&[
+        ("b", layout(&[4], &[-1])),
+        ("w1", layout(&[2, 2], &[-1, 1])),
+        ("w2", w2),
+    ]);
+    let sample = Sample::of(whole, two, four);
+    alone(&sample.args(RESHARD)).succeeds();
+    sample
+}
+
+/// All files of a directory.
+fn files(directory: &Path) -> Files {
+    let files = image(directory).into_iter();
+    files
+        .map(|(path, bytes)| (path.to_string_lossy().into_owned(), bytes))
+        .collect()
+}
+
+/// The files of weights.
+fn weights(directory: &Path) -> Files {
+    let mut files = files(directory);
+    files.retain(|path, _| path.starts_with("rank_"));
+    files
+}
+
+/// Damages one of `files`, or lets two change places.
+fn damage(directory: &Path, names: &[String], dice: &mut Dice) -> String {
+    let name = &names[dice.roll(names.len())];
+    let path = directory.join(name);
+    let kind = dice.roll(4);
+    let Ok(mut bytes) = std::fs::read(&path) else {
+        return format!("{name} is gone already");
+    };
+    if bytes.is_empty() {
+        return format!("{name} is empty already");
+    }
+    match kind {
+        0 => {
+            let bit = dice.roll(bytes.len() * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, bytes).expect("write");
+            format!("bit {bit} of {name}")
+        }
+        1 => {
+            let length = dice.roll(bytes.len());
+            std::fs::write(&path, &bytes[..length]).expect("write");
+            format!("{name} cut to {length} bytes")
+        }
+        2 => {
+            std::fs::remove_file(&path).expect("remove");
+            format!("{name} deleted")
+        }
+        _ => {
+            let other = &names[dice.roll(names.len())];
+            let second = std::fs::read(directory.join(other));
+            let Ok(second) = second else {
+                return format!("{other} is gone already");
+            };
+            std::fs::write(&path, second).expect("write");
+            std::fs::write(directory.join(other), bytes).expect("write");
+            format!("{name} and {other} swapped")
+        }
+    }
+}
+
+/// Whether every byte of `file` can be had from some file of `found`, by the test's own reading: its
+/// tensors and what lies around them are sought one by one, where they were, in all files.
+fn mendable(manifest: &Manifest, good: &Files, found: &Files, file: &str) -> bool {
+    let record = manifest.files.iter().find(|record| record.path == file);
+    let record = record.expect("a record");
+    let bytes = &good[file];
+    let mut ranges: Vec<Vec<(usize, usize)>> = Vec::new();
+    for (_, own) in manifest.placed(record) {
+        ranges.push(
+            own.iter()
+                .map(|(a, b)| (*a as usize, *b as usize))
+                .collect(),
+        );
+    }
+    ranges.iter().all(|ranges| {
+        found.values().any(|other| {
+            ranges.iter().all(|(begin, end)| {
+                other
+                    .get(*begin..*end)
+                    .is_some_and(|part| part == &bytes[*begin..*end])
+            })
+        })
+    })
+}
+
+fn verify(processes: Option<u32>, sample: &Sample, line: &str) -> Run {
+    let args = sample.args(line);
+    match processes {
+        Some(processes) => under_mpi(processes, &args),
+        None => alone(&args),
+    }
+}
+
+fn named<'a>(result: &'a Value, key: &str) -> BTreeSet<&'a str> {
+    let rows = result[key].as_array().expect("an array");
+    rows.iter().filter_map(|row| row["file"].as_str()).collect()
+}
+
+#[test]
+fn whatever_has_a_good_copy_is_mended_and_nothing_else_changes() {
+    let rounds = std::env::var("SHARDLOOM_DAMAGES").ok();
+    let rounds: u64 = rounds.map_or(30, |rounds| rounds.parse().expect("a number"));
+    let seed = std::env::var("SHARDLOOM_SEED").ok();
+    let seed: u64 = seed.map_or(2026, |seed| seed.parse().expect("a number"));
+    let (pairs, single) = (checkpoint(false), checkpoint(true));
+    for sample in [&pairs, &single] {
+        alone(&sample.args("convert @out --dst @ckpt --to ckpt --crc")).succeeds();
+    }
+    let cases = [
+        (&pairs, "out"),
+        (&single, "out"),
+        (&pairs, "ckpt"),
+        (&single, "ckpt"),
+    ];
+    let (mut mended, mut left) = (0, 0);
+    for round in 0..rounds {
+        let (sample, name) = cases[round as usize % cases.len()];
+        let processes = (round % 15 == 7).then_some(4);
+        let mut dice = Dice(seed.wrapping_mul(1_000_003).wrapping_add(round));
+        let (yes, no) = mend_one(
+            sample,
+            name,
+            processes,
+            &mut dice,
+            &format!("seed {seed}, round {round}"),
+        );
+        mended += yes;
+        left += no;
+    }
+    println!("seed {seed}: {rounds} rounds, {mended} files mended, {left} without a good copy");
+    assert!(mended > rounds / 3, "too few damages: {mended}");
+    assert!(left > 0 || rounds < 20, "too many copies");
+}
+
+/// Damages a checkpoint, repairs it and looks at every file; gives how many were mended, and how many
+/// couldn't be. The checkpoint is what it was afterwards.
+fn mend_one(
+    sample: &Sample,
+    name: &str,
+    processes: Option<u32>,
+    dice: &mut Dice,
+    which: &str,
+) -> (u64, u64) {
+    let directory = sample.path(name);
+    let manifest = Manifest::read(&directory)
+        .expect("readable")
+        .expect("a manifest");
+    let good = weights(&directory);
+    let names: Vec<String> = good.keys().cloned().collect();
+    let times = 1 + dice.roll(3);
+    let told: Vec<String> = (0..times)
+        .map(|_| damage(&directory, &names, dice))
+        .collect();
+    let which = format!("{which}: {}", told.join(", "));
+    let found = weights(&directory);
+    let inode = |file: &str| {
+        std::fs::metadata(directory.join(file))
+            .map(|m| m.ino())
+            .ok()
+    };
+    let before: BTreeMap<&String, Option<u64>> =
+        names.iter().map(|file| (file, inode(file))).collect();
+    let run = verify(
+        processes,
+        sample,
+        &format!("verify @{name} --repair --json"),
+    );
+    let result = object(&run);
+    let after = weights(&directory);
+    let (repaired, bad) = (named(&result, "repaired"), named(&result, "bad"));
+    let (mut mended, mut left) = (0, 0);
+    for file in &names {
+        if found.get(file) == good.get(file) {
+            assert_eq!(inode(file), before[file], "{file} was touched; {which}");
+            assert!(
+                !repaired.contains(file.as_str()) && !bad.contains(file.as_str()),
+                "{which}"
+            );
+        } else if mendable(&manifest, &good, &found, file) {
+            assert!(
+                after.get(file) == good.get(file),
+                "{file} isn't mended; {which}: {run:#?}"
+            );
+            assert!(
+                repaired.contains(file.as_str()) && !bad.contains(file.as_str()),
+                "{which}"
+            );
+            mended += 1;
+        } else {
+            assert!(
+                after.get(file) == found.get(file),
+                "{file} was changed; {which}"
+            );
+            assert!(
+                bad.contains(file.as_str()) && !repaired.contains(file.as_str()),
+                "{which}"
+            );
+            left += 1;
+        }
+    }
+    let code = i32::from(left > 0);
+    assert_eq!(run.status.code(), Some(code), "{which}: {run:#?}");
+    assert!(
+        after.keys().all(|file| good.contains_key(file)),
+        "left over: {which}"
+    );
+    for (file, bytes) in &good {
+        std::fs::write(directory.join(file), bytes).expect("write");
+    }
+    (mended, left)
+}
+
+/// Damages of every rank that leave no copy of `w2`, and of two files none of anything.
+fn ruin(directory: &Path) {
+    let names: Vec<PathBuf> = weights(directory)
+        .keys()
+        .map(|name| directory.join(name))
+        .collect();
+    for (number, path) in names.iter().enumerate() {
+        let mut bytes = std::fs::read(path).expect("a file");
+        match number {
+            0 | 1 => std::fs::remove_file(path).expect("remove"),
+            2 => std::fs::write(path, &bytes[..100]).expect("write"),
+            _ => {
+                let last = bytes.len() - 1;
+                for at in [9, last - W1_BYTES, last] {
+                    bytes[at] ^= 1;
+                }
+                std::fs::write(path, bytes).expect("write");
+            }
+        }
+    }
+}
+
+#[test]
+fn another_layout_gives_what_is_nowhere_else() {
+    let sample = checkpoint(true);
+    alone(&sample.args("unify --src @src --src-strategy @four.ckpt --dst @whole")).succeeds();
+    let good = files(&sample.path("out"));
+    let lines = [
+        (
+            None,
+            "--from @src --from-strategy @four.ckpt --strategy @two.ckpt",
+        ),
+        (
+            Some(4),
+            "--from @src --from-strategy @four.ckpt --strategy @two.ckpt",
+        ),
+        (None, "--from @whole --strategy @two.ckpt"),
+    ];
+    for (processes, from) in lines {
+        ruin(&sample.path("out"));
+        let ruined = files(&sample.path("out"));
+        let run = verify(None, &sample, "verify @out --repair --json");
+        assert_eq!(run.status.code(), Some(1), "{run:#?}");
+        assert!(files(&sample.path("out")) == ruined, "they must stay");
+        let other = (files(&sample.path("src")), files(&sample.path("whole")));
+        let run = verify(
+            processes,
+            &sample,
+            &format!("verify @out --repair {from} --json"),
+        );
+        let result = object(&run.succeeds());
+        assert!(files(&sample.path("out")) == good, "{from}: {result}");
+        assert!((files(&sample.path("src")), files(&sample.path("whole"))) == other);
+        assert_eq!(result["bad"], Value::Array(Vec::new()));
+        let rows = result["repaired"].as_array().expect("rows");
+        let w2 = rows.iter().filter(|row| row["tensor"] == "w2");
+        assert_eq!(w2.count(), 4, "{result}");
+        assert!(!sample.path(".out.shardloom-repair").exists());
+    }
+}
+
+#[test]
+fn a_plain_copy_serves_with_its_manifest_and_without() {
+    let sample = checkpoint(true);
+    let good = files(&sample.path("out"));
+    for manifest in [true, false] {
+        for (name, bytes) in &good {
+            if manifest || name != "shardloom.json" {
+                tensors::write_bytes(&sample.path("copy").join(name), bytes);
+            } else {
+                std::fs::remove_file(sample.path("copy").join(name)).expect("remove");
+            }
+        }
+        let kept = files(&sample.path("copy"));
+        ruin(&sample.path("out"));
+        let run = alone(&sample.args("verify @out --repair --from @copy")).succeeds();
+        assert!(run.stdout.contains("w2: repaired from"), "{run:#?}");
+        assert!(files(&sample.path("out")) == good);
+        assert!(files(&sample.path("copy")) == kept);
+    }
+    let run = alone(&sample.args("verify @out --repair --from @out"));
+    assert_eq!(run.status.code(), Some(2), "{run:#?}");
+    refuses(
+        &alone(&sample.args("verify @out --repair --from @nowhere")),
+        "nowhere",
+    );
+}
+
+#[test]
+fn a_copy_that_is_damaged_itself_is_not_believed() {
+    let sample = checkpoint(true);
+    let good = files(&sample.path("out"));
+    for (name, bytes) in &good {
+        let mut bytes = bytes.clone();
+        if name.starts_with("rank_0") {
+            let last = bytes.len() - 1;
+            bytes[last - W1_BYTES] ^= 1;
+        }
+        tensors::write_bytes(&sample.path("copy").join(name), &bytes);
+    }
+    ruin(&sample.path("out"));
+    let run = alone(&sample.args("verify @out --repair --from @copy --json"));
+    assert_eq!(run.status.code(), Some(1), "{run:#?}");
+    let result = object(&run);
+    assert_eq!(named(&result, "bad").len(), 1, "{result}");
+    assert_eq!(named(&result, "repaired").len(), 3, "{result}");
+    let now = files(&sample.path("out"));
+    for (name, bytes) in &good {
+        assert!(
+            now.get(name) == (!name.starts_with("rank_0")).then_some(bytes),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_header_is_laid_out_anew_where_no_file_has_it() {
+    let sample = checkpoint(true);
+    alone(&sample.args("unify --src @src --src-strategy @four.ckpt --dst @whole")).succeeds();
+    let file = fixtures::listing(&sample.path("whole"));
+    let file = file
+        .iter()
+        .find(|path| path.to_string_lossy().ends_with(".safetensors"));
+    let path = sample.path("whole").join(file.expect("weights"));
+    let good = std::fs::read(&path).expect("a file");
+    let mut bytes = good.clone();
+    bytes[0..40].fill(0xff);
+    std::fs::write(&path, bytes).expect("write");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).expect("mode");
+    let run = alone(&sample.args("verify @whole --repair --json")).succeeds();
+    assert!(std::fs::read(&path).expect("a file") == good);
+    assert_eq!(object(&run)["repaired"][0]["tensor"], Value::Null);
+    let mode = std::fs::metadata(&path)
+        .expect("a file")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o640);
+}
+
+#[test]
+fn a_repair_that_dies_leaves_old_or_new_files_and_is_taken_up() {
+    let sample = checkpoint(false);
+    let directory = sample.path("out");
+    let good = files(&directory);
+    let names: Vec<&String> = good
+        .keys()
+        .filter(|name| name.starts_with("rank_"))
+        .collect();
+    let (mut died, mut call) = (0, 20);
+    loop {
+        for (name, bytes) in &good {
+            std::fs::write(directory.join(name), bytes).expect("write");
+        }
+        // Two have changed places, of a third a tensor is damaged.
+        std::fs::write(directory.join(names[0]), &good[names[3]]).expect("write");
+        std::fs::write(directory.join(names[3]), &good[names[0]]).expect("write");
+        let mut bytes = good[names[1]].clone();
+        bytes[good[names[1]].len() - 1] ^= 2;
+        std::fs::write(directory.join(names[1]), &bytes).expect("write");
+        let old = files(&directory);
+        let exit = format!("exit:{call}");
+        let args = sample.args("verify @out --repair");
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let program = Path::new(env!("CARGO_BIN_EXE_shardloom"));
+        let run = support::alone(program, &args, &[("SHARDLOOM_IO_FAULT", &exit)]);
+        let now = files(&directory);
+        for name in &names {
+            let bytes = now.get(*name);
+            assert!(
+                bytes == old.get(*name) || bytes == good.get(*name),
+                "{exit}: {name}"
+            );
+        }
+        if !run.status.success() {
+            died += 1;
+            alone(&sample.args("verify @out --repair")).succeeds();
+        }
+        assert!(files(&directory) == good, "{exit}");
+        if run.status.success() {
+            break;
+        }
+        call += 7;
+    }
+    assert!(died > 5, "it died {died} times only");
+}
