@@ -14,6 +14,7 @@ mod parts;
 mod relayout;
 mod survey;
 
+use crate::destination::hold;
 use crate::exchange::{Topology, World, agree, all_gather};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::outcome::{BadFile, Outcome, Repaired};
@@ -57,6 +58,7 @@ pub fn repair(world: &World, repair: &Repair) -> Result<Outcome> {
     let topology = Topology::discover(world)?;
     let directory = agree(world, io::resolve(&repair.directory))?;
     agree(world, check_origin(&directory, repair))?;
+    let held = hold(world, &directory, "verify")?;
     let mut checked = check(world, &directory)?;
     let work = Work {
         world,
@@ -64,6 +66,7 @@ pub fn repair(world: &World, repair: &Repair) -> Result<Outcome> {
         repair,
     };
     let (rows, bad, read) = work.mend(&checked)?;
+    drop(held);
     checked.read += read;
     let told = checked.told(world, &topology, bad)?;
     let mut repaired: Vec<Repaired> = all_gather(world, &rows)?.into_iter().flatten().collect();
