@@ -398,15 +398,19 @@ fn a_copy_that_is_damaged_itself_is_not_believed() {
     }
 }
 
+/// The one file of full weights in a directory.
+fn weights_of(directory: &Path) -> PathBuf {
+    let files = fixtures::listing(directory);
+    let mut files = files.iter();
+    let file = files.find(|path| path.to_string_lossy().ends_with(".safetensors"));
+    directory.join(file.expect("weights"))
+}
+
 #[test]
 fn a_header_is_laid_out_anew_where_no_file_has_it() {
     let sample = checkpoint(true);
     alone(&sample.args("unify --src @src --src-strategy @four.ckpt --dst @whole")).succeeds();
-    let file = fixtures::listing(&sample.path("whole"));
-    let file = file
-        .iter()
-        .find(|path| path.to_string_lossy().ends_with(".safetensors"));
-    let path = sample.path("whole").join(file.expect("weights"));
+    let path = weights_of(&sample.path("whole"));
     let good = std::fs::read(&path).expect("a file");
     let mut bytes = good.clone();
     bytes[0..40].fill(0xff);
@@ -467,4 +471,36 @@ fn a_repair_that_dies_leaves_old_or_new_files_and_is_taken_up() {
         call += 7;
     }
     assert!(died > 5, "it died {died} times only");
+}
+
+#[test]
+fn what_is_damaged_in_the_other_layout_is_left_out() {
+    let sample = checkpoint(true);
+    alone(&sample.args("unify --src @src --src-strategy @four.ckpt --dst @whole")).succeeds();
+    let whole = weights_of(&sample.path("whole"));
+    let mut bytes = std::fs::read(&whole).expect("a file");
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1; // of `w1`, which the directory itself has
+    std::fs::write(&whole, bytes).expect("write");
+    ruin(&sample.path("out"));
+    let line = "verify @out --repair --from @whole --strategy @two.ckpt --json";
+    let run = alone(&sample.args(line));
+    assert_eq!(run.status.code(), Some(1), "{run:#?}");
+    let result = object(&run);
+    let lacks = |row: &&Value| {
+        row["reason"]
+            .as_str()
+            .is_some_and(|why| why.contains("no good copy"))
+    };
+    let rows = result["bad"].as_array().expect("rows");
+    let lacking: BTreeSet<_> = rows
+        .iter()
+        .filter(lacks)
+        .map(|row| row["file"].as_str())
+        .collect();
+    assert_eq!(lacking.len(), 4, "{result}");
+    assert!(
+        rows.iter().all(|row| row["tensor"] != "w2" || !lacks(&row)),
+        "{result}"
+    );
 }

@@ -27,8 +27,9 @@ use crate::store::io::{self, Standing};
 use crate::store::manifest::Manifest;
 use copies::{Copies, Donor};
 use mending::{Mended, Mender};
+use parts::Key;
 use relayout::{Missing, beside, relayout};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use survey::{Holding, Survey, needed};
 
@@ -94,6 +95,23 @@ fn check_origin(directory: &Path, repair: &Repair) -> Result<()> {
     Ok(())
 }
 
+/// What of a file has no good copy.
+fn lacks(mended: &Mended) -> &[Option<String>] {
+    match mended {
+        Mended::Without(missing) => missing,
+        _ => &[],
+    }
+}
+
+/// What is known of the damaged files before another layout is asked.
+struct Base<'b> {
+    manifest: &'b Manifest,
+    suspects: &'b [usize],
+    needed: &'b HashSet<Key<'b>>,
+    held: &'b [Holding],
+    other: Option<&'b Manifest>,
+}
+
 struct Work<'w> {
     world: &'w World,
     directory: &'w Path,
@@ -127,27 +145,16 @@ impl Work<'_> {
         );
         read += mend_all(&copies, checked.own(), &mut results);
         let hidden = beside(self.directory);
-        let brought = self.bring(&hidden, manifest, &results);
-        let brought = brought.inspect_err(|_| discard(&results))?;
-        if brought {
-            let found = agree(world, look(&hidden));
-            let found = found.inspect_err(|_| discard(&results))?;
-            if let (Found::Manifest(made), Some(origin)) = (found, &self.repair.origin) {
-                let mut donors = self.donors(manifest, other.as_ref());
-                donors.push(Donor {
-                    directory: &hidden,
-                    manifest: &made,
-                    shown: format!("{}, resharded", origin.path.display()),
-                    lasts: false,
-                });
-                let copies = Copies::find(donors, suspects, &needed, &held);
-                let left = results
-                    .iter()
-                    .filter(|(_, mended)| matches!(mended, Mended::Without(_)));
-                let left = left.map(|(number, _)| *number).collect();
-                read += mend_all(&copies, left, &mut results);
-            }
-        }
+        let base = Base {
+            manifest,
+            suspects,
+            needed: &needed,
+            held: &held,
+            other: other.as_ref(),
+        };
+        let brought = self.bring(&base, &hidden, &mut results);
+        let (brought, bytes) = brought.inspect_err(|_| discard(&results))?;
+        read += bytes;
         // Nothing takes its place before all stand: what is replaced may be another's copy.
         all_gather(world, &())?;
         let (rows, bad) = self.place(&copies, manifest, results);
@@ -202,25 +209,52 @@ impl Work<'_> {
         donors
     }
 
-    /// Brings what is still missing from another layout, if there is one; gives whether it did.
-    /// Collective.
-    fn bring(&self, hidden: &Path, manifest: &Manifest, results: &Results) -> Result<bool> {
-        let missing = results.values().filter_map(|mended| match mended {
-            Mended::Without(missing) => Some(missing.clone()),
-            _ => None,
-        });
-        let missing: Missing = missing.flatten().collect();
-        let missing = all_gather(self.world, &missing)?;
-        let missing: Missing = missing.into_iter().flatten().collect();
-        let Some(origin) = &self.repair.origin else {
-            return Ok(false);
-        };
+    /// Brings what is still missing from another layout, if there is one, and mends by it; gives
+    /// whether it did, and the bytes read. Collective.
+    fn bring(&self, base: &Base<'_>, hidden: &Path, results: &mut Results) -> Result<(bool, u64)> {
         let strategy = self.repair.strategy.as_deref();
-        if missing.is_empty() || (strategy.is_none() && origin.strategy.is_none()) {
-            return Ok(false);
+        let Some(origin) = &self.repair.origin else {
+            return Ok((false, 0));
+        };
+        if strategy.is_none() && origin.strategy.is_none() {
+            return Ok((false, 0));
         }
-        relayout(self.world, origin, strategy, hidden, manifest, &missing)?;
-        Ok(true)
+        let (mut brought, mut read) = (false, 0);
+        // Once for tensors; again, with all of them, for headers that are known nowhere else.
+        for again in [false, true] {
+            let missing: Missing = results.values().flat_map(lacks).cloned().collect();
+            let missing = all_gather(self.world, &missing)?;
+            let missing: Missing = missing.into_iter().flatten().collect();
+            if missing.is_empty() || (again && !missing.contains(&None)) {
+                break;
+            }
+            relayout(
+                self.world,
+                origin,
+                strategy,
+                hidden,
+                base.manifest,
+                &missing,
+            )?;
+            brought = true;
+            let found = agree(self.world, look(hidden))?;
+            if let Found::Manifest(made) = found {
+                let mut donors = self.donors(base.manifest, base.other);
+                donors.push(Donor {
+                    directory: hidden,
+                    manifest: &made,
+                    shown: format!("{}, resharded", origin.path.display()),
+                    lasts: false,
+                });
+                let copies = Copies::find(donors, base.suspects, base.needed, base.held);
+                let left = results
+                    .iter()
+                    .filter(|(_, mended)| !lacks(mended).is_empty());
+                let left = left.map(|(number, _)| *number).collect();
+                read += mend_all(&copies, left, results);
+            }
+        }
+        Ok((brought, read))
     }
 
     /// Puts what was made in its place; tells of it, and of what remains bad. Local.

@@ -3,7 +3,7 @@
 
 use crate::destination::Writing;
 use crate::exchange::{World, all_gather};
-use crate::fault::Result;
+use crate::fault::{Fault, Kind, Result};
 use crate::job::run::run;
 use crate::job::spec::{Goal, Job, Write};
 use crate::plan::arrange::{Files, Naming, RankName};
@@ -31,7 +31,11 @@ pub struct Origin {
 /// What is missing: tensors by name; none for the bytes around them, for which all tensors are wanted.
 pub(super) type Missing = BTreeSet<Option<String>>;
 
-/// Writes the missing tensors of `origin` into `into`, cut by `strategy`. Collective.
+/// Tensors that are damaged in the other layout, too, and left out one after the other.
+const DAMAGED_MAX: usize = 16;
+
+/// Writes the missing tensors of `origin` into `into`, cut by `strategy`; those that are damaged there
+/// are left out. Collective.
 ///
 /// # Errors
 /// As those of a reshard, the same on every process.
@@ -54,19 +58,38 @@ pub(super) fn relayout(
     let mine: Vec<String> = unwanted.cloned().collect();
     // Nodes may see different manifests of one result, or none: the first word counts.
     let unwanted = all_gather(world, &(!manifest.files.is_empty()).then_some(mine))?;
-    let unwanted = unwanted.into_iter().flatten().next().unwrap_or_default();
+    let mut unwanted = unwanted.into_iter().flatten().next().unwrap_or_default();
+    for _ in 0..DAMAGED_MAX {
+        let job = job(origin, strategy, into, unwanted.clone());
+        match run(world, &job, &mut |_, _| {}) {
+            // The fault is the same on all processes.
+            Err(fault) if fault.kind == Kind::Corrupt && fault.tensor.is_some() => {
+                if world.process() == 0 {
+                    tracing::warn!("{fault}");
+                }
+                unwanted.extend(fault.tensor);
+            }
+            other => return other.map(|_| ()),
+        }
+    }
+    let message = format!("more than {DAMAGED_MAX} tensors of it are damaged, too");
+    Err(Fault::new(Kind::Corrupt, message).file(origin.path.display().to_string()))
+}
+
+/// The job that writes all but the `unwanted` tensors. Local.
+fn job(origin: &Origin, strategy: Option<&Path>, into: &Path, unwanted: Vec<String>) -> Job {
     let (files, leftovers) = match (strategy, &origin.strategy) {
         (None, _) => (
             Files::Full {
                 naming: Naming::Hf,
                 file_bytes_max: FILE_BYTES_MAX,
             },
-            Leftovers::Unify,
+            Leftovers::Unify(Unmatched::Copy),
         ),
-        (Some(_), None) => (ranks(), Leftovers::Split),
+        (Some(_), None) => (ranks(), Leftovers::Split(Unmatched::Copy)),
         (Some(_), Some(_)) => (ranks(), Leftovers::Reshard(Unmatched::Copy)),
     };
-    let job = Job {
+    Job {
         command: "verify",
         reading: Reading::checkpoint(origin.path.clone(), origin.strategy.clone(), None),
         goal: Goal::Write(Box::new(Write {
@@ -89,8 +112,7 @@ pub(super) fn relayout(
         })),
         moving: Moving::default(),
         dry_run: false,
-    };
-    run(world, &job, &mut |_, _| {}).map(|_| ())
+    }
 }
 
 fn ranks() -> Files {
