@@ -504,3 +504,18 @@ fn what_is_damaged_in_the_other_layout_is_left_out() {
         "{result}"
     );
 }
+
+#[test]
+fn a_checksum_at_the_end_of_a_file_is_made_anew() {
+    let sample = checkpoint(true);
+    alone(&sample.args("convert @out --dst @ckpt --to ckpt --crc")).succeeds();
+    let path = sample.path("ckpt/rank_2/net2.ckpt");
+    let good = std::fs::read(&path).expect("a file");
+    let mut bytes = good.clone();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&path, bytes).expect("write");
+    let run = alone(&sample.args("verify @ckpt --repair --json")).succeeds();
+    assert!(std::fs::read(&path).expect("a file") == good);
+    assert_eq!(named(&object(&run), "repaired").len(), 1, "{run:#?}");
+}

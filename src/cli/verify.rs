@@ -11,7 +11,6 @@ const EXAMPLES: &str = "\
 Examples:
   mpirun -n 8 shardloom verify out
   shardloom verify out --against full
-  mpirun -n 8 shardloom verify out --repair
   shardloom verify out --repair --from full --strategy new";
 
 /// Check a directory's files against the manifest that was written with them.

@@ -46,13 +46,14 @@ impl Bare<'_> {
             let Some(found) = read(&copies.path(donor, file), self.gaps) else {
                 continue;
             };
-            if let Some(found) = self.right(found, &mut checksums) {
-                let own = (donor, file) == (0, self.number);
+            if let Some((found, renewed)) = self.right(found, &mut checksums) {
+                // A checksum made anew is a repair, though all it was made of was there.
+                let own = (donor, file) == (0, self.number) && !renewed;
                 return Some((found, (!own).then(|| copies.shown(donor, file))));
             }
         }
         let designed = design(copies, self.record, self.parts, self.gaps);
-        let found = designed
+        let (found, _) = designed
             .into_iter()
             .find_map(|found| self.right(found, &mut checksums))?;
         Some((found, Some("the layout".into())))
@@ -90,10 +91,11 @@ impl Bare<'_> {
         found
     }
 
-    /// `found`, if the file has its CRC with it; else with a new checksum at its end, if so.
-    fn right(&self, mut found: Vec<Vec<u8>>, tried: &mut Vec<u64>) -> Option<Vec<Vec<u8>>> {
+    /// `found`, if the file has its CRC with it; else with a new checksum at its end, if so, and that
+    /// it is new.
+    fn right(&self, mut found: Vec<Vec<u8>>, tried: &mut Vec<u64>) -> Option<(Vec<Vec<u8>>, bool)> {
         if self.proves(&found) {
-            return Some(found);
+            return Some((found, false));
         }
         let format = Format::of(&self.record.path)?;
         let (begin, end) = *self.gaps.last()?;
@@ -114,7 +116,7 @@ impl Bare<'_> {
         let file = ReadFile::open(self.target.path()).ok()?;
         let checksum = crc_trailer(&file, end - TRAILER_BYTES).ok()?;
         found.last_mut()?.extend_from_slice(&checksum);
-        self.proves(&found).then_some(found)
+        self.proves(&found).then_some((found, true))
     }
 
     fn proves(&self, found: &[Vec<u8>]) -> bool {
