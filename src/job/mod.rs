@@ -6,6 +6,7 @@
 //! *Absent on purpose*: a second loop that moves bytes; whatever needs one is a [`Goal`]. A repair only
 //! puts back bytes whose CRC the manifest has.
 
+mod clock;
 mod compare;
 mod convert;
 mod copies;
@@ -23,8 +24,10 @@ mod route;
 mod run;
 mod seen;
 mod spec;
+mod steps;
 pub(crate) mod tally;
 pub mod verify;
+mod written;
 
 pub use fill::{fill, shards};
 pub use outcome::Outcome;

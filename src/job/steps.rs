@@ -1,0 +1,220 @@
+//! The first three steps of a job: what each is made of.
+
+use crate::destination::{Destination, finished};
+use crate::exchange::{Topology, World, agree};
+use crate::fault::{Fault, Kind, Result};
+use crate::job::convert;
+use crate::job::fits::{Fitted, fit};
+use crate::job::outcome::Outcome;
+use crate::job::planned::Planned;
+use crate::job::request::request;
+use crate::job::route::Route;
+use crate::job::spec::{Goal, Job};
+use crate::job::tally;
+use crate::plan::reach::equal_share;
+use crate::plan::turns::Sharing;
+use crate::source::strategy_files::read_strategy;
+use crate::source::{self, Opened};
+use crate::strategy::Strategy;
+
+/// What a run has at hand throughout.
+pub(super) struct Run<'a> {
+    pub(super) world: &'a World,
+    pub(super) topology: &'a Topology,
+    pub(super) job: &'a Job,
+    /// The strategy of each side.
+    strategies: [Option<Strategy>; 2],
+    /// CRC of each of them, by side.
+    pub(super) layouts: Layouts,
+}
+
+type Layouts = [(&'static str, Option<u64>); 2];
+
+/// What stands at a destination before its source is looked at.
+pub(super) enum Early {
+    /// An earlier run has left nothing to do.
+    Done(Box<Outcome>),
+    /// The source itself, which is to be replaced.
+    Standing(Destination),
+    /// It isn't known yet.
+    Unknown,
+}
+
+impl<'a> Run<'a> {
+    /// Reads the strategies of both sides. Collective.
+    pub(super) fn new(world: &'a World, topology: &'a Topology, job: &'a Job) -> Result<Self> {
+        let other = match &job.goal {
+            Goal::Compare(other) => other.strategy.as_deref(),
+            goal => goal
+                .writing()
+                .and_then(|writing| writing.strategy.as_deref()),
+        };
+        let (from, from_crc) = read_strategy(world, topology, job.reading.strategy.as_deref())?;
+        let (to, to_crc) = read_strategy(world, topology, other)?;
+        Ok(Run {
+            world,
+            topology,
+            job,
+            strategies: [from, to],
+            layouts: [("source", from_crc), ("destination", to_crc)],
+        })
+    }
+
+    /// For a job that replaces its source: its directory, unless nothing is left to do, which is
+    /// said. Collective.
+    pub(super) fn take_place(&self) -> Result<Early> {
+        let Some(writing) = self.job.goal.writing() else {
+            return Ok(Early::Unknown);
+        };
+        if !writing.in_place || self.job.dry_run {
+            return Ok(Early::Unknown);
+        }
+        let mut destination = self.destination_of_ranks()?;
+        destination.hold(self.world, self.job.command)?;
+        let request = request(self.job, &self.layouts);
+        let found = finished(self.world, &destination, request, !writing.unflushed)?;
+        let Some(manifest) = found else {
+            return Ok(Early::Standing(destination));
+        };
+        if self.world.process() == 0 {
+            let directory = writing.path.display();
+            tracing::warn!("{directory} has the destination's layout already: nothing is moved");
+        }
+        Ok(Early::Done(Box::new(Outcome {
+            ok: true,
+            tensors: manifest.tensors.len() as u64,
+            files: manifest.files.into_iter().map(|file| file.path).collect(),
+            ..tally::outcome(self.world, self.topology, self.job.command)
+        })))
+    }
+
+    /// What the destination is cut by.
+    pub(super) fn destination_strategy(&self) -> Option<&Strategy> {
+        self.strategies[1].as_ref()
+    }
+
+    /// The first step. Collective.
+    pub(super) fn open_source(&self) -> Result<(Opened, Fitted)> {
+        let job = self.job;
+        let strategy = self.strategies[0].clone();
+        let exchange = job.moving.exchange;
+        let needed = |name: &str| match &job.goal {
+            Goal::Write(write) => write.select.keeps(name),
+            _ => true,
+        };
+        let (world, topology) = (self.world, self.topology);
+        let mut source = source::open(world, topology, &job.reading, strategy, exchange, needed)?;
+        let fitted = fit(self.world, self.topology, job, &mut source)?;
+        source.derive(self.world, &job.reading.derived)?;
+        Ok((source, fitted))
+    }
+
+    /// The second step, for a job that writes. Collective.
+    pub(super) fn open_destination(
+        &self,
+        source: &Opened,
+        standing: Option<Destination>,
+    ) -> Result<Destination> {
+        match (&self.job.goal, standing) {
+            (_, Some(standing)) => Ok(standing),
+            (Goal::Convert(convert), None) => {
+                let reach = &source.source.reach;
+                // A file stays on the node that it is on.
+                let home = |rank| reach.owner(rank).unwrap_or_default();
+                let writing = &convert.writing;
+                Destination::find(
+                    self.world,
+                    self.topology,
+                    &writing.path,
+                    reach.source_ranks,
+                    home,
+                    writing.placement,
+                )
+            }
+            (_, None) => self.destination_of_ranks(),
+        }
+    }
+
+    /// The destination of a strategy's ranks. Collective.
+    fn destination_of_ranks(&self) -> Result<Destination> {
+        let writing = self.job.goal.writing().ok_or_else(|| {
+            Fault::new(
+                Kind::Internal,
+                "a job that writes nothing has no destination",
+            )
+        })?;
+        let ranks = self.ranks_of_strategy();
+        let home = |rank| equal_share(rank, ranks, self.world.size());
+        Destination::find(
+            self.world,
+            self.topology,
+            &writing.path,
+            ranks,
+            home,
+            writing.placement,
+        )
+    }
+
+    fn ranks_of_strategy(&self) -> u32 {
+        self.strategies[1].as_ref().map_or(1, Strategy::ranks)
+    }
+
+    /// Ranks of all that is written: those of the destination, or files of a source.
+    pub(super) fn ranks_written(&self, source: &Opened) -> u32 {
+        match &self.job.goal {
+            Goal::Convert(_) => source.source.reach.source_ranks,
+            _ => self.ranks_of_strategy(),
+        }
+    }
+
+    /// The second step, for a job that compares. Collective.
+    pub(super) fn open_other(&self, reading: &source::Reading) -> Result<Opened> {
+        let strategy = self.strategies[1].clone();
+        let exchange = self.job.moving.exchange;
+        let needed = |_: &str| true;
+        source::open(
+            self.world,
+            self.topology,
+            reading,
+            strategy,
+            exchange,
+            needed,
+        )
+    }
+
+    /// The third step. Collective.
+    pub(super) fn plan(&self, source: &Opened, destination: &Destination) -> Result<Planned> {
+        match &self.job.goal {
+            Goal::Convert(goal) => {
+                let planned = convert::plan(goal, source, &destination.site.ranks);
+                agree(self.world, planned)
+            }
+            Goal::Write(write) => {
+                let strategy = self.strategies[1].as_ref();
+                let ranks = &destination.site.ranks;
+                Planned::of_write(self.world, write, source, strategy, ranks)
+            }
+            Goal::Compare(_) => Err(Fault::new(Kind::Internal, "nothing is written")),
+        }
+    }
+
+    /// The way of what is planned.
+    pub(super) fn route<'r>(
+        &'r self,
+        source: &'r Opened,
+        destination: &'r Destination,
+        planned: &'r Planned,
+    ) -> Route<'r> {
+        Route {
+            source: &source.source,
+            plans: &planned.plans,
+            catalog: &planned.catalog,
+            site: &destination.site,
+            sharing: (!planned.by_file).then_some(Sharing {
+                homes: &destination.homes,
+                kept: &planned.kept,
+                machine: &self.job.moving.machine,
+            }),
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The last two steps of a job that writes: move, commit.
+
+use crate::course::{self, Leaves};
+use crate::destination::{
+    Carried, Commit, Destination, Replaced, Shown, Staged, Wanted, Writing, carry,
+};
+use crate::fault::Result;
+use crate::job::clock::Clock;
+use crate::job::origin::Origin;
+use crate::job::planned::Planned;
+use crate::job::request::request;
+use crate::job::route::{Into, Route, Surveyed};
+use crate::job::steps::Run;
+use crate::source::{Opened, fingerprint};
+use crate::transport::{FileSink, Ledger, Moved, Observer, Readers};
+
+/// The last two steps of a job that writes.
+pub(super) struct Written<'a> {
+    pub(super) run: &'a Run<'a>,
+    pub(super) source: &'a Opened,
+    pub(super) origin: &'a Origin,
+    pub(super) destination: &'a Destination,
+    pub(super) planned: &'a Planned,
+}
+
+impl Written<'_> {
+    /// Creates the files, fills them and puts them in place. Collective.
+    pub(super) fn all(
+        &self,
+        route: &Route<'_>,
+        surveyed: &Surveyed<'_>,
+        readers: &Readers<'_>,
+        observer: &mut Observer<'_>,
+        clock: &mut Clock,
+    ) -> Result<Moved> {
+        let (world, job) = (self.run.world, self.run.job);
+        let (destination, planned) = (self.destination, self.planned);
+        let Some(writing) = job.goal.writing() else {
+            return Ok(Moved::default());
+        };
+        let carried = self.carried(writing)?;
+        let mut extras = planned.extras.clone();
+        extras.extend(carried.extras);
+        let (replace, flush) = (writing.replaces(), !writing.unflushed);
+        let wanted = Wanted {
+            job: fingerprint(world, &self.source.source, &self.depends_on())?,
+            resume: writing.resume,
+            replace,
+            flush,
+        };
+        course::phase("making files");
+        let staged = Staged::create(world, destination, &planned.catalog, &wanted)?;
+        let partial = destination.staging.partial().to_path_buf();
+        course::leaves(Leaves::Staged(partial));
+        course::phase("moving");
+        clock.lap(|seconds| &mut seconds.write);
+        let proof = |shown: &Shown<'_>| {
+            let (origin, source) = (self.origin, &self.source.source);
+            origin.check(world, source, &planned.plans, shown)
+        };
+        let commit = Commit {
+            proof: &proof,
+            command: job.command,
+            job: wanted.job,
+            request: request(job, &self.run.layouts),
+            ranks: self.run.ranks_written(self.source),
+            layouts: self.run.layouts,
+            destination,
+            catalog: &planned.catalog,
+            plans: &planned.plans,
+            extras: &extras,
+            links: &carried.links,
+            replace,
+            flush,
+            trailers: planned.trailers,
+            by_file: planned.by_file,
+        };
+        let moved = self.fill(route, surveyed, readers, &staged, &commit, observer, clock);
+        // A run that takes up leftovers leaves them to be taken up again.
+        if moved.is_err() && !writing.resume {
+            destination.discard();
+        }
+        moved
+    }
+
+    /// What goes along when the source is replaced. Collective.
+    fn carried(&self, writing: &Writing) -> Result<Carried> {
+        if !writing.in_place {
+            return Ok(Carried::default());
+        }
+        let source = &self.source.source;
+        let replaced = Replaced {
+            base: &source.base,
+            catalog: &source.catalog,
+            reach: &source.reach,
+        };
+        carry(
+            self.run.world,
+            &replaced,
+            self.destination,
+            &self.planned.catalog,
+        )
+    }
+
+    /// All but the source that the result depends on.
+    fn depends_on(&self) -> String {
+        let derived = &self.run.job.reading.derived;
+        format!(
+            "{} {:?} {:?} {:?} {}",
+            self.run.job.command,
+            self.run.layouts,
+            derived.block,
+            derived.lora.as_ref().map(|lora| &lora.factor),
+            self.planned.depends_on
+        )
+    }
+
+    /// Fills the staged files, then commits them. Collective.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the values of all steps meet here"
+    )]
+    fn fill(
+        &self,
+        route: &Route<'_>,
+        surveyed: &Surveyed<'_>,
+        readers: &Readers<'_>,
+        staged: &Staged,
+        commit: &Commit<'_>,
+        observer: &mut Observer<'_>,
+        clock: &mut Clock,
+    ) -> Result<Moved> {
+        let (world, staging) = (self.run.world, &self.destination.staging);
+        let catalog = &self.planned.catalog;
+        let sink = FileSink::new(staging.partial(), catalog);
+        let ledger = Ledger::new(
+            catalog,
+            &self.destination.site,
+            &self.planned.kept,
+            staging.partial(),
+            staging.journals(),
+            commit.flush,
+        );
+        let into = Into {
+            sink: &sink,
+            ledger: Some(&ledger),
+            skip: staged.skip(),
+        };
+        let moved = route.go(world, surveyed, readers, &into, observer)?;
+        clock.lap(|seconds| &mut seconds.exchange);
+        self.source.source.still.check(world)?;
+        course::phase("putting in place");
+        if !self.destination.leads {
+            course::leaves(Leaves::Unknown);
+        }
+        commit.make(world, staged, ledger.close())?;
+        course::leaves(Leaves::Placed(None));
+        clock.lap(|seconds| &mut seconds.commit);
+        Ok(moved)
+    }
+}
