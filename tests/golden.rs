@@ -276,7 +276,7 @@ fn arguments(step: &Step, room: &Path, destination: &Path) -> Result<Vec<String>
             }
         }
         "split" => {
-            if step.case == "split_names" {
+            if ["split_names", "dtypes", "partial_strategy"].contains(&step.case.as_str()) {
                 // MindSpore leaves out what the strategy doesn't know.
                 add(&["--unmatched", "drop"]);
             }
