@@ -425,7 +425,7 @@ fn a_host_that_is_cut_off_ends_the_run_and_loses_nothing() {
     alone(&sample.args(RESHARD)).succeeds();
     let before = everything(&hosts);
     let visible = |all: Vec<(usize, PathBuf)>| -> Vec<(usize, PathBuf)> {
-        let hidden = |path: &Path| path.to_string_lossy().contains("shardloom-partial");
+        let hidden = |path: &Path| path.to_string_lossy().contains(".shardloom-");
         all.into_iter().filter(|(_, path)| !hidden(path)).collect()
     };
     let run = hosts.run_and_cut(PER_HOST, RESHARD, 4);

@@ -208,7 +208,8 @@ fn merges_what_the_destination_does_not_describe() {
     // Full weights are cut nowhere, so what the strategy doesn't know is copied as it is.
     let fewer = Strategy::of(&[("layers.0.v.weight", layout(&[2], &[0, -1]))]);
     tensors::write_bytes(&sample.path("fewer.ckpt"), &to_protobuf(&fewer));
-    let line = "reshard --src @full --dst-strategy @fewer.ckpt --lora @lora --dst @out";
+    let line =
+        "reshard --src @full --dst-strategy @fewer.ckpt --lora @lora --unmatched copy --dst @out";
     alone(&sample.args(line)).succeeds();
     let found = tensors::read(&sample.path("out/rank_0/net0.safetensors")).unwrap();
     for name in ADAPTED {
