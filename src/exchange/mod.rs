@@ -2,7 +2,7 @@
 //!
 //! * [`World`]: all processes of this run; nobody leaves it silently.
 //! * [`Topology`]: which processes share a node.
-//! * [`agree`], [`Alarm`]: how all learn of the first error.
+//! * `agree`, [`Alarm`]: how all learn of the first error.
 //! * [`exchange_bytes`], [`broadcast_bytes`], [`all_gather_bytes`], [`all_reduce`]: control
 //!   messages of any size.
 //! * [`DataRound`]: the non-blocking all-to-all that carries tensor bytes, below 2^31
@@ -13,7 +13,7 @@
 //! ones wait by polling with short sleeps, so that waiting processes leave the cores to others.
 //! Only the thread that started the world may call them.
 //!
-//! By MPI ([`with_mpi`]) or, without the feature `mpi`, for one process ([`alone`]): the same calls.
+//! By MPI (`with_mpi`) or, without the feature `mpi`, for one process (`alone`): the same calls.
 //!
 //! Three communicators keep what may overlap apart: control messages, data rounds, signals (alarm
 //! and progress). So processes that gave up a data round can still agree on why.

@@ -14,7 +14,7 @@ use std::path::Path;
 /// The tensors of full weights: names and full shapes. Local.
 ///
 /// # Errors
-/// As [`discover`](super::discover::discover).
+/// As `discover`.
 pub fn full_tensors(path: &Path) -> Result<Vec<(String, Vec<u64>)>> {
     let inspected = inspect(path, None)?;
     if inspected.ranks > 1 {
@@ -72,7 +72,7 @@ pub struct Inspected {
 /// Reads the headers of the files at `path` that a job with this `--file-suffix` would read. Local.
 ///
 /// # Errors
-/// [`Kind::Corrupt`], [`Kind::MissingShard`] and others, as [`discover`](super::discover::discover).
+/// [`Kind::Corrupt`], [`Kind::MissingShard`] and others, as `discover`.
 pub fn inspect(path: &Path, suffix: Option<&str>) -> Result<Inspected> {
     let listing = match chosen(path, suffix) {
         Err(fault) if fault.kind == Kind::Ambiguous => {

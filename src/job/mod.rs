@@ -1,6 +1,6 @@
 //! Jobs: open the source, open the destination, plan, move, commit.
 //!
-//! Every job is the function [`run`], with other ends. A dry run is that function stopped after the
+//! Every job is the function `run`, with other ends. A dry run is that function stopped after the
 //! third step. Nothing is printed: what happened is an [`Outcome`].
 //!
 //! *Absent on purpose*: a second loop that moves bytes; whatever needs one is a [`Goal`]. A repair only

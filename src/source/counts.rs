@@ -12,7 +12,7 @@ use crate::store::io::ReadFile;
 /// Fills in what a checkpoint 2.0 that is to be written says of the job. Collective.
 ///
 /// # Errors
-/// The same on every process: [`Kind::Io`].
+/// The same on every process: [`crate::fault::Kind::Io`].
 pub fn settle(world: &World, source: &Source, files: &Files) -> Result<Files> {
     let Files::Iteration(asked) = files else {
         return Ok(files.clone());

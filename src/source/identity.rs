@@ -10,7 +10,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 /// Collective.
 ///
 /// # Errors
-/// [`Kind::Io`] if a source file is gone.
+/// [`crate::fault::Kind::Io`] if a source file is gone.
 pub fn fingerprint(world: &World, source: &Source, rest: &str) -> Result<u64> {
     let mut own = 0u64;
     let mut stamps = || -> Result<()> {

@@ -1,4 +1,4 @@
-//! Formats: one file each, and a line in [`table`].
+//! Formats: one file each, and a line in `table`.
 //!
 //! A format of files is a [`FileFormat`]: how a file of it begins, and how its structure is read and
 //! laid out. What is known by sight alone, to say what it is and what to do with it, is a

@@ -10,7 +10,7 @@ use std::path::Path;
 /// Bytes free for us on the file system of `path`.
 ///
 /// # Errors
-/// [`Kind::Io`].
+/// [`crate::fault::Kind::Io`].
 pub fn free_bytes(path: &Path) -> Result<u64> {
     named("can't ask for free space", path, gate())?;
     let stat = rustix::fs::statvfs(path).map_err(io::Error::from);
@@ -21,7 +21,7 @@ pub fn free_bytes(path: &Path) -> Result<u64> {
 /// Files that the file system of `path` has room for; none where it has no limit.
 ///
 /// # Errors
-/// [`Kind::Io`].
+/// [`crate::fault::Kind::Io`].
 pub fn free_files(path: &Path) -> Result<Option<u64>> {
     named("can't ask for free space", path, gate())?;
     let stat = rustix::fs::statvfs(path).map_err(io::Error::from);
@@ -32,7 +32,7 @@ pub fn free_files(path: &Path) -> Result<Option<u64>> {
 /// A small text file of the system's (`/proc`), whose size isn't known before it is read.
 ///
 /// # Errors
-/// [`Kind::Io`].
+/// [`crate::fault::Kind::Io`].
 pub fn read_text(path: &str) -> Result<String> {
     named("can't read", Path::new(path), fs::read_to_string(path))
 }

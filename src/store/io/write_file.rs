@@ -25,7 +25,7 @@ impl WriteFile {
     /// `size` bytes for it.
     ///
     /// # Errors
-    /// [`Kind::NoSpace`] if the disk hasn't room for it, [`Kind::Io`].
+    /// [`crate::fault::Kind::NoSpace`] if the disk hasn't room for it, [`crate::fault::Kind::Io`].
     pub fn create(path: &Path, size: u64) -> Result<Self> {
         Self::create_without(path, size, 0)
     }
@@ -87,7 +87,7 @@ impl WriteFile {
     /// Opens a file that some process has created, for writing; another node may see it late.
     ///
     /// # Errors
-    /// [`Kind::Io`].
+    /// [`crate::fault::Kind::Io`].
     pub fn open(path: &Path) -> Result<Self> {
         named("can't open for writing", path, gate())?;
         let file = named(
@@ -104,7 +104,7 @@ impl WriteFile {
     /// Opens the file at `inside` of `directory`, wherever that is now, for writing.
     ///
     /// # Errors
-    /// [`Kind::Io`].
+    /// [`crate::fault::Kind::Io`].
     pub fn open_in(directory: &Directory, inside: &str) -> Result<Self> {
         let path = directory.path.join(inside);
         let action = "can't open for writing";
@@ -120,7 +120,7 @@ impl WriteFile {
     /// Writes all of `bytes` at `offset`.
     ///
     /// # Errors
-    /// [`Kind::NoSpace`], [`Kind::Io`].
+    /// [`crate::fault::Kind::NoSpace`], [`crate::fault::Kind::Io`].
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
         let action = "can't write";
         check_size(&self.path, offset.saturating_add(bytes.len() as u64))?;
@@ -148,7 +148,7 @@ impl WriteFile {
     /// Waits until the bytes are on the disk.
     ///
     /// # Errors
-    /// [`Kind::Io`]: the bytes may be lost.
+    /// [`crate::fault::Kind::Io`]: the bytes may be lost.
     pub fn sync(&self) -> Result<()> {
         named("can't flush", &self.path, gate())?;
         self.with(|file| named("can't flush", &self.path, file.sync_all()))
@@ -177,7 +177,7 @@ fn in_memory(file: &File) -> bool {
 /// Writes a small file anew, flushed if `flush`.
 ///
 /// # Errors
-/// [`Kind::NoSpace`], [`Kind::Io`].
+/// [`crate::fault::Kind::NoSpace`], [`crate::fault::Kind::Io`].
 pub fn write_small(path: &Path, bytes: &[u8], flush: bool) -> Result<()> {
     write_small_without(path, bytes, flush, 0)
 }

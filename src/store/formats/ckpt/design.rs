@@ -30,7 +30,7 @@ pub const BLOCK_BYTES_MAX: u64 = 512 << 20;
 ///
 /// # Errors
 /// [`Kind::Dtype`] for a dtype that the format doesn't have; [`Kind::Shape`] and
-/// [`Kind::Unsupported`] for what the format, or [`super::read`], has no room for, and for no
+/// [`Kind::Unsupported`] for what the format, or `read`, has no room for, and for no
 /// tensors at all;
 /// [`Kind::Corrupt`] for a name that occurs twice.
 pub fn design(
