@@ -25,14 +25,27 @@ use shardloom::store::manifest::Manifest;
 use std::path::Path;
 use support::Run;
 
-/// The sample with two steps on each rank.
+/// The same with a second step.
 fn two_steps() -> Sample {
+    let sample = one_step();
+    for rank in 0..4 {
+        let name = |step: u32| {
+            sample.path(&format!(
+                "src/rank_{rank}/net_rank_{rank}-1_{step}.safetensors"
+            ))
+        };
+        std::fs::copy(name(2), name(4)).expect("copy");
+    }
+    sample
+}
+
+/// The sample with one numbered step on each rank.
+fn one_step() -> Sample {
     let sample = Sample::new();
     for rank in 0..4 {
         let directory = sample.path(&format!("src/rank_{rank}"));
-        let name = |step: u32| directory.join(format!("net_rank_{rank}-1_{step}.safetensors"));
-        std::fs::rename(directory.join("net.safetensors"), name(2)).expect("rename");
-        std::fs::copy(name(2), name(4)).expect("copy");
+        let name = directory.join(format!("net_rank_{rank}-1_2.safetensors"));
+        std::fs::rename(directory.join("net.safetensors"), name).expect("rename");
     }
     sample
 }
@@ -49,7 +62,7 @@ fn another_request_in_place_is_not_done_already() {
         ),
         (4, "--file-suffix 1_2 --remove-redundancy"),
     ] {
-        let sample = two_steps();
+        let sample = one_step();
         let run = |args: &str| {
             let args = sample.args(&format!("{line} {args}"));
             if processes == 1 {
