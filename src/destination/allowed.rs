@@ -69,8 +69,9 @@ fn ours() -> Result<Vec<(&'static str, PathBuf)>> {
     let home = home.filter(|home| home.is_absolute());
     let mut all = Vec::new();
     for (what, path) in [("working directory", working), ("home directory", home)] {
-        if let Some(path) = path {
-            all.push((what, resolved(&path)?));
+        // A home that isn't there, or may not be looked into, as that of another user.
+        if let Some(path) = path.filter(|path| path.exists()) {
+            all.push((what, io::resolve(&path)?));
         }
     }
     Ok(all)

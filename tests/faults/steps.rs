@@ -126,7 +126,7 @@ impl Job {
     }
 }
 
-/// Disturbs every step, or with `SHARDLOOM_FAULTS` other than `full` every few.
+/// Disturbs every few steps, with `SHARDLOOM_FAULTS=full` each of them.
 fn disturb_each_step(line: &str, replaces: bool) {
     disturb_each_step_without(line, replaces, "");
 }
@@ -135,14 +135,17 @@ fn disturb_each_step(line: &str, replaces: bool) {
 fn disturb_each_step_without(line: &str, replaces: bool, lacks: &'static str) {
     let job = Job::new(line, replaces, lacks);
     let full = std::env::var("SHARDLOOM_FAULTS").is_ok_and(|text| text == "full");
-    let mut steps = 0;
-    while !job.disturb("exit", steps + 1).status.success() {
-        steps += 1;
-        assert!(steps < 1000, "the job doesn't end");
+    let (mut steps, mut runs) = (0, 0);
+    // Every few, until that is beyond the last, which is then looked for.
+    for stride in [if full { 1 } else { 5 }, 1] {
+        while !job.disturb("exit", steps + stride).status.success() {
+            steps += stride;
+            runs += 1;
+            assert!(steps < 1000, "the job doesn't end");
+        }
     }
     assert!(steps > 10, "only {steps} steps");
-    let mut runs = steps;
-    for (kind, usual) in [("eio", 9), ("enospc", 19), ("eintr", 17), ("short", 17)] {
+    for (kind, usual) in [("eio", 13), ("enospc", 31), ("eintr", 29), ("short", 29)] {
         let stride = if full { 1 } else { usual };
         for step in (1..=steps).step_by(stride) {
             let run = job.disturb(kind, step);
