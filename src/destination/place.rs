@@ -87,14 +87,9 @@ impl Destination {
             .position(|member| *member == process)
             .unwrap_or_default();
         let narrow = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-        let node_has_work = if shared && placement != Placement::Root {
-            true
-        } else {
-            let members = &topology.nodes[node];
-            match placement {
-                Placement::Root => node == 0,
-                _ => (0..ranks).any(|rank| members.contains(&home(rank))),
-            }
+        let node_has_work = match placement {
+            Placement::Root => node == 0,
+            _ => shared || (0..ranks).any(|rank| topology.nodes[node].contains(&home(rank))),
         };
         let first = if shared { 0 } else { topology.nodes[node][0] };
         let at = |rank| {

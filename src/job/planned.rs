@@ -8,11 +8,12 @@ use crate::job::metadata::metadata;
 use crate::job::spec::{ViewMaker, Write};
 use crate::plan::TensorPlan;
 use crate::plan::arrange::{Files, Kept, arrange};
-use crate::plan::build::build;
+use crate::plan::build::{Build, build};
+use crate::plan::inventory::Inventory;
 use crate::plan::names::check_map;
 use crate::source::{Opened, counts};
 use crate::strategy::Strategy;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -89,14 +90,13 @@ fn arranged(
         select.view = Some(made.table);
         metadata = made.metadata;
     }
-    let leftovers = write.leftovers;
     check_map(&select, inventory, strategy)?;
     let built = build(
         inventory,
         &source.catalog,
         strategy,
         &select,
-        leftovers,
+        write.leftovers,
         ranks,
     );
     let mut build = built.map_err(|fault| match (&write.writing.strategy, fault.kind) {
@@ -114,13 +114,7 @@ fn arranged(
         ("destination", texts(&build.without_data)),
     ]);
     let dropped = texts(&build.dropped);
-    let stages = build.stages.iter().flatten();
-    let mut names: Vec<_> = stages.map(|plan| plan.name.clone()).collect();
-    if write.view.is_none() {
-        names.extend(inventory.private.iter().cloned());
-    }
-    names.sort_unstable();
-    names.dedup();
+    let tensors = distinct(&build, inventory, write.view.is_some());
     let format = write.format.unwrap_or(source.format);
     let renamed;
     let files = match files {
@@ -141,9 +135,17 @@ fn arranged(
         catalog: arranged.catalog,
         kept: arranged.kept,
         extras: arranged.extras,
-        tensors: names.len() as u64,
+        tensors,
         without_data,
         dropped,
         ..Planned::default()
     })
+}
+
+/// How many tensors are written: of a view only what it makes.
+fn distinct(build: &Build, inventory: &Inventory, viewed: bool) -> u64 {
+    let stages = build.stages.iter().flatten();
+    let made = stages.map(|plan| &plan.name);
+    let private = inventory.private.iter().filter(|_| !viewed);
+    made.chain(private).collect::<BTreeSet<_>>().len() as u64
 }
