@@ -32,6 +32,7 @@ use crate::report::{Report, progress};
 use crate::store::io;
 use clap::{Parser, Subcommand};
 use command::{Command, Prepared, Told};
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 /// Exit code for wrong usage.
@@ -110,6 +111,27 @@ struct Cli {
     alone: bool,
 }
 
+/// Prints wrong usage, or help, in one write: what a launcher has to say doesn't come between.
+fn print(error: &clap::Error) {
+    let (rendered, to_stderr) = (error.render(), error.use_stderr());
+    let terminal = if to_stderr {
+        std::io::stderr().is_terminal()
+    } else {
+        std::io::stdout().is_terminal()
+    };
+    let text = if terminal && std::env::var_os("NO_COLOR").is_none() {
+        rendered.ansi().to_string()
+    } else {
+        rendered.to_string()
+    };
+    // A pipe that nobody reads any more is no error.
+    let _ = if to_stderr {
+        std::io::stderr().write_all(text.as_bytes())
+    } else {
+        std::io::stdout().write_all(text.as_bytes())
+    };
+}
+
 /// The whole program: parse, start MPI where it is needed, run, report.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -118,7 +140,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             if first {
-                let _ = error.print();
+                print(&error);
             }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
         }
