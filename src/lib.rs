@@ -69,7 +69,7 @@ pub mod transport;
 #[doc(hidden)]
 pub mod view;
 
-pub use checkpoint::monitor::CheckpointMonitor;
+pub use checkpoint::monitor::{CheckpointMonitor, MonitorConfig, State, StateTensor};
 pub use exchange::World;
 pub use fault::{Fault, Kind, Result};
 pub use front::{Shard, Task, convert, diff, export, import, load, reshard, split, unify, verify};
