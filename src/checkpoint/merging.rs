@@ -5,6 +5,7 @@ use crate::destination::Writing;
 use crate::exchange::World;
 use crate::fault::Result;
 use crate::job::{Goal, Job, Write, run};
+use crate::plan::arrange::FULL_FILE_BYTES_MAX;
 use crate::plan::arrange::{Files, Naming};
 use crate::plan::build::{Leftovers, Select, Unmatched};
 use crate::source::Reading;
@@ -12,8 +13,6 @@ use crate::source::meta::Name;
 use crate::transport::Moving;
 use std::path::PathBuf;
 
-/// Most bytes of tensors in a file of merged weights.
-const MERGED_FILE_BYTES_MAX: u64 = 5_000_000_000;
 /// Most memory for merging, in bytes a process.
 const MERGING_BYTES_MAX: u64 = 1 << 30;
 
@@ -37,7 +36,7 @@ pub(super) fn merge(
             leftovers: Leftovers::Unify(Unmatched::Fail),
             files: Files::Full {
                 naming: Naming::Hf,
-                file_bytes_max: MERGED_FILE_BYTES_MAX,
+                file_bytes_max: FULL_FILE_BYTES_MAX,
             },
             format: None,
             view: None,

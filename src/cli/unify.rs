@@ -6,11 +6,11 @@ use crate::cli::flags::lora::LoraArgs;
 use crate::cli::flags::moving::MoveArgs;
 use crate::cli::flags::reading::{CheckArgs, SelectArgs, SourceArgs};
 use crate::cli::flags::size::parse_size;
-use crate::cli::flags::tensors::FILE_BYTES_MAX;
 use crate::cli::flags::writing::{DestinationArgs, WriteArgs};
 use crate::destination::{Placement, Writing};
 use crate::fault::Result;
 use crate::job::{Goal, Job, Write};
+use crate::plan::arrange::FULL_FILE_BYTES_MAX;
 use crate::plan::arrange::{Files, Naming};
 use crate::plan::build::Leftovers;
 use crate::plan::iteration::Iteration;
@@ -93,7 +93,7 @@ impl Command for Unify {
         };
         let file_bytes_max = self.max_shard_size.unwrap_or(match self.naming {
             Naming::Mindspore => PART_FILE_BYTES_MAX,
-            _ => FILE_BYTES_MAX,
+            _ => FULL_FILE_BYTES_MAX,
         });
         let files = Files::Full {
             naming: self.naming,

@@ -5,6 +5,7 @@ use crate::fault::Result;
 use crate::front::task::Task;
 use crate::job::{Goal, ViewMaker, Write};
 use crate::model::{Export, Given, Import, companions, described, quantised_block};
+use crate::plan::arrange::FULL_FILE_BYTES_MAX;
 use crate::plan::arrange::{Files, Naming};
 use crate::plan::build::{Leftovers, Select, Unmatched};
 use crate::source::Reading;
@@ -12,16 +13,13 @@ use crate::source::derived::Derived;
 use crate::store::Format;
 use std::path::PathBuf;
 
-/// Most bytes of tensors in a file.
-const FILE_BYTES_MAX: u64 = 5_000_000_000;
-
 fn write(files: Naming, view: ViewMaker, destination: PathBuf) -> Write {
     Write {
         select: Select::default(),
         leftovers: Leftovers::View(Unmatched::Fail),
         files: Files::Full {
             naming: files,
-            file_bytes_max: FILE_BYTES_MAX,
+            file_bytes_max: FULL_FILE_BYTES_MAX,
         },
         format: Some(Format::SAFETENSORS),
         view: Some(view),

@@ -5,6 +5,7 @@ use crate::exchange::World;
 use crate::fault::{Fault, Kind, Result};
 use crate::job::verify::Verification;
 use crate::job::{self, Convert, Goal, Job, Outcome, Write};
+use crate::plan::arrange::FULL_FILE_BYTES_MAX;
 use crate::plan::arrange::{Files, Naming, RankName};
 use crate::plan::build::{Leftovers, Select, Unmatched};
 use crate::source::{Reading, Which};
@@ -12,9 +13,6 @@ use crate::store::Format;
 use crate::tensor::dtype::Dtype;
 use crate::transport::{Buffer, Moving};
 use std::path::PathBuf;
-
-/// Most bytes of tensors in a file of full weights.
-const FILE_BYTES_MAX: u64 = 5_000_000_000;
 
 /// A job that is being put together: made by [`reshard`] and its like, started by [`Task::run`].
 #[derive(Clone, Debug)]
@@ -92,7 +90,7 @@ pub fn reshard(source: impl Into<PathBuf>, destination: impl Into<PathBuf>) -> T
 pub fn unify(source: impl Into<PathBuf>, destination: impl Into<PathBuf>) -> Task {
     let files = Files::Full {
         naming: Naming::Hf,
-        file_bytes_max: FILE_BYTES_MAX,
+        file_bytes_max: FULL_FILE_BYTES_MAX,
     };
     let (source, destination) = (source.into(), destination.into());
     write(

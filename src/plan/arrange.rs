@@ -10,7 +10,7 @@ use crate::store::Format;
 use std::collections::{BTreeMap, HashMap};
 
 pub use crate::plan::arranged::Arranged;
-pub use crate::plan::files::{Files, Naming, RankName};
+pub use crate::plan::files::{FULL_FILE_BYTES_MAX, Files, Naming, RankName};
 pub use crate::plan::kept::Kept;
 pub use crate::plan::listing::element_shape;
 

@@ -38,6 +38,9 @@ impl RankName {
     }
 }
 
+/// Most bytes of tensors in a file of full weights where nothing else is said: what Hugging Face writes.
+pub const FULL_FILE_BYTES_MAX: u64 = 5_000_000_000;
+
 /// The arrangement of a destination's files.
 #[derive(Clone, Debug)]
 pub enum Files {

@@ -2,13 +2,11 @@
 
 use crate::cli::flags::choice::{Choice, choice};
 use crate::cli::flags::size::parse_size;
+use crate::plan::arrange::FULL_FILE_BYTES_MAX;
 use crate::plan::arrange::{Files, Naming};
 use crate::plan::build::{Leftovers, Unmatched};
 use crate::tensor::dtype::Dtype;
 use clap::Args;
-
-/// Most bytes of tensors in a Hugging Face file.
-pub(crate) const FILE_BYTES_MAX: u64 = 5_000_000_000;
 
 const CASTS: &[Choice<Cast>] = &[
     ("bf16", Cast::Bf16, ""),
@@ -56,7 +54,7 @@ impl TensorArgs {
     pub(crate) fn full(&self, naming: Naming) -> Files {
         Files::Full {
             naming,
-            file_bytes_max: self.max_shard_size.unwrap_or(FILE_BYTES_MAX),
+            file_bytes_max: self.max_shard_size.unwrap_or(FULL_FILE_BYTES_MAX),
         }
     }
 

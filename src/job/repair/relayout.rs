@@ -6,6 +6,7 @@ use crate::exchange::{World, all_gather};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::run::run;
 use crate::job::spec::{Goal, Job, Write};
+use crate::plan::arrange::FULL_FILE_BYTES_MAX;
 use crate::plan::arrange::{Files, Naming, RankName};
 use crate::plan::build::{Leftovers, Select, Unmatched};
 use crate::source::Reading;
@@ -14,8 +15,6 @@ use crate::transport::Moving;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Most bytes of tensors in a file of full weights.
-const FILE_BYTES_MAX: u64 = 5_000_000_000;
 /// Tensors of a checkpoint up to which those that nobody needs are left out one by one.
 const CHOSEN_MAX: usize = 20_000;
 
@@ -82,7 +81,7 @@ fn job(origin: &Origin, strategy: Option<&Path>, into: &Path, unwanted: Vec<Stri
         (None, _) => (
             Files::Full {
                 naming: Naming::Hf,
-                file_bytes_max: FILE_BYTES_MAX,
+                file_bytes_max: FULL_FILE_BYTES_MAX,
             },
             Leftovers::Unify(Unmatched::Copy),
         ),
