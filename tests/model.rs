@@ -368,7 +368,7 @@ fn interrupted_import_and_export_are_taken_up() {
         (export, "out", "--dtype f32"),
     ] {
         let (mut reused, mut round) = (0, 0);
-        for fault in (15..).step_by(5) {
+        for fault in (15..).step_by(9) {
             let fault = format!("exit:{fault}");
             let envs = [
                 ("SHARDLOOM_JOURNAL_SECONDS", "0"),
