@@ -14,6 +14,8 @@ mod fixtures;
 mod hosts;
 #[path = "support/oracle.rs"]
 mod oracle;
+#[path = "cluster/races.rs"]
+mod races;
 #[path = "support/sample.rs"]
 mod sample;
 mod support;

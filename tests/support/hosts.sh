@@ -20,7 +20,7 @@ on_host() {
     # shellcheck disable=SC2016 # expanded by the inner shell
     exec ip netns exec "h$number" unshare --mount --uts bash -c \
         'hostname "node$1" && mount --bind "$2/disk$1" "$2/local" && mount -t tmpfs tmpfs /dev/shm &&
-            export TMPDIR=$2/tmp$1 && mkdir -p "$TMPDIR" && shift 2 && eval "$*"' \
+            export TMPDIR=$HOSTS_TMP/$1 && mkdir -p "$TMPDIR" && shift 2 && eval "$*"' \
         host "$number" "$HOSTS_ROOM" "$@"
 }
 
@@ -58,11 +58,15 @@ probe | run)
 inside-probe)
     export HOSTS_ROOM=$1
     mkdir -p "$1"/disk{1,2,3} "$1/local"
+    export HOSTS_TMP=$1/tmp
     prepare
     (on_host 2 "test \$(hostname) = node2 && test -d $1/local")
     ;;
 inside-run)
     export HOSTS_ROOM=$1
+    # Several runs may share the room, each with host names and process numbers of its own.
+    HOSTS_TMP=$(mktemp -d "$1/tmp.XXXX")
+    export HOSTS_TMP
     per_host=$2
     shift 2
     prepare

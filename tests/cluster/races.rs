@@ -1,0 +1,106 @@
+//! Two runs over the same three hosts, at about the same time; some process of one stands still for a while.
+//!
+//! `SHARDLOOM_RACES=100 cargo test --test cluster races -- --nocapture` races as often.
+
+use super::{PER_HOST, Sample, assert_tidy, dealt, due, found, home, large, rank_of, written};
+use crate::command::alone;
+use crate::hosts::Hosts;
+use crate::support::Run;
+use rustix::process::{Pid, Signal, kill_process};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Stops a process that has these two words in its command line, for as long.
+fn hold(words: [&str; 2], nth: usize, long: Duration) {
+    let entries = std::fs::read_dir("/proc").expect("a process table");
+    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    let is_meant = |number: &i32| {
+        let line = std::fs::read(format!("/proc/{number}/cmdline")).unwrap_or_default();
+        let line: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+        let program = line
+            .first()
+            .is_some_and(|name| name.ends_with(b"shardloom"));
+        program && words.iter().all(|word| line.contains(&word.as_bytes()))
+    };
+    let all: Vec<i32> = numbers.filter(is_meant).collect();
+    let Some(pid) = all
+        .get(nth % all.len().max(1))
+        .and_then(|n| Pid::from_raw(*n))
+    else {
+        return;
+    };
+    let stopped = kill_process(pid, Signal::STOP).is_ok();
+    std::thread::sleep(long);
+    if stopped {
+        let _ = kill_process(pid, Signal::CONT);
+    }
+}
+
+/// Runs two lines, the second a little later; gives how both ended. When one of them has begun to write in one
+/// of these places, a process of one of them stands still.
+fn race(hosts: &Hosts, lines: [&str; 2], places: &[PathBuf], number: usize) -> [Run; 2] {
+    // They differ in this, so that one of them can be found.
+    let marks = ["2MiB", "3MiB"];
+    let of = |run: usize| format!("{} --memory {}", lines[run], marks[run]);
+    let part = |step: usize| Duration::from_millis((number * step) as u64 % 900);
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        let one = scope.spawn(|| hosts.run(PER_HOST, &of(0)));
+        std::thread::sleep(part(331));
+        let other = scope.spawn(|| hosts.run(PER_HOST, &of(1)));
+        let writes = |place: &PathBuf| place.exists();
+        while !places.iter().any(writes) && begun.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        hold(["--memory", marks[number / 2 % 2]], number, 4 * part(577));
+        [one, other].map(|run| run.join().expect("it ends"))
+    })
+}
+
+#[test]
+fn runs_over_the_same_hosts_leave_what_one_of_them_makes() {
+    let sample: Sample = large();
+    let Some(hosts) = dealt(&sample, &[1, 1, 2, 2, 3, 3]) else {
+        return;
+    };
+    let count = std::env::var("SHARDLOOM_RACES").ok();
+    let count = count.and_then(|text| text.parse().ok()).unwrap_or(2);
+    let shared = sample.path("shared");
+    let line = "reshard --src @src --src-strategy @four.ckpt --dst-strategy @two.ckpt --dst";
+    alone(&sample.args(&format!("{line} @out"))).succeeds();
+    let expected = written(&sample.path("out"));
+    let own = due(&sample.path("out"), |file| home(rank_of(file), 6));
+    let source = found(&hosts, "src");
+    let mut refused = 0;
+    for number in 0..count {
+        let more = ["", " --overwrite", " --resume"][number / 2 % 3];
+        let place = [shared.display().to_string(), "@out".to_owned()];
+        let line = format!("{line} {}{more}", place[number % 2]);
+        let partial = [
+            sample.path(".shared.shardloom-partial"),
+            hosts.disk(2).join(".out.shardloom-partial"),
+        ];
+        let runs = race(&hosts, [&line, &line], &partial, number);
+        let well = runs.iter().filter(|run| run.status.success()).count();
+        assert!(well > 0, "none has won: {runs:#?}");
+        for run in runs.iter().filter(|run| !run.status.success()) {
+            let there = run.stderr.contains("another run is writing here: ");
+            refused += usize::from(there);
+            assert!(
+                there || run.stderr.contains("exists and is not empty"),
+                "{run:#?}"
+            );
+        }
+        match number % 2 {
+            0 => assert!(written(&shared) == expected, "{runs:#?}"),
+            _ => assert!(found(&hosts, "out") == own, "{runs:#?}"),
+        }
+        assert_tidy(&hosts);
+        assert!(found(&hosts, "src") == source, "the source has changed");
+        let _ = std::fs::remove_dir_all(&shared);
+        for host in 1..=super::HOSTS {
+            let _ = std::fs::remove_dir_all(hosts.disk(host).join("out"));
+        }
+    }
+    println!("{count} races, {refused} runs refused");
+}
