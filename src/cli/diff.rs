@@ -2,6 +2,7 @@
 
 use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::moving::MoveArgs;
+use crate::cli::flags::reading::WeightsArgs;
 use crate::fault::Result;
 use crate::job::{Goal, Job};
 use crate::source::Reading;
@@ -32,15 +33,21 @@ pub(crate) struct Diff {
     #[arg(long)]
     file_suffix: Option<String>,
     #[command(flatten)]
+    weights: WeightsArgs,
+    #[command(flatten)]
     moving: MoveArgs,
 }
 
 impl Command for Diff {
     fn prepare(self) -> Result<Prepared> {
-        let other = Reading::checkpoint(self.b, self.b_strategy, self.file_suffix.clone());
+        let side = |path, strategy| Reading {
+            weights: self.weights.weights.clone(),
+            ..Reading::checkpoint(path, strategy, self.file_suffix.clone())
+        };
+        let other = side(self.b, self.b_strategy);
         let job = Job {
             command: "diff",
-            reading: Reading::checkpoint(self.a, self.a_strategy, self.file_suffix),
+            reading: side(self.a, self.a_strategy),
             goal: Goal::Compare(Box::new(other)),
             moving: self.moving.moving(None)?,
             dry_run: false,

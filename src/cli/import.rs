@@ -5,7 +5,7 @@ use crate::cli::flags::choice::choice;
 use crate::cli::flags::family::{FamilyArgs, SCHEMES};
 use crate::cli::flags::lora::LoraArgs;
 use crate::cli::flags::moving::MoveArgs;
-use crate::cli::flags::reading::CheckArgs;
+use crate::cli::flags::reading::{CheckArgs, WeightsArgs};
 use crate::cli::flags::tensors::{Cast, TensorArgs};
 use crate::cli::flags::writing::{CutArgs, DestinationArgs, WriteArgs, WrittenFormat};
 use crate::fault::{Fault, Kind, Result};
@@ -31,6 +31,8 @@ pub(crate) struct Import {
     /// A Hugging Face model: config.json and safetensors files.
     #[arg(long, value_name = "DIR")]
     hf: PathBuf,
+    #[command(flatten)]
+    weights: WeightsArgs,
     #[command(flatten)]
     destination: DestinationArgs,
     #[command(flatten)]
@@ -67,7 +69,10 @@ impl Command for Import {
                 "import writes rank directories or full weights; reshard makes checkpoint2 of them";
             return Err(Fault::new(Kind::Usage, message));
         }
-        let reading = Reading::checkpoint(self.hf, None, None);
+        let reading = Reading {
+            weights: self.weights.weights,
+            ..Reading::checkpoint(self.hf, None, None)
+        };
         let job = Job {
             command: "import",
             reading: self.checks.reading(reading, derived),

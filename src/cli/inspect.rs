@@ -3,6 +3,7 @@
 use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::choice::choice;
 use crate::cli::flags::family::{FamilyArgs, SCHEMES};
+use crate::cli::flags::reading::WeightsArgs;
 use crate::fault::plain::line;
 use crate::fault::{Fault, Kind, Result};
 use crate::job::inspect::{Inspected, inspect};
@@ -36,6 +37,8 @@ pub(crate) struct Inspect {
     #[arg(long)]
     file_suffix: Option<String>,
     #[command(flatten)]
+    weights: WeightsArgs,
+    #[command(flatten)]
     family: FamilyArgs,
 }
 
@@ -61,7 +64,8 @@ impl Inspect {
         if io::standing(path)? == Standing::Nothing {
             return Err(Fault::new(Kind::Io, "doesn't exist").file(path.display().to_string()));
         }
-        match inspect(path, self.file_suffix.as_deref()) {
+        let weights = self.weights.weights.as_deref();
+        match inspect(path, self.file_suffix.as_deref(), weights) {
             Ok(inspected) => {
                 report.data(&inspected, &text(&inspected))?;
                 Ok(true)

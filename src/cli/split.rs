@@ -2,7 +2,7 @@
 
 use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::moving::MoveArgs;
-use crate::cli::flags::reading::{CheckArgs, NameMapArgs};
+use crate::cli::flags::reading::{CheckArgs, NameMapArgs, WeightsArgs};
 use crate::cli::flags::writing::{CutArgs, DestinationArgs, RedundancyArgs, WriteArgs};
 use crate::fault::Result;
 use crate::job::{Goal, Job, Write};
@@ -32,6 +32,8 @@ pub(crate) struct Split {
     #[arg(long)]
     src: PathBuf,
     #[command(flatten)]
+    weights: WeightsArgs,
+    #[command(flatten)]
     destination: DestinationArgs,
     #[command(flatten)]
     cut: CutArgs,
@@ -58,7 +60,10 @@ impl Command for Split {
             remove_redundancy,
             ..Iteration::default()
         };
-        let reading = Reading::checkpoint(self.src, None, None);
+        let reading = Reading {
+            weights: self.weights.weights,
+            ..Reading::checkpoint(self.src, None, None)
+        };
         let job = Job {
             command: "split",
             reading: self.checks.reading(reading, Derived::default()),

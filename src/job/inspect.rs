@@ -16,7 +16,7 @@ use std::path::Path;
 /// # Errors
 /// As `discover`.
 pub fn full_tensors(path: &Path) -> Result<Vec<(String, Vec<u64>)>> {
-    let inspected = inspect(path, None)?;
+    let inspected = inspect(path, None, None)?;
     if inspected.ranks > 1 {
         let fault = Fault::new(Kind::Usage, "is distributed; full weights are needed here");
         return Err(fault.file(path.display().to_string()));
@@ -73,8 +73,8 @@ pub struct Inspected {
 ///
 /// # Errors
 /// [`Kind::Corrupt`], [`Kind::MissingShard`] and others, as `discover`.
-pub fn inspect(path: &Path, suffix: Option<&str>) -> Result<Inspected> {
-    let listing = match chosen(path, suffix) {
+pub fn inspect(path: &Path, suffix: Option<&str>, weights: Option<&str>) -> Result<Inspected> {
+    let listing = match chosen(path, suffix, weights) {
         Err(fault) if fault.kind == Kind::Ambiguous => {
             // Files of full weights can be shown without a map of them; of ranks' files one is meant.
             let all = list_files(path, None, None);

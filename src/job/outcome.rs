@@ -136,6 +136,9 @@ pub struct Outcome {
     pub names_without_data: BTreeMap<&'static str, Vec<String>>,
     /// Tensors of the source that were left out.
     pub names_dropped: Vec<String>,
+    /// What else is to be known of what was read and made.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// How what the source has several times was compared: `none`, `manifest`, `sample` or `all`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub copies_compared: Option<&'static str>,

@@ -34,6 +34,8 @@ pub(super) struct Planned {
     pub(super) without_data: BTreeMap<&'static str, Vec<String>>,
     /// Names that are left out.
     pub(super) dropped: Vec<String>,
+    /// What is to be said of what is made.
+    pub(super) notes: Vec<String>,
     /// All but the source that the result depends on.
     pub(super) depends_on: String,
     /// Append a CRC-32 to each file, as ckpt files have it.
@@ -82,12 +84,15 @@ fn arranged(
     let mut select = write.select.clone();
     let mut viewed = 0;
     let mut metadata = metadata(&write.files, &opened.metadata);
+    let (mut notes, mut extras) = (Vec::new(), write.extras.clone());
     if let Some(ViewMaker(make)) = &write.view {
         let made = make(inventory, &opened.metadata).map_err(|f| source.place(f))?;
         let mut hasher = DefaultHasher::new();
-        (&made.table, &made.metadata, &write.extras).hash(&mut hasher);
+        extras.extend(made.extras);
+        (&made.table, &made.metadata, &extras).hash(&mut hasher);
         viewed = hasher.finish();
         select.view = Some(made.table);
+        notes = made.notes;
         metadata = made.metadata;
     }
     check_map(&select, inventory, strategy)?;
@@ -128,7 +133,7 @@ fn arranged(
         files => files,
     };
     let mut arranged = arrange(build, files, format, &metadata, ranks)?;
-    arranged.extras.extend(write.extras.iter().cloned());
+    arranged.extras.extend(extras);
     Ok(Planned {
         depends_on: format!("{} {viewed:016x}", arranged.extras.len()),
         plans: arranged.plans,
@@ -138,6 +143,7 @@ fn arranged(
         tensors,
         without_data,
         dropped,
+        notes,
         ..Planned::default()
     })
 }

@@ -101,12 +101,14 @@ impl Run<'_> {
     fn describe(&self, source: &Opened, planned: &Planned) -> Outcome {
         let mut files = planned.catalog.paths();
         files.extend(planned.extras.iter().map(|(path, _)| path.clone()));
+        let notes = source.source.notes.iter();
         Outcome {
             tensors: planned.tensors,
             files,
             source_files: source.source.catalog.paths(),
             names_without_data: planned.without_data.clone(),
             names_dropped: planned.dropped.clone(),
+            notes: notes.chain(planned.notes.iter()).cloned().collect(),
             ..tally::outcome(self.world, self.topology, self.job.command)
         }
     }
@@ -137,6 +139,7 @@ impl Run<'_> {
             tensors: rows.len() as u64,
             equal: Some(equal),
             differences: rows,
+            notes: [a, b].map(|side| side.source.notes.clone()).concat(),
             ..tally::outcome(self.world, self.topology, self.job.command)
         };
         outcome.seconds.total = clock.stop().total;

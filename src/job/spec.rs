@@ -89,6 +89,10 @@ pub struct Viewed {
     pub table: Table,
     /// The metadata of the files written.
     pub metadata: BTreeMap<String, String>,
+    /// Small files that go along with it: path and contents.
+    pub extras: Vec<(String, Vec<u8>)>,
+    /// What is to be said of it.
+    pub notes: Vec<String>,
 }
 
 type MakeView = dyn Fn(&Inventory, &BTreeMap<String, String>) -> Result<Viewed> + Send + Sync;

@@ -27,7 +27,7 @@ pub fn read_shapes(path: &Path) -> Result<Shapes> {
         let text = ReadFile::open(path)?.read_all(SHAPES_BYTES_MAX)?;
         return parse_shapes(&text).map_err(named);
     }
-    let inspected = inspect(path, None)?;
+    let inspected = inspect(path, None, None)?;
     if inspected.ranks > 1 {
         return Err(named(Fault::new(
             Kind::Usage,

@@ -169,7 +169,11 @@ impl Import {
         let mut metadata = self.choices.metadata();
         metadata.extend(heads::metadata(&self.numbers));
         metadata.insert("format".into(), "ms".into());
-        Ok(Viewed { table, metadata })
+        Ok(Viewed {
+            table,
+            metadata,
+            ..Viewed::default()
+        })
     }
 
     fn check_extra(&self, inventory: &Inventory, mapping: &Mapping) -> Result<()> {
@@ -321,7 +325,11 @@ impl Export {
             }
         }
         let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-        Ok(Viewed { table, metadata })
+        Ok(Viewed {
+            table,
+            metadata,
+            ..Viewed::default()
+        })
     }
 
     fn check_extra(&self, inventory: &Inventory, mapping: &Mapping) -> Result<()> {

@@ -140,12 +140,17 @@ fn notes(out: &mut String, outcome: &Outcome) {
         }
     }
     if let Some(first) = outcome.names_dropped.first() {
-        let count = outcome.names_dropped.len();
-        let _ = write!(
-            out,
-            "\n  note       {count} tensors were left out ({} …)",
-            line(first)
-        );
+        let first = line(first);
+        let _ = match outcome.names_dropped.len() {
+            1 => write!(out, "\n  note       1 tensor was left out ({first})"),
+            count => write!(
+                out,
+                "\n  note       {count} tensors were left out ({first} …)"
+            ),
+        };
+    }
+    for note in &outcome.notes {
+        let _ = write!(out, "\n  note       {}", line(note));
     }
 }
 
@@ -209,6 +214,9 @@ fn difference(outcome: &Outcome) -> String {
                 let _ = writeln!(out, "{}: {}", line(&row.name), state.replace('_', " "));
             }
         }
+    }
+    for note in &outcome.notes {
+        let _ = writeln!(out, "note: {}", line(note));
     }
     let verdict = if outcome.ok { "equal" } else { "different" };
     let _ = write!(

@@ -2,10 +2,11 @@
 
 use crate::exchange::{Topology, World};
 use crate::fault::{Fault, Kind, Result};
+use crate::source::full::both_formats;
 use crate::source::iteration::check_alone;
 use crate::source::latest::{latest, passed_over};
 use crate::source::listed::{Listed, Listing};
-use crate::source::listing::{both_formats, list};
+use crate::source::listing::list;
 use crate::source::meta::Name;
 use crate::source::position::choose::choose;
 use crate::source::position::{Asked, Chosen, Offered};
@@ -147,8 +148,8 @@ pub(super) fn look(
 ///
 /// # Errors
 /// As [`list`] and [`choose_from`].
-pub(crate) fn chosen(path: &Path, suffix: Option<&str>) -> Result<Listing> {
-    let listing = list(path, suffix)?;
+pub(crate) fn chosen(path: &Path, suffix: Option<&str>, weights: Option<&str>) -> Result<Listing> {
+    let listing = list(path, suffix, weights)?;
     let wanted = suffix.map_or(Wanted::Newest, |suffix| Wanted::Suffix(suffix.to_owned()));
     let listings = [listing];
     match choose_from(&listings, path, &wanted)? {

@@ -24,6 +24,8 @@ pub struct Source {
     pub iteration: Option<SourceIteration>,
     /// How its files stood when they were first looked at.
     pub still: Still,
+    /// What is to be said of what was chosen.
+    pub notes: Vec<String>,
 }
 
 impl Source {

@@ -16,6 +16,10 @@ pub(crate) struct Listing {
     pub(crate) inner: Option<String>,
     /// Number of files that are left out because they are in the format asked for already.
     pub(crate) left: usize,
+    /// For full weights: the index that lists the files.
+    pub(crate) index: Option<String>,
+    /// What is to be said of what was chosen.
+    pub(crate) notes: Vec<String>,
     /// For each rank its files.
     pub(crate) ranks: BTreeMap<u32, Vec<Listed>>,
     /// For each rank's directory the paths of the weight files that are to be chosen from.

@@ -2,16 +2,17 @@
 
 use crate::exchange::Topology;
 use crate::fault::{Fault, Kind, Result};
-use crate::plan::inventory::HYPER_STEM;
+use crate::source::full::list_full;
 use crate::source::iteration;
 use crate::source::listed::{Listed, Listing};
-use crate::store::io::{self, ReadFile, Standing};
-use crate::store::{Format, full_dir, rank_dir};
+use crate::store::io::{self, Standing};
+use crate::store::{Format, rank_dir};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// Lists what this node sees at `path`; what rank directories have is only offered. Local.
-pub(crate) fn list(path: &Path, suffix: Option<&str>) -> Result<Listing> {
+/// Lists what this node sees at `path`; what rank directories have is only offered; of full weights
+/// only files that match `wanted` are listed, if it is given. Local.
+pub(crate) fn list(path: &Path, suffix: Option<&str>, wanted: Option<&str>) -> Result<Listing> {
     let mut listing = Listing::default();
     match io::standing(path)? {
         Standing::Nothing | Standing::EmptyDirectory => return Ok(listing),
@@ -50,88 +51,9 @@ pub(crate) fn list(path: &Path, suffix: Option<&str>) -> Result<Listing> {
         }
     }
     if listing.offered.is_empty() {
-        list_full(path, &names, &mut listing)?;
+        list_full(path, &names, wanted, &mut listing)?;
     }
     Ok(listing)
-}
-
-pub(super) fn both_formats(path: &Path) -> Fault {
-    Fault::new(Kind::Ambiguous, "has both .ckpt and .safetensors files")
-        .file(path.display().to_string())
-        .hint("keep one format in the directory, or give a single file")
-}
-
-/// Lists a directory of full weights: its only file, or those that its map names.
-fn list_full(path: &Path, names: &[(String, bool)], listing: &mut Listing) -> Result<()> {
-    let present = |name: &str| names.iter().any(|(n, directory)| n == name && !directory);
-    let weights: Vec<&str> = names
-        .iter()
-        .filter(|(name, directory)| !directory && Format::of(name).is_some())
-        .map(|(name, _)| name.as_str())
-        .collect();
-    let mut files: BTreeSet<String> = BTreeSet::new();
-    if let Some(map) = full_dir::MAPS.iter().find(|map| present(map)) {
-        let map_path = path.join(map);
-        let text = ReadFile::open(&map_path)?.read_all(full_dir::MAP_BYTES_MAX)?;
-        let map = full_dir::parse_map(&text)
-            .map_err(|fault| fault.file(map_path.display().to_string()))?;
-        files.extend(map.into_values());
-        files.extend(
-            weights
-                .iter()
-                .filter(|n| n.starts_with(HYPER_STEM))
-                .map(|n| (*n).to_owned()),
-        );
-    } else {
-        let without_hyper: Vec<&&str> = weights
-            .iter()
-            .filter(|name| !name.starts_with(HYPER_STEM))
-            .collect();
-        if without_hyper.len() > 1 {
-            let message = format!(
-                "has {} weight files and no map of them",
-                without_hyper.len()
-            );
-            return Err(Fault::new(Kind::Ambiguous, message)
-                .file(path.display().to_string())
-                .hint(
-                    "several files of full weights need param_name_map.json or \
-                 model.safetensors.index.json beside them",
-                ));
-        }
-        files.extend(weights.iter().map(|name| (*name).to_owned()));
-    }
-    let formats: BTreeSet<_> = files
-        .iter()
-        .filter_map(|f| Format::of(f))
-        .map(Format::extension)
-        .collect();
-    if formats.len() > 1 {
-        return Err(both_formats(path));
-    }
-    let base = io::resolve(path)?;
-    let mut listed = Vec::new();
-    for file in files {
-        let full = path.join(&file);
-        let real = io::resolve(&full)?;
-        if !real.starts_with(&base) && !blobs(&base).is_some_and(|blobs| real.starts_with(blobs)) {
-            let fault = Fault::new(Kind::Corrupt, "is a link to a file outside the directory");
-            return Err(fault.file(full.display().to_string()));
-        }
-        listed.push(Listed::new(path, file)?);
-    }
-    if !listed.is_empty() {
-        listing.ranks.insert(0, listed);
-    }
-    Ok(())
-}
-
-/// Where the Hugging Face cache keeps the files that a snapshot links to: `MODEL/blobs` beside
-/// `MODEL/snapshots/REVISION`.
-fn blobs(snapshot: &Path) -> Option<PathBuf> {
-    let snapshots = snapshot.parent()?;
-    let is_cache = snapshots.file_name()? == "snapshots";
-    is_cache.then(|| snapshots.parent().map(|model| model.join("blobs")))?
 }
 
 /// Puts the nodes' listings together.
@@ -140,6 +62,12 @@ pub(crate) fn merge(per_node: &[Listing], topology: &Topology, path: &Path) -> R
     let mut first_on: BTreeMap<u32, usize> = BTreeMap::new();
     for (node, listing) in per_node.iter().enumerate() {
         merged.single_file |= listing.single_file;
+        if merged.index.is_none() && !listing.ranks.is_empty() {
+            merged.index.clone_from(&listing.index);
+        }
+        if merged.notes.is_empty() {
+            merged.notes.clone_from(&listing.notes);
+        }
         if merged.inner.is_none() {
             merged.inner.clone_from(&listing.inner);
         }

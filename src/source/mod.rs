@@ -11,6 +11,7 @@ pub mod counts;
 pub mod derived;
 mod files;
 mod found;
+mod full;
 mod headers;
 mod identity;
 mod iteration;

@@ -1,5 +1,6 @@
 //! Finds a source: what is there, which files are meant, who sees them.
 
+use crate::catalog::{Catalog, FileSchema};
 use crate::exchange::{Topology, World, agree, all_gather};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::Inventory;
@@ -9,6 +10,7 @@ use crate::source::complete;
 use crate::source::derived::Derived;
 use crate::source::files::{list_files, number};
 use crate::source::found::Source;
+use crate::source::full::{Settled, settle};
 use crate::source::headers::read_headers;
 use crate::source::iteration;
 use crate::source::listed::Listing;
@@ -56,7 +58,7 @@ pub fn open(
     let (source, strategy, inventory) = match &reading.which {
         Which::Checkpoint(suffix) => {
             let wanted = Wanted::of(world, topology, path, suffix.as_deref())?;
-            let source = found(world, topology, path, mode, &wanted)?;
+            let source = found(world, topology, reading, mode, &wanted)?;
             step::check(world, &source)?;
             let strategy = agree(world, source.strategy(strategy))?;
             // A checkpoint 2.0 names its files, and they are all there.
@@ -110,13 +112,14 @@ impl Opened {
 fn found(
     world: &World,
     topology: &Topology,
-    path: &Path,
+    reading: &Reading,
     mode: ExchangeMode,
     wanted: &Wanted,
 ) -> Result<Source> {
+    let path = &*reading.path;
     let mut mine = Listing::default();
     let listings = gather(world, topology, || {
-        mine = list(path, wanted.suffix())?;
+        mine = list(path, wanted.suffix(), reading.weights.as_deref())?;
         Ok(mine.clone())
     })?;
     let Some(chosen) = agree(world, choose_from(&listings, path, wanted))? else {
@@ -207,7 +210,11 @@ fn assemble(
             ));
     }
     let still = agree(world, Still::watch(&reach, &base, &merged))?;
-    let (catalog, format) = read_headers(world, &reach, &base, &merged)?;
+    let (mut catalog, format) = read_headers(world, &reach, &base, &merged)?;
+    let mut notes = merged.notes.clone();
+    if let Some(index) = &merged.index {
+        notes.extend(by_index(world, &reach, &base.join(index), &mut catalog)?);
+    }
     let iteration = iteration::read(world, &base, &merged)?;
     Ok(Source {
         base,
@@ -216,7 +223,47 @@ fn assemble(
         format,
         iteration,
         still,
+        notes,
     })
+}
+
+/// Keeps of tensors that several files have the one that the index says; gives what is to be said.
+/// Collective.
+fn by_index(
+    world: &World,
+    reach: &Reach,
+    index: &Path,
+    catalog: &mut Catalog,
+) -> Result<Vec<String>> {
+    let files = catalog.ranks.get_mut(&0);
+    let files = files.map_or(&mut [][..], |files| &mut files[..]);
+    let mine = if reach.owner(0) == Some(reach.process) {
+        let named = files.iter().map(|file| {
+            let names = file.schema.entries.iter().map(|entry| &*entry.name);
+            (file.path.as_str(), names.collect())
+        });
+        settle(index, named).map(Some)
+    } else {
+        Ok(None)
+    };
+    let all: Vec<Option<Settled>> = all_gather(world, &agree(world, mine)?)?;
+    let settled = all.into_iter().flatten().next().unwrap_or_default();
+    for (number, file) in (0u32..).zip(files) {
+        let left: BTreeSet<&str> = settled
+            .left
+            .iter()
+            .filter(|(of, _)| *of == number)
+            .map(|(_, tensor)| tensor.as_str())
+            .collect();
+        if !left.is_empty() {
+            let schema = &file.schema;
+            let kept = schema.entries.iter().cloned();
+            let kept = kept.filter(|entry| !left.contains(&*entry.name)).collect();
+            let fresh = FileSchema::new(kept, schema.metadata.clone(), Vec::new(), schema.size);
+            file.schema = Arc::new(agree(world, fresh)?);
+        }
+    }
+    Ok(settled.notes)
 }
 
 /// Checks the CRC of the files that fall to this process. Local.

@@ -11,6 +11,8 @@ pub struct Reading {
     pub path: PathBuf,
     /// Its strategy; none means full weights.
     pub strategy: Option<PathBuf>,
+    /// Which files of full weights are meant, as a glob; none: as the directory tells.
+    pub weights: Option<String>,
     /// Which files of it.
     pub which: Which,
     /// What its tensors are, beside what is stored.

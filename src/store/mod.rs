@@ -16,6 +16,7 @@ pub mod full_dir;
 mod hex;
 pub mod io;
 pub mod journal;
+pub mod json;
 pub mod lock;
 pub mod manifest;
 pub mod mapped;

@@ -50,6 +50,16 @@ pub(crate) struct SourceArgs {
     /// Which of several files in a rank directory: epoch_step, step, task-epoch_step, or latest.
     #[arg(long)]
     pub(crate) file_suffix: Option<String>,
+    #[command(flatten)]
+    pub(crate) weights: WeightsArgs,
+}
+
+/// Which files of full weights.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct WeightsArgs {
+    /// Which of the weight files in a directory of full weights, by name or glob; no index is asked.
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) weights: Option<String>,
 }
 
 impl SourceArgs {
@@ -60,7 +70,8 @@ impl SourceArgs {
             self.src_strategy.clone(),
             self.file_suffix.clone(),
         );
-        checks.reading(reading, derived)
+        let weights = self.weights.weights.clone();
+        checks.reading(Reading { weights, ..reading }, derived)
     }
 }
 

@@ -1,0 +1,372 @@
+//! Directories of full weights: which of their files are meant, and what is left aside.
+//!
+//! A directory often has more than one model's files: an older save with its index, another project's
+//! form of the same weights, an adapter, an optimizer. What is taken is what an index lists, or the one
+//! file of weights; what can't be told is refused, and `--weights` tells it.
+
+use crate::fault::{Fault, Kind, Result};
+use crate::plan::inventory::HYPER_STEM;
+use crate::source::listed::{Listed, Listing};
+use crate::store::io::{self, Standing};
+use crate::store::{Format, full_dir, json};
+use crate::strategy::name::matches;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// The name of weights in one file.
+const SINGLE: &str = "model.safetensors";
+/// PEFT's name for an adapter's weights.
+const ADAPTER: &str = "adapter_model.safetensors";
+/// Beginnings of files that lie beside a model's weights and are something else.
+const BESIDE: [&str; 6] = [
+    "adapter_model",
+    "consolidated",
+    "optimizer",
+    "scheduler",
+    "training_args",
+    "random_states",
+];
+/// What follows the name of a file that isn't downloaded yet.
+const UNFINISHED: [&str; 6] = [
+    ".incomplete",
+    ".aria2",
+    ".crdownload",
+    ".part",
+    ".download",
+    ".tmp",
+];
+/// Names told of many.
+const TOLD: usize = 3;
+
+/// What stands in a directory of full weights.
+struct Contents<'a> {
+    path: &'a Path,
+    names: &'a [(String, bool)],
+    /// Its files of weights, without those of hyper parameters.
+    weights: Vec<&'a str>,
+    /// Those.
+    hyper: Vec<&'a str>,
+}
+
+/// Lists the files that are meant in the directory `path` with these `names`, of which only those
+/// that match `wanted`, if it is given. Local.
+///
+/// # Errors
+/// [`Kind::Ambiguous`] if it can't be told, [`Kind::MissingShard`] for a file that an index lists and
+/// that isn't there, [`Kind::Unsupported`] for what is no full weights.
+pub(super) fn list_full(
+    path: &Path,
+    names: &[(String, bool)],
+    wanted: Option<&str>,
+    listing: &mut Listing,
+) -> Result<()> {
+    let files = names.iter().filter(|(_, directory)| !directory);
+    let files = files.map(|(name, _)| name.as_str());
+    let files = files.filter(|name| Format::of(name).is_some());
+    let (hyper, weights) = files.partition(|name| name.starts_with(HYPER_STEM));
+    let contents = Contents {
+        path,
+        names,
+        weights,
+        hyper,
+    };
+    let map = full_dir::MAPS.iter().find(|map| contents.has(map));
+    let mut taken = match (wanted, map) {
+        (Some(glob), _) => contents.matching(glob)?,
+        (None, Some(map)) => {
+            listing.index = Some((*map).to_owned());
+            contents.indexed(map)?
+        }
+        (None, None) => contents.only()?,
+    };
+    let aside = contents.weights.iter();
+    let aside: Vec<&str> = aside
+        .filter(|name| !taken.contains(**name))
+        .copied()
+        .collect();
+    if !aside.is_empty() && !taken.is_empty() {
+        listing.notes.push(left_aside(&taken, &aside));
+    }
+    taken.extend(contents.hyper.iter().map(|name| (*name).to_owned()));
+    let formats = taken.iter().filter_map(|file| Format::of(file));
+    let formats: BTreeSet<_> = formats.map(Format::extension).collect();
+    if formats.len() > 1 {
+        return Err(both_formats(path));
+    }
+    let mut listed = Vec::new();
+    for file in taken {
+        json::refuse_dangling(&path.join(&file))?;
+        listed.push(Listed::new(path, file)?);
+    }
+    if !listed.is_empty() {
+        listing.ranks.insert(0, listed);
+    }
+    Ok(())
+}
+
+/// The fault of a directory with files of two formats.
+pub(super) fn both_formats(path: &Path) -> Fault {
+    Fault::new(Kind::Ambiguous, "has both .ckpt and .safetensors files")
+        .file(path.display().to_string())
+        .hint("keep one format in the directory, or give a single file")
+}
+
+/// What is said of files of weights that aren't read.
+fn left_aside(taken: &BTreeSet<String>, aside: &[&str]) -> String {
+    let (verb, those) = match aside.len() {
+        1 => ("is", "it"),
+        _ => ("are", "them"),
+    };
+    let taken: Vec<&str> = taken.iter().map(String::as_str).collect();
+    format!(
+        "{} {verb} left aside, {} taken; --weights NAME takes {those} instead",
+        some(aside),
+        match taken.len() {
+            1 => format!("{} is", taken[0]),
+            count => format!("{count} files ({}) are", some(&taken)),
+        },
+    )
+}
+
+/// The first of some names, and how many more there are.
+fn some(names: &[&str]) -> String {
+    let told = names[..names.len().min(TOLD)].join(", ");
+    match names.len().saturating_sub(TOLD) {
+        0 => told,
+        more => format!("{told} and {more} more"),
+    }
+}
+
+impl Contents<'_> {
+    fn has(&self, name: &str) -> bool {
+        self.names
+            .iter()
+            .any(|(n, directory)| n == name && !directory)
+    }
+
+    fn fault(&self, kind: Kind, message: String) -> Fault {
+        Fault::new(kind, message).file(self.path.display().to_string())
+    }
+
+    /// The files that are asked for by name.
+    fn matching(&self, glob: &str) -> Result<BTreeSet<String>> {
+        let found = self.weights.iter().filter(|name| matches(glob, name));
+        let found: BTreeSet<String> = found.map(|name| (*name).to_owned()).collect();
+        if found.is_empty() {
+            let message = format!("has no file of weights that matches --weights '{glob}'");
+            let fault = self.fault(Kind::MissingShard, message);
+            return Err(match self.weights[..] {
+                [] => fault,
+                _ => fault.hint(format!("it has {}", some(&self.weights))),
+            });
+        }
+        Ok(found)
+    }
+
+    /// The files that the index `map` lists.
+    fn indexed(&self, map: &str) -> Result<BTreeSet<String>> {
+        let map_path = self.path.join(map);
+        let text = json::bytes(&map_path, full_dir::MAP_BYTES_MAX)?;
+        let at = |fault: Fault| fault.file(map_path.display().to_string());
+        let index = full_dir::parse_map(&text).map_err(at)?;
+        let mut tensors: BTreeMap<&str, usize> = BTreeMap::new();
+        for file in index.values() {
+            *tensors.entry(file).or_default() += 1;
+        }
+        let stale = self.has(SINGLE) && !tensors.contains_key(SINGLE);
+        for (file, count) in &tensors {
+            if io::standing(&self.path.join(file))? == Standing::Nothing {
+                return Err(at(self.missing(file, *count, stale)));
+            }
+        }
+        if stale {
+            let message = format!(
+                "has {SINGLE} and {map}, which lists {} and not it: one of them is of another save",
+                some(&tensors.keys().copied().collect::<Vec<_>>())
+            );
+            let glob = tensors.keys().next().map_or("", |first| first);
+            let glob = glob
+                .find(|c: char| c.is_ascii_digit())
+                .map_or_else(|| glob.to_owned(), |at| format!("{}*", &glob[..at]));
+            return Err(self.fault(Kind::Ambiguous, message).hint(format!(
+                "--weights {SINGLE} takes the one file, --weights '{glob}' those that are listed"
+            )));
+        }
+        Ok(tensors.into_keys().map(str::to_owned).collect())
+    }
+
+    /// What to say of a file that an index lists and that isn't there.
+    fn missing(&self, file: &str, count: usize, stale: bool) -> Fault {
+        let tensors = match count {
+            1 => "1 tensor".to_owned(),
+            _ => format!("{count} tensors"),
+        };
+        let linked = io::link_target(&self.path.join(file)).ok().flatten();
+        let what = match linked {
+            Some(target) => format!("which is a link to {}, where nothing is", target.display()),
+            None => "which isn't there".to_owned(),
+        };
+        let message = format!("lists '{file}' for {tensors}, {what}");
+        let unfinished = UNFINISHED.iter().map(|ending| format!("{file}{ending}"));
+        let unfinished = unfinished.into_iter().find(|name| self.has(name));
+        Fault::new(Kind::MissingShard, message).hint(match unfinished {
+            Some(name) => format!("{name} is beside it: the download isn't finished"),
+            None if stale => format!(
+                "{SINGLE} is beside it: is the index of an older save? --weights {SINGLE} takes \
+                 that file alone"
+            ),
+            None => "was the download broken off? Download the file, or all of them again".into(),
+        })
+    }
+
+    /// The files of a directory without an index: one, beside which others may lie.
+    fn only(&self) -> Result<BTreeSet<String>> {
+        self.refuse_other_kinds()?;
+        let beside = |name: &&&str| BESIDE.iter().any(|begin| name.starts_with(begin));
+        let one = |names: Vec<&&str>| match names[..] {
+            [name] => Some(BTreeSet::from([(*name).to_owned()])),
+            _ => None,
+        };
+        let all: Vec<&&str> = self.weights.iter().collect();
+        let models = all.iter().copied().filter(|name| !beside(name)).collect();
+        let numbered = self.weights.iter().any(|name| name.contains("-of-"));
+        let single = all.iter().copied().filter(|name| **name == SINGLE);
+        let single = single.filter(|_| !numbered).collect();
+        if let Some(found) = one(single).or_else(|| one(models)).or_else(|| one(all)) {
+            return Ok(found);
+        }
+        if self.weights.is_empty() {
+            return self.unfinished().map_or(Ok(BTreeSet::new()), Err);
+        }
+        let message = format!(
+            "has {} weight files ({}) and no index of them",
+            self.weights.len(),
+            some(&self.weights)
+        );
+        Err(self.fault(Kind::Ambiguous, message).hint(
+            "--weights NAME says which one, --weights 'GLOB' which ones; several files of one model \
+             usually have param_name_map.json or model.safetensors.index.json beside them",
+        ))
+    }
+
+    /// Refuses what has files of weights that are no full weights.
+    fn refuse_other_kinds(&self) -> Result<()> {
+        if self.weights == [ADAPTER] && self.has("adapter_config.json") {
+            let message = "is a low-rank adapter, no full weights".to_owned();
+            return Err(self.fault(Kind::Unsupported, message).hint(
+                "--lora merges it into the weights that it was trained for; to read the pairs \
+                 themselves give the file",
+            ));
+        }
+        let shard = |name: &&&str| name.starts_with("shard-") && name.contains("-model-");
+        if let Some(name) = self.weights.iter().find(shard) {
+            let message = format!(
+                "is a PyTorch distributed checkpoint in Hugging Face's form: {name} has parts of \
+                 tensors"
+            );
+            return Err(self.fault(Kind::Unsupported, message).hint(
+                "make full weights of it with torch.distributed.checkpoint's \
+                 consolidate_safetensors_files",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The fault of a directory with nothing but a file that isn't downloaded yet.
+    fn unfinished(&self) -> Option<Fault> {
+        let files = self.names.iter().filter(|(_, directory)| !directory);
+        let mut names = files.map(|(name, _)| name.as_str());
+        let name = names.find(|name| {
+            let stem = UNFINISHED.iter().find_map(|end| name.strip_suffix(end));
+            stem.is_some_and(|stem| Format::of(stem).is_some())
+        })?;
+        let message = format!("has no weights yet: {name} is an unfinished download");
+        let fault = self.fault(Kind::MissingShard, message);
+        Some(fault.hint("wait until it is done, or start it again"))
+    }
+}
+
+/// What an index and the files that it lists disagree about, and how that is settled.
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub(super) struct Settled {
+    /// Tensors that are read from another file: the file's number, and the tensor.
+    pub(super) left: Vec<(u32, String)>,
+    /// What is said of it.
+    pub(super) notes: Vec<String>,
+}
+
+/// Compares the index at `path` with what the `files` have (each its path and tensors). Local.
+///
+/// # Errors
+/// [`Kind::MissingShard`] for a tensor that no file has, [`Kind::Ambiguous`] for one that is in several
+/// files and not in the one that the index says.
+pub(super) fn settle<'a>(
+    path: &Path,
+    files: impl Iterator<Item = (&'a str, Vec<&'a str>)>,
+) -> Result<Settled> {
+    let bytes = json::bytes(path, full_dir::MAP_BYTES_MAX)?;
+    let at = |fault: Fault| fault.file(path.display().to_string());
+    let index = full_dir::parse_map(&bytes).map_err(at)?;
+    let mut paths = Vec::new();
+    let mut places: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
+    for (number, (path, tensors)) in (0u32..).zip(files) {
+        paths.push(path);
+        for tensor in tensors {
+            places.entry(tensor).or_default().push(number);
+        }
+    }
+    let path_of = |number: u32| paths.get(number as usize).copied().unwrap_or_default();
+    let mut settled = Settled::default();
+    let (mut elsewhere, mut overlaid) = (Vec::new(), Vec::new());
+    for (tensor, file) in &index {
+        match places.remove(tensor.as_str()).unwrap_or_default()[..] {
+            [] => {
+                let message = format!("says that it is in {file}, which doesn't have it");
+                let fault = Fault::new(Kind::MissingShard, message).tensor(tensor.as_str());
+                return Err(at(fault.hint(
+                    "are index and files of one save? --weights 'GLOB' reads files without an index",
+                )));
+            }
+            [number] if path_of(number) == file => {}
+            [_] => elsewhere.push(tensor.as_str()),
+            ref numbers => {
+                let (chosen, others): (Vec<u32>, Vec<u32>) =
+                    numbers.iter().partition(|number| path_of(**number) == file);
+                if chosen.is_empty() {
+                    let message = format!("says that it is in {file}; several other files have it");
+                    let fault = Fault::new(Kind::Ambiguous, message).tensor(tensor.as_str());
+                    return Err(at(fault.hint("are index and files of one save?")));
+                }
+                overlaid.push(tensor.as_str());
+                let left = others.into_iter().map(|number| (number, tensor.clone()));
+                settled.left.extend(left);
+            }
+        }
+    }
+    // What the job counts is no part of the model.
+    let hyper = |number: &u32| path_of(*number).starts_with(HYPER_STEM);
+    places.retain(|_, numbers| !numbers.iter().any(hyper));
+    let unnamed: Vec<&str> = places.into_keys().collect();
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let told = [
+        (&elsewhere, "in another file than", "says, and read there"),
+        (
+            &overlaid,
+            "in several files, and read from the one that",
+            "says",
+        ),
+        (&unnamed, "not in", "and taken all the same"),
+    ];
+    for (tensors, how, end) in told.iter().filter(|(tensors, ..)| !tensors.is_empty()) {
+        let (count, s, verb) = match tensors.len() {
+            1 => (1, "", "is"),
+            count => (count, "s", "are"),
+        };
+        let note = format!(
+            "{count} tensor{s} ({}) {verb} {how} {name} {end}",
+            some(tensors)
+        );
+        settled.notes.push(note);
+    }
+    Ok(settled)
+}
