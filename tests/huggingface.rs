@@ -1,0 +1,458 @@
+//! Hugging Face directories as they are: what is taken of them, what is left aside, what is refused.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failure here is a failed test"
+)]
+
+#[path = "support/ckpt.rs"]
+mod ckpt;
+#[path = "support/command.rs"]
+mod command;
+#[path = "support/fixtures.rs"]
+mod fixtures;
+#[path = "support/oracle.rs"]
+mod oracle;
+#[path = "support/sample.rs"]
+mod sample;
+mod support;
+#[path = "support/tensors.rs"]
+mod tensors;
+#[path = "support/wire.rs"]
+mod wire;
+
+use command::{alone, error_line, under_mpi};
+use std::path::{Path, PathBuf};
+use support::Run;
+use tempfile::TempDir;
+use tensors::{Tensor, Tensors};
+
+const SHARDS: [&str; 2] = [
+    "model-00001-of-00002.safetensors",
+    "model-00002-of-00002.safetensors",
+];
+const INDEX: &str = "model.safetensors.index.json";
+const EMBEDDING: &str = "model.embed_tokens.weight";
+
+/// A room with a small llama's config.json and, if asked for, its weights in two files with an index.
+struct Room(TempDir);
+
+impl Room {
+    fn new() -> Room {
+        let room = Room(tempfile::tempdir().unwrap());
+        let config = recorded().join("config.json");
+        std::fs::create_dir(room.at("m")).unwrap();
+        std::fs::copy(config, room.at("m/config.json")).unwrap();
+        room
+    }
+
+    fn sharded() -> Room {
+        let room = Room::new();
+        let mut map = serde_json::Map::new();
+        for (number, shard) in SHARDS.iter().enumerate() {
+            let part: Tensors = part(number);
+            map.extend(part.keys().map(|name| (name.clone(), (*shard).into())));
+            room.put(&format!("m/{shard}"), &part);
+        }
+        room.index(map);
+        room
+    }
+
+    fn single() -> Room {
+        let room = Room::new();
+        room.put("m/model.safetensors", &weights());
+        room
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.0.path().join(path)
+    }
+
+    fn put(&self, path: &str, tensors: &Tensors) {
+        tensors::write(&self.at(path), tensors);
+    }
+
+    fn index(&self, map: serde_json::Map<String, serde_json::Value>) {
+        let text = serde_json::json!({"metadata": {"total_size": 1}, "weight_map": map});
+        std::fs::write(self.at("m").join(INDEX), text.to_string()).unwrap();
+    }
+
+    /// Changes the index.
+    fn reindex(&self, change: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>)) {
+        let text = std::fs::read(self.at("m").join(INDEX)).unwrap();
+        let index: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        let mut map = index["weight_map"].as_object().unwrap().clone();
+        change(&mut map);
+        self.index(map);
+    }
+
+    fn words(&self, line: &str) -> Vec<String> {
+        let at = format!("{}/", self.0.path().display());
+        let words = line.split_whitespace();
+        words.map(|word| word.replace('@', &at)).collect()
+    }
+
+    fn run(&self, line: &str) -> Run {
+        alone(&self.words(line))
+    }
+
+    fn out(&self) -> Tensors {
+        full(&self.at("out"))
+    }
+}
+
+fn recorded() -> PathBuf {
+    fixtures::data().join("model/llama/hf")
+}
+
+fn weights() -> Tensors {
+    tensors::read(&recorded().join("model.safetensors"))
+        .unwrap()
+        .tensors
+}
+
+/// Other weights of the same names.
+fn others() -> Tensors {
+    let mut all = weights();
+    for tensor in all.values_mut() {
+        tensor.data.iter_mut().for_each(|byte| *byte ^= 1);
+    }
+    all
+}
+
+fn part(number: usize) -> Tensors {
+    let all = weights().into_iter().enumerate();
+    let part = all.filter(|(at, _)| at % 2 == number);
+    part.map(|(_, pair)| pair).collect()
+}
+
+/// Everything in the safetensors files of a directory.
+fn full(directory: &Path) -> Tensors {
+    let files = fixtures::listing(directory).into_iter();
+    let files = files.filter(|file| file.extension().is_some_and(|end| end == "safetensors"));
+    files
+        .flat_map(|file| tensors::read(&directory.join(file)).unwrap().tensors)
+        .collect()
+}
+
+#[track_caller]
+fn says(run: &Run, texts: &[&str]) {
+    let told = format!("{}{}", run.stdout, run.stderr);
+    for text in texts {
+        assert!(told.contains(text), "'{text}' is not said: {run:#?}");
+    }
+}
+
+/// What is to come of a directory.
+enum Right {
+    /// These weights, and a note with this in it (none: no note at all).
+    Taken(fn() -> Tensors, &'static str),
+    /// One error with all of this in it.
+    Refused(&'static [&'static str]),
+}
+
+use Right::{Refused, Taken};
+
+/// A directory, what is done with it, and what is to come of it.
+type Row = (&'static str, fn() -> Room, &'static str, Right);
+
+fn check(rows: &[Row]) {
+    for (what, room, flags, right) in rows {
+        let room = room();
+        let run = room.run(&format!("unify --src @m --dst @out {flags}"));
+        match right {
+            Taken(tensors, note) => {
+                assert!(run.status.success(), "{what}: {run:#?}");
+                tensors::compare(&tensors(), &room.out()).unwrap_or_else(|e| panic!("{what}: {e}"));
+                let notes = run.stdout.lines().filter(|line| line.contains("  note "));
+                let notes: Vec<&str> = notes.collect();
+                assert_eq!(
+                    notes.len(),
+                    usize::from(!note.is_empty()),
+                    "{what}: {run:#?}"
+                );
+                let told = notes.first().is_none_or(|told| told.contains(note));
+                assert!(told, "{what}: {notes:?}");
+            }
+            Refused(texts) => {
+                assert_eq!(run.status.code(), Some(1), "{what}: {run:#?}");
+                error_line(&run);
+                says(&run, texts);
+                assert!(!room.at("out").exists(), "{what}");
+            }
+        }
+    }
+}
+
+/// A directory with one file of weights and another one beside it.
+fn beside(name: &str) -> Room {
+    let room = Room::single();
+    let tensor = Tensor::counting("F32", &[2], 0);
+    room.put(&format!("m/{name}"), &Tensors::from([("x".into(), tensor)]));
+    room
+}
+
+fn stale() -> Room {
+    let room = Room::sharded();
+    room.put("m/model.safetensors", &others());
+    room
+}
+
+fn without_a_shard(beside: &str) -> Room {
+    let room = Room::sharded();
+    std::fs::remove_file(room.at("m").join(SHARDS[1])).unwrap();
+    if !beside.is_empty() {
+        std::fs::write(room.at("m").join(beside), "x").unwrap();
+    }
+    room
+}
+
+/// A link at `from` in the model's directory.
+fn link(room: &Room, to: &str, from: &str) {
+    std::os::unix::fs::symlink(to, room.at("m").join(from)).unwrap();
+}
+
+#[test]
+fn takes_the_files_that_are_meant() {
+    let rows: &[Row] = &[
+        ("index", Room::sharded, "", Taken(weights, "")),
+        (
+            "a newer single file",
+            stale,
+            "",
+            Refused(&[INDEX, "model.safetensors", "--weights 'model-*'"]),
+        ),
+        (
+            "the single file, asked for",
+            stale,
+            "--weights model.safetensors",
+            Taken(others, "model-00002-of-00002.safetensors are left aside"),
+        ),
+        (
+            "the shards, asked for",
+            stale,
+            "--weights model-*",
+            Taken(weights, "model.safetensors is left aside, 2 files"),
+        ),
+        (
+            "nothing asked for is there",
+            stale,
+            "--weights x*",
+            Refused(&["--weights 'x*'", "it has model-00001"]),
+        ),
+        (
+            "an index of an older save",
+            || {
+                let room = without_a_shard("");
+                room.put("m/model.safetensors", &weights());
+                room
+            },
+            "",
+            Refused(&[SHARDS[1], "older save? --weights model.safetensors"]),
+        ),
+        (
+            "another project's form",
+            || beside("consolidated.safetensors"),
+            "",
+            Taken(
+                weights,
+                "consolidated.safetensors is left aside, model.safetensors is taken",
+            ),
+        ),
+        (
+            "an adapter",
+            || beside("adapter_model.safetensors"),
+            "",
+            Taken(weights, "adapter_model.safetensors is left aside"),
+        ),
+        (
+            "another model",
+            || beside("model_1.safetensors"),
+            "",
+            Taken(weights, "model_1.safetensors is left aside"),
+        ),
+        (
+            "hidden files",
+            || beside("._model.safetensors"),
+            "",
+            Taken(weights, ""),
+        ),
+        (
+            "shards without their index",
+            || {
+                let room = Room::sharded();
+                std::fs::remove_file(room.at("m").join(INDEX)).unwrap();
+                room
+            },
+            "",
+            Refused(&["no index of them", "--weights 'GLOB'"]),
+        ),
+        (
+            "an adapter alone",
+            || {
+                let room = Room::new();
+                room.put("m/adapter_model.safetensors", &weights());
+                std::fs::write(room.at("m/adapter_config.json"), "{}").unwrap();
+                room
+            },
+            "",
+            Refused(&["is a low-rank adapter", "--lora"]),
+        ),
+        (
+            "parts of torch's",
+            || {
+                let room = Room::new();
+                room.put("m/shard-00001-model-00001-of-00001.safetensors", &weights());
+                room
+            },
+            "",
+            Refused(&["PyTorch distributed checkpoint in Hugging Face's form"]),
+        ),
+    ];
+    check(rows);
+}
+
+#[test]
+fn settles_what_an_index_and_its_files_disagree_about() {
+    let rows: &[Row] = &[
+        (
+            "in another file",
+            || {
+                let room = Room::sharded();
+                room.reindex(|map| {
+                    let other = SHARDS.iter().find(|shard| map[EMBEDDING] != **shard);
+                    map[EMBEDDING] = (*other.unwrap()).into();
+                });
+                room
+            },
+            "",
+            Taken(
+                weights,
+                "1 tensor (model.embed_tokens.weight) is in another file",
+            ),
+        ),
+        (
+            "in no file",
+            || {
+                let room = Room::sharded();
+                room.reindex(|map| {
+                    map.insert("ghost".into(), SHARDS[0].into());
+                });
+                room
+            },
+            "",
+            Refused(&["ghost", SHARDS[0]]),
+        ),
+        (
+            "in two files",
+            || {
+                let room = Room::sharded();
+                let overlay = Tensors::from([(EMBEDDING.to_owned(), weights()[EMBEDDING].clone())]);
+                for shard in SHARDS {
+                    let path = room.at("m").join(shard);
+                    let mut part = tensors::read(&path).unwrap().tensors;
+                    if let Some(old) = part.get_mut(EMBEDDING) {
+                        *old = others()[EMBEDDING].clone();
+                        tensors::write(&path, &part);
+                    }
+                }
+                room.put("m/overlay.safetensors", &overlay);
+                room.reindex(|map| map[EMBEDDING] = "overlay.safetensors".into());
+                room
+            },
+            "",
+            Taken(weights, "is in several files, and read from the one that"),
+        ),
+        (
+            "not named",
+            || {
+                let room = Room::sharded();
+                room.reindex(|map| {
+                    map.remove(EMBEDDING);
+                });
+                room
+            },
+            "",
+            Taken(
+                weights,
+                "is not in model.safetensors.index.json and taken all the same",
+            ),
+        ),
+    ];
+    check(rows);
+}
+
+#[test]
+fn says_what_is_not_downloaded_yet() {
+    let rows: &[Row] = &[
+        (
+            "a shard",
+            || without_a_shard(""),
+            "",
+            Refused(&[INDEX, SHARDS[1], "tensors, which isn't there", "broken off"]),
+        ),
+        (
+            "a shard half",
+            || without_a_shard("model-00002-of-00002.safetensors.aria2"),
+            "",
+            Refused(&[INDEX, "aria2 is beside it: the download isn't finished"]),
+        ),
+        (
+            "a shard of a cache",
+            || {
+                let room = without_a_shard("");
+                link(&room, "../blobs/0a", SHARDS[1]);
+                room
+            },
+            "",
+            Refused(&[INDEX, "is a link to ../blobs/0a, where nothing is"]),
+        ),
+        (
+            "the only file",
+            || {
+                let room = Room::new();
+                link(&room, "../blobs/0a", "model.safetensors");
+                room
+            },
+            "",
+            Refused(&["is a link to ../blobs/0a, where nothing is"]),
+        ),
+        (
+            "anything",
+            || {
+                let room = Room::new();
+                std::fs::write(room.at("m/model.safetensors.incomplete"), "x").unwrap();
+                room
+            },
+            "",
+            Refused(&["model.safetensors.incomplete is an unfinished download"]),
+        ),
+    ];
+    check(rows);
+    // The same on several processes.
+    let room = without_a_shard("");
+    let words = room.words("unify --src @m --dst @out");
+    let (one, four) = (alone(&words), under_mpi(4, &words));
+    assert_eq!(error_line(&one), error_line(&four));
+}
+
+#[test]
+fn follows_links_to_wherever_they_lead() {
+    let room = Room::sharded();
+    std::fs::create_dir(room.at("disk")).unwrap();
+    for shard in SHARDS {
+        std::fs::rename(room.at("m").join(shard), room.at("disk").join(shard)).unwrap();
+        link(&room, &format!("../disk/{shard}"), shard);
+    }
+    room.run("unify --src @m --dst @out").succeeds();
+    tensors::compare(&weights(), &room.out()).unwrap();
+    // What an index says is no link of the user's own.
+    room.reindex(|map| map[EMBEDDING] = "../disk/x.safetensors".into());
+    let run = room.run("unify --src @m --dst @out2");
+    says(
+        &run,
+        &["'../disk/x.safetensors', which is outside the directory"],
+    );
+}
