@@ -5,7 +5,7 @@ use crate::destination::in_place_files;
 use crate::exchange::{World, agree};
 use crate::fault::{Kind, Result};
 use crate::job::metadata::metadata;
-use crate::job::spec::{ViewMaker, Write};
+use crate::job::spec::{ViewMaker, Viewed, Write};
 use crate::plan::TensorPlan;
 use crate::plan::arrange::{Files, Kept, arrange};
 use crate::plan::build::{Build, build};
@@ -82,19 +82,12 @@ fn arranged(
 ) -> Result<Planned> {
     let (source, inventory) = (&opened.source, &opened.inventory);
     let mut select = write.select.clone();
-    let mut viewed = 0;
-    let mut metadata = metadata(&write.files, &opened.metadata);
-    let (mut notes, mut extras) = (Vec::new(), write.extras.clone());
-    if let Some(ViewMaker(make)) = &write.view {
-        let made = make(inventory, &opened.metadata).map_err(|f| source.place(f))?;
-        let mut hasher = DefaultHasher::new();
-        extras.extend(made.extras);
-        (&made.table, &made.metadata, &extras).hash(&mut hasher);
-        viewed = hasher.finish();
-        select.view = Some(made.table);
-        notes = made.notes;
-        metadata = made.metadata;
-    }
+    let (viewed, made) = seen(write, opened)?;
+    let metadata = match &write.view {
+        Some(_) => made.metadata,
+        None => metadata(&write.files, &opened.metadata),
+    };
+    select.view = write.view.is_some().then_some(made.table);
     check_map(&select, inventory, strategy)?;
     let built = build(
         inventory,
@@ -133,7 +126,7 @@ fn arranged(
         files => files,
     };
     let mut arranged = arrange(build, files, format, &metadata, ranks)?;
-    arranged.extras.extend(extras);
+    arranged.extras.extend(made.extras);
     Ok(Planned {
         depends_on: format!("{} {viewed:016x}", arranged.extras.len()),
         plans: arranged.plans,
@@ -143,9 +136,28 @@ fn arranged(
         tensors,
         without_data,
         dropped,
-        notes,
+        notes: made.notes,
         ..Planned::default()
     })
+}
+
+/// What the view of `write` makes, together with the files that it writes anyway, and a number of all
+/// that. Local.
+fn seen(write: &Write, opened: &Opened) -> Result<(u64, Viewed)> {
+    let mut extras = write.extras.clone();
+    let Some(ViewMaker(make)) = &write.view else {
+        let nothing = Viewed {
+            extras,
+            ..Viewed::default()
+        };
+        return Ok((0, nothing));
+    };
+    let mut made = make(&opened.inventory, &opened.metadata).map_err(|f| opened.source.place(f))?;
+    extras.append(&mut made.extras);
+    made.extras = extras;
+    let mut hasher = DefaultHasher::new();
+    (&made.table, &made.metadata, &made.extras).hash(&mut hasher);
+    Ok((hasher.finish(), made))
 }
 
 /// How many tensors are written: of a view only what it makes.
