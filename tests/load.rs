@@ -254,6 +254,28 @@ fn another_layout_is_resharded_and_resumed_from() {
 }
 
 #[test]
+fn steps_that_the_trainer_did_not_name_are_never_mixed() {
+    let job = Job::new();
+    let place = |rank: u32, name: &str| job.path(&format!("old/checkpoint/rank_{rank}/{name}"));
+    for rank in 0..4 {
+        for step in [10, 20] {
+            let old = place(rank, &format!("m_rank_{rank}-1_{step}.safetensors"));
+            let new = place(rank, &format!("net_{step}.safetensors"));
+            std::fs::rename(old, new).expect("renamed");
+        }
+        std::fs::remove_file(place(rank, "meta.json")).expect("removed");
+    }
+    std::fs::remove_file(place(3, "net_20.safetensors")).expect("removed");
+    let args = job.config(&[
+        ("load_checkpoint", "@old/checkpoint"),
+        PARALLEL[0],
+        PARALLEL[1],
+    ]);
+    let run = alone(&args);
+    refuses(&run, "net_20 on ranks 0-2; net_10 on ranks 0-3");
+}
+
+#[test]
 fn resumes_from_the_file_that_is_named() {
     let job = Job::new();
     let named = ["m_rank_0-1_10", "m_rank_3-1_10.safetensors"];

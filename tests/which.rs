@@ -140,8 +140,26 @@ fn a_save_that_was_killed_is_never_mixed_with_the_one_before() {
     for line in [RESHARD, UNIFY, DIFF, &format!("{RESHARD} --dry-run")] {
         refused(&sample, line, &words);
     }
-    refuses(&alone(&sample.args("inspect @src")), words[0]);
-    alone(&sample.args("inspect @src --file-suffix 1_10")).succeeds();
+    let inspected = alone(&sample.args("inspect @src"));
+    refuses(&inspected, words[0]);
+    assert!(inspected.stderr.contains(words[1]), "{inspected:#?}");
+    for suffix in ["1_10", "latest"] {
+        let inspected = alone(&sample.args(&format!("inspect @src --json --file-suffix {suffix}")));
+        let files = object(&inspected.succeeds())["files"].clone();
+        let is_tenth = |file: &serde_json::Value| file["path"].to_string().contains("-1_10.");
+        let files = files.as_array().expect("files");
+        assert!(files.len() == 4 && files.iter().all(is_tenth), "{files:?}");
+    }
+    // Each file for itself: nothing to mix.
+    alone(&sample.args("convert @src --dst @out --to ckpt")).succeeds();
+    assert_eq!(
+        fixtures::listing(&sample.path("out"))
+            .into_iter()
+            .filter(|path| { path.to_string_lossy().ends_with(".ckpt") })
+            .count(),
+        6
+    );
+    std::fs::remove_dir_all(sample.path("out")).expect("removed");
     refused(
         &sample,
         &format!("{UNIFY} --file-suffix 1_20"),
@@ -165,6 +183,12 @@ fn a_suffix_is_the_complete_number() {
     let line = format!("{UNIFY} --file-suffix 1_10");
     refused(&sample, &line, &["rank 3 has no file of 1_10"]);
     gives(&sample, UNIFY, 110);
+    let in_place =
+        "reshard --src @src --src-strategy @four.ckpt --dst-strategy @two.ckpt --in-place";
+    let run = alone(&sample.args(in_place));
+    refuses(&run, "1_10");
+    let hint = "reshard --file-suffix 11_10 --dst NEW, or --file-suffix 1_10,";
+    assert!(run.stderr.contains(hint), "{run:#?}");
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub(crate) struct Inspect {
     #[arg(long, value_parser = choice(SCHEMES), value_name = "SCHEME", num_args = 0..=1)]
     #[allow(clippy::option_option)]
     names: Option<Option<Scheme>>,
-    /// Which of several files in a rank directory: epoch_step, step, or task-epoch_step.
+    /// Which of several files in a rank directory: epoch_step, step, task-epoch_step, or latest.
     #[arg(long)]
     file_suffix: Option<String>,
     #[command(flatten)]

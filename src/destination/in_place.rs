@@ -30,6 +30,8 @@ pub(crate) struct Replaced<'a> {
     pub(crate) catalog: &'a Catalog,
     /// Who sees it.
     pub(crate) reach: &'a Reach,
+    /// What `--file-suffix` takes to mean the step that the file of this path is of.
+    pub(crate) suffix: fn(&str) -> Option<String>,
 }
 
 impl Replaced<'_> {
@@ -346,9 +348,20 @@ fn check_entry(source: &Replaced<'_>, path: &str) -> Result<()> {
         "{path} is another step, or another part, than is read; \
          one layout can't hold both it and the ranks that are written"
     );
+    let read = source.catalog.ranks.values().flatten().next();
+    let suffixes = [read.map(|file| file.path.as_str()), Some(path)].map(|path| {
+        let suffix = path.and_then(source.suffix)?;
+        Some(format!("--file-suffix {suffix}"))
+    });
+    let hint = match suffixes {
+        [Some(one), Some(other)] if one != other => {
+            format!("reshard {one} --dst NEW, or {other}, writes one step into another directory")
+        }
+        _ => "reshard --dst NEW writes what is read into another directory".to_owned(),
+    };
     Err(source
         .place(Fault::new(Kind::Ambiguous, message))
-        .hint("reshard --file-suffix SUFFIX --dst NEW, as in --file-suffix 1_20, writes one step"))
+        .hint(hint))
 }
 
 #[cfg(test)]

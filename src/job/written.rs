@@ -11,7 +11,7 @@ use crate::job::planned::Planned;
 use crate::job::request::request;
 use crate::job::route::{Into, Route, Surveyed};
 use crate::job::steps::Run;
-use crate::source::{Opened, fingerprint};
+use crate::source::{Opened, fingerprint, meta};
 use crate::transport::{FileSink, Ledger, Moved, Observer, Readers};
 
 /// The last two steps of a job that writes.
@@ -93,6 +93,7 @@ impl Written<'_> {
             base: &source.base,
             catalog: &source.catalog,
             reach: &source.reach,
+            suffix: meta::suffix_of,
         };
         carry(
             self.run.world,

@@ -10,7 +10,8 @@ use crate::source::listing::list;
 use crate::source::meta::Name;
 use crate::source::position::choose::choose;
 use crate::source::position::{Asked, Chosen, Offered};
-use crate::source::survey::survey;
+use crate::source::saved::Survey;
+use crate::source::survey::{survey, survey_alone};
 use crate::store::Format;
 use crate::store::checkpoint2::METADATA;
 use crate::store::io::{self, Standing};
@@ -48,8 +49,13 @@ impl Wanted {
             Some(suffix) => return Ok(Wanted::Suffix(suffix.to_owned())),
         }
         let survey = survey(world, topology, path, None, true)?;
-        let found = latest(&survey)?;
-        if let Some(note) = passed_over(&survey, found).filter(|_| world.process() == 0) {
+        Wanted::latest(&survey, path, world.process() == 0)
+    }
+
+    /// The latest that `survey` found at `path`; says if it is of an older run, where `tells`. Local.
+    fn latest(survey: &Survey, path: &Path, tells: bool) -> Result<Wanted> {
+        let found = latest(survey)?;
+        if let Some(note) = passed_over(survey, found).filter(|_| tells) {
             tracing::warn!("{}: {note}", path.display());
         }
         let name = found.name.clone();
@@ -149,8 +155,12 @@ pub(super) fn look(
 /// # Errors
 /// As [`list`] and [`choose_from`].
 pub(crate) fn chosen(path: &Path, suffix: Option<&str>, weights: Option<&str>) -> Result<Listing> {
-    let listing = list(path, suffix, weights)?;
-    let wanted = suffix.map_or(Wanted::Newest, |suffix| Wanted::Suffix(suffix.to_owned()));
+    let wanted = match suffix {
+        None => Wanted::Newest,
+        Some(LATEST) => Wanted::latest(&survey_alone(path)?, path, true)?,
+        Some(suffix) => Wanted::Suffix(suffix.to_owned()),
+    };
+    let listing = list(path, wanted.suffix(), weights)?;
     let listings = [listing];
     match choose_from(&listings, path, &wanted)? {
         Some(chosen) => look(path, &listings[0], &chosen.files),

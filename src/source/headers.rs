@@ -5,6 +5,7 @@ use crate::exchange::{World, agree, all_gather, decode, encode};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::reach::Reach;
 use crate::source::listed::{Listed, Listing};
+use crate::source::step::{Counts, Spots};
 use crate::store::Format;
 use crate::store::io::ReadFile;
 use std::collections::{BTreeMap, HashMap};
@@ -15,32 +16,43 @@ use std::sync::Arc;
 /// A schema in its wire form, after the name of its file's format.
 type SchemaWire = (String, Vec<Entry>, BTreeMap<String, String>, u64);
 
-/// Reads every header once; gives all processes the catalog, and the format of its first file.
-/// Collective.
+/// What the headers of a source's files say, and the counts beside them.
+pub(super) struct Headers {
+    /// What lies where.
+    pub(super) catalog: Catalog,
+    /// Format of the first file.
+    pub(super) format: Format,
+    /// Where each file says that its rank stands.
+    pub(super) counts: Vec<(u32, Counts)>,
+}
+
+/// Reads every header once, for all processes. Collective.
 pub(super) fn read_headers(
     world: &World,
     reach: &Reach,
     base: &Path,
     merged: &Listing,
-) -> Result<(Catalog, Format)> {
+) -> Result<Headers> {
     let mine = agree(world, read_own_headers(reach, base, merged))?;
-    let summary: Vec<(u32, u32, u64)> = mine
+    let summary: Vec<(u32, u32, u64, Counts)> = mine
         .iter()
-        .map(|(rank, file, hash, _)| (*rank, *file, *hash))
+        .map(|own| (own.rank, own.number, own.hash, own.counts))
         .collect();
     let summaries = all_gather(world, &summary)?;
     // Each distinct schema is sent by the process that has the lowest rank of it.
     let mut sender: BTreeMap<u64, (u32, u32)> = BTreeMap::new();
     let mut hash_of: BTreeMap<(u32, u32), u64> = BTreeMap::new();
-    for (rank, file, hash) in summaries.into_iter().flatten() {
+    let mut counts = Vec::new();
+    for (rank, file, hash, counted) in summaries.into_iter().flatten() {
+        counts.push((rank, counted));
         hash_of.insert((rank, file), hash);
         let first = sender.entry(hash).or_insert((rank, file));
         *first = (*first).min((rank, file));
     }
     let bodies: Vec<(u64, Arc<Vec<u8>>)> = mine
         .into_iter()
-        .filter(|(rank, file, hash, _)| sender.get(hash) == Some(&(*rank, *file)))
-        .map(|(_, _, hash, body)| (hash, body))
+        .filter(|own| sender.get(&own.hash) == Some(&(own.rank, own.number)))
+        .map(|own| (own.hash, own.body))
         .collect();
     let mut schemas: BTreeMap<u64, (Format, Arc<FileSchema>)> = BTreeMap::new();
     for (hash, body) in all_gather(world, &bodies)?.into_iter().flatten() {
@@ -70,17 +82,27 @@ pub(super) fn read_headers(
         }
         catalog.ranks.insert(*rank, shards);
     }
-    Ok((catalog, first.unwrap_or_default()))
+    Ok(Headers {
+        catalog,
+        format: first.unwrap_or_default(),
+        counts,
+    })
 }
 
 /// Headers kept to be compared with: a checkpoint that is not de-duplicated has one a stage.
 const HEADERS_MAX: usize = 64;
 
-/// Rank, file number, hash and wire form of a schema.
-type OwnSchema = (u32, u32, u64, Arc<Vec<u8>>);
+/// What a process has read of a file: hash and wire form of its schema, and its counts.
+struct OwnSchema {
+    rank: u32,
+    number: u32,
+    hash: u64,
+    body: Arc<Vec<u8>>,
+    counts: Counts,
+}
 
-/// Hash and wire form of a schema.
-type Understood = (u64, Arc<Vec<u8>>);
+/// Hash and wire form of a schema, and where its counts are.
+type Understood = (u64, Arc<Vec<u8>>, Arc<Spots>);
 
 /// Reads the headers of the files that fall to this process: those of the ranks that its node is the
 /// first to see, dealt over the node's processes. Equal headers are understood once. Local.
@@ -105,11 +127,17 @@ fn read_own_headers(reach: &Reach, base: &Path, merged: &Listing) -> Result<Vec<
             let header = format.header(&file).map_err(|fault| fault.rank(*rank))?;
             let key = header.map(|header| (header, *size));
             let schema = match key.as_ref().and_then(|key| known.get(key)) {
-                Some((hash, body)) => (*hash, Arc::clone(body)),
+                Some(understood) => understood.clone(),
                 None => understand(format, &file).map_err(|fault| fault.rank(*rank))?,
             };
             let number = u32::try_from(number).unwrap_or(u32::MAX);
-            own.push((*rank, number, schema.0, Arc::clone(&schema.1)));
+            own.push(OwnSchema {
+                rank: *rank,
+                number,
+                hash: schema.0,
+                body: Arc::clone(&schema.1),
+                counts: schema.2.read(&file)?,
+            });
             if let Some(key) = key.filter(|_| known.len() < HEADERS_MAX) {
                 known.entry(key).or_insert(schema);
             }
@@ -118,13 +146,14 @@ fn read_own_headers(reach: &Reach, base: &Path, merged: &Listing) -> Result<Vec<
     Ok(own)
 }
 
-/// The hash and wire form of a file's schema. Local.
+/// What is understood of a file. Local.
 fn understand(format: Format, file: &ReadFile) -> Result<Understood> {
     let schema = format.read(file)?;
+    let spots = Spots::of(&schema);
     let name = format.name().to_owned();
     let wire: SchemaWire = (name, schema.entries, schema.metadata, schema.size);
     let body = encode(&wire)?;
     let mut hasher = DefaultHasher::new();
     body.hash(&mut hasher);
-    Ok((hasher.finish(), Arc::new(body)))
+    Ok((hasher.finish(), Arc::new(body), Arc::new(spots)))
 }

@@ -124,6 +124,13 @@ impl Name {
     }
 }
 
+/// What `--file-suffix` takes to mean the checkpoint that the file at `path` is of, if a trainer named it.
+#[must_use]
+pub fn suffix_of(path: &str) -> Option<String> {
+    let file = path.rsplit('/').next()?;
+    Name::parse(file).map(|(name, _)| name.suffix())
+}
+
 fn digits(text: &str) -> Option<u64> {
     let ok = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     ok.then(|| text.parse().ok())?

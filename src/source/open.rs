@@ -59,7 +59,6 @@ pub fn open(
         Which::Checkpoint(suffix) => {
             let wanted = Wanted::of(world, topology, path, suffix.as_deref())?;
             let source = found(world, topology, reading, mode, &wanted)?;
-            step::check(world, &source)?;
             let strategy = agree(world, source.strategy(strategy))?;
             // A checkpoint 2.0 names its files, and they are all there.
             if let (Some(strategy), None) = (&strategy, &source.iteration) {
@@ -78,7 +77,7 @@ pub fn open(
             let contains = contains.as_deref();
             let mut listings = gather(world, topology, || list_files(path, Some(*to), contains))?;
             agree(world, number(&mut listings, path, *to))?;
-            let source = assemble(world, topology, path, mode, &listings)?;
+            let source = assemble(world, topology, path, mode, &listings, false)?;
             if *check_crc {
                 agree(world, check_crcs(&source))?;
             }
@@ -123,11 +122,11 @@ fn found(
         Ok(mine.clone())
     })?;
     let Some(chosen) = agree(world, choose_from(&listings, path, wanted))? else {
-        return assemble(world, topology, path, mode, &listings);
+        return assemble(world, topology, path, mode, &listings, true);
     };
     let try_files = |files: &BTreeMap<u32, String>| {
         let seen = gather(world, topology, || look(path, &mine, files))?;
-        assemble(world, topology, path, mode, &seen)
+        assemble(world, topology, path, mode, &seen, true)
     };
     let tried = try_files(&chosen.files);
     let Err(fault) = tried else { return tried };
@@ -169,13 +168,14 @@ fn gather(
     Ok(first.collect())
 }
 
-/// Puts what the nodes see together. Collective.
+/// Puts what the nodes see together: with `one_step` all files are of one. Collective.
 fn assemble(
     world: &World,
     topology: &Topology,
     path: &Path,
     mode: ExchangeMode,
     listings: &[Listing],
+    one_step: bool,
 ) -> Result<Source> {
     let merged = merge(listings, topology, path);
     if merged
@@ -210,17 +210,25 @@ fn assemble(
             ));
     }
     let still = agree(world, Still::watch(&reach, &base, &merged))?;
-    let (mut catalog, format) = read_headers(world, &reach, &base, &merged)?;
+    let mut headers = read_headers(world, &reach, &base, &merged)?;
     let mut notes = merged.notes.clone();
     if let Some(index) = &merged.index {
-        notes.extend(by_index(world, &reach, &base.join(index), &mut catalog)?);
+        notes.extend(by_index(
+            world,
+            &reach,
+            &base.join(index),
+            &mut headers.catalog,
+        )?);
     }
     let iteration = iteration::read(world, &base, &merged)?;
+    if one_step && iteration.is_none() && merged.ranks.len() > 1 {
+        agree(world, step::check(&base, &headers.counts))?;
+    }
     Ok(Source {
         base,
-        catalog,
+        catalog: headers.catalog,
         reach,
-        format,
+        format: headers.format,
         iteration,
         still,
         notes,

@@ -1,6 +1,6 @@
 //! Tensors of one element, as numbers: where a job stands.
 
-use crate::catalog::FileSchema;
+use crate::catalog::{Entry, FileSchema};
 use crate::fault::Result;
 use crate::store::io::ReadFile;
 use crate::tensor::number::number;
@@ -10,9 +10,16 @@ use crate::tensor::number::number;
 /// # Errors
 /// [`crate::fault::Kind::Io`].
 pub fn scalar(file: &ReadFile, schema: &FileSchema, name: &str) -> Result<Option<f64>> {
-    let Some(entry) = schema.get(name) else {
-        return Ok(None);
-    };
+    schema
+        .get(name)
+        .map_or(Ok(None), |entry| value(file, entry))
+}
+
+/// The tensor at `entry` as a number, if it is of one element.
+///
+/// # Errors
+/// [`crate::fault::Kind::Io`].
+pub(super) fn value(file: &ReadFile, entry: &Entry) -> Result<Option<f64>> {
     let bits = entry.dtype.bits();
     let width = entry.bytes();
     if width != u64::from(bits / 8) || width > 8 {

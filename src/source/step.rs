@@ -1,13 +1,12 @@
 //! Where each rank's files stand in their job, by what they say inside.
 
-use crate::catalog::FileSchema;
-use crate::exchange::{World, agree, all_gather};
+use crate::catalog::{Entry, FileSchema};
 use crate::fault::{Fault, Kind, Result};
-use crate::source::found::Source;
 use crate::source::ranks::named;
-use crate::source::scalars::{scalar, whole};
+use crate::source::scalars::{value, whole};
 use crate::store::io::ReadFile;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Tensors that are the same on all ranks of one step.
 const COUNTS: [&str; 3] = ["step_num", "epoch_num", "global_step"];
@@ -15,16 +14,29 @@ const COUNTS: [&str; 3] = ["step_num", "epoch_num", "global_step"];
 /// The values of [`COUNTS`], of those that a file has.
 pub(super) type Counts = [Option<u64>; COUNTS.len()];
 
-/// Reads them from an open file. Local.
-///
-/// # Errors
-/// [`Kind::Io`].
-pub(super) fn read(file: &ReadFile, schema: &FileSchema) -> Result<Counts> {
-    let mut counts = Counts::default();
-    for (count, name) in counts.iter_mut().zip(COUNTS) {
-        *count = scalar(file, schema, name)?.and_then(whole);
+/// Where they are in a file.
+#[derive(Clone, Debug)]
+pub(super) struct Spots([Option<Entry>; COUNTS.len()]);
+
+impl Spots {
+    /// Of the files of `schema`.
+    pub(super) fn of(schema: &FileSchema) -> Spots {
+        Spots(COUNTS.map(|name| schema.get(name).cloned()))
     }
-    Ok(counts)
+
+    /// Reads them from an open file. Local.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub(super) fn read(&self, file: &ReadFile) -> Result<Counts> {
+        let mut counts = Counts::default();
+        for (count, entry) in counts.iter_mut().zip(&self.0) {
+            if let Some(entry) = entry {
+                *count = value(file, entry)?.and_then(whole);
+            }
+        }
+        Ok(counts)
+    }
 }
 
 /// In words what differs between ranks: `step_num is 20 on ranks 0-1, 10 on rank 2`.
@@ -32,8 +44,8 @@ pub(super) fn difference(of_ranks: &[(u32, Counts)]) -> Option<String> {
     COUNTS.iter().enumerate().find_map(|(index, name)| {
         let mut ranks: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
         for (rank, counts) in of_ranks {
-            if let Some(value) = counts[index] {
-                ranks.entry(value).or_default().push(*rank);
+            if let Some(count) = counts[index] {
+                ranks.entry(count).or_default().push(*rank);
             }
         }
         if ranks.len() < 2 {
@@ -49,50 +61,18 @@ pub(super) fn difference(of_ranks: &[(u32, Counts)]) -> Option<String> {
     })
 }
 
-/// Checks that the files of all ranks tell the same step. Collective.
+/// Checks that the files of all ranks, in `base`, tell the same step. Local.
 ///
 /// # Errors
-/// The same on every process: [`Kind::Differs`] naming values and ranks; [`Kind::Io`].
-pub(super) fn check(world: &World, source: &Source) -> Result<()> {
-    if source.catalog.ranks.len() < 2 || source.iteration.is_some() {
+/// [`Kind::Differs`] naming values and ranks.
+pub(super) fn check(base: &Path, of_ranks: &[(u32, Counts)]) -> Result<()> {
+    let Some(difference) = difference(of_ranks) else {
         return Ok(());
-    }
-    let told = |schema: &FileSchema| COUNTS.iter().any(|name| schema.get(name).is_some());
-    if !source
-        .catalog
-        .distinct_schemas()
-        .any(|(_, schema)| told(schema))
-    {
-        return Ok(());
-    }
-    let all = all_gather(world, &agree(world, read_own(source))?)?;
-    let all: Vec<(u32, Counts)> = all.into_iter().flatten().collect();
-    match difference(&all) {
-        None => Ok(()),
-        Some(difference) => {
-            let message = format!("the ranks' files are of different steps: {difference}");
-            Err(Fault::new(Kind::Differs, message)
-                .file(source.base.display().to_string())
-                .hint("were ranks' files of several saves put together? `shardloom checkpoints list` shows which there are"))
-        }
-    }
-}
-
-/// What the files say that fall to this process. Local.
-fn read_own(source: &Source) -> Result<Vec<(u32, Counts)>> {
-    let mut own = Vec::new();
-    for (rank, files) in &source.catalog.ranks {
-        if source.reach.owner(*rank) != Some(source.reach.process) {
-            continue;
-        }
-        for file in files {
-            if COUNTS.iter().any(|name| file.schema.get(name).is_some()) {
-                let open = ReadFile::open(&source.base.join(&file.path))?;
-                own.push((*rank, read(&open, &file.schema)?));
-            }
-        }
-    }
-    Ok(own)
+    };
+    let message = format!("the ranks' files are of different steps: {difference}");
+    Err(Fault::new(Kind::Differs, message)
+        .file(base.display().to_string())
+        .hint("were ranks' files of several saves put together? `shardloom checkpoints list` shows which there are"))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::source::meta::{META, META_BYTES_MAX, Meta, Name};
 use crate::source::ranks::named;
 use crate::source::saved::{Checkpoint, Survey};
 use crate::source::scalars::{scalar, whole};
-use crate::source::step::{self, Counts};
+use crate::source::step::{self, Counts, Spots};
 use crate::store::formats::refuse_directory;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::{Format, rank_dir};
@@ -68,6 +68,39 @@ pub fn survey(
         Ok(Sight::default())
     };
     let sights: Vec<Sight> = all_gather(world, &agree(world, mine)?)?;
+    let begun = agree(world, begin(&sights, topology, directory, ranks))?;
+    let (mut survey, files) = begun;
+    let base = &survey.directory;
+    let mine = read_headers(world.process(), topology, base, &files, headers);
+    let all = all_gather(world, &mine)?.into_iter().flatten();
+    survey.checkpoints.extend(group(&files, all, survey.ranks));
+    Ok(survey)
+}
+
+/// The same of one process that is alone. Local.
+///
+/// # Errors
+/// As [`survey`].
+pub(super) fn survey_alone(directory: &Path) -> Result<Survey> {
+    let topology = Topology {
+        node_of: vec![0],
+        nodes: vec![vec![0]],
+        hostnames: vec![String::new()],
+    };
+    let sights = [look(directory, true)?];
+    let (mut survey, files) = begin(&sights, &topology, directory, None)?;
+    let all = read_headers(0, &topology, &survey.directory, &files, true);
+    survey.checkpoints.extend(group(&files, all, survey.ranks));
+    Ok(survey)
+}
+
+/// What is known by what all nodes see, and the files whose headers are to be read. Local.
+fn begin(
+    sights: &[Sight],
+    topology: &Topology,
+    directory: &Path,
+    ranks: Option<u32>,
+) -> Result<(Survey, Vec<File>)> {
     let inside = sights.iter().any(|sight| sight.inside);
     let base = if inside {
         directory.join("checkpoint")
@@ -76,33 +109,29 @@ pub fn survey(
     };
     // A checkpoint 2.0 needs shared storage, so one node's view is everybody's.
     if let Some(sight) = sights.iter().find(|sight| !sight.iterations.is_empty()) {
-        return Ok(iterations::survey(&base, &sight.iterations));
+        return Ok((iterations::survey(&base, &sight.iterations), Vec::new()));
     }
     let found: BTreeSet<u32> = sights
         .iter()
         .flat_map(|sight| sight.ranks.iter().copied())
         .collect();
     let Some(last) = found.last() else {
-        agree(world, refuse_directory(directory))?;
+        refuse_directory(directory)?;
         return Err(Fault::new(Kind::MissingShard, "no process finds rank directories here")
             .file(directory.display().to_string())
             .hint("expected rank_<n>/ directories with <prefix>_rank_<n>-<epoch>_<step>.safetensors"));
     };
-    let expected = ranks.unwrap_or(last + 1).max(last + 1);
     let mut survey = Survey {
         directory: base,
-        ranks: expected,
+        ranks: ranks.unwrap_or(last + 1).max(last + 1),
         ..Survey::default()
     };
-    for sight in &sights {
+    for sight in sights {
         for (rank, name) in &sight.metas {
             survey.metas.entry(*rank).or_insert_with(|| name.clone());
         }
     }
-    let files = join(&sights, topology);
-    let headers = read_headers(world, topology, &survey.directory, &files, headers)?;
-    survey.checkpoints = group(&files, &headers, expected);
-    Ok(survey)
+    Ok((survey, join(sights, topology)))
 }
 
 /// Lists what this node sees. Local.
@@ -194,21 +223,21 @@ fn join(sights: &[Sight], topology: &Topology) -> Vec<File> {
     files.into_values().collect()
 }
 
-/// Reads the headers that fall to this process, and gives all of them to all. Collective.
+/// Reads the headers that fall to this process, by number of the file. Local.
 fn read_headers(
-    world: &World,
+    process: u32,
     topology: &Topology,
     base: &Path,
     files: &[File],
     check: bool,
-) -> Result<Vec<Header>> {
+) -> Vec<(usize, Header)> {
     let mut mine: Vec<(usize, Header)> = Vec::new();
     for (number, file) in files.iter().enumerate() {
         let Some(node) = file.nodes.first() else {
             continue;
         };
         let members = &topology.nodes[*node];
-        if members[number % members.len()] != world.process() {
+        if members[number % members.len()] != process {
             continue;
         }
         let path = base.join(&file.seen.directory).join(&file.seen.file);
@@ -223,13 +252,7 @@ fn read_headers(
         });
         mine.push((number, header));
     }
-    let mut headers = vec![Header::default(); files.len()];
-    for (number, header) in all_gather(world, &mine)?.into_iter().flatten() {
-        if let Some(place) = headers.get_mut(number) {
-            *place = header;
-        }
-    }
-    Ok(headers)
+    mine
 }
 
 fn read_header(path: &Path) -> Result<Header> {
@@ -242,15 +265,25 @@ fn read_header(path: &Path) -> Result<Header> {
             .metadata
             .get("remove_redundancy")
             .map(|value| value == "True"),
-        counts: step::read(&file, &schema)?,
+        counts: Spots::of(&schema).read(&file)?,
         bad: None,
     })
 }
 
-/// Groups the files by name.
-fn group(files: &[File], headers: &[Header], expected: u32) -> Vec<Checkpoint> {
+/// Groups the files by name, with what their headers say.
+fn group(
+    files: &[File],
+    read: impl IntoIterator<Item = (usize, Header)>,
+    expected: u32,
+) -> Vec<Checkpoint> {
+    let mut headers = vec![Header::default(); files.len()];
+    for (number, header) in read {
+        if let Some(place) = headers.get_mut(number) {
+            *place = header;
+        }
+    }
     let mut groups: BTreeMap<Name, Vec<(&File, &Header)>> = BTreeMap::new();
-    for (file, header) in files.iter().zip(headers) {
+    for (file, header) in files.iter().zip(&headers) {
         if let Some((name, rank)) = Name::parse(&file.seen.file)
             && rank.is_none_or(|rank| rank == file.seen.rank)
         {
