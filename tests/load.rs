@@ -6,6 +6,8 @@
 mod ckpt;
 #[path = "support/command.rs"]
 mod command;
+#[path = "load/configurations.rs"]
+mod configurations;
 #[path = "support/fixtures.rs"]
 mod fixtures;
 #[path = "support/oracle.rs"]
@@ -222,8 +224,8 @@ fn another_layout_is_resharded_and_resumed_from() {
             ("resume_training", "True"),
             PARALLEL[0],
             PARALLEL[1],
-            ("parallel_config", "{data_parallel: 2, model_parallel: 1}"),
-            ("runner_config", "{batch_size: 16}"),
+            ("parallel_config", "{data_parallel: 1, model_parallel: 2}"),
+            ("runner_config", "{batch_size: 32}"),
         ]);
         let run = processes.map_or_else(|| alone(&args), |n| under_mpi(n, &args));
         let told = object(&run.succeeds());

@@ -3,7 +3,7 @@
 use crate::fault::{Fault, Kind, Result};
 use crate::store::io::{self, Standing};
 use crate::store::token;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Whether a file may be written at `output`. Local.
 ///
@@ -23,7 +23,32 @@ pub(crate) fn check_output(output: &Path, overwrite: bool) -> Result<()> {
 }
 
 /// Writes the file beside its place and renames it there. Local.
+///
+/// # Errors
+/// [`Kind::Usage`] if it has no name, [`Kind::Io`].
 pub(crate) fn write_output(output: &Path, bytes: &[u8]) -> Result<()> {
+    let partial = partial(output)?;
+    let written = io::write_small(&partial, bytes, true);
+    let written = written.and_then(|()| io::rename(&partial, output));
+    if written.is_err() {
+        let _ = io::remove(&partial);
+    }
+    written
+}
+
+/// Whether a file could be written at `output`: its directory is made, and a file in it, which goes
+/// again. Local.
+///
+/// # Errors
+/// As [`write_output`].
+pub(crate) fn try_output(output: &Path) -> Result<()> {
+    let partial = partial(output)?;
+    io::write_small(&partial, b"", false)?;
+    io::remove(&partial)
+}
+
+/// Where the file is written before it has its name; its directory is made.
+fn partial(output: &Path) -> Result<PathBuf> {
     let Some(name) = output.file_name() else {
         let fault = Fault::new(Kind::Usage, "is no file name");
         return Err(fault.file(output.display().to_string()));
@@ -38,11 +63,5 @@ pub(crate) fn write_output(output: &Path, bytes: &[u8]) -> Result<()> {
     hidden.push(name);
     // Whoever else writes here at the same time has another name.
     hidden.push(format!(".shardloom-partial-{}", token()));
-    let partial = output.with_file_name(hidden);
-    let written = io::write_small(&partial, bytes, true);
-    let written = written.and_then(|()| io::rename(&partial, output));
-    if written.is_err() {
-        let _ = io::remove(&partial);
-    }
-    written
+    Ok(output.with_file_name(hidden))
 }

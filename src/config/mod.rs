@@ -2,5 +2,9 @@
 //!
 //! *Absent on purpose*: files and processes: text in, text out; keys that don't concern weights.
 
+pub mod asked;
+pub mod based;
+pub mod checkpoint_section;
 pub mod edit;
+pub mod sections;
 pub mod train_yaml;

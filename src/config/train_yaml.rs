@@ -3,18 +3,33 @@
 //! The rules are those of MindSpore Transformers (docs/migrating.md); where it goes on in silence
 //! with weights that are not what was asked for, this is an error.
 
+use crate::config::checkpoint_section::{self, CheckpointSection, Parallelism};
 use crate::fault::{Fault, Kind, Result};
 use crate::store::Format;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
+pub use crate::config::asked::{Action, Asked, Shape};
+pub use crate::config::sections::{ParallelConfig, Resume, RunnerConfig};
+
 /// Longest configuration that is read, in bytes.
 pub const YAML_BYTES_MAX: u64 = 16 << 20;
 
+/// What a trainer is asked to do.
+const RUN_MODES: [&str; 5] = [
+    "train",
+    "finetune",
+    "predict",
+    "eval",
+    "predict_with_train_model",
+];
+
 /// The keys that concern weights. All others are left alone.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct TrainConfig {
+    /// What is run: `train`, `finetune`, `predict`, `eval`.
+    pub run_mode: Option<String>,
     /// File or directory with the weights.
     pub load_checkpoint: Option<String>,
     /// Directory of Hugging Face weights, used if `load_checkpoint` is empty.
@@ -39,85 +54,12 @@ pub struct TrainConfig {
     pub runner_config: Option<RunnerConfig>,
     /// Interleaved micro batches.
     pub micro_batch_interleave_num: Option<u64>,
-}
-
-/// `resume_training`: a truth value, or the name of a file.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
-pub enum Resume {
-    /// Whether to resume.
-    Flag(bool),
-    /// From which file.
-    File(String),
-}
-
-/// `parallel_config`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct ParallelConfig {
-    /// Ranks with the same weights and other data.
-    pub data_parallel: Option<u64>,
-    /// Ranks that share each weight.
-    pub model_parallel: Option<u64>,
-    /// Pipeline stages.
-    pub pipeline_stage: Option<u64>,
-    /// Ranks that share each sequence.
-    pub context_parallel: Option<u64>,
-    /// Micro batches of a pipeline.
-    pub micro_batch_num: Option<u64>,
-}
-
-/// `runner_config`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct RunnerConfig {
-    /// Samples of a micro batch on one rank.
-    pub batch_size: Option<u64>,
-    /// Batches a step, without a pipeline.
-    pub gradient_accumulation_steps: Option<u64>,
-}
-
-/// What a path holds, by its shape alone, as the trainer decides it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Shape {
-    /// One file, in no rank directory.
-    File,
-    /// A file in a rank directory.
-    RankFile,
-    /// A directory of rank directories.
-    Ranks,
-    /// A directory of full weights.
-    Complete,
-    /// A directory of full weights under Hugging Face names.
-    HuggingFace,
-    /// A directory of checkpoint 2.0, which tells its own layout.
-    Iteration,
-}
-
-/// What there is to do before the job starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Nothing: the job can load it as it is.
-    None,
-    /// Full weights have to be cut.
-    Split,
-    /// Shards have to be brought into another layout, if it is another one.
-    Reshard,
-    /// Names have to be mapped, which the trainer does by itself.
-    Import,
-}
-
-impl Action {
-    /// Its name in the JSON result.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Action::None => "none",
-            Action::Split => "split",
-            Action::Reshard => "reshard",
-            Action::Import => "import",
-        }
-    }
+    /// `False` is checkpoint 2.0.
+    pub use_legacy_format: Option<bool>,
+    /// What a trainer of checkpoint 2.0 loads.
+    pub checkpoint: Option<CheckpointSection>,
+    /// The mesh of a dynamic graph.
+    pub parallelism: Option<Parallelism>,
 }
 
 fn wrong(message: impl Into<String>) -> Fault {
@@ -130,12 +72,17 @@ impl TrainConfig {
     /// # Errors
     /// [`Kind::Config`] with the place of what is no YAML, or a value of the wrong type.
     pub fn parse(text: &str) -> Result<TrainConfig> {
-        let config: TrainConfig = serde_saphyr::from_str(text).map_err(|error| {
-            let text = error.to_string();
-            let line = text.lines().map(str::trim).find(|line| !line.is_empty());
-            wrong(line.unwrap_or("is no YAML").to_owned())
-        })?;
-        if let Some(format) = &config.load_ckpt_format
+        let config: TrainConfig = serde_saphyr::from_str(text).map_err(|error| no_yaml(&error))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Whether each key has a value that is one.
+    ///
+    /// # Errors
+    /// [`Kind::Config`], naming the key.
+    pub fn check(&self) -> Result<()> {
+        if let Some(format) = &self.load_ckpt_format
             && Format::called(format).is_none()
         {
             let known: Vec<&str> = Format::all().map(Format::name).collect();
@@ -143,28 +90,84 @@ impl TrainConfig {
             let message = format!("load_ckpt_format is '{format}', not '{known}'");
             return Err(wrong(message));
         }
-        Ok(config)
+        if let Some(mode) = &self.run_mode
+            && !RUN_MODES.contains(&mode.as_str())
+        {
+            let known = RUN_MODES.join("', '");
+            let message = format!("run_mode is '{mode}', not one of '{known}'");
+            return Err(wrong(message));
+        }
+        Ok(())
     }
 
-    /// The path that is loaded, if there is one: `load_checkpoint`, else `pretrained_model_dir`.
+    /// Refuses a YAML file of something else, which has no key that a trainer's configuration has.
     ///
     /// # Errors
-    /// [`Kind::Config`] if there must be one and isn't.
-    pub fn source(&self) -> Result<Option<PathBuf>> {
-        let given = |text: &Option<String>| {
-            let text = text.as_deref().unwrap_or_default().trim_end_matches('/');
-            (!text.is_empty()).then(|| PathBuf::from(text))
+    /// [`Kind::Config`].
+    pub fn check_any(&self) -> Result<()> {
+        if *self != TrainConfig::default() {
+            return Ok(());
+        }
+        Err(wrong(
+            "has none of the keys of a training configuration, as load_checkpoint, use_parallel, \
+             parallel_config",
+        )
+        .hint("give the YAML file that the trainer is started with"))
+    }
+
+    /// Whether it is for a trainer of checkpoint 2.0, which changes layouts by itself.
+    #[must_use]
+    pub fn modern(&self) -> bool {
+        self.checkpoint.is_some()
+            || self.parallelism.is_some()
+            || self.use_legacy_format == Some(false)
+    }
+
+    /// The path that is loaded, if there is one: `checkpoint.load_path`, else `load_checkpoint`, else
+    /// `pretrained_model_dir`.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] if there must be one and isn't, or one that isn't used.
+    pub fn source(&self) -> Result<Option<Asked>> {
+        let given = |text: &Option<String>, key| {
+            let text = text.as_deref().unwrap_or_default();
+            let path = text.trim_end_matches('/');
+            let path = if path.is_empty() && !text.is_empty() {
+                "/"
+            } else {
+                path
+            };
+            (!path.is_empty()).then(|| Asked {
+                path: PathBuf::from(path),
+                key,
+            })
         };
-        let load = given(&self.load_checkpoint);
-        if load.is_none() && self.resumes() {
+        let load = given(&self.load_checkpoint, "load_checkpoint");
+        let section = self
+            .checkpoint
+            .as_ref()
+            .filter(|section| section.load_path.is_some());
+        if let Some(section) = section {
+            let path = given(&section.load_path, "checkpoint.load_path");
+            return match (path, load) {
+                (None, Some(_)) => Err(wrong(
+                    "checkpoint.load_path is empty, and wins over load_checkpoint: the trainer would \
+                     start from random weights",
+                )
+                .hint("give the path as checkpoint.load_path, or leave that key out")),
+                (path, _) => Ok(path),
+            };
+        }
+        if load.is_none() && self.resumes() && !self.modern() {
             return Err(wrong("resume_training is set and load_checkpoint is empty")
                 .hint("give the directory that has the rank directories of the job to resume"));
         }
-        let source = load.or_else(|| given(&self.pretrained_model_dir));
+        let source = load.or_else(|| given(&self.pretrained_model_dir, "pretrained_model_dir"));
         if source.is_none() && self.translates() {
-            return Err(wrong(
-                "auto_trans_ckpt is True and load_checkpoint is empty",
-            ));
+            return Err(
+                wrong("auto_trans_ckpt is True and load_checkpoint is empty")
+                    .hint("give the weights as load_checkpoint, or set auto_trans_ckpt: False"),
+            );
         }
         Ok(source)
     }
@@ -172,8 +175,14 @@ impl TrainConfig {
     /// Whether the job resumes.
     #[must_use]
     pub fn resumes(&self) -> bool {
+        let section = self.checkpoint.as_ref();
+        if let Some(without) = section.and_then(|section| section.no_load_optim) {
+            return !without;
+        }
         match &self.resume_training {
-            None | Some(Resume::Flag(false)) => false,
+            // In the dynamic graph the whole state is loaded where nothing else is said.
+            None => self.parallelism.is_some(),
+            Some(Resume::Flag(false)) => false,
             Some(Resume::Flag(true)) => true,
             Some(Resume::File(name)) => !name.is_empty(),
         }
@@ -218,6 +227,18 @@ impl TrainConfig {
             })
     }
 
+    /// The number of devices that `parallel_config` asks for at least.
+    fn devices(&self) -> u64 {
+        let mesh = self.parallel_config.clone().unwrap_or_default();
+        let sizes = [
+            mesh.data_parallel,
+            mesh.model_parallel,
+            mesh.pipeline_stage,
+            mesh.context_parallel,
+        ];
+        sizes.into_iter().flatten().fold(1, u64::saturating_mul)
+    }
+
     /// Samples of a step, where the configuration tells.
     #[must_use]
     pub fn global_batch_size(&self) -> Option<u64> {
@@ -244,32 +265,63 @@ impl TrainConfig {
     ///
     /// # Errors
     /// [`Kind::Config`] where the trainer refuses, or would start with other weights than asked for.
-    pub fn action(&self, shape: &Shape) -> Result<Action> {
+    pub fn action(&self, asked: &Asked, shape: &Shape) -> Result<Action> {
+        if self.modern() {
+            return checkpoint_section::action(asked, shape, self.resumes());
+        }
+        let (key, devices) = (asked.key, self.devices());
+        if self.use_parallel.is_none() && devices > 1 {
+            let message = format!(
+                "use_parallel isn't set and parallel_config asks for {devices} devices: the trainer \
+                 would use one"
+            );
+            return Err(wrong(message).hint(
+                "set use_parallel: True; or --use-parallel True, if the launcher is given its \
+                 --use_parallel",
+            ));
+        }
         let parallel = self.parallel();
+        let alone = if self.use_parallel.is_some() {
+            "is False"
+        } else {
+            "isn't set"
+        };
         match shape {
-            Shape::File if parallel => Err(wrong("load_checkpoint is one file and use_parallel is True")
-                .hint("give the directory that contains it, with auto_trans_ckpt: True")),
+            Shape::File if parallel => {
+                Err(wrong(format!("{key} is one file and use_parallel is True"))
+                    .hint("give the directory that contains it, with auto_trans_ckpt: True"))
+            }
             Shape::File | Shape::Complete if !parallel => Ok(Action::None),
             Shape::HuggingFace if !parallel => Ok(Action::Import),
-            Shape::Complete | Shape::HuggingFace if !self.translates() => Err(wrong(
-                "load_checkpoint has full weights, use_parallel is True and auto_trans_ckpt False",
-            )
+            Shape::Complete | Shape::HuggingFace if !self.translates() => Err(wrong(format!(
+                "{key} has full weights, use_parallel is True and auto_trans_ckpt False"
+            ))
             .hint("auto_trans_ckpt: True lets them be cut for the job's ranks")),
             Shape::HuggingFace => Ok(Action::Import),
             Shape::Complete | Shape::File => Ok(Action::Split),
-            Shape::Ranks | Shape::RankFile | Shape::Iteration if !parallel => Err(wrong(
-                "load_checkpoint has distributed weights and use_parallel is False",
-            )
-            .hint("use_parallel: True, or make full weights of them: `shardloom unify`")),
-            Shape::RankFile if !self.translates() => Err(wrong(
-                "load_checkpoint is one rank's file: the trainer would find nothing below it, and start \
-                 from random weights",
-            )
+            Shape::Ranks | Shape::RankFile | Shape::Iteration if !parallel => Err(wrong(format!(
+                "{key} has distributed weights and use_parallel {alone}"
+            ))
+            .hint(
+                "use_parallel: True (or --use-parallel True, as the launcher has it), or make full \
+                 weights of them: `shardloom unify`",
+            )),
+            Shape::RankFile if !self.translates() => Err(wrong(format!(
+                "{key} is one rank's file: the trainer would find nothing below it, and start from \
+                 random weights"
+            ))
             .hint("give the directory that has the rank directories")),
             Shape::Ranks if !self.translates() => Ok(Action::None),
             Shape::Ranks | Shape::RankFile | Shape::Iteration => Ok(Action::Reshard),
         }
     }
+}
+
+/// What is wrong with a text that is no YAML, or has a value of the wrong type.
+pub(super) fn no_yaml(error: &serde_saphyr::Error) -> Fault {
+    let text = error.to_string();
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty());
+    wrong(line.unwrap_or("is no YAML").to_owned())
 }
 
 /// Steps done, in steps of another batch size: `int(steps * saved / new)`, as the trainer does.
@@ -325,7 +377,11 @@ mod tests {
                     .into_iter()
                     .enumerate()
             {
-                let action = config(parallel, translates).action(&shape);
+                let asked = Asked {
+                    path: "/w".into(),
+                    key: "load_checkpoint",
+                };
+                let action = config(parallel, translates).action(&asked, &shape);
                 assert_eq!(
                     action.ok(),
                     row[column],
@@ -352,7 +408,11 @@ callbacks: [{type: CheckpointMonitor, prefix: m}]
             (config.ranks(), config.global_batch_size()),
             (Some(16), Some(16))
         );
-        assert_eq!(config.source().unwrap(), Some(PathBuf::from("/hf")));
+        let asked = config.source().unwrap().unwrap();
+        assert_eq!(
+            (asked.path, asked.key),
+            (PathBuf::from("/hf"), "pretrained_model_dir")
+        );
         let named =
             TrainConfig::parse("resume_training: m_rank_0-1_2\nload_checkpoint: a/").unwrap();
         assert!(named.resumes());

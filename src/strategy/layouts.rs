@@ -1,5 +1,6 @@
 //! All layouts of a checkpoint.
 
+use super::beside;
 use super::file::StrategyFile;
 use super::read;
 use super::stage_layout::StageLayout;
@@ -29,11 +30,12 @@ impl Strategy {
     /// [`Kind::Strategy`], naming the file and the parameter, for files that can't be read, hold no
     /// layouts, disagree on the number of ranks, leave out a stage, or (several) are of both forms.
     pub fn read(files: &[StrategyFile]) -> Result<Self> {
-        let items = match files {
+        let (files, merged) = beside::apart(files);
+        let items = match &files[..] {
             [file] => read::Document::decode(file)?.items(file.name, None)?,
             _ => {
                 let mut items = Vec::new();
-                for part in read::stages(files)? {
+                for part in read::stages(&files)? {
                     items.extend(part.document.items(part.file, Some(part.stage))?);
                 }
                 items
@@ -41,6 +43,11 @@ impl Strategy {
         };
         let mut strategy = Strategy::assemble(items)?;
         strategy.intern();
+        if let Some(merged) = merged
+            && Strategy::read(&[merged])? != strategy
+        {
+            return Err(beside::differs(merged));
+        }
         Ok(strategy)
     }
 

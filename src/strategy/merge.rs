@@ -1,5 +1,6 @@
 //! Merging the strategy files of a pipeline's stages into one.
 
+use super::beside;
 use super::file::{Form, StrategyFile};
 use super::layouts::Strategy;
 use super::read::{self, Document};
@@ -31,7 +32,8 @@ pub fn merge(files: &[StrategyFile]) -> Result<Merged> {
         let fault = Fault::new(Kind::Strategy, "there are no strategy files to merge");
         return Err(fault.hint("a directory needs *.ckpt or *.json files"));
     }
-    let parts = read::stages(files)?;
+    let (files, _) = beside::apart(files);
+    let parts = read::stages(&files)?;
     let mut items = Vec::new();
     for part in &parts {
         items.extend(part.document.items(part.file, Some(part.stage))?);

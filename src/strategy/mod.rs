@@ -6,6 +6,7 @@
 //!
 //! *Absent on purpose*: files, processes and clocks: bytes in, bytes out.
 
+mod beside;
 pub mod derive;
 mod file;
 mod fit;

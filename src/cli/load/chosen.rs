@@ -1,7 +1,7 @@
 //! Which checkpoint is loaded, and where it stands in its job.
 
 use crate::cli::load::sight::Sight;
-use crate::config::train_yaml::{Resume, Shape, TrainConfig, scaled_steps};
+use crate::config::train_yaml::{Asked, Resume, Shape, TrainConfig, scaled_steps};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::arrange::{Files, RankName};
 use crate::source::latest::{latest, passed_over};
@@ -17,6 +17,8 @@ pub(super) struct Chosen {
     pub(super) suffix: Option<String>,
     name: Option<Name>,
     scalars: Scalars,
+    /// How many ranks saved it, where rank directories tell.
+    ranks: Option<u32>,
 }
 
 impl Chosen {
@@ -63,6 +65,7 @@ impl Chosen {
                 epoch: chosen.map(|checkpoint| checkpoint.name.epoch),
                 batch: chosen.and_then(|checkpoint| checkpoint.global_batch_size),
             },
+            ranks: Some(survey.ranks),
         })
     }
 
@@ -83,6 +86,7 @@ impl Chosen {
             suffix: None,
             name: None,
             scalars: Scalars::default(),
+            ranks: None,
         })
     }
 
@@ -114,7 +118,29 @@ impl Chosen {
             suffix: None,
             name,
             scalars,
+            ranks: None,
         })
+    }
+
+    /// Refuses weights that another number of ranks saved than will load them as they are. Local.
+    ///
+    /// # Errors
+    /// [`Kind::Config`], naming both.
+    pub(super) fn check_ranks(&self, config: &TrainConfig, asked: &Asked) -> Result<()> {
+        let (Some(saved), Some(job)) = (self.ranks, config.ranks()) else {
+            return Ok(());
+        };
+        if u64::from(saved) == job {
+            return Ok(());
+        }
+        let message = format!(
+            "{} has the weights of {saved} {}, parallel_config asks for {job}, and auto_trans_ckpt is \
+             False: each rank would load a file of another layout",
+            asked.key,
+            if saved == 1 { "rank" } else { "ranks" }
+        );
+        Err(Fault::new(Kind::Config, message)
+            .hint("auto_trans_ckpt: True brings them into the job's layout"))
     }
 
     /// For people: which it is, where there were several.

@@ -1,6 +1,7 @@
 //! `shardloom load`: the weights that a training configuration asks for, ready for the trainer.
 
 mod chosen;
+mod configured;
 mod sight;
 mod strategies;
 mod telling;
@@ -9,7 +10,7 @@ use crate::cli::command::{Command, Prepared, Told};
 use crate::cli::flags::moving::MoveArgs;
 use crate::cli::flags::reading::CheckArgs;
 use crate::cli::flags::writing::{CutArgs, WriteArgs, WrittenFormat};
-use crate::config::train_yaml::{Action, Shape, TrainConfig};
+use crate::config::train_yaml::{Action, Asked, Shape, TrainConfig};
 use crate::exchange::{Topology, World};
 use crate::fault::{Fault, Result};
 use crate::job::{Goal, Job, Write, run as run_job};
@@ -21,7 +22,8 @@ use crate::source::strategy_files::read_strategy;
 use crate::transport::Observer;
 use chosen::Chosen;
 use clap::Args;
-use sight::{Sight, read_config};
+use configured::{LaunchArgs, read_config};
+use sight::Sight;
 use std::path::{Path, PathBuf};
 use telling::Telling;
 
@@ -53,6 +55,8 @@ pub(crate) struct Load {
     #[arg(long)]
     dst: Option<PathBuf>,
     #[command(flatten)]
+    launch: LaunchArgs,
+    #[command(flatten)]
     cut: CutArgs,
     #[command(flatten)]
     moving: MoveArgs,
@@ -74,20 +78,33 @@ impl Command for Load {
 impl Load {
     /// Runs it. Collective.
     fn run(&self, world: &World, observer: &mut Observer<'_>) -> Result<Told> {
-        let text = read_config(world, &self.config)?;
+        let layered = read_config(world, &self.config)?;
         let named = |fault: Fault| fault.file(self.config.display().to_string());
         let sight = Sight {
             world,
             topology: Topology::discover(world)?,
         };
-        let config = TrainConfig::parse(&text).map_err(named)?;
-        let telling = match config.source().map_err(named)? {
+        let config = layered.config()?;
+        config.check_any().map_err(named)?;
+        let config = self.launch.over(config)?;
+        let written = self.write_config.as_deref();
+        if let Some(path) = written {
+            telling::check_writable(&sight, &layered, path)?;
+        }
+        let mut telling = match config.source().map_err(named)? {
             None => Telling::new(Action::None)
                 .noted("no weights are asked for: the trainer starts from random ones"),
-            Some(source) => self.ready(&sight, &config, &source, observer)?,
+            Some(asked) => self.ready(&sight, &config, &asked, observer)?,
         };
-        if let Some(path) = self.write_config.as_ref().filter(|_| !self.writing.dry_run) {
-            telling.write_config(&sight, &text, path)?;
+        telling.dry_run = self.writing.dry_run;
+        if self.launch.any() && !telling.keys.is_empty() {
+            telling.notes.push(
+                "leave these flags out of the launcher's command: they would win over the keys below"
+                    .into(),
+            );
+        }
+        if let Some(path) = written.filter(|_| !self.writing.dry_run) {
+            telling.write_config(&sight, &layered, path)?;
         }
         telling.told(&sight)
     }
@@ -97,17 +114,30 @@ impl Load {
         &self,
         sight: &Sight<'_>,
         config: &TrainConfig,
-        source: &Path,
+        asked: &Asked,
         observer: &mut Observer<'_>,
     ) -> Result<Telling> {
+        let source = asked.path.as_path();
         let format = config.load_ckpt_format.as_deref().unwrap_or("safetensors");
-        let shape = sight.shape(source, format)?;
-        let action = config.action(&shape).map_err(|fault| {
-            let fault = fault.file(self.config.display().to_string());
-            fault.hint(format!("load_checkpoint: {}", source.display()))
-        })?;
+        let Some(shape) = sight.shape(asked, format)? else {
+            return Ok(Telling::new(Action::None).noted(format!(
+                "{} has no .{format} weights: the trainer starts from random ones",
+                asked.key
+            )));
+        };
+        let named = |fault: Fault| {
+            fault.file(format!(
+                "{} ({} in {})",
+                source.display(),
+                asked.key,
+                self.config.display()
+            ))
+        };
+        let action = config.action(asked, &shape).map_err(named)?;
         let (chosen, strategy) = match action {
-            Action::None | Action::Import => return left(sight, config, source, &shape, action),
+            Action::None | Action::Import => {
+                return left(sight, config, asked, &shape, action).map_err(named);
+            }
             Action::Split => (Chosen::full(sight, config, source)?, None),
             Action::Reshard if shape == Shape::Iteration => {
                 let stays = self.writing.format == Some(WrittenFormat::Checkpoint2);
@@ -126,7 +156,7 @@ impl Load {
             read_strategy(sight.world, &sight.topology, path).map(|(strategy, _)| strategy)
         };
         let wanted = read(Some(&path))?;
-        strategies::check_ranks(config, wanted.as_ref(), &path)?;
+        strategies::check_mesh(config, wanted.as_ref(), &path)?;
         if strategy.is_some() && read(strategy.as_deref())? == wanted {
             return Ok(same(config, &chosen));
         }
@@ -194,20 +224,22 @@ impl Load {
 fn left(
     sight: &Sight<'_>,
     config: &TrainConfig,
-    source: &Path,
+    asked: &Asked,
     shape: &Shape,
     action: Action,
 ) -> Result<Telling> {
     let telling = Telling::new(action);
     if *shape == Shape::Ranks {
-        let chosen = Chosen::ranked(sight, config, source, shape)?;
+        let chosen = Chosen::ranked(sight, config, &asked.path, shape)?;
+        chosen.check_ranks(config, asked)?;
         return Ok(found(telling, config, &chosen)
             .noted("each rank loads its own file: auto_trans_ckpt is False"));
     }
-    Ok(telling.noted(if action == Action::Import {
-        "Hugging Face weights: the trainer maps their names itself"
-    } else {
-        "full weights on one device: the trainer loads them as they are"
+    Ok(telling.noted(match (action, shape) {
+        (Action::Import, _) => "Hugging Face weights: the trainer maps their names itself",
+        (_, Shape::Iteration) => "a checkpoint 2.0: the trainer brings it into its layout itself",
+        _ if config.modern() => "full weights: the trainer cuts them itself",
+        _ => "full weights on one device: the trainer loads them as they are",
     }))
 }
 

@@ -1,9 +1,9 @@
-//! What the nodes see: the configuration, and what lies where it points.
+//! What the nodes see where a configuration points.
 
-use crate::config::train_yaml::{Shape, YAML_BYTES_MAX};
-use crate::exchange::{Topology, World, agree, all_gather_bytes, broadcast_bytes, decode, encode};
+use crate::config::train_yaml::{Asked, Shape};
+use crate::exchange::{Topology, World, agree, all_gather_bytes, decode, encode};
 use crate::fault::{Fault, Kind, Result};
-use crate::store::io::{self, ReadFile, Standing};
+use crate::store::io::{self, Standing};
 use std::path::Path;
 
 /// All processes and their nodes, which may see different disks.
@@ -12,21 +12,14 @@ pub(super) struct Sight<'a> {
     pub(super) topology: Topology,
 }
 
-/// The configuration as process 0 reads it. Collective.
-pub(super) fn read_config(world: &World, path: &Path) -> Result<String> {
-    let bytes = if world.process() == 0 {
-        ReadFile::open(path).and_then(|file| file.read_all(YAML_BYTES_MAX))
-    } else {
-        Ok(Vec::new())
-    };
-    let bytes = broadcast_bytes(world, 0, agree(world, bytes)?)?;
-    String::from_utf8(bytes)
-        .map_err(|_| Fault::new(Kind::Config, "is no UTF-8 text").file(path.display().to_string()))
-}
-
 impl Sight<'_> {
-    /// What the first node that sees something at `path` finds there. Collective.
-    pub(super) fn shape(&self, path: &Path, format: &str) -> Result<Shape> {
+    /// What the first node that sees something at the path finds there; none for a directory without
+    /// weights where none need be. Collective.
+    ///
+    /// # Errors
+    /// The same on every process: [`Kind::Config`] if there is nothing that could be loaded.
+    pub(super) fn shape(&self, asked: &Asked, format: &str) -> Result<Option<Shape>> {
+        let path = asked.path.as_path();
         let leads = self.topology.leads(self.world.process());
         let mine = if leads { look(path, format) } else { Ok(None) };
         let mine = agree(self.world, mine)?;
@@ -34,14 +27,27 @@ impl Sight<'_> {
         let all = all_gather_bytes(self.world, &bytes)?;
         let all: Result<Vec<Option<u8>>> = all.iter().map(|bytes| decode(bytes)).collect();
         let found = agree(self.world, all)?.into_iter().flatten().min();
-        found.map(shape_of).ok_or_else(|| {
-            Fault::new(
-                Kind::Config,
-                format!("load_checkpoint has no .{format} weights, or doesn't exist"),
-            )
-            .file(path.display().to_string())
-            .hint("expected a file, a directory of full weights, or one with rank_<n>/ directories")
-        })
+        if let Some(code) = found {
+            return Ok(Some(shape_of(code)));
+        }
+        if self.anywhere(path)? {
+            // The trainer takes a model's directory without weights for its tokenizer alone.
+            if asked.key == "pretrained_model_dir" {
+                return Ok(None);
+            }
+            let message = format!("{} has no .{format} weights", asked.key);
+            let fault = Fault::new(Kind::Config, message).file(path.display().to_string());
+            return Err(fault.hint(
+                "expected a file, a directory of full weights, or one with rank_<n>/ directories",
+            ));
+        }
+        let message = format!("{} doesn't exist", asked.key);
+        let fault = Fault::new(Kind::Config, message).file(path.display().to_string());
+        Err(fault.hint(if asked.is_placeholder() {
+            "this is the placeholder that the shipped configuration has: put the real path there, or ''"
+        } else {
+            "a relative path is one from the directory that the trainer is started in"
+        }))
     }
 
     /// Whether some node sees something at `path`. Collective.

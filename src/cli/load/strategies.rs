@@ -1,9 +1,10 @@
 //! Where the strategies of a training job lie.
 
 use crate::cli::load::sight::Sight;
-use crate::config::train_yaml::{Shape, TrainConfig};
+use crate::config::train_yaml::{ParallelConfig, Shape, TrainConfig};
 use crate::fault::{Fault, Kind, Result};
 use crate::strategy::Strategy;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Where the trainer that wrote the weights left their strategy. Collective.
@@ -67,23 +68,65 @@ pub(super) fn of_job(
     )
 }
 
-/// A strategy must be for as many ranks as the configuration asks for. Local.
-pub(super) fn check_ranks(
+/// A strategy must be for the mesh that the configuration asks for. Local.
+///
+/// # Errors
+/// [`Kind::Config`], naming what differs.
+pub(super) fn check_mesh(
     config: &TrainConfig,
     strategy: Option<&Strategy>,
     path: &Path,
 ) -> Result<()> {
-    let (Some(strategy), Some(ranks)) = (strategy, config.ranks()) else {
+    let (Some(strategy), Some(mesh)) = (strategy, &config.parallel_config) else {
         return Ok(());
     };
-    if ranks <= 1 || u64::from(strategy.ranks()) == ranks {
+    let differs = ranks_differ(config, strategy)
+        .or_else(|| stages_differ(strategy, mesh.pipeline_stage))
+        .or_else(|| cuts_differ(strategy, mesh));
+    let Some(message) = differs else {
         return Ok(());
-    }
-    let message = format!(
-        "is for {} ranks, parallel_config asks for {ranks}",
-        strategy.ranks()
-    );
+    };
     Err(Fault::new(Kind::Config, message)
         .file(path.display().to_string())
         .hint("is it an earlier job's? Run the trainer once with only_save_strategy: True"))
+}
+
+fn ranks_differ(config: &TrainConfig, strategy: &Strategy) -> Option<String> {
+    let ranks = config.ranks().filter(|ranks| *ranks > 1)?;
+    (u64::from(strategy.ranks()) != ranks).then(|| {
+        let has = strategy.ranks();
+        format!("is for {has} ranks, parallel_config asks for {ranks}")
+    })
+}
+
+fn stages_differ(strategy: &Strategy, wanted: Option<u64>) -> Option<String> {
+    let wanted = wanted?;
+    let has = u64::from(strategy.stages());
+    (has != wanted).then(|| format!("has pipeline_stage {has}, parallel_config asks for {wanted}"))
+}
+
+/// Weights are cut by `model_parallel` and, where there are experts, by `expert_parallel`: a strategy
+/// in which nothing is cut by the first is another mesh's, though its size may be the same.
+fn cuts_differ(strategy: &Strategy, mesh: &ParallelConfig) -> Option<String> {
+    let wanted = mesh.model_parallel?;
+    let cuts: BTreeSet<u64> = strategy
+        .iter()
+        .map(|(_, layout)| {
+            let parts: u64 = layout.layout.parts().iter().product();
+            parts / layout.layout.optimizer_pieces().max(1)
+        })
+        .filter(|parts| *parts > 1)
+        .collect();
+    let experts = mesh.expert_parallel.unwrap_or(1) > 1;
+    let fits = cuts.is_empty()
+        || cuts.contains(&wanted)
+        || wanted == 1 && experts
+        || wanted > 1 && cuts.iter().any(|parts| parts.is_multiple_of(wanted));
+    (!fits).then(|| {
+        let has: Vec<String> = cuts.iter().map(u64::to_string).collect();
+        format!(
+            "cuts weights into {}, parallel_config has model_parallel {wanted}",
+            has.join(" or ")
+        )
+    })
 }

@@ -2,12 +2,14 @@
 
 use crate::cli::command::Told;
 use crate::cli::load::sight::Sight;
-use crate::cli::output::write_output;
+use crate::cli::output::{check_output, try_output, write_output};
+use crate::config::based::{BASE, Layered, bases};
 use crate::config::edit::{quoted, set_keys};
 use crate::config::train_yaml::{Action, TrainConfig};
 use crate::exchange::agree;
 use crate::fault::{Fault, Kind, Result};
 use crate::job::outcome::Outcome;
+use crate::store::io;
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
 use std::path::Path;
@@ -23,6 +25,8 @@ pub(super) struct Telling {
     pub(super) resume: Option<Value>,
     /// What the job did, if there was one.
     pub(super) outcome: Option<Outcome>,
+    /// Whether nothing was to be written.
+    pub(super) dry_run: bool,
 }
 
 impl Telling {
@@ -34,6 +38,7 @@ impl Telling {
             keys: Map::new(),
             resume: None,
             outcome: None,
+            dry_run: false,
         }
     }
 
@@ -56,11 +61,14 @@ impl Telling {
             .collect()
     }
 
-    /// Writes `config`, the configuration with these keys set, to `path`. Collective.
-    pub(super) fn write_config(&self, sight: &Sight<'_>, config: &str, path: &Path) -> Result<()> {
-        // A key that is spelt unusually would now be there twice: that is no YAML then.
-        let text = set_keys(config, &self.yaml());
-        TrainConfig::parse(&text)?;
+    /// Writes the configuration with these keys set to `path`. Collective.
+    pub(super) fn write_config(
+        &self,
+        sight: &Sight<'_>,
+        config: &Layered,
+        path: &Path,
+    ) -> Result<()> {
+        let text = with_keys(config, path, &self.yaml())?;
         let written = if sight.world.process() == 0 {
             write_output(path, text.as_bytes())
         } else {
@@ -72,17 +80,31 @@ impl Telling {
     /// For people. Local.
     fn text(&self) -> String {
         let mut told = format!("load: {}", self.action.name());
+        if self.dry_run {
+            told.push_str(" (dry run: nothing is written)");
+        }
         for note in &self.notes {
             let _ = write!(told, "\n  note       {note}");
         }
         if let Some(outcome) = &self.outcome {
-            let _ = write!(
-                told,
-                "\n  written    {} files, {} bytes, in {:.3} s",
-                outcome.files.len(),
-                outcome.bytes.written,
-                outcome.seconds.total
-            );
+            let (would, time) = if self.dry_run {
+                ("would write", String::new())
+            } else {
+                (
+                    "written    ",
+                    format!(", in {:.3} s", outcome.seconds.total),
+                )
+            };
+            let files = match outcome.files.len() {
+                0 => String::new(),
+                1 => "1 file, ".to_owned(),
+                files => format!("{files} files, "),
+            };
+            let bytes = outcome.bytes.written;
+            let _ = write!(told, "\n  {would} {files}{bytes} bytes{time}");
+        }
+        if self.dry_run && !self.keys.is_empty() {
+            told.push_str("\n  the configuration would say:");
         }
         for (key, value) in &self.yaml() {
             let _ = write!(told, "\n{key}: {value}");
@@ -113,6 +135,52 @@ impl Telling {
         }
         Ok(Told::data(fields, text))
     }
+}
+
+/// Whether the configuration with its keys set can be written to `path`, asked before any work.
+/// Collective.
+///
+/// # Errors
+/// The same on every process: [`Kind::Exists`] for a directory, [`Kind::Io`], [`Kind::Config`].
+pub(super) fn check_writable(sight: &Sight<'_>, config: &Layered, path: &Path) -> Result<()> {
+    let tried = if sight.world.process() == 0 {
+        let keys = [
+            ("load_checkpoint", quoted("")),
+            ("use_parallel", "True".to_owned()),
+        ];
+        check_output(path, true)
+            .and_then(|()| with_keys(config, path, &keys))
+            .and_then(|_| try_output(path))
+    } else {
+        Ok(())
+    };
+    agree(sight.world, tried)
+}
+
+/// The configuration's text with these keys, as it is to stand at `path`.
+fn with_keys(config: &Layered, path: &Path, keys: &[(&str, String)]) -> Result<String> {
+    let mut keys = keys.to_vec();
+    let here = Path::new(&config.name).parent();
+    if !config.bases.is_empty() && path.parent() != here {
+        // What it is laid over is named from its own directory.
+        let directory = io::resolve(
+            here.filter(|p| !p.as_os_str().is_empty())
+                .unwrap_or(Path::new(".")),
+        )?;
+        let names = bases(&config.text)?;
+        let names: Vec<String> = names
+            .iter()
+            .map(|name| quoted(&directory.join(name).display().to_string()))
+            .collect();
+        keys.push((BASE, format!("[{}]", names.join(", "))));
+    }
+    // A key that is spelt unusually would now be there twice: that is no YAML then.
+    let text = set_keys(&config.text, &keys);
+    TrainConfig::parse(&text).map_err(|fault| {
+        let fault = fault.file(&*config.name);
+        fault.hint("its keys can't be set by --write-config: set those that are printed by hand")
+    })?;
+    Ok(text)
 }
 
 /// A value as a YAML scalar.

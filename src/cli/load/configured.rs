@@ -1,0 +1,110 @@
+//! The configuration: its file, the files it is laid over, and what the launcher is given besides.
+
+use crate::config::based::{DEPTH_MAX, Layered, bases};
+use crate::config::train_yaml::{Resume, TrainConfig, YAML_BYTES_MAX};
+use crate::exchange::{World, agree, broadcast_bytes, decode, encode};
+use crate::fault::{Fault, Kind, Result};
+use crate::store::io::ReadFile;
+use clap::Args;
+use std::path::Path;
+
+/// What the trainer's launcher is given besides, and wins over the configuration.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct LaunchArgs {
+    /// As the launcher's flag of this name, which wins over the configuration's key.
+    #[arg(long, alias = "load_checkpoint", value_name = "PATH")]
+    load_checkpoint: Option<String>,
+    /// As the launcher's flag.
+    #[arg(long, alias = "use_parallel", value_name = "BOOL", value_parser = parse_truth)]
+    use_parallel: Option<bool>,
+    /// As the launcher's flag.
+    #[arg(long, alias = "auto_trans_ckpt", value_name = "BOOL", value_parser = parse_truth)]
+    auto_trans_ckpt: Option<bool>,
+    /// As the launcher's flag: True, False or the name of a file to resume from.
+    #[arg(long, alias = "resume_training", value_name = "BOOL|FILE")]
+    resume_training: Option<String>,
+    /// As the launcher's flag: train, finetune, eval or predict.
+    #[arg(long, alias = "run_mode", value_name = "MODE")]
+    run_mode: Option<String>,
+}
+
+impl LaunchArgs {
+    /// Whether any is given.
+    pub(super) fn any(&self) -> bool {
+        self.load_checkpoint.is_some()
+            || self.use_parallel.is_some()
+            || self.auto_trans_ckpt.is_some()
+            || self.resume_training.is_some()
+            || self.run_mode.is_some()
+    }
+
+    /// The configuration with these.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] for a value that is none.
+    pub(super) fn over(&self, mut config: TrainConfig) -> Result<TrainConfig> {
+        fn set<T: Clone>(key: &mut Option<T>, given: &Option<T>) {
+            if given.is_some() {
+                key.clone_from(given);
+            }
+        }
+        set(&mut config.load_checkpoint, &self.load_checkpoint);
+        set(&mut config.use_parallel, &self.use_parallel);
+        set(&mut config.auto_trans_ckpt, &self.auto_trans_ckpt);
+        set(&mut config.run_mode, &self.run_mode);
+        if let Some(text) = &self.resume_training {
+            config.resume_training =
+                Some(parse_truth(text).map_or_else(|_| Resume::File(text.clone()), Resume::Flag));
+        }
+        config.check()?;
+        Ok(config)
+    }
+}
+
+/// A truth value as Python has it.
+fn parse_truth(text: &str) -> std::result::Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(format!("'{text}' is neither True nor False")),
+    }
+}
+
+/// The configuration's files as process 0 reads them. Collective.
+///
+/// # Errors
+/// The same on every process: [`Kind::Io`], [`Kind::Config`].
+pub(super) fn read_config(world: &World, path: &Path) -> Result<Layered> {
+    let bytes = if world.process() == 0 {
+        read(path, DEPTH_MAX).and_then(|layered| encode(&layered))
+    } else {
+        Ok(Vec::new())
+    };
+    let bytes = broadcast_bytes(world, 0, agree(world, bytes)?)?;
+    agree(world, decode(&bytes))
+}
+
+/// A file with those that it is laid over. Local.
+fn read(path: &Path, depth: usize) -> Result<Layered> {
+    let name = path.display().to_string();
+    let Some(below) = depth.checked_sub(1) else {
+        let message =
+            format!("base_config leads on and on: more than {DEPTH_MAX} files, or in a ring");
+        return Err(Fault::new(Kind::Config, message).file(name));
+    };
+    let bytes = ReadFile::open(path).and_then(|file| file.read_all(YAML_BYTES_MAX))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Fault::new(Kind::Config, "is no UTF-8 text").file(&*name))?;
+    let directory = path.parent().unwrap_or(Path::new(""));
+    let bases = bases(&text)
+        .map_err(|fault| fault.file(&*name))?
+        .into_iter();
+    let bases: Result<Vec<Layered>> = bases
+        .map(|base| read(&directory.join(base), below))
+        .collect();
+    Ok(Layered {
+        name,
+        text,
+        bases: bases?,
+    })
+}
