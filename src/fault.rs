@@ -4,6 +4,7 @@
 //! noun it knows: the store the file, the engine the tensor, rank and process. It is plain data, so
 //! it can travel to other processes and be printed as text or JSON.
 
+pub mod memory;
 pub mod plain;
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,8 @@ pub enum Kind {
     Io,
     /// The disk is full, or would be.
     NoSpace,
+    /// The system gives no more memory.
+    Memory,
     /// A file's bytes are not what its format allows.
     Corrupt,
     /// A strategy file can't be used.

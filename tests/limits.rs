@@ -71,6 +71,8 @@ fn many_ranks_need_few_open_files() {
             "unify --src @src --src-strategy @four.ckpt --dst @all --max-shard-size 16 --overwrite",
             "verify @out",
             "diff @src @out --a-strategy @four.ckpt --b-strategy @two.ckpt",
+            "checkpoints list @out",
+            "convert @out --dst @converted --to ckpt --overwrite",
         ] {
             let run = under(limit, processes, &sample.args(line));
             assert!(run.status.success(), "{limit}: {line}: {run:#?}");
@@ -105,10 +107,73 @@ fn what_the_system_refuses_is_an_error() {
         "{run:#?}"
     );
     nothing_written(&sample);
-    let run = under("ulimit -n 20", 1, &sample.args(line));
-    assert!(!run.status.success(), "{run:#?}");
-    assert!(run.status.code().is_some(), "no signal: {run:#?}");
+    for line in [
+        line,
+        "verify @src",
+        "checkpoints latest @src",
+        "load --config @none.yaml",
+    ] {
+        let run = under("ulimit -n 20", 1, &sample.args(line));
+        assert!(!run.status.success(), "{run:#?}");
+        assert!(run.status.code().is_some(), "no signal: {run:#?}");
+        let run = under("ulimit -n 50", 1, &sample.args(line));
+        refused(&run, &["ulimit -n"]);
+    }
     nothing_written(&sample);
+}
+
+#[test]
+fn memory_that_is_refused_is_an_error() {
+    let sample = Sample::new();
+    // What is large is asked for: a header, in a file that is mostly a hole.
+    let header = 99_000_000_u64;
+    let long = sample.path("long.safetensors");
+    tensors::write_bytes(&long, &header.to_le_bytes());
+    let hole = std::fs::OpenOptions::new().write(true).open(&long);
+    hole.and_then(|file| file.set_len(8 + header))
+        .expect("a hole");
+    let run = under(
+        "ulimit -v 100000",
+        1,
+        &sample.args("inspect @long.safetensors --json"),
+    );
+    let refusal = "long.safetensors: the system refuses 99000000 more bytes";
+    refused(&run, &[refusal, "ulimit -v"]);
+    assert!(run.stdout.contains("\"kind\":\"memory\""), "{run:#?}");
+    // Of what is small, whoever comes last gets none: threads, or a few bytes anywhere.
+    let line = "reshard --src @src --src-strategy @four.ckpt --dst @out --dst-strategy @two.ckpt \
+                --exchange collective --overwrite";
+    let mut ends = std::collections::BTreeSet::new();
+    for (limit, threads) in [
+        (140_000, 3),
+        (170_000, 60),
+        (220_000, 100),
+        (3_000_000, 1000),
+    ] {
+        let args = sample.args(&format!("{line} --threads {threads}"));
+        let run = under(&format!("ulimit -v {limit}"), 1, &args);
+        if !run.status.success() {
+            refused(&run, &["ulimit -v"]);
+            assert_eq!(run.status.code(), Some(1), "{run:#?}");
+        }
+        ends.insert(run.status.success());
+    }
+    assert!(ends.contains(&false), "nothing was refused");
+    // An MPI library would die of less.
+    let run = under("ulimit -v 80000", 1, &sample.args(line));
+    refused(&run, &["ulimit -v", "refuses 134217728"]);
+}
+
+#[test]
+fn a_result_that_is_too_long_for_its_file_is_an_error() {
+    let sample = Sample::new();
+    let into = sample.path("result");
+    let limit = format!("ulimit -f 0 && exec >'{}'", into.display());
+    for line in ["inspect @full", "diff @full @full --json"] {
+        let run = under(&limit, 1, &sample.args(line));
+        // stderr, a file here, has no room either.
+        assert_eq!(run.status.code(), Some(1), "{run:#?}");
+    }
 }
 
 #[test]

@@ -1,13 +1,15 @@
 //! Files written behind the training: by a thread that does nothing but file I/O.
 
 use crate::catalog::FileSchema;
+use crate::fault::memory::room;
 use crate::fault::{Fault, Kind, Result};
 use crate::store::io::{self, WriteFile};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::collections::hash_map::{Entry, HashMap};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle};
 
 /// The bytes of a tensor.
 #[derive(Clone, Debug)]
@@ -105,39 +107,50 @@ pub struct Buffers {
 impl Buffers {
     /// `drafts` with bytes of their own. Bytes that several of them have are copied once. Memory that
     /// isn't of use is given back.
-    #[must_use]
-    pub fn copy(&mut self, drafts: Vec<Draft<'_>>) -> Vec<Draft<'static>> {
+    ///
+    /// # Errors
+    /// [`Kind::Memory`].
+    pub fn copy(&mut self, drafts: Vec<Draft<'_>>) -> Result<Vec<Draft<'static>>> {
         let mut copied: HashMap<(*const u8, usize), Arc<Vec<u8>>> = HashMap::new();
         let drafts = drafts.into_iter().map(|draft| {
             let own = |bytes: Bytes<'_>| match bytes {
-                Bytes::Made(bytes) => Bytes::Made(bytes),
-                Bytes::Copied(bytes) => Bytes::Copied(bytes),
+                Bytes::Made(bytes) => Ok(Bytes::Made(bytes)),
+                Bytes::Copied(bytes) => Ok(Bytes::Copied(bytes)),
                 Bytes::Borrowed(bytes) => {
                     let place = (bytes.as_ptr(), bytes.len());
-                    let copy = copied.entry(place).or_insert_with(|| self.fill(bytes));
-                    Bytes::Copied(Arc::clone(copy))
+                    let copy = match copied.entry(place) {
+                        Entry::Occupied(copy) => copy.into_mut(),
+                        Entry::Vacant(new) => new.insert(self.fill(bytes)?),
+                    };
+                    Ok(Bytes::Copied(Arc::clone(copy)))
                 }
             };
-            Draft {
+            let bytes = draft.bytes.into_iter().map(own).collect::<Result<_>>();
+            Ok(Draft {
+                bytes: bytes.map_err(|fault| fault.file(draft.path.display().to_string()))?,
                 path: draft.path,
                 schema: draft.schema,
-                bytes: draft.bytes.into_iter().map(own).collect(),
-            }
+            })
         });
         let drafts = drafts.collect();
         self.free.clear();
         drafts
     }
 
-    fn fill(&mut self, bytes: &[u8]) -> Arc<Vec<u8>> {
+    fn fill(&mut self, bytes: &[u8]) -> Result<Arc<Vec<u8>>> {
         let free = self.free.get_mut(&bytes.len()).and_then(Vec::pop);
-        Arc::new(match free {
+        Ok(Arc::new(match free {
             Some(mut buffer) => {
                 buffer.copy_from_slice(bytes);
                 buffer
             }
-            None => bytes.to_vec(),
-        })
+            None => {
+                let mut buffer = Vec::new();
+                room(&mut buffer, bytes.len())?;
+                buffer.extend_from_slice(bytes);
+                buffer
+            }
+        }))
     }
 
     /// Takes the memory of `drafts` back.
@@ -179,31 +192,51 @@ impl Chores {
     }
 }
 
+/// Drafts that were written, or not, and why.
+type Written = (Result<()>, Vec<Draft<'static>>);
+
 /// Drafts being written by a thread.
 #[derive(Debug)]
-pub struct Background {
-    thread: JoinHandle<(Result<()>, Vec<Draft<'static>>)>,
+pub enum Background {
+    /// By it.
+    Thread(JoinHandle<Written>),
+    /// By the caller, since the system gave no thread.
+    Ended(Written),
 }
 
 impl Background {
-    /// Starts to do `chores` and then to write `drafts`.
+    /// Starts to do `chores` and then to write `drafts`. Where the system starts no thread, that is done
+    /// before this returns.
     #[must_use]
     pub fn start(chores: Chores, drafts: Vec<Draft<'static>>) -> Background {
-        let work = move || {
+        let write = |(chores, drafts): (Chores, Vec<Draft<'static>>)| -> Written {
             let written = chores
                 .run()
                 .and_then(|()| drafts.iter().try_for_each(Draft::write));
             (written, drafts)
         };
-        Background {
-            thread: std::thread::spawn(work),
+        let work = Arc::new(Mutex::new((chores, drafts)));
+        let taken = Arc::clone(&work);
+        let take = |work: &Mutex<(Chores, Vec<Draft<'static>>)>| {
+            std::mem::take(&mut *work.lock().unwrap_or_else(PoisonError::into_inner))
+        };
+        let thread = Builder::new().name("checkpoint".to_owned());
+        match thread.spawn(move || write(take(&taken))) {
+            Ok(thread) => Background::Thread(thread),
+            Err(error) => {
+                tracing::warn!("no thread for a checkpoint: {error}; training waits for it");
+                Background::Ended(write(take(&work)))
+            }
         }
     }
 
     /// Whether the thread has ended.
     #[must_use]
     pub fn ended(&self) -> bool {
-        self.thread.is_finished()
+        match self {
+            Background::Thread(thread) => thread.is_finished(),
+            Background::Ended(_) => true,
+        }
     }
 
     /// Waits for the end, and gives the copies' memory to `buffers`.
@@ -211,7 +244,11 @@ impl Background {
     /// # Errors
     /// As [`Draft::write`] and [`Chores::run`].
     pub fn wait(self, buffers: &mut Buffers) -> Result<()> {
-        let Ok((written, drafts)) = self.thread.join() else {
+        let joined = match self {
+            Background::Thread(thread) => thread.join().ok(),
+            Background::Ended(written) => Some(written),
+        };
+        let Some((written, drafts)) = joined else {
             return Err(Fault::new(Kind::Internal, "the writing thread has died"));
         };
         buffers.reclaim(drafts);
@@ -235,13 +272,13 @@ mod tests {
     fn fills_the_same_memory_again() {
         let (state, mut buffers) = (vec![7_u8; 1000], Buffers::default());
         let place = |drafts: &[Draft<'_>]| drafts[0].bytes[0].as_ptr();
-        let first = buffers.copy(vec![draft(&state), draft(&state)]);
+        let first = buffers.copy(vec![draft(&state), draft(&state)]).unwrap();
         let memory = place(&first);
         assert_eq!(place(&first[1..]), memory, "copied once");
         assert_ne!(memory, state.as_ptr());
         buffers.reclaim(first);
         let state = vec![8_u8; 1000];
-        let second = buffers.copy(vec![draft(&state)]);
+        let second = buffers.copy(vec![draft(&state)]).unwrap();
         assert_eq!(place(&second), memory);
         assert_eq!(&*second[0].bytes[0], &state[..]);
         assert!(buffers.free.is_empty());

@@ -146,7 +146,7 @@ impl CheckpointMonitor {
     pub fn prepare(&mut self, state: &State<'_>) -> Result<()> {
         if self.config.async_save {
             let drafts = self.shelf.drafts(&self.name(state), state)?;
-            let copies = self.buffers.copy(drafts);
+            let copies = self.buffers.copy(drafts)?;
             self.buffers.reclaim(copies);
         }
         Ok(())
@@ -196,12 +196,14 @@ impl CheckpointMonitor {
             .shelf
             .drafts(&name, state)
             .and_then(|drafts| Ok((drafts, self.chores()?)));
-        let (drafts, chores) = agree(world, prepared)?;
         if self.config.async_save {
-            let copies = self.buffers.copy(drafts);
+            let copied =
+                prepared.and_then(|(drafts, chores)| Ok((self.buffers.copy(drafts)?, chores)));
+            let (copies, chores) = agree(world, copied)?;
             self.pending = Some((Some(name), Background::start(chores, copies)));
             return gathered;
         }
+        let (drafts, _) = agree(world, prepared)?;
         gathered?;
         let written = drafts.iter().try_for_each(Draft::write);
         self.agree_on(world, &name, written)?;

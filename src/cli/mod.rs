@@ -26,8 +26,8 @@ mod unify;
 mod verify;
 
 use crate::course;
-use crate::exchange::{World, launched_together};
-use crate::fault::{Fault, Kind, Result};
+use crate::exchange::{World, agree, launched_together};
+use crate::fault::{Fault, Kind, Result, memory};
 use crate::report::{Report, progress};
 use crate::store::io;
 use clap::{Parser, Subcommand};
@@ -35,6 +35,8 @@ use command::{Command, Prepared, Told};
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
+/// Address space that an MPI library wants to start; without it some don't say so, but die.
+const MPI_BYTES: usize = 128 << 20;
 /// Exit code for wrong usage.
 const USAGE: u8 = 2;
 
@@ -147,13 +149,17 @@ pub fn main() -> ExitCode {
     };
     start_log(&cli);
     io::raise_open_files();
+    signals::outlive_long_files();
     let alone = cli.alone;
     let report = Report {
         json: cli.json,
         quiet: cli.quiet,
         command: cli.command.name(),
     };
-    match cli.command.prepare() {
+    if first {
+        report.prepare(None);
+    }
+    match cli.command.prepare().and_then(admit) {
         // The others of a launch have nothing to do.
         Ok(Prepared::Alone(_)) if !first => ExitCode::SUCCESS,
         Ok(Prepared::Alone(work)) => match work(&report) {
@@ -170,6 +176,14 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Refuses what needs MPI where MPI could not start.
+fn admit(prepared: Prepared) -> Result<Prepared> {
+    match &prepared {
+        Prepared::Alone(_) => Ok(prepared),
+        Prepared::Together { .. } => memory::spare(MPI_BYTES).map(|()| prepared),
+    }
+}
+
 /// A command of all processes.
 fn together(report: &Report, alone: bool, shows: bool, work: Box<command::Together>) -> ExitCode {
     let world = match World::start() {
@@ -177,6 +191,7 @@ fn together(report: &Report, alone: bool, shows: bool, work: Box<command::Togeth
         Err(fault) => return fail(report, &fault, 0),
     };
     let first = world.process() == 0;
+    report.prepare(Some((world.process(), world.hostname())));
     if let Err(fault) = begin(&world, alone) {
         let speaks = launched_process() == 0;
         let fault = world.finish().err().unwrap_or(fault);
@@ -221,7 +236,8 @@ fn begin(world: &World, alone: bool) -> Result<()> {
     if !alone {
         launched_together(world)?;
     }
-    signals::hear(world.process())
+    let ready = io::check_open_files().and_then(|()| signals::hear(world.process()));
+    agree(world, ready)
 }
 
 fn code(fault: &Fault) -> u8 {

@@ -4,12 +4,13 @@
 //! launcher gives a signal to all of them, or ends the others when one has ended.
 
 use crate::course::{self, Course, Leaves};
-use crate::fault::{Fault, Result};
+use crate::fault::{Fault, Result, plain};
 use crate::store::{io, lock};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long the end waits for a result that is being put in place.
@@ -25,7 +26,11 @@ pub(super) fn hear(process: u32) -> Result<()> {
     let ignored = ignored();
     let ends = [SIGINT, SIGTERM, SIGHUP];
     let heard = ends.into_iter().filter(|signal| !ignored(*signal));
-    let failed = |error: std::io::Error| Fault::io("can't wait for signals", &error);
+    let failed = |error: std::io::Error| {
+        Fault::io("can't start a thread that waits for signals", &error).hint(
+            "`ulimit -u`, `ulimit -v` and a container's limits say how many threads there may be",
+        )
+    };
     let mut signals = Signals::new(heard.chain([SIGUSR1])).map_err(failed)?;
     let start = Instant::now();
     let thread = std::thread::Builder::new().name("signals".to_owned());
@@ -41,6 +46,14 @@ pub(super) fn hear(process: u32) -> Result<()> {
         }
     });
     spawned.map(|_| ()).map_err(failed)
+}
+
+/// Lets a write beyond the limit of a file's size (`ulimit -f`) be an error: by itself its signal ends the
+/// process. Local.
+pub(super) fn outlive_long_files() {
+    if let Err(error) = signal_hook::flag::register(SIGXFSZ, Arc::default()) {
+        tracing::debug!("a file that becomes too long will end this process: {error}");
+    }
 }
 
 /// Which signals this process was started to ignore.
@@ -126,5 +139,6 @@ fn whereabouts(course: &Course, elapsed: Duration) -> String {
 
 /// One line, in one write.
 fn say(text: &str) {
-    let _ = std::io::stderr().write_all(format!("shardloom: {text}\n").as_bytes());
+    let line = format!("shardloom: {}\n", plain::line(text));
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }

@@ -6,6 +6,7 @@ use crate::destination::resume::{Resumed, State};
 use crate::destination::sites;
 use crate::destination::stage::Staged;
 use crate::exchange::{World, agree, broadcast_bytes, decode, encode, exchange_bytes};
+use crate::fault::memory::zeroed;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::TensorPlan;
 use crate::plan::arrange::element_shape;
@@ -306,7 +307,7 @@ impl Commit<'_> {
         let file = ReadFile::open(&self.destination.staging.partial().join(path))?;
         let length = usize::try_from(file.size().saturating_sub(from))
             .map_err(|_| Fault::new(Kind::Internal, "a trailer is too long"))?;
-        let mut tail = vec![0; length];
+        let mut tail = zeroed(length)?;
         file.read_at(&mut tail, from)?;
         Ok(tail)
     }

@@ -40,7 +40,9 @@ pub fn agree<T>(world: &World, result: Result<T>) -> Result<T> {
 
 /// Where there is nobody left to talk to.
 fn give_up(world: &World, fault: &Fault) -> ! {
-    complain(world.process(), &fault.message);
+    let hint = fault.hint.as_deref();
+    let hint = hint.map_or_else(String::new, |hint| format!(" ({hint})"));
+    complain(world.process(), &format!("{}{hint}", fault.message));
     world.abort(1)
 }
 

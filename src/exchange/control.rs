@@ -4,7 +4,7 @@
 
 use super::backend::{Communicator, Flight};
 use super::operation::Operation;
-use super::parts::Parts;
+use super::parts::{Parts, buffer};
 use super::pause::{Patience, Pause};
 use super::world::World;
 use crate::fault::{Fault, Kind, Result};
@@ -45,7 +45,7 @@ pub fn broadcast_bytes(world: &World, root: u32, bytes: Vec<u8>) -> Result<Vec<u
     let length = if mine { bytes.len() } else { 0 };
     let flight = world.control.broadcast(root, length_bytes(length), 0..8)?;
     let length = length_of(&flight.wait(Patience::Long)?)?;
-    let mut bytes = if mine { bytes } else { vec![0; length] };
+    let mut bytes = if mine { bytes } else { buffer(length)? };
     for start in (0..length).step_by(world.chunk_bytes_max) {
         let end = start.saturating_add(world.chunk_bytes_max).min(length);
         let flight = world.control.broadcast(root, bytes, start..end)?;

@@ -1,5 +1,6 @@
 //! Buffers with one part for each process.
 
+use crate::fault::memory::zeroed;
 use crate::fault::{Fault, Kind, Result};
 use std::ops::Range;
 
@@ -83,6 +84,15 @@ impl Parted {
             format!("the parts of a round need {need} bytes, its buffer has {have}"),
         ))
     }
+}
+
+/// *Local.* Zeros for what is to come. A process without memory for it leaves the others in the call: it
+/// is a fault as one of MPI's, which ends all.
+pub(super) fn buffer(length: usize) -> Result<Vec<u8>> {
+    zeroed(length).map_err(|fault| Fault {
+        kind: Kind::Mpi,
+        ..fault
+    })
 }
 
 fn out_of_range() -> Fault {

@@ -2,7 +2,7 @@
 
 use super::backend::{self, Communicator, Flight, Session};
 use super::pause::Patience;
-use crate::fault::Result;
+use crate::fault::{Result, plain};
 use std::cell::{Cell, RefCell};
 use std::io::Write;
 use std::marker::PhantomData;
@@ -216,7 +216,7 @@ fn abort_on_panic(process: u32) {
 
 /// Last words of a process, in one write, so that they don't mix with others'.
 pub(super) fn complain(process: u32, message: &str) {
-    let line = format!("shardloom: process {process}: {message}\n");
+    let line = format!("shardloom: process {process}: {}\n", plain::line(message));
     // Nobody is left to be told that nobody can be told.
     let _ = std::io::stderr().write_all(line.as_bytes());
 }

@@ -2,6 +2,7 @@
 
 use crate::catalog::{Catalog, Entry, Place};
 use crate::exchange::{Topology, World, agree, all_gather};
+use crate::fault::memory::zeroed;
 use crate::fault::{Fault, Kind, Result};
 use crate::job::outcome::TensorDifference;
 use crate::job::route::Route;
@@ -44,7 +45,7 @@ impl<'a> CompareSink<'a> {
 impl Sink for CompareSink<'_> {
     fn put(&self, place: Place, offset: u64, bytes: &[u8]) -> Result<()> {
         let entry = self.catalog.entry(place);
-        let mut other = vec![0; bytes.len()];
+        let mut other = zeroed(bytes.len())?;
         let copy = StridedCopy::new(offset, 0, bytes.len() as u64, Vec::new());
         Filler::new(self.readers).fill(&copy, place, &mut other, 1)?;
         if other == bytes {

@@ -6,6 +6,7 @@
 
 use crate::catalog::Place;
 use crate::exchange::{Topology, World, agree, all_gather, decode, encode, exchange_bytes};
+use crate::fault::memory::grow;
 use crate::fault::{Fault, Kind, Result};
 use crate::job::compare;
 use crate::job::origin::Origin;
@@ -320,7 +321,7 @@ impl<'a> Files<'a> {
         for range in ranges(salt, entry.bytes()) {
             entry.locate(range, |offset, part| {
                 let length = part.end - part.start;
-                buffer.resize(usize::try_from(length).unwrap_or(usize::MAX), 0);
+                grow(buffer, usize::try_from(length).unwrap_or(usize::MAX))?;
                 file.read_at(buffer, offset)
                     .map_err(|fault| fault.tensor(&*entry.name).rank(place.rank))?;
                 value = shift(value, length) ^ residue(buffer);

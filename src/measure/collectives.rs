@@ -3,6 +3,7 @@
 use crate::exchange::{
     DataRound, Packed, Traffic, World, agree, all_gather_bytes, broadcast_bytes,
 };
+use crate::fault::memory::{room, zeroed};
 use crate::fault::{Fault, Kind, Result};
 use crate::measure::bench::{Measured, Repeat, Row, all_right, byte, row, time};
 
@@ -66,8 +67,15 @@ fn rounds(
     let narrow = |process| u32::try_from(counts(process)).map_err(|_| too_large());
     let counts = (0..world.size()).map(narrow).collect::<Result<Vec<u32>>>();
     let counts = agree(world, counts)?;
+    let length = counts.iter().map(|count| *count as usize).sum();
+    let buffers = zeroed(length).and_then(|receive| {
+        let mut send = Vec::new();
+        room(&mut send, length)?;
+        Ok((send, receive))
+    });
+    let (send, receive) = agree(world, buffers)?;
     let mut send = Packed {
-        bytes: Vec::new(),
+        bytes: send,
         counts: counts.clone(),
     };
     for (to, count) in (0u32..).zip(&counts) {
@@ -75,7 +83,7 @@ fn rounds(
         send.bytes.extend(part);
     }
     let receive = Packed {
-        bytes: vec![0; send.bytes.len()],
+        bytes: receive,
         counts,
     };
     let mut buffers = Some((send, receive));

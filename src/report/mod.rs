@@ -2,7 +2,7 @@
 //!
 //! *Absent on purpose*: decisions about the work: nothing here changes what a command does.
 
-use crate::fault::{Fault, Result, plain};
+use crate::fault::{Fault, Result, memory, plain};
 use crate::job::outcome::Outcome;
 use crate::measure::bench::Measured;
 use crate::measure::simulate::Simulated;
@@ -104,19 +104,43 @@ impl Report {
 
     /// Tells of an error, and how many other processes failed too.
     pub fn fault(&self, fault: &Fault, others: u32) {
-        let mut text = format!("error: {}", plain::line(&fault.to_string()));
-        if others > 0 {
-            text.push_str(&format!(" (and {others} other processes failed)"));
-        }
-        if let Some(hint) = &fault.hint {
-            text.push_str(&format!("\n  hint: {}", plain::line(hint)));
-        }
         // Nobody is left to tell if stderr is closed.
-        let _ = writeln!(std::io::stderr(), "{text}");
+        let _ = std::io::stderr().write_all(error(fault, others).as_bytes());
         if self.json {
             let _ = json::fault(self.command, fault).and_then(|text| object(&text));
         }
     }
+
+    /// Prepares what `process` says where the system gives it no more memory.
+    pub fn prepare(&self, process: Option<(u32, &str)>) {
+        let placed = |fault: &Fault| Fault {
+            process: process.map(|(process, _)| process),
+            node: process.map(|(_, node)| node.to_owned()),
+            ..fault.clone()
+        };
+        memory::prepare(
+            |fault| error(&placed(fault), 0),
+            |fault| {
+                let told = json::fault(self.command, &placed(fault)).ok();
+                told.filter(|_| self.json)
+                    .map(|text| format!("{}\n", plain::json(&text)))
+            },
+        );
+    }
+}
+
+/// An error as lines of text, with how many other processes failed too.
+fn error(fault: &Fault, others: u32) -> String {
+    let mut text = format!("error: {}", plain::line(&fault.to_string()));
+    if others > 0 {
+        let processes = if others == 1 { "process" } else { "processes" };
+        text.push_str(&format!(" (and {others} other {processes} failed)"));
+    }
+    if let Some(hint) = &fault.hint {
+        text.push_str(&format!("\n  hint: {}", plain::line(hint)));
+    }
+    text.push('\n');
+    text
 }
 
 /// Writes a picture, in place of an earlier one.

@@ -1,6 +1,7 @@
 //! Filling a buffer from source shards: large runs are read in place, short ones through a window.
 
 use crate::catalog::{Catalog, Place};
+use crate::fault::memory::{grow, zeroed};
 use crate::fault::{Fault, Kind, Result};
 use crate::store::io::{ReadFile, kept_open};
 use crate::store::mapped::Mapped;
@@ -129,7 +130,7 @@ impl<'a> Readers<'a> {
     ) -> Result<Aligned> {
         let length = range.end - range.start;
         self.read_bytes.fetch_add(length, Ordering::Relaxed);
-        let bytes = buffer.take(index(length), Window::phase(range.start));
+        let bytes = buffer.take(index(length), Window::phase(range.start))?;
         let read = self.read_part(&self.open(place)?, bytes, range.start);
         let name = || &*self.catalog.entry(place).name;
         read.map_err(|fault| fault.tensor(name()).rank(place.rank))?;
@@ -173,12 +174,16 @@ const ALIGNMENT: usize = 64;
 
 impl Aligned {
     /// `length` bytes of any content, the first one at an address with rest `phase`.
-    pub(super) fn take(&mut self, length: usize, phase: usize) -> &mut [u8] {
-        if self.bytes.len() < length + 2 * ALIGNMENT {
-            self.bytes.resize(length + 2 * ALIGNMENT, 0);
+    ///
+    /// # Errors
+    /// [`Kind::Memory`].
+    pub(super) fn take(&mut self, length: usize, phase: usize) -> Result<&mut [u8]> {
+        let needed = length.saturating_add(2 * ALIGNMENT);
+        if self.bytes.len() < needed {
+            grow(&mut self.bytes, needed)?;
         }
         let begin = self.begin() + phase % ALIGNMENT;
-        &mut self.bytes[begin..begin + length]
+        Ok(&mut self.bytes[begin..begin + length])
     }
 
     fn begin(&self) -> usize {
@@ -310,7 +315,7 @@ impl<'a> Filler<'a> {
         let segment = entry.segment_of(&needed);
         let Some((in_tensor, in_file)) = segment else {
             // Cut over blocks of a ckpt file: read just this, block by block.
-            let mut bytes = vec![0; index(needed.end - needed.start)];
+            let mut bytes = zeroed(index(needed.end - needed.start))?;
             let file = self.readers.open(place)?;
             self.readers
                 .read(&file, place, needed.clone(), &mut bytes)?;

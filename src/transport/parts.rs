@@ -2,6 +2,7 @@
 
 use crate::catalog::Place;
 use crate::exchange::Packed;
+use crate::fault::memory::grow;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::cell::Transfer;
 use crate::plan::reach::Reach;
@@ -137,13 +138,13 @@ impl<'a> Builder<'a> {
                     }
                     _ => None,
                 });
-            let tile = self.tile.take(window, read.unwrap_or_default());
+            let tile = self.tile.take(window, read.unwrap_or_default())?;
             let patches = patches(slab.plan, &cell.cell, slab.begin..slab.end)?;
             let operands = patches.iter().flat_map(|patch| &patch.operands);
             let operands = operands.map(|operand| operand.bytes().end).max();
             let operands = usize::try_from(operands.unwrap_or_default())
                 .map_err(|_| Fault::new(Kind::Internal, "operands are too large"))?;
-            self.operands.resize(operands, 0);
+            grow(&mut self.operands, operands)?;
             for part in parts {
                 let out = match part.into {
                     Into::Window => &mut *tile,

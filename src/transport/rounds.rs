@@ -5,6 +5,7 @@ use crate::catalog::Place;
 use crate::exchange::{
     DataRound, Operation, Packed, Progress, agree, all_reduce, decode, encode, exchange_bytes,
 };
+use crate::fault::memory::grow;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::work::Slab;
 use crate::tensor::strided::{Loop, StridedCopy};
@@ -191,7 +192,7 @@ impl<'a> Rounds<'_, 'a> {
         }
         let total = counts.iter().map(|count| *count as usize).sum();
         if bytes.len() < total {
-            bytes.resize(total, 0);
+            grow(&mut bytes, total)?;
         }
         Ok(Packed { bytes, counts })
     }
@@ -224,7 +225,7 @@ impl<'a> Rounds<'_, 'a> {
         }
         let total = index(at);
         if bytes.len() < total {
-            bytes.resize(total, 0);
+            grow(&mut bytes, total)?;
         }
         // What several ask for is read once: equal requests, and windows of the same rows, follow each
         // other.

@@ -10,7 +10,7 @@
 use super::flight::Flight;
 use crate::exchange::message::Message;
 use crate::exchange::operation::Operation;
-use crate::exchange::parts::{Parted, Parts};
+use crate::exchange::parts::{Parted, Parts, buffer};
 use crate::fault::{Fault, Kind, Result};
 use std::ops::Range;
 
@@ -75,7 +75,7 @@ impl Communicator {
         bytes: Vec<u8>,
         parts: Parts,
     ) -> Result<Flight<(Vec<u8>, Parted)>> {
-        let mut result = Parted::new(vec![0; parts.total], parts)?;
+        let mut result = Parted::new(buffer(parts.total)?, parts)?;
         let range = result.parts.range(0)?;
         result.bytes[range].copy_from_slice(&bytes);
         Ok(Flight::new((bytes, result)))

@@ -6,7 +6,7 @@ use super::check::check;
 use super::flight::Flight;
 use crate::exchange::message::Message;
 use crate::exchange::operation::Operation;
-use crate::exchange::parts::{Parted, Parts};
+use crate::exchange::parts::{Parted, Parts, buffer};
 use crate::exchange::pause::Patience;
 use crate::fault::{Fault, Kind, Result};
 use mpi::ffi;
@@ -178,7 +178,7 @@ impl Communicator {
         bytes: Vec<u8>,
         parts: Parts,
     ) -> Result<Flight<(Vec<u8>, Parted)>> {
-        let mut result = Parted::new(vec![0_u8; parts.total], parts)?;
+        let mut result = Parted::new(buffer(parts.total)?, parts)?;
         let count = c_count(bytes.len())?;
         let (from, to) = (read(&bytes), written(&mut result.bytes));
         let counts = result.parts.counts.as_ptr();
@@ -323,7 +323,7 @@ impl Communicator {
         tag: i32,
         length: usize,
     ) -> Result<Flight<Vec<u8>>> {
-        let mut bytes = vec![0_u8; length];
+        let mut bytes = buffer(length)?;
         let (start, count, from) = (written(&mut bytes), c_count(length)?, c_int(source)?);
         let mut flight = Flight::new(bytes);
         // SAFETY: `start` has `count` bytes on the heap of the vector that the flight keeps.

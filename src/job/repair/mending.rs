@@ -1,6 +1,7 @@
 //! One damaged file made anew beside its place, of equal copies of its parts.
 
 use crate::fault::Result;
+use crate::fault::memory::grow;
 use crate::job::outcome::Repaired;
 use crate::job::repair::copies::{Copies, Place};
 use crate::job::repair::frame::{Bare, write};
@@ -232,7 +233,7 @@ impl<'m> Mender<'m> {
         for (source, begin, bytes) in steps(&from, &part.ranges) {
             let count = usize::try_from(bytes).unwrap_or(CHUNK_BYTES);
             if self.buffer.len() < count {
-                self.buffer.resize(count, 0);
+                grow(&mut self.buffer, count)?;
             }
             let chunk = &mut self.buffer[..count];
             if file.read_at(chunk, source).is_err() {

@@ -1,5 +1,6 @@
 //! Reads files for their sums, and says what is wrong with one.
 
+use crate::fault::memory::grow;
 use crate::fault::{Fault, Kind, Result};
 use crate::job::outcome::BadFile;
 use crate::store::Format;
@@ -49,7 +50,7 @@ impl Reader {
         let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let chunk = length.min(CHUNK_BYTES);
         if self.buffer.len() < chunk {
-            self.buffer.resize(chunk, 0);
+            grow(&mut self.buffer, chunk)?;
         }
         let (mut at, mut sum) = (range.start, 0);
         while at < range.end {

@@ -4,6 +4,7 @@
 //! gaps. The crate's own checks are used; it accepts duplicate names, so those are checked here.
 
 use crate::catalog::{Entry, FileSchema};
+use crate::fault::memory::zeroed;
 use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::row::{FileFormat, Start};
 use crate::store::io::ReadFile;
@@ -96,7 +97,7 @@ pub fn header(file: &ReadFile) -> Result<Vec<u8>> {
             file.size()
         )));
     }
-    let mut header = vec![0; usize::try_from(length).unwrap_or_default()];
+    let mut header = zeroed(usize::try_from(length).unwrap_or(usize::MAX)).map_err(at)?;
     file.read_at(&mut header, 8)?;
     Ok(header)
 }

@@ -1,5 +1,6 @@
 //! A file open for reading.
 
+use crate::fault::memory::zeroed;
 use crate::fault::{Fault, Kind, Result};
 use crate::store::io::gate::{Wary, gate};
 use crate::store::io::named::named;
@@ -138,7 +139,8 @@ impl ReadFile {
             );
             return Err(Fault::new(Kind::Corrupt, message).file(self.path.display().to_string()));
         };
-        let mut bytes = vec![0; length];
+        let mut bytes =
+            zeroed(length).map_err(|fault| fault.file(self.path.display().to_string()))?;
         self.read_at(&mut bytes, 0)?;
         Ok(bytes)
     }

@@ -1,6 +1,7 @@
 //! Protobuf's wire format, read through a small window.
 
 use super::{FRAMING_BYTES_MAX, LENGTH};
+use crate::fault::memory::grow;
 use crate::fault::{Fault, Kind, Result};
 use std::ops::Range;
 
@@ -53,8 +54,10 @@ impl<'a> Window<'a> {
         let buffered = self.start..self.start + self.buffer.len() as u64;
         if !buffered.contains(&self.at) {
             let length = WINDOW_BYTES.min(self.end.saturating_sub(self.at));
-            self.buffer
-                .resize(usize::try_from(length).unwrap_or_default(), 0);
+            grow(
+                &mut self.buffer,
+                usize::try_from(length).unwrap_or(usize::MAX),
+            )?;
             self.start = self.at;
             (self.read_at)(&mut self.buffer, self.at)?;
         }

@@ -1,0 +1,174 @@
+//! Memory that the system may refuse.
+//!
+//! What is large is asked for by [`zeroed`] and [`grow`], and a refusal is a fault like any other. Of
+//! what is small nobody can be asked at each place: a program whose allocator is [`Careful`] ends with
+//! an error where it would else be aborted.
+
+use crate::fault::{Fault, Kind, Result};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// What to do where memory is refused.
+const HINT: &str = "a smaller --memory, fewer --threads, or fewer processes on a node; `ulimit -v` and \
+                    a container's limits say how much there may be";
+
+/// That the system gives no `bytes` more.
+#[must_use]
+pub fn refused(bytes: usize) -> Fault {
+    let message = format!("the system refuses {bytes} more bytes of memory");
+    Fault::new(Kind::Memory, message).hint(HINT)
+}
+
+/// `length` zeros.
+///
+/// # Errors
+/// [`Kind::Memory`].
+pub fn zeroed(length: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    grow(&mut bytes, length)?;
+    Ok(bytes)
+}
+
+/// Makes `values` as long as `length`, with zeros where they are longer than before.
+///
+/// # Errors
+/// [`Kind::Memory`]; then they are as before.
+pub fn grow<T: Clone + Default>(values: &mut Vec<T>, length: usize) -> Result<()> {
+    room(values, length)?;
+    values.resize(length, T::default());
+    Ok(())
+}
+
+/// Makes room in `values` for `length` of them altogether.
+///
+/// # Errors
+/// [`Kind::Memory`]; then they are as before.
+pub fn room<T>(values: &mut Vec<T>, length: usize) -> Result<()> {
+    let more = length.saturating_sub(values.len());
+    ASKS.set(true);
+    let given = values.try_reserve_exact(more);
+    ASKS.set(false);
+    given.map_err(|_| refused(length.saturating_mul(size_of::<T>())))
+}
+
+/// Whether the system would give `bytes` more. They are not touched.
+///
+/// # Errors
+/// [`Kind::Memory`].
+pub fn spare(bytes: usize) -> Result<()> {
+    room(&mut Vec::<u8>::new(), bytes)
+}
+
+thread_local! {
+    /// Whether this thread can bear that memory is refused.
+    static ASKS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a thread says the last words.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+/// What is said where memory is refused: on stderr, before and after the number of bytes; on stdout.
+static LAST_WORDS: [OnceLock<[String; 3]>; 2] = [const { OnceLock::new() }; 2];
+
+/// Prepares what the end by [`Careful`] says, while there is memory for it: to stderr what `error`
+/// makes of a fault, and `result` of one on stdout. Once before the process is known, and once after.
+pub fn prepare(error: impl Fn(&Fault) -> String, result: impl Fn(&Fault) -> Option<String>) {
+    // A number that stands nowhere else in the text.
+    let mark = usize::MAX;
+    let said = error(&refused(mark));
+    let (before, after) = said.split_once(&mark.to_string()).unwrap_or((&said, ""));
+    let fault = Fault::new(Kind::Memory, "the system refuses more memory").hint(HINT);
+    let told = result(&fault).unwrap_or_default();
+    let words = [before.to_owned(), after.to_owned(), told];
+    let free = LAST_WORDS.iter().find(|words| words.get().is_none());
+    if let Some(free) = free {
+        // What is there already stays.
+        let _ = free.set(words);
+    }
+    // Its buffer is made now.
+    let _ = std::io::stdout().flush();
+}
+
+/// The system's allocator, but that a refusal which nobody can bear ends the process with code 1.
+#[derive(Debug)]
+pub struct Careful;
+
+impl Careful {
+    fn checked(place: *mut u8, bytes: usize) -> *mut u8 {
+        if place.is_null() && !ASKS.try_with(Cell::get).unwrap_or_default() {
+            end(bytes);
+        }
+        place
+    }
+}
+
+/// Says the last words, without any memory, and ends this process; its launcher ends the others.
+#[cold]
+fn end(bytes: usize) {
+    if ENDING.swap(true, Ordering::Relaxed) {
+        // Another thread speaks, and ends this one too.
+        std::thread::sleep(Duration::from_secs(60));
+    }
+    let known = LAST_WORDS.iter().rev().find_map(OnceLock::get);
+    let Some([before, after, told]) = known else {
+        return;
+    };
+    let mut text = [0_u8; 2048];
+    let whole = text.len();
+    let mut rest = &mut text[..];
+    let _ = write!(rest, "{before}{bytes}{after}");
+    let left = rest.len();
+    let _ = rustix::io::write(std::io::stderr().as_fd(), &text[..whole - left]);
+    if !told.is_empty() {
+        let _ = rustix::io::write(std::io::stdout().as_fd(), told.as_bytes());
+    }
+    signal_hook::low_level::exit(1);
+}
+
+#[allow(unsafe_code, reason = "an allocator is a promise to the compiler")]
+// SAFETY: every call is the system allocator's; a null that it gives is given on, or the process ends.
+unsafe impl GlobalAlloc for Careful {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as the caller promises.
+        Careful::checked(unsafe { System.alloc(layout) }, layout.size())
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as the caller promises.
+        Careful::checked(unsafe { System.alloc_zeroed(layout) }, layout.size())
+    }
+
+    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: as the caller promises.
+        Careful::checked(unsafe { System.realloc(place, layout, size) }, size)
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(place, layout) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_a_fault_and_changes_nothing() {
+        let mut bytes = vec![1, 2, 3];
+        for length in [usize::MAX, usize::MAX / 2 - 7, 1 << 60] {
+            let fault = grow(&mut bytes, length).unwrap_err();
+            assert_eq!(fault.kind, Kind::Memory);
+            assert!(fault.message.contains(&length.to_string()), "{fault}");
+            assert_eq!(bytes, [1, 2, 3]);
+        }
+        grow(&mut bytes, 5).unwrap();
+        assert_eq!(bytes, [1, 2, 3, 0, 0]);
+        assert_eq!(zeroed(3).unwrap(), [0; 3]);
+    }
+}
