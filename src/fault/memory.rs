@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_a_fault_and_changes_nothing() {
-        let mut bytes = vec![1, 2, 3];
+        let mut bytes = vec![1_u8, 2, 3];
         for length in [usize::MAX, usize::MAX / 2 - 7, 1 << 60] {
             let fault = grow(&mut bytes, length).unwrap_err();
             assert_eq!(fault.kind, Kind::Memory);
