@@ -1,12 +1,15 @@
 //! `shardloom strategy …`: one process, no MPI.
 
+mod derive;
+mod rank_files;
+
 use crate::cli::command::{Command, Prepared};
 use crate::cli::output::{check_output, write_output};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::inspect::full_tensors;
 use crate::report::Report;
 use crate::source::strategy_files::strategy_bytes;
-use crate::strategy::derive::{Mesh, Rule, derive};
+use crate::strategy::derive::{Mesh, Rule};
 use crate::strategy::merge::merge;
 use crate::strategy::{self, Form, StrategyFile, show};
 use clap::{Args, Subcommand};
@@ -16,6 +19,8 @@ const EXAMPLES: &str = "\
 Examples:
   shardloom strategy merge strategy --output merged.ckpt
   shardloom strategy show merged.ckpt --param layers.0.wq.weight --shape 1024,4096
+  shardloom strategy derive --config train.yaml --model DIR --output strategy --merged job.ckpt
+  shardloom strategy derive --parallel dp=2,tp=4,pp=2 --model DIR --output strategy
   shardloom strategy new --mesh dp=2,tp=4 --rule '*.wq.weight=tp,-' --weights full --output s.json";
 
 /// Merge, show, compare and write strategy files.
@@ -62,8 +67,9 @@ enum Action {
         /// The second.
         b: PathBuf,
     },
+    /// Write the strategy that a training job would write, without starting it.
+    Derive(Box<derive::DeriveArgs>),
     /// Write a strategy from a mesh and rules.
-    #[command(alias = "derive")]
     New {
         /// Mesh axes, slowest first; pp means pipeline stages: dp=2,tp=4,pp=2.
         #[arg(long)]
@@ -119,6 +125,7 @@ impl Action {
                 report.data(&differences, &differences.to_string())?;
                 return Ok(differences.is_empty());
             }
+            Action::Derive(args) => args.run(report)?,
             Action::New {
                 mesh,
                 rules,
@@ -134,7 +141,7 @@ impl Action {
                     .map(|rule| Rule::parse(rule))
                     .collect::<Result<Vec<_>>>()?;
                 let tensors = full_tensors(weights)?;
-                let derived = derive(&mesh, &rules, *optimizer_shard, &tensors)?;
+                let derived = strategy::derive::derive(&mesh, &rules, *optimizer_shard, &tensors)?;
                 for rule in &derived.unused_rules {
                     tracing::warn!("no tensor matches the rule '{rule}'");
                 }

@@ -6,5 +6,6 @@ pub mod asked;
 pub mod based;
 pub mod checkpoint_section;
 pub mod edit;
+pub mod job_yaml;
 pub mod sections;
 pub mod train_yaml;

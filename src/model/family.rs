@@ -3,6 +3,7 @@
 //! docs/formats.md explains the form for those who write one.
 
 use super::choices::Scheme;
+use super::training::{Trained, Training};
 use crate::fault::{Fault, Kind, Result};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -44,6 +45,12 @@ pub struct Family {
     /// Tensors that only the Hugging Face side has.
     #[serde(default)]
     pub only_hf: Vec<OnlyHf>,
+    /// Tensors that only the training network has.
+    #[serde(default)]
+    pub only_ms: Vec<OnlyMs>,
+    /// Its training network; none: how that cuts its tensors isn't known.
+    #[serde(default)]
+    pub training: Option<Training>,
 }
 
 /// Which layers have experts.
@@ -118,6 +125,9 @@ pub struct Rule {
     /// How they are made of each other; none: they are the same.
     #[serde(default)]
     pub make: Option<Make>,
+    /// How the training network cuts them; none: it hasn't got them.
+    #[serde(default)]
+    pub cut: Option<Trained>,
     /// Names at Hugging Face, each with its shape: `.mlp.up_proj.weight [ffn, hidden]`.
     pub hf: Names,
     /// Legacy names.
@@ -195,6 +205,19 @@ pub struct OnlyHf {
     /// Key of config.json that must be true.
     #[serde(default)]
     pub when: Option<String>,
+}
+
+/// A tensor that only the training network has, of its names.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OnlyMs {
+    /// Where it is; none: once.
+    #[serde(default, rename = "in")]
+    pub within: Option<Within>,
+    /// Its mcore name and shape.
+    pub mcore: String,
+    /// How it is cut.
+    pub cut: Trained,
 }
 
 impl Family {

@@ -11,6 +11,7 @@
 mod bounds;
 mod choices;
 mod companions;
+pub mod derive;
 mod described;
 mod detect;
 mod expression;
@@ -20,6 +21,7 @@ mod heads;
 mod link;
 mod mapping;
 mod quantised;
+mod training;
 mod transfer;
 
 pub use choices::{Choices, Experts, Fusion, Scheme};

@@ -15,6 +15,7 @@ mod layouts;
 pub mod merge;
 pub mod name;
 pub mod protobuf;
+pub mod rank_file;
 pub mod rank_list;
 mod read;
 pub mod show;

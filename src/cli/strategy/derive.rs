@@ -1,0 +1,127 @@
+//! `shardloom strategy derive`: the strategy that a training job would write.
+
+use super::rank_files::{check_directory, write_directory};
+use crate::cli::flags::choice::choice;
+use crate::cli::flags::family::SCHEMES;
+use crate::cli::output::{check_output, write_output};
+use crate::fault::{Fault, Kind, Result};
+use crate::model::Scheme;
+use crate::model::derive::{Derived, Job, configured, derive, usual};
+use crate::report::Report;
+use crate::strategy::Form;
+use clap::Args;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// What it is derived from, and where it goes.
+#[derive(Clone, Debug, Args)]
+pub(super) struct DeriveArgs {
+    /// The trainer's configuration (YAML).
+    #[arg(long, value_name = "YAML", required_unless_present = "parallel")]
+    config: Option<PathBuf>,
+    /// In place of a configuration: the usual job on so many ranks; dp, tp, pp, cp and ep, each 1 if left
+    /// out, and opt, the pieces of the optimizer shard (-1: all replicas). Example: dp=2,tp=4,pp=2.
+    #[arg(
+        long,
+        value_name = "SIZES",
+        conflicts_with = "config",
+        requires = "model"
+    )]
+    parallel: Option<String>,
+    /// The model's directory, or its config.json [default: the configuration's `pretrained_model_dir`].
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Names of the network's tensors [default: those of the family's usual job].
+    #[arg(long, requires = "parallel", value_parser = choice(SCHEMES))]
+    names: Option<Scheme>,
+    /// Directory to write: a file for each rank, named as the trainer names them.
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    /// One file with all stages to write, too.
+    #[arg(long, value_name = "FILE")]
+    merged: Option<PathBuf>,
+    /// Write JSON in place of protobuf.
+    #[arg(long)]
+    json_form: bool,
+    /// Replace what is there.
+    #[arg(long)]
+    overwrite: bool,
+}
+
+impl DeriveArgs {
+    /// Derives and writes.
+    pub(super) fn run(&self, report: &Report) -> Result<()> {
+        let form = if self.json_form {
+            Form::Json
+        } else {
+            Form::Protobuf
+        };
+        if let Some(merged) = &self.merged {
+            check_name(merged, form)?;
+            check_output(merged, self.overwrite)?;
+        }
+        check_directory(&self.output, self.overwrite)?;
+        let job = self.job()?;
+        let derived = derive(&job)?;
+        for doubt in &derived.doubts {
+            tracing::warn!("{doubt}");
+        }
+        let files = derived.files(form)?;
+        write_directory(&self.output, &files, derived.ranks_per_stage(), form)?;
+        if let Some(merged) = &self.merged {
+            write_output(merged, &Derived::merged(form, &files)?)?;
+        }
+        self.tell(&derived, files.len(), report)
+    }
+
+    fn job(&self) -> Result<Job> {
+        match (&self.config, &self.parallel, &self.model) {
+            (Some(config), _, model) => configured(config, model.as_deref()),
+            (None, Some(parallel), Some(model)) => usual(parallel, self.names, model),
+            _ => Err(Fault::new(
+                Kind::Usage,
+                "give --config, or --parallel and --model",
+            )),
+        }
+    }
+
+    fn tell(&self, derived: &Derived, stages: usize, report: &Report) -> Result<()> {
+        if report.quiet && !report.json {
+            return Ok(());
+        }
+        let (ranks, layouts) = (derived.ranks(), derived.layouts());
+        let data = json!({
+            "output": self.output.display().to_string(),
+            "merged": self.merged.as_ref().map(|path| path.display().to_string()),
+            "ranks": ranks,
+            "stages": stages,
+            "layouts": layouts,
+        });
+        let count = |n: usize, what: &str| match n {
+            1 => format!("1 {what}"),
+            _ => format!("{n} {what}s"),
+        };
+        let ranks = usize::try_from(ranks).unwrap_or(usize::MAX);
+        let text = format!(
+            "{}: {} of {}, {}",
+            self.output.display(),
+            count(ranks, "file"),
+            count(stages, "stage"),
+            count(layouts, "layout")
+        );
+        report.data(&data, &text)
+    }
+}
+
+/// Programs go by the name of a file.
+fn check_name(merged: &Path, form: Form) -> Result<()> {
+    if Form::of(&merged.display().to_string()) == form {
+        return Ok(());
+    }
+    let (what, hint) = match form {
+        Form::Json => ("its name must end in .json", "it is read by its name"),
+        Form::Protobuf => ("its name must not end in .json", "or give --json-form"),
+    };
+    let fault = Fault::new(Kind::Usage, format!("--merged: {what}"));
+    Err(fault.file(merged.display().to_string()).hint(hint))
+}

@@ -1,0 +1,109 @@
+//! A directory with a strategy file for each rank: there as a whole, or not at all.
+
+use crate::fault::{Fault, Kind, Result};
+use crate::model::derive::rank_file_name;
+use crate::store::io::{self, Standing};
+use crate::store::token;
+use crate::strategy::Form;
+use std::path::{Path, PathBuf};
+
+/// How the names of rank files begin.
+const PREFIX: &str = "ckpt_strategy_rank_";
+
+/// Whether the directory may be written.
+///
+/// # Errors
+/// [`Kind::Exists`] for a file, and for a directory that isn't to be overwritten, or that has other files.
+pub(super) fn check_directory(output: &Path, overwrite: bool) -> Result<()> {
+    let exists = |what: &str, hint: &str| {
+        let fault = Fault::new(Kind::Exists, what.to_owned());
+        Err(fault.file(output.display().to_string()).hint(hint))
+    };
+    match io::standing(output)? {
+        Standing::Nothing | Standing::EmptyDirectory => Ok(()),
+        Standing::File => exists("is a file", "--output takes a directory"),
+        Standing::Directory if !overwrite => exists("exists", "--overwrite replaces it"),
+        Standing::Directory => {
+            let strange =
+                |(name, directory): &(String, bool)| *directory || !name.starts_with(PREFIX);
+            match io::list(output)?.into_iter().find(strange) {
+                Some((name, _)) => exists(
+                    &format!("has '{name}', which is no strategy of a rank"),
+                    "only a directory of rank strategies is replaced",
+                ),
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+/// Writes `files`, one a stage, for the ranks of each. The directory comes into its place in one step.
+///
+/// # Errors
+/// [`Kind::Io`], [`Kind::NoSpace`].
+pub(super) fn write_directory(
+    output: &Path,
+    files: &[Vec<u8>],
+    ranks_per_stage: u32,
+    form: Form,
+) -> Result<()> {
+    let Some(name) = output.file_name() else {
+        let fault = Fault::new(Kind::Usage, "is no name of a directory");
+        return Err(fault.file(output.display().to_string()));
+    };
+    let parent = output
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent {
+        io::make_directory(parent)?;
+    }
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".shardloom-partial-{}", token()));
+    let partial = output.with_file_name(hidden);
+    let placed = fill(&partial, files, ranks_per_stage, form).and_then(|()| {
+        io::sync_directory(&partial)?;
+        if io::standing(output)? == Standing::Directory {
+            io::exchange(&partial, output)?;
+            return clear(&partial);
+        }
+        io::rename(&partial, output)
+    });
+    if placed.is_err() {
+        let _ = clear(&partial);
+    }
+    placed?;
+    io::sync_directory(parent.unwrap_or(Path::new(".")))
+}
+
+/// The ranks of a stage have one file under many names, where the file system can do that.
+fn fill(partial: &Path, files: &[Vec<u8>], ranks_per_stage: u32, form: Form) -> Result<()> {
+    io::make_directory(partial)?;
+    let mut rank = 0u32;
+    for bytes in files {
+        let mut first: Option<PathBuf> = None;
+        for _ in 0..ranks_per_stage {
+            let path = partial.join(rank_file_name(rank, form));
+            let linked = first
+                .as_ref()
+                .is_some_and(|first| io::link(first, &path).is_ok());
+            if !linked {
+                io::write_small(&path, bytes, true)?;
+                first.get_or_insert(path);
+            }
+            rank += 1;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a directory of files.
+fn clear(directory: &Path) -> Result<()> {
+    if io::standing(directory)? == Standing::Nothing {
+        return Ok(());
+    }
+    for (name, _) in io::list(directory)? {
+        io::remove(&directory.join(name))?;
+    }
+    io::remove_directory(directory)
+}

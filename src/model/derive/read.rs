@@ -1,0 +1,95 @@
+//! A job as files describe it.
+
+use super::job::Job;
+use super::mesh::Mesh;
+use crate::config::job_yaml::JobConfig;
+use crate::config::train_yaml::YAML_BYTES_MAX;
+use crate::fault::{Fault, Kind, Result};
+use crate::model::choices::Scheme;
+use crate::model::described::{CONFIG, SMALL_BYTES_MAX};
+use crate::store::io::{self, ReadFile, Standing};
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+
+/// The job of the trainer's configuration in `yaml`; `model` is the model's directory or config.json, in
+/// place of the `pretrained_model_dir` there. Local.
+///
+/// # Errors
+/// [`Kind::Config`], naming the file; [`Kind::Io`].
+pub fn configured(yaml: &Path, model: Option<&Path>) -> Result<Job> {
+    let name = yaml.display().to_string();
+    let bytes = ReadFile::open(yaml)?.read_all(YAML_BYTES_MAX)?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Fault::new(Kind::Config, "is no text").file(&*name))?;
+    let config = JobConfig::parse(&text).map_err(|fault| fault.file(&*name))?;
+    let model = match model {
+        Some(path) => model_config(path)?,
+        None => match beside(yaml, &config)? {
+            Some(path) => model_config(&path)?,
+            None => Map::new(),
+        },
+    };
+    let job = Job::configured(&config, &model);
+    job.map(|job| Job {
+        origin: name.clone(),
+        ..job
+    })
+    .map_err(|fault| fault.file(name))
+}
+
+/// The usual job with `parallel` (`dp=2,tp=4,pp=2`) and `names` (none: those of the family's usual job) of
+/// the model in `model`. Local.
+///
+/// # Errors
+/// [`Kind::Usage`] for `parallel`, and as [`configured`].
+pub fn usual(parallel: &str, names: Option<Scheme>, model: &Path) -> Result<Job> {
+    let (mesh, shard) = Mesh::parse(parallel)?;
+    let config = model_config(model)?;
+    let name = model.display().to_string();
+    let job = Job::usual(names, mesh, shard, &config);
+    job.map(|job| Job {
+        origin: name.clone(),
+        ..job
+    })
+    .map_err(|fault| fault.file(name))
+}
+
+/// The config.json that the trainer's configuration names: from where the trainer is started, or from
+/// where its configuration lies.
+fn beside(yaml: &Path, config: &JobConfig) -> Result<Option<PathBuf>> {
+    let given = config.pretrained_model_dir.as_deref().unwrap_or_default();
+    if given.is_empty() {
+        return Ok(None);
+    }
+    let folder = yaml.parent().unwrap_or(Path::new(""));
+    for path in [PathBuf::from(given), folder.join(given)] {
+        let file = path.join(CONFIG);
+        if io::standing(&file)? == Standing::File {
+            return Ok(Some(file));
+        }
+    }
+    // All that is needed may stand in the configuration itself.
+    if config.model.model_config.contains_key("hidden_size") {
+        return Ok(None);
+    }
+    let fault = Fault::new(
+        Kind::Config,
+        format!("pretrained_model_dir is '{given}', where no config.json is"),
+    );
+    Err(fault
+        .file(yaml.display().to_string())
+        .hint("--model: the model's directory, or its config.json"))
+}
+
+/// The config.json in a directory, or a file of any name.
+fn model_config(path: &Path) -> Result<Map<String, Value>> {
+    let path = match io::standing(path)? {
+        Standing::Directory | Standing::EmptyDirectory => path.join(CONFIG),
+        Standing::File | Standing::Nothing => path.to_path_buf(),
+    };
+    let bytes = ReadFile::open(&path)?.read_all(SMALL_BYTES_MAX)?;
+    serde_json::from_slice(&bytes).map_err(|error| {
+        let fault = Fault::new(Kind::Config, format!("is no JSON object: {error}"));
+        fault.file(path.display().to_string())
+    })
+}

@@ -1,0 +1,436 @@
+//! Derived strategies against those that MindSpore 2.10 compiled of the same jobs (tests/data/derive).
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use serde_json::Value;
+use shardloom::fault::{Fault, Kind};
+use shardloom::model::derive::{Derived, configured, derive, usual};
+use shardloom::strategy::{Form, Strategy, StrategyFile, json, protobuf};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Jobs that MindSpore refuses on Ascend for their number of ranks alone: derived, with a word about it.
+const ODD_COUNTS: [&str; 2] = ["qwen3_dp6_refused", "qwen3_pp3_refused"];
+
+fn data() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/derive")
+}
+
+fn of_case(case: &Path) -> Result<Derived, Fault> {
+    derive(&configured(&case.join("train.yaml"), None)?)
+}
+
+/// Mesh, map, optimizer shard and full shape of each layout, by name.
+type Table = BTreeMap<String, Value>;
+
+/// Mesh, map, optimizer shard, full shape, states, and the names that have them.
+type Row = (Value, Value, Value, Value, Vec<String>, Vec<String>);
+
+/// `a.{0,1}.b` is `a.0.b` and `a.1.b`.
+fn spread(name: &str) -> Vec<String> {
+    let Some((before, rest)) = name.split_once('{') else {
+        return vec![name.to_owned()];
+    };
+    let (numbers, after) = rest.split_once('}').unwrap();
+    let numbers = numbers.split(',');
+    numbers
+        .map(|number| format!("{before}{number}{after}"))
+        .collect()
+}
+
+fn expected(case: &Path) -> Option<Vec<Table>> {
+    let text = std::fs::read_to_string(case.join("expected.json")).ok()?;
+    let stages: Vec<Vec<Row>> = serde_json::from_str(&text).unwrap();
+    let tables = stages.into_iter().map(|rows| {
+        let mut table = Table::new();
+        for (mesh, map, shard, shape, states, names) in rows {
+            for name in names.iter().flat_map(|name| spread(name)) {
+                let row = serde_json::json!([mesh, map, shard, shape]);
+                for state in &states {
+                    table.insert(format!("{state}.{name}"), row.clone());
+                }
+                table.insert(name, row);
+            }
+        }
+        table
+    });
+    Some(tables.collect())
+}
+
+/// What was derived, from the bytes of both forms: shapes are in the JSON one.
+fn derived_tables(derived: &Derived) -> Vec<Table> {
+    let pairs = derived.files(Form::Protobuf).unwrap().into_iter();
+    let pairs = pairs.zip(derived.files(Form::Json).unwrap());
+    let tables = (0u32..).zip(pairs).map(|(stage, (message, document))| {
+        let message = protobuf::decode(&message).unwrap();
+        let operator = &message.parallel_strategy_item[0];
+        assert_eq!(operator.parallel_strategys.stage, stage);
+        let document = json::decode(&document).unwrap();
+        let shapes: BTreeMap<_, _> = document.parallel_layout_item.0.into_iter().collect();
+        let mut table = Table::new();
+        for item in message.parallel_layout_item {
+            let layouts = item.parallel_layouts;
+            let map: Value = match &layouts.tensor_map[..] {
+                [plain] => serde_json::json!(plain.dim),
+                several => several.iter().map(|map| map.dim.clone()).collect(),
+            };
+            // A dimension that several axes cut stands there once an axis.
+            let flat = shapes[&item.param_name].tensor_shape.clone().unwrap();
+            let mut flat = flat.into_iter();
+            let axes = layouts.tensor_map.len().max(1);
+            let shape: Vec<i64> = match axes {
+                1 => flat.collect(),
+                _ => layouts
+                    .tensor_map
+                    .iter()
+                    .map(|map| flat.by_ref().take(map.dim.len()).product())
+                    .collect(),
+            };
+            let shard = [layouts.opt_weight_shard_step, layouts.opt_weight_shard_size];
+            let row = serde_json::json!([layouts.dev_matrix[0].dim, map, shard, shape]);
+            assert!(table.insert(item.param_name, row).is_none());
+        }
+        table
+    });
+    tables.collect()
+}
+
+fn differences(found: &Table, expected: &Table) -> Vec<String> {
+    let names = found.keys().chain(expected.keys());
+    let names: std::collections::BTreeSet<_> = names.collect();
+    let all = names
+        .into_iter()
+        .filter(|n| found.get(*n) != expected.get(*n));
+    all.map(|name| {
+        let show = |table: &Table| table.get(name).map_or("-".into(), Value::to_string);
+        format!("  {name}: {} in place of {}", show(found), show(expected))
+    })
+    .collect()
+}
+
+#[test]
+fn jobs_get_the_layouts_that_they_compile() {
+    let (mut wrong, mut compared, mut cases) = (Vec::new(), 0, 0);
+    for entry in std::fs::read_dir(data()).unwrap() {
+        let case = entry.unwrap().path();
+        let name = case.file_name().unwrap().to_string_lossy().into_owned();
+        cases += 1;
+        let derived = of_case(&case);
+        let Some(expected) = expected(&case) else {
+            match derived {
+                Ok(derived) if ODD_COUNTS.contains(&&*name) => {
+                    assert_eq!(derived.doubts.len(), 1, "{name}");
+                }
+                Ok(_) => wrong.push(format!("{name}: isn't refused")),
+                Err(fault) => {
+                    assert_eq!(fault.kind, Kind::Config, "{name}: {fault}");
+                    assert!(fault.file.unwrap().ends_with("train.yaml") && fault.hint.is_some());
+                }
+            }
+            continue;
+        };
+        let derived = match derived {
+            Ok(derived) => derived,
+            Err(fault) => {
+                wrong.push(format!("{name}: {fault}"));
+                continue;
+            }
+        };
+        let found = derived_tables(&derived);
+        assert_eq!(found.len(), expected.len(), "{name}");
+        for (stage, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            let differ = differences(found, expected);
+            if !differ.is_empty() {
+                let first = differ[..differ.len().min(12)].join("\n");
+                wrong.push(format!(
+                    "{name}, stage {stage}: {} differ\n{first}",
+                    differ.len()
+                ));
+            }
+            compared += expected.len();
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(
+        cases >= 70 && compared > 6_000,
+        "{cases} cases, {compared} layouts"
+    );
+}
+
+#[test]
+fn both_forms_are_the_compilers_own() {
+    for case in ["qwen3_pp2_dp2tp2", "llama_3dtp_tp8"].map(|case| data().join(case)) {
+        let derived = of_case(&case).unwrap();
+        let own = derived.ranks_per_stage();
+        for (stage, bytes) in (0..).zip(derived.files(Form::Protobuf).unwrap()) {
+            let file = case.join(format!("strategy/ckpt_strategy_rank_{}.ckpt", stage * own));
+            let sorted = |bytes: &[u8]| {
+                let mut message = protobuf::decode(bytes).unwrap();
+                message
+                    .parallel_layout_item
+                    .sort_by(|a, b| a.param_name.cmp(&b.param_name));
+                (message.current_stage, message.parallel_layout_item)
+            };
+            assert_eq!(sorted(&bytes), sorted(&std::fs::read(file).unwrap()));
+        }
+        for (stage, bytes) in (0..).zip(derived.files(Form::Json).unwrap()) {
+            let file = case.join(format!("json/ckpt_strategy_rank_{}.json", stage * own));
+            let parsed = |bytes: &[u8]| json::decode(bytes).unwrap().parallel_layout_item;
+            assert_eq!(parsed(&bytes), parsed(&std::fs::read(file).unwrap()));
+        }
+    }
+}
+
+/// Cases with a key changed: what is wrong is named, and what would fit.
+#[test]
+fn keys_that_do_not_fit_are_named() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut failed = Vec::new();
+    for (case, from, to, message, hint) in [
+        (
+            "qwen3_pp2_dp2tp2",
+            "offset: [1, 0]",
+            "offset: 0",
+            "leave 1",
+            "offset: [1, 0] fits",
+        ),
+        (
+            "qwen3_pp2_dp2tp2",
+            "pipeline_stage: 2",
+            "pipeline_stage: 8",
+            "8 is more than the 5 layers",
+            "at most 5",
+        ),
+        (
+            "qwen3_pp2_dp2tp2",
+            "offset: [1, 0]",
+            "offset: [1, 0, 0]",
+            "3 numbers, pipeline_stage is 2",
+            "give 2",
+        ),
+        (
+            "qwen3_dp2tp2",
+            "model_parallel: 2",
+            "model_parallel: 3",
+            "num_attention_heads 8 can't be cut",
+            "one of 1, 2, 4",
+        ),
+        (
+            "qwen3_dp2tp2",
+            "data_parallel: 2",
+            "data_parallel: 0",
+            "data_parallel is 0",
+            "from 1",
+        ),
+        (
+            "qwen3_dp2tp2",
+            "intermediate_size: 320",
+            "intermediate_size: 321",
+            "intermediate_size",
+            "",
+        ),
+        (
+            "qwen3_dp2tp2",
+            "    num_hidden_layers: 2\n",
+            "    num_layers: 3\n    num_hidden_layers: 2\n",
+            "mean the same",
+            "leave one",
+        ),
+        (
+            "qwen3_dp2tp2",
+            "    hidden_size: 64\n",
+            "",
+            "hidden_size",
+            "model.model_config",
+        ),
+        (
+            "qwen3_dp2tp2",
+            "qwen3\n    vocab",
+            "qwen9\n    vocab",
+            "'qwen9'",
+            "qwen3_moe",
+        ),
+        (
+            "qwen3_dp2tp2",
+            "use_legacy: false",
+            "use_legacy: true",
+            "legacy names",
+            "use_legacy: False",
+        ),
+        (
+            "qwen3_dp2tp2",
+            "parallel_mode: 1",
+            "parallel_mode: 2",
+            "parallel_mode is 2",
+            "",
+        ),
+        (
+            "qwen3_dp2tp2",
+            "use_parallel: true",
+            "use_parallel: false",
+            "use_parallel is False",
+            "",
+        ),
+        (
+            "qwen3_dp2tp2",
+            "type: AdamW",
+            "type: AdamV",
+            "'AdamV'",
+            "did you mean Adam",
+        ),
+        (
+            "llama_dp2tp2",
+            "qkv_has_bias: false",
+            "pet_config: {pet_type: lora}",
+            "pet_config",
+            "",
+        ),
+        (
+            "llama_dp2tp2",
+            "arch: {type: Llama",
+            "arch: {type: Other",
+            "OtherForCausalLM",
+            "LlamaForCausalLM",
+        ),
+        (
+            "ds3_dp2tp2_ep2",
+            "expert_parallel: 2",
+            "expert_parallel: 3",
+            "expert_parallel 3 doesn't divide",
+            "1, 2, 4",
+        ),
+        (
+            "ds3_dp2tp2_ep2",
+            "qk_layernorm: true",
+            "x: true",
+            "no 'qk_layernorm'",
+            "",
+        ),
+        (
+            "ds3_dp2tp2_ep2",
+            "moe_grouped_gemm: true",
+            "moe_grouped_gemm: false",
+            "moe_grouped_gemm is false",
+            "",
+        ),
+        (
+            "qwen3_zbv_pp2_dp2tp2",
+            "pp_interleave_num: 2",
+            "pp_interleave_num: 1",
+            "zero_bubble_v",
+            "",
+        ),
+    ] {
+        let text = std::fs::read_to_string(data().join(case).join("train.yaml")).unwrap();
+        assert!(text.contains(from), "{case}: {from}");
+        let yaml = scratch.path().join("train.yaml");
+        std::fs::write(&yaml, text.replacen(from, to, 1)).unwrap();
+        let model = data().join(case).join("config.json");
+        let own = text.contains("architectures") || case.starts_with("llama");
+        let model = (!own).then_some(&*model);
+        match configured(&yaml, model).and_then(|job| derive(&job)) {
+            Ok(_) => failed.push(format!("{case}: {to}: isn't refused")),
+            Err(fault) => {
+                let told = fault.hint.clone().unwrap_or_default();
+                let fits = fault.message.contains(message) && told.contains(hint);
+                if !fits || fault.kind != Kind::Config {
+                    failed.push(format!("{case}: {to}: {:?} {fault} ({told})", fault.kind));
+                }
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[test]
+fn sizes_alone_give_the_usual_job() {
+    let case = data().join("ds3_dp2tp2_ep2");
+    let job = usual("dp=2,tp=2,ep=2", None, &case).unwrap();
+    let configured = of_case(&case).unwrap().strategy().unwrap();
+    assert_eq!(derive(&job).unwrap().strategy().unwrap(), configured);
+    let fault = usual("dp=2,xp=2", None, &case).unwrap_err();
+    assert_eq!(fault.kind, Kind::Usage);
+}
+
+#[test]
+fn merged_files_read_as_the_strategy() {
+    let derived = of_case(&data().join("qwen3_pp2_dp2tp2")).unwrap();
+    let strategy = derived.strategy().unwrap();
+    let bytes = Derived::merged(Form::Protobuf, &derived.files(Form::Protobuf).unwrap()).unwrap();
+    let file = StrategyFile {
+        name: "merged.ckpt",
+        bytes: &bytes,
+    };
+    assert_eq!(Strategy::read(&[file]).unwrap(), strategy);
+    assert_eq!((strategy.stages(), strategy.ranks()), (2, 8));
+}
+
+fn run(arguments: &[&str], scratch: &Path) -> (Option<i32>, Value) {
+    let output = Command::new(env!("CARGO_BIN_EXE_shardloom"))
+        .args(["--json", "strategy", "derive"])
+        .args(arguments)
+        .current_dir(scratch)
+        .output()
+        .unwrap();
+    let told = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    (output.status.code(), told)
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn every_rank_gets_a_file_and_nothing_else_is_replaced() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (case, out) = (
+        data().join("qwen3_pp2_dp2tp2"),
+        scratch.path().join("a/strategy"),
+    );
+    let yaml = case.join("train.yaml");
+    let given = ["--config", yaml.to_str().unwrap(), "--output", "a/strategy"];
+    let and = |more: &[&'static str]| -> Vec<&str> { [&given[..], more].concat() };
+
+    let (code, told) = run(&and(&["--merged", "merged.ckpt"]), scratch.path());
+    assert_eq!(
+        (code, &told["ranks"], &told["stages"]),
+        (Some(0), &8.into(), &2.into()),
+        "{told}"
+    );
+    let ranks = (0..8).map(|rank| format!("ckpt_strategy_rank_{rank}.ckpt"));
+    assert_eq!(names(&out), ranks.collect::<Vec<_>>());
+    let bytes =
+        |rank: u32| std::fs::read(out.join(format!("ckpt_strategy_rank_{rank}.ckpt"))).unwrap();
+    assert!((0..8).all(|rank| bytes(rank) == bytes(rank / 4 * 4)) && bytes(0) != bytes(4));
+    let merged = std::fs::read(scratch.path().join("merged.ckpt")).unwrap();
+    let read = |name, bytes| Strategy::read(&[StrategyFile { name, bytes }]).unwrap();
+    assert_eq!(
+        read("merged.ckpt", &merged),
+        of_case(&case).unwrap().strategy().unwrap()
+    );
+
+    let (code, told) = run(&given, scratch.path());
+    assert_eq!(
+        (code, &told["error"]["kind"]),
+        (Some(1), &"exists".into()),
+        "{told}"
+    );
+    let (code, told) = run(&and(&["--json-form", "--overwrite"]), scratch.path());
+    assert_eq!(code, Some(0), "{told}");
+    assert_eq!(names(&out)[7], "ckpt_strategy_rank_7.json");
+    assert_eq!(names(&out).len(), 8);
+    std::fs::write(out.join("mine"), "").unwrap();
+    assert_eq!(run(&and(&["--overwrite"]), scratch.path()).0, Some(1));
+    assert_eq!(names(&out).len(), 9);
+    let (code, _) = run(
+        &and(&["--overwrite", "--json-form", "--merged", "m.ckpt"]),
+        scratch.path(),
+    );
+    assert_eq!(code, Some(2));
+    assert_eq!(names(scratch.path()), ["a", "merged.ckpt"]);
+}
