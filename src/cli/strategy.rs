@@ -18,9 +18,7 @@ use std::path::{Path, PathBuf};
 const EXAMPLES: &str = "\
 Examples:
   shardloom strategy merge strategy --output merged.ckpt
-  shardloom strategy show merged.ckpt --param layers.0.wq.weight --shape 1024,4096
-  shardloom strategy derive --config train.yaml --model DIR --output strategy --merged job.ckpt
-  shardloom strategy derive --parallel dp=2,tp=4,pp=2 --model DIR --output strategy
+  shardloom strategy derive --config train.yaml --output strategy --merged job.ckpt
   shardloom strategy new --mesh dp=2,tp=4 --rule '*.wq.weight=tp,-' --weights full --output s.json";
 
 /// Merge, show, compare and write strategy files.
