@@ -253,7 +253,41 @@ fn dequantises_into_other_names_and_types() {
         let line = format!("import --hf @eight --dst @found --dtype {flag}");
         run(&room, 2, &line).succeeds();
         same(&room, "want", "found");
+        run(&room, 1, "verify @found --against @want").succeeds();
     }
+}
+
+#[test]
+fn what_is_computed_of_damaged_bytes_is_refused() {
+    let room = room_in_8_bits("BF16");
+    run(&room, 1, "unify --src @eight --dst @kept").succeeds();
+    std::fs::copy(
+        room.path().join("eight/config.json"),
+        room.path().join("kept/config.json"),
+    )
+    .unwrap();
+    let file = room.path().join("kept/model-00001-of-00001.safetensors");
+    let sound = std::fs::read(&file).unwrap();
+    let name = "model.layers.0.self_attn.o_proj.weight";
+    let scales = format!("{name}_scale_inv");
+    for (tensor, flags) in [
+        (name, ""),
+        (&*scales, ""),
+        ("model.norm.weight", "--dtype f32"),
+    ] {
+        tensors::damage(&file, tensor);
+        for processes in [1, 3] {
+            let line = format!("import --hf @kept --dst @out --names legacy --allow-extra {flags}");
+            let refused = run(&room, processes, &line);
+            refuses(&refused, tensor);
+            let words = "not as they were when the source was written\n";
+            assert!(refused.stderr.contains(words), "{refused:?}");
+            assert!(!room.path().join("out").exists());
+        }
+        std::fs::write(&file, &sound).unwrap();
+    }
+    let line = "import --hf @kept --dst @out --names legacy --allow-extra --dtype f32";
+    run(&room, 3, line).succeeds();
 }
 
 #[test]

@@ -52,21 +52,6 @@ fn strategy(sample: &Sample, name: &str, items: &[(&str, oracle::Layout)]) {
     tensors::write_bytes(&sample.path(name), &bytes);
 }
 
-/// Flips a bit of tensor `name` in the file at `path`.
-fn damage(path: &Path, name: &str) {
-    let mut contents = tensors::read(path).expect("a file");
-    let tensor = contents.tensors.get_mut(name).expect("the tensor");
-    let marked = tensor.data.clone();
-    tensor.data[1] ^= 4;
-    let mut bytes = std::fs::read(path).expect("a file");
-    let at = bytes
-        .windows(marked.len())
-        .position(|part| part == marked)
-        .expect("its bytes");
-    bytes[at..at + marked.len()].copy_from_slice(&tensor.data);
-    std::fs::write(path, bytes).expect("it is written");
-}
-
 #[test]
 fn whole_in_the_strategy_and_cut_in_the_files_is_noticed() {
     let sample = Sample::new();
@@ -92,7 +77,7 @@ fn whole_in_the_strategy_and_cut_in_the_files_is_noticed() {
 #[test]
 fn a_copy_that_differs_is_noticed_and_what_was_compared_is_said() {
     let sample = Sample::new();
-    damage(&sample.path("src/rank_3/net.safetensors"), "b");
+    tensors::damage(&sample.path("src/rank_3/net.safetensors"), "b");
     for world in WORLDS {
         for how in ["", "--verify all"] {
             let run = on(&sample, world, &format!("{UNIFY} {how} --json"));
@@ -235,8 +220,8 @@ fn damaged_bytes_get_no_fresh_checksums() {
     for line in make {
         alone(&sample.args(line)).succeeds();
     }
-    damage(&sample.path("cut/rank_2/net.safetensors"), "w2");
-    damage(&sample.path("whole/model-00001-of-00001.safetensors"), "w1");
+    tensors::damage(&sample.path("cut/rank_2/net.safetensors"), "w2");
+    tensors::damage(&sample.path("whole/model-00001-of-00001.safetensors"), "w1");
     let lines = [
         (
             "unify --src @cut --src-strategy @four.ckpt --dst @out",
@@ -290,7 +275,7 @@ fn diff_finds_a_damaged_copy_on_either_side() {
     let sample = Sample::new();
     let line = "split --src @full --dst @cut --dst-strategy @four.ckpt";
     alone(&sample.args(line)).succeeds();
-    damage(&sample.path("src/rank_3/net.safetensors"), "b");
+    tensors::damage(&sample.path("src/rank_3/net.safetensors"), "b");
     for world in WORLDS {
         for sides in ["@src @cut", "@cut @src"] {
             let line =

@@ -59,6 +59,8 @@ pub(crate) struct Commit<'a> {
 pub(crate) struct Shown<'a> {
     /// Every tensor, on every process.
     pub(crate) tensors: &'a BTreeMap<String, TensorRecord>,
+    /// Digests of what was read for tensors of which other bytes are written, on every process.
+    pub(crate) stored: &'a [(String, u64)],
     /// The files of the directory that this process leads, site by site.
     pub(crate) files: &'a [SiteFiles],
     /// Ranks stand for files.
@@ -83,6 +85,16 @@ struct Share {
     shape: Vec<u64>,
     bytes: u64,
     residue: u64,
+    /// Bytes that were read, and their residue, where other ones are written.
+    stored: Option<(u64, u64)>,
+}
+
+/// The digests of all tensors: name, element type, shape, digest; and of what was read of those that
+/// are changed.
+#[derive(Default, Serialize, Deserialize)]
+struct Joined {
+    tensors: Vec<(String, String, Vec<u64>, u64)>,
+    stored: Vec<(String, u64)>,
 }
 
 /// The files of a site, with their structures.
@@ -123,10 +135,11 @@ impl Commit<'_> {
         done: &Done,
         resumed: &Resumed,
     ) -> Result<()> {
-        let tensors = self.tensors(world, plans, done, resumed)?;
+        let (tensors, stored) = self.tensors(world, plans, done, resumed)?;
         let files = self.files(world, done, resumed)?;
         (self.proof)(&Shown {
             tensors: &tensors,
+            stored: &stored,
             files: &files,
             by_file: self.by_file,
         })?;
@@ -176,14 +189,15 @@ impl Commit<'_> {
         io::write_small_without(&path, &manifest.to_bytes()?, self.flush, denied)
     }
 
-    /// The digests of all tensors, on every process. Collective.
+    /// The digests of all tensors, and of what was read of those that are changed, on every process.
+    /// Collective.
     fn tensors(
         &self,
         world: &World,
         plans: &[TensorPlan],
         done: &Done,
         resumed: &Resumed,
-    ) -> Result<BTreeMap<String, TensorRecord>> {
+    ) -> Result<(BTreeMap<String, TensorRecord>, Vec<(String, u64)>)> {
         let known = match &resumed.manifest {
             Some(manifest) => Known::All(
                 manifest
@@ -204,7 +218,7 @@ impl Commit<'_> {
         let joined = agree(world, joined)?;
         let bytes = agree(world, encode(&joined))?;
         let bytes = broadcast_bytes(world, 0, bytes)?;
-        let all: Vec<(String, String, Vec<u64>, u64)> = agree(world, decode(&bytes))?;
+        let all: Joined = agree(world, decode(&bytes))?;
         let record = |(name, dtype, shape, digest)| {
             let digest = Hex(digest);
             (
@@ -216,7 +230,7 @@ impl Commit<'_> {
                 },
             )
         };
-        Ok(all.into_iter().map(record).collect())
+        Ok((all.tensors.into_iter().map(record).collect(), all.stored))
     }
 
     /// The files of the directory that this process leads, site by site. Collective.
@@ -322,13 +336,16 @@ fn shares(plans: &[TensorPlan], done: &Done, first: bool) -> Vec<Share> {
             continue;
         }
         let shape = plan.destination.grid.full_shape();
+        let read = shape.0.iter().product::<u64>() * plan.element_bytes;
+        let stored = done.stored.get(&number);
         shares.push(Share {
             name: plan.name.clone(),
             first_rank: plan.destination.first_rank,
-            dtype: plan.dtype.safetensors_name().to_owned(),
-            bytes: shape.0.iter().product::<u64>() * plan.element_bytes,
-            shape: element_shape(&shape, plan.dtype).0,
+            dtype: plan.written.safetensors_name().to_owned(),
+            bytes: plan.written_bytes(read),
+            shape: element_shape(&shape, plan.written).0,
             residue: residue.unwrap_or(0),
+            stored: stored.map(|residue| (read, *residue)),
         });
     }
     shares
@@ -336,18 +353,27 @@ fn shares(plans: &[TensorPlan], done: &Done, first: bool) -> Vec<Share> {
 
 /// Joins the shares of each tensor. A name that ranks or stages have different tensors of is left
 /// out: it is several tensors.
-fn join(known: Vec<Known>, by_file: bool) -> Vec<(String, String, Vec<u64>, u64)> {
+fn join(known: Vec<Known>, by_file: bool) -> Joined {
     let mut tensors: BTreeMap<Arc<str>, BTreeMap<u32, Share>> = BTreeMap::new();
     for known in known {
         let shares = match known {
-            Known::All(all) => return all,
+            Known::All(tensors) => {
+                return Joined {
+                    tensors,
+                    ..Joined::default()
+                };
+            }
             Known::Shares(shares) => shares,
         };
         for share in shares {
             let ranks = tensors.entry(share.name.clone()).or_default();
             match ranks.entry(share.first_rank) {
                 std::collections::btree_map::Entry::Occupied(mut entry) => {
-                    entry.get_mut().residue ^= share.residue;
+                    let joined = entry.get_mut();
+                    joined.residue ^= share.residue;
+                    if let Some((bytes, residue)) = share.stored {
+                        joined.stored.get_or_insert((bytes, 0)).1 ^= residue;
+                    }
                 }
                 std::collections::btree_map::Entry::Vacant(entry) => {
                     entry.insert(share);
@@ -355,6 +381,11 @@ fn join(known: Vec<Known>, by_file: bool) -> Vec<(String, String, Vec<u64>, u64)
             }
         }
     }
+    let read = tensors.iter().flat_map(|(name, ranks)| {
+        let stored = ranks.values().filter_map(|share| share.stored);
+        stored.map(move |(bytes, residue)| (name.to_string(), finish(residue, bytes)))
+    });
+    let stored = read.collect();
     let one = |(_, ranks): (Arc<str>, BTreeMap<u32, Share>)| {
         let several = by_file && ranks.len() > 1;
         let mut shares = ranks.into_values();
@@ -369,7 +400,10 @@ fn join(known: Vec<Known>, by_file: bool) -> Vec<(String, String, Vec<u64>, u64)
         let digest = finish(share.residue, share.bytes);
         Some((share.name.to_string(), share.dtype, share.shape, digest))
     };
-    tensors.into_iter().filter_map(one).collect()
+    Joined {
+        tensors: tensors.into_iter().filter_map(one).collect(),
+        stored,
+    }
 }
 
 /// Appends a CRC to each finished file. Local.

@@ -11,10 +11,10 @@ use crate::job::outcome::BadFile;
 use crate::job::verify::bad_shards;
 use crate::plan::TensorPlan;
 use crate::plan::inventory::Inventory;
+use crate::plan::value::Step;
 use crate::source::Source;
 use crate::store::manifest::{self, FileRecord, Hex, Manifest, TensorRecord};
 use crate::tensor::digest::checksum;
-use crate::view::Piece;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
@@ -151,6 +151,8 @@ impl Origin {
                 damaged.insert(name.clone());
             }
         }
+        damaged.extend(self.damaged_before_change(plans, shown));
+        damaged.extend(self.damaged_operands(source, plans));
         if shown.by_file {
             damaged.extend(self.damaged_in_files(source, plans, shown));
         }
@@ -168,6 +170,45 @@ impl Origin {
         });
         let found: BTreeSet<BadFile> = all_gather(world, &found)?.into_iter().flatten().collect();
         Err(fault(source, first, damaged.len(), &found))
+    }
+
+    /// The tensors that are changed on their way, and of which other bytes were read than were written once.
+    /// Local: the same on every process.
+    fn damaged_before_change(&self, plans: &[TensorPlan], shown: &Shown<'_>) -> BTreeSet<Arc<str>> {
+        let mut read: HashMap<&str, Vec<u64>> = HashMap::new();
+        for (name, digest) in shown.stored {
+            read.entry(name).or_default().push(*digest);
+        }
+        let mut damaged = BTreeSet::new();
+        for plan in plans.iter().filter(|plan| plan.is_changed()) {
+            let read = read.get(&*plan.name);
+            if let (Some(tensor), Some(read)) = (plan.only_source(), read)
+                && let Some(record) = self.of(&tensor.name)
+                && (&*record.dtype, &record.shape)
+                    == (tensor.dtype.safetensors_name(), &tensor.shape.0)
+                && read.iter().any(|digest| *digest != record.digest.0)
+            {
+                damaged.insert(tensor.name.clone());
+            }
+        }
+        damaged
+    }
+
+    /// What changes them, such as scales, and is not as it was written; they are small, and read again. Local.
+    fn damaged_operands(&self, source: &Source, plans: &[TensorPlan]) -> BTreeSet<Arc<str>> {
+        let values = plans.iter().flat_map(|plan| &plan.pieces);
+        let values = values.filter_map(|(_, tensor)| tensor.value.as_ref());
+        let operands = values
+            .flat_map(|value| &value.steps)
+            .flat_map(Step::operands);
+        let names: BTreeSet<&str> = operands.map(|operand| &*operand.name).collect();
+        let wanted = |name: &str| names.contains(name) && self.of(name).is_some();
+        let files = self.own.iter().filter(|_| !names.is_empty());
+        let files =
+            files.flat_map(|manifest| manifest.files.iter().map(move |file| (manifest, file)));
+        let bad =
+            files.flat_map(|(manifest, file)| bad_shards(&source.base, manifest, file, &wanted));
+        bad.filter_map(|bad| bad.tensor).map(Arc::from).collect()
     }
 
     /// The tensors whose shards, taken over file by file, are not as they were written; as far as
@@ -283,14 +324,8 @@ fn untold(source: &Source, topology: &Topology, words: &[Option<Word>]) -> BTree
 
 /// The source tensor that `plan` carries over unchanged, if it does.
 fn unchanged(plan: &TensorPlan) -> Option<&Arc<str>> {
-    let [(piece, tensor)] = &plan.pieces[..] else {
-        return None;
-    };
-    let whole = plan.destination.grid.full_shape();
-    let same = plan.written == plan.dtype
-        && tensor.value.is_none()
-        && *piece == Piece::identity(tensor.name.clone(), &whole);
-    same.then_some(&tensor.name)
+    let tensor = plan.only_source().filter(|_| !plan.is_changed())?;
+    Some(&tensor.name)
 }
 
 fn stem(path: &str) -> &str {

@@ -34,6 +34,8 @@ pub struct CellPlan {
     pub share: Option<Share>,
     /// Where the cell lies in its tensor.
     pub runs: Runs,
+    /// The same of what is read, where other bytes are written and one tensor is all they are made of.
+    pub stored: Option<Runs>,
 }
 
 impl CellPlan {
@@ -72,16 +74,16 @@ impl CellPlan {
             return Err(Fault::new(Kind::Internal, message).tensor(&*plan.name));
         }
         let share = share(&plan.destination, &cell, &targets);
+        let full = plan.destination.grid.full_shape();
+        let stored = plan.is_changed() && plan.only_source().is_some();
+        let stored = stored.then(|| Runs::new(&full, plan.element_bytes, &region));
         Ok(CellPlan {
             cell,
             transfers,
             targets,
             share,
-            runs: Runs::new(
-                &plan.destination.grid.full_shape(),
-                plan.written_bytes(plan.element_bytes),
-                &region,
-            ),
+            runs: Runs::new(&full, plan.written_bytes(plan.element_bytes), &region),
+            stored,
         })
     }
 }

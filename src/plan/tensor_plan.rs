@@ -30,6 +30,24 @@ impl TensorPlan {
         self.pieces.iter().any(|(_, tensor)| tensor.value.is_some())
     }
 
+    /// Whether other bytes are written than those that are read: computed ones, or of another type.
+    #[must_use]
+    pub fn is_changed(&self) -> bool {
+        self.written != self.dtype || self.is_computed()
+    }
+
+    /// The source tensor that all of its elements are made of, one by one in its order, if there is one.
+    #[must_use]
+    pub fn only_source(&self) -> Option<&Arc<SourceTensor>> {
+        let [(piece, tensor)] = &self.pieces[..] else {
+            return None;
+        };
+        let whole = self.destination.grid.full_shape();
+        let (shape, _) = tensor.shape.in_bytes(tensor.dtype).ok()?;
+        let same = shape == whole && *piece == Piece::identity(tensor.name.clone(), &whole);
+        same.then_some(tensor)
+    }
+
     /// The bytes that `bytes` built ones take when written.
     #[must_use]
     pub fn written_bytes(&self, bytes: u64) -> u64 {

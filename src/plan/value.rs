@@ -115,6 +115,15 @@ pub fn operand_transfers(patches: &[Patch<'_>], source: &Catalog) -> Result<Vec<
 }
 
 impl Step {
+    /// The tensors that it takes beside those that it changes.
+    #[must_use]
+    pub fn operands(&self) -> Vec<&SourceTensor> {
+        match self {
+            Step::Scale { scales, .. } => vec![scales],
+            Step::Add { a, b, .. } => vec![a, b],
+        }
+    }
+
     /// The step on the part `at`; its operands lie from byte `begin` on.
     fn patch(&self, mut at: Rectangle, begin: u64) -> Patch<'_> {
         let part = |tensor, dimensions: [Range<u64>; 2], begin| Operand {

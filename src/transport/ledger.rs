@@ -8,6 +8,7 @@
 use crate::catalog::{Catalog, Place};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::arrange::Kept;
+use crate::plan::cell::CellPlan;
 use crate::plan::work::{Site, Slab, SlabId};
 use crate::store::io::{self, Standing, WriteFile};
 use crate::store::journal::{self, Journal};
@@ -78,6 +79,8 @@ pub(crate) struct Done {
     pub(crate) shards: Residues,
     /// To the residue of each tensor, by its number among the plans.
     pub(crate) tensors: BTreeMap<u32, u64>,
+    /// The same of the bytes that were read, where other ones are written.
+    pub(crate) stored: BTreeMap<u32, u64>,
 }
 
 /// A record of a journal, as JSON has it.
@@ -86,6 +89,8 @@ struct Record {
     slabs: Vec<SlabId>,
     shards: Residues,
     tensors: Vec<(u32, u64)>,
+    #[serde(default)]
+    stored: Vec<(u32, u64)>,
 }
 
 impl Done {
@@ -94,6 +99,7 @@ impl Done {
             slabs: self.slabs.clone(),
             shards: self.shards.clone(),
             tensors: self.tensors.iter().map(|(n, value)| (*n, *value)).collect(),
+            stored: self.stored.iter().map(|(n, value)| (*n, *value)).collect(),
         };
         serde_json::to_vec(&record)
             .map_err(|error| Fault::new(Kind::Internal, format!("can't keep a journal: {error}")))
@@ -106,6 +112,7 @@ impl Done {
             slabs: record.slabs,
             shards: record.shards,
             tensors: record.tensors.into_iter().collect(),
+            stored: record.stored.into_iter().collect(),
         })
     }
 
@@ -116,6 +123,9 @@ impl Done {
         for (key, value) in &other.tensors {
             *self.tensors.entry(*key).or_default() ^= value;
         }
+        for (key, value) in &other.stored {
+            *self.stored.entry(*key).or_default() ^= value;
+        }
     }
 }
 
@@ -124,6 +134,7 @@ impl Done {
 pub(crate) struct Entered {
     shards: Vec<(Place, u32, u64)>,
     tensor: u64,
+    stored: Option<u64>,
 }
 
 /// Where processes enter what they have written.
@@ -218,6 +229,29 @@ impl<'a> Ledger<'a> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether it is here that a cell counts: each does once.
+    fn counts(&self, slab: &Slab<'_>, cell: &CellPlan) -> bool {
+        let first = self.kept.first(slab.plan, &cell.cell);
+        first.is_some_and(|rank| self.site.ranks.binary_search(&rank).is_ok())
+    }
+
+    /// Notes what the window `tile` (as read) of cell number `cell` of a slab contributes, where other
+    /// bytes will be written. Local.
+    pub(crate) fn note_stored(
+        &self,
+        slab: &Slab<'_>,
+        cell: usize,
+        tile: &[u8],
+        joiner: &mut Joiner,
+        entered: &mut Entered,
+    ) {
+        let cell = &slab.cells[cell];
+        if let Some(runs) = cell.stored.as_ref().filter(|_| self.counts(slab, cell)) {
+            let contribution = joiner.window(runs, slab.begin, tile);
+            *entered.stored.get_or_insert(0) ^= contribution.tensor;
+        }
+    }
+
     /// Notes what the window `tile` (as written) of cell number `cell` of a slab contributes. Local.
     pub(crate) fn note(
         &self,
@@ -231,8 +265,7 @@ impl<'a> Ledger<'a> {
         let [begin, end, bytes] =
             [slab.begin, slab.end, slab.plan.cell_bytes()].map(|at| slab.plan.written_bytes(at));
         let Contribution { tensor, window } = joiner.window(&cell.runs, begin, tile);
-        let first = self.kept.first(slab.plan, &cell.cell);
-        if first.is_some_and(|rank| self.site.ranks.binary_search(&rank).is_ok()) {
+        if self.counts(slab, cell) {
             entered.tensor ^= tensor;
         }
         let shifted = joiner.shift(window, bytes - end);
@@ -268,6 +301,9 @@ impl<'a> Ledger<'a> {
         let mut state = self.state();
         state.pending.shards.extend(entered.shards);
         *state.pending.tensors.entry(slab.id.tensor).or_default() ^= entered.tensor;
+        if let Some(stored) = entered.stored {
+            *state.pending.stored.entry(slab.id.tensor).or_default() ^= stored;
+        }
         state.pending.slabs.push(slab.id);
         if Instant::now() < state.due {
             return Ok(());

@@ -152,6 +152,9 @@ impl<'a> Builder<'a> {
                 };
                 bring(&mut self.filler, part, slab, received, out)?;
             }
+            if let Some(ledger) = self.ledger {
+                ledger.note_stored(slab, number, tile, &mut self.joiner, &mut entered);
+            }
             let plan = slab.plan;
             let written: &[u8] = if plan.is_computed() {
                 let (beside, out) = (&self.operands, &mut self.cast);

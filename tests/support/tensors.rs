@@ -107,6 +107,21 @@ pub(crate) fn write_raw(path: &Path, header: &str, data: &[u8]) {
     write_bytes(path, &bytes);
 }
 
+/// Flips a bit of tensor `name` in the file at `path`.
+pub(crate) fn damage(path: &Path, name: &str) {
+    let mut contents = read(path).expect("a file");
+    let tensor = contents.tensors.get_mut(name).expect("the tensor");
+    let marked = tensor.data.clone();
+    tensor.data[1] ^= 4;
+    let mut bytes = std::fs::read(path).expect("a file");
+    let at = bytes
+        .windows(marked.len())
+        .position(|part| part == marked)
+        .expect("its bytes");
+    bytes[at..at + marked.len()].copy_from_slice(&tensor.data);
+    std::fs::write(path, bytes).expect("it is written");
+}
+
 /// What differs between `expected` and `found`, if anything.
 pub(crate) fn compare(expected: &Tensors, found: &Tensors) -> Result<(), String> {
     let names = |tensors: &Tensors| tensors.keys().cloned().collect::<BTreeSet<_>>();
