@@ -72,7 +72,9 @@ pub mod view;
 pub use checkpoint::monitor::{CheckpointMonitor, MonitorConfig, State, StateTensor};
 pub use exchange::World;
 pub use fault::{Fault, Kind, Result};
-pub use front::{Shard, Task, convert, diff, export, import, load, reshard, split, unify, verify};
+pub use front::{
+    Repair, Shard, Task, convert, diff, export, import, load, repair, reshard, split, unify, verify,
+};
 pub use job::Outcome;
 pub use store::Format;
 pub use tensor::dtype::Dtype;

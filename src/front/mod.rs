@@ -3,7 +3,9 @@
 //! *Absent on purpose*: logic. Each function names a [`Job`](crate::job::Job); the rooms below run it.
 
 mod models;
+mod repair;
 mod task;
 
 pub use models::{export, import};
+pub use repair::{Repair, repair};
 pub use task::{Shard, Task, convert, diff, load, reshard, split, unify, verify};

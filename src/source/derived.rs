@@ -51,10 +51,16 @@ impl Derived {
         let Some(path) = self.lora.as_ref().and_then(|lora| lora.file.as_ref()) else {
             return Ok(None);
         };
-        let read = || {
+        let leads = source.reach.nodes[source.reach.node() as usize].first();
+        let watches = leads == Some(&source.reach.process);
+        let mut still = source.still.clone();
+        let mut read = || {
             let path = std::path::absolute(path).map_err(|error| {
                 Fault::new(Kind::Io, error.to_string()).file(path.display().to_string())
             })?;
+            if watches {
+                still.also(&path)?;
+            }
             let file = ReadFile::open(&path)?;
             let name = path.display().to_string();
             let schema = Format::recognise(&file)?.read(&file)?;
@@ -63,6 +69,7 @@ impl Derived {
             Ok((name, schema, hasher.finish()))
         };
         let (path, schema, hash) = agree(world, read())?;
+        source.still = still;
         let (mut least, mut largest) = ([hash], [hash]);
         all_reduce(world, &mut least, Operation::Min)?;
         all_reduce(world, &mut largest, Operation::Max)?;

@@ -49,7 +49,7 @@ fn header(path: &Path) -> Result<u64> {
 /// The files that fall to this process to watch, as they stood when they were first looked at.
 #[derive(Clone, Debug, Default)]
 pub struct Still {
-    files: Arc<Vec<(u32, PathBuf, Moment)>>,
+    files: Arc<Vec<(Option<u32>, PathBuf, Moment)>>,
 }
 
 impl Still {
@@ -65,12 +65,22 @@ impl Still {
                 if watches(reach, *rank, number) {
                     let path = base.join(&file.path);
                     let moment = Moment::now(&path)?;
-                    files.push((*rank, path, moment));
+                    files.push((Some(*rank), path, moment));
                 }
             }
         }
         let files = Arc::new(files);
         Ok(Still { files })
+    }
+
+    /// Looks at one more file, of no rank. Local.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub(crate) fn also(&mut self, path: &Path) -> Result<()> {
+        let moment = Moment::now(path)?;
+        Arc::make_mut(&mut self.files).push((None, path.to_path_buf(), moment));
+        Ok(())
     }
 
     /// Whether all files still stand as they stood at first. Collective.
@@ -89,10 +99,13 @@ impl Still {
                     None => "was removed while it was read",
                     Some(_) => "changed while it was read",
                 };
-                return Err(Fault::new(Kind::Io, message)
+                let fault = Fault::new(Kind::Io, message)
                     .file(path.display().to_string())
-                    .rank(*rank)
-                    .hint("nothing was put in place; run it again when nobody writes there"));
+                    .hint("nothing was changed or put in place; run it again when nobody writes there");
+                return Err(match rank {
+                    Some(rank) => fault.rank(*rank),
+                    None => fault,
+                });
             }
             Ok(())
         };

@@ -7,6 +7,7 @@ use crate::job::seen::{Sight, missing, name_host, sights, unlisted};
 use crate::job::tally;
 use crate::job::verify::found::{Found, damaged, look, no_manifest};
 use crate::job::verify::share::{Share, suspects};
+use crate::source::Still;
 use crate::store::manifest::Manifest;
 use std::path::Path;
 
@@ -81,12 +82,17 @@ pub(in crate::job) fn check(world: &World, directory: &Path) -> Result<Checked> 
         index: index as u64,
         of: members.len() as u64,
     };
+    let mut still = Still::default();
+    let mut files = share.files(&manifest).into_iter();
+    let looked = files.try_for_each(|file| still.also(&directory.join(&file.path)));
+    agree(world, looked)?;
     let (sums, read, wrong) = share.sums(directory, &manifest);
     let messages = exchange_bytes(world, vec![(head, agree(world, encode(&(sums, wrong)))?)])?;
     let suspects = (head == process).then(|| suspects(&manifest, &messages));
     let suspects = agree(world, suspects.unwrap_or_else(|| Ok(Vec::new())))?;
     let mut suspects = all_gather(world, &suspects)?;
     let suspects = suspects.get_mut(head as usize).map(std::mem::take);
+    still.check(world)?;
     Ok(Checked {
         manifest,
         suspects: suspects.unwrap_or_default(),

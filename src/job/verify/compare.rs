@@ -1,12 +1,71 @@
 //! Two checkpoints by their manifests alone.
 
-use crate::exchange::{Topology, World, agree, all_gather, decode, encode};
+use crate::exchange::{Topology, World, agree, all_gather, broadcast_bytes, decode, encode};
 use crate::fault::Result;
 use crate::job::outcome::BadFile;
+use crate::job::seen::{missing, sights};
 use crate::job::verify::found::{Found, damaged, look, no_manifest};
 use crate::store::manifest;
 use std::collections::BTreeMap;
 use std::path::Path;
+
+/// Element type, shape and digest of each tensor.
+type Digests = BTreeMap<String, (String, Vec<u64>, u64)>;
+
+/// What the processes together see of a checkpoint: its tensors, or why its manifest says nothing; and
+/// what they miss of it.
+struct Side {
+    digests: std::result::Result<Digests, String>,
+    missing: Vec<BadFile>,
+}
+
+impl Side {
+    /// What is said of `directory`. Collective.
+    ///
+    /// # Errors
+    /// The same on every process, if none of them sees a manifest.
+    fn of(world: &World, topology: &Topology, directory: &Path) -> Result<Side> {
+        let found = agree(world, look(directory))?;
+        let (seen, mine) = match found {
+            Found::Nothing => (Ok(None), None),
+            Found::Damaged(reason) => (Err(reason), None),
+            Found::Manifest(manifest) => (Ok(Some(manifest.clone())), Some(manifest)),
+        };
+        let seen = seen.as_ref().map(Option::as_deref).map_err(String::as_str);
+        let sights = sights(world, directory, seen)?;
+        let first = sights.iter().position(Option::is_some);
+        let first = agree(world, first.ok_or_else(|| no_manifest(directory)))?;
+        let first = u32::try_from(first).unwrap_or_default();
+        let own = sights.get(world.process() as usize);
+        let head = own.and_then(|own| sights.iter().position(|other| other == own));
+        let speaks = head == Some(world.process() as usize);
+        let missing = missing(world, topology, mine.as_deref().filter(|_| speaks))?;
+        let bytes = match (world.process() == first, seen, mine) {
+            (true, Err(reason), _) => {
+                encode(&std::result::Result::<Digests, _>::Err(reason.to_owned()))
+            }
+            (true, _, Some(manifest)) => {
+                let tensors = manifest.tensors.into_iter();
+                let digests = tensors.map(|(name, t)| (name, (t.dtype, t.shape, t.digest.0)));
+                encode(&std::result::Result::<Digests, String>::Ok(
+                    digests.collect(),
+                ))
+            }
+            _ => Ok(Vec::new()),
+        };
+        let bytes = broadcast_bytes(world, first, agree(world, bytes)?)?;
+        let digests = agree(world, decode(&bytes))?;
+        let missing = all_gather(world, &missing)?.into_iter().flatten();
+        let missing = missing.map(|bad| BadFile {
+            file: directory.join(&bad.file).display().to_string(),
+            ..bad
+        });
+        Ok(Side {
+            digests,
+            missing: missing.collect(),
+        })
+    }
+}
 
 /// Compares two checkpoints by their manifests alone. Collective.
 pub(super) fn compare(
@@ -15,42 +74,13 @@ pub(super) fn compare(
     directory: &Path,
     against: &Path,
 ) -> Result<(u64, Vec<BadFile>)> {
-    type Digests = BTreeMap<String, (String, Vec<u64>, u64)>;
-    let digests = |directory: &Path| -> Result<Option<std::result::Result<Digests, String>>> {
-        let leads = topology.leads(world.process());
-        let found = if leads {
-            look(directory)
-        } else {
-            Ok(Found::Nothing)
-        };
-        type Seen = Option<std::result::Result<Digests, String>>;
-        let mine: Result<Seen> = found.map(|found| match found {
-            Found::Nothing => None,
-            Found::Damaged(reason) => Some(Err(reason)),
-            Found::Manifest(manifest) => {
-                let tensors = manifest.tensors.into_iter();
-                let digests = tensors.map(|(name, t)| (name, (t.dtype, t.shape, t.digest.0)));
-                Some(Ok(digests.collect()))
-            }
-        });
-        let mine = agree(world, mine)?;
-        let sees = all_gather(world, &mine.is_some())?;
-        let first = sees.iter().position(|sees| *sees);
-        let first = agree(world, first.ok_or_else(|| no_manifest(directory)))?;
-        let first = u32::try_from(first).unwrap_or_default();
-        let bytes = if world.process() == first {
-            encode(&mine)
-        } else {
-            Ok(Vec::new())
-        };
-        let bytes = crate::exchange::broadcast_bytes(world, first, agree(world, bytes)?)?;
-        agree(world, decode(&bytes))
-    };
-    let (ours, theirs) = (digests(directory)?, digests(against)?);
-    let (ours, theirs) = match (ours, theirs) {
-        (Some(Ok(ours)), Some(Ok(theirs))) => (ours, theirs),
-        (Some(Err(reason)), _) | (_, Some(Err(reason))) => return Ok((0, vec![damaged(reason)])),
-        _ => return Err(no_manifest(directory)),
+    let ours = Side::of(world, topology, directory)?;
+    let theirs = Side::of(world, topology, against)?;
+    let mut bad = ours.missing;
+    bad.extend(theirs.missing);
+    let (ours, theirs) = match (ours.digests, theirs.digests) {
+        (Ok(ours), Ok(theirs)) => (ours, theirs),
+        (Err(reason), _) | (_, Err(reason)) => return Ok((0, vec![damaged(reason)])),
     };
     let other = against.display();
     let names: std::collections::BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
@@ -74,5 +104,6 @@ pub(super) fn compare(
             reason,
         })
     });
-    Ok((checked, wrong.collect()))
+    bad.extend(wrong);
+    Ok((checked, bad))
 }

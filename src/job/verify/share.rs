@@ -3,7 +3,7 @@
 use crate::exchange::decode;
 use crate::fault::Result;
 use crate::job::verify::reader::Reader;
-use crate::store::manifest::Manifest;
+use crate::store::manifest::{FileRecord, Manifest};
 use crate::tensor::digest::residue_of_crc;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,15 +20,35 @@ pub(super) struct Share {
 pub(super) type Sums = BTreeMap<usize, u64>;
 
 impl Share {
-    /// What this share contributes to the residue of each file; and the files that can't be as they
-    /// should. Local: what can't be read is no error here.
-    pub(super) fn sums(&self, directory: &Path, manifest: &Manifest) -> (Sums, u64, Vec<usize>) {
+    fn range(&self, manifest: &Manifest) -> std::ops::Range<u64> {
         let total: u64 = manifest.files.iter().map(|file| file.bytes).sum();
         let bound = |index: u64| {
             let bound = u128::from(total) * u128::from(index) / u128::from(self.of.max(1));
             u64::try_from(bound).unwrap_or(u64::MAX)
         };
-        let (begin, end) = (bound(self.index), bound(self.index + 1));
+        bound(self.index)..bound(self.index + 1)
+    }
+
+    /// The files that this share reads of. Local.
+    pub(super) fn files<'m>(&self, manifest: &'m Manifest) -> Vec<&'m FileRecord> {
+        let range = self.range(manifest);
+        let mut before = 0;
+        let mut files = Vec::new();
+        for record in &manifest.files {
+            let after = before + record.bytes;
+            if range.start < after && before < range.end {
+                files.push(record);
+            }
+            before = after;
+        }
+        files
+    }
+
+    /// What this share contributes to the residue of each file; and the files that can't be as they
+    /// should. Local: what can't be read is no error here.
+    pub(super) fn sums(&self, directory: &Path, manifest: &Manifest) -> (Sums, u64, Vec<usize>) {
+        let total: u64 = manifest.files.iter().map(|file| file.bytes).sum();
+        let std::ops::Range { start: begin, end } = self.range(manifest);
         let mut reader = Reader::default();
         let mut sums = Sums::new();
         let mut wrong = Vec::new();
