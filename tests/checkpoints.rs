@@ -220,6 +220,25 @@ fn prune_keeps_what_is_asked_for_and_the_last_complete_one() {
 }
 
 #[test]
+fn prune_misses_ranks_whose_directories_are_gone() {
+    let room = Room::new();
+    room.save(0..2, "1_1", 1);
+    room.save(0..2, "1_2", 2);
+    std::fs::remove_dir_all(room.0.path().join("checkpoint/rank_1")).expect("removed");
+    std::fs::create_dir_all(room.0.path().join("checkpoint_network/rank_1")).expect("made");
+    let pruned = room.run("prune --keep 1");
+    assert!(suffixes(&pruned["removed"]).is_empty(), "{pruned}");
+    assert_eq!(suffixes(&pruned["kept"]), [("1_1", false), ("1_2", false)]);
+    let note = pruned["note"].as_str().expect("a note");
+    assert!(
+        note.contains("checkpoint_network tells of 2 ranks"),
+        "{note}"
+    );
+    let pruned = room.run("prune --keep 1 --ranks 1");
+    assert_eq!(suffixes(&pruned["removed"]), [("1_1", true)]);
+}
+
+#[test]
 fn prune_takes_the_weights_of_what_goes_along() {
     let room = Room::new();
     for step in 1..=3 {

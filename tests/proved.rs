@@ -155,6 +155,11 @@ fn a_nodes_part_that_is_gone_is_missed() {
     assert!(found.contains("ranks 2-3 are missing"), "{found}");
     let found = bad(&alone(&sample.args("verify @node_0/out --json")));
     assert!(found.contains("ranks 2-3 are missing"), "{found}");
+    for sides in ["@node_0/out --against @away", "@away --against @node_0/out"] {
+        let found = bad(&alone(&sample.args(&format!("verify {sides} --json"))));
+        assert!(found.contains("ranks 2-3 are missing"), "{found}");
+        assert!(found.contains("node_0/out"), "{found}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::cli::command::{Command, Prepared, Told};
 use crate::destination::hold;
 use crate::exchange::{Topology, World};
 use crate::fault::Result;
+use crate::source::expected::expected_ranks;
 use crate::source::latest::{latest, passed_over};
 use crate::source::saved::{Checkpoint, Survey};
 use crate::source::survey::survey;
@@ -88,13 +89,22 @@ impl Question {
                 dry_run,
             } => {
                 // What stays must load, so the files are looked into in any case.
-                let look = || survey(world, &topology, &which.dir, which.ranks, true);
-                let mut survey = look()?;
+                let look = |ranks| survey(world, &topology, &which.dir, ranks, true);
+                let mut survey = look(which.ranks)?;
+                let told = match which.ranks {
+                    None => expected_ranks(world, &topology, &survey.directory)?,
+                    Some(_) => None,
+                };
+                let told = told.filter(|(ranks, _)| *ranks > survey.ranks);
+                let ranks = told.as_ref().map_or(which.ranks, |(ranks, _)| Some(*ranks));
+                if told.is_some() {
+                    survey = look(ranks)?;
+                }
                 let mut held = None;
                 if !dry_run {
                     // What was seen before nobody else could write is seen anew.
                     held = Some(hold(world, &survey.directory, "checkpoints prune")?);
-                    survey = look()?;
+                    survey = look(ranks)?;
                 }
                 let keep = usize::try_from(*keep).unwrap_or(usize::MAX);
                 let removed = rotation::expendable(&survey, keep);
@@ -104,7 +114,14 @@ impl Question {
                     rotation::remove(world, &topology, &survey, &removed, &companions)?;
                 }
                 drop(held);
-                Ok(pruned(&survey, &removed, &companions, *dry_run))
+                let told = told.filter(|(ranks, _)| *ranks == survey.ranks);
+                let note = told.map(|(ranks, by)| {
+                    format!(
+                        "{by} tells of {ranks} ranks, and not all are here: what lacks any isn't \
+                         complete; if the job has fewer ranks now, say how many with --ranks"
+                    )
+                });
+                Ok(pruned(&survey, &removed, &companions, note, *dry_run))
             }
         }
     }
@@ -139,6 +156,7 @@ fn pruned(
     survey: &Survey,
     removed: &[&Checkpoint],
     companions: &BTreeMap<String, u64>,
+    note: Option<String>,
     dry_run: bool,
 ) -> Told {
     let kept = |checkpoint: &&Checkpoint| {
@@ -168,7 +186,11 @@ fn pruned(
         let count = companions.len();
         let _ = write!(text, "\n  {word} {count} files with their weights alone");
     }
+    if let Some(note) = &note {
+        let _ = write!(text, "\n  {note}");
+    }
     let fields = json!({
+        "note": note,
         "dry_run": dry_run,
         "removed": removed.iter().map(|c| shown(c)).collect::<Vec<_>>(),
         "kept": kept.iter().map(|c| shown(c)).collect::<Vec<_>>(),

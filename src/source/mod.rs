@@ -9,6 +9,7 @@ mod choice;
 mod complete;
 pub mod counts;
 pub mod derived;
+pub mod expected;
 mod files;
 mod found;
 mod full;
