@@ -286,6 +286,17 @@ fn diff_finds_a_damaged_copy_on_either_side() {
             assert_eq!(result["equal"], false, "{sides}: {result}");
         }
     }
+    for (how, equal) in [("none", true), ("all", false)] {
+        let line = format!(
+            "diff @src @cut --a-strategy @four.ckpt --b-strategy @four.ckpt --json --verify {how}"
+        );
+        let result = object(&alone(&sample.args(&line)));
+        assert_eq!(
+            (&result["equal"], &result["copies_compared"]),
+            (&equal.into(), &how.into()),
+            "{result}"
+        );
+    }
 }
 
 /// How the source changes while it is read.

@@ -2,7 +2,7 @@
 
 use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::moving::MoveArgs;
-use crate::cli::flags::reading::WeightsArgs;
+use crate::cli::flags::reading::{VerifyArgs, WeightsArgs};
 use crate::fault::Result;
 use crate::job::{Goal, Job};
 use crate::source::Reading;
@@ -18,6 +18,9 @@ Examples:
 /// Compare two checkpoints tensor by tensor, across layouts and formats.
 #[derive(Clone, Debug, Args)]
 #[command(before_help = EXAMPLES)]
+#[command(mut_arg("verify", |arg| {
+    arg.help("How what the first has several times is compared; without a value: all. Of the second every byte is")
+}))]
 pub(crate) struct Diff {
     /// The first checkpoint.
     a: PathBuf,
@@ -35,6 +38,8 @@ pub(crate) struct Diff {
     #[command(flatten)]
     weights: WeightsArgs,
     #[command(flatten)]
+    verify: VerifyArgs,
+    #[command(flatten)]
     moving: MoveArgs,
 }
 
@@ -47,7 +52,10 @@ impl Command for Diff {
         let other = side(self.b, self.b_strategy);
         let job = Job {
             command: "diff",
-            reading: side(self.a, self.a_strategy),
+            reading: Reading {
+                verify: self.verify.verify,
+                ..side(self.a, self.a_strategy)
+            },
             goal: Goal::Compare(Box::new(other)),
             moving: self.moving.moving(None)?,
             dry_run: false,

@@ -22,6 +22,18 @@ use std::sync::Arc;
 /// How copies were compared, for the outcome.
 pub(super) type Compared = Option<&'static str>;
 
+/// How the copies of `opened` are compared where no manifest counts; none if it can't have any.
+pub(super) fn word(verify: Verify, opened: &Opened) -> Compared {
+    if opened.inventory.ranks <= 1 || opened.inventory.tensors.is_empty() {
+        return None;
+    }
+    Some(match verify {
+        Verify::None => "none",
+        Verify::Sample => "sample",
+        Verify::All => "all",
+    })
+}
+
 /// Compares what the strategy calls copies. Collective.
 ///
 /// # Errors
@@ -34,14 +46,15 @@ pub(super) fn check(
     verify: Verify,
     moving: &Moving,
 ) -> Result<Compared> {
-    if opened.inventory.ranks <= 1 || opened.inventory.tensors.is_empty() {
+    let word = word(verify, opened);
+    if word.is_none() {
         return Ok(None);
     }
     match verify {
-        Verify::None => Ok(Some("none")),
+        Verify::None => Ok(word),
         Verify::All => {
             compare::copies(world, topology, opened, moving)?;
-            Ok(Some("all"))
+            Ok(word)
         }
         Verify::Sample => {
             agree(world, by_manifest(opened, origin))?;
@@ -49,7 +62,7 @@ pub(super) fn check(
                 return Ok(Some("manifest"));
             }
             by_sample(world, opened)?;
-            Ok(Some("sample"))
+            Ok(word)
         }
     }
 }
@@ -109,7 +122,10 @@ fn by_manifest(opened: &Opened, origin: &Origin) -> Result<()> {
 type Evidence = (u64, u32, u64);
 
 /// Compares a sample of each tensor's copies. Collective.
-fn by_sample(world: &World, opened: &Opened) -> Result<()> {
+///
+/// # Errors
+/// [`Kind::Differs`] naming the tensor and ranks; as reading them.
+pub(super) fn by_sample(world: &World, opened: &Opened) -> Result<()> {
     let (source, inventory) = (&opened.source, &opened.inventory);
     let groups = groups(inventory, &source.catalog);
     let names: Vec<&Arc<str>> = inventory.tensors.keys().collect();
