@@ -302,10 +302,17 @@ fn keys_that_do_not_fit_are_named() {
         ),
         (
             "ds3_dp2tp2_ep2",
-            "qk_layernorm: true",
-            "x: true",
-            "no 'qk_layernorm'",
+            "moe_grouped_gemm: true, ",
             "",
+            "moe_grouped_gemm is not given",
+            "",
+        ),
+        (
+            "qwen3_dp2tp2",
+            "data_parallel: 2",
+            "data_parallel: two",
+            "parallel_config.data_parallel is \"two\"",
+            "a whole number",
         ),
         (
             "ds3_dp2tp2_ep2",
@@ -351,6 +358,22 @@ fn sizes_alone_give_the_usual_job() {
     assert_eq!(derive(&job).unwrap().strategy().unwrap(), configured);
     let fault = usual("dp=2,xp=2", None, &case).unwrap_err();
     assert_eq!(fault.kind, Kind::Usage);
+}
+
+#[test]
+fn empty_sections_and_base_files_are_read() {
+    let scratch = tempfile::tempdir().unwrap();
+    let case = data().join("ds3_dp2tp2_ep2");
+    let text = std::fs::read_to_string(case.join("train.yaml")).unwrap();
+    std::fs::write(scratch.path().join("base.yaml"), text).unwrap();
+    let yaml = scratch.path().join("train.yaml");
+    let above = "base_config: base.yaml\nparallel_config: {expert_parallel: 4}\nmoe_config:\nmodel: {arch: }\n";
+    std::fs::write(&yaml, above).unwrap();
+    let derived = derive(&configured(&yaml, Some(&case)).unwrap()).unwrap();
+    let table = &derived_tables(&derived)[0];
+    let experts = &table["decoder.layers.1.mlp.experts.weight1"];
+    assert_eq!(experts[0], serde_json::json!([1, 4]));
+    assert_eq!(derived.doubts, Vec::<String>::new());
 }
 
 #[test]

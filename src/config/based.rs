@@ -49,12 +49,17 @@ impl Layered {
             .map_err(|fault| fault.file(&*self.name))
     }
 
-    fn merged(&self) -> Result<Map<String, Value>> {
+    /// All keys that they come to.
+    ///
+    /// # Errors
+    /// [`Kind::Config`], naming the file, for what is no YAML.
+    pub fn merged(&self) -> Result<Map<String, Value>> {
         let mut all = Map::new();
         for base in &self.bases {
             all.extend(base.merged()?);
         }
-        over(&mut all, keys(&self.text)?);
+        let own = keys(&self.text).map_err(|fault| fault.file(&*self.name))?;
+        over(&mut all, own);
         Ok(all)
     }
 }

@@ -1,12 +1,10 @@
 //! A trainer's YAML file: the keys that say how the job's tensors are cut.
 
 use crate::fault::{Fault, Kind, Result};
-use serde::Deserialize;
 use serde_json::{Map, Value};
 
 /// The keys that decide which tensors a job has, and how they are cut. All others are left alone.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default)]
 pub struct JobConfig {
     /// Whether the job has several ranks.
     pub use_parallel: Option<bool>,
@@ -29,8 +27,7 @@ pub struct JobConfig {
 }
 
 /// `parallel_config`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default)]
 pub struct MeshConfig {
     /// Ranks with the same weights and other data.
     pub data_parallel: Option<u64>,
@@ -53,8 +50,7 @@ pub struct MeshConfig {
 }
 
 /// `parallel`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default)]
 pub struct ParallelContext {
     /// How MindSpore distributes: a number or a word.
     pub parallel_mode: Option<Value>,
@@ -71,8 +67,7 @@ pub struct ParallelContext {
 }
 
 /// `parallel.parallel_optimizer_config`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default)]
 pub struct OptimizerConfig {
     /// Smaller tensors stay whole, in KB of 1024.
     pub parallel_optimizer_threshold: Option<u64>,
@@ -81,8 +76,7 @@ pub struct OptimizerConfig {
 }
 
 /// `parallel.pipeline_config`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default)]
 pub struct PipelineConfig {
     /// Whether a stage has several chunks of layers.
     pub pipeline_interleave: Option<bool>,
@@ -91,33 +85,28 @@ pub struct PipelineConfig {
 }
 
 /// `parallel.strategy_ckpt_config`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default)]
 pub struct StrategyConfig {
     /// Whether tensors that aren't trained are left out.
     pub only_trainable_params: Option<bool>,
 }
 
 /// `runner_config`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default)]
 pub struct RunnerSteps {
     /// Batches a step.
     pub gradient_accumulation_steps: Option<u64>,
 }
 
 /// Something with a type.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default)]
 pub struct Typed {
     /// Its class.
-    #[serde(rename = "type")]
     pub class: Option<String>,
 }
 
 /// `model`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default)]
 pub struct ModelConfig {
     /// The network's own keys.
     pub model_config: Map<String, Value>,
@@ -125,16 +114,125 @@ pub struct ModelConfig {
     pub arch: Typed,
 }
 
+/// All keys of a file.
+struct Keys<'a>(&'a Map<String, Value>);
+
+impl Keys<'_> {
+    /// The value at `path`; what is left empty isn't there.
+    fn at(&self, path: &str) -> Result<Option<&Value>> {
+        let mut keys = self.0;
+        let (sections, key) = path.rsplit_once('.').unwrap_or(("", path));
+        for section in sections.split('.').filter(|section| !section.is_empty()) {
+            keys = match keys.get(section) {
+                None | Some(Value::Null) => return Ok(None),
+                Some(Value::Object(inner)) => inner,
+                Some(other) => {
+                    let fault = Fault::new(Kind::Config, format!("{section} is {other}"));
+                    return Err(fault.hint(format!("it has keys below it, {key} for one")));
+                }
+            };
+        }
+        Ok(keys.get(key).filter(|value| !value.is_null()))
+    }
+
+    fn read<T>(
+        &self,
+        path: &str,
+        fits: &str,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let Some(value) = self.at(path)? else {
+            return Ok(None);
+        };
+        let wrong = || Fault::new(Kind::Config, format!("{path} is {value}")).hint(fits);
+        read(value).map(Some).ok_or_else(wrong)
+    }
+
+    fn number(&self, path: &str) -> Result<Option<u64>> {
+        self.read(path, "a whole number", Value::as_u64)
+    }
+
+    fn flag(&self, path: &str) -> Result<Option<bool>> {
+        self.read(path, "True or False", Value::as_bool)
+    }
+
+    fn text(&self, path: &str) -> Result<Option<String>> {
+        self.read(path, "a word", |value| value.as_str().map(str::to_owned))
+    }
+
+    fn map(&self, path: &str) -> Result<Option<Map<String, Value>>> {
+        self.read(path, "keys below it", |value| value.as_object().cloned())
+    }
+}
+
 impl JobConfig {
-    /// Reads a YAML file's text.
+    /// Takes the keys of a trainer's configuration, laid over its bases.
     ///
     /// # Errors
-    /// [`Kind::Config`] with the place of what is no YAML, or a value of the wrong type.
-    pub fn parse(text: &str) -> Result<JobConfig> {
-        serde_saphyr::from_str(text).map_err(|error| {
-            let text = error.to_string();
-            let line = text.lines().map(str::trim).find(|line| !line.is_empty());
-            Fault::new(Kind::Config, line.unwrap_or("is no YAML"))
+    /// [`Kind::Config`], naming the key, for a value of the wrong type.
+    pub fn of(keys: &Map<String, Value>) -> Result<JobConfig> {
+        let keys = Keys(keys);
+        let optimizer = "parallel.parallel_optimizer_config";
+        Ok(JobConfig {
+            use_parallel: keys.flag("use_parallel")?,
+            use_legacy: keys.flag("use_legacy")?,
+            pretrained_model_dir: keys.text("pretrained_model_dir")?,
+            parallel_config: MeshConfig::of(&keys)?,
+            parallel: ParallelContext {
+                parallel_mode: keys.at("parallel.parallel_mode")?.cloned(),
+                enable_parallel_optimizer: keys.flag("parallel.enable_parallel_optimizer")?,
+                parallel_optimizer_config: OptimizerConfig {
+                    parallel_optimizer_threshold: keys
+                        .number(&format!("{optimizer}.parallel_optimizer_threshold"))?,
+                    optimizer_weight_shard_size: keys.read(
+                        &format!("{optimizer}.optimizer_weight_shard_size"),
+                        "a number of replicas from 1, or -1 for all",
+                        Value::as_i64,
+                    )?,
+                },
+                pipeline_config: PipelineConfig {
+                    pipeline_interleave: keys
+                        .flag("parallel.pipeline_config.pipeline_interleave")?,
+                    pipeline_scheduler: keys.text("parallel.pipeline_config.pipeline_scheduler")?,
+                },
+                strategy_ckpt_config: StrategyConfig {
+                    only_trainable_params: keys
+                        .flag("parallel.strategy_ckpt_config.only_trainable_params")?,
+                },
+                optimizer_weight_shard_aggregated_save: keys
+                    .flag("parallel.optimizer_weight_shard_aggregated_save")?,
+            },
+            runner_config: RunnerSteps {
+                gradient_accumulation_steps: keys
+                    .number("runner_config.gradient_accumulation_steps")?,
+            },
+            optimizer: Typed {
+                class: keys.text("optimizer.type")?,
+            },
+            model: ModelConfig {
+                model_config: keys.map("model.model_config")?.unwrap_or_default(),
+                arch: Typed {
+                    class: keys.text("model.arch.type")?,
+                },
+            },
+            moe_config: keys.map("moe_config")?,
+        })
+    }
+}
+
+impl MeshConfig {
+    fn of(keys: &Keys<'_>) -> Result<MeshConfig> {
+        let at = |key: &str| format!("parallel_config.{key}");
+        Ok(MeshConfig {
+            data_parallel: keys.number(&at("data_parallel"))?,
+            model_parallel: keys.number(&at("model_parallel"))?,
+            pipeline_stage: keys.number(&at("pipeline_stage"))?,
+            context_parallel: keys.number(&at("context_parallel"))?,
+            expert_parallel: keys.number(&at("expert_parallel"))?,
+            use_seq_parallel: keys.flag(&at("use_seq_parallel"))?,
+            vocab_emb_dp: keys.flag(&at("vocab_emb_dp"))?,
+            context_parallel_algo: keys.text(&at("context_parallel_algo"))?,
+            ulysses_degree_in_cp: keys.number(&at("ulysses_degree_in_cp"))?,
         })
     }
 }

@@ -22,9 +22,9 @@ pub struct Training {
     /// What its usual job says: taken where there is no trainer's configuration.
     #[serde(default)]
     pub usual: Map<String, Value>,
-    /// Keys that must be said: without them the network isn't known.
+    /// Numbers that the network takes where nothing is said, which a user is told.
     #[serde(default)]
-    pub asked: Vec<String>,
+    pub assumed: Map<String, Value>,
     /// Whether all layers have experts, whatever config.json says.
     #[serde(default)]
     pub experts_everywhere: bool,

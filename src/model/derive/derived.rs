@@ -20,7 +20,7 @@ pub struct Derived {
     /// The layouts of each stage.
     stages: Vec<Vec<Entry>>,
     ranks_per_stage: u32,
-    /// What the job's own program might not accept.
+    /// What a user should know: what MindSpore may not accept, what nobody said.
     pub doubts: Vec<String>,
 }
 
@@ -117,13 +117,20 @@ fn add(job: &Job, parameter: &Parameter, layout: &Arc<Layout>, entries: &mut Vec
 
 /// What MindSpore refuses on some machines.
 fn doubts(job: &Job) -> Vec<String> {
+    let mut doubts = Vec::new();
     let ranks = job.ranks();
-    if [1, 2, 4].contains(&ranks) || ranks.is_multiple_of(8) {
-        return Vec::new();
+    if ![1, 2, 4].contains(&ranks) && !ranks.is_multiple_of(8) {
+        doubts.push(format!(
+            "MindSpore on Ascend refuses a job of {ranks} ranks: it takes 1, 2, 4, or a multiple of 8"
+        ));
     }
-    vec![format!(
-        "MindSpore on Ascend refuses a job of {ranks} ranks: it takes 1, 2, 4, or a multiple of 8"
-    )]
+    if !job.assumed.is_empty() {
+        doubts.push(format!(
+            "the configuration leaves to the network's defaults: {}",
+            job.assumed.join(", ")
+        ));
+    }
+    doubts
 }
 
 impl Derived {

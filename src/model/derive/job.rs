@@ -22,6 +22,8 @@ const THRESHOLD_KB: u64 = 64;
 pub struct Job {
     /// The file that errors are about.
     pub(super) origin: String,
+    /// What nobody said, and the network takes: keys with their values.
+    pub(super) assumed: Vec<String>,
     pub(super) family: Family,
     pub(super) training: Training,
     pub(super) numbers: Numbers,
@@ -81,7 +83,8 @@ impl Job {
         let own = &config.model.model_config;
         let family = family_of(scheme, class, own, model)?;
         let training = training_of(&family, scheme)?;
-        let merged = merge(&training, own, model, false)?;
+        let mut merged = merge(&training, own, model, false)?;
+        let assumed = assume(&training, &mut merged);
         let sizes = &config.parallel_config;
         let mesh = Mesh {
             data: sizes.data_parallel.unwrap_or(1),
@@ -92,6 +95,7 @@ impl Job {
         };
         let optimizer = Optimizer::called(config.optimizer.class.as_deref(), scheme)?;
         let mut job = Job::new(family, training, merged, mesh, optimizer)?;
+        job.assumed = assumed;
         job.sequence = sizes.use_seq_parallel.unwrap_or(false);
         job.ulysses = match sizes.context_parallel_algo.as_deref() {
             Some("ulysses_cp") => mesh.context,
@@ -166,15 +170,12 @@ impl Job {
         mesh.check()?;
         merged.insert("pipelined".into(), Value::Bool(mesh.stages > 1));
         merged.insert("muon".into(), Value::Bool(optimizer.is_muon()));
-        if let Some(key) = training.asked.iter().find(|key| !merged.contains_key(*key)) {
-            let fault = wrong(format!("model.model_config has no '{key}'"));
-            return Err(fault.hint("say what the job has: which tensors there are depends on it"));
-        }
         let numbers = Numbers::new(&family.numbers, &merged);
         check_size(&family, &numbers).map_err(as_config)?;
         let element_bytes = element_bytes(&merged)?;
         Ok(Job {
             origin: String::new(),
+            assumed: Vec::new(),
             scheme: training.names,
             family,
             training,
@@ -235,8 +236,12 @@ impl Job {
 pub(super) fn as_config(mut fault: Fault) -> Fault {
     if fault.kind == Kind::Corrupt {
         fault.kind = Kind::Config;
-        fault.hint =
-            Some("give it in model.model_config, or in the config.json that --model names".into());
+        fault.message = fault
+            .message
+            .replace("config.json has", "the model's configuration has");
+        fault.hint = Some(
+            "give it in model.model_config, or with --model and a config.json that has it".into(),
+        );
     }
     fault
 }
@@ -382,6 +387,18 @@ fn merge(
         merged.insert(key.to_owned(), size.into());
     }
     Ok(merged)
+}
+
+/// Adds the numbers that the network takes where nothing is said; gives which.
+fn assume(training: &Training, merged: &mut Map<String, Value>) -> Vec<String> {
+    let mut assumed = Vec::new();
+    for (key, value) in &training.assumed {
+        if !merged.contains_key(key) {
+            merged.insert(key.clone(), value.clone());
+            assumed.push(format!("{key} {value}"));
+        }
+    }
+    assumed
 }
 
 fn element_bytes(merged: &Map<String, Value>) -> Result<u64> {
