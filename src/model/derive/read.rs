@@ -87,7 +87,12 @@ fn beside(yaml: &Path, config: &JobConfig) -> Result<Option<PathBuf>> {
         }
     }
     // All that is needed may stand in the configuration itself.
-    if config.model.model_config.contains_key("hidden_size") {
+    let own = &config.model.model_config;
+    let named = config.model.arch.class.is_some()
+        || ["model_type", "architectures"]
+            .iter()
+            .any(|key| own.contains_key(*key));
+    if named && own.contains_key("hidden_size") {
         return Ok(None);
     }
     let fault = Fault::new(
