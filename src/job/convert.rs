@@ -31,7 +31,10 @@ pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Resu
             let name = name.map_or_else(|| entry.name.clone(), |name| Arc::from(name.as_str()));
             let tensor = Arc::new(whole_tensor(entry, *rank).map_err(named)?);
             let layout = Arc::new(Layout::whole(entry.shape.0.len()));
-            plans.push(plan_tensor(&name, &Made::of(&tensor)?, *rank, layout).map_err(named)?);
+            plans.push(
+                plan_tensor(&name, &Made::of(&tensor.name, &tensor)?, *rank, layout)
+                    .map_err(named)?,
+            );
             listing.push((name, entry.dtype, entry.shape.clone()));
         }
         let stem = file.path.rsplit_once('.');

@@ -111,7 +111,7 @@ impl Written<'_> {
             self.run.job.command,
             self.run.layouts,
             derived.block,
-            derived.lora.as_ref().map(|lora| &lora.factor),
+            derived.lora.as_ref().map(|lora| &lora.meaning),
             self.planned.depends_on
         )
     }

@@ -12,6 +12,7 @@ use crate::fault::{Fault, Kind, Result, nearest};
 use crate::job::Viewed;
 use crate::plan::dequantise::{SCALES, is_scaled};
 use crate::plan::inventory::Inventory;
+use crate::plan::value::{Step, Value};
 use crate::tensor::cast::is_castable;
 use crate::tensor::dtype::Dtype;
 use crate::view::{Cut, MadeOf, Piece, Table};
@@ -135,6 +136,7 @@ impl Import {
         let mapping = Mapping::new(&self.family, &self.numbers, &self.choices, &present)?;
         check_named(&self.family, &mapping, self.choices.names)?;
         self.check_extra(inventory, &mapping)?;
+        refuse_adapted(inventory, &mapping)?;
         let mut table = Table::new();
         for link in &mapping.links {
             let mut missing = None;
@@ -207,6 +209,28 @@ impl Import {
             known.into_iter(),
         ))
     }
+}
+
+/// Refuses an adapter for a tensor that isn't written, as it is a copy of another by config.json.
+fn refuse_adapted(inventory: &Inventory, mapping: &Mapping) -> Result<()> {
+    for (name, of) in &mapping.only_hf {
+        let Some(tensor) = inventory.tensors.get(name) else {
+            continue;
+        };
+        let merged = |value: &Value| value.steps.iter().any(|s| matches!(s, Step::Add { .. }));
+        if tensor.name == *name && !tensor.value.as_deref().is_some_and(merged) {
+            continue;
+        }
+        let of = of.as_deref().unwrap_or("the embedding");
+        let message = format!(
+            "the adapter changes it, but by tie_word_embeddings of config.json it is '{of}', so that the \
+             change would be lost"
+        );
+        return Err(Fault::new(Kind::Unsupported, message)
+            .tensor(&**name)
+            .hint("set tie_word_embeddings to false, for a model with a head of its own"));
+    }
+    Ok(())
 }
 
 /// Refuses what is still in 8 bits once scales have been seen to.

@@ -115,16 +115,23 @@ fn private_plans(
                 .filter(|_| wanted)
                 .find_map(|rank| catalog.find(*rank, name))
         };
-        let Some(place) = catalog.find(from, name).or_else(elsewhere) else {
-            continue;
+        let known = inventory.tensors.get(name);
+        let tensor = match known.filter(|tensor| tensor.name != *name) {
+            // One of an adapter stands in its place.
+            Some(other) => other.clone(),
+            None => {
+                let Some(place) = catalog.find(from, name).or_else(elsewhere) else {
+                    continue;
+                };
+                let mut tensor = whole_tensor(catalog.entry(place), place.rank)?;
+                tensor.value = value_of_copy(inventory, name)?;
+                Arc::new(tensor)
+            }
         };
-        let mut tensor = whole_tensor(catalog.entry(place), place.rank)?;
-        tensor.value = value_of_copy(inventory, name)?;
-        let tensor = Arc::new(tensor);
         let layout = Arc::new(Layout::whole(tensor.shape.0.len()));
         plans.push(plan_tensor(
             &select.written_name(name),
-            &Made::of(&tensor)?,
+            &Made::of(name, &tensor)?,
             rank,
             layout,
         )?);

@@ -5,6 +5,7 @@
 
 use crate::fault::{Fault, Kind, Result, nearest};
 use crate::plan::inventory::Inventory;
+pub use crate::plan::pattern::{Pattern, Patterns};
 use crate::plan::source_tensor::SourceTensor;
 use crate::plan::source_tensor::{Step, Value};
 use crate::tensor::cast::is_castable;
@@ -12,8 +13,10 @@ use crate::tensor::shape::Shape;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What the names of A and B end with.
-const ENDINGS: [(&str, &str); 7] = [
+/// What the names of A and B end with. Those of [`EMBEDDINGS`] are for a table of rows.
+const ENDINGS: [(&str, &str); 9] = [
+    (".lora_embedding_A", ".lora_embedding_B"),
+    (".lora_embedding_A.default", ".lora_embedding_B.default"),
     (".lora_A.weight", ".lora_B.weight"),
     (".lora_A.default.weight", ".lora_B.default.weight"),
     (".mindpet_delta_lora_a", ".mindpet_delta_lora_b"),
@@ -22,13 +25,51 @@ const ENDINGS: [(&str, &str); 7] = [
     (".lora_a", ".lora_b"),
     (".lora_A", ".lora_B"),
 ];
+/// How many of the endings are those of embeddings.
+const EMBEDDINGS: usize = 2;
+/// What PEFT puts in the names of tensors that were trained in full.
+const KEPT_WHOLE: [&str; 4] = [
+    ".modules_to_save.default.",
+    ".modules_to_save.",
+    ".base_layer.",
+    ".original_module.",
+];
 /// What PEFT puts before the model's own names.
 const WRAPPED: &str = "base_model.model.";
 /// Beginnings of the names of an optimizer's state.
 const STATES: [&str; 4] = ["adam_m.", "adam_v.", "accu_grads.", "muon_m."];
 
+/// What pairs mean.
+#[derive(Clone, Debug)]
+pub struct Meaning {
+    /// What their products are multiplied by.
+    pub factor: Factor,
+    /// The rank that they have, if it is told.
+    pub rank: Option<u64>,
+    /// Other ranks, by module.
+    pub ranks: Patterns<u64>,
+    /// Weights of modules that keep them so lie transposed: `[columns, rows]`.
+    pub transposed: bool,
+    /// All this is told by the adapter itself: what isn't a pair is a tensor in place of the source's.
+    pub described: bool,
+}
+
+impl Meaning {
+    /// Plain pairs with this factor.
+    #[must_use]
+    pub fn plain(factor: f64) -> Meaning {
+        Meaning {
+            factor: Factor::Fixed(factor),
+            rank: None,
+            ranks: Patterns::default(),
+            transposed: false,
+            described: false,
+        }
+    }
+}
+
 /// What a pair's product is multiplied by.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Factor {
     /// This, whatever the rank.
     Fixed(f64),
@@ -36,8 +77,8 @@ pub enum Factor {
     Alpha {
         /// Alpha.
         alpha: f64,
-        /// Other alphas, by the end of the module's name.
-        patterns: BTreeMap<String, f64>,
+        /// Other alphas, by module.
+        patterns: Patterns<f64>,
         /// Over the square root.
         by_root: bool,
     },
@@ -60,11 +101,7 @@ impl Factor {
                 patterns,
                 by_root,
             } => {
-                let own = patterns.iter().find(|(end, _)| {
-                    let rest = module.strip_suffix(end.as_str());
-                    rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-                });
-                let alpha = own.map_or(*alpha, |(_, alpha)| *alpha);
+                let alpha = patterns.of(module).unwrap_or(*alpha);
                 let rank = rank as f64;
                 (alpha / if *by_root { rank.sqrt() } else { rank }) as f32
             }
@@ -72,12 +109,29 @@ impl Factor {
     }
 }
 
+/// What the name of a tensor of a pair tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Part<'a> {
+    /// 0: A, 1: B.
+    which: usize,
+    /// The module it is of.
+    module: &'a str,
+    /// The module is a table of embeddings.
+    embedding: bool,
+}
+
 /// Which of a pair a name means, and of which module.
-fn part_of(name: &str) -> Option<(usize, &str)> {
+fn part_of(name: &str) -> Option<Part<'_>> {
     let name = name.strip_prefix(WRAPPED).unwrap_or(name);
-    ENDINGS.iter().find_map(|(a, b)| {
-        let a = name.strip_suffix(a).map(|module| (0, module));
-        a.or_else(|| name.strip_suffix(b).map(|module| (1, module)))
+    let mut endings = ENDINGS.iter().enumerate();
+    endings.find_map(|(number, (a, b))| {
+        let ends = [a, b].into_iter().zip(0..);
+        let mut parts = ends.filter_map(|(end, which)| Some((which, name.strip_suffix(end)?)));
+        parts.next().map(|(which, module)| Part {
+            which,
+            module,
+            embedding: number < EMBEDDINGS,
+        })
     })
 }
 
@@ -100,31 +154,36 @@ pub fn take_own_pairs(inventory: &mut Inventory) -> Vec<Arc<SourceTensor>> {
     own
 }
 
-/// Merges the pairs among `adapter` into the weights of `inventory`.
+/// Merges the pairs among `adapter` into the weights of `inventory`, and puts its other tensors, which
+/// were trained in full, in the place of these.
 ///
 /// # Errors
 /// [`Kind::UnknownTensor`] for a pair whose weight isn't there, with the nearest names;
-/// [`Kind::Shape`] naming both where they don't fit; [`Kind::Unsupported`] for a tensor that is none
-/// of a pair; [`Kind::MissingShard`] if one of a pair, or every pair, is missing.
+/// [`Kind::Shape`] naming both where they don't fit; [`Kind::Unsupported`] for a tensor that is
+/// neither; [`Kind::MissingShard`] if one of a pair, or every pair, is missing; [`Kind::Corrupt`] for a
+/// tensor without elements.
 pub fn merge(
     inventory: &mut Inventory,
     adapter: &[Arc<SourceTensor>],
-    factor: &Factor,
+    meaning: &Meaning,
 ) -> Result<()> {
-    let mut pairs: BTreeMap<&str, [Option<&Arc<SourceTensor>>; 2]> = BTreeMap::new();
+    let mut pairs: BTreeMap<&str, (bool, [Option<&Arc<SourceTensor>>; 2])> = BTreeMap::new();
     for tensor in adapter {
-        let Some((part, module)) = part_of(&tensor.name) else {
-            let message = "is neither A nor B of a low-rank pair";
-            return Err(Fault::new(Kind::Unsupported, message)
-                .tensor(&*tensor.name)
-                .hint("weights trained in full, embeddings' pairs and DoRA can't be merged"));
-        };
-        pairs.entry(module).or_default()[part] = Some(tensor);
+        refuse_empty(tensor)?;
+        match part_of(&tensor.name) {
+            Some(part) => {
+                let pair = pairs.entry(part.module).or_default();
+                pair.0 = part.embedding;
+                pair.1[part.which] = Some(tensor);
+            }
+            None if meaning.described => replace(inventory, tensor)?,
+            None => return Err(no_pair(&tensor.name)),
+        }
     }
     if pairs.is_empty() {
         return Err(Fault::new(Kind::MissingShard, "there is no low-rank pair"));
     }
-    for (module, pair) in pairs {
+    for (module, (embedding, pair)) in pairs {
         let [Some(a), Some(b)] = pair else {
             let (has, lacks) = if pair[0].is_some() {
                 ("A", "B")
@@ -140,12 +199,17 @@ pub fn merge(
         let Some(tensor) = inventory.tensors.get(weight.as_str()) else {
             return Err(unknown(inventory, &a.name, &weight));
         };
-        check(tensor, a, b)?;
         let rank = a.shape.0.first().copied().unwrap_or_default();
+        let told = meaning.ranks.of(module).or(meaning.rank);
+        if let Some(told) = told.filter(|told| *told != rank) {
+            let message = format!("is of rank {rank}, the adapter's configuration says {told}");
+            return Err(Fault::new(Kind::Shape, message).tensor(&*a.name));
+        }
         let step = Step::Add {
             a: a.clone(),
             b: b.clone(),
-            factor: factor.of(module, rank),
+            factor: meaning.factor.of(module, rank),
+            transposed: check(tensor, a, b, embedding, meaning.transposed)?,
         };
         let mut merged = (**tensor).clone();
         let before = merged.value.as_deref();
@@ -154,10 +218,61 @@ pub fn merge(
             dtype: merged.value_dtype(),
             steps: steps.iter().cloned().chain([step]).collect(),
         }));
-        inventory
-            .tensors
-            .insert(merged.name.clone(), Arc::new(merged));
+        inventory.tensors.insert(weight.into(), Arc::new(merged));
     }
+    Ok(())
+}
+
+fn refuse_empty(tensor: &SourceTensor) -> Result<()> {
+    if !tensor.shape.0.contains(&0) {
+        return Ok(());
+    }
+    let message = format!("is {}: it has no elements", tensor.shape);
+    let fault = Fault::new(Kind::Corrupt, message).tensor(&*tensor.name);
+    Err(fault
+        .hint("saved under ZeRO-3, where each process has a part, without gathering them first?"))
+}
+
+fn no_pair(name: &str) -> Fault {
+    let message = "is neither A nor B of a low-rank pair, nor a tensor of the source";
+    let fault = Fault::new(Kind::Unsupported, message).tensor(name);
+    fault.hint(
+        "merge it with PEFT; a tensor that was trained in full takes the place of the source's where \
+         adapter_config.json is beside the adapter",
+    )
+}
+
+/// Puts a tensor that was trained in full in the place of the source's, in the type of that.
+fn replace(inventory: &mut Inventory, tensor: &Arc<SourceTensor>) -> Result<()> {
+    let name = tensor.name.strip_prefix(WRAPPED).unwrap_or(&tensor.name);
+    let mut plain = name.to_owned();
+    for inside in KEPT_WHOLE {
+        plain = plain.replace(inside, ".");
+    }
+    let old = inventory.tensors.get(plain.as_str());
+    let Some(old) = old.filter(|_| !name.contains(".original_module.")) else {
+        return Err(no_pair(&tensor.name));
+    };
+    if old.shape != tensor.shape {
+        let message = format!(
+            "is {}, '{plain}' of the source is {}",
+            tensor.shape, old.shape
+        );
+        return Err(Fault::new(Kind::Shape, message).tensor(&*tensor.name));
+    }
+    let dtype = old.value_dtype();
+    let mut new = (**tensor).clone();
+    if dtype != tensor.dtype {
+        if !(is_castable(dtype) && is_castable(tensor.dtype)) {
+            let message = format!("is {}, '{plain}' of the source is {dtype}", tensor.dtype);
+            return Err(Fault::new(Kind::Dtype, message).tensor(&*tensor.name));
+        }
+        new.value = Some(Arc::new(Value {
+            dtype,
+            steps: Vec::new(),
+        }));
+    }
+    inventory.tensors.insert(plain.into(), Arc::new(new));
     Ok(())
 }
 
@@ -173,7 +288,15 @@ fn unknown(inventory: &Inventory, name: &str, weight: &str) -> Fault {
     ))
 }
 
-fn check(weight: &SourceTensor, a: &SourceTensor, b: &SourceTensor) -> Result<()> {
+/// Checks that a pair fits its weight; says whether its product is added transposed: to a table of
+/// embeddings, or, where `may_turn`, to weights that fit only so.
+fn check(
+    weight: &SourceTensor,
+    a: &SourceTensor,
+    b: &SourceTensor,
+    embedding: bool,
+    may_turn: bool,
+) -> Result<bool> {
     for tensor in [a, b] {
         if !is_castable(tensor.dtype) {
             let message = format!("is {}, no float of an adapter", tensor.dtype);
@@ -184,14 +307,30 @@ fn check(weight: &SourceTensor, a: &SourceTensor, b: &SourceTensor) -> Result<()
         let message = format!("is {}: nothing can be merged into it", weight.dtype);
         return Err(Fault::new(Kind::Dtype, message).tensor(&*weight.name));
     }
-    let fits = match (&weight.shape.0[..], &a.shape.0[..], &b.shape.0[..]) {
+    let (plain, turned) = match (&weight.shape.0[..], &a.shape.0[..], &b.shape.0[..]) {
         ([rows, columns], [inner, wide], [tall, rank]) => {
-            (rows, columns, inner) == (tall, wide, rank) && *rank > 0
+            let pair = inner == rank && *rank > 0;
+            let fits = |rows, columns| pair && (rows, columns) == (tall, wide);
+            (fits(rows, columns), fits(columns, rows))
         }
-        _ => false,
+        _ => (false, false),
     };
-    if fits {
-        return Ok(());
+    if turned && !embedding && may_turn && plain {
+        let message = format!(
+            "fan_in_fan_out: '{}' {} is as high as wide, so it can't be told whether it lies transposed",
+            weight.name, weight.shape
+        );
+        let fault = Fault::new(Kind::Unsupported, message).tensor(&*a.name);
+        return Err(fault.hint(
+            "of linear layers PEFT ignores the key: set it to false in adapter_config.json; of layers \
+             that do lie transposed merge with PEFT",
+        ));
+    }
+    if turned && (embedding || may_turn) {
+        return Ok(true);
+    }
+    if plain && !embedding {
+        return Ok(false);
     }
     let product = |shape: &Shape| shape.to_string();
     let message = format!(
@@ -211,31 +350,26 @@ mod tests {
 
     #[test]
     fn names_tell_the_module() {
-        for (name, part, module) in [
+        for (name, which, module, embedding) in [
             (
-                "base_model.model.model.layers.0.q.lora_A.weight",
+                "base_model.model.layers.0.q.lora_A.weight",
                 0,
-                "model.layers.0.q",
+                "layers.0.q",
+                false,
             ),
-            (
-                "base_model.model.model.layers.0.q.lora_B.default.weight",
-                1,
-                "model.layers.0.q",
-            ),
-            (
-                "model.layers.0.attention.wq.mindpet_delta_lora_b",
-                1,
-                "model.layers.0.attention.wq",
-            ),
-            (
-                "decoder.layers.0.linear_qkv.lora_a",
-                0,
-                "decoder.layers.0.linear_qkv",
-            ),
+            ("base_model.model.q.lora_B.default.weight", 1, "q", false),
+            ("base_model.model.x.lora_embedding_A", 0, "x", true),
+            ("layers.0.wq.mindpet_delta_lora_b", 1, "layers.0.wq", false),
+            ("decoder.linear_qkv.lora_a", 0, "decoder.linear_qkv", false),
         ] {
-            assert_eq!(part_of(name), Some((part, module)), "{name}");
+            let part = Part {
+                which,
+                module,
+                embedding,
+            };
+            assert_eq!(part_of(name), Some(part), "{name}");
         }
-        assert_eq!(part_of("base_model.model.x.lora_embedding_A"), None);
+        assert_eq!(part_of("base_model.model.x.lora_magnitude_vector"), None);
         assert_eq!(part_of("model.layers.0.attention.wq.weight"), None);
     }
 
@@ -243,7 +377,7 @@ mod tests {
     fn factors_follow_alpha_and_rank() {
         let factor = |by_root| Factor::Alpha {
             alpha: 16.0,
-            patterns: BTreeMap::from([("mlp.up_proj".to_owned(), 4.0)]),
+            patterns: Patterns(vec![Pattern::new("mlp.up_proj", 4.0).unwrap()]),
             by_root,
         };
         let of = |factor: Factor, module: &str, rank| factor.of(module, rank).to_bits();

@@ -36,18 +36,18 @@ impl Made {
         self.shape.0.len()
     }
 
-    /// A tensor made of one other, unchanged.
+    /// A tensor made of one other, called `name` in the source, unchanged.
     ///
     /// # Errors
     /// [`Kind::Shape`] if rows of a packed type don't fill whole bytes.
-    pub fn of(tensor: &Arc<SourceTensor>) -> Result<Made> {
+    pub fn of(name: &Arc<str>, tensor: &Arc<SourceTensor>) -> Result<Made> {
         let (bytes, _) = tensor.shape.in_bytes(tensor.dtype)?;
         Ok(Made {
             shape: tensor.shape.clone(),
             dtype: tensor.dtype,
             written: tensor.value_dtype(),
             cut: Cut::Anywhere,
-            pieces: vec![(Piece::identity(tensor.name.clone(), &bytes), tensor.clone())],
+            pieces: vec![(Piece::identity(name.clone(), &bytes), tensor.clone())],
         })
     }
 
@@ -129,7 +129,7 @@ impl Made {
 
     /// The names of its sources.
     pub(super) fn sources(&self) -> impl Iterator<Item = Arc<str>> + '_ {
-        self.pieces.iter().map(|(_, tensor)| tensor.name.clone())
+        self.pieces.iter().map(|(piece, _)| piece.source.clone())
     }
 }
 
@@ -160,8 +160,9 @@ pub(super) fn made(
         }
         return Ok(all);
     }
-    let of =
-        |tensor: &Arc<SourceTensor>| Made::of(tensor).map_err(|fault| fault.tensor(&*tensor.name));
+    let of = |name: &Arc<str>, tensor: &Arc<SourceTensor>| {
+        Made::of(name, tensor).map_err(|fault| fault.tensor(&**name))
+    };
     let kept = inventory.tensors.iter();
     for (name, tensor) in kept.filter(|(name, _)| select.keeps(name)) {
         // MindSpore's unify leaves these out of the merge (docs/formats.md).
@@ -169,22 +170,19 @@ pub(super) fn made(
             continue;
         }
         let written = select.written_name(name);
-        if let Some(other) = all.insert(written.clone(), of(tensor)?) {
+        if let Some(other) = all.insert(written.clone(), of(name, tensor)?) {
             return Err(names::collision(&written, other.sources(), name));
         }
     }
     for (written, read) in &select.read {
         // A name of the source may be given to another tensor if its own gets another one.
-        let own = inventory.tensors.get(written.as_str());
-        if let Some(own) = own.filter(|_| written != read && !names::is_read(select, written)) {
-            return Err(names::collision(
-                written,
-                [own.name.clone()].into_iter(),
-                read,
-            ));
+        let own = inventory.tensors.get_key_value(written.as_str());
+        if let Some((own, _)) = own.filter(|_| written != read && !names::is_read(select, written))
+        {
+            return Err(names::collision(written, [own.clone()].into_iter(), read));
         }
-        if let Some(tensor) = inventory.tensors.get(read.as_str()) {
-            all.insert(written.as_str().into(), of(tensor)?);
+        if let Some((name, tensor)) = inventory.tensors.get_key_value(read.as_str()) {
+            all.insert(written.as_str().into(), of(name, tensor)?);
         }
     }
     Ok(all)

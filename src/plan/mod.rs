@@ -28,6 +28,7 @@ pub mod lora;
 pub mod machine;
 mod made;
 pub mod names;
+mod pattern;
 mod rank_files;
 pub mod ratio;
 pub mod reach;

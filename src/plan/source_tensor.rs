@@ -55,5 +55,7 @@ pub enum Step {
         b: Arc<SourceTensor>,
         /// What the product is multiplied by.
         factor: f32,
+        /// The product is added transposed: B is `[columns, rank]`, A `[rank, rows]`.
+        transposed: bool,
     },
 }

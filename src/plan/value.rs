@@ -74,6 +74,10 @@ pub fn patches<'a>(
         }
         for (piece, tensor) in &plan.pieces {
             let Some(value) = &tensor.value else { continue };
+            // One that is only rounded to another type need be no matrix.
+            if value.steps.is_empty() {
+                continue;
+            }
             let Some(ranges) = Piece::cut(&piece.ranges(), &piece.destination_map, &part) else {
                 continue;
             };
@@ -145,8 +149,13 @@ impl Step {
                 ];
                 vec![part(scales, parts, begin)]
             }
-            Step::Add { a, b, .. } => {
-                let (rows, columns) = (at.rows.reach(), at.columns.reach());
+            Step::Add {
+                a, b, transposed, ..
+            } => {
+                let (mut rows, mut columns) = (at.rows.reach(), at.columns.reach());
+                if *transposed {
+                    (rows, columns) = (columns, rows);
+                }
                 (at.rows.first, at.columns.first) = (0, 0);
                 let rank = a.shape.0.first().copied().unwrap_or_default();
                 let a = part(a, [0..rank, columns], begin);

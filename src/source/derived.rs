@@ -9,7 +9,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::plan::SourceTensor;
 use crate::plan::dequantise::dequantise;
 use crate::plan::inventory::{Inventory, whole_tensor};
-use crate::plan::lora::{Factor, merge, take_own_pairs};
+use crate::plan::lora::{Meaning, merge, take_own_pairs};
 use crate::plan::reach::Reach;
 use crate::source::found::Source;
 use crate::store::Format;
@@ -33,8 +33,8 @@ pub struct Derived {
 pub struct Lora {
     /// Its file, which every node sees; none: it lies among the source's own tensors.
     pub file: Option<PathBuf>,
-    /// What its products are multiplied by.
-    pub factor: Factor,
+    /// What its pairs mean.
+    pub meaning: Meaning,
 }
 
 /// An adapter's file as a part of the source: the rank that it is of.
@@ -110,7 +110,7 @@ impl Derived {
         };
         let Some(Beside(rank)) = beside else {
             let own = take_own_pairs(inventory);
-            return merge(inventory, &own, &lora.factor);
+            return merge(inventory, &own, &lora.meaning);
         };
         let files = source.catalog.ranks.get(&rank).into_iter().flatten();
         for file in files {
@@ -118,7 +118,7 @@ impl Derived {
             let tensors = entries.map(|entry| whole_tensor(entry, rank).map(Arc::new));
             let adapter: Result<Vec<Arc<SourceTensor>>> = tensors.collect();
             adapter
-                .and_then(|adapter| merge(inventory, &adapter, &lora.factor))
+                .and_then(|adapter| merge(inventory, &adapter, &lora.meaning))
                 .map_err(|fault| fault.file(file.path.as_str()))?;
         }
         Ok(())

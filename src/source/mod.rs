@@ -5,6 +5,7 @@
 //!
 //! *Absent on purpose*: anything that writes, and anything that knows where bytes will go.
 
+pub mod adapter;
 mod choice;
 mod complete;
 pub mod counts;

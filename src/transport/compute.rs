@@ -13,6 +13,7 @@ pub(super) struct Computer {
     values: Vec<f32>,
     left: Loaded,
     right: Loaded,
+    turned: [Vec<f32>; 2],
 }
 
 impl Computer {
@@ -47,13 +48,27 @@ impl Computer {
                         columns,
                     )
                 }
-                (Step::Add { factor, .. }, [a, b]) => {
+                (
+                    Step::Add {
+                        factor, transposed, ..
+                    },
+                    [a, b],
+                ) => {
                     self.left.load(a, operands)?;
                     self.right.load(b, operands)?;
+                    let rank = a.region.shape.0.first().copied().unwrap_or_default();
+                    let (mut a, mut b) = (&self.left.values, &self.right.values);
+                    if *transposed {
+                        // The transposed of B * A is A's, times B's.
+                        let [left, right] = &mut self.turned;
+                        turn(b, rank, left);
+                        turn(a, a.len() as u64 / rank.max(1), right);
+                        (a, b) = (left, right);
+                    }
                     let product = Product {
-                        a: &self.left.values,
-                        b: &self.right.values,
-                        rank: a.region.shape.0.first().copied().unwrap_or_default(),
+                        a,
+                        b,
+                        rank,
                         factor: *factor,
                     };
                     add_product(&mut self.values, &patch.at, &product)
@@ -70,6 +85,15 @@ impl Computer {
         }
         let message = format!("{} is no type to compute", plan.written);
         Err(Fault::new(Kind::Dtype, message).tensor(&*plan.name))
+    }
+}
+
+/// Puts the transposed of a matrix with so many columns into `out`.
+fn turn(values: &[f32], columns: u64, out: &mut Vec<f32>) {
+    out.clear();
+    let columns = usize::try_from(columns).unwrap_or(usize::MAX);
+    for column in 0..columns.min(values.len()) {
+        out.extend(values[column..].iter().step_by(columns));
     }
 }
 

@@ -252,7 +252,7 @@ fn names_what_an_adapter_does_not_fit() {
     );
     refuses(
         &tries(&ADAPTED, "{}"),
-        "adapter_config.json: is no adapter's configuration",
+        "adapter_config.json: has no number lora_alpha",
     );
     let mut half = tensors::read(&sample.path("lora/adapter_model.safetensors")).unwrap();
     let lost = "base_model.model.layers.0.w.lora_B.weight";
@@ -270,6 +270,96 @@ fn names_what_an_adapter_does_not_fit() {
     refuses(&alone_of("--lora-scaling 1"), "neither A nor B");
     let own = "unify --src @src --src-strategy @four.ckpt --dst @out --lora-scaling 1";
     refuses(&alone(&sample.args(own)), "there is no low-rank pair");
+}
+
+fn turned(matrix: &Matrix) -> Matrix {
+    let [rows, columns] = matrix.shape;
+    Matrix::by([columns, rows], |i, j| matrix.at(j, i))
+}
+
+/// Tables of embeddings and weights that lie transposed take the product transposed; what was trained
+/// in full takes the place of what there was, in the type of that.
+#[test]
+fn merges_what_lies_transposed_and_takes_what_was_trained_in_full() {
+    let sample = sample();
+    let (pairs, mut after) = adapt(&sample.whole, &ADAPTED, 2.0);
+    let norm = Tensor::counting("F32", &[8], 77);
+    after.insert("norm.weight".into(), norm.clone());
+    let mut seed = 8;
+    let v = small(&mut seed, [8, 8]);
+    after.insert("layers.0.v.weight".into(), v.to("BF16"));
+    for (ends, config) in [
+        (["lora_A.weight", "lora_B.weight"], "true"),
+        (["lora_embedding_A", "lora_embedding_B"], "false"),
+    ] {
+        let mut adapter = Tensors::from([
+            ("base_model.model.norm.weight".into(), norm.clone()),
+            (
+                "base_model.model.layers.0.v.modules_to_save.default.weight".into(),
+                v.to("F32"),
+            ),
+        ]);
+        for (name, [a, b]) in ADAPTED.iter().zip(&pairs) {
+            let module = format!("base_model.model.{}", name.strip_suffix("weight").unwrap());
+            adapter.insert(format!("{module}{}", ends[0]), turned(b).to("F32"));
+            adapter.insert(format!("{module}{}", ends[1]), turned(a).to("F32"));
+        }
+        tensors::write(&sample.path("lora/adapter_model.safetensors"), &adapter);
+        let config = format!(r#"{{"r": 3, "lora_alpha": 6, "fan_in_fan_out": {config}}}"#);
+        tensors::write_bytes(&sample.path("lora/adapter_config.json"), config.as_bytes());
+        let reshard = "reshard --src @src --src-strategy @four.ckpt --dst-strategy @two.ckpt \
+                       --lora @lora --overwrite --dst @two";
+        under_mpi(2, &sample.args(reshard)).succeeds();
+        sample.check("two", &sample.two, &after);
+    }
+}
+
+#[test]
+fn an_adapter_means_what_its_configuration_says() {
+    let sample = sample();
+    let names = ["layers.0.v.weight"];
+    let (pairs, after) = adapt(&sample.whole, &names, 2.0);
+    let unify = "unify --src @src --src-strategy @four.ckpt --overwrite --dst @out --lora @lora";
+    for scaling in ["", "--lora-scaling 2"] {
+        for (key, value, named) in [
+            ("fan_in_fan_out", "true", "fan_in_fan_out"),
+            ("use_dora", "true", "use_dora"),
+            ("peft_type", "\"LOHA\"", "peft_type"),
+            (
+                "init_lora_weights",
+                "\"pissa_niter_4\"",
+                "init_lora_weights is 'pissa_niter_4'",
+            ),
+            (
+                "rank_pattern",
+                "{\"v\": 4}",
+                "is of rank 3, the adapter's configuration says 4",
+            ),
+        ] {
+            let config = format!("\u{feff}{{\"r\": 3, \"lora_alpha\": NaN, \"{key}\": {value}}}");
+            let config = config.replace("NaN", if scaling.is_empty() { "6" } else { "NaN" });
+            write_adapter(&sample.path("lora"), &names, &pairs, &config);
+            let run = alone(&sample.args(&format!("{unify} {scaling}")));
+            refuses(&run, named);
+            assert!(!sample.path("out").exists(), "{key}");
+        }
+    }
+    let config = r#"{"r": 3, "lora_alpha": 60, "use_rslora": true, "alpha_pattern": {"v": 6}}"#;
+    write_adapter(&sample.path("lora"), &names, &pairs, config);
+    alone(&sample.args(&format!("{unify} --lora-scaling 2"))).succeeds();
+    let found: Tensors = held(&sample.path("out")).into_values().flatten().collect();
+    tensors::compare(&after, &found).unwrap();
+    let nothing = Tensor::counting("F32", &[0], 0);
+    let mut adapter = tensors::read(&sample.path("lora/adapter_model.safetensors")).unwrap();
+    let first = adapter.tensors.values_mut().next().unwrap();
+    *first = nothing;
+    tensors::write(
+        &sample.path("lora/adapter_model.safetensors"),
+        &adapter.tensors,
+    );
+    let run = alone(&sample.args(&format!("{unify} --lora-scaling 2")));
+    refuses(&run, "is [0]: it has no elements");
+    assert!(run.stderr.contains("ZeRO-3"), "{run:?}");
 }
 
 /// Merging on the way in is importing what is merged, whatever a weight becomes a part of.

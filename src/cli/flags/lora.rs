@@ -1,17 +1,15 @@
 //! `--lora`: an adapter to merge into the weights on their way.
 
 use crate::fault::{Fault, Kind, Result};
-use crate::plan::lora::Factor;
+use crate::plan::lora::Meaning;
+use crate::source::adapter::meaning;
 use crate::source::derived::{Derived, Lora};
 use crate::store::Format;
-use crate::store::io::{self, ReadFile, Standing};
+use crate::store::io::{self, Standing};
+use crate::store::json;
 use clap::Args;
-use serde::Deserialize;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Largest adapter_config.json.
-const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// The file that describes an adapter.
 const CONFIG: &str = "adapter_config.json";
 /// PEFT's name for an adapter's weights.
@@ -28,20 +26,6 @@ pub(crate) struct LoraArgs {
     /// merges the pairs that lie among the source's own tensors.
     #[arg(long, value_name = "FACTOR")]
     pub(crate) lora_scaling: Option<f64>,
-}
-
-/// What matters of an adapter_config.json.
-#[derive(Deserialize)]
-struct Config {
-    lora_alpha: f64,
-    #[serde(default)]
-    alpha_pattern: BTreeMap<String, f64>,
-    #[serde(default)]
-    use_rslora: bool,
-    #[serde(default)]
-    use_dora: bool,
-    #[serde(default)]
-    fan_in_fan_out: bool,
 }
 
 impl LoraArgs {
@@ -64,19 +48,24 @@ impl LoraArgs {
             let message = format!("--lora-scaling {scaling} is no number to multiply by");
             return Err(Fault::new(Kind::Usage, message));
         }
-        let fixed = self.lora_scaling.map(Factor::Fixed);
         let Some(path) = &self.lora else {
-            return Ok(fixed.map(|factor| Lora { file: None, factor }));
+            let meaning = self.lora_scaling.map(Meaning::plain);
+            return Ok(meaning.map(|meaning| Lora {
+                file: None,
+                meaning,
+            }));
         };
         let (directory, file) = match io::standing(path)? {
             Standing::Directory => (path.as_path(), weights_in(path)?),
             _ => (path.parent().unwrap_or(Path::new("")), path.clone()),
         };
         let config = directory.join(CONFIG);
+        json::refuse_dangling(&config)?;
         let described = io::size(&config)?.is_some();
-        let factor = match fixed {
-            Some(fixed) => fixed,
-            None if described => read_config(&config)?,
+        // The flag changes the factor, not what the file says else.
+        let meaning = match self.lora_scaling {
+            fixed if described => meaning(&config, fixed)?,
+            Some(fixed) => Meaning::plain(fixed),
             None => {
                 let message = format!("{} has no {CONFIG}", directory.display());
                 return Err(Fault::new(Kind::Usage, message)
@@ -85,7 +74,7 @@ impl LoraArgs {
         };
         Ok(Some(Lora {
             file: Some(file),
-            factor,
+            meaning,
         }))
     }
 }
@@ -113,38 +102,4 @@ fn weights_in(directory: &Path) -> Result<PathBuf> {
             .file(at)
             .hint("adapter_model.bin is read by torch alone: save the adapter as safetensors")),
     }
-}
-
-fn read_config(path: &Path) -> Result<Factor> {
-    let bytes = ReadFile::open(path)?.read_all(CONFIG_BYTES_MAX)?;
-    let named = |fault: Fault| fault.file(path.display().to_string());
-    let config: Config = serde_json::from_slice(&bytes).map_err(|error| {
-        let message = format!("is no adapter's configuration: {error}");
-        named(Fault::new(Kind::Corrupt, message))
-    })?;
-    let refused = [
-        (config.use_dora, "use_dora: DoRA scales each row anew"),
-        (
-            config.fan_in_fan_out,
-            "fan_in_fan_out: weights lie transposed",
-        ),
-    ];
-    if let Some((_, what)) = refused.iter().find(|(asked, _)| *asked) {
-        let message = format!("{what}; only W + factor * (B * A) can be merged");
-        return Err(named(Fault::new(Kind::Unsupported, message)));
-    }
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
-    if let Some(key) = config
-        .alpha_pattern
-        .keys()
-        .find(|key| !key.chars().all(plain))
-    {
-        let message = format!("alpha_pattern '{key}': only ends of names are understood");
-        return Err(named(Fault::new(Kind::Unsupported, message)));
-    }
-    Ok(Factor::Alpha {
-        alpha: config.lora_alpha,
-        patterns: config.alpha_pattern,
-        by_root: config.use_rslora,
-    })
 }
