@@ -456,3 +456,215 @@ fn follows_links_to_wherever_they_lead() {
         &["'../disk/x.safetensors', which is outside the directory"],
     );
 }
+
+fn renamed(change: impl Fn(&str) -> String) -> Room {
+    let room = Room::new();
+    let tensors = weights().into_iter();
+    room.put(
+        "m/model.safetensors",
+        &tensors
+            .map(|(name, tensor)| (change(&name), tensor))
+            .collect(),
+    );
+    room
+}
+
+const IMPORT: &str = "import --hf @m --dst @out --names legacy --overwrite";
+
+/// What an import of the plain model makes.
+fn imported() -> Tensors {
+    let room = Room::single();
+    room.run(IMPORT).succeeds();
+    room.out()
+}
+
+#[test]
+fn reads_names_that_a_wrapper_has_changed() {
+    let right = imported();
+    let lacking = |name: &str| name.strip_prefix("model.").unwrap_or(name).to_owned();
+    for (room, told, flags) in [
+        (
+            renamed(|n| format!("module.{n}")),
+            "have 'module.' too much",
+            "--strip-prefix module.",
+        ),
+        (
+            renamed(|n| {
+                n.replace(".mlp.", "._orig_mod.mlp.")
+                    .replace(".self_attn.", "._orig_mod.self_attn.")
+            }),
+            "have '_orig_mod.' too much",
+            "--strip-prefix _orig_mod.",
+        ),
+        (renamed(lacking), "lack 'model.'", "--add-prefix model."),
+        (
+            renamed(|n| n.replace("model.", "model.language_model.")),
+            "have 'model.language_model.' too much and lack 'model.'",
+            "--strip-prefix model.language_model. --add-prefix model.",
+        ),
+    ] {
+        let refused = room.run(IMPORT);
+        error_line(&refused);
+        says(&refused, &[told, &format!("{flags} reads them")]);
+        room.run(&format!("{IMPORT} {flags}")).succeeds();
+        tensors::compare(&right, &room.out()).unwrap_or_else(|e| panic!("{told}: {e}"));
+    }
+}
+
+#[test]
+fn reads_small_files_as_python_and_windows_write_them() {
+    let right = imported();
+    let room = Room::sharded();
+    let text = std::fs::read_to_string(room.at("m/config.json")).unwrap();
+    let odd = text.replacen('{', "\u{feff}{\"scale\": -Infinity, \"other\": [NaN],", 1);
+    std::fs::write(room.at("m/config.json"), &odd).unwrap();
+    let index = std::fs::read_to_string(room.at("m").join(INDEX)).unwrap();
+    std::fs::write(room.at("m").join(INDEX), format!("\u{feff}{index}")).unwrap();
+    room.run(IMPORT).succeeds();
+    tensors::compare(&right, &room.out()).unwrap();
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0a\nsize 1234\n";
+    for (text, told) in [
+        (
+            pointer,
+            "is a Git LFS pointer: a text that stands for 1234 bytes",
+        ),
+        (
+            "{\"a\": 1,}",
+            "config.json: is no JSON object: trailing comma at line 1",
+        ),
+    ] {
+        std::fs::write(room.at("m/config.json"), text).unwrap();
+        says(&room.run(IMPORT), &[told]);
+    }
+    std::fs::remove_file(room.at("m/config.json")).unwrap();
+    says(&room.run(IMPORT), &["has no config.json"]);
+    link(&room, "../blobs/0b", "config.json");
+    says(
+        &room.run(IMPORT),
+        &["config.json: is a link to ../blobs/0b, where nothing is"],
+    );
+    says(
+        &room.run("import --hf a/b --dst @x"),
+        &["nothing is downloaded"],
+    );
+    let cached = room.at("hub/models--a--b/snapshots/12/x");
+    std::fs::create_dir_all(cached).unwrap();
+    says(
+        &room.run("import --hf @hub/models--a--b --dst @x"),
+        &["hub/models--a--b/snapshots/12"],
+    );
+}
+
+#[test]
+fn copies_what_belongs_to_a_model_and_says_what_does_not() {
+    let room = Room::single();
+    room.run(IMPORT).succeeds();
+    let config = room.at("m/config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let odd = text.replacen('{', "{\"scale\": NaN, \"torch_dtype\": \"float64\",", 1);
+    std::fs::write(&config, odd).unwrap();
+    std::fs::create_dir(room.at("m/additional_chat_templates")).unwrap();
+    let along = [
+        "tokenizer.json",
+        "tokenizer.model.v3",
+        "additional_chat_templates/tool.jinja",
+    ];
+    let left = [
+        "adapter_config.json",
+        "trainer_state.json",
+        "hf_quant_config.json",
+        "train.txt",
+    ];
+    for name in along.iter().chain(&left) {
+        std::fs::write(room.at("m").join(name), "{}").unwrap();
+    }
+    let huge = std::fs::File::create(room.at("m/dataset.json")).unwrap();
+    huge.set_len(200 << 20).unwrap();
+    let export = "export --src @out --hf-config @m --overwrite --dst";
+    let run = room.run(&format!("{export} @back"));
+    says(
+        &run,
+        &["adapter_config.json, dataset.json, hf_quant_config.json and 2 more are not copied"],
+    );
+    tensors::compare(&weights(), &full(&room.at("back"))).unwrap();
+    for name in along {
+        assert!(room.at("back").join(name).exists(), "{name}");
+    }
+    for name in left {
+        assert!(!room.at("back").join(name).exists(), "{name}");
+    }
+    // What is written, not what was once trained in.
+    let told = |dtype: &str| {
+        let config = std::fs::read_to_string(room.at("back/config.json")).unwrap();
+        assert!(
+            config.contains(&format!("\"torch_dtype\": \"{dtype}\"")),
+            "{config}"
+        );
+        assert!(config.contains("\"scale\": NaN"), "{config}");
+    };
+    let written = &weights()[EMBEDDING].dtype;
+    told(if written == "BF16" {
+        "bfloat16"
+    } else {
+        "float32"
+    });
+    room.run(&format!("{export} @back --dtype f16")).succeeds();
+    told("float16");
+    std::fs::write(
+        room.at("m/tokenizer.json"),
+        "version https://git-lfs.github.com/spec/v1\nsize 7\n",
+    )
+    .unwrap();
+    says(
+        &room.run(&format!("{export} @back2")),
+        &["tokenizer.json: is a Git LFS pointer"],
+    );
+}
+
+#[test]
+fn gives_a_vocabulary_the_rows_that_are_asked_for() {
+    let room = Room::single();
+    let rows = weights()[EMBEDDING].shape[0];
+    room.run(IMPORT).succeeds();
+    let plain = room.out();
+    let (embedding, head) = ("model.tok_embeddings.embedding_weight", "lm_head.weight");
+    let resized = |tensor: &Tensor, rows: usize| {
+        let mut tensor = tensor.clone();
+        let row = tensor.data.len() / tensor.shape[0];
+        tensor.data.resize(rows * row, 0);
+        tensor.shape[0] = rows;
+        tensor
+    };
+    let told = format!("{embedding} from {rows} to {} rows", rows + 9);
+    let words = room.words(&format!("{IMPORT} --vocab-rows {} --memory 1MiB", rows + 9));
+    for run in [alone(&words), under_mpi(2, &words)] {
+        says(&run, &["filled with zeros: ", &told]);
+        let mut right = plain.clone();
+        for name in [embedding, head] {
+            right.insert(name.into(), resized(&plain[name], rows + 9));
+        }
+        tensors::compare(&right, &room.out()).unwrap();
+    }
+    let export = "export --src @out --hf-config @m --overwrite --dst @back";
+    let refused = room.run(export);
+    says(
+        &refused,
+        &[&format!(
+            "it has {} rows, vocab_size of config.json is {rows}",
+            rows + 9
+        )],
+    );
+    room.run(&format!("{export} --vocab-rows {rows}"))
+        .succeeds();
+    tensors::compare(&weights(), &full(&room.at("back"))).unwrap();
+    room.run(&format!("{export} --vocab-rows {}", rows + 9))
+        .succeeds();
+    let config = std::fs::read_to_string(room.at("back/config.json")).unwrap();
+    assert!(
+        config.contains(&format!("\"vocab_size\": {}", rows + 9)),
+        "{config}"
+    );
+    room.run(&format!("{IMPORT} --vocab-rows 5 --dtype f32"))
+        .succeeds();
+    assert_eq!(room.out()[head].shape[0], 5);
+}

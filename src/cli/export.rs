@@ -58,13 +58,17 @@ impl Command for Export {
             return Err(Fault::new(Kind::Usage, message));
         }
         let (family, numbers) = self.family.model(&self.hf_config)?;
+        let companions = model::companions(&self.hf_config)?;
+        let extras = companions.files.clone();
         let export = model::Export {
+            companions,
             family,
             numbers,
             given: self.family.given(self.names),
             dtype: self.tensors.dtype.map(Cast::dtype),
             allow_missing: self.tensors.allow_missing,
             allow_extra: self.tensors.allow_extra,
+            vocabulary_rows: self.tensors.vocab_rows,
         };
         let make = move |inventory: &_, metadata: &_| export.view(inventory, metadata);
         let job = Job {
@@ -76,7 +80,7 @@ impl Command for Export {
                 files: self.tensors.full(Naming::HfOnly),
                 format: Some(Format::SAFETENSORS),
                 view: Some(ViewMaker::new(make)),
-                extras: model::companions(&self.hf_config, self.tensors.dtype.map(Cast::dtype))?,
+                extras,
                 writing: self
                     .writing
                     .writing(self.destination.dst, None)

@@ -11,6 +11,7 @@ use crate::cli::flags::writing::{CutArgs, DestinationArgs, WriteArgs, WrittenFor
 use crate::fault::{Fault, Kind, Result};
 use crate::job::{Goal, Job, ViewMaker, Write};
 use crate::model::{self, CONFIG, Mapping, Scheme, quantised_block};
+use crate::plan::affix::Affixes;
 use crate::plan::arrange::{Files, Naming, RankName};
 use crate::plan::build::Select;
 use crate::source::Reading;
@@ -46,6 +47,13 @@ pub(crate) struct Import {
     tensors: TensorArgs,
     #[command(flatten)]
     lora: LoraArgs,
+    /// Take this beginning from the names of the model's tensors, as `module.`; `_orig_mod.` is taken
+    /// out of their middle, too.
+    #[arg(long, value_name = "P", default_value = "", hide_default_value = true)]
+    strip_prefix: String,
+    /// Then put this before all names but those of lm_head, as `model.`.
+    #[arg(long, value_name = "P", default_value = "", hide_default_value = true)]
+    add_prefix: String,
     #[command(flatten)]
     moving: MoveArgs,
     #[command(flatten)]
@@ -119,9 +127,14 @@ impl Import {
             dtype: self.tensors.dtype.map(Cast::dtype),
             allow_missing: self.tensors.allow_missing,
             allow_extra: self.tensors.allow_extra,
+            vocabulary_rows: self.tensors.vocab_rows,
         };
         let derived = Derived {
             block,
+            affixes: Affixes {
+                strip: self.strip_prefix.clone(),
+                add: self.add_prefix.clone(),
+            },
             ..self.lora.derived()?
         };
         Ok((import, derived))

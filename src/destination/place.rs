@@ -214,10 +214,14 @@ impl Destination {
         flush: bool,
     ) -> Result<()> {
         if self.leads {
-            for (path, bytes) in extras {
-                let path = self.staging.partial().join(path);
+            for (inside, bytes) in extras {
+                let path = self.staging.partial().join(inside);
+                self.make_room(inside)?;
                 io::remove(&path)?;
                 io::write_small_without(&path, bytes, flush, self.denied)?;
+                if flush && let Some(room) = path.parent().filter(|_| inside.contains('/')) {
+                    io::sync_directory(room)?;
+                }
             }
         }
         if flush {

@@ -48,6 +48,7 @@ pub fn import(model: impl Into<PathBuf>, destination: impl Into<PathBuf>) -> Res
         dtype: None,
         allow_missing: false,
         allow_extra: false,
+        vocabulary_rows: None,
     };
     let view = ViewMaker::new(move |inventory, _| import.view(inventory));
     let reading = Reading {
@@ -73,17 +74,21 @@ pub fn export(
 ) -> Result<Task> {
     let model = model.into();
     let (family, numbers) = described(&model, "auto", None)?;
+    let companions = companions(&model)?;
+    let extras = companions.files.clone();
     let export = Export {
+        companions,
         family,
         numbers,
         given: Given::default(),
         dtype: None,
         allow_missing: false,
         allow_extra: false,
+        vocabulary_rows: None,
     };
     let view = ViewMaker::new(move |inventory, metadata| export.view(inventory, metadata));
     let write = Write {
-        extras: companions(&model, None)?,
+        extras,
         ..write(Naming::HfOnly, view, destination.into())
     };
     let reading = Reading::checkpoint(source.into(), None, None);

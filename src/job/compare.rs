@@ -248,6 +248,7 @@ fn against(ours: &Arc<SourceTensor>, theirs: &Arc<SourceTensor>) -> Result<Vec<T
         element_bytes,
         destination: spread.clone(),
         pieces: vec![(Piece::identity(ours.name.clone(), &bytes), ours.clone())],
+        zeros_from: None,
     };
     Ok(theirs.spreads.iter().map(plan).collect())
 }

@@ -153,8 +153,9 @@ fn seen(write: &Write, opened: &Opened) -> Result<(u64, Viewed)> {
         return Ok((0, nothing));
     };
     let mut made = make(&opened.inventory, &opened.metadata).map_err(|f| opened.source.place(f))?;
-    extras.append(&mut made.extras);
-    made.extras = extras;
+    // What the view makes takes the place of what is there.
+    extras.retain(|(path, _)| made.extras.iter().all(|(other, _)| other != path));
+    made.extras.extend(extras);
     let mut hasher = DefaultHasher::new();
     (&made.table, &made.metadata, &made.extras).hash(&mut hasher);
     Ok((hasher.finish(), made))

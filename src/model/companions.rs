@@ -1,57 +1,210 @@
 //! The small files that go along with a model's weights.
 
-use crate::fault::Result;
+use crate::fault::{Fault, Kind, Result};
 use crate::model::described::{CONFIG, SMALL_BYTES_MAX};
 use crate::model::quantised::QUANTISED;
-use crate::store::io::{self, ReadFile};
+use crate::store::io::{self, ReadFile, Standing};
+use crate::store::json;
 use crate::tensor::dtype::Dtype;
-use serde_json::{Map, Value};
 use std::path::Path;
 
+/// Largest of them.
+const BYTES_MAX: u64 = 2 << 30;
 /// Their endings.
 const SMALL: [&str; 6] = ["json", "model", "txt", "jinja", "tiktoken", "py"];
+/// Directories that go along, with all that is in them.
+const ROOMS: [&str; 2] = ["additional_chat_templates", "chat_templates"];
+/// Beginnings of files that a training or a quantisation leaves: a loader would take them for a part
+/// of the model, or nobody needs them.
+const LEFT: [&str; 14] = [
+    "adapter_",
+    "all_results",
+    "eval_results",
+    "optimizer",
+    "quant",
+    "hf_quant_config",
+    "gptq",
+    "awq",
+    "random_states",
+    "scheduler",
+    "train",
+    "log",
+    "zero_to_fp32",
+    "requirements",
+];
 
-/// config.json, tokenizer and the like of the model in `directory`, as path and contents; a
-/// config.json that names an element type is told the new one, and one that speaks of quantised
-/// weights that these are not. Local.
-///
-/// # Errors
-/// [`crate::fault::Kind::Io`].
-pub fn companions(directory: &Path, cast: Option<Dtype>) -> Result<Vec<(String, Vec<u8>)>> {
-    let mut files = Vec::new();
-    for (name, is_directory) in io::list(directory)? {
-        let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
-        let is_map = name.ends_with(".index.json") || name == "param_name_map.json";
-        if is_directory || is_map || !SMALL.contains(&ending) {
-            continue;
-        }
-        let mut bytes = ReadFile::open(&directory.join(&name))?.read_all(SMALL_BYTES_MAX)?;
-        if name == CONFIG
-            && let Ok(mut config) = serde_json::from_slice::<Map<String, Value>>(&bytes)
-        {
-            let mut changed = config.remove(QUANTISED).is_some();
-            for key in ["torch_dtype", "dtype"] {
-                if let (Some(value), Some(name)) = (config.get_mut(key), cast.and_then(torch_name))
-                {
-                    *value = name.into();
-                    changed = true;
-                }
-            }
-            if changed {
-                bytes = serde_json::to_vec_pretty(&config).unwrap_or(bytes);
-            }
-        }
-        files.push((name, bytes));
-    }
-    Ok(files)
+/// Beginnings of files that are copied however long they are.
+const ANY_SIZE: [&str; 4] = ["tokenizer", "vocab", "merges", "chat_template"];
+
+/// The small files of a model.
+#[derive(Clone, Debug, Default)]
+pub struct Companions {
+    /// Those that go along: path and contents.
+    pub files: Vec<(String, Vec<u8>)>,
+    /// Names of those that don't.
+    left: Vec<String>,
 }
 
-/// How a config.json calls a type that weights are cast to.
+impl Companions {
+    /// The config.json among them.
+    pub(super) fn config(&self) -> Option<&[u8]> {
+        let found = self.files.iter().find(|(name, _)| name == CONFIG);
+        found.map(|(_, bytes)| &**bytes)
+    }
+
+    /// What is to be said of what doesn't go along.
+    pub(super) fn note(&self) -> Option<String> {
+        const TOLD: usize = 3;
+        let told = self.left[..self.left.len().min(TOLD)].join(", ");
+        let (more, verb) = match self.left.len() {
+            0 => return None,
+            1 => (String::new(), "is"),
+            count if count > TOLD => (format!(" and {} more", count - TOLD), "are"),
+            _ => (String::new(), "are"),
+        };
+        Some(format!(
+            "{told}{more} {verb} not copied: no part of a model's own files"
+        ))
+    }
+}
+
+/// config.json, tokenizer and the like of the model in `directory`; what a training leaves beside them
+/// doesn't go along. Local.
+///
+/// # Errors
+/// [`Kind::Corrupt`] for a pointer of Git LFS in place of a file, [`Kind::MissingShard`] for a link that
+/// leads nowhere, [`Kind::Io`].
+pub fn companions(directory: &Path) -> Result<Companions> {
+    let mut found = Companions::default();
+    for (name, is_directory) in io::list(directory)? {
+        if !is_directory && goes_along(&name) {
+            let any_size = ANY_SIZE.iter().any(|begin| name.starts_with(begin));
+            let size = io::size(&directory.join(&name))?.unwrap_or_default();
+            if any_size || size <= SMALL_BYTES_MAX {
+                found.files.push(read(directory, name)?);
+            } else {
+                found.left.push(name);
+            }
+        } else if !is_directory && is_small(&name) && !is_map(&name) {
+            found.left.push(name);
+        } else if is_directory && ROOMS.contains(&name.as_str()) {
+            for (inner, is_directory) in io::list(&directory.join(&name))? {
+                if !is_directory && !inner.starts_with('.') {
+                    found
+                        .files
+                        .push(read(directory, format!("{name}/{inner}"))?);
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a name has the ending of a small file.
+fn is_small(name: &str) -> bool {
+    let mut parts = name.split('.').rev();
+    let last = parts.next().unwrap_or_default();
+    let is_version = last
+        .strip_prefix('v')
+        .is_some_and(|rest| rest.parse::<u32>().is_ok());
+    // tokenizer.model.v3 is one, too.
+    let ending = if is_version { parts.next() } else { Some(last) };
+    !name.starts_with('.') && ending.is_some_and(|ending| SMALL.contains(&ending))
+}
+
+/// Whether it is an index, which is made anew.
+fn is_map(name: &str) -> bool {
+    name.ends_with(".index.json") || name == "param_name_map.json" || name == "shardloom.json"
+}
+
+/// Whether a file of this name is copied.
+fn goes_along(name: &str) -> bool {
+    let left = LEFT.iter().any(|begin| name.starts_with(begin));
+    is_small(name) && !left && !is_map(name)
+}
+
+fn read(directory: &Path, name: String) -> Result<(String, Vec<u8>)> {
+    let path = directory.join(&name);
+    json::refuse_dangling(&path)?;
+    if io::standing(&path)? != Standing::File {
+        let fault = Fault::new(Kind::Io, "is no regular file");
+        return Err(fault.file(path.display().to_string()));
+    }
+    let bytes = ReadFile::open(&path)?.read_all(BYTES_MAX)?;
+    json::refuse_pointer(&path, &bytes)?;
+    Ok((name, bytes))
+}
+
+/// A config.json for weights that are written in `dtype`, with so many `rows` in their vocabulary, and
+/// not quantised; none if it says that already.
+pub(super) fn config_for(bytes: &[u8], dtype: Option<Dtype>, rows: Option<u64>) -> Option<Vec<u8>> {
+    json::edited(bytes, |config| {
+        let mut changed = config.remove(QUANTISED).is_some();
+        if let (Some(rows), Some(value)) = (rows, config.get_mut("vocab_size"))
+            && *value != rows
+        {
+            *value = rows.into();
+            changed = true;
+        }
+        let Some(name) = dtype.and_then(torch_name) else {
+            return changed;
+        };
+        for key in ["torch_dtype", "dtype"] {
+            if let Some(value) = config.get_mut(key)
+                && *value != name
+            {
+                *value = name.into();
+                changed = true;
+            }
+        }
+        changed
+    })
+}
+
+/// How a config.json calls a type of weights.
 fn torch_name(dtype: Dtype) -> Option<&'static str> {
     match dtype {
         Dtype::BF16 => Some("bfloat16"),
         Dtype::F16 => Some("float16"),
         Dtype::F32 => Some("float32"),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_along_what_belongs_to_a_model() {
+        for name in [
+            "config.json",
+            "generation_config.json",
+            "tokenizer.json",
+            "tokenizer.model.v3",
+            "merges.txt",
+            "chat_template.jinja",
+            "modeling_x.py",
+            "qwen.tiktoken",
+        ] {
+            assert!(goes_along(name), "{name}");
+        }
+        for name in [
+            "adapter_config.json",
+            "trainer_state.json",
+            "train.txt",
+            "training_args.json",
+            "hf_quant_config.json",
+            "quantize_config.json",
+            "optimizer.json",
+            "model.safetensors.index.json",
+            "consolidated.safetensors.index.json",
+            "param_name_map.json",
+            ".config.json",
+            "log.txt",
+            "model.safetensors",
+        ] {
+            assert!(!goes_along(name), "{name}");
+        }
     }
 }

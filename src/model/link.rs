@@ -16,6 +16,8 @@ pub struct Tensor {
     pub cut: Cut,
     /// Other names that are accepted when read.
     pub also: Vec<Arc<str>>,
+    /// It has a row for each word of the vocabulary.
+    pub vocabulary: bool,
 }
 
 /// A piece between two tensors of a link, to be read in either direction.

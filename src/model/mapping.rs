@@ -10,6 +10,9 @@ use crate::tensor::shape::Shape;
 use crate::view::{Cut, Piece};
 use std::sync::Arc;
 
+/// What a table calls the number of words.
+const VOCABULARY: &str = "vocabulary";
+
 /// All links of a model.
 #[derive(Clone, Debug, Default)]
 pub struct Mapping {
@@ -159,6 +162,7 @@ impl Speller<'_> {
             None => (pattern, ""),
         };
         let dims = shape.split(',').filter(|dim| !dim.trim().is_empty());
+        let vocabulary = shape.split(',').next().unwrap_or_default().trim() == VOCABULARY;
         let dims: Vec<u64> = dims
             .map(|dim| self.numbers.value(dim))
             .collect::<Result<_>>()?;
@@ -167,6 +171,7 @@ impl Speller<'_> {
             shape: Shape(dims),
             cut: Cut::Anywhere,
             also: Vec::new(),
+            vocabulary,
         })
     }
 

@@ -1,18 +1,24 @@
 //! Import and export: a mapping against what is in the files, as a view.
 
-use super::choices::{Choices, Scheme, spelled};
+use super::choices::{Choices, spelled};
+use super::companions::{Companions, config_for};
+use super::described::CONFIG;
 use super::detect::{Given, choices_of};
 use super::expression::Numbers;
 use super::family::Family;
+use super::fused_experts::Fused;
 use super::heads;
 use super::link::{Link, Tensor};
 use super::mapping::Mapping;
-use super::quantised::QUANTISED;
-use crate::fault::{Fault, Kind, Result, nearest};
+use super::refusals::{
+    check_named, check_shape, extra_tensor, missing_tensor, refuse_adapted, refuse_quantised,
+    unknown,
+};
+use super::vocabulary::Vocabulary;
+use super::wrapped::refuse_wrapped;
+use crate::fault::{Fault, Kind, Result};
 use crate::job::Viewed;
-use crate::plan::dequantise::{SCALES, is_scaled};
 use crate::plan::inventory::Inventory;
-use crate::plan::value::{Step, Value};
 use crate::tensor::cast::is_castable;
 use crate::tensor::dtype::Dtype;
 use crate::view::{Cut, MadeOf, Piece, Table};
@@ -57,6 +63,8 @@ pub struct Import {
     pub allow_missing: bool,
     /// Leave out what the table doesn't know.
     pub allow_extra: bool,
+    /// Rows to write of what has a row for each word; none: as config.json says.
+    pub vocabulary_rows: Option<u64>,
 }
 
 /// MindSpore weights to Hugging Face weights.
@@ -74,10 +82,10 @@ pub struct Export {
     pub allow_missing: bool,
     /// Leave out what the table doesn't know.
     pub allow_extra: bool,
-}
-
-fn unknown(name: &str, message: String) -> Fault {
-    Fault::new(Kind::UnknownTensor, message).tensor(name)
+    /// Rows to write of what has a row for each word; none: as config.json says.
+    pub vocabulary_rows: Option<u64>,
+    /// The small files that go along.
+    pub companions: Companions,
 }
 
 /// Whether any name in a sorted map starts so.
@@ -88,26 +96,6 @@ fn any_starts(inventory: &Inventory, beginning: &str) -> bool {
     after
         .next()
         .is_some_and(|(name, _)| name.starts_with(beginning))
-}
-
-fn check_named(family: &Family, mapping: &Mapping, names: Scheme) -> Result<()> {
-    if mapping.links.is_empty() {
-        let message = format!("family {} has no {} names", family.family, spelled(names));
-        return Err(Fault::new(Kind::Unsupported, message).hint("give the other --names"));
-    }
-    Ok(())
-}
-
-fn check_shape(inventory: &Inventory, wanted: &Tensor, name: &str) -> Result<()> {
-    match inventory.tensors.get(name) {
-        Some(found) if found.shape != wanted.shape => {
-            let message = format!("is {}, config.json asks for {}", found.shape, wanted.shape);
-            Err(Fault::new(Kind::Shape, message).tensor(name).hint(
-                "is it this model's config.json, and do --qkv, --ffn, --experts and --tp fit?",
-            ))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Enters a tensor into a view.
@@ -135,36 +123,57 @@ impl Import {
         let present = |hf: &str, _: &str| any_starts(inventory, hf);
         let mapping = Mapping::new(&self.family, &self.numbers, &self.choices, &present)?;
         check_named(&self.family, &mapping, self.choices.names)?;
-        self.check_extra(inventory, &mapping)?;
+        let fused = self.fused(inventory, &mapping)?;
+        self.check_extra(
+            inventory,
+            &mapping,
+            fused.values().map(|fused| &*fused.name),
+        )?;
         refuse_adapted(inventory, &mapping)?;
+        let mut vocabulary = Vocabulary::new(self.vocabulary_rows);
         let mut table = Table::new();
         for link in &mapping.links {
             let mut missing = None;
             for tensor in &link.hf {
-                check_shape(inventory, tensor, &tensor.name)?;
-                if !inventory.tensors.contains_key(&tensor.name) {
+                if !vocabulary.takes(inventory, tensor, &tensor.name) {
+                    check_shape(inventory, tensor, &tensor.name)?;
+                }
+                let there = inventory.tensors.contains_key(&tensor.name);
+                if !there && !fused.contains_key(&tensor.name) {
                     missing.get_or_insert(&tensor.name);
                 }
             }
             match missing {
                 None => {}
                 Some(_) if self.allow_missing => continue,
-                Some(name) => return Err(missing_tensor(inventory, name, &self.family.family)),
+                Some(name) => {
+                    let family = &self.family.family;
+                    return Err(missing_tensor(inventory, name, family, &self.numbers));
+                }
             }
             let mut pieces: Vec<Vec<Piece>> = vec![Vec::new(); link.ms.len()];
             for bond in &link.bonds {
-                pieces[bond.ms].push(bond.import(&link.hf[bond.hf].name));
+                let name = &link.hf[bond.hf].name;
+                let piece = bond.import(name);
+                pieces[bond.ms].push(match fused.get(name) {
+                    Some(fused) => fused.piece(piece),
+                    None => piece,
+                });
             }
             for (tensor, pieces) in link.ms.iter().zip(pieces) {
                 let source = pieces
                     .first()
                     .and_then(|p| inventory.tensors.get(&p.source));
-                let made = MadeOf {
+                let mut made = MadeOf {
                     shape: tensor.shape.clone(),
                     cut: tensor.cut,
                     dtype: source.and_then(|s| written(self.dtype, link, s.value_dtype())),
                     pieces,
+                    zeros_from: None,
                 };
+                if link.hf.iter().any(|tensor| tensor.vocabulary) {
+                    vocabulary.fit(&mut made, inventory, &tensor.name);
+                }
                 enter(&mut table, &tensor.name, made)?;
             }
         }
@@ -174,11 +183,34 @@ impl Import {
         Ok(Viewed {
             table,
             metadata,
+            notes: vocabulary.notes(),
             ..Viewed::default()
         })
     }
 
-    fn check_extra(&self, inventory: &Inventory, mapping: &Mapping) -> Result<()> {
+    /// The experts' matrices that lie in tensors of all experts, by their own names.
+    fn fused(&self, inventory: &Inventory, mapping: &Mapping) -> Result<BTreeMap<Arc<str>, Fused>> {
+        let experts = self.numbers.value("experts").unwrap_or_default();
+        let mut fused = BTreeMap::new();
+        for tensor in mapping.links.iter().flat_map(|link| &link.hf) {
+            if let Some(found) = Fused::find(inventory, tensor, experts)? {
+                fused.insert(tensor.name.clone(), found);
+            }
+        }
+        Ok(fused)
+    }
+
+    fn check_extra<'a>(
+        &self,
+        inventory: &Inventory,
+        mapping: &'a Mapping,
+        fused: impl Iterator<Item = &'a str>,
+    ) -> Result<()> {
+        let linked = mapping.links.iter().flat_map(|link| &link.hf);
+        let mut known: BTreeSet<&str> = linked.map(|tensor| &*tensor.name).collect();
+        known.extend(mapping.only_hf.iter().map(|(name, _)| &**name));
+        known.extend(fused);
+        refuse_wrapped(inventory, &known, &self.family.family)?;
         if self.allow_extra {
             return Ok(());
         }
@@ -192,9 +224,6 @@ impl Import {
             let message = format!("family {family} has no {names} name for it");
             return Err(unknown(name, message).hint("--allow-extra leaves it out"));
         }
-        let linked = mapping.links.iter().flat_map(|link| &link.hf);
-        let mut known: BTreeSet<&str> = linked.map(|tensor| &*tensor.name).collect();
-        known.extend(mapping.only_hf.iter().map(|(name, _)| &**name));
         let mut extra = inventory
             .tensors
             .keys()
@@ -206,87 +235,10 @@ impl Import {
             first,
             extra.count(),
             family,
+            &self.numbers,
             known.into_iter(),
         ))
     }
-}
-
-/// Refuses an adapter for a tensor that isn't written, as it is a copy of another by config.json.
-fn refuse_adapted(inventory: &Inventory, mapping: &Mapping) -> Result<()> {
-    for (name, of) in &mapping.only_hf {
-        let Some(tensor) = inventory.tensors.get(name) else {
-            continue;
-        };
-        let merged = |value: &Value| value.steps.iter().any(|s| matches!(s, Step::Add { .. }));
-        if tensor.name == *name && !tensor.value.as_deref().is_some_and(merged) {
-            continue;
-        }
-        let of = of.as_deref().unwrap_or("the embedding");
-        let message = format!(
-            "the adapter changes it, but by tie_word_embeddings of config.json it is '{of}', so that the \
-             change would be lost"
-        );
-        return Err(Fault::new(Kind::Unsupported, message)
-            .tensor(&**name)
-            .hint("set tie_word_embeddings to false, for a model with a head of its own"));
-    }
-    Ok(())
-}
-
-/// Refuses what is still in 8 bits once scales have been seen to.
-fn refuse_quantised(inventory: &Inventory) -> Result<()> {
-    let quantised = inventory
-        .tensors
-        .values()
-        .find(|tensor| tensor.name.ends_with(SCALES) || is_scaled(tensor.value_dtype()));
-    let Some(tensor) = quantised else {
-        return Ok(());
-    };
-    let message = format!(
-        "is {}: weights in 8 bits need scales, and a {QUANTISED} in config.json that says of what",
-        tensor.dtype
-    );
-    Err(Fault::new(Kind::Unsupported, message)
-        .tensor(&*tensor.name)
-        .hint("is it this model's config.json, and are all of its files there?"))
-}
-
-fn missing_tensor(inventory: &Inventory, name: &str, family: &str) -> Fault {
-    let message = format!("family {family} with this config.json has it, the files don't");
-    let fault = Fault::new(Kind::MissingShard, message).tensor(name);
-    if inventory.private.contains(name) {
-        return fault.hint("the files have it, but the source strategy doesn't describe it");
-    }
-    let near = nearest(name, inventory.tensors.keys().map(|name| &**name)).join(", ");
-    let near = if near.is_empty() {
-        near
-    } else {
-        format!("nearest in the files: {near}; ")
-    };
-    fault.hint(format!(
-        "{near}--allow-missing leaves out what is made of it"
-    ))
-}
-
-fn extra_tensor<'a>(
-    name: &str,
-    others: usize,
-    family: &str,
-    known: impl Iterator<Item = &'a str>,
-) -> Fault {
-    let others = if others > 0 {
-        format!(" (nor {others} others)")
-    } else {
-        String::new()
-    };
-    let near = nearest(name, known).join(", ");
-    let near = if near.is_empty() {
-        near
-    } else {
-        format!("nearest that it knows: {near}; ")
-    };
-    let message = format!("family {family} with this config.json doesn't know it{others}");
-    unknown(name, message).hint(format!("{near}--allow-extra leaves it out"))
 }
 
 impl Export {
@@ -306,25 +258,31 @@ impl Export {
         let mapping = Mapping::new(family, numbers, &choices, &present)?;
         check_named(family, &mapping, choices.names)?;
         self.check_extra(inventory, &mapping)?;
+        let mut vocabulary = Vocabulary::new(self.vocabulary_rows);
         let mut table = Table::new();
         for link in &mapping.links {
-            let found = |tensor: &Tensor| {
-                let mut names = std::iter::once(&tensor.name).chain(&tensor.also);
-                names
-                    .find(|name| inventory.tensors.contains_key(*name))
-                    .cloned()
-            };
-            let names: Vec<Option<Arc<str>>> = link.ms.iter().map(found).collect();
+            let names: Vec<Option<Arc<str>>> = link
+                .ms
+                .iter()
+                .map(|tensor| found(inventory, tensor))
+                .collect();
             let Some(names) = names.iter().cloned().collect::<Option<Vec<_>>>() else {
                 if self.allow_missing {
                     continue;
                 }
                 let absent = names.iter().position(Option::is_none).unwrap_or_default();
                 let name = &link.ms[absent].name;
-                return Err(missing_tensor(inventory, name, &family.family));
+                return Err(missing_tensor(inventory, name, &family.family, numbers));
             };
+            let of_rows = link.hf.iter().any(|tensor| tensor.vocabulary);
             for (tensor, name) in link.ms.iter().zip(&names) {
-                check_shape(inventory, tensor, name)?;
+                let asked = Tensor {
+                    vocabulary: of_rows,
+                    ..tensor.clone()
+                };
+                if !vocabulary.takes(inventory, &asked, name) {
+                    check_shape(inventory, &asked, name)?;
+                }
             }
             let mut pieces: Vec<Vec<Piece>> = vec![Vec::new(); link.hf.len()];
             for bond in link.bonds.iter().filter(|bond| !bond.again) {
@@ -334,12 +292,16 @@ impl Export {
                 let source = pieces
                     .first()
                     .and_then(|p| inventory.tensors.get(&p.source));
-                let made = MadeOf {
+                let mut made = MadeOf {
                     shape: tensor.shape.clone(),
                     cut: Cut::Anywhere,
                     dtype: source.and_then(|s| written(self.dtype, link, s.value_dtype())),
                     pieces,
+                    zeros_from: None,
                 };
+                if of_rows {
+                    vocabulary.fit(&mut made, inventory, &tensor.name);
+                }
                 enter(&mut table, &tensor.name, made)?;
             }
         }
@@ -348,12 +310,21 @@ impl Export {
                 enter(&mut table, name, made)?;
             }
         }
-        let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-        Ok(Viewed {
+        Ok(self.viewed(table, inventory, vocabulary))
+    }
+
+    /// What is made, with a config.json that says so.
+    fn viewed(&self, table: Table, inventory: &Inventory, vocabulary: Vocabulary) -> Viewed {
+        let (config, rows) = (self.companions.config(), self.vocabulary_rows);
+        let config = config.and_then(|bytes| config_for(bytes, most(&table, inventory), rows));
+        let extras = config.map(|bytes| (CONFIG.to_owned(), bytes));
+        let notes = self.companions.note().into_iter();
+        Viewed {
             table,
-            metadata,
-            ..Viewed::default()
-        })
+            metadata: BTreeMap::from([("format".to_owned(), "pt".to_owned())]),
+            extras: extras.into_iter().collect(),
+            notes: notes.chain(vocabulary.notes()).collect(),
+        }
     }
 
     fn check_extra(&self, inventory: &Inventory, mapping: &Mapping) -> Result<()> {
@@ -377,9 +348,36 @@ impl Export {
             first,
             extra.count(),
             family,
+            &self.numbers,
             known.into_iter(),
         ))
     }
+}
+
+/// The name by which a tensor is there.
+fn found(inventory: &Inventory, tensor: &Tensor) -> Option<Arc<str>> {
+    let mut names = std::iter::once(&tensor.name).chain(&tensor.also);
+    let found = names.find(|name| inventory.tensors.contains_key(*name));
+    found.cloned()
+}
+
+/// The type that most elements are written in.
+fn most(table: &Table, inventory: &Inventory) -> Option<Dtype> {
+    let mut elements: Vec<(Dtype, u64)> = Vec::new();
+    for made in table.values() {
+        let source = made.pieces.first();
+        let source = source.and_then(|piece| inventory.tensors.get(&piece.source));
+        let Some(dtype) = made.dtype.or_else(|| Some(source?.value_dtype())) else {
+            continue;
+        };
+        let count = made.shape.0.iter().product::<u64>();
+        match elements.iter_mut().find(|(known, _)| *known == dtype) {
+            Some((_, sum)) => *sum += count,
+            None => elements.push((dtype, count)),
+        }
+    }
+    let most = elements.into_iter().max_by_key(|(_, count)| *count);
+    most.map(|(dtype, _)| dtype)
 }
 
 /// Whether a name is that of an optimizer's state or of a hyper parameter: a known name after a

@@ -66,11 +66,9 @@ impl CellPlan {
             }
         }
         let covered: u64 = transfers.iter().map(|transfer| transfer.copy.bytes()).sum();
-        if covered != plan.cell_bytes() {
-            let message = format!(
-                "its pieces cover {covered} of {} bytes of cell {cell:?}",
-                plan.cell_bytes()
-            );
+        let due = plan.zeros(&cell).start;
+        if covered != due {
+            let message = format!("its pieces cover {covered} of {due} bytes of cell {cell:?}");
             return Err(Fault::new(Kind::Internal, message).tensor(&*plan.name));
         }
         let share = share(&plan.destination, &cell, &targets);

@@ -28,6 +28,8 @@ pub struct Made {
     cut: Cut,
     /// Together they cover it exactly once.
     pieces: Vec<(Piece, Arc<SourceTensor>)>,
+    /// The first row of those, at its end, that are zeros.
+    zeros_from: Option<u64>,
 }
 
 impl Made {
@@ -48,6 +50,7 @@ impl Made {
             written: tensor.value_dtype(),
             cut: Cut::Anywhere,
             pieces: vec![(Piece::identity(name.clone(), &bytes), tensor.clone())],
+            zeros_from: None,
         })
     }
 
@@ -97,6 +100,7 @@ impl Made {
             written,
             cut: made.cut,
             pieces,
+            zeros_from: made.zeros_from,
         })
     }
 
@@ -211,5 +215,6 @@ pub fn plan_tensor(
         element_bytes,
         destination,
         pieces: made.pieces.clone(),
+        zeros_from: made.zeros_from,
     })
 }

@@ -10,6 +10,7 @@
 //!
 //! *Absent on purpose*: anything that opens a file, sends a message or looks at a clock.
 
+pub mod affix;
 pub mod arrange;
 mod arranged;
 pub mod build;

@@ -4,6 +4,7 @@ use crate::plan::source_tensor::SourceTensor;
 use crate::plan::spread::Spread;
 use crate::tensor::dtype::Dtype;
 use crate::view::Piece;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A tensor of the destination in one stage, and what it is made of.
@@ -19,8 +20,10 @@ pub struct TensorPlan {
     pub element_bytes: u64,
     /// Where its cells go.
     pub destination: Spread,
-    /// What it is made of; together the pieces cover it exactly once.
+    /// What it is made of; together the pieces cover it exactly once, but for zeros.
     pub pieces: Vec<(Piece, Arc<SourceTensor>)>,
+    /// The first row of those, at its end, that are zeros.
+    pub zeros_from: Option<u64>,
 }
 
 impl TensorPlan {
@@ -55,6 +58,19 @@ impl TensorPlan {
             return bytes;
         }
         bytes / self.element_bytes * u64::from(self.written.bits() / 8)
+    }
+
+    /// The bytes of `cell` that are zeros, as it is built: at its end.
+    #[must_use]
+    pub fn zeros(&self, cell: &[u64]) -> Range<u64> {
+        let end = self.cell_bytes();
+        let Some(first) = self.zeros_from else {
+            return end..end;
+        };
+        let region = self.destination.grid.region(cell);
+        let begin = region.offset.first().copied().unwrap_or_default();
+        let rows = region.shape.0.first().copied().unwrap_or(1).max(1);
+        first.saturating_sub(begin).min(rows) * (end / rows)..end
     }
 
     /// Bytes of one destination cell, as it is built.

@@ -142,6 +142,7 @@ mod tests {
             element_bytes: 4,
             destination: Spread::new(0, layout, &shape, Dtype::F32).unwrap(),
             pieces: Vec::new(),
+            zeros_from: None,
         };
         (plan, (0..row).map(|column| vec![0, column]).collect())
     }

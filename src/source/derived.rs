@@ -7,6 +7,7 @@ use crate::catalog::ShardFile;
 use crate::exchange::{Operation, World, agree, all_reduce, encode};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::SourceTensor;
+use crate::plan::affix::Affixes;
 use crate::plan::dequantise::dequantise;
 use crate::plan::inventory::{Inventory, whole_tensor};
 use crate::plan::lora::{Meaning, merge, take_own_pairs};
@@ -26,6 +27,8 @@ pub struct Derived {
     pub block: Option<[u64; 2]>,
     /// An adapter to merge.
     pub lora: Option<Lora>,
+    /// Beginnings of names taken away and given.
+    pub affixes: Affixes,
 }
 
 /// An adapter.
@@ -102,6 +105,7 @@ impl Derived {
         source: &Source,
         beside: Option<Beside>,
     ) -> Result<()> {
+        self.affixes.apply(inventory)?;
         if let Some(block) = self.block {
             dequantise(inventory, block)?;
         }

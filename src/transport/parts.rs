@@ -12,9 +12,10 @@ use crate::tensor::digest::Joiner;
 use crate::tensor::strided::StridedCopy;
 use crate::tensor::{cast, copy};
 use crate::transport::compute::Computer;
-use crate::transport::fill::{Aligned, Filler, Readers};
+use crate::transport::fill::{Aligned, Filler, Readers, index};
 use crate::transport::ledger::{Entered, Ledger};
 use crate::transport::sink::Sink;
+use std::ops::Range;
 
 /// Where a part of a cell's window comes from.
 #[derive(Clone, Copy)]
@@ -72,7 +73,8 @@ pub(super) fn cut_parts(reach: &Reach, slab: &Slab<'_>, in_rounds: bool) -> Resu
                 parts.push(Part { copy, from, into });
             }
         }
-        if covered != slab.window() {
+        let zeros = zeros(slab, &cell.cell);
+        if covered != slab.window() - (zeros.end - zeros.start) {
             let message = format!("a window of {} bytes gets {covered}", slab.window());
             return Err(Fault::new(Kind::Internal, message).tensor(&*slab.plan.name));
         }
@@ -87,6 +89,13 @@ pub(super) fn cut_parts(reach: &Reach, slab: &Slab<'_>, in_rounds: bool) -> Resu
         cells.push(parts);
     }
     Ok(cells)
+}
+
+/// The bytes of a cell's window that are zeros, from its beginning on.
+fn zeros(slab: &Slab<'_>, cell: &[u64]) -> Range<u64> {
+    let zeros = slab.plan.zeros(cell);
+    let inside = |byte: u64| byte.clamp(slab.begin, slab.end) - slab.begin;
+    inside(zeros.start)..inside(zeros.end)
 }
 
 /// Builds windows of cells and hands them to the sink.
@@ -145,6 +154,8 @@ impl<'a> Builder<'a> {
             let operands = usize::try_from(operands.unwrap_or_default())
                 .map_err(|_| Fault::new(Kind::Internal, "operands are too large"))?;
             grow(&mut self.operands, operands)?;
+            let zeros = zeros(slab, &cell.cell);
+            tile[index(zeros.start)..index(zeros.end)].fill(0);
             for part in parts {
                 let out = match part.into {
                     Into::Window => &mut *tile,

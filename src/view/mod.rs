@@ -68,8 +68,11 @@ pub struct MadeOf {
     pub dtype: Option<Dtype>,
     /// How dimension 0 may be cut, beside an optimizer shard.
     pub cut: Cut,
-    /// Together they cover it exactly once. Their sources have one element type.
+    /// Together they cover it exactly once, up to where there are zeros. Their sources have one element
+    /// type.
     pub pieces: Vec<Piece>,
+    /// The first row of those, at its end, that are zeros; none: it has no such rows.
+    pub zeros_from: Option<u64>,
 }
 
 /// A view: each destination tensor by name, and what it is made of.

@@ -44,6 +44,10 @@ pub(crate) struct TensorArgs {
     /// Leave out tensors that are not known.
     #[arg(long)]
     pub(crate) allow_extra: bool,
+    /// Write so many rows of what has one for each word: the first ones, or with zeros after them
+    /// [default: vocab_size of config.json, which the weights must have].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 32))]
+    pub(crate) vocab_rows: Option<u64>,
     /// Most bytes of tensors in a file of full weights [default: 5GB].
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) max_shard_size: Option<u64>,

@@ -1,0 +1,173 @@
+//! What a model's files can't be, or lack: the faults of import and export.
+
+use super::choices::{Scheme, spelled};
+use super::expression::Numbers;
+use super::family::Family;
+use super::link::Tensor;
+use super::mapping::Mapping;
+use super::quantised::QUANTISED;
+use crate::fault::{Fault, Kind, Result, nearest};
+use crate::plan::Spread;
+use crate::plan::dequantise::{SCALES, is_scaled};
+use crate::plan::inventory::Inventory;
+use crate::plan::value::{Step, Value};
+
+/// Key of config.json that says that the head is the embedding.
+const TIED: &str = "tie_word_embeddings";
+/// Ends of the names of heads, on both sides.
+const HEADS: [&str; 2] = ["lm_head.weight", "output_layer.weight"];
+
+/// The fault for a tensor that isn't known.
+pub(super) fn unknown(name: &str, message: String) -> Fault {
+    Fault::new(Kind::UnknownTensor, message).tensor(name)
+}
+
+/// Refuses names that a family hasn't.
+pub(super) fn check_named(family: &Family, mapping: &Mapping, names: Scheme) -> Result<()> {
+    if mapping.links.is_empty() {
+        let message = format!("family {} has no {} names", family.family, spelled(names));
+        return Err(Fault::new(Kind::Unsupported, message).hint("give the other --names"));
+    }
+    Ok(())
+}
+
+/// Checks that a tensor, if it is there, is as config.json asks.
+pub(super) fn check_shape(inventory: &Inventory, wanted: &Tensor, name: &str) -> Result<()> {
+    match inventory.tensors.get(name) {
+        Some(found) if found.shape.0.contains(&0) && !wanted.shape.0.contains(&0) => {
+            let message = format!("is {}: it has no elements", found.shape);
+            Err(Fault::new(Kind::Corrupt, message).tensor(name).hint(
+                "saved under ZeRO-3, where each process has a part, without gathering them first?",
+            ))
+        }
+        Some(found)
+            if wanted.vocabulary
+                && found.shape.0.len() == wanted.shape.0.len()
+                && found.shape.0[1..] == wanted.shape.0[1..]
+                && found.shape != wanted.shape =>
+        {
+            let (rows, due) = (found.shape.0[0], wanted.shape.0[0]);
+            let message = format!(
+                "is {}: it has {rows} rows, vocab_size of config.json is {due}",
+                found.shape
+            );
+            Err(Fault::new(Kind::Shape, message).tensor(name).hint(format!(
+                "--vocab-rows N writes N rows, the first ones or with zeros after them: {due} as \
+                 config.json says, or {rows} as there are"
+            )))
+        }
+        Some(found) if found.shape != wanted.shape => {
+            let message = format!("is {}, config.json asks for {}", found.shape, wanted.shape);
+            Err(Fault::new(Kind::Shape, message).tensor(name).hint(
+                "is it this model's config.json, and do --qkv, --ffn, --experts and --tp fit?",
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses an adapter for a tensor that isn't written, as it is a copy of another by config.json.
+pub(super) fn refuse_adapted(inventory: &Inventory, mapping: &Mapping) -> Result<()> {
+    for (name, of) in &mapping.only_hf {
+        let Some(tensor) = inventory.tensors.get(name) else {
+            continue;
+        };
+        let merged = |value: &Value| value.steps.iter().any(|s| matches!(s, Step::Add { .. }));
+        let own = |spread: &Spread| spread.first_rank < inventory.ranks.max(1);
+        let replaced = !tensor.spreads.iter().all(own);
+        if !replaced && !tensor.value.as_deref().is_some_and(merged) {
+            continue;
+        }
+        let of = of.as_deref().unwrap_or("the embedding");
+        let message = format!(
+            "the adapter changes it, but by tie_word_embeddings of config.json it is '{of}', so that the \
+             change would be lost"
+        );
+        return Err(Fault::new(Kind::Unsupported, message)
+            .tensor(&**name)
+            .hint("set tie_word_embeddings to false, for a model with a head of its own"));
+    }
+    Ok(())
+}
+
+/// Whether this is the name of a model's head.
+fn is_head(name: &str) -> bool {
+    HEADS.iter().any(|end| name.ends_with(end))
+}
+
+/// Refuses what is still in 8 bits once scales have been seen to.
+pub(super) fn refuse_quantised(inventory: &Inventory) -> Result<()> {
+    let quantised = inventory
+        .tensors
+        .values()
+        .find(|tensor| tensor.name.ends_with(SCALES) || is_scaled(tensor.value_dtype()));
+    let Some(tensor) = quantised else {
+        return Ok(());
+    };
+    let message = format!(
+        "is {}: weights in 8 bits need scales, and a {QUANTISED} in config.json that says of what",
+        tensor.dtype
+    );
+    Err(Fault::new(Kind::Unsupported, message)
+        .tensor(&*tensor.name)
+        .hint("is it this model's config.json, and are all of its files there?"))
+}
+
+/// The fault for a tensor that isn't there.
+pub(super) fn missing_tensor(
+    inventory: &Inventory,
+    name: &str,
+    family: &str,
+    numbers: &Numbers,
+) -> Fault {
+    let message = format!("family {family} with this config.json has it, the files don't");
+    let fault = Fault::new(Kind::MissingShard, message).tensor(name);
+    if inventory.private.contains(name) {
+        return fault.hint("the files have it, but the source strategy doesn't describe it");
+    }
+    if is_head(name) && !numbers.holds(TIED) {
+        return fault.hint(format!(
+            "{TIED} of config.json is false: set it to true if the embedding is the head, too; \
+             --allow-missing leaves the head out"
+        ));
+    }
+    let near = nearest(name, inventory.tensors.keys().map(|name| &**name)).join(", ");
+    let near = if near.is_empty() {
+        near
+    } else {
+        format!("nearest in the files: {near}; ")
+    };
+    fault.hint(format!(
+        "{near}--allow-missing leaves out what is made of it"
+    ))
+}
+
+/// The fault for a tensor that the table doesn't know.
+pub(super) fn extra_tensor<'a>(
+    name: &str,
+    others: usize,
+    family: &str,
+    numbers: &Numbers,
+    known: impl Iterator<Item = &'a str>,
+) -> Fault {
+    if is_head(name) && numbers.holds(TIED) {
+        let message =
+            format!("{TIED} of config.json is true, and the weights have a head of their own");
+        return unknown(name, message).hint(format!(
+            "set {TIED} to false to keep it; --allow-extra leaves it out, if it equals the embedding"
+        ));
+    }
+    let others = if others > 0 {
+        format!(" (nor {others} others)")
+    } else {
+        String::new()
+    };
+    let near = nearest(name, known).join(", ");
+    let near = if near.is_empty() {
+        near
+    } else {
+        format!("nearest that it knows: {near}; ")
+    };
+    let message = format!("family {family} with this config.json doesn't know it{others}");
+    unknown(name, message).hint(format!("{near}--allow-extra leaves it out"))
+}
