@@ -120,6 +120,13 @@ struct Part<'a> {
     embedding: bool,
 }
 
+/// A and B of a module, as far as they are there.
+#[derive(Default)]
+struct Pair<'a> {
+    embedding: bool,
+    parts: [Option<&'a Arc<SourceTensor>>; 2],
+}
+
 /// Which of a pair a name means, and of which module.
 fn part_of(name: &str) -> Option<Part<'_>> {
     let name = name.strip_prefix(WRAPPED).unwrap_or(name);
@@ -167,14 +174,14 @@ pub fn merge(
     adapter: &[Arc<SourceTensor>],
     meaning: &Meaning,
 ) -> Result<()> {
-    let mut pairs: BTreeMap<&str, (bool, [Option<&Arc<SourceTensor>>; 2])> = BTreeMap::new();
+    let mut pairs: BTreeMap<&str, Pair<'_>> = BTreeMap::new();
     for tensor in adapter {
         refuse_empty(tensor)?;
         match part_of(&tensor.name) {
             Some(part) => {
                 let pair = pairs.entry(part.module).or_default();
-                pair.0 = part.embedding;
-                pair.1[part.which] = Some(tensor);
+                pair.embedding = part.embedding;
+                pair.parts[part.which] = Some(tensor);
             }
             None if meaning.described => replace(inventory, tensor)?,
             None => return Err(no_pair(&tensor.name)),
@@ -183,15 +190,16 @@ pub fn merge(
     if pairs.is_empty() {
         return Err(Fault::new(Kind::MissingShard, "there is no low-rank pair"));
     }
-    for (module, (embedding, pair)) in pairs {
-        let [Some(a), Some(b)] = pair else {
-            let (has, lacks) = if pair[0].is_some() {
+    for (module, pair) in pairs {
+        let Pair { embedding, parts } = pair;
+        let [Some(a), Some(b)] = parts else {
+            let (has, lacks) = if parts[0].is_some() {
                 ("A", "B")
             } else {
                 ("B", "A")
             };
             let message = format!("of its pair there is {has} and no {lacks}");
-            let there = pair.iter().flatten().next();
+            let there = parts.iter().flatten().next();
             let name = there.map_or(module, |tensor| &*tensor.name);
             return Err(Fault::new(Kind::MissingShard, message).tensor(name));
         };
