@@ -668,3 +668,94 @@ fn gives_a_vocabulary_the_rows_that_are_asked_for() {
         .succeeds();
     assert_eq!(room.out()[head].shape[0], 5);
 }
+
+/// Experts in one tensor are what they are each in their own.
+#[test]
+fn reads_experts_in_one_tensor() {
+    let recorded = fixtures::data().join("model/qwen3_moe/hf");
+    let apart = tensors::read(&recorded.join("model.safetensors"))
+        .unwrap()
+        .tensors;
+    let mut fused = Tensors::new();
+    for (name, tensor) in &apart {
+        let Some((room, rest)) = name.split_once(".experts.") else {
+            fused.insert(name.clone(), tensor.clone());
+            continue;
+        };
+        let matrix = rest.split('.').nth(1).unwrap();
+        if rest.split('.').next() != Some("0") || matrix == "up_proj" {
+            continue;
+        }
+        let (whole, parts): (_, &[&str]) = match matrix {
+            "down_proj" => ("down_proj", &["down_proj"]),
+            _ => ("gate_up_proj", &["gate_proj", "up_proj"]),
+        };
+        let (mut data, mut experts) = (Vec::new(), 0);
+        while apart.contains_key(&format!("{room}.experts.{experts}.{matrix}.weight")) {
+            for part in parts {
+                data.extend(&apart[&format!("{room}.experts.{experts}.{part}.weight")].data);
+            }
+            experts += 1;
+        }
+        let shape = vec![experts, parts.len() * tensor.shape[0], tensor.shape[1]];
+        let dtype = tensor.dtype.clone();
+        fused.insert(
+            format!("{room}.experts.{whole}"),
+            Tensor { dtype, shape, data },
+        );
+    }
+    assert!(fused.len() < apart.len());
+    let room = Room::new();
+    std::fs::copy(recorded.join("config.json"), room.at("m/config.json")).unwrap();
+    for flags in [
+        "--names mcore --experts stacked",
+        "--names mcore --experts separate",
+    ] {
+        let import = format!("import --hf @m --overwrite {flags} --dst");
+        room.put("m/model.safetensors", &apart);
+        room.run(&format!("{import} @apart")).succeeds();
+        room.put("m/model.safetensors", &fused);
+        room.run(&format!("{import} @out")).succeeds();
+        tensors::compare(&full(&room.at("apart")), &room.out()).unwrap();
+    }
+    let turned = fused
+        .iter_mut()
+        .find(|(name, _)| name.ends_with("gate_up_proj"));
+    let shape = &mut turned.unwrap().1.shape;
+    (shape[1], shape[2]) = (shape[1] / 2, shape[2] * 2);
+    room.put("m/model.safetensors", &fused);
+    says(
+        &room.run("import --hf @m --dst @x --names mcore"),
+        &["experts in one tensor are read as [experts, rows, columns], gate before up"],
+    );
+}
+
+/// A head that config.json says is the embedding, and that is another one, is no copy to leave out.
+#[test]
+fn asks_about_a_head_that_is_no_copy() {
+    let room = Room::single();
+    let config = room.at("m/config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text = text.replace(
+        "\"tie_word_embeddings\": false",
+        "\"tie_word_embeddings\": true",
+    );
+    std::fs::write(&config, &text).unwrap();
+    assert!(text.contains("\"tie_word_embeddings\": true"));
+    let refused = room.run(IMPORT);
+    says(
+        &refused,
+        &[
+            "lm_head.weight: ",
+            "of its elements are unlike those of 'model.embed_tokens.weight'",
+            "tie_word_embeddings",
+        ],
+    );
+    assert!(!room.at("out").exists());
+    room.run(&format!("{IMPORT} --allow-extra")).succeeds();
+    let mut equal = weights();
+    equal.insert("lm_head.weight".into(), equal[EMBEDDING].clone());
+    room.put("m/model.safetensors", &equal);
+    room.run(IMPORT).succeeds();
+    assert!(!room.out().contains_key("lm_head.weight"));
+}

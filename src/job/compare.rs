@@ -253,6 +253,56 @@ fn against(ours: &Arc<SourceTensor>, theirs: &Arc<SourceTensor>) -> Result<Vec<T
     Ok(theirs.spreads.iter().map(plan).collect())
 }
 
+/// Compares source tensors that are left out as copies with what they are copies of. Collective.
+///
+/// # Errors
+/// [`Kind::Differs`] naming both.
+pub(super) fn left_out(
+    world: &World,
+    topology: &Topology,
+    opened: &Opened,
+    copies: &[(Arc<str>, Arc<str>)],
+    moving: &Moving,
+) -> Result<()> {
+    let tensors = &opened.inventory.tensors;
+    let mut plans = Vec::new();
+    for (copy, of) in copies {
+        if let (Some(copy), Some(of)) = (tensors.get(copy), tensors.get(of))
+            && (copy.dtype, &copy.shape) == (of.dtype, &of.shape)
+        {
+            plans.extend(agree(world, against(of, copy))?);
+        }
+    }
+    if plans.is_empty() {
+        return Ok(());
+    }
+    let found = differences(
+        world,
+        topology,
+        opened,
+        opened,
+        &plans,
+        moving,
+        &mut |_, _| {},
+    )?;
+    let fault = found.into_iter().next().map(|(name, found)| {
+        let of = copies.iter().find(|(copy, _)| {
+            tensors.get(copy).is_some_and(|tensor| tensor.name == name)
+        });
+        let of = of.map_or("another tensor", |(_, of)| of);
+        let elements = found.difference.elements;
+        let message = format!("{elements} of its elements are unlike those of '{of}', of which it should be a copy");
+        Fault::new(Kind::Differs, message).tensor(&*name).hint(
+            "tie_word_embeddings of config.json says so: set it to false to keep both; --allow-extra \
+             leaves this one out",
+        )
+    });
+    agree(
+        world,
+        fault.map_or(Ok(()), |fault| Err(opened.source.place(fault))),
+    )
+}
+
 /// Moves A's tensors against B's files: what this process finds different. Collective.
 ///
 /// # Errors

@@ -34,6 +34,8 @@ pub(super) struct Planned {
     pub(super) without_data: BTreeMap<&'static str, Vec<String>>,
     /// Names that are left out.
     pub(super) dropped: Vec<String>,
+    /// Source tensors that are left out as copies of others, and these.
+    pub(super) copies: Vec<(Arc<str>, Arc<str>)>,
     /// What is to be said of what is made.
     pub(super) notes: Vec<String>,
     /// All but the source that the result depends on.
@@ -137,6 +139,7 @@ fn arranged(
         without_data,
         dropped,
         notes: made.notes,
+        copies: made.copies,
         ..Planned::default()
     })
 }

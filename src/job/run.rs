@@ -48,6 +48,10 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
         inputs::check_files(world, job, &source, &destination)?;
         course::phase("planning");
         let planned = run.plan(&source, &destination)?;
+        if !job.dry_run {
+            let copies = &planned.copies;
+            compare::left_out(world, &topology, &source, copies, &job.moving)?;
+        }
         return run.finish(&source, &fitted, &destination, &planned, observer, clock);
     };
     let other = run.open_other(other)?;

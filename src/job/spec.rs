@@ -93,6 +93,8 @@ pub struct Viewed {
     pub extras: Vec<(String, Vec<u8>)>,
     /// What is to be said of it.
     pub notes: Vec<String>,
+    /// Source tensors that are left out as copies of others, and these.
+    pub copies: Vec<(Arc<str>, Arc<str>)>,
 }
 
 type MakeView = dyn Fn(&Inventory, &BTreeMap<String, String>) -> Result<Viewed> + Send + Sync;

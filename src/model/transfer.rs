@@ -184,8 +184,31 @@ impl Import {
             table,
             metadata,
             notes: vocabulary.notes(),
+            copies: self.copies(inventory, &mapping),
             ..Viewed::default()
         })
+    }
+
+    /// The tensors that are left out as copies of others, unless what isn't known is left out anyway.
+    fn copies(&self, inventory: &Inventory, mapping: &Mapping) -> Vec<(Arc<str>, Arc<str>)> {
+        let stored = |name: &Arc<str>| {
+            let tensor = inventory.tensors.get(name);
+            tensor.is_some_and(|tensor| tensor.value.is_none())
+        };
+        let pairs = mapping.only_hf.iter().filter(|_| !self.allow_extra);
+        // A head that isn't there to be written is the embedding: the other with a row for each word.
+        let linked = mapping.links.iter().flat_map(|link| &link.hf);
+        let embedding = linked
+            .filter(|tensor| tensor.vocabulary)
+            .map(|tensor| &tensor.name)
+            .next();
+        let tied = |name: &Arc<str>| embedding.filter(|_| name.ends_with("lm_head.weight"));
+        let pairs =
+            pairs.filter_map(|(name, of)| Some((name, of.as_ref().or_else(|| tied(name))?)));
+        pairs
+            .filter(|(name, of)| stored(name) && stored(of))
+            .map(|(name, of)| (name.clone(), of.clone()))
+            .collect()
     }
 
     /// The experts' matrices that lie in tensors of all experts, by their own names.
@@ -324,6 +347,7 @@ impl Export {
             metadata: BTreeMap::from([("format".to_owned(), "pt".to_owned())]),
             extras: extras.into_iter().collect(),
             notes: notes.chain(vocabulary.notes()).collect(),
+            copies: Vec::new(),
         }
     }
 
