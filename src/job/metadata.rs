@@ -6,11 +6,26 @@ use std::collections::BTreeMap;
 /// Beginning of the keys that tell how tensors were made of others.
 pub const OWN_KEYS: &str = "shardloom.";
 
+/// Tensors that only a model with Hugging Face's names has.
+const HUGGING_FACE: [&str; 2] = [
+    "model.embed_tokens.weight",
+    "model.layers.0.self_attn.q_proj.weight",
+];
+
+/// The `format` of files with tensors of these names: whose loaders know them.
+pub(super) fn format_of<'a>(mut names: impl Iterator<Item = &'a str>) -> &'static str {
+    match names.any(|name| HUGGING_FACE.contains(&name)) {
+        true => "pt",
+        false => "ms",
+    }
+}
+
 /// The files' metadata as MindSpore writes it: unify carries the source's along (docs/formats.md). Our
 /// own keys always go along.
 pub(super) fn metadata(
     files: &Files,
     source: &BTreeMap<String, String>,
+    format: &str,
 ) -> BTreeMap<String, String> {
     let mut metadata = source.clone();
     if !matches!(files, Files::Full { .. }) {
@@ -20,6 +35,6 @@ pub(super) fn metadata(
             *value = "False".into();
         }
     }
-    metadata.insert("format".into(), "ms".into());
+    metadata.insert("format".into(), format.into());
     metadata
 }

@@ -4,7 +4,7 @@ use crate::catalog::Catalog;
 use crate::destination::in_place_files;
 use crate::exchange::{World, agree};
 use crate::fault::{Kind, Result};
-use crate::job::metadata::metadata;
+use crate::job::metadata::{format_of, metadata};
 use crate::job::spec::{ViewMaker, Viewed, Write};
 use crate::plan::TensorPlan;
 use crate::plan::arrange::{Files, Kept, arrange};
@@ -85,10 +85,6 @@ fn arranged(
     let (source, inventory) = (&opened.source, &opened.inventory);
     let mut select = write.select.clone();
     let (viewed, made) = seen(write, opened)?;
-    let metadata = match &write.view {
-        Some(_) => made.metadata,
-        None => metadata(&write.files, &opened.metadata),
-    };
     select.view = write.view.is_some().then_some(made.table);
     check_map(&select, inventory, strategy)?;
     let built = build(
@@ -127,7 +123,7 @@ fn arranged(
         }
         files => files,
     };
-    let mut arranged = arrange(build, files, format, &metadata, ranks)?;
+    let mut arranged = arrange(build, files, format, &made.metadata, ranks)?;
     arranged.extras.extend(made.extras);
     Ok(Planned {
         depends_on: format!("{} {viewed:016x}", arranged.extras.len()),
@@ -149,7 +145,9 @@ fn arranged(
 fn seen(write: &Write, opened: &Opened) -> Result<(u64, Viewed)> {
     let mut extras = write.extras.clone();
     let Some(ViewMaker(make)) = &write.view else {
+        let format = format_written(write, &opened.inventory);
         let nothing = Viewed {
+            metadata: metadata(&write.files, &opened.metadata, format),
             extras,
             ..Viewed::default()
         };
@@ -162,6 +160,14 @@ fn seen(write: &Write, opened: &Opened) -> Result<(u64, Viewed)> {
     let mut hasher = DefaultHasher::new();
     (&made.table, &made.metadata, &made.extras).hash(&mut hasher);
     Ok((hasher.finish(), made))
+}
+
+/// The `format` of the files that are written: of full weights, as their names are.
+fn format_written(write: &Write, inventory: &Inventory) -> &'static str {
+    let names = inventory.tensors.keys();
+    let names = names.filter(|_| matches!(write.files, Files::Full { .. }));
+    let names: Vec<Arc<str>> = names.map(|name| write.select.written_name(name)).collect();
+    format_of(names.iter().map(|name| &**name))
 }
 
 /// How many tensors are written: of a view only what it makes.

@@ -42,7 +42,7 @@ impl Select {
     }
 
     /// What the tensor read as `name` is called when written.
-    pub(super) fn written_name(&self, name: &Arc<str>) -> Arc<str> {
+    pub(crate) fn written_name(&self, name: &Arc<str>) -> Arc<str> {
         self.written
             .get(&**name)
             .map_or_else(|| name.clone(), |written| written.as_str().into())

@@ -47,7 +47,8 @@ pub(super) fn design(
     let Some(format) = Format::of(&record.path) else {
         return Vec::new();
     };
-    for text in [format.marks(), BTreeMap::new()] {
+    let pt = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+    for text in [format.marks(), pt, BTreeMap::new()] {
         if !texts.contains(&text) {
             texts.push(text);
         }
