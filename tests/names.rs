@@ -135,6 +135,17 @@ fn nothing_in_a_name_acts_on_a_terminal() {
     let strange = Tensors::from([(name.to_owned(), Tensor::counting("F32", &[4], 1))]);
     tensors::write(&sample.path("a/model.safetensors"), &strange);
     tensors::write(&sample.path("b/model.safetensors"), &sample.whole);
+    // Of files and prefixes, too; the space would be a word's end here.
+    let strange_file = "n\u{1b}[2J\nerror:\u{a0}all is lost-1_10.safetensors";
+    let strange_file = &strange_file.replace(' ', "\u{a0}");
+    for rank in 0..2 {
+        let place = sample.path(&format!("jobs/rank_{rank}"));
+        let name = strange_file.replace("-1_10", &format!("_rank_{rank}-1_10"));
+        tensors::write(&place.join(name), &sample.whole);
+    }
+    let jobs = sample.path("jobs");
+    let config = format!("load_checkpoint: {}\nuse_parallel: True\n", jobs.display());
+    std::fs::write(sample.path("train.yaml"), config).expect("a configuration");
     for (line, processes) in [
         ("diff @a @b", 1),
         ("diff @a @b", 4),
@@ -142,12 +153,29 @@ fn nothing_in_a_name_acts_on_a_terminal() {
         ("split --src @a --dst @out --dst-strategy @two.ckpt", 1),
         ("split --src @a --dst @out --dst-strategy @two.ckpt", 4),
         ("convert @a --dst @c --to ckpt -vv", 1),
+        ("unify --src @a --dst @d", 1),
+        ("import --hf @a --dst @e", 1),
+        ("checkpoints list @jobs", 1),
+        ("checkpoints list @jobs", 2),
+        ("checkpoints latest @jobs", 1),
+        ("checkpoints prune @jobs --keep 1 --dry-run", 1),
+        ("load --config @train.yaml --dry-run", 1),
+        ("inspect @jobs/*", 1),
+        ("verify @jobs", 1),
+        ("strategy merge @jobs/* --output @s.ckpt", 1),
+        (
+            "simulate --src-strategy @* --dst-strategy @two.ckpt --shapes @full",
+            1,
+        ),
+        ("unify @*", 1),
     ] {
+        // A file that the shell has found.
+        let line = &line.replace('*', strange_file);
         let run = run(processes, &sample, line);
         assert!(!acts(&run.stdout) && !acts(&run.stderr), "{line}: {run:#?}");
         let lines = run.stdout.lines().chain(run.stderr.lines());
         let fake = lines
-            .filter(|l| l.starts_with("error: all is lost"))
+            .filter(|l| l.replace('\u{a0}', " ").starts_with("error: all is lost"))
             .count();
         assert_eq!(fake, 0, "{line}: {run:#?}");
     }

@@ -5,6 +5,7 @@ use crate::cli::command::{Command, Prepared, Told};
 use crate::destination::hold;
 use crate::exchange::{Topology, World};
 use crate::fault::Result;
+use crate::fault::plain::Text;
 use crate::source::expected::expected_ranks;
 use crate::source::latest::{latest, passed_over};
 use crate::source::saved::{Checkpoint, Survey};
@@ -12,7 +13,6 @@ use crate::source::survey::survey;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -138,15 +138,15 @@ fn newest(survey: &Survey) -> Result<Told> {
             json!(survey.directory.display().to_string()),
         );
     }
-    let mut text = line(latest);
+    let mut text = Text::new(line(latest));
     if let Some(note) = passed_over(survey, latest) {
-        let _ = write!(text, "\n  {note}");
+        text.line(format_args!("  {note}"));
         if let Some(fields) = fields.as_object_mut() {
             fields.insert("note".into(), json!(note));
         }
     }
     for file in &latest.files {
-        let _ = write!(text, "\n  {}", survey.directory.join(file).display());
+        text.line(format_args!("  {}", survey.directory.join(file).display()));
     }
     Ok(Told::data(fields, text))
 }
@@ -174,20 +174,20 @@ fn pruned(
     } else {
         "removed"
     };
-    let mut text = format!(
-        "{} checkpoints {word} ({bytes} bytes), {} stay",
-        removed.len(),
+    let mut text = Text::new(format_args!(
+        "{} {word} ({bytes} bytes), {} stay",
+        counted(removed.len(), "checkpoint"),
         kept.len()
-    );
+    ));
     for checkpoint in removed {
-        let _ = write!(text, "\n  {word} {}", line(checkpoint));
+        text.line(format_args!("  {word} {}", line(checkpoint)));
     }
     if !companions.is_empty() {
-        let count = companions.len();
-        let _ = write!(text, "\n  {word} {count} files with their weights alone");
+        let files = counted(companions.len(), "file");
+        text.line(format_args!("  {word} {files} with their weights alone"));
     }
     if let Some(note) = &note {
-        let _ = write!(text, "\n  {note}");
+        text.line(format_args!("  {note}"));
     }
     let fields = json!({
         "note": note,
@@ -203,19 +203,19 @@ fn pruned(
 fn list(survey: &Survey) -> Told {
     let checkpoints: Vec<Value> = survey.checkpoints.iter().map(shown).collect();
     let resumed = latest(survey).ok();
-    let mut text = format!(
-        "{} checkpoints of {} ranks in {}",
-        survey.checkpoints.len(),
-        survey.ranks,
+    let mut text = Text::new(format_args!(
+        "{} of {} in {}",
+        counted(survey.checkpoints.len(), "checkpoint"),
+        counted(survey.ranks as usize, "rank"),
         survey.directory.display()
-    );
+    ));
     for checkpoint in &survey.checkpoints {
         let mark = if resumed.is_some_and(|latest| latest.name == checkpoint.name) {
             "  <- resumed from"
         } else {
             ""
         };
-        let _ = write!(text, "\n  {}{mark}", line(checkpoint));
+        text.line(format_args!("  {}{mark}", line(checkpoint)));
     }
     let fields = json!({
         "checkpoints": checkpoints,
@@ -224,6 +224,11 @@ fn list(survey: &Survey) -> Told {
         "directory": survey.directory.display().to_string(),
     });
     Told::data(fields, text)
+}
+
+/// How many of something there are.
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 fn shown(checkpoint: &Checkpoint) -> Value {
@@ -243,11 +248,11 @@ fn shown(checkpoint: &Checkpoint) -> Value {
 fn line(checkpoint: &Checkpoint) -> String {
     let state = checkpoint.why.as_deref().unwrap_or("complete");
     format!(
-        "{}: step {}, epoch {}, {} bytes on {} ranks, {state}",
+        "{}: step {}, epoch {}, {} bytes on {}, {state}",
         checkpoint.name.suffix(),
         checkpoint.step,
         checkpoint.name.epoch,
         checkpoint.bytes,
-        checkpoint.ranks.len()
+        counted(checkpoint.ranks.len(), "rank")
     )
 }

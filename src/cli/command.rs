@@ -3,6 +3,7 @@
 use crate::cli::flags::moving::MoveArgs;
 use crate::exchange::World;
 use crate::fault::Result;
+use crate::fault::plain::Text;
 use crate::job::outcome::Outcome;
 use crate::job::{Job, run};
 use crate::report::Report;
@@ -92,7 +93,7 @@ impl Told {
     }
 
     /// Fields of the JSON object, and the same as text.
-    pub(crate) fn data(fields: Value, text: String) -> Told {
+    pub(crate) fn data(fields: Value, text: Text) -> Told {
         Told::new(true, move |report| report.data(&fields, &text))
     }
 }

@@ -4,7 +4,7 @@ use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::choice::choice;
 use crate::cli::flags::family::{FamilyArgs, SCHEMES};
 use crate::cli::flags::reading::WeightsArgs;
-use crate::fault::plain::line;
+use crate::fault::plain::{Text, line};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::inspect::{Inspected, inspect};
 use crate::model::{Mapping, Scheme, Tensor};
@@ -54,7 +54,7 @@ impl Inspect {
         let path = &self.path;
         if let Some(names) = self.names {
             let shown = names_of(path, names, &self.family)?;
-            report.data(&shown, &shown.to_string())?;
+            report.data(&shown, &Text::of_lines(&shown.to_string()))?;
             return Ok(true);
         }
         if self.family.is_given() {
@@ -67,13 +67,13 @@ impl Inspect {
         let weights = self.weights.weights.as_deref();
         match inspect(path, self.file_suffix.as_deref(), weights) {
             Ok(inspected) => {
-                report.data(&inspected, &text(&inspected))?;
+                report.data(&inspected, &Text::of_lines(&text(&inspected)))?;
                 Ok(true)
             }
             // A .ckpt file may be weights or a strategy; tell of the format that fits better.
             Err(fault) => match strategy(path) {
                 Some(shown) => {
-                    report.data(&shown, &shown.to_string())?;
+                    report.data(&shown, &Text::of_lines(&shown.to_string()))?;
                     Ok(true)
                 }
                 None => Err(fault),
@@ -102,7 +102,7 @@ fn text(inspected: &Inspected) -> String {
         let _ = writeln!(
             out,
             "{}  {} bytes, {} tensors",
-            file.path,
+            line(&file.path),
             file.bytes,
             file.tensors.len()
         );
@@ -184,7 +184,7 @@ fn names_of(directory: &Path, names: Option<Scheme>, args: &FamilyArgs) -> Resul
 
 impl std::fmt::Display for ShownNames {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(out, "family {}", self.family)?;
+        writeln!(out, "family {}", line(&self.family))?;
         for link in &self.names {
             for tensor in &link.mindspore {
                 writeln!(out, "{} {:?}", line(&tensor.name), tensor.shape)?;

@@ -27,7 +27,7 @@ mod verify;
 
 use crate::course;
 use crate::exchange::{World, agree, launched_together};
-use crate::fault::{Fault, Kind, Result, memory};
+use crate::fault::{Fault, Kind, Result, memory, plain};
 use crate::report::{Report, progress};
 use crate::store::io;
 use clap::{Parser, Subcommand};
@@ -121,10 +121,14 @@ fn print(error: &clap::Error) {
     } else {
         std::io::stdout().is_terminal()
     };
-    let text = if terminal && std::env::var_os("NO_COLOR").is_none() {
+    let bare = rendered.to_string();
+    let safe = plain::lines(&bare);
+    let coloured = terminal && std::env::var_os("NO_COLOR").is_none();
+    // A file's name that acts on a terminal may have been typed by a pattern.
+    let text = if coloured && safe == bare {
         rendered.ansi().to_string()
     } else {
-        rendered.to_string()
+        safe.into_owned()
     };
     // A pipe that nobody reads any more is no error.
     let _ = if to_stderr {

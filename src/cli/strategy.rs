@@ -5,6 +5,7 @@ mod rank_files;
 
 use crate::cli::command::{Command, Prepared};
 use crate::cli::output::{check_output, write_output};
+use crate::fault::plain::Text;
 use crate::fault::{Fault, Kind, Result};
 use crate::job::inspect::full_tensors;
 use crate::report::Report;
@@ -116,11 +117,11 @@ impl Action {
             } => {
                 let strategy = read(file)?;
                 let shown = show::show(&strategy, param.as_deref(), *rank, shape.as_deref())?;
-                report.data(&shown, &shown.to_string())?;
+                report.data(&shown, &Text::of_lines(&shown.to_string()))?;
             }
             Action::Diff { a, b } => {
                 let differences = show::diff(&read(a)?, &read(b)?);
-                report.data(&differences, &differences.to_string())?;
+                report.data(&differences, &Text::of_lines(&differences.to_string()))?;
                 return Ok(differences.is_empty());
             }
             Action::Derive(args) => args.run(report)?,

@@ -4,6 +4,7 @@
 //! write it in a string: `\u{1b}`. All that is printed passes here.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::io::{self, Write};
 
 /// Whether a character does something else than show.
@@ -57,6 +58,40 @@ pub fn json(text: &str) -> Cow<'_, str> {
         }
     }
     Cow::Owned(safe)
+}
+
+/// A result for people, line by line: whatever a name holds, it stays in its line.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Text(String);
+
+impl Text {
+    /// A text of one line.
+    #[must_use]
+    pub fn new(first: impl Display) -> Text {
+        let mut text = Text::default();
+        text.line(first);
+        text
+    }
+
+    /// Several lines, whose names have passed [`line()`].
+    #[must_use]
+    pub fn of_lines(made: &str) -> Text {
+        Text(lines(made.trim_end()).into_owned())
+    }
+
+    /// Adds a line.
+    pub fn line(&mut self, next: impl Display) {
+        if !self.0.is_empty() {
+            self.0.push('\n');
+        }
+        self.0.push_str(&line(&next.to_string()));
+    }
+
+    /// All lines, without the end of the last.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// A writer of whole lines, each written at once: a log.

@@ -2,7 +2,8 @@
 //!
 //! *Absent on purpose*: decisions about the work: nothing here changes what a command does.
 
-use crate::fault::{Fault, Result, memory, plain};
+use crate::fault::plain::{self, Text};
+use crate::fault::{Fault, Result, memory};
 use crate::job::outcome::Outcome;
 use crate::measure::bench::Measured;
 use crate::measure::simulate::Simulated;
@@ -40,7 +41,7 @@ impl Report {
         if self.quiet {
             Ok(())
         } else {
-            line(&text::outcome(outcome))
+            print(Text::of_lines(&text::outcome(outcome)).as_str())
         }
     }
 
@@ -48,11 +49,11 @@ impl Report {
     ///
     /// # Errors
     /// [`crate::fault::Kind::Io`].
-    pub fn data(&self, data: &impl Serialize, text: &str) -> Result<()> {
+    pub fn data(&self, data: &impl Serialize, text: &Text) -> Result<()> {
         if self.json {
             return object(&json::data(self.command, data)?);
         }
-        line(text.trim_end())
+        print(text.as_str())
     }
 
     /// Prints what a simulation found.
@@ -63,7 +64,7 @@ impl Report {
         if self.quiet && !self.json {
             return Ok(());
         }
-        self.data(simulated, &measured::simulated(simulated))
+        self.data(simulated, &Text::of_lines(&measured::simulated(simulated)))
     }
 
     /// The same as a picture (SVG).
@@ -80,7 +81,7 @@ impl Report {
         if self.quiet && !self.json {
             return Ok(());
         }
-        self.data(measured, &measured::measured(measured))
+        self.data(measured, &Text::of_lines(&measured::measured(measured)))
     }
 
     /// The same as a picture (SVG).
@@ -99,7 +100,8 @@ impl Report {
         if self.quiet && !self.json {
             return Ok(());
         }
-        self.data(&data, &format!("{output}: {stages} stages"))
+        let noun = if stages == 1 { "stage" } else { "stages" };
+        self.data(&data, &Text::new(format_args!("{output}: {stages} {noun}")))
     }
 
     /// Tells of an error, and how many other processes failed too.
@@ -160,16 +162,12 @@ pub fn log() -> plain::Log<std::io::Stderr> {
     plain::Log(std::io::stderr())
 }
 
-/// Prints a line on stdout; a closed pipe is no error.
-fn line(text: &str) -> Result<()> {
-    print(&plain::lines(text))
-}
-
 /// Prints a JSON object on stdout.
 fn object(text: &str) -> Result<()> {
     print(&plain::json(text))
 }
 
+/// Prints text that is safe on stdout; a closed pipe is no error.
 fn print(text: &str) -> Result<()> {
     match writeln!(std::io::stdout(), "{text}") {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {

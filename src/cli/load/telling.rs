@@ -7,11 +7,11 @@ use crate::config::based::{BASE, Layered, bases};
 use crate::config::edit::{quoted, set_keys};
 use crate::config::train_yaml::{Action, TrainConfig};
 use crate::exchange::agree;
+use crate::fault::plain::Text;
 use crate::fault::{Fault, Kind, Result};
 use crate::job::outcome::Outcome;
 use crate::store::io;
 use serde_json::{Map, Value, json};
-use std::fmt::Write;
 use std::path::Path;
 
 /// What was found, decided and done.
@@ -78,13 +78,15 @@ impl Telling {
     }
 
     /// For people. Local.
-    fn text(&self) -> String {
-        let mut told = format!("load: {}", self.action.name());
-        if self.dry_run {
-            told.push_str(" (dry run: nothing is written)");
-        }
+    fn text(&self) -> Text {
+        let dry = if self.dry_run {
+            " (dry run: nothing is written)"
+        } else {
+            ""
+        };
+        let mut told = Text::new(format_args!("load: {}{dry}", self.action.name()));
         for note in &self.notes {
-            let _ = write!(told, "\n  note       {note}");
+            told.line(format_args!("  note       {note}"));
         }
         if let Some(outcome) = &self.outcome {
             let (would, time) = if self.dry_run {
@@ -101,13 +103,13 @@ impl Telling {
                 files => format!("{files} files, "),
             };
             let bytes = outcome.bytes.written;
-            let _ = write!(told, "\n  {would} {files}{bytes} bytes{time}");
+            told.line(format_args!("  {would} {files}{bytes} bytes{time}"));
         }
         if self.dry_run && !self.keys.is_empty() {
-            told.push_str("\n  the configuration would say:");
+            told.line("  the configuration would say:");
         }
         for (key, value) in &self.yaml() {
-            let _ = write!(told, "\n{key}: {value}");
+            told.line(format_args!("{key}: {value}"));
         }
         told
     }
