@@ -8,9 +8,6 @@ mod deepseek;
 use criterion::{Criterion, criterion_group, criterion_main};
 use deepseek::{Parallel, shapes, strategy};
 use shardloom::measure::simulate::{Question, plan};
-use shardloom::plan::machine::Machine;
-use shardloom::plan::reach::ExchangeMode;
-use shardloom::plan::simulate::Storage;
 
 fn plans(c: &mut Criterion) {
     let shapes = shapes();
@@ -28,18 +25,8 @@ fn plans(c: &mut Criterion) {
             ep: 32,
         });
         let ranks = (source.ranks(), destination.ranks());
-        let question = Question {
-            source_strategy: None,
-            destination_strategy: None,
-            shapes: "-".into(),
-            process: Some(ranks.1 / 3 * 2),
-            processes: None,
-            ranks_per_node: None,
-            storage: Storage::Local,
-            exchange: ExchangeMode::Auto,
-            memory_bytes: 1 << 30,
-            machine: Machine::default(),
-        };
+        let mut question = Question::new("-");
+        question.process = Some(ranks.1 / 3 * 2);
         let name = format!(
             "one process's plan, DeepSeek-V3, {} to {} ranks",
             ranks.0, ranks.1

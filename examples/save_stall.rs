@@ -56,12 +56,10 @@ fn measure(world: &World, args: &Args) -> Result<()> {
         .map(|number| format!("layers.{number}.weight"))
         .collect();
     let shape = [each as u64 / 4];
-    let config = MonitorConfig {
-        async_save: true,
-        keep_checkpoint_max: 2,
-        save_network_params: args.weights,
-        ..MonitorConfig::default()
-    };
+    let mut config = MonitorConfig::default();
+    config.async_save = true;
+    config.keep_checkpoint_max = 2;
+    config.save_network_params = args.weights;
     let mut monitor = CheckpointMonitor::new(world, config, &args.dir, None)?;
     let (mut saves, mut copies, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=args.rounds {
@@ -78,23 +76,15 @@ fn measure(world: &World, args: &Args) -> Result<()> {
             .iter()
             .zip(&state)
             .enumerate()
-            .map(|(number, (name, bytes))| StateTensor {
-                name,
-                dtype: Dtype::F32,
-                shape: &shape,
-                bytes,
-                weight: number % 3 == 0,
-                trainable: true,
+            .map(|(number, (name, bytes))| {
+                let tensor = StateTensor::new(name, Dtype::F32, &shape, bytes);
+                match number % 3 {
+                    0 => tensor,
+                    _ => tensor.of_optimizer(),
+                }
             })
             .collect();
-        let state = State {
-            tensors: &tensors,
-            epoch: 1,
-            step_in_epoch: round,
-            step: round,
-            global_step: round,
-            loss_scale: 1.0,
-        };
+        let state = State::new(&tensors, round);
         if round == 1 {
             monitor.prepare(&state)?;
         }

@@ -17,7 +17,7 @@ use candle_core::{Device, Tensor};
 use clap::Parser;
 use model::{Model, WINDOW};
 use parallel::{Mesh, average};
-use shardloom::checkpoint::monitor::{CheckpointMonitor, MonitorConfig};
+use shardloom::checkpoint::monitor::{CheckpointMonitor, MonitorConfig, State};
 use shardloom::exchange::World;
 use state::Training;
 use std::io::Write;
@@ -102,13 +102,11 @@ fn train(world: &World, args: &Args) -> Result<()> {
         Some(from) => training.load(world, from)?,
         None => 0,
     };
-    let config = MonitorConfig {
-        prefix: "lm".into(),
-        save_checkpoint_steps: args.save_every,
-        async_save: args.async_save,
-        global_batch_size: Some(u64::from(args.batch)),
-        ..MonitorConfig::default()
-    };
+    let mut config = MonitorConfig::default();
+    config.prefix = "lm".into();
+    config.save_checkpoint_steps = args.save_every;
+    config.async_save = args.async_save;
+    config.global_batch_size = Some(u64::from(args.batch));
     let mut monitor = CheckpointMonitor::new(world, config, &args.dir, Some(Path::new(&strategy)))?;
     for step in done + 1..=args.steps {
         let weights = training.gather(&mesh)?;
@@ -122,12 +120,12 @@ fn train(world: &World, args: &Args) -> Result<()> {
         }
         if monitor.due(world)? {
             let bytes = training.bytes();
-            monitor.save(world, &state::at(&training.tensors(&bytes), step))?;
+            monitor.save(world, &State::new(&training.tensors(&bytes), step))?;
         }
     }
     let bytes = training.bytes();
     let tensors = training.tensors(&bytes);
-    monitor.finish(world, &state::at(&tensors, args.steps.max(done)))?;
+    monitor.finish(world, &State::new(&tensors, args.steps.max(done)))?;
     Ok(())
 }
 

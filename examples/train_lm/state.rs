@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor, Var};
 use mpi::collective::SystemOperation;
 use mpi::traits::CommunicatorCollectives;
 use safetensors::SafeTensors;
-use shardloom::checkpoint::monitor::{State, StateTensor};
+use shardloom::checkpoint::monitor::StateTensor;
 use shardloom::exchange::{Topology, World, barrier};
 use shardloom::source::latest::latest;
 use shardloom::source::survey::survey;
@@ -231,13 +231,13 @@ impl Training {
         let described = bytes
             .iter()
             .zip(parameters)
-            .map(|((name, bytes), parameter)| StateTensor {
-                name,
-                dtype: Dtype::F32,
-                shape: &parameter.shape,
-                bytes,
-                weight: !name.starts_with("adam_"),
-                trainable: true,
+            .map(|((name, bytes), parameter)| {
+                let tensor = StateTensor::new(name, Dtype::F32, &parameter.shape, bytes);
+                if name.starts_with("adam_") {
+                    tensor.of_optimizer()
+                } else {
+                    tensor
+                }
             });
         described.collect()
     }
@@ -278,17 +278,5 @@ impl Training {
         }
         let steps: [u8; 4] = tensors.tensor("step_num")?.data().try_into()?;
         Ok(u64::from(u32::from_le_bytes(steps)))
-    }
-}
-
-/// The state after `step` steps.
-pub(crate) fn at<'a>(tensors: &'a [StateTensor<'a>], step: u64) -> State<'a> {
-    State {
-        tensors,
-        epoch: 1,
-        step_in_epoch: step,
-        step,
-        global_step: step,
-        loss_scale: 1.0,
     }
 }

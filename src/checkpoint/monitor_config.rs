@@ -11,6 +11,7 @@ use std::path::PathBuf;
 /// can't be served.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct MonitorConfig {
     /// The entry's type, `CheckpointMonitor`.
     pub r#type: String,
@@ -72,6 +73,7 @@ pub struct MonitorConfig {
 /// An element of `append_info`: a name that is written anyway, or numbers by name.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(untagged)]
+#[non_exhaustive]
 pub enum Appended {
     /// One of the counts that the state tells.
     Name(String),
@@ -82,6 +84,7 @@ pub enum Appended {
 /// A number of a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(untagged)]
+#[non_exhaustive]
 pub enum Number {
     /// A truth, stored as one byte.
     Truth(bool),

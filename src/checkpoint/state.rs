@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 /// A tensor of this rank's state.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct StateTensor<'a> {
     /// Its name.
     pub name: &'a str,
@@ -25,8 +26,43 @@ pub struct StateTensor<'a> {
     pub trainable: bool,
 }
 
+impl<'a> StateTensor<'a> {
+    /// A weight that is trained: this rank's shard of `name`, of `shape` in elements.
+    #[must_use]
+    pub fn new(name: &'a str, dtype: Dtype, shape: &'a [u64], bytes: &'a [u8]) -> Self {
+        StateTensor {
+            name,
+            dtype,
+            shape,
+            bytes,
+            weight: true,
+            trainable: true,
+        }
+    }
+
+    /// The same as a part of the optimizer's state.
+    #[must_use]
+    pub fn of_optimizer(self) -> Self {
+        StateTensor {
+            weight: false,
+            trainable: false,
+            ..self
+        }
+    }
+
+    /// The same as a weight that isn't trained.
+    #[must_use]
+    pub fn frozen(self) -> Self {
+        StateTensor {
+            trainable: false,
+            ..self
+        }
+    }
+}
+
 /// This rank's state after a step.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct State<'a> {
     /// All tensors of this rank.
     pub tensors: &'a [StateTensor<'a>],
@@ -40,6 +76,31 @@ pub struct State<'a> {
     pub global_step: u64,
     /// Loss scale.
     pub loss_scale: f32,
+}
+
+impl<'a> State<'a> {
+    /// The state after `step` steps over all runs, all of them in the first epoch, at a loss scale of 1.
+    #[must_use]
+    pub fn new(tensors: &'a [StateTensor<'a>], step: u64) -> Self {
+        State {
+            tensors,
+            epoch: 1,
+            step_in_epoch: step,
+            step,
+            global_step: step,
+            loss_scale: 1.0,
+        }
+    }
+
+    /// The same in another epoch, after `step_in_epoch` of its steps; both count from 1.
+    #[must_use]
+    pub fn in_epoch(self, epoch: u64, step_in_epoch: u64) -> Self {
+        State {
+            epoch,
+            step_in_epoch,
+            ..self
+        }
+    }
 }
 
 impl State<'_> {

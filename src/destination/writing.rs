@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 /// Where a job writes, and how.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Writing {
     /// The directory to write.
     pub path: PathBuf,

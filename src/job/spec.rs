@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 /// What to make of what.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Job {
     /// Name of the command, for the outcome.
     pub command: &'static str,
@@ -29,6 +30,7 @@ pub struct Job {
 
 /// What becomes of a source.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Goal {
     /// Its tensors are written, in a layout.
     Write(Box<Write>),
@@ -52,6 +54,7 @@ impl Goal {
 
 /// Tensors to write.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Write {
     /// Which tensors, and their names.
     pub select: Select,
@@ -71,6 +74,7 @@ pub struct Write {
 
 /// Files to write in another format.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Convert {
     /// Format to write.
     pub format: Format,
@@ -84,6 +88,7 @@ pub struct Convert {
 
 /// A view of a source that is known only when its files are: what to make, and what the files say.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Viewed {
     /// What each tensor written is made of.
     pub table: Table,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 /// How often something is measured.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Repeat {
     /// How often it is measured.
     pub iterations: u32,

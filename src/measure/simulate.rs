@@ -31,6 +31,7 @@ const LISTED_MAX: usize = 64;
 
 /// What is asked.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Question {
     /// Strategy of the source; none means full weights.
     pub source_strategy: Option<PathBuf>,
@@ -52,6 +53,26 @@ pub struct Question {
     pub memory_bytes: u64,
     /// What a node can do.
     pub machine: Machine,
+}
+
+impl Question {
+    /// What moving full weights of these shapes to full weights would take, by one process a destination
+    /// rank, with files on each node's own disk.
+    #[must_use]
+    pub fn new(shapes: impl Into<PathBuf>) -> Question {
+        Question {
+            source_strategy: None,
+            destination_strategy: None,
+            shapes: shapes.into(),
+            process: None,
+            processes: None,
+            ranks_per_node: None,
+            storage: Storage::Local,
+            exchange: ExchangeMode::Auto,
+            memory_bytes: 1 << 30,
+            machine: Machine::default(),
+        }
+    }
 }
 
 /// Reads a machine's description; none is the default.

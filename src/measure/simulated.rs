@@ -5,6 +5,7 @@ use serde::Serialize;
 
 /// Bytes, over the processes that were planned for.
 #[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
 pub struct Bytes {
     /// Read from files.
     pub read: u64,
@@ -28,6 +29,7 @@ pub struct Bytes {
 
 /// Seconds spent here, and what they were spent on.
 #[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
 pub struct Seconds {
     /// From start to end.
     pub total: f64,
@@ -39,6 +41,7 @@ pub struct Seconds {
 
 /// The plan in figures.
 #[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
 pub struct Plan {
     /// Strided copies.
     pub transfers: u64,
@@ -50,6 +53,7 @@ pub struct Plan {
 
 /// One process's plan.
 #[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
 pub struct ProcessPlan {
     /// The process.
     pub process: u32,
@@ -71,6 +75,7 @@ pub struct ProcessPlan {
 
 /// The answer.
 #[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
 pub struct Simulated {
     /// Processes of the cluster.
     pub processes: u32,

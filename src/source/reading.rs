@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 /// What a job reads, and which of it.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Reading {
     /// A file, a tree of rank directories, or a directory of full weights.
     pub path: PathBuf,
@@ -23,6 +24,7 @@ pub struct Reading {
 
 /// How what a source has several times is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Verify {
     /// Not at all: one copy of each shard is read.
     None,
@@ -35,6 +37,7 @@ pub enum Verify {
 
 /// Which files of a source are meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Which {
     /// A checkpoint: of several files in a rank directory the one with this suffix, or the newest.
     Checkpoint(Option<String>),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 /// Every element type of safetensors 0.8, plus what MindSpore's ckpt adds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[allow(missing_docs, non_camel_case_types)]
+#[non_exhaustive]
 pub enum Dtype {
     Bool,
     F4,

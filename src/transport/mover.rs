@@ -16,6 +16,7 @@ pub type Observer<'a> = dyn FnMut(u64, u64) + 'a;
 
 /// How bytes are moved, whatever the job.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Moving {
     /// Most memory for buffers, in bytes a process.
     pub memory_bytes: u64,
@@ -63,6 +64,7 @@ pub struct Mover<'a> {
 
 /// What was moved, counted while it happened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Moved {
     /// Bytes sent to other processes.
     pub sent_bytes: u64,

@@ -45,26 +45,20 @@ fn train(world: &World, args: &[String]) -> Result<u32> {
     let owned = load(&Path::new(state).join(format!("rank_{}/net.safetensors", world.process())));
     let tensors: Vec<StateTensor<'_>> = owned
         .iter()
-        .map(|tensor| StateTensor {
-            name: &tensor.name,
-            dtype: tensor.dtype,
-            shape: &tensor.shape,
-            bytes: &tensor.bytes,
-            weight: !tensor.name.starts_with("adam_"),
-            trainable: !tensor.name.starts_with("frozen"),
+        .map(|tensor| {
+            let (name, shape) = (&*tensor.name, &*tensor.shape);
+            let described = StateTensor::new(name, tensor.dtype, shape, &tensor.bytes);
+            match name {
+                _ if name.starts_with("adam_") => described.of_optimizer(),
+                _ if name.starts_with("frozen") => described.frozen(),
+                _ => described,
+            }
         })
         .collect();
     let config = MonitorConfig::parse(config)?;
     let strategy = (strategy != "-").then(|| Path::new(strategy));
     let mut monitor = CheckpointMonitor::new(world, config, Path::new(output), strategy)?;
-    let at = |step: u64| State {
-        tensors: &tensors,
-        epoch: 1,
-        step_in_epoch: step,
-        step,
-        global_step: step,
-        loss_scale: 1.0,
-    };
+    let at = |step: u64| State::new(&tensors, step);
     let (first, last): (u64, u64) = (
         first.parse().expect("a step"),
         last.parse().expect("a step"),
