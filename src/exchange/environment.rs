@@ -4,19 +4,23 @@
 //! costs time (0.3 s against 0.1 for two processes), so it is told not to. What the user has set
 //! stays. Other MPI libraries don't read these variables.
 
-#![allow(unsafe_code)]
+#![cfg_attr(feature = "mpi", allow(unsafe_code))]
 
 use std::env;
+#[cfg(feature = "mpi")]
 use std::ffi::c_int;
 
+#[cfg(feature = "mpi")]
 unsafe extern "C" {
     /// Of the C library: how a signal is met from now on.
     fn signal(number: c_int, handler: usize) -> usize;
 }
 
 /// The signal of a file that is longer than the limit.
+#[cfg(feature = "mpi")]
 const FILE_TOO_LONG: c_int = 25;
 /// A signal is not heard; what caused it gives an error.
+#[cfg(feature = "mpi")]
 const IGNORED: usize = 1;
 
 /// *Local.* Sets the environment, and lets a file that would be too long be an error and no death. To

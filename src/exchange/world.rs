@@ -164,7 +164,7 @@ impl World {
         if !session.is_own() {
             freed = freed.and(self.control.free());
         }
-        drop(session);
+        // With the session MPI ends, after what was made for it is freed.
         freed
     }
 }
