@@ -4,6 +4,7 @@ use super::rank_files::{check_directory, write_directory};
 use crate::cli::flags::choice::choice;
 use crate::cli::flags::family::SCHEMES;
 use crate::cli::output::{check_output, write_output};
+use crate::fault::plain::Text;
 use crate::fault::{Fault, Kind, Result};
 use crate::model::Scheme;
 use crate::model::derive::{Derived, Job, configured, derive, usual};
@@ -109,7 +110,7 @@ impl DeriveArgs {
             count(stages, "stage"),
             count(layouts, "layout")
         );
-        report.data(&data, &text)
+        report.data(&data, &Text::new(text))
     }
 }
 
