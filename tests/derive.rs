@@ -457,3 +457,40 @@ fn every_rank_gets_a_file_and_nothing_else_is_replaced() {
     assert_eq!(code, Some(2));
     assert_eq!(names(scratch.path()), ["a", "merged.ckpt"]);
 }
+
+/// An old strategy on another mesh is what the job on that mesh compiles.
+#[test]
+fn another_mesh_is_cut_as_the_old_one() {
+    use shardloom::strategy::derive::Mesh;
+    use shardloom::strategy::like::like;
+    let strategy = |case: &str| of_case(&data().join(case)).unwrap().strategy().unwrap();
+    let on = |old: &str, mesh: &str| like(&strategy(old), &Mesh::parse(mesh).unwrap());
+    for (old, mesh, new) in [
+        ("qwen3_dp2tp2", "dp=1,cp=1,tp=4", "qwen3_tp4"),
+        ("qwen3_dp4tp2_opt0", "dp=4,cp=1,tp=2", "qwen3_dp4tp2_opt0"),
+        ("llama_pp2_dp2tp2", "dp=2,tp=2,pp=2", "llama_pp2_dp2tp2"),
+    ] {
+        let (made, compiled) = (on(old, mesh).unwrap(), strategy(new));
+        assert_eq!(
+            (made.stages(), made.ranks()),
+            (compiled.stages(), compiled.ranks())
+        );
+        for (name, held) in compiled.iter() {
+            let found = made.layout_in(name, held.stage).unwrap();
+            assert_eq!(found.layout.parts(), held.layout.parts(), "{new}: {name}");
+            for rank in 0..held.layout.ranks() {
+                assert_eq!(
+                    found.layout.cell(rank),
+                    held.layout.cell(rank),
+                    "{new}: {name}"
+                );
+            }
+        }
+    }
+    // One axis alone doesn't say which of two it stands for.
+    let fault = on("llama_dp2tp2", "tp=4").unwrap_err();
+    assert!(fault.message.contains("the old mesh is [2, 2]"), "{fault}");
+    let fault = on("ds3_dp2tp2_ep2", "dp=4,cp=1,tp=2").unwrap_err();
+    assert_eq!(fault.kind, Kind::Usage);
+    assert!(fault.message.contains("--mesh names one"), "{fault}");
+}

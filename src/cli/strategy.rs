@@ -11,6 +11,7 @@ use crate::job::inspect::full_tensors;
 use crate::report::Report;
 use crate::source::strategy_files::strategy_bytes;
 use crate::strategy::derive::{Mesh, Rule};
+use crate::strategy::like::like;
 use crate::strategy::merge::merge;
 use crate::strategy::{self, Form, StrategyFile, show};
 use clap::{Args, Subcommand};
@@ -80,8 +81,12 @@ enum Action {
         #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
         optimizer_shard: Option<i64>,
         /// Full weights that the strategy is for.
-        #[arg(long)]
-        weights: PathBuf,
+        #[arg(long, required_unless_present = "like")]
+        weights: Option<PathBuf>,
+        /// In place of rules and weights: a strategy whose axes, in their order, cut what those of the
+        /// mesh are to cut.
+        #[arg(long, value_name = "OLD", conflicts_with_all = ["weights", "rules", "optimizer_shard"])]
+        like: Option<PathBuf>,
         /// File to write.
         #[arg(long)]
         output: PathBuf,
@@ -130,26 +135,53 @@ impl Action {
                 rules,
                 optimizer_shard,
                 weights,
+                like,
                 output,
                 overwrite,
             } => {
                 check_output(output, *overwrite)?;
                 let mesh = Mesh::parse(mesh)?;
-                let rules = rules
-                    .iter()
-                    .map(|rule| Rule::parse(rule))
-                    .collect::<Result<Vec<_>>>()?;
-                let tensors = full_tensors(weights)?;
-                let derived = strategy::derive::derive(&mesh, &rules, *optimizer_shard, &tensors)?;
-                for rule in &derived.unused_rules {
-                    tracing::warn!("no tensor matches the rule '{rule}'");
-                }
-                write_output(output, &derived.bytes)?;
-                report.strategy_written(output, derived.strategy.stages(), 0)?;
+                let (bytes, stages) = match (like, weights) {
+                    (Some(old), _) => cut_like(old, &mesh, output)?,
+                    (None, Some(weights)) => cut_by(rules, *optimizer_shard, weights, &mesh)?,
+                    (None, None) => {
+                        return Err(Fault::new(Kind::Usage, "give --weights, or --like"));
+                    }
+                };
+                write_output(output, &bytes)?;
+                report.strategy_written(output, stages, 0)?;
             }
         }
         Ok(true)
     }
+}
+
+/// What `strategy new` writes for rules, and its number of stages.
+fn cut_by(
+    rules: &[String],
+    shard: Option<i64>,
+    weights: &Path,
+    mesh: &Mesh,
+) -> Result<(Vec<u8>, u32)> {
+    let rules = rules.iter().map(|rule| Rule::parse(rule));
+    let rules = rules.collect::<Result<Vec<_>>>()?;
+    let tensors = full_tensors(weights)?;
+    let derived = strategy::derive::derive(mesh, &rules, shard, &tensors)?;
+    for rule in &derived.unused_rules {
+        tracing::warn!("no tensor matches the rule '{rule}'");
+    }
+    Ok((derived.bytes, derived.strategy.stages()))
+}
+
+/// What `strategy new` writes for an old strategy, in the form that the output's name tells.
+fn cut_like(old: &Path, mesh: &Mesh, output: &Path) -> Result<(Vec<u8>, u32)> {
+    let named = |fault: Fault| fault.file(old.display().to_string());
+    let made = like(&read(old)?, mesh).map_err(named)?;
+    let bytes = match Form::of(&output.display().to_string()) {
+        Form::Json => made.to_json()?,
+        Form::Protobuf => made.to_protobuf()?,
+    };
+    Ok((bytes, made.stages()))
 }
 
 /// Joins strategy files into one.

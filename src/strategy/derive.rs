@@ -81,7 +81,11 @@ impl Mesh {
         Ok(mesh)
     }
 
-    fn device_matrix(&self) -> Vec<u64> {
+    pub(super) fn stages(&self) -> u32 {
+        self.stages
+    }
+
+    pub(super) fn device_matrix(&self) -> Vec<u64> {
         match self.axes[..] {
             [] => vec![1],
             _ => self.axes.iter().map(|axis| axis.1).collect(),
@@ -242,18 +246,24 @@ fn shard(layout: &Layout, shape: &[u64], size: i64) -> Option<OptimizerShard> {
     if pieces < 2 || !replicas.is_multiple_of(pieces) || !rows.is_multiple_of(pieces) {
         return None;
     }
-    let used: BTreeSet<usize> = layout.map().iter().flatten().copied().collect();
-    let mesh = layout.mesh();
-    let innermost = (0..mesh.len()).rfind(|axis| !used.contains(axis) && mesh[*axis] > 1)?;
-    let step: u64 = mesh[innermost + 1..].iter().product();
+    let step = innermost_step(layout)?;
     Some(OptimizerShard {
-        step: i64::try_from(step).ok()?,
+        step,
         size: i64::try_from(pieces).ok()?,
     })
 }
 
+/// The distance of neighbours among the ranks that hold the same; none if each holds its own.
+pub(super) fn innermost_step(layout: &Layout) -> Option<i64> {
+    let used: BTreeSet<usize> = layout.map().iter().flatten().copied().collect();
+    let mesh = layout.mesh();
+    let innermost = (0..mesh.len()).rfind(|axis| !used.contains(axis) && mesh[*axis] > 1)?;
+    let step: u64 = mesh[innermost + 1..].iter().product();
+    i64::try_from(step).ok()
+}
+
 /// The first number between dots: `model.layers.12.wq` is of layer 12.
-fn layer(name: &str) -> Option<u64> {
+pub(super) fn layer(name: &str) -> Option<u64> {
     let mut segments = name.split('.').skip(1).peekable();
     while let Some(segment) = segments.next() {
         let number = segment.bytes().all(|byte| byte.is_ascii_digit());

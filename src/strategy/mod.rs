@@ -12,6 +12,7 @@ mod file;
 mod fit;
 pub mod json;
 mod layouts;
+pub mod like;
 pub mod merge;
 pub mod name;
 pub mod protobuf;

@@ -1,0 +1,142 @@
+//! A strategy for another mesh, cut as an older one.
+
+use super::derive::{Mesh, innermost_step, layer};
+use super::layouts::Strategy;
+use super::stage_layout::StageLayout;
+use crate::fault::{Fault, Kind, Result};
+use crate::layout::{Layout, OptimizerShard};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+fn usage(message: String) -> Fault {
+    Fault::new(Kind::Usage, message)
+}
+
+/// The strategy on `mesh` in which each axis cuts what the axis in its place cuts in `old`.
+///
+/// The axes of `mesh` stand for those of `old`'s mesh in their order; ones of size 1 there need none. A
+/// tensor with an optimizer shard over all its replicas has one again, any other keeps its pieces. With
+/// another number of stages layers (the first number between dots of a name) are spread evenly, and
+/// what is no layer stays at the end that it is at.
+///
+/// # Errors
+/// [`Kind::Usage`] if tensors are cut on several meshes, or another number of axes is given;
+/// [`Kind::Shape`], naming the tensor, where `old` tells shapes (JSON) that can't be cut so.
+pub fn like(old: &Strategy, mesh: &Mesh) -> Result<Strategy> {
+    let axes = Axes::between(old, mesh)?;
+    let stages = mesh.stages();
+    let layers: BTreeSet<u64> = old.names().filter_map(|name| layer(name)).collect();
+    let layers: Vec<u64> = layers.into_iter().collect();
+    if stages > 1 && stages != old.stages() && layers.len() < stages as usize {
+        return Err(usage(format!(
+            "pp={stages} needs at least {stages} layers, the old strategy has {}",
+            layers.len()
+        )));
+    }
+    let mut made: Vec<(Arc<str>, StageLayout)> = Vec::new();
+    for (name, held) in old.iter() {
+        let layout = axes.layout(held).map_err(|fault| fault.tensor(&**name))?;
+        let stage = match layer(name).map(|layer| layers.binary_search(&layer)) {
+            _ if stages == old.stages() => held.stage,
+            _ if stages == 1 => 0,
+            Some(Ok(place) | Err(place)) => {
+                u32::try_from(place * stages as usize / layers.len()).unwrap_or(u32::MAX)
+            }
+            None if held.stage == 0 && (old.stages() > 1 || name.contains("embed")) => 0,
+            None => stages - 1,
+        };
+        let known = |(other, it): &(Arc<str>, StageLayout)| other == name && it.stage == stage;
+        // A tensor that two stages had is there once if these have become one.
+        if made.last().is_none_or(|last| !known(last)) {
+            made.push((Arc::clone(name), StageLayout::new(stage, layout)));
+        }
+    }
+    let ranks = mesh.device_matrix().iter().product::<u64>();
+    let ranks = u32::try_from(ranks).map_err(|_| usage("--mesh is too large".into()))?;
+    Strategy::from_layouts(stages, ranks, made)
+}
+
+/// Which axis of the new mesh stands for which of the old one.
+struct Axes {
+    new: Vec<u64>,
+    /// For each axis of the old mesh, from the left, the number from the right of the new one.
+    numbers: Vec<Option<i64>>,
+}
+
+impl Axes {
+    fn between(old: &Strategy, mesh: &Mesh) -> Result<Axes> {
+        let cut = old.iter().filter(|(_, held)| {
+            let map = held.layout.map();
+            map.iter().any(|axes| !axes.is_empty())
+        });
+        let mut cut = cut.map(|(name, held)| (name, held.layout.mesh()));
+        let new = mesh.device_matrix();
+        let Some((first, own)) = cut.next() else {
+            return Ok(Axes {
+                new,
+                numbers: Vec::new(),
+            });
+        };
+        if let Some((other, mesh)) = cut.find(|(_, mesh)| *mesh != own) {
+            let message = format!(
+                "'{other}' is cut on the mesh {mesh:?}, but '{first}' on {own:?}: --mesh names one"
+            );
+            return Err(usage(message).hint("`shardloom strategy derive` knows such models"));
+        }
+        let wide: Vec<usize> = (0..own.len()).filter(|axis| own[*axis] > 1).collect();
+        let places: Vec<usize> = match new.len() {
+            count if count == own.len() => (0..own.len()).collect(),
+            count if count == wide.len() => wide,
+            count => {
+                let message = format!("--mesh has {count} axes, but the old mesh is {own:?}");
+                return Err(usage(message).hint("name its axes, in their order"));
+            }
+        };
+        let mut numbers = vec![None; own.len()];
+        for (place, axis) in places.iter().enumerate() {
+            numbers[*axis] = i64::try_from(new.len() - 1 - place).ok();
+        }
+        Ok(Axes { new, numbers })
+    }
+
+    fn layout(&self, held: &StageLayout) -> Result<Layout> {
+        let old = &held.layout;
+        let map = old.map().iter().map(|axes| {
+            let axes: Vec<i64> = axes.iter().filter_map(|axis| self.numbers[*axis]).collect();
+            if axes.is_empty() { vec![-1] } else { axes }
+        });
+        let map: Vec<Vec<i64>> = map.collect();
+        let whole = Layout::new(&self.new, &map, None)?;
+        let shard = old.optimizer().and_then(|shard| {
+            let before = Layout::new(old.mesh(), &old.axis_numbers(), None).ok()?;
+            let all = shard.size == -1 || u64::try_from(shard.size) == Ok(before.replicas());
+            let pieces = if all {
+                whole.replicas()
+            } else {
+                u64::try_from(shard.size).ok()?
+            };
+            let size = i64::try_from(pieces).ok().filter(|size| *size > 1)?;
+            let step = innermost_step(&whole)?;
+            Some(OptimizerShard { step, size })
+        });
+        let layout = match shard {
+            Some(shard) => Layout::new(&self.new, &map, Some(shard))?,
+            None => whole,
+        };
+        for (dimension, (size, parts)) in held
+            .expanded_shape
+            .iter()
+            .flatten()
+            .zip(layout.parts())
+            .enumerate()
+        {
+            if !size.is_multiple_of(parts) {
+                let message = format!(
+                    "dimension {dimension}, of {size}, can't be cut into {parts} equal parts"
+                );
+                return Err(Fault::new(Kind::Shape, message));
+            }
+        }
+        Ok(layout)
+    }
+}
