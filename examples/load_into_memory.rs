@@ -10,6 +10,7 @@
 
 #![allow(
     clippy::print_stdout,
+    clippy::print_stderr,
     reason = "it is a program that says what it does"
 )]
 
@@ -30,12 +31,22 @@ fn main() -> Result<()> {
         return Ok(());
     };
     let world = World::start()?;
+    // A fault is the same on every process, so all come to the end together.
+    let started = start(&world, source, old, new);
+    if let Err(fault) = &started {
+        eprintln!("{fault}");
+    }
+    world.finish()?;
+    started
+}
+
+fn start(world: &World, source: &str, old: &str, new: &str) -> Result<()> {
     let load = shardloom::load(source).source_strategy(old).strategy(new);
 
     // A real trainer knows its parameters; this one takes those that the new layout has.
     let rank = world.process();
     let mut parameters: BTreeMap<String, Parameter> = load
-        .shards(&world, rank)?
+        .shards(world, rank)?
         .into_iter()
         .map(|shard| {
             let bytes = vec![0; usize::try_from(shard.bytes).unwrap_or(usize::MAX)];
@@ -53,7 +64,7 @@ fn main() -> Result<()> {
         .iter_mut()
         .map(|(name, p)| Buffer::new(name, p.dtype, &p.shape, &mut p.bytes))
         .collect();
-    let outcome = load.into_buffers(&world, rank, &mut buffers)?;
+    let outcome = load.into_buffers(world, rank, &mut buffers)?;
 
     let sum: u64 = parameters
         .values()
@@ -65,5 +76,5 @@ fn main() -> Result<()> {
         parameters.len(),
         outcome.bytes.read
     );
-    world.finish()
+    Ok(())
 }

@@ -18,6 +18,7 @@ mod tensors;
 #[path = "support/wire.rs"]
 mod wire;
 
+use command::alone;
 use sample::Sample;
 use support::{example, mpirun};
 
@@ -63,4 +64,16 @@ fn the_example_of_memory_has_each_ranks_bytes() {
         let line = format!("rank {rank}: 3 tensors, bytes add up to {sum} (");
         assert!(run.stdout.contains(&line), "{line}: {run:#?}");
     }
+    let line = "split --src @full --dst @cut --dst-strategy @four.ckpt";
+    alone(&sample.args(line)).succeeds();
+    let load = |processes: u32| {
+        let cut = self::arguments(&sample, &["cut", "four.ckpt", "two.ckpt"]);
+        let cut: Vec<&str> = cut.iter().map(String::as_str).collect();
+        mpirun(processes, &example("load_into_memory"), &cut, &[])
+    };
+    load(2).succeeds();
+    tensors::damage(&sample.path("cut/rank_2/net.safetensors"), "w2");
+    let run = load(2).fails();
+    let words = "cut/rank_2/net.safetensors: w2: its bytes are not as they were";
+    assert!(run.stderr.contains(words), "{run:#?}");
 }

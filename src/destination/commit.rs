@@ -97,6 +97,9 @@ struct Joined {
     stored: Vec<(String, u64)>,
 }
 
+/// What a manifest says of tensors, by name.
+type Records = BTreeMap<String, TensorRecord>;
+
 /// The files of a site, with their structures.
 pub(crate) type SiteFiles = (Vec<Vec<Placed>>, Vec<FileRecord>);
 
@@ -197,7 +200,7 @@ impl Commit<'_> {
         plans: &[TensorPlan],
         done: &Done,
         resumed: &Resumed,
-    ) -> Result<(BTreeMap<String, TensorRecord>, Vec<(String, u64)>)> {
+    ) -> Result<(Records, Vec<(String, u64)>)> {
         let known = match &resumed.manifest {
             Some(manifest) => Known::All(
                 manifest

@@ -5,6 +5,7 @@ use crate::exchange::{Topology, World, agree};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::outcome::Outcome;
 use crate::job::planned::Planned;
+use crate::job::proving::ProvingSink;
 use crate::job::route::Route;
 use crate::job::spec::{Goal, Job};
 use crate::job::steps::Run;
@@ -12,7 +13,7 @@ use crate::job::tally;
 use crate::plan::work::Site;
 use crate::source::Opened;
 use crate::strategy::Strategy;
-use crate::transport::{Buffer, MemorySink, Observer, Readers};
+use crate::transport::{Buffer, MemorySink, Observer, Readers, Sink};
 
 /// What the destination's ranks will hold, as far as `rank` is concerned: nothing is moved. Collective.
 ///
@@ -63,7 +64,7 @@ pub fn fill(
 ) -> Result<Outcome> {
     let topology = Topology::discover(world)?;
     let run = Run::new(world, &topology, job)?;
-    let (source, _) = run.open_source()?;
+    let (source, fitted) = run.open_source()?;
     let site = Site {
         ranks: rank.into_iter().collect(),
         processes: 1,
@@ -81,8 +82,20 @@ pub fn fill(
         site: &site,
         sharing: None,
     };
-    let moved = route.go_at_once(world, &topology, &job.moving, &readers, &sink, observer)?;
-    source.source.still.check(world)?;
+    let mut go =
+        |sink: &dyn Sink| route.go_at_once(world, &topology, &job.moving, &readers, sink, observer);
+    let (origin, plans) = (&fitted.origin, &planned.plans);
+    let moved = if origin.tells() {
+        let sink = ProvingSink::new(world, &sink, origin, plans, &planned.catalog, rank)?;
+        let moved = go(&sink)?;
+        source.source.still.check(world)?;
+        sink.prove(world, &source.source)?;
+        moved
+    } else {
+        let moved = go(&sink)?;
+        source.source.still.check(world)?;
+        moved
+    };
     let mut outcome = Outcome {
         ok: true,
         tensors: planned.tensors,

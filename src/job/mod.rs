@@ -18,6 +18,7 @@ pub mod metadata;
 mod origin;
 pub mod outcome;
 mod planned;
+mod proving;
 pub mod repair;
 mod request;
 mod route;

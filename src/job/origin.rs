@@ -78,8 +78,13 @@ impl Origin {
         })
     }
 
+    /// Whether anything is said of the source. The same on every process.
+    pub(super) fn tells(&self) -> bool {
+        !self.tensors.is_empty()
+    }
+
     /// What is said of tensor `name` of the source.
-    fn of(&self, name: &str) -> Option<&TensorRecord> {
+    pub(super) fn of(&self, name: &str) -> Option<&TensorRecord> {
         self.tensors
             .get(name)
             .filter(|_| !self.untold.contains(name))
@@ -156,6 +161,19 @@ impl Origin {
         if shown.by_file {
             damaged.extend(self.damaged_in_files(source, plans, shown));
         }
+        self.settle(world, source, damaged)
+    }
+
+    /// Fails if any tensors are `damaged`, of which each process knows some. Collective.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] naming a tensor, and the file that is damaged.
+    pub(super) fn settle(
+        &self,
+        world: &World,
+        source: &Source,
+        damaged: BTreeSet<Arc<str>>,
+    ) -> Result<()> {
         let all: Vec<Vec<Arc<str>>> = all_gather(world, &damaged.into_iter().collect())?;
         let damaged: BTreeSet<Arc<str>> = all.into_iter().flatten().collect();
         let Some(first) = damaged.first() else {
