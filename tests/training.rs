@@ -163,12 +163,11 @@ fn a_killed_training_goes_on_in_other_layouts_as_if_nothing_had_happened() {
     let line = "reshard --src @run1/checkpoint --src-strategy @run1/strategy.ckpt --file-suffix 1_40 \
                 --dst @back --dst-strategy @whole/strategy.ckpt";
     shardloom(room.path(), line);
-    let kinds = [("back", "net"), ("whole/checkpoint", "lm_rank_")];
+    let directories = ["back", "whole/checkpoint"];
     for rank in 0..4 {
-        let [ours, theirs] = kinds.map(|(directory, prefix)| {
+        let [ours, theirs] = directories.map(|directory| {
             let rank_directory = path(directory).join(format!("rank_{rank}"));
-            let suffix = if prefix == "net" { "" } else { "-1_40" };
-            let file = rank_directory.join(format!("{prefix}{rank}{suffix}.safetensors"));
+            let file = rank_directory.join(format!("lm_rank_{rank}-1_40.safetensors"));
             std::fs::read(file).expect("a file")
         });
         close(&ours, &theirs);

@@ -4,7 +4,7 @@ use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::moving::MoveArgs;
 use crate::cli::flags::reading::{VerifyArgs, WeightsArgs};
 use crate::fault::Result;
-use crate::job::{Goal, Job};
+use crate::job::{Comparing, Goal, Job};
 use crate::source::Reading;
 use clap::Args;
 use std::path::PathBuf;
@@ -35,6 +35,15 @@ pub(crate) struct Diff {
     /// Which of several files in a rank directory, on both sides.
     #[arg(long)]
     file_suffix: Option<String>,
+    /// Leave out parameters whose names begin so (may be given several times).
+    #[arg(long, value_name = "P")]
+    filter_out_param_prefix: Vec<String>,
+    /// Take elements that are no further apart than X for equal.
+    #[arg(long, value_name = "X", value_parser = parse_distance)]
+    max_abs: Option<f64>,
+    /// Name at most so many tensors.
+    #[arg(long, value_name = "N")]
+    max_lines: Option<usize>,
     #[command(flatten)]
     weights: WeightsArgs,
     #[command(flatten)]
@@ -56,10 +65,22 @@ impl Command for Diff {
                 verify: self.verify.verify,
                 ..side(self.a, self.a_strategy)
             },
-            goal: Goal::Compare(Box::new(other)),
+            goal: Goal::Compare(Box::new(Comparing {
+                other,
+                filter_out_prefixes: self.filter_out_param_prefix,
+                tolerance: self.max_abs,
+                lines_max: self.max_lines,
+            })),
             moving: self.moving.moving(None)?,
             dry_run: false,
         };
         Ok(Prepared::job(&self.moving, job))
     }
+}
+
+/// A distance: a finite number from 0.
+fn parse_distance(text: &str) -> std::result::Result<f64, String> {
+    let value: Option<f64> = text.parse().ok();
+    let proper = value.filter(|value| value.is_finite() && *value >= 0.0);
+    proper.ok_or_else(|| format!("'{text}' is no number from 0, as 1e-3"))
 }

@@ -6,9 +6,10 @@ use crate::cli::flags::family::{FamilyArgs, SCHEMES};
 use crate::cli::flags::reading::WeightsArgs;
 use crate::fault::plain::{Text, line};
 use crate::fault::{Fault, Kind, Result};
-use crate::job::inspect::{Inspected, inspect};
+use crate::job::inspect::{Wanted, inspect};
 use crate::model::{Mapping, Scheme, Tensor};
-use crate::report::Report;
+use crate::report::{Report, Shown};
+use crate::source::nothing;
 use crate::source::strategy_files::strategy_bytes;
 use crate::store::Format;
 use crate::store::io::{self, Standing};
@@ -19,8 +20,8 @@ use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
 Examples:
-  shardloom inspect ckpt/rank_0/net0.safetensors
-  shardloom inspect strategy/ckpt_strategy_rank_0.ckpt --json
+  shardloom inspect ckpt
+  shardloom inspect ckpt --rank 0 --param '*.wq.weight' --stats
   shardloom inspect Qwen3-8B --names mcore";
 
 /// Show what is in a file or directory.
@@ -38,6 +39,21 @@ pub(crate) struct Inspect {
     file_suffix: Option<String>,
     #[command(flatten)]
     weights: WeightsArgs,
+    /// Only tensors whose names match, one by one: '*.wq.weight'.
+    #[arg(long, value_name = "GLOB")]
+    param: Option<String>,
+    /// Only what rank R holds.
+    #[arg(long, value_name = "R")]
+    rank: Option<u32>,
+    /// The names as a tree.
+    #[arg(long, conflicts_with = "stats")]
+    tree: bool,
+    /// Every tensor of every file.
+    #[arg(long)]
+    all: bool,
+    /// Read the tensors too: largest magnitude, norm, how many are NaN, infinite, zero.
+    #[arg(long)]
+    stats: bool,
     #[command(flatten)]
     family: FamilyArgs,
 }
@@ -62,12 +78,23 @@ impl Inspect {
             return Err(Fault::new(Kind::Usage, message));
         }
         if io::standing(path)? == Standing::Nothing {
-            return Err(Fault::new(Kind::Io, "doesn't exist").file(path.display().to_string()));
+            return Err(nothing::absent(path));
         }
         let weights = self.weights.weights.as_deref();
-        match inspect(path, self.file_suffix.as_deref(), weights) {
+        let wanted = Wanted {
+            parameter: self.param.as_deref(),
+            rank: self.rank,
+            figures: self.stats,
+        };
+        match inspect(path, self.file_suffix.as_deref(), weights, wanted) {
             Ok(inspected) => {
-                report.data(&inspected, &Text::of_lines(&text(&inspected)))?;
+                let each = self.all || self.stats || self.param.is_some();
+                let shown = Shown {
+                    each,
+                    tree: self.tree,
+                    ..Shown::default()
+                };
+                report.inspected(&inspected, shown)?;
                 Ok(true)
             }
             // A .ckpt file may be weights or a strategy; tell of the format that fits better.
@@ -93,52 +120,6 @@ fn strategy(path: &Path) -> Option<show::Shown> {
         .collect();
     let strategy = Strategy::read(&files).ok()?;
     show::show(&strategy, None, None, None).ok()
-}
-
-fn text(inspected: &Inspected) -> String {
-    use std::fmt::Write;
-    let mut out = String::new();
-    for file in &inspected.files {
-        let _ = writeln!(
-            out,
-            "{}  {} bytes, {} tensors",
-            line(&file.path),
-            file.bytes,
-            file.tensors.len()
-        );
-        for (key, value) in &file.metadata {
-            let _ = writeln!(out, "  {}: {}", line(key), line(value));
-        }
-        let width = file
-            .tensors
-            .iter()
-            .map(|t| t.name.chars().count())
-            .max()
-            .unwrap_or(0)
-            .min(72);
-        for tensor in &file.tensors {
-            let _ = writeln!(
-                out,
-                "  {:width$}  {:5} {}",
-                line(&tensor.name),
-                tensor.dtype,
-                tensor.shape
-            );
-        }
-    }
-    let _ = write!(
-        out,
-        "{} files, {} ranks, {} tensors, {} bytes of tensors",
-        inspected.files.len(),
-        inspected.ranks,
-        inspected
-            .files
-            .iter()
-            .map(|f| f.tensors.len())
-            .sum::<usize>(),
-        inspected.tensor_bytes
-    );
-    out
 }
 
 /// What the tensors of a model are made of.

@@ -12,6 +12,7 @@ mod command;
 mod convert;
 mod diff;
 mod export;
+mod fitted;
 pub mod flags;
 mod import;
 mod inspect;
@@ -249,7 +250,8 @@ fn code(fault: &Fault) -> u8 {
 }
 
 fn fail(report: &Report, fault: &Fault, others: u32) -> ExitCode {
-    report.fault(fault, others);
+    let shown = fitted::fitted(report.command, fault.clone());
+    report.fault(&shown, others);
     ExitCode::from(code(fault))
 }
 

@@ -38,9 +38,10 @@ pub(crate) struct Reshard {
     in_place: bool,
     #[command(flatten)]
     cut: CutArgs,
-    /// Beginning of the written files' names: rank_R/{prefix}R.safetensors.
-    #[arg(long, default_value = PREFIX, value_parser = parse_stem)]
-    prefix: String,
+    /// Beginning of the written files' names, as in rank_R/{prefix}R.safetensors [default: files that a
+    /// trainer has saved keep their names, with a meta.json to resume from; else net].
+    #[arg(long, value_parser = parse_stem)]
+    prefix: Option<String>,
     #[command(flatten)]
     redundancy: RedundancyArgs,
     #[command(flatten)]
@@ -59,12 +60,18 @@ impl Command for Reshard {
     fn prepare(self) -> Result<Prepared> {
         let destination = self.dst.as_ref().unwrap_or(&self.source.src);
         let remove_redundancy = self.redundancy.remove_redundancy;
+        let prefix = self.prefix.as_deref().unwrap_or(PREFIX);
         let files = Files::Ranks {
-            name: RankName::new(&self.prefix, true),
+            name: RankName::new(prefix, true),
             remove_redundancy,
         };
+        let files = if self.prefix.is_none() && !self.in_place {
+            Files::AsSource(Box::new(files))
+        } else {
+            files
+        };
         let iteration = Iteration {
-            prefix: Some(self.prefix.clone()).filter(|prefix| prefix != PREFIX),
+            prefix: self.prefix.clone().filter(|prefix| prefix != PREFIX),
             remove_redundancy,
             ..Iteration::default()
         };

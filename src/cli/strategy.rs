@@ -141,19 +141,31 @@ impl Action {
             } => {
                 check_output(output, *overwrite)?;
                 let mesh = Mesh::parse(mesh)?;
-                let (bytes, stages) = match (like, weights) {
+                let made = match (like, weights) {
                     (Some(old), _) => cut_like(old, &mesh, output)?,
-                    (None, Some(weights)) => cut_by(rules, *optimizer_shard, weights, &mesh)?,
+                    (None, Some(weights)) => {
+                        cut_by(rules, *optimizer_shard, weights, &mesh, output)?
+                    }
                     (None, None) => {
                         return Err(Fault::new(Kind::Usage, "give --weights, or --like"));
                     }
                 };
-                write_output(output, &bytes)?;
-                report.strategy_written(output, stages, 0)?;
+                write_output(output, &made.bytes)?;
+                report.strategy_made(output, &made.strategy, &made.rules, made.tensors)?;
             }
         }
         Ok(true)
     }
+}
+
+/// What `strategy new` has made.
+struct Made {
+    bytes: Vec<u8>,
+    strategy: strategy::Strategy,
+    /// How many tensors each rule cuts.
+    rules: Vec<(String, u64)>,
+    /// Tensors that rules could cut.
+    tensors: usize,
 }
 
 /// What `strategy new` writes for rules, and its number of stages.
@@ -162,26 +174,38 @@ fn cut_by(
     shard: Option<i64>,
     weights: &Path,
     mesh: &Mesh,
-) -> Result<(Vec<u8>, u32)> {
+    output: &Path,
+) -> Result<Made> {
     let rules = rules.iter().map(|rule| Rule::parse(rule));
     let rules = rules.collect::<Result<Vec<_>>>()?;
     let tensors = full_tensors(weights)?;
     let derived = strategy::derive::derive(mesh, &rules, shard, &tensors)?;
-    for rule in &derived.unused_rules {
-        tracing::warn!("no tensor matches the rule '{rule}'");
-    }
-    Ok((derived.bytes, derived.strategy.stages()))
+    let bytes = match Form::of(&output.display().to_string()) {
+        Form::Json => derived.strategy.to_json()?,
+        Form::Protobuf => derived.bytes,
+    };
+    Ok(Made {
+        bytes,
+        strategy: derived.strategy,
+        rules: derived.rules,
+        tensors: tensors.len(),
+    })
 }
 
 /// What `strategy new` writes for an old strategy, in the form that the output's name tells.
-fn cut_like(old: &Path, mesh: &Mesh, output: &Path) -> Result<(Vec<u8>, u32)> {
+fn cut_like(old: &Path, mesh: &Mesh, output: &Path) -> Result<Made> {
     let named = |fault: Fault| fault.file(old.display().to_string());
     let made = like(&read(old)?, mesh).map_err(named)?;
     let bytes = match Form::of(&output.display().to_string()) {
         Form::Json => made.to_json()?,
         Form::Protobuf => made.to_protobuf()?,
     };
-    Ok((bytes, made.stages()))
+    Ok(Made {
+        bytes,
+        strategy: made,
+        rules: Vec::new(),
+        tensors: 0,
+    })
 }
 
 /// Joins strategy files into one.

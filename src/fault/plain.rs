@@ -31,6 +31,17 @@ fn escaped(text: &str, stays: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
+/// A count with its noun: `1 rank`, `2 ranks`, `3 processes`.
+#[must_use]
+pub fn counted(count: u64, noun: &str) -> String {
+    let ending = match (count, noun) {
+        (1, _) => "",
+        (_, noun) if noun.ends_with('s') => "es",
+        _ => "s",
+    };
+    format!("{count} {noun}{ending}")
+}
+
 /// One line: a name, a message.
 #[must_use]
 pub fn line(text: &str) -> Cow<'_, str> {

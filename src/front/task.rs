@@ -4,7 +4,7 @@ use crate::destination::Writing;
 use crate::exchange::World;
 use crate::fault::{Fault, Kind, Result};
 use crate::job::verify::Verification;
-use crate::job::{self, Convert, Goal, Job, Outcome, Write};
+use crate::job::{self, Comparing, Convert, Goal, Job, Outcome, Write};
 use crate::plan::arrange::FULL_FILE_BYTES_MAX;
 use crate::plan::arrange::{Files, Naming, RankName};
 use crate::plan::build::{Leftovers, Select, Unmatched};
@@ -149,7 +149,11 @@ pub fn convert(source: impl Into<PathBuf>, destination: impl Into<PathBuf>, to: 
 pub fn diff(a: impl Into<PathBuf>, b: impl Into<PathBuf>) -> Task {
     let other = Reading::checkpoint(b.into(), None, None);
     let reading = Reading::checkpoint(a.into(), None, None);
-    Task::new("diff", reading, Goal::Compare(Box::new(other)))
+    Task::new(
+        "diff",
+        reading,
+        Goal::Compare(Box::new(Comparing::of(other))),
+    )
 }
 
 /// The files of a directory against the manifest that was written with them. Collective;
@@ -196,8 +200,8 @@ impl Task {
     /// The strategy to cut by. Left out: full weights.
     pub fn strategy(mut self, path: impl Into<PathBuf>) -> Self {
         let path = path.into();
-        if let Goal::Compare(other) = &mut self.job.goal {
-            other.strategy = Some(path);
+        if let Goal::Compare(comparing) = &mut self.job.goal {
+            comparing.other.strategy = Some(path);
             return self;
         }
         self.change(|writing| writing.strategy = Some(path))

@@ -4,7 +4,7 @@ use crate::catalog::{Catalog, Entry, Place};
 use crate::exchange::{Topology, World, agree, all_gather};
 use crate::fault::memory::zeroed;
 use crate::fault::{Fault, Kind, Result};
-use crate::job::outcome::TensorDifference;
+use crate::job::outcome::{TensorDifference, TensorSide};
 use crate::job::route::Route;
 use crate::plan::inventory::{Inventory, whole_tensor};
 use crate::plan::work::Site;
@@ -174,7 +174,7 @@ impl Pairing {
 ///
 /// # Errors
 /// [`Kind::Shape`].
-pub(super) fn pair(one: &Opened, other: &Opened) -> Result<Pairing> {
+pub(super) fn pair(one: &Opened, other: &Opened, filter: &[String]) -> Result<Pairing> {
     let (a, b) = (&one.source, &other.source);
     let (left, right) = (&one.inventory, &other.inventory);
     // The counts of a checkpoint 2.0 are no tensors, so there is nothing to compare those of a 1.0 with.
@@ -183,6 +183,7 @@ pub(super) fn pair(one: &Opened, other: &Opened) -> Result<Pairing> {
         .into_iter()
         .flat_map(|side| side.tensors.keys().chain(&side.private))
         .filter(|name| !(beside && COMMON_NAMES.contains(&&***name)))
+        .filter(|name| !filter.iter().any(|prefix| name.starts_with(&**prefix)))
         .collect();
     let mut pairing = Pairing {
         plans: Vec::new(),
@@ -201,7 +202,15 @@ pub(super) fn pair(one: &Opened, other: &Opened) -> Result<Pairing> {
                 "equal"
             }
         };
+        let shown = |side: &Option<Arc<SourceTensor>>| {
+            side.as_ref().map(|tensor| TensorSide {
+                dtype: tensor.dtype.safetensors_name(),
+                shape: tensor.shape.0.clone(),
+            })
+        };
         pairing.rows.push(TensorDifference {
+            a: shown(&ours),
+            b: shown(&theirs),
             name: name.to_string(),
             state,
             elements_differing: 0,

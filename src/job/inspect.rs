@@ -1,14 +1,20 @@
 //! What is in files, from their headers. Local: one process, no MPI.
 
-use crate::catalog::Entry;
+use crate::catalog::{Entry, FileSchema};
 use crate::fault::{Fault, Kind, Result};
+use crate::source::meta::Name;
+use crate::source::nothing;
 use crate::source::{Listed, Listing, chosen, list_files};
 use crate::store::Format;
-use crate::store::formats::refuse_directory;
 use crate::store::io::ReadFile;
+use crate::store::io::{self, Standing};
+use crate::store::rank_dir;
+use crate::store::whole::{ranges, spelled};
+use crate::strategy::name::matches;
+use crate::tensor::figures::Figures;
 use crate::tensor::shape::Shape;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The tensors of full weights: names and full shapes. Local.
@@ -16,7 +22,7 @@ use std::path::Path;
 /// # Errors
 /// As `discover`.
 pub fn full_tensors(path: &Path) -> Result<Vec<(String, Vec<u64>)>> {
-    let inspected = inspect(path, None, None)?;
+    let inspected = inspect(path, None, None, Wanted::default())?;
     if inspected.ranks > 1 {
         let fault = Fault::new(Kind::Usage, "is distributed; full weights are needed here");
         return Err(fault.file(path.display().to_string()));
@@ -55,6 +61,9 @@ pub struct InspectedTensor {
     pub shape: Shape,
     /// Its bytes.
     pub bytes: u64,
+    /// What its elements come to, where that was asked for and they are numbers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub figures: Option<Figures>,
 }
 
 /// What is at a path.
@@ -65,6 +74,10 @@ pub struct Inspected {
     pub ranks: usize,
     /// Bytes of all tensors.
     pub tensor_bytes: u64,
+    /// In rank directories: the checkpoints that there are, by the ending of their names, and the ranks
+    /// that have each, as ranges.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<Vec<(String, String)>>,
     /// The files.
     pub files: Vec<InspectedFile>,
 }
@@ -73,7 +86,12 @@ pub struct Inspected {
 ///
 /// # Errors
 /// [`Kind::Corrupt`], [`Kind::MissingShard`] and others, as `discover`.
-pub fn inspect(path: &Path, suffix: Option<&str>, weights: Option<&str>) -> Result<Inspected> {
+pub fn inspect(
+    path: &Path,
+    suffix: Option<&str>,
+    weights: Option<&str>,
+    wanted: Wanted<'_>,
+) -> Result<Inspected> {
     let listing = match chosen(path, suffix, weights) {
         Err(fault) if fault.kind == Kind::Ambiguous => {
             // Files of full weights can be shown without a map of them; of ranks' files one is meant.
@@ -89,7 +107,7 @@ pub fn inspect(path: &Path, suffix: Option<&str>, weights: Option<&str>) -> Resu
         other => other?,
     };
     if listing.ranks.is_empty() {
-        refuse_directory(path)?;
+        nothing::refuse(path)?;
         let fault = Fault::new(Kind::MissingShard, "holds no weight files");
         return Err(fault.file(path.display().to_string()));
     }
@@ -101,13 +119,17 @@ pub fn inspect(path: &Path, suffix: Option<&str>, weights: Option<&str>) -> Resu
     let mut inspected = Inspected {
         ranks: listing.ranks.len(),
         tensor_bytes: 0,
+        steps: steps(path)?,
         files: Vec::new(),
     };
     for (rank, files) in &listing.ranks {
+        if wanted.rank.is_some_and(|wanted| wanted != *rank) {
+            continue;
+        }
         for Listed { path: name, .. } in files {
             let file = ReadFile::open(&base.join(name))?;
             let schema = Format::recognise(&file)?.read(&file)?;
-            let tensors: Vec<InspectedTensor> = schema.entries.iter().map(tensor_shown).collect();
+            let tensors = tensors(&file, &schema, wanted)?;
             inspected.tensor_bytes += tensors.iter().map(|tensor| tensor.bytes).sum::<u64>();
             inspected.files.push(InspectedFile {
                 path: name.clone(),
@@ -118,14 +140,110 @@ pub fn inspect(path: &Path, suffix: Option<&str>, weights: Option<&str>) -> Resu
             });
         }
     }
+    check_wanted(path, &listing, wanted, &inspected)?;
     Ok(inspected)
 }
 
-fn tensor_shown(entry: &Entry) -> InspectedTensor {
-    InspectedTensor {
-        name: entry.name.to_string(),
-        dtype: entry.dtype.safetensors_name(),
-        shape: entry.shape.clone(),
-        bytes: entry.bytes(),
+/// Which part of what is there is looked at.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted<'a> {
+    /// Tensors whose names match.
+    pub parameter: Option<&'a str>,
+    /// Of this rank alone.
+    pub rank: Option<u32>,
+    /// Whether their elements are read.
+    pub figures: bool,
+}
+
+/// Refuses a part that isn't there.
+fn check_wanted(
+    path: &Path,
+    listing: &Listing,
+    wanted: Wanted<'_>,
+    inspected: &Inspected,
+) -> Result<()> {
+    let at = |fault: Fault| Err(fault.file(path.display().to_string()));
+    if let Some(rank) = wanted.rank.filter(|rank| !listing.ranks.contains_key(rank)) {
+        let ranks = spelled(&ranges(listing.ranks.keys().copied()));
+        let message = format!("has nothing of rank {rank}; there are ranks {ranks}");
+        return at(Fault::new(Kind::Usage, message));
     }
+    if let Some(glob) = wanted.parameter
+        && inspected.files.iter().all(|file| file.tensors.is_empty())
+    {
+        let fault = Fault::new(Kind::UnknownTensor, format!("no tensor matches '{glob}'"));
+        return at(fault.hint("`*` stands for any text, `?` for one character: '*.wq.weight'"));
+    }
+    Ok(())
+}
+
+/// The checkpoints in rank directories, and who has them. None if names tell of none.
+fn steps(path: &Path) -> Result<Option<Vec<(String, String)>>> {
+    let mut steps: BTreeMap<Name, BTreeSet<u32>> = BTreeMap::new();
+    if io::standing(path)? == Standing::Directory {
+        for (directory, _) in io::list(path)?.iter().filter(|(_, directory)| *directory) {
+            let Some(rank) = rank_dir::rank_of(directory) else {
+                continue;
+            };
+            let files = io::list(&path.join(directory))?;
+            for (name, _) in files.iter().filter_map(|(file, _)| Name::parse(file)) {
+                steps.entry(name).or_default().insert(rank);
+            }
+        }
+    }
+    let told = steps
+        .into_iter()
+        .map(|(name, having)| (name.suffix(), spelled(&ranges(having))));
+    let told: Vec<_> = told.collect();
+    Ok((!told.is_empty()).then_some(told))
+}
+
+/// Bytes of a tensor that are read at once; a multiple of every element's.
+const PIECE_BYTES: u64 = 1 << 20;
+
+/// The tensors of a file that are wanted.
+fn tensors(
+    file: &ReadFile,
+    schema: &FileSchema,
+    wanted: Wanted<'_>,
+) -> Result<Vec<InspectedTensor>> {
+    let matching = |entry: &&Entry| {
+        let glob = wanted.parameter;
+        glob.is_none_or(|glob| matches(glob, &entry.name))
+    };
+    let entries = schema.entries.iter().filter(matching);
+    let shown = entries.map(|entry| {
+        let figures = if wanted.figures {
+            figures(file, entry)?
+        } else {
+            None
+        };
+        Ok(InspectedTensor {
+            name: entry.name.to_string(),
+            dtype: entry.dtype.safetensors_name(),
+            shape: entry.shape.clone(),
+            bytes: entry.bytes(),
+            figures,
+        })
+    });
+    shown.collect()
+}
+
+/// What a tensor's elements come to, a piece at a time; none if they aren't numbers.
+fn figures(file: &ReadFile, entry: &Entry) -> Result<Option<Figures>> {
+    let mut figures = Figures::default();
+    let mut numbers = true;
+    let mut begin = 0;
+    while numbers && begin < entry.bytes() {
+        let end = entry.bytes().min(begin + PIECE_BYTES);
+        let mut piece = vec![0; usize::try_from(end - begin).unwrap_or_default()];
+        entry.locate(begin..end, |offset, range| {
+            let at = |place: u64| usize::try_from(place - begin).unwrap_or_default();
+            let part = piece.get_mut(at(range.start)..at(range.end));
+            file.read_at(part.unwrap_or_default(), offset)
+        })?;
+        numbers = figures.take(entry.dtype, &piece);
+        begin = end;
+    }
+    Ok(numbers.then_some(figures))
 }

@@ -78,6 +78,22 @@ pub struct TensorDifference {
     pub max_abs: f64,
     /// Largest difference relative to A's element.
     pub max_rel: f64,
+    /// What A has under this name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub a: Option<TensorSide>,
+    /// What B has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub b: Option<TensorSide>,
+}
+
+/// A tensor on one side of a comparison.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct TensorSide {
+    /// Its element type, as safetensors spells it.
+    pub dtype: &'static str,
+    /// Its full shape.
+    pub shape: Vec<u64>,
 }
 
 /// Something that is not as it was written.
@@ -148,6 +164,12 @@ pub struct Outcome {
     /// The plan by process, for a dry run; at most 64.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub per_process: Vec<ProcessFigures>,
+    /// For diff: how far elements may be apart and be taken for equal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tolerance: Option<f64>,
+    /// For diff: how many tensors are told of in the text.
+    #[serde(skip)]
+    pub lines_max: Option<usize>,
     /// For diff: whether nothing differs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub equal: Option<bool>,
@@ -175,5 +197,26 @@ impl ProcessFigures {
             received: survey.received_bytes,
             written: survey.written_bytes,
         }
+    }
+}
+
+impl TensorSide {
+    fn is_float(&self) -> bool {
+        ["F16", "BF16", "F32", "F64"].contains(&self.dtype)
+    }
+}
+
+impl Outcome {
+    /// Takes tensors whose elements are no further apart than `tolerance` for equal enough: all is well
+    /// then, though the rows still say what differs.
+    pub(crate) fn within(&mut self, tolerance: Option<f64>) {
+        self.tolerance = tolerance;
+        let Some(most) = tolerance else { return };
+        self.ok = self.differences.iter().all(|row| match row.state {
+            "equal" => true,
+            // Types that are not compared as numbers tell no distance.
+            "differs" => row.max_abs <= most && row.a.as_ref().is_some_and(TensorSide::is_float),
+            _ => false,
+        });
     }
 }

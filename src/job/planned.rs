@@ -11,7 +11,8 @@ use crate::plan::arrange::{Files, Kept, arrange};
 use crate::plan::build::{Build, build};
 use crate::plan::inventory::Inventory;
 use crate::plan::names::check_map;
-use crate::source::{Opened, counts};
+use crate::source::meta::Name;
+use crate::source::{Opened, Source, counts};
 use crate::strategy::Strategy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -74,6 +75,28 @@ impl Planned {
     }
 }
 
+/// The files to write where they are called as the source's: as these, if a trainer has saved them.
+fn write_as_source(files: &Files, source: &Source) -> Option<Files> {
+    let Files::AsSource(otherwise) = files else {
+        return None;
+    };
+    let Files::Ranks {
+        remove_redundancy, ..
+    } = **otherwise
+    else {
+        return None;
+    };
+    let mut ranks = source.catalog.ranks.iter().map(|(rank, files)| {
+        let [file] = &files[..] else { return None };
+        let (name, own) = Name::parse(file.path.rsplit('/').next()?)?;
+        (own == Some(*rank) && name.ranked).then_some(name)
+    });
+    let first = ranks.next()??;
+    ranks
+        .all(|name| name.as_ref() == Some(&first))
+        .then(|| first.files(remove_redundancy))
+}
+
 /// Lays out what `write` asks for. Local.
 fn arranged(
     write: &Write,
@@ -113,7 +136,8 @@ fn arranged(
     let tensors = distinct(&build, inventory, write.view.is_some());
     let format = write.format.unwrap_or(source.format);
     let renamed;
-    let files = match files {
+    let as_source = write_as_source(files, source);
+    let files = match as_source.as_ref().unwrap_or(files) {
         Files::Ranks {
             remove_redundancy, ..
         } if write.writing.in_place => {

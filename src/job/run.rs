@@ -38,7 +38,7 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
     };
     let (source, fitted) = run.open_source()?;
     clock.lap(|seconds| &mut seconds.discover);
-    let Goal::Compare(other) = &job.goal else {
+    let Goal::Compare(comparing) = &job.goal else {
         let held = standing.is_some();
         let mut destination = run.open_destination(&source, standing)?;
         if !held && !job.dry_run {
@@ -54,9 +54,13 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
         }
         return run.finish(&source, &fitted, &destination, &planned, observer, clock);
     };
-    let other = run.open_other(other)?;
-    let pairing = agree(world, compare::pair(&source, &other))?;
-    run.compare(&source, &other, pairing, observer, clock)
+    let other = run.open_other(&comparing.other)?;
+    let filter = &comparing.filter_out_prefixes;
+    let pairing = agree(world, compare::pair(&source, &other, filter))?;
+    let mut outcome = run.compare(&source, &other, pairing, observer, clock)?;
+    outcome.lines_max = comparing.lines_max;
+    outcome.within(comparing.tolerance);
+    Ok(outcome)
 }
 
 impl Run<'_> {

@@ -37,7 +37,7 @@ pub enum Goal {
     /// Each file is written as it is, in another format.
     Convert(Box<Convert>),
     /// Its tensors are compared with another's.
-    Compare(Box<Reading>),
+    Compare(Box<Comparing>),
 }
 
 impl Goal {
@@ -48,6 +48,32 @@ impl Goal {
             Goal::Write(write) => Some(&write.writing),
             Goal::Convert(convert) => Some(&convert.writing),
             Goal::Compare(_) => None,
+        }
+    }
+}
+
+/// What is compared, and how closely.
+#[derive(Clone, Debug)]
+pub struct Comparing {
+    /// The other side.
+    pub other: Reading,
+    /// Names that begin so are left out.
+    pub filter_out_prefixes: Vec<String>,
+    /// How far elements may be apart and be taken for equal; none: bit for bit.
+    pub tolerance: Option<f64>,
+    /// How many tensors are told of in a text.
+    pub lines_max: Option<usize>,
+}
+
+impl Comparing {
+    /// All of it, bit for bit, with this.
+    #[must_use]
+    pub fn of(other: Reading) -> Comparing {
+        Comparing {
+            other,
+            filter_out_prefixes: Vec::new(),
+            tolerance: None,
+            lines_max: None,
         }
     }
 }

@@ -44,7 +44,7 @@ impl<'a> Run<'a> {
     /// Reads the strategies of both sides. Collective.
     pub(super) fn new(world: &'a World, topology: &'a Topology, job: &'a Job) -> Result<Self> {
         let other = match &job.goal {
-            Goal::Compare(other) => other.strategy.as_deref(),
+            Goal::Compare(comparing) => comparing.other.strategy.as_deref(),
             goal => goal
                 .writing()
                 .and_then(|writing| writing.strategy.as_deref()),

@@ -1,7 +1,7 @@
 //! Full shapes of tensors, from a file.
 
 use crate::fault::{Fault, Kind, Result};
-use crate::job::inspect::inspect;
+use crate::job::inspect::{Wanted, inspect};
 use crate::plan::simulate::Shapes;
 use crate::store::io::ReadFile;
 use crate::tensor::dtype::Dtype;
@@ -27,7 +27,7 @@ pub fn read_shapes(path: &Path) -> Result<Shapes> {
         let text = ReadFile::open(path)?.read_all(SHAPES_BYTES_MAX)?;
         return parse_shapes(&text).map_err(named);
     }
-    let inspected = inspect(path, None, None)?;
+    let inspected = inspect(path, None, None, Wanted::default())?;
     if inspected.ranks > 1 {
         return Err(named(Fault::new(
             Kind::Usage,

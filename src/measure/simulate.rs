@@ -83,7 +83,13 @@ pub fn read_machine(path: Option<&Path>) -> Result<Machine> {
     let Some(path) = path else {
         return Ok(Machine::default());
     };
-    let text = ReadFile::open(path)?.read_all(SHAPES_BYTES_MAX)?;
+    // What begins as JSON is no file's name.
+    let given = path.to_string_lossy();
+    let text = if given.trim_start().starts_with('{') {
+        given.as_bytes().to_vec()
+    } else {
+        ReadFile::open(path)?.read_all(SHAPES_BYTES_MAX)?
+    };
     Machine::parse(&text).map_err(|fault| fault.file(path.display().to_string()))
 }
 

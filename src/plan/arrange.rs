@@ -54,7 +54,14 @@ pub fn arrange(
             prefix,
             ending,
             position,
-        } => to_resume(&build, prefix, ending, *position, format, metadata, ranks)?,
+            remove_redundancy,
+        } => {
+            let named = (prefix.as_str(), ending.as_str(), *position);
+            to_resume(&build, named, *remove_redundancy, format, metadata, ranks)?
+        }
+        Files::AsSource(otherwise) => {
+            return arrange(build, otherwise, format, metadata, ranks);
+        }
         Files::Full {
             naming,
             file_bytes_max,
@@ -66,8 +73,16 @@ pub fn arrange(
         .chain(build.private.into_values())
         .flatten()
         .collect();
+    in_file_order(&mut arranged, files);
+    Ok(arranged)
+}
+
+/// Puts the tensors into the order of the files that they go to.
+fn in_file_order(arranged: &mut Arranged, files: &Files) {
     let position: HashMap<&str, usize> = match files {
-        Files::Ranks { .. } | Files::Resume { .. } | Files::Iteration(_) => HashMap::new(),
+        Files::Ranks { .. } | Files::Resume { .. } | Files::AsSource(_) | Files::Iteration(_) => {
+            HashMap::new()
+        }
         Files::Full { .. } => {
             let files = arranged.catalog.ranks.values().flatten().enumerate();
             files
@@ -86,22 +101,24 @@ pub fn arrange(
             .then_with(|| a.name.cmp(&b.name))
             .then_with(|| rank(a).cmp(&rank(b)))
     });
-    Ok(arranged)
 }
 
 /// Lays out the files of `ranks` for a trainer that resumes at `position` (epoch, step in it).
 fn to_resume(
     build: &Build,
-    prefix: &str,
-    ending: &str,
-    position: (u64, u64),
+    (prefix, ending, position): (&str, &str, (u64, u64)),
+    remove_redundancy: bool,
     format: Format,
     metadata: &BTreeMap<String, String>,
     ranks: &[u32],
 ) -> Result<Arranged> {
     let file = |rank: u32| format!("{prefix}_rank_{rank}{ending}.{}", format.extension());
     let name = |rank: u32| format!("rank_{rank}/{}", file(rank));
-    let mut arranged = by_rank(build, false, format, metadata, ranks, name)?;
+    let mut metadata = metadata.clone();
+    if remove_redundancy {
+        metadata.insert("remove_redundancy".into(), "True".into());
+    }
+    let mut arranged = by_rank(build, remove_redundancy, format, &metadata, ranks, name)?;
     let meta = |rank: &u32| {
         let meta = serde_json::json!({
             "last_epoch": position.0, "last_step": position.1, "last_ckpt_file": file(*rank),

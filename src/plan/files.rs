@@ -60,7 +60,11 @@ pub enum Files {
         ending: String,
         /// Epoch and step within it, for `meta.json`.
         position: (u64, u64),
+        /// Whether only one copy of each cell is kept.
+        remove_redundancy: bool,
     },
+    /// As `Resume`, under the source's names, where a trainer has saved that; else like this.
+    AsSource(Box<Files>),
     /// A checkpoint 2.0.
     Iteration(Iteration),
     /// Full weights, cut into files of at most `file_bytes_max` bytes of tensors.

@@ -19,7 +19,12 @@ pub(super) fn nothing_in_common(inventory: &Inventory, destination: Option<&Stra
     let near = nearest(name, known);
     let fault = fault.tensor(&**name);
     if near.is_empty() {
-        return fault.hint("--name-map tells which names mean the same");
+        let first = destination.and_then(|strategy| strategy.names().next());
+        let first = first.map_or_else(String::new, |name| format!("the strategy has {name}, …: "));
+        return fault.hint(format!(
+            "{first}is it of the same model, and are its names the same family's? --name-map tells which \
+             names mean the same"
+        ));
     }
     fault.hint(format!(
         "nearest in the strategy: {}; --name-map tells which mean the same",

@@ -1,5 +1,6 @@
 //! Simulations and measurements for people.
 
+use crate::fault::plain::counted;
 use crate::measure::bench::Measured;
 use crate::measure::simulate::Simulated;
 use crate::report::svg::{Chart, Style};
@@ -13,8 +14,13 @@ pub(super) fn simulated(simulated: &Simulated) -> String {
     let s = simulated;
     let _ = writeln!(
         out,
-        "simulate: {} -> {} ranks, {} tensors; {} processes on {} nodes, {} planned",
-        s.source_ranks, s.destination_ranks, s.tensors, s.processes, s.nodes, s.processes_planned
+        "simulate: {} to {}, {}; {} on {}, {} planned",
+        s.source_ranks,
+        counted(s.destination_ranks.into(), "rank"),
+        counted(s.tensors, "tensor"),
+        counted(s.processes.into(), "process"),
+        counted(s.nodes.into(), "node"),
+        s.processes_planned
     );
     let b = &s.bytes;
     let _ = writeln!(out, "  read       {} locally", bytes(b.read));
@@ -92,8 +98,10 @@ pub(super) fn simulated_picture(simulated: &Simulated) -> String {
 /// What a bench measured.
 pub(super) fn measured(measured: &Measured) -> String {
     let mut out = format!(
-        "bench {}: {} processes, {} iterations\n",
-        measured.bench, measured.processes, measured.iterations
+        "bench {}: {}, {}\n",
+        measured.bench,
+        counted(measured.processes.into(), "process"),
+        counted(measured.iterations.into(), "iteration")
     );
     let width = measured.rows.iter().map(|row| row.operation.len()).max();
     let width = width.unwrap_or_default().max(9);

@@ -4,19 +4,29 @@
 
 use crate::fault::plain::{self, Text};
 use crate::fault::{Fault, Result, memory};
+use crate::job::inspect::Inspected;
 use crate::job::outcome::Outcome;
+use crate::job::overview::Overview;
 use crate::measure::bench::Measured;
 use crate::measure::simulate::Simulated;
 use crate::store::io;
+use crate::strategy::Strategy;
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+mod compared;
+mod inspected;
 mod json;
 mod measured;
 mod svg;
 mod text;
+
+pub use inspected::Shown;
+
+/// Columns of a terminal that doesn't say how many it has.
+const COLUMNS: usize = 120;
 
 /// How a command tells what it did.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +64,28 @@ impl Report {
             return object(&json::data(self.command, data)?);
         }
         print(text.as_str())
+    }
+
+    /// Prints what is in files.
+    ///
+    /// # Errors
+    /// [`crate::fault::Kind::Io`].
+    pub fn inspected(&self, inspected: &Inspected, shown: Shown) -> Result<()> {
+        let overview = Overview::of(inspected);
+        let data = serde_json::json!({
+            "ranks": inspected.ranks, "tensor_bytes": inspected.tensor_bytes,
+            "steps": inspected.steps, "files": inspected.files, "overview": overview,
+        });
+        let columns = std::env::var("COLUMNS")
+            .ok()
+            .and_then(|text| text.parse().ok());
+        let terminal = std::io::stdout().is_terminal();
+        let shown = Shown {
+            columns: terminal.then(|| columns.unwrap_or(COLUMNS)),
+            ..shown
+        };
+        let text = inspected::inspected(inspected, &overview, shown);
+        self.data(&data, &Text::of_lines(&text))
     }
 
     /// Prints what a simulation found.
@@ -100,8 +132,51 @@ impl Report {
         if self.quiet && !self.json {
             return Ok(());
         }
-        let noun = if stages == 1 { "stage" } else { "stages" };
-        self.data(&data, &Text::new(format_args!("{output}: {stages} {noun}")))
+        let stages = plain::counted(stages.into(), "stage");
+        self.data(&data, &Text::new(format_args!("{output}: {stages}")))
+    }
+
+    /// Says that a strategy was made by rules, and how many tensors each has cut.
+    ///
+    /// # Errors
+    /// [`crate::fault::Kind::Io`].
+    pub fn strategy_made(
+        &self,
+        output: &Path,
+        strategy: &Strategy,
+        rules: &[(String, u64)],
+        tensors: usize,
+    ) -> Result<()> {
+        let output = output.display().to_string();
+        let rows = rules
+            .iter()
+            .map(|(rule, count)| serde_json::json!({"rule": rule, "tensors": count}));
+        let data = serde_json::json!({
+            "files": [output], "stages": strategy.stages(), "ranks": strategy.ranks(), "read": 0,
+            "rules": rows.collect::<Vec<_>>(),
+        });
+        if self.quiet && !self.json {
+            return Ok(());
+        }
+        let mut text = format!(
+            "{}: {}, {}",
+            plain::line(&output),
+            plain::counted(strategy.stages().into(), "stage"),
+            plain::counted(strategy.ranks().into(), "rank")
+        );
+        for (rule, count) in rules {
+            let tensors = plain::counted(*count, "tensor");
+            text.push_str(&format!("\n  {}: {tensors}", plain::line(rule)));
+        }
+        let ruled: u64 = rules.iter().map(|(_, count)| count).sum();
+        let whole = (tensors as u64).saturating_sub(ruled);
+        if whole > 0 {
+            let tensors = plain::counted(whole, "tensor");
+            text.push_str(&format!(
+                "\n  no rule: {tensors}, held whole by every rank of a stage"
+            ));
+        }
+        self.data(&data, &Text::of_lines(&text))
     }
 
     /// Tells of an error, and how many other processes failed too.
@@ -135,8 +210,8 @@ impl Report {
 fn error(fault: &Fault, others: u32) -> String {
     let mut text = format!("error: {}", plain::line(&fault.to_string()));
     if others > 0 {
-        let processes = if others == 1 { "process" } else { "processes" };
-        text.push_str(&format!(" (and {others} other {processes} failed)"));
+        let others = plain::counted(others.into(), "other process");
+        text.push_str(&format!(" (and {others} failed)"));
     }
     if let Some(hint) = &fault.hint {
         text.push_str(&format!("\n  hint: {}", plain::line(hint)));

@@ -1,7 +1,8 @@
 //! Outcomes for people.
 
-use crate::fault::plain::line;
+use crate::fault::plain::{counted, line};
 use crate::job::outcome::{BadFile, Outcome};
+use crate::report::compared;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::Duration;
@@ -37,7 +38,7 @@ fn rate(count: u64, seconds: f64) -> String {
 pub(super) fn outcome(outcome: &Outcome) -> String {
     let mut out = String::new();
     if outcome.equal.is_some() {
-        return difference(outcome);
+        return compared::difference(outcome);
     }
     if let Some(bad) = &outcome.bad {
         return verified(outcome, bad);
@@ -49,12 +50,12 @@ pub(super) fn outcome(outcome: &Outcome) -> String {
     };
     let _ = writeln!(
         out,
-        "{}: {done}; {} tensors, {} files, {} processes on {} nodes",
+        "{}: {done}; {}, {}, {}{}",
         outcome.command,
-        outcome.tensors,
-        outcome.files.len(),
-        outcome.processes,
-        outcome.nodes
+        counted(outcome.tensors, "tensor"),
+        counted(outcome.files.len() as u64, "file"),
+        counted(outcome.processes.into(), "process"),
+        nodes(outcome)
     );
     sources(&mut out, outcome);
     moved(&mut out, outcome);
@@ -80,6 +81,14 @@ pub(super) fn outcome(outcome: &Outcome) -> String {
     out
 }
 
+/// On how many nodes, if on several.
+fn nodes(outcome: &Outcome) -> String {
+    match outcome.nodes {
+        0 | 1 => String::new(),
+        nodes => format!(" on {}", counted(nodes.into(), "node")),
+    }
+}
+
 /// The bytes, by what became of them.
 fn moved(out: &mut String, outcome: &Outcome) {
     let b = &outcome.bytes;
@@ -89,18 +98,19 @@ fn moved(out: &mut String, outcome: &Outcome) {
         bytes(b.read),
         bytes(b.read_unique)
     );
-    let _ = writeln!(
-        out,
-        "  exchanged  {} (at least {} must cross nodes)",
-        bytes(b.sent),
-        bytes(b.sent_lower_bound)
-    );
-    let _ = writeln!(
-        out,
-        "  written    {} (largest share {:.2} of the mean)",
-        bytes(b.written),
-        outcome.balance_max_over_mean
-    );
+    let crossing = if outcome.nodes > 1 {
+        format!(" (at least {} must cross nodes)", bytes(b.sent_lower_bound))
+    } else {
+        String::new()
+    };
+    let uneven = if outcome.balance_max_over_mean >= 1.005 {
+        let times = outcome.balance_max_over_mean;
+        format!(" (one process {times:.2} times the mean)")
+    } else {
+        String::new()
+    };
+    let _ = writeln!(out, "  exchanged  {}{crossing}", bytes(b.sent));
+    let _ = writeln!(out, "  written    {}{uneven}", bytes(b.written));
     if b.reused > 0 {
         let _ = writeln!(out, "  reused     {}", bytes(b.reused));
     }
@@ -111,8 +121,9 @@ fn planned(out: &mut String, outcome: &Outcome) {
     if let Some(plan) = &outcome.plan {
         let _ = writeln!(
             out,
-            "  plan       {} transfers, {} rounds",
-            plan.transfers, plan.rounds
+            "  plan       {}, {}",
+            counted(plan.transfers, "copy").replace("copys", "copies"),
+            counted(plan.rounds, "round")
         );
         for p in &outcome.per_process {
             let _ = writeln!(
@@ -133,9 +144,10 @@ fn notes(out: &mut String, outcome: &Outcome) {
         if let Some(first) = names.first() {
             let _ = write!(
                 out,
-                "\n  note       {} names of the {side} strategy have no data ({} …)",
-                names.len(),
-                line(first)
+                "\n  note       {} of the {side} strategy without data ({}{})",
+                counted(names.len() as u64, "name"),
+                line(first),
+                if names.len() > 1 { " …" } else { "" }
             );
         }
     }
@@ -159,7 +171,11 @@ fn sources(out: &mut String, outcome: &Outcome) {
         let _ = writeln!(out, "  source     {}", line(file));
     }
     if outcome.source_files.len() > 8 {
-        let _ = writeln!(out, "  source     … {} files", outcome.source_files.len());
+        let _ = writeln!(
+            out,
+            "  source     … {} files in all",
+            outcome.source_files.len()
+        );
     }
 }
 
@@ -182,48 +198,18 @@ fn verified(outcome: &Outcome, bad: &[BadFile]) -> String {
     let checked = outcome.checked.unwrap_or(0);
     let verdict = if bad.is_empty() { "good" } else { "bad" };
     let what = if outcome.bytes.read > 0 {
-        format!("{checked} files, {} read", bytes(outcome.bytes.read))
+        let files = counted(checked, "file");
+        format!("{files}, {} read", bytes(outcome.bytes.read))
     } else {
-        format!("{checked} tensors compared by their digests")
+        let tensors = counted(checked, "tensor");
+        format!("{tensors} compared by the digests in the manifests; no weights were read")
     };
-    let _ = write!(out, "{verdict}: {what}, {} complaints", bad.len());
+    let complaints = counted(bad.len() as u64, "complaint");
+    let _ = write!(out, "{verdict}: {what}, {complaints}");
     if let Some(repaired) = &outcome.repaired {
         let files: BTreeSet<&str> = repaired.iter().map(|entry| entry.file.as_str()).collect();
-        let _ = write!(out, ", {} files repaired", files.len());
+        let _ = write!(out, ", {} repaired", counted(files.len() as u64, "file"));
     }
-    out
-}
-
-fn difference(outcome: &Outcome) -> String {
-    let mut out = String::new();
-    let mut equal = 0;
-    for row in &outcome.differences {
-        match row.state {
-            "equal" => equal += 1,
-            "differs" => {
-                let _ = writeln!(
-                    out,
-                    "{}: {} elements differ, by {:.3e} at most ({:.3e} relative)",
-                    line(&row.name),
-                    row.elements_differing,
-                    row.max_abs,
-                    row.max_rel
-                );
-            }
-            state => {
-                let _ = writeln!(out, "{}: {}", line(&row.name), state.replace('_', " "));
-            }
-        }
-    }
-    for note in &outcome.notes {
-        let _ = writeln!(out, "note: {}", line(note));
-    }
-    let verdict = if outcome.ok { "equal" } else { "different" };
-    let _ = write!(
-        out,
-        "{verdict}: {equal} of {} tensors are equal, bit for bit",
-        outcome.tensors
-    );
     out
 }
 

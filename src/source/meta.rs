@@ -1,6 +1,7 @@
 //! What a checkpoint's file names and `meta.json` say (docs/formats.md).
 
 use crate::fault::{Fault, Kind, Result};
+use crate::plan::arrange::Files;
 use crate::store::Format;
 use serde::{Deserialize, Serialize};
 
@@ -96,6 +97,20 @@ impl Name {
             .repeat
             .map_or(String::new(), |repeat| format!("_{repeat}"));
         format!("{prefix}_rank_{rank}{repeat}-{kind}-{epoch}_{step}.{extension}")
+    }
+
+    /// Files of these names, which a trainer resumes from.
+    #[must_use]
+    pub fn files(&self, remove_redundancy: bool) -> Files {
+        let repeat = self
+            .repeat
+            .map_or(String::new(), |repeat| format!("_{repeat}"));
+        Files::Resume {
+            prefix: self.prefix.clone(),
+            ending: format!("{repeat}-{}_{}", self.epoch, self.step),
+            position: self.position(),
+            remove_redundancy,
+        }
     }
 
     /// What `--file-suffix` takes to mean this checkpoint.

@@ -22,6 +22,7 @@ pub mod latest;
 mod listed;
 mod listing;
 pub mod meta;
+pub(crate) mod nothing;
 mod open;
 mod position;
 mod ranks;

@@ -15,11 +15,11 @@ use crate::source::headers::read_headers;
 use crate::source::iteration;
 use crate::source::listed::Listing;
 use crate::source::listing::{common, list, merge};
+use crate::source::nothing;
 use crate::source::reading::{Reading, Which};
 use crate::source::step;
 use crate::source::still::Still;
 use crate::store::Format;
-use crate::store::formats::refuse_directory;
 use crate::store::io::ReadFile;
 use crate::strategy::Strategy;
 use std::collections::{BTreeMap, BTreeSet};
@@ -182,7 +182,7 @@ fn assemble(
         .as_ref()
         .is_err_and(|fault| fault.kind == Kind::MissingShard)
     {
-        agree(world, refuse_directory(path))?;
+        agree(world, nothing::refuse(path))?;
     }
     let merged = agree(world, merged)?;
     let base = if merged.single_file {

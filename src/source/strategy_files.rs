@@ -3,6 +3,7 @@
 use crate::exchange::all_gather;
 use crate::exchange::{Topology, World, agree, all_gather_bytes, decode, encode};
 use crate::fault::{Fault, Kind, Result};
+use crate::source::nothing::{absent, refuse_weights};
 use crate::store::io::{self, ReadFile, Standing};
 use crate::strategy::{Strategy, StrategyFile};
 use crate::tensor::digest::checksum;
@@ -39,8 +40,9 @@ pub fn read_strategy(
         },
     )?;
     let Some(files) = gather(world, mine)? else {
-        let fault = Fault::new(Kind::Strategy, "no process finds this strategy");
-        return Err(fault.file(path.display().to_string()));
+        let mut fault = absent(path);
+        fault.kind = Kind::Strategy;
+        return Err(fault);
     };
     let views: Vec<StrategyFile<'_>> = files
         .iter()
@@ -124,7 +126,10 @@ pub fn strategy_bytes(path: &Path) -> Result<StrategyBytes> {
     };
     match io::standing(path)? {
         Standing::Nothing => Ok(None),
-        Standing::File => Ok(Some(vec![read(path)?])),
+        Standing::File => {
+            refuse_weights(path)?;
+            Ok(Some(vec![read(path)?]))
+        }
         Standing::Directory | Standing::EmptyDirectory => {
             let names = io::list(path)?;
             let files: Vec<PathBuf> = names
@@ -134,6 +139,7 @@ pub fn strategy_bytes(path: &Path) -> Result<StrategyBytes> {
                 })
                 .map(|(name, _)| path.join(name))
                 .collect();
+            refuse_weights(path)?;
             if files.is_empty() {
                 let fault = Fault::new(Kind::Strategy, "has no strategy files (.ckpt or .json)");
                 return Err(fault.file(path.display().to_string()));

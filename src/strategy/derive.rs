@@ -38,8 +38,8 @@ pub struct Derived {
     pub strategy: Strategy,
     /// Its protobuf form: merged if there are several stages.
     pub bytes: Vec<u8>,
-    /// Rules that no tensor was cut by, as given: likely a mistyped name.
-    pub unused_rules: Vec<String>,
+    /// Each rule as given, with the number of tensors that it was the first to match.
+    pub rules: Vec<(String, u64)>,
 }
 
 fn usage(message: String) -> Fault {
@@ -164,14 +164,14 @@ pub fn derive(
     if optimizer_shard.is_some_and(|size| size < -1 || size == 0) {
         return Err(usage("--optimizer-shard takes a size from 1, or -1".into()));
     }
-    let mut used = vec![false; rules.len()];
+    let mut used = vec![0u64; rules.len()];
     let mut layouts = Vec::new();
     let mut sharded = false;
     for (name, shape) in tensors {
         let rule = rules.iter().position(|rule| matches(&rule.glob, name));
         let map = match rule {
             Some(number) => {
-                used[number] = true;
+                used[number] += 1;
                 cut(mesh, &rules[number], shape).map_err(|fault| fault.tensor(&**name))?
             }
             None => vec![vec![-1]; shape.len()],
@@ -190,6 +190,7 @@ pub fn derive(
             "--optimizer-shard {size} fits no tensor: the replicas or dimension 0 don't divide"
         )));
     }
+    check_used(rules, &used, tensors)?;
     let stages = assign_stages(mesh.stages, tensors)?;
     let ranks = u32::try_from(mesh.axes.iter().map(|axis| axis.1).product::<u64>());
     let ranks = ranks.map_err(|_| usage("--mesh is too large".into()))?;
@@ -200,11 +201,41 @@ pub fn derive(
     });
     let strategy = Strategy::from_layouts(mesh.stages, ranks, layouts)?;
     let bytes = strategy.to_protobuf()?;
-    let unused = rules.iter().zip(used).filter(|(_, used)| !used);
+    let used = rules.iter().zip(used);
     Ok(Derived {
         strategy,
         bytes,
-        unused_rules: unused.map(|(rule, _)| rule.text.clone()).collect(),
+        rules: used.map(|(rule, used)| (rule.text.clone(), used)).collect(),
+    })
+}
+
+/// Refuses a rule that cuts no tensor: its name is mistyped, or an earlier rule matches all of its own.
+fn check_used(rules: &[Rule], used: &[u64], tensors: &[(String, Vec<u64>)]) -> Result<()> {
+    let unused = rules.iter().zip(used).find(|(_, used)| **used == 0);
+    let Some((rule, _)) = unused else {
+        return Ok(());
+    };
+    let matched = tensors
+        .iter()
+        .filter(|(name, _)| matches(&rule.glob, name))
+        .count();
+    if matched > 0 {
+        let message = format!(
+            "--rule {}: earlier rules match all that it matches",
+            rule.text
+        );
+        return Err(usage(message).hint("the first rule that matches wins: put it before them"));
+    }
+    let fault = usage(format!(
+        "--rule {}: no tensor matches '{}'",
+        rule.text, rule.glob
+    ));
+    let near = nearest(&rule.glob, tensors.iter().map(|(name, _)| &**name));
+    Err(match near.first() {
+        Some(near) => fault.hint(format!(
+            "the nearest name is {near}; `*` stands for any text"
+        )),
+        None => fault.hint("`shardloom inspect` shows the names; `*` stands for any text"),
     })
 }
 
@@ -323,13 +354,20 @@ mod tests {
     #[test]
     fn the_first_rule_that_matches_cuts() {
         let list: &[(&str, &[u64])] = &[("a.wq", &[8, 4]), ("a.wo", &[8, 4]), ("norm", &[5])];
-        let rules = ["*.wq=tp,-", "*.w?=-,dp+tp", "x=-"];
+        let rules = ["*.wq=tp,-", "*.w?=-,dp+tp"];
         let made = make("dp=2,tp=2", &rules, None, list).unwrap();
         let parts = |name| made.strategy.layouts(name)[0].layout.parts();
         assert_eq!(parts("a.wq"), [2, 1]);
         assert_eq!(parts("a.wo"), [1, 4]);
         assert_eq!(parts("norm"), [1]);
-        assert_eq!(made.unused_rules, ["x=-"]);
+        assert_eq!(
+            made.rules.iter().map(|rule| rule.1).collect::<Vec<_>>(),
+            [1, 1]
+        );
+        for (rule, told) in [("x=-", "no tensor matches"), ("a.wq=-,-", "earlier rules")] {
+            let fault = make("dp=2,tp=2", &[rules[0], rules[1], rule], None, list).unwrap_err();
+            assert!(fault.message.contains(told), "{fault}");
+        }
         let wo = &made.strategy.layouts("a.wo")[0].layout;
         assert_eq!(wo.axis_numbers(), [vec![-1], vec![1, 0]]);
         let file = super::super::StrategyFile {

@@ -8,6 +8,7 @@
 
 mod beside;
 pub mod derive;
+mod draw;
 mod file;
 mod fit;
 pub mod json;

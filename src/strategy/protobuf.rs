@@ -159,6 +159,14 @@ pub fn decode(bytes: &[u8]) -> Result<ParallelStrategyMap> {
         return Err(Fault::new(Kind::Strategy, "the strategy file is empty"));
     }
     ParallelStrategyMap::decode(bytes).map_err(|error| {
+        // A strategy begins with its stage, field 1.
+        if bytes.starts_with(b"\x08") && error.to_string().contains("underflow") {
+            let message = format!(
+                "is cut off: it ends after {} bytes, in the middle of a layout",
+                bytes.len()
+            );
+            return Fault::new(Kind::Strategy, message).hint("copy it again");
+        }
         let fault = Fault::new(
             Kind::Strategy,
             format!("not a strategy file in protobuf form: {error}"),

@@ -1,8 +1,10 @@
 //! What `strategy show` and `strategy diff` tell: plain data, and its text.
 
+use super::draw;
 use super::layouts::Strategy;
+use super::name::matches;
 use super::stage_layout::StageLayout;
-use crate::fault::plain::line;
+use crate::fault::plain::{counted, line};
 use crate::fault::{Fault, Kind, Result, nearest};
 use crate::layout::{Layout, OptimizerShard};
 use serde::Serialize;
@@ -58,7 +60,7 @@ pub struct Held {
     pub region: Option<Vec<Range<u64>>>,
 }
 
-/// Lists a strategy; with `parameter` only that one, with what each rank (or only `rank`) holds of
+/// Lists a strategy; with `parameter` only those whose names match it, with what each rank (or only `rank`) holds of
 /// it; with `rank` alone what it holds of every parameter. `shape` is `parameter`'s full shape.
 ///
 /// # Errors
@@ -77,7 +79,8 @@ pub fn show(
         );
         return Err(Fault::new(Kind::Usage, message));
     }
-    if let Some(name) = parameter.filter(|name| strategy.layouts(name).is_empty()) {
+    let known = |glob: &str| strategy.names().any(|name| matches(glob, name));
+    if let Some(name) = parameter.filter(|glob| !known(glob)) {
         let fault = Fault::new(Kind::UnknownTensor, "is not in the strategy").tensor(name);
         let near = nearest(name, strategy.names().map(|name| &**name));
         return Err(match near[..] {
@@ -91,7 +94,7 @@ pub fn show(
         ranks_per_stage: size,
         parameters: Vec::new(),
     };
-    let wanted = |name: &Arc<str>| parameter.is_none_or(|wanted| **name == *wanted);
+    let wanted = |name: &Arc<str>| parameter.is_none_or(|glob| matches(glob, name));
     for (name, layout) in strategy.iter().filter(|(name, _)| wanted(name)) {
         let fitted = match shape {
             Some(shape) => layout.fit_full(shape).map_err(|f| f.tensor(&**name))?,
@@ -255,6 +258,23 @@ fn same(a: &StageLayout, b: &StageLayout, known: &mut Known) -> bool {
         })
 }
 
+impl Parameter {
+    /// A picture of who holds what, where all ranks are told and no region in elements is.
+    fn grid(&self) -> Option<String> {
+        if self.ranks.len() < 2 || self.ranks.iter().any(|held| held.region.is_some()) {
+            return None;
+        }
+        let fields = self.ranks.iter();
+        draw::grid(&draw::Drawn {
+            mesh: &self.mesh,
+            map: &self.map,
+            parts: &self.parts,
+            optimizer: self.optimizer_shard.map(|shard| shard.size),
+            fields: fields.map(|held| (&*held.cell, &*held.holders)).collect(),
+        })
+    }
+}
+
 impl fmt::Display for Parameter {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -269,6 +289,9 @@ impl fmt::Display for Parameter {
         )?;
         if let Some(shard) = self.optimizer_shard {
             write!(out, "  optimizer shard {} step {}", shard.size, shard.step)?;
+        }
+        if let Some(grid) = self.grid() {
+            return out.write_str(&grid);
         }
         for held in &self.ranks {
             write!(out, "\n  rank {}:", held.rank)?;
@@ -288,7 +311,8 @@ impl fmt::Display for Parameter {
 impl fmt::Display for Shown {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ranks = self.ranks_per_stage;
-        writeln!(out, "stages {}, {ranks} ranks each", self.stages)?;
+        let stages = counted(self.stages.into(), "stage");
+        writeln!(out, "{stages} of {}", counted(ranks.into(), "rank"))?;
         let mut parameters = self.parameters.iter();
         parameters.try_for_each(|parameter| writeln!(out, "{parameter}"))
     }
@@ -314,7 +338,7 @@ impl fmt::Display for Differences {
                 }
             }
         }
-        writeln!(out, "{} parameters are the same", self.same)
+        writeln!(out, "alike: {}", counted(self.same, "parameter"))
     }
 }
 
@@ -338,11 +362,11 @@ mod tests {
     fn tells_what_a_rank_holds() {
         let strategy = strategy(&[2, 2], &[("w", &[-1, 0]), ("v", &[1])]);
         let shown = show(&strategy, Some("w"), Some(3), None).unwrap();
-        let text = "stages 1, 2 ranks each";
+        let text = "1 stage of 2 ranks";
         assert!(!shown.to_string().contains(text));
         assert_eq!(
             shown.to_string(),
-            "stages 1, 4 ranks each\n\
+            "1 stage of 4 ranks\n\
              w  stage 0  mesh [2, 2]  map [[-1], [0]]  parts [1, 2]  replicas 2\n  \
              rank 3: all 1/2..2/2  held by [1, 3]\n"
         );

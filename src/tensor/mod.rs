@@ -8,6 +8,7 @@ pub mod cast;
 pub mod copy;
 pub mod digest;
 pub mod dtype;
+pub mod figures;
 mod fold;
 pub mod number;
 pub mod region;

@@ -174,16 +174,7 @@ impl Chosen {
     /// The files to write: named as the source's are, so that the trainer can resume from them.
     pub(super) fn files(&self) -> Files {
         match &self.name {
-            Some(name) if name.ranked => {
-                let repeat = name
-                    .repeat
-                    .map_or(String::new(), |repeat| format!("_{repeat}"));
-                Files::Resume {
-                    prefix: name.prefix.clone(),
-                    ending: format!("{repeat}-{}_{}", name.epoch, name.step),
-                    position: name.position(),
-                }
-            }
+            Some(name) if name.ranked => name.files(false),
             _ => Files::Ranks {
                 name: RankName::new("net", false),
                 remove_redundancy: false,

@@ -1,0 +1,121 @@
+//! What `diff` found, for people.
+
+use crate::fault::plain::{counted, line};
+use crate::job::outcome::{Outcome, TensorDifference};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// A row a tensor that isn't equal, then what they come to a layer, then the verdict.
+pub(super) fn difference(outcome: &Outcome) -> String {
+    let mut out = String::new();
+    let unequal = |row: &&TensorDifference| row.state != "equal";
+    let rows: Vec<&TensorDifference> = outcome.differences.iter().filter(unequal).collect();
+    let told = outcome.lines_max.unwrap_or(rows.len()).min(rows.len());
+    for row in &rows[..told] {
+        let _ = writeln!(out, "{}: {}", line(&row.name), how(row));
+    }
+    if told < rows.len() {
+        let more = counted((rows.len() - told) as u64, "more tensor");
+        let _ = writeln!(out, "… {more} (--max-lines)");
+    }
+    by_layer(&mut out, outcome, rows.len());
+    for note in &outcome.notes {
+        let _ = writeln!(out, "note: {}", line(note));
+    }
+    let verdict = match (outcome.ok, outcome.tolerance) {
+        (true, Some(most)) if !rows.is_empty() => {
+            format!("equal within {most:e}")
+        }
+        (true, _) => "equal".into(),
+        (false, _) => "different".into(),
+    };
+    let equal = outcome.differences.len() - rows.len();
+    let of = counted(outcome.tensors, "tensor");
+    let verb = if equal == 1 { "is" } else { "are" };
+    let _ = write!(out, "{verdict}: {equal} of {of} {verb} equal, bit for bit");
+    out
+}
+
+/// What is unequal about a tensor.
+fn how(row: &TensorDifference) -> String {
+    match (row.state, &row.a, &row.b) {
+        ("differs", ..) => {
+            let verb = if row.elements_differing == 1 {
+                "differs"
+            } else {
+                "differ"
+            };
+            format!(
+                "{} {verb}, by {:.3e} at most ({:.3e} relative)",
+                counted(row.elements_differing, "element"),
+                row.max_abs,
+                row.max_rel
+            )
+        }
+        ("dtype" | "shape", Some(a), Some(b)) => {
+            let mut told = Vec::new();
+            if a.dtype != b.dtype {
+                told.push(format!("dtype: {} in A, {} in B", a.dtype, b.dtype));
+            }
+            if a.shape != b.shape {
+                told.push(format!("shape: {:?} in A, {:?} in B", a.shape, b.shape));
+            }
+            told.join("; ")
+        }
+        ("only_in_a", Some(a), _) => format!("only in A: {} {:?}", a.dtype, a.shape),
+        ("only_in_b", _, Some(b)) => format!("only in B: {} {:?}", b.dtype, b.shape),
+        (state, ..) => state.replace('_', " "),
+    }
+}
+
+/// Layers that are told.
+const LAYERS: usize = 200;
+
+/// For each layer how many of its tensors are unequal, where there are several layers.
+fn by_layer(out: &mut String, outcome: &Outcome, unequal: usize) {
+    let mut layers: BTreeMap<(String, u64), (usize, usize, f64)> = BTreeMap::new();
+    for row in &outcome.differences {
+        let mut before = Vec::new();
+        let mut number = None;
+        for part in row.name.split('.') {
+            number = part.parse::<u64>().ok();
+            if number.is_some() {
+                break;
+            }
+            before.push(part);
+        }
+        let Some(number) = number else { continue };
+        let layer = layers.entry((before.join("."), number)).or_default();
+        layer.0 += 1;
+        if row.state != "equal" {
+            layer.1 += 1;
+            layer.2 = layer.2.max(row.max_abs);
+        }
+    }
+    let bad: Vec<_> = layers
+        .iter()
+        .filter(|(_, (_, unequal, _))| *unequal > 0)
+        .collect();
+    if unequal < 2 || layers.len() < 2 || bad.is_empty() {
+        return;
+    }
+    for ((name, number), (all, unequal, most)) in bad.iter().take(LAYERS) {
+        let by = if *most > 0.0 {
+            format!(", by {most:.3e} at most")
+        } else {
+            String::new()
+        };
+        let _ = writeln!(
+            out,
+            "layer {}.{number}: {unequal} of {all} not equal{by}",
+            line(name)
+        );
+    }
+    if bad.len() > LAYERS {
+        let _ = writeln!(
+            out,
+            "… {}",
+            counted((bad.len() - LAYERS) as u64, "more layer")
+        );
+    }
+}

@@ -1,0 +1,271 @@
+//! What `inspect` shows of weights: one screen, each tensor, or a tree of names.
+
+use crate::fault::plain::{counted, line};
+use crate::job::inspect::{Inspected, InspectedTensor};
+use crate::job::overview::{Group, Overview};
+use crate::report::text::bytes;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+/// Rows of a screen.
+const ROWS: usize = 40;
+/// Columns of a name on one.
+const NAME_COLUMNS: usize = 60;
+
+/// How much is shown.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Shown {
+    /// Every row.
+    pub all: bool,
+    /// Every tensor of every file.
+    pub each: bool,
+    /// The names as a tree.
+    pub tree: bool,
+    /// Columns of the terminal, if it is one.
+    pub columns: Option<usize>,
+}
+
+/// For people.
+pub(super) fn inspected(inspected: &Inspected, overview: &Overview, shown: Shown) -> String {
+    let mut out = if shown.tree {
+        tree(inspected)
+    } else if shown.each {
+        each(inspected)
+    } else {
+        screen(inspected, overview, shown.all)
+    };
+    if let Some(columns) = shown.columns {
+        out = out
+            .lines()
+            .map(|row| cut(row, columns))
+            .collect::<Vec<_>>()
+            .join("\n");
+    }
+    out
+}
+
+/// A row of at most so many columns.
+fn cut(row: &str, columns: usize) -> String {
+    if row.chars().count() <= columns {
+        return row.to_owned();
+    }
+    let kept: String = row.chars().take(columns.saturating_sub(1)).collect();
+    format!("{kept}…")
+}
+
+fn total(inspected: &Inspected, out: &mut String) {
+    let tensors: usize = inspected.files.iter().map(|file| file.tensors.len()).sum();
+    if inspected.files.len() > 1 || inspected.ranks > 1 {
+        let _ = write!(out, "{}, ", counted(inspected.files.len() as u64, "file"));
+    }
+    if inspected.ranks > 1 {
+        let _ = write!(out, "{}, ", counted(inspected.ranks as u64, "rank"));
+    }
+    let tensors = counted(tensors as u64, "tensor");
+    let _ = write!(out, "{tensors}, {}", bytes(inspected.tensor_bytes));
+}
+
+fn screen(inspected: &Inspected, overview: &Overview, all: bool) -> String {
+    let mut out = String::new();
+    let distributed = inspected.ranks > 1;
+    let _ = write!(out, "{}: ", overview.layout);
+    total(inspected, &mut out);
+    if distributed {
+        let [most, least] = overview.rank_bytes;
+        let _ = write!(
+            out,
+            "\n  tensors    {} of different names",
+            overview.tensors
+        );
+        let _ = write!(
+            out,
+            "\n  a rank     {} at most, {} at least",
+            bytes(most),
+            bytes(least)
+        );
+    }
+    if let Some(steps) = &inspected.steps {
+        for (step, ranks) in steps {
+            let _ = write!(out, "\n  step       {} on ranks {ranks}", line(step));
+        }
+    }
+    metadata(&mut out, inspected);
+    let rows = if all { overview.groups.len() } else { ROWS };
+    let groups = &overview.groups[..overview.groups.len().min(rows)];
+    table(&mut out, groups, distributed);
+    if groups.len() < overview.groups.len() {
+        let more = overview.groups.len() - groups.len();
+        let _ = write!(
+            out,
+            "\n  … {} (--all shows them)",
+            counted(more as u64, "more row")
+        );
+    }
+    for odd in &overview.odd {
+        let _ = write!(out, "\n  odd        {}", line(odd));
+    }
+    out
+}
+
+/// What the files say of themselves, each once.
+fn metadata(out: &mut String, inspected: &Inspected) {
+    let all = inspected.files.iter().flat_map(|file| &file.metadata);
+    let once: BTreeSet<(&String, &String)> = all.collect();
+    for (key, value) in once.iter().take(8) {
+        let _ = write!(out, "\n  {}: {}", line(key), line(value));
+    }
+}
+
+/// A row a group.
+fn table(out: &mut String, groups: &[Group], distributed: bool) {
+    let width = |of: fn(&Group) -> String| {
+        groups
+            .iter()
+            .map(|group| of(group).chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let (names, shapes) = (width(name).min(NAME_COLUMNS), width(shape).min(40));
+    let several = groups.iter().any(|group| group.tensors > 1);
+    let counts = if several { 5 } else { 0 };
+    for group in groups {
+        let count = if group.tensors > 1 {
+            format!("×{}", group.tensors)
+        } else {
+            String::new()
+        };
+        let _ = write!(
+            out,
+            "\n  {:names$}  {count:>counts$}  {:5} {:shapes$}  {}",
+            name(group),
+            group.dtype,
+            shape(group),
+            bytes(group.bytes)
+        );
+        if distributed {
+            let copies = match group.holders {
+                Some(1) => String::new(),
+                Some(holders) => format!(", each on {holders}"),
+                None => ", each on some".into(),
+            };
+            let _ = write!(out, "  ranks {}{copies}", group.ranks);
+        }
+    }
+}
+
+fn name(group: &Group) -> String {
+    if group.numbers.is_empty() {
+        return line(&group.name).into_owned();
+    }
+    let named = group
+        .name
+        .replacen('*', &format!("{{{}}}", group.numbers), 1);
+    line(&named).into_owned()
+}
+
+fn shape(group: &Group) -> String {
+    match &group.shapes[..] {
+        [] => String::new(),
+        [one] => one.clone(),
+        [one, two] => format!("{one} or {two}"),
+        [one, .., last] => format!("{one} to {last}"),
+    }
+}
+
+fn each(inspected: &Inspected) -> String {
+    let mut out = String::new();
+    for file in &inspected.files {
+        let tensors = counted(file.tensors.len() as u64, "tensor");
+        let _ = writeln!(out, "{}  {} bytes, {tensors}", line(&file.path), file.bytes);
+        for (key, value) in &file.metadata {
+            let _ = writeln!(out, "  {}: {}", line(key), line(value));
+        }
+        let names = file.tensors.iter().map(|t| line(&t.name).chars().count());
+        let width = names.max().unwrap_or(0).min(72);
+        for tensor in &file.tensors {
+            let _ = writeln!(
+                out,
+                "  {:width$}  {:5} {}{}",
+                line(&tensor.name),
+                tensor.dtype,
+                tensor.shape,
+                figures(tensor)
+            );
+        }
+    }
+    total(inspected, &mut out);
+    out
+}
+
+fn figures(tensor: &InspectedTensor) -> String {
+    let Some(figures) = &tensor.figures else {
+        return String::new();
+    };
+    let mut told = format!(
+        "  largest {:.4e}  norm {:.4e}",
+        figures.largest, figures.norm
+    );
+    for (count, what) in [
+        (figures.nan, "NaN"),
+        (figures.infinite, "infinite"),
+        (figures.zeros, "zero"),
+    ] {
+        if count > 0 {
+            let _ = write!(told, "  {count} {what}");
+        }
+    }
+    told
+}
+
+/// A part of names, with what lies below it.
+#[derive(Default)]
+struct Branch {
+    tensors: usize,
+    bytes: u64,
+    leaf: Option<String>,
+    below: BTreeMap<String, Branch>,
+}
+
+fn tree(inspected: &Inspected) -> String {
+    let mut root = Branch::default();
+    for tensor in inspected.files.iter().flat_map(|file| &file.tensors) {
+        let mut branch = &mut root;
+        for part in tensor.name.split('.') {
+            branch.tensors += 1;
+            branch.bytes += tensor.bytes;
+            branch = branch.below.entry(part.to_owned()).or_default();
+        }
+        branch.tensors += 1;
+        branch.bytes += tensor.bytes;
+        branch.leaf = Some(format!("{} {}", tensor.dtype, tensor.shape));
+    }
+    let mut out = String::new();
+    grow(&mut out, &root, 0);
+    total(inspected, &mut out);
+    out
+}
+
+fn grow(out: &mut String, branch: &Branch, depth: usize) {
+    let mut below: Vec<_> = branch.below.iter().collect();
+    // Numbers by their size.
+    below.sort_by_key(|(part, _)| (part.parse::<u64>().unwrap_or(u64::MAX), part.to_owned()));
+    for (part, inner) in below {
+        let indent = "  ".repeat(depth);
+        let _ = match &inner.leaf {
+            Some(leaf) => writeln!(
+                out,
+                "{indent}{}  {leaf}  {}",
+                line(part),
+                bytes(inner.bytes)
+            ),
+            None => writeln!(
+                out,
+                "{indent}{}/  {}, {}",
+                line(part),
+                counted(inner.tensors as u64, "tensor"),
+                bytes(inner.bytes)
+            ),
+        };
+        grow(out, inner, depth + 1);
+    }
+}

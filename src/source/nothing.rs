@@ -1,0 +1,149 @@
+//! What is said of a path where no weights are found: what is there in their place, and what was meant.
+
+use crate::fault::{Fault, Kind, Result, nearest};
+use crate::store::formats::refuse_directory;
+use crate::store::io::{self, Standing};
+use crate::store::{Format, rank_dir};
+use std::path::Path;
+
+/// Refuses `path` with what is there instead of weights; nothing is said where that isn't known. Local.
+///
+/// # Errors
+/// [`Kind::MissingShard`], and as [`refuse_directory`].
+pub(crate) fn refuse(path: &Path) -> Result<()> {
+    match io::standing(path)? {
+        Standing::Nothing => Err(absent(path)),
+        Standing::EmptyDirectory => Err(fault(path, "is an empty directory".into())),
+        Standing::File => Ok(()),
+        Standing::Directory => {
+            refuse_directory(path)?;
+            let names = io::list(path)?;
+            looks_like_ranks(path, &names)
+                .or(parent(path, &names)?)
+                .or_else(|| strategies(path, &names))
+                .map_or(Ok(()), Err)
+        }
+    }
+}
+
+fn fault(path: &Path, message: String) -> Fault {
+    Fault::new(Kind::MissingShard, message).file(path.display().to_string())
+}
+
+/// Nothing is there: what has nearly that name, or what it may be in place of a path. Local.
+pub(crate) fn absent(path: &Path) -> Fault {
+    let fault = fault(path, "doesn't exist".into());
+    let text = path.to_string_lossy();
+    if text.starts_with("~/") {
+        return fault.hint("`~` in quotes is no home directory: leave the quotes out");
+    }
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+    let names = io::list(above.unwrap_or(Path::new("."))).unwrap_or_default();
+    let own = path.file_name().unwrap_or_default().to_string_lossy();
+    // A third of the name must be right from its beginning, or else it is a guess.
+    let begins = |name: &str| {
+        let same = name.chars().zip(own.chars()).take_while(|(a, b)| a == b);
+        3 * same.count() >= own.chars().count()
+    };
+    let names_near = names.iter().map(|(name, _)| name.as_str());
+    if let Some(near) = nearest(&own, names_near.filter(|name| begins(name))).first() {
+        let near = above.map_or_else(|| near.into(), |above| above.join(near));
+        return fault.hint(format!("did you mean {}?", near.display()));
+    }
+    let parts = path.components().count();
+    if parts == 2 && path.is_relative() && names.is_empty() {
+        return fault.hint(
+            "a path is wanted: the name of a model on a hub isn't one, and nothing is downloaded",
+        );
+    }
+    fault.hint("a relative path is one from the directory that the program is started in")
+}
+
+/// Directories called `rank0` or `rank-0`.
+fn looks_like_ranks(path: &Path, names: &[(String, bool)]) -> Option<Fault> {
+    let number = |name: &str| {
+        let rest = name.strip_prefix("rank").or(name.strip_prefix("device"))?;
+        let digits = rest.trim_start_matches(['-', '.', '_', '=']);
+        digits.parse::<u32>().ok()
+    };
+    let mut ranks = names.iter().filter(|(_, directory)| *directory);
+    let (name, number) = ranks.find_map(|(name, _)| {
+        let number = number(name)?;
+        (rank_dir::rank_of(name).is_none()).then_some((name, number))
+    })?;
+    let message = format!("has no rank_{number}, and {name}, which looks like one");
+    Some(fault(path, message).hint(format!(
+        "the directories of ranks are called rank_0, rank_1, …: rename {name} and the others"
+    )))
+}
+
+/// A directory whose directory has the weights.
+fn parent(path: &Path, names: &[(String, bool)]) -> Result<Option<Fault>> {
+    for (name, _) in names
+        .iter()
+        .filter(|(name, directory)| *directory && !name.starts_with('.'))
+    {
+        let inner = path.join(name);
+        let has = io::list(&inner)?
+            .iter()
+            .any(|(name, directory)| match directory {
+                true => rank_dir::rank_of(name).is_some(),
+                false => Format::of(name).is_some(),
+            });
+        if has {
+            let message = if rank_dir::rank_of(name).is_some() {
+                return Ok(None);
+            } else {
+                format!("has no weights itself, {name} in it has")
+            };
+            return Ok(Some(
+                fault(path, message).hint(format!("did you mean {}?", inner.display())),
+            ));
+        }
+    }
+    Ok(None)
+}
+
+/// A directory of strategies.
+fn strategies(path: &Path, names: &[(String, bool)]) -> Option<Fault> {
+    let (name, _) = names.iter().find(|(name, directory)| {
+        !directory
+            && name.contains("strategy")
+            && (name.ends_with(".json") || name.ends_with(".ckpt"))
+    })?;
+    Some(
+        fault(path, format!("has strategies, as {name}, and no weights"))
+            .hint("are the weights and their strategy swapped?"),
+    )
+}
+
+/// Refuses `path` as a strategy if it has weights. Local.
+///
+/// # Errors
+/// [`Kind::Strategy`] if it has; [`Kind::Io`].
+pub(super) fn refuse_weights(path: &Path) -> Result<()> {
+    let weights = match io::standing(path)? {
+        Standing::File => path
+            .extension()
+            .is_some_and(|e| e == "safetensors")
+            .then(String::new),
+        Standing::Directory => {
+            let names = io::list(path)?;
+            let found = names.into_iter().find(|(name, directory)| {
+                name.ends_with(".safetensors") || *directory && rank_dir::rank_of(name).is_some()
+            });
+            found.map(|(name, _)| format!(", as {name}"))
+        }
+        _ => None,
+    };
+    let Some(weights) = weights else {
+        return Ok(());
+    };
+    let fault = Fault::new(
+        Kind::Strategy,
+        format!("has weights{weights}, and no strategy"),
+    );
+    Err(fault
+        .file(path.display().to_string())
+        .hint("are the weights and their strategy swapped? A strategy is a .ckpt or .json file, or a directory of them"))
+}

@@ -1,0 +1,103 @@
+//! The parts of a tensor as a grid, with the ranks that hold each.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// Rows and columns that are drawn at most.
+const SIDE_MAX: u64 = 32;
+/// Ranks named in a field.
+const RANKS_NAMED: usize = 6;
+
+/// What is drawn of a parameter.
+pub(super) struct Drawn<'a> {
+    pub(super) mesh: &'a [u64],
+    /// For each dimension the axes that cut it, numbered from the right.
+    pub(super) map: &'a [Vec<i64>],
+    /// Parts of each dimension.
+    pub(super) parts: &'a [u64],
+    /// Parts that the optimizer's shards add to dimension 0.
+    pub(super) optimizer: Option<i64>,
+    /// The parts that ranks hold, and all ranks that hold the same.
+    pub(super) fields: Vec<(&'a [u64], &'a [u32])>,
+}
+
+/// The grid of a parameter whose ranks are all known; none if it is too large, or cut along more than
+/// two dimensions.
+pub(super) fn grid(parameter: &Drawn<'_>) -> Option<String> {
+    let cut: Vec<usize> = (0..parameter.parts.len())
+        .filter(|dimension| parameter.parts[*dimension] > 1)
+        .collect();
+    let (down, across) = match cut[..] {
+        [down] => (down, None),
+        [down, across] => (down, Some(across)),
+        [] => {
+            return Some(format!(
+                "\n  whole on each of {} ranks",
+                parameter.fields.len()
+            ));
+        }
+        _ => return None,
+    };
+    let parts = |dimension: Option<usize>| dimension.map_or(1, |d| parameter.parts[d]);
+    let (rows, columns) = (parts(Some(down)), parts(across));
+    if rows > SIDE_MAX || columns > SIDE_MAX {
+        return None;
+    }
+    let mut fields: BTreeMap<(u64, u64), String> = BTreeMap::new();
+    for (cell, holders) in &parameter.fields {
+        let place = (cell[down], across.map_or(0, |across| cell[across]));
+        fields.entry(place).or_insert_with(|| named(holders));
+    }
+    let field = |row, column| fields.get(&(row, column)).map_or("", String::as_str);
+    let width = fields.values().map(String::len).max().unwrap_or(0).max(3);
+    let mut out = String::new();
+    let _ = write!(out, "\n  down: {}", axis(parameter, down));
+    if let Some(across) = across {
+        let _ = write!(out, "; across: {}", axis(parameter, across));
+    }
+    out.push_str("; in each field the ranks that hold it");
+    if across.is_some() {
+        let _ = write!(out, "\n      ");
+        for column in 0..columns {
+            let _ = write!(out, "  {column:^width$} ");
+        }
+    }
+    for row in 0..rows {
+        let _ = write!(out, "\n  {row:>3} ");
+        for column in 0..columns {
+            let _ = write!(out, "| {:^width$} ", field(row, column));
+        }
+        out.push('|');
+    }
+    Some(out)
+}
+
+/// A dimension, and the axes of the mesh that cut it.
+fn axis(parameter: &Drawn<'_>, dimension: usize) -> String {
+    let axes = parameter.mesh.len();
+    let numbers = parameter.map.get(dimension).into_iter().flatten();
+    let mut by: Vec<String> = numbers
+        .filter_map(|number| usize::try_from(*number).ok())
+        .filter_map(|number| axes.checked_sub(number + 1))
+        .map(|axis| format!("axis {axis} of the mesh"))
+        .collect();
+    if dimension == 0
+        && let Some(size) = parameter.optimizer
+    {
+        by.push(format!("optimizer shards ({size})"));
+    }
+    let by = by.join(" and ");
+    format!(
+        "dimension {dimension} in {} parts by {by}",
+        parameter.parts[dimension]
+    )
+}
+
+/// The first ranks of a field.
+fn named(ranks: &[u32]) -> String {
+    let mut told: Vec<String> = ranks.iter().take(RANKS_NAMED).map(u32::to_string).collect();
+    if ranks.len() > RANKS_NAMED {
+        told.push("…".into());
+    }
+    told.join(" ")
+}

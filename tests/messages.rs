@@ -1,0 +1,219 @@
+//! What is said in the situations that people get into: message and what to do, as they are printed.
+
+#![allow(clippy::expect_used, unreachable_pub)]
+
+#[path = "support/ckpt.rs"]
+mod ckpt;
+#[path = "support/command.rs"]
+mod command;
+#[path = "support/fixtures.rs"]
+mod fixtures;
+#[path = "support/oracle.rs"]
+mod oracle;
+#[path = "support/sample.rs"]
+mod sample;
+mod support;
+#[path = "support/tensors.rs"]
+mod tensors;
+#[path = "support/wire.rs"]
+mod wire;
+
+use command::{alone, object, refuses};
+use sample::Sample;
+use std::path::Path;
+use tensors::{Tensor, Tensors};
+
+/// Each situation: what is typed, and all that is said; `@` is the directory of the sample.
+const TABLE: &str = include_str!("data/messages.txt");
+
+/// What is wrong in `room`, beside the sample.
+fn mistakes(sample: &Sample) {
+    let copy = |from: &str, to: &str| {
+        let to = sample.path(to);
+        std::fs::create_dir_all(to.parent().expect("a parent")).expect("a directory");
+        std::fs::copy(sample.path(from), to).expect("copied");
+    };
+    for rank in 0..4 {
+        let from = format!("src/rank_{rank}/net.safetensors");
+        copy(
+            &from,
+            &format!("output/checkpoint/rank_{rank}/net.safetensors"),
+        );
+        copy(&from, &format!("numbered/rank{rank}/net.safetensors"));
+        copy(
+            &from,
+            &format!("steps/rank_{rank}/m_rank_{rank}-1_20.safetensors"),
+        );
+    }
+    copy("four.ckpt", "strategies/ckpt_strategy_rank_0.ckpt");
+    std::fs::create_dir_all(sample.path("empty")).expect("a directory");
+    let strategy = std::fs::read(sample.path("four.ckpt")).expect("a file");
+    tensors::write_bytes(&sample.path("cut.ckpt"), &strategy[..strategy.len() - 20]);
+    for (name, bytes) in [
+        (
+            "torch/pytorch_model.bin",
+            &b"PK\x03\x04\0\0\0\0archive/data.pkl"[..],
+        ),
+        (
+            "old.pt",
+            b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e",
+        ),
+        ("m.gguf", b"GGUF\x03\0\0\0"),
+        ("dcp/__0_0.distcp", b"PK\x03\x04"),
+        ("shapes.json", b"{\"w\": [4, 4]}"),
+        ("other.yaml", b"llama: {input_path: x}\n"),
+        (
+            "placeholder.yaml",
+            b"pretrained_model_dir: /path/to/Qwen3-32B\n",
+        ),
+    ] {
+        tensors::write_bytes(&sample.path(name), bytes);
+    }
+    let full = sample.path("full").display().to_string();
+    let text = format!(
+        "load_checkpoint: {full}\nparallel_config: {{data_parallel: 2, model_parallel: 4}}\n"
+    );
+    tensors::write_bytes(&sample.path("parallel.yaml"), text.as_bytes());
+    let other = Tensors::from([
+        ("b".to_owned(), Tensor::counting("BF16", &[16], 3)),
+        ("w1".to_owned(), Tensor::counting("BF16", &[16, 8], 50)),
+        ("w2".to_owned(), Tensor::counting("F32", &[16, 8], 91)),
+    ]);
+    tensors::write(&sample.path("full2/model.safetensors"), &other);
+}
+
+/// What `line` prints, without what differs from run to run.
+fn said(sample: &Sample, line: &str) -> String {
+    let run = alone(&sample.args(line));
+    let room = format!("{}/", sample.room.path().display());
+    let text = format!("{}{}", run.stdout, run.stderr).replace(&room, "@");
+    let lines = text.lines().map(|line| {
+        let Some(rest) = line.strip_prefix("error: process 0 on ") else {
+            return line.to_owned();
+        };
+        let rest = rest.split_once(": ").map_or(rest, |(_, rest)| rest);
+        format!("error: {rest}")
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn each_mistake_is_told_with_what_to_do() {
+    let sample = Sample::in_memory();
+    mistakes(&sample);
+    let mut found = String::new();
+    for case in TABLE
+        .split("\n$ ")
+        .map(|case| case.trim_start_matches("$ "))
+    {
+        let line = case.lines().next().unwrap_or_default();
+        found.push_str(&format!("$ {line}\n{}\n\n", said(&sample, line)));
+    }
+    let found = format!("{}\n", found.trim_end());
+    if std::env::var_os("SHARDLOOM_WRITE_MESSAGES").is_some() {
+        let table = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/messages.txt");
+        std::fs::write(table, &found).expect("written");
+    }
+    assert_eq!(
+        found, TABLE,
+        "SHARDLOOM_WRITE_MESSAGES=1 writes tests/data/messages.txt anew"
+    );
+    for word in ["cell", "slab", "leftover", "no process finds"] {
+        assert!(!TABLE.contains(word), "a word of the inside: {word}");
+    }
+}
+
+#[test]
+fn figures_of_tensors_are_those_of_their_elements() {
+    let sample = Sample::in_memory();
+    let values = [0.0f32, -3.0, 4.0, f32::NAN, f32::NEG_INFINITY];
+    let data = values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+    let tensor = Tensor {
+        dtype: "F32".into(),
+        shape: vec![5],
+        data,
+    };
+    tensors::write(
+        &sample.path("odd/m.safetensors"),
+        &Tensors::from([("x.0.w".to_owned(), tensor)]),
+    );
+    let told = object(&alone(&sample.args("inspect @odd --stats --json")).succeeds());
+    let figures = &told["files"][0]["tensors"][0]["figures"];
+    let expected = serde_json::json!({
+        "elements": 5, "nan": 1, "infinite": 1, "zeros": 1, "largest": 4.0, "norm": 5.0,
+    });
+    assert_eq!(figures, &expected);
+    assert_eq!(told["overview"]["groups"][0]["name"], "x.*.w");
+    refuses(
+        &alone(&sample.args("inspect @src --param nobody*")),
+        "nobody*",
+    );
+}
+
+#[test]
+fn a_difference_may_be_tolerated_and_names_left_out() {
+    let sample = Sample::in_memory();
+    let floats = |values: [f32; 2]| Tensor {
+        dtype: "F32".into(),
+        shape: vec![2],
+        data: values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect(),
+    };
+    for (place, value) in [("one", 2.0), ("other", 2.5)] {
+        let tensors = [("a", floats([1.0, 1.0])), ("b", floats([1.0, value]))];
+        let tensors = tensors.map(|(name, tensor)| (name.to_owned(), tensor));
+        tensors::write(
+            &sample.path(&format!("{place}/model.safetensors")),
+            &Tensors::from(tensors),
+        );
+    }
+    let line = "diff @one @other";
+    let row = |told: &serde_json::Value| {
+        let rows = told["tensors"].as_array().cloned().unwrap_or_default();
+        rows.into_iter().find(|row| row["name"] == "b")
+    };
+    let run = alone(&sample.args(&format!("{line} --json")));
+    assert_eq!(run.status.code(), Some(1), "{run:#?}");
+    let most = row(&object(&run))
+        .and_then(|row| row["max_abs"].as_f64())
+        .expect("a number");
+    alone(&sample.args(&format!("{line} --max-abs {most}"))).succeeds();
+    let less = alone(&sample.args(&format!("{line} --max-abs {}", most / 2.0)));
+    assert_eq!(less.status.code(), Some(1), "{less:#?}");
+    let told = object(
+        &alone(&sample.args(&format!("{line} --json --filter-out-param-prefix b"))).succeeds(),
+    );
+    assert!(row(&told).is_none(), "{told}");
+}
+
+#[test]
+fn a_trainers_files_keep_their_names() {
+    let sample = Sample::in_memory();
+    mistakes(&sample);
+    let line = "reshard --src @steps --src-strategy @four.ckpt --dst-strategy @two.ckpt";
+    alone(&sample.args(&format!("{line} --dst @kept"))).succeeds();
+    for rank in 0..2 {
+        let room = sample.path(&format!("kept/rank_{rank}"));
+        let meta = std::fs::read(room.join("meta.json")).expect("a file");
+        let meta: serde_json::Value = serde_json::from_slice(&meta).expect("JSON");
+        let name = format!("m_rank_{rank}-1_20.safetensors");
+        assert_eq!(
+            (&meta["last_ckpt_file"], &meta["last_step"]),
+            (&name.clone().into(), &20.into())
+        );
+        let found = tensors::read(&room.join(name)).expect("readable");
+        let expected = sample.two.cut(&sample.whole, rank).expect("cut");
+        tensors::compare(&expected, &found.tensors).unwrap_or_else(|error| unreachable!("{error}"));
+    }
+    alone(&sample.args(&format!(
+        "{line} --dst @named --prefix x --remove-redundancy"
+    )))
+    .succeeds();
+    assert!(sample.path("named/rank_0/x0.safetensors").exists());
+    assert!(!sample.path("named/rank_0/meta.json").exists());
+}
