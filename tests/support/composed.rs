@@ -275,6 +275,7 @@ impl Composed {
             element_bytes: 2,
             destination: Self::tensor("made", self.shape(), &self.to).1,
             pieces: pieces.collect(),
+            zeros_from: None,
         }
     }
 
@@ -292,6 +293,7 @@ impl Composed {
                 element_bytes: 2,
                 destination: Self::tensor("", self.source_shape(number), layout).1,
                 pieces: vec![(self.piece(number).invert("made".into()), made.clone())],
+                zeros_from: None,
             });
         plans.collect()
     }
