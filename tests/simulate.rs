@@ -101,7 +101,7 @@ fn draws_and_refuses() {
     let picture = std::fs::read_to_string(sample.path("plan.svg")).unwrap();
     assert!(picture.starts_with("<svg") && picture.contains("written"));
     let text = alone(&sample.args(&SIMULATE.replace("--json", ""))).succeeds();
-    assert!(text.stdout.contains("4 -> 2 ranks"), "{text:#?}");
+    assert!(text.stdout.contains("4 to 2 ranks"), "{text:#?}");
     let run = alone(&sample.args(&format!("{SIMULATE} --process 2")));
     assert_eq!(run.status.code(), Some(2), "{run:#?}");
     write_bytes(&sample.path("zero.json"), br#"{"disk_read_gbps": 0}"#);
