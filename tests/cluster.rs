@@ -458,9 +458,10 @@ fn what_a_shared_destination_is_built_of_stays_on_its_host() {
         let line = format!("{job} --json --overwrite --dst");
         alone(&sample.args(&format!("{line} @out"))).succeeds();
         let shared = sample.path("shared");
-        let run = hosts
-            .run(PER_HOST, &format!("{line} {}", shared.display()))
-            .succeeds();
+        // Small blocks for small files: a block is built on one host.
+        let blocks = [("SHARDLOOM_BLOCK_BYTES", "4096".to_owned())];
+        let line = format!("{line} {}", shared.display());
+        let run = hosts.run_with(PER_HOST, &line, &blocks).succeeds();
         assert!(written(&sample.path("out")) == written(&shared), "{run:#?}");
         // Windows go to the host that has their rows: only those that lie across two hosts' rows need
         // something sent.

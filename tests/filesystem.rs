@@ -53,6 +53,26 @@ fn run(processes: u32, sample: &Sample, line: &str, envs: &[(&str, &str)]) -> Ru
     }
 }
 
+/// Where nodes write the same files, whole blocks of them fall to each, whatever lies in them.
+#[test]
+fn nodes_that_write_one_file_divide_it_by_blocks() {
+    let sample = Sample::new();
+    let envs = [("SHARDLOOM_NODES", "3"), ("SHARDLOOM_BLOCK_BYTES", "64")];
+    for (line, strategy) in [
+        ("unify --src @src --src-strategy @four.ckpt", ""),
+        (
+            "reshard --src @src --src-strategy @four.ckpt",
+            "--dst-strategy @two.ckpt",
+        ),
+    ] {
+        let line = format!("{line} {strategy} --overwrite --dst");
+        alone(&sample.args(&format!("{line} @one"))).succeeds();
+        run(4, &sample, &format!("{line} @out"), &envs).succeeds();
+        assert!(image(&sample.path("one")) == image(&sample.path("out")));
+        alone(&sample.args("verify @out")).succeeds();
+    }
+}
+
 /// Hidden files in the room.
 fn hidden(sample: &Sample) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(sample.room.path()).expect("a directory");

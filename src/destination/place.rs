@@ -4,8 +4,9 @@ use crate::catalog::{Catalog, ShardFile};
 use crate::destination::probe::probe;
 use crate::exchange::{Topology, World, agree};
 use crate::fault::{Fault, Kind, Result};
+use crate::plan::reach::Reach;
 use crate::plan::turns::Home;
-use crate::plan::work::Site;
+use crate::plan::work::{Division, Site};
 use crate::store::commit::Staging;
 use crate::store::io::{self, Standing, WriteFile};
 use crate::store::replaceable::Replace;
@@ -119,8 +120,23 @@ impl Destination {
                 processes: narrow(members.len()),
                 index: narrow(index),
                 everybody: members.len() == everybody.len(),
+                division: None,
             },
         })
+    }
+
+    /// Where several nodes, which see of the source what `reach` says, write the same files: lets whole
+    /// blocks of them fall to each. Local.
+    pub fn divide(&mut self, reach: &Reach) {
+        if self.site.everybody {
+            let bytes = std::env::var("SHARDLOOM_BLOCK_BYTES").ok();
+            let bytes = bytes.and_then(|text| text.parse().ok());
+            self.site.division = Division::of(reach).map(|division| Division {
+                // Tests have small files.
+                block_bytes: bytes.unwrap_or(division.block_bytes),
+                ..division
+            });
+        }
     }
 
     /// The files that fall to this process to create and flush.

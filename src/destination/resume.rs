@@ -74,7 +74,8 @@ pub(super) fn take_up(
     };
     let done = agree(world, done)?;
     resumed.skip = Skip::Some(done.slabs.iter().copied().collect());
-    if destination.site.index == 0 {
+    let site = &destination.site;
+    if site.division.map_or(site.index == 0, |node| node.first) {
         resumed.done = done;
     }
     // A file that is missing makes the journals worthless: all begin anew then.

@@ -372,6 +372,7 @@ fn site_of(topology: &Topology, b: &Source) -> Site {
             processes: narrow(reach.node_of.len()),
             index: reach.process,
             everybody: true,
+            division: None,
         };
     }
     let node = reach.node() as usize;
@@ -387,5 +388,6 @@ fn site_of(topology: &Topology, b: &Source) -> Site {
                 .unwrap_or_default(),
         ),
         everybody: false,
+        division: None,
     }
 }

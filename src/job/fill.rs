@@ -70,6 +70,7 @@ pub fn fill(
         processes: 1,
         index: 0,
         everybody: world.size() == 1,
+        division: None,
     };
     let planned = plan(&run, &source, rank)?;
     let sink = MemorySink::new(&planned.catalog, rank.unwrap_or_default(), buffers);

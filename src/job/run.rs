@@ -44,6 +44,7 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
         if !held && !job.dry_run {
             destination.hold(world, job.command)?;
         }
+        destination.divide(&source.source.reach);
         destination.denied = inputs::denied(world, job, &source)?;
         inputs::check_files(world, job, &source, &destination)?;
         course::phase("planning");

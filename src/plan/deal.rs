@@ -3,15 +3,18 @@
 //! The files of the site, laid end to end, are cut into equal shares by bytes, one a process; so work is
 //! even, and two processes seldom write one file at the same time, for which they would have to wait for
 //! each other. Where all nodes write to one place and see different shards, a window is built on a node
-//! that sees most of what it is made of, so that little is sent.
+//! that sees most of what it is made of, so that little is sent. Where several nodes write the same files,
+//! whole blocks of them fall to each (`nodes.rs`).
 
 use crate::catalog::{Catalog, Place, ShardFile};
 use crate::layout::Cell;
 use crate::plan::group::SLAB_BYTES;
+use crate::plan::nodes::Nodes;
 use crate::plan::reach::{ExchangeMode, Reach};
 use crate::plan::site::Site;
 use crate::plan::source_tensor::SourceTensor;
 use crate::plan::tensor_plan::TensorPlan;
+use crate::plan::window::Window;
 use crate::plan::work::Work;
 use crate::tensor::region::Region;
 use crate::tensor::shape::Shape;
@@ -31,16 +34,46 @@ pub(super) struct Deal<'a> {
     files: Files<'a>,
     share: Range<u64>,
     local: Option<Local<'a>>,
+    nodes: Option<Nodes>,
 }
 
 impl<'a> Deal<'a> {
     pub(super) fn of(work: &Work<'a>) -> Self {
         let files = Files::of(work.site, work.destination);
+        let nodes = Nodes::of(work, files.bytes());
+        let share = nodes.as_ref().map(|nodes| nodes.share().clone());
         Deal {
-            share: files.share(work.site),
+            share: share.unwrap_or_else(|| files.share(work.site)),
             local: Local::of(work, &files),
+            nodes,
             files,
         }
+    }
+
+    /// What falls to this node, where several write the same files.
+    pub(super) fn nodes(&self) -> Option<&Nodes> {
+        self.nodes.as_ref()
+    }
+
+    /// Whether nodes see different sources, and build what they see.
+    pub(super) fn by_sight(&self) -> bool {
+        self.local.is_some()
+    }
+
+    /// Whether `window` falls to this node; `None` if no node sees more of it than any other. To be asked
+    /// as [`Deal::takes`].
+    pub(super) fn node_takes(&self, window: &Window<'_>) -> Option<bool> {
+        self.local.as_ref()?.node_takes(window)
+    }
+
+    /// Whether a window of this node falls to this process, or thread; `None` if not by turns.
+    pub(super) fn lane_takes(&self, window: &Window<'_>) -> Option<bool> {
+        Some(self.local.as_ref()?.lane_takes(window))
+    }
+
+    /// Where the file of `place` begins among the site's bytes.
+    pub(super) fn file(&self, destination: &Catalog, place: Place) -> u64 {
+        self.files.start(destination, place)
     }
 
     /// The ranks that have files in the share, or may have.
@@ -71,42 +104,6 @@ impl<'a> Deal<'a> {
             None => self.share.contains(&window.position),
         }
     }
-}
-
-/// A window that is to be dealt.
-pub(super) struct Window<'w> {
-    /// The tensor.
-    pub(super) plan: &'w TensorPlan,
-    /// Neighbouring cells of it.
-    pub(super) cells: &'w [Cell],
-    /// What is built of each.
-    pub(super) bytes: Range<u64>,
-    /// Places that they are written to, together.
-    pub(super) targets: u64,
-    /// Where that lies among the site's bytes.
-    pub(super) position: u64,
-}
-
-impl Window<'_> {
-    /// Bytes to be written.
-    fn weight(&self) -> u64 {
-        (self.bytes.end - self.bytes.start) * self.targets
-    }
-}
-
-/// Where window `window` of `windows` lies among the site's bytes: the targets of a unit take equal
-/// parts of its windows, so that each file has its own bytes' worth of work. `extents` are the targets'
-/// first byte and length.
-pub(super) fn position(extents: &[(u64, u64)], window: u64, windows: u64) -> u64 {
-    let targets = extents.len() as u128;
-    let place = u128::from(window) * targets;
-    let (home, rest) = (place / u128::from(windows), place % u128::from(windows));
-    let home = usize::try_from(home).unwrap_or_default();
-    let Some((start, length)) = extents.get(home) else {
-        return 0;
-    };
-    let inside = u128::from(*length) * rest / u128::from(windows);
-    start + u64::try_from(inside).unwrap_or_default()
 }
 
 /// The files of a site laid end to end, rank by rank.
@@ -154,14 +151,17 @@ impl<'a> Files<'a> {
         self.ranks.get(from..to).unwrap_or_default()
     }
 
+    /// Where the file of `place` begins.
+    fn start(&self, destination: &Catalog, place: Place) -> u64 {
+        let number = self.ranks.partition_point(|rank| *rank < place.rank);
+        let files = destination.ranks.get(&place.rank);
+        let before = files.into_iter().flatten().take(place.file as usize);
+        self.starts[number] + before.map(file_weight).sum::<u64>()
+    }
+
     /// Where the tensor at `place` begins, and its length.
     fn extent(&self, destination: &Catalog, place: Place) -> (u64, u64) {
-        let number = self.ranks.partition_point(|rank| *rank < place.rank);
-        let mut start = self.starts[number];
-        if let Some(files) = destination.ranks.get(&place.rank) {
-            let before = files.iter().take(place.file as usize);
-            start += before.map(file_weight).sum::<u64>();
-        }
+        let start = self.start(destination, place);
         let entry = destination.entry(place);
         let first = entry.segments.first().map_or(0, |segment| segment.start);
         (start + first, entry.bytes())
@@ -237,27 +237,35 @@ impl<'a> Local<'a> {
 
     /// Whether the window falls here; `None` if no node sees more of it than any other.
     fn takes(&self, window: &Window<'_>) -> Option<bool> {
+        Some(self.node_takes(window)? && self.lane_takes(window))
+    }
+
+    /// Whether the window falls to this node; `None` if no node sees more of it than any other.
+    fn node_takes(&self, window: &Window<'_>) -> Option<bool> {
         let nodes = self.best(window)?;
         if nodes.len() == self.reach.nodes.len() {
             return None;
         }
-        let weight = window.weight();
-        let turn = |dealt: &mut u64| {
-            *dealt += weight;
-            (*dealt - weight) / self.turn_bytes
-        };
-        let dealt = &mut *self.dealt.borrow_mut();
         let place = match nodes.len() {
             1 => 0,
-            count => turn(dealt.entry(nodes.clone()).or_default()) % count as u64,
+            count => self.turn(nodes.clone(), window) % count as u64,
         };
-        let own = self.reach.node();
-        if nodes[usize::try_from(place).ok()?] != own {
-            return Some(false);
-        }
-        let lanes = self.reach.nodes[own as usize].len() as u64 * self.threads;
-        let here = Rc::clone(&self.here);
-        Some(turn(dealt.entry(here).or_default()) % lanes == self.lane)
+        Some(nodes[usize::try_from(place).ok()?] == self.reach.node())
+    }
+
+    /// Whether a window of this node falls to this process, or thread.
+    fn lane_takes(&self, window: &Window<'_>) -> bool {
+        let lanes = self.reach.nodes[self.reach.node() as usize].len() as u64 * self.threads;
+        self.turn(Rc::clone(&self.here), window) % lanes == self.lane
+    }
+
+    /// Whose turn it is among `nodes`, counted on without end.
+    fn turn(&self, nodes: Seers, window: &Window<'_>) -> u64 {
+        let dealt = &mut *self.dealt.borrow_mut();
+        let dealt = dealt.entry(nodes).or_default();
+        let before = *dealt;
+        *dealt += window.weight();
+        before / self.turn_bytes
     }
 
     /// Whether others see all of `cells`, and this node doesn't.

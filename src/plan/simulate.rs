@@ -19,7 +19,7 @@ use crate::plan::spread::Spread;
 use crate::plan::survey::{Survey, survey};
 use crate::plan::tensor_plan::TensorPlan;
 use crate::plan::turns::{Home, Sharing};
-use crate::plan::work::Work;
+use crate::plan::work::{Division, Work};
 use crate::store::Format;
 use crate::strategy::Strategy;
 use crate::tensor::dtype::Dtype;
@@ -302,6 +302,8 @@ impl Cluster {
             processes,
             index: process - first,
             everybody: processes == self.processes,
+            division: (self.storage.shares_destination() && self.processes > self.per_node)
+                .then(Division::default),
         }
     }
 }

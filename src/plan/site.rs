@@ -1,5 +1,7 @@
 //! Who shares the work.
 
+use crate::plan::division::Division;
+
 /// The processes that can write the same destination files, and those files' ranks.
 #[derive(Clone, Debug)]
 pub struct Site {
@@ -11,6 +13,8 @@ pub struct Site {
     pub index: u32,
     /// Whether they are all processes that there are.
     pub everybody: bool,
+    /// Where several nodes write these files: how they divide them.
+    pub division: Option<Division>,
 }
 
 impl Site {
@@ -22,6 +26,7 @@ impl Site {
             processes: self.processes * threads,
             index: self.index * threads + thread,
             everybody: self.everybody,
+            division: self.division,
         }
     }
 }

@@ -4,12 +4,14 @@ use crate::catalog::Place;
 use crate::fault::Result;
 use crate::layout::Cell;
 use crate::plan::cell::CellPlan;
-use crate::plan::deal::{Deal, Window, position};
+use crate::plan::deal::Deal;
+use crate::plan::divided::Unit;
 use crate::plan::group::Group;
 use crate::plan::reach::ExchangeMode;
 use crate::plan::slab::{Slab, SlabId};
 use crate::plan::tensor_plan::TensorPlan;
 use crate::plan::turns::Turns;
+use crate::plan::window::{Window, position};
 use crate::plan::work::Work;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -83,6 +85,13 @@ impl<'a> Work<'a> {
             .collect()
     }
 
+    /// Those of `cells` that are written here, and where.
+    fn written(&self, plan: &TensorPlan, cells: &[Cell]) -> Vec<(Cell, Vec<Place>)> {
+        let cells = cells.iter();
+        let cells = cells.map(|cell| (cell.clone(), self.targets(plan, cell)));
+        cells.filter(|(_, targets)| !targets.is_empty()).collect()
+    }
+
     /// The slabs of one unit that fall to this process.
     #[allow(clippy::too_many_arguments)]
     fn unit_slabs(
@@ -95,14 +104,23 @@ impl<'a> Work<'a> {
         visit: &mut impl FnMut(Slab<'a>) -> Result<()>,
     ) -> Result<()> {
         let indices: Vec<Cell> = group.cells(unit).collect();
+        if let Some(nodes) = deal.nodes() {
+            let cells = self.written(plan, &indices);
+            let unit = Unit {
+                plan,
+                group,
+                tensor: number.here,
+                number: unit,
+                salt: number.everywhere + 1 + unit * group.windows,
+                indices: &indices,
+                cells: &cells,
+            };
+            return self.unit_pieces(&unit, deal, nodes, visit);
+        }
         if deal.passes_by(plan, &indices) {
             return Ok(());
         }
-        let mut cells: Vec<(Cell, Vec<Place>)> = indices
-            .iter()
-            .map(|cell| (cell.clone(), self.targets(plan, cell)))
-            .collect();
-        cells.retain(|(_, targets)| !targets.is_empty());
+        let cells = self.written(plan, &indices);
         let mut homes: Vec<Place> = cells.iter().flat_map(|(_, t)| t.iter().copied()).collect();
         if homes.is_empty() {
             return Ok(());

@@ -9,6 +9,7 @@ use crate::plan::reach::Reach;
 use crate::plan::tensor_plan::TensorPlan;
 use crate::plan::turns::Sharing;
 
+pub use crate::plan::division::Division;
 pub use crate::plan::site::Site;
 pub use crate::plan::slab::{Skip, Slab, SlabId};
 

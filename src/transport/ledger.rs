@@ -140,7 +140,6 @@ pub(crate) struct Entered {
 /// Where processes enter what they have written.
 pub struct Ledger<'a> {
     destination: &'a Catalog,
-    site: &'a Site,
     kept: &'a Kept,
     /// Staging directory.
     base: PathBuf,
@@ -161,8 +160,11 @@ struct State {
 
 /// Which journals a process can take up: those of the same work.
 pub(crate) fn site_name(site: &Site) -> String {
-    let ranks: Vec<u8> = site.ranks.iter().flat_map(|r| r.to_le_bytes()).collect();
-    format!("{:016x}", crate::tensor::digest::checksum(&ranks))
+    let mut of: Vec<u8> = site.ranks.iter().flat_map(|r| r.to_le_bytes()).collect();
+    if let Some(division) = site.division {
+        of.extend(division.number.to_le_bytes());
+    }
+    format!("{:016x}", crate::tensor::digest::checksum(&of))
 }
 
 /// What the journals of this site say is done. Local.
@@ -196,7 +198,7 @@ impl<'a> Ledger<'a> {
     /// An empty ledger for files of `destination` staged at `base`, with its journals in `journals`.
     pub(crate) fn new(
         destination: &'a Catalog,
-        site: &'a Site,
+        site: &Site,
         kept: &'a Kept,
         base: &Path,
         journals: PathBuf,
@@ -209,7 +211,6 @@ impl<'a> Ledger<'a> {
         let every = Duration::from_secs(seconds);
         Ledger {
             destination,
-            site,
             kept,
             base: base.to_path_buf(),
             journals,
@@ -232,7 +233,7 @@ impl<'a> Ledger<'a> {
     /// Whether it is here that a cell counts: each does once.
     fn counts(&self, slab: &Slab<'_>, cell: &CellPlan) -> bool {
         let first = self.kept.first(slab.plan, &cell.cell);
-        first.is_some_and(|rank| self.site.ranks.binary_search(&rank).is_ok())
+        first.is_some_and(|rank| cell.targets.iter().any(|target| target.rank == rank))
     }
 
     /// Notes what the window `tile` (as read) of cell number `cell` of a slab contributes, where other

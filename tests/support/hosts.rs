@@ -58,7 +58,13 @@ impl Hosts {
         self.run_with(per_host, line, &[("HOSTS_CUT", seconds.to_string())])
     }
 
-    fn run_with(&self, per_host: u32, line: &str, environment: &[(&str, String)]) -> Run {
+    /// The same with these variables.
+    pub(crate) fn run_with(
+        &self,
+        per_host: u32,
+        line: &str,
+        environment: &[(&str, String)],
+    ) -> Run {
         let word = |word: &str| {
             let local = word.strip_prefix('@').map(|name| self.local(name));
             local.unwrap_or_else(|| word.to_owned())

@@ -10,7 +10,7 @@ use shardloom::plan::inventory::Inventory;
 use shardloom::plan::machine::Machine;
 use shardloom::plan::reach::{ExchangeMode, Reach};
 use shardloom::plan::turns::{Home, Sharing};
-use shardloom::plan::work::{Site, Skip, Slab, Work};
+use shardloom::plan::work::{Division, Site, Skip, Slab, Work};
 use shardloom::store::Format;
 use shardloom::strategy::Strategy;
 use shardloom::tensor::copy;
@@ -47,6 +47,9 @@ pub(crate) struct Request {
     pub(crate) files: Files,
     pub(crate) format: Format,
 }
+
+/// Bytes of the blocks of files that fall to one node each.
+const BLOCK_BYTES: u64 = 96;
 
 /// Where a written byte stands: its value, and how often it was written.
 type Written = BTreeMap<(u32, u32), (Vec<u8>, Vec<u8>)>;
@@ -259,6 +262,12 @@ impl Pretended {
                 processes: narrow(members.len()),
                 index: narrow(index),
                 everybody: members.len() == self.processes as usize,
+                division: Division::of(&reach)
+                    .filter(|_| members.len() == self.processes as usize)
+                    .map(|division| Division {
+                        block_bytes: BLOCK_BYTES,
+                        ..division
+                    }),
             };
             let work = Work {
                 plans: &arranged.plans,
@@ -334,6 +343,8 @@ struct Shards<'a> {
 pub(crate) struct Out {
     catalog: Catalog,
     written: Written,
+    /// The node that writes each block, by rank, file and number.
+    nodes: BTreeMap<(u32, u32, u64), u32>,
 }
 
 impl Out {
@@ -409,12 +420,24 @@ impl Out {
                 let key = (target.rank, target.file);
                 let (bytes, count) = self.written.get_mut(&key).ok_or("no such file")?;
                 put(entry, slab.begin, &tile, bytes);
+                let node = reach.node();
+                let mut met = None;
                 let located = entry.locate(slab.begin..slab.end, |offset, part| {
+                    let end = offset + part.end - part.start;
+                    for block in offset / BLOCK_BYTES..end.div_ceil(BLOCK_BYTES) {
+                        let first = self.nodes.entry((target.rank, target.file, block));
+                        if *first.or_insert(node) != node {
+                            met = Some(block);
+                        }
+                    }
                     let at = index(offset)..index(offset + part.end - part.start);
                     count[at].iter_mut().for_each(|count| *count += 1);
                     Ok(())
                 });
                 located.map_err(|fault| format!("{fault:?}"))?;
+                if let Some(block) = met {
+                    return Err(format!("two nodes write block {block} of {target:?}"));
+                }
             }
         }
         Ok(())
