@@ -23,6 +23,8 @@ use oracle::Strategy;
 use sample::{Sample, layout};
 use serde_json::{Value, json};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 use support::{Run, example, mpirun};
 use tensors::{Tensor, Tensors};
 
@@ -328,6 +330,55 @@ fn an_error_in_the_training_saves_its_last_step_if_asked_to() {
             );
             assert_eq!(latest(&sample)["step"], json!(step), "{config}");
         }
+    }
+}
+
+/// The lock of another run on another machine that gives signs of life, as long as `work` goes on.
+fn beside_another<T>(sample: &Sample, work: impl FnOnce() -> T) -> T {
+    let lock = sample.path("run/.checkpoint.shardloom-lock");
+    std::fs::create_dir_all(sample.path("run")).expect("a directory");
+    let holder = json!({
+        "token": "0123456789abcdef", "command": "reshard", "host": "elsewhere", "process": 77,
+        "since": 1, "born": 1, "boot": "another", "numbers": "pid:[1]",
+    });
+    std::fs::write(&lock, holder.to_string()).expect("a lock");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let file = std::fs::File::options().write(true).open(&lock);
+                let touched = file.and_then(|file| file.set_modified(SystemTime::now()));
+                touched.expect("the other's lock stays");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+        let worked = work();
+        done.store(true, Ordering::Relaxed);
+        worked
+    })
+}
+
+#[test]
+fn two_runs_never_save_into_one_directory_at_a_time() {
+    let sample = sample(2);
+    for mode in ["False", "True"] {
+        let config = format!("{{prefix: m, save_checkpoint_steps: 1, async_save: {mode}}}");
+        let run = beside_another(&sample, || train(&sample, &config, (1, 1), &[]).fails());
+        for word in [
+            "another run is writing here",
+            "process 77 on elsewhere",
+            "s old",
+        ] {
+            assert!(
+                run.stdout.contains(word) && run.stderr.contains(word),
+                "{run:#?}"
+            );
+        }
+        assert!(!sample.path("run/checkpoint").exists());
+        std::fs::remove_file(sample.path("run/.checkpoint.shardloom-lock")).expect("a lock");
+        train(&sample, &config, (1, 2), &[]).succeeds();
+        assert_eq!(names(&sample.path("run")), ["checkpoint"], "no lock stays");
+        std::fs::remove_dir_all(sample.path("run")).expect("a directory");
     }
 }
 

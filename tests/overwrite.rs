@@ -149,7 +149,7 @@ fn where_the_user_stands_is_never_replaced() {
 #[test]
 fn only_earlier_results_and_checkpoints_are_replaced() {
     // What stands at the destination, and which of it is named in the refusal.
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 11] = [
         (&["notes.txt"], "notes.txt"),
         (
             &["rank_0/a.safetensors", "rank_0/notes.txt"],
@@ -164,6 +164,22 @@ fn only_earlier_results_and_checkpoints_are_replaced() {
         (&[".git/config", "rank_0/a.ckpt"], ".git/config"),
         (&["rank_0/deep/a.ckpt"], "rank_0/deep/a.ckpt"),
         (&["rank_0/a.ckpt", "rank_0/meta.json", "rank_0/x.lock"], ""),
+        (
+            &[
+                "iteration_00000020/metadata.json",
+                "iteration_00000020/common.json",
+                "iteration_00000020/model-0000000-0000001.safetensors",
+                "latest_checkpointed_iteration.txt",
+            ],
+            "",
+        ),
+        (
+            &[
+                "iteration_00000020/metadata.json",
+                "iteration_00000020/notes.txt",
+            ],
+            "iteration_00000020/notes.txt",
+        ),
         (
             &[
                 "rank_0/a-1_1.ckpt",
@@ -230,6 +246,32 @@ fn a_result_that_somebody_has_added_to_is_kept() {
     tensors::write_bytes(&sample.path("ranks/rank_0/net-2_1.safetensors"), b"new");
     let line = format!("{RESHARD} --overwrite").replace("@out", "@ranks");
     refused(&run(4, &sample, &line), "rank_0/net-2_1.safetensors", &line);
+}
+
+/// A strategy's file takes the place of nothing that it is made of.
+#[test]
+fn a_strategy_is_never_written_over_what_it_is_made_of() {
+    let sample = Sample::new();
+    let before = image(sample.room.path());
+    for (line, what) in [
+        (
+            "strategy merge @four.ckpt --output @four.ckpt",
+            "is the strategy",
+        ),
+        (
+            "strategy new --mesh dp=2 --weights @full --output @full/model.safetensors",
+            "lies inside the weights",
+        ),
+        (
+            "strategy new --mesh dp=2 --weights @full --output @full/s.json",
+            "lies inside the weights",
+        ),
+    ] {
+        let run = run(1, &sample, &format!("{line} --overwrite"));
+        assert_eq!(run.status.code(), Some(2), "{run:#?}");
+        assert!(run.stderr.contains(what), "{run:#?}");
+    }
+    assert!(before == image(sample.room.path()));
 }
 
 #[test]

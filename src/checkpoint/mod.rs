@@ -8,6 +8,7 @@
 
 pub mod background;
 mod fence;
+mod guarded;
 mod merging;
 pub mod monitor;
 mod monitor_config;

@@ -10,11 +10,13 @@
 //! on that thread, records and removals of older checkpoints too.
 
 use crate::checkpoint::background::{Background, Buffers, Chores, Draft};
+use crate::checkpoint::guarded::Guarded;
 use crate::checkpoint::merging::merge;
 pub use crate::checkpoint::monitor_config::{Appended, MonitorConfig, Number};
 use crate::checkpoint::retention::Retention;
 use crate::checkpoint::shelf::Shelf;
 pub use crate::checkpoint::state::{State, StateTensor};
+use crate::destination::allowed;
 use crate::exchange::{Operation, Topology, World, agree, all_reduce, broadcast_bytes};
 use crate::fault::{Fault, Kind, Result};
 use crate::source::meta::{META, Meta, Name};
@@ -28,6 +30,7 @@ use std::time::{Duration, Instant};
 pub struct CheckpointMonitor {
     config: MonitorConfig,
     shelf: Shelf,
+    guarded: Guarded,
     repeat: Option<u64>,
     strategy_path: Option<PathBuf>,
     /// What a thread is doing: writing a checkpoint, or only chores.
@@ -65,6 +68,14 @@ impl CheckpointMonitor {
             let message = "remove_redundancy and integrated_save need the run's strategy";
             return Err(Fault::new(Kind::Config, message));
         }
+        let root = config.directory.clone();
+        let root = root.unwrap_or_else(|| output.to_path_buf());
+        let directory = root.join("checkpoint");
+        let reads: Vec<_> = strategy
+            .iter()
+            .map(|path| ("run's strategy", *path))
+            .collect();
+        agree(world, allowed::check(&directory, &reads, false))?;
         let topology = Topology::discover(world)?;
         let (read, _) = read_strategy(world, &topology, strategy)?;
         let rank = world.process();
@@ -78,12 +89,12 @@ impl CheckpointMonitor {
             );
             return Err(Fault::new(Kind::Strategy, message));
         }
-        let root = config.directory.clone();
-        let root = root.unwrap_or_else(|| output.to_path_buf());
         let read = read.filter(|_| config.remove_redundancy);
         let shelf = Shelf::new(&config, root, rank, read.as_ref());
+        let guarded = Guarded::new(world, &topology, &directory)?;
         let mut monitor = CheckpointMonitor {
             shelf,
+            guarded,
             repeat: None,
             strategy_path: strategy.map(Path::to_path_buf),
             pending: None,
@@ -189,9 +200,26 @@ impl CheckpointMonitor {
     /// with `async_save`. That one doesn't count then and is removed; the run may go on.
     pub fn save(&mut self, world: &World, state: &State<'_>) -> Result<()> {
         let gathered = self.gather_in(world);
+        self.saved_at = Instant::now();
+        if let Err(busy) = self.guarded.take(world) {
+            return gathered.and(Err(busy));
+        }
+        let saved = self.write(world, state, gathered);
+        self.release();
+        saved
+    }
+
+    /// Gives the lock back, if nothing is being written for any rank. Local, the same on all.
+    fn release(&mut self) {
+        if self.pending.is_none() {
+            self.guarded.release();
+        }
+    }
+
+    /// Writes `state` when what was being written is `gathered` in. Collective.
+    fn write(&mut self, world: &World, state: &State<'_>, gathered: Result<()>) -> Result<()> {
         let name = self.name(state);
         self.saved_step = Some(state.step);
-        self.saved_at = Instant::now();
         let prepared = self
             .shelf
             .drafts(&name, state)
@@ -253,8 +281,12 @@ impl CheckpointMonitor {
     /// The same on every process: what kept a rank from completing it.
     pub fn settle(&mut self, world: &World) -> Result<()> {
         let gathered = self.gather_in(world);
-        self.record(world)?;
-        gathered
+        let recorded = match self.has_to_record() {
+            true => self.guarded.take(world).and_then(|()| self.record(world)),
+            false => Ok(()),
+        };
+        self.release();
+        recorded.and(gathered)
     }
 
     /// Waits for the checkpoint that is being written, if any, and agrees on it. Collective.
@@ -284,12 +316,22 @@ impl CheckpointMonitor {
         if ended == [0] {
             return Ok(());
         }
-        self.gather_in(world)?;
-        if matches!(&self.last, Some((_, false))) || !self.expired.is_empty() {
-            let chores = agree(world, self.chores())?;
-            self.pending = Some((None, Background::start(chores, Vec::new())));
-        }
-        Ok(())
+        let gathered = self.gather_in(world);
+        let chores = match gathered.is_ok() && self.has_to_record() {
+            true => agree(world, self.chores()).map(Some),
+            false => gathered.map(|()| None),
+        };
+        let begun = chores.map(|chores| {
+            let chores = chores.map(|chores| (None, Background::start(chores, Vec::new())));
+            self.pending = chores;
+        });
+        self.release();
+        begun
+    }
+
+    /// Whether the last complete checkpoint is not recorded yet, or older ones are to go: the same on all.
+    fn has_to_record(&self) -> bool {
+        matches!(&self.last, Some((_, false))) || !self.expired.is_empty()
     }
 
     /// Agrees whether `name` is complete. Collective.

@@ -103,7 +103,12 @@ impl Question {
                 let mut held = None;
                 if !dry_run {
                     // What was seen before nobody else could write is seen anew.
-                    held = Some(hold(world, &survey.directory, "checkpoints prune")?);
+                    held = Some(hold(
+                        world,
+                        &topology,
+                        &survey.directory,
+                        "checkpoints prune",
+                    )?);
                     survey = look(ranks)?;
                 }
                 let keep = usize::try_from(*keep).unwrap_or(usize::MAX);

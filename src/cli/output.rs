@@ -1,15 +1,22 @@
 //! A single file that a command writes: asked about before the work, there in one step after it.
 
+use crate::destination::allowed;
 use crate::fault::{Fault, Kind, Result};
 use crate::store::io::{self, Standing};
 use crate::store::token;
 use std::path::{Path, PathBuf};
 
-/// Whether a file may be written at `output`. Local.
+/// Whether a file may be written at `output` by a command that reads `inputs`. Local.
 ///
 /// # Errors
-/// [`Kind::Exists`] if something stands there that isn't to be overwritten.
-pub(crate) fn check_output(output: &Path, overwrite: bool) -> Result<()> {
+/// [`Kind::Usage`] if it is or lies in one of them, [`Kind::Exists`] if something stands there that isn't
+/// to be overwritten.
+pub(crate) fn check_output(
+    output: &Path,
+    overwrite: bool,
+    inputs: &[(&'static str, &Path)],
+) -> Result<()> {
+    allowed::check_file(output, inputs)?;
     match io::standing(output)? {
         Standing::Nothing => Ok(()),
         Standing::File if overwrite => Ok(()),

@@ -111,7 +111,8 @@ impl Action {
                 output,
                 overwrite,
             } => {
-                check_output(output, *overwrite)?;
+                let inputs = sources.iter().map(|path| ("strategy", path.as_path()));
+                check_output(output, *overwrite, &inputs.collect::<Vec<_>>())?;
                 join(sources, output, report)?;
             }
             Action::Show {
@@ -139,7 +140,7 @@ impl Action {
                 output,
                 overwrite,
             } => {
-                check_output(output, *overwrite)?;
+                check_output(output, *overwrite, &[("weights", weights)])?;
                 let mesh = Mesh::parse(mesh)?;
                 let made = match (like, weights) {
                     (Some(old), _) => cut_like(old, &mesh, output)?,

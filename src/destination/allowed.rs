@@ -62,6 +62,25 @@ pub(crate) fn check(
 
 const ELSEWHERE: &str = "give a directory apart from what is read";
 
+/// Checks that a file may be written at `output`: it is none of `inputs` (what each is called, and its
+/// path), and lies inside none. Local.
+///
+/// # Errors
+/// [`Kind::Usage`] naming the file and the input, [`Kind::Io`].
+pub(crate) fn check_file(output: &Path, inputs: &[(&'static str, &Path)]) -> Result<()> {
+    let place = resolved(output)?;
+    for (what, input) in inputs {
+        let input = resolved(input)?;
+        if place.starts_with(&input) {
+            let relation = if place == input { "is" } else { "lies inside" };
+            let message = format!("{relation} the {what} ({})", input.display());
+            let fault = Fault::new(Kind::Usage, message).file(output.display().to_string());
+            return Err(fault.hint("give a file apart from what is read"));
+        }
+    }
+    Ok(())
+}
+
 /// The directories that are never replaced.
 fn ours() -> Result<Vec<(&'static str, PathBuf)>> {
     let working = std::env::current_dir().ok();

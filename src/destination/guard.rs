@@ -2,11 +2,13 @@
 
 use crate::course;
 use crate::destination::place::Destination;
-use crate::exchange::{World, agree};
+use crate::destination::probe::probe;
+use crate::exchange::{Topology, World, agree};
 use crate::fault::Result;
 use crate::store::commit::Staging;
+use crate::store::io::{self, Standing};
 use crate::store::lock::beside;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 impl Destination {
     /// Takes the lock of each directory that is written, for as long as this value lives. Collective.
@@ -26,26 +28,59 @@ impl Destination {
     }
 }
 
-/// The lock of a directory, on the process that has it: until it is dropped no job writes there.
+/// Where the lock of a directory is taken: by process 0, or by one process of each node where nodes have
+/// disks of their own.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    path: PathBuf,
+    /// Whether this process takes it.
+    here: bool,
+}
+
+/// The lock of a directory, on the processes that have it: until it is dropped no job writes there.
 #[derive(Debug)]
 pub struct Held {
     _staging: Option<Staging>,
 }
 
-/// Takes the lock of the directory at `path` for a command that changes what is in it. Collective.
+impl Guard {
+    /// That of the directory at `path`, which need not stand. Collective.
+    ///
+    /// # Errors
+    /// The same on every process: [`crate::fault::Kind::Io`].
+    pub fn of(world: &World, topology: &Topology, path: &Path) -> Result<Guard> {
+        let shared = topology.nodes.len() == 1 || probe(world, topology, path)?;
+        let process = world.process();
+        Ok(Guard {
+            path: path.to_path_buf(),
+            here: process == 0 || (!shared && topology.leads(process)),
+        })
+    }
+
+    /// Takes the lock for a command that changes what is in the directory. Collective.
+    ///
+    /// # Errors
+    /// The same on every process: [`crate::fault::Kind::Busy`] if another run writes there,
+    /// [`crate::fault::Kind::Io`].
+    pub fn hold(&self, world: &World, command: &str) -> Result<Held> {
+        let taken = self.here.then(|| {
+            let mut staging = Staging::new(&self.path)?;
+            staging.lock(command, world.hostname())?;
+            Ok(staging)
+        });
+        let staging = agree(world, taken.transpose())?;
+        Ok(Held { _staging: staging })
+    }
+}
+
+/// Takes the lock of the directory at `path`, on every node that has one there, for a command that changes
+/// what is in it. Collective.
 ///
 /// # Errors
-/// The same on every process: [`crate::fault::Kind::Busy`] if another run writes there,
-/// [`crate::fault::Kind::Io`].
-pub fn hold(world: &World, path: &Path, command: &str) -> Result<Held> {
-    let taken = if world.process() == 0 {
-        Staging::new(path).and_then(|mut staging| {
-            staging.lock(command, world.hostname())?;
-            Ok(Some(staging))
-        })
-    } else {
-        Ok(None)
-    };
-    let staging = agree(world, taken)?;
-    Ok(Held { _staging: staging })
+/// As [`Guard::of`] and [`Guard::hold`].
+pub fn hold(world: &World, topology: &Topology, path: &Path, command: &str) -> Result<Held> {
+    let mut guard = Guard::of(world, topology, path)?;
+    let stands = io::standing(path).map(|standing| standing != Standing::Nothing);
+    guard.here &= agree(world, stands)?;
+    guard.hold(world, command)
 }

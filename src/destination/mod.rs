@@ -17,7 +17,7 @@ mod stage;
 mod writing;
 
 pub(crate) use commit::{Commit, Shown};
-pub use guard::{Held, hold};
+pub use guard::{Guard, Held, hold};
 pub(crate) use in_place::{Carried, Replaced, carry, files as in_place_files, finished};
 pub(crate) use openness::denied;
 pub use place::{Destination, Placement};

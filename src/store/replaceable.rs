@@ -1,6 +1,7 @@
 //! What may be replaced: an earlier result of this program's, or a trainer's checkpoint.
 
 use crate::fault::{Fault, Kind, Result};
+use crate::store::checkpoint2;
 use crate::store::io;
 use crate::store::manifest::{self, Manifest};
 use crate::store::{Format, rank_dir};
@@ -26,7 +27,7 @@ const LOST: &str = "lost+found";
 const NAMED_MAX: usize = 3;
 
 /// Checks that all that stands in `directory` is known to be of an earlier run: its manifest lists it,
-/// or, where there is none, it is what a trainer keeps in rank directories. Local.
+/// or, where there is none, it is what a trainer keeps in rank directories, or as a checkpoint 2.0. Local.
 ///
 /// # Errors
 /// [`Kind::Exists`] naming the first files that are something else, and how many they are;
@@ -43,7 +44,9 @@ pub fn check(directory: &Path) -> Result<()> {
         Ok(None) | Err(_) => {}
     }
     let known = |path: &String| {
-        listed.contains(path) || is_note(path) || (listed.is_empty() && is_weights(path))
+        listed.contains(path)
+            || is_note(path)
+            || (listed.is_empty() && (is_weights(path) || is_iteration(path)))
     };
     let mut strangers: Vec<String> = Vec::new();
     for (name, is_directory) in entries(directory)? {
@@ -78,7 +81,7 @@ pub fn check(directory: &Path) -> Result<()> {
     Err(Fault::new(Kind::Exists, message)
         .file(directory.display().to_string())
         .hint(
-            "--overwrite replaces only earlier results and rank directories; \
+            "--overwrite replaces only earlier results, rank directories and checkpoints 2.0; \
              move the files away, or give another directory",
         ))
 }
@@ -106,6 +109,17 @@ fn is_weights(path: &str) -> bool {
     in_rank(path).is_some_and(|name| Format::of(name).is_some())
 }
 
+/// What a trainer keeps as a checkpoint 2.0.
+fn is_iteration(path: &str) -> bool {
+    let Some((directory, name)) = path.split_once('/') else {
+        return path == checkpoint2::TRACKER;
+    };
+    let number = checkpoint2::iteration(directory);
+    let own = [checkpoint2::METADATA, checkpoint2::COMMON].contains(&name)
+        || (Format::of(name).is_some() && !name.contains('/'));
+    own && number.is_some_and(|number| checkpoint2::directory(number) == directory)
+}
+
 /// What a trainer notes beside them.
 fn is_note(path: &str) -> bool {
     let mark = path.strip_prefix("transform_");
@@ -129,6 +143,14 @@ mod tests {
             assert!(is_weights(path), "{path}");
         }
         for path in [
+            "latest_checkpointed_iteration.txt",
+            "iteration_00000040/metadata.json",
+            "iteration_00000040/common.json",
+            "iteration_00000040/opt-0000003-0000004.safetensors",
+        ] {
+            assert!(is_iteration(path), "{path}");
+        }
+        for path in [
             "rank_0/meta.json",
             "rank_3/.lock",
             "transform_succeed_rank_3.txt",
@@ -142,8 +164,12 @@ mod tests {
             "rank_0/notes.txt",
             "meta.json",
             "strategy/ckpt_strategy_rank_0.ckpt",
+            "iteration_00000040/notes.txt",
+            "iteration_x/metadata.json",
+            "iteration_00000040/old/model-0000000-0000004.safetensors",
         ] {
-            assert!(!is_weights(path) && !is_note(path), "{path}");
+            let kept = is_weights(path) || is_note(path) || is_iteration(path);
+            assert!(!kept, "{path}");
         }
     }
 }

@@ -59,7 +59,7 @@ pub fn repair(world: &World, repair: &Repair) -> Result<Outcome> {
     let topology = Topology::discover(world)?;
     let directory = agree(world, io::resolve(&repair.directory))?;
     agree(world, check_origin(&directory, repair))?;
-    let held = hold(world, &directory, "verify")?;
+    let held = hold(world, &topology, &directory, "verify --repair")?;
     let mut checked = check(world, &directory)?;
     let work = Work {
         world,
