@@ -150,7 +150,7 @@ pub(super) fn check_writable(sight: &Sight<'_>, config: &Layered, path: &Path) -
             ("load_checkpoint", quoted("")),
             ("use_parallel", "True".to_owned()),
         ];
-        check_output(path, true)
+        check_output(path, true, &[])
             .and_then(|()| with_keys(config, path, &keys))
             .and_then(|_| try_output(path))
     } else {

@@ -59,7 +59,10 @@ impl DeriveArgs {
         };
         if let Some(merged) = &self.merged {
             check_name(merged, form)?;
-            check_output(merged, self.overwrite)?;
+            let config = self.config.iter().map(|path| ("configuration", path));
+            let inputs = config.chain(self.model.iter().map(|path| ("model", path)));
+            let inputs = inputs.map(|(what, path)| (what, path.as_path()));
+            check_output(merged, self.overwrite, &inputs.collect::<Vec<_>>())?;
         }
         check_directory(&self.output, self.overwrite)?;
         let job = self.job()?;
