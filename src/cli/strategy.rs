@@ -140,7 +140,9 @@ impl Action {
                 output,
                 overwrite,
             } => {
-                check_output(output, *overwrite, &[("weights", weights)])?;
+                let inputs = weights.iter().map(|path| ("weights", path.as_path()));
+                let inputs = inputs.chain(like.iter().map(|path| ("strategy", path.as_path())));
+                check_output(output, *overwrite, &inputs.collect::<Vec<_>>())?;
                 let mesh = Mesh::parse(mesh)?;
                 let made = match (like, weights) {
                     (Some(old), _) => cut_like(old, &mesh, output)?,
