@@ -2,6 +2,7 @@
 
 use crate::layout::Cell;
 use crate::plan::tensor_plan::TensorPlan;
+use std::ops::Range;
 
 /// Bytes of all cells of a slab together, about: what fits the second-level cache.
 pub(super) const SLAB_BYTES: u64 = 1 << 20;
@@ -53,6 +54,12 @@ impl<'a> Group<'a> {
             .zip(self.parts)
             .fold(0, |number, (place, parts)| number * parts + place);
         number / self.row * self.row.div_ceil(self.size) + number % self.row / self.size
+    }
+
+    /// The bytes of each cell that window `number` is.
+    pub(super) fn window(&self, number: u64) -> Range<u64> {
+        let begin = number * self.window_bytes;
+        begin..(begin + self.window_bytes).min(self.cell_bytes)
     }
 
     /// The cells of a unit, in row-major order.

@@ -104,9 +104,12 @@ impl<'a> Work<'a> {
         visit: &mut impl FnMut(Slab<'a>) -> Result<()>,
     ) -> Result<()> {
         let indices: Vec<Cell> = group.cells(unit).collect();
+        if deal.nodes().is_none() && deal.passes_by(plan, &indices) {
+            return Ok(());
+        }
+        let cells = self.written(plan, &indices);
         if let Some(nodes) = deal.nodes() {
-            let cells = self.written(plan, &indices);
-            let unit = Unit {
+            let of = Unit {
                 plan,
                 group,
                 tensor: number.here,
@@ -115,29 +118,20 @@ impl<'a> Work<'a> {
                 indices: &indices,
                 cells: &cells,
             };
-            return self.unit_pieces(&unit, deal, nodes, visit);
+            return self.unit_pieces(&of, deal, nodes, visit);
         }
-        if deal.passes_by(plan, &indices) {
-            return Ok(());
-        }
-        let cells = self.written(plan, &indices);
-        let mut homes: Vec<Place> = cells.iter().flat_map(|(_, t)| t.iter().copied()).collect();
+        let homes = homes(&cells, u64::from(number.here) + unit);
         if homes.is_empty() {
             return Ok(());
         }
-        homes.sort_unstable();
-        let turn = (u64::from(number.here) + unit) % homes.len() as u64;
-        homes.rotate_left(usize::try_from(turn).unwrap_or_default());
         let extents = deal.extents(self.destination, &homes);
-        let mut planned: Option<Arc<Vec<CellPlan>>> = None;
-        let mut turns: Option<Arc<Turns>> = None;
+        let (mut planned, mut turns) = (None, None);
         for window in 0..group.windows {
             let id = SlabId {
                 tensor: number.here,
                 slab: unit * group.windows + window,
             };
-            let begin = window * group.window_bytes;
-            let bytes = begin..(begin + group.window_bytes).min(group.cell_bytes);
+            let bytes = group.window(window);
             let window = Window {
                 plan,
                 cells: &indices,
@@ -162,7 +156,7 @@ impl<'a> Work<'a> {
                 id,
                 source: self.source,
                 cells,
-                begin,
+                begin: bytes.start,
                 end: bytes.end,
                 salt: number.everywhere + 1 + id.slab,
                 turns: turns.clone(),
@@ -184,4 +178,14 @@ impl<'a> Work<'a> {
             .map(|(cell, targets)| CellPlan::new(plan, cell.clone(), targets.clone(), self.source))
             .collect()
     }
+}
+
+/// The places that `cells` are written to, ascending from the one whose turn it is.
+fn homes(cells: &[(Cell, Vec<Place>)], turn: u64) -> Vec<Place> {
+    let places = cells.iter().flat_map(|(_, places)| places);
+    let mut homes: Vec<Place> = places.copied().collect();
+    homes.sort_unstable();
+    let turn = turn.checked_rem(homes.len() as u64).unwrap_or_default();
+    homes.rotate_left(usize::try_from(turn).unwrap_or_default());
+    homes
 }
