@@ -7,6 +7,10 @@ use crate::strategy::Strategy;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+/// How to come by the strategy of a job.
+const MAKE_ONE: &str = "make it with `shardloom strategy derive --config`, or by running the trainer once with \
+                        only_save_strategy: True";
+
 /// Where the trainer that wrote the weights left their strategy. Collective.
 pub(super) fn of_source(
     sight: &Sight<'_>,
@@ -64,7 +68,7 @@ pub(super) fn of_job(
     Err(
         Fault::new(Kind::Config, "the job's strategy isn't there yet")
             .file(own.display().to_string())
-            .hint("run the trainer once with only_save_strategy: True, or give --dst-strategy"),
+            .hint(format!("{MAKE_ONE}, or give --dst-strategy")),
     )
 }
 
@@ -88,7 +92,7 @@ pub(super) fn check_mesh(
     };
     Err(Fault::new(Kind::Config, message)
         .file(path.display().to_string())
-        .hint("is it an earlier job's? Run the trainer once with only_save_strategy: True"))
+        .hint(format!("is it an earlier job's? {MAKE_ONE}")))
 }
 
 fn ranks_differ(config: &TrainConfig, strategy: &Strategy) -> Option<String> {
