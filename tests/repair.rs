@@ -398,6 +398,39 @@ fn a_copy_that_is_damaged_itself_is_not_believed() {
     }
 }
 
+#[test]
+fn the_last_copy_of_what_cannot_be_mended_stays() {
+    let sample = checkpoint(true);
+    let path = |rank| sample.path(&format!("out/rank_{rank}/net{rank}.safetensors"));
+    let good = [0, 2].map(|rank| std::fs::read(path(rank)).expect("a file"));
+    // They have changed places, the others are gone, and what is rank 2's has lost a bit besides.
+    for rank in [1, 3] {
+        std::fs::remove_file(path(rank)).expect("remove");
+    }
+    let mut broken = good[1].clone();
+    let last = broken.len() - 1;
+    broken[last - W1_BYTES] ^= 1;
+    std::fs::write(path(0), &broken).expect("write");
+    std::fs::write(path(2), &good[0]).expect("write");
+    let run = alone(&sample.args("verify @out --repair --json"));
+    assert_eq!(run.status.code(), Some(1), "{run:#?}");
+    assert!(
+        std::fs::read(path(0)).expect("a file") == good[0],
+        "{run:#?}"
+    );
+    let kept = path(0).with_file_name(".net0.safetensors.shardloom-damaged");
+    assert!(std::fs::read(&kept).expect("a file") == broken, "{run:#?}");
+    assert!(run.stderr.contains("shardloom-damaged"), "{run:#?}");
+    std::fs::rename(&kept, path(2)).expect("rename");
+    let result = object(&alone(&sample.args("verify @out --json")));
+    let rows = result["bad"].as_array().expect("rows").iter();
+    let own: Vec<_> = rows
+        .filter(|row| row["file"] == "rank_2/net2.safetensors")
+        .collect();
+    assert_eq!(own.len(), 1, "{result}");
+    assert_eq!(own[0]["tensor"], "w2", "{result}");
+}
+
 /// The one file of full weights in a directory.
 fn weights_of(directory: &Path) -> PathBuf {
     let files = fixtures::listing(directory);

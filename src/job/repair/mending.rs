@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 const CHUNK_BYTES: usize = 4 << 20;
 /// What the name of a file ends with that is made beside another.
 const ENDING: &str = ".shardloom-repair";
+/// What the name of a replaced file ends with that may hold parts of another one.
+const KEPT: &str = ".shardloom-damaged";
 
 /// What came of one damaged file.
 pub(super) enum Mended {
@@ -38,13 +40,17 @@ pub(super) struct Ready {
 }
 
 impl Ready {
-    /// Puts it in its place, in one step. Local.
+    /// Puts it in its place, in one step; with `keep` what stood there is kept beside it, and where is
+    /// given. Local.
     ///
     /// # Errors
-    /// [`crate::fault::Kind::Io`].
-    pub(super) fn place(&self, path: &Path) -> Result<()> {
+    /// [`crate::fault::Kind::Io`]; then nothing has changed.
+    pub(super) fn place(&self, path: &Path, keep: bool) -> Result<Option<PathBuf>> {
+        let stands = keep && io::size(path)?.is_some();
+        let kept = stands.then(|| kept(path)).transpose()?;
         io::rename(&self.staged, path)?;
-        path.parent().map_or(Ok(()), io::sync_directory)
+        path.parent().map_or(Ok(()), io::sync_directory)?;
+        Ok(kept)
     }
 
     /// Removes it again. Local.
@@ -286,10 +292,29 @@ fn row(record: &FileRecord, tensor: Option<&str>, from: String) -> Repaired {
     }
 }
 
+/// Gives a damaged file a second name that isn't taken yet: one that was kept before stays.
+fn kept(path: &Path) -> Result<PathBuf> {
+    for number in 0_u32.. {
+        let kept = match number {
+            0 => hidden(path, KEPT),
+            _ => hidden(path, &format!("{KEPT}-{number}")),
+        };
+        if io::size(&kept)?.is_none() {
+            io::link(path, &kept)?;
+            return Ok(kept);
+        }
+    }
+    Ok(hidden(path, KEPT))
+}
+
 /// Where a file is made anew: hidden, in the same directory.
 fn beside(path: &Path) -> PathBuf {
+    hidden(path, ENDING)
+}
+
+fn hidden(path: &Path, ending: &str) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
-    name.push(ENDING);
+    name.push(ending);
     path.with_file_name(name)
 }

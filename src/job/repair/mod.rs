@@ -25,7 +25,7 @@ use crate::job::verify::found::{Found, look};
 use crate::job::verify::reader::Reader;
 use crate::store::io::{self, Standing};
 use crate::store::manifest::Manifest;
-use copies::{Copies, Donor};
+use copies::{Copies, Donor, Place};
 use mending::{Mended, Mender};
 use parts::Key;
 use relayout::{Missing, beside, relayout};
@@ -156,8 +156,8 @@ impl Work<'_> {
         let (brought, bytes) = brought.inspect_err(|_| discard(&results))?;
         read += bytes;
         // Nothing takes its place before all stand: what is replaced may be another's copy.
-        all_gather(world, &())?;
-        let (rows, bad) = self.place(&copies, manifest, results);
+        let keep = self.last_copies(&copies, manifest, &results)?;
+        let (rows, bad) = self.place(&copies, manifest, results, &keep);
         if brought {
             all_gather(world, &())?;
             let removed = io::remove_directory(&hidden);
@@ -257,12 +257,57 @@ impl Work<'_> {
         Ok((brought, read))
     }
 
+    /// The files to be replaced that alone hold parts of files that can't be mended, by number. Collective.
+    fn last_copies(
+        &self,
+        copies: &Copies<'_>,
+        manifest: &Manifest,
+        results: &Results,
+    ) -> Result<HashSet<usize>> {
+        let own = results
+            .iter()
+            .filter(|(_, m)| matches!(m, Mended::Ready(_)));
+        let own: Vec<usize> = own.map(|(number, _)| *number).collect();
+        let replaced: HashSet<usize> = all_gather(self.world, &own)?
+            .into_iter()
+            .flatten()
+            .collect();
+        let made = replaced
+            .iter()
+            .filter_map(|number| manifest.files.get(*number));
+        let after: HashSet<Key<'_>> = made
+            .flat_map(|record| parts::parts(manifest, record))
+            .map(|part| part.key())
+            .collect();
+        let mut keep = Vec::new();
+        for (number, mended) in results {
+            let Some(record) = manifest.files.get(*number) else {
+                continue;
+            };
+            if !matches!(mended, Mended::Without(_) | Mended::Failed(_)) {
+                continue;
+            }
+            for part in parts::parts(manifest, record) {
+                let places = copies.of(*number, &part);
+                let goes = |place: &Place| place.donor == 0 && replaced.contains(&place.file);
+                if !after.contains(&part.key()) && places.iter().all(goes) {
+                    keep.extend(places.first().map(|place| place.file));
+                }
+            }
+        }
+        Ok(all_gather(self.world, &keep)?
+            .into_iter()
+            .flatten()
+            .collect())
+    }
+
     /// Puts what was made in its place; tells of it, and of what remains bad. Local.
     fn place(
         &self,
         copies: &Copies<'_>,
         manifest: &Manifest,
         results: Results,
+        keep: &HashSet<usize>,
     ) -> (Vec<Repaired>, Vec<BadFile>) {
         let (mut rows, mut bad) = (Vec::new(), Vec::new());
         for (number, mended) in results {
@@ -275,13 +320,24 @@ impl Work<'_> {
             };
             match mended {
                 Mended::Good => {}
-                Mended::Ready(ready) => match ready.place(&copies.path(0, number)) {
-                    Ok(()) => rows.extend(ready.rows),
-                    Err(fault) => {
-                        ready.discard();
-                        bad.extend(remains(&[], &not_repaired(&fault.message)));
+                Mended::Ready(ready) => {
+                    match ready.place(&copies.path(0, number), keep.contains(&number)) {
+                        Ok(kept) => {
+                            if let Some(kept) = kept {
+                                let kept = kept.display();
+                                tracing::warn!(
+                                    "{kept}: the damaged file that was replaced is kept: it holds parts of one \
+                                 that can't be mended yet"
+                                );
+                            }
+                            rows.extend(ready.rows);
+                        }
+                        Err(fault) => {
+                            ready.discard();
+                            bad.extend(remains(&[], &not_repaired(&fault.message)));
+                        }
                     }
-                },
+                }
                 Mended::Without(missing) => {
                     let why = "it stays as it is for want of a good copy of the file's other parts";
                     bad.extend(remains(&missing, why));
