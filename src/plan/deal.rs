@@ -154,6 +154,9 @@ impl<'a> Files<'a> {
     /// Where the file of `place` begins.
     fn start(&self, destination: &Catalog, place: Place) -> u64 {
         let number = self.ranks.partition_point(|rank| *rank < place.rank);
+        if place.file == 0 {
+            return self.starts[number];
+        }
         let files = destination.ranks.get(&place.rank);
         let before = files.into_iter().flatten().take(place.file as usize);
         self.starts[number] + before.map(file_weight).sum::<u64>()

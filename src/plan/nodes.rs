@@ -5,7 +5,7 @@
 
 use crate::catalog::{Catalog, Entry, FileSchema, Place};
 use crate::plan::work::Work;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -20,6 +20,8 @@ pub(super) struct Nodes {
     lanes: u64,
     /// Whether files of a structure can be cut into blocks, by its address.
     cut: RefCell<HashMap<usize, bool>>,
+    /// The answer that was given last.
+    cut_last: Cell<(usize, bool)>,
     /// Whose the last block is that was asked for, by rank and file.
     last: RefCell<HashMap<(u32, u32), (u64, bool)>>,
 }
@@ -81,6 +83,7 @@ impl Nodes {
             lane: place * threads + u64::from(site.index) % threads.max(1),
             lanes: here * threads,
             cut: RefCell::default(),
+            cut_last: Cell::default(),
             last: RefCell::default(),
         })
     }
@@ -93,11 +96,17 @@ impl Nodes {
     /// The tensor at `place`, in a file that begins at byte `file` of the site's.
     pub(super) fn target(&self, destination: &Catalog, place: Place, file: u64) -> Target {
         let schema = &destination.file(place).schema;
-        let mut known = self.cut.borrow_mut();
-        let cut = known
-            .entry(std::ptr::from_ref::<FileSchema>(schema).addr())
-            .or_insert_with(|| can_be_cut(schema, self.block_bytes));
-        let entry = destination.entry(place);
+        let entry = &schema.entries[place.entry as usize];
+        let address = std::ptr::from_ref::<FileSchema>(schema).addr();
+        let cut = match self.cut_last.get() {
+            (last, cut) if last == address => cut,
+            _ => {
+                let mut known = self.cut.borrow_mut();
+                let cut = known.entry(address);
+                *cut.or_insert_with(|| can_be_cut(schema, self.block_bytes))
+            }
+        };
+        self.cut_last.set((address, cut));
         Target {
             place,
             file,
