@@ -163,7 +163,7 @@ fn plans_for_one_of_thousands_of_ranks() {
     for (storage, seconds_most, partners_most) in [
         ("local", 1.0, 64),
         ("shared-source", 1.0, 127),
-        ("shared-destination", 4.0, 127),
+        ("shared-destination", 8.0, 127),
     ] {
         for (source, destination, process) in [("2048", "1024", "700"), ("16384", "8192", "5000")] {
             // The best of some runs: the machine may have other things to do.
