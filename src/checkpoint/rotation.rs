@@ -4,16 +4,14 @@ use crate::checkpoint::fence;
 use crate::exchange::{Topology, World, agree, all_gather};
 use crate::fault::Result;
 use crate::source::latest::latest;
+use crate::source::meta::{NETWORK, TRAINABLE};
 use crate::source::saved::{Checkpoint, Survey};
 use crate::store::checkpoint2::directory;
 use crate::store::io;
 use std::collections::BTreeMap;
 
 /// What lies beside `checkpoint/` with weights of the same checkpoints, and what its files' names say.
-const COMPANIONS: [(&str, &str); 2] = [
-    ("checkpoint_network", "network"),
-    ("checkpoint_trainable", "trainable_params"),
-];
+const COMPANIONS: [(&str, &str); 2] = [NETWORK, TRAINABLE];
 
 /// The checkpoints that need not be kept for `keep` complete ones to stay, oldest first.
 ///

@@ -6,6 +6,7 @@ use crate::checkpoint::state::{Contents, State, StateTensor, content};
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::keep::Keep;
 use crate::source::meta::Name;
+use crate::source::meta::{NETWORK, TRAINABLE};
 use crate::store::safetensors;
 use crate::strategy::Strategy;
 use crate::tensor::shape::Shape;
@@ -82,9 +83,9 @@ impl Shelf {
     /// Where the weights alone are written, if they are.
     fn weights_file(&self, name: &Name) -> Option<(PathBuf, String)> {
         let (directory, kind) = if self.config.save_trainable_params {
-            ("checkpoint_trainable", "trainable_params")
+            TRAINABLE
         } else if self.config.save_network_params {
-            ("checkpoint_network", "network")
+            NETWORK
         } else {
             return None;
         };

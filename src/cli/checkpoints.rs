@@ -6,6 +6,7 @@ use crate::destination::hold;
 use crate::exchange::{Topology, World};
 use crate::fault::Result;
 use crate::fault::plain::Text;
+use crate::fault::plain::counted;
 use crate::source::expected::expected_ranks;
 use crate::source::latest::{latest, passed_over};
 use crate::source::saved::{Checkpoint, Survey};
@@ -181,14 +182,14 @@ fn pruned(
     };
     let mut text = Text::new(format_args!(
         "{} {word} ({bytes} bytes), {} stay",
-        counted(removed.len(), "checkpoint"),
+        counted(removed.len() as u64, "checkpoint"),
         kept.len()
     ));
     for checkpoint in removed {
         text.line(format_args!("  {word} {}", line(checkpoint)));
     }
     if !companions.is_empty() {
-        let files = counted(companions.len(), "file");
+        let files = counted(companions.len() as u64, "file");
         text.line(format_args!("  {word} {files} with their weights alone"));
     }
     if let Some(note) = &note {
@@ -210,8 +211,8 @@ fn list(survey: &Survey) -> Told {
     let resumed = latest(survey).ok();
     let mut text = Text::new(format_args!(
         "{} of {} in {}",
-        counted(survey.checkpoints.len(), "checkpoint"),
-        counted(survey.ranks as usize, "rank"),
+        counted(survey.checkpoints.len() as u64, "checkpoint"),
+        counted(survey.ranks.into(), "rank"),
         survey.directory.display()
     ));
     for checkpoint in &survey.checkpoints {
@@ -229,11 +230,6 @@ fn list(survey: &Survey) -> Told {
         "directory": survey.directory.display().to_string(),
     });
     Told::data(fields, text)
-}
-
-/// How many of something there are.
-fn counted(count: usize, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 fn shown(checkpoint: &Checkpoint) -> Value {
@@ -258,6 +254,6 @@ fn line(checkpoint: &Checkpoint) -> String {
         checkpoint.step,
         checkpoint.name.epoch,
         checkpoint.bytes,
-        counted(checkpoint.ranks.len(), "rank")
+        counted(checkpoint.ranks.len() as u64, "rank")
     )
 }

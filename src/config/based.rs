@@ -6,12 +6,13 @@
 use crate::config::train_yaml::{TrainConfig, no_yaml};
 use crate::fault::{Fault, Kind, Result};
 use serde_json::{Map, Value};
+use std::path::Path;
 
 /// The key.
 pub const BASE: &str = "base_config";
 
 /// Files that lie below one another, at most.
-pub const DEPTH_MAX: usize = 16;
+const DEPTH_MAX: usize = 16;
 
 /// A file of a configuration, and those that it is laid over, which come before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -25,6 +26,42 @@ pub struct Layered {
 }
 
 impl Layered {
+    /// The file at `path` with those that it is laid over, each beside the one that names it; `read` gives
+    /// a file's bytes.
+    ///
+    /// # Errors
+    /// [`Kind::Config`], naming the file, for what is no text, and for files that lead on and on; those of
+    /// `read`.
+    pub fn read(path: &Path, read: &impl Fn(&Path) -> Result<Vec<u8>>) -> Result<Layered> {
+        Layered::below(path, DEPTH_MAX, read)
+    }
+
+    fn below(
+        path: &Path,
+        depth: usize,
+        read: &impl Fn(&Path) -> Result<Vec<u8>>,
+    ) -> Result<Layered> {
+        let name = path.display().to_string();
+        let wrong = |message: String| Fault::new(Kind::Config, message).file(&*name);
+        let Some(below) = depth.checked_sub(1) else {
+            return Err(wrong(format!(
+                "base_config leads on and on: more than {DEPTH_MAX} files, or in a ring"
+            )));
+        };
+        let text = String::from_utf8(read(path)?);
+        let text = text.map_err(|_| wrong("is no UTF-8 text".into()))?;
+        let directory = path.parent().unwrap_or(Path::new(""));
+        let names = bases(&text).map_err(|fault| fault.file(&*name))?;
+        let bases = names
+            .iter()
+            .map(|base| Layered::below(&directory.join(base), below, read));
+        Ok(Layered {
+            bases: bases.collect::<Result<_>>()?,
+            name,
+            text,
+        })
+    }
+
     /// The configuration that all of them come to.
     ///
     /// # Errors

@@ -42,6 +42,17 @@ pub fn counted(count: u64, noun: &str) -> String {
     format!("{count} {noun}{ending}")
 }
 
+/// The first `most` of some names, and how many more there are: `a, b and 3 more`.
+#[must_use]
+pub fn first<T: AsRef<str>>(names: &[T], most: usize) -> String {
+    let told: Vec<&str> = names.iter().take(most).map(AsRef::as_ref).collect();
+    let told = told.join(", ");
+    match names.len().saturating_sub(most) {
+        0 => told,
+        more => format!("{told} and {more} more"),
+    }
+}
+
 /// One line: a name, a message.
 #[must_use]
 pub fn line(text: &str) -> Cow<'_, str> {

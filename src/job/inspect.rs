@@ -2,13 +2,12 @@
 
 use crate::catalog::{Entry, FileSchema};
 use crate::fault::{Fault, Kind, Result};
+use crate::source::Offered;
 use crate::source::meta::Name;
 use crate::source::nothing;
 use crate::source::{Listed, Listing, chosen, list_files};
 use crate::store::Format;
 use crate::store::io::ReadFile;
-use crate::store::io::{self, Standing};
-use crate::store::rank_dir;
 use crate::store::whole::{ranges, spelled};
 use crate::strategy::name::matches;
 use crate::tensor::figures::Figures;
@@ -119,7 +118,7 @@ pub fn inspect(
     let mut inspected = Inspected {
         ranks: listing.ranks.len(),
         tensor_bytes: 0,
-        steps: steps(path)?,
+        steps: steps(&listing.offered),
         files: Vec::new(),
     };
     for (rank, files) in &listing.ranks {
@@ -178,24 +177,19 @@ fn check_wanted(
 }
 
 /// The checkpoints in rank directories, and who has them. None if names tell of none.
-fn steps(path: &Path) -> Result<Option<Vec<(String, String)>>> {
+fn steps(offered: &Offered) -> Option<Vec<(String, String)>> {
     let mut steps: BTreeMap<Name, BTreeSet<u32>> = BTreeMap::new();
-    if io::standing(path)? == Standing::Directory {
-        for (directory, _) in io::list(path)?.iter().filter(|(_, directory)| *directory) {
-            let Some(rank) = rank_dir::rank_of(directory) else {
-                continue;
-            };
-            let files = io::list(&path.join(directory))?;
-            for (name, _) in files.iter().filter_map(|(file, _)| Name::parse(file)) {
-                steps.entry(name).or_default().insert(rank);
-            }
+    for (rank, files) in offered {
+        let names = files.iter().filter_map(|file| file.rsplit('/').next());
+        for (name, _) in names.filter_map(Name::parse) {
+            steps.entry(name).or_default().insert(*rank);
         }
     }
     let told = steps
         .into_iter()
         .map(|(name, having)| (name.suffix(), spelled(&ranges(having))));
     let told: Vec<_> = told.collect();
-    Ok((!told.is_empty()).then_some(told))
+    (!told.is_empty()).then_some(told)
 }
 
 /// Bytes of a tensor that are read at once; a multiple of every element's.

@@ -9,6 +9,7 @@ use crate::exchange::{Topology, World, agree, all_gather, broadcast_bytes, decod
 use crate::fault::{Fault, Kind, Result};
 use crate::job::outcome::BadFile;
 use crate::job::verify::bad_shards;
+use crate::plan::SourceTensor;
 use crate::plan::TensorPlan;
 use crate::plan::inventory::Inventory;
 use crate::plan::value::Step;
@@ -88,6 +89,13 @@ impl Origin {
         self.tensors
             .get(name)
             .filter(|_| !self.untold.contains(name))
+    }
+
+    /// The digest of `tensor` of the source, if what is said is of its type and shape.
+    pub(super) fn digest(&self, tensor: &SourceTensor) -> Option<u64> {
+        let record = self.of(&tensor.name)?;
+        let kind = (tensor.dtype.safetensors_name(), &tensor.shape.0);
+        ((&*record.dtype, &record.shape) == kind).then_some(record.digest.0)
     }
 
     /// The manifest of this process's node, if it leads it.
@@ -201,10 +209,8 @@ impl Origin {
         for plan in plans.iter().filter(|plan| plan.is_changed()) {
             let read = read.get(&*plan.name);
             if let (Some(tensor), Some(read)) = (plan.only_source(), read)
-                && let Some(record) = self.of(&tensor.name)
-                && (&*record.dtype, &record.shape)
-                    == (tensor.dtype.safetensors_name(), &tensor.shape.0)
-                && read.iter().any(|digest| *digest != record.digest.0)
+                && let Some(old) = self.digest(tensor)
+                && read.iter().any(|digest| *digest != old)
             {
                 damaged.insert(tensor.name.clone());
             }

@@ -132,13 +132,8 @@ impl<'a> ProvingSink<'a> {
             };
             let whole = plan.destination.grid.full_shape();
             let whole = whole.0.iter().product::<u64>() * plan.element_bytes;
-            let record = self.origin.of(&tensor.name);
-            let same_kind = record.filter(|record| {
-                record.dtype == tensor.dtype.safetensors_name() && record.shape == tensor.shape.0
-            });
-            if *bytes == whole
-                && same_kind.is_some_and(|record| record.digest.0 != finish(*residue, whole))
-            {
+            let old = self.origin.digest(tensor);
+            if *bytes == whole && old.is_some_and(|old| old != finish(*residue, whole)) {
                 damaged.insert(tensor.name.clone());
             }
         }

@@ -1,5 +1,6 @@
 //! The small files that go along with a model's weights.
 
+use crate::fault::plain::first;
 use crate::fault::{Fault, Kind, Result};
 use crate::model::described::{CONFIG, SMALL_BYTES_MAX};
 use crate::model::quantised::QUANTISED;
@@ -55,15 +56,14 @@ impl Companions {
     /// What is to be said of what doesn't go along.
     pub(super) fn note(&self) -> Option<String> {
         const TOLD: usize = 3;
-        let told = self.left[..self.left.len().min(TOLD)].join(", ");
-        let (more, verb) = match self.left.len() {
+        let verb = match self.left.len() {
             0 => return None,
-            1 => (String::new(), "is"),
-            count if count > TOLD => (format!(" and {} more", count - TOLD), "are"),
-            _ => (String::new(), "are"),
+            1 => "is",
+            _ => "are",
         };
+        let told = first(&self.left, TOLD);
         Some(format!(
-            "{told}{more} {verb} not copied: no part of a model's own files"
+            "{told} {verb} not copied: no part of a model's own files"
         ))
     }
 }

@@ -10,6 +10,7 @@ use crate::catalog::{Catalog, Place, ShardFile};
 use crate::layout::Cell;
 use crate::plan::group::SLAB_BYTES;
 use crate::plan::nodes::Nodes;
+use crate::plan::ratio::portion;
 use crate::plan::reach::{ExchangeMode, Reach};
 use crate::plan::site::Site;
 use crate::plan::source_tensor::SourceTensor;
@@ -134,12 +135,7 @@ impl<'a> Files<'a> {
 
     /// The bytes that fall to the process.
     fn share(&self, site: &Site) -> Range<u64> {
-        let total = u128::from(self.bytes());
-        let processes = u128::from(site.processes.max(1));
-        let bound = |index: u32| {
-            let bound = total * u128::from(index) / processes;
-            u64::try_from(bound).unwrap_or(u64::MAX)
-        };
+        let bound = |index: u32| portion(self.bytes(), index.into(), site.processes.max(1).into());
         bound(site.index)..bound(site.index + 1)
     }
 
@@ -302,8 +298,7 @@ impl<'a> Local<'a> {
         let elements = end - begin;
         let mut seen: Vec<(u32, u64)> = Vec::new();
         for probe in 0..PROBES {
-            let place = u128::from(elements * count) * u128::from(2 * probe + 1);
-            let place = u64::try_from(place / u128::from(2 * PROBES)).ok()?;
+            let place = portion(elements * count, 2 * probe + 1, 2 * PROBES);
             let cell = cells.get(usize::try_from(place / elements).ok()?)?;
             for node in self
                 .seers(plan, cell, begin + place % elements, Which::Another)?

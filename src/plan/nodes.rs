@@ -4,6 +4,7 @@
 //! sends it back with what the other has written missing. So all of a block of a file falls to one node.
 
 use crate::catalog::{Catalog, Entry, FileSchema, Place};
+use crate::plan::ratio::portion;
 use crate::plan::work::Work;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -71,10 +72,7 @@ impl Nodes {
         let members = reach.nodes.get(node)?;
         let place = members.iter().position(|m| *m == reach.process)? as u64;
         let before: usize = reach.nodes[..node].iter().map(Vec::len).sum();
-        let bound = |process: u64| {
-            let bound = u128::from(total) * u128::from(process) / u128::from(processes);
-            u64::try_from(bound).unwrap_or(u64::MAX)
-        };
+        let bound = |process: u64| portion(total, process, processes);
         let before = before as u64;
         let here = members.len() as u64;
         Some(Nodes {
@@ -168,8 +166,7 @@ impl Nodes {
     pub(super) fn lane_has(&self, position: u64) -> bool {
         let length = self.share.end.saturating_sub(self.share.start).max(1);
         let inside = position.saturating_sub(self.share.start).min(length - 1);
-        let lane = u128::from(inside) * u128::from(self.lanes) / u128::from(length);
-        lane == u128::from(self.lane)
+        portion(self.lanes, inside, length) == self.lane
     }
 }
 

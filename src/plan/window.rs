@@ -1,6 +1,7 @@
 //! A window of neighbouring cells, and where it lies among a site's bytes.
 
 use crate::layout::Cell;
+use crate::plan::ratio::portion;
 use crate::plan::tensor_plan::TensorPlan;
 use std::ops::Range;
 
@@ -31,11 +32,10 @@ impl Window<'_> {
 pub(super) fn position(extents: &[(u64, u64)], window: u64, windows: u64) -> u64 {
     let targets = extents.len() as u128;
     let place = u128::from(window) * targets;
-    let (home, rest) = (place / u128::from(windows), place % u128::from(windows));
-    let home = usize::try_from(home).unwrap_or_default();
+    let home = usize::try_from(place / u128::from(windows)).unwrap_or_default();
+    let rest = u64::try_from(place % u128::from(windows)).unwrap_or_default();
     let Some((start, length)) = extents.get(home) else {
         return 0;
     };
-    let inside = u128::from(*length) * rest / u128::from(windows);
-    start + u64::try_from(inside).unwrap_or_default()
+    start + portion(*length, rest, windows)
 }

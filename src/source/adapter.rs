@@ -9,6 +9,10 @@ use crate::store::json;
 use serde_json::{Map, Value};
 use std::path::Path;
 
+/// The file that describes an adapter.
+pub const CONFIG: &str = "adapter_config.json";
+/// PEFT's name for an adapter's weights.
+pub const WEIGHTS: &str = "adapter_model.safetensors";
 /// Largest adapter_config.json.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// Keys that, if they say anything, make pairs mean something else.

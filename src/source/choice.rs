@@ -150,7 +150,7 @@ pub(super) fn look(
     Ok(seen)
 }
 
-/// What a job of one process would read at `path`. Local.
+/// What a job of one process would read at `path`, and what there was to choose from. Local.
 ///
 /// # Errors
 /// As [`list`] and [`choose_from`].
@@ -163,7 +163,11 @@ pub(crate) fn chosen(path: &Path, suffix: Option<&str>, weights: Option<&str>) -
     let listing = list(path, wanted.suffix(), weights)?;
     let listings = [listing];
     match choose_from(&listings, path, &wanted)? {
-        Some(chosen) => look(path, &listings[0], &chosen.files),
+        Some(chosen) => {
+            let mut seen = look(path, &listings[0], &chosen.files)?;
+            seen.offered = listings.into_iter().next().unwrap_or_default().offered;
+            Ok(seen)
+        }
         None => {
             let listing = listings.into_iter().next().unwrap_or_default();
             let inner = listing.inner.as_ref();

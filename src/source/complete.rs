@@ -4,6 +4,7 @@
 //! optimizer's moments, are no loss.
 
 use crate::catalog::{Catalog, FileSchema};
+use crate::fault::plain::first;
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::Layout;
 use crate::source::ranks::named;
@@ -43,11 +44,7 @@ pub(super) fn check(
     if lost.is_empty() {
         return Ok(());
     }
-    let more = lost.len().saturating_sub(SHOWN_MAX);
-    let mut tensors = lost[..lost.len() - more].join(", ");
-    if more > 0 {
-        tensors.push_str(&format!(" and {more} more"));
-    }
+    let tensors = first(&lost, SHOWN_MAX);
     let message = format!(
         "{} of {} {} missing, and no other rank has their parts of {tensors}",
         named(&missing),

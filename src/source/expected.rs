@@ -2,15 +2,13 @@
 
 use crate::exchange::{Topology, World, agree, all_gather};
 use crate::fault::Result;
+use crate::source::meta::{NETWORK, TRAINABLE};
 use crate::source::strategy_files::strategy_bytes;
 use crate::store::io::{self, Standing};
 use crate::store::manifest::{self, Manifest};
 use crate::store::rank_dir;
 use crate::strategy::{Strategy, StrategyFile};
 use std::path::{Path, PathBuf};
-
-/// Directories beside `checkpoint/` that have a directory for each rank.
-const COMPANIONS: [&str; 2] = ["checkpoint_network", "checkpoint_trainable"];
 
 /// The most ranks that anything in or beside `directory` tells of, and what tells it. Collective.
 ///
@@ -47,7 +45,7 @@ fn told(directory: &Path) -> Result<Option<(u32, String)>> {
         if let Some(ranks) = of_strategy(&strategy) {
             found.push((ranks, strategy));
         }
-        for companion in COMPANIONS {
+        for (companion, _) in [NETWORK, TRAINABLE] {
             let path = output.join(companion);
             if io::standing(&path)? == Standing::Directory {
                 let names = io::list(&path)?;

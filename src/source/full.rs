@@ -4,8 +4,10 @@
 //! form of the same weights, an adapter, an optimizer. What is taken is what an index lists, or the one
 //! file of weights; what can't be told is refused, and `--weights` tells it.
 
+use crate::fault::plain::{counted, first};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::HYPER_STEM;
+use crate::source::adapter;
 use crate::source::listed::{Listed, Listing};
 use crate::store::io::{self, Standing};
 use crate::store::{Format, full_dir, json};
@@ -15,8 +17,6 @@ use std::path::Path;
 
 /// The name of weights in one file.
 const SINGLE: &str = "model.safetensors";
-/// PEFT's name for an adapter's weights.
-const ADAPTER: &str = "adapter_model.safetensors";
 /// Beginnings of files that lie beside a model's weights and are something else.
 const BESIDE: [&str; 6] = [
     "adapter_model",
@@ -120,21 +120,12 @@ fn left_aside(taken: &BTreeSet<String>, aside: &[&str]) -> String {
     let taken: Vec<&str> = taken.iter().map(String::as_str).collect();
     format!(
         "{} {verb} left aside, {} taken; --weights NAME takes {those} instead",
-        some(aside),
+        first(aside, TOLD),
         match taken.len() {
             1 => format!("{} is", taken[0]),
-            count => format!("{count} files ({}) are", some(&taken)),
+            count => format!("{count} files ({}) are", first(&taken, TOLD)),
         },
     )
-}
-
-/// The first of some names, and how many more there are.
-fn some(names: &[&str]) -> String {
-    let told = names[..names.len().min(TOLD)].join(", ");
-    match names.len().saturating_sub(TOLD) {
-        0 => told,
-        more => format!("{told} and {more} more"),
-    }
 }
 
 impl Contents<'_> {
@@ -157,7 +148,7 @@ impl Contents<'_> {
             let fault = self.fault(Kind::MissingShard, message);
             return Err(match self.weights[..] {
                 [] => fault,
-                _ => fault.hint(format!("it has {}", some(&self.weights))),
+                _ => fault.hint(format!("it has {}", first(&self.weights, TOLD))),
             });
         }
         Ok(found)
@@ -182,9 +173,9 @@ impl Contents<'_> {
         if stale {
             let message = format!(
                 "has {SINGLE} and {map}, which lists {} and not it: one of them is of another save",
-                some(&tensors.keys().copied().collect::<Vec<_>>())
+                first(&tensors.keys().copied().collect::<Vec<_>>(), TOLD)
             );
-            let glob = tensors.keys().next().map_or("", |first| first);
+            let glob = tensors.keys().next().copied().unwrap_or_default();
             let glob = glob
                 .find(|c: char| c.is_ascii_digit())
                 .map_or_else(|| glob.to_owned(), |at| format!("{}*", &glob[..at]));
@@ -197,10 +188,7 @@ impl Contents<'_> {
 
     /// What to say of a file that an index lists and that isn't there.
     fn missing(&self, file: &str, count: usize, stale: bool) -> Fault {
-        let tensors = match count {
-            1 => "1 tensor".to_owned(),
-            _ => format!("{count} tensors"),
-        };
+        let tensors = counted(count as u64, "tensor");
         let linked = io::link_target(&self.path.join(file)).ok().flatten();
         let what = match linked {
             Some(target) => format!("which is a link to {}, where nothing is", target.display()),
@@ -241,7 +229,7 @@ impl Contents<'_> {
         let message = format!(
             "has {} weight files ({}) and no index of them",
             self.weights.len(),
-            some(&self.weights)
+            first(&self.weights, TOLD)
         );
         Err(self.fault(Kind::Ambiguous, message).hint(
             "--weights NAME says which one, --weights 'GLOB' which ones; several files of one model \
@@ -251,7 +239,7 @@ impl Contents<'_> {
 
     /// Refuses what has files of weights that are no full weights.
     fn refuse_other_kinds(&self) -> Result<()> {
-        if self.weights == [ADAPTER] && self.has("adapter_config.json") {
+        if self.weights == [adapter::WEIGHTS] && self.has(adapter::CONFIG) {
             let message = "is a low-rank adapter, no full weights".to_owned();
             return Err(self.fault(Kind::Unsupported, message).hint(
                 "--lora merges it into the weights that it was trained for; to read the pairs \
@@ -358,13 +346,11 @@ pub(super) fn settle<'a>(
         (&unnamed, "not in", "and taken all the same"),
     ];
     for (tensors, how, end) in told.iter().filter(|(tensors, ..)| !tensors.is_empty()) {
-        let (count, s, verb) = match tensors.len() {
-            1 => (1, "", "is"),
-            count => (count, "s", "are"),
-        };
+        let count = counted(tensors.len() as u64, "tensor");
+        let verb = if tensors.len() == 1 { "is" } else { "are" };
         let note = format!(
-            "{count} tensor{s} ({}) {verb} {how} {name} {end}",
-            some(tensors)
+            "{count} ({}) {verb} {how} {name} {end}",
+            first(tensors, TOLD)
         );
         settled.notes.push(note);
     }

@@ -8,6 +8,12 @@ use serde::{Deserialize, Serialize};
 /// Name of the record beside a rank's checkpoints.
 pub const META: &str = "meta.json";
 
+/// Directory beside `checkpoint/` with the weights alone, and what its files' names say.
+pub const NETWORK: (&str, &str) = ("checkpoint_network", "network");
+
+/// The same of the weights that are trained.
+pub const TRAINABLE: (&str, &str) = ("checkpoint_trainable", "trainable_params");
+
 /// Longest `meta.json` that is read, in bytes.
 pub const META_BYTES_MAX: u64 = 1 << 16;
 

@@ -40,5 +40,6 @@ pub use found::{Source, SourceIteration};
 pub use identity::fingerprint;
 pub(crate) use listed::{Listed, Listing};
 pub use open::{Opened, open};
+pub(crate) use position::Offered;
 pub use reading::{Reading, Verify, Which};
 pub use still::Still;

@@ -2,7 +2,7 @@
 //! downloaded at all.
 
 use crate::fault::{Fault, Kind, Result};
-use crate::store::formats::{Start, refuse_start};
+use crate::store::formats::{self, START_BYTES, Start};
 use crate::store::io::{self, ReadFile, Standing};
 use serde::de::DeserializeOwned;
 use std::path::Path;
@@ -19,14 +19,20 @@ const NO_JSON: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 /// [`Kind::Corrupt`] naming the file and the line, or what lies in its place; [`Kind::MissingShard`]
 /// for a link that leads nowhere; [`Kind::Io`].
 pub fn read<T: DeserializeOwned>(path: &Path, limit_bytes: u64, what: &str) -> Result<T> {
-    let bytes = bytes(path, limit_bytes)?;
-    let read = serde_json::from_slice(&bytes).or_else(|error| {
-        let plain = replaced(&bytes, |_| "null".to_owned());
-        plain.map_or(Err(error), |plain| serde_json::from_slice(&plain))
-    });
-    read.map_err(|error| {
+    parse(&bytes(path, limit_bytes)?).map_err(|error| {
         let fault = Fault::new(Kind::Corrupt, format!("is no {what}: {error}"));
         fault.file(path.display().to_string())
+    })
+}
+
+/// What a text of [`bytes`] says; `NaN` and `Infinity` count as null. Local.
+///
+/// # Errors
+/// Where it is no JSON, or none of that kind.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
+    serde_json::from_slice(bytes).or_else(|error| {
+        let plain = replaced(bytes, |_| "null".to_owned());
+        plain.map_or(Err(error), |plain| serde_json::from_slice(&plain))
     })
 }
 
@@ -52,15 +58,9 @@ pub fn refuse_pointer(path: &Path, bytes: &[u8]) -> Result<()> {
     let start = Start {
         name: "",
         size: bytes.len() as u64,
-        bytes: &bytes[..bytes.len().min(crate::store::formats::START_BYTES)],
+        bytes: &bytes[..bytes.len().min(START_BYTES)],
     };
-    let pointer = start.with(b"version https://git-lfs.github.com/spec/");
-    let told = if pointer {
-        refuse_start(&start)
-    } else {
-        Ok(())
-    };
-    told.map_err(|fault| fault.file(path.display().to_string()))
+    formats::refuse_pointer(&start).map_err(|fault| fault.file(path.display().to_string()))
 }
 
 /// Refuses a link that leads nowhere: of a cache, a download that isn't finished. Local.

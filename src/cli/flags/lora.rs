@@ -2,18 +2,13 @@
 
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::lora::Meaning;
-use crate::source::adapter::meaning;
+use crate::source::adapter::{CONFIG, WEIGHTS, meaning};
 use crate::source::derived::{Derived, Lora};
 use crate::store::Format;
 use crate::store::io::{self, Standing};
 use crate::store::json;
 use clap::Args;
 use std::path::{Path, PathBuf};
-
-/// The file that describes an adapter.
-const CONFIG: &str = "adapter_config.json";
-/// PEFT's name for an adapter's weights.
-const WEIGHTS: &str = "adapter_model.safetensors";
 
 /// Which adapter, and how much of it.
 #[derive(Clone, Debug, Args)]

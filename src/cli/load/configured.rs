@@ -1,9 +1,9 @@
 //! The configuration: its file, the files it is laid over, and what the launcher is given besides.
 
-use crate::config::based::{DEPTH_MAX, Layered, bases};
+use crate::config::based::Layered;
 use crate::config::train_yaml::{Resume, TrainConfig, YAML_BYTES_MAX};
 use crate::exchange::{World, agree, broadcast_bytes, decode, encode};
-use crate::fault::{Fault, Kind, Result};
+use crate::fault::Result;
 use crate::store::io::ReadFile;
 use clap::Args;
 use std::path::Path;
@@ -76,35 +76,11 @@ fn parse_truth(text: &str) -> std::result::Result<bool, String> {
 /// The same on every process: [`Kind::Io`], [`Kind::Config`].
 pub(super) fn read_config(world: &World, path: &Path) -> Result<Layered> {
     let bytes = if world.process() == 0 {
-        read(path, DEPTH_MAX).and_then(|layered| encode(&layered))
+        let read = |path: &Path| ReadFile::open(path)?.read_all(YAML_BYTES_MAX);
+        Layered::read(path, &read).and_then(|layered| encode(&layered))
     } else {
         Ok(Vec::new())
     };
     let bytes = broadcast_bytes(world, 0, agree(world, bytes)?)?;
     agree(world, decode(&bytes))
-}
-
-/// A file with those that it is laid over. Local.
-fn read(path: &Path, depth: usize) -> Result<Layered> {
-    let name = path.display().to_string();
-    let Some(below) = depth.checked_sub(1) else {
-        let message =
-            format!("base_config leads on and on: more than {DEPTH_MAX} files, or in a ring");
-        return Err(Fault::new(Kind::Config, message).file(name));
-    };
-    let bytes = ReadFile::open(path).and_then(|file| file.read_all(YAML_BYTES_MAX))?;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| Fault::new(Kind::Config, "is no UTF-8 text").file(&*name))?;
-    let directory = path.parent().unwrap_or(Path::new(""));
-    let bases = bases(&text)
-        .map_err(|fault| fault.file(&*name))?
-        .into_iter();
-    let bases: Result<Vec<Layered>> = bases
-        .map(|base| read(&directory.join(base), below))
-        .collect();
-    Ok(Layered {
-        name,
-        text,
-        bases: bases?,
-    })
 }

@@ -8,6 +8,7 @@ use crate::config::edit::{quoted, set_keys};
 use crate::config::train_yaml::{Action, TrainConfig};
 use crate::exchange::agree;
 use crate::fault::plain::Text;
+use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
 use crate::job::outcome::Outcome;
 use crate::store::io;
@@ -99,8 +100,7 @@ impl Telling {
             };
             let files = match outcome.files.len() {
                 0 => String::new(),
-                1 => "1 file, ".to_owned(),
-                files => format!("{files} files, "),
+                files => format!("{}, ", counted(files as u64, "file")),
             };
             let bytes = outcome.bytes.written;
             told.line(format_args!("  {would} {files}{bytes} bytes{time}"));

@@ -5,6 +5,7 @@ use crate::cli::flags::choice::choice;
 use crate::cli::flags::family::SCHEMES;
 use crate::cli::output::{check_output, write_output};
 use crate::fault::plain::Text;
+use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
 use crate::model::Scheme;
 use crate::model::derive::{Derived, Job, configured, derive, usual};
@@ -101,17 +102,12 @@ impl DeriveArgs {
             "stages": stages,
             "layouts": layouts,
         });
-        let count = |n: usize, what: &str| match n {
-            1 => format!("1 {what}"),
-            _ => format!("{n} {what}s"),
-        };
-        let ranks = usize::try_from(ranks).unwrap_or(usize::MAX);
         let text = format!(
             "{}: {} of {}, {}",
             self.output.display(),
-            count(ranks, "file"),
-            count(stages, "stage"),
-            count(layouts, "layout")
+            counted(ranks.into(), "file"),
+            counted(stages as u64, "stage"),
+            counted(layouts as u64, "layout")
         );
         report.data(&data, &Text::new(text))
     }

@@ -3,6 +3,7 @@
 use crate::exchange::decode;
 use crate::fault::Result;
 use crate::job::verify::reader::Reader;
+use crate::plan::ratio::portion;
 use crate::store::manifest::{FileRecord, Manifest};
 use crate::tensor::digest::residue_of_crc;
 use std::collections::BTreeMap;
@@ -22,10 +23,7 @@ pub(super) type Sums = BTreeMap<usize, u64>;
 impl Share {
     fn range(&self, manifest: &Manifest) -> std::ops::Range<u64> {
         let total: u64 = manifest.files.iter().map(|file| file.bytes).sum();
-        let bound = |index: u64| {
-            let bound = u128::from(total) * u128::from(index) / u128::from(self.of.max(1));
-            u64::try_from(bound).unwrap_or(u64::MAX)
-        };
+        let bound = |index: u64| portion(total, index, self.of.max(1));
         bound(self.index)..bound(self.index + 1)
     }
 

@@ -2,13 +2,14 @@
 
 use super::job::Job;
 use super::mesh::Mesh;
-use crate::config::based::{DEPTH_MAX, Layered, bases};
+use crate::config::based::Layered;
 use crate::config::job_yaml::JobConfig;
 use crate::config::train_yaml::YAML_BYTES_MAX;
 use crate::fault::{Fault, Kind, Result};
 use crate::model::choices::Scheme;
 use crate::model::described::{CONFIG, SMALL_BYTES_MAX};
 use crate::store::io::{self, ReadFile, Standing};
+use crate::store::json;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
@@ -19,7 +20,8 @@ use std::path::{Path, PathBuf};
 /// [`Kind::Config`], naming the file; [`Kind::Io`].
 pub fn configured(yaml: &Path, model: Option<&Path>) -> Result<Job> {
     let name = yaml.display().to_string();
-    let keys = layered(yaml, DEPTH_MAX)?.merged()?;
+    let read = |path: &Path| ReadFile::open(path)?.read_all(YAML_BYTES_MAX);
+    let keys = Layered::read(yaml, &read)?.merged()?;
     let config = JobConfig::of(&keys).map_err(|fault| fault.file(&*name))?;
     let model = match model {
         Some(path) => model_config(path)?,
@@ -34,25 +36,6 @@ pub fn configured(yaml: &Path, model: Option<&Path>) -> Result<Job> {
         ..job
     })
     .map_err(|fault| fault.file(name))
-}
-
-/// A file with those that it is laid over.
-fn layered(path: &Path, depth: usize) -> Result<Layered> {
-    let name = path.display().to_string();
-    let wrong = |message: &str| Fault::new(Kind::Config, message).file(&*name);
-    let Some(below) = depth.checked_sub(1) else {
-        return Err(wrong("base_config leads on and on, or in a ring"));
-    };
-    let bytes = ReadFile::open(path)?.read_all(YAML_BYTES_MAX)?;
-    let text = String::from_utf8(bytes).map_err(|_| wrong("is no UTF-8 text"))?;
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let names = bases(&text).map_err(|fault| fault.file(&*name))?;
-    let bases = names.iter().map(|base| layered(&folder.join(base), below));
-    Ok(Layered {
-        bases: bases.collect::<Result<_>>()?,
-        name,
-        text,
-    })
 }
 
 /// The usual job with `parallel` (`dp=2,tp=4,pp=2`) and `names` (none: those of the family's usual job) of
@@ -110,8 +93,7 @@ fn model_config(path: &Path) -> Result<Map<String, Value>> {
         Standing::Directory | Standing::EmptyDirectory => path.join(CONFIG),
         Standing::File | Standing::Nothing => path.to_path_buf(),
     };
-    let bytes = ReadFile::open(&path)?.read_all(SMALL_BYTES_MAX)?;
-    serde_json::from_slice(&bytes).map_err(|error| {
+    json::parse(&json::bytes(&path, SMALL_BYTES_MAX)?).map_err(|error| {
         let fault = Fault::new(Kind::Config, format!("is no JSON object: {error}"));
         fault.file(path.display().to_string())
     })

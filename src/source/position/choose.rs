@@ -2,6 +2,7 @@
 
 use super::name::{File, Position, classify, file_name, fits, prefixed};
 use super::{Asked, Chosen, Offered};
+use crate::fault::plain::first;
 use crate::fault::{Fault, Kind, Result};
 use crate::source::ranks::named;
 use std::collections::BTreeMap;
@@ -247,11 +248,7 @@ impl<'a> Standing<'a> {
         };
         let positions = self.newest_first().into_iter();
         let there: Vec<String> = positions.map(|position| self.label(position)).collect();
-        let more = there.len().saturating_sub(4 * SHOWN_MAX);
-        let mut list = there[..there.len() - more].join(", ");
-        if more > 0 {
-            list.push_str(&format!(" and {more} more"));
-        }
+        let list = first(&there, 4 * SHOWN_MAX);
         let message = format!("no rank has a weight file{ending}; there are: {list}");
         Fault::new(Kind::MissingShard, message).hint(self.advice())
     }

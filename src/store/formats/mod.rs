@@ -14,5 +14,5 @@ pub mod safetensors;
 mod table;
 
 pub use handle::Format;
-pub use refuse::{refuse_directory, refuse_start};
+pub use refuse::{refuse_directory, refuse_pointer, refuse_start};
 pub use row::{Entries, FileFormat, Foreign, START_BYTES, Start};

@@ -1,6 +1,7 @@
 //! The fault for what is known by sight.
 
 use crate::fault::Result;
+use crate::store::formats::foreign::pointer::GIT_LFS;
 use crate::store::formats::row::{Entries, Start};
 use crate::store::formats::table::FOREIGN;
 use crate::store::io::{self, Standing};
@@ -15,6 +16,15 @@ pub fn refuse_start(start: &Start<'_>) -> Result<()> {
     let told = FOREIGN
         .iter()
         .find_map(|row| (row.file)(start).map(|what| row.fault(what)));
+    told.map_or(Ok(()), Err)
+}
+
+/// Refuses a text that Git LFS keeps in place of a file. Local.
+///
+/// # Errors
+/// [`crate::fault::Kind::Corrupt`], without the file's name.
+pub fn refuse_pointer(start: &Start<'_>) -> Result<()> {
+    let told = (GIT_LFS.file)(start).map(|what| GIT_LFS.fault(what));
     told.map_or(Ok(()), Err)
 }
 
