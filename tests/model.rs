@@ -206,6 +206,80 @@ fn round_trips(family: &str) {
     }
 }
 
+/// Fused, cut up and turned tensors are what they were, and what no strategy knows is the same everywhere.
+#[test]
+fn damage_is_found_on_the_way_through_a_view() {
+    let (family, case) = ("qwen3", "mcore");
+    let flags = &cases(family)[case];
+    let whole = expected(family, case);
+    let room = tempfile::tempdir().unwrap();
+    let at = |name: &str| room.path().join(name);
+    let run = |processes: u32, line: &str, flags: &[String]| {
+        let words = words(line, room.path(), family, flags);
+        if processes == 1 {
+            return alone(&words);
+        }
+        under_mpi(processes, &words)
+    };
+    let strategy = strategy(&whole, flags, 2, 1);
+    tensors::write_bytes(&at("two.ckpt"), &protobuf(&strategy, 1));
+    let import = "import --hf % --dst @two --dst-strategy @two.ckpt";
+    run(1, import, flags).succeeds();
+    let export = "export --src @two --src-strategy @two.ckpt --hf-config % --dst @hf";
+    run(1, export, &[]).succeeds();
+    let fused = whole.keys().find(|name| name.contains("qkv")).unwrap();
+    // Out: the fused tensor is cut up. In: one of its parts is put into it.
+    let rank = at("two/rank_1/net.safetensors");
+    let sound = std::fs::read(&rank).unwrap();
+    tensors::damage(&rank, fused);
+    let model = fixtures::listing(&at("hf"));
+    let model = model
+        .iter()
+        .find(|file| file.ends_with("model-00001-of-00001.safetensors"));
+    let model = at("hf").join(model.unwrap());
+    tensors::damage(&model, "model.layers.1.self_attn.k_proj.weight");
+    let export = "export --src @two --src-strategy @two.ckpt --hf-config % --dst @out";
+    let import = "import --hf @hf --dst @out --dst-strategy @two.ckpt";
+    for processes in [1, 4] {
+        for (line, flags, culprit) in [
+            (export, &[][..], fused.as_str()),
+            (import, flags, "model.layers.1.self_attn.k_proj.weight"),
+        ] {
+            let refused = run(processes, line, flags);
+            refuses(&refused, culprit);
+            assert!(
+                error_line(&refused).contains("as they were"),
+                "{refused:#?}"
+            );
+            assert!(!at("out").exists());
+        }
+    }
+    run(1, &format!("{export} --verify none"), &[]).succeeds();
+    // What the strategy doesn't know.
+    std::fs::write(&rank, sound).unwrap();
+    for (step, unlike) in [(7, false), (8, true)] {
+        for (number, rank) in [
+            (0, "two/rank_0/net.safetensors"),
+            (1, "two/rank_1/net.safetensors"),
+        ] {
+            let mut contents = tensors::read(&at(rank)).unwrap();
+            let start = if unlike { step + number } else { step };
+            let extra = Tensor::counting("F32", &[8], start);
+            contents.tensors.insert("extra.bias".into(), extra);
+            tensors::write(&at(rank), &contents.tensors);
+        }
+        let line = format!("{export} --overwrite");
+        if unlike {
+            for processes in [1, 4] {
+                refuses(&run(processes, &line, flags), "extra.bias");
+            }
+            run(1, &format!("{line} --unmatched drop"), flags).succeeds();
+        } else {
+            run(1, &line, flags).succeeds();
+        }
+    }
+}
+
 #[test]
 fn llama_goes_in_and_out() {
     round_trips("llama");

@@ -16,7 +16,7 @@ use crate::store::manifest::{self, FileRecord, Hex, Manifest, Placed, TensorReco
 use crate::store::replaceable::Replace;
 use crate::store::whole::Whole;
 use crate::tensor::digest::{finish, residue, shift};
-use crate::transport::{Done, Residues};
+use crate::transport::{Done, Residues, Sums};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -61,6 +61,8 @@ pub(crate) struct Shown<'a> {
     pub(crate) tensors: &'a BTreeMap<String, TensorRecord>,
     /// Digests of what was read for tensors of which other bytes are written, on every process.
     pub(crate) stored: &'a [(String, u64)],
+    /// What this process has read of source tensors that come in pieces.
+    pub(crate) traced: &'a Sums,
     /// The files of the directory that this process leads, site by site.
     pub(crate) files: &'a [SiteFiles],
     /// Ranks stand for files.
@@ -143,6 +145,7 @@ impl Commit<'_> {
         (self.proof)(&Shown {
             tensors: &tensors,
             stored: &stored,
+            traced: &done.traced,
             files: &files,
             by_file: self.by_file,
         })?;

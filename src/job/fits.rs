@@ -5,7 +5,7 @@ use crate::fault::{Fault, Kind, Result, nearest};
 use crate::job::copies::{self, Compared, Unlike};
 use crate::job::origin::Origin;
 use crate::job::spec::{Goal, Job};
-use crate::plan::build::{Leftovers, Unmatched};
+use crate::plan::build::Unmatched;
 use crate::source::{Opened, Verify};
 use crate::strategy::Strategy;
 use std::path::Path;
@@ -48,8 +48,7 @@ pub(super) fn fit(
     )?;
     let compared = copies::check(world, topology, opened, &origin, verify, &job.moving);
     let compared = compared.map_err(|fault| with_strategy(fault, path))?;
-    // A view names what it takes; what it doesn't take is nobody's loss.
-    if let Some(leftovers) = leftovers.filter(|l| !matches!(l, Leftovers::View(_))) {
+    if let Some(leftovers) = leftovers {
         let unlike = copies::unlike(world, opened)?;
         settle(opened, &unlike, leftovers.unmatched()).map_err(|f| with_strategy(f, path))?;
     }

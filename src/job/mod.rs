@@ -18,6 +18,7 @@ pub mod metadata;
 mod origin;
 pub mod outcome;
 pub mod overview;
+mod pieces;
 mod planned;
 mod proving;
 pub mod repair;

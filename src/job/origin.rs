@@ -8,6 +8,7 @@ use crate::destination::Shown;
 use crate::exchange::{Topology, World, agree, all_gather, broadcast_bytes, decode, encode};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::outcome::BadFile;
+use crate::job::pieces;
 use crate::job::verify::bad_shards;
 use crate::plan::SourceTensor;
 use crate::plan::TensorPlan;
@@ -16,6 +17,7 @@ use crate::plan::value::Step;
 use crate::source::Source;
 use crate::store::manifest::{self, FileRecord, Hex, Manifest, TensorRecord};
 use crate::tensor::digest::checksum;
+use crate::transport::Traced;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
@@ -146,6 +148,7 @@ impl Origin {
         world: &World,
         source: &Source,
         plans: &[TensorPlan],
+        traced: &Traced,
         shown: &Shown<'_>,
     ) -> Result<()> {
         if self.tensors.is_empty() {
@@ -166,6 +169,8 @@ impl Origin {
         }
         damaged.extend(self.damaged_before_change(plans, shown));
         damaged.extend(self.damaged_operands(source, plans));
+        let known = |name: &str| Some(self.of(name)?.digest.0);
+        damaged.extend(pieces::damaged(world, traced, shown.traced, known)?);
         if shown.by_file {
             damaged.extend(self.damaged_in_files(source, plans, shown));
         }

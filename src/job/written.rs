@@ -12,7 +12,7 @@ use crate::job::request::request;
 use crate::job::route::{Into, Route, Surveyed};
 use crate::job::steps::Run;
 use crate::source::{Opened, fingerprint, meta};
-use crate::transport::{FileSink, Ledger, Moved, Observer, Readers};
+use crate::transport::{FileSink, Ledger, Moved, Observer, Readers, Traced};
 
 /// The last two steps of a job that writes.
 pub(super) struct Written<'a> {
@@ -54,9 +54,12 @@ impl Written<'_> {
         course::leaves(Leaves::Staged(partial));
         course::phase("moving");
         clock.lap(|seconds| &mut seconds.write);
+        let traced = Traced::new(&planned.plans, |tensor| {
+            self.origin.digest(tensor).is_some()
+        });
         let proof = |shown: &Shown<'_>| {
             let (origin, source) = (self.origin, &self.source.source);
-            origin.check(world, source, &planned.plans, shown)
+            origin.check(world, source, &planned.plans, &traced, shown)
         };
         let commit = Commit {
             proof: &proof,
@@ -75,7 +78,8 @@ impl Written<'_> {
             trailers: planned.trailers,
             by_file: planned.by_file,
         };
-        let moved = self.fill(route, surveyed, readers, &staged, &commit, observer, clock);
+        let with = (surveyed, readers, &traced);
+        let moved = self.fill(route, with, &staged, &commit, observer, clock);
         // A run that takes up leftovers leaves them to be taken up again.
         if moved.is_err() && !writing.resume {
             destination.discard();
@@ -124,8 +128,7 @@ impl Written<'_> {
     fn fill(
         &self,
         route: &Route<'_>,
-        surveyed: &Surveyed<'_>,
-        readers: &Readers<'_>,
+        (surveyed, readers, traced): (&Surveyed<'_>, &Readers<'_>, &Traced),
         staged: &Staged,
         commit: &Commit<'_>,
         observer: &mut Observer<'_>,
@@ -137,7 +140,7 @@ impl Written<'_> {
         let ledger = Ledger::new(
             catalog,
             &self.destination.site,
-            &self.planned.kept,
+            (&self.planned.kept, traced),
             staging.partial(),
             staging.journals(),
             commit.flush,

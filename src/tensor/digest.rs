@@ -97,6 +97,31 @@ impl Runs {
         runs
     }
 
+    /// Runs of `run_bytes` from byte `first` on of a tensor of so many bytes, repeated by `loops` of
+    /// count and stride, innermost first; none overlaps another.
+    #[must_use]
+    pub fn of(
+        first: u64,
+        run_bytes: u64,
+        loops: impl Iterator<Item = (u64, u64)>,
+        tensor_bytes: u64,
+    ) -> Runs {
+        let mut runs = Runs {
+            first,
+            run_bytes,
+            loops: Vec::new(),
+            tensor_bytes,
+        };
+        for (count, stride) in loops {
+            if runs.loops.is_empty() && stride == runs.run_bytes {
+                runs.run_bytes *= count;
+            } else {
+                runs.loops.push((count, stride));
+            }
+        }
+        runs
+    }
+
     /// Offset in the tensor of run number `run`.
     fn offset(&self, mut run: u64) -> u64 {
         let mut offset = self.first;

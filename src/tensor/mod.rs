@@ -10,6 +10,7 @@ pub mod digest;
 pub mod dtype;
 pub mod figures;
 mod fold;
+pub mod gathered;
 pub mod number;
 pub mod region;
 mod residue;

@@ -14,6 +14,7 @@ use crate::store::io::{self, Standing, WriteFile};
 use crate::store::journal::{self, Journal};
 use crate::tensor::digest::{Contribution, Joiner, residue};
 use crate::transport::sink::Sink;
+use crate::transport::traced::{self, Sums, Traced};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -81,6 +82,8 @@ pub(crate) struct Done {
     pub(crate) tensors: BTreeMap<u32, u64>,
     /// The same of the bytes that were read, where other ones are written.
     pub(crate) stored: BTreeMap<u32, u64>,
+    /// Of source tensors that come in pieces.
+    pub(crate) traced: Sums,
 }
 
 /// A record of a journal, as JSON has it.
@@ -91,6 +94,8 @@ struct Record {
     tensors: Vec<(u32, u64)>,
     #[serde(default)]
     stored: Vec<(u32, u64)>,
+    #[serde(default)]
+    traced: Sums,
 }
 
 impl Done {
@@ -100,6 +105,7 @@ impl Done {
             shards: self.shards.clone(),
             tensors: self.tensors.iter().map(|(n, value)| (*n, *value)).collect(),
             stored: self.stored.iter().map(|(n, value)| (*n, *value)).collect(),
+            traced: self.traced.clone(),
         };
         serde_json::to_vec(&record)
             .map_err(|error| Fault::new(Kind::Internal, format!("can't keep a journal: {error}")))
@@ -113,6 +119,7 @@ impl Done {
             shards: record.shards,
             tensors: record.tensors.into_iter().collect(),
             stored: record.stored.into_iter().collect(),
+            traced: record.traced,
         })
     }
 
@@ -126,6 +133,7 @@ impl Done {
         for (key, value) in &other.stored {
             *self.stored.entry(*key).or_default() ^= value;
         }
+        traced::add(&mut self.traced, &other.traced);
     }
 }
 
@@ -135,12 +143,14 @@ pub(crate) struct Entered {
     shards: Vec<(Place, u32, u64)>,
     tensor: u64,
     stored: Option<u64>,
+    traced: Sums,
 }
 
 /// Where processes enter what they have written.
 pub struct Ledger<'a> {
     destination: &'a Catalog,
     kept: &'a Kept,
+    traced: &'a Traced,
     /// Staging directory.
     base: PathBuf,
     journals: PathBuf,
@@ -195,11 +205,12 @@ pub(crate) fn read_journals(journals: &Path, site: &Site) -> Result<Done> {
 }
 
 impl<'a> Ledger<'a> {
-    /// An empty ledger for files of `destination` staged at `base`, with its journals in `journals`.
+    /// An empty ledger for files of `destination` staged at `base`, with its journals in `journals`; also
+    /// for the source tensors that are `traced`.
     pub(crate) fn new(
         destination: &'a Catalog,
         site: &Site,
-        kept: &'a Kept,
+        (kept, traced): (&'a Kept, &'a Traced),
         base: &Path,
         journals: PathBuf,
         flush: bool,
@@ -212,6 +223,7 @@ impl<'a> Ledger<'a> {
         Ledger {
             destination,
             kept,
+            traced,
             base: base.to_path_buf(),
             journals,
             name: format!("{}-{}", site_name(site), site.index),
@@ -251,6 +263,23 @@ impl<'a> Ledger<'a> {
             let contribution = joiner.window(runs, slab.begin, tile);
             *entered.stored.get_or_insert(0) ^= contribution.tensor;
         }
+    }
+
+    /// Notes what the window `tile` (as read) of cell number `cell` of a slab has of source tensors that
+    /// come in pieces. Local.
+    pub(crate) fn note_pieces(
+        &self,
+        slab: &Slab<'_>,
+        cell: usize,
+        tile: &[u8],
+        with: (&mut Joiner, &mut Vec<u8>),
+        entered: &mut Entered,
+    ) -> Result<()> {
+        if !self.counts(slab, &slab.cells[cell]) {
+            return Ok(());
+        }
+        self.traced
+            .note(slab, cell, tile, with, &mut entered.traced)
     }
 
     /// Notes what the window `tile` (as written) of cell number `cell` of a slab contributes. Local.
@@ -305,6 +334,7 @@ impl<'a> Ledger<'a> {
         if let Some(stored) = entered.stored {
             *state.pending.stored.entry(slab.id.tensor).or_default() ^= stored;
         }
+        traced::add(&mut state.pending.traced, &entered.traced);
         state.pending.slabs.push(slab.id);
         if Instant::now() < state.due {
             return Ok(());

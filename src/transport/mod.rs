@@ -19,6 +19,7 @@ mod rounds;
 mod run;
 mod sink;
 mod threads;
+mod traced;
 
 pub use exchange::Exchange;
 pub use fill::{Filler, IoMode, Readers};
@@ -28,3 +29,4 @@ pub use mover::{Moved, Mover, Moving, Observer, survey};
 pub use run::run;
 pub use sink::{FileSink, Sink};
 pub use threads::{THREADS_MAX, check_threads};
+pub(crate) use traced::{Sums, Traced};

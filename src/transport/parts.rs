@@ -104,6 +104,7 @@ pub(super) struct Builder<'a> {
     sink: &'a dyn Sink,
     ledger: Option<&'a Ledger<'a>>,
     joiner: Joiner,
+    turned: Vec<u8>,
     tile: Aligned,
     operands: Vec<u8>,
     computer: Computer,
@@ -121,6 +122,7 @@ impl<'a> Builder<'a> {
             sink,
             ledger,
             joiner: Joiner::default(),
+            turned: Vec::new(),
             tile: Aligned::default(),
             operands: Vec::new(),
             computer: Computer::default(),
@@ -165,6 +167,8 @@ impl<'a> Builder<'a> {
             }
             if let Some(ledger) = self.ledger {
                 ledger.note_stored(slab, number, tile, &mut self.joiner, &mut entered);
+                let with = (&mut self.joiner, &mut self.turned);
+                ledger.note_pieces(slab, number, tile, with, &mut entered)?;
             }
             let plan = slab.plan;
             let written: &[u8] = if plan.is_computed() {
