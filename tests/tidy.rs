@@ -77,8 +77,10 @@ const LAYERS: &[&[&str]] = &[
 const CROSSINGS: &[(&str, &str)] = &[
     // A plan lays files out, so it knows their kinds; it never opens one.
     ("plan", "store::Format"),
-    // Nor does what describes a checkpoint 2.0: text in, text out.
-    ("plan", "store::checkpoint2"),
+    ("plan", "store::Directory"),
+    // What such a format is told.
+    ("plan", "store::formats::laid"),
+    ("plan", "store::formats::Count"),
 ];
 
 /// Rooms whose contents nobody can name have no place in the house.

@@ -1,7 +1,7 @@
 //! The keys of a `CheckpointMonitor` entry, and what they may say.
 
 use crate::fault::{Fault, Kind, Result};
-use crate::store::checkpoint2::COMMON_NAMES;
+use crate::store::formats::COUNT_NAMES;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
@@ -202,9 +202,9 @@ impl MonitorConfig {
         }
         for appended in &self.append_info {
             if let Appended::Name(name) = appended
-                && !COMMON_NAMES.contains(&&**name)
+                && !COUNT_NAMES.contains(&&**name)
             {
-                let known = COMMON_NAMES.join(", ");
+                let known = COUNT_NAMES.join(", ");
                 return wrong(format!(
                     "append_info: '{name}' alone has no value: give {{{name}: NUMBER}}, or one of {known}"
                 ));
@@ -221,7 +221,7 @@ impl MonitorConfig {
         });
         numbers
             .flatten()
-            .filter(|(name, _)| !COMMON_NAMES.contains(&&***name))
+            .filter(|(name, _)| !COUNT_NAMES.contains(&&***name))
             .map(|(name, number)| (&**name, *number))
     }
 }

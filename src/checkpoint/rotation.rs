@@ -6,7 +6,6 @@ use crate::fault::Result;
 use crate::source::latest::latest;
 use crate::source::meta::{NETWORK, TRAINABLE};
 use crate::source::saved::{Checkpoint, Survey};
-use crate::store::checkpoint2::directory;
 use crate::store::io;
 use std::collections::BTreeMap;
 
@@ -107,11 +106,9 @@ pub fn remove(
     check(world, topology, survey, checkpoints, companions)?;
     let leads = topology.leads(world.process());
     let mut removed = Ok(());
-    for checkpoint in checkpoints
-        .iter()
-        .filter(|checkpoint| leads && checkpoint.name.iteration)
-    {
-        let place = survey.directory.join(directory(checkpoint.name.step));
+    let own = checkpoints.iter().filter_map(|old| old.directory.as_ref());
+    for directory in own.filter(|_| leads) {
+        let place = survey.directory.join(directory);
         removed = removed.and_then(|()| io::remove_directory(&place));
     }
     let files = checkpoints
@@ -136,6 +133,7 @@ mod tests {
                 .0
         };
         let checkpoints = checkpoints.iter().map(|(text, complete)| Checkpoint {
+            directory: None,
             name: name(text),
             step: 0,
             ranks: vec![0],

@@ -7,7 +7,7 @@ use crate::cli::flags::lora::LoraArgs;
 use crate::cli::flags::moving::MoveArgs;
 use crate::cli::flags::reading::{CheckArgs, WeightsArgs};
 use crate::cli::flags::tensors::{Cast, TensorArgs};
-use crate::cli::flags::writing::{CutArgs, DestinationArgs, WriteArgs, WrittenFormat};
+use crate::cli::flags::writing::{CutArgs, DestinationArgs, WriteArgs};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::{Goal, Job, ViewMaker, Write};
 use crate::model::{self, CONFIG, Mapping, Scheme, quantised_block};
@@ -72,9 +72,11 @@ impl Command for Import {
                 remove_redundancy: false,
             },
         };
-        if self.writing.format == Some(WrittenFormat::Checkpoint2) {
-            let message =
-                "import writes rank directories or full weights; reshard makes checkpoint2 of them";
+        if let Some(format) = self.writing.directory() {
+            let message = format!(
+                "import writes rank directories or full weights; reshard makes {} of them",
+                format.name()
+            );
             return Err(Fault::new(Kind::Usage, message));
         }
         let reading = Reading {

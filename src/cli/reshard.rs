@@ -10,7 +10,7 @@ use crate::fault::Result;
 use crate::job::{Goal, Job, Write};
 use crate::plan::arrange::{Files, RankName};
 use crate::plan::build::Leftovers;
-use crate::plan::iteration::Iteration;
+use crate::store::formats::laid::DirectoryAsked;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -70,10 +70,10 @@ impl Command for Reshard {
         } else {
             files
         };
-        let iteration = Iteration {
+        let asked = DirectoryAsked {
             prefix: self.prefix.clone().filter(|prefix| prefix != PREFIX),
             remove_redundancy,
-            ..Iteration::default()
+            ..DirectoryAsked::default()
         };
         let job = Job {
             command: "reshard",
@@ -81,7 +81,7 @@ impl Command for Reshard {
             goal: Goal::Write(Box::new(Write {
                 select: self.select.select()?,
                 leftovers: Leftovers::Reshard(self.checks.unmatched.unmatched),
-                files: self.writing.files(files, iteration),
+                files: self.writing.files(files, asked),
                 format: self.writing.files_format(),
                 view: None,
                 extras: Vec::new(),

@@ -8,9 +8,9 @@ use crate::fault::Result;
 use crate::job::{Goal, Job, Write};
 use crate::plan::arrange::{Files, RankName};
 use crate::plan::build::{Leftovers, Select};
-use crate::plan::iteration::Iteration;
 use crate::source::Reading;
 use crate::source::derived::Derived;
+use crate::store::formats::laid::DirectoryAsked;
 use clap::Args;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -56,9 +56,9 @@ impl Command for Split {
             name: RankName::new("net", false),
             remove_redundancy,
         };
-        let iteration = Iteration {
+        let asked = DirectoryAsked {
             remove_redundancy,
-            ..Iteration::default()
+            ..DirectoryAsked::default()
         };
         let reading = Reading {
             weights: self.weights.weights,
@@ -75,7 +75,7 @@ impl Command for Split {
                     view: None,
                 },
                 leftovers: Leftovers::Split(self.checks.unmatched.unmatched),
-                files: self.writing.files(files, iteration),
+                files: self.writing.files(files, asked),
                 format: self.writing.files_format(),
                 view: None,
                 extras: Vec::new(),

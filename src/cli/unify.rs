@@ -13,7 +13,7 @@ use crate::job::{Goal, Job, Write};
 use crate::plan::arrange::FULL_FILE_BYTES_MAX;
 use crate::plan::arrange::{Files, Naming};
 use crate::plan::build::Leftovers;
-use crate::plan::iteration::Iteration;
+use crate::store::formats::laid::DirectoryAsked;
 use clap::Args;
 
 const EXAMPLES: &str = "\
@@ -105,7 +105,7 @@ impl Command for Unify {
             goal: Goal::Write(Box::new(Write {
                 select: self.select.select()?,
                 leftovers: Leftovers::Unify(self.checks.unmatched.unmatched),
-                files: self.writing.files(files, Iteration::default()),
+                files: self.writing.files(files, DirectoryAsked::default()),
                 format: self.writing.files_format(),
                 view: None,
                 extras: Vec::new(),

@@ -10,7 +10,6 @@ use crate::plan::inventory::{Inventory, whole_tensor};
 use crate::plan::work::Site;
 use crate::plan::{SourceTensor, Spread, TensorPlan};
 use crate::source::{Opened, Source};
-use crate::store::checkpoint2::COMMON_NAMES;
 use crate::tensor::number::{Difference, compare};
 use crate::tensor::strided::StridedCopy;
 use crate::transport::{Filler, Moving, Observer, Readers, Sink};
@@ -177,12 +176,12 @@ impl Pairing {
 pub(super) fn pair(one: &Opened, other: &Opened, filter: &[String]) -> Result<Pairing> {
     let (a, b) = (&one.source, &other.source);
     let (left, right) = (&one.inventory, &other.inventory);
-    // The counts of a checkpoint 2.0 are no tensors, so there is nothing to compare those of a 1.0 with.
-    let beside = a.iteration.is_some() || b.iteration.is_some();
+    // Counts that one side keeps apart are no tensors, so there is nothing to compare the other's with.
+    let apart = |name: &str| [a, b].iter().any(|side| side.keeps_apart(name));
     let names: BTreeSet<&Arc<str>> = [left, right]
         .into_iter()
         .flat_map(|side| side.tensors.keys().chain(&side.private))
-        .filter(|name| !(beside && COMMON_NAMES.contains(&&***name)))
+        .filter(|name| !apart(name))
         .filter(|name| !filter.iter().any(|prefix| name.starts_with(&**prefix)))
         .collect();
     let mut pairing = Pairing {

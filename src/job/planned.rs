@@ -122,9 +122,10 @@ fn arranged(
         (Some(strategy), Kind::UnknownTensor) => fault.file(strategy.display().to_string()),
         _ => source.place(fault),
     })?;
-    // A checkpoint 2.0 has its counts beside its tensors, a 1.0 among them.
-    if let (Some(iteration), None) = (&source.iteration, &write.view) {
-        let counts = iteration.common.counts()?.into_iter();
+    // What such a source keeps apart, rank directories have among their tensors.
+    if let (Some(told), None) = (&source.told, &write.view) {
+        let counts = told.own.progress.counts().map_err(|f| source.place(f))?;
+        let counts = counts.into_iter();
         build.counts = counts.filter(|count| select.keeps(count.name)).collect();
     }
     let texts = |names: &[Arc<str>]| names.iter().map(|n| n.to_string()).collect();

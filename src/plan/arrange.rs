@@ -2,8 +2,8 @@
 
 use crate::fault::Result;
 use crate::plan::build::Build;
+use crate::plan::directory::by_directory;
 use crate::plan::full::full;
-use crate::plan::iteration::by_iteration;
 use crate::plan::rank_files::by_rank;
 use crate::plan::tensor_plan::TensorPlan;
 use crate::store::Format;
@@ -49,7 +49,9 @@ pub fn arrange(
             };
             by_rank(&build, *remove_redundancy, format, &metadata, ranks, name)?
         }
-        Files::Iteration(iteration) => by_iteration(&mut build, iteration, metadata, ranks)?,
+        Files::Directory { format: own, asked } => {
+            by_directory(&mut build, *own, asked, metadata, ranks)?
+        }
         Files::Resume {
             prefix,
             ending,
@@ -80,9 +82,10 @@ pub fn arrange(
 /// Puts the tensors into the order of the files that they go to.
 fn in_file_order(arranged: &mut Arranged, files: &Files) {
     let position: HashMap<&str, usize> = match files {
-        Files::Ranks { .. } | Files::Resume { .. } | Files::AsSource(_) | Files::Iteration(_) => {
-            HashMap::new()
-        }
+        Files::Ranks { .. }
+        | Files::Resume { .. }
+        | Files::AsSource(_)
+        | Files::Directory { .. } => HashMap::new(),
         Files::Full { .. } => {
             let files = arranged.catalog.ranks.values().flatten().enumerate();
             files

@@ -9,7 +9,7 @@ use crate::plan::source_tensor::SourceTensor;
 use crate::plan::source_tensor::Value;
 use crate::plan::tensor_plan::TensorPlan;
 use crate::plan::unmatched::{not_in_strategy, nothing_in_common, unknown_tensor};
-use crate::store::checkpoint2::Count;
+use crate::store::formats::Count;
 use crate::strategy::Strategy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! How a destination's files are arranged and called.
 
-use crate::plan::iteration::Iteration;
+use crate::store::Directory;
+use crate::store::formats::laid::DirectoryAsked;
 
 /// How files of full weights are called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -65,8 +66,13 @@ pub enum Files {
     },
     /// As `Resume`, under the source's names, where a trainer has saved that; else like this.
     AsSource(Box<Files>),
-    /// A checkpoint 2.0.
-    Iteration(Iteration),
+    /// A directory that tells its own layout.
+    Directory {
+        /// Its format.
+        format: Directory,
+        /// What is asked of it.
+        asked: DirectoryAsked,
+    },
     /// Full weights, cut into files of at most `file_bytes_max` bytes of tensors.
     Full {
         /// How the files are called.

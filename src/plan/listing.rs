@@ -4,7 +4,7 @@ use crate::catalog::FileSchema;
 use crate::fault::Result;
 use crate::plan::tensor_plan::TensorPlan;
 use crate::store::Format;
-use crate::store::checkpoint2::Count;
+use crate::store::formats::Count;
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
 use std::collections::BTreeMap;

@@ -2,8 +2,8 @@
 
 use crate::exchange::{Topology, World};
 use crate::fault::{Fault, Kind, Result};
+use crate::source::directory::check_alone;
 use crate::source::full::both_formats;
-use crate::source::iteration::check_alone;
 use crate::source::latest::{latest, passed_over};
 use crate::source::listed::{Listed, Listing};
 use crate::source::listing::list;
@@ -13,8 +13,6 @@ use crate::source::position::{Asked, Chosen, Offered};
 use crate::source::saved::Survey;
 use crate::source::survey::{survey, survey_alone};
 use crate::store::Format;
-use crate::store::checkpoint2::METADATA;
-use crate::store::io::{self, Standing};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -170,13 +168,7 @@ pub(crate) fn chosen(path: &Path, suffix: Option<&str>, weights: Option<&str>) -
         }
         None => {
             let listing = listings.into_iter().next().unwrap_or_default();
-            let inner = listing.inner.as_ref();
-            let metadata = inner.map(|inner| path.join(inner).join(METADATA));
-            if let Some(metadata) = metadata
-                && io::standing(&metadata)? != Standing::File
-            {
-                check_alone(path, &listing)?;
-            }
+            check_alone(path, &listing)?;
             Ok(listing)
         }
     }

@@ -1,29 +1,29 @@
-//! Where a job stands, for a checkpoint 2.0 that is written of another kind.
+//! Where a job stands, for a checkpoint that says it apart from its tensors.
 
 use crate::exchange::{World, agree, all_gather};
 use crate::fault::Result;
 use crate::plan::arrange::Files;
-use crate::plan::iteration::Iteration;
 use crate::source::found::Source;
 use crate::source::scalars::{scalar, whole};
-use crate::store::checkpoint2::Common;
+use crate::store::formats::Progress;
+use crate::store::formats::laid::DirectoryAsked;
 use crate::store::io::ReadFile;
 
-/// Fills in what a checkpoint 2.0 that is to be written says of the job. Collective.
+/// Fills in what a directory that tells its own layout, to be written, says of the job. Collective.
 ///
 /// # Errors
 /// The same on every process: [`crate::fault::Kind::Io`].
 pub fn settle(world: &World, source: &Source, files: &Files) -> Result<Files> {
-    let Files::Iteration(asked) = files else {
+    let Files::Directory { format, asked } = files else {
         return Ok(files.clone());
     };
-    if !asked.common.is_empty() {
+    if asked.progress.is_some() {
         return Ok(files.clone());
     }
-    let common = match &source.iteration {
-        Some(iteration) => iteration.common.clone(),
+    let progress = match &source.told {
+        Some(told) => told.own.progress.clone(),
         None => {
-            let mine = agree(world, tensors_as_common(source))?;
+            let mine = agree(world, in_tensors(source))?;
             all_gather(world, &mine)?
                 .into_iter()
                 .flatten()
@@ -31,31 +31,33 @@ pub fn settle(world: &World, source: &Source, files: &Files) -> Result<Files> {
                 .unwrap_or_default()
         }
     };
-    Ok(Files::Iteration(Iteration {
-        number: common.step_num.unwrap_or(0),
-        common: common.bytes()?,
-        ..asked.clone()
-    }))
+    Ok(Files::Directory {
+        format: *format,
+        asked: DirectoryAsked {
+            progress: Some(progress),
+            ..asked.clone()
+        },
+    })
 }
 
 /// Where the job stands, from the lowest rank's tensors, if this process reads those. Local.
-fn tensors_as_common(source: &Source) -> Result<Option<Common>> {
+fn in_tensors(source: &Source) -> Result<Option<Progress>> {
     let Some((rank, files)) = source.catalog.ranks.iter().next() else {
         return Ok(None);
     };
     if source.reach.owner(*rank) != Some(source.reach.process) {
         return Ok(None);
     }
-    let mut common = Common::default();
+    let mut progress = Progress::default();
     for file in files {
         let open = ReadFile::open(&source.base.join(&file.path))?;
         let read = |name: &str| scalar(&open, &file.schema, name);
         let count = |name: &str| Ok(read(name)?.and_then(whole));
-        common.epoch_num = common.epoch_num.or(count("epoch_num")?);
-        common.step_num = common.step_num.or(count("step_num")?);
-        common.global_step = common.global_step.or(count("global_step")?);
-        common.global_batch_size = common.global_batch_size.or(count("global_batch_size")?);
-        common.loss_scale = common.loss_scale.or(read("loss_scale")?);
+        progress.epoch_num = progress.epoch_num.or(count("epoch_num")?);
+        progress.step_num = progress.step_num.or(count("step_num")?);
+        progress.global_step = progress.global_step.or(count("global_step")?);
+        progress.global_batch_size = progress.global_batch_size.or(count("global_batch_size")?);
+        progress.loss_scale = progress.loss_scale.or(read("loss_scale")?);
     }
-    Ok(Some(common))
+    Ok(Some(progress))
 }

@@ -4,8 +4,8 @@ use crate::catalog::Catalog;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::reach::Reach;
 use crate::source::still::Still;
-use crate::store::Format;
-use crate::store::checkpoint2::Common;
+use crate::store::formats::Own;
+use crate::store::{Directory, Format};
 use crate::strategy::Strategy;
 use std::path::PathBuf;
 
@@ -20,8 +20,8 @@ pub struct Source {
     pub reach: Reach,
     /// Format of its files.
     pub format: Format,
-    /// The layouts that it tells itself, with where it stands: a checkpoint 2.0.
-    pub iteration: Option<SourceIteration>,
+    /// The layouts that it tells itself, with where it stands, if its format has that.
+    pub told: Option<Told>,
     /// How its files stood when they were first looked at.
     pub still: Still,
     /// What is to be said of what was chosen.
@@ -45,39 +45,44 @@ impl Source {
     /// # Errors
     /// [`Kind::Strategy`] naming a tensor.
     pub fn strategy(&self, given: Option<Strategy>) -> Result<Option<Strategy>> {
-        let own = self
-            .iteration
-            .as_ref()
-            .and_then(|iteration| iteration.strategy.as_ref());
+        let own = self.told.as_ref();
+        let own = own.and_then(|told| Some((told.format, told.own.strategy.as_ref()?)));
         match (own, given) {
             (None, given) => Ok(given),
-            (Some(own), None) => Ok(Some(own.clone())),
-            (Some(own), Some(given)) => {
-                check_same(own, &given).map_err(|fault| self.place(fault))?;
+            (Some((_, own)), None) => Ok(Some(own.clone())),
+            (Some((format, own)), Some(given)) => {
+                check_same(format, own, &given).map_err(|fault| self.place(fault))?;
                 Ok(Some(own.clone()))
             }
         }
     }
+
+    /// Whether its format keeps what is called so apart from the tensors.
+    #[must_use]
+    pub fn keeps_apart(&self, name: &str) -> bool {
+        let told = self.told.as_ref();
+        told.is_some_and(|told| told.format.apart().contains(&name))
+    }
 }
 
-/// What a checkpoint 2.0 tells of itself.
+/// What a checkpoint tells of itself, and of which format it is.
 #[derive(Clone, Debug)]
-pub struct SourceIteration {
-    /// Its layouts; none for a single card's.
-    pub strategy: Option<Strategy>,
-    /// Where the job stands.
-    pub common: Common,
+pub struct Told {
+    /// Its format.
+    pub format: Directory,
+    /// What it tells.
+    pub own: Own,
 }
 
 /// Checks that two strategies give every rank the same cells of what both know. Local.
-fn check_same(own: &Strategy, given: &Strategy) -> Result<()> {
+fn check_same(format: Directory, own: &Strategy, given: &Strategy) -> Result<()> {
+    let text = format.texts().first().map_or("layout", |(name, _)| name);
     let differs = |name: &str| {
-        Fault::new(
-            Kind::Strategy,
-            "the given strategy lays it out otherwise than the checkpoint's own metadata.json",
-        )
-        .tensor(name)
-        .hint("a checkpoint 2.0 needs no source strategy: leave it out")
+        let message =
+            format!("the given strategy lays it out otherwise than the checkpoint's own {text}");
+        let fault = Fault::new(Kind::Strategy, message).tensor(name);
+        let called = format.called();
+        fault.hint(format!("{called} needs no source strategy: leave it out"))
     };
     for (name, ours) in own.iter() {
         let Some(theirs) = given.layout_in(name, ours.stage) else {

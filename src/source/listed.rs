@@ -2,6 +2,7 @@
 
 use crate::fault::Result;
 use crate::source::position::Offered;
+use crate::store::Directory;
 use crate::store::io::ReadFile;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -12,8 +13,8 @@ use std::path::Path;
 pub(crate) struct Listing {
     /// The path is one file; its name is the only one listed.
     pub(crate) single_file: bool,
-    /// It is a checkpoint 2.0, in this directory inside the path (`""`, or with a `/` at the end).
-    pub(crate) inner: Option<String>,
+    /// It tells its own layout.
+    pub(crate) inner: Option<Inner>,
     /// Number of files that are left out because they are in the format asked for already.
     pub(crate) left: usize,
     /// For full weights: the index that lists the files.
@@ -24,6 +25,15 @@ pub(crate) struct Listing {
     pub(crate) ranks: BTreeMap<u32, Vec<Listed>>,
     /// For each rank's directory the paths of the weight files that are to be chosen from.
     pub(crate) offered: Offered,
+}
+
+/// A checkpoint that tells its own layout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Inner {
+    /// Its format.
+    pub(crate) format: Directory,
+    /// Its directory inside the path: `""`, or with a `/` at the end.
+    pub(crate) directory: String,
 }
 
 /// A file as a node sees it.

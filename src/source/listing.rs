@@ -2,8 +2,8 @@
 
 use crate::exchange::Topology;
 use crate::fault::{Fault, Kind, Result};
+use crate::source::directory;
 use crate::source::full::list_full;
-use crate::source::iteration;
 use crate::source::listed::{Listed, Listing};
 use crate::store::io::{self, Standing};
 use crate::store::{Format, rank_dir};
@@ -29,8 +29,8 @@ pub(crate) fn list(path: &Path, suffix: Option<&str>, wanted: Option<&str>) -> R
         Standing::Directory => {}
     }
     let names = io::list(path)?;
-    if let Some(inner) = iteration::find(path, &names, suffix)? {
-        return iteration::list(path, inner);
+    if let Some(inner) = directory::find(path, &names, suffix)? {
+        return directory::list(path, inner);
     }
     for (name, directory) in &names {
         let Some(rank) = rank_dir::rank_of(name).filter(|_| *directory) else {

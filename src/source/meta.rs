@@ -33,7 +33,7 @@ pub struct Name {
     pub prefix: String,
     /// Whether `_rank_R` follows the prefix.
     pub ranked: bool,
-    /// Whether it is an iteration of a checkpoint 2.0: the step is its number.
+    /// Whether it is an iteration that tells its own layout: the step is its number.
     pub iteration: bool,
     /// Extension, without the dot.
     pub extension: String,

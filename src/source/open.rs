@@ -8,11 +8,11 @@ use crate::plan::reach::{ExchangeMode, Reach};
 use crate::source::choice::{Wanted, choose_from, look};
 use crate::source::complete;
 use crate::source::derived::Derived;
+use crate::source::directory;
 use crate::source::files::{list_files, number};
 use crate::source::found::Source;
 use crate::source::full::{Settled, settle};
 use crate::source::headers::read_headers;
-use crate::source::iteration;
 use crate::source::listed::Listing;
 use crate::source::listing::{common, list, merge};
 use crate::source::nothing;
@@ -60,8 +60,8 @@ pub fn open(
             let wanted = Wanted::of(world, topology, path, suffix.as_deref())?;
             let source = found(world, topology, reading, mode, &wanted)?;
             let strategy = agree(world, source.strategy(strategy))?;
-            // A checkpoint 2.0 names its files, and they are all there.
-            if let (Some(strategy), None) = (&strategy, &source.iteration) {
+            // What tells its own layout names its files, and they are all there.
+            if let (Some(strategy), None) = (&strategy, &source.told) {
                 let complete = complete::check(&source.catalog, strategy, needed);
                 agree(world, complete.map_err(|fault| source.place(fault)))?;
             }
@@ -220,8 +220,8 @@ fn assemble(
             &mut headers.catalog,
         )?);
     }
-    let iteration = iteration::read(world, &base, &merged)?;
-    if one_step && iteration.is_none() && merged.ranks.len() > 1 {
+    let told = directory::read(world, &base, &merged)?;
+    if one_step && told.is_none() && merged.ranks.len() > 1 {
         agree(world, step::check(&base, &headers.counts))?;
     }
     Ok(Source {
@@ -229,7 +229,7 @@ fn assemble(
         catalog: headers.catalog,
         reach,
         format: headers.format,
-        iteration,
+        told,
         still,
         notes,
     })

@@ -23,6 +23,8 @@ pub struct Checkpoint {
     pub redundancy_removed: Option<bool>,
     /// Samples of a step, where the files say so.
     pub global_batch_size: Option<u64>,
+    /// The directory that is its own, inside the surveyed one.
+    pub directory: Option<String>,
     /// When the last of its files was written, in nanoseconds since 1970.
     pub modified: i128,
 }

@@ -5,8 +5,8 @@
 
 use crate::exchange::{Topology, World, agree, all_gather};
 use crate::fault::{Fault, Kind, Result};
-use crate::source::iterations;
 use crate::source::meta::{META, META_BYTES_MAX, Meta, Name};
+use crate::source::numbered::{self, Numbered};
 use crate::source::ranks::named;
 use crate::source::saved::{Checkpoint, Survey};
 use crate::source::scalars::{scalar, whole};
@@ -35,7 +35,7 @@ struct Sight {
     ranks: BTreeSet<u32>,
     files: Vec<Seen>,
     metas: BTreeMap<u32, Name>,
-    iterations: Vec<iterations::Seen>,
+    numbered: Vec<Numbered>,
 }
 
 /// What a header says of a file: or why it can't be used.
@@ -107,9 +107,9 @@ fn begin(
     } else {
         directory.to_path_buf()
     };
-    // A checkpoint 2.0 needs shared storage, so one node's view is everybody's.
-    if let Some(sight) = sights.iter().find(|sight| !sight.iterations.is_empty()) {
-        return Ok((iterations::survey(&base, &sight.iterations), Vec::new()));
+    // One text tells of all ranks, on shared storage, so one node's view is everybody's.
+    if let Some(sight) = sights.iter().find(|sight| !sight.numbered.is_empty()) {
+        return Ok((numbered::survey(&base, &sight.numbered), Vec::new()));
     }
     let found: BTreeSet<u32> = sights
         .iter()
@@ -153,7 +153,7 @@ fn look(directory: &Path, headers: bool) -> Result<Sight> {
         names = io::list(&base)?;
         sight.inside = true;
     }
-    sight.iterations = iterations::look(&base, &names, headers)?;
+    sight.numbered = numbered::look(&base, &names, headers)?;
     for (directory, _) in names.iter().filter(|name| is_rank(name)) {
         let Some(rank) = rank_dir::rank_of(directory) else {
             continue;
@@ -325,6 +325,7 @@ fn group(
                 .map(|(file, _)| file.seen.modified)
                 .max()
                 .unwrap_or(0),
+            directory: None,
             ranks,
             name,
         }

@@ -9,7 +9,6 @@
 
 pub mod ability;
 mod aside;
-pub mod checkpoint2;
 pub mod commit;
 pub mod formats;
 pub mod full_dir;
@@ -27,5 +26,5 @@ pub mod replaceable;
 pub mod resolved;
 pub mod whole;
 
-pub use formats::{Format, ckpt, safetensors};
+pub use formats::{Directory, Format, checkpoint2, ckpt, safetensors};
 pub use lock::token;

@@ -1,7 +1,7 @@
 //! What may be replaced: an earlier result of this program's, or a trainer's checkpoint.
 
 use crate::fault::{Fault, Kind, Result};
-use crate::store::checkpoint2;
+use crate::store::Directory;
 use crate::store::io;
 use crate::store::manifest::{self, Manifest};
 use crate::store::{Format, rank_dir};
@@ -46,7 +46,7 @@ pub fn check(directory: &Path) -> Result<()> {
     let known = |path: &String| {
         listed.contains(path)
             || is_note(path)
-            || (listed.is_empty() && (is_weights(path) || is_iteration(path)))
+            || (listed.is_empty() && (is_weights(path) || is_told(path)))
     };
     let mut strangers: Vec<String> = Vec::new();
     for (name, is_directory) in entries(directory)? {
@@ -109,15 +109,9 @@ fn is_weights(path: &str) -> bool {
     in_rank(path).is_some_and(|name| Format::of(name).is_some())
 }
 
-/// What a trainer keeps as a checkpoint 2.0.
-fn is_iteration(path: &str) -> bool {
-    let Some((directory, name)) = path.split_once('/') else {
-        return path == checkpoint2::TRACKER;
-    };
-    let number = checkpoint2::iteration(directory);
-    let own = [checkpoint2::METADATA, checkpoint2::COMMON].contains(&name)
-        || (Format::of(name).is_some() && !name.contains('/'));
-    own && number.is_some_and(|number| checkpoint2::directory(number) == directory)
+/// What a trainer keeps in a directory that tells its own layout.
+fn is_told(path: &str) -> bool {
+    Directory::all().any(|format| format.holds(path))
 }
 
 /// What a trainer notes beside them.
@@ -148,7 +142,7 @@ mod tests {
             "iteration_00000040/common.json",
             "iteration_00000040/opt-0000003-0000004.safetensors",
         ] {
-            assert!(is_iteration(path), "{path}");
+            assert!(is_told(path), "{path}");
         }
         for path in [
             "rank_0/meta.json",
@@ -168,7 +162,7 @@ mod tests {
             "iteration_x/metadata.json",
             "iteration_00000040/old/model-0000000-0000004.safetensors",
         ] {
-            let kept = is_weights(path) || is_note(path) || is_iteration(path);
+            let kept = is_weights(path) || is_note(path) || is_told(path);
             assert!(!kept, "{path}");
         }
     }

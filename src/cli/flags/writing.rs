@@ -5,8 +5,8 @@ use crate::cli::flags::moving::MoveArgs;
 use crate::destination::{Placement, Writing};
 use crate::fault::Result;
 use crate::plan::arrange::Files;
-use crate::plan::iteration::Iteration;
-use crate::store::Format;
+use crate::store::formats::laid::DirectoryAsked;
+use crate::store::{Directory, Format};
 use crate::transport::Moving;
 use clap::Args;
 use std::path::PathBuf;
@@ -26,14 +26,10 @@ const PLACEMENTS: &[Choice<Placement>] = &[
 ];
 static FORMATS: LazyLock<Vec<Choice<WrittenFormat>>> = LazyLock::new(|| {
     let files = Format::written();
-    let shown = |format: Format| (format.name(), WrittenFormat::Files(format), format.about());
-    let mut formats: Vec<_> = files.map(shown).collect();
-    formats.push((
-        "checkpoint2",
-        WrittenFormat::Checkpoint2,
-        "Checkpoint 2.0: an iteration's directory of safetensors, with its layout in metadata.json",
-    ));
-    formats
+    let files = files.map(|of| (of.name(), WrittenFormat::Files(of), of.about()));
+    let all = Directory::all();
+    let all = all.map(|of| (of.name(), WrittenFormat::Directory(of), of.about()));
+    files.chain(all).collect()
 });
 const SYNCS: &[Choice<SyncMode>] = &[
     (
@@ -107,7 +103,8 @@ pub(crate) struct WriteArgs {
 pub(crate) enum WrittenFormat {
     /// Files of a format, as the command arranges them.
     Files(Format),
-    Checkpoint2,
+    /// A directory that tells its own layout.
+    Directory(Directory),
 }
 
 /// When to wait for the disk.
@@ -152,16 +149,24 @@ impl WriteArgs {
     pub(crate) fn files_format(&self) -> Option<Format> {
         self.format.map(|format| match format {
             WrittenFormat::Files(format) => format,
-            WrittenFormat::Checkpoint2 => Format::SAFETENSORS,
+            WrittenFormat::Directory(format) => format.files(),
         })
     }
 
-    /// The arrangement to write: `files`, or `iteration` if a checkpoint 2.0 is asked for.
-    pub(crate) fn files(&self, files: Files, iteration: Iteration) -> Files {
-        if self.format == Some(WrittenFormat::Checkpoint2) {
-            Files::Iteration(iteration)
-        } else {
-            files
+    /// The format, if it is one of directories that tell their own layout.
+    pub(crate) fn directory(&self) -> Option<Directory> {
+        match self.format {
+            Some(WrittenFormat::Directory(format)) => Some(format),
+            _ => None,
+        }
+    }
+
+    /// The arrangement to write: `files`, or what is `asked` of a directory, if one is to be written that
+    /// tells its own layout.
+    pub(crate) fn files(&self, files: Files, asked: DirectoryAsked) -> Files {
+        match self.directory() {
+            Some(format) => Files::Directory { format, asked },
+            None => files,
         }
     }
 }

@@ -9,16 +9,16 @@ mod telling;
 use crate::cli::command::{Command, Prepared, Told};
 use crate::cli::flags::moving::MoveArgs;
 use crate::cli::flags::reading::CheckArgs;
-use crate::cli::flags::writing::{CutArgs, WriteArgs, WrittenFormat};
+use crate::cli::flags::writing::{CutArgs, WriteArgs};
 use crate::config::train_yaml::{Action, Asked, Shape, TrainConfig};
 use crate::exchange::{Topology, World};
 use crate::fault::{Fault, Result};
 use crate::job::{Goal, Job, Write, run as run_job};
 use crate::plan::build::{Leftovers, Select};
-use crate::plan::iteration::Iteration;
 use crate::source::Reading;
 use crate::source::derived::Derived;
 use crate::source::strategy_files::read_strategy;
+use crate::store::formats::laid::DirectoryAsked;
 use crate::transport::Observer;
 use chosen::Chosen;
 use clap::Args;
@@ -140,7 +140,7 @@ impl Load {
             }
             Action::Split => (Chosen::full(sight, config, source)?, None),
             Action::Reshard if shape == Shape::Iteration => {
-                let stays = self.writing.format == Some(WrittenFormat::Checkpoint2);
+                let stays = self.writing.directory().is_some();
                 (Chosen::iteration(config, source, stays)?, None)
             }
             Action::Reshard => (
@@ -205,7 +205,9 @@ impl Load {
             goal: Goal::Write(Box::new(Write {
                 select: Select::default(),
                 leftovers,
-                files: self.writing.files(chosen.files(), Iteration::default()),
+                files: self
+                    .writing
+                    .files(chosen.files(), DirectoryAsked::default()),
                 format: self.writing.files_format(),
                 view: None,
                 extras: Vec::new(),

@@ -3,6 +3,7 @@
 use crate::config::train_yaml::{Asked, Shape};
 use crate::exchange::{Topology, World, agree, all_gather_bytes, decode, encode};
 use crate::fault::{Fault, Kind, Result};
+use crate::store::checkpoint2::{METADATA, TRACKER};
 use crate::store::io::{self, Standing};
 use std::path::Path;
 
@@ -79,7 +80,7 @@ fn look(path: &Path, format: &str) -> Result<Option<Shape>> {
     if names.iter().any(|(name, _)| name.starts_with("rank_")) {
         return Ok(Some(Shape::Ranks));
     }
-    if has("metadata.json") || has("latest_checkpointed_iteration.txt") {
+    if has(METADATA) || has(TRACKER) {
         return Ok(Some(Shape::Iteration));
     }
     let map = has("param_name_map.json");

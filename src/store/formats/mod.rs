@@ -1,18 +1,27 @@
-//! Formats: one file each, and a line in `table`.
+//! Formats: one file each, and a line in `table` or `directories`.
 //!
 //! A format of files is a [`FileFormat`]: how a file of it begins, and how its structure is read and
-//! laid out. What is known by sight alone, to say what it is and what to do with it, is a
+//! laid out. A format of directories is a [`DirectoryFormat`]: it has files of a format, and tells how
+//! they are cut. What is known by sight alone, to say what it is and what to do with it, is a
 //! [`Foreign`]. Files are told by their first bytes; an ending only says which files of a directory
 //! are looked at.
 
+pub mod checkpoint2;
 pub mod ckpt;
+mod directories;
+mod directory;
 mod foreign;
 mod handle;
+pub mod laid;
+mod progress;
 mod refuse;
 mod row;
 pub mod safetensors;
 mod table;
 
+pub use directories::Directory;
+pub use directory::{DirectoryFormat, Glimpse, Names, Own, RankFiles, Text};
 pub use handle::Format;
+pub use progress::{COUNT_NAMES, Count, Progress};
 pub use refuse::{refuse_directory, refuse_pointer, refuse_start};
 pub use row::{Entries, FileFormat, Foreign, START_BYTES, Start};

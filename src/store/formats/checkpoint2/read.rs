@@ -2,7 +2,7 @@
 
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::Layout;
-use crate::store::checkpoint2::layout::{ordinal_of, read_layout};
+use crate::store::formats::checkpoint2::layout::{ordinal_of, read_layout};
 use crate::store::full_dir::check_inside;
 use crate::strategy::{StageLayout, Strategy};
 use serde::Deserialize;

@@ -2,8 +2,8 @@
 
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::Layout;
-use crate::store::checkpoint2::layout::{ordinal_of, write_layout};
-use crate::store::checkpoint2::names::METADATA;
+use crate::store::formats::checkpoint2::layout::{ordinal_of, write_layout};
+use crate::store::formats::checkpoint2::names::METADATA;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;

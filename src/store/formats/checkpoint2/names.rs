@@ -25,3 +25,16 @@ pub fn iteration(text: &str) -> Option<u64> {
     let ok = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     ok.then(|| digits.parse().ok())?
 }
+
+/// The number of files of its kind, which a file's name says.
+#[must_use]
+pub(super) fn cards(path: &str) -> Option<u64> {
+    let mut parts = path.strip_suffix(".safetensors")?.rsplit('-');
+    let (count, index) = (parts.next()?, parts.next()?);
+    let number = |text: &str| {
+        let ok = text.len() >= 7 && text.bytes().all(|byte| byte.is_ascii_digit());
+        ok.then(|| text.parse().ok())?
+    };
+    let _: u64 = number(index)?;
+    number(count)
+}

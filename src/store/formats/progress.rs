@@ -1,13 +1,12 @@
-//! `common.json`: where a job stands.
+//! Where a job stands: counts that some formats keep as tensors, and others apart from these.
 
 use crate::fault::{Fault, Kind, Result};
-use crate::store::checkpoint2::names::COMMON;
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
 use serde::{Deserialize, Serialize};
 
-/// Names that a checkpoint 1.0 keeps as tensors and 2.0 keeps in `common.json`.
-pub const COMMON_NAMES: [&str; 5] = [
+/// Names of the tensors that a trainer keeps its counts in.
+pub const COUNT_NAMES: [&str; 5] = [
     "epoch_num",
     "step_num",
     "global_step",
@@ -15,10 +14,10 @@ pub const COMMON_NAMES: [&str; 5] = [
     "global_batch_size",
 ];
 
-/// Where a job stands: `common.json`.
+/// Where a job stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Common {
+pub struct Progress {
     /// Epoch, or sink.
     pub epoch_num: Option<u64>,
     /// Total steps: the iteration's number.
@@ -35,10 +34,10 @@ pub struct Common {
     pub ckpt_status: Option<u64>,
 }
 
-/// A count as a checkpoint 1.0 has it: a tensor of one element.
+/// A count as a tensor of one element.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Count {
-    /// One of [`COMMON_NAMES`].
+    /// One of [`COUNT_NAMES`].
     pub name: &'static str,
     /// Its element type.
     pub dtype: Dtype,
@@ -48,8 +47,8 @@ pub struct Count {
     pub bytes: Vec<u8>,
 }
 
-impl Common {
-    /// What a checkpoint 1.0 has of it, in each rank's file; what isn't known is left out.
+impl Progress {
+    /// What rank directories have of it, in each rank's file; what isn't known is left out.
     ///
     /// # Errors
     /// [`Kind::Unsupported`] for a count beyond 32 bits.
@@ -64,7 +63,7 @@ impl Common {
                     bytes: value.to_le_bytes().to_vec(),
                 }),
                 Err(_) => {
-                    let message = format!("{COMMON}: {value} is too large a count");
+                    let message = format!("{value} is too large a count");
                     Err(Fault::new(Kind::Unsupported, message).tensor(name))
                 }
             })
@@ -87,18 +86,5 @@ impl Common {
             });
         }
         Ok(counts)
-    }
-
-    /// Its JSON, as the trainer indents it.
-    ///
-    /// # Errors
-    /// [`Kind::Internal`].
-    pub fn bytes(&self) -> Result<Vec<u8>> {
-        let mut text = Vec::new();
-        let indent = serde_json::ser::PrettyFormatter::with_indent(b"    ");
-        let mut writer = serde_json::Serializer::with_formatter(&mut text, indent);
-        let written = self.serialize(&mut writer);
-        written.map_err(|error| Fault::new(Kind::Internal, format!("{COMMON}: {error}")))?;
-        Ok(text)
     }
 }

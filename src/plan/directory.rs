@@ -1,0 +1,103 @@
+//! The files of a directory that tells its own layout, as its format has them.
+
+use crate::catalog::{FileSchema, ShardFile};
+use crate::fault::{Fault, Kind, Result};
+use crate::plan::arranged::Arranged;
+use crate::plan::build::Build;
+use crate::plan::listing::{Listing, element_shape};
+use crate::plan::tensor_plan::TensorPlan;
+use crate::store::Directory;
+use crate::store::Format;
+use crate::store::formats::laid::{DirectoryAsked, Laid, LaidTensor};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// Lays out the files of all ranks.
+///
+/// # Errors
+/// [`Kind::Unsupported`] if the ranks' files are not all written to one place, as one text tells of all
+/// of them; [`Kind::Dtype`]; as the format.
+pub(super) fn by_directory(
+    build: &mut Build,
+    format: Directory,
+    asked: &DirectoryAsked,
+    metadata: &BTreeMap<String, String>,
+    ranks: &[u32],
+) -> Result<Arranged> {
+    let per_stage = build.ranks_per_stage.max(1);
+    if ranks.len() != build.stages.len() * per_stage as usize {
+        let text = format.texts().first().map_or("directory", |(name, _)| name);
+        let message = format!(
+            "{} has one {text} for all ranks: its directory must be shared",
+            format.called()
+        );
+        return Err(Fault::new(Kind::Unsupported, message)
+            .hint("--gather-to-root or shared storage; not --placement identity"));
+    }
+    for plans in build.private.values_mut() {
+        plans.retain(|plan| !format.apart().contains(&&*plan.name));
+    }
+    let laid = laid(build, per_stage);
+    let mut arranged = Arranged::default();
+    let mut designed: HashMap<Listing, Arc<FileSchema>> = HashMap::new();
+    let mut files = Vec::new();
+    for file in format.design(asked, &laid)? {
+        let listed = |tensor: &&LaidTensor| {
+            (
+                Arc::clone(&tensor.name),
+                tensor.written,
+                tensor.cell.clone(),
+            )
+        };
+        let listing: Listing = file.tensors.iter().map(listed).collect();
+        let schema = structure(&mut designed, format.files(), listing, metadata)?;
+        let path = file.path.clone();
+        let of_rank = arranged.catalog.ranks.entry(file.rank).or_default();
+        of_rank.push(ShardFile {
+            path,
+            schema: Arc::clone(&schema),
+        });
+        files.push((file, schema));
+    }
+    arranged.extras = format.finish(asked, &files)?;
+    Ok(arranged)
+}
+
+/// The structure of a file; files of several ranks have the same one.
+fn structure(
+    designed: &mut HashMap<Listing, Arc<FileSchema>>,
+    format: Format,
+    listing: Listing,
+    metadata: &BTreeMap<String, String>,
+) -> Result<Arc<FileSchema>> {
+    if let Some(schema) = designed.get(&listing) {
+        return Ok(Arc::clone(schema));
+    }
+    let schema = Arc::new(format.design(&listing, metadata)?);
+    designed.insert(listing, Arc::clone(&schema));
+    Ok(schema)
+}
+
+/// What is to be made, as a format needs to know it.
+fn laid(build: &Build, ranks_per_stage: u32) -> Laid {
+    let of = |plans: &Vec<TensorPlan>, own: bool| plans.iter().map(|p| tensor(p, own)).collect();
+    let private = build.private.iter();
+    Laid {
+        stages: build.stages.iter().map(|plans| of(plans, false)).collect(),
+        private: private.map(|(rank, p)| (*rank, of(p, true))).collect(),
+        ranks_per_stage,
+    }
+}
+
+fn tensor(plan: &TensorPlan, own: bool) -> LaidTensor {
+    let spread = &plan.destination;
+    LaidTensor {
+        name: Arc::clone(&plan.name),
+        dtype: plan.dtype,
+        written: plan.written,
+        cell: element_shape(spread.grid.cell_shape(), plan.written),
+        cell_bytes: plan.cell_bytes(),
+        layout: (!own).then(|| Arc::clone(&spread.layout)),
+        first_rank: spread.first_rank,
+    }
+}

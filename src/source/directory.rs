@@ -1,0 +1,132 @@
+//! A directory that tells its own layout, as a source.
+
+use crate::exchange::{World, agree, all_gather_bytes, broadcast_bytes};
+use crate::fault::{Fault, Kind, Result};
+use crate::source::found::Told;
+use crate::source::listed::{Inner, Listed, Listing};
+use crate::store::Directory;
+use crate::store::io::{self, ReadFile, Standing};
+use std::path::Path;
+
+/// The checkpoint in `path`, which has these entries, that tells its own layout: that with this number,
+/// or else the last complete one. Local.
+pub(super) fn find(
+    path: &Path,
+    names: &[(String, bool)],
+    number: Option<&str>,
+) -> Result<Option<Inner>> {
+    for format in Directory::all() {
+        if let Some(directory) = format.recognise(path, names, number)? {
+            return Ok(Some(Inner { format, directory }));
+        }
+    }
+    Ok(None)
+}
+
+/// Lists the files of the checkpoint in `inner` that this node sees. Local.
+pub(super) fn list(path: &Path, inner: Inner) -> Result<Listing> {
+    let place = path.join(&inner.directory);
+    let mut listing = Listing::default();
+    for (rank, files) in inner.format.list(&place)? {
+        for file in files {
+            if io::standing(&place.join(&file))? == Standing::File {
+                let file = Listed::new(path, format!("{}{file}", inner.directory))?;
+                listing.ranks.entry(rank).or_default().push(file);
+            }
+        }
+    }
+    listing.inner = Some(inner);
+    Ok(listing)
+}
+
+/// Checks that files that no text lists are all that there were to be. Local.
+///
+/// # Errors
+/// [`Kind::MissingShard`] naming the text.
+pub(super) fn check_unlisted(base: &Path, inner: &Inner, listing: &Listing) -> Result<()> {
+    let files = listing.ranks.values().flatten();
+    let files: Vec<&str> = files.map(|file| file.path.as_str()).collect();
+    let checked = inner.format.check_unlisted(&files);
+    checked.map_err(|fault| inside(fault, &base.join(&inner.directory)))
+}
+
+/// Checks the same if the text that lists the files isn't there. Local.
+///
+/// # Errors
+/// As [`check_unlisted`], [`Kind::Io`].
+pub(super) fn check_alone(base: &Path, listing: &Listing) -> Result<()> {
+    let Some(inner) = &listing.inner else {
+        return Ok(());
+    };
+    let place = base.join(&inner.directory);
+    match inner.format.texts().first() {
+        Some((text, _)) if io::standing(&place.join(text))? == Standing::File => Ok(()),
+        _ => check_unlisted(base, inner, listing),
+    }
+}
+
+/// Gives a fault that names a file in `place` its path.
+fn inside(mut fault: Fault, place: &Path) -> Fault {
+    let file = fault.file.take().unwrap_or_default();
+    fault.file(place.join(file).display().to_string())
+}
+
+/// What the checkpoint in `listing` tells of itself; `None` for another kind. Collective.
+///
+/// # Errors
+/// The same on every process: [`Kind::MissingShard`] if it names a file that nobody sees.
+pub(super) fn read(world: &World, base: &Path, listing: &Listing) -> Result<Option<Told>> {
+    let Some(inner) = &listing.inner else {
+        return Ok(None);
+    };
+    let place = base.join(&inner.directory);
+    let mut texts = Vec::new();
+    for (name, bytes_max) in inner.format.texts() {
+        texts.push(shared_file(world, &place.join(name), *bytes_max)?);
+    }
+    let own = inner.format.read(&texts);
+    let own = own.map_err(|fault| inside(fault, &place));
+    let told = own.and_then(|own| {
+        match &own.files {
+            None => check_unlisted(base, inner, listing)?,
+            Some(files) => {
+                let files = files.iter();
+                for (rank, file) in files.flat_map(|(r, files)| files.iter().map(move |f| (r, f))) {
+                    check_seen(&place, inner, listing, *rank, file)?;
+                }
+            }
+        }
+        let format = inner.format;
+        Ok(Told { format, own })
+    });
+    agree(world, told).map(Some)
+}
+
+/// Checks that some process sees `file` of `rank`.
+fn check_seen(place: &Path, inner: &Inner, listing: &Listing, rank: u32, file: &str) -> Result<()> {
+    let path = format!("{}{file}", inner.directory);
+    let files = listing.ranks.get(&rank);
+    if files.is_some_and(|files| files.iter().any(|file| file.path == path)) {
+        return Ok(());
+    }
+    let text = inner.format.texts().first().map_or("", |(name, _)| name);
+    let message = format!("{text} names this file; no process finds it");
+    let fault = Fault::new(Kind::MissingShard, message).rank(rank);
+    Err(fault.file(place.join(file).display().to_string()))
+}
+
+/// A file that some process sees, on all. Collective.
+fn shared_file(world: &World, path: &Path, limit_bytes: u64) -> Result<Option<Vec<u8>>> {
+    let seen = agree(world, io::standing(path))? == Standing::File;
+    let all = all_gather_bytes(world, &[u8::from(seen)])?;
+    let Some(first) = all.iter().position(|seen| seen == &[1]) else {
+        return Ok(None);
+    };
+    let first = u32::try_from(first).unwrap_or(u32::MAX);
+    let bytes = if world.process() == first {
+        ReadFile::open(path).and_then(|file| file.read_all(limit_bytes))
+    } else {
+        Ok(Vec::new())
+    };
+    broadcast_bytes(world, first, agree(world, bytes)?).map(Some)
+}

@@ -1,0 +1,129 @@
+//! What a row of the table says of a format of directories: of one that tells its own layout.
+
+use crate::catalog::FileSchema;
+use crate::fault::Result;
+use crate::store::formats::handle::Format;
+use crate::store::formats::laid::{DirectoryAsked, DirectoryFile, Laid};
+use crate::store::formats::progress::Progress;
+use crate::strategy::Strategy;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+/// What lies in a directory: names, each with whether it is a directory itself.
+pub type Names = [(String, bool)];
+
+/// The names of each rank's files.
+pub type RankFiles = BTreeMap<u32, BTreeSet<String>>;
+
+/// A small file that tells of the others: its name, and the most bytes of it that are read.
+pub type Text = (&'static str, u64);
+
+/// A format of directories that tell their own layout. Such a directory holds a checkpoint, or several
+/// by number.
+pub trait DirectoryFormat: Sync {
+    /// Its name, as `--format` has it.
+    fn name(&self) -> &'static str;
+
+    /// What one of it is called in messages, with its article.
+    fn called(&self) -> &'static str;
+
+    /// What it is, in a few words.
+    fn about(&self) -> &'static str;
+
+    /// Whether `path`, with these entries, is of it or holds some of it: gives the directory inside
+    /// `path` (`""`, or with a `/` at the end) of the checkpoint with this number, or else of the last
+    /// complete one. Local.
+    ///
+    /// # Errors
+    /// [`crate::fault::Kind::MissingShard`] if it can't be told which is meant, naming the file.
+    fn recognise(&self, path: &Path, names: &Names, number: Option<&str>)
+    -> Result<Option<String>>;
+
+    /// The numbers of the checkpoints in a directory with these entries.
+    fn numbers(&self, names: &Names) -> Vec<u64>;
+
+    /// The directory of checkpoint `number`.
+    fn directory(&self, number: u64) -> String;
+
+    /// The number of the last complete checkpoint in `base`, if that is told, and the file that tells
+    /// it. Local.
+    ///
+    /// # Errors
+    /// [`crate::fault::Kind::Io`].
+    fn last(&self, base: &Path) -> Result<(Option<u64>, &'static str)>;
+
+    /// The files of the checkpoint in `place` that there ought to be. Local.
+    ///
+    /// # Errors
+    /// [`crate::fault::Kind::Corrupt`] and others, naming the file.
+    fn list(&self, place: &Path) -> Result<RankFiles>;
+
+    /// What there is to say of the checkpoint in `place`, damaged or not. Local.
+    ///
+    /// # Errors
+    /// [`crate::fault::Kind::Io`].
+    fn glimpse(&self, place: &Path) -> Result<Glimpse>;
+
+    /// The small files that tell of the others, that which lists them first.
+    fn texts(&self) -> &'static [Text];
+
+    /// What these texts tell: one for each of [`DirectoryFormat::texts`], where there is one.
+    ///
+    /// # Errors
+    /// [`crate::fault::Kind::Corrupt`] and others, naming the file inside the directory.
+    fn read(&self, texts: &[Option<Vec<u8>>]) -> Result<Own>;
+
+    /// Checks that `files`, which no text lists, are all that there were to be. Local.
+    ///
+    /// # Errors
+    /// [`crate::fault::Kind::MissingShard`], naming the missing file inside the directory.
+    fn check_unlisted(&self, files: &[&str]) -> Result<()>;
+
+    /// The format of its files.
+    fn files(&self) -> Format;
+
+    /// Names of tensors that it keeps apart from the others, in one of its texts.
+    fn apart(&self) -> &'static [&'static str];
+
+    /// Which files there are to be for `laid`, and what is in each. A pure function.
+    ///
+    /// # Errors
+    /// [`crate::fault::Kind::Unsupported`] for a layout that it can't express.
+    fn design<'a>(&self, asked: &DirectoryAsked, laid: &'a Laid) -> Result<Vec<DirectoryFile<'a>>>;
+
+    /// The texts that go with `files`: path and contents. A pure function.
+    ///
+    /// # Errors
+    /// [`crate::fault::Kind::Unsupported`] for a layout that it can't express.
+    fn finish(
+        &self,
+        asked: &DirectoryAsked,
+        files: &[(DirectoryFile<'_>, Arc<FileSchema>)],
+    ) -> Result<Vec<(String, Vec<u8>)>>;
+
+    /// Whether a trainer keeps a file of this path, inside a directory that holds some of it.
+    fn holds(&self, path: &str) -> bool;
+}
+
+/// What a checkpoint tells of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Own {
+    /// Its layouts; none for one of a single card.
+    pub strategy: Option<Strategy>,
+    /// Where the job stands.
+    pub progress: Progress,
+    /// Its files, where one of its texts lists them.
+    pub files: Option<RankFiles>,
+}
+
+/// What there is to say of a checkpoint that may be damaged.
+#[derive(Clone, Debug, Default)]
+pub struct Glimpse {
+    /// Where the job stands, as far as it tells.
+    pub progress: Progress,
+    /// Rank and name of each file that there ought to be.
+    pub files: Vec<(u32, String)>,
+    /// Why it can't be used, if it can't.
+    pub why: Option<String>,
+}
