@@ -279,3 +279,41 @@ impl Drop for Mounted {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
+
+/// What a place lacks is told before a job finds out, and nothing stays there.
+#[test]
+fn the_doctor_tells_what_a_place_lacks() {
+    let sample = Sample::new();
+    let envs = [
+        ("SHARDLOOM_NODES", "2"),
+        ("SHARDLOOM_IO_LACKS", "swap:EINVAL"),
+    ];
+    let before = std::fs::read_dir(sample.path(""))
+        .expect("a directory")
+        .count();
+    let examined = run(2, &sample, "doctor --json @ @not/yet", &envs).succeeds();
+    let told: serde_json::Value = serde_json::from_str(&examined.stdout).expect("one object");
+    let findings = told["findings"].as_array().expect("findings");
+    let of = |state: &str| -> Vec<String> {
+        let of_it = findings.iter().filter(|finding| finding["state"] == state);
+        let texts = of_it.map(|finding| finding["found"].as_str().expect("a text").to_owned());
+        texts.collect()
+    };
+    let odd = of("odd").join("\n");
+    assert_eq!(
+        odd.matches("it can't swap directories").count(),
+        2,
+        "{told}"
+    );
+    let right = of("right").join("\n");
+    assert_eq!(right.matches("all nodes share it").count(), 2, "{told}");
+    assert!(of("wrong").is_empty() && told["ok"] == true, "{told}");
+    let after = std::fs::read_dir(sample.path(""))
+        .expect("a directory")
+        .count();
+    assert_eq!(before, after);
+    // A file is no place; nobody else says it.
+    let refused = run(1, &sample, "doctor @four.ckpt", &[]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:#?}");
+    assert!(refused.stdout.contains("WRONG  is a file"), "{refused:#?}");
+}

@@ -22,12 +22,15 @@ pub(crate) trait Command: Args {
 
 type Alone = dyn FnOnce(&Report) -> Result<bool>;
 pub(crate) type Together = dyn FnOnce(&World, &mut Observer<'_>) -> Result<Told>;
+type Described = dyn FnOnce(clap::Command, &Report) -> Result<bool>;
 type Tell = dyn FnOnce(&Report) -> Result<()>;
 
 /// A command ready to run.
 pub(crate) enum Prepared {
     /// By one process, without MPI; gives whether all is well.
     Alone(Box<Alone>),
+    /// The same, told the whole command line.
+    Described(Box<Described>),
     /// By all processes.
     Together {
         /// Whether progress is shown.

@@ -11,9 +11,12 @@ mod checkpoints;
 mod command;
 mod convert;
 mod diff;
+mod doctor;
 mod export;
 mod fitted;
 pub mod flags;
+
+mod generate;
 mod import;
 mod inspect;
 mod load;
@@ -31,7 +34,8 @@ use crate::exchange::{World, agree, launched_together};
 use crate::fault::{Fault, Kind, Result, memory, plain};
 use crate::report::{Report, progress};
 use crate::store::io;
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
 use command::{Command, Prepared, Told};
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -83,6 +87,8 @@ commands! {
     inspect::Inspect,
     simulate::Simulate,
     bench::Bench,
+    doctor::Doctor,
+    generate::Generate,
 }
 
 /// Move model weights between parallel layouts.
@@ -139,6 +145,23 @@ fn print(error: &clap::Error) {
     };
 }
 
+/// Whether an argument asks for more.
+fn is_verbose(argument: String) -> bool {
+    argument == "--verbose" || argument.starts_with("-v") || argument == "-Vv"
+}
+
+/// How the program was built, for `--version --verbose`.
+fn built() {
+    let profile = if cfg!(debug_assertions) {
+        "development"
+    } else {
+        "release"
+    };
+    let system = format!("{} {}", std::env::consts::ARCH, std::env::consts::OS);
+    let text = format!("build: {profile}, {system}\nmpi: {}\n", World::library());
+    let _ = std::io::stdout().write_all(plain::lines(&text).as_bytes());
+}
+
 /// The whole program: parse, start MPI where it is needed, run, report.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -148,6 +171,9 @@ pub fn main() -> ExitCode {
         Err(error) => {
             if first {
                 print(&error);
+                if error.kind() == ErrorKind::DisplayVersion && std::env::args().any(is_verbose) {
+                    built();
+                }
             }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
         }
@@ -166,12 +192,9 @@ pub fn main() -> ExitCode {
     }
     match cli.command.prepare().and_then(admit) {
         // The others of a launch have nothing to do.
-        Ok(Prepared::Alone(_)) if !first => ExitCode::SUCCESS,
-        Ok(Prepared::Alone(work)) => match work(&report) {
-            Ok(true) => ExitCode::SUCCESS,
-            Ok(false) => ExitCode::FAILURE,
-            Err(fault) => fail(&report, &fault, 0),
-        },
+        Ok(Prepared::Alone(_) | Prepared::Described(_)) if !first => ExitCode::SUCCESS,
+        Ok(Prepared::Alone(work)) => ended(&report, work(&report)),
+        Ok(Prepared::Described(work)) => ended(&report, work(Cli::command(), &report)),
         Ok(Prepared::Together {
             progress: shows,
             work,
@@ -181,10 +204,19 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// How a command of one process ends.
+fn ended(report: &Report, result: Result<bool>) -> ExitCode {
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(fault) => fail(report, &fault, 0),
+    }
+}
+
 /// Refuses what needs MPI where MPI could not start.
 fn admit(prepared: Prepared) -> Result<Prepared> {
     match &prepared {
-        Prepared::Alone(_) => Ok(prepared),
+        Prepared::Alone(_) | Prepared::Described(_) => Ok(prepared),
         Prepared::Together { .. } => memory::spare(MPI_BYTES).map(|()| prepared),
     }
 }

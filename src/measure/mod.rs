@@ -3,11 +3,13 @@
 //! * [`simulate`]: what a job would cost on a cluster that isn't at hand. Local.
 //! * [`collectives`], [`storage`], [`reshard`]: the limits of this one, by the program's own
 //!   primitives. Collective.
+//! * [`doctor`]: what of it a job would stumble over. Collective.
 //!
 //! *Absent on purpose*: loops of its own that move tensors: a measured reshard is a job.
 
 pub mod bench;
 pub mod collectives;
+pub mod doctor;
 pub mod reshard;
 mod shapes;
 pub mod simulate;

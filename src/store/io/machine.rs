@@ -3,6 +3,7 @@
 use crate::fault::Result;
 use crate::store::io::gate::gate;
 use crate::store::io::named::named;
+use rustix::process::{Resource, getrlimit};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -27,6 +28,66 @@ pub fn free_files(path: &Path) -> Result<Option<u64>> {
     let stat = rustix::fs::statvfs(path).map_err(io::Error::from);
     let stat = named("can't ask for free space", path, stat)?;
     Ok((stat.f_files > 0).then_some(stat.f_favail))
+}
+
+/// Which file system `path` is on, by the name that `mount` has for it (or its number).
+///
+/// # Errors
+/// [`crate::fault::Kind::Io`].
+pub fn file_system(path: &Path) -> Result<String> {
+    named("can't ask for its file system", path, gate())?;
+    let stat = rustix::fs::statfs(path).map_err(io::Error::from);
+    let kind = named("can't ask for its file system", path, stat)?.f_type;
+    // Of linux/magic.h and the file systems' own headers.
+    let known = [
+        (0xef53, "ext4"),
+        (0x0102_1994, "tmpfs"),
+        (0x5846_5342, "xfs"),
+        (0x9123_683e, "btrfs"),
+        (0x794c_7630, "overlay"),
+        (0x6969, "nfs"),
+        (0x0bd0_0bd0, "lustre"),
+        (0x4750_4653, "gpfs"),
+        (0x6573_5546, "fuse"),
+        (0x00c3_6400, "ceph"),
+        (0x1983_0326, "beegfs"),
+        (0x2fc1_2fc1, "zfs"),
+        (0x0102_1997, "9p"),
+        (0xff53_4d42, "cifs"),
+        (0x8584_58f6, "ramfs"),
+    ];
+    let name = known.iter().find(|(magic, _)| *magic == kind);
+    Ok(name.map_or_else(
+        || format!("number {kind:#x}"),
+        |(_, name)| (*name).to_owned(),
+    ))
+}
+
+/// The limits of this process as `ulimit` shows them: its letter, what is limited, the soft limit and
+/// the hard one; none is no limit.
+#[must_use]
+pub fn limits() -> Vec<(char, &'static str, Option<u64>, Option<u64>)> {
+    let table = [
+        ('n', "open files", Resource::Nofile),
+        ('f', "size of a file", Resource::Fsize),
+        ('l', "locked memory", Resource::Memlock),
+        ('s', "stack", Resource::Stack),
+        ('u', "processes", Resource::Nproc),
+        ('v', "address space", Resource::As),
+    ];
+    table
+        .into_iter()
+        .map(|(letter, what, resource)| {
+            let limit = getrlimit(resource);
+            (letter, what, limit.current, limit.maximum)
+        })
+        .collect()
+}
+
+/// Whether this process runs as root.
+#[must_use]
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
 }
 
 /// A small text file of the system's (`/proc`), whose size isn't known before it is read.

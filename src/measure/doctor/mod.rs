@@ -1,0 +1,49 @@
+//! What of this machine, this MPI and these places a job would meet, before it meets it.
+//!
+//! Each process looks at what it can see; equal findings of several nodes are told once. A check is a
+//! function of what the system says ([`Machine`]), so that each can be tried with the words of others.
+
+mod finding;
+mod launch;
+mod limits;
+mod memory;
+
+mod places;
+mod processes;
+mod system;
+
+pub use finding::{Examined, Finding, State};
+
+use crate::exchange::{Topology, World, agree, all_gather};
+use crate::fault::Result;
+use finding::merged;
+use std::path::PathBuf;
+use system::{Machine, Seat};
+
+/// Looks at everything that a job depends on, on every node, and at the file systems of `paths`.
+/// Collective.
+///
+/// # Errors
+/// [`crate::fault::Kind::Mpi`]. What is wrong with the machine is a finding.
+pub fn examine(world: &World, paths: &[PathBuf]) -> Result<Examined> {
+    let topology = Topology::discover(world)?;
+    let seat = Seat::of(world, &topology);
+    let machine = Machine::here();
+    let mut mine = Vec::new();
+    // What is the same for all processes of a node is told by one.
+    if topology.leads(world.process()) {
+        mine.extend(processes::checks(&machine, &seat));
+        mine.extend(limits::checks(&machine, &seat));
+        mine.extend(memory::checks(&machine, &seat));
+        mine.extend(launch::checks(&machine, &seat));
+    }
+    mine.extend(launch::binding(&machine, &seat));
+    let (more, tokens) = places::look(paths, &topology, world);
+    mine.extend(more);
+    let mut all = all_gather(world, &mine)?;
+    all.push(processes::alike(world, &topology)?);
+    all.push(processes::clocks(world, &topology)?);
+    all.push(places::shared(world, &topology, paths, &tokens)?);
+    agree(world, places::clear(paths, &tokens))?;
+    Ok(Examined::new(world, &topology, merged(all)))
+}
