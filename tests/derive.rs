@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 use shardloom::fault::{Fault, Kind};
-use shardloom::model::derive::{Derived, configured, derive, usual};
+use shardloom::model::derive::{Derived, Seen, configured, derive, usual};
 use shardloom::strategy::{Form, Strategy, StrategyFile, json, protobuf};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -353,10 +353,10 @@ fn keys_that_do_not_fit_are_named() {
 #[test]
 fn sizes_alone_give_the_usual_job() {
     let case = data().join("ds3_dp2tp2_ep2");
-    let job = usual("dp=2,tp=2,ep=2", None, &case).unwrap();
+    let job = usual("dp=2,tp=2,ep=2", &Seen::default(), &case).unwrap();
     let configured = of_case(&case).unwrap().strategy().unwrap();
     assert_eq!(derive(&job).unwrap().strategy().unwrap(), configured);
-    let fault = usual("dp=2,xp=2", None, &case).unwrap_err();
+    let fault = usual("dp=2,xp=2", &Seen::default(), &case).unwrap_err();
     assert_eq!(fault.kind, Kind::Usage);
 }
 

@@ -703,3 +703,161 @@ fn shows_the_names_of_both_sides() {
     ));
     assert_eq!(run.status.code(), Some(2), "{run:?}");
 }
+
+/// All files below a directory, by their paths in it.
+fn tree(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut open = vec![root.to_path_buf()];
+    while let Some(directory) = open.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                let inside = path.strip_prefix(root).unwrap().to_path_buf();
+                files.insert(inside, std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    assert!(!files.is_empty());
+    files
+}
+
+#[test]
+fn a_layout_in_place_of_a_strategy_file_gives_the_same_bytes() {
+    let room = tempfile::tempdir().unwrap();
+    let at = |name: &str| room.path().join(name).display().to_string();
+    let model = recorded("qwen3").join("hf").display().to_string();
+    let run = |processes: u32, line: &str| {
+        let words: Vec<String> = line
+            .split(' ')
+            .map(|word| match word.strip_prefix('@') {
+                Some("model") => model.clone(),
+                Some(name) => at(name),
+                None => word.to_owned(),
+            })
+            .collect();
+        let run = match processes {
+            1 => alone(&words),
+            more => under_mpi(more, &words),
+        };
+        assert_eq!(run.status.code(), Some(0), "{line}: {}", run.stderr);
+        run
+    };
+    const A: &str = "dp=2,tp=2,pp=2";
+    const B: &str = "tp=2,dp=2,opt=-1";
+    for (layout, name) in [(A, "a"), (B, "b")] {
+        run(
+            1,
+            &format!(
+                "strategy derive --parallel {layout} --model @model --output @{name} --merged @{name}.ckpt"
+            ),
+        );
+    }
+    // The files' side by one process, the layouts' by four: what is written is the same but for the word
+    // of who wrote it.
+    run(
+        1,
+        "import --hf @model --dst @f/ranks --dst-strategy @a.ckpt",
+    );
+    run(
+        4,
+        &format!("import --hf @model --dst @t/ranks --dst-strategy {A}"),
+    );
+    run(
+        1,
+        "unify --src @f/ranks --src-strategy @a.ckpt --dst @f/full",
+    );
+    run(
+        4,
+        &format!("unify --src @f/ranks --src-strategy {A} --model @model --dst @t/full"),
+    );
+    run(
+        1,
+        "split --src @f/full --dst-strategy @b.ckpt --dst @f/split",
+    );
+    run(
+        4,
+        &format!("split --src @f/full --dst-strategy {B} --model @model --dst @t/split"),
+    );
+    run(
+        1,
+        "reshard --src @f/ranks --src-strategy @a.ckpt --dst-strategy @b.ckpt --dst @f/moved",
+    );
+    run(
+        4,
+        &format!(
+            "reshard --src @f/ranks --src-strategy {A} --dst-strategy {B} --dst @t/moved --model @model"
+        ),
+    );
+    run(
+        1,
+        "export --src @f/split --src-strategy @b.ckpt --hf-config @model --dst @f/hf",
+    );
+    run(
+        4,
+        &format!("export --src @f/split --src-strategy {B} --hf-config @model --dst @t/hf"),
+    );
+    let (files, typed) = (tree(Path::new(&at("f"))), tree(Path::new(&at("t"))));
+    assert_eq!(
+        files.keys().collect::<Vec<_>>(),
+        typed.keys().collect::<Vec<_>>()
+    );
+    for (path, bytes) in &files {
+        assert!(typed[path] == *bytes, "{}", path.display());
+    }
+    run(
+        4,
+        &format!("diff @f/ranks @f/split --a-strategy {A} --b-strategy {B} --model @model"),
+    );
+    run(1, &format!("strategy diff {A} @a --model @model"));
+    // A trainer's file says the same, and `load` needs nothing else.
+    let yaml = format!(
+        "use_parallel: True\nuse_legacy: False\nauto_trans_ckpt: True\nrun_mode: finetune\n\
+         load_checkpoint: '{}'\noutput_dir: '{}'\npretrained_model_dir: '{model}'\n\
+         parallel_config: {{data_parallel: 2, model_parallel: 2, use_seq_parallel: True}}\n",
+        at("f/full"),
+        at("out")
+    );
+    std::fs::write(at("train.yaml"), yaml).unwrap();
+    run(
+        1,
+        "split --src @f/full --dst-strategy dp=2,tp=2 --model @model --dst @s",
+    );
+    run(4, "split --src @f/full --dst-strategy @train.yaml --dst @y");
+    run(4, "load --config @train.yaml --dst @l");
+    for (path, bytes) in tree(Path::new(&at("s"))) {
+        for other in ["y", "l"].map(|other| Path::new(&at(other)).join(&path)) {
+            let manifest = path.ends_with("shardloom.json");
+            assert!(
+                manifest || std::fs::read(&other).unwrap() == bytes,
+                "{}",
+                other.display()
+            );
+        }
+    }
+    // Sizes that are none are wrong usage; without a model nothing can be derived; files have no use for one.
+    for (line, culprit) in [
+        (
+            "unify --src @f/ranks --src-strategy dp=2,xp=2 --dst @u",
+            "'xp' is unknown",
+        ),
+        (
+            "unify --src @f/ranks --src-strategy dp=2,tp=2,pp=2 --dst @u",
+            "--model DIR",
+        ),
+        (
+            "unify --src @f/ranks --src-strategy @a --dst @u --model @model",
+            "--model is for",
+        ),
+    ] {
+        let words = line.replace("@model", &model).replace('@', &at(""));
+        let words: Vec<&str> = words.split(' ').collect();
+        let run = alone(&words);
+        assert!(
+            !run.status.success() && run.stderr.contains(culprit),
+            "{run:#?}"
+        );
+        assert!(!room.path().join("u").exists());
+    }
+}

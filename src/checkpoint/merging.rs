@@ -10,6 +10,7 @@ use crate::plan::arrange::{Files, Naming};
 use crate::plan::build::{Leftovers, Select, Unmatched};
 use crate::source::Reading;
 use crate::source::meta::Name;
+use crate::strategy::StrategyInput;
 use crate::transport::Moving;
 use std::path::PathBuf;
 
@@ -30,7 +31,7 @@ pub(super) fn merge(
     let suffix = Some(name.suffix());
     let job = Job {
         command: "unify",
-        reading: Reading::checkpoint(directory, strategy, suffix),
+        reading: Reading::checkpoint(directory, strategy.map(StrategyInput::from), suffix),
         goal: Goal::Write(Box::new(Write {
             select: Select::default(),
             leftovers: Leftovers::Unify(Unmatched::Fail),

@@ -22,6 +22,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::source::meta::{META, Meta, Name};
 use crate::source::strategy_files::read_strategy;
 use crate::store::io::{self, Standing};
+use crate::strategy::StrategyInput;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -77,7 +78,8 @@ impl CheckpointMonitor {
             .collect();
         agree(world, allowed::check(&directory, &reads, false))?;
         let topology = Topology::discover(world)?;
-        let (read, _) = read_strategy(world, &topology, strategy)?;
+        let (read, _) =
+            read_strategy(world, &topology, strategy.map(StrategyInput::from).as_ref())?;
         let rank = world.process();
         if let Some(read) = &read
             && read.ranks() != world.size()

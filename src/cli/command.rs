@@ -1,6 +1,7 @@
 //! What a command is: arguments that become work, and work that tells what it came to.
 
 use crate::cli::flags::moving::MoveArgs;
+use crate::cli::flags::strategy::Deriving;
 use crate::exchange::World;
 use crate::fault::Result;
 use crate::fault::plain::Text;
@@ -70,6 +71,19 @@ impl Prepared {
         Prepared::shown(moving, move |world, observer| {
             run(world, &job, observer).map(Told::outcome)
         })
+    }
+
+    /// A job whose strategies need not lie in files.
+    ///
+    /// # Errors
+    /// As [`Deriving::check`].
+    pub(crate) fn derived(moving: &MoveArgs, deriving: Deriving, job: Job) -> Result<Prepared> {
+        deriving.check_job(&job)?;
+        Ok(Prepared::shown(moving, move |world, observer| {
+            let mut job = job;
+            deriving.fill(world, &mut job)?;
+            run(world, &job, observer).map(Told::outcome)
+        }))
     }
 }
 

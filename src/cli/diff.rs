@@ -3,9 +3,11 @@
 use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::moving::MoveArgs;
 use crate::cli::flags::reading::{VerifyArgs, WeightsArgs};
+use crate::cli::flags::strategy::{NetworkArgs, strategy};
 use crate::fault::Result;
 use crate::job::{Comparing, Goal, Job};
 use crate::source::Reading;
+use crate::strategy::StrategyInput;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -26,12 +28,14 @@ pub(crate) struct Diff {
     a: PathBuf,
     /// The second.
     b: PathBuf,
-    /// Strategy of the first [default: full weights].
-    #[arg(long)]
-    a_strategy: Option<PathBuf>,
+    /// Strategy of the first: files, a layout (dp=2,tp=4) or a trainer's YAML file [default: full weights].
+    #[arg(long, value_name = "S", value_parser = strategy())]
+    a_strategy: Option<StrategyInput>,
     /// Strategy of the second [default: full weights].
-    #[arg(long)]
-    b_strategy: Option<PathBuf>,
+    #[arg(long, value_name = "S", value_parser = strategy())]
+    b_strategy: Option<StrategyInput>,
+    #[command(flatten)]
+    network: NetworkArgs,
     /// Which of several files in a rank directory, on both sides.
     #[arg(long)]
     file_suffix: Option<String>,
@@ -58,6 +62,7 @@ impl Command for Diff {
             weights: self.weights.weights.clone(),
             ..Reading::checkpoint(path, strategy, self.file_suffix.clone())
         };
+        let deriving = self.network.deriving(&self.a).and(&self.b);
         let other = side(self.b, self.b_strategy);
         let job = Job {
             command: "diff",
@@ -74,7 +79,7 @@ impl Command for Diff {
             moving: self.moving.moving(None)?,
             dry_run: false,
         };
-        Ok(Prepared::job(&self.moving, job))
+        Prepared::derived(&self.moving, deriving, job)
     }
 }
 

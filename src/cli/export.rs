@@ -6,6 +6,7 @@ use crate::cli::flags::family::{FamilyArgs, SCHEMES};
 use crate::cli::flags::lora::LoraArgs;
 use crate::cli::flags::moving::MoveArgs;
 use crate::cli::flags::reading::{CheckArgs, SourceArgs};
+use crate::cli::flags::strategy::ModelArgs;
 use crate::cli::flags::tensors::{Cast, TensorArgs};
 use crate::cli::flags::writing::{DestinationArgs, WriteArgs, WrittenFormat};
 use crate::fault::{Fault, Kind, Result};
@@ -28,6 +29,8 @@ Examples:
 pub(crate) struct Export {
     #[command(flatten)]
     source: SourceArgs,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Directory with the model's config.json and tokenizer files, which are copied.
     #[arg(long, value_name = "DIR")]
     hf_config: PathBuf,
@@ -71,6 +74,9 @@ impl Command for Export {
             vocabulary_rows: self.tensors.vocab_rows,
         };
         let make = move |inventory: &_, metadata: &_| export.view(inventory, metadata);
+        // Its config.json is the model's.
+        let deriving = self.model.deriving(&self.source.src, self.names);
+        let deriving = deriving.and(&self.hf_config);
         let job = Job {
             command: "export",
             reading: self.source.reading(&self.checks, self.lora.derived()?),
@@ -90,6 +96,6 @@ impl Command for Export {
             moving: self.writing.moving(&self.moving)?,
             dry_run: self.writing.dry_run,
         };
-        Ok(Prepared::job(&self.moving, job))
+        Prepared::derived(&self.moving, deriving, job)
     }
 }

@@ -6,6 +6,7 @@ use crate::cli::flags::family::{FamilyArgs, SCHEMES};
 use crate::cli::flags::lora::LoraArgs;
 use crate::cli::flags::moving::MoveArgs;
 use crate::cli::flags::reading::{CheckArgs, WeightsArgs};
+use crate::cli::flags::strategy::ModelArgs;
 use crate::cli::flags::tensors::{Cast, TensorArgs};
 use crate::cli::flags::writing::{CutArgs, DestinationArgs, WriteArgs};
 use crate::fault::{Fault, Kind, Result};
@@ -38,6 +39,8 @@ pub(crate) struct Import {
     destination: DestinationArgs,
     #[command(flatten)]
     cut: CutArgs,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Which names to write [default: those of the family's usual training job].
     #[arg(long, value_parser = choice(SCHEMES))]
     names: Option<Scheme>,
@@ -79,6 +82,7 @@ impl Command for Import {
             );
             return Err(Fault::new(Kind::Usage, message));
         }
+        let deriving = self.model.deriving(&self.hf, self.names);
         let reading = Reading {
             weights: self.weights.weights,
             ..Reading::checkpoint(self.hf, None, None)
@@ -101,7 +105,7 @@ impl Command for Import {
             moving: self.writing.moving(&self.moving)?,
             dry_run: self.writing.dry_run,
         };
-        Ok(Prepared::job(&self.moving, job))
+        Prepared::derived(&self.moving, deriving, job)
     }
 }
 

@@ -4,6 +4,7 @@ use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::lora::LoraArgs;
 use crate::cli::flags::moving::MoveArgs;
 use crate::cli::flags::reading::{CheckArgs, SelectArgs, SourceArgs};
+use crate::cli::flags::strategy::NetworkArgs;
 use crate::cli::flags::writing::{CutArgs, RedundancyArgs, WriteArgs};
 use crate::destination::Writing;
 use crate::fault::Result;
@@ -42,6 +43,8 @@ pub(crate) struct Reshard {
     /// trainer has saved keep their names, with a meta.json to resume from; else net].
     #[arg(long, value_parser = parse_stem)]
     prefix: Option<String>,
+    #[command(flatten)]
+    network: NetworkArgs,
     #[command(flatten)]
     redundancy: RedundancyArgs,
     #[command(flatten)]
@@ -96,7 +99,8 @@ impl Command for Reshard {
             moving: self.writing.moving(&self.moving)?,
             dry_run: self.writing.dry_run,
         };
-        Ok(Prepared::job(&self.moving, job))
+        let deriving = self.network.deriving(&self.source.src);
+        Prepared::derived(&self.moving, deriving, job)
     }
 }
 

@@ -3,11 +3,13 @@
 use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::choice::{Choice, choice};
 use crate::cli::flags::moving::RoundArgs;
+use crate::cli::flags::strategy::{NetworkArgs, strategy};
 use crate::cli::flags::writing::CutArgs;
 use crate::fault::Result;
 use crate::measure::simulate::{Question, read_machine, simulate};
 use crate::plan::simulate::Storage;
 use crate::report::{Report, save_picture};
+use crate::strategy::StrategyInput;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -44,11 +46,13 @@ const STORAGES: &[Choice<Storage>] = &[
 #[derive(Clone, Debug, Args)]
 #[command(before_help = EXAMPLES)]
 pub(crate) struct Simulate {
-    /// Strategy of the source: file, merged file or directory [default: full weights].
-    #[arg(long)]
-    src_strategy: Option<PathBuf>,
+    /// Strategy of the source: files, a layout (dp=2,tp=4) or a trainer's YAML file [default: full weights].
+    #[arg(long, value_name = "S", value_parser = strategy())]
+    src_strategy: Option<StrategyInput>,
     #[command(flatten)]
     cut: CutArgs,
+    #[command(flatten)]
+    network: NetworkArgs,
     /// Full shapes: JSON {name: {"dtype": "BF16", "shape": [4, 4]}}, or full weights.
     #[arg(long, value_name = "FILE")]
     shapes: PathBuf,
@@ -84,9 +88,14 @@ impl Command for Simulate {
 impl Simulate {
     /// Plans and tells.
     fn run(self, report: &Report) -> Result<bool> {
+        let deriving = self.network.deriving(&self.shapes);
+        let (source, destination) = (self.src_strategy, self.cut.dst_strategy);
+        deriving.check([&source, &destination])?;
+        let make = |side: Option<StrategyInput>| side.map(|s| deriving.make_alone(s)).transpose();
+        let (source, destination) = (make(source)?, make(destination)?);
         let simulated = simulate(&Question {
-            source_strategy: self.src_strategy,
-            destination_strategy: self.cut.dst_strategy,
+            source_strategy: source,
+            destination_strategy: destination,
             shapes: self.shapes,
             process: self.process,
             processes: self.processes,

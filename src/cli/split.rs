@@ -3,6 +3,7 @@
 use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::moving::MoveArgs;
 use crate::cli::flags::reading::{CheckArgs, NameMapArgs, WeightsArgs};
+use crate::cli::flags::strategy::NetworkArgs;
 use crate::cli::flags::writing::{CutArgs, DestinationArgs, RedundancyArgs, WriteArgs};
 use crate::fault::Result;
 use crate::job::{Goal, Job, Write};
@@ -38,6 +39,8 @@ pub(crate) struct Split {
     #[command(flatten)]
     cut: CutArgs,
     #[command(flatten)]
+    network: NetworkArgs,
+    #[command(flatten)]
     redundancy: RedundancyArgs,
     #[command(flatten)]
     names: NameMapArgs,
@@ -60,6 +63,7 @@ impl Command for Split {
             remove_redundancy,
             ..DirectoryAsked::default()
         };
+        let deriving = self.network.deriving(&self.src);
         let reading = Reading {
             weights: self.weights.weights,
             ..Reading::checkpoint(self.src, None, None)
@@ -87,6 +91,6 @@ impl Command for Split {
             moving: self.writing.moving(&self.moving)?,
             dry_run: self.writing.dry_run,
         };
-        Ok(Prepared::job(&self.moving, job))
+        Prepared::derived(&self.moving, deriving, job)
     }
 }

@@ -4,16 +4,17 @@ mod derive;
 mod rank_files;
 
 use crate::cli::command::{Command, Prepared};
+use crate::cli::flags::strategy::{Deriving, NetworkArgs, strategy};
 use crate::cli::output::{check_output, write_output};
 use crate::fault::plain::Text;
 use crate::fault::{Fault, Kind, Result};
 use crate::job::inspect::full_tensors;
 use crate::report::Report;
-use crate::source::strategy_files::strategy_bytes;
+use crate::source::strategy_files::{read_alone, strategy_bytes};
 use crate::strategy::derive::{Mesh, Rule};
 use crate::strategy::like::like;
 use crate::strategy::merge::merge;
-use crate::strategy::{self, Form, StrategyFile, show};
+use crate::strategy::{self, Form, StrategyFile, StrategyInput, show};
 use clap::{Args, Subcommand};
 use std::path::{Path, PathBuf};
 
@@ -48,8 +49,11 @@ enum Action {
     },
     /// Print layouts: what each rank holds, and who else holds it.
     Show {
-        /// A strategy file or directory.
-        file: PathBuf,
+        /// A strategy file or directory, a layout (dp=2,tp=4) or a trainer's YAML file.
+        #[arg(value_parser = strategy())]
+        file: StrategyInput,
+        #[command(flatten)]
+        network: NetworkArgs,
         /// Only this parameter, rank by rank.
         #[arg(long, value_name = "P")]
         param: Option<String>,
@@ -62,10 +66,14 @@ enum Action {
     },
     /// Compare what two strategies give each rank.
     Diff {
-        /// The first strategy.
-        a: PathBuf,
+        /// The first strategy: files, a layout (dp=2,tp=4) or a trainer's YAML file.
+        #[arg(value_parser = strategy())]
+        a: StrategyInput,
         /// The second.
-        b: PathBuf,
+        #[arg(value_parser = strategy())]
+        b: StrategyInput,
+        #[command(flatten)]
+        network: NetworkArgs,
     },
     /// Write the strategy that a training job would write, without starting it.
     Derive(Box<derive::DeriveArgs>),
@@ -117,16 +125,17 @@ impl Action {
             }
             Action::Show {
                 file,
+                network,
                 param,
                 rank,
                 shape,
             } => {
-                let strategy = read(file)?;
+                let strategy = asked(file, network)?;
                 let shown = show::show(&strategy, param.as_deref(), *rank, shape.as_deref())?;
                 report.data(&shown, &Text::of_lines(&shown.to_string()))?;
             }
-            Action::Diff { a, b } => {
-                let differences = show::diff(&read(a)?, &read(b)?);
+            Action::Diff { a, b, network } => {
+                let differences = show::diff(&asked(a, network)?, &asked(b, network)?);
                 report.data(&differences, &Text::of_lines(&differences.to_string()))?;
                 return Ok(differences.is_empty());
             }
@@ -159,6 +168,16 @@ impl Action {
         }
         Ok(true)
     }
+}
+
+/// A strategy as it was asked for.
+fn asked(input: &StrategyInput, network: &NetworkArgs) -> Result<strategy::Strategy> {
+    let deriving = Deriving {
+        model: network.model.model.clone(),
+        names: network.names,
+        sources: Vec::new(),
+    };
+    read_alone(&deriving.make_alone(input.clone())?)
 }
 
 /// What `strategy new` has made.

@@ -6,6 +6,7 @@ use crate::cli::flags::lora::LoraArgs;
 use crate::cli::flags::moving::MoveArgs;
 use crate::cli::flags::reading::{CheckArgs, SelectArgs, SourceArgs};
 use crate::cli::flags::size::parse_size;
+use crate::cli::flags::strategy::NetworkArgs;
 use crate::cli::flags::writing::{DestinationArgs, WriteArgs};
 use crate::destination::{Placement, Writing};
 use crate::fault::Result;
@@ -54,6 +55,8 @@ pub(crate) struct Unify {
     #[command(flatten)]
     source: SourceArgs,
     #[command(flatten)]
+    network: NetworkArgs,
+    #[command(flatten)]
     destination: DestinationArgs,
     #[command(flatten)]
     select: SelectArgs,
@@ -99,6 +102,7 @@ impl Command for Unify {
             naming: self.naming,
             file_bytes_max,
         };
+        let deriving = self.network.deriving(&self.source.src);
         let job = Job {
             command: "unify",
             reading: self.source.reading(&self.checks, self.lora.derived()?),
@@ -120,7 +124,7 @@ impl Command for Unify {
             moving: self.writing.moving(&self.moving)?,
             dry_run: self.writing.dry_run,
         };
-        Ok(Prepared::job(&self.moving, job))
+        Prepared::derived(&self.moving, deriving, job)
     }
 }
 

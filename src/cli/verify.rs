@@ -1,9 +1,11 @@
 //! `shardloom verify`: files against the manifest that was written with them.
 
 use crate::cli::command::{Command, Prepared, Told};
+use crate::cli::flags::strategy::{NetworkArgs, strategy};
 use crate::fault::Result;
 use crate::job::repair::{Origin, Repair, repair};
 use crate::job::verify::{Verification, verify};
+use crate::strategy::StrategyInput;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -31,23 +33,33 @@ pub(crate) struct Verify {
     #[arg(long, value_name = "DIR", requires = "repair")]
     from: Option<PathBuf>,
     /// Strategy of the damaged directory, if --from has another layout [default: full weights].
-    #[arg(long, value_name = "S", requires = "from")]
-    strategy: Option<PathBuf>,
+    #[arg(long, value_name = "S", requires = "from", value_parser = strategy())]
+    strategy: Option<StrategyInput>,
     /// Strategy of --from, if it has another layout [default: full weights].
-    #[arg(long, value_name = "S", requires = "from")]
-    from_strategy: Option<PathBuf>,
+    #[arg(long, value_name = "S", requires = "from", value_parser = strategy())]
+    from_strategy: Option<StrategyInput>,
+    #[command(flatten)]
+    network: NetworkArgs,
 }
 
 impl Command for Verify {
     fn prepare(self) -> Result<Prepared> {
         if self.repair {
-            let strategy = self.from_strategy;
-            let work = Repair {
-                directory: self.directory,
-                strategy: self.strategy,
-                origin: self.from.map(|path| Origin { path, strategy }),
-            };
+            let deriving = self.network.deriving(&self.directory);
+            let (mut own, mut other) = (self.strategy, self.from_strategy);
+            deriving.check([&own, &other])?;
             return Ok(Prepared::together(move |world| {
+                let deriving = self.from.iter().fold(deriving, |all, from| all.and(from));
+                deriving.make(world, &mut own)?;
+                deriving.make(world, &mut other)?;
+                let work = Repair {
+                    directory: self.directory,
+                    strategy: own,
+                    origin: self.from.map(|path| Origin {
+                        path,
+                        strategy: other,
+                    }),
+                };
                 repair(world, &work).map(Told::outcome)
             }));
         }

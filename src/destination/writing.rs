@@ -2,6 +2,7 @@
 
 use crate::destination::place::Placement;
 use crate::store::replaceable::Replace;
+use crate::strategy::StrategyInput;
 use std::path::PathBuf;
 
 /// Where a job writes, and how.
@@ -11,7 +12,7 @@ pub struct Writing {
     /// The directory to write.
     pub path: PathBuf,
     /// The strategy to cut by; none means full weights.
-    pub strategy: Option<PathBuf>,
+    pub strategy: Option<StrategyInput>,
     /// Which process builds what.
     pub placement: Placement,
     /// Replace what stands at the destination.

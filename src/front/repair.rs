@@ -4,6 +4,7 @@ use crate::exchange::World;
 use crate::fault::Result;
 use crate::job::Outcome;
 use crate::job::repair::{self, Origin};
+use crate::strategy::StrategyInput;
 use std::path::PathBuf;
 
 /// A repair that is being put together: made by [`repair()`], started by [`Repair::run`].
@@ -47,13 +48,13 @@ impl Repair {
             path: PathBuf::new(),
             strategy: None,
         });
-        origin.strategy = Some(path.into());
+        origin.strategy = Some(StrategyInput::from(path));
         self
     }
 
     /// The strategy of the damaged directory, if the other copy has another layout.
     pub fn strategy(mut self, path: impl Into<PathBuf>) -> Self {
-        self.repair.strategy = Some(path.into());
+        self.repair.strategy = Some(StrategyInput::from(path));
         self
     }
 

@@ -10,6 +10,7 @@ use crate::plan::arrange::{Files, Naming, RankName};
 use crate::plan::build::{Leftovers, Select, Unmatched};
 use crate::source::{Reading, Which};
 use crate::store::Format;
+use crate::strategy::StrategyInput;
 use crate::tensor::dtype::Dtype;
 use crate::transport::{Buffer, Moving};
 use std::path::PathBuf;
@@ -193,13 +194,13 @@ impl Task {
 
     /// The strategy that the source is cut by: file, merged file or directory. Left out: full weights.
     pub fn source_strategy(mut self, path: impl Into<PathBuf>) -> Self {
-        self.job.reading.strategy = Some(path.into());
+        self.job.reading.strategy = Some(StrategyInput::from(path));
         self
     }
 
     /// The strategy to cut by. Left out: full weights.
     pub fn strategy(mut self, path: impl Into<PathBuf>) -> Self {
-        let path = path.into();
+        let path = StrategyInput::from(path);
         if let Goal::Compare(comparing) = &mut self.job.goal {
             comparing.other.strategy = Some(path);
             return self;

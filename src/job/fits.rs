@@ -7,8 +7,7 @@ use crate::job::origin::Origin;
 use crate::job::spec::{Goal, Job};
 use crate::plan::build::Unmatched;
 use crate::source::{Opened, Verify};
-use crate::strategy::Strategy;
-use std::path::Path;
+use crate::strategy::{Strategy, StrategyInput};
 
 /// What is known of a source that fits.
 #[derive(Default)]
@@ -37,7 +36,7 @@ pub(super) fn fit(
         Goal::Convert(_) => None,
         Goal::Write(write) => Some(write.leftovers),
     };
-    let (verify, path) = (job.reading.verify, job.reading.strategy.as_deref());
+    let (verify, path) = (job.reading.verify, job.reading.strategy.as_ref());
     let origin = match verify {
         Verify::None => Origin::default(),
         _ => Origin::read(world, topology, &opened.source)?,
@@ -56,9 +55,9 @@ pub(super) fn fit(
 }
 
 /// Says which strategy it is that doesn't fit.
-fn with_strategy(mut fault: Fault, path: Option<&Path>) -> Fault {
+fn with_strategy(mut fault: Fault, path: Option<&StrategyInput>) -> Fault {
     if let Some(path) = path {
-        let named = format!("the source strategy {}", path.display());
+        let named = format!("the source strategy {}", path);
         fault.message = fault.message.replacen("the source strategy", &named, 1);
     }
     fault

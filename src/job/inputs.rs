@@ -6,12 +6,13 @@ use crate::fault::Result;
 use crate::job::spec::Job;
 use crate::source::Opened;
 use crate::store::replaceable::Replace;
+use crate::strategy::StrategyInput;
 use std::path::Path;
 
 /// All that `job` reads: what each is called, and its path.
 fn inputs(job: &Job) -> Vec<(&'static str, &Path)> {
     let mut all: Vec<(&'static str, &Path)> = vec![("source", &job.reading.path)];
-    if let Some(strategy) = &job.reading.strategy {
+    if let Some(strategy) = job.reading.strategy.as_ref().and_then(StrategyInput::path) {
         all.push(("source's strategy", strategy));
     }
     let lora = job.reading.derived.lora.as_ref();
@@ -19,7 +20,7 @@ fn inputs(job: &Job) -> Vec<(&'static str, &Path)> {
         all.push(("adapter", file));
     }
     if let Some(writing) = job.goal.writing() {
-        if let Some(strategy) = &writing.strategy {
+        if let Some(strategy) = writing.strategy.as_ref().and_then(StrategyInput::path) {
             all.push(("destination's strategy", strategy));
         }
         let beside = writing.inputs.iter();

@@ -119,7 +119,7 @@ fn arranged(
         ranks,
     );
     let mut build = built.map_err(|fault| match (&write.writing.strategy, fault.kind) {
-        (Some(strategy), Kind::UnknownTensor) => fault.file(strategy.display().to_string()),
+        (Some(strategy), Kind::UnknownTensor) => fault.file(strategy.to_string()),
         _ => source.place(fault),
     })?;
     // What such a source keeps apart, rank directories have among their tensors.

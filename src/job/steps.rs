@@ -44,12 +44,10 @@ impl<'a> Run<'a> {
     /// Reads the strategies of both sides. Collective.
     pub(super) fn new(world: &'a World, topology: &'a Topology, job: &'a Job) -> Result<Self> {
         let other = match &job.goal {
-            Goal::Compare(comparing) => comparing.other.strategy.as_deref(),
-            goal => goal
-                .writing()
-                .and_then(|writing| writing.strategy.as_deref()),
+            Goal::Compare(comparing) => comparing.other.strategy.as_ref(),
+            goal => goal.writing().and_then(|writing| writing.strategy.as_ref()),
         };
-        let (from, from_crc) = read_strategy(world, topology, job.reading.strategy.as_deref())?;
+        let (from, from_crc) = read_strategy(world, topology, job.reading.strategy.as_ref())?;
         let (to, to_crc) = read_strategy(world, topology, other)?;
         Ok(Run {
             world,

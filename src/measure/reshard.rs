@@ -105,7 +105,7 @@ fn job(room: &Path) -> Job {
     let strategy = room.join("source.ckpt");
     Job {
         command: "bench",
-        reading: Reading::checkpoint(room.join("source"), Some(strategy), None),
+        reading: Reading::checkpoint(room.join("source"), Some(strategy.into()), None),
         goal: Goal::Write(Box::new(Write {
             select: Select::default(),
             leftovers: Leftovers::Reshard(Unmatched::Fail),
@@ -118,7 +118,7 @@ fn job(room: &Path) -> Job {
             extras: Vec::new(),
             writing: Writing {
                 path: room.join("destination"),
-                strategy: Some(room.join("destination.ckpt")),
+                strategy: Some(room.join("destination.ckpt").into()),
                 overwrite: true,
                 unflushed: true,
                 ..Writing::default()

@@ -9,9 +9,9 @@ use crate::plan::reach::{ExchangeMode, Reach};
 use crate::plan::simulate::{Cluster, Model, Shapes, Storage};
 use crate::plan::survey::Survey;
 use crate::plan::turns::Home;
-use crate::source::strategy_files::strategy_bytes;
+use crate::source::strategy_files::read_alone;
 use crate::store::io::{ReadFile, peak_memory_bytes};
-use crate::strategy::{Strategy, StrategyFile};
+use crate::strategy::{Strategy, StrategyInput};
 use crate::transport::Exchange;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -34,9 +34,9 @@ const LISTED_MAX: usize = 64;
 #[non_exhaustive]
 pub struct Question {
     /// Strategy of the source; none means full weights.
-    pub source_strategy: Option<PathBuf>,
+    pub source_strategy: Option<StrategyInput>,
     /// Strategy of the destination; none means full weights.
-    pub destination_strategy: Option<PathBuf>,
+    pub destination_strategy: Option<StrategyInput>,
     /// Full shapes: JSON, or weights.
     pub shapes: PathBuf,
     /// That process's plan alone.
@@ -93,18 +93,6 @@ pub fn read_machine(path: Option<&Path>) -> Result<Machine> {
     Machine::parse(&text).map_err(|fault| fault.file(path.display().to_string()))
 }
 
-fn read_strategy(path: Option<&Path>) -> Result<Option<Strategy>> {
-    let Some(path) = path else { return Ok(None) };
-    let named = |fault: Fault| fault.file(path.display().to_string());
-    let files =
-        strategy_bytes(path)?.ok_or_else(|| named(Fault::new(Kind::Strategy, "doesn't exist")))?;
-    let files: Vec<StrategyFile<'_>> = files
-        .iter()
-        .map(|(name, bytes)| StrategyFile { name, bytes })
-        .collect();
-    Strategy::read(&files).map(Some).map_err(named)
-}
-
 /// Plans for the processes asked for. Local.
 ///
 /// # Errors
@@ -112,8 +100,10 @@ fn read_strategy(path: Option<&Path>) -> Result<Option<Strategy>> {
 pub fn simulate(question: &Question) -> Result<Simulated> {
     let start = Instant::now();
     let shapes = read_shapes(&question.shapes)?;
-    let source = read_strategy(question.source_strategy.as_deref())?;
-    let destination = read_strategy(question.destination_strategy.as_deref())?;
+    let source = question.source_strategy.as_ref();
+    let source = source.map(read_alone).transpose()?;
+    let destination = question.destination_strategy.as_ref();
+    let destination = destination.map(read_alone).transpose()?;
     let discover = start.elapsed().as_secs_f64();
     let mut simulated = plan(question, &shapes, source.as_ref(), destination)?;
     simulated.seconds.discover = discover;

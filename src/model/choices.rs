@@ -5,7 +5,7 @@ use crate::job::metadata::OWN_KEYS;
 use std::collections::BTreeMap;
 
 /// Which names the MindSpore side has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 #[serde(rename_all = "lowercase")]
 pub enum Scheme {

@@ -27,6 +27,7 @@ mod open;
 mod position;
 mod ranks;
 mod reading;
+pub mod sampled;
 pub mod saved;
 pub mod scalars;
 mod step;

@@ -2,6 +2,7 @@
 
 use crate::source::derived::Derived;
 use crate::store::Format;
+use crate::strategy::StrategyInput;
 use std::path::PathBuf;
 
 /// What a job reads, and which of it.
@@ -11,7 +12,7 @@ pub struct Reading {
     /// A file, a tree of rank directories, or a directory of full weights.
     pub path: PathBuf,
     /// Its strategy; none means full weights.
-    pub strategy: Option<PathBuf>,
+    pub strategy: Option<StrategyInput>,
     /// Which files of full weights are meant, as a glob; none: as the directory tells.
     pub weights: Option<String>,
     /// Which files of it.
@@ -62,7 +63,11 @@ impl Reading {
     /// A checkpoint at `path`: full weights, or cut by `strategy`; of several in it the one with
     /// `suffix`.
     #[must_use]
-    pub fn checkpoint(path: PathBuf, strategy: Option<PathBuf>, suffix: Option<String>) -> Self {
+    pub fn checkpoint(
+        path: PathBuf,
+        strategy: Option<StrategyInput>,
+        suffix: Option<String>,
+    ) -> Self {
         Reading {
             path,
             strategy,

@@ -5,6 +5,7 @@ use crate::exchange::{Topology, World, agree, all_gather_bytes, decode, encode};
 use crate::fault::{Fault, Kind, Result};
 use crate::source::nothing::{absent, refuse_weights};
 use crate::store::io::{self, ReadFile, Standing};
+use crate::strategy::StrategyInput;
 use crate::strategy::{Strategy, StrategyFile};
 use crate::tensor::digest::checksum;
 use std::collections::BTreeMap;
@@ -17,19 +18,24 @@ type StrategyBytes = Option<Vec<(String, Vec<u8>)>>;
 /// Largest strategy file that is read.
 const STRATEGY_BYTES_MAX: u64 = 1 << 30;
 
-/// Reads a strategy (file or directory) that at least one node sees, on every process; gives the CRC
-/// of what its files say, too. Collective.
+/// Reads a strategy (file or directory) that at least one node sees, or that is at hand, on every process;
+/// gives the CRC of what its files say, too. Collective.
 ///
 /// # Errors
 /// The same on every process: [`Kind::Strategy`], [`Kind::Differs`] if two nodes see different ones.
 pub fn read_strategy(
     world: &World,
     topology: &Topology,
-    path: Option<&Path>,
+    input: Option<&StrategyInput>,
 ) -> Result<(Option<Strategy>, Option<u64>)> {
-    let Some(path) = path else {
+    let Some(input) = input else {
         return Ok((None, None));
     };
+    let path = input.typed();
+    if let Some(bytes) = input.bytes() {
+        let read = at_hand(path, bytes);
+        return Ok((Some(agree(world, read)?), Some(checksum(bytes))));
+    }
     let leads = topology.leads(world.process());
     let mine = agree(
         world,
@@ -52,6 +58,32 @@ pub fn read_strategy(
     let crc = checksum(&contents.concat());
     let read = Strategy::read(&views).map_err(|fault| fault.file(path.display().to_string()));
     Ok((Some(agree(world, read)?), Some(crc)))
+}
+
+/// A strategy that is asked for, where no other process is asked. Local.
+///
+/// # Errors
+/// [`Kind::Strategy`], [`Kind::Io`].
+pub fn read_alone(input: &StrategyInput) -> Result<Strategy> {
+    let path = input.typed();
+    if let Some(bytes) = input.bytes() {
+        return at_hand(path, bytes);
+    }
+    let named = |fault: Fault| fault.file(path.display().to_string());
+    let files =
+        strategy_bytes(path)?.ok_or_else(|| named(Fault::new(Kind::Strategy, "doesn't exist")))?;
+    let files: Vec<StrategyFile<'_>> = files
+        .iter()
+        .map(|(name, bytes)| StrategyFile { name, bytes })
+        .collect();
+    Strategy::read(&files).map_err(named)
+}
+
+/// A strategy that a file called `path` would hold.
+fn at_hand(path: &Path, bytes: &[u8]) -> Result<Strategy> {
+    let name = path.display().to_string();
+    let file = StrategyFile { name: &name, bytes };
+    Strategy::read(&[file]).map_err(|fault| fault.file(name.as_str()))
 }
 
 /// The files that all nodes together see: each has its own, where the disks are not shared.

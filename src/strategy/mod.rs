@@ -11,6 +11,7 @@ pub mod derive;
 mod draw;
 mod file;
 mod fit;
+mod input;
 pub mod json;
 mod layouts;
 pub mod like;
@@ -25,5 +26,6 @@ mod stage_layout;
 mod write;
 
 pub use file::{Form, StrategyFile};
+pub use input::StrategyInput;
 pub use layouts::Strategy;
 pub use stage_layout::StageLayout;

@@ -10,5 +10,6 @@ pub(crate) mod moving;
 pub(crate) mod name_map;
 pub(crate) mod reading;
 pub mod size;
+pub(crate) mod strategy;
 pub(crate) mod tensors;
 pub(crate) mod writing;

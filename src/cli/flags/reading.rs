@@ -2,10 +2,12 @@
 
 use crate::cli::flags::choice::{Choice, choice};
 use crate::cli::flags::name_map::name_map;
+use crate::cli::flags::strategy::strategy;
 use crate::fault::Result;
 use crate::plan::build::{Select, Unmatched};
 use crate::source::derived::Derived;
 use crate::source::{Reading, Verify};
+use crate::strategy::StrategyInput;
 use clap::Args;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -44,9 +46,10 @@ pub(crate) struct SourceArgs {
     /// Rank directories, a directory of full weights, or one file.
     #[arg(long)]
     pub(crate) src: PathBuf,
-    /// Strategy of the source: file, merged file or directory [default: full weights].
-    #[arg(long)]
-    pub(crate) src_strategy: Option<PathBuf>,
+    /// Strategy of the source: file, merged file or directory, a layout (dp=2,tp=4) or a trainer's YAML file
+    /// [default: full weights].
+    #[arg(long, value_name = "S", value_parser = strategy())]
+    pub(crate) src_strategy: Option<StrategyInput>,
     /// Which of several files in a rank directory: epoch_step, step, task-epoch_step, or latest.
     #[arg(long)]
     pub(crate) file_suffix: Option<String>,

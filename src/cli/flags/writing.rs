@@ -2,11 +2,13 @@
 
 use crate::cli::flags::choice::{Choice, choice};
 use crate::cli::flags::moving::MoveArgs;
+use crate::cli::flags::strategy::strategy;
 use crate::destination::{Placement, Writing};
 use crate::fault::Result;
 use crate::plan::arrange::Files;
 use crate::store::formats::laid::DirectoryAsked;
 use crate::store::{Directory, Format};
+use crate::strategy::StrategyInput;
 use crate::transport::Moving;
 use clap::Args;
 use std::path::PathBuf;
@@ -51,9 +53,9 @@ pub(crate) struct DestinationArgs {
 /// How what is written is cut.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct CutArgs {
-    /// Strategy of the destination [default: full weights].
-    #[arg(long)]
-    pub(crate) dst_strategy: Option<PathBuf>,
+    /// Strategy of the destination: files, a layout (dp=2,tp=4) or a trainer's YAML file [default: full weights].
+    #[arg(long, value_name = "S", value_parser = strategy())]
+    pub(crate) dst_strategy: Option<StrategyInput>,
 }
 
 /// How many copies are written.
@@ -137,7 +139,7 @@ impl WriteArgs {
     }
 
     /// Writing into `path`, cut by `strategy`.
-    pub(crate) fn writing(&self, path: PathBuf, strategy: Option<PathBuf>) -> Writing {
+    pub(crate) fn writing(&self, path: PathBuf, strategy: Option<StrategyInput>) -> Writing {
         Writing {
             strategy,
             placement: self.placement,

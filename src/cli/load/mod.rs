@@ -9,6 +9,7 @@ mod telling;
 use crate::cli::command::{Command, Prepared, Told};
 use crate::cli::flags::moving::MoveArgs;
 use crate::cli::flags::reading::CheckArgs;
+use crate::cli::flags::strategy::ModelArgs;
 use crate::cli::flags::writing::{CutArgs, WriteArgs};
 use crate::config::train_yaml::{Action, Asked, Shape, TrainConfig};
 use crate::exchange::{Topology, World};
@@ -19,6 +20,7 @@ use crate::source::Reading;
 use crate::source::derived::Derived;
 use crate::source::strategy_files::read_strategy;
 use crate::store::formats::laid::DirectoryAsked;
+use crate::strategy::StrategyInput;
 use crate::transport::Observer;
 use chosen::Chosen;
 use clap::Args;
@@ -41,7 +43,8 @@ const DESTINATION: &str = "shardloom_checkpoint";
 #[command(before_help = EXAMPLES)]
 #[command(mut_arg("dst_strategy", |arg| {
     arg.help(
-        "The job's strategy [default: strategy/ or merged_strategy/dst_strategy.ckpt in output_dir]",
+        "The job's strategy [default: strategy/ or merged_strategy/dst_strategy.ckpt in output_dir, or else \
+         derived from the configuration]",
     )
 }))]
 pub(crate) struct Load {
@@ -58,6 +61,8 @@ pub(crate) struct Load {
     launch: LaunchArgs,
     #[command(flatten)]
     cut: CutArgs,
+    #[command(flatten)]
+    network: ModelArgs,
     #[command(flatten)]
     moving: MoveArgs,
     #[command(flatten)]
@@ -148,19 +153,18 @@ impl Load {
                 Some(strategies::of_source(sight, config, source, &shape)?),
             ),
         };
-        let path = match &self.cut.dst_strategy {
-            Some(given) => given.clone(),
-            None => strategies::of_job(sight, config, strategy.as_deref())?,
-        };
-        let read = |path: Option<&Path>| {
-            read_strategy(sight.world, &sight.topology, path).map(|(strategy, _)| strategy)
+        let path = self.strategy(sight, config, source, strategy.as_deref())?;
+        let strategy = strategy.map(StrategyInput::from);
+        let read = |input: Option<&StrategyInput>| {
+            read_strategy(sight.world, &sight.topology, input).map(|(strategy, _)| strategy)
         };
         let wanted = read(Some(&path))?;
-        strategies::check_mesh(config, wanted.as_ref(), &path)?;
-        if strategy.is_some() && read(strategy.as_deref())? == wanted {
+        strategies::check_mesh(config, wanted.as_ref(), path.typed())?;
+        if strategy.is_some() && read(strategy.as_ref())? == wanted {
             return Ok(same(config, &chosen));
         }
         let mut telling = found(Telling::new(action), config, &chosen);
+        telling.notes.extend(strategies::note(&path));
         let default = || config.output().join(DESTINATION);
         let destination = self.dst.clone().unwrap_or_else(default);
         let job = self.job(action, &chosen, strategy, path, destination.clone())?;
@@ -180,13 +184,33 @@ impl Load {
         Ok(telling)
     }
 
+    /// The strategy of the job: as given, as it lies in the output, or derived. Collective.
+    fn strategy(
+        &self,
+        sight: &Sight<'_>,
+        config: &TrainConfig,
+        weights: &Path,
+        source: Option<&Path>,
+    ) -> Result<StrategyInput> {
+        let deriving = self.network.deriving(weights, None);
+        let mut given = self.cut.dst_strategy.clone();
+        deriving.make(sight.world, &mut given)?;
+        if let Some(given) = given {
+            return Ok(given);
+        }
+        match strategies::of_job(sight, config, source)? {
+            Some(path) => Ok(path.into()),
+            None => strategies::derived(sight, config, &self.config, &deriving),
+        }
+    }
+
     /// The job that brings the weights into the layout of `strategy`.
     fn job(
         &self,
         action: Action,
         chosen: &Chosen,
-        source_strategy: Option<PathBuf>,
-        strategy: PathBuf,
+        source_strategy: Option<StrategyInput>,
+        strategy: StrategyInput,
         destination: PathBuf,
     ) -> Result<Job> {
         let leftovers = if action == Action::Split {

@@ -1,9 +1,10 @@
 //! Where the strategies of a training job lie.
 
+use crate::cli::flags::strategy::Deriving;
 use crate::cli::load::sight::Sight;
 use crate::config::train_yaml::{ParallelConfig, Shape, TrainConfig};
 use crate::fault::{Fault, Kind, Result};
-use crate::strategy::Strategy;
+use crate::strategy::{Strategy, StrategyInput};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -41,12 +42,12 @@ pub(super) fn of_source(
     .hint("set src_strategy_path_or_dir to the strategy of the job that wrote the weights"))
 }
 
-/// The strategy of the job that is to be started. Collective.
+/// The strategy of the job that is to be started; none if it isn't there yet. Collective.
 pub(super) fn of_job(
     sight: &Sight<'_>,
     config: &TrainConfig,
     source: Option<&Path>,
-) -> Result<PathBuf> {
+) -> Result<Option<PathBuf>> {
     let output = config.output();
     let (own, merged) = (
         output.join("strategy"),
@@ -62,14 +63,42 @@ pub(super) fn of_job(
     };
     for candidate in order {
         if sight.anywhere(candidate)? {
-            return Ok(candidate.clone());
+            return Ok(Some(candidate.clone()));
         }
     }
-    Err(
-        Fault::new(Kind::Config, "the job's strategy isn't there yet")
-            .file(own.display().to_string())
-            .hint(format!("{MAKE_ONE}, or give --dst-strategy")),
-    )
+    Ok(None)
+}
+
+/// The strategy of the job that is to be started, from its configuration alone. Collective.
+///
+/// # Errors
+/// [`Kind::Config`], saying why it can't be derived.
+pub(super) fn derived(
+    sight: &Sight<'_>,
+    config: &TrainConfig,
+    yaml: &Path,
+    deriving: &Deriving,
+) -> Result<StrategyInput> {
+    let mut made = Some(StrategyInput::from(yaml));
+    let missing = |why: &str| {
+        let own = config.output().join("strategy");
+        Fault::new(
+            Kind::Config,
+            format!("the job's strategy isn't there yet{why}"),
+        )
+        .file(own.display().to_string())
+        .hint(format!("{MAKE_ONE}, or give --dst-strategy"))
+    };
+    deriving
+        .make(sight.world, &mut made)
+        .map_err(|fault| missing(&format!(", and can't be derived: {}", fault.message)))?;
+    made.ok_or_else(|| missing(""))
+}
+
+/// For people: that no file has it. Local.
+pub(super) fn note(strategy: &StrategyInput) -> Option<String> {
+    let made = strategy.path().is_none();
+    made.then(|| format!("the job's strategy is derived from {strategy}: no file has it"))
 }
 
 /// A strategy must be for the mesh that the configuration asks for. Local.

@@ -8,7 +8,7 @@ use crate::fault::plain::Text;
 use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
 use crate::model::Scheme;
-use crate::model::derive::{Derived, Job, configured, derive, usual};
+use crate::model::derive::{Derived, Job, Seen, configured, derive, usual};
 use crate::report::Report;
 use crate::strategy::Form;
 use clap::Args;
@@ -82,7 +82,13 @@ impl DeriveArgs {
     fn job(&self) -> Result<Job> {
         match (&self.config, &self.parallel, &self.model) {
             (Some(config), _, model) => configured(config, model.as_deref()),
-            (None, Some(parallel), Some(model)) => usual(parallel, self.names, model),
+            (None, Some(parallel), Some(model)) => {
+                let seen = Seen {
+                    names: self.names,
+                    ..Seen::default()
+                };
+                usual(parallel, &seen, model)
+            }
             _ => Err(Fault::new(
                 Kind::Usage,
                 "give --config, or --parallel and --model",

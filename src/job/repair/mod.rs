@@ -25,6 +25,7 @@ use crate::job::verify::found::{Found, look};
 use crate::job::verify::reader::Reader;
 use crate::store::io::{self, Standing};
 use crate::store::manifest::Manifest;
+use crate::strategy::StrategyInput;
 use copies::{Copies, Donor, Place};
 use mending::{Mended, Mender};
 use parts::Key;
@@ -41,7 +42,7 @@ pub struct Repair {
     /// A directory with a manifest.
     pub directory: PathBuf,
     /// Its strategy, if another layout is to be brought into its own; none means full weights.
-    pub strategy: Option<PathBuf>,
+    pub strategy: Option<StrategyInput>,
     /// Where copies may be, besides the directory itself.
     pub origin: Option<Origin>,
 }
@@ -212,7 +213,7 @@ impl Work<'_> {
     /// Brings what is still missing from another layout, if there is one, and mends by it; gives
     /// whether it did, and the bytes read. Collective.
     fn bring(&self, base: &Base<'_>, hidden: &Path, results: &mut Results) -> Result<(bool, u64)> {
-        let strategy = self.repair.strategy.as_deref();
+        let strategy = self.repair.strategy.as_ref();
         let Some(origin) = &self.repair.origin else {
             return Ok((false, 0));
         };

@@ -11,6 +11,7 @@ use crate::plan::arrange::{Files, Naming, RankName};
 use crate::plan::build::{Leftovers, Select, Unmatched};
 use crate::source::Reading;
 use crate::store::manifest::Manifest;
+use crate::strategy::StrategyInput;
 use crate::transport::Moving;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -24,7 +25,7 @@ pub struct Origin {
     /// Where. It is only read.
     pub path: PathBuf,
     /// Its strategy; none means full weights.
-    pub strategy: Option<PathBuf>,
+    pub strategy: Option<StrategyInput>,
 }
 
 /// What is missing: tensors by name; none for the bytes around them, for which all tensors are wanted.
@@ -41,7 +42,7 @@ const DAMAGED_MAX: usize = 16;
 pub(super) fn relayout(
     world: &World,
     origin: &Origin,
-    strategy: Option<&Path>,
+    strategy: Option<&StrategyInput>,
     into: &Path,
     manifest: &Manifest,
     missing: &Missing,
@@ -76,7 +77,12 @@ pub(super) fn relayout(
 }
 
 /// The job that writes all but the `unwanted` tensors. Local.
-fn job(origin: &Origin, strategy: Option<&Path>, into: &Path, unwanted: Vec<String>) -> Job {
+fn job(
+    origin: &Origin,
+    strategy: Option<&StrategyInput>,
+    into: &Path,
+    unwanted: Vec<String>,
+) -> Job {
     let (files, leftovers) = match (strategy, &origin.strategy) {
         (None, _) => (
             Files::Full {
@@ -103,7 +109,7 @@ fn job(origin: &Origin, strategy: Option<&Path>, into: &Path, unwanted: Vec<Stri
             extras: Vec::new(),
             writing: Writing {
                 path: into.to_path_buf(),
-                strategy: strategy.map(Path::to_path_buf),
+                strategy: strategy.cloned(),
                 overwrite: true,
                 unflushed: true,
                 ..Writing::default()

@@ -4,6 +4,7 @@ use super::conditions::hold;
 use super::feed_forward::inner_size;
 use super::mesh::Mesh;
 use super::offset::Offset;
+use super::seen::Seen;
 use super::states::Optimizer;
 use crate::config::job_yaml::JobConfig;
 use crate::fault::{Fault, Kind, Result};
@@ -132,21 +133,21 @@ impl Job {
         Ok(job)
     }
 
-    /// The usual job of a model with `names` (none: those its family usually has), on `mesh`; `shard`: pieces of the optimizer shard, -1 for
-    /// as many as there are replicas.
+    /// The usual job of a model on `mesh`, with the names that are `seen` (none: those its family usually
+    /// has); `shard`: pieces of the optimizer shard, -1 for as many as there are replicas.
     ///
     /// # Errors
     /// [`Kind::Config`], [`Kind::Unsupported`] for a model that no table is for.
     pub fn usual(
-        names: Option<Scheme>,
+        seen: &Seen,
         mesh: Mesh,
         shard: Option<i64>,
         model: &Map<String, Value>,
     ) -> Result<Job> {
         let family = family_of(Scheme::Mcore, None, model, model)?;
-        let names = names.unwrap_or(family.usual_names);
+        let names = seen.names.unwrap_or(family.usual_names);
         let training = training_of(&family, names)?;
-        let merged = merge(&training, &Map::new(), model, true)?;
+        let merged = merge(&training, &seen.configuration(), model, true)?;
         let optimizer = Optimizer::called(None, names)?;
         let mut job = Job::new(family, training, merged, mesh, optimizer)?;
         job.sequence = true;
@@ -356,11 +357,15 @@ fn merge(
     if usual {
         merged.extend(training.usual.clone());
     }
-    for source in [model, own] {
+    for (source, is_trainers) in [(model, false), (own, true)] {
         let mut said: Map<String, Value> = Map::new();
         for (key, value) in source {
             let meant = training.spelled.get(key).unwrap_or(key);
             if value.is_null() && meant != key {
+                continue;
+            }
+            // In a config.json a word of the trainer's may be another number's name.
+            if !is_trainers && meant != key && source.contains_key(meant) {
                 continue;
             }
             if let Some(other) = said

@@ -2,11 +2,11 @@
 
 use super::job::Job;
 use super::mesh::Mesh;
+use super::seen::Seen;
 use crate::config::based::Layered;
 use crate::config::job_yaml::JobConfig;
 use crate::config::train_yaml::YAML_BYTES_MAX;
 use crate::fault::{Fault, Kind, Result};
-use crate::model::choices::Scheme;
 use crate::model::described::{CONFIG, SMALL_BYTES_MAX};
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::json;
@@ -38,16 +38,16 @@ pub fn configured(yaml: &Path, model: Option<&Path>) -> Result<Job> {
     .map_err(|fault| fault.file(name))
 }
 
-/// The usual job with `parallel` (`dp=2,tp=4,pp=2`) and `names` (none: those of the family's usual job) of
-/// the model in `model`. Local.
+/// The usual job with `parallel` (`dp=2,tp=4,pp=2`) and the names `seen` (none: those of the family's usual
+/// job) of the model in `model`. Local.
 ///
 /// # Errors
 /// [`Kind::Usage`] for `parallel`, and as [`configured`].
-pub fn usual(parallel: &str, names: Option<Scheme>, model: &Path) -> Result<Job> {
+pub fn usual(parallel: &str, seen: &Seen, model: &Path) -> Result<Job> {
     let (mesh, shard) = Mesh::parse(parallel)?;
     let config = model_config(model)?;
     let name = model.display().to_string();
-    let job = Job::usual(names, mesh, shard, &config);
+    let job = Job::usual(seen, mesh, shard, &config);
     job.map(|job| Job {
         origin: name.clone(),
         ..job

@@ -1,0 +1,84 @@
+//! What the names of a checkpoint's tensors tell of the network that has them.
+
+use crate::model::choices::Scheme;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// What names tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// Whose names they are; none for names of another network than those known.
+    pub names: Option<Scheme>,
+    /// What the trainer's configuration says of such a network, by key.
+    pub keys: Vec<(String, bool)>,
+}
+
+/// What tells: a part of a name, whose it is, and a key of the configuration with its value.
+const TELLING: [(&str, Scheme, Option<(&str, bool)>); 14] = [
+    ("decoder.layers.", Scheme::Mcore, None),
+    ("embedding.word_embeddings.", Scheme::Mcore, None),
+    ("output_layer.weight", Scheme::Mcore, None),
+    (".self_attention.linear_qkv.", Scheme::Mcore, None),
+    (
+        ".self_attention.linear_kvb.",
+        Scheme::Mcore,
+        Some(("mla_qkv_concat", true)),
+    ),
+    (
+        ".self_attention.linear_kv_down_proj.",
+        Scheme::Mcore,
+        Some(("mla_qkv_concat", false)),
+    ),
+    ("model.tok_embeddings.", Scheme::Legacy, None),
+    ("model.norm_out.", Scheme::Legacy, None),
+    (
+        ".attention.wq.weight",
+        Scheme::Legacy,
+        Some(("qkv_concat", false)),
+    ),
+    (
+        ".attention.w_qkv.weight",
+        Scheme::Legacy,
+        Some(("qkv_concat", true)),
+    ),
+    (
+        ".attention.wq.bias",
+        Scheme::Legacy,
+        Some(("qkv_has_bias", true)),
+    ),
+    (
+        ".attention.w_qkv.bias",
+        Scheme::Legacy,
+        Some(("qkv_has_bias", true)),
+    ),
+    (".feed_forward.w2.", Scheme::Legacy, None),
+    (".attention_norm.", Scheme::Legacy, None),
+];
+
+impl Seen {
+    /// What these names tell.
+    pub fn of<'a>(names: impl IntoIterator<Item = &'a str>) -> Seen {
+        let mut seen = Seen::default();
+        for name in names {
+            for (part, scheme, key) in &TELLING {
+                if !name.contains(part) {
+                    continue;
+                }
+                seen.names.get_or_insert(*scheme);
+                if let Some((key, value)) = key
+                    && !seen.keys.iter().any(|(known, _)| known == key)
+                {
+                    seen.keys.push(((*key).to_owned(), *value));
+                }
+            }
+        }
+        seen
+    }
+
+    /// The keys as a configuration has them.
+    pub(super) fn configuration(&self) -> Map<String, Value> {
+        let keys = self.keys.iter();
+        keys.map(|(key, value)| (key.clone(), Value::Bool(*value)))
+            .collect()
+    }
+}

@@ -1,0 +1,59 @@
+//! A strategy as it was asked for.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A strategy that lies in files, or one that was made when it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StrategyInput {
+    /// Where it lies, or what was typed in its place.
+    typed: PathBuf,
+    /// What a file of it would hold; none if there are files.
+    made: Option<Arc<[u8]>>,
+}
+
+impl StrategyInput {
+    /// The strategy that a file with these `bytes` would hold, the same on every process; messages call it
+    /// as it was `typed`.
+    #[must_use]
+    pub fn made(typed: impl Into<PathBuf>, bytes: Vec<u8>) -> StrategyInput {
+        StrategyInput {
+            typed: typed.into(),
+            made: Some(bytes.into()),
+        }
+    }
+
+    /// What was typed.
+    #[must_use]
+    pub fn typed(&self) -> &Path {
+        &self.typed
+    }
+
+    /// Where its files are, if it lies in files.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.made.is_none().then_some(self.typed.as_path())
+    }
+
+    /// What its file would hold, if there is none.
+    #[must_use]
+    pub fn bytes(&self) -> Option<&[u8]> {
+        self.made.as_deref()
+    }
+}
+
+impl<P: Into<PathBuf>> From<P> for StrategyInput {
+    fn from(path: P) -> StrategyInput {
+        StrategyInput {
+            typed: path.into(),
+            made: None,
+        }
+    }
+}
+
+impl fmt::Display for StrategyInput {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.typed.display().fmt(out)
+    }
+}
