@@ -764,3 +764,91 @@ fn asks_about_a_head_that_is_no_copy() {
     room.run(IMPORT).succeeds();
     assert!(!room.out().contains_key("lm_head.weight"));
 }
+
+/// Finite numbers that the type written has no room for are infinite there, and told of.
+#[test]
+fn tells_of_numbers_that_become_infinite() {
+    let room = Room::new();
+    let (mut all, name) = (weights(), "model.norm.weight");
+    let norm = all.get_mut(name).unwrap();
+    let count = norm.shape[0];
+    let mut values = vec![1f32; count];
+    values[..5].copy_from_slice(&[65519.0, 65520.0, -1e9, f32::INFINITY, f32::NAN]);
+    let (dtype, data) = ("F32".into(), values.iter().flat_map(|v| v.to_le_bytes()));
+    *norm = Tensor {
+        dtype,
+        data: data.collect(),
+        ..norm.clone()
+    };
+    room.put("m/model.safetensors", &all);
+    let import = "import --hf @m --names legacy --overwrite --dst @out --dtype";
+    let told = "2 elements of 1 tensor (model.norm_out.weight) became infinite";
+    let words = room.words(&format!("{import} f16"));
+    let sent = [words.clone(), room.words("--exchange collective")].concat();
+    for run in [alone(&words), under_mpi(2, &sent)] {
+        assert!(run.status.success(), "{run:#?}");
+        says(&run, &[told]);
+        let written = &room.out()["model.norm_out.weight"];
+        let bits = |at: usize| u16::from_le_bytes([written.data[2 * at], written.data[2 * at + 1]]);
+        let halves = [bits(0), bits(1), bits(2), bits(3)];
+        assert_eq!(halves, [0x7bff, 0x7c00, 0xfc00, 0x7c00]);
+    }
+    for dtype in ["bf16", "f32"] {
+        let run = room.run(&format!("{import} {dtype}"));
+        assert!(run.status.success(), "{run:#?}");
+        assert!(!run.stdout.contains("infinite"), "{run:#?}");
+    }
+}
+
+/// What a copy has made of links, and what a file can't be.
+#[test]
+fn says_what_is_wrong_with_a_file_in_the_place_of_weights() {
+    let room = Room::new();
+    std::fs::write(room.at("m/model.safetensors"), "../../blobs/00aa").unwrap();
+    let run = room.run("unify --src @m --dst @out");
+    says(&run, &["is a link that a copy made a text", "cp -rL"]);
+    let header = concat!(
+        r#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"#,
+        r#""b":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}"#
+    );
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.bytes().chain([0; 4]));
+    std::fs::write(room.at("m/model.safetensors"), bytes).unwrap();
+    let run = room.run("unify --src @m --dst @out");
+    says(&run, &["are of the same bytes", "save_model"]);
+    std::fs::create_dir(room.at("ranks")).unwrap();
+    std::fs::write(room.at("ranks/rank_0"), "../src/rank_0").unwrap();
+    let run = room.run("unify --src @ranks --dst @out");
+    says(&run, &["rank_0 is a file where a directory is meant"]);
+}
+
+/// `--weights` chooses among files, or is refused: never passed over.
+#[test]
+fn chooses_weights_only_where_there_is_a_choice() {
+    let room = Room::single();
+    room.run("unify --src @m/model.safetensors --weights model* --dst @one")
+        .succeeds();
+    let run = room.run("unify --src @m/model.safetensors --weights x* --dst @out");
+    says(&run, &["--weights 'x*'", "one file of another name"]);
+    room.put("ranks/rank_0/net.safetensors", &weights());
+    let run = room.run("unify --src @ranks --weights net* --dst @out");
+    says(&run, &["this is rank directories", "--file-suffix"]);
+    assert!(!room.at("out").exists());
+}
+
+/// Files with names that transformers' loaders know are marked for these, whoever writes them.
+#[test]
+fn marks_files_for_those_who_know_their_names() {
+    let room = Room::single();
+    let format = |path: &str| {
+        let file = tensors::read(&room.at(path)).unwrap();
+        file.metadata["format"].clone()
+    };
+    room.run("split --src @m --dst @ranks").succeeds();
+    assert_eq!(format("ranks/rank_0/net.safetensors"), "pt");
+    room.run("convert @m/model.safetensors --to ckpt --dst @ck")
+        .succeeds();
+    room.run("convert @ck --to safetensors --dst @back")
+        .succeeds();
+    assert_eq!(format("back/model.safetensors"), "pt");
+}

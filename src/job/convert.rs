@@ -4,6 +4,7 @@
 
 use crate::catalog::{Catalog, ShardFile};
 use crate::fault::{Fault, Kind, Result};
+use crate::job::metadata::format_of;
 use crate::job::planned::Planned;
 use crate::job::spec::Convert;
 use crate::layout::Layout;
@@ -21,6 +22,12 @@ pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Resu
     let mut catalog = Catalog::default();
     let mut plans = Vec::new();
     check_map(conversion, opened)?;
+    let names = opened.source.catalog.distinct_schemas();
+    let names = names.flat_map(|(_, schema)| schema.entries.iter().map(|entry| &*entry.name));
+    let format = format_of(names.map(|name| match conversion.name_map.get(name) {
+        Some(written) => written.as_str(),
+        None => name,
+    }));
     let mut made: BTreeMap<String, &str> = BTreeMap::new();
     for (rank, files) in &source.catalog.ranks {
         let [file] = &files[..] else { continue };
@@ -48,7 +55,7 @@ pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Resu
         if ranks.binary_search(rank).is_err() {
             continue;
         }
-        let metadata = metadata(conversion, file).map_err(named)?;
+        let metadata = metadata(conversion, file, format).map_err(named)?;
         let schema = conversion.format.design(&listing, &metadata);
         let schema = Arc::new(schema.map_err(named)?);
         catalog
@@ -95,8 +102,13 @@ fn check_map(conversion: &Convert, opened: &Opened) -> Result<()> {
     .map_err(|fault| opened.source.place(fault))
 }
 
-/// What the other format can carry of a file's metadata: marks of packed types and texts.
-fn metadata(conversion: &Convert, file: &ShardFile) -> Result<BTreeMap<String, String>> {
+/// What the other format can carry of a file's metadata: marks of packed types and texts; and whose
+/// loaders know its names, where it says that.
+fn metadata(
+    conversion: &Convert,
+    file: &ShardFile,
+    format: &str,
+) -> Result<BTreeMap<String, String>> {
     let kept = file
         .schema
         .metadata
@@ -111,5 +123,8 @@ fn metadata(conversion: &Convert, file: &ShardFile) -> Result<BTreeMap<String, S
         }
     }
     metadata.extend(conversion.format.marks());
+    if let Some(marked) = metadata.get_mut("format") {
+        *marked = format.to_owned();
+    }
     Ok(metadata)
 }

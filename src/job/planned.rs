@@ -187,10 +187,9 @@ fn seen(write: &Write, opened: &Opened) -> Result<(u64, Viewed)> {
     Ok((hasher.finish(), made))
 }
 
-/// The `format` of the files that are written: of full weights, as their names are.
+/// The `format` of the files that are written: as their names are.
 fn format_written(write: &Write, inventory: &Inventory) -> &'static str {
     let names = inventory.tensors.keys();
-    let names = names.filter(|_| matches!(write.files, Files::Full { .. }));
     let names: Vec<Arc<str>> = names.map(|name| write.select.written_name(name)).collect();
     format_of(names.iter().map(|name| &**name))
 }

@@ -4,6 +4,7 @@ use crate::exchange::{
     Operation, Topology, World, agree, all_gather_bytes, all_reduce, decode, encode,
 };
 use crate::fault::Result;
+use crate::fault::plain::{counted, first};
 use crate::job::outcome::{Outcome, ProcessFigures, Seconds};
 use crate::plan::ratio::ratio;
 use crate::plan::survey::Survey;
@@ -11,6 +12,7 @@ use crate::store::io::peak_memory_bytes;
 use crate::transport::Exchange;
 use crate::transport::Moved;
 use crate::transport::Readers;
+use std::collections::BTreeMap;
 
 /// The outcome of a command before anything has happened. Local.
 pub(super) fn outcome(world: &World, topology: &Topology, command: &str) -> Outcome {
@@ -61,14 +63,18 @@ pub(super) fn total(
         moved.sent_bytes,
         survey.received_bytes_lower_bound,
         moved.written_bytes,
+        moved.overflown.values().sum(),
     ];
     all_reduce(world, &mut sums, Operation::Sum)?;
-    let [read, needed, sent, lower_bound, written] = sums;
+    let [read, needed, sent, lower_bound, written, overflown] = sums;
     outcome.bytes.read = read;
     outcome.bytes.read_unique = needed;
     outcome.bytes.sent = sent;
     outcome.bytes.sent_lower_bound = lower_bound;
     outcome.bytes.written = written;
+    if overflown > 0 {
+        outcome.notes.push(became_infinite(world, moved)?);
+    }
     let micros = |seconds: f64| {
         u64::try_from(std::time::Duration::from_secs_f64(seconds.max(0.0)).as_micros()).unwrap_or(0)
     };
@@ -95,6 +101,28 @@ pub(super) fn total(
     };
     outcome.balance_max_over_mean = ratio(largest[0] * u64::from(world.size()), written);
     Ok(())
+}
+
+/// What is said of finite numbers that became infinite.
+///
+/// # Errors
+/// [`crate::fault::Kind::Mpi`].
+fn became_infinite(world: &World, moved: &Moved) -> Result<String> {
+    let mine = agree(world, encode(&moved.overflown))?;
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    for bytes in all_gather_bytes(world, &mine)? {
+        for (name, count) in agree(world, decode::<BTreeMap<String, u64>>(&bytes))? {
+            *counts.entry(name).or_default() += count;
+        }
+    }
+    let names: Vec<&String> = counts.keys().collect();
+    let elements = counted(counts.values().sum(), "element");
+    let tensors = counted(counts.len() as u64, "tensor");
+    let told = first(&names, 4);
+    Ok(format!(
+        "{elements} of {tensors} ({told}) became infinite: too large for the type written, \
+         which a wider --dtype isn't"
+    ))
 }
 
 /// The plans of the first 64 processes.

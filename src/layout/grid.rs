@@ -32,7 +32,14 @@ impl Grid {
                 let message = format!(
                     "dimension {dimension} of shape {shape} can't be cut into {parts} equal parts"
                 );
-                return Err(Fault::new(Kind::Shape, message));
+                let fault = Fault::new(Kind::Shape, message);
+                return Err(match (dimension, size.checked_next_multiple_of(*parts)) {
+                    (0, Some(rows)) if shape.0.len() == 2 => fault.hint(format!(
+                        "is the strategy another model's? Where a vocabulary has other rows in training, \
+                         import --vocab-rows {rows} writes so many"
+                    )),
+                    _ => fault,
+                });
             }
         }
         let cell = shape

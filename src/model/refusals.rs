@@ -78,9 +78,10 @@ pub(super) fn refuse_adapted(inventory: &Inventory, mapping: &Mapping) -> Result
         if !replaced && !tensor.value.as_deref().is_some_and(merged) {
             continue;
         }
+        let of = of.as_ref().map(|of| format!("'{of}'"));
         let of = of.as_deref().unwrap_or("the embedding");
         let message = format!(
-            "the adapter changes it, but by tie_word_embeddings of config.json it is '{of}', so that the \
+            "the adapter changes it, but by tie_word_embeddings of config.json it is {of}, so that the \
              change would be lost"
         );
         return Err(Fault::new(Kind::Unsupported, message)

@@ -46,10 +46,11 @@ pub(super) fn check(
     }
     let tensors = first(&lost, SHOWN_MAX);
     let message = format!(
-        "{} of {} {} missing, and no other rank has their parts of {tensors}",
+        "{} of {} {} missing, and no other rank has {} parts of {tensors}",
         named(&missing),
         strategy.ranks(),
         if missing.len() == 1 { "is" } else { "are" },
+        if missing.len() == 1 { "its" } else { "their" },
     );
     Err(Fault::new(Kind::MissingShard, message)
         .rank(missing[0])

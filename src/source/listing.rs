@@ -7,6 +7,7 @@ use crate::source::full::list_full;
 use crate::source::listed::{Listed, Listing};
 use crate::store::io::{self, Standing};
 use crate::store::{Format, rank_dir};
+use crate::strategy::name::matches;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -21,6 +22,10 @@ pub(crate) fn list(path: &Path, suffix: Option<&str>, wanted: Option<&str>) -> R
                 .file_name()
                 .map(|name| name.to_string_lossy().into_owned());
             let base = path.parent().unwrap_or(Path::new(""));
+            let named = name.as_deref().unwrap_or_default();
+            if let Some(glob) = wanted.filter(|glob| !matches(glob, named)) {
+                return Err(no_choice(path, glob, "one file of another name").hint("leave it out"));
+            }
             listing.single_file = true;
             let file = Listed::new(base, name.unwrap_or_default())?;
             listing.ranks.insert(0, vec![file]);
@@ -30,6 +35,10 @@ pub(crate) fn list(path: &Path, suffix: Option<&str>, wanted: Option<&str>) -> R
     }
     let names = io::list(path)?;
     if let Some(inner) = directory::find(path, &names, suffix)? {
+        if let Some(glob) = wanted {
+            let fault = no_choice(path, glob, "a checkpoint 2.0, which names its files");
+            return Err(fault.hint("leave it out; --file-suffix chooses among several checkpoints"));
+        }
         return directory::list(path, inner);
     }
     for (name, directory) in &names {
@@ -50,10 +59,21 @@ pub(crate) fn list(path: &Path, suffix: Option<&str>, wanted: Option<&str>) -> R
             return Err(Fault::new(Kind::Ambiguous, message).file(path.display().to_string()));
         }
     }
+    if let Some(glob) = wanted.filter(|_| !listing.offered.is_empty()) {
+        let fault = no_choice(path, glob, "rank directories");
+        return Err(fault.hint("--file-suffix chooses among several files of a rank"));
+    }
     if listing.offered.is_empty() {
         list_full(path, &names, wanted, &mut listing)?;
     }
     Ok(listing)
+}
+
+/// The fault of `--weights` where there is nothing for it to choose from.
+fn no_choice(path: &Path, glob: &str, what: &str) -> Fault {
+    let message =
+        format!("--weights '{glob}' chooses among the files of full weights; this is {what}");
+    Fault::new(Kind::Usage, message).file(path.display().to_string())
 }
 
 /// Puts the nodes' listings together.

@@ -33,6 +33,31 @@ pub fn cast(from: Dtype, to: Dtype, source: &[u8], out: &mut Vec<u8>) -> bool {
     }
 }
 
+/// How many elements of `bytes` are infinite: of a float type, 0 of any other.
+#[must_use]
+pub fn infinities(dtype: Dtype, bytes: &[u8]) -> u64 {
+    let of_halves = |infinite: u16| {
+        let halves = bytes.as_chunks().0.iter();
+        halves.fold(0u64, |count, half| {
+            count + u64::from(u16::from_le_bytes(*half) & 0x7fff == infinite)
+        })
+    };
+    match dtype {
+        Dtype::F16 => of_halves(0x7c00),
+        Dtype::BF16 => of_halves(0x7f80),
+        Dtype::F32 => bytes.as_chunks().0.iter().fold(0, |count, element| {
+            count + u64::from(f32::from_le_bytes(*element).is_infinite())
+        }),
+        _ => 0,
+    }
+}
+
+/// Whether numbers of the first type can be too large for the second.
+#[must_use]
+pub fn can_overflow(from: Dtype, to: Dtype) -> bool {
+    from != to && matches!(to, Dtype::F16 | Dtype::BF16)
+}
+
 fn narrow<const N: usize>(
     to: Dtype,
     source: &[u8],
@@ -108,6 +133,27 @@ mod tests {
                 assert!(nan || back == bits.to_le_bytes(), "{dtype} {bits:x}");
             }
         }
+    }
+
+    #[test]
+    fn infinities_are_counted() {
+        let values = [
+            1.0,
+            f32::INFINITY,
+            -f32::INFINITY,
+            f32::NAN,
+            65536.0,
+            -70000.0,
+        ];
+        let source: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        assert_eq!(infinities(Dtype::F32, &source), 2);
+        for (dtype, expected) in [(Dtype::F16, 4), (Dtype::BF16, 2)] {
+            assert!(can_overflow(Dtype::F32, dtype));
+            let out = cast_one(Dtype::F32, dtype, &source);
+            assert_eq!(infinities(dtype, &out), expected, "{dtype}");
+        }
+        assert_eq!(infinities(Dtype::I32, &source), 0);
+        assert!(!can_overflow(Dtype::F16, Dtype::F32));
     }
 
     #[test]

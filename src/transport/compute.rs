@@ -18,7 +18,8 @@ pub(super) struct Computer {
 
 impl Computer {
     /// Takes the window `tile` of `plan`, as stored, through `patches`, whose operands are in
-    /// `operands`; puts the result, as written, into `out`. Local.
+    /// `operands`; puts the result, as written, into `out`. Gives how many elements were infinite before
+    /// they got the type written. Local.
     ///
     /// # Errors
     /// [`Kind::Internal`] if a patch reaches outside, [`Kind::Dtype`] for elements that can't be
@@ -30,7 +31,7 @@ impl Computer {
         tile: &[u8],
         operands: &[u8],
         out: &mut Vec<u8>,
-    ) -> Result<()> {
+    ) -> Result<u64> {
         if !widen(plan.dtype, tile, &mut self.values) {
             let message = format!("{} is no type to compute with", plan.dtype);
             return Err(Fault::new(Kind::Dtype, message).tensor(&*plan.name));
@@ -81,7 +82,8 @@ impl Computer {
             }
         }
         if narrow(&self.values, plan.written, out) {
-            return Ok(());
+            let infinite = |count, value: &f32| count + u64::from(value.is_infinite());
+            return Ok(self.values.iter().fold(0, infinite));
         }
         let message = format!("{} is no type to compute", plan.written);
         Err(Fault::new(Kind::Dtype, message).tensor(&*plan.name))

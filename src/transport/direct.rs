@@ -6,9 +6,11 @@ use crate::plan::work::Work;
 use crate::transport::fill::Readers;
 use crate::transport::ledger::Ledger;
 use crate::transport::mover::{Moved, Mover, Observer, tell};
+use crate::transport::overflow::Overflow;
 use crate::transport::parts::{Builder, cut_parts};
 use crate::transport::sink::Sink;
 use crate::transport::threads::spawn;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
@@ -29,6 +31,7 @@ impl Mover<'_> {
             readers: self.readers,
             sink: self.sink,
             ledger: self.ledger,
+            overflow: &Arc::default(),
             written_bytes: &AtomicU64::new(0),
             stop: &AtomicBool::new(false),
         };
@@ -67,6 +70,7 @@ impl Mover<'_> {
             Some(fault) => Err(fault),
             None => tell(progress, written_bytes, self.total_bytes, observer).map(|()| Moved {
                 written_bytes,
+                overflown: shared.overflow.take(),
                 ..Moved::default()
             }),
         }
@@ -80,6 +84,7 @@ struct Shared<'a> {
     readers: &'a Readers<'a>,
     sink: &'a dyn Sink,
     ledger: Option<&'a Ledger<'a>>,
+    overflow: &'a Arc<Overflow>,
     written_bytes: &'a AtomicU64,
     stop: &'a AtomicBool,
 }
@@ -92,7 +97,7 @@ impl Shared<'_> {
             site: &site,
             ..self.work
         };
-        let mut builder = Builder::new(self.readers, self.sink, self.ledger);
+        let mut builder = Builder::new(self.readers, self.sink, self.ledger, self.overflow.clone());
         work.for_each_slab(|slab| {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(Fault::new(Kind::Peer, "another thread has failed"));

@@ -14,6 +14,7 @@ mod fill;
 mod ledger;
 mod memory;
 mod mover;
+mod overflow;
 mod parts;
 mod rounds;
 mod run;

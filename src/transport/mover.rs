@@ -10,6 +10,7 @@ use crate::transport::fill::{IoMode, Readers};
 use crate::transport::ledger::Ledger;
 use crate::transport::sink::Sink;
 use crate::transport::threads::spawn;
+use std::collections::BTreeMap;
 
 /// Told how many bytes are written, of how many in all.
 pub type Observer<'a> = dyn FnMut(u64, u64) + 'a;
@@ -72,6 +73,8 @@ pub struct Moved {
     pub written_bytes: u64,
     /// Rounds of the exchange.
     pub rounds: u64,
+    /// Written elements that were finite and became infinite, by tensor; each file's counts.
+    pub overflown: BTreeMap<String, u64>,
 }
 
 /// Walks through a process's work without moving a byte, with threads. Local.

@@ -14,8 +14,10 @@ use crate::tensor::{cast, copy};
 use crate::transport::compute::Computer;
 use crate::transport::fill::{Aligned, Filler, Readers, index};
 use crate::transport::ledger::{Entered, Ledger};
+use crate::transport::overflow::Overflow;
 use crate::transport::sink::Sink;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Where a part of a cell's window comes from.
 #[derive(Clone, Copy)]
@@ -103,6 +105,7 @@ pub(super) struct Builder<'a> {
     filler: Filler<'a>,
     sink: &'a dyn Sink,
     ledger: Option<&'a Ledger<'a>>,
+    overflow: Arc<Overflow>,
     joiner: Joiner,
     turned: Vec<u8>,
     tile: Aligned,
@@ -116,11 +119,13 @@ impl<'a> Builder<'a> {
         readers: &'a Readers<'a>,
         sink: &'a dyn Sink,
         ledger: Option<&'a Ledger<'a>>,
+        overflow: Arc<Overflow>,
     ) -> Self {
         Builder {
             filler: Filler::new(readers),
             sink,
             ledger,
+            overflow,
             joiner: Joiner::default(),
             turned: Vec::new(),
             tile: Aligned::default(),
@@ -171,13 +176,19 @@ impl<'a> Builder<'a> {
                 ledger.note_pieces(slab, number, tile, with, &mut entered)?;
             }
             let plan = slab.plan;
+            let copies = cell.targets.len() as u64;
             let written: &[u8] = if plan.is_computed() {
                 let (beside, out) = (&self.operands, &mut self.cast);
-                self.computer.compute(plan, &patches, tile, beside, out)?;
+                let before = self.computer.compute(plan, &patches, tile, beside, out)?;
+                self.overflow.note(plan, before, out, copies);
                 out
             } else if plan.written == plan.dtype {
                 tile
             } else if cast::cast(plan.dtype, plan.written, tile, &mut self.cast) {
+                if cast::can_overflow(plan.dtype, plan.written) {
+                    let before = cast::infinities(plan.dtype, tile);
+                    self.overflow.note(plan, before, &self.cast, copies);
+                }
                 &self.cast
             } else {
                 let message = format!("{} can't be cast to {}", plan.dtype, plan.written);

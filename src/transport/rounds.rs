@@ -12,6 +12,7 @@ use crate::tensor::strided::{Loop, StridedCopy};
 use crate::transport::exchange::{Exchange, ROUND_BYTES_MAX};
 use crate::transport::fill::{Filler, index};
 use crate::transport::mover::{Moved, Mover, Observer, tell};
+use crate::transport::overflow::Overflow;
 use crate::transport::parts::{Builder, From, Part, cut_parts};
 use crate::transport::threads::spawn;
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,7 @@ impl<'a> Mover<'a> {
     ) -> Result<Moved> {
         let (send, slabs) = sync_channel::<Slab<'a>>(AHEAD);
         let work = self.work;
+        let overflow = Arc::new(Overflow::default());
         std::thread::scope(|scope| {
             let planner = spawn(scope, move || {
                 work.for_each_slab(|slab| {
@@ -62,7 +64,7 @@ impl<'a> Mover<'a> {
                         .map_err(|_| Fault::new(Kind::Peer, "the rounds have ended"))
                 })
             });
-            let workers = Workers::start(scope, self);
+            let workers = Workers::start(scope, self, &overflow);
             let (planner, refused) = match (planner, workers.refused.clone()) {
                 (Ok(planner), refused) => (Some(planner), refused),
                 (Err(fault), _) => (None, Some(fault)),
@@ -78,7 +80,8 @@ impl<'a> Mover<'a> {
                 moved: Moved::default(),
             };
             let result = rounds.all(progress, observer);
-            let moved = rounds.moved.clone();
+            let mut moved = rounds.moved.clone();
+            moved.overflown = overflow.take();
             drop(rounds);
             match planner.map(ScopedJoinHandle::join) {
                 Some(Ok(Err(fault))) if fault.kind != Kind::Peer => Err(fault),
@@ -281,7 +284,11 @@ struct Workers<'a> {
 }
 
 impl<'a> Workers<'a> {
-    fn start<'scope>(scope: &'scope Scope<'scope, '_>, mover: &Mover<'a>) -> Self
+    fn start<'scope>(
+        scope: &'scope Scope<'scope, '_>,
+        mover: &Mover<'a>,
+        overflow: &Arc<Overflow>,
+    ) -> Self
     where
         'a: 'scope,
     {
@@ -291,9 +298,9 @@ impl<'a> Workers<'a> {
         let mut refused = None;
         for _ in 0..mover.threads.max(1) {
             let (send, receive) = channel::<Arc<Handed<'a>>>();
-            let tell = tell.clone();
+            let (tell, overflow) = (tell.clone(), Arc::clone(overflow));
             let worker = move || {
-                let mut builder = Builder::new(readers, sink, ledger);
+                let mut builder = Builder::new(readers, sink, ledger, overflow);
                 for handed in receive {
                     let written = handed.build(&mut builder);
                     // Whoever hears of it takes the memory back.

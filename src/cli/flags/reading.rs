@@ -3,7 +3,7 @@
 use crate::cli::flags::choice::{Choice, choice};
 use crate::cli::flags::name_map::name_map;
 use crate::cli::flags::strategy::strategy;
-use crate::fault::Result;
+use crate::fault::{Fault, Kind, Result};
 use crate::plan::build::{Select, Unmatched};
 use crate::source::derived::Derived;
 use crate::source::{Reading, Verify};
@@ -63,6 +63,21 @@ pub(crate) struct WeightsArgs {
     /// Which of the weight files in a directory of full weights, by name or glob; no index is asked.
     #[arg(long, value_name = "GLOB")]
     pub(crate) weights: Option<String>,
+}
+
+impl WeightsArgs {
+    /// Refuses a choice among files where the trainer reads what is there by itself.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`].
+    pub(crate) fn refuse_unread(&self) -> Result<()> {
+        let Some(glob) = &self.weights else {
+            return Ok(());
+        };
+        let message =
+            format!("--weights '{glob}': nothing is written here, the trainer reads it as it is");
+        Err(Fault::new(Kind::Usage, message).hint("move the files that aren't meant elsewhere"))
+    }
 }
 
 impl SourceArgs {

@@ -8,7 +8,7 @@ mod telling;
 
 use crate::cli::command::{Command, Prepared, Told};
 use crate::cli::flags::moving::MoveArgs;
-use crate::cli::flags::reading::CheckArgs;
+use crate::cli::flags::reading::{CheckArgs, WeightsArgs};
 use crate::cli::flags::strategy::ModelArgs;
 use crate::cli::flags::writing::{CutArgs, WriteArgs};
 use crate::config::train_yaml::{Action, Asked, Shape, TrainConfig};
@@ -59,6 +59,8 @@ pub(crate) struct Load {
     dst: Option<PathBuf>,
     #[command(flatten)]
     launch: LaunchArgs,
+    #[command(flatten)]
+    weights: WeightsArgs,
     #[command(flatten)]
     cut: CutArgs,
     #[command(flatten)]
@@ -141,6 +143,7 @@ impl Load {
         let action = config.action(asked, &shape).map_err(named)?;
         let (chosen, strategy) = match action {
             Action::None | Action::Import => {
+                self.weights.refuse_unread().map_err(named)?;
                 return left(sight, config, asked, &shape, action).map_err(named);
             }
             Action::Split => (Chosen::full(sight, config, source)?, None),
@@ -161,6 +164,7 @@ impl Load {
         let wanted = read(Some(&path))?;
         strategies::check_mesh(config, wanted.as_ref(), path.typed())?;
         if strategy.is_some() && read(strategy.as_ref())? == wanted {
+            self.weights.refuse_unread().map_err(named)?;
             return Ok(same(config, &chosen));
         }
         let mut telling = found(Telling::new(action), config, &chosen);
@@ -218,11 +222,14 @@ impl Load {
         } else {
             Leftovers::Reshard(self.checks.unmatched.unmatched)
         };
-        let reading = Reading::checkpoint(
-            chosen.directory.clone(),
-            source_strategy,
-            chosen.suffix.clone(),
-        );
+        let reading = Reading {
+            weights: self.weights.weights.clone(),
+            ..Reading::checkpoint(
+                chosen.directory.clone(),
+                source_strategy,
+                chosen.suffix.clone(),
+            )
+        };
         Ok(Job {
             command: "load",
             reading: self.checks.reading(reading, Derived::default()),

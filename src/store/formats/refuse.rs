@@ -73,7 +73,7 @@ mod tests {
         };
         let pointer =
             b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4976698672\n";
-        let cases: [(&str, &[u8], &str); 22] = [
+        let cases: [(&str, &[u8], &str); 24] = [
             ("m.safetensors", b"", "is empty"),
             ("m.safetensors", &[0; 64], "begins with zeros"),
             ("m.safetensors", pointer, "stands for 4976698672 bytes"),
@@ -110,6 +110,8 @@ mod tests {
             ("m.safetensors", b"\n <!DOCTYPE html><html>", "HTML"),
             ("m.safetensors", b"{\"error\":\"Invalid\"}", "JSON"),
             ("m.safetensors", b"Entry not found", "text"),
+            ("m.safetensors", b"../../blobs/00aa", "link"),
+            ("m.safetensors", b"/not a path", "text"),
             ("x.ckpt", b"\xd8\x5e\x3a\x7f\0\0", "encrypted (GCM)"),
             ("s.ckpt", b"\x08\x01\x1a\x08\x0a\x02w1\x12\x02", "strategy"),
         ];
@@ -128,7 +130,7 @@ mod tests {
 
     #[test]
     fn tells_directories_by_what_is_in_them() {
-        let cases: [(&[&str], &str); 6] = [
+        let cases: [(&[&str], &str); 7] = [
             (&["config.json", "pytorch_model.bin"], "pytorch_model.bin"),
             (&[".metadata", "__0_0.distcp"], "distributed checkpoint"),
             (&["iter_0000012/", "iter_0000012/mp_rank_00/"], "Megatron"),
@@ -142,6 +144,7 @@ mod tests {
             ),
             (&["m-Q4_K_M.gguf"], "GGUF"),
             (&["model.h5"], "HDF5"),
+            (&["rank_8", "rank_9"], "rank_8 is a file"),
         ];
         for (entries, words) in cases {
             let message = of_directory(entries);

@@ -10,6 +10,7 @@ use crate::store::formats::row::{FileFormat, Start};
 use crate::store::io::ReadFile;
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
+use ::safetensors::SafeTensorError;
 use ::safetensors::tensor::{Metadata, TensorInfo};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -114,8 +115,8 @@ pub fn parse(header: &[u8], size: u64) -> Result<FileSchema> {
         .and_then(|parsed| reader.end().map(|()| parsed))
         .map_err(|error| corrupt(format!("header is wrong: {error}")))?;
     let data = 8 + header.len() as u64;
-    let checked = Metadata::new(None, tensors.clone())
-        .map_err(|error| corrupt(format!("header is wrong: {error}")))?;
+    let checked =
+        Metadata::new(None, tensors.clone()).map_err(|error| refused(&tensors, &error))?;
     let end = data.checked_add(checked.data_len() as u64);
     if end != Some(size) {
         return Err(corrupt(match end {
@@ -151,6 +152,34 @@ pub fn parse(header: &[u8], size: u64) -> Result<FileSchema> {
         key(a).cmp(&key(b)).then_with(|| a.name.cmp(&b.name))
     });
     FileSchema::new(entries, metadata, Vec::new(), size)
+}
+
+/// Why a header's tensors don't make a file; two that are of the same bytes are named.
+fn refused(tensors: &[(String, TensorInfo)], error: &SafeTensorError) -> Fault {
+    let corrupt = |message| Fault::new(Kind::Corrupt, message);
+    let other = || format!("header is wrong: {error}");
+    let SafeTensorError::InvalidOffset(name) = error else {
+        return corrupt(other());
+    };
+    let Some((_, this)) = tensors.iter().find(|(known, _)| known == name) else {
+        return corrupt(other());
+    };
+    let (begin, end) = this.data_offsets;
+    let shares = |(known, that): &&(String, TensorInfo)| {
+        let (from, to) = that.data_offsets;
+        known != name && from < end && begin < to
+    };
+    let Some((second, that)) = tensors.iter().find(shares) else {
+        return corrupt(other());
+    };
+    let which = match that.data_offsets == this.data_offsets {
+        true => "the same bytes",
+        false => "some of the same bytes",
+    };
+    corrupt(format!(
+        "header is wrong: '{name}' and '{second}' are of {which}"
+    ))
+    .hint("save each with bytes of its own: save_file(…) of a clone of one, or save_model(…)")
 }
 
 /// Lays out a file for `tensors`: by dtype, widest first, then by name, header padded with spaces to

@@ -2,7 +2,7 @@
 
 use super::ckpt::Ckpt;
 use super::foreign::{
-    archive, damaged, deepspeed, distributed, encrypted, gguf, megatron, numpy, page, pickle,
+    archive, damaged, deepspeed, distributed, encrypted, gguf, link, megatron, numpy, page, pickle,
     pointer, strategy, tensorflow, torch,
 };
 use super::row::{FileFormat, Foreign};
@@ -30,5 +30,6 @@ pub(super) static FOREIGN: &[&Foreign] = &[
     &archive::ARCHIVE,
     &page::HTML,
     &page::JSON,
+    &link::LINK,
     &page::TEXT,
 ];

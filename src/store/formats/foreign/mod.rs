@@ -6,6 +6,7 @@ pub(super) mod deepspeed;
 pub(super) mod distributed;
 pub(super) mod encrypted;
 pub(super) mod gguf;
+pub(super) mod link;
 pub(super) mod megatron;
 pub(super) mod numpy;
 pub(super) mod page;
