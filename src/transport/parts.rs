@@ -175,8 +175,7 @@ impl<'a> Builder<'a> {
                 let with = (&mut self.joiner, &mut self.turned);
                 ledger.note_pieces(slab, number, tile, with, &mut entered)?;
             }
-            let plan = slab.plan;
-            let copies = cell.targets.len() as u64;
+            let (plan, copies) = (slab.plan, cell.targets.len() as u64);
             let written: &[u8] = if plan.is_computed() {
                 let (beside, out) = (&self.operands, &mut self.cast);
                 let before = self.computer.compute(plan, &patches, tile, beside, out)?;

@@ -132,14 +132,8 @@ impl Load {
                 asked.key
             )));
         };
-        let named = |fault: Fault| {
-            fault.file(format!(
-                "{} ({} in {})",
-                source.display(),
-                asked.key,
-                self.config.display()
-            ))
-        };
+        let (at, key, config_at) = (source.display(), asked.key, self.config.display());
+        let named = |fault: Fault| fault.file(format!("{at} ({key} in {config_at})"));
         let action = config.action(asked, &shape).map_err(named)?;
         let (chosen, strategy) = match action {
             Action::None | Action::Import => {
@@ -164,8 +158,8 @@ impl Load {
         let wanted = read(Some(&path))?;
         strategies::check_mesh(config, wanted.as_ref(), path.typed())?;
         if strategy.is_some() && read(strategy.as_ref())? == wanted {
-            self.weights.refuse_unread().map_err(named)?;
-            return Ok(same(config, &chosen));
+            let unread = self.weights.refuse_unread();
+            return unread.map_err(named).map(|()| same(config, &chosen));
         }
         let mut telling = found(Telling::new(action), config, &chosen);
         telling.notes.extend(strategies::note(&path));
