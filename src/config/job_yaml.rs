@@ -1,5 +1,6 @@
 //! A trainer's YAML file: the keys that say how the job's tensors are cut.
 
+use crate::config::sections::{ParallelConfig, RunnerConfig};
 use crate::fault::{Fault, Kind, Result};
 use serde_json::{Map, Value};
 
@@ -13,40 +14,17 @@ pub struct JobConfig {
     /// Directory with the model's config.json.
     pub pretrained_model_dir: Option<String>,
     /// The mesh.
-    pub parallel_config: MeshConfig,
+    pub parallel_config: ParallelConfig,
     /// The optimizer shard, the pipeline and what strategy files hold.
     pub parallel: ParallelContext,
     /// Accumulation of gradients.
-    pub runner_config: RunnerSteps,
+    pub runner_config: RunnerConfig,
     /// The optimizer.
     pub optimizer: Typed,
     /// The network.
     pub model: ModelConfig,
     /// Experts of legacy networks.
     pub moe_config: Option<Map<String, Value>>,
-}
-
-/// `parallel_config`.
-#[derive(Clone, Debug, Default)]
-pub struct MeshConfig {
-    /// Ranks with the same weights and other data.
-    pub data_parallel: Option<u64>,
-    /// Ranks that share each weight.
-    pub model_parallel: Option<u64>,
-    /// Pipeline stages.
-    pub pipeline_stage: Option<u64>,
-    /// Ranks that share each sequence.
-    pub context_parallel: Option<u64>,
-    /// Ranks that share the experts.
-    pub expert_parallel: Option<u64>,
-    /// Whether the ranks of a weight share sequences between its layers.
-    pub use_seq_parallel: Option<bool>,
-    /// Whether the embedding is whole on each rank.
-    pub vocab_emb_dp: Option<bool>,
-    /// How sequences are shared.
-    pub context_parallel_algo: Option<String>,
-    /// The part of `context_parallel` that shares heads.
-    pub ulysses_degree_in_cp: Option<u64>,
 }
 
 /// `parallel`.
@@ -89,13 +67,6 @@ pub struct PipelineConfig {
 pub struct StrategyConfig {
     /// Whether tensors that aren't trained are left out.
     pub only_trainable_params: Option<bool>,
-}
-
-/// `runner_config`.
-#[derive(Clone, Debug, Default)]
-pub struct RunnerSteps {
-    /// Batches a step.
-    pub gradient_accumulation_steps: Option<u64>,
 }
 
 /// Something with a type.
@@ -163,6 +134,23 @@ impl Keys<'_> {
     fn map(&self, path: &str) -> Result<Option<Map<String, Value>>> {
         self.read(path, "keys below it", |value| value.as_object().cloned())
     }
+
+    fn parallel_config(&self) -> Result<ParallelConfig> {
+        let number = |key: &str| self.number(&format!("parallel_config.{key}"));
+        let flag = |key: &str| self.flag(&format!("parallel_config.{key}"));
+        Ok(ParallelConfig {
+            data_parallel: number("data_parallel")?,
+            model_parallel: number("model_parallel")?,
+            pipeline_stage: number("pipeline_stage")?,
+            context_parallel: number("context_parallel")?,
+            expert_parallel: number("expert_parallel")?,
+            micro_batch_num: None,
+            use_seq_parallel: flag("use_seq_parallel")?,
+            vocab_emb_dp: flag("vocab_emb_dp")?,
+            context_parallel_algo: self.text("parallel_config.context_parallel_algo")?,
+            ulysses_degree_in_cp: number("ulysses_degree_in_cp")?,
+        })
+    }
 }
 
 impl JobConfig {
@@ -177,7 +165,7 @@ impl JobConfig {
             use_parallel: keys.flag("use_parallel")?,
             use_legacy: keys.flag("use_legacy")?,
             pretrained_model_dir: keys.text("pretrained_model_dir")?,
-            parallel_config: MeshConfig::of(&keys)?,
+            parallel_config: keys.parallel_config()?,
             parallel: ParallelContext {
                 parallel_mode: keys.at("parallel.parallel_mode")?.cloned(),
                 enable_parallel_optimizer: keys.flag("parallel.enable_parallel_optimizer")?,
@@ -202,7 +190,8 @@ impl JobConfig {
                 optimizer_weight_shard_aggregated_save: keys
                     .flag("parallel.optimizer_weight_shard_aggregated_save")?,
             },
-            runner_config: RunnerSteps {
+            runner_config: RunnerConfig {
+                batch_size: None,
                 gradient_accumulation_steps: keys
                     .number("runner_config.gradient_accumulation_steps")?,
             },
@@ -216,23 +205,6 @@ impl JobConfig {
                 },
             },
             moe_config: keys.map("moe_config")?,
-        })
-    }
-}
-
-impl MeshConfig {
-    fn of(keys: &Keys<'_>) -> Result<MeshConfig> {
-        let at = |key: &str| format!("parallel_config.{key}");
-        Ok(MeshConfig {
-            data_parallel: keys.number(&at("data_parallel"))?,
-            model_parallel: keys.number(&at("model_parallel"))?,
-            pipeline_stage: keys.number(&at("pipeline_stage"))?,
-            context_parallel: keys.number(&at("context_parallel"))?,
-            expert_parallel: keys.number(&at("expert_parallel"))?,
-            use_seq_parallel: keys.flag(&at("use_seq_parallel"))?,
-            vocab_emb_dp: keys.flag(&at("vocab_emb_dp"))?,
-            context_parallel_algo: keys.text(&at("context_parallel_algo"))?,
-            ulysses_degree_in_cp: keys.number(&at("ulysses_degree_in_cp"))?,
         })
     }
 }

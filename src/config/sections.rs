@@ -1,4 +1,4 @@
-//! The sections of a trainer's configuration that say how large the job is.
+//! The sections of a trainer's configuration that say how large the job is, and how it is cut.
 
 use serde::Deserialize;
 
@@ -28,6 +28,19 @@ pub struct ParallelConfig {
     pub expert_parallel: Option<u64>,
     /// Micro batches of a pipeline.
     pub micro_batch_num: Option<u64>,
+    /// Whether the ranks of a weight share sequences between its layers. As the following, it is read
+    /// where a strategy is derived, and no concern of those who load.
+    #[serde(skip)]
+    pub use_seq_parallel: Option<bool>,
+    /// Whether the embedding is whole on each rank.
+    #[serde(skip)]
+    pub vocab_emb_dp: Option<bool>,
+    /// How sequences are shared.
+    #[serde(skip)]
+    pub context_parallel_algo: Option<String>,
+    /// The part of `context_parallel` that shares heads.
+    #[serde(skip)]
+    pub ulysses_degree_in_cp: Option<u64>,
 }
 
 /// `runner_config`.
