@@ -8,14 +8,15 @@ use crate::fault::{Fault, Kind, Result};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
+/// The name and the text of each of these tables.
+macro_rules! tables {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!("families/", $name, ".json")))),*]
+    };
+}
+
 /// The tables that are built in.
-const FILES: [(&str, &str); 5] = [
-    ("llama", include_str!("families/llama.json")),
-    ("qwen2", include_str!("families/qwen2.json")),
-    ("qwen3", include_str!("families/qwen3.json")),
-    ("qwen3_moe", include_str!("families/qwen3_moe.json")),
-    ("deepseek_v3", include_str!("families/deepseek_v3.json")),
-];
+const FILES: &[(&str, &str)] = tables!["llama", "qwen2", "qwen3", "qwen3_moe", "deepseek_v3",];
 
 /// How the models of a family are made on both sides.
 #[derive(Clone, Debug, Deserialize)]
@@ -256,6 +257,20 @@ impl Family {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_table_in_the_folder_is_built_in() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/model/families");
+        let files = crate::store::io::list(folder.as_ref()).unwrap();
+        let built_in: BTreeMap<String, &str> = FILES
+            .iter()
+            .map(|(name, text)| (format!("{name}.json"), *text))
+            .collect();
+        assert!(
+            files.iter().all(|(file, _)| built_in.contains_key(file)),
+            "{files:?}"
+        );
+    }
 
     #[test]
     fn built_in_tables_are_of_the_form() {
