@@ -7,7 +7,7 @@ use crate::fault::Result;
 use crate::job::{Goal, Job, Write, run};
 use crate::plan::arrange::FULL_FILE_BYTES_MAX;
 use crate::plan::arrange::{Files, Naming};
-use crate::plan::build::{Leftovers, Select, Unmatched};
+use crate::plan::build::{Leftovers, Unmatched};
 use crate::source::Reading;
 use crate::source::meta::Name;
 use crate::strategy::StrategyInput;
@@ -29,31 +29,23 @@ pub(super) fn merge(
 ) -> Result<()> {
     let directory = shelf.root().join("checkpoint");
     let suffix = Some(name.suffix());
+    let files = Files::Full {
+        naming: Naming::Hf,
+        file_bytes_max: FULL_FILE_BYTES_MAX,
+    };
+    let writing = Writing {
+        overwrite: true,
+        ..Writing::into(shelf.merged(name))
+    };
+    let write = Write::new(Leftovers::Unify(Unmatched::Fail), files, writing);
+    let reading = Reading::checkpoint(directory, strategy.map(StrategyInput::from), suffix);
     let job = Job {
-        command: "unify",
-        reading: Reading::checkpoint(directory, strategy.map(StrategyInput::from), suffix),
-        goal: Goal::Write(Box::new(Write {
-            select: Select::default(),
-            leftovers: Leftovers::Unify(Unmatched::Fail),
-            files: Files::Full {
-                naming: Naming::Hf,
-                file_bytes_max: FULL_FILE_BYTES_MAX,
-            },
-            format: None,
-            view: None,
-            extras: Vec::new(),
-            writing: Writing {
-                path: shelf.merged(name),
-                overwrite: true,
-                ..Writing::default()
-            },
-        })),
         moving: Moving {
             memory_bytes: MERGING_BYTES_MAX,
             threads: 1,
             ..Moving::default()
         },
-        dry_run: false,
+        ..Job::new("unify", reading, Goal::Write(Box::new(write)))
     };
     run(world, &job, &mut |_, _| {}).map(|_| ())
 }

@@ -28,6 +28,15 @@ pub struct Writing {
 }
 
 impl Writing {
+    /// Writing full weights into `path`, where nothing stands yet.
+    #[must_use]
+    pub fn into(path: impl Into<PathBuf>) -> Self {
+        Writing {
+            path: path.into(),
+            ..Writing::default()
+        }
+    }
+
     /// The same, where the command has read `inputs` too.
     #[must_use]
     pub fn keeping<'a>(mut self, inputs: impl IntoIterator<Item = &'a PathBuf>) -> Self {

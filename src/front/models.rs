@@ -7,27 +7,22 @@ use crate::job::{Goal, ViewMaker, Write};
 use crate::model::{Export, Given, Import, companions, described, quantised_block};
 use crate::plan::arrange::FULL_FILE_BYTES_MAX;
 use crate::plan::arrange::{Files, Naming};
-use crate::plan::build::{Leftovers, Select, Unmatched};
+use crate::plan::build::{Leftovers, Unmatched};
 use crate::source::Reading;
 use crate::source::derived::Derived;
 use crate::store::Format;
 use std::path::PathBuf;
 
 fn write(files: Naming, view: ViewMaker, destination: PathBuf) -> Write {
+    let files = Files::Full {
+        naming: files,
+        file_bytes_max: FULL_FILE_BYTES_MAX,
+    };
+    let leftovers = Leftovers::View(Unmatched::Fail);
     Write {
-        select: Select::default(),
-        leftovers: Leftovers::View(Unmatched::Fail),
-        files: Files::Full {
-            naming: files,
-            file_bytes_max: FULL_FILE_BYTES_MAX,
-        },
         format: Some(Format::SAFETENSORS),
         view: Some(view),
-        extras: Vec::new(),
-        writing: Writing {
-            path: destination,
-            ..Writing::default()
-        },
+        ..Write::new(leftovers, files, Writing::into(destination))
     }
 }
 

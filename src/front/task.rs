@@ -7,12 +7,12 @@ use crate::job::verify::Verification;
 use crate::job::{self, Comparing, Convert, Goal, Job, Outcome, Write};
 use crate::plan::arrange::FULL_FILE_BYTES_MAX;
 use crate::plan::arrange::{Files, Naming, RankName};
-use crate::plan::build::{Leftovers, Select, Unmatched};
+use crate::plan::build::{Leftovers, Unmatched};
 use crate::source::{Reading, Which};
 use crate::store::Format;
 use crate::strategy::StrategyInput;
 use crate::tensor::dtype::Dtype;
-use crate::transport::{Buffer, Moving};
+use crate::transport::Buffer;
 use std::path::PathBuf;
 
 /// A job that is being put together: made by [`reshard`] and its like, started by [`Task::run`].
@@ -46,18 +46,11 @@ fn write(
     Task::new(
         command,
         Reading::checkpoint(source, None, None),
-        Goal::Write(Box::new(Write {
-            select: Select::default(),
+        Goal::Write(Box::new(Write::new(
             leftovers,
             files,
-            format: None,
-            view: None,
-            extras: Vec::new(),
-            writing: Writing {
-                path: destination,
-                ..Writing::default()
-            },
-        })),
+            Writing::into(destination),
+        ))),
     )
 }
 
@@ -133,15 +126,7 @@ pub fn convert(source: impl Into<PathBuf>, destination: impl Into<PathBuf>, to: 
         },
         ..Reading::default()
     };
-    let goal = Goal::Convert(Box::new(Convert {
-        format: to,
-        name_map: std::collections::BTreeMap::new(),
-        crc: false,
-        writing: Writing {
-            path: destination.into(),
-            ..Writing::default()
-        },
-    }));
+    let goal = Goal::Convert(Box::new(Convert::new(to, Writing::into(destination))));
     Task::new("convert", reading, goal)
 }
 
@@ -173,13 +158,7 @@ pub fn verify(world: &World, directory: impl Into<PathBuf>) -> Result<Outcome> {
 impl Task {
     pub(super) fn new(command: &'static str, reading: Reading, goal: Goal) -> Task {
         Task {
-            job: Job {
-                command,
-                reading,
-                goal,
-                moving: Moving::default(),
-                dry_run: false,
-            },
+            job: Job::new(command, reading, goal),
         }
     }
 

@@ -28,6 +28,41 @@ pub struct Job {
     pub dry_run: bool,
 }
 
+impl Job {
+    /// A job of a process's whole memory and threads, which doesn't stop at its plan.
+    ///
+    /// ```no_run
+    /// use shardloom::destination::Writing;
+    /// use shardloom::job::{Goal, Job, Write};
+    /// use shardloom::plan::arrange::{Files, RankName};
+    /// use shardloom::plan::build::{Leftovers, Unmatched};
+    /// use shardloom::source::Reading;
+    ///
+    /// # fn main() -> shardloom::Result<()> {
+    /// let world = shardloom::World::start()?;
+    /// let mut writing = Writing::into("new");
+    /// writing.strategy = Some("new.ckpt".into());
+    /// let files = Files::Ranks { name: RankName::new("net", true), remove_redundancy: false };
+    /// let write = Write::new(Leftovers::Reshard(Unmatched::Fail), files, writing);
+    /// let reading = Reading::checkpoint("old".into(), Some("old.ckpt".into()), None);
+    /// let job = Job::new("reshard", reading, Goal::Write(Box::new(write)));
+    /// let outcome = shardloom::job::run(&world, &job, &mut |_, _| {})?;
+    /// println!("{} tensors", outcome.tensors);
+    /// world.finish()
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn new(command: &'static str, reading: Reading, goal: Goal) -> Job {
+        Job {
+            command,
+            reading,
+            goal,
+            moving: Moving::default(),
+            dry_run: false,
+        }
+    }
+}
+
 /// What becomes of a source.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -98,6 +133,22 @@ pub struct Write {
     pub writing: Writing,
 }
 
+impl Write {
+    /// All tensors as they are, to `files`, in the source's format.
+    #[must_use]
+    pub fn new(leftovers: Leftovers, files: Files, writing: Writing) -> Write {
+        Write {
+            select: Select::default(),
+            leftovers,
+            files,
+            format: None,
+            view: None,
+            extras: Vec::new(),
+            writing,
+        }
+    }
+}
+
 /// Files to write in another format.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -110,6 +161,19 @@ pub struct Convert {
     pub crc: bool,
     /// Where they are written, and how.
     pub writing: Writing,
+}
+
+impl Convert {
+    /// All files in `format`, under their tensors' own names, without a CRC.
+    #[must_use]
+    pub fn new(format: Format, writing: Writing) -> Convert {
+        Convert {
+            format,
+            name_map: BTreeMap::new(),
+            crc: false,
+            writing,
+        }
+    }
 }
 
 /// A view of a source that is known only when its files are: what to make, and what the files say.

@@ -8,7 +8,7 @@ use crate::layout::Layout;
 use crate::measure::bench::{Measured, Repeat, byte, rate, row, spread};
 use crate::measure::storage::each_call;
 use crate::plan::arrange::{Files, RankName};
-use crate::plan::build::{Leftovers, Select, Unmatched};
+use crate::plan::build::{Leftovers, Unmatched};
 use crate::source::Reading;
 use crate::store::Format;
 use crate::store::io::{self, ReadFile, WriteFile};
@@ -103,32 +103,24 @@ fn prepare(room: &Path, source: &Weights, destination: &Weights) -> Result<()> {
 
 fn job(room: &Path) -> Job {
     let strategy = room.join("source.ckpt");
+    let files = Files::Ranks {
+        name: RankName::new("net", true),
+        remove_redundancy: false,
+    };
+    let writing = Writing {
+        strategy: Some(room.join("destination.ckpt").into()),
+        overwrite: true,
+        unflushed: true,
+        ..Writing::into(room.join("destination"))
+    };
+    let write = Write::new(Leftovers::Reshard(Unmatched::Fail), files, writing);
+    let reading = Reading::checkpoint(room.join("source"), Some(strategy.into()), None);
     Job {
-        command: "bench",
-        reading: Reading::checkpoint(room.join("source"), Some(strategy.into()), None),
-        goal: Goal::Write(Box::new(Write {
-            select: Select::default(),
-            leftovers: Leftovers::Reshard(Unmatched::Fail),
-            files: Files::Ranks {
-                name: RankName::new("net", true),
-                remove_redundancy: false,
-            },
-            format: None,
-            view: None,
-            extras: Vec::new(),
-            writing: Writing {
-                path: room.join("destination"),
-                strategy: Some(room.join("destination.ckpt").into()),
-                overwrite: true,
-                unflushed: true,
-                ..Writing::default()
-            },
-        })),
         moving: Moving {
             threads: 1,
             ..Moving::default()
         },
-        dry_run: false,
+        ..Job::new("bench", reading, Goal::Write(Box::new(write)))
     }
 }
 

@@ -12,7 +12,6 @@ use crate::plan::build::{Leftovers, Select, Unmatched};
 use crate::source::Reading;
 use crate::store::manifest::Manifest;
 use crate::strategy::StrategyInput;
-use crate::transport::Moving;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -94,30 +93,21 @@ fn job(
         (Some(_), None) => (ranks(), Leftovers::Split(Unmatched::Copy)),
         (Some(_), Some(_)) => (ranks(), Leftovers::Reshard(Unmatched::Copy)),
     };
-    Job {
-        command: "verify",
-        reading: Reading::checkpoint(origin.path.clone(), origin.strategy.clone(), None),
-        goal: Goal::Write(Box::new(Write {
-            select: Select {
-                filter_out_prefixes: unwanted,
-                ..Select::default()
-            },
-            leftovers,
-            files,
-            format: None,
-            view: None,
-            extras: Vec::new(),
-            writing: Writing {
-                path: into.to_path_buf(),
-                strategy: strategy.cloned(),
-                overwrite: true,
-                unflushed: true,
-                ..Writing::default()
-            },
-        })),
-        moving: Moving::default(),
-        dry_run: false,
-    }
+    let writing = Writing {
+        strategy: strategy.cloned(),
+        overwrite: true,
+        unflushed: true,
+        ..Writing::into(into)
+    };
+    let write = Write {
+        select: Select {
+            filter_out_prefixes: unwanted,
+            ..Select::default()
+        },
+        ..Write::new(leftovers, files, writing)
+    };
+    let reading = Reading::checkpoint(origin.path.clone(), origin.strategy.clone(), None);
+    Job::new("verify", reading, Goal::Write(Box::new(write)))
 }
 
 fn ranks() -> Files {
