@@ -2,26 +2,13 @@
 
 #![allow(clippy::expect_used, unreachable_pub)]
 
-#[path = "support/ckpt.rs"]
-mod ckpt;
-#[path = "support/command.rs"]
-mod command;
-#[path = "support/fixtures.rs"]
-mod fixtures;
-#[path = "support/oracle.rs"]
-mod oracle;
-#[path = "support/sample.rs"]
-mod sample;
 mod support;
-#[path = "support/tensors.rs"]
-mod tensors;
-#[path = "support/wire.rs"]
-mod wire;
 
 use command::{alone, object, refuses, under_mpi};
 use oracle::Strategy;
 use sample::{Sample, layout};
 use serde_json::{Value, json};
+use support::{command, oracle, sample, tensors};
 use tensors::{Tensor, Tensors};
 
 /// Weights with an optimizer's state and where the job stands, on four ranks; some with an optimizer shard.

@@ -2,25 +2,12 @@
 
 #![allow(clippy::expect_used, unreachable_pub)]
 
-#[path = "support/ckpt.rs"]
-mod ckpt;
-#[path = "support/command.rs"]
-mod command;
-#[path = "support/fixtures.rs"]
-mod fixtures;
-#[path = "support/oracle.rs"]
-mod oracle;
-#[path = "support/sample.rs"]
-mod sample;
 mod support;
-#[path = "support/tensors.rs"]
-mod tensors;
-#[path = "support/wire.rs"]
-mod wire;
 
 use command::{alone, object, refuses};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use support::{command, tensors};
 use tensors::{Tensor, Tensors};
 
 /// A job's `checkpoint` directory of two ranks.

@@ -2,27 +2,14 @@
 
 #![allow(clippy::expect_used, unreachable_pub)]
 
-#[path = "support/ckpt.rs"]
-mod ckpt;
-#[path = "support/command.rs"]
-mod command;
-#[path = "support/fixtures.rs"]
-mod fixtures;
-#[path = "support/oracle.rs"]
-mod oracle;
-#[path = "support/sample.rs"]
-mod sample;
 mod support;
-#[path = "support/tensors.rs"]
-mod tensors;
-#[path = "support/wire.rs"]
-mod wire;
 
 use command::{RESHARD, alone, error_line, nothing_written, object, refuses, under_mpi};
 use fixtures::{listing, tensors_of};
 use oracle::Strategy;
 use sample::{Sample, image, layout};
 use serde_json::Value;
+use support::{ckpt, command, fixtures, oracle, sample, tensors};
 use tensors::Tensors;
 
 fn words(line: &str) -> Vec<&str> {

@@ -4,25 +4,11 @@
 
 #![allow(clippy::expect_used, clippy::print_stdout, unreachable_pub)]
 
-#[path = "support/ckpt.rs"]
-mod ckpt;
-#[path = "support/command.rs"]
-mod command;
-#[path = "support/fixtures.rs"]
-mod fixtures;
 #[path = "support/hosts.rs"]
 mod hosts;
-#[path = "support/oracle.rs"]
-mod oracle;
 #[path = "cluster/races.rs"]
 mod races;
-#[path = "support/sample.rs"]
-mod sample;
 mod support;
-#[path = "support/tensors.rs"]
-mod tensors;
-#[path = "support/wire.rs"]
-mod wire;
 
 use command::{RESHARD, alone, error_line, object};
 use fixtures::listing;
@@ -31,7 +17,7 @@ use oracle::Strategy;
 use sample::{Sample, image, layout};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use support::Run;
+use support::{Run, command, fixtures, oracle, sample, tensors};
 use tensors::{Tensor, Tensors};
 
 const PER_HOST: u32 = 2;

@@ -10,23 +10,9 @@
 
 #[path = "computed/adapters.rs"]
 mod adapters;
-#[path = "support/ckpt.rs"]
-mod ckpt;
-#[path = "support/command.rs"]
-mod command;
-#[path = "support/fixtures.rs"]
-mod fixtures;
 #[path = "support/float.rs"]
 mod float;
-#[path = "support/oracle.rs"]
-mod oracle;
-#[path = "support/sample.rs"]
-mod sample;
 mod support;
-#[path = "support/tensors.rs"]
-mod tensors;
-#[path = "support/wire.rs"]
-mod wire;
 
 use adapters::{adapt, write_adapter};
 use command::{alone, error_line, refuses, under_mpi};
@@ -35,7 +21,7 @@ use oracle::{Strategy, to_protobuf};
 use sample::layout;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use support::Run;
+use support::{Run, command, fixtures, oracle, sample, tensors};
 use tempfile::TempDir;
 use tensors::{Tensor, Tensors};
 

@@ -2,27 +2,13 @@
 
 #![allow(clippy::expect_used, clippy::print_stdout, unreachable_pub)]
 
-#[path = "support/ckpt.rs"]
-mod ckpt;
-#[path = "support/command.rs"]
-mod command;
-#[path = "support/fixtures.rs"]
-mod fixtures;
 #[path = "faults/kills.rs"]
 mod kills;
-#[path = "support/oracle.rs"]
-mod oracle;
 #[path = "support/processes.rs"]
 mod processes;
-#[path = "support/sample.rs"]
-mod sample;
 #[path = "faults/steps.rs"]
 mod steps;
 mod support;
-#[path = "support/tensors.rs"]
-mod tensors;
-#[path = "support/wire.rs"]
-mod wire;
 
 use command::{RESHARD, under_mpi};
 use oracle::Strategy;
@@ -31,7 +17,7 @@ use sample::{Sample, image, layout};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use support::Run;
+use support::{Run, command, fixtures, oracle, sample, tensors};
 use tensors::{Tensor, Tensors};
 
 /// About 200 MB: 24 tensors cut by rows, to be cut by columns.

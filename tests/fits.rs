@@ -2,21 +2,7 @@
 
 #![allow(clippy::expect_used, unreachable_pub)]
 
-#[path = "support/ckpt.rs"]
-mod ckpt;
-#[path = "support/command.rs"]
-mod command;
-#[path = "support/fixtures.rs"]
-mod fixtures;
-#[path = "support/oracle.rs"]
-mod oracle;
-#[path = "support/sample.rs"]
-mod sample;
 mod support;
-#[path = "support/tensors.rs"]
-mod tensors;
-#[path = "support/wire.rs"]
-mod wire;
 
 use command::{alone, error_line, nothing_written, object, refuses};
 use oracle::{Strategy, to_protobuf};
@@ -25,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use support::Run;
+use support::{Run, command, oracle, sample, tensors};
 use tensors::Tensor;
 
 /// Processes and nodes of a run.

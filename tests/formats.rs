@@ -3,26 +3,12 @@
 
 #![allow(clippy::expect_used, unreachable_pub)]
 
-#[path = "support/ckpt.rs"]
-mod ckpt;
-#[path = "support/command.rs"]
-mod command;
-#[path = "support/fixtures.rs"]
-mod fixtures;
-#[path = "support/oracle.rs"]
-mod oracle;
-#[path = "support/sample.rs"]
-mod sample;
 mod support;
-#[path = "support/tensors.rs"]
-mod tensors;
-#[path = "support/wire.rs"]
-mod wire;
 
 use command::{RESHARD, alone, error_line, nothing_written, under_mpi};
 use sample::{Sample, image};
 use std::path::Path;
-use support::Run;
+use support::{Run, command, fixtures, sample, tensors};
 
 /// A kind of file that is no weights of ours.
 struct Other {

@@ -6,21 +6,11 @@
 
 #![allow(clippy::expect_used, clippy::print_stdout, unreachable_pub)]
 
-#[path = "support/ckpt.rs"]
-mod ckpt;
 #[path = "support/compare.rs"]
 mod compare;
 #[path = "support/expect.rs"]
 mod expect;
-#[path = "support/fixtures.rs"]
-mod fixtures;
-#[path = "support/oracle.rs"]
-mod oracle;
 mod support;
-#[path = "support/tensors.rs"]
-mod tensors;
-#[path = "support/wire.rs"]
-mod wire;
 
 use compare::compare;
 use expect::{Expect, expectation};
@@ -29,7 +19,7 @@ use oracle::Strategy;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use support::Run;
+use support::{Run, fixtures, oracle, tensors};
 use tensors::Tensors;
 
 /// How a step is launched.

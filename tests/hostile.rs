@@ -2,21 +2,7 @@
 
 #![allow(clippy::expect_used, unreachable_pub)]
 
-#[path = "support/ckpt.rs"]
-mod ckpt;
-#[path = "support/command.rs"]
-mod command;
-#[path = "support/fixtures.rs"]
-mod fixtures;
-#[path = "support/oracle.rs"]
-mod oracle;
-#[path = "support/sample.rs"]
-mod sample;
 mod support;
-#[path = "support/tensors.rs"]
-mod tensors;
-#[path = "support/wire.rs"]
-mod wire;
 
 use command::{RESHARD, alone, error_line, nothing_written, object, refuses, under_mpi};
 use fixtures::tensors_of;
@@ -24,6 +10,7 @@ use oracle::Strategy;
 use sample::{Sample, layout};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
+use support::{command, fixtures, oracle, sample, tensors};
 use tensors::{Tensor, Tensors};
 
 #[test]

@@ -7,25 +7,11 @@
     reason = "a failure here is a failed test"
 )]
 
-#[path = "support/ckpt.rs"]
-mod ckpt;
-#[path = "support/command.rs"]
-mod command;
-#[path = "support/fixtures.rs"]
-mod fixtures;
-#[path = "support/oracle.rs"]
-mod oracle;
-#[path = "support/sample.rs"]
-mod sample;
 mod support;
-#[path = "support/tensors.rs"]
-mod tensors;
-#[path = "support/wire.rs"]
-mod wire;
 
 use command::{alone, error_line, under_mpi};
 use std::path::{Path, PathBuf};
-use support::Run;
+use support::{Run, command, fixtures, tensors};
 use tempfile::TempDir;
 use tensors::{Tensor, Tensors};
 

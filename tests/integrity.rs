@@ -2,21 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::cast_possible_truncation, unreachable_pub)]
 
-#[path = "support/ckpt.rs"]
-mod ckpt;
-#[path = "support/command.rs"]
-mod command;
-#[path = "support/fixtures.rs"]
-mod fixtures;
-#[path = "support/oracle.rs"]
-mod oracle;
-#[path = "support/sample.rs"]
-mod sample;
 mod support;
-#[path = "support/tensors.rs"]
-mod tensors;
-#[path = "support/wire.rs"]
-mod wire;
 
 use command::{RESHARD, alone, object, refuses, under_mpi};
 use sample::{Sample, image, layout};
@@ -24,7 +10,7 @@ use serde_json::Value;
 use shardloom::job::verify::find_bad;
 use shardloom::store::manifest::Manifest;
 use std::path::Path;
-use support::Run;
+use support::{Run, command, fixtures, oracle, sample, tensors};
 use tensors::{Tensor, Tensors};
 
 const MANIFEST: &str = "shardloom.json";

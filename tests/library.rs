@@ -2,25 +2,11 @@
 
 #![allow(clippy::expect_used, unreachable_pub)]
 
-#[path = "support/ckpt.rs"]
-mod ckpt;
-#[path = "support/command.rs"]
-mod command;
-#[path = "support/fixtures.rs"]
-mod fixtures;
-#[path = "support/oracle.rs"]
-mod oracle;
-#[path = "support/sample.rs"]
-mod sample;
 mod support;
-#[path = "support/tensors.rs"]
-mod tensors;
-#[path = "support/wire.rs"]
-mod wire;
 
 use command::alone;
 use sample::Sample;
-use support::{example, mpirun};
+use support::{command, example, mpirun, sample, tensors};
 
 fn arguments(sample: &Sample, names: &[&str]) -> Vec<String> {
     let paths = names.iter().map(|name| sample.path(name));

@@ -2,28 +2,15 @@
 
 #![allow(clippy::expect_used, unreachable_pub)]
 
-#[path = "support/ckpt.rs"]
-mod ckpt;
-#[path = "support/command.rs"]
-mod command;
 #[path = "load/configurations.rs"]
 mod configurations;
-#[path = "support/fixtures.rs"]
-mod fixtures;
-#[path = "support/oracle.rs"]
-mod oracle;
-#[path = "support/sample.rs"]
-mod sample;
 mod support;
-#[path = "support/tensors.rs"]
-mod tensors;
-#[path = "support/wire.rs"]
-mod wire;
 
 use command::{alone, object, refuses, under_mpi};
 use sample::Sample;
 use serde_json::{Value, json};
 use std::path::Path;
+use support::{command, sample, tensors};
 use tensors::{Tensor, Tensors};
 
 /// A job's output: `new/` for the job to start, with its strategy; `old/` of one that ran on four ranks.

@@ -2,25 +2,12 @@
 
 #![allow(clippy::expect_used, unreachable_pub)]
 
-#[path = "support/ckpt.rs"]
-mod ckpt;
-#[path = "support/command.rs"]
-mod command;
-#[path = "support/fixtures.rs"]
-mod fixtures;
-#[path = "support/oracle.rs"]
-mod oracle;
-#[path = "support/sample.rs"]
-mod sample;
 mod support;
-#[path = "support/tensors.rs"]
-mod tensors;
-#[path = "support/wire.rs"]
-mod wire;
 
 use command::{alone, object, refuses};
 use sample::Sample;
 use std::path::Path;
+use support::{command, sample, tensors};
 use tensors::{Tensor, Tensors};
 
 /// Each situation: what is typed, and all that is said; `@` is the directory of the sample.

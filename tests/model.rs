@@ -8,26 +8,13 @@
     reason = "a failure here is a failed test"
 )]
 
-#[path = "support/ckpt.rs"]
-mod ckpt;
-#[path = "support/command.rs"]
-mod command;
-#[path = "support/fixtures.rs"]
-mod fixtures;
-#[path = "support/oracle.rs"]
-mod oracle;
-#[path = "support/sample.rs"]
-mod sample;
 mod support;
-#[path = "support/tensors.rs"]
-mod tensors;
-#[path = "support/wire.rs"]
-mod wire;
 
 use command::{alone, error_line, object, refuses, under_mpi};
 use oracle::{Layout, Strategy, to_protobuf};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use support::{command, fixtures, oracle, sample, tensors};
 use tempfile::TempDir;
 use tensors::{Tensor, Tensors};
 

@@ -2,21 +2,7 @@
 
 #![allow(clippy::expect_used, unreachable_pub)]
 
-#[path = "support/ckpt.rs"]
-mod ckpt;
-#[path = "support/command.rs"]
-mod command;
-#[path = "support/fixtures.rs"]
-mod fixtures;
-#[path = "support/oracle.rs"]
-mod oracle;
-#[path = "support/sample.rs"]
-mod sample;
 mod support;
-#[path = "support/tensors.rs"]
-mod tensors;
-#[path = "support/wire.rs"]
-mod wire;
 
 use command::{alone, object};
 use oracle::Strategy;
@@ -25,7 +11,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
-use support::{Run, example, mpirun};
+use support::{Run, command, example, mpirun, oracle, sample, tensors};
 use tensors::{Tensor, Tensors};
 
 /// State of a run on `ranks` ranks: cut by rows, and the same everywhere.

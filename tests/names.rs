@@ -2,26 +2,12 @@
 
 #![allow(clippy::expect_used, unreachable_pub)]
 
-#[path = "support/ckpt.rs"]
-mod ckpt;
-#[path = "support/command.rs"]
-mod command;
-#[path = "support/fixtures.rs"]
-mod fixtures;
-#[path = "support/oracle.rs"]
-mod oracle;
-#[path = "support/sample.rs"]
-mod sample;
 mod support;
-#[path = "support/tensors.rs"]
-mod tensors;
-#[path = "support/wire.rs"]
-mod wire;
 
 use command::{alone, error_line, nothing_written, object, under_mpi};
 use sample::Sample;
 use std::path::Path;
-use support::Run;
+use support::{Run, command, fixtures, sample, tensors};
 use tensors::{Tensor, Tensors};
 
 /// The commands that take a map of names, all of what the sample has.

@@ -3,28 +3,14 @@
 
 #![allow(clippy::expect_used, unreachable_pub)]
 
-#[path = "support/ckpt.rs"]
-mod ckpt;
-#[path = "support/command.rs"]
-mod command;
-#[path = "support/fixtures.rs"]
-mod fixtures;
-#[path = "support/oracle.rs"]
-mod oracle;
-#[path = "support/sample.rs"]
-mod sample;
 mod support;
-#[path = "support/tensors.rs"]
-mod tensors;
-#[path = "support/wire.rs"]
-mod wire;
 
 use command::{RESHARD, alone, error_line, under_mpi};
 use sample::{Sample, image};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
-use support::Run;
+use support::{Run, command, sample, tensors};
 
 const UNIFY: &str = "unify --src @src --src-strategy @four.ckpt --dst";
 const IN_PLACE: &str =

@@ -9,14 +9,9 @@
 mod composed;
 #[path = "support/drawn.rs"]
 mod drawn;
-#[path = "support/oracle.rs"]
-mod oracle;
 #[path = "support/pretend.rs"]
 mod pretend;
-#[path = "support/tensors.rs"]
-mod tensors;
-#[path = "support/wire.rs"]
-mod wire;
+mod support;
 
 use composed::{Composed, composed};
 use drawn::{Case, Side, case};
@@ -27,6 +22,7 @@ use shardloom::plan::arrange::{Files, Naming, RankName};
 use shardloom::plan::build::{Leftovers, Unmatched};
 use shardloom::store::Format;
 use std::collections::BTreeMap;
+use support::{oracle, tensors};
 use tensors::Tensors;
 
 const CASES: u32 = 1_000;

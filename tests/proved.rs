@@ -2,28 +2,14 @@
 
 #![allow(clippy::expect_used, unreachable_pub)]
 
-#[path = "support/ckpt.rs"]
-mod ckpt;
-#[path = "support/command.rs"]
-mod command;
-#[path = "support/fixtures.rs"]
-mod fixtures;
-#[path = "support/oracle.rs"]
-mod oracle;
-#[path = "support/sample.rs"]
-mod sample;
 mod support;
-#[path = "support/tensors.rs"]
-mod tensors;
-#[path = "support/wire.rs"]
-mod wire;
 
 use command::{RESHARD, alone, object, refuses, under_mpi};
 use sample::{Sample, image};
 use serde_json::Value;
 use shardloom::store::manifest::Manifest;
 use std::path::Path;
-use support::Run;
+use support::{Run, command, fixtures, sample, tensors};
 
 /// The same with a second step.
 fn two_steps() -> Sample {

@@ -2,21 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::cast_possible_truncation, unreachable_pub)]
 
-#[path = "support/ckpt.rs"]
-mod ckpt;
-#[path = "support/command.rs"]
-mod command;
-#[path = "support/fixtures.rs"]
-mod fixtures;
-#[path = "support/oracle.rs"]
-mod oracle;
-#[path = "support/sample.rs"]
-mod sample;
 mod support;
-#[path = "support/tensors.rs"]
-mod tensors;
-#[path = "support/wire.rs"]
-mod wire;
 
 use command::{RESHARD, alone, object, refuses, under_mpi};
 use oracle::Strategy;
@@ -26,7 +12,7 @@ use shardloom::store::manifest::Manifest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use support::Run;
+use support::{Run, command, fixtures, oracle, sample, tensors};
 use tensors::{Tensor, Tensors};
 
 /// Bytes of a shard of `w1`, the last tensor of each file; those of `w2` precede it.

@@ -4,23 +4,11 @@
 
 #![allow(clippy::expect_used, clippy::print_stdout, unreachable_pub)]
 
-#[path = "support/ckpt.rs"]
-mod ckpt;
-#[path = "support/fixtures.rs"]
-mod fixtures;
-#[path = "support/oracle.rs"]
-mod oracle;
 #[path = "runs_at_once/races.rs"]
 mod races;
-#[path = "support/sample.rs"]
-mod sample;
 #[path = "runs_at_once/signals.rs"]
 mod signals;
 mod support;
-#[path = "support/tensors.rs"]
-mod tensors;
-#[path = "support/wire.rs"]
-mod wire;
 
 use oracle::Strategy;
 use rustix::process::{Pid, Signal, kill_process};
@@ -28,6 +16,7 @@ use sample::{Sample, layout};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+use support::{fixtures, oracle, sample, tensors};
 use tensors::{Tensor, Tensors};
 
 const RESHARD: &str = "reshard --src @src --src-strategy @four.ckpt --dst @out --dst-strategy \

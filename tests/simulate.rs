@@ -2,28 +2,15 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, unreachable_pub)]
 
-#[path = "support/ckpt.rs"]
-mod ckpt;
-#[path = "support/command.rs"]
-mod command;
 #[path = "support/deepseek.rs"]
 mod deepseek;
-#[path = "support/fixtures.rs"]
-mod fixtures;
-#[path = "support/oracle.rs"]
-mod oracle;
-#[path = "support/sample.rs"]
-mod sample;
 mod support;
-#[path = "support/tensors.rs"]
-mod tensors;
-#[path = "support/wire.rs"]
-mod wire;
 
 use command::{RESHARD, alone, object, under_mpi};
 use deepseek::Parallel;
 use sample::Sample;
 use serde_json::Value;
+use support::{command, sample, tensors};
 use tempfile::TempDir;
 use tensors::write_bytes;
 

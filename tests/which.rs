@@ -2,28 +2,14 @@
 
 #![allow(clippy::expect_used, unreachable_pub)]
 
-#[path = "support/ckpt.rs"]
-mod ckpt;
-#[path = "support/command.rs"]
-mod command;
-#[path = "support/fixtures.rs"]
-mod fixtures;
-#[path = "support/oracle.rs"]
-mod oracle;
-#[path = "support/sample.rs"]
-mod sample;
 mod support;
-#[path = "support/tensors.rs"]
-mod tensors;
-#[path = "support/wire.rs"]
-mod wire;
 
 use command::{alone, error_line, nothing_written, object, refuses, under_mpi};
 use oracle::Strategy;
 use sample::{Sample, layout};
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use support::Run;
+use support::{Run, command, fixtures, oracle, sample, tensors};
 use tensors::{Tensor, Tensors};
 
 const RESHARD: &str =

@@ -3,7 +3,7 @@
 #![allow(dead_code)] // each test file uses its part
 
 use super::sample::Sample;
-use super::support::{self, Run};
+use crate::support::{self, Run};
 use serde_json::Value;
 use std::path::Path;
 

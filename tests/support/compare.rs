@@ -1,12 +1,12 @@
 //! Compares what a run wrote, and how it ended, with what was expected.
 
-use super::ckpt;
 use super::expect::{Expect, File, read};
-use super::fixtures::{Step, listing};
-use super::oracle::Strategy;
-use super::support::Run;
-use super::tensors::{self, Tensors};
-use super::wire;
+use crate::support::Run;
+use crate::support::ckpt;
+use crate::support::fixtures::{Step, listing};
+use crate::support::oracle::Strategy;
+use crate::support::tensors::{self, Tensors};
+use crate::support::wire;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

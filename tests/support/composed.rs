@@ -3,9 +3,9 @@
 #![allow(dead_code, clippy::expect_used)] // each test file uses its part
 
 use super::drawn::{in_bytes, index, layout, lcm, name, noise, ours, world};
-use super::oracle;
 use super::pretend::{Held, Made, Pretended};
-use super::tensors::{Tensor, Tensors};
+use crate::support::oracle;
+use crate::support::tensors::{Tensor, Tensors};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::Strategy as Draw;

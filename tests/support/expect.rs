@@ -1,9 +1,9 @@
 //! What each recorded step must give: MindSpore's output, or what is right where MindSpore is not.
 
-use super::ckpt;
-use super::fixtures::{Step, listing, ranks};
-use super::oracle::Strategy;
-use super::tensors::{self, Contents};
+use crate::support::ckpt;
+use crate::support::fixtures::{Step, listing, ranks};
+use crate::support::oracle::Strategy;
+use crate::support::tensors::{self, Contents};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

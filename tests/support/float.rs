@@ -2,7 +2,7 @@
 
 #![allow(dead_code, clippy::panic)] // each test file uses its part
 
-use super::tensors::Tensor;
+use crate::support::tensors::Tensor;
 
 /// A matrix of `f32`, rows first.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, clippy::expect_used, clippy::print_stdout)] // each test file uses its part
 
-use super::support::{self, Run};
+use crate::support::{self, Run};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

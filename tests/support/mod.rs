@@ -1,9 +1,17 @@
-//! Starts programs under the MPI launcher, with a timeout.
+//! Starts programs under the MPI launcher, with a timeout; beside it what nearly every test file uses.
 //!
 //! The launcher is `$MPIRUN` (else `mpirun`), with the extra arguments of `$MPIRUN_ARGS`.
 
-#![allow(dead_code)] // each test file uses its part
+#![allow(dead_code, unreachable_pub)] // each test file uses its part
 #![allow(clippy::expect_used, clippy::panic)] // a failure here is a failed test
+
+pub mod ckpt;
+pub mod command;
+pub mod fixtures;
+pub mod oracle;
+pub mod sample;
+pub mod tensors;
+pub mod wire;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::fs::File;
