@@ -1,16 +1,15 @@
 //! `shardloom bench …`: what this machine can do.
 
 use crate::cli::command::{Command, Prepared, Told};
+use crate::cli::flags::measuring::{MessageArgs, OutputArgs, PlaceArgs, RepeatArgs};
 use crate::cli::flags::size::parse_size;
 use crate::exchange::World;
 use crate::fault::Result;
-use crate::measure::bench::{Measured, Repeat};
+use crate::measure::bench::Measured;
 use crate::measure::collectives::collectives;
 use crate::measure::reshard::reshard;
 use crate::measure::storage::storage;
-use crate::report::{Report, save_picture};
 use clap::{Args, Subcommand};
-use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,15 +28,17 @@ pub(crate) struct Bench {
 /// What is measured.
 #[derive(Clone, Debug, Subcommand)]
 enum Question {
-    /// Messages, all-to-all, gather and broadcast between the processes, by message size.
+    /// Messages and collectives between the processes, by size: the program's own beside the MPI
+    /// library's.
     Collectives {
-        /// Largest message.
-        #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_size)]
-        max_size: u64,
+        #[command(flatten)]
+        messages: MessageArgs,
         #[command(flatten)]
         repeat: RepeatArgs,
+        #[command(flatten)]
+        output: OutputArgs,
     },
-    /// Writing, flushing and reading a file by each process, by the size of a call.
+    /// Writing, flushing and reading files by each process, by the size of a call, and small files.
     Storage {
         #[command(flatten)]
         place: PlaceArgs,
@@ -46,6 +47,8 @@ enum Question {
         bytes: u64,
         #[command(flatten)]
         repeat: RepeatArgs,
+        #[command(flatten)]
+        output: OutputArgs,
     },
     /// A reshard of generated weights from 8 to 4 tensor-parallel ranks, against plain copying.
     Reshard {
@@ -56,40 +59,20 @@ enum Question {
         bytes: u64,
         #[command(flatten)]
         repeat: RepeatArgs,
+        #[command(flatten)]
+        output: OutputArgs,
     },
-}
-
-/// Where it is measured.
-#[derive(Clone, Debug, Args)]
-struct PlaceArgs {
-    /// Existing directory to write in.
-    #[arg(long)]
-    dir: PathBuf,
-}
-
-/// How often something is measured.
-#[derive(Clone, Debug, Args)]
-struct RepeatArgs {
-    /// How often it is measured.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
-    iterations: u32,
-    /// How often it is done before that.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    warmup: u32,
-    /// Draw the result.
-    #[arg(long, value_name = "FILE")]
-    svg: Option<PathBuf>,
 }
 
 impl Command for Bench {
     fn prepare(self) -> Result<Prepared> {
+        self.question.check()?;
         Ok(Prepared::together(move |world| {
-            let measured = self.question.measure(world)?;
-            let picture = self.question.repeat().svg.clone();
+            let output = self.question.output().open(world)?;
+            let mut measured = self.question.measure(world)?;
+            output.compare(&mut measured);
             Ok(Told::new(measured.ok, move |report| {
-                if let Some(path) = &picture {
-                    save_picture(path, &Report::measured_picture(&measured))?;
-                }
+                output.save(&measured)?;
                 report.measured(&measured)
             }))
         }))
@@ -97,24 +80,40 @@ impl Command for Bench {
 }
 
 impl Question {
-    fn repeat(&self) -> &RepeatArgs {
+    fn output(&self) -> &OutputArgs {
         match self {
-            Question::Collectives { repeat, .. }
-            | Question::Storage { repeat, .. }
-            | Question::Reshard { repeat, .. } => repeat,
+            Question::Collectives { output, .. }
+            | Question::Storage { output, .. }
+            | Question::Reshard { output, .. } => output,
+        }
+    }
+
+    /// Whether the flags agree with each other. Local.
+    fn check(&self) -> Result<()> {
+        match self {
+            Question::Collectives { messages, .. } => messages.check(),
+            _ => Ok(()),
         }
     }
 
     /// Measures it. Collective.
     fn measure(&self, world: &World) -> Result<Measured> {
-        let repeat = Repeat {
-            iterations: self.repeat().iterations,
-            warmup: self.repeat().warmup,
-        };
         match self {
-            Question::Collectives { max_size, .. } => collectives(world, repeat, *max_size),
-            Question::Storage { place, bytes, .. } => storage(world, repeat, &place.dir, *bytes),
-            Question::Reshard { place, bytes, .. } => reshard(world, repeat, &place.dir, *bytes),
+            Question::Collectives {
+                messages, repeat, ..
+            } => collectives(world, &messages.question(repeat.many())),
+            Question::Storage {
+                place,
+                bytes,
+                repeat,
+                ..
+            } => storage(world, repeat.few(), &place.dir, *bytes),
+            Question::Reshard {
+                place,
+                bytes,
+                repeat,
+                ..
+            } => reshard(world, repeat.few(), &place.dir, *bytes),
         }
     }
 }

@@ -7,6 +7,7 @@
 //!   messages of any size.
 //! * [`DataRound`]: the non-blocking all-to-all that carries tensor bytes, below 2^31
 //!   bytes a round.
+//! * [`Library`]: the MPI library's own blocking calls, for measuring beside these.
 //! * [`Progress`]: process 0 learns how far all are.
 //!
 //! Each function is *collective* (all processes call it, in the same order) or *local*. Collective
@@ -35,6 +36,7 @@ mod all_to_all;
 mod control;
 mod environment;
 mod launcher;
+mod library;
 mod message;
 mod operation;
 mod parts;
@@ -49,6 +51,7 @@ pub use agree::{Alarm, agree};
 pub use all_to_all::{DataRound, Packed, Traffic};
 pub use control::{all_gather_bytes, all_reduce, barrier, broadcast_bytes, exchange_bytes};
 pub use launcher::launched_together;
+pub use library::{Counts, Library};
 pub use operation::Operation;
 pub use progress::Progress;
 pub use topology::Topology;

@@ -72,6 +72,17 @@ impl World {
         World::over(session, processes.duplicate()?)
     }
 
+    /// *Collective.* A world of the processes that say `inside`, in their order; none on the others.
+    /// [`World::finish`] ends it, on its processes; faults of it are to be agreed on in this world, too.
+    pub fn part(&self, inside: bool) -> Result<Option<Self>> {
+        let side = self.control.split(inside, self.process)?;
+        if !inside {
+            side.free()?;
+            return Ok(None);
+        }
+        World::over(Session::part(), side).map(Some)
+    }
+
     fn over(session: Session, control: Communicator) -> Result<Self> {
         let (process, size) = control.place()?;
         if session.is_own() {

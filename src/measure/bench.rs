@@ -1,19 +1,15 @@
 //! What a measurement is: rows of times and rates.
 
-use crate::exchange::{Operation, World, all_reduce, barrier};
-use crate::fault::{Fault, Kind, Result};
+use crate::exchange::{Topology, World, all_gather};
+use crate::fault::Result;
+use crate::fault::plain::counted;
+use crate::measure::contents::Wrong;
+use crate::measure::sampling::{Seconds, Timing};
 use serde::Serialize;
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
 
-/// How often something is measured.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct Repeat {
-    /// How often it is measured.
-    pub iterations: u32,
-    /// How often it is done before.
-    pub warmup: u32,
-}
+pub use crate::measure::contents::Wrong as WrongByte;
+pub use crate::measure::sampling::Repeat;
 
 /// Times and rates of one operation at one size.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -21,111 +17,177 @@ pub struct Repeat {
 pub struct Row {
     /// What was done.
     pub operation: String,
+    /// What tells it from others of the same name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+    /// Who did it: `shardloom`, by the primitives that jobs use, or `library`, by the MPI library's own
+    /// call.
+    pub by: &'static str,
     /// Bytes of a call or message.
     pub bytes: u64,
-    /// Seconds of one iteration: the mean of the fastest process,
-    pub seconds_min: f64,
-    /// of all,
-    pub seconds_avg: f64,
-    /// and of the slowest.
-    pub seconds_max: f64,
-    /// 10^9 bytes a second as the caller sees them.
-    pub algbw_gbps: f64,
-    /// 10^9 bytes a second that really travel, for each process.
-    pub busbw_gbps: f64,
+    /// Processes that took part.
+    pub processes: u32,
+    /// How often it was measured.
+    pub iterations: u32,
+    /// Seconds over the iterations, each as long as its slowest process took.
+    pub seconds: Seconds,
+    /// Seconds over the processes, each with its mean.
+    pub processes_seconds: Seconds,
+    /// 10^9 bytes a second as the caller sees them, at the median.
+    pub algorithm_gbps: f64,
+    /// 10^9 bytes a second that really travel.
+    pub bus_gbps: f64,
+    /// Messages a second, of all processes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub messages_per_second: Option<f64>,
+    /// Files a second, of all processes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operations_per_second: Option<f64>,
+    /// How much of the exchange is hidden behind work, in hundredths.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overlap_percent: Option<f64>,
     /// For a reshard: its rate over that of plain copying.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio_to_copy: Option<f64>,
+    /// Bytes that were not what was sent.
+    pub wrong_bytes: u64,
+    /// The first of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wrong: Option<Wrong>,
+}
+
+impl Row {
+    /// A row that says how long something took, and the rate of `moved` bytes, of which `travel` times
+    /// as much really travels.
+    pub(super) fn new(operation: &str, bytes: u64, timing: Timing, moved: u64, travel: f64) -> Row {
+        let algorithm_gbps = rate(moved, timing.seconds.median);
+        Row {
+            operation: operation.to_owned(),
+            by: "shardloom",
+            bytes,
+            iterations: timing.iterations,
+            seconds: timing.seconds,
+            processes_seconds: timing.processes,
+            algorithm_gbps,
+            bus_gbps: algorithm_gbps * travel,
+            ..Row::default()
+        }
+    }
+
+    /// The operation's name and variant.
+    #[must_use]
+    pub fn title(&self) -> String {
+        match &self.variant {
+            Some(variant) => format!("{} ({variant})", self.operation),
+            None => self.operation.clone(),
+        }
+    }
+
+    /// All that tells it from other rows, in words.
+    #[must_use]
+    pub fn label(&self) -> String {
+        let size = match self.bytes {
+            0 => String::new(),
+            bytes => format!(" of {bytes} bytes"),
+        };
+        let by = match self.by {
+            "library" => " by the MPI library",
+            _ => "",
+        };
+        let processes = counted(self.processes.into(), "process");
+        format!("{}{size}{by}, {processes}", self.title())
+    }
+
+    /// What is wrong, in words.
+    #[must_use]
+    pub fn complaint(&self) -> Option<String> {
+        let wrong = self.wrong.as_ref()?;
+        let from = match wrong.sender {
+            Some(sender) => format!("in what process {sender} has sent it"),
+            None if self.operation.starts_with("read") => "in its file".to_owned(),
+            None => "in sums".to_owned(),
+        };
+        Some(format!(
+            "{}: {}; process {} has the first {from}, at {}",
+            self.label(),
+            counted(self.wrong_bytes, "wrong byte"),
+            wrong.receiver,
+            wrong.index
+        ))
+    }
+}
+
+/// What could not be measured, and why.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Unmeasured {
+    /// The operation.
+    pub operation: String,
+    /// Why.
+    pub why: String,
 }
 
 /// What was measured.
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct Measured {
-    /// Whether all contents were right.
+    /// Whether all contents were right, and nothing was slower than it may be.
     pub ok: bool,
     /// Which bench.
     pub bench: &'static str,
     /// Processes that took part.
     pub processes: u32,
-    /// How often each row was measured.
-    pub iterations: u32,
+    /// Nodes they are on.
+    pub nodes: u32,
+    /// The MPI library.
+    pub library: String,
     /// The rows.
     pub rows: Vec<Row>,
+    /// What could not be measured.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unmeasured: Vec<Unmeasured>,
+    /// Rows that are slower than in an earlier result.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub slower: Vec<String>,
+    /// Rows that were compared with an earlier result.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compared: Option<u64>,
+    /// What is wrong, slow or worth knowing, in words.
+    pub verdict: Vec<String>,
+    /// What was found out about a node, in the form that `--machine` takes.
+    pub machine: BTreeMap<&'static str, serde_json::Value>,
 }
 
 impl Measured {
-    /// Rows of a bench that found all contents right.
+    /// Rows of a bench; it is well if no byte is wrong. Local.
     #[must_use]
-    pub fn new(bench: &'static str, world: &World, repeat: Repeat, rows: Vec<Row>) -> Self {
+    pub fn new(bench: &'static str, world: &World, topology: &Topology, rows: Vec<Row>) -> Self {
+        let verdict: Vec<String> = rows.iter().filter_map(Row::complaint).collect();
         Measured {
-            ok: true,
+            ok: verdict.is_empty(),
             bench,
             processes: world.size(),
-            iterations: repeat.iterations,
+            nodes: u32::try_from(topology.nodes.len()).unwrap_or(u32::MAX),
+            library: World::library(),
             rows,
+            verdict,
+            ..Measured::default()
         }
     }
 }
 
-/// Does `work` as often as asked, all processes starting together; gives the mean seconds of the
-/// fastest process, of all, and of the slowest. Collective.
+/// The wrong bytes of all processes together, and the first process's. Collective.
 ///
 /// # Errors
-/// Whatever `work` returns.
-pub(super) fn time(
-    world: &World,
-    repeat: Repeat,
-    mut work: impl FnMut() -> Result<()>,
-) -> Result<[f64; 3]> {
-    let mut spent = Duration::ZERO;
-    for round in 0..repeat.warmup + repeat.iterations {
-        barrier(world)?;
-        let start = Instant::now();
-        work()?;
-        if round >= repeat.warmup {
-            spent += start.elapsed();
-        }
+/// [`crate::fault::Kind::Mpi`].
+pub(super) fn all_wrong(world: &World, mine: Option<&Wrong>) -> Result<(u64, Option<Wrong>)> {
+    let mut count = [mine.map_or(0, |wrong| wrong.count)];
+    crate::exchange::all_reduce(world, &mut count, crate::exchange::Operation::Sum)?;
+    if count[0] == 0 {
+        return Ok((0, None));
     }
-    spread(world, spent / repeat.iterations.max(1))
-}
-
-/// Least, mean and most of every process's `spent`, in seconds. Collective.
-///
-/// # Errors
-/// [`Kind::Mpi`].
-pub(super) fn spread(world: &World, spent: Duration) -> Result<[f64; 3]> {
-    let nanos = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
-    let mut result = [0.0; 3];
-    let operations = [Operation::Min, Operation::Sum, Operation::Max];
-    for (operation, seconds) in operations.into_iter().zip(&mut result) {
-        let mut value = [nanos];
-        all_reduce(world, &mut value, operation)?;
-        *seconds = Duration::from_nanos(value[0]).as_secs_f64();
-    }
-    result[1] /= f64::from(world.size());
-    Ok(result)
-}
-
-/// A row of `moved` bytes a process, of which `travel` times as much really moves.
-pub(super) fn row(
-    operation: String,
-    bytes: u64,
-    moved: u64,
-    travel: f64,
-    seconds: [f64; 3],
-) -> Row {
-    let algbw_gbps = rate(moved, seconds[2]);
-    Row {
-        operation,
-        bytes,
-        seconds_min: seconds[0],
-        seconds_avg: seconds[1],
-        seconds_max: seconds[2],
-        algbw_gbps,
-        busbw_gbps: algbw_gbps * travel,
-        ratio_to_copy: None,
-    }
+    let all = all_gather(world, &mine.cloned())?;
+    Ok((count[0], all.into_iter().flatten().next()))
 }
 
 /// 10^9 bytes a second.
@@ -136,28 +198,4 @@ pub(super) fn rate(bytes: u64, seconds: f64) -> f64 {
     } else {
         0.0
     }
-}
-
-/// Fails on every process if any has counted wrong bytes. Collective.
-///
-/// # Errors
-/// [`Kind::Differs`].
-pub(super) fn all_right(world: &World, operation: &str, wrong: u64) -> Result<()> {
-    let mut sum = [wrong];
-    all_reduce(world, &mut sum, Operation::Sum)?;
-    if sum[0] == 0 {
-        return Ok(());
-    }
-    let message = format!("{operation}: {} bytes are not what was sent", sum[0]);
-    Err(Fault::new(Kind::Differs, message))
-}
-
-/// The byte that process `from` sends to `to` at `index`.
-pub(super) fn byte(from: u32, to: u32, index: usize) -> u8 {
-    let low = |value: u32| value.to_le_bytes()[0];
-    low(from)
-        .wrapping_mul(31)
-        .wrapping_add(low(to).wrapping_mul(17))
-        .wrapping_add(index.to_le_bytes()[0])
-        .wrapping_add(index.to_le_bytes()[1].wrapping_mul(7))
 }

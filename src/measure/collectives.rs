@@ -1,156 +1,321 @@
-//! Bytes between the processes, by the primitives that jobs use.
+//! Bytes between the processes: every operation, at every size, by the primitives that jobs use and by
+//! the MPI library's own calls.
 
-use crate::exchange::{
-    DataRound, Packed, Traffic, World, agree, all_gather_bytes, broadcast_bytes,
-};
-use crate::fault::memory::{room, zeroed};
+use crate::exchange::{Operation as Joined, Topology, World, agree, all_reduce, barrier};
 use crate::fault::{Fault, Kind, Result};
-use crate::measure::bench::{Measured, Repeat, Row, all_right, byte, row, time};
+use crate::measure::bench::{Measured, Repeat, Row, Unmeasured, all_wrong};
+use crate::measure::found::machine;
+use crate::measure::operation::{Buffers, By, Call, Operation, Place};
+use crate::measure::operations::OPERATIONS;
+use crate::measure::sampling::{Exercise, Timing, sample};
+use std::time::{Duration, Instant};
 
-/// Smallest message.
-const BYTES_MIN: u64 = 4 << 10;
-/// Rounds carry less than 2^31 bytes.
-const BYTES_MAX: u64 = 1 << 30;
+/// Most bytes of a size: rounds carry less than 2^31.
+pub const BYTES_MAX: u64 = 1 << 30;
+/// The size after nothing.
+const BYTES_FIRST: u64 = 8;
 
-/// Measures each primitive at sizes from 4 KiB to `max_bytes`, each four times the last. Collective.
+/// What is measured.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Question {
+    /// The smallest size.
+    pub bytes_min: u64,
+    /// The largest.
+    pub bytes_max: u64,
+    /// Each size is so many times the one before.
+    pub factor: u64,
+    /// Messages in flight.
+    pub window: u32,
+    /// How often.
+    pub repeat: Repeat,
+    /// Only these operations; none means all.
+    pub operations: Vec<String>,
+    /// Whether also over 2, 4, 8 … processes.
+    pub scaling: bool,
+    /// How long it may take altogether.
+    pub budget: Option<Duration>,
+    /// The operation of which a byte is made wrong, for trying the check.
+    pub planted: Option<String>,
+}
+
+impl Question {
+    /// All operations from nothing to `bytes_max`, each size `factor` times the one before.
+    #[must_use]
+    pub fn new(bytes_max: u64, repeat: Repeat) -> Question {
+        Question {
+            bytes_min: 0,
+            bytes_max,
+            factor: 4,
+            window: 64,
+            repeat,
+            operations: Vec::new(),
+            scaling: false,
+            budget: None,
+            planted: None,
+        }
+    }
+
+    fn sizes(&self) -> Vec<u64> {
+        let (mut sizes, mut bytes) = (Vec::new(), self.bytes_min);
+        while bytes <= self.bytes_max.min(BYTES_MAX) {
+            sizes.push(bytes);
+            bytes = match bytes {
+                0 => BYTES_FIRST,
+                _ => bytes.saturating_mul(self.factor.max(2)),
+            };
+        }
+        sizes
+    }
+
+    fn asks_for(&self, operation: &Operation) -> bool {
+        self.operations.is_empty() || self.operations.iter().any(|name| name == operation.name)
+    }
+
+    /// How many processes, the most last.
+    fn levels(&self, all: u32) -> Vec<u32> {
+        let mut levels = Vec::new();
+        if self.scaling {
+            let powers = std::iter::successors(Some(2_u32), |level| level.checked_mul(2));
+            levels.extend(powers.take_while(|level| *level < all));
+        }
+        levels.push(all);
+        levels
+    }
+}
+
+/// The names of all operations.
+#[must_use]
+pub fn names() -> Vec<&'static str> {
+    let mut names: Vec<&str> = OPERATIONS.iter().map(|operation| operation.name).collect();
+    names.dedup();
+    names
+}
+
+/// Measures what is asked for. Wrong bytes are told in the rows. Collective.
 ///
 /// # Errors
-/// [`Kind::Differs`] if wrong bytes arrive, [`Kind::Mpi`].
-pub fn collectives(world: &World, repeat: Repeat, max_bytes: u64) -> Result<Measured> {
-    let mut rows = Vec::new();
-    let mut bytes = BYTES_MIN.min(max_bytes);
-    while bytes <= max_bytes.min(BYTES_MAX) {
-        rows.push(pairs(world, repeat, bytes)?);
-        rows.push(all_to_all(world, repeat, bytes, Traffic::Dense)?);
-        rows.push(all_to_all(world, repeat, bytes, Traffic::Sparse)?);
-        rows.push(gather(world, repeat, bytes)?);
-        rows.push(broadcast(world, repeat, bytes)?);
-        bytes *= 4;
+/// [`Kind::Memory`] for a size that this machine has no memory for, [`Kind::Mpi`].
+pub fn collectives(world: &World, question: &Question) -> Result<Measured> {
+    let topology = Topology::discover(world)?;
+    let mut run = Run {
+        world,
+        question,
+        neighbours: busiest(&topology),
+        begun: Instant::now(),
+        rows: Vec::new(),
+        unmeasured: Vec::new(),
+    };
+    let asked = OPERATIONS.iter().filter(|row| question.asks_for(row));
+    let (pairs, others): (Vec<_>, Vec<_>) = asked.partition(|operation| operation.pair);
+    if world.size() < 2 {
+        run.leave_out(&pairs, "needs two processes");
+    } else {
+        let last = world.size() - 1;
+        run.among(&pairs, |process| process == 0 || process == last)?;
     }
-    rows.sort_by(|a, b| a.operation.cmp(&b.operation).then(a.bytes.cmp(&b.bytes)));
-    Ok(Measured::new("collectives", world, repeat, rows))
-}
-
-/// The share of what a process gives that leaves it.
-fn leaving(world: &World) -> f64 {
-    f64::from(world.size() - 1) / f64::from(world.size())
-}
-
-/// Neighbours 0 and 1, 2 and 3 … send each other a message; a last one without a neighbour rests.
-fn pairs(world: &World, repeat: Repeat, bytes: u64) -> Result<Row> {
-    let partner = world.process() ^ 1;
-    let counts = |process: u32| if process == partner { bytes } else { 0 };
-    let seconds = rounds(world, repeat, Traffic::Sparse, "point to point", counts)?;
-    Ok(row("point to point".into(), bytes, bytes, 1.0, seconds))
-}
-
-/// Each process sends each an equal part of `bytes`.
-fn all_to_all(world: &World, repeat: Repeat, bytes: u64, traffic: Traffic) -> Result<Row> {
-    let name = match traffic {
-        Traffic::Dense => "all to all, dense",
-        Traffic::Sparse => "all to all, sparse",
-    };
-    let part = bytes / u64::from(world.size());
-    let seconds = rounds(world, repeat, traffic, name, |_| part)?;
-    let moved = part * u64::from(world.size());
-    Ok(row(name.into(), bytes, moved, leaving(world), seconds))
-}
-
-/// Rounds in which this process sends `counts(p)` bytes to process p and gets as many.
-fn rounds(
-    world: &World,
-    repeat: Repeat,
-    traffic: Traffic,
-    name: &str,
-    counts: impl Fn(u32) -> u64,
-) -> Result<[f64; 3]> {
-    let narrow = |process| u32::try_from(counts(process)).map_err(|_| too_large());
-    let counts = (0..world.size()).map(narrow).collect::<Result<Vec<u32>>>();
-    let counts = agree(world, counts)?;
-    let length = counts.iter().map(|count| *count as usize).sum();
-    let buffers = zeroed(length).and_then(|receive| {
-        let mut send = Vec::new();
-        room(&mut send, length)?;
-        Ok((send, receive))
-    });
-    let (send, receive) = agree(world, buffers)?;
-    let mut send = Packed {
-        bytes: send,
-        counts: counts.clone(),
-    };
-    for (to, count) in (0u32..).zip(&counts) {
-        let part = (0..*count as usize).map(|index| byte(world.process(), to, index));
-        send.bytes.extend(part);
+    for level in question.levels(world.size()) {
+        let (able, unable): (Vec<_>, Vec<_>) = others
+            .iter()
+            .partition(|operation| level >= operation.least);
+        run.leave_out(&unable, "needs two processes");
+        run.among(&able, |process| process < level)?;
     }
-    let receive = Packed {
-        bytes: receive,
-        counts,
+    let Run {
+        mut rows,
+        unmeasured,
+        ..
+    } = run;
+    let place = |row: &Row| {
+        let same = |operation: &Operation| operation.name == row.operation;
+        OPERATIONS.iter().position(same)
     };
-    let mut buffers = Some((send, receive));
-    let seconds = time(world, repeat, || {
-        let (send, receive) = buffers.take().unwrap_or_default();
-        buffers = Some(DataRound::start(world, traffic, send, receive)?.wait()?);
-        Ok(())
-    })?;
-    let (_, received) = buffers.unwrap_or_default();
-    let mut wrong = 0;
-    let mut rest = received.bytes.as_slice();
-    for (from, count) in (0u32..).zip(&received.counts) {
-        let (part, after) = rest.split_at(*count as usize);
-        wrong += differing(part, from, world.process());
-        rest = after;
+    rows.sort_by_key(|row| (place(row), row.variant.clone(), row.processes, row.bytes));
+    let mut measured = Measured::new("collectives", world, &topology, rows);
+    measured.unmeasured = unmeasured;
+    measured.machine = machine(&measured.rows, &topology);
+    Ok(measured)
+}
+
+/// Most processes of a node.
+fn busiest(topology: &Topology) -> u64 {
+    let most = topology.nodes.iter().map(Vec::len).max();
+    most.unwrap_or(1) as u64
+}
+
+struct Run<'a> {
+    world: &'a World,
+    question: &'a Question,
+    neighbours: u64,
+    begun: Instant,
+    rows: Vec<Row>,
+    unmeasured: Vec<Unmeasured>,
+}
+
+impl Run<'_> {
+    /// Measures operations among the processes that are `inside`, process 0 always. Collective.
+    fn among(&mut self, operations: &[&Operation], inside: impl Fn(u32) -> bool) -> Result<()> {
+        if operations.is_empty() {
+            return Ok(());
+        }
+        if (0..self.world.size()).all(&inside) {
+            return self.all(self.world, operations);
+        }
+        let part = self.world.part(inside(self.world.process()))?;
+        let done = match &part {
+            Some(part) => self.all(part, operations),
+            None => Ok(()),
+        };
+        agree(self.world, done)?;
+        part.map_or(Ok(()), World::finish)?;
+        barrier(self.world)
     }
-    all_right(world, name, wrong)?;
-    Ok(seconds)
-}
 
-/// Every process gets a part of `bytes` from each.
-fn gather(world: &World, repeat: Repeat, bytes: u64) -> Result<Row> {
-    let part = bytes / u64::from(world.size());
-    let length = usize::try_from(part).map_err(|_| too_large());
-    let length = agree(world, length)?;
-    let mine: Vec<u8> = (0..length).map(|i| byte(world.process(), 0, i)).collect();
-    let mut gathered = Vec::new();
-    let seconds = time(world, repeat, || {
-        gathered = all_gather_bytes(world, &mine)?;
+    fn all(&mut self, world: &World, operations: &[&Operation]) -> Result<()> {
+        for operation in operations {
+            let sizes = match operation.sized {
+                true => self.question.sizes(),
+                false => vec![0],
+            };
+            for bytes in sizes {
+                if bytes == 0 && operation.sized && !operation.unpaused {
+                    continue;
+                }
+                let calls = [
+                    (By::Shardloom, operation.shardloom),
+                    (By::Library, operation.library),
+                ];
+                for (by, call) in calls {
+                    let Some(call) = call else { continue };
+                    if bytes == 0 && operation.sized && by == By::Shardloom {
+                        // Jobs send no empty messages.
+                        continue;
+                    }
+                    if self.has_no_time(world)? {
+                        let why = format!("no time is left for {bytes} bytes by {}", by.name());
+                        self.leave_out(&[operation], &why);
+                        continue;
+                    }
+                    let row = self.one(world, operation, bytes, by, call)?;
+                    self.rows.push(row);
+                }
+            }
+        }
         Ok(())
-    })?;
-    let parts = (0u32..).zip(&gathered);
-    let wrong = parts.map(|(from, part)| differing(part, from, 0)).sum();
-    all_right(world, "all gather", wrong)?;
-    let moved = part * u64::from(world.size());
-    Ok(row(
-        "all gather".into(),
-        bytes,
-        moved,
-        leaving(world),
-        seconds,
-    ))
+    }
+
+    /// Whether the budget is used up. Collective.
+    fn has_no_time(&self, world: &World) -> Result<bool> {
+        let Some(budget) = self.question.budget else {
+            return Ok(false);
+        };
+        let mut over = [u64::from(self.begun.elapsed() >= budget)];
+        all_reduce(world, &mut over, Joined::Max)?;
+        Ok(over[0] > 0)
+    }
+
+    fn one(
+        &self,
+        world: &World,
+        operation: &Operation,
+        bytes: u64,
+        by: By,
+        call: Call,
+    ) -> Result<Row> {
+        let place = Place {
+            me: world.process(),
+            all: world.size(),
+            bytes,
+            window: self.question.window,
+        };
+        let mut buffers = Buffers::new(world, operation, place, by, self.neighbours)?;
+        let planted = self.question.planted.as_deref() == Some(operation.name);
+        buffers.planted = planted && place.me == place.all - 1;
+        let mut called = Called {
+            world,
+            call,
+            buffers,
+        };
+        let repeat = self.question.repeat;
+        let overlaps = operation.name == "overlap";
+        let pure = match overlaps {
+            true => {
+                let few = Repeat {
+                    iterations: repeat.iterations.min(5),
+                    ..repeat
+                };
+                sample(world, few, false, &mut called)?
+            }
+            false => Timing::default(),
+        };
+        called.buffers.work = Duration::from_secs_f64(pure.seconds.median.max(0.0));
+        let mut timing = sample(world, repeat, operation.unpaused, &mut called)?;
+        let messages = (operation.messages)(&place);
+        timing.seconds = timing.seconds.scaled(1.0 / f64::from(messages));
+        timing.processes = timing.processes.scaled(1.0 / f64::from(messages));
+        let factor = (operation.factor)(&place);
+        let carried = if operation.sized {
+            (operation.carries)(&place)
+        } else {
+            0
+        };
+        let mut row = Row::new(operation.name, bytes, timing, carried, factor);
+        row.variant = operation.variant.map(str::to_owned);
+        row.by = by.name();
+        row.processes = place.all;
+        if operation.name == "many_pairs" && timing.seconds.median > 0.0 {
+            row.messages_per_second = Some(factor / timing.seconds.median);
+        }
+        if overlaps && pure.seconds.median > 0.0 {
+            let seen = timing.seconds.median - pure.seconds.median;
+            let hidden = 1.0 - seen / pure.seconds.median;
+            row.overlap_percent = Some(100.0 * hidden.clamp(0.0, 1.0));
+        }
+        (row.wrong_bytes, row.wrong) = all_wrong(world, called.buffers.wrong())?;
+        if let Some(wrong) = row.wrong.as_mut().filter(|_| operation.pair) {
+            // Two of many: the second is the last.
+            let last = self.world.size() - 1;
+            wrong.receiver = wrong.receiver.min(1) * last;
+            wrong.sender = wrong.sender.map(|sender| sender.min(1) * last);
+        }
+        Ok(row)
+    }
+
+    fn leave_out(&mut self, operations: &[&Operation], why: &str) {
+        for operation in operations {
+            let known = |left: &Unmeasured| left.operation == operation.name && left.why == why;
+            if !self.unmeasured.iter().any(known) {
+                self.unmeasured.push(Unmeasured {
+                    operation: operation.name.to_owned(),
+                    why: why.to_owned(),
+                });
+            }
+        }
+    }
 }
 
-/// Process 0 sends all the same `bytes`.
-fn broadcast(world: &World, repeat: Repeat, bytes: u64) -> Result<Row> {
-    let length = usize::try_from(bytes).map_err(|_| too_large());
-    let length = agree(world, length)?;
-    let mut buffer = match world.process() {
-        0 => (0..length).map(|index| byte(0, 0, index)).collect(),
-        _ => Vec::new(),
-    };
-    let seconds = time(world, repeat, || {
-        buffer = broadcast_bytes(world, 0, std::mem::take(&mut buffer))?;
+/// An operation with its memory.
+struct Called<'w> {
+    world: &'w World,
+    call: Call,
+    buffers: Buffers,
+}
+
+impl Exercise for Called<'_> {
+    fn once(&mut self) -> Result<()> {
+        (self.call)(self.world, &mut self.buffers).map_err(beyond_agreement)
+    }
+
+    fn check(&mut self) -> Result<()> {
+        self.buffers.check();
         Ok(())
-    })?;
-    all_right(world, "broadcast", differing(&buffer, 0, 0))?;
-    Ok(row("broadcast".into(), bytes, bytes, 1.0, seconds))
+    }
 }
 
-fn differing(part: &[u8], from: u32, to: u32) -> u64 {
-    let wrong = part.iter().enumerate();
-    wrong
-        .filter(|(index, value)| **value != byte(from, to, *index))
-        .count() as u64
-}
-
-fn too_large() -> Fault {
-    Fault::new(Kind::Usage, "messages of this size are too large")
+/// A process that can't go on in the middle leaves the others there: only the end of all helps.
+fn beyond_agreement(fault: Fault) -> Fault {
+    Fault {
+        kind: Kind::Mpi,
+        ..fault
+    }
 }

@@ -7,10 +7,18 @@
 //!
 //! *Absent on purpose*: loops of its own that move tensors: a measured reshard is a job.
 
+pub mod baseline;
 pub mod bench;
+mod calls;
 pub mod collectives;
+mod contents;
 pub mod doctor;
+mod found;
+mod metadata;
+mod operation;
+mod operations;
 pub mod reshard;
+mod sampling;
 mod shapes;
 pub mod simulate;
 mod simulated;

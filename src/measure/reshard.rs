@@ -1,11 +1,13 @@
 //! A real reshard of generated weights, against plain copying of as many bytes.
 
 use crate::destination::Writing;
-use crate::exchange::{World, agree, barrier};
+use crate::exchange::{Topology, World, agree, barrier};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::{Goal, Job, Write, run};
 use crate::layout::Layout;
-use crate::measure::bench::{Measured, Repeat, byte, rate, row, spread};
+use crate::measure::bench::{Measured, Repeat, Row, rate};
+use crate::measure::contents::byte;
+use crate::measure::sampling::timed;
 use crate::measure::storage::each_call;
 use crate::plan::arrange::{Files, RankName};
 use crate::plan::build::{Leftovers, Unmatched};
@@ -47,24 +49,30 @@ pub fn reshard(world: &World, repeat: Repeat, directory: &Path, bytes: u64) -> R
         };
         let (moved, resharded, copied) = result?;
         agree(world, removed)?;
-        let copying = spread(world, copied / repeat.iterations.max(1))?;
-        let seconds = spread(world, resharded / repeat.iterations.max(1))?;
-        let mut resharding = row(format!("reshard by {name}"), moved, moved, 1.0, seconds);
-        resharding.ratio_to_copy = Some(rate(moved, seconds[2]) / rate(moved, copying[2]));
-        rows.push(resharding);
-        rows.push(row(format!("copy ({name})"), moved, moved, 1.0, copying));
+        let copying = timed(world, &copied)?;
+        let seconds = timed(world, &resharded)?;
+        let title = format!("reshard by {name}");
+        let mut resharding = Row::new(&title, moved, seconds, moved, 1.0);
+        let copying = Row::new(&format!("copy ({name})"), moved, copying, moved, 1.0);
+        let plain = rate(moved, copying.seconds.median);
+        resharding.ratio_to_copy = Some(resharding.algorithm_gbps / plain.max(f64::MIN_POSITIVE));
+        rows.extend([resharding, copying]);
     }
-    Ok(Measured::new("reshard", world, repeat, rows))
+    for row in &mut rows {
+        row.processes = world.size();
+    }
+    let topology = Topology::discover(world)?;
+    Ok(Measured::new("reshard", world, &topology, rows))
 }
 
-/// Bytes written, and the time that all iterations of both took.
+/// Bytes written, and the time that each iteration of both took.
 fn one(
     world: &World,
     repeat: Repeat,
     room: &Path,
     bytes: u64,
     dimension: usize,
-) -> Result<(u64, Duration, Duration)> {
+) -> Result<(u64, Vec<Duration>, Vec<Duration>)> {
     let source = Weights::new(bytes, SOURCE_RANKS, dimension)?;
     let destination = Weights::new(bytes, DESTINATION_RANKS, dimension)?;
     let prepared = match world.process() {
@@ -74,7 +82,7 @@ fn one(
     agree(world, prepared)?;
     agree(world, source.write(&room.join("source"), world))?;
     let job = job(room);
-    let (mut resharding, mut copying, mut moved) = (Duration::ZERO, Duration::ZERO, 0);
+    let (mut resharding, mut copying, mut moved) = (Vec::new(), Vec::new(), 0);
     for round in 0..repeat.warmup + repeat.iterations {
         barrier(world)?;
         let start = Instant::now();
@@ -83,8 +91,8 @@ fn one(
         let resharded = start.elapsed();
         let copied = copy(world, room, &destination)?;
         if round >= repeat.warmup {
-            resharding += resharded;
-            copying += copied;
+            resharding.push(resharded);
+            copying.push(copied);
         }
     }
     Ok((moved, resharding, copying))

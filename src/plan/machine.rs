@@ -23,6 +23,12 @@ pub struct Machine {
     pub latency_us: f64,
 }
 
+/// What a bench has found out about one.
+#[derive(Deserialize)]
+struct Measured {
+    machine: Machine,
+}
+
 impl Default for Machine {
     fn default() -> Self {
         Machine {
@@ -38,14 +44,20 @@ impl Default for Machine {
 }
 
 impl Machine {
-    /// Reads a description: a JSON object of these fields, all of which may be left out.
+    /// Reads a description: a JSON object of these fields, all of which may be left out, or a result
+    /// of `bench`, which has one inside.
     ///
     /// # Errors
     /// [`Kind::Corrupt`] for what is no such description or has a rate of 0.
     pub fn parse(text: &[u8]) -> Result<Machine> {
         let corrupt = |message: String| Fault::new(Kind::Corrupt, message);
-        let machine: Machine = serde_json::from_slice(text)
-            .map_err(|error| corrupt(format!("is no description of a machine: {error}")))?;
+        let bad =
+            |error: serde_json::Error| corrupt(format!("is no description of a machine: {error}"));
+        let result: serde_json::Result<Measured> = serde_json::from_slice(text);
+        let machine: Machine = match result {
+            Ok(result) => result.machine,
+            Err(_) => serde_json::from_slice(text).map_err(bad)?,
+        };
         let rates = [
             machine.disk_read_gbps,
             machine.disk_write_gbps,
@@ -58,5 +70,24 @@ impl Machine {
         } else {
             Err(corrupt("a rate must be more than 0".into()))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_of_a_bench_describes_a_machine() {
+        let text =
+            br#"{"schema": 1, "rows": [], "machine": {"network_gbps": 3.5, "ranks_per_node": 2}}"#;
+        let machine = Machine::parse(text).unwrap();
+        assert_eq!((machine.network_gbps, machine.ranks_per_node), (3.5, 2));
+        assert_eq!(
+            Machine::parse(br#"{"network_gbps": 3.5, "ranks_per_node": 2}"#).unwrap(),
+            machine
+        );
+        assert!(Machine::parse(br#"{"machine": {"network_gbps": 0}}"#).is_err());
+        assert!(Machine::parse(br#"{"speed": 3}"#).is_err());
     }
 }

@@ -1,11 +1,9 @@
 //! Simulations and measurements for people.
 
 use crate::fault::plain::counted;
-use crate::measure::bench::Measured;
 use crate::measure::simulate::Simulated;
 use crate::report::svg::{Chart, Style};
 use crate::report::text::bytes;
-use std::collections::BTreeSet;
 use std::fmt::Write;
 
 /// What a simulation found.
@@ -91,68 +89,6 @@ pub(super) fn simulated_picture(simulated: &Simulated) -> String {
             series("received", |plan| plan.received),
             series("written", |plan| plan.written),
         ],
-    }
-    .draw()
-}
-
-/// What a bench measured.
-pub(super) fn measured(measured: &Measured) -> String {
-    let mut out = format!(
-        "bench {}: {}, {}\n",
-        measured.bench,
-        counted(measured.processes.into(), "process"),
-        counted(measured.iterations.into(), "iteration")
-    );
-    let width = measured.rows.iter().map(|row| row.operation.len()).max();
-    let width = width.unwrap_or_default().max(9);
-    let _ = writeln!(
-        out,
-        "  {:width$} {:>10} {:>10} {:>10} {:>10} {:>9} {:>9}",
-        "operation", "bytes", "min ms", "avg ms", "max ms", "GB/s", "bus GB/s"
-    );
-    for row in &measured.rows {
-        let _ = write!(
-            out,
-            "  {:width$} {:>10} {:>10.3} {:>10.3} {:>10.3} {:>9.3} {:>9.3}",
-            row.operation,
-            row.bytes,
-            row.seconds_min * 1e3,
-            row.seconds_avg * 1e3,
-            row.seconds_max * 1e3,
-            row.algbw_gbps,
-            row.busbw_gbps
-        );
-        if let Some(ratio) = row.ratio_to_copy {
-            let _ = write!(out, "  {ratio:.2} of copying");
-        }
-        out.push('\n');
-    }
-    out
-}
-
-/// Rates by size.
-pub(super) fn measured_picture(measured: &Measured) -> String {
-    let mut operations: Vec<&str> = measured.rows.iter().map(|r| r.operation.as_str()).collect();
-    operations.dedup();
-    let sizes: BTreeSet<u64> = measured.rows.iter().map(|row| row.bytes).collect();
-    let series = operations.iter().map(|operation| {
-        let values = sizes.iter().map(|bytes| {
-            let mut rows = measured.rows.iter();
-            rows.find(|row| row.operation == *operation && row.bytes == *bytes)
-                .map(|row| row.busbw_gbps)
-        });
-        ((*operation).to_owned(), values.collect())
-    });
-    Chart {
-        title: format!("bench {}: {} processes", measured.bench, measured.processes),
-        unit: "GB/s",
-        style: if sizes.len() > 3 {
-            Style::Lines
-        } else {
-            Style::Bars
-        },
-        labels: sizes.iter().map(|size| bytes(*size)).collect(),
-        series: series.collect(),
     }
     .draw()
 }

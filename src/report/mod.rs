@@ -16,10 +16,12 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+mod benched;
 mod compared;
 mod inspected;
 mod json;
 mod measured;
+mod page;
 mod svg;
 mod text;
 
@@ -113,13 +115,25 @@ impl Report {
         if self.quiet && !self.json {
             return Ok(());
         }
-        self.data(measured, &Text::of_lines(&measured::measured(measured)))
+        self.data(measured, &Text::of_lines(&benched::measured(measured)))
     }
 
     /// The same as a picture (SVG).
     #[must_use]
     pub fn measured_picture(measured: &Measured) -> String {
-        measured::measured_picture(measured)
+        benched::picture(measured)
+    }
+
+    /// The same as values separated by commas.
+    #[must_use]
+    pub fn measured_table(measured: &Measured) -> String {
+        benched::table(measured)
+    }
+
+    /// The same as a page with tables and pictures.
+    #[must_use]
+    pub fn measured_page(measured: &Measured) -> String {
+        page::page(measured)
     }
 
     /// Says that a strategy file was written.

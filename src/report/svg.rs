@@ -174,7 +174,7 @@ fn float(index: usize) -> f64 {
     index as f64
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")

@@ -3,9 +3,11 @@
 //! *Absent on purpose*: a group of all flags. A command takes the groups that it can obey, so that
 //! any other flag is wrong usage.
 
+pub(crate) mod amount;
 pub(crate) mod choice;
 pub(crate) mod family;
 pub(crate) mod lora;
+pub(crate) mod measuring;
 pub(crate) mod moving;
 pub(crate) mod name_map;
 pub(crate) mod reading;

@@ -136,7 +136,7 @@ impl Communicator {
     }
 }
 
-fn nobody() -> Fault {
+pub(super) fn nobody() -> Fault {
     Fault::new(
         Kind::Internal,
         "a message between processes of a program without MPI",

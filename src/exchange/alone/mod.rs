@@ -2,6 +2,7 @@
 
 mod communicator;
 mod flight;
+mod library;
 mod session;
 
 pub(super) use communicator::Communicator;

@@ -22,6 +22,11 @@ impl Session {
         }
     }
 
+    /// This process alone, again.
+    pub(in crate::exchange) fn part() -> Session {
+        Session
+    }
+
     /// Whether it ends what it has started.
     #[allow(clippy::unused_self, reason = "as with MPI")]
     pub(in crate::exchange) fn is_own(&self) -> bool {

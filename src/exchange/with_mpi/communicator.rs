@@ -33,6 +33,11 @@ impl Communicator {
         Ok(Communicator { raw })
     }
 
+    /// *Local.* The handle, for calls of this room.
+    pub(super) fn raw(self) -> ffi::MPI_Comm {
+        self.raw
+    }
+
     /// *Collective.* Another communicator over the same processes.
     pub(in crate::exchange) fn duplicate(self) -> Result<Self> {
         // SAFETY: the null communicator is a constant.
@@ -352,7 +357,7 @@ impl Communicator {
 static NOTHING: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
 
 /// Where MPI reads `values`.
-fn read<T>(values: &[T]) -> *const c_void {
+pub(super) fn read<T>(values: &[T]) -> *const c_void {
     if values.is_empty() {
         (&raw const NOTHING[0]).cast()
     } else {
@@ -361,7 +366,7 @@ fn read<T>(values: &[T]) -> *const c_void {
 }
 
 /// Where MPI writes `values`.
-fn written<T>(values: &mut [T]) -> *mut c_void {
+pub(super) fn written<T>(values: &mut [T]) -> *mut c_void {
     if values.is_empty() {
         NOTHING[1].as_ptr().cast()
     } else {
@@ -369,11 +374,11 @@ fn written<T>(values: &mut [T]) -> *mut c_void {
     }
 }
 
-fn c_int(number: u32) -> Result<i32> {
+pub(super) fn c_int(number: u32) -> Result<i32> {
     i32::try_from(number).map_err(|_| out_of_range())
 }
 
-fn c_count(length: usize) -> Result<i32> {
+pub(super) fn c_count(length: usize) -> Result<i32> {
     i32::try_from(length).map_err(|_| out_of_range())
 }
 

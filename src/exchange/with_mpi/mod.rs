@@ -3,6 +3,7 @@
 mod check;
 mod communicator;
 mod flight;
+mod library;
 mod session;
 
 pub(super) use communicator::Communicator;

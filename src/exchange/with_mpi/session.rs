@@ -36,6 +36,11 @@ impl Session {
         Ok((Session { universe: None }, Communicator::of_host(host)))
     }
 
+    /// *Local.* Some processes of a session that has been started.
+    pub(in crate::exchange) fn part() -> Session {
+        Session { universe: None }
+    }
+
     /// Whether this session has started MPI, and so ends it.
     pub(in crate::exchange) fn is_own(&self) -> bool {
         self.universe.is_some()

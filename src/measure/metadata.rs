@@ -1,0 +1,98 @@
+//! What a file system does with many small files, and what a commit needs of it.
+
+use crate::exchange::{World, agree};
+use crate::fault::Result;
+use crate::measure::bench::{Repeat, Row};
+use crate::measure::sampling::timed;
+use crate::store::io::{self, ReadFile, WriteFile};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Files of each process.
+const FILES: u32 = 64;
+
+/// A step with all files: what it is called, and what becomes of one of them.
+type Step = (&'static str, fn(&Path, u32) -> Result<()>);
+
+const STEPS: &[Step] = &[
+    ("create", |room, file| {
+        io::write_small(&room.join(file.to_string()), b"1", false)
+    }),
+    ("open", |room, file| {
+        ReadFile::open(&room.join(file.to_string())).map(|_| ())
+    }),
+    ("stat", |room, file| {
+        io::size(&room.join(file.to_string())).map(|_| ())
+    }),
+    ("list", |room, file| match file {
+        0 => io::list(room).map(|_| ()),
+        _ => Ok(()),
+    }),
+    ("rename", |room, file| {
+        let name = room.join(file.to_string());
+        io::rename(&name, &name.with_extension("renamed"))
+    }),
+    ("unlink", |room, file| {
+        let name = room.join(file.to_string());
+        io::remove(&name.with_extension("renamed"))
+    }),
+];
+
+/// Each process creates, opens, asks for, lists, renames and removes small files in a directory of its
+/// own; the rates are of all processes, their bytes the files of one. And what is missing of what a
+/// commit needs, in words. Collective.
+///
+/// # Errors
+/// [`crate::fault::Kind::Io`].
+pub(super) fn metadata(
+    world: &World,
+    repeat: Repeat,
+    directory: &Path,
+) -> Result<(Vec<Row>, Vec<String>)> {
+    let room = directory.join(format!("shardloom-bench-files-{}", world.process()));
+    agree(world, io::make_directory(&room))?;
+    let mut spent = vec![Vec::new(); STEPS.len()];
+    let mut failed = Ok(());
+    for _ in 0..repeat.iterations.min(5) {
+        for ((_, act), spent) in STEPS.iter().zip(&mut spent) {
+            let start = Instant::now();
+            let done = (0..FILES).try_for_each(|file| act(&room, file));
+            failed = failed.and(done);
+            spent.push(start.elapsed());
+        }
+    }
+    let lacks = lacking(&room);
+    let removed = io::remove_directory(&room);
+    let lacks = agree(world, failed.and(removed).and(lacks))?;
+    let mut rows = Vec::new();
+    for ((name, _), spent) in STEPS.iter().zip(&spent) {
+        let times = if *name == "list" { 1 } else { FILES };
+        let each: Vec<Duration> = spent.iter().map(|time| *time / times).collect();
+        let mut row = Row::new(name, 0, timed(world, &each)?, 0, 1.0);
+        row.processes = world.size();
+        if row.seconds.median > 0.0 {
+            let rate = f64::from(world.size()) / row.seconds.median;
+            row.operations_per_second = Some(rate);
+        }
+        rows.push(row);
+    }
+    Ok((rows, lacks))
+}
+
+/// What this file system can't do of what a commit likes.
+fn lacking(room: &Path) -> Result<Vec<String>> {
+    let mut notes = Vec::new();
+    let (one, other) = (room.join("one"), room.join("other"));
+    io::make_directory(&one)?;
+    io::make_directory(&other)?;
+    if io::exchange(&one, &other).is_err() {
+        notes
+            .push("directories can't be exchanged in one step here: replacing one takes a journal");
+    }
+    let file = room.join("file");
+    WriteFile::create(&file, 1 << 16)?;
+    if io::link(&file, &room.join("linked")).is_err() {
+        notes.push("files can't have a second name here: what stays as it is will be copied");
+    }
+    Ok(notes.into_iter().map(str::to_owned).collect())
+}

@@ -1,0 +1,185 @@
+//! Measurements for people, and as tables for programs.
+
+use crate::fault::plain::counted;
+use crate::measure::bench::{Measured, Row};
+use crate::report::svg::{Chart, Style};
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+/// What a bench measured: the program's own primitives, and beside them the MPI library's calls.
+pub(super) fn measured(measured: &Measured) -> String {
+    let mut out = format!(
+        "bench {}: {} on {}, {}\n",
+        measured.bench,
+        counted(measured.processes.into(), "process"),
+        counted(measured.nodes.into(), "node"),
+        measured.library
+    );
+    let width = measured.rows.iter().map(|row| row.title().len()).max();
+    let width = width.unwrap_or_default().max(9);
+    let _ = writeln!(
+        out,
+        "  {:width$} {:>5} {:>8} {:>10} {:>10} {:>10} {:>10} {:>8} {:>8}",
+        "operation", "procs", "size", "min us", "median us", "p99 us", "max us", "GB/s", "bus GB/s"
+    );
+    for row in &measured.rows {
+        // A library's row stands beside the program's own, where there is one.
+        if row.by == "library" && twin(measured, row).is_some() {
+            continue;
+        }
+        let size = match (row.bytes, row.operation.as_str()) {
+            (0, operation) if operation != "latency" => String::new(),
+            (bytes, _) => size(bytes),
+        };
+        let _ = write!(
+            out,
+            "  {:width$} {:>5} {:>8} {:>10.2} {:>10.2} {:>10.2} {:>10.2} {:>8.3} {:>8.3}",
+            row.title(),
+            row.processes,
+            size,
+            row.seconds.min * 1e6,
+            row.seconds.median * 1e6,
+            row.seconds.p99 * 1e6,
+            row.seconds.max * 1e6,
+            row.algorithm_gbps,
+            row.bus_gbps
+        );
+        out.push_str(&beside(measured, row));
+        out.push('\n');
+    }
+    for left in &measured.unmeasured {
+        let _ = writeln!(out, "  not measured: {}: {}", left.operation, left.why);
+    }
+    if let Some(compared) = measured.compared {
+        let rows = counted(compared, "row");
+        let slower = measured.slower.len();
+        let _ = writeln!(
+            out,
+            "  {rows} compared with the earlier result, {slower} slower"
+        );
+    }
+    for line in &measured.verdict {
+        let _ = writeln!(out, "  {line}");
+    }
+    out.trim_end().to_owned()
+}
+
+/// A size as messages have it: in powers of two where it is a multiple of one.
+pub(super) fn size(bytes: u64) -> String {
+    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let unit = units
+        .iter()
+        .find(|(unit, _)| bytes >= *unit && bytes % unit == 0);
+    match unit {
+        Some((unit, name)) => format!("{} {name}", bytes / unit),
+        None => format!("{bytes} B"),
+    }
+}
+
+/// The row of the other side: the same, done by the program or by the MPI library.
+fn twin<'a>(measured: &'a Measured, row: &Row) -> Option<&'a Row> {
+    let place = |row: &'a Row| (&row.operation, &row.variant, row.bytes, row.processes);
+    let mine = (&row.operation, &row.variant, row.bytes, row.processes);
+    let mut rows = measured.rows.iter();
+    rows.find(|other| other.by != row.by && place(other) == mine)
+}
+
+fn beside(measured: &Measured, row: &Row) -> String {
+    let mut out = String::new();
+    if row.by == "library" {
+        out.push_str("  by the MPI library");
+    } else if let Some(library) = twin(measured, row) {
+        let times = row.seconds.median / library.seconds.median.max(f64::MIN_POSITIVE);
+        let median = library.seconds.median * 1e6;
+        let _ = write!(out, "  MPI library {median:.2} us (x{times:.2})");
+    }
+    if let Some(rate) = row.messages_per_second {
+        let _ = write!(out, "  {rate:.0} messages/s");
+    }
+    if let Some(rate) = row.operations_per_second {
+        let _ = write!(out, "  {rate:.0}/s");
+    }
+    if let Some(percent) = row.overlap_percent {
+        let _ = write!(out, "  {percent:.0} % overlapped");
+    }
+    if let Some(ratio) = row.ratio_to_copy {
+        let _ = write!(out, "  {ratio:.2} of copying");
+    }
+    if row.wrong_bytes > 0 {
+        let _ = write!(out, "  {}", counted(row.wrong_bytes, "wrong byte"));
+    }
+    out
+}
+
+/// Rates by size.
+pub(super) fn picture(measured: &Measured) -> String {
+    let own = || measured.rows.iter().filter(|row| row.by != "library");
+    let mut operations: Vec<String> = own().map(Row::title).collect();
+    operations.dedup();
+    let sizes: BTreeSet<u64> = own().map(|row| row.bytes).collect();
+    let series = operations.iter().map(|operation| {
+        let values = sizes.iter().map(|bytes| {
+            let mut rows = own();
+            rows.find(|row| row.title() == *operation && row.bytes == *bytes)
+                .map(|row| row.bus_gbps)
+        });
+        (operation.clone(), values.collect())
+    });
+    Chart {
+        title: format!(
+            "bench {}: {}",
+            measured.bench,
+            counted(measured.processes.into(), "process")
+        ),
+        unit: "GB/s",
+        style: if sizes.len() > 3 {
+            Style::Lines
+        } else {
+            Style::Bars
+        },
+        labels: sizes.iter().map(|size| self::size(*size)).collect(),
+        series: series.collect(),
+    }
+    .draw()
+}
+
+/// Rows of values separated by commas, the first their names.
+pub(super) fn table(measured: &Measured) -> String {
+    let mut out = String::from(
+        "operation,variant,by,bytes,processes,iterations,seconds_min,seconds_median,seconds_mean,\
+         seconds_p99,seconds_max,processes_seconds_min,processes_seconds_max,algorithm_gbps,\
+         bus_gbps,wrong_bytes\n",
+    );
+    for row in &measured.rows {
+        let (s, p) = (&row.seconds, &row.processes_seconds);
+        let _ = writeln!(
+            out,
+            "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}",
+            quoted(&row.operation),
+            quoted(row.variant.as_deref().unwrap_or_default()),
+            row.by,
+            row.bytes,
+            row.processes,
+            row.iterations,
+            s.min,
+            s.median,
+            s.mean,
+            s.p99,
+            s.max,
+            p.min,
+            p.max,
+            row.algorithm_gbps,
+            row.bus_gbps,
+            row.wrong_bytes
+        );
+    }
+    out
+}
+
+fn quoted(text: &str) -> String {
+    if text.contains([',', '"', '\n']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
+}

@@ -1,0 +1,261 @@
+//! `bench`: what is measured, that its contents are looked at, and where the result goes.
+
+#![allow(clippy::unwrap_used)] // a failure here is a failed test
+
+#[path = "support/ckpt.rs"]
+mod ckpt;
+#[path = "support/command.rs"]
+mod command;
+#[path = "support/fixtures.rs"]
+mod fixtures;
+#[path = "support/oracle.rs"]
+mod oracle;
+#[path = "support/sample.rs"]
+mod sample;
+mod support;
+#[path = "support/tensors.rs"]
+mod tensors;
+#[path = "support/wire.rs"]
+mod wire;
+
+use command::{object, refuses, under_mpi};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// The names that results have.
+const OPERATIONS: [&str; 14] = [
+    "latency",
+    "one_way",
+    "both_ways",
+    "many_pairs",
+    "broadcast",
+    "scatter",
+    "gather",
+    "all_gather",
+    "all_reduce",
+    "reduce_scatter",
+    "all_to_all",
+    "all_to_all_v",
+    "barrier",
+    "overlap",
+];
+
+fn rows(measured: &Value) -> &Vec<Value> {
+    measured["rows"].as_array().unwrap()
+}
+
+fn names(measured: &Value) -> BTreeSet<&str> {
+    let rows = rows(measured).iter();
+    rows.map(|row| row["operation"].as_str().unwrap()).collect()
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap()
+}
+
+/// A short run of the collectives.
+fn collectives<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    let mut line = vec!["bench", "collectives", "--json", "--iterations", "2"];
+    line.extend(["--max-size", "4KiB", "--factor", "64", "--warmup", "1"]);
+    line.extend(more);
+    line
+}
+
+#[test]
+fn every_operation_is_measured_and_brings_what_was_sent() {
+    for processes in [1, 2, 4] {
+        let measured = object(&under_mpi(processes, &collectives(&[])).succeeds());
+        assert_eq!(measured["ok"], true);
+        let found = names(&measured);
+        for name in OPERATIONS {
+            let left_out = |left: &Value| left["operation"] == name;
+            let left_out = measured["unmeasured"]
+                .as_array()
+                .is_some_and(|all| all.iter().any(left_out));
+            assert!(found.contains(name) || processes == 1 && left_out, "{name}");
+        }
+        for row in rows(&measured) {
+            let seconds = ["min", "median", "p99", "max"].map(|name| number(&row["seconds"][name]));
+            assert!(seconds.is_sorted() && seconds[0] > 0.0, "{row}");
+            assert!(number(&row["seconds"]["mean"]) <= seconds[3], "{row}");
+            assert_eq!(row["wrong_bytes"], 0, "{row}");
+            let rate = number(&row["algorithm_gbps"]);
+            let factor = match row["operation"].as_str().unwrap() {
+                "all_reduce" => 2.0 * (1.0 - 1.0 / f64::from(processes)),
+                "all_to_all" | "all_gather" => 1.0 - 1.0 / f64::from(processes),
+                _ => continue,
+            };
+            assert_eq!(row["processes"], processes);
+            let bus = number(&row["bus_gbps"]);
+            assert!((bus - factor * rate).abs() <= 1e-9 * rate, "{row}");
+            assert!(
+                (rate * seconds[1] * 1e9 - number(&row["bytes"])).abs() <= 4.0,
+                "{row}"
+            );
+        }
+        let machine = &measured["machine"];
+        assert_eq!(machine["ranks_per_node"], processes);
+        assert_eq!(
+            machine["network_gbps"].is_number(),
+            processes > 1,
+            "{machine}"
+        );
+    }
+}
+
+#[test]
+fn a_wrong_byte_is_found_and_its_way_is_named() {
+    for (processes, operation, from) in [
+        (
+            2,
+            "one_way",
+            "process 1 has the first in what process 0 has sent",
+        ),
+        (
+            4,
+            "latency",
+            "process 3 has the first in what process 0 has sent",
+        ),
+        (
+            4,
+            "all_to_all_v",
+            "process 3 has the first in what process ",
+        ),
+        (2, "all_reduce", "process 1 has the first in sums"),
+    ] {
+        let line = collectives(&["--plant-wrong-byte", operation]);
+        let only = ["--operation", operation, "--operation", "barrier"];
+        let line = [&line[..], &only].concat();
+        let run = under_mpi(processes, &line);
+        assert_eq!(run.status.code(), Some(1), "{run:#?}");
+        let measured = object(&run);
+        assert_eq!(measured["ok"], false);
+        let told = measured["verdict"][0].as_str().unwrap();
+        assert!(told.contains(operation) && told.contains(from), "{told}");
+        assert!(told.contains("bytes"), "{told}");
+        for row in rows(&measured) {
+            let wrong = row["wrong_bytes"] != 0;
+            let planted = row["operation"] == operation && row["bytes"] != 0;
+            assert_eq!(wrong, planted, "{row}");
+        }
+    }
+}
+
+#[test]
+fn grows_with_the_processes_and_is_compared_with_an_earlier_result() {
+    let room = tempfile::tempdir().unwrap();
+    let file = |name: &str| room.path().join(name).to_string_lossy().into_owned();
+    let (csv, html, old) = (file("rows.csv"), file("page.html"), file("old.json"));
+    let only = ["--scaling", "--operation", "all_to_all"];
+    let line = collectives(&[&only[..], &["--csv", &csv, "--html", &html]].concat());
+    let run = under_mpi(4, &line).succeeds();
+    let mut measured = object(&run);
+    assert_eq!(names(&measured), BTreeSet::from(["all_to_all"]));
+    let processes = rows(&measured).iter().map(|row| row["processes"].as_u64());
+    assert_eq!(
+        processes.collect::<BTreeSet<_>>(),
+        [Some(2), Some(4)].into()
+    );
+    let table = std::fs::read_to_string(&csv).unwrap();
+    assert_eq!(table.lines().count(), 1 + rows(&measured).len());
+    let columns = |line: &str| line.split(',').count();
+    assert!(
+        table
+            .lines()
+            .all(|line| columns(line) == columns(table.lines().next().unwrap()))
+    );
+    let page = std::fs::read_to_string(&html).unwrap();
+    assert!(
+        page.contains("<svg") && page.contains("all_to_all") && !page.contains("http://localhost")
+    );
+    assert_eq!(measured["machine"]["ranks_per_node"], 4);
+    // All of it was a thousand times slower once: nothing is slower now; and the other way round.
+    for (factor, code) in [(1e3, 0), (1e-6, 1)] {
+        for row in measured["rows"].as_array_mut().unwrap() {
+            row["seconds"]["median"] = (number(&row["seconds"]["median"]) * factor).into();
+        }
+        std::fs::write(&old, measured.to_string()).unwrap();
+        let compare = ["--baseline", &old, "--tolerance", "10%"];
+        let run = under_mpi(
+            4,
+            &collectives(&[&only[..], &compare, &["--off-cache"]].concat()),
+        );
+        assert_eq!(run.status.code(), Some(code), "{run:#?}");
+        let slower = object(&run)["slower"].as_array().map_or(0, Vec::len);
+        assert_eq!(slower > 0, code == 1, "{run:#?}");
+    }
+}
+
+#[test]
+fn files_and_a_reshard_are_measured_and_nothing_is_left() {
+    let room = tempfile::tempdir().unwrap();
+    let dir = room.path().to_string_lossy().into_owned();
+    let svg = room.path().join("bench.svg").to_string_lossy().into_owned();
+    let common = [
+        "--json",
+        "--iterations",
+        "1",
+        "--warmup",
+        "0",
+        "--svg",
+        &svg,
+    ];
+    let cases: [(&[&str], &[&str]); 2] = [
+        (
+            &["storage", "--bytes", "300KiB", "--dir", &dir],
+            &[
+                "write",
+                "write and flush",
+                "read cached",
+                "read cold",
+                "create",
+                "list",
+            ],
+        ),
+        (
+            &["reshard", "--bytes", "64KiB", "--dir", &dir],
+            &["reshard by rows", "copy (rows)", "reshard by columns"],
+        ),
+    ];
+    for (args, operations) in cases {
+        for processes in [1, 3] {
+            let line = [&["bench"], args, &common].concat();
+            let measured = object(&under_mpi(processes, &line).succeeds());
+            assert_eq!(measured["ok"], true);
+            let found = names(&measured);
+            assert!(
+                operations.iter().all(|name| found.contains(name)),
+                "{found:?}"
+            );
+            assert!(std::fs::read_to_string(&svg).unwrap().contains("bench"));
+        }
+    }
+    // Nothing is left but the picture.
+    assert_eq!(std::fs::read_dir(room.path()).unwrap().count(), 1);
+    let missing = format!("{dir}/missing");
+    let line = ["bench", "storage", "--dir", &missing, "--bytes", "1KiB"];
+    refuses(&under_mpi(2, &line), "missing");
+}
+
+#[test]
+fn what_cannot_be_measured_is_an_error_at_once() {
+    for (code, more) in [
+        (2, &["--min-size", "8KiB"][..]),
+        (2, &["--max-size", "2GiB"]),
+        (2, &["--operation", "gossip"]),
+        (2, &["--time", "never"]),
+        (1, &["--baseline", "/dev/null"]),
+        (1, &["--csv", "/proc/nowhere/rows.csv"]),
+    ] {
+        let mut line = vec!["bench", "collectives"];
+        if !more.contains(&"--max-size") {
+            line.extend(["--max-size", "4KiB"]);
+        }
+        line.extend(more);
+        let run = under_mpi(2, &line);
+        assert_eq!(run.status.code(), Some(code), "{run:#?}");
+        assert_eq!(run.stderr.matches("error:").count(), 1, "{run:#?}");
+        assert!(run.elapsed < Duration::from_secs(10), "{run:#?}");
+    }
+}
