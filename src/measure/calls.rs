@@ -99,7 +99,7 @@ pub(super) mod shardloom {
 }
 
 /// The MPI library's calls.
-pub(super) mod mpi {
+pub(super) mod native {
     use super::{Buffers, Result, World, library, narrow, work};
 
     /// There and back: who sends first is the first.

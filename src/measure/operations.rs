@@ -3,7 +3,7 @@
 //! Bandwidths are counted as nccl-tests do: a size is what a process holds before or after, whichever
 //! is more, and the factor says how much of it a link carries.
 
-use crate::measure::calls::{mpi, shardloom};
+use crate::measure::calls::{native, shardloom};
 use crate::measure::operation::{Lane, Operation, Part, Place};
 
 /// Most bytes in flight of one process; larger messages are fewer.
@@ -33,7 +33,7 @@ const EXCHANGE: Operation = Operation {
     factor: leaving,
     lanes: to_all,
     shardloom: Some(shardloom::dense),
-    library: Some(mpi::all_to_all_v),
+    library: Some(native::all_to_all_v),
     ..USUAL
 };
 
@@ -47,7 +47,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         messages: |_| 2,
         lanes: there_and_back,
         shardloom: Some(shardloom::in_turn),
-        library: Some(mpi::ping_pong),
+        library: Some(native::ping_pong),
         ..USUAL
     },
     Operation {
@@ -57,7 +57,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         messages: window,
         lanes: one_way,
         shardloom: Some(shardloom::one_way),
-        library: Some(mpi::one_way),
+        library: Some(native::one_way),
         ..USUAL
     },
     Operation {
@@ -68,7 +68,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         factor: |_| 2.0,
         lanes: both_ways,
         shardloom: Some(shardloom::at_once),
-        library: Some(mpi::both_ways),
+        library: Some(native::both_ways),
         ..USUAL
     },
     Operation {
@@ -78,14 +78,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
         factor: |place| f64::from(place.all / 2),
         lanes: one_way,
         shardloom: Some(shardloom::one_way),
-        library: Some(mpi::one_way),
+        library: Some(native::one_way),
         ..USUAL
     },
     Operation {
         name: "broadcast",
         lanes: |place| from_first(place, true),
         shardloom: Some(shardloom::broadcast),
-        library: Some(mpi::broadcast),
+        library: Some(native::broadcast),
         ..USUAL
     },
     Operation {
@@ -94,7 +94,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         factor: leaving,
         lanes: |place| from_first(place, false),
         shardloom: Some(shardloom::at_once),
-        library: Some(mpi::scatter),
+        library: Some(native::scatter),
         ..USUAL
     },
     Operation {
@@ -103,7 +103,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         factor: leaving,
         lanes: to_first,
         shardloom: Some(shardloom::at_once),
-        library: Some(mpi::gather),
+        library: Some(native::gather),
         ..USUAL
     },
     Operation {
@@ -112,7 +112,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         factor: leaving,
         lanes: from_all,
         shardloom: Some(shardloom::all_gather),
-        library: Some(mpi::all_gather),
+        library: Some(native::all_gather),
         ..USUAL
     },
     Operation {
@@ -121,7 +121,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         factor: |place| 2.0 * leaving(place),
         lanes: |place| sums(place, false),
         shardloom: Some(shardloom::reduce),
-        library: Some(mpi::all_reduce),
+        library: Some(native::all_reduce),
         ..USUAL
     },
     Operation {
@@ -129,12 +129,12 @@ pub(super) const OPERATIONS: &[Operation] = &[
         carries: |place| 8 * place.words() * u64::from(place.all),
         factor: leaving,
         lanes: |place| sums(place, true),
-        library: Some(mpi::reduce_scatter),
+        library: Some(native::reduce_scatter),
         ..USUAL
     },
     Operation {
         name: "all_to_all",
-        library: Some(mpi::all_to_all),
+        library: Some(native::all_to_all),
         ..EXCHANGE
     },
     Operation {
@@ -166,13 +166,13 @@ pub(super) const OPERATIONS: &[Operation] = &[
         sized: false,
         unpaused: true,
         shardloom: Some(shardloom::barrier),
-        library: Some(mpi::barrier),
+        library: Some(native::barrier),
         ..USUAL
     },
     Operation {
         name: "overlap",
         shardloom: Some(shardloom::overlapped),
-        library: Some(mpi::overlapped),
+        library: Some(native::overlapped),
         ..EXCHANGE
     },
 ];
