@@ -4,6 +4,7 @@ use crate::catalog::{Catalog, Entry, FileSchema, ShardFile};
 use crate::exchange::{World, agree, all_gather, decode, encode};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::reach::Reach;
+use crate::source::found::Told;
 use crate::source::listed::{Listed, Listing};
 use crate::source::step::{Counts, Spots};
 use crate::store::Format;
@@ -32,8 +33,9 @@ pub(super) fn read_headers(
     reach: &Reach,
     base: &Path,
     merged: &Listing,
+    told: Option<&Told>,
 ) -> Result<Headers> {
-    let mine = agree(world, read_own_headers(reach, base, merged))?;
+    let mine = agree(world, read_own_headers(reach, base, merged, told))?;
     let summary: Vec<(u32, u32, u64, Counts)> = mine
         .iter()
         .map(|own| (own.rank, own.number, own.hash, own.counts))
@@ -101,14 +103,22 @@ struct OwnSchema {
     counts: Counts,
 }
 
+/// A header's bytes, and its file's size.
+type Header = (Vec<u8>, u64);
+
 /// Hash and wire form of a schema, and where its counts are.
 type Understood = (u64, Arc<Vec<u8>>, Arc<Spots>);
 
 /// Reads the headers of the files that fall to this process: those of the ranks that its node is the
 /// first to see, dealt over the node's processes. Equal headers are understood once. Local.
-fn read_own_headers(reach: &Reach, base: &Path, merged: &Listing) -> Result<Vec<OwnSchema>> {
+fn read_own_headers(
+    reach: &Reach,
+    base: &Path,
+    merged: &Listing,
+    told: Option<&Told>,
+) -> Result<Vec<OwnSchema>> {
     let mut own = Vec::new();
-    let mut known: HashMap<(Vec<u8>, u64), Understood> = HashMap::new();
+    let mut known: HashMap<Header, Understood> = HashMap::new();
     for (rank, files) in &merged.ranks {
         let Some(node) = reach.homes(*rank).first() else {
             continue;
@@ -123,13 +133,8 @@ fn read_own_headers(reach: &Reach, base: &Path, merged: &Listing) -> Result<Vec<
                 let fault = Fault::new(Kind::Io, "changes while it is read");
                 return Err(fault.file(file.path().display().to_string()));
             }
-            let format = Format::recognise(&file).map_err(|fault| fault.rank(*rank))?;
-            let header = format.header(&file).map_err(|fault| fault.rank(*rank))?;
-            let key = header.map(|header| (header, *size));
-            let schema = match key.as_ref().and_then(|key| known.get(key)) {
-                Some(understood) => understood.clone(),
-                None => understand(format, &file).map_err(|fault| fault.rank(*rank))?,
-            };
+            let (schema, key) =
+                understood(told, merged, path, &file, &known).map_err(|fault| fault.rank(*rank))?;
             let number = u32::try_from(number).unwrap_or(u32::MAX);
             own.push(OwnSchema {
                 rank: *rank,
@@ -146,9 +151,32 @@ fn read_own_headers(reach: &Reach, base: &Path, merged: &Listing) -> Result<Vec<
     Ok(own)
 }
 
-/// What is understood of a file. Local.
-fn understand(format: Format, file: &ReadFile) -> Result<Understood> {
-    let schema = format.read(file)?;
+/// What is understood of a file: by what its checkpoint tells of it, or else by its header, which is
+/// given too. Local.
+fn understood(
+    told: Option<&Told>,
+    merged: &Listing,
+    path: &str,
+    file: &ReadFile,
+    known: &HashMap<Header, Understood>,
+) -> Result<(Understood, Option<Header>)> {
+    if let (Some(Told { format, own }), Some(inner)) = (told, &merged.inner) {
+        let name = path.strip_prefix(&*inner.directory).unwrap_or(path);
+        if let Some(schema) = format.structure(own, name, file)? {
+            return Ok((understand(format.files(), schema)?, None));
+        }
+    }
+    let format = Format::recognise(file)?;
+    let header = format.header(file)?.map(|header| (header, file.size()));
+    let understood = match header.as_ref().and_then(|header| known.get(header)) {
+        Some(understood) => understood.clone(),
+        None => understand(format, format.read(file)?)?,
+    };
+    Ok((understood, header))
+}
+
+/// What is understood of a file with this structure. Local.
+fn understand(format: Format, schema: FileSchema) -> Result<Understood> {
     let spots = Spots::of(&schema);
     let name = format.name().to_owned();
     let wire: SchemaWire = (name, schema.entries, schema.metadata, schema.size);

@@ -210,7 +210,8 @@ fn assemble(
             ));
     }
     let still = agree(world, Still::watch(&reach, &base, &merged))?;
-    let mut headers = read_headers(world, &reach, &base, &merged)?;
+    let told = directory::read(world, &base, &merged)?;
+    let mut headers = read_headers(world, &reach, &base, &merged, told.as_ref())?;
     let mut notes = merged.notes.clone();
     if let Some(index) = &merged.index {
         notes.extend(by_index(
@@ -220,7 +221,6 @@ fn assemble(
             &mut headers.catalog,
         )?);
     }
-    let told = directory::read(world, &base, &merged)?;
     if one_step && told.is_none() && merged.ranks.len() > 1 {
         agree(world, step::check(&base, &headers.counts))?;
     }

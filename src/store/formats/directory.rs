@@ -1,10 +1,11 @@
 //! What a row of the table says of a format of directories: of one that tells its own layout.
 
-use crate::catalog::FileSchema;
+use crate::catalog::{Entry, FileSchema};
 use crate::fault::Result;
 use crate::store::formats::handle::Format;
 use crate::store::formats::laid::{DirectoryAsked, DirectoryFile, Laid};
 use crate::store::formats::progress::Progress;
+use crate::store::io::ReadFile;
 use crate::strategy::Strategy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -74,6 +75,16 @@ pub trait DirectoryFormat: Sync {
     /// [`crate::fault::Kind::Corrupt`] and others, naming the file inside the directory.
     fn read(&self, texts: &[Option<Vec<u8>>]) -> Result<Own>;
 
+    /// The structure of `file`, called `name` inside the checkpoint, where it doesn't tell that itself:
+    /// by what the checkpoint tells. Local.
+    ///
+    /// # Errors
+    /// [`crate::fault::Kind::Corrupt`] and others, naming the file.
+    fn structure(&self, own: &Own, name: &str, file: &ReadFile) -> Result<Option<FileSchema>> {
+        let _ = (own, name, file);
+        Ok(None)
+    }
+
     /// Checks that `files`, which no text lists, are all that there were to be. Local.
     ///
     /// # Errors
@@ -115,6 +126,8 @@ pub struct Own {
     pub progress: Progress,
     /// Its files, where one of its texts lists them.
     pub files: Option<RankFiles>,
+    /// What is in these, by name, where they don't tell it themselves.
+    pub entries: BTreeMap<String, Vec<Entry>>,
 }
 
 /// What there is to say of a checkpoint that may be damaged.

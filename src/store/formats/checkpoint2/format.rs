@@ -126,6 +126,7 @@ impl DirectoryFormat for Checkpoint2 {
             strategy,
             progress: progress.unwrap_or_default(),
             files,
+            ..Own::default()
         })
     }
 
