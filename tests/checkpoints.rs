@@ -207,12 +207,22 @@ fn prune_keeps_what_is_asked_for_and_the_last_complete_one() {
 }
 
 #[test]
-fn prune_misses_ranks_whose_directories_are_gone() {
+fn ranks_whose_directories_are_gone_are_missed() {
     let room = Room::new();
     room.save(0..2, "1_1", 1);
     room.save(0..2, "1_2", 2);
     std::fs::remove_dir_all(room.0.path().join("checkpoint/rank_1")).expect("removed");
     std::fs::create_dir_all(room.0.path().join("checkpoint_network/rank_1")).expect("made");
+    let listed = room.run("list");
+    assert_eq!(
+        suffixes(&listed["checkpoints"]),
+        [("1_1", false), ("1_2", false)]
+    );
+    assert!(listed["latest"].is_null(), "{listed}");
+    let none = alone(&room.args("latest"));
+    assert_eq!(none.status.code(), Some(1), "{none:#?}");
+    assert!(none.stderr.contains("--ranks"), "{none:#?}");
+    assert_eq!(room.run("latest --ranks 1")["suffix"], "1_2");
     let pruned = room.run("prune --keep 1");
     assert!(suffixes(&pruned["removed"]).is_empty(), "{pruned}");
     assert_eq!(suffixes(&pruned["kept"]), [("1_1", false), ("1_2", false)]);

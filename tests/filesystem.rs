@@ -214,18 +214,19 @@ fn nothing_of_a_private_source_becomes_readable_by_others() {
 fn a_mount_point_is_staged_into() {
     let sample = Sample::new();
     let volume = sample.path("volume");
-    std::fs::create_dir(&volume).expect("make a directory");
-    let mut mount = Command::new("mount");
-    mount.args(["-t", "tmpfs", "-o", "size=16m", "none"]);
-    if !mount
-        .arg(&volume)
-        .output()
-        .is_ok_and(|run| run.status.success())
-    {
-        println!("skipped: no right to mount");
+    let Some(_mounted) = Mounted::new(&volume, "size=16m") else {
         return;
-    }
-    let _mounted = Mounted(volume.clone());
+    };
+    // The lock lies where all that write into it see it: this process's is one that lives.
+    tensors::write_bytes(&volume.join(".shardloom-lock"), own_lock().as_bytes());
+    let line = JOBS[0].0.replace("@out", "@volume --overwrite");
+    let busy = run(1, &sample, &line, &[]).fails();
+    assert!(
+        error_line(&busy).contains("another run is writing here"),
+        "{busy:#?}"
+    );
+    assert!(error_line(&busy).contains("/volume:"), "{busy:#?}");
+    std::fs::remove_file(volume.join(".shardloom-lock")).expect("removed");
     for processes in [1, 4] {
         for line in [JOBS[0].0, JOBS[1].0, JOBS[1].0] {
             let line = line.replace("@out", "@volume --overwrite");
@@ -258,7 +259,197 @@ fn a_mount_point_is_staged_into() {
     }
 }
 
+/// A lock that this process would have.
+fn own_lock() -> String {
+    let text = |path: &str| std::fs::read_to_string(path).expect("the system tells");
+    let stat = text("/proc/self/stat");
+    let fields = stat.rsplit(')').next().expect("a name").split_whitespace();
+    let numbers = std::fs::read_link("/proc/self/ns/pid").expect("a link");
+    format!(
+        r#"{{"token":"00ff","command":"reshard","host":"here","process":{},"since":1,"born":{},"boot":"{}","numbers":"{}"}}"#,
+        std::process::id(),
+        fields.skip(19).step_by(100).next().expect("its birth"),
+        text("/proc/sys/kernel/random/boot_id").trim(),
+        numbers.display()
+    )
+}
+
+/// Two nodes have one disk, the third has its own: two places are written, each by one of the nodes.
+#[test]
+fn nodes_of_which_some_share_a_disk_write_each_disk_once() {
+    let sample = Sample::new();
+    let places = ["a", "a", "b"];
+    let launch = |line: &str| {
+        let mut launcher = support::launcher(1);
+        for (number, place) in places.iter().enumerate() {
+            std::fs::create_dir_all(sample.path(place)).expect("a directory");
+            if number > 0 {
+                launcher.args([":", "-n", "1"]);
+            }
+            launcher.arg("-wdir").arg(sample.path(place));
+            launcher
+                .arg(env!("CARGO_BIN_EXE_shardloom"))
+                .args(sample.args(line));
+        }
+        launcher.env("SHARDLOOM_NODES", "3");
+        support::run(launcher)
+    };
+    for line in [
+        "split --src @full --dst out --dst-strategy @four.ckpt",
+        "split --src @full --dst out --dst-strategy @four.ckpt --overwrite",
+        "verify out",
+    ] {
+        launch(line).succeeds();
+        for (rank, place) in [(0, "a"), (1, "a"), (2, "a"), (3, "b")] {
+            let other = if place == "a" { "b" } else { "a" };
+            let file = |place: &str| {
+                sample
+                    .path(place)
+                    .join(format!("out/rank_{rank}/net.safetensors"))
+            };
+            assert!(!file(other).exists(), "{line}: {rank}");
+            let found = tensors::read(&file(place)).expect("a file").tensors;
+            let due = sample.four.cut(&sample.whole, rank).expect("cut");
+            tensors::compare(&due, &found).expect("the same");
+        }
+        for place in ["a", "b"] {
+            let names = std::fs::read_dir(sample.path(place)).expect("a directory");
+            assert_eq!(names.count(), 1, "{line}: {place}");
+        }
+    }
+}
+
+/// A name is seen late on another node, for less time than a network file system remembers it.
+#[test]
+fn names_that_are_seen_late_are_waited_for() {
+    let sample = Sample::new();
+    let library = sample.path("lag.so");
+    let source = fixtures::data().join("lag.c");
+    let mut compiler = Command::new("cc");
+    compiler
+        .args(["-shared", "-fPIC", "-O1", "-w", "-o"])
+        .arg(&library)
+        .arg(source)
+        .arg("-ldl");
+    if !compiler.status().is_ok_and(|status| status.success()) {
+        println!("skipped: no C compiler");
+        return;
+    }
+    let library = library.display().to_string();
+    for name in [".shardloom-probe", "shardloom-partial"] {
+        let envs = [
+            ("SHARDLOOM_NODES", "2"),
+            ("LD_PRELOAD", library.as_str()),
+            ("LAG_NAME", name),
+            ("LAG_MS", "700"),
+        ];
+        run(2, &sample, &format!("{} --overwrite", JOBS[1].0), &envs).succeeds();
+        sample.check("out", &sample.two, &sample.whole);
+        assert!(hidden(&sample).is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn new_files_take_after_the_directory_that_they_are_made_in() {
+    let sample = Sample::new();
+    let room = sample.room.path();
+    if std::os::unix::fs::chown(room, None, Some(33)).is_err() {
+        println!("skipped: no right to change groups");
+        return;
+    }
+    set_mode(room, 0o2775);
+    // rwx for the owner, user 33 and the group, r-x for others.
+    let entries = [
+        (1u16, 7u16, u32::MAX),
+        (2, 7, 33),
+        (4, 7, u32::MAX),
+        (16, 7, u32::MAX),
+        (32, 5, u32::MAX),
+    ];
+    let mut list = 2u32.to_le_bytes().to_vec();
+    for (tag, allowed, who) in entries {
+        list.extend(
+            tag.to_le_bytes()
+                .into_iter()
+                .chain(allowed.to_le_bytes())
+                .chain(who.to_le_bytes()),
+        );
+    }
+    let (default, access) = ("system.posix_acl_default", "system.posix_acl_access");
+    let lists = rustix::fs::setxattr(room, default, &list, rustix::fs::XattrFlags::empty()).is_ok();
+    if !lists {
+        println!("without access lists: the file system has none");
+    }
+    let about = |path: &Path| {
+        let list = |name: &str| {
+            let mut bytes = vec![0u8; 256];
+            let length = rustix::fs::getxattr(path, name, &mut bytes[..]).unwrap_or(0);
+            bytes.truncate(length);
+            bytes
+        };
+        let gid = std::fs::metadata(path).expect("it stands").gid();
+        (gid, mode(path), list(default), list(access))
+    };
+    tensors::write_bytes(&sample.path("plain/file"), b"as cp makes it");
+    let due = [
+        about(&sample.path("plain")),
+        about(&sample.path("plain/file")),
+    ];
+    assert_eq!(due[0].2.is_empty(), !lists);
+    for processes in [1, 4] {
+        run(
+            processes,
+            &sample,
+            &format!("{} --overwrite", JOBS[1].0),
+            &[],
+        )
+        .succeeds();
+        let out = sample.path("out");
+        assert_eq!(about(&out), due[0]);
+        for path in fixtures::listing(&out) {
+            assert_eq!(about(&out.join(&path)), due[1], "{path:?}");
+            assert_eq!(
+                about(out.join(&path).parent().expect("a parent")),
+                due[0],
+                "{path:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn too_few_files_are_told_before_any_is_made() {
+    let sample = Sample::new();
+    let volume = sample.path("volume");
+    let Some(_mounted) = Mounted::new(&volume, "size=16m,nr_inodes=7") else {
+        return;
+    };
+    let line = "split --src @full --dst-strategy @four.ckpt --dst @volume/out";
+    for processes in [1, 4] {
+        let refused = run(processes, &sample, line, &[]).fails();
+        assert!(
+            error_line(&refused).contains("more can be made there"),
+            "{refused:#?}"
+        );
+        assert_eq!(std::fs::read_dir(&volume).expect("a directory").count(), 0);
+    }
+}
+
 struct Mounted(PathBuf);
+
+impl Mounted {
+    /// A file system in memory at `path`; none without the right to mount one.
+    fn new(path: &Path, options: &str) -> Option<Mounted> {
+        std::fs::create_dir(path).expect("make a directory");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", options, "none"]).arg(path);
+        let mounted = mount.output().is_ok_and(|run| run.status.success());
+        if !mounted {
+            println!("skipped: no right to mount");
+        }
+        mounted.then(|| Mounted(path.to_owned()))
+    }
+}
 
 impl Drop for Mounted {
     fn drop(&mut self) {

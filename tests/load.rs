@@ -402,6 +402,26 @@ fn refuses_what_the_trainer_refuses_or_gets_wrong() {
 }
 
 #[test]
+fn a_configuration_takes_the_place_of_nothing_that_is_read() {
+    let job = Job::new();
+    let lines = [("load_checkpoint", "@full")];
+    for place in ["train.yaml", "full/ready.yaml", "full"] {
+        let mut args = job.config(&lines);
+        let written = args.last_mut().expect("a place");
+        *written = job.path(place);
+        let before = std::fs::read(job.path("train.yaml")).expect("a file");
+        let run = alone(&args);
+        assert_eq!(run.status.code(), Some(2), "{place}: {run:#?}");
+        assert!(run.stdout.contains("\"usage\""), "{place}: {run:#?}");
+        assert_eq!(
+            std::fs::read(job.path("train.yaml")).expect("a file"),
+            before
+        );
+        assert!(!job.sample.path("full/ready.yaml").exists());
+    }
+}
+
+#[test]
 fn the_old_merge_script_is_replaced_by_changing_its_name() {
     let job = Job::new();
     let old = "unify --mindspore_ckpt_dir @old/checkpoint --src_strategy_dirs @four.ckpt --output_dir @out \

@@ -432,6 +432,48 @@ fn weights_of(directory: &Path) -> PathBuf {
 }
 
 #[test]
+fn a_check_is_spread_over_several_runs() {
+    let sample = checkpoint(true);
+    let before = files(&sample.path("out"));
+    let names: Vec<&String> = before
+        .keys()
+        .filter(|name| name.starts_with("rank_3"))
+        .collect();
+    let name = names.first().expect("a file");
+    tensors::damage(&sample.path("out").join(name), "w1");
+    for processes in [None, Some(4)] {
+        let (mut checked, mut bad) = (0, 0);
+        for part in 1..=3 {
+            let line = format!("verify @out --subset {part}/3 --json");
+            let result = object(&verify(processes, &sample, &line));
+            assert_eq!(result["subset"], format!("{part}/3"), "{result}");
+            checked += result["checked"].as_u64().expect("a number");
+            bad += named(&result, "bad").len();
+        }
+        assert_eq!(
+            (checked, bad),
+            (before.len() as u64 - 1, 1),
+            "{processes:?}"
+        );
+    }
+    // Of a part that is whole nothing is made anew.
+    let line = "verify @out --repair --json --subset";
+    alone(&sample.args(&format!("{line} 1/3"))).succeeds();
+    let mended = object(&alone(&sample.args(&format!("{line} 3/3"))));
+    assert_eq!(named(&mended, "repaired").len(), 1, "{mended}");
+    assert!(files(&sample.path("out")) == before);
+    let wrong = alone(&sample.args("verify @out --subset 4/3"));
+    assert_eq!(wrong.status.code(), Some(2), "{wrong:#?}");
+    // A damaged manifest is named, with what to do.
+    std::fs::write(sample.path("out/shardloom.json"), "{").expect("written");
+    for line in ["verify @out --json", "verify @out --repair --json"] {
+        let result = object(&alone(&sample.args(line)));
+        let reason = result["bad"][0]["reason"].as_str().expect("a reason");
+        assert!(reason.contains("take it from a copy"), "{result}");
+    }
+}
+
+#[test]
 fn a_header_is_laid_out_anew_where_no_file_has_it() {
     let sample = checkpoint(true);
     alone(&sample.args("unify --src @src --src-strategy @four.ckpt --dst @whole")).succeeds();

@@ -79,63 +79,91 @@ impl Question {
     /// Answers it. Collective.
     fn answer(&self, world: &World) -> Result<Told> {
         let topology = Topology::discover(world)?;
-        let look =
-            |args: &WhichArgs| survey(world, &topology, &args.dir, args.ranks, !args.names_only);
         match self {
-            Question::List { which } => Ok(list(&look(which)?)),
-            Question::Latest { which } => newest(&look(which)?),
+            Question::List { which } => {
+                let seen = which.look(world, &topology, !which.names_only)?;
+                Ok(list(&seen.survey, seen.note()))
+            }
+            Question::Latest { which } => {
+                let seen = which.look(world, &topology, !which.names_only)?;
+                newest(&seen.survey, seen.note())
+            }
             Question::Prune {
                 which,
                 keep,
                 dry_run,
             } => {
                 // What stays must load, so the files are looked into in any case.
-                let look = |ranks| survey(world, &topology, &which.dir, ranks, true);
-                let mut survey = look(which.ranks)?;
-                let told = match which.ranks {
-                    None => expected_ranks(world, &topology, &survey.directory)?,
-                    Some(_) => None,
-                };
-                let told = told.filter(|(ranks, _)| *ranks > survey.ranks);
-                let ranks = told.as_ref().map_or(which.ranks, |(ranks, _)| Some(*ranks));
-                if told.is_some() {
-                    survey = look(ranks)?;
-                }
+                let mut seen = which.look(world, &topology, true)?;
                 let mut held = None;
                 if !dry_run {
                     // What was seen before nobody else could write is seen anew.
                     held = Some(hold(
                         world,
                         &topology,
-                        &survey.directory,
+                        &seen.survey.directory,
                         "checkpoints prune",
                     )?);
-                    survey = look(ranks)?;
+                    seen = which.look(world, &topology, true)?;
                 }
+                let survey = &seen.survey;
                 let keep = usize::try_from(*keep).unwrap_or(usize::MAX);
-                let removed = rotation::expendable(&survey, keep);
-                let companions = rotation::companions(world, &topology, &survey, &removed)?;
-                rotation::check(world, &topology, &survey, &removed, &companions)?;
+                let removed = rotation::expendable(survey, keep);
+                let companions = rotation::companions(world, &topology, survey, &removed)?;
+                rotation::check(world, &topology, survey, &removed, &companions)?;
                 if !dry_run {
-                    rotation::remove(world, &topology, &survey, &removed, &companions)?;
+                    rotation::remove(world, &topology, survey, &removed, &companions)?;
                 }
                 drop(held);
-                let told = told.filter(|(ranks, _)| *ranks == survey.ranks);
-                let note = told.map(|(ranks, by)| {
-                    format!(
-                        "{by} tells of {ranks} ranks, and not all are here: what lacks any isn't \
-                         complete; if the job has fewer ranks now, say how many with --ranks"
-                    )
-                });
-                Ok(pruned(&survey, &removed, &companions, note, *dry_run))
+                Ok(pruned(survey, &removed, &companions, seen.note(), *dry_run))
             }
         }
     }
 }
 
+/// The checkpoints of a directory, and what tells of more ranks than are there.
+struct Seen {
+    survey: Survey,
+    told: Option<(u32, String)>,
+}
+
+impl Seen {
+    /// What is said of it.
+    fn note(&self) -> Option<String> {
+        let (ranks, by) = self.told.as_ref()?;
+        Some(format!(
+            "{by} tells of {ranks} ranks, and not all are here: what lacks any isn't complete; if the job has \
+             fewer ranks now, say how many with --ranks"
+        ))
+    }
+}
+
+impl WhichArgs {
+    /// Looks at the checkpoints, and into their files if `inside`; of all the ranks that what lies beside
+    /// them tells of. Collective.
+    fn look(&self, world: &World, topology: &Topology, inside: bool) -> Result<Seen> {
+        let look = |ranks| survey(world, topology, &self.dir, ranks, inside);
+        let survey = look(self.ranks)?;
+        let told = match self.ranks {
+            None => expected_ranks(world, topology, &survey.directory)?,
+            Some(_) => None,
+        };
+        match told.filter(|(ranks, _)| *ranks > survey.ranks) {
+            None => Ok(Seen { survey, told: None }),
+            Some(told) => Ok(Seen {
+                survey: look(Some(told.0))?,
+                told: Some(told),
+            }),
+        }
+    }
+}
+
 /// The checkpoint that is resumed from.
-fn newest(survey: &Survey) -> Result<Told> {
-    let latest = latest(survey)?;
+fn newest(survey: &Survey, more: Option<String>) -> Result<Told> {
+    let latest = latest(survey).map_err(|mut fault| {
+        fault.hint = more.clone().or(fault.hint);
+        fault
+    })?;
     let mut fields = shown(latest);
     if let Some(fields) = fields.as_object_mut() {
         fields.insert("files".into(), json!(latest.files));
@@ -145,7 +173,10 @@ fn newest(survey: &Survey) -> Result<Told> {
         );
     }
     let mut text = Text::new(line(latest));
-    if let Some(note) = passed_over(survey, latest) {
+    let passed = passed_over(survey, latest);
+    let notes: Vec<String> = passed.into_iter().chain(more).collect();
+    if !notes.is_empty() {
+        let note = notes.join("; ");
         text.line(format_args!("  {note}"));
         if let Some(fields) = fields.as_object_mut() {
             fields.insert("note".into(), json!(note));
@@ -206,7 +237,7 @@ fn pruned(
     Told::data(fields, text)
 }
 
-fn list(survey: &Survey) -> Told {
+fn list(survey: &Survey, note: Option<String>) -> Told {
     let checkpoints: Vec<Value> = survey.checkpoints.iter().map(shown).collect();
     let resumed = latest(survey).ok();
     let mut text = Text::new(format_args!(
@@ -228,7 +259,11 @@ fn list(survey: &Survey) -> Told {
         "latest": resumed.map(|checkpoint| checkpoint.name.suffix()),
         "ranks": survey.ranks,
         "directory": survey.directory.display().to_string(),
+        "note": note,
     });
+    if let Some(note) = &note {
+        text.line(format_args!("  {note}"));
+    }
     Told::data(fields, text)
 }
 

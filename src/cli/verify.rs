@@ -4,7 +4,7 @@ use crate::cli::command::{Command, Prepared, Told};
 use crate::cli::flags::strategy::{NetworkArgs, strategy};
 use crate::fault::Result;
 use crate::job::repair::{Origin, Repair, repair};
-use crate::job::verify::{Verification, verify};
+use crate::job::verify::{Subset, Verification, verify};
 use crate::strategy::StrategyInput;
 use clap::Args;
 use std::path::PathBuf;
@@ -40,6 +40,10 @@ pub(crate) struct Verify {
     from_strategy: Option<StrategyInput>,
     #[command(flatten)]
     network: NetworkArgs,
+    /// Check the N-th of T parts of the files, whole files of nearly as many bytes: a long check spread over
+    /// several runs. Example: 2/5.
+    #[arg(long, value_name = "N/T", conflicts_with = "against")]
+    subset: Option<Subset>,
 }
 
 impl Command for Verify {
@@ -59,6 +63,7 @@ impl Command for Verify {
                         path,
                         strategy: other,
                     }),
+                    subset: self.subset,
                 };
                 repair(world, &work).map(Told::outcome)
             }));
@@ -66,6 +71,7 @@ impl Command for Verify {
         let verification = Verification {
             directory: self.directory,
             against: self.against,
+            subset: self.subset,
         };
         Ok(Prepared::together(move |world| {
             verify(world, &verification).map(Told::outcome)

@@ -2,12 +2,11 @@
 
 use crate::course;
 use crate::destination::place::Destination;
-use crate::destination::probe::probe;
+use crate::destination::probe::Storages;
 use crate::exchange::{Topology, World, agree};
 use crate::fault::Result;
 use crate::store::commit::Staging;
 use crate::store::io::{self, Standing};
-use crate::store::lock::beside;
 use std::path::{Path, PathBuf};
 
 impl Destination {
@@ -22,14 +21,12 @@ impl Destination {
             Ok(())
         };
         agree(world, taken)?;
-        let destination = self.staging.destination();
-        course::writes(destination, &beside(destination));
+        course::writes(self.staging.destination(), &self.staging.lock_path());
         Ok(())
     }
 }
 
-/// Where the lock of a directory is taken: by process 0, or by one process of each node where nodes have
-/// disks of their own.
+/// Where the lock of a directory is taken: once on each storage that nodes have there.
 #[derive(Clone, Debug)]
 pub struct Guard {
     path: PathBuf,
@@ -49,11 +46,12 @@ impl Guard {
     /// # Errors
     /// The same on every process: [`crate::fault::Kind::Io`].
     pub fn of(world: &World, topology: &Topology, path: &Path) -> Result<Guard> {
-        let shared = topology.nodes.len() == 1 || probe(world, topology, path)?;
+        let storages = Storages::find(world, topology, path)?;
         let process = world.process();
+        let node = topology.node_of[process as usize];
         Ok(Guard {
             path: path.to_path_buf(),
-            here: process == 0 || (!shared && topology.leads(process)),
+            here: topology.leads(process) && storages.first(node) == node,
         })
     }
 

@@ -1,7 +1,7 @@
 //! Where the destination is, who shares it, and its files from creation to commit.
 
 use crate::catalog::{Catalog, ShardFile};
-use crate::destination::probe::probe;
+use crate::destination::probe::Storages;
 use crate::exchange::{Topology, World, agree};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::reach::Reach;
@@ -50,7 +50,8 @@ pub struct Destination {
 
 impl Destination {
     /// Finds out who shares the destination at `path` and divides its `ranks`; where nodes have disks
-    /// of their own, rank r is built on that of process `home(r)`. Collective.
+    /// of their own, rank r is built on that of process `home(r)`: by the first of the nodes that share it.
+    /// Collective.
     ///
     /// # Errors
     /// [`Kind::Io`], [`Kind::Usage`].
@@ -62,10 +63,21 @@ impl Destination {
         home: impl Fn(u32) -> u32,
         placement: Placement,
     ) -> Result<Destination> {
-        let shared = topology.nodes.len() == 1 || probe(world, topology, path)?;
+        let storages = Storages::find(world, topology, path)?;
+        let shared = storages.shared();
         let staging = agree(world, Staging::new(path))?;
         let process = world.process();
         let node = topology.node_of[process as usize] as usize;
+        let home = |rank| {
+            let process = home(rank);
+            let own = topology.node_of[process as usize];
+            let first = storages.first(own);
+            let instead = topology.nodes.get(first as usize).filter(|_| first != own);
+            match instead.and_then(|members| members.first()) {
+                Some(member) if placement == Placement::Auto && !shared => *member,
+                _ => process,
+            }
+        };
         let everybody: Vec<u32> = (0..world.size()).collect();
         let (members, built): (&[u32], Vec<u32>) = match placement {
             Placement::Root if node == 0 => (&topology.nodes[0], (0..ranks).collect()),
@@ -88,11 +100,17 @@ impl Destination {
             .position(|member| *member == process)
             .unwrap_or_default();
         let narrow = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-        let node_has_work = match placement {
+        // Those of the nodes that have this one's storage.
+        let first_node = storages.first(topology.node_of[process as usize]);
+        let beside =
+            |process: u32| storages.first(topology.node_of[process as usize]) == first_node;
+        let has_work = match placement {
             Placement::Root => node == 0,
-            _ => shared || (0..ranks).any(|rank| topology.nodes[node].contains(&home(rank))),
+            _ => shared || (0..ranks).any(|rank| beside(home(rank))),
         };
-        let first = if shared { 0 } else { topology.nodes[node][0] };
+        let first = topology.nodes[first_node as usize][0];
+        let alone = topology.nodes.len() == 1
+            || everybody.iter().filter(|p| beside(**p)).count() == topology.nodes[node].len();
         let at = |rank| {
             let process = home(rank);
             let node = topology.node_of[process as usize];
@@ -109,11 +127,11 @@ impl Destination {
         Ok(Destination {
             staging,
             homes: (0..ranks).filter(|_| apart).map(at).collect(),
-            leads: process == first && node_has_work,
+            leads: process == first && has_work,
             leader: first,
             head: members.first().copied().unwrap_or(process),
             shared,
-            one_node: !shared || topology.nodes.len() == 1,
+            one_node: alone || (placement == Placement::Auto && !shared),
             denied: 0,
             site: Site {
                 ranks: built,

@@ -2,9 +2,11 @@
 //!
 //! Process 0 puts a file of a random name there, and a process of each node looks for it. Storage that
 //! nodes share over a network may show a new file late; so a node whose directory may be the same
-//! looks again for [`PATIENCE`].
+//! looks again for [`PATIENCE`]. If not all see it, each node puts one, to find out which of them share.
 
-use crate::exchange::{Topology, World, agree, broadcast_bytes, decode, encode, exchange_bytes};
+use crate::exchange::{
+    Topology, World, agree, all_gather, broadcast_bytes, decode, encode, exchange_bytes,
+};
 use crate::fault::{Fault, Kind, Result};
 use crate::store::io::{self, Standing};
 use serde::{Deserialize, Serialize};
@@ -27,8 +29,66 @@ struct Token {
     directory: io::Likeness,
 }
 
+/// Which nodes share the place of the destination.
+#[derive(Clone, Debug)]
+pub(super) struct Storages {
+    /// Of each node, the first node that has the same.
+    first: Vec<u32>,
+}
+
+impl Storages {
+    /// Asks the nodes about the destination at `path`. Collective.
+    ///
+    /// # Errors
+    /// The same on every process: [`Kind::Io`].
+    pub(super) fn find(world: &World, topology: &Topology, path: &Path) -> Result<Storages> {
+        let nodes = topology.nodes.len();
+        if nodes == 1 || probe(world, topology, path)? {
+            return Ok(Storages {
+                first: vec![0; nodes],
+            });
+        }
+        let first = each(world, topology, path)?;
+        Ok(Storages { first })
+    }
+
+    /// Whether all nodes share it.
+    pub(super) fn shared(&self) -> bool {
+        self.first.iter().all(|first| *first == 0)
+    }
+
+    /// The node that stands for all that have what `node` has.
+    pub(super) fn first(&self, node: u32) -> u32 {
+        self.first.get(node as usize).copied().unwrap_or(node)
+    }
+}
+
+/// Of each node, the first one whose file it sees. Collective.
+fn each(world: &World, topology: &Topology, path: &Path) -> Result<Vec<u32>> {
+    let leads = topology.leads(world.process());
+    let put = leads.then(|| put(path)).transpose();
+    let (mine, failed) = match put {
+        Ok(mine) => (mine, Ok(())),
+        Err(fault) => (None, Err(fault)),
+    };
+    let found = agree(world, failed).and_then(|()| {
+        let token = mine.as_ref().map(|(_, token)| token.clone());
+        let tokens: Vec<Token> = all_gather(world, &token)?.into_iter().flatten().collect();
+        let node = topology.node_of[world.process() as usize];
+        let before = tokens.iter().take(node as usize);
+        let first = before.zip(0u32..).find(|(token, _)| sees(path, token));
+        let first = first.map_or(node, |(_, node)| node);
+        let all = all_gather(world, &leads.then_some(first))?;
+        Ok(all.into_iter().flatten().collect())
+    });
+    let removed = mine.map_or(Ok(()), |(file, _)| io::remove(&file));
+    let found = found?;
+    agree(world, removed)?;
+    Ok(found)
+}
+
 /// Whether all nodes see what process 0 puts at the destination. Collective.
-pub(super) fn probe(world: &World, topology: &Topology, path: &Path) -> Result<bool> {
+fn probe(world: &World, topology: &Topology, path: &Path) -> Result<bool> {
     let put = if world.process() == 0 {
         put(path)
     } else {

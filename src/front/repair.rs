@@ -22,6 +22,7 @@ pub fn repair(directory: impl Into<PathBuf>) -> Repair {
             directory: directory.into(),
             strategy: None,
             origin: None,
+            subset: None,
         },
     }
 }

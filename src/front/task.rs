@@ -151,6 +151,7 @@ pub fn verify(world: &World, directory: impl Into<PathBuf>) -> Result<Outcome> {
     let verification = Verification {
         directory: directory.into(),
         against: None,
+        subset: None,
     };
     job::verify::verify(world, &verification)
 }

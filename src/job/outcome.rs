@@ -179,6 +179,9 @@ pub struct Outcome {
     /// For verify: files checked, or tensors compared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checked: Option<u64>,
+    /// For verify: the part of the files that was checked, as "2/5"; none: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subset: Option<String>,
     /// For verify: what is wrong; of a repair, what remains.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bad: Option<Vec<BadFile>>,

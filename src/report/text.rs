@@ -206,6 +206,9 @@ fn verified(outcome: &Outcome, bad: &[BadFile]) -> String {
     };
     let complaints = counted(bad.len() as u64, "complaint");
     let _ = write!(out, "{verdict}: {what}, {complaints}");
+    if let Some(subset) = &outcome.subset {
+        let _ = write!(out, " (part {subset} of the files)");
+    }
     if let Some(repaired) = &outcome.repaired {
         let files: BTreeSet<&str> = repaired.iter().map(|entry| entry.file.as_str()).collect();
         let _ = write!(out, ", {} repaired", counted(files.len() as u64, "file"));

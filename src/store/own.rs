@@ -9,7 +9,7 @@ use crate::course;
 use crate::fault::{Fault, Kind, Result};
 use crate::store::commit::Staging;
 use crate::store::io::{self, ReadFile, Standing};
-use crate::store::lock::{Lock, beside};
+use crate::store::lock::{Lock, beside, inside};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ impl Staging {
     /// # Errors
     /// [`Kind::Busy`] if another run writes there, [`Kind::Io`].
     pub fn lock(&mut self, command: &str, host: &str) -> Result<()> {
-        let path = beside(self.destination());
+        let path = self.lock_path();
         let adopt = |token: &str| {
             let aside = self.aside(token);
             let nothing = |path: &Path| Ok(io::standing(path)? == Standing::Nothing);
@@ -42,6 +42,16 @@ impl Staging {
         })?;
         self.lock = Some(Arc::new(lock));
         Ok(())
+    }
+
+    /// Where the lock of the destination is: beside it, or in it where it is a mount point, since not every
+    /// node may share what it is mounted on.
+    #[must_use]
+    pub fn lock_path(&self) -> PathBuf {
+        if self.is_inside() {
+            return inside(self.destination());
+        }
+        beside(self.destination())
     }
 
     /// Proves that this run has the lock, and gives it.

@@ -94,11 +94,14 @@ impl Load {
         let config = layered.config()?;
         config.check_any().map_err(named)?;
         let config = self.launch.over(config)?;
+        let asked = config.source().map_err(named)?;
         let written = self.write_config.as_deref();
         if let Some(path) = written {
-            telling::check_writable(&sight, &layered, path)?;
+            let mut read = vec![("configuration", self.config.as_path())];
+            read.extend(asked.iter().map(|asked| ("source", asked.path.as_path())));
+            telling::check_writable(&sight, &layered, &read, path)?;
         }
-        let mut telling = match config.source().map_err(named)? {
+        let mut telling = match asked {
             None => Telling::new(Action::None)
                 .noted("no weights are asked for: the trainer starts from random ones"),
             Some(asked) => self.ready(&sight, &config, &asked, observer)?,

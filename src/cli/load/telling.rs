@@ -144,13 +144,18 @@ impl Telling {
 ///
 /// # Errors
 /// The same on every process: [`Kind::Exists`] for a directory, [`Kind::Io`], [`Kind::Config`].
-pub(super) fn check_writable(sight: &Sight<'_>, config: &Layered, path: &Path) -> Result<()> {
+pub(super) fn check_writable(
+    sight: &Sight<'_>,
+    config: &Layered,
+    read: &[(&'static str, &Path)],
+    path: &Path,
+) -> Result<()> {
     let tried = if sight.world.process() == 0 {
         let keys = [
             ("load_checkpoint", quoted("")),
             ("use_parallel", "True".to_owned()),
         ];
-        check_output(path, true, &[])
+        check_output(path, true, read)
             .and_then(|()| with_keys(config, path, &keys))
             .and_then(|_| try_output(path))
     } else {

@@ -72,7 +72,13 @@ impl DeriveArgs {
             tracing::warn!("{doubt}");
         }
         let files = derived.files(form)?;
-        write_directory(&self.output, &files, derived.ranks_per_stage(), form)?;
+        write_directory(
+            &self.output,
+            self.overwrite,
+            &files,
+            derived.ranks_per_stage(),
+            form,
+        )?;
         if let Some(merged) = &self.merged {
             write_output(merged, &Derived::merged(form, &files)?)?;
         }

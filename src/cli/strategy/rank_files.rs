@@ -2,8 +2,9 @@
 
 use crate::fault::{Fault, Kind, Result};
 use crate::model::derive::rank_file_name;
+use crate::store::commit::Staging;
 use crate::store::io::{self, Standing};
-use crate::store::token;
+use crate::store::replaceable::{Replace, entries};
 use crate::strategy::Form;
 use std::path::{Path, PathBuf};
 
@@ -26,7 +27,7 @@ pub(super) fn check_directory(output: &Path, overwrite: bool) -> Result<()> {
         Standing::Directory => {
             let strange =
                 |(name, directory): &(String, bool)| *directory || !name.starts_with(PREFIX);
-            match io::list(output)?.into_iter().find(strange) {
+            match entries(output)?.into_iter().find(strange) {
                 Some((name, _)) => exists(
                     &format!("has '{name}', which is no strategy of a rank"),
                     "only a directory of rank strategies is replaced",
@@ -37,48 +38,36 @@ pub(super) fn check_directory(output: &Path, overwrite: bool) -> Result<()> {
     }
 }
 
-/// Writes `files`, one a stage, for the ranks of each. The directory comes into its place in one step.
+/// Writes `files`, one a stage, for the ranks of each. The directory comes into its place as any result
+/// does.
 ///
 /// # Errors
-/// [`Kind::Io`], [`Kind::NoSpace`].
+/// [`Kind::Busy`] if another run writes there, [`Kind::Exists`], [`Kind::Io`], [`Kind::NoSpace`].
 pub(super) fn write_directory(
     output: &Path,
+    overwrite: bool,
     files: &[Vec<u8>],
     ranks_per_stage: u32,
     form: Form,
 ) -> Result<()> {
-    let Some(name) = output.file_name() else {
-        let fault = Fault::new(Kind::Usage, "is no name of a directory");
-        return Err(fault.file(output.display().to_string()));
-    };
-    let parent = output
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    if let Some(parent) = parent {
-        io::make_directory(parent)?;
-    }
-    let mut hidden = std::ffi::OsString::from(".");
-    hidden.push(name);
-    hidden.push(format!(".shardloom-partial-{}", token()));
-    let partial = output.with_file_name(hidden);
-    let placed = fill(&partial, files, ranks_per_stage, form).and_then(|()| {
-        io::sync_directory(&partial)?;
-        if io::standing(output)? == Standing::Directory {
-            io::exchange(&partial, output)?;
-            return clear(&partial);
-        }
-        io::rename(&partial, output)
+    let mut staging = Staging::new(output)?;
+    staging.lock("strategy derive", &io::host_name())?;
+    staging.recover()?;
+    staging.prepare(0, "", 0)?;
+    let placed = fill(staging.partial(), files, ranks_per_stage, form).and_then(|()| {
+        io::sync_directory(staging.partial())?;
+        check_directory(output, overwrite)?;
+        // It holds nothing but strategies of ranks.
+        staging.publish(Replace::Source, true)
     });
     if placed.is_err() {
-        let _ = clear(&partial);
+        let _ = staging.discard();
     }
-    placed?;
-    io::sync_directory(parent.unwrap_or(Path::new(".")))
+    placed
 }
 
 /// The ranks of a stage have one file under many names, where the file system can do that.
 fn fill(partial: &Path, files: &[Vec<u8>], ranks_per_stage: u32, form: Form) -> Result<()> {
-    io::make_directory(partial)?;
     let mut rank = 0u32;
     for bytes in files {
         let mut first: Option<PathBuf> = None;
@@ -95,15 +84,4 @@ fn fill(partial: &Path, files: &[Vec<u8>], ranks_per_stage: u32, form: Form) -> 
         }
     }
     Ok(())
-}
-
-/// Removes a directory of files.
-fn clear(directory: &Path) -> Result<()> {
-    if io::standing(directory)? == Standing::Nothing {
-        return Ok(());
-    }
-    for (name, _) in io::list(directory)? {
-        io::remove(&directory.join(name))?;
-    }
-    io::remove_directory(directory)
 }

@@ -20,9 +20,9 @@ use crate::fault::{Fault, Kind, Result};
 use crate::job::outcome::{BadFile, Outcome, Repaired};
 use crate::job::tally;
 use crate::job::verify::checked::{Checked, check};
-use crate::job::verify::find_bad;
 use crate::job::verify::found::{Found, look};
 use crate::job::verify::reader::Reader;
+use crate::job::verify::{Subset, find_bad};
 use crate::store::io::{self, Standing};
 use crate::store::manifest::Manifest;
 use crate::strategy::StrategyInput;
@@ -45,6 +45,8 @@ pub struct Repair {
     pub strategy: Option<StrategyInput>,
     /// Where copies may be, besides the directory itself.
     pub origin: Option<Origin>,
+    /// A part of the files to look for damage in; none: all.
+    pub subset: Option<Subset>,
 }
 
 /// What became of the damaged files that are this process's, by number.
@@ -61,7 +63,7 @@ pub fn repair(world: &World, repair: &Repair) -> Result<Outcome> {
     let directory = agree(world, io::resolve(&repair.directory))?;
     agree(world, check_origin(&directory, repair))?;
     let held = hold(world, &topology, &directory, "verify --repair")?;
-    let mut checked = check(world, &directory)?;
+    let mut checked = check(world, &directory, repair.subset)?;
     let work = Work {
         world,
         directory: &directory,
@@ -79,6 +81,7 @@ pub fn repair(world: &World, repair: &Repair) -> Result<Outcome> {
     outcome.checked = Some(told.checked);
     outcome.bad = Some(told.bad);
     outcome.repaired = Some(repaired);
+    outcome.subset = repair.subset.map(|subset| subset.to_string());
     outcome.seconds.total = start.elapsed().as_secs_f64();
     Ok(outcome)
 }

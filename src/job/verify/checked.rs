@@ -7,6 +7,7 @@ use crate::job::seen::{Sight, missing, name_host, sights, unlisted};
 use crate::job::tally;
 use crate::job::verify::found::{Found, damaged, look, no_manifest};
 use crate::job::verify::share::{Share, suspects};
+use crate::job::verify::subset::Subset;
 use crate::source::Still;
 use crate::store::manifest::Manifest;
 use std::path::Path;
@@ -25,6 +26,8 @@ pub(in crate::job) struct Checked {
     pub(in crate::job) head: u32,
     /// Bytes that this process has read.
     pub(in crate::job) read: u64,
+    /// How many of its files were to be checked.
+    files: usize,
     /// What is wrong besides, as this process found it.
     bad: Vec<BadFile>,
     /// Place of this process among those that see the manifest.
@@ -46,11 +49,16 @@ pub(in crate::job) struct Told {
     pub(in crate::job) bad: Vec<BadFile>,
 }
 
-/// The processes that see the same manifest share the work by bytes. Collective.
+/// The processes that see the same manifest share the work by bytes; of its files those of `subset` are
+/// checked. Collective.
 ///
 /// # Errors
 /// The same on every process, if none of them sees a manifest.
-pub(in crate::job) fn check(world: &World, directory: &Path) -> Result<Checked> {
+pub(in crate::job) fn check(
+    world: &World,
+    directory: &Path,
+    subset: Option<Subset>,
+) -> Result<Checked> {
     let found = agree(world, look(directory))?;
     let seen = match &found {
         Found::Nothing => Ok(None),
@@ -82,20 +90,28 @@ pub(in crate::job) fn check(world: &World, directory: &Path) -> Result<Checked> 
         index: index as u64,
         of: members.len() as u64,
     };
+    let chosen = subset.map_or_else(
+        || (0..manifest.files.len()).collect(),
+        |subset| subset.files(&manifest),
+    );
+    let part = part(&manifest, &chosen);
     let mut still = Still::default();
-    let mut files = share.files(&manifest).into_iter();
+    let mut files = share.files(&part).into_iter();
     let looked = files.try_for_each(|file| still.also(&directory.join(&file.path)));
     agree(world, looked)?;
-    let (sums, read, wrong) = share.sums(directory, &manifest);
+    let (sums, read, wrong) = share.sums(directory, &part);
     let messages = exchange_bytes(world, vec![(head, agree(world, encode(&(sums, wrong)))?)])?;
-    let suspects = (head == process).then(|| suspects(&manifest, &messages));
+    let suspects = (head == process).then(|| suspects(&part, &messages));
     let suspects = agree(world, suspects.unwrap_or_else(|| Ok(Vec::new())))?;
     let mut suspects = all_gather(world, &suspects)?;
     let suspects = suspects.get_mut(head as usize).map(std::mem::take);
+    let suspects = suspects.unwrap_or_default().into_iter();
+    let suspects = suspects.filter_map(|number: usize| chosen.get(number).copied());
     still.check(world)?;
     Ok(Checked {
         manifest,
-        suspects: suspects.unwrap_or_default(),
+        suspects: suspects.collect(),
+        files: chosen.len(),
         head,
         read,
         bad,
@@ -104,6 +120,18 @@ pub(in crate::job) fn check(world: &World, directory: &Path) -> Result<Checked> 
         speaks,
         seen,
     })
+}
+
+/// A manifest of some of the files.
+fn part(manifest: &Manifest, files: &[usize]) -> Manifest {
+    let chosen = files
+        .iter()
+        .filter_map(|number| manifest.files.get(*number));
+    Manifest {
+        structures: manifest.structures.clone(),
+        files: chosen.cloned().collect(),
+        ..Manifest::default()
+    }
 }
 
 impl Checked {
@@ -136,7 +164,7 @@ impl Checked {
             self.speaks.then_some(&self.manifest),
         )?);
         let first = world.process() == self.head;
-        let checked = if first { self.manifest.files.len() } else { 0 };
+        let checked = if first { self.files } else { 0 };
         let checked = tally::sum(world, checked as u64)?;
         let read = tally::sum(world, self.read)?;
         let mut all: Vec<BadFile> = all_gather(world, &own)?.into_iter().flatten().collect();

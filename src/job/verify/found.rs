@@ -32,6 +32,9 @@ pub(in crate::job) fn damaged(reason: String) -> BadFile {
     BadFile {
         file: manifest::NAME.into(),
         tensor: None,
-        reason,
+        reason: format!(
+            "{reason}; it can't be made anew from the files: take it from a copy of this directory, or compare the \
+             weights with another checkpoint (`diff`), and write them anew from what is sound"
+        ),
     }
 }

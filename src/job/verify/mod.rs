@@ -6,6 +6,7 @@ mod compare;
 pub(super) mod found;
 pub(super) mod reader;
 mod share;
+mod subset;
 
 use crate::exchange::{Topology, World};
 use crate::fault::Result;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 
 pub(super) use reader::bad_shards;
 pub use reader::find_bad;
+pub use subset::Subset;
 
 /// What to verify.
 #[derive(Clone, Debug)]
@@ -25,6 +27,8 @@ pub struct Verification {
     pub directory: PathBuf,
     /// Another, which must have the same tensors, in whatever layout.
     pub against: Option<PathBuf>,
+    /// A part of the files; none: all. Not used for the comparison with another.
+    pub subset: Option<Subset>,
 }
 
 /// Verifies a directory. Collective.
@@ -39,7 +43,7 @@ pub fn verify(world: &World, verification: &Verification) -> Result<Outcome> {
     let (checked, bad) = if let Some(against) = &verification.against {
         compare(world, &topology, directory, against)?
     } else {
-        let mut checked = check(world, directory)?;
+        let mut checked = check(world, directory, verification.subset)?;
         let mut bad = Vec::new();
         for number in checked.own() {
             if let Some(file) = checked.manifest.files.get(number) {
@@ -53,6 +57,10 @@ pub fn verify(world: &World, verification: &Verification) -> Result<Outcome> {
     };
     outcome.ok = bad.is_empty();
     outcome.checked = Some(checked);
+    let subset = verification
+        .subset
+        .filter(|_| verification.against.is_none());
+    outcome.subset = subset.map(|subset| subset.to_string());
     outcome.bad = Some(bad);
     outcome.seconds.total = start.elapsed().as_secs_f64();
     Ok(outcome)

@@ -115,3 +115,10 @@ pub fn peak_memory_bytes() -> u64 {
         .map(str::trim);
     kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
+
+/// The machine's name, as the system has it.
+#[must_use]
+pub fn host_name() -> String {
+    let name = rustix::system::uname();
+    name.nodename().to_string_lossy().into_owned()
+}

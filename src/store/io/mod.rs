@@ -23,8 +23,8 @@ pub use directory::{
 pub use likeness::{Likeness, likeness};
 pub use limits::{check_open_files, kept_open, raise_open_files};
 pub use machine::{
-    file_system, free_bytes, free_files, is_root, limits, memory_bytes, peak_memory_bytes,
-    read_text,
+    file_system, free_bytes, free_files, host_name, is_root, limits, memory_bytes,
+    peak_memory_bytes, read_text,
 };
 pub use modes::{is_mount, mode, restrict, take_after};
 pub use read_file::ReadFile;

@@ -231,8 +231,17 @@ pub fn beside(path: &Path) -> PathBuf {
     path.with_file_name(hidden)
 }
 
+/// Where it is of a directory that is a mount point: `.shardloom-lock` in it.
+#[must_use]
+pub fn inside(path: &Path) -> PathBuf {
+    path.join(SUFFIX)
+}
+
 /// The directory that a lock without its ending is of.
 fn shown(hidden: &str) -> String {
+    if let Some(inside) = hidden.strip_suffix('/') {
+        return inside.to_owned();
+    }
     match hidden.rsplit_once("/.") {
         Some((parent, name)) => format!("{parent}/{name}"),
         None => hidden.trim_start_matches('.').to_owned(),
