@@ -68,49 +68,34 @@ impl Destination {
         let staging = agree(world, Staging::new(path))?;
         let process = world.process();
         let node = topology.node_of[process as usize] as usize;
-        let home = |rank| {
-            let process = home(rank);
-            let own = topology.node_of[process as usize];
-            let first = storages.first(own);
-            let instead = topology.nodes.get(first as usize).filter(|_| first != own);
-            match instead.and_then(|members| members.first()) {
-                Some(member) if placement == Placement::Auto && !shared => *member,
-                _ => process,
-            }
+        let together = placement != Placement::Auto || shared;
+        let home = |rank| match home(rank) {
+            process if together => process,
+            process => storages.writer(topology, process),
         };
         let everybody: Vec<u32> = (0..world.size()).collect();
-        let (members, built): (&[u32], Vec<u32>) = match placement {
-            Placement::Root if node == 0 => (&topology.nodes[0], (0..ranks).collect()),
-            Placement::Root => (&topology.nodes[node], Vec::new()),
-            Placement::Identity => (
-                &everybody[process as usize..][..1],
-                (0..ranks).filter(|r| home(*r) == process).collect(),
-            ),
-            Placement::Auto if shared => (&everybody, (0..ranks).collect()),
-            Placement::Auto => {
-                let members = &topology.nodes[node];
-                (
-                    members,
-                    (0..ranks).filter(|r| members.contains(&home(*r))).collect(),
-                )
-            }
+        let members: &[u32] = match placement {
+            Placement::Identity => &everybody[process as usize..][..1],
+            Placement::Auto if shared => &everybody,
+            Placement::Root | Placement::Auto => &topology.nodes[node],
         };
+        let built = |rank: &u32| match placement {
+            Placement::Root => node == 0,
+            Placement::Auto if shared => true,
+            Placement::Identity | Placement::Auto => members.contains(&home(*rank)),
+        };
+        let built = (0..ranks).filter(built).collect();
         let index = members
             .iter()
             .position(|member| *member == process)
             .unwrap_or_default();
         let narrow = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-        // Those of the nodes that have this one's storage.
-        let first_node = storages.first(topology.node_of[process as usize]);
-        let beside =
-            |process: u32| storages.first(topology.node_of[process as usize]) == first_node;
+        let beside = |other| storages.same(topology, process, other);
         let has_work = match placement {
             Placement::Root => node == 0,
             _ => shared || (0..ranks).any(|rank| beside(home(rank))),
         };
-        let first = topology.nodes[first_node as usize][0];
-        let alone = topology.nodes.len() == 1
-            || everybody.iter().filter(|p| beside(**p)).count() == topology.nodes[node].len();
+        let first = storages.leader(topology, process);
         let at = |rank| {
             let process = home(rank);
             let node = topology.node_of[process as usize];
@@ -118,12 +103,8 @@ impl Destination {
             let site = if alone { process } else { node };
             Home { site, node }
         };
-        let apart = topology.nodes.len() > 1
-            && match placement {
-                Placement::Identity => true,
-                Placement::Auto => !shared,
-                Placement::Root => false,
-            };
+        let apart = placement == Placement::Identity || !together;
+        let apart = topology.nodes.len() > 1 && apart;
         Ok(Destination {
             staging,
             homes: (0..ranks).filter(|_| apart).map(at).collect(),
@@ -131,7 +112,7 @@ impl Destination {
             leader: first,
             head: members.first().copied().unwrap_or(process),
             shared,
-            one_node: alone || (placement == Placement::Auto && !shared),
+            one_node: !together || storages.of_one_node(topology, process),
             denied: 0,
             site: Site {
                 ranks: built,

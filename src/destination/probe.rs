@@ -61,6 +61,33 @@ impl Storages {
     pub(super) fn first(&self, node: u32) -> u32 {
         self.first.get(node as usize).copied().unwrap_or(node)
     }
+
+    /// The first process of the node that stands for all that have what the node of `process` has.
+    pub(super) fn leader(&self, topology: &Topology, process: u32) -> u32 {
+        let first = self.first(topology.node_of[process as usize]);
+        topology.nodes[first as usize][0]
+    }
+
+    /// Who writes to the storage that the node of `process` has: itself, if that node stands for all.
+    pub(super) fn writer(&self, topology: &Topology, process: u32) -> u32 {
+        let node = topology.node_of[process as usize];
+        if self.first(node) == node {
+            return process;
+        }
+        self.leader(topology, process)
+    }
+
+    /// Whether no other node has the storage that the node of `process` has.
+    pub(super) fn of_one_node(&self, topology: &Topology, process: u32) -> bool {
+        let own = self.first(topology.node_of[process as usize]);
+        self.first.iter().filter(|first| **first == own).count() == 1
+    }
+
+    /// Whether two processes have the same storage.
+    pub(super) fn same(&self, topology: &Topology, one: u32, other: u32) -> bool {
+        let first = |process: u32| self.first(topology.node_of[process as usize]);
+        first(one) == first(other)
+    }
 }
 
 /// Of each node, the first one whose file it sees. Collective.
