@@ -164,8 +164,14 @@ fn counts_come_along_to_rank_directories() {
                     let tensor = &found[name];
                     (&*tensor.dtype, &tensor.shape[..], &tensor.data[..])
                 };
-                assert_eq!(tensor("step_num"), ("I32", &[][..], &[40, 0, 0, 0][..]));
-                assert_eq!(tensor("epoch_num"), ("I32", &[][..], &[2, 0, 0, 0][..]));
+                assert_eq!(
+                    tensor("step_num"),
+                    ("I64", &[][..], &[40, 0, 0, 0, 0, 0, 0, 0][..])
+                );
+                assert_eq!(
+                    tensor("epoch_num"),
+                    ("I64", &[][..], &[2, 0, 0, 0, 0, 0, 0, 0][..])
+                );
                 assert_eq!(tensor("global_step"), ("I32", &[1][..], &[38, 0, 0, 0][..]));
                 let scale = 1024.5f32.to_le_bytes();
                 assert_eq!(tensor("loss_scale"), ("F32", &[][..], &scale[..]));
@@ -183,7 +189,7 @@ fn counts_come_along_to_rank_directories() {
         alone(&sample.args("verify @whole")).succeeds();
         let hyper = sample.path("whole/hyper_param.safetensors");
         let hyper = tensors::read(&hyper).expect("a file").tensors;
-        assert_eq!(hyper["step_num"].data, 40i32.to_le_bytes());
+        assert_eq!(hyper["step_num"].data, 40i64.to_le_bytes());
     }
 }
 

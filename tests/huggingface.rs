@@ -786,6 +786,32 @@ fn tells_of_numbers_that_become_infinite() {
     }
 }
 
+/// What a job would find out about an index is said by `inspect`, too.
+#[test]
+fn inspect_compares_an_index_with_its_files() {
+    let room = Room::sharded();
+    let quiet = room.run("inspect @m");
+    assert!(!quiet.stdout.contains("  note "), "{quiet:#?}");
+    room.reindex(|map| {
+        map[EMBEDDING] = SHARDS[0].into();
+        map.remove("model.norm.weight");
+    });
+    let run = room.run("inspect @m --param *norm*");
+    assert!(run.status.success(), "{run:#?}");
+    let run = room.run("inspect @m");
+    says(
+        &run,
+        &[
+            "note       1 tensor (model.embed_tokens.weight) is in another file",
+            "note       1 tensor (model.norm.weight) is not in",
+        ],
+    );
+    room.reindex(|map| {
+        map.insert("ghost".into(), SHARDS[0].into());
+    });
+    says(&room.run("inspect @m"), &["ghost: says that it is in"]);
+}
+
 /// What a copy has made of links, and what a file can't be.
 #[test]
 fn says_what_is_wrong_with_a_file_in_the_place_of_weights() {

@@ -32,6 +32,16 @@ fn mistakes(sample: &Sample) {
             &format!("steps/rank_{rank}/m_rank_{rank}-1_20.safetensors"),
         );
     }
+    for rank in 0..2 {
+        copy(
+            &format!("src/rank_{rank}/net.safetensors"),
+            &format!("mixed/rank_{rank}/m_rank_{rank}-1_20.safetensors"),
+        );
+    }
+    copy(
+        "src/rank_0/net.safetensors",
+        "mixed/rank_0/m_rank_0-1_30.safetensors",
+    );
     copy("four.ckpt", "strategies/ckpt_strategy_rank_0.ckpt");
     std::fs::create_dir_all(sample.path("empty")).expect("a directory");
     let strategy = std::fs::read(sample.path("four.ckpt")).expect("a file");

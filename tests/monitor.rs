@@ -103,7 +103,7 @@ fn saves_every_rank_and_says_so_in_its_record() {
                 ] {
                     expected.insert(name.to_owned(), saved.tensors[name].clone());
                 }
-                assert_eq!(saved.tensors["step_num"].data, 7i32.to_le_bytes());
+                assert_eq!(saved.tensors["step_num"].data, 7i64.to_le_bytes());
                 assert_eq!(saved.tensors["global_step"].shape, [1]);
                 tensors::compare(&expected, &saved.tensors)
                     .unwrap_or_else(|error| unreachable!("{error}"));
@@ -264,7 +264,7 @@ fn trained_weights_alone_have_a_place_of_their_own() {
             );
             let file = format!("run/checkpoint/rank_{rank}/m_rank_{rank}-1_3.safetensors");
             let full = tensors::read(&sample.path(&file)).expect("a file").tensors;
-            assert_eq!(full["step_num"].data, 3i32.to_le_bytes());
+            assert_eq!(full["step_num"].data, 3i64.to_le_bytes());
             assert_eq!(full["lr"].data, 0.5f32.to_le_bytes());
             assert_eq!(full["seed"].data, 5_000_000_000i64.to_le_bytes());
             assert_eq!(

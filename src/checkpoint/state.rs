@@ -2,7 +2,8 @@
 
 use crate::checkpoint::background::Bytes;
 use crate::checkpoint::monitor_config::{MonitorConfig, Number};
-use crate::fault::{Fault, Kind, Result};
+use crate::fault::{Fault, Result};
+use crate::store::formats::stored;
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
 use std::collections::BTreeMap;
@@ -107,11 +108,8 @@ impl State<'_> {
     /// Where the run stands, as the trainer appends it, and what `append_info` adds.
     pub(super) fn scalars(&self, config: &MonitorConfig) -> Result<Vec<Scalar>> {
         let count = |name: &str, dims: Vec<u64>, value: u64| {
-            let value = i32::try_from(value).map_err(|_| {
-                Fault::new(Kind::Unsupported, format!("{value} is too large a count")).tensor(name)
-            })?;
-            let bytes = value.to_le_bytes().to_vec();
-            Ok((name.to_owned(), Dtype::I32, dims, bytes))
+            let (dtype, bytes) = stored(name, value)?;
+            Ok::<_, Fault>((name.to_owned(), dtype, dims, bytes))
         };
         let real = |name: &str, value: f32| {
             let bytes = value.to_le_bytes().to_vec();
@@ -132,16 +130,10 @@ impl State<'_> {
                 Number::Truth(truth) => {
                     (name.to_owned(), Dtype::Bool, vec![], vec![u8::from(truth)])
                 }
-                Number::Whole(value) => match i32::try_from(value) {
-                    Ok(value) => {
-                        let bytes = value.to_le_bytes().to_vec();
-                        (name.to_owned(), Dtype::I32, vec![], bytes)
-                    }
-                    Err(_) => {
-                        let bytes = value.to_le_bytes().to_vec();
-                        (name.to_owned(), Dtype::I64, vec![], bytes)
-                    }
-                },
+                Number::Whole(value) => {
+                    let bytes = value.to_le_bytes().to_vec();
+                    (name.to_owned(), Dtype::I64, vec![], bytes)
+                }
             });
         }
         Ok(scalars)

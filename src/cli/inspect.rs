@@ -6,7 +6,7 @@ use crate::cli::flags::family::{FamilyArgs, SCHEMES};
 use crate::cli::flags::reading::WeightsArgs;
 use crate::fault::plain::{Text, line};
 use crate::fault::{Fault, Kind, Result};
-use crate::job::inspect::{Wanted, inspect};
+use crate::job::inspect::{Wanted, inspect, steps_at};
 use crate::model::{Mapping, Scheme, Tensor};
 use crate::report::{Report, Shown};
 use crate::source::nothing;
@@ -103,7 +103,13 @@ impl Inspect {
                     report.data(&shown, &Text::of_lines(&shown.to_string()))?;
                     Ok(true)
                 }
-                None => Err(fault),
+                None => {
+                    // Which ranks have which step tells what to do.
+                    if matches!(fault.kind, Kind::Ambiguous | Kind::MissingShard) {
+                        report.steps(&steps_at(path))?;
+                    }
+                    Err(fault)
+                }
             },
         }
     }

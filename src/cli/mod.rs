@@ -20,6 +20,7 @@ mod generate;
 mod import;
 mod inspect;
 mod load;
+mod log_line;
 mod output;
 mod reshard;
 mod signals;
@@ -311,7 +312,7 @@ fn start_log(cli: &Cli) {
         .with_max_level(level)
         .with_writer(crate::report::log)
         .with_ansi(false)
-        .with_target(false)
+        .event_format(log_line::LogLine)
         .try_init();
 }
 

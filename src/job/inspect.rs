@@ -5,7 +5,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::source::Offered;
 use crate::source::meta::Name;
 use crate::source::nothing;
-use crate::source::{Listed, Listing, chosen, list_files};
+use crate::source::{Listed, Listing, chosen, index_notes, list, list_files};
 use crate::store::Format;
 use crate::store::io::ReadFile;
 use crate::store::whole::{ranges, spelled};
@@ -77,6 +77,8 @@ pub struct Inspected {
     /// that have each, as ranges.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<Vec<(String, String)>>,
+    /// What is to be said of the files that were chosen, and of what their index says of them.
+    pub notes: Vec<String>,
     /// The files.
     pub files: Vec<InspectedFile>,
 }
@@ -119,8 +121,10 @@ pub fn inspect(
         ranks: listing.ranks.len(),
         tensor_bytes: 0,
         steps: steps(&listing.offered),
+        notes: listing.notes.clone(),
         files: Vec::new(),
     };
+    let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (rank, files) in &listing.ranks {
         if wanted.rank.is_some_and(|wanted| wanted != *rank) {
             continue;
@@ -129,6 +133,10 @@ pub fn inspect(
             let file = ReadFile::open(&base.join(name))?;
             let schema = Format::recognise(&file)?.read(&file)?;
             let tensors = tensors(&file, &schema, wanted)?;
+            if listing.index.is_some() {
+                let own = schema.entries.iter().map(|entry| entry.name.to_string());
+                names.insert(name.clone(), own.collect());
+            }
             inspected.tensor_bytes += tensors.iter().map(|tensor| tensor.bytes).sum::<u64>();
             inspected.files.push(InspectedFile {
                 path: name.clone(),
@@ -139,8 +147,22 @@ pub fn inspect(
             });
         }
     }
+    if let Some(index) = listing.index.as_ref().filter(|_| !names.is_empty()) {
+        inspected
+            .notes
+            .extend(index_notes(&base.join(index), &names));
+    }
     check_wanted(path, &listing, wanted, &inspected)?;
     Ok(inspected)
+}
+
+/// The steps that rank directories at `path` have, and the ranks that have each; nothing for anything
+/// else. Local.
+#[must_use]
+pub fn steps_at(path: &Path) -> Vec<(String, String)> {
+    let listing = list(path, None, None).ok();
+    let told = listing.and_then(|listing| steps(&listing.offered));
+    told.unwrap_or_default()
 }
 
 /// Which part of what is there is looked at.

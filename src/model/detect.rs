@@ -12,6 +12,15 @@ use std::collections::BTreeMap;
 /// What the command line says of the MindSpore side.
 pub type Given = Partial;
 
+/// Model types that are like a known one but for these tensors.
+const UNKNOWN_TENSORS: [(&str, &str); 2] = [
+    ("deepseek_v32", "an indexer in its attention"),
+    (
+        "deepseek_v4",
+        "an indexer in its attention, and hyper-connections",
+    ),
+];
+
 /// The family called `name`, or with `auto` that of the config.json.
 ///
 /// # Errors
@@ -37,7 +46,12 @@ pub fn find_family(name: &str, config: &Map<String, Value>) -> Result<Family> {
         .unwrap_or_default();
     let has = |family: &Family| family.model_types.iter().any(|known| known == wanted);
     families.into_iter().find(has).ok_or_else(|| {
-        let message = format!("no family table is for model type '{wanted}'");
+        let message = match UNKNOWN_TENSORS.iter().find(|(kind, _)| *kind == wanted) {
+            Some((_, why)) => {
+                format!("model type '{wanted}' has {why}, which no family table knows")
+            }
+            None => format!("no family table is for model type '{wanted}'"),
+        };
         Fault::new(Kind::Unsupported, message).hint(format!(
             "--family takes one of {}, --name-map a table of your own (docs/formats.md)",
             names.join(", ")
@@ -143,4 +157,28 @@ fn scheme(
     } else {
         (Scheme::Mcore, mcore.1)
     })
+}
+
+#[cfg(test)]
+mod type_tests {
+    use super::*;
+
+    #[test]
+    fn a_model_type_is_that_of_one_table_or_refused_by_name() {
+        let of = |kind: &str| {
+            let config = Map::from_iter([("model_type".to_owned(), kind.into())]);
+            find_family("auto", &config).map(|family| family.family)
+        };
+        for (kind, family) in [
+            ("llama", "llama"),
+            ("mistral", "llama"),
+            ("kimi_k2", "deepseek_v3"),
+        ] {
+            assert_eq!(of(kind).ok().as_deref(), Some(family), "{kind}");
+        }
+        for (kind, words) in [("deepseek_v32", "an indexer"), ("gpt2", "no family table")] {
+            let told = of(kind).map_or_else(|fault| fault.message, |family| family);
+            assert!(told.contains(words) && told.contains(kind), "{told}");
+        }
+    }
 }

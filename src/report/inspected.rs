@@ -37,11 +37,28 @@ pub(super) fn inspected(inspected: &Inspected, overview: &Overview, shown: Shown
     if let Some(columns) = shown.columns {
         out = out
             .lines()
-            .map(|row| cut(row, columns))
+            .map(|row| match is_told(row) {
+                true => row.to_owned(),
+                false => cut(row, columns),
+            })
             .collect::<Vec<_>>()
             .join("\n");
     }
     out
+}
+
+/// `rank 0`, `ranks 0-3`.
+pub(super) fn ranked(ranges: &str) -> String {
+    let several = ranges.contains(['-', ',']);
+    format!("rank{} {ranges}", if several { "s" } else { "" })
+}
+
+/// Whether a row is a sentence, which is not cut.
+fn is_told(row: &str) -> bool {
+    let begins = ["note ", "odd ", "… "];
+    begins
+        .iter()
+        .any(|begin| row.trim_start().starts_with(begin))
 }
 
 /// A row of at most so many columns.
@@ -86,7 +103,7 @@ fn screen(inspected: &Inspected, overview: &Overview, all: bool) -> String {
     }
     if let Some(steps) = &inspected.steps {
         for (step, ranks) in steps {
-            let _ = write!(out, "\n  step       {} on ranks {ranks}", line(step));
+            let _ = write!(out, "\n  step       {} on {}", line(step), ranked(ranks));
         }
     }
     metadata(&mut out, inspected);
@@ -100,6 +117,9 @@ fn screen(inspected: &Inspected, overview: &Overview, all: bool) -> String {
             "\n  … {} (--all shows them)",
             counted(more as u64, "more row")
         );
+    }
+    for note in &inspected.notes {
+        let _ = write!(out, "\n  note       {}", line(note));
     }
     for odd in &overview.odd {
         let _ = write!(out, "\n  odd        {}", line(odd));

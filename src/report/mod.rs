@@ -76,11 +76,11 @@ impl Report {
         let overview = Overview::of(inspected);
         let data = serde_json::json!({
             "ranks": inspected.ranks, "tensor_bytes": inspected.tensor_bytes,
-            "steps": inspected.steps, "files": inspected.files, "overview": overview,
+            "steps": inspected.steps, "notes": inspected.notes, "files": inspected.files, "overview": overview,
         });
-        let columns = std::env::var("COLUMNS")
-            .ok()
-            .and_then(|text| text.parse().ok());
+        let told = std::env::var("COLUMNS").ok();
+        let told = told.and_then(|text| text.parse().ok());
+        let columns = told.or_else(io::terminal_columns);
         let terminal = std::io::stdout().is_terminal();
         let shown = Shown {
             columns: terminal.then(|| columns.unwrap_or(COLUMNS)),
@@ -88,6 +88,22 @@ impl Report {
         };
         let text = inspected::inspected(inspected, &overview, shown);
         self.data(&data, &Text::of_lines(&text))
+    }
+
+    /// Prints which steps ranks have, where it can't be told which are meant: nothing, but for people.
+    ///
+    /// # Errors
+    /// [`crate::fault::Kind::Io`].
+    pub fn steps(&self, steps: &[(String, String)]) -> Result<()> {
+        if self.json || steps.is_empty() {
+            return Ok(());
+        }
+        let mut text = Text::new("rank directories, of several steps");
+        for (step, ranks) in steps {
+            let ranks = inspected::ranked(ranks);
+            text.line(format_args!("  step       {step} on {ranks}"));
+        }
+        print(text.as_str())
     }
 
     /// Prints what a simulation found.

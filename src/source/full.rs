@@ -283,6 +283,18 @@ pub(super) struct Settled {
     pub(super) notes: Vec<String>,
 }
 
+/// What is to be said of an index and of the tensors that its files have: where they disagree. Local.
+pub(crate) fn index_notes(index: &Path, files: &BTreeMap<String, Vec<String>>) -> Vec<String> {
+    let named = files.iter().map(|(file, tensors)| {
+        let tensors = tensors.iter().map(String::as_str);
+        (file.as_str(), tensors.collect())
+    });
+    match settle(index, named) {
+        Ok(settled) => settled.notes,
+        Err(fault) => vec![fault.to_string()],
+    }
+}
+
 /// Compares the index at `path` with what the `files` have (each its path and tensors). Local.
 ///
 /// # Errors

@@ -47,25 +47,37 @@ pub struct Count {
     pub bytes: Vec<u8>,
 }
 
+/// A count as the trainer stores it: of its own numbers all are 64 bits wide, but `global_step`, a
+/// parameter of 32 as long as these hold it.
+///
+/// # Errors
+/// [`Kind::Unsupported`] for a count beyond 63 bits.
+pub fn stored(name: &str, value: u64) -> Result<(Dtype, Vec<u8>)> {
+    if let (true, Ok(narrow)) = (name == "global_step", i32::try_from(value)) {
+        return Ok((Dtype::I32, narrow.to_le_bytes().to_vec()));
+    }
+    let wide = i64::try_from(value).map_err(|_| {
+        Fault::new(Kind::Unsupported, format!("{value} is too large a count")).tensor(name)
+    })?;
+    Ok((Dtype::I64, wide.to_le_bytes().to_vec()))
+}
+
 impl Progress {
     /// What rank directories have of it, in each rank's file; what isn't known is left out.
     ///
     /// # Errors
-    /// [`Kind::Unsupported`] for a count beyond 32 bits.
+    /// As [`stored`].
     pub fn counts(&self) -> Result<Vec<Count>> {
         let scalar = || Shape(Vec::new());
         let whole = |name: &'static str, shape: Shape, value: Option<u64>| {
-            value.map(|value| match i32::try_from(value) {
-                Ok(value) => Ok(Count {
+            value.map(|value| {
+                let (dtype, bytes) = stored(name, value)?;
+                Ok(Count {
                     name,
-                    dtype: Dtype::I32,
+                    dtype,
                     shape,
-                    bytes: value.to_le_bytes().to_vec(),
-                }),
-                Err(_) => {
-                    let message = format!("{value} is too large a count");
-                    Err(Fault::new(Kind::Unsupported, message).tensor(name))
-                }
+                    bytes,
+                })
             })
         };
         let counts = [

@@ -14,6 +14,7 @@ mod named;
 mod read_file;
 mod stamp;
 mod standing;
+mod terminal;
 mod write_file;
 
 pub use claim::claim;
@@ -30,4 +31,5 @@ pub use modes::{is_mount, mode, restrict, take_after};
 pub use read_file::ReadFile;
 pub use stamp::Stamp;
 pub use standing::{Standing, link_target, list, list_files, resolve, size, stamp, standing};
+pub use terminal::terminal_columns;
 pub use write_file::{WriteFile, write_small, write_small_without};
