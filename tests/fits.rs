@@ -263,13 +263,29 @@ fn diff_finds_a_damaged_copy_on_either_side() {
     alone(&sample.args(line)).succeeds();
     tensors::damage(&sample.path("src/rank_3/net.safetensors"), "b");
     for world in WORLDS {
-        for sides in ["@src @cut", "@cut @src"] {
+        for (sides, damaged, sound) in [
+            (
+                "@src @cut",
+                "first side's own copies of 'b'",
+                "second side's own",
+            ),
+            (
+                "@cut @src",
+                "second side's own copies of 'b'",
+                "first side's own",
+            ),
+        ] {
             let line =
                 format!("diff {sides} --a-strategy @four.ckpt --b-strategy @four.ckpt --json");
             let run = on(&sample, world, &line);
             assert_eq!(run.status.code(), Some(1), "{sides}: {run:#?}");
             let result = object(&run);
             assert_eq!(result["equal"], false, "{sides}: {result}");
+            let notes = result["notes"].to_string();
+            assert!(notes.contains(damaged), "{sides}: {notes}");
+            assert!(notes.contains("0, 1, 2, 3"), "{sides}: {notes}");
+            assert!(!notes.contains(sound), "{sides}: {notes}");
+            assert!(notes.contains("a sample of the others"), "{sides}: {notes}");
         }
     }
     for (how, equal) in [("none", true), ("all", false)] {
@@ -297,17 +313,40 @@ enum Change {
 /// Runs the job until the source has changed between its first look and its last: a quick job may have
 /// been done between two changes.
 fn run_and_change(sample: &Sample, processes: u32, line: &str, change: Change) -> Run {
+    run_and_change_file(
+        sample,
+        processes,
+        line,
+        change,
+        "src/rank_1/net.safetensors",
+    )
+}
+
+/// The same with this file.
+fn run_and_change_file(
+    sample: &Sample,
+    processes: u32,
+    line: &str,
+    change: Change,
+    file: &str,
+) -> Run {
     let mut runs = (0..20).map(|_| {
         let _ = std::fs::remove_dir_all(sample.path("out"));
-        run_once_and_change(sample, processes, line, change)
+        run_once_and_change(sample, processes, line, change, file)
     });
     let noticed = runs.find(|run| !run.status.success());
     noticed.expect("a change that is noticed")
 }
 
 /// Changes a source file again and again until the job has ended, and gives how that did.
-fn run_once_and_change(sample: &Sample, processes: u32, line: &str, change: Change) -> Run {
-    let path = sample.path("src/rank_1/net.safetensors");
+fn run_once_and_change(
+    sample: &Sample,
+    processes: u32,
+    line: &str,
+    change: Change,
+    file: &str,
+) -> Run {
+    let path = sample.path(file);
     let other = sample.path("other.safetensors");
     let bytes = std::fs::read(&path).expect("a file");
     let done = AtomicBool::new(false);
@@ -354,4 +393,37 @@ fn a_source_that_changes_while_it_is_read_is_noticed() {
         &run_and_change(&sample, 1, line, Change::Renamed),
         "changed while it was read",
     );
+}
+
+#[test]
+fn an_adapter_and_what_is_verified_must_stand_still() {
+    let weight = Tensor::counting("F32", &[8, 16], 50);
+    let cut = |ranks: usize| Strategy::of(&[("w1.weight", layout(&[ranks], &[0, -1]))]);
+    let whole = tensors::Tensors::from([("w1.weight".to_owned(), weight)]);
+    let sample = Sample::of(whole, cut(4), cut(2));
+    let split = "split --src @full --dst @cut --dst-strategy @four.ckpt";
+    alone(&sample.args(split)).succeeds();
+    let pair = |module: &str, shape: [usize; 2]| {
+        (
+            format!("base_model.model.{module}.weight"),
+            Tensor::counting("F32", &shape, 3),
+        )
+    };
+    let pairs = [pair("w1.lora_A", [2, 16]), pair("w1.lora_B", [8, 2])];
+    let adapter = "lora/adapter_model.safetensors";
+    tensors::write(&sample.path(adapter), &pairs.into_iter().collect());
+    let config = sample.path("lora/adapter_config.json");
+    tensors::write_bytes(&config, br#"{"lora_alpha": 2, "r": 2}"#);
+    let unify = format!("{UNIFY} --lora @lora");
+    for (line, file) in [
+        (unify.as_str(), adapter),
+        ("verify @cut", "cut/rank_1/net.safetensors"),
+    ] {
+        for (processes, change) in [(1, Change::Renamed), (4, Change::Rewritten)] {
+            let run = run_and_change_file(&sample, processes, line, change, file);
+            refuses(&run, "changed while it was read");
+            assert!(error_line(&run).contains(file), "{run:#?}");
+            nothing_written(&sample);
+        }
+    }
 }

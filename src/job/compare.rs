@@ -91,6 +91,30 @@ pub(super) fn unequal_copies(
     differences(world, topology, a, a, &plans, moving, &mut |_, _| {})
 }
 
+/// Which of a side's tensors that are `named` it has several times and not the same each time, with the
+/// ranks that hold them. Collective.
+///
+/// # Errors
+/// As [`differences`].
+pub(super) fn unlike_copies(
+    world: &World,
+    topology: &Topology,
+    side: &Opened,
+    named: impl Fn(&str) -> bool,
+    moving: &Moving,
+) -> Result<BTreeMap<String, String>> {
+    let tensors = side.inventory.tensors.iter();
+    let tensors = tensors.filter(|(name, _)| named(name));
+    let plans: Result<Vec<_>> = tensors.map(|(_, tensor)| against(tensor, tensor)).collect();
+    let plans: Vec<TensorPlan> = agree(world, plans)?.into_iter().flatten().collect();
+    let found = unequal_copies(world, topology, side, &plans, moving)?;
+    let mine: Vec<(String, String)> = found
+        .iter()
+        .map(|(name, found)| (name.to_string(), holders(side, name, found.first.rank)))
+        .collect();
+    Ok(all_gather(world, &mine)?.into_iter().flatten().collect())
+}
+
 /// Compares all copies of a source's shards with the one that would be read. Collective.
 ///
 /// # Errors

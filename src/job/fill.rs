@@ -3,6 +3,7 @@
 use crate::catalog::Catalog;
 use crate::exchange::{Topology, World, agree};
 use crate::fault::{Fault, Kind, Result};
+use crate::job::adapter;
 use crate::job::outcome::Outcome;
 use crate::job::planned::Planned;
 use crate::job::proving::ProvingSink;
@@ -97,6 +98,7 @@ pub fn fill(
         source.source.still.check(world)?;
         moved
     };
+    adapter::check(world, &topology, &job.reading)?;
     let mut outcome = Outcome {
         ok: true,
         tensors: planned.tensors,

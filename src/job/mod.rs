@@ -6,6 +6,7 @@
 //! *Absent on purpose*: a second loop that moves bytes; whatever needs one is a [`Goal`]. A repair only
 //! puts back bytes whose CRC the manifest has.
 
+mod adapter;
 mod clock;
 mod compare;
 mod convert;
@@ -26,6 +27,7 @@ mod request;
 mod route;
 mod run;
 mod seen;
+mod sides;
 mod spec;
 mod steps;
 pub(crate) mod tally;

@@ -292,7 +292,7 @@ impl Origin {
 }
 
 /// The manifest in `directory`. Local. One of a newer version says nothing to us.
-fn look(directory: &Path) -> Result<Option<Manifest>> {
+pub(super) fn look(directory: &Path) -> Result<Option<Manifest>> {
     match Manifest::read(directory) {
         Err(fault) if fault.kind == Kind::Unsupported => Ok(None),
         Err(fault) if fault.kind == Kind::Corrupt => Err(fault.hint(

@@ -12,6 +12,7 @@ use crate::job::inputs;
 use crate::job::outcome::{Outcome, PlanFigures};
 use crate::job::planned::Planned;
 use crate::job::route::{Surveyed, threads};
+use crate::job::sides;
 use crate::job::spec::{Goal, Job};
 use crate::job::steps::{Early, Run};
 use crate::job::tally;
@@ -149,9 +150,11 @@ impl Run<'_> {
                 found.entry(name).or_insert(copy);
             }
         }
+        let found = compare::joined(self.world, found)?;
+        let notes = sides::notes(self, [a, b], &found)?;
         a.source.still.check(self.world)?;
         b.source.still.check(self.world)?;
-        let rows = pairing.rows(&compare::joined(self.world, found)?);
+        let rows = pairing.rows(&found);
         let equal = rows.iter().all(|row| row.state == "equal");
         let mut outcome = Outcome {
             ok: equal,
@@ -159,7 +162,7 @@ impl Run<'_> {
             equal: Some(equal),
             differences: rows,
             copies_compared: copies::word(verify, a),
-            notes: [a, b].map(|side| side.source.notes.clone()).concat(),
+            notes,
             ..tally::outcome(self.world, self.topology, self.job.command)
         };
         outcome.seconds.total = clock.stop().total;

@@ -5,6 +5,7 @@ use crate::destination::{
     Carried, Commit, Destination, Replaced, Shown, Staged, Wanted, Writing, carry,
 };
 use crate::fault::Result;
+use crate::job::adapter;
 use crate::job::clock::Clock;
 use crate::job::origin::Origin;
 use crate::job::planned::Planned;
@@ -59,6 +60,7 @@ impl Written<'_> {
         });
         let proof = |shown: &Shown<'_>| {
             let (origin, source) = (self.origin, &self.source.source);
+            adapter::check(world, self.run.topology, &job.reading)?;
             origin.check(world, source, &planned.plans, &traced, shown)
         };
         let commit = Commit {

@@ -500,3 +500,40 @@ fn an_adapter_and_the_bytes_it_costs_are_told() {
         merging.1
     );
 }
+
+/// An adapter that was written with a manifest has the bytes that it was written with.
+#[test]
+fn an_adapter_is_compared_with_its_manifest() {
+    let sample = sample();
+    let (pairs, _) = adapt(&sample.whole, &ADAPTED, 1.0);
+    let config = r#"{"lora_alpha": 3}"#;
+    write_adapter(&sample.path("plain"), &ADAPTED, &pairs, config);
+    for line in [
+        "convert @plain --dst @other --to ckpt",
+        "convert @other --dst @lora --to safetensors",
+    ] {
+        alone(&sample.args(line)).succeeds();
+    }
+    tensors::write_bytes(&sample.path("lora/adapter_config.json"), config.as_bytes());
+    let unify = "unify --src @src --src-strategy @four.ckpt --lora @lora --dst @out";
+    alone(&sample.args(unify)).succeeds();
+    let file = sample.path("lora/adapter_model.safetensors");
+    let names = tensors::read(&file).unwrap().tensors;
+    let name = names.keys().next().unwrap();
+    tensors::damage(&file, name);
+    for processes in [1, 4] {
+        let line = sample.args(&format!("{unify} --overwrite"));
+        let refused = if processes == 1 {
+            alone(&line)
+        } else {
+            under_mpi(processes, &line)
+        };
+        refuses(&refused, name);
+        assert!(
+            error_line(&refused).contains("lora/adapter_model"),
+            "{refused:#?}"
+        );
+    }
+    alone(&sample.args("verify @out")).succeeds();
+    alone(&sample.args(&format!("{unify} --overwrite --verify none"))).succeeds();
+}

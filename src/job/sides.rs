@@ -1,0 +1,56 @@
+//! What is said of the two sides of a comparison: how closely their copies were looked at, and on which side
+//! they differ among themselves.
+
+use crate::fault::Result;
+use crate::job::compare::unlike_copies;
+use crate::job::copies;
+use crate::job::steps::Run;
+use crate::source::{Opened, Verify};
+use crate::tensor::number::Difference;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Tensors whose copies are looked at once more, at most.
+const NAMES_MAX: usize = 16;
+
+/// The notes of a comparison that has `found` these differences. Collective.
+///
+/// # Errors
+/// As reading the copies.
+pub(super) fn notes(
+    run: &Run<'_>,
+    sides: [&Opened; 2],
+    found: &BTreeMap<String, Difference>,
+) -> Result<Vec<String>> {
+    let [a, b] = sides;
+    let mut notes = [a, b].map(|side| side.source.notes.clone()).concat();
+    let verify = run.job.reading.verify;
+    if copies::word(verify, a).is_some() {
+        let how = match verify {
+            Verify::None => "one of each was",
+            Verify::Sample => "one of each, and a sample of the others, were",
+            Verify::All => "every one was",
+        };
+        let more = match verify {
+            Verify::All => "",
+            _ => "; --verify all reads all",
+        };
+        notes.push(format!(
+            "of what the first side has several times {how} compared, of the second every one{more}"
+        ));
+    }
+    let names: BTreeSet<&str> = found.keys().take(NAMES_MAX).map(String::as_str).collect();
+    if names.is_empty() {
+        return Ok(notes);
+    }
+    for (side, which) in sides.into_iter().zip(["first", "second"]) {
+        let named = |name: &str| names.contains(name);
+        let moving = &run.job.moving;
+        for (name, ranks) in unlike_copies(run.world, run.topology, side, named, moving)? {
+            notes.push(format!(
+                "the {which} side's own copies of '{name}' differ, on ranks {ranks}: one is damaged, or its \
+                 strategy is another"
+            ));
+        }
+    }
+    Ok(notes)
+}
