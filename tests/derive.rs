@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 use shardloom::fault::{Fault, Kind};
-use shardloom::model::derive::{Derived, Seen, configured, derive, usual};
+use shardloom::model::derive::{Derived, Held, Seen, configured, derive, recognise, usual};
 use shardloom::strategy::{Form, Strategy, StrategyFile, json, protobuf};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -493,4 +493,47 @@ fn another_mesh_is_cut_as_the_old_one() {
     let fault = on("ds3_dp2tp2_ep2", "dp=4,cp=1,tp=2").unwrap_err();
     assert_eq!(fault.kind, Kind::Usage);
     assert!(fault.message.contains("--mesh names one"), "{fault}");
+}
+
+#[test]
+fn the_shapes_of_rank_files_tell_their_layout() {
+    let of = |case: &str, kept: &[&str]| {
+        let case = data().join(case);
+        let derived = of_case(&case).unwrap();
+        let mut ranks = BTreeMap::<u32, Held>::new();
+        for rank in 0..derived.ranks() {
+            let held = derived.held(rank / derived.ranks_per_stage());
+            let saved = held.into_iter().filter(|(name, _)| {
+                kept.is_empty() || kept.iter().any(|kept| name.starts_with(kept))
+            });
+            ranks.insert(rank, saved.collect());
+        }
+        let candidates = recognise(&ranks, &case.join("config.json")).unwrap();
+        let all = candidates.len();
+        if candidates.iter().all(|candidate| !candidate.fits) {
+            panic!("{case:?}: {candidates:#?}");
+        }
+        let fitting = candidates.into_iter().filter(|candidate| candidate.fits);
+        let apart = fitting.filter(|candidate| candidate.same_as.is_none());
+        let apart: Vec<String> = apart.map(|candidate| candidate.parallel).collect();
+        assert!(all > apart.len(), "{case:?}");
+        apart
+    };
+    let weights = &["decoder.", "embedding.", "output_layer.", "mtp."][..];
+    for (case, kept, layout) in [
+        ("qwen3_dp2tp2", weights, "dp=2,tp=2"),
+        ("qwen3_dp2tp2", &[], "dp=2,tp=2"),
+        ("qwen3_tp4", weights, "dp=1,tp=4"),
+        ("qwen3_dp4tp2_opt", &[], "dp=4,tp=2,opt=-1"),
+        ("llama_dp2tp2", &[], "dp=2,tp=2"),
+        ("ds3_dp2tp2_ep2", weights, "dp=2,tp=2,ep=2"),
+        (
+            "qwen3moe_pp2_tp4_ep4_seqpar_opt0",
+            weights,
+            "dp=1,tp=4,pp=2,ep=4",
+        ),
+    ] {
+        let apart = of(case, kept);
+        assert!(apart.iter().any(|fits| fits == layout), "{case}: {apart:?}");
+    }
 }

@@ -2,6 +2,7 @@
 
 mod derive;
 mod rank_files;
+pub(super) mod recognise;
 
 use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::strategy::{Deriving, NetworkArgs, strategy};
@@ -77,6 +78,8 @@ enum Action {
     },
     /// Write the strategy that a training job would write, without starting it.
     Derive(Box<derive::DeriveArgs>),
+    /// Tell which layouts fit the shapes of rank files whose strategy is lost.
+    Recognise(recognise::RecogniseArgs),
     /// Write a strategy from a mesh and rules.
     New {
         /// Mesh axes, slowest first; pp means pipeline stages: dp=2,tp=4,pp=2.
@@ -140,6 +143,7 @@ impl Action {
                 return Ok(differences.is_empty());
             }
             Action::Derive(args) => args.run(report)?,
+            Action::Recognise(args) => return args.run(report),
             Action::New {
                 mesh,
                 rules,

@@ -11,15 +11,15 @@ use crate::layout::Layout;
 use crate::strategy::merge::merge;
 use crate::strategy::rank_file::{self, Entry};
 use crate::strategy::{Form, Strategy, StrategyFile};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// What the ranks of a job write: the same on all ranks of a stage.
 #[derive(Clone, Debug)]
 pub struct Derived {
     /// The layouts of each stage.
-    stages: Vec<Vec<Entry>>,
-    ranks_per_stage: u32,
+    pub(super) stages: Vec<Vec<Entry>>,
+    pub(super) ranks_per_stage: u32,
     /// What a user should know: what MindSpore may not accept, what nobody said.
     pub doubts: Vec<String>,
 }
@@ -153,6 +153,16 @@ impl Derived {
         self.stages.iter().map(Vec::len).sum()
     }
 
+    /// What each rank of a stage holds: names, and the shapes of its parts.
+    #[must_use]
+    pub fn held(&self, stage: u32) -> BTreeMap<String, Vec<u64>> {
+        let stage = usize::try_from(stage).unwrap_or(usize::MAX);
+        let entries = self.stages.get(stage).into_iter().flatten();
+        entries
+            .map(|entry| (entry.name.clone(), part(&entry.shape, &entry.layout)))
+            .collect()
+    }
+
     /// The contents of the files of each stage's ranks.
     ///
     /// # Errors
@@ -190,6 +200,15 @@ impl Derived {
             .flat_map(|(stage, entries)| entries.iter().map(move |entry| entry.in_stage(stage)));
         Strategy::from_layouts(stages, self.ranks_per_stage, layouts)
     }
+}
+
+/// The shape of the part of a tensor that a layout gives each rank.
+pub(super) fn part(full: &[u64], layout: &Layout) -> Vec<u64> {
+    let parts = layout.parts();
+    full.iter()
+        .zip(parts)
+        .map(|(size, parts)| size / parts.max(1))
+        .collect()
 }
 
 /// The name that the trainer gives a rank's file.
