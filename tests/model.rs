@@ -823,6 +823,59 @@ fn a_layout_in_place_of_a_strategy_file_gives_the_same_bytes() {
             );
         }
     }
+    // `to` finds out what is there, and does the same.
+    run(4, "to @train.yaml --src @model --dst @to/y");
+    run(
+        1,
+        "strategy derive --parallel dp=2,tp=2 --model @model --output @run/strategy",
+    );
+    run(
+        1,
+        "split --src @f/full --dst-strategy @run/strategy --dst @run/checkpoint",
+    );
+    run(1, "to dp=2,tp=2,pp=2 --src @run --dst @to/t --model @model");
+    for (made, wanted) in [("to/y", "s"), ("to/t", "t/ranks")] {
+        let (made, wanted) = (
+            Path::new(&at(made)).to_path_buf(),
+            tree(Path::new(&at(wanted))),
+        );
+        let weights = wanted
+            .iter()
+            .filter(|(path, _)| !path.ends_with("shardloom.json"));
+        for (path, bytes) in weights {
+            // Files of ranks are called as the command that writes them does.
+            let directory = made.join(path.parent().unwrap());
+            let file = std::fs::read_dir(directory)
+                .unwrap()
+                .next()
+                .unwrap()
+                .unwrap();
+            assert!(
+                std::fs::read(file.path()).unwrap() == *bytes,
+                "{}",
+                file.path().display()
+            );
+        }
+    }
+    let guessed = [
+        "to",
+        "hf",
+        "--src",
+        &at("s"),
+        "--dst",
+        &at("to/hf"),
+        "--model",
+        &model,
+    ];
+    refuses(&alone(&guessed), "by their shapes they are dp=2,tp=2");
+    let line = "to hf --src @s --dst @to/hf --model @model --yes --json";
+    let told = object(&run(4, line));
+    assert_eq!(
+        (&told["command"], &told["recognised"]["kind"]),
+        (&"to".into(), &"ranks".into())
+    );
+    assert_eq!(told["recognised"]["strategy"], "dp=2,tp=2");
+    run(1, "diff @to/hf @model");
     // Sizes that are none are wrong usage; without a model nothing can be derived; files have no use for one.
     for (line, culprit) in [
         (

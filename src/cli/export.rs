@@ -6,7 +6,7 @@ use crate::cli::flags::family::{FamilyArgs, SCHEMES};
 use crate::cli::flags::lora::LoraArgs;
 use crate::cli::flags::moving::MoveArgs;
 use crate::cli::flags::reading::{CheckArgs, SourceArgs};
-use crate::cli::flags::strategy::ModelArgs;
+use crate::cli::flags::strategy::{Deriving, ModelArgs};
 use crate::cli::flags::tensors::{Cast, TensorArgs};
 use crate::cli::flags::writing::{DestinationArgs, WriteArgs, WrittenFormat};
 use crate::fault::{Fault, Kind, Result};
@@ -55,6 +55,18 @@ pub(crate) struct Export {
 
 impl Command for Export {
     fn prepare(self) -> Result<Prepared> {
+        let moving = self.moving.clone();
+        let (deriving, job) = self.job()?;
+        Prepared::derived(&moving, deriving, job)
+    }
+}
+
+impl Export {
+    /// The job, and what its strategies are derived from.
+    ///
+    /// # Errors
+    /// [`crate::fault::Kind::Usage`], and whatever the files say that the arguments name.
+    pub(crate) fn job(self) -> Result<(Deriving, Job)> {
         let other = |format| format != WrittenFormat::Files(Format::SAFETENSORS);
         if self.writing.format.is_some_and(other) {
             let message = "export writes safetensors files only";
@@ -96,6 +108,6 @@ impl Command for Export {
             moving: self.writing.moving(&self.moving)?,
             dry_run: self.writing.dry_run,
         };
-        Prepared::derived(&self.moving, deriving, job)
+        Ok((deriving, job))
     }
 }

@@ -6,7 +6,7 @@ use crate::cli::flags::family::{FamilyArgs, SCHEMES};
 use crate::cli::flags::lora::LoraArgs;
 use crate::cli::flags::moving::MoveArgs;
 use crate::cli::flags::reading::{CheckArgs, WeightsArgs};
-use crate::cli::flags::strategy::ModelArgs;
+use crate::cli::flags::strategy::{Deriving, ModelArgs};
 use crate::cli::flags::tensors::{Cast, TensorArgs};
 use crate::cli::flags::writing::{CutArgs, DestinationArgs, WriteArgs};
 use crate::fault::{Fault, Kind, Result};
@@ -67,6 +67,18 @@ pub(crate) struct Import {
 
 impl Command for Import {
     fn prepare(self) -> Result<Prepared> {
+        let moving = self.moving.clone();
+        let (deriving, job) = self.job()?;
+        Prepared::derived(&moving, deriving, job)
+    }
+}
+
+impl Import {
+    /// The job, and what its strategies are derived from.
+    ///
+    /// # Errors
+    /// [`crate::fault::Kind::Usage`], and whatever the files say that the arguments name.
+    pub(crate) fn job(self) -> Result<(Deriving, Job)> {
         let (import, derived) = self.import()?;
         let files = match self.cut.dst_strategy {
             None => self.tensors.full(Naming::Hf),
@@ -105,7 +117,7 @@ impl Command for Import {
             moving: self.writing.moving(&self.moving)?,
             dry_run: self.writing.dry_run,
         };
-        Prepared::derived(&self.moving, deriving, job)
+        Ok((deriving, job))
     }
 }
 

@@ -22,11 +22,13 @@ mod inspect;
 mod load;
 mod log_line;
 mod output;
+mod recognised;
 mod reshard;
 mod signals;
 mod simulate;
 mod split;
 mod strategy;
+mod to;
 mod unify;
 mod verify;
 
@@ -79,6 +81,7 @@ commands! {
     split::Split,
     import::Import,
     export::Export,
+    to::To,
     strategy::Strategy,
     convert::Convert,
     load::Load,

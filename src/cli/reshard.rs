@@ -4,7 +4,7 @@ use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::lora::LoraArgs;
 use crate::cli::flags::moving::MoveArgs;
 use crate::cli::flags::reading::{CheckArgs, SelectArgs, SourceArgs};
-use crate::cli::flags::strategy::NetworkArgs;
+use crate::cli::flags::strategy::{Deriving, NetworkArgs};
 use crate::cli::flags::writing::{CutArgs, RedundancyArgs, WriteArgs};
 use crate::destination::Writing;
 use crate::fault::Result;
@@ -61,6 +61,18 @@ pub(crate) struct Reshard {
 
 impl Command for Reshard {
     fn prepare(self) -> Result<Prepared> {
+        let moving = self.moving.clone();
+        let (deriving, job) = self.job()?;
+        Prepared::derived(&moving, deriving, job)
+    }
+}
+
+impl Reshard {
+    /// The job, and what its strategies are derived from.
+    ///
+    /// # Errors
+    /// [`crate::fault::Kind::Usage`], and whatever the files say that the arguments name.
+    pub(crate) fn job(self) -> Result<(Deriving, Job)> {
         let destination = self.dst.as_ref().unwrap_or(&self.source.src);
         let remove_redundancy = self.redundancy.remove_redundancy;
         let prefix = self.prefix.as_deref().unwrap_or(PREFIX);
@@ -100,7 +112,7 @@ impl Command for Reshard {
             dry_run: self.writing.dry_run,
         };
         let deriving = self.network.deriving(&self.source.src);
-        Prepared::derived(&self.moving, deriving, job)
+        Ok((deriving, job))
     }
 }
 

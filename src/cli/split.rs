@@ -3,7 +3,7 @@
 use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::moving::MoveArgs;
 use crate::cli::flags::reading::{CheckArgs, NameMapArgs, WeightsArgs};
-use crate::cli::flags::strategy::NetworkArgs;
+use crate::cli::flags::strategy::{Deriving, NetworkArgs};
 use crate::cli::flags::writing::{CutArgs, DestinationArgs, RedundancyArgs, WriteArgs};
 use crate::fault::Result;
 use crate::job::{Goal, Job, Write};
@@ -54,6 +54,18 @@ pub(crate) struct Split {
 
 impl Command for Split {
     fn prepare(self) -> Result<Prepared> {
+        let moving = self.moving.clone();
+        let (deriving, job) = self.job()?;
+        Prepared::derived(&moving, deriving, job)
+    }
+}
+
+impl Split {
+    /// The job, and what its strategies are derived from.
+    ///
+    /// # Errors
+    /// [`crate::fault::Kind::Usage`], and whatever the files say that the arguments name.
+    pub(crate) fn job(self) -> Result<(Deriving, Job)> {
         let remove_redundancy = self.redundancy.remove_redundancy;
         let files = Files::Ranks {
             name: RankName::new("net", false),
@@ -91,6 +103,6 @@ impl Command for Split {
             moving: self.writing.moving(&self.moving)?,
             dry_run: self.writing.dry_run,
         };
-        Prepared::derived(&self.moving, deriving, job)
+        Ok((deriving, job))
     }
 }

@@ -6,7 +6,7 @@ use crate::cli::flags::lora::LoraArgs;
 use crate::cli::flags::moving::MoveArgs;
 use crate::cli::flags::reading::{CheckArgs, SelectArgs, SourceArgs};
 use crate::cli::flags::size::parse_size;
-use crate::cli::flags::strategy::NetworkArgs;
+use crate::cli::flags::strategy::{Deriving, NetworkArgs};
 use crate::cli::flags::writing::{DestinationArgs, WriteArgs};
 use crate::destination::{Placement, Writing};
 use crate::fault::Result;
@@ -89,6 +89,18 @@ pub(crate) struct Unify {
 
 impl Command for Unify {
     fn prepare(self) -> Result<Prepared> {
+        let moving = self.moving.clone();
+        let (deriving, job) = self.job()?;
+        Prepared::derived(&moving, deriving, job)
+    }
+}
+
+impl Unify {
+    /// The job, and what its strategies are derived from.
+    ///
+    /// # Errors
+    /// [`crate::fault::Kind::Usage`], and whatever the files say that the arguments name.
+    pub(crate) fn job(self) -> Result<(Deriving, Job)> {
         let placement = if self.gather_to_root {
             Placement::Root
         } else {
@@ -124,7 +136,7 @@ impl Command for Unify {
             moving: self.writing.moving(&self.moving)?,
             dry_run: self.writing.dry_run,
         };
-        Prepared::derived(&self.moving, deriving, job)
+        Ok((deriving, job))
     }
 }
 

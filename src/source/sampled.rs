@@ -1,24 +1,79 @@
-//! The names of the tensors in one of the weight files at a path: how a checkpoint calls its tensors.
+//! What a checkpoint is at first sight: its kind, and the names in one of its files.
 
 use crate::fault::Result;
 use crate::source::listing::list;
+use crate::source::meta::Name;
 use crate::store::Format;
 use crate::store::io::ReadFile;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// The names in one of the files at `path`; none where this node sees no weights
-/// that can be read. Local.
-#[must_use]
-pub fn some_names(path: &Path) -> Option<Vec<String>> {
-    let listing = list(path, None, None).ok()?;
+/// How weights lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Lies {
+    /// Rank directories.
+    Ranks,
+    /// A directory that tells its own layout.
+    Itself,
+    /// Full weights.
+    Full,
+}
+
+/// A checkpoint at first sight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sampled {
+    /// How it lies.
+    pub lies: Lies,
+    /// How many ranks have files of their own here.
+    pub ranks: u32,
+    /// Of rank directories: the ending of the newest file's name in one of them, if names tell.
+    pub step: Option<String>,
+    /// Names of the tensors in one file; none if it can't be read.
+    pub names: Vec<String>,
+}
+
+/// What this node sees at `path`; none where there are no weights. Local.
+///
+/// # Errors
+/// As listing it: [`crate::fault::Kind::Io`], [`crate::fault::Kind::Ambiguous`].
+pub fn sample(path: &Path) -> Result<Option<Sampled>> {
+    let listing = list(path, None, None)?;
     let listed = listing.ranks.values().flatten().map(|file| &file.path);
     let offered = listing.offered.values().filter_map(|files| files.last());
-    let first = offered.chain(listed).next()?;
+    let lies = match (listing.offered.is_empty(), &listing.inner) {
+        (false, _) => Lies::Ranks,
+        (true, Some(_)) => Lies::Itself,
+        (true, None) => Lies::Full,
+    };
+    let Some(first) = offered.chain(listed).next() else {
+        return Ok(None);
+    };
     let base = match listing.single_file {
         true => path.parent().unwrap_or(Path::new("")),
         false => path,
     };
-    names(&base.join(first)).ok()
+    let ranks = listing.offered.len().max(listing.ranks.len());
+    Ok(Some(Sampled {
+        lies,
+        ranks: u32::try_from(ranks).unwrap_or(u32::MAX),
+        step: step(listing.offered.values().next()),
+        names: names(&base.join(first)).unwrap_or_default(),
+    }))
+}
+
+/// The names in one of the files at `path`; none where this node sees no weights that can be read. Local.
+#[must_use]
+pub fn some_names(path: &Path) -> Option<Vec<String>> {
+    let sampled = sample(path).ok()??;
+    (!sampled.names.is_empty()).then_some(sampled.names)
+}
+
+/// The ending of the newest of a rank's files.
+fn step(files: Option<&Vec<String>>) -> Option<String> {
+    let names = files?.iter().filter_map(|path| path.rsplit('/').next());
+    let parsed = names.filter_map(Name::parse).map(|(name, _)| name);
+    let newest = parsed.max_by_key(|name| (name.repeat, name.epoch, name.step))?;
+    Some(newest.suffix())
 }
 
 fn names(path: &Path) -> Result<Vec<String>> {

@@ -20,6 +20,12 @@ pub(crate) const SCHEMES: &[Choice<Scheme>] = &[
         "`decoder.layers.0.self_attention.linear_qkv.weight`",
     ),
 ];
+/// The word of a scheme.
+pub(crate) fn spelled(names: Scheme) -> &'static str {
+    let found = SCHEMES.iter().find(|(_, known, _)| *known == names);
+    found.map_or("", |(word, _, _)| word)
+}
+
 const FUSIONS: &[Choice<Fusion>] = &[
     ("separate", Fusion::Separate, "Each by itself"),
     (

@@ -155,6 +155,14 @@ impl WriteArgs {
         })
     }
 
+    /// The word of the format, if one is asked for.
+    pub(crate) fn format_word(&self) -> Option<&'static str> {
+        self.format.map(|format| match format {
+            WrittenFormat::Files(format) => format.name(),
+            WrittenFormat::Directory(format) => format.name(),
+        })
+    }
+
     /// The format, if it is one of directories that tell their own layout.
     pub(crate) fn directory(&self) -> Option<Directory> {
         match self.format {

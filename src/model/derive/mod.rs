@@ -24,6 +24,6 @@ mod states;
 pub use derived::{Derived, derive, rank_file_name};
 pub use job::Job;
 pub use mesh::Mesh;
-pub use read::{configured, usual};
+pub use read::{configured, joined, usual};
 pub use recognise::{Candidate, Held, recognise};
 pub use seen::Seen;

@@ -55,6 +55,29 @@ pub fn usual(parallel: &str, seen: &Seen, model: &Path) -> Result<Job> {
     .map_err(|fault| fault.file(name))
 }
 
+/// The key of a trainer's configuration that says that its network joins tensors in another way than the
+/// usual one of its names. Local.
+///
+/// # Errors
+/// As [`configured`].
+pub fn joined(yaml: &Path) -> Result<Option<&'static str>> {
+    let read = |path: &Path| ReadFile::open(path)?.read_all(YAML_BYTES_MAX);
+    let keys = Layered::read(yaml, &read)?.merged()?;
+    let config = JobConfig::of(&keys).map_err(|fault| fault.file(yaml.display().to_string()))?;
+    let legacy = config.use_legacy.unwrap_or(true);
+    let own = &config.model.model_config;
+    let says = |key: &str, wanted: bool| own.get(key).and_then(Value::as_bool) == Some(wanted);
+    let keys = [
+        ("use_contiguous_weight_layout_attention", true, false),
+        ("use_interleaved_weight_layout_mlp", false, false),
+        ("qkv_concat", true, true),
+    ];
+    let found = keys
+        .into_iter()
+        .find(|(key, value, of)| *of == legacy && says(key, *value));
+    Ok(found.map(|(key, _, _)| key))
+}
+
 /// The config.json that the trainer's configuration names: from where the trainer is started, or from
 /// where its configuration lies.
 fn beside(yaml: &Path, config: &JobConfig) -> Result<Option<PathBuf>> {

@@ -1,0 +1,254 @@
+//! What weights are, and what they are cut by, where nobody says it.
+
+use crate::cli::flags::family::spelled;
+use crate::cli::strategy::recognise::candidates;
+use crate::exchange::{World, agree, all_gather, broadcast_bytes, decode, encode};
+use crate::fault::plain::{counted, first};
+use crate::fault::{Fault, Kind, Result};
+use crate::model::derive::Seen;
+use crate::model::{CONFIG, Scheme};
+use crate::source::sampled::{Lies, Sampled, sample};
+use crate::store::io::{self, Standing};
+use crate::strategy::StrategyInput;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::fmt;
+use std::io::{BufRead, IsTerminal, Write as _};
+use std::path::{Path, PathBuf};
+
+/// Where a run keeps its checkpoints, and where its strategy.
+const CHECKPOINT: &str = "checkpoint";
+const STRATEGY: &str = "strategy";
+/// Layouts told of many.
+const TOLD: usize = 4;
+
+/// What is asked of a source.
+pub(super) struct Question<'a> {
+    pub(super) source: &'a Path,
+    /// Its strategy, as given.
+    pub(super) given: Option<&'a StrategyInput>,
+    pub(super) suffix: Option<&'a str>,
+    /// The model's directory.
+    pub(super) model: Option<&'a Path>,
+    /// Whether a layout that is only guessed is taken.
+    pub(super) yes: bool,
+}
+
+/// What it is.
+pub(super) struct Recognised {
+    pub(super) path: PathBuf,
+    pub(super) lies: Lies,
+    /// Whether it is a Hugging Face model.
+    pub(super) hf: bool,
+    ranks: u32,
+    step: Option<String>,
+    names: Option<Scheme>,
+    /// What rank directories are cut by.
+    pub(super) strategy: Option<StrategyInput>,
+    /// How that is known.
+    how: &'static str,
+}
+
+/// What one process sees.
+#[derive(Serialize, Deserialize)]
+struct Seeing {
+    /// Whether the weights are in the run's directory of checkpoints below.
+    below: bool,
+    lies: Lies,
+    ranks: u32,
+    step: Option<String>,
+    names: Option<Scheme>,
+    config: bool,
+}
+
+impl Question<'_> {
+    /// What the source is. Collective.
+    ///
+    /// # Errors
+    /// The same on every process: [`Kind::MissingShard`] if there are no weights, [`Kind::Config`] if their
+    /// layout isn't known.
+    pub(super) fn recognised(&self, world: &World) -> Result<Recognised> {
+        let all = all_gather(world, &agree(world, self.look())?)?;
+        let ranks = all.iter().flatten().map(|seen| seen.ranks).max();
+        let Some(seen) = all.into_iter().flatten().next() else {
+            let fault = Fault::new(Kind::MissingShard, "no weights are found here");
+            return Err(fault.file(self.source.display().to_string()));
+        };
+        let path = match seen.below {
+            true => self.source.join(CHECKPOINT),
+            false => self.source.to_path_buf(),
+        };
+        let mut found = Recognised {
+            hf: seen.lies == Lies::Full && seen.names.is_none() && seen.config,
+            path,
+            lies: seen.lies,
+            ranks: ranks.unwrap_or(seen.ranks),
+            step: self.suffix.map(str::to_owned).or(seen.step),
+            names: seen.names,
+            strategy: self.given.cloned(),
+            how: "given",
+        };
+        if found.lies == Lies::Ranks && found.strategy.is_none() {
+            if let Some(beside) = self.beside(world, &found.path)? {
+                found.strategy = Some(beside.into());
+                found.how = "beside it";
+            } else if found.ranks > 1 {
+                found.strategy = Some(self.guess(world, &found.path)?.into());
+                found.how = "told by the shapes of its files";
+            }
+        }
+        Ok(found)
+    }
+
+    /// What this process sees. Local.
+    fn look(&self) -> Result<Option<Seeing>> {
+        let inner = self.source.join(CHECKPOINT);
+        // A run's directory may hold other things, too; weights below are not mistaken for it.
+        let below = io::standing(&inner)? == Standing::Directory;
+        let path = if below { &inner } else { self.source };
+        let Some(sampled) = sample(path)? else {
+            return Ok(None);
+        };
+        let Sampled {
+            lies, ranks, step, ..
+        } = sampled;
+        let names = Seen::of(sampled.names.iter().map(String::as_str)).names;
+        let config = io::standing(&path.join(CONFIG))? == Standing::File;
+        Ok(Some(Seeing {
+            below,
+            lies,
+            ranks,
+            step,
+            names,
+            config,
+        }))
+    }
+
+    /// The strategy that the run which wrote the weights has left. Collective.
+    fn beside(&self, world: &World, path: &Path) -> Result<Option<PathBuf>> {
+        let above = path.parent().unwrap_or(Path::new(""));
+        for place in [above.join(STRATEGY), path.join(STRATEGY)] {
+            let standing = agree(world, io::standing(&place))?;
+            let seen = all_gather(world, &(standing == Standing::Directory))?;
+            if seen.contains(&true) {
+                return Ok(Some(place));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The layout that the shapes of the files tell, if that is taken. Collective.
+    fn guess(&self, world: &World, path: &Path) -> Result<String> {
+        let mine = match world.process() {
+            0 => self.told(path).and_then(|parallel| encode(&parallel)),
+            _ => Ok(Vec::new()),
+        };
+        let bytes = broadcast_bytes(world, 0, agree(world, mine)?)?;
+        agree(world, decode(&bytes))
+    }
+
+    /// The same. Local.
+    fn told(&self, path: &Path) -> Result<String> {
+        let at =
+            |message: String| Fault::new(Kind::Config, message).file(path.display().to_string());
+        const GIVE: &str = "--src-strategy: the strategy of the job that wrote them, or its layout";
+        let Some(model) = self.model else {
+            let message = "there is no strategy beside these rank directories";
+            return Err(at(message.into()).hint(format!(
+                "{GIVE}; or --model DIR, to look for layouts that fit"
+            )));
+        };
+        let all = candidates(path, self.suffix, model)?;
+        let apart = all
+            .iter()
+            .filter(|candidate| candidate.fits && candidate.same_as.is_none());
+        let apart: Vec<&str> = apart.map(|candidate| candidate.parallel.as_str()).collect();
+        match apart[..] {
+            [] => {
+                let message = "there is no strategy beside these rank directories, and no layout fits their shapes";
+                Err(at(message.into()).hint(GIVE))
+            }
+            [one] if self.yes || answered(path, one) => Ok(one.to_owned()),
+            [one] => {
+                let message = format!(
+                    "there is no strategy beside these rank directories; by their shapes they are {one}"
+                );
+                Err(at(message).hint("--yes takes that; or --src-strategy"))
+            }
+            _ => {
+                let message = format!(
+                    "there is no strategy beside these rank directories, and {} fit their shapes: {}",
+                    counted(apart.len() as u64, "layout"),
+                    first(&apart, TOLD)
+                );
+                Err(at(message).hint("--src-strategy: the one that it is"))
+            }
+        }
+    }
+}
+
+/// Whether somebody at a terminal says yes. Local.
+fn answered(path: &Path, parallel: &str) -> bool {
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return false;
+    }
+    let asked = format!(
+        "{}: by its shapes it is {parallel}. Go on? [y/N] ",
+        path.display()
+    );
+    let _ = write!(crate::report::log(), "{asked}");
+    let mut line = String::new();
+    let read = std::io::stdin().lock().read_line(&mut line);
+    read.is_ok() && ["y", "yes"].contains(&line.trim().to_ascii_lowercase().as_str())
+}
+
+impl Recognised {
+    fn kind(&self) -> &'static str {
+        match (self.lies, self.hf) {
+            (_, true) => "hugging_face",
+            (Lies::Full, _) => "full",
+            (Lies::Ranks, _) => "ranks",
+            (Lies::Itself, _) => "own_layout",
+        }
+    }
+
+    /// For programs.
+    pub(super) fn json(&self) -> Value {
+        json!({
+            "kind": self.kind(),
+            "path": self.path.display().to_string(),
+            "ranks": self.ranks,
+            "step": self.step,
+            "names": self.names.map(spelled),
+            "strategy": self.strategy.as_ref().map(ToString::to_string),
+            "strategy_is": self.strategy.as_ref().map(|_| self.how),
+        })
+    }
+}
+
+/// For people.
+impl fmt::Display for Recognised {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        match (self.lies, self.hf) {
+            (_, true) => write!(out, "{path}: a Hugging Face model"),
+            (Lies::Full, _) => write!(out, "{path}: full weights"),
+            (Lies::Itself, _) => write!(out, "{path}: weights that tell their own layout"),
+            (Lies::Ranks, _) => write!(
+                out,
+                "{path}: weights of {}",
+                counted(self.ranks.into(), "rank")
+            ),
+        }?;
+        if let Some(step) = &self.step {
+            write!(out, ", checkpoint {step}")?;
+        }
+        if let Some(names) = self.names {
+            write!(out, ", {} names", spelled(names))?;
+        }
+        match &self.strategy {
+            Some(strategy) => write!(out, ", cut by {strategy} ({})", self.how),
+            None => Ok(()),
+        }
+    }
+}

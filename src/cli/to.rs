@@ -1,0 +1,233 @@
+//! `shardloom to TARGET`: what is there is recognised, and the command that brings it there is run.
+
+use crate::cli::command::{Command, Prepared, Told};
+use crate::cli::export::Export;
+use crate::cli::flags::family::spelled;
+use crate::cli::flags::moving::MoveArgs;
+use crate::cli::flags::strategy::{Deriving, NetworkArgs, strategy};
+use crate::cli::flags::writing::WriteArgs;
+use crate::cli::import::Import;
+use crate::cli::recognised::{Question, Recognised};
+use crate::cli::reshard::Reshard;
+use crate::cli::split::Split;
+use crate::exchange::{World, agree};
+use crate::fault::plain::{Text, counted};
+use crate::fault::{Fault, Kind, Result};
+use crate::job::{Goal, Job, run};
+use crate::model::Scheme;
+use crate::model::derive::{Seen, joined};
+use crate::report;
+use crate::source::sampled::Lies;
+use crate::source::strategy_files::read_alone;
+use crate::strategy::StrategyInput;
+use crate::transport::Observer;
+use clap::{Args, FromArgMatches};
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+const EXAMPLES: &str = "\
+Examples:
+  mpirun -n 8 shardloom to train.yaml --src Qwen3-8B --dst ready
+  mpirun -n 8 shardloom to dp=1,tp=2 --src output/checkpoint --dst serve --model Qwen3-8B
+  shardloom to hf --src output/checkpoint --dst hf --model Qwen3-8B";
+
+/// The target that is a Hugging Face model.
+const HF: &str = "hf";
+
+/// Bring weights of any kind to where they are wanted: a job's layout, or a Hugging Face model.
+#[derive(Clone, Debug, Args)]
+#[command(before_help = EXAMPLES)]
+pub(crate) struct To {
+    /// A trainer's YAML file, a layout (dp=1,tp=2), a strategy file, or hf.
+    #[arg(value_parser = strategy())]
+    target: StrategyInput,
+    /// Weights of any kind: a Hugging Face model, full weights, rank directories, checkpoint 2.0.
+    #[arg(long)]
+    src: PathBuf,
+    /// Strategy of the source, if it has one that isn't found beside it.
+    #[arg(long, value_name = "S", value_parser = strategy())]
+    src_strategy: Option<StrategyInput>,
+    /// Which of several files in a rank directory: epoch_step, step, task-epoch_step, or latest.
+    #[arg(long)]
+    file_suffix: Option<String>,
+    /// Directory to write.
+    #[arg(long)]
+    dst: PathBuf,
+    #[command(flatten)]
+    network: NetworkArgs,
+    /// Take the layout that the shapes of the source's files tell, where no strategy does.
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    moving: MoveArgs,
+    #[command(flatten)]
+    writing: WriteArgs,
+}
+
+impl Command for To {
+    fn prepare(self) -> Result<Prepared> {
+        let moving = self.moving.clone();
+        Ok(Prepared::shown(&moving, move |world, observer| {
+            self.run(world, observer)
+        }))
+    }
+}
+
+impl To {
+    /// Runs it. Collective.
+    fn run(&self, world: &World, observer: &mut Observer<'_>) -> Result<Told> {
+        let deriving = self.network.deriving(&self.src);
+        let question = Question {
+            source: &self.src,
+            given: self.src_strategy.as_ref(),
+            suffix: self.file_suffix.as_deref(),
+            model: self.network.model.model.as_deref(),
+            yes: self.yes,
+        };
+        let found = question.recognised(world)?;
+        let is_hf = self.target.typed() == Path::new(HF);
+        let mut target = (!is_hf).then(|| self.target.clone());
+        deriving.make(world, &mut target)?;
+        let (deriving, mut job) = agree(world, self.job(&found, target.as_ref()))?;
+        deriving.fill(world, &mut job)?;
+        job.moving = self.writing.moving(&self.moving)?;
+        self.put(&mut job, target);
+        let dry = Job {
+            dry_run: true,
+            ..job.clone()
+        };
+        let mut outcome = run(world, &dry, &mut |_, _| {})?;
+        let plan = format!(
+            "{}: {} to read, {} to write",
+            job.command,
+            counted(outcome.bytes.read, "byte"),
+            counted(outcome.bytes.written, "byte")
+        );
+        if world.process() == 0 && tracing::enabled!(tracing::Level::WARN) {
+            // Nobody need read it.
+            let _ = writeln!(report::log(), "{found}\n{plan}");
+        }
+        if !self.writing.dry_run {
+            outcome = run(world, &job, observer)?;
+        }
+        let mut recognised = found.json();
+        if let Some(fields) = recognised.as_object_mut() {
+            fields.insert("job".into(), job.command.into());
+        }
+        outcome.command = "to".into();
+        Ok(Told::new(outcome.ok, move |report| {
+            if !report.json {
+                return report.outcome(&outcome);
+            }
+            let mut fields = serde_json::to_value(&outcome).map_err(|error| {
+                Fault::new(Kind::Internal, format!("can't write JSON: {error}"))
+            })?;
+            if let Some(fields) = fields.as_object_mut() {
+                fields.insert("recognised".into(), recognised);
+            }
+            report.data(&fields, &Text::new(""))
+        }))
+    }
+
+    /// How the result is written, and what it is cut by.
+    fn put(&self, job: &mut Job, target: Option<StrategyInput>) {
+        if let Goal::Write(write) = &mut job.goal {
+            let writing = &mut write.writing;
+            let asked = self.writing.writing(self.dst.clone(), None);
+            writing.overwrite = asked.overwrite;
+            writing.resume = asked.resume;
+            writing.unflushed = asked.unflushed;
+            writing.placement = asked.placement;
+            if target.is_some() {
+                writing.strategy = target;
+            }
+        }
+    }
+
+    /// The job of the command that does it. Local.
+    fn job(&self, found: &Recognised, target: Option<&StrategyInput>) -> Result<(Deriving, Job)> {
+        let mut words: Vec<OsString> = vec!["--dst".into(), self.dst.clone().into()];
+        let mut add = |flag: &str, value: Option<OsString>| {
+            if let Some(value) = value {
+                words.extend([OsString::from(flag), value]);
+            }
+        };
+        let model = self.network.model.model.clone();
+        let source = if found.hf { "--hf" } else { "--src" };
+        add(source, Some(found.path.clone().into()));
+        add("--format", self.writing.format_word().map(Into::into));
+        add("--model", model.clone().map(Into::into));
+        let names = self.network.names.map(spelled).map(OsString::from);
+        if found.lies == Lies::Ranks {
+            let strategy = found.strategy.as_ref();
+            add(
+                "--src-strategy",
+                strategy.map(|strategy| strategy.typed().into()),
+            );
+            add("--file-suffix", self.file_suffix.clone().map(Into::into));
+        }
+        if let Some(target) = target {
+            add("--dst-strategy", Some(target.typed().into()));
+            if found.hf {
+                refuse_joined(target)?;
+                let own = names_of(target)?.map(spelled).map(OsString::from);
+                add("--names", names.or(own));
+                return parsed::<Import>(words)?.job();
+            }
+            add("--names", names);
+            return match found.lies {
+                Lies::Full => parsed::<Split>(words)?.job(),
+                _ => parsed::<Reshard>(words)?.job(),
+            };
+        }
+        if found.hf {
+            let fault = Fault::new(Kind::Usage, "the source is a Hugging Face model already");
+            return Err(fault.file(found.path.display().to_string()));
+        }
+        let Some(model) = model else {
+            let message = "a Hugging Face model needs its config.json and its tokenizer's files";
+            return Err(
+                Fault::new(Kind::Config, message).hint("--model DIR: the model's directory")
+            );
+        };
+        add("--names", names);
+        add("--hf-config", Some(model.into()));
+        parsed::<Export>(words)?.job()
+    }
+}
+
+/// A command's arguments.
+fn parsed<A: Args + FromArgMatches>(words: Vec<OsString>) -> Result<A> {
+    let command = A::augment_args(clap::Command::new("to")).no_binary_name(true);
+    let read = command.try_get_matches_from(words);
+    read.and_then(|matches| A::from_arg_matches(&matches))
+        .map_err(|error| {
+            let text = error.to_string();
+            let first = text.lines().next().unwrap_or_default();
+            let message = first.strip_prefix("error: ").unwrap_or(first);
+            Fault::new(Kind::Usage, message)
+        })
+}
+
+/// The names that a strategy has which was derived; none for one in files. Local.
+fn names_of(strategy: &StrategyInput) -> Result<Option<Scheme>> {
+    if strategy.path().is_some() {
+        return Ok(None);
+    }
+    let read = read_alone(strategy)?;
+    Ok(Seen::of(read.names().map(|name| &**name)).names)
+}
+
+/// Refuses a configuration whose network joins tensors in another way than is written. Local.
+fn refuse_joined(target: &StrategyInput) -> Result<()> {
+    let path = target.typed();
+    let is_config = path.extension().is_some_and(|e| e == "yaml" || e == "yml");
+    let Some(key) = is_config.then(|| joined(path)).transpose()?.flatten() else {
+        return Ok(());
+    };
+    let message =
+        format!("{key}: the network has tensors joined in another way than the usual one");
+    let fault = Fault::new(Kind::Config, message).file(path.display().to_string());
+    Err(fault.hint("`shardloom import` says how they are joined: --qkv, --ffn and --tp"))
+}
