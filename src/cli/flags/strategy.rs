@@ -187,8 +187,8 @@ impl Deriving {
     /// What this process sees of the sources' names. Local.
     fn seen(&self) -> Seen {
         let found = self.sources.iter().filter_map(|source| some_names(source));
-        let found = found.map(|names| Seen::of(names.iter().map(String::as_str)));
-        let seen = found.filter(|seen| seen.names.is_some()).next();
+        let mut found = found.map(|names| Seen::of(names.iter().map(String::as_str)));
+        let seen = found.find(|seen| seen.names.is_some());
         Seen {
             names: self.names.or(seen.as_ref().and_then(|seen| seen.names)),
             ..seen.unwrap_or_default()

@@ -41,7 +41,7 @@ impl RecogniseArgs {
 ///
 /// # Errors
 /// [`Kind::Usage`] for what has no ranks, and as [`recognise`].
-pub(in crate::cli) fn candidates(
+pub(crate) fn candidates(
     directory: &Path,
     suffix: Option<&str>,
     model: &Path,

@@ -13,8 +13,10 @@ pub struct Seen {
     pub keys: Vec<(String, bool)>,
 }
 
+type Telling = (&'static str, Scheme, Option<(&'static str, bool)>);
+
 /// What tells: a part of a name, whose it is, and a key of the configuration with its value.
-const TELLING: [(&str, Scheme, Option<(&str, bool)>); 14] = [
+const TELLING: [Telling; 14] = [
     ("decoder.layers.", Scheme::Mcore, None),
     ("embedding.word_embeddings.", Scheme::Mcore, None),
     ("output_layer.weight", Scheme::Mcore, None),
