@@ -13,7 +13,7 @@ use crate::source::position::{Asked, Chosen, Offered};
 use crate::source::saved::Survey;
 use crate::source::survey::{survey, survey_alone};
 use crate::store::Format;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The `--file-suffix` that means what `shardloom checkpoints latest` gives.
@@ -91,14 +91,13 @@ impl Wanted {
 ///
 /// # Errors
 /// As [`choose`]; [`Kind::Ambiguous`] if there are files of both formats.
-pub(super) fn choose_from(
-    listings: &[Listing],
+pub(super) fn choose_from<'a>(
+    listings: impl Iterator<Item = &'a Listing>,
     path: &Path,
     wanted: &Wanted,
 ) -> Result<Option<Chosen>> {
     let mut offered = Offered::new();
-    let per_node = listings.iter().flat_map(|listing| &listing.offered);
-    for (rank, files) in per_node {
+    for (rank, files) in listings.flat_map(|listing| &listing.offered) {
         offered
             .entry(*rank)
             .or_default()
@@ -125,29 +124,6 @@ pub(super) fn choose_from(
     })
 }
 
-/// Looks at those of `files` that a node, whose listing this is, sees. Local.
-///
-/// # Errors
-/// [`Kind::Io`].
-pub(super) fn look(
-    path: &Path,
-    listing: &Listing,
-    files: &BTreeMap<u32, String>,
-) -> Result<Listing> {
-    let mut seen = Listing {
-        single_file: listing.single_file,
-        ..Listing::default()
-    };
-    for (rank, file) in files {
-        let offered = listing.offered.get(rank);
-        if offered.is_some_and(|offered| offered.contains(file)) {
-            let file = Listed::new(path, file.clone())?;
-            seen.ranks.insert(*rank, vec![file]);
-        }
-    }
-    Ok(seen)
-}
-
 /// What a job of one process would read at `path`, and what there was to choose from. Local.
 ///
 /// # Errors
@@ -158,18 +134,14 @@ pub(crate) fn chosen(path: &Path, suffix: Option<&str>, weights: Option<&str>) -
         Some(LATEST) => Wanted::latest(&survey_alone(path)?, path, true)?,
         Some(suffix) => Wanted::Suffix(suffix.to_owned()),
     };
-    let listing = list(path, wanted.suffix(), weights)?;
-    let listings = [listing];
-    match choose_from(&listings, path, &wanted)? {
+    let mut listing = list(path, wanted.suffix(), weights)?;
+    match choose_from([&listing].into_iter(), path, &wanted)? {
         Some(chosen) => {
-            let mut seen = look(path, &listings[0], &chosen.files)?;
-            seen.offered = listings.into_iter().next().unwrap_or_default().offered;
-            Ok(seen)
+            for (rank, file) in chosen.files {
+                listing.ranks.insert(rank, vec![Listed::new(path, file)?]);
+            }
         }
-        None => {
-            let listing = listings.into_iter().next().unwrap_or_default();
-            check_alone(path, &listing)?;
-            Ok(listing)
-        }
+        None => check_alone(path, &listing)?,
     }
+    Ok(listing)
 }

@@ -87,7 +87,7 @@ fn names(path: &Path, contains: Option<&str>, listing: &mut Listing) -> Result<V
 /// # Errors
 /// [`Kind::MissingShard`], also if all are in format `to` already; what
 /// [`refuse_directory`] says.
-pub(crate) fn number(listings: &mut [Listing], path: &Path, to: Format) -> Result<()> {
+pub(crate) fn number(listings: Vec<&mut Listing>, path: &Path, to: Format) -> Result<()> {
     let files = listings.iter().flat_map(|l| l.ranks.values().flatten());
     let paths: BTreeSet<String> = files.map(|file| file.path.clone()).collect();
     if paths.is_empty() {

@@ -7,6 +7,7 @@ use crate::plan::reach::Reach;
 use crate::source::found::Told;
 use crate::source::listed::{Listed, Listing};
 use crate::source::step::{Counts, Spots};
+use crate::source::still::{Moment, first_reader, reader_on};
 use crate::store::Format;
 use crate::store::io::ReadFile;
 use std::collections::{BTreeMap, HashMap};
@@ -25,6 +26,8 @@ pub(super) struct Headers {
     pub(super) format: Format,
     /// Where each file says that its rank stands.
     pub(super) counts: Vec<(u32, Counts)>,
+    /// The files that this process has read, by path, as they stood.
+    pub(super) opened: HashMap<String, Moment>,
 }
 
 /// Reads every header once, for all processes. Collective.
@@ -35,7 +38,7 @@ pub(super) fn read_headers(
     merged: &Listing,
     told: Option<&Told>,
 ) -> Result<Headers> {
-    let mine = agree(world, read_own_headers(reach, base, merged, told))?;
+    let (mine, opened) = agree(world, read_own_headers(reach, base, merged, told))?;
     let summary: Vec<(u32, u32, u64, Counts)> = mine
         .iter()
         .map(|own| (own.rank, own.number, own.hash, own.counts))
@@ -88,6 +91,7 @@ pub(super) fn read_headers(
         catalog,
         format: first.unwrap_or_default(),
         counts,
+        opened,
     })
 }
 
@@ -109,23 +113,26 @@ type Header = (Vec<u8>, u64);
 /// Hash and wire form of a schema, and where its counts are.
 type Understood = (u64, Arc<Vec<u8>>, Arc<Spots>);
 
-/// Reads the headers of the files that fall to this process: those of the ranks that its node is the
-/// first to see, dealt over the node's processes. Equal headers are understood once. Local.
+/// What a process has read, and how the files stood then.
+type Own = (Vec<OwnSchema>, HashMap<String, Moment>);
+
+/// Reads the headers of the files that fall to this process: those of the ranks whose [`first_reader`]
+/// is its node, dealt over the node's processes. Equal headers are understood once. Local.
 fn read_own_headers(
     reach: &Reach,
     base: &Path,
     merged: &Listing,
     told: Option<&Told>,
-) -> Result<Vec<OwnSchema>> {
+) -> Result<Own> {
     let mut own = Vec::new();
+    let mut opened = HashMap::new();
     let mut known: HashMap<Header, Understood> = HashMap::new();
     for (rank, files) in &merged.ranks {
-        let Some(node) = reach.homes(*rank).first() else {
+        let Some(node) = first_reader(reach, *rank) else {
             continue;
         };
         for (number, Listed { path, size, .. }) in files.iter().enumerate() {
-            let members = &reach.nodes[*node as usize];
-            if members[(*rank as usize + number) % members.len()] != reach.process {
+            if reader_on(reach, node, *rank, number) != Some(reach.process) {
                 continue;
             }
             let file = ReadFile::open(&base.join(path))?;
@@ -135,6 +142,8 @@ fn read_own_headers(
             }
             let (schema, key) =
                 understood(told, merged, path, &file, &known).map_err(|fault| fault.rank(*rank))?;
+            let beginning = key.as_ref().map(|(header, _)| &header[..]);
+            opened.insert(path.clone(), Moment::of(&file, beginning)?);
             let number = u32::try_from(number).unwrap_or(u32::MAX);
             own.push(OwnSchema {
                 rank: *rank,
@@ -148,7 +157,7 @@ fn read_own_headers(
             }
         }
     }
-    Ok(own)
+    Ok((own, opened))
 }
 
 /// What is understood of a file: by what its checkpoint tells of it, or else by its header, which is

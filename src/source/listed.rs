@@ -50,11 +50,11 @@ pub(crate) struct Listed {
 impl Listed {
     /// Looks at the file at `path` inside `base`. Local.
     pub(crate) fn new(base: &Path, path: String) -> Result<Listed> {
-        let file = ReadFile::open(&base.join(&path))?;
+        let (size, identity) = ReadFile::glance(&base.join(&path))?;
         Ok(Listed {
             path,
-            size: file.size(),
-            identity: file.identity(),
+            size,
+            identity,
         })
     }
 

@@ -34,6 +34,7 @@ mod step;
 mod still;
 pub mod strategy_files;
 pub mod survey;
+mod views;
 
 pub(crate) use choice::chosen;
 pub(crate) use files::list_files;

@@ -5,7 +5,7 @@ use crate::exchange::{Topology, World, agree, all_gather};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::Inventory;
 use crate::plan::reach::{ExchangeMode, Reach};
-use crate::source::choice::{Wanted, choose_from, look};
+use crate::source::choice::{Wanted, choose_from};
 use crate::source::complete;
 use crate::source::derived::Derived;
 use crate::source::directory;
@@ -14,11 +14,12 @@ use crate::source::found::Source;
 use crate::source::full::{Settled, settle};
 use crate::source::headers::read_headers;
 use crate::source::listed::Listing;
-use crate::source::listing::{common, list, merge};
+use crate::source::listing::{Begun, begin, full};
 use crate::source::nothing;
 use crate::source::reading::{Reading, Which};
 use crate::source::step;
 use crate::source::still::Still;
+use crate::source::views::Views;
 use crate::store::Format;
 use crate::store::io::ReadFile;
 use crate::strategy::Strategy;
@@ -75,9 +76,12 @@ pub fn open(
             check_crc,
         } => {
             let contains = contains.as_deref();
-            let mut listings = gather(world, topology, || list_files(path, Some(*to), contains))?;
-            agree(world, number(&mut listings, path, *to))?;
-            let source = assemble(world, topology, path, mode, &listings, false)?;
+            let begin = || list_files(path, Some(*to), contains).map(Begun::from);
+            let full = || Ok(Listing::default());
+            let mut views = Views::list(world, topology, path, begin, full)?;
+            let listings = views.0.iter_mut().map(|view| &mut view.listing);
+            agree(world, number(listings.collect(), path, *to))?;
+            let source = assemble(world, topology, path, mode, &views, false)?;
             if *check_crc {
                 agree(world, check_crcs(&source))?;
             }
@@ -116,16 +120,15 @@ fn found(
     wanted: &Wanted,
 ) -> Result<Source> {
     let path = &*reading.path;
-    let mut mine = Listing::default();
-    let listings = gather(world, topology, || {
-        mine = list(path, wanted.suffix(), reading.weights.as_deref())?;
-        Ok(mine.clone())
-    })?;
-    let Some(chosen) = agree(world, choose_from(&listings, path, wanted))? else {
-        return assemble(world, topology, path, mode, &listings, true);
+    let weights = reading.weights.as_deref();
+    let begin = || begin(path, wanted.suffix(), weights);
+    let views = Views::list(world, topology, path, begin, || full(path, weights))?;
+    let offering = views.0.iter().map(|view| &view.listing);
+    let Some(chosen) = agree(world, choose_from(offering, path, wanted))? else {
+        return assemble(world, topology, path, mode, &views, true);
     };
     let try_files = |files: &BTreeMap<u32, String>| {
-        let seen = gather(world, topology, || look(path, &mine, files))?;
+        let seen = views.look(world, path, files)?;
         assemble(world, topology, path, mode, &seen, true)
     };
     let tried = try_files(&chosen.files);
@@ -150,34 +153,16 @@ fn found(
     Err(fault)
 }
 
-/// What each node sees. Collective.
-fn gather(
-    world: &World,
-    topology: &Topology,
-    list: impl FnOnce() -> Result<Listing>,
-) -> Result<Vec<Listing>> {
-    let mine = if topology.leads(world.process()) {
-        list()
-    } else {
-        Ok(Listing::default())
-    };
-    let mine = agree(world, mine)?;
-    let mut listings: Vec<Listing> = all_gather(world, &mine)?;
-    let members = topology.nodes.iter();
-    let first = members.map(|members| std::mem::take(&mut listings[members[0] as usize]));
-    Ok(first.collect())
-}
-
 /// Puts what the nodes see together: with `one_step` all files are of one. Collective.
 fn assemble(
     world: &World,
     topology: &Topology,
     path: &Path,
     mode: ExchangeMode,
-    listings: &[Listing],
+    views: &Views,
     one_step: bool,
 ) -> Result<Source> {
-    let merged = merge(listings, topology, path);
+    let merged = views.merged(topology, path);
     if merged
         .as_ref()
         .is_err_and(|fault| fault.kind == Kind::MissingShard)
@@ -190,14 +175,11 @@ fn assemble(
     } else {
         path.to_path_buf()
     };
-    let seen = listings
-        .iter()
-        .map(|node| Arc::new(node.ranks.keys().copied().collect()))
-        .collect();
     let source_ranks = merged.ranks.keys().next_back().map_or(1, |last| last + 1);
     let nodes = topology.nodes.clone();
+    let seen = views.seen(nodes.len());
     let reach = Reach::new(world.process(), nodes, seen, source_ranks, mode);
-    let reach = reach.with_common(common(listings));
+    let reach = reach.with_common(views.common());
     let all: BTreeSet<u32> = merged.ranks.keys().copied().collect();
     if mode == ExchangeMode::Direct
         && let Some(node) = reach.seen.iter().position(|seen| **seen != all)
@@ -209,9 +191,10 @@ fn assemble(
                 "--exchange direct needs shared storage; --exchange auto sends what isn't seen",
             ));
     }
-    let still = agree(world, Still::watch(&reach, &base, &merged))?;
     let told = directory::read(world, &base, &merged)?;
     let mut headers = read_headers(world, &reach, &base, &merged, told.as_ref())?;
+    let opened = std::mem::take(&mut headers.opened);
+    let still = agree(world, Still::watch(&reach, &base, &merged, opened))?;
     let mut notes = merged.notes.clone();
     if let Some(index) = &merged.index {
         notes.extend(by_index(

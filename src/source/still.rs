@@ -8,8 +8,9 @@ use crate::fault::{Fault, Kind, Result};
 use crate::plan::reach::Reach;
 use crate::source::listed::Listing;
 use crate::store::Format;
-use crate::store::io::{ReadFile, Stamp};
+use crate::store::io::{self, ReadFile, Stamp};
 use crate::tensor::digest::checksum;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ const BEGINNING_BYTES: usize = 4 << 10;
 
 /// A file at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Moment {
+pub(super) struct Moment {
     stamp: Option<Stamp>,
     /// CRC of its header; none if it can't be read.
     header: Option<u64>,
@@ -26,24 +27,47 @@ struct Moment {
 
 impl Moment {
     fn now(path: &Path) -> Result<Moment> {
+        let stamp = Stamp::of(path)?;
+        let seen = ReadFile::open(path).and_then(|file| {
+            let format = Format::recognise(&file).ok();
+            let header = format.and_then(|format| format.header(&file).transpose());
+            Moment::of(&file, header.transpose()?.as_deref())
+        });
         Ok(Moment {
-            stamp: Stamp::of(path)?,
-            header: header(path).ok(),
+            stamp,
+            header: seen.ok().and_then(|seen| seen.header),
         })
     }
-}
 
-fn header(path: &Path) -> Result<u64> {
-    let file = ReadFile::open(path)?;
-    if let Ok(format) = Format::recognise(&file)
-        && let Some(header) = format.header(&file)?
-    {
-        return Ok(checksum(&header));
+    /// An open file as it stood when it was opened; its header, where its format has one in one piece.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub(super) fn of(file: &ReadFile, header: Option<&[u8]>) -> Result<Moment> {
+        let header = match header {
+            Some(header) => checksum(header),
+            None => {
+                let length = usize::try_from(file.size()).unwrap_or(usize::MAX);
+                let mut beginning = vec![0; length.min(BEGINNING_BYTES)];
+                file.read_at(&mut beginning, 0)?;
+                checksum(&beginning)
+            }
+        };
+        Ok(Moment {
+            stamp: Some(file.stamp()),
+            header: Some(header),
+        })
     }
-    let length = usize::try_from(file.size()).unwrap_or(usize::MAX);
-    let mut beginning = vec![0; length.min(BEGINNING_BYTES)];
-    file.read_at(&mut beginning, 0)?;
-    Ok(checksum(&beginning))
+
+    /// How the file stands now, if that is another way than at this moment. Where times can be relied on
+    /// it isn't opened.
+    fn other_now(&self, path: &Path) -> Result<Option<Moment>> {
+        if self.stamp.is_some() && Stamp::of(path)? == self.stamp && io::is_own_disk(path) {
+            return Ok(None);
+        }
+        let now = Moment::now(path)?;
+        Ok((now != *self).then_some(now))
+    }
 }
 
 /// The files that fall to this process to watch, as they stood when they were first looked at.
@@ -53,18 +77,27 @@ pub struct Still {
 }
 
 impl Still {
-    /// Looks at the files that fall to this process: of those on storage that nodes share one node
-    /// watches each, of copies on a node's own disks that node; dealt over its processes. Local.
+    /// Takes the files that fall to this process, some of which it has opened already, by path inside
+    /// the base, and looks at the others: of those on storage that nodes share one node watches each,
+    /// of copies on a node's own disks that node; dealt over its processes. Local.
     ///
     /// # Errors
     /// [`Kind::Io`].
-    pub(super) fn watch(reach: &Reach, base: &Path, listing: &Listing) -> Result<Still> {
+    pub(super) fn watch(
+        reach: &Reach,
+        base: &Path,
+        listing: &Listing,
+        mut opened: HashMap<String, Moment>,
+    ) -> Result<Still> {
         let mut files = Vec::new();
         for (rank, listed) in &listing.ranks {
             for (number, file) in listed.iter().enumerate() {
                 if watches(reach, *rank, number) {
                     let path = base.join(&file.path);
-                    let moment = Moment::now(&path)?;
+                    let moment = match opened.remove(&file.path) {
+                        Some(moment) => moment,
+                        None => Moment::now(&path)?,
+                    };
                     files.push((Some(*rank), path, moment));
                 }
             }
@@ -91,10 +124,9 @@ impl Still {
     pub fn check(&self, world: &World) -> Result<()> {
         let look = || {
             for (rank, path, before) in self.files.iter() {
-                let now = Moment::now(path)?;
-                if now == *before {
+                let Some(now) = before.other_now(path)? else {
                     continue;
-                }
+                };
                 let message = match now.stamp {
                     None => "was removed while it was read",
                     Some(_) => "changed while it was read",
@@ -115,14 +147,27 @@ impl Still {
 
 /// Whether it falls to this process to watch file `number` of `rank`.
 fn watches(reach: &Reach, rank: u32, number: usize) -> bool {
-    let homes = reach.homes(rank);
-    let shared = reach.common().contains(&rank);
     let node = reach.node();
-    let here = if shared {
-        homes.get(rank as usize % homes.len().max(1)) == Some(&node)
+    let here = if reach.common().contains(&rank) {
+        first_reader(reach, rank) == Some(node)
     } else {
         reach.sees(rank)
     };
-    let members = &reach.nodes[node as usize];
-    here && members.get((rank as usize + number) % members.len().max(1)) == Some(&reach.process)
+    here && reader_on(reach, node, rank, number) == Some(reach.process)
+}
+
+/// The node that reads the headers of `rank`'s files for all.
+pub(super) fn first_reader(reach: &Reach, rank: u32) -> Option<u32> {
+    let homes = reach.homes(rank);
+    if reach.common().contains(&rank) {
+        return homes.get(rank as usize % homes.len().max(1)).copied();
+    }
+    homes.first().copied()
+}
+
+/// The process that does so on `node` for file `number` of `rank`.
+pub(super) fn reader_on(reach: &Reach, node: u32, rank: u32, number: usize) -> Option<u32> {
+    let members = reach.nodes.get(node as usize)?;
+    let place = (rank as usize + number) % members.len().max(1);
+    members.get(place).copied()
 }

@@ -11,6 +11,7 @@ use crate::source::ranks::named;
 use crate::source::saved::{Checkpoint, Survey};
 use crate::source::scalars::{scalar, whole};
 use crate::source::step::{self, Counts, Spots};
+use crate::source::views::Views;
 use crate::store::formats::refuse_directory;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::{Format, rank_dir};
@@ -61,8 +62,8 @@ pub fn survey(
     ranks: Option<u32>,
     headers: bool,
 ) -> Result<Survey> {
-    let leads = topology.leads(world.process());
-    let mine = if leads {
+    let views = Views::of(world, topology, directory)?;
+    let mine = if views.leads(world) {
         look(directory, headers)
     } else {
         Ok(Sight::default())

@@ -5,6 +5,7 @@ use crate::store::io::gate::gate;
 use crate::store::io::named::named;
 use rustix::fs::{AtFlags, CWD, StatxFlags};
 use serde::{Deserialize, Serialize};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::Path;
 
@@ -52,4 +53,28 @@ pub fn likeness(path: &Path) -> Result<Likeness> {
         inode: (!fuse).then_some(found.stx_ino),
         born: (born && !fuse).then_some((found.stx_btime.tv_sec, found.stx_btime.tv_nsec)),
     })
+}
+
+/// A number that all nodes have alike that see the same directory or file at `path` on storage that they
+/// share, and that others can hardly have; none if nothing is there, or if it can't be told.
+///
+/// # Errors
+/// [`crate::fault::Kind::Io`].
+pub fn identity(path: &Path) -> Result<Option<u64>> {
+    named("can't look at", path, gate())?;
+    let wanted = StatxFlags::INO | StatxFlags::BTIME | StatxFlags::CTIME | StatxFlags::MTIME;
+    let Ok(found) = rustix::fs::statx(CWD, path, AtFlags::empty(), wanted) else {
+        return Ok(None);
+    };
+    let kind = rustix::fs::statfs(path).map_err(io::Error::from);
+    let kind = named("can't look at", path, kind)?.f_type;
+    if u64::try_from(kind).is_ok_and(|kind| kind == FUSE_MAGIC) {
+        return Ok(None);
+    }
+    let mut hasher = DefaultHasher::new();
+    found.stx_ino.hash(&mut hasher);
+    for time in [found.stx_btime, found.stx_ctime, found.stx_mtime] {
+        (time.tv_sec, time.tv_nsec).hash(&mut hasher);
+    }
+    Ok(Some(hasher.finish()))
 }

@@ -63,6 +63,13 @@ pub fn file_system(path: &Path) -> Result<String> {
     ))
 }
 
+/// Whether `path` is on a disk or in memory of this machine, whose times of change can be relied on.
+#[must_use]
+pub fn is_own_disk(path: &Path) -> bool {
+    let own = ["ext4", "xfs", "btrfs", "zfs", "tmpfs"];
+    file_system(path).is_ok_and(|kind| own.contains(&kind.as_str()))
+}
+
 /// The limits of this process as `ulimit` shows them: its letter, what is limited, the soft limit and
 /// the hard one; none is no limit.
 #[must_use]

@@ -4,8 +4,9 @@ use crate::fault::memory::zeroed;
 use crate::fault::{Fault, Kind, Result};
 use crate::store::io::gate::{Wary, gate};
 use crate::store::io::named::named;
+use crate::store::io::stamp::Stamp;
 use rustix::fs::Advice;
-use std::fs::{File, FileType, OpenOptions};
+use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -24,6 +25,17 @@ fn kind_of(kind: FileType) -> &'static str {
     }
 }
 
+/// The size and the identity of a file, which must be a regular one.
+fn regular(path: &Path, metadata: &Metadata) -> Result<(u64, u64)> {
+    if !metadata.is_file() {
+        let message = format!("is {}, not a regular file", kind_of(metadata.file_type()));
+        return Err(Fault::new(Kind::Io, message).file(path.display().to_string()));
+    }
+    let mut hasher = DefaultHasher::new();
+    (metadata.ino(), metadata.ctime(), metadata.ctime_nsec()).hash(&mut hasher);
+    Ok((metadata.len(), hasher.finish()))
+}
+
 /// A file open for reading at any offset.
 #[derive(Debug)]
 pub struct ReadFile {
@@ -31,6 +43,7 @@ pub struct ReadFile {
     path: PathBuf,
     size: u64,
     identity: u64,
+    stamp: Stamp,
 }
 
 impl ReadFile {
@@ -45,18 +58,30 @@ impl ReadFile {
         let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
         let file = named("can't open", path, file)?;
         let metadata = named("can't read its size", path, file.metadata())?;
-        if !metadata.is_file() {
-            let message = format!("is {}, not a regular file", kind_of(metadata.file_type()));
-            return Err(Fault::new(Kind::Io, message).file(path.display().to_string()));
-        }
-        let mut hasher = DefaultHasher::new();
-        (metadata.ino(), metadata.ctime(), metadata.ctime_nsec()).hash(&mut hasher);
+        let (size, identity) = regular(path, &metadata)?;
         Ok(ReadFile {
             file,
             path: path.to_path_buf(),
-            size: metadata.len(),
-            identity: hasher.finish(),
+            size,
+            identity,
+            stamp: Stamp::from(&metadata),
         })
+    }
+
+    /// How it stood when it was opened.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    /// What [`ReadFile::size`] and [`ReadFile::identity`] of the file at `path` are, without opening it.
+    ///
+    /// # Errors
+    /// As [`ReadFile::open`], but for what may be looked at and not read.
+    pub fn glance(path: &Path) -> Result<(u64, u64)> {
+        named("can't look at", path, gate())?;
+        let metadata = named("can't look at", path, std::fs::metadata(path))?;
+        regular(path, &metadata)
     }
 
     /// The same on all nodes that see this file on storage that they share, another for its copies:

@@ -3,6 +3,8 @@
 use super::gate::gate;
 use super::named::named;
 use crate::fault::Result;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// A file as it stood at one moment: two that are equal are of the same file with the same bytes, as
@@ -31,14 +33,30 @@ impl Stamp {
             Err(rustix::io::Errno::NOENT) => return Ok(None),
             Err(errno) => return named("can't look at", path, Err(errno.into())),
         };
-        let time =
-            |seconds: i64, nanoseconds: i128| i128::from(seconds) * 1_000_000_000 + nanoseconds;
+        let time = (found.st_mtime, i128::from(found.st_mtime_nsec));
+        let change = (found.st_ctime, i128::from(found.st_ctime_nsec));
         Ok(Some(Stamp {
             device: found.st_dev,
             inode: found.st_ino,
             size: found.st_size,
-            modified: time(found.st_mtime, i128::from(found.st_mtime_nsec)),
-            changed: time(found.st_ctime, i128::from(found.st_ctime_nsec)),
+            modified: nanoseconds(time),
+            changed: nanoseconds(change),
         }))
     }
+}
+
+impl From<&Metadata> for Stamp {
+    fn from(found: &Metadata) -> Stamp {
+        Stamp {
+            device: found.dev(),
+            inode: found.ino(),
+            size: i64::try_from(found.size()).unwrap_or(i64::MAX),
+            modified: nanoseconds((found.mtime(), i128::from(found.mtime_nsec()))),
+            changed: nanoseconds((found.ctime(), i128::from(found.ctime_nsec()))),
+        }
+    }
+}
+
+fn nanoseconds((seconds, rest): (i64, i128)) -> i128 {
+    i128::from(seconds) * 1_000_000_000 + rest
 }
