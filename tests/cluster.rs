@@ -423,7 +423,9 @@ fn a_host_that_is_cut_off_ends_the_run_and_loses_nothing() {
     let after = everything(&hosts);
     assert!(after.len() > before.len(), "it hadn't begun: {run:#?}");
     assert_eq!(before, visible(after));
-    hosts.run(PER_HOST, RESHARD).succeeds();
+    // Whoever was killed before it could let go is known to be dead by its silence.
+    let soon = [("SHARDLOOM_LOCK_SECONDS", "5".to_owned())];
+    hosts.run_with(PER_HOST, RESHARD, &soon).succeeds();
     assert_found(
         &hosts,
         &due(&sample.path("out"), |file| home(rank_of(file), 6)),

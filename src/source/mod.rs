@@ -1,7 +1,7 @@
 //! The source of a job: what is there, which of it is meant, who sees it, what it says.
 //!
-//! One process a node lists what it sees; each file's header is read by one process; schemas that are
-//! equal travel once. What comes out is a [`Source`], the same on every process.
+//! Nodes that share it list it together, each thing once; each file's header is read by one process; schemas
+//! that are equal travel once. What comes out is a [`Source`], the same on every process.
 //!
 //! *Absent on purpose*: anything that writes, and anything that knows where bytes will go.
 
