@@ -5,7 +5,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::source::Offered;
 use crate::source::meta::Name;
 use crate::source::nothing;
-use crate::source::{Listed, Listing, chosen, index_notes, list, list_files};
+use crate::source::{Listed, Listing, chosen, index_notes, list, list_files, structure, told};
 use crate::store::Format;
 use crate::store::io::ReadFile;
 use crate::store::whole::{ranges, spelled};
@@ -93,20 +93,7 @@ pub fn inspect(
     weights: Option<&str>,
     wanted: Wanted<'_>,
 ) -> Result<Inspected> {
-    let listing = match chosen(path, suffix, weights) {
-        Err(fault) if fault.kind == Kind::Ambiguous => {
-            // Files of full weights can be shown without a map of them; of ranks' files one is meant.
-            let all = list_files(path, None, None);
-            let full = |all: &Listing| {
-                all.ranks
-                    .values()
-                    .flatten()
-                    .all(|file| !file.path.contains('/'))
-            };
-            all.ok().filter(full).ok_or(fault)?
-        }
-        other => other?,
-    };
+    let listing = listed(path, suffix, weights)?;
     if listing.ranks.is_empty() {
         nothing::refuse(path)?;
         let fault = Fault::new(Kind::MissingShard, "holds no weight files");
@@ -125,13 +112,17 @@ pub fn inspect(
         files: Vec::new(),
     };
     let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let told = told(base, &listing)?;
     for (rank, files) in &listing.ranks {
         if wanted.rank.is_some_and(|wanted| wanted != *rank) {
             continue;
         }
         for Listed { path: name, .. } in files {
             let file = ReadFile::open(&base.join(name))?;
-            let schema = Format::recognise(&file)?.read(&file)?;
+            let schema = match structure(told.as_ref(), &listing, name, &file)? {
+                Some(schema) => schema,
+                None => Format::recognise(&file)?.read(&file)?,
+            };
             let tensors = tensors(&file, &schema, wanted)?;
             if listing.index.is_some() {
                 let own = schema.entries.iter().map(|entry| entry.name.to_string());
@@ -154,6 +145,24 @@ pub fn inspect(
     }
     check_wanted(path, &listing, wanted, &inspected)?;
     Ok(inspected)
+}
+
+/// The files to look at. Local.
+fn listed(path: &Path, suffix: Option<&str>, weights: Option<&str>) -> Result<Listing> {
+    match chosen(path, suffix, weights) {
+        Err(fault) if fault.kind == Kind::Ambiguous => {
+            // Files of full weights can be shown without a map of them; of ranks' files one is meant.
+            let all = list_files(path, None, None);
+            let full = |all: &Listing| {
+                all.ranks
+                    .values()
+                    .flatten()
+                    .all(|file| !file.path.contains('/'))
+            };
+            all.ok().filter(full).ok_or(fault)
+        }
+        other => other,
+    }
 }
 
 /// The steps that rank directories at `path` have, and the ranks that have each; nothing for anything

@@ -135,7 +135,8 @@ fn arranged(
     ]);
     let dropped = texts(&build.dropped);
     let tensors = distinct(&build, inventory, write.view.is_some());
-    let format = write.format.unwrap_or(source.format);
+    let own = Some(source.format).filter(|format| format.tells_itself());
+    let format = write.format.or(own).unwrap_or_default();
     let renamed;
     let as_source = write_as_source(files, source);
     let files = match as_source.as_ref().unwrap_or(files) {

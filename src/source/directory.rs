@@ -1,10 +1,12 @@
 //! A directory that tells its own layout, as a source.
 
+use crate::catalog::FileSchema;
 use crate::exchange::{World, agree, all_gather_bytes, broadcast_bytes};
 use crate::fault::{Fault, Kind, Result};
 use crate::source::found::Told;
 use crate::source::listed::{Inner, Listed, Listing};
 use crate::store::Directory;
+use crate::store::formats::Text;
 use crate::store::io::{self, ReadFile, Standing};
 use std::path::Path;
 
@@ -113,6 +115,53 @@ fn check_seen(place: &Path, inner: &Inner, listing: &Listing, rank: u32, file: &
     let message = format!("{text} names this file; no process finds it");
     let fault = Fault::new(Kind::MissingShard, message).rank(rank);
     Err(fault.file(place.join(file).display().to_string()))
+}
+
+/// The same by what this process sees, for one that is alone; `None` too if the files tell their own
+/// structure. Local.
+///
+/// # Errors
+/// As the format's.
+pub(crate) fn told(base: &Path, listing: &Listing) -> Result<Option<Told>> {
+    let inner = listing.inner.as_ref();
+    let Some(inner) = inner.filter(|inner| !inner.format.files().tells_itself()) else {
+        return Ok(None);
+    };
+    let place = base.join(&inner.directory);
+    let text = |(name, bytes_max): &Text| -> Result<Option<Vec<u8>>> {
+        let path = place.join(name);
+        match io::standing(&path)? {
+            Standing::File => ReadFile::open(&path)?.read_all(*bytes_max).map(Some),
+            _ => Ok(None),
+        }
+    };
+    let texts: Vec<_> = inner
+        .format
+        .texts()
+        .iter()
+        .map(text)
+        .collect::<Result<_>>()?;
+    let own = inner.format.read(&texts);
+    let own = own.map_err(|fault| inside(fault, &place))?;
+    let format = inner.format;
+    Ok(Some(Told { format, own }))
+}
+
+/// The structure of the file at `path` in the base, where its checkpoint tells that. Local.
+///
+/// # Errors
+/// As the format's.
+pub(crate) fn structure(
+    told: Option<&Told>,
+    listing: &Listing,
+    path: &str,
+    file: &ReadFile,
+) -> Result<Option<FileSchema>> {
+    let (Some(Told { format, own }), Some(inner)) = (told, &listing.inner) else {
+        return Ok(None);
+    };
+    let name = path.strip_prefix(&*inner.directory).unwrap_or(path);
+    format.structure(own, name, file)
 }
 
 /// A file that some process sees, on all. Collective.

@@ -4,6 +4,7 @@ use crate::catalog::{Catalog, Entry, FileSchema, ShardFile};
 use crate::exchange::{World, agree, all_gather, decode, encode};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::reach::Reach;
+use crate::source::directory::structure;
 use crate::source::found::Told;
 use crate::source::listed::{Listed, Listing};
 use crate::source::step::{Counts, Spots};
@@ -169,11 +170,9 @@ fn understood(
     file: &ReadFile,
     known: &HashMap<Header, Understood>,
 ) -> Result<(Understood, Option<Header>)> {
-    if let (Some(Told { format, own }), Some(inner)) = (told, &merged.inner) {
-        let name = path.strip_prefix(&*inner.directory).unwrap_or(path);
-        if let Some(schema) = format.structure(own, name, file)? {
-            return Ok((understand(format.files(), schema)?, None));
-        }
+    if let Some(schema) = structure(told, merged, path, file)? {
+        let format = told.map(|told| told.format.files());
+        return Ok((understand(format.unwrap_or_default(), schema)?, None));
     }
     let format = Format::recognise(file)?;
     let header = format.header(file)?.map(|header| (header, file.size()));

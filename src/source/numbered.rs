@@ -70,7 +70,7 @@ fn look_at(
         let (bytes, modified) = io::stamp(&path)?.unwrap_or_default();
         seen.bytes += bytes;
         seen.modified = seen.modified.max(modified);
-        if headers {
+        if headers && format.files().tells_itself() {
             let read = ReadFile::open(&path).and_then(|open| Format::recognise(&open)?.read(&open));
             if let Err(fault) = read {
                 seen.why

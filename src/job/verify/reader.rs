@@ -69,7 +69,11 @@ fn check_header(file: &ReadFile, record: &FileRecord, placed: &[Placed]) -> Resu
     if record.structure.is_none() {
         return Ok(());
     }
-    let mut found = structure(&Format::recognise(file)?.read(file)?);
+    let format = Format::recognise(file)?;
+    if !format.tells_itself() {
+        return Ok(());
+    }
+    let mut found = structure(&format.read(file)?);
     let mut placed = placed.to_vec();
     found.sort();
     placed.sort();

@@ -32,7 +32,7 @@ impl Format {
 
     /// Those that are written, too.
     pub fn written() -> impl Iterator<Item = Format> {
-        Format::all().filter(|format| format.0.is_written())
+        Format::all().filter(|format| format.0.is_written() && format.tells_itself())
     }
 
     /// The format that a file's name speaks of: which files of a directory are weights. A name that
@@ -73,6 +73,12 @@ impl Format {
     #[must_use]
     pub fn name(self) -> &'static str {
         self.0.name()
+    }
+
+    /// Whether a file of it tells its own structure.
+    #[must_use]
+    pub fn tells_itself(self) -> bool {
+        self.0.tells_itself()
     }
 
     /// What it is, in a few words.

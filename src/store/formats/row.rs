@@ -106,6 +106,12 @@ pub trait FileFormat: Sync {
         Ok(None)
     }
 
+    /// Whether a file tells its own structure. What doesn't is a part of a directory that tells it, and
+    /// isn't written alone.
+    fn tells_itself(&self) -> bool {
+        true
+    }
+
     /// Whether files of it are written.
     fn is_written(&self) -> bool {
         true
