@@ -13,6 +13,7 @@ mod support;
 use oracle::Strategy;
 use rustix::process::{Pid, Signal, kill_process};
 use sample::{Sample, layout};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -251,4 +252,37 @@ fn launcher_of_another_mpi_is_noticed() {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let program = Path::new(env!("CARGO_BIN_EXE_shardloom"));
     support::mpirun(1, program, &args, &[]).succeeds();
+}
+
+#[test]
+fn programs_of_several_versions_are_noticed() {
+    let sample = sample(1);
+    let program = env!("CARGO_BIN_EXE_shardloom");
+    let mut bytes = std::fs::read(program).expect("the program");
+    let own = env!("CARGO_PKG_VERSION").as_bytes();
+    let mut other = own.to_vec();
+    other[0] = b'9';
+    let mut at = 0;
+    while let Some(found) = bytes[at..].windows(own.len()).position(|part| part == own) {
+        at += found + own.len();
+        bytes[at - own.len()..at].copy_from_slice(&other);
+    }
+    let patched = sample.path("shardloom-9");
+    std::fs::write(&patched, bytes).expect("written");
+    std::fs::set_permissions(&patched, std::fs::Permissions::from_mode(0o755)).expect("a mode");
+    let args = sample.args(RESHARD);
+    let mut launcher = support::launcher(1);
+    launcher.arg(program).args(&args).args([":", "-n", "1"]);
+    let refused = support::run({
+        launcher.arg(&patched).args(&args);
+        launcher
+    });
+    assert!(!refused.status.success(), "{refused:#?}");
+    let other = String::from_utf8_lossy(&other).into_owned();
+    for version in [env!("CARGO_PKG_VERSION"), other.as_str()] {
+        let told = format!("version {version}");
+        assert!(refused.stderr.contains(&told), "{told}: {refused:#?}");
+    }
+    assert!(!sample.path("out").exists());
+    nothing_hidden(sample.room.path());
 }

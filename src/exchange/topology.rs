@@ -24,6 +24,9 @@ pub struct Topology {
 
 impl Topology {
     /// *Collective.* Asks MPI which processes share memory. Every process gets the same answer.
+    ///
+    /// # Errors
+    /// The same on every process: [`Kind::Mpi`] if they run programs of several versions.
     pub fn discover(world: &World) -> Result<Self> {
         let pretended = agree(world, pretended_nodes())?;
         let leader = match pretended {
@@ -34,11 +37,19 @@ impl Topology {
             Some(_) => format!("{}#{leader}", world.hostname()),
             None => world.hostname().to_owned(),
         });
-        let gathered = all_gather_bytes(world, &encode(&(leader, name))?)?;
-        let places = gathered
+        // Kept as the text that it is in the program.
+        let version = std::hint::black_box(env!("CARGO_PKG_VERSION"));
+        let gathered = all_gather_bytes(world, &encode(&(leader, name, version))?)?;
+        let told = gathered
             .iter()
-            .map(|bytes| decode(bytes))
+            .map(|bytes| decode::<(u32, Option<String>, String)>(bytes))
             .collect::<Result<Vec<_>>>()?;
+        let versions = told.iter().map(|(_, _, version)| version.as_str());
+        one_version(&versions.collect::<Vec<_>>())?;
+        let places: Vec<(u32, Option<String>)> = told
+            .into_iter()
+            .map(|(leader, name, _)| (leader, name))
+            .collect();
         Topology::new(&places)
     }
 
@@ -88,6 +99,23 @@ impl Topology {
         let node = |process| self.node_of.get(usize::try_from(process).ok()?);
         node(a).is_some() && node(a) == node(b)
     }
+}
+
+/// *Local.* Whether all processes run one version of the program.
+fn one_version(versions: &[&str]) -> Result<()> {
+    let Some((first, rest)) = versions.split_first() else {
+        return Ok(());
+    };
+    let Some((other, process)) = rest.iter().zip(1..).find(|(other, _)| *other != first) else {
+        return Ok(());
+    };
+    let message = format!(
+        "process 0 runs version {first} of this program, process {process} version {other}: {} of {} run \
+         another than process 0",
+        rest.iter().filter(|other| *other != first).count(),
+        versions.len()
+    );
+    Err(Fault::new(Kind::Mpi, message).hint("put one version of it on all nodes"))
 }
 
 /// *Local.* What `SHARDLOOM_NODES` says.

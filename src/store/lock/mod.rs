@@ -278,7 +278,14 @@ fn forget(path: &Path) {
 /// another.
 fn bury(path: &Path, bytes: &[u8], grave: &Path) {
     let ours = |path: &Path| matches!(Seen::at(path), Ok(Some(seen)) if seen.bytes == bytes);
-    if !ours(path) || rustix::fs::rename(path, grave).is_err() {
+    if !ours(path) {
+        return;
+    }
+    if let Err(errno) = rustix::fs::rename(path, grave) {
+        // Where nothing can be renamed nobody else can take it over either.
+        if errno != Errno::NOENT && ours(path) {
+            let _ = rustix::fs::unlink(path);
+        }
         return;
     }
     if !ours(grave) {
