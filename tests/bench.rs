@@ -2,26 +2,14 @@
 
 #![allow(clippy::unwrap_used)] // a failure here is a failed test
 
-#[path = "support/ckpt.rs"]
-mod ckpt;
-#[path = "support/command.rs"]
-mod command;
-#[path = "support/fixtures.rs"]
-mod fixtures;
-#[path = "support/oracle.rs"]
-mod oracle;
-#[path = "support/sample.rs"]
-mod sample;
 mod support;
-#[path = "support/tensors.rs"]
-mod tensors;
-#[path = "support/wire.rs"]
-mod wire;
 
-use command::{object, refuses, under_mpi};
+use command::{alone, object, refuses, under_mpi};
+use sample::Sample;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::time::Duration;
+use support::{command, sample};
 
 /// The names that results have.
 const OPERATIONS: [&str; 14] = [
@@ -185,6 +173,56 @@ fn grows_with_the_processes_and_is_compared_with_an_earlier_result() {
         let slower = object(&run)["slower"].as_array().map_or(0, Vec::len);
         assert_eq!(slower > 0, code == 1, "{run:#?}");
     }
+}
+
+#[test]
+fn sends_what_a_reshard_would_send() {
+    let sample = Sample::new();
+    let what = "--src-strategy @four.ckpt --dst-strategy @two.ckpt --shapes @full/model.safetensors --json";
+    for (processes, flags) in [
+        (1, "--exchange collective"),
+        (2, "--ranks-per-node 1"),
+        (4, "--exchange collective"),
+        (4, "--ranks-per-node 2"),
+    ] {
+        let line = format!("bench exchange {what} {flags} --iterations 2");
+        let measured = object(&under_mpi(processes, &sample.args(&line)).succeeds());
+        let nodes = if flags.contains("per-node") {
+            ""
+        } else {
+            "--ranks-per-node 8"
+        };
+        let line = format!("simulate {what} {flags} --processes {processes} {nodes}");
+        let simulated = object(&alone(&sample.args(&line)).succeeds());
+        let bytes = &measured["bytes"];
+        for key in ["sent", "sent_lower_bound"] {
+            assert_eq!(
+                bytes[key], simulated["bytes"][key],
+                "{processes} {flags} {key}"
+            );
+        }
+        assert_eq!(
+            bytes["rounds"].as_u64() > Some(0),
+            processes > 1,
+            "{measured}"
+        );
+        assert_eq!(bytes["partners_max"], simulated["partners_max"]);
+        assert_eq!(rows(&measured).is_empty(), processes == 1);
+        for row in rows(&measured) {
+            assert_eq!(
+                (&row["operation"], &row["bytes"]),
+                (&"exchange".into(), &bytes["sent"])
+            );
+            assert_eq!(row["wrong_bytes"], 0);
+            assert!(number(&row["algorithm_gbps"]) > 0.0, "{row}");
+        }
+    }
+    // Left to itself on one node, it tells why it sends anything.
+    let line = format!("bench exchange {what} --iterations 1").replace("--json", "");
+    let run = under_mpi(2, &sample.args(&line)).succeeds();
+    assert!(run.stdout.contains("read everything directly"), "{run:#?}");
+    let run = under_mpi(2, &sample.args(&line.replace("@full/", "@nowhere/")));
+    refuses(&run, "nowhere");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::cli::command::{Command, Prepared, Told};
 use crate::cli::flags::measuring::{MessageArgs, OutputArgs, PlaceArgs, RepeatArgs};
+use crate::cli::flags::planned::PlannedArgs;
 use crate::cli::flags::size::parse_size;
 use crate::exchange::World;
 use crate::fault::Result;
@@ -14,6 +15,7 @@ use clap::{Args, Subcommand};
 const EXAMPLES: &str = "\
 Examples:
   mpirun -n 8 shardloom bench collectives --max-size 16MiB
+  mpirun -n 8 shardloom bench exchange --src-strategy strategy --dst-strategy new --shapes full
   mpirun -n 8 shardloom bench storage --dir /scratch --bytes 1GiB
   mpirun -n 4 shardloom bench reshard --dir /scratch --svg reshard.svg";
 
@@ -45,6 +47,15 @@ enum Question {
         /// Size of each process's file.
         #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
         bytes: u64,
+        #[command(flatten)]
+        repeat: RepeatArgs,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// What a reshard would send between these processes, with made-up bytes and no files.
+    Exchange {
+        #[command(flatten)]
+        planned: Box<PlannedArgs>,
         #[command(flatten)]
         repeat: RepeatArgs,
         #[command(flatten)]
@@ -84,6 +95,7 @@ impl Question {
         match self {
             Question::Collectives { output, .. }
             | Question::Storage { output, .. }
+            | Question::Exchange { output, .. }
             | Question::Reshard { output, .. } => output,
         }
     }
@@ -92,6 +104,7 @@ impl Question {
     fn check(&self) -> Result<()> {
         match self {
             Question::Collectives { messages, .. } => messages.check(),
+            Question::Exchange { planned, .. } => planned.check(),
             _ => Ok(()),
         }
     }
@@ -108,6 +121,9 @@ impl Question {
                 repeat,
                 ..
             } => storage(world, repeat.few(), &place.dir, *bytes),
+            Question::Exchange {
+                planned, repeat, ..
+            } => planned.measure(world, repeat.some()),
             Question::Reshard {
                 place,
                 bytes,

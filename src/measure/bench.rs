@@ -127,6 +127,26 @@ pub struct Unmeasured {
     pub why: String,
 }
 
+/// What travels.
+#[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct Traveled {
+    /// Bytes that leave their process, all together.
+    pub sent: u64,
+    /// Least that must be sent between nodes.
+    pub sent_lower_bound: u64,
+    /// What the busiest process sends or receives.
+    pub busiest_process: u64,
+    /// Rounds.
+    pub rounds: u64,
+    /// Most partners of a process.
+    pub partners_max: u64,
+    /// Nodes of the plan.
+    pub nodes: u32,
+    /// Seconds that the busiest process's bytes need at the rate of a pair among many.
+    pub seconds_lower_bound: f64,
+}
+
 /// What was measured.
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
@@ -143,6 +163,9 @@ pub struct Measured {
     pub library: String,
     /// The rows.
     pub rows: Vec<Row>,
+    /// For an exchange: what travels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<Traveled>,
     /// What could not be measured.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unmeasured: Vec<Unmeasured>,

@@ -158,20 +158,33 @@ impl Model {
         homes: &[Home],
         machine: &Machine,
     ) -> Result<Survey> {
-        let work = Work {
+        let skip = Skip::Nothing;
+        survey(&self.work(arranged, site, reach, (homes, machine, &skip)))
+    }
+
+    /// The share of the process that `reach` speaks of; who builds what elsewhere, what a machine can do
+    /// and what is done already may change it.
+    #[must_use]
+    pub fn work<'a>(
+        &'a self,
+        arranged: &'a Arranged,
+        site: &'a Site,
+        reach: &'a Reach,
+        (homes, machine, skip): (&'a [Home], &'a Machine, &'a Skip),
+    ) -> Work<'a> {
+        Work {
             plans: &arranged.plans,
             source: &self.source,
             destination: &arranged.catalog,
             site,
             reach,
-            skip: &Skip::Nothing,
+            skip,
             sharing: Some(Sharing {
                 homes,
                 kept: &arranged.kept,
                 machine,
             }),
-        };
-        survey(&work)
+        }
     }
 
     /// About what a process has to send: for each shard that it reads for others, what the nodes that

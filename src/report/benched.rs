@@ -1,8 +1,9 @@
 //! Measurements for people, and as tables for programs.
 
 use crate::fault::plain::counted;
-use crate::measure::bench::{Measured, Row};
+use crate::measure::bench::{Measured, Row, Traveled};
 use crate::report::svg::{Chart, Style};
+use crate::report::text::bytes;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
@@ -47,6 +48,9 @@ pub(super) fn measured(measured: &Measured) -> String {
         out.push_str(&beside(measured, row));
         out.push('\n');
     }
+    if let Some(traveled) = &measured.bytes {
+        out.push_str(&exchanged(traveled, measured.rows.first()));
+    }
     for left in &measured.unmeasured {
         let _ = writeln!(out, "  not measured: {}: {}", left.operation, left.why);
     }
@@ -74,6 +78,29 @@ pub(super) fn size(bytes: u64) -> String {
         Some((unit, name)) => format!("{} {name}", bytes / unit),
         None => format!("{bytes} B"),
     }
+}
+
+/// What an exchange carries, and how near it comes to what the links do.
+fn exchanged(traveled: &Traveled, row: Option<&Row>) -> String {
+    let t = traveled;
+    let mut out = format!(
+        "  {} sent (at least {} between {}), {} by the busiest process, in {} with at most {}\n",
+        bytes(t.sent),
+        bytes(t.sent_lower_bound),
+        counted(t.nodes.into(), "node"),
+        bytes(t.busiest_process),
+        counted(t.rounds, "round"),
+        counted(t.partners_max, "partner")
+    );
+    if let Some(row) = row.filter(|_| t.seconds_lower_bound > 0.0) {
+        let _ = writeln!(
+            out,
+            "  links that are all in use would carry the busiest process's bytes in {:.6} s: it took {:.2} times as long",
+            t.seconds_lower_bound,
+            row.seconds.median / t.seconds_lower_bound
+        );
+    }
+    out
 }
 
 /// The row of the other side: the same, done by the program or by the MPI library.

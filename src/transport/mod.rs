@@ -16,11 +16,13 @@ mod memory;
 mod mover;
 mod overflow;
 mod parts;
+mod round;
 mod rounds;
 mod run;
 mod sink;
 mod threads;
 mod traced;
+mod traffic;
 
 pub use exchange::Exchange;
 pub use fill::{Filler, IoMode, Readers};
@@ -31,3 +33,4 @@ pub use run::run;
 pub use sink::{FileSink, Sink};
 pub use threads::{THREADS_MAX, check_threads};
 pub(crate) use traced::{Sums, Traced};
+pub use traffic::{Asked, traffic};

@@ -9,42 +9,20 @@ use crate::fault::memory::grow;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::work::Slab;
 use crate::tensor::strided::{Loop, StridedCopy};
-use crate::transport::exchange::{Exchange, ROUND_BYTES_MAX};
+use crate::transport::exchange::Exchange;
 use crate::transport::fill::{Filler, index};
 use crate::transport::mover::{Moved, Mover, Observer, tell};
 use crate::transport::overflow::Overflow;
-use crate::transport::parts::{Builder, From, Part, cut_parts};
+use crate::transport::parts::Builder;
+use crate::transport::round::{Gathering, Request, Round, RoundSlab};
 use crate::transport::threads::spawn;
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
 /// Slabs planned ahead.
-const AHEAD: usize = 16;
-/// A request for bytes of a shard, in the order in which they are to be sent.
-#[derive(Serialize, Deserialize)]
-struct Request {
-    place: Place,
-    source: u64,
-    run_bytes: u64,
-    loops: Vec<(u64, u64)>,
-    sharing: u64,
-}
-
-struct RoundSlab<'a> {
-    slab: Slab<'a>,
-    cells: Vec<Vec<Part>>,
-}
-
-#[derive(Default)]
-struct Round<'a> {
-    slabs: Vec<RoundSlab<'a>>,
-    requests: BTreeMap<u32, Vec<Request>>,
-    incoming: BTreeMap<u32, u64>,
-}
+pub(super) const AHEAD: usize = 16;
 
 impl<'a> Mover<'a> {
     /// Every process goes through the same number of rounds. Collective.
@@ -73,7 +51,7 @@ impl<'a> Mover<'a> {
                 mover: self,
                 exchange,
                 slabs,
-                pending: None,
+                gathering: Gathering::new(work.reach, exchange),
                 workers,
                 refused,
                 packer: Filler::new(self.readers),
@@ -95,7 +73,7 @@ struct Rounds<'m, 'a> {
     mover: &'m Mover<'a>,
     exchange: Exchange,
     slabs: Receiver<Slab<'a>>,
-    pending: Option<RoundSlab<'a>>,
+    gathering: Gathering<'a>,
     workers: Workers<'a>,
     /// Why threads that are needed could not be started.
     refused: Option<Fault>,
@@ -110,7 +88,7 @@ impl<'a> Rounds<'_, 'a> {
         loop {
             let gathered = match self.refused.take() {
                 Some(fault) => Err(fault),
-                None => self.gather(),
+                None => self.gathering.next(|| self.slabs.recv().ok()),
             };
             let round = agree(world, gathered)?;
             let mut more = [u64::from(!round.slabs.is_empty())];
@@ -150,42 +128,6 @@ impl<'a> Rounds<'_, 'a> {
     fn tell(&self, progress: &mut Progress<'_>, observer: &mut Observer<'_>) -> Result<()> {
         let total = self.mover.total_bytes;
         tell(progress, self.moved.written_bytes, total, observer)
-    }
-
-    /// The slabs of the next round: as many as fit, one at least.
-    fn gather(&mut self) -> Result<Round<'a>> {
-        let mut round = Round::default();
-        let mut built = 0;
-        loop {
-            let next = match self.pending.take() {
-                Some(next) => next,
-                None => {
-                    let Ok(slab) = self.slabs.recv() else { break };
-                    let cells = cut_parts(self.mover.work.reach, &slab, true)?;
-                    RoundSlab { slab, cells }
-                }
-            };
-            let mut asked: BTreeMap<u32, u64> = BTreeMap::new();
-            for part in next.cells.iter().flatten() {
-                if let From::Process { process, .. } = part.from {
-                    *asked.entry(process).or_default() += part.copy.bytes();
-                }
-            }
-            built += next.slab.built_bytes();
-            let fits = |(process, bytes): (&u32, &u64)| {
-                round.incoming.get(process).unwrap_or(&0) + bytes <= self.exchange.pair_bytes
-            };
-            if !round.slabs.is_empty() && (built > 2 * ROUND_BYTES_MAX || !asked.iter().all(fits)) {
-                self.pending = Some(next);
-                break;
-            }
-            for (process, bytes) in asked {
-                *round.incoming.entry(process).or_default() += bytes;
-            }
-            round.slabs.push(next);
-        }
-        round.ask();
-        Ok(round)
     }
 
     fn receive_buffer(&self, round: &Round<'_>, mut bytes: Vec<u8>) -> Result<Packed> {
@@ -356,37 +298,6 @@ impl<'a> Workers<'a> {
         }
         let memory = Arc::into_inner(handed).map(|handed| handed.received.bytes);
         (total, memory.unwrap_or_default())
-    }
-}
-
-impl Round<'_> {
-    /// Lists what is asked of each process, and notes where in what is received each part will be.
-    fn ask(&mut self) {
-        let mut next: BTreeMap<u32, u64> = BTreeMap::new();
-        let mut begin = 0;
-        for (process, bytes) in &self.incoming {
-            next.insert(*process, begin);
-            begin += bytes;
-        }
-        for RoundSlab { slab, cells } in &mut self.slabs {
-            let sharing = slab.cells.len() as u64;
-            for part in cells.iter_mut().flatten() {
-                let From::Process { process, place, at } = &mut part.from else {
-                    continue;
-                };
-                let position = next.entry(*process).or_default();
-                *at = *position;
-                *position += part.copy.bytes();
-                let loops = part.copy.loops.iter().map(|l| (l.count, l.source_stride));
-                self.requests.entry(*process).or_default().push(Request {
-                    place: *place,
-                    source: part.copy.source,
-                    run_bytes: part.copy.run_bytes,
-                    loops: loops.collect(),
-                    sharing,
-                });
-            }
-        }
     }
 }
 

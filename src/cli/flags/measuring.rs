@@ -35,7 +35,8 @@ pub(crate) struct RepeatArgs {
     /// files 5].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     iterations: Option<u32>,
-    /// How long one row is measured at most [default: 100ms, with files without limit].
+    /// How long one row is measured at most [default: 100ms, of an exchange 2s, with files no
+    /// limit].
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     time: Option<Duration>,
     /// How often it is done before that.
@@ -48,6 +49,12 @@ impl RepeatArgs {
     pub(crate) fn few(&self) -> Repeat {
         let time = self.time.unwrap_or(FOR_EVER);
         Repeat::new(self.iterations.unwrap_or(ITERATIONS.0), self.warmup, time)
+    }
+
+    /// Of what may take long or not.
+    pub(crate) fn some(&self) -> Repeat {
+        let time = self.time.unwrap_or(20 * TIME);
+        Repeat::new(self.iterations.unwrap_or(ITERATIONS.1), self.warmup, time)
     }
 
     /// Of what doesn't.

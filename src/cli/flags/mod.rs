@@ -10,6 +10,7 @@ pub(crate) mod lora;
 pub(crate) mod measuring;
 pub(crate) mod moving;
 pub(crate) mod name_map;
+pub(crate) mod planned;
 pub(crate) mod reading;
 pub mod size;
 pub(crate) mod strategy;

@@ -1,0 +1,54 @@
+//! The reshard that is meant, where no weights are moved.
+
+use crate::cli::flags::moving::RoundArgs;
+use crate::cli::flags::strategy::{NetworkArgs, strategy};
+use crate::cli::flags::writing::CutArgs;
+use crate::exchange::{World, agree};
+use crate::fault::Result;
+use crate::measure::bench::{Measured, Repeat};
+use crate::measure::simulate::read_shapes;
+use crate::measure::traffic::{Reshard, exchange};
+use crate::strategy::StrategyInput;
+use clap::Args;
+use std::path::PathBuf;
+
+/// A reshard of tensors of which only the shapes are known.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PlannedArgs {
+    /// Strategy of the source: files, a layout (dp=2,tp=4) or a trainer's YAML file [default: full weights].
+    #[arg(long, value_name = "S", value_parser = strategy())]
+    src_strategy: Option<StrategyInput>,
+    #[command(flatten)]
+    cut: CutArgs,
+    #[command(flatten)]
+    network: NetworkArgs,
+    /// Full shapes: JSON {name: {"dtype": "BF16", "shape": [4, 4]}}, or full weights.
+    #[arg(long, value_name = "FILE")]
+    shapes: PathBuf,
+    /// Processes that are taken for a node's [default: those that share one].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    ranks_per_node: Option<u32>,
+    #[command(flatten)]
+    rounds: RoundArgs,
+}
+
+impl PlannedArgs {
+    /// Whether strategies can be had. Local.
+    pub(crate) fn check(&self) -> Result<()> {
+        let deriving = self.network.deriving(&self.shapes);
+        deriving.check([&self.src_strategy, &self.cut.dst_strategy])
+    }
+
+    /// Sends what it would send. Collective.
+    pub(crate) fn measure(&self, world: &World, repeat: Repeat) -> Result<Measured> {
+        let deriving = self.network.deriving(&self.shapes);
+        let mut reshard = Reshard::new(self.rounds.exchange, self.rounds.memory);
+        reshard.source.clone_from(&self.src_strategy);
+        reshard.destination.clone_from(&self.cut.dst_strategy);
+        reshard.ranks_per_node = self.ranks_per_node;
+        deriving.make(world, &mut reshard.source)?;
+        deriving.make(world, &mut reshard.destination)?;
+        let shapes = agree(world, read_shapes(&self.shapes))?;
+        exchange(world, repeat, &reshard, &shapes)
+    }
+}
