@@ -16,8 +16,7 @@ const EXAMPLES: &str = "\
 Examples:
   mpirun -n 8 shardloom bench collectives --max-size 16MiB
   mpirun -n 8 shardloom bench exchange --src-strategy strategy --dst-strategy new --shapes full
-  mpirun -n 8 shardloom bench storage --dir /scratch --bytes 1GiB
-  mpirun -n 4 shardloom bench reshard --dir /scratch --svg reshard.svg";
+  mpirun -n 8 shardloom bench storage --dir /scratch --bytes 1GiB";
 
 /// Measure what this machine can do, with the program's own primitives.
 #[derive(Clone, Debug, Args)]
