@@ -154,9 +154,7 @@ fn grows_with_the_processes_and_is_compared_with_an_earlier_result() {
             .all(|line| columns(line) == columns(table.lines().next().unwrap()))
     );
     let page = std::fs::read_to_string(&html).unwrap();
-    assert!(
-        page.contains("<svg") && page.contains("all_to_all") && !page.contains("http://localhost")
-    );
+    assert!(page.contains("<h2>By processes</h2>") && page.contains("all_to_all"));
     assert_eq!(measured["machine"]["ranks_per_node"], 4);
     // All of it was a thousand times slower once: nothing is slower now; and the other way round.
     for (factor, code) in [(1e3, 0), (1e-6, 1)] {
@@ -223,6 +221,81 @@ fn sends_what_a_reshard_would_send() {
     assert!(run.stdout.contains("read everything directly"), "{run:#?}");
     let run = under_mpi(2, &sample.args(&line.replace("@full/", "@nowhere/")));
     refuses(&run, "nowhere");
+}
+
+#[test]
+fn everything_is_measured_in_its_time_and_every_pair_of_nodes() {
+    let room = tempfile::tempdir().unwrap();
+    let dir = room.path().to_string_lossy().into_owned();
+    let html = room.path().join("page.html").to_string_lossy().into_owned();
+    let line = [
+        "bench", "all", "--budget", "3s", "--dir", &dir, "--html", &html, "--json",
+    ];
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_shardloom"));
+    let run = support::mpirun(4, program, &line, &[("SHARDLOOM_NODES", "2")]).succeeds();
+    let measured = object(&run);
+    assert_eq!(
+        (&measured["ok"], &measured["nodes"]),
+        (&true.into(), &2.into())
+    );
+    // What there was no time for is told.
+    let found = names(&measured);
+    let left_out = measured["unmeasured"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    for name in OPERATIONS
+        .iter()
+        .chain(&["write and flush", "reshard by rows"])
+    {
+        let told = left_out
+            .iter()
+            .any(|left| name.contains(left["operation"].as_str().unwrap()));
+        let told = told || name.contains("write") && !left_out.is_empty();
+        assert!(found.contains(name) || told, "{name}: {left_out:?}");
+    }
+    let pairs = &measured["pairs"];
+    assert_eq!(pairs["names"].as_array().unwrap().len(), 2);
+    assert!(pairs["gbps"][0][0].is_null() && pairs["gbps"][1][1].is_null());
+    assert!(number(&pairs["gbps"][0][1]) > 0.0 && number(&pairs["gbps"][1][0]) > 0.0);
+    let verdict = measured["verdict"].as_array().unwrap();
+    assert!(
+        verdict
+            .iter()
+            .any(|line| line == "every byte is what was sent"),
+        "{verdict:?}"
+    );
+    let page = std::fs::read_to_string(&html).unwrap();
+    for part in [
+        "<h2>Verdict</h2>",
+        "<h2>Between nodes</h2>",
+        "<h2>By size</h2>",
+        "MiB",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    // It loads nothing.
+    for part in [
+        "http:", "https:", "src=", "@import", "url(", "<script", "NaN",
+    ] {
+        assert!(!page.contains(part), "{part}");
+    }
+    assert_eq!(std::fs::read_dir(room.path()).unwrap().count(), 1);
+    // What a bench has found out about a machine is what `simulate` asks for.
+    let result = room.path().join("all.json");
+    std::fs::write(&result, &run.stdout).unwrap();
+    let sample = Sample::new();
+    let line = "simulate --src-strategy @four.ckpt --dst-strategy @two.ckpt --shapes @full/model.safetensors --json";
+    let mut line = sample.args(line);
+    line.extend([
+        "--machine".to_owned(),
+        result.to_string_lossy().into_owned(),
+    ]);
+    let simulated = object(&alone(&line).succeeds());
+    for (key, value) in measured["machine"].as_object().unwrap() {
+        assert_eq!(simulated["machine"][key], *value, "{key}");
+    }
+    assert!(measured["machine"]["network_gbps"].is_number());
 }
 
 #[test]

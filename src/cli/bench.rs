@@ -1,6 +1,7 @@
 //! `shardloom bench …`: what this machine can do.
 
 use crate::cli::command::{Command, Prepared, Told};
+use crate::cli::flags::amount::parse_time;
 use crate::cli::flags::measuring::{MessageArgs, OutputArgs, PlaceArgs, RepeatArgs};
 use crate::cli::flags::planned::PlannedArgs;
 use crate::cli::flags::size::parse_size;
@@ -8,15 +9,18 @@ use crate::exchange::World;
 use crate::fault::Result;
 use crate::measure::bench::Measured;
 use crate::measure::collectives::collectives;
+use crate::measure::everything::everything;
 use crate::measure::reshard::reshard;
 use crate::measure::storage::storage;
 use clap::{Args, Subcommand};
+use std::path::PathBuf;
+use std::time::Duration;
 
 const EXAMPLES: &str = "\
 Examples:
+  mpirun -n 8 shardloom bench all --dir /scratch --budget 5min --html cluster.html
   mpirun -n 8 shardloom bench collectives --max-size 16MiB
-  mpirun -n 8 shardloom bench exchange --src-strategy strategy --dst-strategy new --shapes full
-  mpirun -n 8 shardloom bench storage --dir /scratch --bytes 1GiB";
+  mpirun -n 8 shardloom bench exchange --src-strategy strategy --dst-strategy new --shapes full";
 
 /// Measure what this machine can do, with the program's own primitives.
 #[derive(Clone, Debug, Args)]
@@ -60,6 +64,17 @@ enum Question {
         #[command(flatten)]
         output: OutputArgs,
     },
+    /// Everything, in a bounded time, with a verdict.
+    All {
+        /// Existing directory to write in, for what concerns files.
+        #[arg(long, default_value = ".")]
+        dir: PathBuf,
+        /// How long it may take, about.
+        #[arg(long, value_name = "TIME", default_value = "5min", value_parser = parse_time)]
+        budget: Duration,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
     /// A reshard of generated weights from 8 to 4 tensor-parallel ranks, against plain copying.
     Reshard {
         #[command(flatten)]
@@ -95,6 +110,7 @@ impl Question {
             Question::Collectives { output, .. }
             | Question::Storage { output, .. }
             | Question::Exchange { output, .. }
+            | Question::All { output, .. }
             | Question::Reshard { output, .. } => output,
         }
     }
@@ -120,6 +136,7 @@ impl Question {
                 repeat,
                 ..
             } => storage(world, repeat.few(), &place.dir, *bytes),
+            Question::All { dir, budget, .. } => everything(world, dir, *budget),
             Question::Exchange {
                 planned, repeat, ..
             } => planned.measure(world, repeat.some()),

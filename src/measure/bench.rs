@@ -4,7 +4,8 @@ use crate::exchange::{Topology, World, all_gather};
 use crate::fault::Result;
 use crate::fault::plain::counted;
 use crate::measure::contents::Wrong;
-use crate::measure::sampling::{Seconds, Timing};
+use crate::measure::pairs::Pairs;
+use crate::measure::sampling::{Seconds, Timing, rate};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -163,6 +164,12 @@ pub struct Measured {
     pub library: String,
     /// The rows.
     pub rows: Vec<Row>,
+    /// Rates between nodes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pairs: Option<Pairs>,
+    /// Seconds of all of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
     /// For an exchange: what travels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<Traveled>,
@@ -211,14 +218,4 @@ pub(super) fn all_wrong(world: &World, mine: Option<&Wrong>) -> Result<(u64, Opt
     }
     let all = all_gather(world, &mine.cloned())?;
     Ok((count[0], all.into_iter().flatten().next()))
-}
-
-/// 10^9 bytes a second.
-#[allow(clippy::cast_precision_loss)]
-pub(super) fn rate(bytes: u64, seconds: f64) -> f64 {
-    if seconds > 0.0 {
-        bytes as f64 / seconds / 1e9
-    } else {
-        0.0
-    }
 }

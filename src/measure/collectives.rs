@@ -7,6 +7,7 @@ use crate::measure::bench::{Measured, Repeat, Row, Unmeasured, all_wrong};
 use crate::measure::found::machine;
 use crate::measure::operation::{Buffers, By, Call, Operation, Place};
 use crate::measure::operations::OPERATIONS;
+use crate::measure::pairs::pairs;
 use crate::measure::sampling::{Exercise, Timing, sample};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,9 @@ use std::time::{Duration, Instant};
 pub const BYTES_MAX: u64 = 1 << 30;
 /// The size after nothing.
 const BYTES_FIRST: u64 = 8;
+
+/// All pairs are measured as long as so many rows.
+const PAIRS_ROWS: u32 = 10;
 
 /// What is measured.
 #[derive(Clone, Debug)]
@@ -33,6 +37,8 @@ pub struct Question {
     pub operations: Vec<String>,
     /// Whether also over 2, 4, 8 … processes.
     pub scaling: bool,
+    /// Whether also every node with every other.
+    pub pairs: bool,
     /// How long it may take altogether.
     pub budget: Option<Duration>,
     /// The operation of which a byte is made wrong, for trying the check.
@@ -51,6 +57,7 @@ impl Question {
             repeat,
             operations: Vec::new(),
             scaling: false,
+            pairs: false,
             budget: None,
             planted: None,
         }
@@ -103,18 +110,22 @@ pub fn collectives(world: &World, question: &Question) -> Result<Measured> {
         question,
         neighbours: busiest(&topology),
         begun: Instant::now(),
+        turns: (0, 1),
         rows: Vec::new(),
         unmeasured: Vec::new(),
     };
     let asked = OPERATIONS.iter().filter(|row| question.asks_for(row));
-    let (pairs, others): (Vec<_>, Vec<_>) = asked.partition(|operation| operation.pair);
+    let (couples, others): (Vec<_>, Vec<_>) = asked.partition(|operation| operation.pair);
+    let levels = question.levels(world.size());
+    let turns = couples.len() + others.len() * levels.len();
+    run.turns.1 = u32::try_from(turns).unwrap_or(u32::MAX);
     if world.size() < 2 {
-        run.leave_out(&pairs, "needs two processes");
+        run.leave_out(&couples, "needs two processes");
     } else {
         let last = world.size() - 1;
-        run.among(&pairs, |process| process == 0 || process == last)?;
+        run.among(&couples, |process| process == 0 || process == last)?;
     }
-    for level in question.levels(world.size()) {
+    for level in levels {
         let (able, unable): (Vec<_>, Vec<_>) = others
             .iter()
             .partition(|operation| level >= operation.least);
@@ -133,7 +144,18 @@ pub fn collectives(world: &World, question: &Question) -> Result<Measured> {
     rows.sort_by_key(|row| (place(row), row.variant.clone(), row.processes, row.bytes));
     let mut measured = Measured::new("collectives", world, &topology, rows);
     measured.unmeasured = unmeasured;
-    measured.machine = machine(&measured.rows, &topology);
+    if question.pairs && world.size() > 1 {
+        let bytes = question.bytes_max;
+        measured.pairs = pairs(world, &topology, bytes, question.repeat.time * PAIRS_ROWS)?;
+        let slow = measured.pairs.iter().flat_map(|pairs| &pairs.outliers);
+        measured.verdict.extend(slow.cloned());
+    } else if question.pairs {
+        measured.unmeasured.push(Unmeasured {
+            operation: "pairs".to_owned(),
+            why: "needs two processes".to_owned(),
+        });
+    }
+    measured.machine = machine(&measured.rows, measured.pairs.as_ref(), &topology);
     Ok(measured)
 }
 
@@ -148,6 +170,8 @@ struct Run<'a> {
     question: &'a Question,
     neighbours: u64,
     begun: Instant,
+    /// Operations begun, of how many, each counted once a number of processes.
+    turns: (u32, u32),
     rows: Vec<Row>,
     unmeasured: Vec<Unmeasured>,
 }
@@ -173,13 +197,21 @@ impl Run<'_> {
 
     fn all(&mut self, world: &World, operations: &[&Operation]) -> Result<()> {
         for operation in operations {
+            self.turns.0 += 1;
             let sizes = match operation.sized {
                 true => self.question.sizes(),
                 false => vec![0],
             };
+            // Some of each operation is measured, however late it is.
+            let mut begun = false;
             for bytes in sizes {
                 if bytes == 0 && operation.sized && !operation.unpaused {
                     continue;
+                }
+                if begun && self.has_no_time(world)? {
+                    let why = format!("no time is left from {bytes} bytes on");
+                    self.leave_out(&[operation], &why);
+                    break;
                 }
                 let calls = [
                     (By::Shardloom, operation.shardloom),
@@ -191,25 +223,23 @@ impl Run<'_> {
                         // Jobs send no empty messages.
                         continue;
                     }
-                    if self.has_no_time(world)? {
-                        let why = format!("no time is left for {bytes} bytes by {}", by.name());
-                        self.leave_out(&[operation], &why);
-                        continue;
-                    }
                     let row = self.one(world, operation, bytes, by, call)?;
                     self.rows.push(row);
+                    begun = true;
                 }
             }
         }
         Ok(())
     }
 
-    /// Whether the budget is used up. Collective.
+    /// Whether this operation's share of the budget is used up. Collective.
     fn has_no_time(&self, world: &World) -> Result<bool> {
         let Some(budget) = self.question.budget else {
             return Ok(false);
         };
-        let mut over = [u64::from(self.begun.elapsed() >= budget)];
+        let (turn, turns) = self.turns;
+        let share = budget * turn / turns.max(1);
+        let mut over = [u64::from(self.begun.elapsed() >= share)];
         all_reduce(world, &mut over, Joined::Max)?;
         Ok(over[0] > 0)
     }

@@ -2,19 +2,28 @@
 
 use crate::exchange::Topology;
 use crate::measure::bench::Row;
+use crate::measure::pairs::Pairs;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// A node's network, what a round costs, and how many processes a node has; what the rows don't tell is
 /// left out.
-pub(super) fn machine(rows: &[Row], topology: &Topology) -> BTreeMap<&'static str, Value> {
+pub(super) fn machine(
+    rows: &[Row],
+    pairs: Option<&Pairs>,
+    topology: &Topology,
+) -> BTreeMap<&'static str, Value> {
     let mut machine = BTreeMap::new();
     let most = topology.nodes.iter().map(Vec::len).max().unwrap_or(1);
     machine.insert("ranks_per_node", json!(most));
     let nodes = u32::try_from(topology.nodes.len()).unwrap_or(u32::MAX);
-    let pairs = rows.iter().filter(|row| row.operation == "many_pairs");
-    let fastest = pairs.map(|row| row.bus_gbps).fold(0.0, f64::max);
-    if fastest > 0.0 {
+    let many = rows.iter().filter(|row| row.operation == "many_pairs");
+    let fastest = many.map(|row| row.bus_gbps).fold(0.0, f64::max);
+    // What nodes carry while all do, where that was asked for.
+    let between = pairs.filter(|pairs| !pairs.processes);
+    if let Some(pairs) = between.filter(|pairs| pairs.usual_gbps > 0.0) {
+        machine.insert("network_gbps", json!(pairs.usual_gbps));
+    } else if fastest > 0.0 {
         // Half of the nodes send to the other half.
         let senders = f64::from((nodes / 2).max(1));
         machine.insert("network_gbps", json!(fastest / senders));

@@ -227,6 +227,16 @@ fn empty_caches(cold: &mut [u8]) {
     }
 }
 
+/// 10^9 bytes a second.
+#[allow(clippy::cast_precision_loss)]
+pub(super) fn rate(bytes: u64, seconds: f64) -> f64 {
+    if seconds > 0.0 {
+        bytes as f64 / seconds / 1e9
+    } else {
+        0.0
+    }
+}
+
 fn picoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos().saturating_mul(1000)).unwrap_or(u64::MAX)
 }

@@ -54,7 +54,7 @@ pub fn storage(world: &World, repeat: Repeat, directory: &Path, bytes: u64) -> R
     rows.extend(of_metadata);
     let mut measured = Measured::new("storage", world, &topology, rows);
     measured.verdict.extend(notes);
-    measured.machine = machine(&measured.rows, &topology);
+    measured.machine = machine(&measured.rows, None, &topology);
     Ok(measured)
 }
 

@@ -3,11 +3,11 @@
 
 use crate::exchange::{Operation, Topology, World, agree, all_reduce};
 use crate::fault::Result;
-use crate::measure::bench::{Measured, Repeat, Row, Traveled, all_wrong, rate};
+use crate::measure::bench::{Measured, Repeat, Row, Traveled, all_wrong};
 use crate::measure::collectives::{Question as Messages, collectives};
 use crate::measure::operation::By;
 use crate::measure::replay::Replay;
-use crate::measure::sampling::sample;
+use crate::measure::sampling::{rate, sample};
 use crate::plan::machine::Machine;
 use crate::plan::reach::ExchangeMode;
 use crate::plan::simulate::{Cluster, Model, Shapes, Storage};

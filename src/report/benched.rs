@@ -2,10 +2,14 @@
 
 use crate::fault::plain::counted;
 use crate::measure::bench::{Measured, Row, Traveled};
+use crate::measure::pairs::Pairs;
 use crate::report::svg::{Chart, Style};
 use crate::report::text::bytes;
 use std::collections::BTreeSet;
 use std::fmt::Write;
+
+/// Most rows of a matrix in a text.
+const MATRIX_MAX: usize = 12;
 
 /// What a bench measured: the program's own primitives, and beside them the MPI library's calls.
 pub(super) fn measured(measured: &Measured) -> String {
@@ -48,6 +52,9 @@ pub(super) fn measured(measured: &Measured) -> String {
         out.push_str(&beside(measured, row));
         out.push('\n');
     }
+    if let Some(pairs) = &measured.pairs {
+        out.push_str(&matrix(pairs));
+    }
     if let Some(traveled) = &measured.bytes {
         out.push_str(&exchanged(traveled, measured.rows.first()));
     }
@@ -80,8 +87,39 @@ pub(super) fn size(bytes: u64) -> String {
     }
 }
 
+/// Rates between nodes: a row for each that sends, a column for each that receives.
+fn matrix(pairs: &Pairs) -> String {
+    let mut out = format!(
+        "  GB/s from each row to each column, all at once; {:.3} is usual\n",
+        pairs.usual_gbps
+    );
+    if pairs.names.len() > MATRIX_MAX {
+        let _ = writeln!(
+            out,
+            "  (the matrix of {} is in --json and --html)",
+            pairs.names.len()
+        );
+        return out;
+    }
+    let width = pairs
+        .names
+        .iter()
+        .map(String::len)
+        .max()
+        .unwrap_or_default();
+    for (name, row) in pairs.names.iter().zip(&pairs.gbps) {
+        let _ = write!(out, "  {name:width$}");
+        for rate in row {
+            let cell = rate.map_or("-".to_owned(), |rate| format!("{rate:.3}"));
+            let _ = write!(out, " {cell:>8}");
+        }
+        out.push('\n');
+    }
+    out
+}
+
 /// What an exchange carries, and how near it comes to what the links do.
-fn exchanged(traveled: &Traveled, row: Option<&Row>) -> String {
+pub(super) fn exchanged(traveled: &Traveled, row: Option<&Row>) -> String {
     let t = traveled;
     let mut out = format!(
         "  {} sent (at least {} between {}), {} by the busiest process, in {} with at most {}\n",

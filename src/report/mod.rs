@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 mod benched;
 mod compared;
+mod curves;
 mod inspected;
 mod json;
 mod measured;

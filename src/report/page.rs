@@ -1,15 +1,296 @@
-//! A measurement as one page that needs nothing else.
+//! A measurement as one page that needs nothing else: it loads nothing, and follows the reader's choice of
+//! light or dark.
 
-use crate::measure::bench::Measured;
-use crate::report::benched;
+use crate::fault::plain::counted;
+use crate::measure::bench::{Measured, Row};
+use crate::measure::pairs::Pairs;
+use crate::report::benched::{self, size};
+use crate::report::curves::{Curve, Curves};
 use crate::report::svg::escape;
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+/// Colours that can be told apart on white and on black.
+const STYLE: &str = "
+:root{color-scheme:light dark;--ink:#1c2733;--paper:#fff;--faint:#d9dee4;--c0:#2a6fbb;--c1:#d9822b;--bad:#c0392b}
+@media(prefers-color-scheme:dark){:root{--ink:#dde5ee;--paper:#12171d;--faint:#34404c;--c0:#6db1ff;--c1:#ffb266;--bad:#ff7b6b}}
+body{font:15px/1.45 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:1460px;margin:1.5rem auto;padding:0 1rem}
+h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:1.6rem}
+.grids{display:grid;grid-template-columns:repeat(auto-fill,minmax(400px,1fr));gap:.8rem}
+svg{width:100%;height:auto}svg text{font-size:11px;fill:var(--ink)}svg .title{font-size:13px;font-weight:600}
+svg .grid{stroke:var(--faint)}polyline{fill:none;stroke-width:2}
+polyline.c0{stroke:var(--c0)}polyline.c1{stroke:var(--c1);stroke-dasharray:5 3}circle.c0{fill:var(--c0)}circle.c1{fill:var(--c1)}
+.key span{display:inline-block;margin-right:1.2rem}.key i{display:inline-block;width:1.6rem;height:.2rem;vertical-align:middle;margin-right:.4rem}
+table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{padding:.15rem .55rem;text-align:right;border-bottom:1px solid var(--faint)}
+td:first-child,th:first-child{text-align:left}.wide{overflow-x:auto}.heat td{border:0;color:#10161c}.heat th{font-weight:500}
+.bad{color:var(--bad);font-weight:600}";
 
 /// The page.
 pub(super) fn page(measured: &Measured) -> String {
-    format!(
-        "<!doctype html>\n<meta charset=\"utf-8\">\n<title>bench {}</title>\n<pre>{}</pre>\n{}",
-        measured.bench,
-        escape(&benched::measured(measured)),
-        benched::picture(measured)
-    )
+    let title = format!("bench {}", measured.bench);
+    let mut out = format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n<meta name=\"viewport\" \
+         content=\"width=device-width\"><title>{title}</title>\n<style>{STYLE}</style></head><body>\n\
+         <h1>{title}</h1>\n<p>{} on {}, {}</p>\n",
+        counted(measured.processes.into(), "process"),
+        counted(measured.nodes.into(), "node"),
+        escape(&measured.library)
+    );
+    if !measured.verdict.is_empty() {
+        out.push_str("<h2>Verdict</h2>\n<ul>\n");
+        for line in &measured.verdict {
+            let bad = line.contains("wrong byte") || line.contains("of the usual");
+            let bad = bad || line.starts_with("slower:");
+            let class = if bad { " class=\"bad\"" } else { "" };
+            let _ = writeln!(out, "<li{class}>{}</li>", escape(line));
+        }
+        out.push_str("</ul>\n");
+    }
+    if let Some(pairs) = &measured.pairs {
+        out.push_str(&heat(pairs));
+    }
+    out.push_str(&curves(measured));
+    out.push_str(&growth(measured));
+    out.push_str(&rows(measured));
+    out.push_str("</body></html>\n");
+    out
+}
+
+/// The name of each operation, in the order of the rows.
+fn titles(measured: &Measured) -> Vec<String> {
+    let mut titles: Vec<String> = Vec::new();
+    for row in &measured.rows {
+        if !titles.contains(&row.title()) {
+            titles.push(row.title());
+        }
+    }
+    titles
+}
+
+fn key() -> &'static str {
+    "<p class=\"key\"><span><i style=\"background:var(--c0)\"></i>shardloom</span>\
+     <span><i style=\"background:var(--c1)\"></i>MPI library</span></p>\n"
+}
+
+/// A line for each side, of the rows that `of` gives a point for.
+fn sides(measured: &Measured, of: impl Fn(&Row) -> Option<(f64, f64)>) -> Vec<Curve> {
+    let sides = [("shardloom", "shardloom"), ("library", "MPI library")];
+    let curves = sides.into_iter().map(|(by, name)| Curve {
+        name: name.to_owned(),
+        points: measured
+            .rows
+            .iter()
+            .filter(|row| row.by == by)
+            .filter_map(&of)
+            .collect(),
+    });
+    curves.collect()
+}
+
+/// Bandwidth by size, or the time of what is small.
+fn curves(measured: &Measured) -> String {
+    let most = measured.processes;
+    let mut drawn = String::new();
+    for title in titles(measured) {
+        let rows = || measured.rows.iter().filter(|row| row.title() == title);
+        let sizes: BTreeSet<u64> = rows()
+            .map(|row| row.bytes)
+            .filter(|bytes| *bytes > 0)
+            .collect();
+        if sizes.len() < 2 {
+            continue;
+        }
+        let here = rows().map(|row| row.processes).max().unwrap_or(most);
+        let time = title == "latency";
+        let point = |row: &Row| {
+            let value = if time {
+                row.seconds.median
+            } else {
+                row.bus_gbps
+            };
+            let known = row.title() == title && row.processes == here && row.bytes > 0;
+            known.then(|| (float(row.bytes), value))
+        };
+        let unit = if time { "time" } else { "bus GB/s" };
+        let picture = Curves {
+            title: format!("{title}, {unit}"),
+            curves: sides(measured, point),
+            across: |bytes| size(whole(bytes)),
+            up: if time { duration } else { number },
+        };
+        drawn.push_str(&picture.draw());
+    }
+    match drawn.is_empty() {
+        true => drawn,
+        false => format!(
+            "<h2>By size</h2>\n{}<div class=\"grids\">\n{drawn}</div>\n",
+            key()
+        ),
+    }
+}
+
+/// Bandwidth of the largest size over numbers of processes.
+fn growth(measured: &Measured) -> String {
+    let mut drawn = String::new();
+    for title in titles(measured) {
+        let rows = || measured.rows.iter().filter(|row| row.title() == title);
+        let levels: BTreeSet<u32> = rows().map(|row| row.processes).collect();
+        let largest = rows().map(|row| row.bytes).max().unwrap_or_default();
+        if levels.len() < 2 {
+            continue;
+        }
+        let time = largest == 0;
+        let point = |row: &Row| {
+            let value = if time {
+                row.seconds.median
+            } else {
+                row.bus_gbps
+            };
+            let known = row.title() == title && row.bytes == largest;
+            known.then(|| (f64::from(row.processes), value))
+        };
+        let unit = if time {
+            "time".to_owned()
+        } else {
+            format!("{}, bus GB/s", size(largest))
+        };
+        let picture = Curves {
+            title: format!("{title}, {unit}"),
+            curves: sides(measured, point),
+            across: |processes| format!("{processes:.0}"),
+            up: if time { duration } else { number },
+        };
+        drawn.push_str(&picture.draw());
+    }
+    match drawn.is_empty() {
+        true => drawn,
+        false => format!(
+            "<h2>By processes</h2>\n{}<div class=\"grids\">\n{drawn}</div>\n",
+            key()
+        ),
+    }
+}
+
+/// Rates between nodes, the slower the redder.
+fn heat(pairs: &Pairs) -> String {
+    let kind = if pairs.processes {
+        "processes"
+    } else {
+        "nodes"
+    };
+    let mut out = format!(
+        "<h2>Between {kind}</h2>\n<p>GB/s from each row to each column, messages of {}, all links loaded at \
+         once; {} is usual.</p>\n<div class=\"wide\"><table class=\"heat\"><tr><th>from \\ to</th>",
+        size(pairs.bytes),
+        number(pairs.usual_gbps)
+    );
+    // Many have numbers alone, in their title.
+    let words = pairs.names.len() <= 16;
+    for name in &pairs.names {
+        let _ = write!(
+            out,
+            "<th>{}</th>",
+            if words { escape(name) } else { String::new() }
+        );
+    }
+    out.push_str("</tr>\n");
+    for (from, row) in pairs.names.iter().zip(&pairs.gbps) {
+        let _ = write!(out, "<tr><th>{}</th>", escape(from));
+        for (to, rate) in pairs.names.iter().zip(row) {
+            let Some(rate) = rate else {
+                out.push_str("<td></td>");
+                continue;
+            };
+            let share = (rate / pairs.usual_gbps.max(f64::MIN_POSITIVE)).clamp(0.0, 1.0);
+            let text = if words { number(*rate) } else { String::new() };
+            let _ = write!(
+                out,
+                "<td style=\"background:hsl({:.0} 65% 68%)\" title=\"{} to {}: {} GB/s\">{text}</td>",
+                130.0 * share * share,
+                escape(from),
+                escape(to),
+                number(*rate)
+            );
+        }
+        out.push_str("</tr>\n");
+    }
+    out.push_str("</table></div>\n");
+    out
+}
+
+/// All rows as a table.
+fn rows(measured: &Measured) -> String {
+    let mut out = String::from(
+        "<h2>Rows</h2>\n<div class=\"wide\"><table><tr><th>operation</th><th>by</th><th>processes</th>\
+         <th>size</th><th>min</th><th>median</th><th>mean</th><th>99 %</th><th>max</th><th>GB/s</th>\
+         <th>bus GB/s</th><th>wrong bytes</th></tr>\n",
+    );
+    for row in &measured.rows {
+        let s = &row.seconds;
+        let _ = write!(
+            out,
+            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td>",
+            escape(&row.title()),
+            row.by,
+            row.processes,
+            size(row.bytes)
+        );
+        for value in [s.min, s.median, s.mean, s.p99, s.max] {
+            let _ = write!(out, "<td>{}</td>", duration(value));
+        }
+        let _ = writeln!(
+            out,
+            "<td>{}</td><td>{}</td><td>{}</td></tr>",
+            number(row.algorithm_gbps),
+            number(row.bus_gbps),
+            row.wrong_bytes
+        );
+    }
+    out.push_str("</table></div>\n");
+    for left in &measured.unmeasured {
+        let (operation, why) = (escape(&left.operation), escape(&left.why));
+        let _ = writeln!(out, "<p>Not measured: {operation}: {why}</p>");
+    }
+    if let Some(traveled) = &measured.bytes {
+        let text = benched::exchanged(traveled, measured.rows.first());
+        let _ = writeln!(out, "<pre>{}</pre>", escape(&text));
+    }
+    out
+}
+
+fn duration(seconds: f64) -> String {
+    let units = [(1.0, "s"), (1e-3, "ms"), (1e-6, "us")];
+    let unit = units.iter().find(|(unit, _)| seconds >= *unit * 0.9995);
+    let (unit, name) = unit.unwrap_or(&(1e-9, "ns"));
+    format!("{} {name}", number(seconds / unit))
+}
+
+/// Three digits that count.
+fn number(value: f64) -> String {
+    let digits = match value {
+        value if value >= 99.95 => 0,
+        value if value >= 9.995 => 1,
+        value if value >= 0.9995 => 2,
+        value if value >= 0.0009995 => 4,
+        _ => 7,
+    };
+    let text = format!("{value:.digits$}");
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a size on an axis")]
+fn float(bytes: u64) -> f64 {
+    bytes as f64
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a power of two on an axis"
+)]
+fn whole(bytes: f64) -> u64 {
+    bytes.round().max(0.0) as u64
 }

@@ -85,6 +85,9 @@ pub(crate) struct MessageArgs {
     /// The same over 2, 4, 8 … processes, too.
     #[arg(long)]
     scaling: bool,
+    /// Every node with every other too, all at once in shifted rounds; of one node, its processes.
+    #[arg(long)]
+    pairs: bool,
     /// Only this operation (repeatable).
     #[arg(long, value_name = "NAME", value_parser = parse_operation)]
     operation: Vec<String>,
@@ -119,6 +122,7 @@ impl MessageArgs {
         question.repeat.off_cache = self.off_cache;
         question.operations.clone_from(&self.operation);
         question.scaling = self.scaling;
+        question.pairs = self.pairs;
         question.planted.clone_from(&self.plant_wrong_byte);
         question
     }

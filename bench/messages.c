@@ -1,0 +1,83 @@
+/* What an MPI library's calls take in the plainest loop: one line for each size, in microseconds.
+   latency: half of there and back between the first process and the last; one_way: a message of 64 in flight;
+   all_to_all: each process's bytes in equal parts. Medians of samples. */
+#include <mpi.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { WINDOW = 64, SAMPLES = 200 };
+
+static int by_size(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static int process, processes, last;
+static char *out, *in;
+
+static void latency(int bytes) {
+    if (process == 0) {
+        MPI_Send(out, bytes, MPI_BYTE, last, 7, MPI_COMM_WORLD);
+        MPI_Recv(in, bytes, MPI_BYTE, last, 7, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+    } else if (process == last) {
+        MPI_Recv(in, bytes, MPI_BYTE, 0, 7, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+        MPI_Send(out, bytes, MPI_BYTE, 0, 7, MPI_COMM_WORLD);
+    }
+}
+
+static void one_way(int bytes) {
+    MPI_Request requests[WINDOW];
+    int word = 0;
+    if (process == 0) {
+        for (int i = 0; i < WINDOW; i++)
+            MPI_Isend(out + (size_t)i * bytes, bytes, MPI_BYTE, last, 7, MPI_COMM_WORLD, &requests[i]);
+        MPI_Waitall(WINDOW, requests, MPI_STATUSES_IGNORE);
+        MPI_Recv(&word, 4, MPI_BYTE, last, 7, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+    } else if (process == last) {
+        for (int i = 0; i < WINDOW; i++)
+            MPI_Irecv(in + (size_t)i * bytes, bytes, MPI_BYTE, 0, 7, MPI_COMM_WORLD, &requests[i]);
+        MPI_Waitall(WINDOW, requests, MPI_STATUSES_IGNORE);
+        MPI_Send(&word, 4, MPI_BYTE, 0, 7, MPI_COMM_WORLD);
+    }
+}
+
+static void all_to_all(int bytes) {
+    int part = bytes / processes;
+    MPI_Alltoall(out, part, MPI_BYTE, in, part, MPI_BYTE, MPI_COMM_WORLD);
+}
+
+static void measure(const char *name, void (*once)(int), int bytes, int together, double share) {
+    double samples[SAMPLES];
+    for (int i = 0; i < 2 * together; i++) once(bytes);
+    for (int i = 0; i < SAMPLES; i++) {
+        MPI_Barrier(MPI_COMM_WORLD);
+        double start = MPI_Wtime(), spent, slowest;
+        for (int j = 0; j < together; j++) once(bytes);
+        spent = MPI_Wtime() - start;
+        MPI_Allreduce(&spent, &slowest, 1, MPI_DOUBLE, MPI_MAX, MPI_COMM_WORLD);
+        samples[i] = slowest * share / together;
+    }
+    qsort(samples, SAMPLES, sizeof *samples, by_size);
+    if (process == 0) printf("%s %d %.4f\n", name, bytes, 1e6 * samples[SAMPLES / 2]);
+}
+
+int main(int argc, char **argv) {
+    MPI_Init(&argc, &argv);
+    MPI_Comm_rank(MPI_COMM_WORLD, &process);
+    MPI_Comm_size(MPI_COMM_WORLD, &processes);
+    last = processes - 1;
+    size_t most = (size_t)64 << 20;
+    out = malloc(most);
+    in = malloc(most);
+    memset(out, 1, most);
+    memset(in, 2, most);
+    for (int i = 1; i < argc; i++) {
+        int bytes = atoi(argv[i]);
+        measure("latency", latency, bytes, 200 << 10 > 20 * bytes ? 100 : 1, 0.5);
+        measure("one_way", one_way, bytes, 1, 1.0 / WINDOW);
+        measure("all_to_all", all_to_all, bytes, 1, 1.0);
+    }
+    MPI_Finalize();
+    return 0;
+}

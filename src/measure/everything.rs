@@ -1,0 +1,162 @@
+//! All that can be measured, in a bounded time, with a verdict.
+
+use crate::exchange::{Operation, World, all_reduce};
+use crate::fault::plain::counted;
+use crate::fault::{Fault, Kind, Result};
+use crate::measure::bench::{Measured, Repeat, Row, Unmeasured};
+use crate::measure::collectives::{Question, collectives};
+use crate::measure::reshard::reshard;
+use crate::measure::storage::storage;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Sizes between processes.
+const BYTES_MAX: u64 = 8 << 20;
+const FACTOR: u64 = 16;
+/// Rows of them, about.
+const ROWS: u32 = 200;
+/// A row is measured at most so long, and at least.
+const ROW_TIME: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(500));
+/// Kinds of files and calls, and their life.
+const FILES: u32 = 6;
+/// Bytes of a file for each second of the budget, and the most.
+const FILE_BYTES: (u64, u64) = (1 << 20, 128 << 20);
+/// Where the slowest is this many times the median, something else runs.
+const NOISY: f64 = 20.0;
+
+/// Measures everything in about `budget`: half of it between processes, the rest with files in
+/// `directory`. What there is no time for, and no place, is told. Collective.
+///
+/// # Errors
+/// [`Kind::Memory`], [`Kind::Mpi`].
+pub fn everything(world: &World, directory: &Path, budget: Duration) -> Result<Measured> {
+    let begun = Instant::now();
+    let row = (budget / 3 / ROWS).clamp(ROW_TIME.0, ROW_TIME.1);
+    let mut question = Question::new(BYTES_MAX, Repeat::new(1000, 1, row));
+    question.factor = FACTOR;
+    question.budget = Some(budget / 2);
+    question.pairs = true;
+    let mut all = collectives(world, &question)?;
+    all.bench = "all";
+    let mut told = verdict(&all);
+    let per_second = FILE_BYTES.0.saturating_mul(budget.as_secs().max(1));
+    let bytes = per_second.min(FILE_BYTES.1);
+    let files = Repeat::new(3, 0, budget / 4 / FILES);
+    let stored = match late(world, begun, budget * 3 / 4)? {
+        true => None,
+        false => Some(storage(world, files, directory, bytes)),
+    };
+    all.add("storage", stored, &mut told)?;
+    let resharded = match late(world, begun, budget * 9 / 10)? {
+        true => None,
+        false => Some(reshard(world, Repeat::new(2, 1, row), directory, bytes)),
+    };
+    all.add("reshard", resharded, &mut told)?;
+    told.push(match all.rows.iter().any(|row| row.wrong_bytes > 0) {
+        true => "some bytes are not what was sent".to_owned(),
+        false => "every byte is what was sent".to_owned(),
+    });
+    all.verdict.splice(0..0, told);
+    all.seconds = Some(begun.elapsed().as_secs_f64());
+    Ok(all)
+}
+
+/// Whether so much time has passed. Collective.
+fn late(world: &World, begun: Instant, most: Duration) -> Result<bool> {
+    let mut late = [u64::from(begun.elapsed() >= most)];
+    all_reduce(world, &mut late, Operation::Max)?;
+    Ok(late[0] > 0)
+}
+
+impl Measured {
+    /// Adds what another bench has measured; a fault that all have is told. Local.
+    fn add(
+        &mut self,
+        bench: &str,
+        other: Option<Result<Measured>>,
+        told: &mut Vec<String>,
+    ) -> Result<()> {
+        let why = match other {
+            Some(Ok(other)) => {
+                told.extend(verdict(&other));
+                self.ok &= other.ok;
+                self.rows.extend(other.rows);
+                self.verdict.extend(other.verdict);
+                self.machine.extend(other.machine);
+                return Ok(());
+            }
+            // A disk that is full or can't be written to says nothing of the rest.
+            Some(Err(fault)) if fault.kind != Kind::Mpi => reason(&fault),
+            Some(Err(fault)) => return Err(fault),
+            None => "no time is left".to_owned(),
+        };
+        let operation = bench.to_owned();
+        self.unmeasured.push(Unmeasured { operation, why });
+        Ok(())
+    }
+}
+
+fn reason(fault: &Fault) -> String {
+    match &fault.file {
+        Some(file) => format!("{file}: {}", fault.message),
+        None => fault.message.clone(),
+    }
+}
+
+/// What the rows come to, in words.
+fn verdict(measured: &Measured) -> Vec<String> {
+    let rows = &measured.rows;
+    let mut told = Vec::new();
+    let of = |operation: &'static str, by: &'static str| {
+        rows.iter()
+            .filter(move |row| row.operation == operation && row.by == by)
+    };
+    if let Some(row) = of("latency", "library").min_by_key(|row| row.bytes) {
+        let latency = row.seconds.median * 1e6;
+        told.push(format!(
+            "a message takes {latency:.1} us between the first process and the last"
+        ));
+    }
+    for (operation, words) in [
+        ("one_way", "one way between the first process and the last"),
+        ("many_pairs", "by as many pairs as there are, together"),
+        ("all_to_all", "by each process in an all-to-all"),
+        ("write and flush", "written and flushed by all"),
+        ("read cold", "read by all from what was dropped from memory"),
+    ] {
+        let fastest = rows.iter().filter(|row| row.operation == operation);
+        let fastest = fastest.map(|row| row.bus_gbps).fold(0.0, f64::max);
+        if fastest > 0.0 {
+            told.push(format!("{fastest:.2} GB/s {words}"));
+        }
+    }
+    if let (Some(ours), Some(theirs)) = (
+        of("all_to_all", "shardloom").max_by_key(|row| row.bytes),
+        of("all_to_all", "library").max_by_key(|row| row.bytes),
+    ) {
+        let times = ours.seconds.median / theirs.seconds.median.max(f64::MIN_POSITIVE);
+        told.push(format!(
+            "the largest all-to-all takes {times:.2} times as long as by the MPI library alone"
+        ));
+    }
+    for row in rows.iter().filter(|row| row.ratio_to_copy.is_some()) {
+        let ratio = row.ratio_to_copy.unwrap_or_default();
+        told.push(format!("{}: {ratio:.2} of plain copying", row.operation));
+    }
+    let noisy = |row: &&Row| row.seconds.p99 > NOISY * row.seconds.median;
+    let noisy = rows.iter().filter(noisy).count();
+    if noisy * 10 > rows.len() {
+        told.push(format!(
+            "{} of {} now and then take {NOISY} times their median: something else runs on these cores",
+            noisy,
+            counted(rows.len() as u64, "row")
+        ));
+    }
+    match &measured.pairs {
+        Some(pairs) if pairs.outliers.is_empty() => {
+            told.push("no node and no path between two is slow".to_owned());
+        }
+        _ => {}
+    }
+    told
+}

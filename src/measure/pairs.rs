@@ -1,0 +1,281 @@
+//! Every node with every other: in rounds in which each sends to the one so many places after it, so that
+//! all links are loaded at once.
+
+use crate::exchange::{
+    DataRound, Library, Packed, Topology, Traffic, World, agree, decode, encode, exchange_bytes,
+};
+use crate::fault::memory::zeroed;
+use crate::fault::{Fault, Kind, Result};
+use crate::measure::contents::append;
+use crate::measure::sampling::rate;
+use serde::{Deserialize, Serialize};
+use std::time::{Duration, Instant};
+
+/// Messages of a process in flight.
+const WINDOW: u32 = 4;
+/// Most bytes of one.
+const BYTES_MAX: u64 = 4 << 20;
+/// How often at least each round is done; the best counts, for what is slow once is no link's fault.
+const TIMES_LEAST: u32 = 5;
+/// Most times.
+const TIMES_MAX: u32 = 40;
+/// What is slower than this share of the usual is told.
+const SLOW: f64 = 0.6;
+/// A node whose every path is slower than this share of the usual is told of in place of its paths.
+const SLOWISH: f64 = 0.75;
+/// With fewer nodes than this, one slow node makes half of all paths slow.
+const FEW: usize = 6;
+
+/// Rates between nodes, or between processes where there is one node.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Pairs {
+    /// Whether they are processes of one node.
+    pub processes: bool,
+    /// Their names.
+    pub names: Vec<String>,
+    /// Bytes of a message.
+    pub bytes: u64,
+    /// 10^9 bytes a second from each (row) to each (column); none to itself.
+    pub gbps: Vec<Vec<Option<f64>>>,
+    /// What is usual.
+    pub usual_gbps: f64,
+    /// What is slow, in words.
+    pub outliers: Vec<String>,
+}
+
+/// Measures it; none on other processes than the first, or if there are no two. Collective.
+///
+/// # Errors
+/// [`Kind::Memory`], [`Kind::Mpi`].
+pub fn pairs(
+    world: &World,
+    topology: &Topology,
+    bytes: u64,
+    time: Duration,
+) -> Result<Option<Pairs>> {
+    let one_node = topology.nodes.len() < 2;
+    let groups: Vec<Vec<u32>> = if one_node {
+        (0..world.size()).map(|process| vec![process]).collect()
+    } else {
+        topology.nodes.clone()
+    };
+    if groups.len() < 2 {
+        return Ok(None);
+    }
+    let bytes = bytes.clamp(1, BYTES_MAX);
+    let mine = sweep(world, &groups, bytes, time)?;
+    let message = agree(world, encode(&mine))?;
+    let all = exchange_bytes(world, vec![(0, message)])?;
+    if world.process() > 0 {
+        return Ok(None);
+    }
+    let mut times = Vec::new();
+    for (_, message) in all {
+        times.push(decode::<Vec<f64>>(&message)?);
+    }
+    let width = groups.iter().map(Vec::len).min().unwrap_or(1);
+    let moved = bytes * u64::from(WINDOW) * width as u64;
+    let cell = |from: usize, to: usize| {
+        let slowest = groups.get(to)?.iter().take(width).map(|process| {
+            let own = times.get(*process as usize);
+            own.and_then(|own| own.get(from)).copied().unwrap_or(0.0)
+        });
+        (from != to).then(|| rate(moved, slowest.fold(0.0, f64::max)))
+    };
+    let all = 0..groups.len();
+    let gbps: Vec<Vec<Option<f64>>> = all
+        .clone()
+        .map(|from| all.clone().map(|to| cell(from, to)).collect())
+        .collect();
+    let names: Vec<String> = match one_node {
+        true => all.map(|process| format!("process {process}")).collect(),
+        false => topology.hostnames.clone(),
+    };
+    let (usual_gbps, outliers) = outliers(&names, &gbps);
+    Ok(Some(Pairs {
+        processes: one_node,
+        names,
+        bytes,
+        gbps,
+        usual_gbps,
+        outliers,
+    }))
+}
+
+/// Seconds in which this process has received from each group, at best; 0 where it hasn't. Collective.
+fn sweep(world: &World, groups: &[Vec<u32>], bytes: u64, time: Duration) -> Result<Vec<f64>> {
+    let me = world.process();
+    let width = groups.iter().map(Vec::len).min().unwrap_or(1);
+    let place = groups.iter().enumerate().find_map(|(group, members)| {
+        let place = members.iter().take(width).position(|member| *member == me);
+        place.map(|place| (group, place))
+    });
+    let length = usize::try_from(bytes).unwrap_or_default();
+    let (mut sends, mut receives) = (Vec::new(), Vec::new());
+    let mut made = Ok(());
+    for key in 0..WINDOW {
+        let mut send = Vec::new();
+        let filled = append(&mut send, me, key, length).and_then(|()| zeroed(length));
+        match filled {
+            Ok(receive) => receives.push(receive),
+            Err(fault) => made = Err(fault),
+        }
+        sends.push(send);
+    }
+    agree(world, made)?;
+    let library = Library::of(world);
+    let mut best = vec![0.0; groups.len()];
+    let begun = Instant::now();
+    for turn in 0..TIMES_MAX {
+        for distance in 1..groups.len() {
+            library.barrier()?;
+            let Some((group, place)) = place else {
+                continue;
+            };
+            let to = (group + distance) % groups.len();
+            let from = (group + groups.len() - distance) % groups.len();
+            let start = Instant::now();
+            let partners = [groups[to][place], groups[from][place]];
+            carry(world, partners, &mut sends, &mut receives).map_err(|fault| Fault {
+                kind: Kind::Mpi,
+                ..fault
+            })?;
+            let spent = start.elapsed().as_secs_f64();
+            if turn > 0 && (best[from] == 0.0 || spent < best[from]) {
+                best[from] = spent;
+            }
+        }
+        let mut late = [u64::from(begun.elapsed() >= time)];
+        crate::exchange::all_reduce(world, &mut late, crate::exchange::Operation::Max)?;
+        if turn >= TIMES_LEAST && late[0] > 0 {
+            break;
+        }
+    }
+    Ok(best)
+}
+
+/// All messages to one process and from another.
+fn carry(
+    world: &World,
+    [to, from]: [u32; 2],
+    sends: &mut Vec<Vec<u8>>,
+    receives: &mut Vec<Vec<u8>>,
+) -> Result<()> {
+    let packed = |process: u32, bytes: Vec<u8>| {
+        let mut counts = vec![0; world.size() as usize];
+        if let Some(count) = counts.get_mut(process as usize) {
+            *count = u32::try_from(bytes.len()).unwrap_or_default();
+        }
+        Packed { bytes, counts }
+    };
+    let mut flights = Vec::with_capacity(sends.len());
+    for (send, receive) in sends.drain(..).zip(receives.drain(..)) {
+        let (send, receive) = (packed(to, send), packed(from, receive));
+        flights.push(DataRound::start(world, Traffic::Sparse, send, receive)?);
+    }
+    for flight in flights {
+        let (send, receive) = flight.wait()?;
+        sends.push(send.bytes);
+        receives.push(receive.bytes);
+    }
+    Ok(())
+}
+
+/// The usual rate, and what is far below it.
+fn outliers(names: &[String], gbps: &[Vec<Option<f64>>]) -> (f64, Vec<String>) {
+    let mut all: Vec<f64> = gbps.iter().flatten().flatten().copied().collect();
+    all.sort_by(f64::total_cmp);
+    let place = if names.len() < FEW {
+        all.len().saturating_sub(1) * 4 / 5
+    } else {
+        all.len() / 2
+    };
+    let usual = all.get(place).copied().unwrap_or_default();
+    if usual <= 0.0 {
+        return (usual, Vec::new());
+    }
+    let sends = |node: usize| -> Vec<f64> { gbps[node].iter().flatten().copied().collect() };
+    let receives = |node: usize| -> Vec<f64> { gbps.iter().filter_map(|row| row[node]).collect() };
+    // Of two nothing can be told of a node.
+    let slow = |rates: Vec<f64>| {
+        let median = Some(middle(rates.clone()) / usual);
+        let all = rates.iter().all(|rate| *rate < SLOWISH * usual);
+        median.filter(|share| names.len() > 2 && all && *share < SLOW)
+    };
+    let nodes = 0..names.len();
+    let sending: Vec<Option<f64>> = nodes.clone().map(|node| slow(sends(node))).collect();
+    let receiving: Vec<Option<f64>> = nodes.clone().map(|node| slow(receives(node))).collect();
+    let mut told = Vec::new();
+    for (node, name) in names.iter().enumerate() {
+        match (sending[node], receiving[node]) {
+            (Some(sent), Some(received)) => told.push(format!(
+                "{name} sends at {sent:.2} and receives at {received:.2} of the usual, to and from everyone: its link"
+            )),
+            (Some(sent), None) => told.push(format!(
+                "{name} sends at {sent:.2} of the usual to everyone: its link"
+            )),
+            (None, Some(received)) => told.push(format!(
+                "{name} receives at {received:.2} of the usual from everyone: its link"
+            )),
+            (None, None) => {}
+        }
+    }
+    for (from, row) in gbps.iter().enumerate() {
+        for (to, rate) in row.iter().enumerate() {
+            let known = sending[from].is_some() || receiving[to].is_some();
+            if let Some(rate) = rate.filter(|rate| !known && *rate < SLOW * usual) {
+                let (from, to, share) = (&names[from], &names[to], rate / usual);
+                told.push(format!(
+                    "{from} to {to} at {share:.2} of the usual: that path"
+                ));
+            }
+        }
+    }
+    (usual, told)
+}
+
+fn middle(mut rates: Vec<f64>) -> f64 {
+    rates.sort_by(f64::total_cmp);
+    rates.get(rates.len() / 2).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rates between nodes, a tenth up and down, some of them times a factor.
+    fn told(nodes: usize, factor: impl Fn(usize, usize) -> f64) -> Vec<String> {
+        let names: Vec<String> = (0..nodes).map(|node| format!("node-{node}")).collect();
+        let shake = |from: usize, to: usize| 1.0 + [0.1, -0.1, 0.02, 0.0][(from * 7 + to * 3) % 4];
+        let row = |from: usize| {
+            let cell = |to| (from != to).then(|| 10.0 * shake(from, to) * factor(from, to));
+            (0..nodes).map(cell).collect()
+        };
+        outliers(&names, &(0..nodes).map(row).collect::<Vec<_>>()).1
+    }
+
+    #[test]
+    fn names_a_slow_node_or_a_slow_path_and_nothing_else() {
+        for nodes in [3, 4, 8, 17] {
+            assert!(told(nodes, |_, _| 1.0).is_empty());
+            let host = told(
+                nodes,
+                |from, to| if from == 2 || to == 2 { 0.4 } else { 1.0 },
+            );
+            assert_eq!(host.len(), 1, "{host:?}");
+            assert!(host[0].starts_with("node-2 sends at 0."), "{host:?}");
+            let link = told(nodes, |_, to| if to == 1 { 0.4 } else { 1.0 });
+            assert_eq!(link.len(), 1, "{link:?}");
+            assert!(link[0].starts_with("node-1 receives at 0."), "{link:?}");
+            let path = told(
+                nodes,
+                |from, to| if (from, to) == (0, 2) { 0.5 } else { 1.0 },
+            );
+            assert_eq!(path.len(), 1, "{path:?}");
+            assert!(path[0].starts_with("node-0 to node-2 at 0."), "{path:?}");
+        }
+        assert!(told(2, |_, _| 1.0).is_empty());
+        assert!(told(2, |from, _| [1.0, 0.3][from])[0].starts_with("node-1 to node-0"));
+    }
+}
