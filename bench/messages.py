@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SIZES = [4096, 65536, 524288]
+SIZES = [4096, 32768, 262144]
 OPERATIONS = ["latency", "one_way", "all_to_all"]
 
 
@@ -35,8 +35,8 @@ def main():
             text = subprocess.run([*launcher, plain, *map(str, SIZES)], check=True, capture_output=True, text=True).stdout
             for name, size, time in map(str.split, text.splitlines()):
                 found.setdefault((name, int(size)), ([], []))[0].append(float(time))
-            command = [*launcher, args.program, "bench", "collectives", "--json", "--iterations", "200", "--time", "10s"]
-            command += ["--min-size", str(SIZES[0]), "--max-size", str(SIZES[-1]), "--factor", "2"]
+            command = [*launcher, args.program, "bench", "collectives", "--json", "--iterations", "200", "--time", "1s"]
+            command += ["--min-size", str(SIZES[0]), "--max-size", str(SIZES[-1]), "--factor", "8"]
             for name in OPERATIONS:
                 command += ["--operation", name]
             result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

@@ -187,7 +187,7 @@ fn outliers(names: &[String], gbps: &[Vec<Option<f64>>]) -> (f64, Vec<String>) {
     let mut all: Vec<f64> = gbps.iter().flatten().flatten().copied().collect();
     all.sort_by(f64::total_cmp);
     let place = if names.len() < FEW {
-        all.len().saturating_sub(1) * 4 / 5
+        (all.len().saturating_sub(1) * 4).div_ceil(5)
     } else {
         all.len() / 2
     };
