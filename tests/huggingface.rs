@@ -863,4 +863,9 @@ fn marks_files_for_those_who_know_their_names() {
     room.run("convert @ck --to safetensors --dst @back")
         .succeeds();
     assert_eq!(format("back/model.safetensors"), "pt");
+    // Full weights of .ckpt files are what such loaders read, too; those of ranks stay as they are.
+    room.run("unify --src @ck --dst @full").succeeds();
+    assert_eq!(format("full/model-00001-of-00001.safetensors"), "pt");
+    room.run("split --src @ck --dst @cut").succeeds();
+    assert!(room.at("cut/rank_0/net.ckpt").exists());
 }

@@ -213,4 +213,17 @@ fn a_trainers_files_keep_their_names() {
     .succeeds();
     assert!(sample.path("named/rank_0/x0.safetensors").exists());
     assert!(!sample.path("named/rank_0/meta.json").exists());
+    // Full weights have no such names: a step gives them.
+    let line = "split --src @full --dst-strategy @two.ckpt --dst @step --step 2_7";
+    alone(&sample.args(line)).succeeds();
+    let meta = std::fs::read(sample.path("step/rank_1/meta.json")).expect("a file");
+    let meta: serde_json::Value = serde_json::from_slice(&meta).expect("JSON");
+    let name = "net_rank_1-2_7.safetensors";
+    let right = serde_json::json!({"last_epoch": 2, "last_step": 7, "last_ckpt_file": name});
+    assert_eq!(meta, right);
+    let found = tensors::read(&sample.path(&format!("step/rank_1/{name}"))).expect("readable");
+    let expected = sample.two.cut(&sample.whole, 1).expect("cut");
+    tensors::compare(&expected, &found.tensors).unwrap_or_else(|error| unreachable!("{error}"));
+    let latest = alone(&sample.args("checkpoints latest @step"));
+    assert!(latest.stdout.starts_with("2_7: step 7"), "{latest:?}");
 }

@@ -6,6 +6,7 @@ use crate::cli::flags::family::{FamilyArgs, SCHEMES};
 use crate::cli::flags::lora::LoraArgs;
 use crate::cli::flags::moving::MoveArgs;
 use crate::cli::flags::reading::{CheckArgs, WeightsArgs};
+use crate::cli::flags::step::StepArgs;
 use crate::cli::flags::strategy::{Deriving, ModelArgs};
 use crate::cli::flags::tensors::{Cast, TensorArgs};
 use crate::cli::flags::writing::{CutArgs, DestinationArgs, WriteArgs};
@@ -58,6 +59,8 @@ pub(crate) struct Import {
     #[arg(long, value_name = "P", default_value = "", hide_default_value = true)]
     add_prefix: String,
     #[command(flatten)]
+    step: StepArgs,
+    #[command(flatten)]
     moving: MoveArgs,
     #[command(flatten)]
     checks: CheckArgs,
@@ -87,6 +90,7 @@ impl Import {
                 remove_redundancy: false,
             },
         };
+        let files = self.step.files(files, &self.writing)?;
         if let Some(format) = self.writing.directory() {
             let message = format!(
                 "import writes rank directories or full weights; reshard makes {} of them",

@@ -3,6 +3,7 @@
 use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::moving::MoveArgs;
 use crate::cli::flags::reading::{CheckArgs, NameMapArgs, WeightsArgs};
+use crate::cli::flags::step::StepArgs;
 use crate::cli::flags::strategy::{Deriving, NetworkArgs};
 use crate::cli::flags::writing::{CutArgs, DestinationArgs, RedundancyArgs, WriteArgs};
 use crate::fault::Result;
@@ -43,6 +44,8 @@ pub(crate) struct Split {
     #[command(flatten)]
     redundancy: RedundancyArgs,
     #[command(flatten)]
+    step: StepArgs,
+    #[command(flatten)]
     names: NameMapArgs,
     #[command(flatten)]
     moving: MoveArgs,
@@ -71,6 +74,7 @@ impl Split {
             name: RankName::new("net", false),
             remove_redundancy,
         };
+        let files = self.step.files(files, &self.writing)?;
         let asked = DirectoryAsked {
             remove_redundancy,
             ..DirectoryAsked::default()

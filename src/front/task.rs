@@ -61,7 +61,8 @@ fn rank_files(numbered: bool) -> Files {
     }
 }
 
-/// Distributed weights in another layout: `rank_R/` directories in `destination`.
+/// Distributed weights in another layout: `rank_R/` directories in `destination`. Files that a trainer
+/// has saved keep their names, with a `meta.json` to resume from; [`Task::prefix`] gives others.
 ///
 /// ```no_run
 /// # fn main() -> shardloom::Result<()> {
@@ -77,7 +78,8 @@ fn rank_files(numbered: bool) -> Files {
 pub fn reshard(source: impl Into<PathBuf>, destination: impl Into<PathBuf>) -> Task {
     let leftovers = Leftovers::Reshard(Unmatched::Fail);
     let (source, destination) = (source.into(), destination.into());
-    write("reshard", source, destination, leftovers, rank_files(true))
+    let files = Files::AsSource(Box::new(rank_files(true)));
+    write("reshard", source, destination, leftovers, files)
 }
 
 /// Distributed weights as full weights, in files of at most 5 GB with an index.
@@ -194,6 +196,19 @@ impl Task {
         self
     }
 
+    /// Calls the files of ranks `{prefix}{rank}`, whatever the source's are called.
+    pub fn prefix(mut self, prefix: &str) -> Self {
+        if let Goal::Write(write) = &mut self.job.goal
+            && !matches!(write.files, Files::Full { .. })
+        {
+            write.files = Files::Ranks {
+                name: RankName::new(prefix, true),
+                remove_redundancy: false,
+            };
+        }
+        self
+    }
+
     /// Leaves out tensors whose names begin so.
     pub fn without(mut self, prefix: &str) -> Self {
         if let Goal::Write(write) = &mut self.job.goal {
@@ -271,5 +286,22 @@ impl Task {
         buffers: &mut [Buffer<'_>],
     ) -> Result<Outcome> {
         job::fill(world, &self.job, Some(rank), buffers, &mut |_, _| {})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trainers_names_are_kept_unless_a_prefix_is_given() {
+        let files = |task: Task| match task.job.goal {
+            Goal::Write(write) => Some(write.files),
+            _ => None,
+        };
+        let kept = files(reshard("a", "b"));
+        assert!(matches!(kept, Some(Files::AsSource(_))), "{kept:?}");
+        let named = files(reshard("a", "b").prefix("x"));
+        assert!(matches!(named, Some(Files::Ranks { .. })), "{named:?}");
     }
 }

@@ -13,6 +13,7 @@ use crate::plan::inventory::Inventory;
 use crate::plan::names::check_map;
 use crate::source::meta::Name;
 use crate::source::{Opened, Source, counts};
+use crate::store::Format;
 use crate::strategy::Strategy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -135,8 +136,7 @@ fn arranged(
     ]);
     let dropped = texts(&build.dropped);
     let tensors = distinct(&build, inventory, write.view.is_some());
-    let own = Some(source.format).filter(|format| format.tells_itself());
-    let format = write.format.or(own).unwrap_or_default();
+    let format = write.format.unwrap_or_else(|| usual(files, source));
     let renamed;
     let as_source = write_as_source(files, source);
     let files = match as_source.as_ref().unwrap_or(files) {
@@ -193,6 +193,15 @@ fn format_written(write: &Write, inventory: &Inventory) -> &'static str {
     let names = inventory.tensors.keys();
     let names: Vec<Arc<str>> = names.map(|name| write.select.written_name(name)).collect();
     format_of(names.iter().map(|name| &**name))
+}
+
+/// The format where none is asked for: full weights are for all who read them, of ranks in .ckpt, too.
+fn usual(files: &Files, source: &Source) -> Format {
+    match files {
+        Files::Full { .. } => Format::SAFETENSORS,
+        _ if source.format.tells_itself() => source.format,
+        _ => Format::default(),
+    }
 }
 
 /// How many tensors are written: of a view only what it makes.

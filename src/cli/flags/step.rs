@@ -1,0 +1,56 @@
+//! `--step`: rank files under the names that a trainer resumes from.
+
+use crate::cli::flags::writing::WriteArgs;
+use crate::fault::{Fault, Kind, Result};
+use crate::plan::arrange::Files;
+use clap::Args;
+
+/// Beginning of the files' names.
+const PREFIX: &str = "net";
+
+/// Where in a run the result stands.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct StepArgs {
+    /// Name the files of ranks as a trainer does after step N of epoch 1, or N of epoch E, with the
+    /// meta.json that it looks for.
+    #[arg(long, value_name = "N|E_N", value_parser = parse_step)]
+    pub(crate) step: Option<(u64, u64)>,
+}
+
+impl StepArgs {
+    /// The files to write: `otherwise`, files of ranks, where no step is given.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] where no files of ranks are written.
+    pub(crate) fn files(&self, otherwise: Files, writing: &WriteArgs) -> Result<Files> {
+        let Some(position) = self.step else {
+            return Ok(otherwise);
+        };
+        let (epoch, step) = position;
+        match otherwise {
+            Files::Ranks {
+                remove_redundancy, ..
+            } if writing.directory().is_none() => Ok(Files::Resume {
+                prefix: PREFIX.to_owned(),
+                ending: format!("-{epoch}_{step}"),
+                position,
+                remove_redundancy,
+            }),
+            _ => {
+                let message =
+                    format!("--step {epoch}_{step} names files of ranks, and none are written");
+                Err(Fault::new(Kind::Usage, message)
+                    .hint("--dst-strategy cuts into ranks; leave out --step, or --format"))
+            }
+        }
+    }
+}
+
+/// `20`, or `2_20`: epoch and step, both from 1.
+fn parse_step(text: &str) -> std::result::Result<(u64, u64), String> {
+    let (epoch, step) = text.split_once('_').unwrap_or(("1", text));
+    let number = |text: &str| text.parse().ok().filter(|number| *number > 0);
+    number(epoch)
+        .zip(number(step))
+        .ok_or_else(|| "expected a step, as 20, or epoch and step, as 2_20".to_owned())
+}
