@@ -901,3 +901,41 @@ fn a_layout_in_place_of_a_strategy_file_gives_the_same_bytes() {
         assert!(!room.path().join("u").exists());
     }
 }
+
+#[test]
+fn a_table_is_printed_and_held_against_a_model() {
+    let room = tempfile::tempdir().unwrap();
+    let table = room.path().join("mine.json");
+    let (model, path) = (recorded("qwen3").join("hf"), table.display().to_string());
+    let model = model.display().to_string();
+    let listed = object(&alone(&["families", "--json"]).succeeds());
+    let families = listed["families"].as_array().unwrap();
+    assert!(
+        families
+            .iter()
+            .any(|family| family["model_types"][0] == "qwen3"),
+        "{listed}"
+    );
+    let printed = alone(&["families", "--print", "qwen3"]).succeeds();
+    std::fs::write(&table, &printed.stdout).unwrap();
+    let check = ["families", "--check", &path, "--model", &model, "--json"];
+    assert_eq!(object(&alone(&check).succeeds())["fits"], true);
+    // Without a rule, and with a name that isn't there.
+    let mut mine: serde_json::Value = serde_json::from_str(&printed.stdout).unwrap();
+    let text = mine["tensors"].to_string();
+    assert!(text.contains(".input_layernorm.weight"));
+    mine["tensors"] = serde_json::from_str(&text.replace(
+        ".input_layernorm.weight [hidden]",
+        ".first_norm.weight [hidden]",
+    ))
+    .unwrap();
+    std::fs::write(&table, mine.to_string()).unwrap();
+    let run = alone(&check);
+    assert_eq!(run.status.code(), Some(1), "{run:#?}");
+    let told = object(&run);
+    assert_eq!(told["missing"][0], "model.layers.0.first_norm.weight");
+    assert_eq!(told["unknown"][0], "model.layers.0.input_layernorm.weight");
+    let formats = object(&alone(&["formats", "--json"]).succeeds());
+    assert_eq!(formats["formats"][0]["name"], "safetensors");
+    assert!(formats["recognised"].as_array().unwrap().len() > 10);
+}

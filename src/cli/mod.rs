@@ -13,8 +13,10 @@ mod convert;
 mod diff;
 mod doctor;
 mod export;
+mod families;
 mod fitted;
 pub mod flags;
+mod formats;
 
 mod generate;
 mod import;
@@ -89,6 +91,8 @@ commands! {
     diff::Diff,
     verify::Verify,
     inspect::Inspect,
+    families::Families,
+    formats::Formats,
     simulate::Simulate,
     bench::Bench,
     doctor::Doctor,

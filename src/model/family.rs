@@ -247,6 +247,18 @@ impl Family {
             .collect()
     }
 
+    /// The text of the built-in table of this name; none if there is no such table.
+    ///
+    /// # Errors
+    /// Never: a test reads them all.
+    pub fn text(name: &str) -> Result<Option<&'static str>> {
+        let all = Family::built_in()?;
+        let place = all.iter().position(|family| family.is_called(name));
+        Ok(place
+            .and_then(|place| FILES.get(place))
+            .map(|(_, text)| *text))
+    }
+
     /// Whether `name` is one of its names.
     #[must_use]
     pub fn is_called(&self, name: &str) -> bool {

@@ -23,5 +23,5 @@ pub use directories::Directory;
 pub use directory::{DirectoryFormat, Glimpse, Names, Own, RankFiles, Text};
 pub use handle::Format;
 pub use progress::{COUNT_NAMES, Count, Progress, stored};
-pub use refuse::{refuse_directory, refuse_pointer, refuse_start};
+pub use refuse::{known_by_sight, refuse_directory, refuse_pointer, refuse_start};
 pub use row::{Entries, FileFormat, Foreign, START_BYTES, Start};

@@ -19,6 +19,11 @@ pub fn refuse_start(start: &Start<'_>) -> Result<()> {
     told.map_or(Ok(()), Err)
 }
 
+/// What is known by sight and not read: what each is called, and what to do with it.
+pub fn known_by_sight() -> impl Iterator<Item = (&'static str, &'static str)> {
+    FOREIGN.iter().map(|row| (row.name, row.hint))
+}
+
 /// Refuses a text that Git LFS keeps in place of a file. Local.
 ///
 /// # Errors

@@ -203,6 +203,8 @@ impl Entries {
 /// Something that is known by sight and not read: what it is, and what to do with it.
 #[derive(Debug)]
 pub struct Foreign {
+    /// What files or directories of the kind are called.
+    pub name: &'static str,
     /// [`Kind::Unsupported`], or [`Kind::Corrupt`] for what stands where weights were meant.
     pub kind: Kind,
     /// What a file that begins so is; `None` if it is something else.

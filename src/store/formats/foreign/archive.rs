@@ -8,6 +8,7 @@ const TAR_AT: usize = 257;
 
 /// A file that is to be unpacked.
 pub(in crate::store::formats) static ARCHIVE: Foreign = Foreign {
+    name: "archives",
     kind: Kind::Unsupported,
     file,
     directory: never,

@@ -5,6 +5,7 @@ use crate::store::formats::row::{Foreign, never};
 
 /// A file without a byte.
 pub(in crate::store::formats) static EMPTY: Foreign = Foreign {
+    name: "empty files",
     kind: Kind::Corrupt,
     file: |start| (start.size == 0).then(|| "is empty: it has 0 bytes".into()),
     directory: never,
@@ -13,6 +14,7 @@ pub(in crate::store::formats) static EMPTY: Foreign = Foreign {
 
 /// Space that was set aside for a file.
 pub(in crate::store::formats) static ZEROS: Foreign = Foreign {
+    name: "files of zeros",
     kind: Kind::Corrupt,
     file: |start| {
         let zeros = start.size >= 64 && start.bytes.iter().all(|byte| *byte == 0);

@@ -5,6 +5,7 @@ use crate::store::formats::row::{Entries, Foreign, Start};
 
 /// A ZeRO checkpoint, or a file of it.
 pub(in crate::store::formats) static ZERO: Foreign = Foreign {
+    name: "DeepSpeed ZeRO checkpoints",
     kind: Kind::Unsupported,
     file,
     directory,

@@ -5,6 +5,7 @@ use crate::store::formats::row::{Entries, Foreign, Start};
 
 /// A distributed checkpoint of PyTorch, or a file of it.
 pub(in crate::store::formats) static TORCH: Foreign = Foreign {
+    name: "PyTorch distributed checkpoints",
     kind: Kind::Unsupported,
     file,
     directory,

@@ -6,6 +6,7 @@ use crate::store::formats::row::{Foreign, never};
 
 /// An encrypted .ckpt file.
 pub(in crate::store::formats) static MINDSPORE: Foreign = Foreign {
+    name: "encrypted MindSpore checkpoints",
     kind: Kind::Unsupported,
     file: |start| encryption(start.bytes).map(|mode| format!("is encrypted ({mode})")),
     directory: never,

@@ -5,6 +5,7 @@ use crate::store::formats::row::{Foreign, Start};
 
 /// A GGUF file, or one of its forerunners.
 pub(in crate::store::formats) static GGUF: Foreign = Foreign {
+    name: "GGUF",
     kind: Kind::Unsupported,
     file,
     directory: |entries| {

@@ -5,6 +5,7 @@ use crate::store::formats::row::{Entries, Foreign, Start};
 
 /// A small file that holds the path of another one, or a file where a rank's directory is meant.
 pub(in crate::store::formats) static LINK: Foreign = Foreign {
+    name: "links into a cache",
     kind: Kind::Corrupt,
     file: |start| {
         let target = target(start)?;

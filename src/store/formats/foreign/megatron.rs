@@ -5,6 +5,7 @@ use crate::store::formats::row::{Entries, Foreign, Start};
 
 /// A checkpoint with a directory a rank, or a file of it.
 pub(in crate::store::formats) static RANKS: Foreign = Foreign {
+    name: "Megatron-LM checkpoints",
     kind: Kind::Unsupported,
     file,
     directory,

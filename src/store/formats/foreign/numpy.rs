@@ -5,6 +5,7 @@ use crate::store::formats::row::{Foreign, Start};
 
 /// A .npy or .npz file.
 pub(in crate::store::formats) static NUMPY: Foreign = Foreign {
+    name: "NumPy arrays",
     kind: Kind::Unsupported,
     file,
     directory: |entries| {

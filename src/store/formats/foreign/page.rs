@@ -5,6 +5,7 @@ use crate::store::formats::row::{Foreign, Start, never};
 
 /// A web page, or an XML answer: what a server says in place of a file.
 pub(in crate::store::formats) static HTML: Foreign = Foreign {
+    name: "web pages",
     kind: Kind::Corrupt,
     file: |start| {
         let text = start.text()?.get(..5)?.to_ascii_lowercase();
@@ -18,6 +19,7 @@ pub(in crate::store::formats) static HTML: Foreign = Foreign {
 
 /// JSON.
 pub(in crate::store::formats) static JSON: Foreign = Foreign {
+    name: "JSON in place of weights",
     kind: Kind::Unsupported,
     file: |start| {
         let ours = start.text()?.starts_with(['{', '[']);
@@ -30,6 +32,7 @@ pub(in crate::store::formats) static JSON: Foreign = Foreign {
 
 /// Any other text.
 pub(in crate::store::formats) static TEXT: Foreign = Foreign {
+    name: "text in place of weights",
     kind: Kind::Unsupported,
     file: |start| {
         start.text()?;

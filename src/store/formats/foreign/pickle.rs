@@ -5,6 +5,7 @@ use crate::store::formats::row::{Foreign, never};
 
 /// A pickle, of protocol 2 to 5.
 pub(in crate::store::formats) static PICKLE: Foreign = Foreign {
+    name: "Python pickles",
     kind: Kind::Unsupported,
     file: |start| {
         let ours = matches!(start.bytes, [0x80, 2..=5, next, ..] if *next != 0);

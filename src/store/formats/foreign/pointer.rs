@@ -5,6 +5,7 @@ use crate::store::formats::row::{Foreign, Start, never};
 
 /// A pointer of Git LFS, left by a clone without it.
 pub(in crate::store::formats) static GIT_LFS: Foreign = Foreign {
+    name: "Git LFS pointers",
     kind: Kind::Corrupt,
     file: told,
     directory: never,

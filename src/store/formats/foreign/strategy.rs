@@ -5,6 +5,7 @@ use crate::store::formats::row::{Foreign, Start, never};
 
 /// A strategy that MindSpore has written, as protobuf.
 pub(in crate::store::formats) static MINDSPORE: Foreign = Foreign {
+    name: "MindSpore strategies",
     kind: Kind::Unsupported,
     file: told,
     directory: never,

@@ -5,6 +5,7 @@ use crate::store::formats::row::Foreign;
 
 /// An HDF5 file, or a directory that TensorFlow has written.
 pub(in crate::store::formats) static HDF5: Foreign = Foreign {
+    name: "HDF5",
     kind: Kind::Unsupported,
     file: |start| {
         let ours = start.with(b"\x89HDF\r\n\x1a\n");

@@ -12,6 +12,7 @@ const MAGIC: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\
 
 /// A zip archive with a pickle in it: `.pt`, `.pth`, `.bin`.
 pub(in crate::store::formats) static ZIP: Foreign = Foreign {
+    name: "PyTorch files",
     kind: Kind::Unsupported,
     file: zip,
     directory,
@@ -20,6 +21,7 @@ pub(in crate::store::formats) static ZIP: Foreign = Foreign {
 
 /// What torch before 1.6 wrote.
 pub(in crate::store::formats) static LEGACY: Foreign = Foreign {
+    name: "old PyTorch files",
     kind: Kind::Unsupported,
     file: |start| {
         let ours = start.with(MAGIC);
