@@ -876,6 +876,27 @@ fn a_layout_in_place_of_a_strategy_file_gives_the_same_bytes() {
     );
     assert_eq!(told["recognised"]["strategy"], "dp=2,tp=2");
     run(1, "diff @to/hf @model");
+    // What a change costs is told before anything is there.
+    let line = "simulate --from dp=2,tp=2 --to dp=4,tp=1 --model @model --json";
+    let simulated = object(&run(1, line));
+    assert_eq!(
+        (&simulated["processes"], &simulated["tensors"]),
+        (&4.into(), &19.into())
+    );
+    let table = object(&run(1, "simulate --devices 4 --model @model --json"));
+    let rows = table["layouts"].as_array().unwrap();
+    let row = rows
+        .iter()
+        .find(|row| row["parallel"] == "dp=2,tp=2")
+        .unwrap();
+    // Two bytes an element, as the model's config.json says.
+    let shards = tensors::read(&Path::new(&at("s")).join("rank_0/net.safetensors")).unwrap();
+    let bytes: usize = shards
+        .tensors
+        .values()
+        .map(|tensor| tensor.data.len())
+        .sum();
+    assert_eq!(row["largest_file_bytes"], bytes);
     // Sizes that are none are wrong usage; without a model nothing can be derived; files have no use for one.
     for (line, culprit) in [
         (

@@ -6,17 +6,24 @@ use crate::cli::flags::moving::RoundArgs;
 use crate::cli::flags::strategy::{NetworkArgs, strategy};
 use crate::cli::flags::writing::CutArgs;
 use crate::fault::Result;
-use crate::measure::simulate::{Question, read_machine, simulate};
-use crate::plan::simulate::Storage;
+use crate::fault::plain::Text;
+use crate::measure::simulate::{Question, plan, read_machine, read_shapes};
+use crate::model::derive::{Derived, Seen, layouts, weights};
+use crate::plan::simulate::{Shapes, Storage};
 use crate::report::{Report, save_picture};
-use crate::strategy::StrategyInput;
+use crate::source::strategy_files::read_alone;
+use crate::strategy::{Strategy, StrategyInput};
 use clap::Args;
+use serde_json::{Value, json};
 use std::path::PathBuf;
+use std::time::Instant;
 
 const EXAMPLES: &str = "\
 Examples:
   shardloom simulate --src-strategy strategy --dst-strategy new --shapes shapes.json
   shardloom simulate --src-strategy strategy --shapes full --storage shared --svg plan.svg
+  shardloom simulate --from dp=2,tp=4 --to dp=4,tp=2 --model Qwen3-8B
+  shardloom simulate --devices 64 --model Qwen3-8B
   shardloom simulate --src-strategy strategy --shapes full --process 17 --machine node.json";
 
 const STORAGES: &[Choice<Storage>] = &[
@@ -45,6 +52,11 @@ const STORAGES: &[Choice<Storage>] = &[
 /// Plan and cost of a reshard for thousands of ranks, from strategies and shapes alone.
 #[derive(Clone, Debug, Args)]
 #[command(before_help = EXAMPLES)]
+#[command(
+    mut_arg("src_strategy", |arg| arg.visible_alias("from")),
+    mut_arg("dst_strategy", |arg| arg.visible_alias("to")),
+    mut_arg("model", |arg| arg.help("The model's directory, or its config.json: in place of --shapes, too"))
+)]
 pub(crate) struct Simulate {
     /// Strategy of the source: files, a layout (dp=2,tp=4) or a trainer's YAML file [default: full weights].
     #[arg(long, value_name = "S", value_parser = strategy())]
@@ -54,8 +66,12 @@ pub(crate) struct Simulate {
     #[command(flatten)]
     network: NetworkArgs,
     /// Full shapes: JSON {name: {"dtype": "BF16", "shape": [4, 4]}}, or full weights.
-    #[arg(long, value_name = "FILE")]
-    shapes: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "model")]
+    shapes: Option<PathBuf>,
+    /// Every layout that so many devices can have of --model, in place of --dst-strategy.
+    #[arg(long, value_name = "N", requires = "model", conflicts_with_all = ["dst_strategy", "process", "svg"],
+          value_parser = clap::value_parser!(u64).range(1..=65536))]
+    devices: Option<u64>,
     /// Only this process's plan.
     #[arg(long, value_name = "P")]
     process: Option<u32>,
@@ -88,15 +104,24 @@ impl Command for Simulate {
 impl Simulate {
     /// Plans and tells.
     fn run(self, report: &Report) -> Result<bool> {
-        let deriving = self.network.deriving(&self.shapes);
+        let start = Instant::now();
+        let place = self.shapes.clone().unwrap_or_default();
+        let deriving = self.network.deriving(&place);
         let (source, destination) = (self.src_strategy, self.cut.dst_strategy);
-        deriving.check([&source, &destination])?;
-        let make = |side: Option<StrategyInput>| side.map(|s| deriving.make_alone(s)).transpose();
-        let (source, destination) = (make(source)?, make(destination)?);
-        let simulated = simulate(&Question {
-            source_strategy: source,
-            destination_strategy: destination,
-            shapes: self.shapes,
+        let read = |side: Option<StrategyInput>| -> Result<Option<Strategy>> {
+            let made = side.map(|side| deriving.make_alone(side)).transpose()?;
+            made.as_ref().map(read_alone).transpose()
+        };
+        let seen = Seen {
+            names: self.network.names,
+            ..Seen::default()
+        };
+        let model = self.network.model.model.as_deref();
+        let shapes = match (&self.shapes, model) {
+            (None, Some(model)) => weights(&seen, model)?,
+            _ => read_shapes(&place)?,
+        };
+        let question = Question {
             process: self.process,
             processes: self.processes,
             ranks_per_node: self.ranks_per_node,
@@ -104,11 +129,56 @@ impl Simulate {
             exchange: self.rounds.exchange,
             memory_bytes: self.rounds.memory,
             machine: read_machine(self.machine.as_deref())?,
-        })?;
+            ..Question::new(&place)
+        };
+        let source = read(source)?;
+        if let (Some(devices), Some(model)) = (self.devices, model) {
+            let all = layouts(devices, &seen, model)?;
+            return table(&question, &shapes, source.as_ref(), &all, report);
+        }
+        let destination = read(destination)?;
+        let discover = start.elapsed().as_secs_f64();
+        let mut simulated = plan(&question, &shapes, source.as_ref(), destination)?;
+        simulated.seconds.discover = discover;
+        simulated.seconds.total = start.elapsed().as_secs_f64();
         if let Some(path) = &self.svg {
             save_picture(path, &Report::simulated_picture(&simulated))?;
         }
         report.simulated(&simulated)?;
         Ok(true)
     }
+}
+
+/// What each of these layouts would cost.
+fn table(
+    question: &Question,
+    shapes: &Shapes,
+    source: Option<&Strategy>,
+    layouts: &[(String, Derived)],
+    report: &Report,
+) -> Result<bool> {
+    let element = shapes
+        .first()
+        .map_or(2, |(_, dtype, _)| u64::from(dtype.bits()) / 8);
+    let mut text = Text::new(format_args!(
+        "{:<24} {:>16} {:>16} {:>16} {:>10}",
+        "layout", "largest file", "read", "exchanged", "seconds"
+    ));
+    let mut rows: Vec<Value> = Vec::new();
+    for (parallel, derived) in layouts {
+        let simulated = plan(question, shapes, source, Some(derived.strategy()?))?;
+        let largest = derived.largest_elements() * element;
+        let (bytes, seconds) = (&simulated.bytes, simulated.plan.seconds_estimated);
+        text.line(format_args!(
+            "{parallel:<24} {largest:>16} {:>16} {:>16} {seconds:>10.3}",
+            bytes.read, bytes.received
+        ));
+        rows.push(json!({
+            "parallel": parallel, "largest_file_bytes": largest, "bytes": {
+                "read": bytes.read, "received": bytes.received, "written": bytes.written,
+            }, "seconds_estimated": seconds,
+        }));
+    }
+    report.data(&json!({ "layouts": rows }), &text)?;
+    Ok(!layouts.is_empty())
 }

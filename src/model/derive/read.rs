@@ -10,6 +10,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::model::described::{CONFIG, SMALL_BYTES_MAX};
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::json;
+use crate::tensor::dtype::Dtype;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
@@ -76,6 +77,19 @@ pub fn joined(yaml: &Path) -> Result<Option<&'static str>> {
         .into_iter()
         .find(|(key, value, of)| *of == legacy && says(key, *value));
     Ok(found.map(|(key, _, _)| key))
+}
+
+/// The type of a model's weights as its config.json tells; bfloat16 if it doesn't.
+pub(super) fn element_type(model: &Path) -> Result<Dtype> {
+    let config = model_config(model)?;
+    let told = ["torch_dtype", "dtype"]
+        .iter()
+        .find_map(|key| config.get(*key)?.as_str());
+    Ok(match told {
+        Some("float32") => Dtype::F32,
+        Some("float16") => Dtype::F16,
+        _ => Dtype::BF16,
+    })
 }
 
 /// The config.json that the trainer's configuration names: from where the trainer is started, or from

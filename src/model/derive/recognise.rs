@@ -121,7 +121,7 @@ fn divisors(number: u64) -> impl Iterator<Item = u64> {
 }
 
 /// The meshes of `ranks` by what cuts columns: stages and tensor parallel.
-fn bases(ranks: u64) -> Vec<Mesh> {
+pub(super) fn bases(ranks: u64) -> Vec<Mesh> {
     let mut all = Vec::new();
     for stages in divisors(ranks) {
         for tensor in divisors(ranks / stages) {
@@ -168,7 +168,7 @@ fn variants(base: &Mesh, experts: bool) -> Vec<(Mesh, Option<i64>)> {
 }
 
 /// As it is typed.
-fn spelled(mesh: &Mesh, shard: Option<i64>) -> String {
+pub(super) fn spelled(mesh: &Mesh, shard: Option<i64>) -> String {
     let mut text = format!("dp={},tp={}", mesh.data, mesh.tensor);
     for (name, size) in [
         ("pp", mesh.stages),
