@@ -20,11 +20,9 @@ use std::time::Instant;
 
 const EXAMPLES: &str = "\
 Examples:
-  shardloom simulate --src-strategy strategy --dst-strategy new --shapes shapes.json
-  shardloom simulate --src-strategy strategy --shapes full --storage shared --svg plan.svg
+  shardloom simulate --src-strategy strategy --dst-strategy new --shapes shapes.json --svg plan.svg
   shardloom simulate --from dp=2,tp=4 --to dp=4,tp=2 --model Qwen3-8B
-  shardloom simulate --devices 64 --model Qwen3-8B
-  shardloom simulate --src-strategy strategy --shapes full --process 17 --machine node.json";
+  shardloom simulate --devices 64 --model Qwen3-8B --storage shared";
 
 const STORAGES: &[Choice<Storage>] = &[
     (
