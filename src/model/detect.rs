@@ -177,7 +177,7 @@ mod type_tests {
             assert_eq!(of(kind).ok().as_deref(), Some(family), "{kind}");
         }
         for (kind, words) in [("deepseek_v32", "an indexer"), ("gpt2", "no family table")] {
-            let told = of(kind).map_or_else(|fault| fault.message, |family| family);
+            let told = of(kind).unwrap_or_else(|fault| fault.message);
             assert!(told.contains(words) && told.contains(kind), "{told}");
         }
     }

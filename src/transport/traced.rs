@@ -33,10 +33,13 @@ pub(crate) struct Traced {
     pieces: HashMap<u32, Vec<(u32, usize)>>,
 }
 
+/// Of a piece: the number of its plan, and its own in it.
+type Place = (u32, usize);
+
 impl Traced {
     /// Those of `plans` that are `wanted`: the same at each run of a job.
     pub(crate) fn new(plans: &[TensorPlan], wanted: impl Fn(&SourceTensor) -> bool) -> Traced {
-        let mut found: BTreeMap<(&Arc<str>, u32), Vec<(u32, usize)>> = BTreeMap::new();
+        let mut found: BTreeMap<(&Arc<str>, u32), Vec<Place>> = BTreeMap::new();
         for (number, plan) in (0u32..).zip(plans) {
             if plan.only_source().is_some() {
                 continue;
@@ -48,8 +51,7 @@ impl Traced {
         }
         let mut traced = Traced::default();
         for ((name, first_rank), pieces) in found {
-            let piece =
-                |(plan, at): &(u32, usize)| Some(plans.get(*plan as usize)?.pieces.get(*at)?);
+            let piece = |(plan, at): &Place| plans.get(*plan as usize)?.pieces.get(*at);
             let all: Vec<&(Piece, Arc<SourceTensor>)> = pieces.iter().filter_map(piece).collect();
             let Some((_, tensor)) = all.first().filter(|(_, tensor)| wanted(tensor)) else {
                 continue;

@@ -6,12 +6,15 @@ use crate::store::io;
 /// Limits by their letter: what is limited, soft, hard; none is no limit.
 pub(super) type Limits = Vec<(char, &'static str, Option<u64>, Option<u64>)>;
 
+/// Answers by name.
+type Asked = Box<dyn Fn(&str) -> Option<String>>;
+
 /// What the system tells a process.
 pub(super) struct Machine {
     /// The value of an environment variable.
-    pub(super) variable: Box<dyn Fn(&str) -> Option<String>>,
+    pub(super) variable: Asked,
     /// What a small text file holds (`/proc`, `/sys`).
-    pub(super) text: Box<dyn Fn(&str) -> Option<String>>,
+    pub(super) text: Asked,
     /// This process's limits.
     pub(super) limits: Limits,
     /// Bytes of memory.
