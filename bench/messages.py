@@ -35,7 +35,7 @@ def main():
             text = subprocess.run([*launcher, plain, *map(str, SIZES)], check=True, capture_output=True, text=True).stdout
             for name, size, time in map(str.split, text.splitlines()):
                 found.setdefault((name, int(size)), ([], []))[0].append(float(time))
-            command = [*launcher, args.program, "bench", "collectives", "--json", "--iterations", "200", "--time", "1s"]
+            command = [*launcher, args.program, "bench", "collectives", "--json", "--iterations", "200", "--time", "300ms"]
             command += ["--min-size", str(SIZES[0]), "--max-size", str(SIZES[-1]), "--factor", "8"]
             for name in OPERATIONS:
                 command += ["--operation", name]
