@@ -17,7 +17,7 @@ pub const BYTES_MAX: u64 = 1 << 30;
 const BYTES_FIRST: u64 = 8;
 
 /// All pairs are measured as long as so many rows.
-const PAIRS_ROWS: u32 = 10;
+const PAIRS_ROWS: u32 = 20;
 
 /// What is measured.
 #[derive(Clone, Debug)]

@@ -18,7 +18,7 @@ const BYTES_MAX: u64 = 4 << 20;
 /// How often at least each round is done; the best counts, for what is slow once is no link's fault.
 const TIMES_LEAST: u32 = 5;
 /// Most times.
-const TIMES_MAX: u32 = 40;
+const TIMES_MAX: u32 = 400;
 /// What is slower than this share of the usual is told.
 const SLOW: f64 = 0.6;
 /// A node whose every path is slower than this share of the usual is told of in place of its paths.
