@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 const WINDOW: u32 = 4;
 /// Most bytes of one.
 const BYTES_MAX: u64 = 4 << 20;
-/// How often at least each round is done; the best counts, for what is slow once is no link's fault.
+/// How often at least each round is done; the median counts, for what is slow once is no link's fault.
 const TIMES_LEAST: u32 = 5;
 /// Most times.
 const TIMES_MAX: u32 = 400;
@@ -103,7 +103,7 @@ pub fn pairs(
     }))
 }
 
-/// Seconds in which this process has received from each group, at best; 0 where it hasn't. Collective.
+/// Seconds in which this process receives from each group, the median; 0 where it doesn't. Collective.
 fn sweep(world: &World, groups: &[Vec<u32>], bytes: u64, time: Duration) -> Result<Vec<f64>> {
     let me = world.process();
     let width = groups.iter().map(Vec::len).min().unwrap_or(1);
@@ -125,7 +125,7 @@ fn sweep(world: &World, groups: &[Vec<u32>], bytes: u64, time: Duration) -> Resu
     }
     agree(world, made)?;
     let library = Library::of(world);
-    let mut best = vec![0.0; groups.len()];
+    let mut times = vec![Vec::new(); groups.len()];
     let begun = Instant::now();
     for turn in 0..TIMES_MAX {
         for distance in 1..groups.len() {
@@ -142,8 +142,8 @@ fn sweep(world: &World, groups: &[Vec<u32>], bytes: u64, time: Duration) -> Resu
                 ..fault
             })?;
             let spent = start.elapsed().as_secs_f64();
-            if turn > 0 && (best[from] == 0.0 || spent < best[from]) {
-                best[from] = spent;
+            if turn > 0 {
+                times[from].push(spent);
             }
         }
         let mut late = [u64::from(begun.elapsed() >= time)];
@@ -152,7 +152,7 @@ fn sweep(world: &World, groups: &[Vec<u32>], bytes: u64, time: Duration) -> Resu
             break;
         }
     }
-    Ok(best)
+    Ok(times.into_iter().map(middle).collect())
 }
 
 /// All messages to one process and from another.
