@@ -6,6 +6,7 @@ use crate::source::full::list_full;
 use crate::source::listed::{Listed, Listing};
 use crate::store::io::{self, Standing};
 use crate::store::{Format, rank_dir};
+use crate::strategy::name::matches;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -38,7 +39,27 @@ pub(crate) fn list(path: &Path, suffix: Option<&str>, wanted: Option<&str>) -> R
     if listing.offered.is_empty() && !rooms.is_empty() {
         return full(path, wanted);
     }
+    if !listing.offered.is_empty() {
+        refuse_choice(path, wanted)?;
+    }
     Ok(listing)
+}
+
+/// Refuses `--weights` for rank directories. Local.
+///
+/// # Errors
+/// [`Kind::Usage`], the same wherever it is asked.
+pub(crate) fn refuse_choice(path: &Path, wanted: Option<&str>) -> Result<()> {
+    let Some(glob) = wanted else { return Ok(()) };
+    let fault = no_choice(path, glob, "rank directories");
+    Err(fault.hint("--file-suffix chooses among several files of a rank"))
+}
+
+/// The fault of `--weights` where there is nothing for it to choose from.
+fn no_choice(path: &Path, glob: &str, what: &str) -> Fault {
+    let message =
+        format!("--weights '{glob}' chooses among the files of full weights; this is {what}");
+    Fault::new(Kind::Usage, message).file(path.display().to_string())
 }
 
 /// Lists full weights. Local.
@@ -58,6 +79,10 @@ pub(crate) fn begin(path: &Path, suffix: Option<&str>, wanted: Option<&str>) -> 
                 .file_name()
                 .map(|name| name.to_string_lossy().into_owned());
             let base = path.parent().unwrap_or(Path::new(""));
+            let named = name.as_deref().unwrap_or_default();
+            if let Some(glob) = wanted.filter(|glob| !matches(glob, named)) {
+                return Err(no_choice(path, glob, "one file of another name").hint("leave it out"));
+            }
             listing.single_file = true;
             let file = Listed::new(base, name.unwrap_or_default())?;
             listing.ranks.insert(0, vec![file]);
@@ -67,6 +92,10 @@ pub(crate) fn begin(path: &Path, suffix: Option<&str>, wanted: Option<&str>) -> 
     }
     let names = io::list(path)?;
     if let Some(inner) = directory::find(path, &names, suffix)? {
+        if let Some(glob) = wanted {
+            let fault = no_choice(path, glob, "a directory that names its files");
+            return Err(fault.hint("leave it out; --file-suffix chooses among several checkpoints"));
+        }
         return directory::list(path, inner).map(Begun::from);
     }
     let rooms = names.iter().filter(|(_, directory)| *directory);

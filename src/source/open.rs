@@ -14,7 +14,7 @@ use crate::source::found::Source;
 use crate::source::full::{Settled, settle};
 use crate::source::headers::read_headers;
 use crate::source::listed::Listing;
-use crate::source::listing::{Begun, begin, full};
+use crate::source::listing::{Begun, begin, full, refuse_choice};
 use crate::source::nothing;
 use crate::source::reading::{Reading, Which};
 use crate::source::step;
@@ -127,6 +127,8 @@ fn found(
     let Some(chosen) = agree(world, choose_from(offering, path, wanted))? else {
         return assemble(world, topology, path, mode, &views, true);
     };
+    // What was typed is the same on all processes.
+    refuse_choice(path, weights)?;
     let try_files = |files: &BTreeMap<u32, String>| {
         let seen = views.look(world, path, files)?;
         assemble(world, topology, path, mode, &seen, true)
