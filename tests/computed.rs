@@ -12,6 +12,8 @@
 mod adapters;
 #[path = "support/float.rs"]
 mod float;
+#[path = "computed/quantised.rs"]
+mod quantised;
 mod support;
 
 use adapters::{adapt, write_adapter};

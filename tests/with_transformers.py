@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """shardloom and Hugging Face transformers side by side: models of each family are imported, cut, resharded and
 exported, and must come back with equal weights and logits, bit for bit. Then one in 8 bits, which transformers dequantises,
-and one with an adapter that PEFT has made and merges.
+one that is written in 8 bits, and one with an adapter that PEFT has made and merges.
 
 Started by `launch/test --with-transformers`, which makes the virtual environment; needs $MPIRUN, $MPIRUN_ARGS and
 shardloom on PATH (`. launch/env`). Ends with `N passed, N failed`.
@@ -268,6 +268,7 @@ def write_golden(root):
         for name, case in cases.items():
             save_file(mindspore_side(hf, config, **case), directory / f"{name}.safetensors", {"format": "ms"})
         (directory / "cases.json").write_text(json.dumps({n: flags(c) for n, c in cases.items()}, indent=1) + "\n")
+    write_quantised(root)
 
 
 # --- side by side ---------------------------------------------------------------------------------------------------
@@ -377,6 +378,70 @@ def eight_bits(case, room):
         assert torch.equal(back(tokens).logits, theirs(tokens).logits), "logits differ"
 
 
+def in_blocks(tensor, side=128):
+    """A matrix in 8 bits, and a scale for each block of so many rows and columns."""
+    rows, columns = tensor.shape
+    parts = [[part.abs().max().float() / 448 for part in band.split(side, 1)] for band in tensor.split(side, 0)]
+    scales = torch.stack([torch.stack(row) for row in parts])
+    scales = torch.where(scales == 0, torch.ones_like(scales), scales)
+    wide = scales.repeat_interleave(side, 0)[:rows].repeat_interleave(side, 1)[:, :columns]
+    return (tensor.float() / wide).clamp(-448, 448).to(torch.float8_e4m3fn), scales
+
+
+def eight_bits_out(case, room):
+    """Four ranks -> HF in 8 bits: torch's bytes, and transformers loads what import reads back."""
+    make("qwen3", room / "hf")
+    hf, choice = load_all(room / "hf"), flags(case)
+    shardloom(1, "import", "--hf", room / "hf", "--dst", room / "plain", *choice)
+    layout = strategy(room, room / "plain", "one", "dp=2,tp=2")
+    shardloom(4, "import", "--hf", room / "hf", "--dst", room / "one", "--dst-strategy", layout, *choice)
+    shardloom(4, "export", "--src", room / "one", "--src-strategy", layout, "--hf-config", room / "hf", "--dst", room / "eight",
+              "--quantise", "fp8-block", "--exchange", "collective")
+    due = dict(hf)
+    for name, tensor in hf.items():
+        if "_proj." in name:
+            due[name], due[f"{name}_scale_inv"] = in_blocks(tensor)
+    found = load_all(room / "eight")
+    # torch can't compare floats of 8 bits; their bytes can be.
+    raw = lambda all: {n: t.view(torch.uint8) if t.dtype == torch.float8_e4m3fn else t for n, t in all.items()}  # noqa: E731
+    equal(raw(found), raw(due))
+    config = json.loads((room / "eight" / "config.json").read_text())["quantization_config"]
+    assert config == {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8", "weight_block_size": [128, 128]}
+
+
+def noise(seed):
+    """As tests/support/float.rs has it."""
+    while True:
+        seed ^= seed << 13 & 0xffffffff
+        seed ^= seed >> 17
+        seed ^= seed << 5 & 0xffffffff
+        yield seed >> 8 & 0xff
+
+
+def write_quantised(root):
+    """Hashes of what torch makes of the numbers in tests/computed/quantised.rs: of each weight in 8 bits, and of its scales."""
+    layer = "model.layers.0."
+    shapes = {"lm_head": (24, 136), "model.embed_tokens": (24, 136), f"{layer}mlp.down_proj": (136, 264),
+              f"{layer}mlp.gate_proj": (264, 136), f"{layer}mlp.up_proj": (264, 136), f"{layer}self_attn.k_proj": (68, 136),
+              f"{layer}self_attn.o_proj": (136, 136), f"{layer}self_attn.q_proj": (136, 136), f"{layer}self_attn.v_proj": (68, 136)}
+    numbers, golden = noise(5), {}
+
+    def digest(tensor):
+        value = 0xcbf29ce484222325
+        for byte in tensor.contiguous().view(torch.uint8).flatten().tolist():
+            value = (value ^ byte) * 0x100000001b3 & (1 << 64) - 1
+        return f"{value:016x}"
+
+    for name, (rows, columns) in shapes.items():
+        drawn = [(next(numbers) - 128.0) * 2.0 ** -(next(numbers) % 16) for _ in range(rows * columns)]
+        tensor = torch.tensor(drawn).to(torch.bfloat16).reshape(rows, columns)
+        if "gate_proj" in name:
+            tensor[128:256, :128] = 0
+        if "proj" in name:
+            golden[f"{name}.weight"] = [digest(part) for part in in_blocks(tensor)]
+    (root / "quantised.json").write_text(json.dumps(golden, indent=1) + "\n")
+
+
 def adapter(case, room):
     """PEFT's adapter on a Llama, merged by import into four ranks and exported: the weights that PEFT merges."""
     import peft
@@ -409,6 +474,7 @@ def trials():
         for name, case in cases.items():
             yield f"{family} {name}", lambda room, f=family, c=case: round_trip(f.removesuffix("_legacy"), c, room)
     yield "deepseek_v3 in 8 bits", lambda room: eight_bits(CASES["deepseek_v3"]["mcore"], room)
+    yield "qwen3 out in 8 bits", lambda room: eight_bits_out(CASES["qwen3"]["mcore"], room)
     yield "llama with an adapter", lambda room: adapter(CASES["llama"]["legacy_fused"], room)
 
 

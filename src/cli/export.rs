@@ -5,6 +5,7 @@ use crate::cli::flags::choice::choice;
 use crate::cli::flags::family::{FamilyArgs, SCHEMES};
 use crate::cli::flags::lora::LoraArgs;
 use crate::cli::flags::moving::MoveArgs;
+use crate::cli::flags::quantise::QuantiseArgs;
 use crate::cli::flags::reading::{CheckArgs, SourceArgs};
 use crate::cli::flags::strategy::{Deriving, ModelArgs};
 use crate::cli::flags::tensors::{Cast, TensorArgs};
@@ -46,6 +47,8 @@ pub(crate) struct Export {
     #[command(flatten)]
     lora: LoraArgs,
     #[command(flatten)]
+    quantise: QuantiseArgs,
+    #[command(flatten)]
     moving: MoveArgs,
     #[command(flatten)]
     checks: CheckArgs,
@@ -76,6 +79,7 @@ impl Export {
         let companions = model::companions(&self.hf_config)?;
         let extras = companions.files.clone();
         let export = model::Export {
+            quantise: self.quantise.quantise(),
             companions,
             family,
             numbers,

@@ -349,7 +349,7 @@ fn shares(plans: &[TensorPlan], done: &Done, first: bool) -> Vec<Share> {
             first_rank: plan.destination.first_rank,
             dtype: plan.written.safetensors_name().to_owned(),
             bytes: plan.written_bytes(read),
-            shape: element_shape(&shape, plan.written).0,
+            shape: element_shape(&plan.written_shape(&shape), plan.written).0,
             residue: residue.unwrap_or(0),
             stored: stored.map(|residue| (read, *residue)),
         });

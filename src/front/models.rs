@@ -72,6 +72,7 @@ pub fn export(
     let companions = companions(&model)?;
     let extras = companions.files.clone();
     let export = Export {
+        quantise: None,
         companions,
         family,
         numbers,

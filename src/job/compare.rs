@@ -11,6 +11,7 @@ use crate::plan::work::Site;
 use crate::plan::{SourceTensor, Spread, TensorPlan};
 use crate::source::{Opened, Source};
 use crate::tensor::number::{Difference, compare};
+use crate::tensor::quantise::Form;
 use crate::tensor::strided::StridedCopy;
 use crate::transport::{Filler, Moving, Observer, Readers, Sink};
 use crate::view::Piece;
@@ -277,6 +278,7 @@ fn against(ours: &Arc<SourceTensor>, theirs: &Arc<SourceTensor>) -> Result<Vec<T
         name: theirs.name.clone(),
         dtype: ours.dtype,
         written: ours.dtype,
+        form: Form::Elements,
         element_bytes,
         destination: spread.clone(),
         pieces: vec![(Piece::identity(ours.name.clone(), &bytes), ours.clone())],

@@ -3,10 +3,11 @@
 use crate::fault::plain::first;
 use crate::fault::{Fault, Kind, Result};
 use crate::model::described::{CONFIG, SMALL_BYTES_MAX};
-use crate::model::quantised::QUANTISED;
+use crate::model::quantise::note;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::json;
 use crate::tensor::dtype::Dtype;
+use serde_json::Value;
 use std::path::Path;
 
 /// Largest of them.
@@ -136,10 +137,15 @@ fn read(directory: &Path, name: String) -> Result<(String, Vec<u8>)> {
 }
 
 /// A config.json for weights that are written in `dtype`, with so many `rows` in their vocabulary, and
-/// not quantised; none if it says that already.
-pub(super) fn config_for(bytes: &[u8], dtype: Option<Dtype>, rows: Option<u64>) -> Option<Vec<u8>> {
+/// `quantised` so, or not at all; none if it says that already.
+pub(super) fn config_for(
+    bytes: &[u8],
+    dtype: Option<Dtype>,
+    rows: Option<u64>,
+    quantised: Option<&Value>,
+) -> Option<Vec<u8>> {
     json::edited(bytes, |config| {
-        let mut changed = config.remove(QUANTISED).is_some();
+        let mut changed = note(config, quantised);
         if let (Some(rows), Some(value)) = (rows, config.get_mut("vocab_size"))
             && *value != rows
         {

@@ -7,9 +7,9 @@ use serde_json::Value;
 /// Key of config.json that says how weights are quantised.
 pub const QUANTISED: &str = "quantization_config";
 /// The one method whose weights can be read: 8-bit floats with a scale a block.
-const METHOD: &str = "fp8";
+pub(super) const METHOD: &str = "fp8";
 /// The key that says what a block is: `[rows, columns]`.
-const BLOCK: &str = "weight_block_size";
+pub(super) const BLOCK: &str = "weight_block_size";
 
 /// Rows and columns of the blocks that share a scale, if config.json speaks of any.
 ///

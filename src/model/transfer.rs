@@ -10,6 +10,7 @@ use super::fused_experts::Fused;
 use super::heads;
 use super::link::{Link, Tensor};
 use super::mapping::Mapping;
+use super::quantise::{self, Quantise};
 use super::refusals::{
     check_named, check_shape, extra_tensor, missing_tensor, refuse_adapted, refuse_quantised,
     unknown,
@@ -21,6 +22,7 @@ use crate::job::Viewed;
 use crate::plan::inventory::Inventory;
 use crate::tensor::cast::is_castable;
 use crate::tensor::dtype::Dtype;
+use crate::tensor::quantise::Form;
 use crate::view::{Cut, MadeOf, Piece, Table};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -86,6 +88,8 @@ pub struct Export {
     pub vocabulary_rows: Option<u64>,
     /// The small files that go along.
     pub companions: Companions,
+    /// Which weights are written in 8 bits; none: none.
+    pub quantise: Option<Quantise>,
 }
 
 /// Whether any name in a sorted map starts so.
@@ -166,6 +170,7 @@ impl Import {
                     .and_then(|p| inventory.tensors.get(&p.source));
                 let mut made = MadeOf {
                     shape: tensor.shape.clone(),
+                    form: Form::Elements,
                     cut: tensor.cut,
                     dtype: source.and_then(|s| written(self.dtype, link, s.value_dtype())),
                     pieces,
@@ -317,6 +322,7 @@ impl Export {
                     .and_then(|p| inventory.tensors.get(&p.source));
                 let mut made = MadeOf {
                     shape: tensor.shape.clone(),
+                    form: Form::Elements,
                     cut: Cut::Anywhere,
                     dtype: source.and_then(|s| written(self.dtype, link, s.value_dtype())),
                     pieces,
@@ -333,22 +339,30 @@ impl Export {
                 enter(&mut table, name, made)?;
             }
         }
-        Ok(self.viewed(table, inventory, vocabulary))
+        self.viewed(table, inventory, vocabulary)
     }
 
     /// What is made, with a config.json that says so.
-    fn viewed(&self, table: Table, inventory: &Inventory, vocabulary: Vocabulary) -> Viewed {
+    fn viewed(
+        &self,
+        mut table: Table,
+        inventory: &Inventory,
+        vocabulary: Vocabulary,
+    ) -> Result<Viewed> {
+        let dtype = most(&table, inventory);
+        let kept = self.quantise.as_ref().map(|q| q.apply(&mut table));
+        let quantised = kept.transpose()?.map(|kept| quantise::described(&kept));
         let (config, rows) = (self.companions.config(), self.vocabulary_rows);
-        let config = config.and_then(|bytes| config_for(bytes, most(&table, inventory), rows));
+        let config = config.and_then(|bytes| config_for(bytes, dtype, rows, quantised.as_ref()));
         let extras = config.map(|bytes| (CONFIG.to_owned(), bytes));
         let notes = self.companions.note().into_iter();
-        Viewed {
+        Ok(Viewed {
             table,
             metadata: BTreeMap::from([("format".to_owned(), "pt".to_owned())]),
             extras: extras.into_iter().collect(),
             notes: notes.chain(vocabulary.notes()).collect(),
             copies: Vec::new(),
-        }
+        })
     }
 
     fn check_extra(&self, inventory: &Inventory, mapping: &Mapping) -> Result<()> {

@@ -9,6 +9,7 @@ use crate::plan::spread::Spread;
 use crate::plan::tensor_plan::TensorPlan;
 use crate::tensor::digest::Runs;
 use crate::tensor::region::Region;
+use crate::tensor::shape::Shape;
 use crate::tensor::strided::StridedCopy;
 use crate::view::{Piece, Ranges};
 
@@ -80,10 +81,23 @@ impl CellPlan {
             transfers,
             targets,
             share,
-            runs: Runs::new(&full, plan.written_bytes(plan.element_bytes), &region),
+            runs: written_runs(plan, &full, &region),
             stored,
         })
     }
+}
+
+/// The runs of `region` of a tensor of shape `full` in the tensor as it is written.
+fn written_runs(plan: &TensorPlan, full: &Shape, region: &Region) -> Runs {
+    if plan.is_beside() {
+        let scales = plan.written_shape(full);
+        return Runs::new(
+            &scales,
+            u64::from(plan.written.bits() / 8),
+            &Region::whole(&scales),
+        );
+    }
+    Runs::new(full, plan.written_bytes(plan.element_bytes), region)
 }
 
 /// Adds the transfers that bring `part` of `tensor`, whose elements are whole bytes, together.

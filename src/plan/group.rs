@@ -86,6 +86,9 @@ fn window_bytes(plan: &TensorPlan, cells: u64) -> u64 {
         false => SLAB_BYTES,
     };
     let target = (slab / cells).max(WINDOW_BYTES_MIN);
+    if let Some(band) = plan.band_bytes() {
+        return (target / band.max(1)).max(1) * band.max(1);
+    }
     let mut unit = plan.element_bytes;
     for dim in plan.destination.grid.cell_shape().0.iter().rev() {
         if unit * dim > target {

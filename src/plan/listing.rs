@@ -42,7 +42,10 @@ pub(super) fn listed(plan: &TensorPlan) -> Result<(Arc<str>, Dtype, Shape)> {
     Ok((
         plan.name.clone(),
         plan.written,
-        element_shape(plan.destination.grid.cell_shape(), plan.written),
+        element_shape(
+            &plan.written_shape(plan.destination.grid.cell_shape()),
+            plan.written,
+        ),
     ))
 }
 

@@ -10,6 +10,7 @@ use crate::plan::spread::Spread;
 use crate::plan::tensor_plan::TensorPlan;
 use crate::tensor::cast::is_castable;
 use crate::tensor::dtype::Dtype;
+use crate::tensor::quantise::Form;
 use crate::tensor::shape::Shape;
 use crate::view::{Cut, MadeOf, Piece};
 use std::collections::BTreeMap;
@@ -24,6 +25,8 @@ pub struct Made {
     dtype: Dtype,
     /// The element type it is written in.
     written: Dtype,
+    /// What of its elements is written.
+    form: Form,
     /// How dimension 0 may be cut.
     cut: Cut,
     /// Together they cover it exactly once.
@@ -48,6 +51,7 @@ impl Made {
             shape: tensor.shape.clone(),
             dtype: tensor.dtype,
             written: tensor.value_dtype(),
+            form: Form::Elements,
             cut: Cut::Anywhere,
             pieces: vec![(Piece::identity(name.clone(), &bytes), tensor.clone())],
             zeros_from: None,
@@ -89,8 +93,17 @@ impl Made {
             return Err(Fault::new(Kind::Internal, "is made of nothing"));
         };
         let value = first.value_dtype();
-        let (dtype, written) = (first.dtype, made.dtype.unwrap_or(value));
-        if written != value && !(is_castable(value) && is_castable(written)) {
+        let (dtype, asked) = (first.dtype, made.dtype.unwrap_or(value));
+        let written = made.form.dtype().unwrap_or(asked);
+        let (form, dimensions) = (made.form, made.shape.0.len());
+        if form != Form::Elements && !(is_castable(value) && dimensions == 2) {
+            let message = format!("{value}{} can't be written in 8 bits", made.shape);
+            return Err(Fault::new(Kind::Dtype, message));
+        }
+        if form == Form::Elements
+            && written != value
+            && !(is_castable(value) && is_castable(written))
+        {
             let message = format!("{value} can't be cast to {written}");
             return Err(Fault::new(Kind::Dtype, message));
         }
@@ -98,6 +111,7 @@ impl Made {
             shape: made.shape.clone(),
             dtype,
             written,
+            form,
             cut: made.cut,
             pieces,
             zeros_from: made.zeros_from,
@@ -109,6 +123,10 @@ impl Made {
     /// # Errors
     /// [`Kind::Shape`].
     pub(super) fn check_cut(&self, layout: &Layout) -> Result<()> {
+        if self.form != Form::Elements && layout.is_cut() {
+            let message = "in 8 bits it can only be written as a whole";
+            return Err(Fault::new(Kind::Unsupported, message));
+        }
         let (Some(rows), Some(parts)) = (self.shape.0.first(), layout.parts().first().copied())
         else {
             return Ok(());
@@ -212,6 +230,7 @@ pub fn plan_tensor(
         name: name.clone(),
         dtype: made.dtype,
         written: made.written,
+        form: made.form,
         element_bytes,
         destination,
         pieces: made.pieces.clone(),

@@ -4,8 +4,10 @@
 //! sends it back with what the other has written missing. So all of a block of a file falls to one node.
 
 use crate::catalog::{Catalog, Entry, FileSchema, Place};
+use crate::plan::dequantise::SCALES;
 use crate::plan::ratio::portion;
 use crate::plan::work::Work;
+use crate::tensor::dtype::Dtype;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -177,11 +179,17 @@ fn can_be_cut(schema: &FileSchema, block_bytes: u64) -> bool {
     let entries = &schema.entries;
     let mut neighbours = entries.iter().zip(entries.iter().skip(1));
     let in_order = neighbours.all(|(one, next)| key(one) < key(next));
-    entries.iter().all(|entry| {
-        let element = u64::from(entry.dtype.bits() / 8).max(1);
-        let [segment] = &entry.segments[..] else {
-            return false;
-        };
-        segment.start.is_multiple_of(element) && block_bytes.is_multiple_of(element)
-    }) && in_order
+    // Rows of blocks with a scale each end anywhere.
+    let banded = entries.iter().any(|entry| {
+        entry.dtype == Dtype::F8_E4M3 && schema.get(&format!("{}{SCALES}", entry.name)).is_some()
+    });
+    !banded
+        && entries.iter().all(|entry| {
+            let element = u64::from(entry.dtype.bits() / 8).max(1);
+            let [segment] = &entry.segments[..] else {
+                return false;
+            };
+            segment.start.is_multiple_of(element) && block_bytes.is_multiple_of(element)
+        })
+        && in_order
 }

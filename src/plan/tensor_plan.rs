@@ -3,6 +3,8 @@
 use crate::plan::source_tensor::SourceTensor;
 use crate::plan::spread::Spread;
 use crate::tensor::dtype::Dtype;
+use crate::tensor::quantise::Form;
+use crate::tensor::shape::Shape;
 use crate::view::Piece;
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,6 +18,8 @@ pub struct TensorPlan {
     pub dtype: Dtype,
     /// The element type it is written in.
     pub written: Dtype,
+    /// What of its elements is written; where it has blocks, there is one cell, the whole matrix.
+    pub form: Form,
     /// Bytes of a whole-byte element (1 for packed types).
     pub element_bytes: u64,
     /// Where its cells go.
@@ -27,10 +31,17 @@ pub struct TensorPlan {
 }
 
 impl TensorPlan {
-    /// Whether any of its sources' elements are computed.
+    /// Whether what is written of its elements is computed.
     #[must_use]
     pub fn is_computed(&self) -> bool {
-        self.pieces.iter().any(|(_, tensor)| tensor.value.is_some())
+        let mut sources = self.pieces.iter();
+        self.form != Form::Elements || sources.any(|(_, tensor)| tensor.value.is_some())
+    }
+
+    /// Whether it is made beside another of the same elements, which has them.
+    #[must_use]
+    pub fn is_beside(&self) -> bool {
+        matches!(self.form, Form::Scales(_))
     }
 
     /// Whether other bytes are written than those that are read: computed ones, or of another type.
@@ -54,10 +65,30 @@ impl TensorPlan {
     /// The bytes that `bytes` built ones take when written.
     #[must_use]
     pub fn written_bytes(&self, bytes: u64) -> u64 {
+        if let Form::Scales(_) = self.form {
+            let band = self.band_bytes().unwrap_or(1).max(1);
+            let scales = self.written_shape(&self.destination.grid.full_shape());
+            let row = scales.0.last().copied().unwrap_or_default();
+            return bytes.div_ceil(band) * row * u64::from(self.written.bits() / 8);
+        }
         if self.written == self.dtype {
             return bytes;
         }
         bytes / self.element_bytes * u64::from(self.written.bits() / 8)
+    }
+
+    /// The shape that a part of shape `shape`, in whole-byte elements, is written in.
+    #[must_use]
+    pub fn written_shape(&self, shape: &Shape) -> Shape {
+        self.form.shape(shape)
+    }
+
+    /// Bytes of the rows that must be built together, as they are built, if any must.
+    #[must_use]
+    pub fn band_bytes(&self) -> Option<u64> {
+        let block = self.form.block()?;
+        let columns = self.destination.grid.full_shape().0.get(1).copied()?;
+        Some(block.rows * columns * self.element_bytes)
     }
 
     /// The bytes of `cell` that are zeros, as it is built: at its end.

@@ -127,6 +127,7 @@ mod tests {
     use crate::layout::Layout;
     use crate::plan::spread::Spread;
     use crate::tensor::dtype::Dtype;
+    use crate::tensor::quantise::Form;
     use crate::tensor::shape::Shape;
     use std::sync::Arc;
 
@@ -139,6 +140,7 @@ mod tests {
             name: "w".into(),
             dtype: Dtype::F32,
             written: Dtype::F32,
+            form: Form::Elements,
             element_bytes: 4,
             destination: Spread::new(0, layout, &shape, Dtype::F32).unwrap(),
             pieces: Vec::new(),

@@ -12,6 +12,7 @@ pub mod figures;
 mod fold;
 pub mod gathered;
 pub mod number;
+pub mod quantise;
 pub mod region;
 mod residue;
 pub mod shape;

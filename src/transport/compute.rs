@@ -4,6 +4,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::plan::TensorPlan;
 use crate::plan::value::{Operand, Patch, Step};
 use crate::tensor::arithmetic::{Product, add_product, narrow, scale_blocks, widen};
+use crate::tensor::quantise::{Form, quantise};
 use crate::tensor::region::Region;
 use std::sync::Arc;
 
@@ -81,7 +82,12 @@ impl Computer {
                 return Err(Fault::new(Kind::Internal, message).tensor(&*plan.name));
             }
         }
-        if narrow(&self.values, plan.written, out) {
+        let columns = plan.destination.grid.full_shape().0.last().copied();
+        let done = match plan.form {
+            Form::Elements => narrow(&self.values, plan.written, out),
+            form => quantise(&self.values, columns.unwrap_or_default(), form, out),
+        };
+        if done {
             let infinite = |count, value: &f32| count + u64::from(value.is_infinite());
             return Ok(self.values.iter().fold(0, infinite));
         }

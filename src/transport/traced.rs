@@ -41,7 +41,7 @@ impl Traced {
     pub(crate) fn new(plans: &[TensorPlan], wanted: impl Fn(&SourceTensor) -> bool) -> Traced {
         let mut found: BTreeMap<(&Arc<str>, u32), Vec<Place>> = BTreeMap::new();
         for (number, plan) in (0u32..).zip(plans) {
-            if plan.only_source().is_some() {
+            if plan.only_source().is_some() || plan.is_beside() {
                 continue;
             }
             for (at, (_, tensor)) in plan.pieces.iter().enumerate() {

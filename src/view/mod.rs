@@ -8,6 +8,7 @@
 
 use crate::tensor::arithmetic::{Lane, Rectangle};
 use crate::tensor::dtype::Dtype;
+use crate::tensor::quantise::Form;
 use crate::tensor::region::Region;
 use crate::tensor::shape::Shape;
 use crate::tensor::strided::{Loop, StridedCopy};
@@ -64,7 +65,9 @@ pub enum Cut {
 pub struct MadeOf {
     /// Its full shape, in elements.
     pub shape: Shape,
-    /// Its element type when written; none means that of its sources.
+    /// What of its elements is written.
+    pub form: Form,
+    /// Its element type when written, unless its form has one; none means that of its sources.
     pub dtype: Option<Dtype>,
     /// How dimension 0 may be cut, beside an optimizer shard.
     pub cut: Cut,

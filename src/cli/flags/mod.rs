@@ -11,6 +11,7 @@ pub(crate) mod measuring;
 pub(crate) mod moving;
 pub(crate) mod name_map;
 pub(crate) mod planned;
+pub(crate) mod quantise;
 pub(crate) mod reading;
 pub mod size;
 pub(crate) mod step;
