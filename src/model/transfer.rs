@@ -22,8 +22,7 @@ use crate::job::Viewed;
 use crate::plan::inventory::Inventory;
 use crate::tensor::cast::is_castable;
 use crate::tensor::dtype::Dtype;
-use crate::tensor::quantise::Form;
-use crate::view::{Cut, MadeOf, Piece, Table};
+use crate::view::{MadeOf, Piece, Table};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -169,12 +168,9 @@ impl Import {
                     .first()
                     .and_then(|p| inventory.tensors.get(&p.source));
                 let mut made = MadeOf {
-                    shape: tensor.shape.clone(),
-                    form: Form::Elements,
                     cut: tensor.cut,
                     dtype: source.and_then(|s| written(self.dtype, link, s.value_dtype())),
-                    pieces,
-                    zeros_from: None,
+                    ..MadeOf::new(tensor.shape.clone(), pieces)
                 };
                 if link.hf.iter().any(|tensor| tensor.vocabulary) {
                     vocabulary.fit(&mut made, inventory, &tensor.name);
@@ -321,12 +317,8 @@ impl Export {
                     .first()
                     .and_then(|p| inventory.tensors.get(&p.source));
                 let mut made = MadeOf {
-                    shape: tensor.shape.clone(),
-                    form: Form::Elements,
-                    cut: Cut::Anywhere,
                     dtype: source.and_then(|s| written(self.dtype, link, s.value_dtype())),
-                    pieces,
-                    zeros_from: None,
+                    ..MadeOf::new(tensor.shape.clone(), pieces)
                 };
                 if of_rows {
                     vocabulary.fit(&mut made, inventory, &tensor.name);

@@ -78,6 +78,21 @@ pub struct MadeOf {
     pub zeros_from: Option<u64>,
 }
 
+impl MadeOf {
+    /// A tensor of shape `shape` that `pieces` cover, in their element type, to be cut anywhere.
+    #[must_use]
+    pub fn new(shape: Shape, pieces: Vec<Piece>) -> Self {
+        MadeOf {
+            shape,
+            form: Form::Elements,
+            dtype: None,
+            cut: Cut::Anywhere,
+            pieces,
+            zeros_from: None,
+        }
+    }
+}
+
 /// A view: each destination tensor by name, and what it is made of.
 pub type Table = BTreeMap<Arc<str>, MadeOf>;
 
