@@ -960,3 +960,98 @@ fn a_table_is_printed_and_held_against_a_model() {
     assert_eq!(formats["formats"][0]["name"], "safetensors");
     assert!(formats["recognised"].as_array().unwrap().len() > 10);
 }
+
+/// A checkpoint of a training in one form of names and fusing: weights, moments that are made as these
+/// are, and what isn't of the model.
+fn trained(room: &Path, family: &str, case: &str) -> Tensors {
+    let mut whole = expected(family, case);
+    let flags = &cases(family)[case];
+    for (seed, state) in [(3, "adam_m"), (11, "adam_v")] {
+        let mut moments = hf_of(family);
+        for (number, tensor) in moments.values_mut().enumerate() {
+            *tensor = Tensor::counting("F32", &tensor.shape, seed * number + seed);
+        }
+        let hf = room.join(state);
+        tensors::write(&hf.join("model.safetensors"), &moments);
+        std::fs::copy(
+            recorded(family).join("hf/config.json"),
+            hf.join("config.json"),
+        )
+        .unwrap();
+        let line = format!("import --hf @{state} --dst @{state}-{case}");
+        runs(1, &words(&line, room, family, flags));
+        let made = full(&room.join(format!("{state}-{case}"))).0.into_iter();
+        whole.extend(made.map(|(name, tensor)| (format!("{state}.{name}"), tensor)));
+    }
+    whole.insert("global_step".into(), Tensor::counting("I32", &[1], 7));
+    whole
+}
+
+#[test]
+fn training_goes_on_under_other_names() {
+    for (family, one, other, source) in [
+        ("llama", "legacy", "mcore_tp4", ""),
+        (
+            "qwen3_moe",
+            "mcore",
+            "mcore_separate",
+            "--src-qkv interleaved --src-ffn interleaved",
+        ),
+    ] {
+        let room = tempfile::tempdir().unwrap();
+        let room = room.path();
+        let run = |processes: u32, line: &str| {
+            runs(processes, &words(line, room, family, &[]));
+        };
+        let forms = [one, other].map(|case| {
+            let whole = trained(room, family, case);
+            let flags = &cases(family)[case];
+            let mut cut = strategy(&whole, flags, 2, 1);
+            cut.items.retain(|(_, name, _)| name != "global_step");
+            tensors::write_bytes(&room.join(format!("{case}.ckpt")), &protobuf(&cut, 1));
+            (case, whole, cut)
+        });
+        let [(_, old, cut), (_, new, _)] = &forms;
+        for rank in 0..2 {
+            let mut own = cut.cut(old, rank).unwrap();
+            own.insert("global_step".into(), old["global_step"].clone());
+            let path = room.join(format!("old/rank_{rank}/net{rank}.safetensors"));
+            tensors::write(&path, &own);
+        }
+        let [there, back] = [other, one].map(|case| cases(family)[case].join(" "));
+        let line = format!("reshard --model % --src @old --src-strategy @{one}.ckpt {source}");
+        let line = format!("{line} --dst-strategy @{other}.ckpt {there}");
+        run(4, &format!("{line} --dst @new --exchange collective"));
+        run(1, &format!("{line} --dst @alone"));
+        let line = format!("reshard --model % --src @new --src-strategy @{other}.ckpt {back}");
+        run(2, &format!("{line} --dst @back --dst-strategy @{one}.ckpt"));
+        for (directory, (case, whole, cut)) in [
+            ("new", &forms[1]),
+            ("alone", &forms[1]),
+            ("back", &forms[0]),
+        ] {
+            for rank in 0..2 {
+                let path = room.join(format!("{directory}/rank_{rank}/net{rank}.safetensors"));
+                let found = tensors::read(&path).unwrap();
+                let mut due = cut.cut(whole, rank).unwrap();
+                due.insert("global_step".into(), old["global_step"].clone());
+                tensors::compare(&due, &found.tensors)
+                    .unwrap_or_else(|e| panic!("{family} {directory} {rank}: {e}"));
+                let names = found.metadata["shardloom.names"].clone();
+                assert!(cases(family)[*case].contains(&names), "{names}");
+            }
+        }
+        assert!(new.len() > 3 * expected(family, other).len());
+        let lost = old
+            .keys()
+            .find(|name| name.starts_with("adam_v.") && name.contains("0.feed_forward.w1"));
+        assert!(lost.is_some() || family != "llama");
+        if let Some(lost) = lost {
+            let mut whole = old.clone();
+            whole.remove(lost);
+            tensors::write(&room.join("lost/model.safetensors"), &whole);
+            let line = format!("reshard --model % --src @lost --dst @wrong {there}");
+            refuses(&alone(&words(&line, room, family, &[])), lost);
+        }
+    }
+}

@@ -4,6 +4,7 @@ use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::lora::LoraArgs;
 use crate::cli::flags::moving::MoveArgs;
 use crate::cli::flags::reading::{CheckArgs, SelectArgs, SourceArgs};
+use crate::cli::flags::remake::RemakeArgs;
 use crate::cli::flags::strategy::{Deriving, NetworkArgs};
 use crate::cli::flags::writing::{CutArgs, RedundancyArgs, WriteArgs};
 use crate::destination::Writing;
@@ -45,6 +46,8 @@ pub(crate) struct Reshard {
     prefix: Option<String>,
     #[command(flatten)]
     network: NetworkArgs,
+    #[command(flatten)]
+    form: RemakeArgs,
     #[command(flatten)]
     redundancy: RedundancyArgs,
     #[command(flatten)]
@@ -90,15 +93,20 @@ impl Reshard {
             remove_redundancy,
             ..DirectoryAsked::default()
         };
+        let select = self.select.select()?;
+        let selected = !(select.written.is_empty() && select.filter_out_prefixes.is_empty());
+        let (names, model) = (self.network.names, self.network.model.model.as_deref());
+        let view = self.form.view(names, model, selected)?;
+        let remade = view.is_some();
         let job = Job {
             command: "reshard",
             reading: self.source.reading(&self.checks, self.lora.derived()?),
             goal: Goal::Write(Box::new(Write {
-                select: self.select.select()?,
+                select,
                 leftovers: Leftovers::Reshard(self.checks.unmatched.unmatched),
                 files: self.writing.files(files, asked),
                 format: self.writing.files_format(),
-                view: None,
+                view,
                 extras: Vec::new(),
                 writing: Writing {
                     in_place: self.in_place,
@@ -111,7 +119,10 @@ impl Reshard {
             moving: self.writing.moving(&self.moving)?,
             dry_run: self.writing.dry_run,
         };
-        let deriving = self.network.deriving(&self.source.src);
+        let mut deriving = self.network.deriving(&self.source.src);
+        if remade {
+            deriving.renamed = deriving.names.take();
+        }
         Ok((deriving, job))
     }
 }

@@ -177,6 +177,7 @@ impl Action {
 /// A strategy as it was asked for.
 fn asked(input: &StrategyInput, network: &NetworkArgs) -> Result<strategy::Strategy> {
     let deriving = Deriving {
+        renamed: None,
         model: network.model.model.clone(),
         names: network.names,
         sources: Vec::new(),

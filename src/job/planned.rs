@@ -8,7 +8,7 @@ use crate::job::metadata::{format_of, metadata};
 use crate::job::spec::{ViewMaker, Viewed, Write};
 use crate::plan::TensorPlan;
 use crate::plan::arrange::{Files, Kept, arrange};
-use crate::plan::build::{Build, build};
+use crate::plan::build::{Build, Leftovers, build};
 use crate::plan::inventory::Inventory;
 use crate::plan::names::check_map;
 use crate::source::meta::Name;
@@ -124,7 +124,8 @@ fn arranged(
         _ => source.place(fault),
     })?;
     // What such a source keeps apart, rank directories have among their tensors.
-    if let (Some(told), None) = (&source.told, &write.view) {
+    let of_a_job = matches!(write.leftovers, Leftovers::Reshard(_)) || write.view.is_none();
+    if let Some(told) = source.told.as_ref().filter(|_| of_a_job) {
         let counts = told.own.progress.counts().map_err(|f| source.place(f))?;
         let counts = counts.into_iter();
         build.counts = counts.filter(|count| select.keeps(count.name)).collect();

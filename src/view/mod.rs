@@ -6,6 +6,8 @@
 //!
 //! *Absent on purpose*: files, processes and clocks; what a model calls its tensors.
 
+mod join;
+
 use crate::tensor::arithmetic::{Lane, Rectangle};
 use crate::tensor::dtype::Dtype;
 use crate::tensor::quantise::Form;

@@ -26,7 +26,8 @@ pub(crate) fn spelled(names: Scheme) -> &'static str {
     found.map_or("", |(word, _, _)| word)
 }
 
-const FUSIONS: &[Choice<Fusion>] = &[
+/// How tensors are fused.
+pub(crate) const FUSIONS: &[Choice<Fusion>] = &[
     ("separate", Fusion::Separate, "Each by itself"),
     (
         "contiguous",
@@ -39,7 +40,8 @@ const FUSIONS: &[Choice<Fusion>] = &[
         "In one, taking turns: a key-value group each, or a row each",
     ),
 ];
-const EXPERTS: &[Choice<Experts>] = &[
+/// How experts are kept.
+pub(crate) const EXPERTS: &[Choice<Experts>] = &[
     (
         "stacked",
         Experts::Stacked,

@@ -13,6 +13,7 @@ pub(crate) mod name_map;
 pub(crate) mod planned;
 pub(crate) mod quantise;
 pub(crate) mod reading;
+pub(crate) mod remake;
 pub mod size;
 pub(crate) mod step;
 pub(crate) mod strategy;

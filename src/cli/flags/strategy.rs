@@ -8,6 +8,7 @@ use crate::job::{Goal, Job};
 use crate::model::CONFIG;
 use crate::model::Scheme;
 use crate::model::derive::{Derived, Mesh, Seen, configured, derive, usual};
+use crate::plan::build::Leftovers;
 use crate::source::sampled::some_names;
 use crate::store::io::{self, Standing};
 use crate::strategy::{Form, StrategyInput};
@@ -86,6 +87,7 @@ impl ModelArgs {
         Deriving {
             model: self.model.clone(),
             names,
+            renamed: None,
             sources: vec![source.to_path_buf()],
         }
     }
@@ -98,6 +100,8 @@ pub(crate) struct Deriving {
     pub(crate) model: Option<PathBuf>,
     /// Names of the tensors; none: as those of the sources, or else as the family's usual job has them.
     pub(crate) names: Option<Scheme>,
+    /// Other names of what is written; none: the same.
+    pub(crate) renamed: Option<Scheme>,
     /// Where the weights are.
     pub(crate) sources: Vec<PathBuf>,
 }
@@ -114,6 +118,13 @@ impl Deriving {
     /// # Errors
     /// As it.
     pub(crate) fn check_job(&self, job: &Job) -> Result<()> {
+        if let Goal::Write(write) = &job.goal
+            && write.view.is_some()
+            && matches!(write.leftovers, Leftovers::Reshard(_))
+        {
+            // Another form of the model is made by it.
+            return Ok(());
+        }
         let other = match &job.goal {
             Goal::Compare(comparing) => Some(&comparing.other.strategy),
             goal => goal.writing().map(|writing| &writing.strategy),
@@ -127,9 +138,13 @@ impl Deriving {
     /// The same on every process: [`Kind::Config`] for what can't be derived, saying what to give.
     pub(crate) fn fill(&self, world: &World, job: &mut Job) -> Result<()> {
         let mut inputs = Vec::new();
-        let mut fill = |side: &mut Option<StrategyInput>| -> Result<()> {
+        let written = Deriving {
+            names: self.renamed.or(self.names),
+            ..self.clone()
+        };
+        let mut fill = |by: &Deriving, side: &mut Option<StrategyInput>| -> Result<()> {
             let typed = side.as_ref().map(|side| side.typed().to_path_buf());
-            self.make(world, side)?;
+            by.make(world, side)?;
             // Files that are only read here are not to be replaced either.
             if let (Some(made), Some(typed)) = (side, typed)
                 && made.path().is_none()
@@ -140,11 +155,11 @@ impl Deriving {
             }
             Ok(())
         };
-        fill(&mut job.reading.strategy)?;
+        fill(self, &mut job.reading.strategy)?;
         match &mut job.goal {
-            Goal::Compare(comparing) => fill(&mut comparing.other.strategy)?,
+            Goal::Compare(comparing) => fill(self, &mut comparing.other.strategy)?,
             Goal::Write(write) => {
-                fill(&mut write.writing.strategy)?;
+                fill(&written, &mut write.writing.strategy)?;
                 write.writing.inputs.extend(inputs);
             }
             Goal::Convert(_) => {}

@@ -1,0 +1,82 @@
+//! Another form of the same model: names, and what is fused.
+
+use crate::cli::flags::choice::choice;
+use crate::cli::flags::family::{EXPERTS, FUSIONS};
+use crate::fault::{Fault, Kind, Result};
+use crate::job::ViewMaker;
+use crate::model::{CONFIG, Experts, Fusion, Given, Remake, Scheme, described};
+use clap::Args;
+use std::path::Path;
+
+/// The form to write; what isn't said is as it is, or with other names as their usual job has it.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RemakeArgs {
+    /// Write query, key and value so, with their optimizer's states. Needs --model, as the next ones.
+    #[arg(long, value_parser = choice(FUSIONS), requires = "model")]
+    qkv: Option<Fusion>,
+    /// Write gate and up so.
+    #[arg(long, value_parser = choice(FUSIONS), requires = "model")]
+    ffn: Option<Fusion>,
+    /// Write experts so.
+    #[arg(long, value_parser = choice(EXPERTS), requires = "model")]
+    experts: Option<Experts>,
+    /// Tensor-parallel size that contiguous fused tensors are written for.
+    #[arg(long, value_name = "N", requires = "model", value_parser = clap::value_parser!(u64).range(1..=65536))]
+    tp: Option<u64>,
+    /// How query, key and value are laid out in the source [default: as its files say].
+    #[arg(long, value_parser = choice(FUSIONS), requires = "model")]
+    src_qkv: Option<Fusion>,
+    /// How gate and up are.
+    #[arg(long, value_parser = choice(FUSIONS), requires = "model")]
+    src_ffn: Option<Fusion>,
+    /// Tensor-parallel size that its contiguous fused tensors are for.
+    #[arg(long, value_name = "N", requires = "model", value_parser = clap::value_parser!(u64).range(1..=65536))]
+    src_tp: Option<u64>,
+}
+
+impl RemakeArgs {
+    /// Whether another form is asked for.
+    fn is_given(&self) -> bool {
+        let fused = self.qkv.is_some() || self.ffn.is_some();
+        fused || self.experts.is_some() || self.tp.is_some()
+    }
+
+    /// What makes another form, with these names, of a checkpoint of the model that `model` describes; none
+    /// if no other one is asked for.
+    ///
+    /// # Errors
+    /// As [`described`]; [`Kind::Usage`] if tensors are `selected`, too.
+    pub(crate) fn view(
+        &self,
+        names: Option<Scheme>,
+        model: Option<&Path>,
+        selected: bool,
+    ) -> Result<Option<ViewMaker>> {
+        let Some(model) = model.filter(|_| self.is_given() || names.is_some()) else {
+            return Ok(None);
+        };
+        if selected {
+            let message = "other names or fusing, and a selection of tensors, can't be had at once";
+            return Err(Fault::new(Kind::Usage, message)
+                .hint("do one after the other: --name-map and --filter-out-param-prefix first"));
+        }
+        let file = model.file_name().is_some_and(|name| name == CONFIG);
+        let directory = model.parent().filter(|_| file).unwrap_or(model);
+        let (family, numbers) = described(directory, "auto", None)?;
+        let form = |names, qkv, ffn, experts, tp| Given {
+            names,
+            qkv,
+            ffn,
+            experts,
+            tp,
+        };
+        let remake = Remake {
+            family,
+            numbers,
+            given: form(None, self.src_qkv, self.src_ffn, None, self.src_tp),
+            wanted: form(names, self.qkv, self.ffn, self.experts, self.tp),
+        };
+        let make = move |inventory: &_, metadata: &_| remake.view(inventory, metadata);
+        Ok(Some(ViewMaker::new(make)))
+    }
+}
