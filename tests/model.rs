@@ -1047,6 +1047,17 @@ fn training_goes_on_under_other_names() {
             .find(|name| name.starts_with("adam_v.") && name.contains("0.feed_forward.w1"));
         assert!(lost.is_some() || family != "llama");
         if let Some(lost) = lost {
+            // A strategy that doesn't have the new names is told so by these.
+            let line = format!("reshard --model % --src @old --src-strategy @{one}.ckpt {source}");
+            let line = format!("{line} --dst-strategy @{one}.ckpt --dst @wrong {there}");
+            let refused = alone(&words(&line, room, family, &[]));
+            refuses(&refused, "the destination strategy doesn't know it");
+            let named = new.keys().filter(|name| !old.contains_key(*name));
+            assert!(
+                named
+                    .clone()
+                    .any(|name| error_line(&refused).contains(name.as_str()))
+            );
             let mut whole = old.clone();
             whole.remove(lost);
             tensors::write(&room.join("lost/model.safetensors"), &whole);

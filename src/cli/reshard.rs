@@ -122,6 +122,7 @@ impl Reshard {
         let mut deriving = self.network.deriving(&self.source.src);
         if remade {
             deriving.renamed = deriving.names.take();
+            deriving.rejoined = self.form.joined();
         }
         Ok((deriving, job))
     }

@@ -53,7 +53,7 @@ pub fn build(
         ..Build::default()
     };
     let made = made(inventory, select, leftovers)?;
-    let used = match destination {
+    let mut used = match destination {
         None => {
             let plans = made.iter().map(|(name, made)| {
                 let layout = Arc::new(Layout::whole(made.shape.0.len()));
@@ -65,10 +65,23 @@ pub fn build(
         Some(strategy) => build.place(strategy, &made)?,
     };
     build.dropped.extend(inventory.left_out.iter().cloned());
-    if let (Leftovers::View(unmatched), Some(strategy)) = (leftovers, destination) {
-        let unknown = made.iter();
-        let unknown = unknown.filter(|(name, _)| strategy.layouts(name).is_empty());
-        build.sort_viewed(&unknown.collect::<Vec<_>>(), unmatched, strategy, ranks)?;
+    let viewed = match leftovers {
+        Leftovers::View(_) => true,
+        _ => select.view.is_some(),
+    };
+    if let (true, Some(strategy)) = (viewed, destination) {
+        // What a view leaves as it is goes with what no stage gets.
+        let carried = |name: &Arc<str>, made: &Made| {
+            !matches!(leftovers, Leftovers::View(_)) && made.sources().eq([name.clone()])
+        };
+        let unknown = made
+            .iter()
+            .filter(|(name, made)| strategy.layouts(name).is_empty() && !carried(name, made));
+        let unknown: Vec<_> = unknown.collect();
+        if select.view.is_some() && !matches!(leftovers, Leftovers::View(_)) {
+            used.extend(unknown.iter().flat_map(|(_, made)| made.sources()));
+        }
+        build.sort_viewed(&unknown, leftovers.unmatched(), strategy, ranks)?;
     }
     if used.is_empty() && !inventory.tensors.is_empty() {
         return Err(nothing_in_common(inventory, destination));
@@ -77,7 +90,7 @@ pub fn build(
     if !matches!(leftovers, Leftovers::View(_)) {
         for rank in ranks {
             let plans = private_plans(inventory, catalog, select, leftovers, *rank, &copied)?;
-            build.private.insert(*rank, plans);
+            build.private.entry(*rank).or_default().extend(plans);
         }
     }
     Ok(build)
@@ -195,7 +208,10 @@ impl Build {
                         plan_tensor(name, made, *rank, layout)
                     };
                     let plans = unknown.iter().map(whole).collect::<Result<_>>()?;
-                    self.private.insert(*rank, plans);
+                    self.private
+                        .entry(*rank)
+                        .or_default()
+                        .extend::<Vec<_>>(plans);
                 }
             }
         }

@@ -41,6 +41,11 @@ impl RemakeArgs {
         fused || self.experts.is_some() || self.tp.is_some()
     }
 
+    /// Whether query, key and value are written in one, if that is said.
+    pub(crate) fn joined(&self) -> Option<bool> {
+        self.qkv.map(|fusion| fusion != Fusion::Separate)
+    }
+
     /// What makes another form, with these names, of a checkpoint of the model that `model` describes; none
     /// if no other one is asked for.
     ///

@@ -88,6 +88,7 @@ impl ModelArgs {
             model: self.model.clone(),
             names,
             renamed: None,
+            rejoined: None,
             sources: vec![source.to_path_buf()],
         }
     }
@@ -102,6 +103,8 @@ pub(crate) struct Deriving {
     pub(crate) names: Option<Scheme>,
     /// Other names of what is written; none: the same.
     pub(crate) renamed: Option<Scheme>,
+    /// Whether query, key and value are in one where that is written; none: as in the source.
+    pub(crate) rejoined: Option<bool>,
     /// Where the weights are.
     pub(crate) sources: Vec<PathBuf>,
 }
@@ -138,8 +141,9 @@ impl Deriving {
     /// The same on every process: [`Kind::Config`] for what can't be derived, saying what to give.
     pub(crate) fn fill(&self, world: &World, job: &mut Job) -> Result<()> {
         let mut inputs = Vec::new();
-        let written = Deriving {
-            names: self.renamed.or(self.names),
+        let there = Deriving {
+            renamed: None,
+            rejoined: None,
             ..self.clone()
         };
         let mut fill = |by: &Deriving, side: &mut Option<StrategyInput>| -> Result<()> {
@@ -155,11 +159,11 @@ impl Deriving {
             }
             Ok(())
         };
-        fill(self, &mut job.reading.strategy)?;
+        fill(&there, &mut job.reading.strategy)?;
         match &mut job.goal {
-            Goal::Compare(comparing) => fill(self, &mut comparing.other.strategy)?,
+            Goal::Compare(comparing) => fill(&there, &mut comparing.other.strategy)?,
             Goal::Write(write) => {
-                fill(&written, &mut write.writing.strategy)?;
+                fill(self, &mut write.writing.strategy)?;
                 write.writing.inputs.extend(inputs);
             }
             Goal::Convert(_) => {}
@@ -204,10 +208,12 @@ impl Deriving {
         let found = self.sources.iter().filter_map(|source| some_names(source));
         let mut found = found.map(|names| Seen::of(names.iter().map(String::as_str)));
         let seen = found.find(|seen| seen.names.is_some());
-        Seen {
-            names: self.names.or(seen.as_ref().and_then(|seen| seen.names)),
-            ..seen.unwrap_or_default()
+        let mut seen = seen.unwrap_or_default();
+        seen.names = self.renamed.or(self.names).or(seen.names);
+        if let Some(joined) = self.rejoined {
+            seen.rejoin(joined);
         }
+        seen
     }
 
     /// What the file would hold. Local.

@@ -13,6 +13,9 @@ pub struct Seen {
     pub keys: Vec<(String, bool)>,
 }
 
+/// The key for query, key and value in one.
+const JOINED: &str = "qkv_concat";
+
 type Telling = (&'static str, Scheme, Option<(&'static str, bool)>);
 
 /// What tells: a part of a name, whose it is, and a key of the configuration with its value.
@@ -36,12 +39,12 @@ const TELLING: [Telling; 14] = [
     (
         ".attention.wq.weight",
         Scheme::Legacy,
-        Some(("qkv_concat", false)),
+        Some((JOINED, false)),
     ),
     (
         ".attention.w_qkv.weight",
         Scheme::Legacy,
-        Some(("qkv_concat", true)),
+        Some((JOINED, true)),
     ),
     (
         ".attention.wq.bias",
@@ -75,6 +78,12 @@ impl Seen {
             }
         }
         seen
+    }
+
+    /// The same of a network that has query, key and value in one, or not.
+    pub fn rejoin(&mut self, joined: bool) {
+        self.keys.retain(|(key, _)| key != JOINED);
+        self.keys.push((JOINED.to_owned(), joined));
     }
 
     /// The keys as a configuration has them.
