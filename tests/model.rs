@@ -1042,6 +1042,21 @@ fn training_goes_on_under_other_names() {
             }
         }
         assert!(new.len() > 3 * expected(family, other).len());
+        // Names that are there already ask for nothing; other fusing asks how it is.
+        let line = format!("reshard --model % --src @old --src-strategy @{one}.ckpt");
+        let line = format!("{line} --dst-strategy @{one}.ckpt");
+        let names = if one == "legacy" { "legacy" } else { "mcore" };
+        run(1, &format!("{line} --dst @kept --names {names}"));
+        let kept = tensors::read(&room.join("kept/rank_1/net1.safetensors")).unwrap();
+        let mut due = cut.cut(old, 1).unwrap();
+        due.insert("global_step".into(), old["global_step"].clone());
+        tensors::compare(&due, &kept.tensors).unwrap();
+        if one == "mcore" {
+            let line = format!("{line} --dst @wrong --qkv separate");
+            let refused = alone(&words(&line, room, family, &[]));
+            refuses(&refused, "don't say how");
+            assert!(refused.stderr.contains("--src-qkv"), "{refused:?}");
+        }
         let lost = old
             .keys()
             .find(|name| name.starts_with("adam_v.") && name.contains("0.feed_forward.w1"));

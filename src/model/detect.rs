@@ -108,6 +108,16 @@ pub(super) fn choices_of(
     Ok(choices)
 }
 
+/// Which names most of the tensors there are have.
+pub(super) fn names_of(
+    family: &Family,
+    numbers: &Numbers,
+    inventory: &Inventory,
+) -> Result<Scheme> {
+    let has = |name: &str| inventory.tensors.contains_key(name) || inventory.private.contains(name);
+    Ok(scheme(family, numbers, None, &has)?.0)
+}
+
 /// Checks that the tensor-parallel size is told where fused tensors depend on it.
 fn check_tp(choices: &Choices, tp: Option<u64>) -> Result<()> {
     let flag = if choices.qkv == Fusion::Contiguous {

@@ -5,7 +5,7 @@
 //! that is.
 
 use super::choices::{Choices, Partial};
-use super::detect::{Given, choices_of};
+use super::detect::{Given, choices_of, names_of};
 use super::expression::Numbers;
 use super::family::Family;
 use super::heads;
@@ -20,6 +20,10 @@ use crate::tensor::shape::Shape;
 use crate::view::{MadeOf, Piece, Table};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+/// What to say where the files don't tell the form there is.
+const SOURCE_FORM: &str =
+    "--src-qkv, --src-ffn and, of contiguous ones, --src-tp say how, as the training job has them";
 
 /// MindSpore weights, and their training's state, to another form of the same.
 #[derive(Clone, Debug)]
@@ -49,8 +53,15 @@ impl Remake {
         metadata: &BTreeMap<String, String>,
     ) -> Result<Viewed> {
         let (family, numbers) = (&self.family, &self.numbers);
+        let mut told = metadata.clone();
+        told.retain(|key, _| key.starts_with(OWN_KEYS) || key == "format");
+        if self.is_there(inventory)? {
+            let mut table = Table::new();
+            carry(&mut table, inventory, &BTreeSet::new())?;
+            return Ok(viewed(table, told));
+        }
         heads::check(numbers, metadata)?;
-        let old = choices_of(family, numbers, inventory, metadata, &self.given)?;
+        let old = self.old_form(inventory, metadata)?;
         let new = self.new_form(&old);
         let mine = |_: &str, ms: &str| {
             let mut names = inventory.tensors.keys();
@@ -100,14 +111,40 @@ impl Remake {
         }
         used.extend(known);
         carry(&mut table, inventory, &used)?;
-        let mut told = metadata.clone();
-        told.retain(|key, _| key.starts_with(OWN_KEYS) || key == "format");
         told.extend(new.metadata());
         told.extend(heads::metadata(numbers));
-        Ok(Viewed {
-            table,
-            metadata: told,
-            ..Viewed::default()
+        Ok(viewed(table, told))
+    }
+
+    /// Whether only names are wanted, and these are the names there are.
+    fn is_there(&self, inventory: &Inventory) -> Result<bool> {
+        let names = Partial {
+            names: self.wanted.names,
+            ..Partial::default()
+        };
+        let there = names_of(&self.family, &self.numbers, inventory)?;
+        Ok(self.wanted == names && names.names == Some(there))
+    }
+
+    /// The form there is.
+    fn old_form(
+        &self,
+        inventory: &Inventory,
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<Choices> {
+        let old = choices_of(
+            &self.family,
+            &self.numbers,
+            inventory,
+            metadata,
+            &self.given,
+        );
+        old.map_err(|fault| match fault.kind {
+            Kind::Ambiguous => Fault {
+                hint: Some(SOURCE_FORM.to_owned()),
+                ..fault
+            },
+            _ => fault,
         })
     }
 
@@ -230,6 +267,14 @@ fn enter_all(
         enter(table, &name, made)?;
     }
     Ok(())
+}
+
+fn viewed(table: Table, metadata: BTreeMap<String, String>) -> Viewed {
+    Viewed {
+        table,
+        metadata,
+        ..Viewed::default()
+    }
 }
 
 /// Enters what isn't used, as it is.

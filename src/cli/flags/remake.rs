@@ -60,6 +60,10 @@ impl RemakeArgs {
         let Some(model) = model.filter(|_| self.is_given() || names.is_some()) else {
             return Ok(None);
         };
+        if selected && !self.is_given() {
+            // Then names are only those of a strategy given as a layout.
+            return Ok(None);
+        }
         if selected {
             let message = "other names or fusing, and a selection of tensors, can't be had at once";
             return Err(Fault::new(Kind::Usage, message)
