@@ -269,6 +269,7 @@ impl Composed {
             (self.piece(number), tensor)
         });
         TensorPlan {
+            form: shardloom::tensor::quantise::Form::Elements,
             name: "made".into(),
             dtype: Self::DTYPE,
             written: Self::DTYPE,
@@ -287,6 +288,7 @@ impl Composed {
             .iter()
             .enumerate()
             .map(|(number, layout)| TensorPlan {
+                form: shardloom::tensor::quantise::Form::Elements,
                 name: name(number).into(),
                 dtype: Self::DTYPE,
                 written: Self::DTYPE,
