@@ -493,3 +493,27 @@ fn converts_texts_there_and_back() {
     assert_eq!(back, records(&data.join("append.ckpt")));
     assert!(back.iter().any(|record| record.name == "note"));
 }
+
+/// Whatever shapes are told by, the same strategy comes out.
+#[test]
+fn strategy_new_takes_shapes_from_weights_of_any_kind() {
+    let sample = Sample::new();
+    let shapes = sample.whole.iter().map(|(name, tensor)| {
+        let described = serde_json::json!({ "dtype": tensor.dtype, "shape": tensor.shape });
+        (name.clone(), described)
+    });
+    let shapes: serde_json::Map<String, Value> = shapes.collect();
+    let text = Value::Object(shapes).to_string();
+    std::fs::write(sample.path("shapes.json"), text).expect("write");
+    let made = |name: &str, of: &str| {
+        let line = format!("strategy new --mesh dp=2,tp=2 --rule w*=tp,- {of} --output @{name}");
+        alone(&sample.args(&line)).succeeds();
+        std::fs::read(sample.path(name)).expect("a strategy")
+    };
+    let full = made("a.json", "--weights @full");
+    assert!(full.starts_with(b"{"));
+    assert_eq!(full, made("b.json", "--weights @shapes.json"));
+    assert_eq!(full, made("c.json", "--weights @src --strategy @four.ckpt"));
+    let line = "strategy new --mesh tp=2 --rule w*=tp,- --weights @src --output @d.json";
+    refuses(&alone(&sample.args(line)), "--strategy");
+}

@@ -1,6 +1,7 @@
 //! `shardloom strategy …`: one process, no MPI.
 
 mod derive;
+mod new;
 mod rank_files;
 pub(super) mod recognise;
 
@@ -9,11 +10,8 @@ use crate::cli::flags::strategy::{Deriving, NetworkArgs, strategy};
 use crate::cli::output::{check_output, write_output};
 use crate::fault::plain::Text;
 use crate::fault::{Fault, Kind, Result};
-use crate::job::inspect::full_tensors;
 use crate::report::Report;
 use crate::source::strategy_files::{read_alone, strategy_bytes};
-use crate::strategy::derive::{Mesh, Rule};
-use crate::strategy::like::like;
 use crate::strategy::merge::merge;
 use crate::strategy::{self, Form, StrategyFile, StrategyInput, show};
 use clap::{Args, Subcommand};
@@ -81,30 +79,7 @@ enum Action {
     /// Tell which layouts fit the shapes of rank files whose strategy is lost.
     Recognise(recognise::RecogniseArgs),
     /// Write a strategy from a mesh and rules.
-    New {
-        /// Mesh axes, slowest first; pp means pipeline stages: dp=2,tp=4,pp=2.
-        #[arg(long)]
-        mesh: String,
-        /// An axis or - for each dimension of the tensors that match: '*.weight=tp,-'.
-        #[arg(long = "rule", value_name = "GLOB=AXES")]
-        rules: Vec<String>,
-        /// Cut dimension 0 once more over this many replicas; -1: all.
-        #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
-        optimizer_shard: Option<i64>,
-        /// Full weights that the strategy is for.
-        #[arg(long, required_unless_present = "like")]
-        weights: Option<PathBuf>,
-        /// In place of rules and weights: a strategy whose axes, in their order, cut what those of the
-        /// mesh are to cut.
-        #[arg(long, value_name = "OLD", conflicts_with_all = ["weights", "rules", "optimizer_shard"])]
-        like: Option<PathBuf>,
-        /// File to write.
-        #[arg(long)]
-        output: PathBuf,
-        /// Replace the output if it exists.
-        #[arg(long)]
-        overwrite: bool,
-    },
+    New(Box<new::NewArgs>),
 }
 
 impl Command for Strategy {
@@ -144,31 +119,7 @@ impl Action {
             }
             Action::Derive(args) => args.run(report)?,
             Action::Recognise(args) => return args.run(report),
-            Action::New {
-                mesh,
-                rules,
-                optimizer_shard,
-                weights,
-                like,
-                output,
-                overwrite,
-            } => {
-                let inputs = weights.iter().map(|path| ("weights", path.as_path()));
-                let inputs = inputs.chain(like.iter().map(|path| ("strategy", path.as_path())));
-                check_output(output, *overwrite, &inputs.collect::<Vec<_>>())?;
-                let mesh = Mesh::parse(mesh)?;
-                let made = match (like, weights) {
-                    (Some(old), _) => cut_like(old, &mesh, output)?,
-                    (None, Some(weights)) => {
-                        cut_by(rules, *optimizer_shard, weights, &mesh, output)?
-                    }
-                    (None, None) => {
-                        return Err(Fault::new(Kind::Usage, "give --weights, or --like"));
-                    }
-                };
-                write_output(output, &made.bytes)?;
-                report.strategy_made(output, &made.strategy, &made.rules, made.tensors)?;
-            }
+            Action::New(args) => args.run(report)?,
         }
         Ok(true)
     }
@@ -184,56 +135,6 @@ fn asked(input: &StrategyInput, network: &NetworkArgs) -> Result<strategy::Strat
         sources: Vec::new(),
     };
     read_alone(&deriving.make_alone(input.clone())?)
-}
-
-/// What `strategy new` has made.
-struct Made {
-    bytes: Vec<u8>,
-    strategy: strategy::Strategy,
-    /// How many tensors each rule cuts.
-    rules: Vec<(String, u64)>,
-    /// Tensors that rules could cut.
-    tensors: usize,
-}
-
-/// What `strategy new` writes for rules, and its number of stages.
-fn cut_by(
-    rules: &[String],
-    shard: Option<i64>,
-    weights: &Path,
-    mesh: &Mesh,
-    output: &Path,
-) -> Result<Made> {
-    let rules = rules.iter().map(|rule| Rule::parse(rule));
-    let rules = rules.collect::<Result<Vec<_>>>()?;
-    let tensors = full_tensors(weights)?;
-    let derived = strategy::derive::derive(mesh, &rules, shard, &tensors)?;
-    let bytes = match Form::of(&output.display().to_string()) {
-        Form::Json => derived.strategy.to_json()?,
-        Form::Protobuf => derived.bytes,
-    };
-    Ok(Made {
-        bytes,
-        strategy: derived.strategy,
-        rules: derived.rules,
-        tensors: tensors.len(),
-    })
-}
-
-/// What `strategy new` writes for an old strategy, in the form that the output's name tells.
-fn cut_like(old: &Path, mesh: &Mesh, output: &Path) -> Result<Made> {
-    let named = |fault: Fault| fault.file(old.display().to_string());
-    let made = like(&read(old)?, mesh).map_err(named)?;
-    let bytes = match Form::of(&output.display().to_string()) {
-        Form::Json => made.to_json()?,
-        Form::Protobuf => made.to_protobuf()?,
-    };
-    Ok(Made {
-        bytes,
-        strategy: made,
-        rules: Vec::new(),
-        tensors: 0,
-    })
 }
 
 /// Joins strategy files into one.
@@ -270,9 +171,4 @@ fn views(files: &[(String, Vec<u8>)]) -> Vec<StrategyFile<'_>> {
         .iter()
         .map(|(name, bytes)| StrategyFile { name, bytes })
         .collect()
-}
-
-fn read(path: &Path) -> Result<strategy::Strategy> {
-    let files = read_all(&[path.to_path_buf()])?;
-    strategy::Strategy::read(&views(&files)).map_err(|fault| fault.file(path.display().to_string()))
 }

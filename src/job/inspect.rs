@@ -9,6 +9,7 @@ use crate::source::{Listed, Listing, chosen, index_notes, list, list_files, stru
 use crate::store::Format;
 use crate::store::io::ReadFile;
 use crate::store::whole::{ranges, spelled};
+use crate::strategy::Strategy;
 use crate::strategy::name::matches;
 use crate::tensor::figures::Figures;
 use crate::tensor::shape::Shape;
@@ -30,6 +31,35 @@ pub fn full_tensors(path: &Path) -> Result<Vec<(String, Vec<u64>)>> {
     Ok(tensors
         .map(|tensor| (tensor.name, tensor.shape.0))
         .collect())
+}
+
+/// The tensors of rank directories that are cut by `strategy`: names and full shapes; those that it
+/// doesn't know as they are. Local.
+///
+/// # Errors
+/// As [`inspect`], [`Kind::Strategy`] for ranks that it hasn't.
+pub fn cut_tensors(path: &Path, strategy: &Strategy) -> Result<Vec<(String, Vec<u64>)>> {
+    let inspected = inspect(path, None, None, Wanted::default())?;
+    let mut tensors = BTreeMap::new();
+    for file in inspected.files {
+        if file.rank >= strategy.ranks() {
+            let message = format!("the strategy is of {} ranks", strategy.ranks());
+            let fault = Fault::new(Kind::Strategy, message).rank(file.rank);
+            return Err(fault.file(path.join(&file.path).display().to_string()));
+        }
+        let stage = file.rank / strategy.ranks_per_stage().max(1);
+        for tensor in file.tensors {
+            let layout = strategy.layout_in(&tensor.name, stage);
+            let parts = layout.map(|found| found.layout.parts()).unwrap_or_default();
+            let parts = parts.into_iter().chain(std::iter::repeat(1));
+            let sizes = tensor.shape.0.iter().zip(parts);
+            let full = sizes
+                .map(|(size, parts)| size.saturating_mul(parts))
+                .collect();
+            tensors.entry(tensor.name).or_insert(full);
+        }
+    }
+    Ok(tensors.into_iter().collect())
 }
 
 /// A file as `inspect` shows it.

@@ -22,7 +22,7 @@ pub mod pairs;
 mod replay;
 pub mod reshard;
 mod sampling;
-mod shapes;
+pub mod shapes;
 pub mod simulate;
 mod simulated;
 pub mod storage;

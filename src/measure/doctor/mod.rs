@@ -1,7 +1,7 @@
 //! What of this machine, this MPI and these places a job would meet, before it meets it.
 //!
 //! Each process looks at what it can see; equal findings of several nodes are told once. A check is a
-//! function of what the system says ([`Machine`]), so that each can be tried with the words of others.
+//! function of what the system says (`system::Machine`), so that each can be tried with the words of others.
 
 mod finding;
 mod launch;
