@@ -23,8 +23,9 @@ use crate::transport::{Buffer, MemorySink, Observer, Readers, Sink};
 pub fn shards(world: &World, job: &Job, rank: Option<u32>) -> Result<Catalog> {
     let topology = Topology::discover(world)?;
     let run = Run::new(world, &topology, job)?;
-    let (source, _) = run.open_source()?;
-    plan(&run, &source, rank).map(|planned| planned.catalog)
+    let (source, fitted) = run.open_source()?;
+    let planned = plan(&run, &source, rank)?;
+    fitted.compared().map(|_| planned.catalog)
 }
 
 /// The third step, for one rank. Collective.
@@ -74,6 +75,7 @@ pub fn fill(
         division: None,
     };
     let planned = plan(&run, &source, rank)?;
+    fitted.compared()?;
     let sink = MemorySink::new(&planned.catalog, rank.unwrap_or_default(), buffers);
     let sink = agree(world, sink)?;
     let readers = Readers::new(&source.source.base, &source.source.catalog, job.moving.io);

@@ -10,12 +10,22 @@ use crate::source::{Opened, Verify};
 use crate::strategy::{Strategy, StrategyInput};
 
 /// What is known of a source that fits.
-#[derive(Default)]
 pub(super) struct Fitted {
     /// What its manifests say of it.
     pub(super) origin: Origin,
-    /// How copies were compared.
-    pub(super) compared: Compared,
+    /// How copies were compared, or which differ: to be told once all is planned, since a plan that can't
+    /// be made says more of what is wrong. The same on every process.
+    compared: Result<Compared>,
+}
+
+impl Fitted {
+    /// How copies were compared. Local.
+    ///
+    /// # Errors
+    /// [`Kind::Differs`] naming the tensor and ranks, the same on every process.
+    pub(super) fn compared(&self) -> Result<Compared> {
+        self.compared.clone()
+    }
 }
 
 /// Checks it. Tensors that are left out because the strategy doesn't know them are taken from its
@@ -32,7 +42,11 @@ pub(super) fn fit(
 ) -> Result<Fitted> {
     let leftovers = match &job.goal {
         // That compares everything anyway, and tells it.
-        Goal::Compare(_) => return Ok(Fitted::default()),
+        Goal::Compare(_) => {
+            let origin = Origin::default();
+            let compared = Ok(Compared::default());
+            return Ok(Fitted { origin, compared });
+        }
         Goal::Convert(_) => None,
         Goal::Write(write) => Some(write.leftovers),
     };
@@ -46,7 +60,7 @@ pub(super) fn fit(
         origin.check_shapes(&opened.source, &opened.inventory),
     )?;
     let compared = copies::check(world, topology, opened, &origin, verify, &job.moving);
-    let compared = compared.map_err(|fault| with_strategy(fault, path))?;
+    let compared = compared.map_err(|fault| with_strategy(fault, path));
     if let Some(leftovers) = leftovers {
         let unlike = copies::unlike(world, opened)?;
         settle(opened, &unlike, leftovers.unmatched()).map_err(|f| with_strategy(f, path))?;

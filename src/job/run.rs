@@ -50,6 +50,7 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
         inputs::check_files(world, job, &source, &destination)?;
         course::phase("planning");
         let planned = run.plan(&source, &destination)?;
+        fitted.compared()?;
         if !job.dry_run {
             let copies = &planned.copies;
             compare::left_out(world, &topology, &source, copies, &job.moving)?;
@@ -84,7 +85,7 @@ impl Run<'_> {
         clock.lap(|seconds| &mut seconds.plan);
         let readers = Readers::new(&source.source.base, &source.source.catalog, moving.io);
         let mut outcome = self.describe(source, planned);
-        outcome.copies_compared = fitted.compared;
+        outcome.copies_compared = fitted.compared()?;
         let mut moved = Moved::default();
         if self.job.dry_run {
             moved.written_bytes = survey.written_bytes;
