@@ -62,7 +62,7 @@ impl Moment {
     /// How the file stands now, if that is another way than at this moment. Where times can be relied on
     /// it isn't opened.
     fn other_now(&self, path: &Path) -> Result<Option<Moment>> {
-        if self.stamp.is_some() && Stamp::of(path)? == self.stamp && io::is_own_disk(path) {
+        if self.stamp.is_some() && Stamp::of(path)? == self.stamp && io::is_own_disk(path)? {
             return Ok(None);
         }
         let now = Moment::now(path)?;

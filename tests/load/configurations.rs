@@ -44,7 +44,8 @@ fn reads_the_launchers_flags_and_the_base() {
 
     // Nothing is done for a configuration that can't be written.
     std::fs::remove_dir_all(job.path("new/shardloom_checkpoint")).expect("removed");
-    let blocked = job.path("old/checkpoint");
+    let blocked = job.path("blocked");
+    std::fs::create_dir(&blocked).expect("made");
     let args: Vec<&str> = args
         .iter()
         .map(|arg| {

@@ -64,10 +64,12 @@ pub fn file_system(path: &Path) -> Result<String> {
 }
 
 /// Whether `path` is on a disk or in memory of this machine, whose times of change can be relied on.
-#[must_use]
-pub fn is_own_disk(path: &Path) -> bool {
+///
+/// # Errors
+/// [`crate::fault::Kind::Io`].
+pub fn is_own_disk(path: &Path) -> Result<bool> {
     let own = ["ext4", "xfs", "btrfs", "zfs", "tmpfs"];
-    file_system(path).is_ok_and(|kind| own.contains(&kind.as_str()))
+    Ok(own.contains(&file_system(path)?.as_str()))
 }
 
 /// The limits of this process as `ulimit` shows them: its letter, what is limited, the soft limit and
