@@ -515,5 +515,8 @@ fn strategy_new_takes_shapes_from_weights_of_any_kind() {
     assert_eq!(full, made("b.json", "--weights @shapes.json"));
     assert_eq!(full, made("c.json", "--weights @src --strategy @four.ckpt"));
     let line = "strategy new --mesh tp=2 --rule w*=tp,- --weights @src --output @d.json";
-    refuses(&alone(&sample.args(line)), "--strategy");
+    let run = alone(&sample.args(line));
+    assert_eq!(run.status.code(), Some(2), "{run:#?}");
+    assert!(error_line(&run).contains("is distributed"), "{run:#?}");
+    assert!(run.stderr.contains("--strategy S"), "{run:#?}");
 }

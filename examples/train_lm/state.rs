@@ -276,7 +276,11 @@ impl Training {
                 *values = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
             }
         }
-        let steps: [u8; 4] = tensors.tensor("step_num")?.data().try_into()?;
-        Ok(u64::from(u32::from_le_bytes(steps)))
+        // MindSpore has written both widths.
+        let steps = tensors.tensor("step_num")?;
+        Ok(match steps.data().as_chunks::<8>() {
+            ([wide], []) => u64::from_le_bytes(*wide),
+            _ => u64::from(u32::from_le_bytes(steps.data().try_into()?)),
+        })
     }
 }
