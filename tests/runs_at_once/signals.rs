@@ -38,9 +38,9 @@ fn signals_end_a_run_at_once_and_say_what_is_left() {
 }
 
 /// A run that was sent `signal` in its middle, and how long it took to end. One that has ended before it could
-/// be told, on a busy machine, is followed by a longer one.
+/// be told, on a busy machine, is followed by a longer one, and more than once.
 fn interrupted(signal: Signal) -> (Sample, Duration, Output) {
-    for tensors in [8, 24, 72, 216] {
+    for tensors in [8, 24, 72, 72, 216, 216, 216, 216] {
         let sample = sample(tensors);
         let mut run = start(&sample, RESHARD);
         stop_in_the_middle(&sample, &mut run);
