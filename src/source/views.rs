@@ -145,15 +145,16 @@ impl Views {
         }
         agree(world, looked)?;
         let all = all_gather(world, &mine)?;
-        for (view, rooms) in self.0.iter_mut().zip(&rooms) {
-            for (number, weights) in from(&view.members, &all) {
-                let room = rooms.get(*number as usize);
-                let put = room.map_or(Ok(()), |room| {
-                    put(&mut view.listing, path, room, weights.clone())
-                });
-                agree(world, put)?;
-            }
-        }
+        let mut views = self.0.iter_mut().zip(&rooms);
+        let all_put = views.try_for_each(|(view, rooms)| {
+            from(&view.members, &all).try_for_each(|(number, weights)| {
+                match rooms.get(*number as usize) {
+                    Some(room) => put(&mut view.listing, path, room, weights.clone()),
+                    None => Ok(()),
+                }
+            })
+        });
+        agree(world, all_put)?;
         self.without_ranks(world, &rooms, full)
     }
 
