@@ -3,8 +3,7 @@
 use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::choice::{Choice, choice};
 use crate::cli::flags::moving::RoundArgs;
-use crate::cli::flags::strategy::{NetworkArgs, strategy};
-use crate::cli::flags::writing::CutArgs;
+use crate::cli::flags::planned::SidesArgs;
 use crate::fault::Result;
 use crate::fault::plain::Text;
 use crate::measure::simulate::{Question, plan, read_machine, read_shapes};
@@ -56,13 +55,8 @@ const STORAGES: &[Choice<Storage>] = &[
     mut_arg("model", |arg| arg.help("The model's directory, or its config.json: in place of --shapes, too"))
 )]
 pub(crate) struct Simulate {
-    /// Strategy of the source: files, a layout (dp=2,tp=4) or a trainer's YAML file [default: full weights].
-    #[arg(long, value_name = "S", value_parser = strategy())]
-    src_strategy: Option<StrategyInput>,
     #[command(flatten)]
-    cut: CutArgs,
-    #[command(flatten)]
-    network: NetworkArgs,
+    sides: SidesArgs,
     /// Full shapes: JSON {name: {"dtype": "BF16", "shape": [4, 4]}}, or full weights.
     #[arg(long, value_name = "FILE", required_unless_present = "model")]
     shapes: Option<PathBuf>,
@@ -104,17 +98,17 @@ impl Simulate {
     fn run(self, report: &Report) -> Result<bool> {
         let start = Instant::now();
         let place = self.shapes.clone().unwrap_or_default();
-        let deriving = self.network.deriving(&place);
-        let (source, destination) = (self.src_strategy, self.cut.dst_strategy);
+        let deriving = self.sides.network.deriving(&place);
+        let (source, destination) = (self.sides.src_strategy, self.sides.cut.dst_strategy);
         let read = |side: Option<StrategyInput>| -> Result<Option<Strategy>> {
             let made = side.map(|side| deriving.make_alone(side)).transpose()?;
             made.as_ref().map(read_alone).transpose()
         };
         let seen = Seen {
-            names: self.network.names,
+            names: self.sides.network.names,
             ..Seen::default()
         };
-        let model = self.network.model.model.as_deref();
+        let model = self.sides.network.model.model.as_deref();
         let shapes = match (&self.shapes, model) {
             (None, Some(model)) => weights(&seen, model)?,
             _ => read_shapes(&place)?,

@@ -4,6 +4,7 @@ use crate::cli::command::{Command, Prepared, Told};
 use crate::cli::export::Export;
 use crate::cli::flags::family::spelled;
 use crate::cli::flags::moving::MoveArgs;
+use crate::cli::flags::name_map::is_yaml;
 use crate::cli::flags::strategy::{Deriving, NetworkArgs, strategy};
 use crate::cli::flags::writing::WriteArgs;
 use crate::cli::import::Import;
@@ -222,8 +223,7 @@ fn names_of(strategy: &StrategyInput) -> Result<Option<Scheme>> {
 /// Refuses a configuration whose network joins tensors in another way than is written. Local.
 fn refuse_joined(target: &StrategyInput) -> Result<()> {
     let path = target.typed();
-    let is_config = path.extension().is_some_and(|e| e == "yaml" || e == "yml");
-    let Some(key) = is_config.then(|| joined(path)).transpose()?.flatten() else {
+    let Some(key) = is_yaml(path).then(|| joined(path)).transpose()?.flatten() else {
         return Ok(());
     };
     let message =

@@ -21,6 +21,7 @@ pub use guard::{Guard, Held, hold};
 pub(crate) use in_place::{Carried, Replaced, carry, files as in_place_files, finished};
 pub(crate) use openness::denied;
 pub use place::{Destination, Placement};
+pub(crate) use probe::{sharing, standing_directory};
 pub(crate) use resume::Wanted;
 pub(crate) use stage::Staged;
 pub use writing::Writing;

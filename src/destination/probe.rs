@@ -90,6 +90,14 @@ impl Storages {
     }
 }
 
+/// Of each node, the first node that has the same storage for the destination at `path`. Collective.
+///
+/// # Errors
+/// The same on every process: [`Kind::Io`].
+pub(crate) fn sharing(world: &World, topology: &Topology, path: &Path) -> Result<Vec<u32>> {
+    Storages::find(world, topology, path).map(|storages| storages.first)
+}
+
 /// Of each node, the first one whose file it sees. Collective.
 fn each(world: &World, topology: &Topology, path: &Path) -> Result<Vec<u32>> {
     let leads = topology.leads(world.process());
@@ -164,7 +172,7 @@ fn sees(path: &Path, token: &Token) -> bool {
 }
 
 /// The nearest directory above what is staged for `path` that exists: of a mount point itself.
-fn standing_directory(path: &Path) -> Result<PathBuf> {
+pub(crate) fn standing_directory(path: &Path) -> Result<PathBuf> {
     if io::standing(path)? != Standing::Nothing && io::is_mount(path)? {
         return Ok(path.to_path_buf());
     }

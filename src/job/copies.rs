@@ -5,7 +5,7 @@
 //! each group, which compares. Nothing is proportional to the world but what a process owns.
 
 use crate::catalog::Place;
-use crate::exchange::{Topology, World, agree, all_gather, decode, encode, exchange_bytes};
+use crate::exchange::{Topology, World, agree, all_gather, exchange_values};
 use crate::fault::memory::grow;
 use crate::fault::{Fault, Kind, Result};
 use crate::job::compare;
@@ -130,8 +130,8 @@ pub(super) fn by_sample(world: &World, opened: &Opened) -> Result<()> {
     let groups = groups(inventory, &source.catalog);
     let names: Vec<&Arc<str>> = inventory.tensors.keys().collect();
     let mut files = Files::new(source);
-    let mut reports: BTreeMap<u32, Vec<Evidence>> = BTreeMap::new();
     let gathered = (|| {
+        let mut reports: Vec<(u32, Evidence)> = Vec::new();
         for group in &groups {
             let Some(referee) = group
                 .copies
@@ -143,18 +143,14 @@ pub(super) fn by_sample(world: &World, opened: &Opened) -> Result<()> {
             for (copy, place) in (0u32..).zip(&group.copies) {
                 if source.reach.owner(place.rank) == Some(source.reach.process) {
                     let value = files.value(*place, group.number)?;
-                    let report = reports.entry(referee).or_default();
-                    report.push((group.number, copy, value));
+                    reports.push((referee, (group.number, copy, value)));
                 }
             }
         }
-        let encoded = reports
-            .iter()
-            .map(|(to, report)| Ok((*to, encode(report)?)));
-        encoded.collect::<Result<Vec<_>>>()
+        Ok(reports)
     })();
-    let messages = exchange_bytes(world, agree(world, gathered)?)?;
-    agree(world, judge(source, &groups, &names, &messages))
+    let evidence = exchange_values(world, gathered)?;
+    agree(world, judge(source, &groups, &names, evidence))
 }
 
 /// Compares what was read of the copies that fall to this process. Local.
@@ -162,13 +158,11 @@ fn judge(
     source: &Source,
     groups: &[Group],
     names: &[&Arc<str>],
-    messages: &[(u32, Vec<u8>)],
+    evidence: Vec<Evidence>,
 ) -> Result<()> {
     let mut seen: BTreeMap<u64, Vec<(u32, u64)>> = BTreeMap::new();
-    for (_, message) in messages {
-        for (group, copy, value) in decode::<Vec<Evidence>>(message)? {
-            seen.entry(group).or_default().push((copy, value));
-        }
+    for (group, copy, value) in evidence {
+        seen.entry(group).or_default().push((copy, value));
     }
     for (number, mut copies) in seen {
         copies.sort_unstable();
@@ -212,22 +206,14 @@ pub(super) fn unlike(world: &World, opened: &Opened) -> Result<Vec<Unlike>> {
     if opened.inventory.ranks <= 1 || names.is_empty() {
         return Ok(Vec::new());
     }
-    let own = agree(world, own_private(&opened.source, &names))?;
     let processes = u64::from(world.size());
-    let mut reports: BTreeMap<u32, Vec<Having>> = BTreeMap::new();
-    for having in own {
+    let referred = |having: Having| {
         let referee = u32::try_from(having.0 % processes).unwrap_or_default();
-        reports.entry(referee).or_default().push(having);
-    }
-    let encoded: Result<Vec<_>> = reports
-        .iter()
-        .map(|(to, r)| Ok((*to, encode(r)?)))
-        .collect();
-    let messages = exchange_bytes(world, agree(world, encoded)?)?;
-    let havings = messages
-        .iter()
-        .map(|(_, bytes)| decode::<Vec<Having>>(bytes));
-    let mut havings: Vec<Having> = agree(world, havings.collect::<Result<Vec<_>>>())?.concat();
+        (referee, having)
+    };
+    let own = own_private(&opened.source, &names);
+    let own = own.map(|own| own.into_iter().map(referred).collect());
+    let mut havings: Vec<Having> = exchange_values(world, own)?;
     havings.sort_unstable();
     let mut first: HashMap<u64, (u32, u64)> = HashMap::new();
     let mut found: BTreeMap<u64, [u32; 2]> = BTreeMap::new();

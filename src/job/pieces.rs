@@ -1,10 +1,10 @@
 //! Whether source tensors that were read in pieces are what the source's manifest says.
 
-use crate::exchange::{World, agree, decode, encode, exchange_bytes};
+use crate::exchange::{World, exchange_values};
 use crate::fault::Result;
 use crate::tensor::digest::{checksum, finish};
 use crate::transport::{Sums, Traced};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// What a process has read of a tensor: name, first rank that it goes to, its bytes, those read, their
@@ -22,34 +22,16 @@ pub(super) fn damaged(
     sums: &Sums,
     known: impl Fn(&str) -> Option<u64>,
 ) -> Result<BTreeSet<Arc<str>>> {
-    let processes = u64::from(world.size());
-    let mut reports: BTreeMap<u32, Vec<Share>> = BTreeMap::new();
-    for (whole, (bytes, residue)) in (0u32..)
-        .zip(&traced.wholes)
-        .filter_map(|(number, whole)| Some((whole, *sums.get(&number)?)))
-    {
-        let referee = checksum(whole.name.as_bytes()) % processes;
-        let reports = reports.entry(u32::try_from(referee).unwrap_or_default());
-        let share = (
-            whole.name.clone(),
-            whole.first_rank,
-            whole.bytes,
-            bytes,
-            residue,
-        );
-        reports.or_default().push(share);
-    }
-    let encoded = reports
-        .iter()
-        .map(|(to, report)| Ok((*to, encode(report)?)));
-    let encoded = encoded.collect::<Result<Vec<_>>>();
-    let messages = exchange_bytes(world, agree(world, encoded)?)?;
-    let shares = messages
-        .iter()
-        .map(|(_, bytes)| decode::<Vec<Share>>(bytes));
-    let shares = agree(world, shares.collect::<Result<Vec<_>>>())?;
+    let wholes = (0u32..).zip(&traced.wholes);
+    let shares = wholes.filter_map(|(number, whole)| {
+        let (bytes, residue) = *sums.get(&number)?;
+        let name = whole.name.clone();
+        let share: Share = (name, whole.first_rank, whole.bytes, bytes, residue);
+        Some((referee(world, &whole.name), share))
+    });
+    let shares = exchange_values(world, Ok(shares.collect()))?;
     let mut read: HashMap<(Arc<str>, u32, u64), (u64, u64)> = HashMap::new();
-    for (name, first_rank, whole, bytes, residue) in shares.into_iter().flatten() {
+    for (name, first_rank, whole, bytes, residue) in shares {
         let sum = read.entry((name, first_rank, whole)).or_default();
         *sum = (sum.0 + bytes, sum.1 ^ residue);
     }
@@ -60,4 +42,10 @@ pub(super) fn damaged(
         known(name).is_some_and(|old| old != finish(*residue, *whole))
     });
     Ok(damaged.map(|((name, _, _), _)| name).collect())
+}
+
+/// The process that puts together what all have read of a tensor.
+pub(super) fn referee(world: &World, name: &str) -> u32 {
+    let number = checksum(name.as_bytes()) % u64::from(world.size());
+    u32::try_from(number).unwrap_or_default()
 }

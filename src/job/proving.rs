@@ -3,12 +3,13 @@
 //! Digests are of whole tensors, so those count whose every cell some process takes.
 
 use crate::catalog::{Catalog, Place};
-use crate::exchange::{World, agree, all_gather, decode, encode, exchange_bytes};
+use crate::exchange::{World, all_gather, exchange_values};
 use crate::fault::Result;
 use crate::job::origin::Origin;
+use crate::job::pieces::referee;
 use crate::plan::TensorPlan;
 use crate::source::Source;
-use crate::tensor::digest::{Joiner, Runs, checksum, finish};
+use crate::tensor::digest::{Joiner, Runs, finish};
 use crate::transport::Sink;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -90,38 +91,24 @@ impl<'a> ProvingSink<'a> {
     /// # Errors
     /// [`crate::fault::Kind::Corrupt`] naming a tensor and a file.
     pub(super) fn prove(self, world: &World, source: &Source) -> Result<()> {
-        let processes = u64::from(world.size());
-        let mut reports: BTreeMap<u32, Vec<Share>> = BTreeMap::new();
-        for taken in self.places.values() {
+        let shares = self.places.values().map(|taken| {
             let plan = &self.plans[taken.plan];
             let (bytes, residue) = *lock(&taken.bytes);
-            let referee = checksum(plan.name.as_bytes()) % processes;
-            let share = (
-                plan.name.clone(),
-                plan.destination.first_rank,
-                bytes,
-                residue,
-            );
-            let reports = reports.entry(u32::try_from(referee).unwrap_or_default());
-            reports.or_default().push(share);
-        }
-        let encoded = reports
-            .iter()
-            .map(|(to, report)| Ok((*to, encode(report)?)));
-        let encoded = encoded.collect::<Result<Vec<_>>>();
-        let messages = exchange_bytes(world, agree(world, encoded)?)?;
-        let damaged = agree(world, self.judge(&messages))?;
+            let first_rank = plan.destination.first_rank;
+            let share: Share = (plan.name.clone(), first_rank, bytes, residue);
+            (referee(world, &plan.name), share)
+        });
+        let shares = exchange_values(world, Ok(shares.collect()))?;
+        let damaged = self.judge(shares);
         self.origin.settle(world, source, damaged)
     }
 
     /// The source's tensors, of those that fall to this process, that are not as they were. Local.
-    fn judge(&self, messages: &[(u32, Vec<u8>)]) -> Result<BTreeSet<Arc<str>>> {
+    fn judge(&self, shares: Vec<Share>) -> BTreeSet<Arc<str>> {
         let mut sums: HashMap<(Arc<str>, u32), (u64, u64)> = HashMap::new();
-        for (_, message) in messages {
-            for (name, first_rank, bytes, residue) in decode::<Vec<Share>>(message)? {
-                let sum = sums.entry((name, first_rank)).or_default();
-                *sum = (sum.0 + bytes, sum.1 ^ residue);
-            }
+        for (name, first_rank, bytes, residue) in shares {
+            let sum = sums.entry((name, first_rank)).or_default();
+            *sum = (sum.0 + bytes, sum.1 ^ residue);
         }
         let mut damaged = BTreeSet::new();
         for plan in self.plans {
@@ -137,7 +124,7 @@ impl<'a> ProvingSink<'a> {
                 damaged.insert(tensor.name.clone());
             }
         }
-        Ok(damaged)
+        damaged
     }
 }
 

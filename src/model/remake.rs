@@ -12,6 +12,7 @@ use super::heads;
 use super::link::Tensor;
 use super::mapping::Mapping;
 use super::refusals::{check_named, check_shape, missing_tensor};
+use super::transfer::{any_starts, found};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::Viewed;
 use crate::job::metadata::OWN_KEYS;
@@ -19,6 +20,7 @@ use crate::plan::inventory::Inventory;
 use crate::tensor::shape::Shape;
 use crate::view::{MadeOf, Piece, Table};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// What to say where the files don't tell the form there is.
@@ -63,10 +65,7 @@ impl Remake {
         heads::check(numbers, metadata)?;
         let old = self.old_form(inventory, metadata)?;
         let new = self.new_form(&old);
-        let mine = |_: &str, ms: &str| {
-            let mut names = inventory.tensors.keys();
-            names.any(|name| name.starts_with(ms))
-        };
+        let mine = |_: &str, ms: &str| any_starts(inventory, ms);
         let from = Mapping::new(family, numbers, &old, &mine)?;
         let there: BTreeSet<Arc<str>> = from
             .links
@@ -74,7 +73,10 @@ impl Remake {
             .flat_map(|l| &l.hf)
             .map(|t| t.name.clone())
             .collect();
-        let same = |hf: &str, _: &str| there.iter().any(|name| name.starts_with(hf));
+        let same = |hf: &str, _: &str| {
+            let mut after = there.range::<str, _>((Bound::Included(hf), Bound::Unbounded));
+            after.next().is_some_and(|name| name.starts_with(hf))
+        };
         let to = Mapping::new(family, numbers, &new, &same)?;
         check_named(family, &from, old.names)?;
         check_named(family, &to, new.names)?;
@@ -175,8 +177,7 @@ impl Remake {
         for link in &from.links {
             let mut names = Vec::new();
             for tensor in &link.ms {
-                let mut names_of = std::iter::once(&tensor.name).chain(&tensor.also);
-                let Some(name) = names_of.find(|name| inventory.tensors.contains_key(*name)) else {
+                let Some(name) = found(inventory, tensor) else {
                     let family = &self.family.family;
                     return Err(missing_tensor(
                         inventory,
@@ -185,17 +186,17 @@ impl Remake {
                         &self.numbers,
                     ));
                 };
-                let found = inventory.tensors.get(name).map(|tensor| &tensor.shape);
-                if let ([hf], Some(found)) = (&link.hf[..], found)
+                let shape = inventory.tensors.get(&name).map(|tensor| &tensor.shape);
+                if let ([hf], Some(shape)) = (&link.hf[..], shape)
                     && hf.vocabulary
-                    && found.0.get(1..) == tensor.shape.0.get(1..)
+                    && shape.0.get(1..) == tensor.shape.0.get(1..)
                 {
-                    let whole = Piece::identity(name.clone(), found);
+                    let whole = Piece::identity(name.clone(), shape);
                     middle.insert(hf.name.clone(), vec![whole]);
                 } else {
-                    check_shape(inventory, tensor, name)?;
+                    check_shape(inventory, tensor, &name)?;
                 }
-                names.push(name.clone());
+                names.push(name);
             }
             known.extend(names.iter().cloned());
             if link.hf.iter().any(|hf| middle.contains_key(&hf.name)) {

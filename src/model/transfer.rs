@@ -92,7 +92,7 @@ pub struct Export {
 }
 
 /// Whether any name in a sorted map starts so.
-fn any_starts(inventory: &Inventory, beginning: &str) -> bool {
+pub(super) fn any_starts(inventory: &Inventory, beginning: &str) -> bool {
     let mut after = inventory
         .tensors
         .range::<str, _>((Bound::Included(beginning), Bound::Unbounded));
@@ -385,7 +385,7 @@ impl Export {
 }
 
 /// The name by which a tensor is there.
-fn found(inventory: &Inventory, tensor: &Tensor) -> Option<Arc<str>> {
+pub(super) fn found(inventory: &Inventory, tensor: &Tensor) -> Option<Arc<str>> {
     let mut names = std::iter::once(&tensor.name).chain(&tensor.also);
     let found = names.find(|name| inventory.tensors.contains_key(*name));
     found.cloned()

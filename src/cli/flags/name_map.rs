@@ -54,7 +54,8 @@ pub(crate) fn family_table(path: &Path) -> Result<Family> {
     family.map_err(|fault| fault.file(path.display().to_string()))
 }
 
-fn is_yaml(path: &Path) -> bool {
+/// Whether YAML is meant, by the ending of the name.
+pub(crate) fn is_yaml(path: &Path) -> bool {
     path.extension()
         .is_some_and(|ending| ending == "yaml" || ending == "yml")
 }

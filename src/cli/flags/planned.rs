@@ -12,16 +12,23 @@ use crate::strategy::StrategyInput;
 use clap::Args;
 use std::path::PathBuf;
 
+/// The strategies of a reshard's two sides.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct SidesArgs {
+    /// Strategy of the source: files, a layout (dp=2,tp=4) or a trainer's YAML file [default: full weights].
+    #[arg(long, value_name = "S", value_parser = strategy())]
+    pub(crate) src_strategy: Option<StrategyInput>,
+    #[command(flatten)]
+    pub(crate) cut: CutArgs,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+}
+
 /// A reshard of tensors of which only the shapes are known.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct PlannedArgs {
-    /// Strategy of the source: files, a layout (dp=2,tp=4) or a trainer's YAML file [default: full weights].
-    #[arg(long, value_name = "S", value_parser = strategy())]
-    src_strategy: Option<StrategyInput>,
     #[command(flatten)]
-    cut: CutArgs,
-    #[command(flatten)]
-    network: NetworkArgs,
+    sides: SidesArgs,
     /// Full shapes: JSON {name: {"dtype": "BF16", "shape": [4, 4]}}, or full weights.
     #[arg(long, value_name = "FILE")]
     shapes: PathBuf,
@@ -35,16 +42,16 @@ pub(crate) struct PlannedArgs {
 impl PlannedArgs {
     /// Whether strategies can be had. Local.
     pub(crate) fn check(&self) -> Result<()> {
-        let deriving = self.network.deriving(&self.shapes);
-        deriving.check([&self.src_strategy, &self.cut.dst_strategy])
+        let deriving = self.sides.network.deriving(&self.shapes);
+        deriving.check([&self.sides.src_strategy, &self.sides.cut.dst_strategy])
     }
 
     /// Sends what it would send. Collective.
     pub(crate) fn measure(&self, world: &World, repeat: Repeat) -> Result<Measured> {
-        let deriving = self.network.deriving(&self.shapes);
+        let deriving = self.sides.network.deriving(&self.shapes);
         let mut reshard = Reshard::new(self.rounds.exchange, self.rounds.memory);
-        reshard.source.clone_from(&self.src_strategy);
-        reshard.destination.clone_from(&self.cut.dst_strategy);
+        reshard.source.clone_from(&self.sides.src_strategy);
+        reshard.destination.clone_from(&self.sides.cut.dst_strategy);
         reshard.ranks_per_node = self.ranks_per_node;
         deriving.make(world, &mut reshard.source)?;
         deriving.make(world, &mut reshard.destination)?;

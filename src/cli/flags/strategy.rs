@@ -2,6 +2,7 @@
 
 use crate::cli::flags::choice::choice;
 use crate::cli::flags::family::SCHEMES;
+use crate::cli::flags::name_map::is_yaml;
 use crate::exchange::{World, agree, all_gather, broadcast_bytes};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::{Goal, Job};
@@ -35,9 +36,7 @@ impl Asked {
         if let Some(sizes) = sizes {
             return Some(Asked::Sizes(sizes.to_owned()));
         }
-        let ending = typed.extension();
-        let is_config = ending.is_some_and(|ending| ending == "yaml" || ending == "yml");
-        is_config.then(|| Asked::Config(typed.to_path_buf()))
+        is_yaml(typed).then(|| Asked::Config(typed.to_path_buf()))
     }
 }
 

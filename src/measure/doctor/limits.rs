@@ -2,10 +2,9 @@
 
 use super::finding::Finding;
 use super::system::{Machine, Seat};
+use crate::store::io::OPEN_FILES;
 
 const TOPIC: &str = "limits";
-/// Open files with which a job never waits for one to be closed.
-const OPEN_FILES: u64 = 1584;
 /// Bytes of stack below which MPI libraries have been seen to die.
 const STACK_BYTES: u64 = 1 << 20;
 /// Locked memory that network cards ask for.

@@ -106,7 +106,8 @@ fn number(machine: &Machine, path: &str) -> Option<u64> {
     (machine.text)(path)?.trim().parse().ok()
 }
 
-fn gib(bytes: u64) -> String {
+/// Bytes as people read them.
+pub(super) fn gib(bytes: u64) -> String {
     let tenths = bytes / (GIB / 10);
     format!("{}.{} GiB", tenths / 10, tenths % 10)
 }

@@ -7,14 +7,13 @@ mod finding;
 mod launch;
 mod limits;
 mod memory;
-
 mod places;
 mod processes;
 mod system;
 
 pub use finding::{Examined, Finding, State};
 
-use crate::exchange::{Topology, World, agree, all_gather};
+use crate::exchange::{Topology, World, all_gather};
 use crate::fault::Result;
 use finding::merged;
 use std::path::PathBuf;
@@ -38,12 +37,10 @@ pub fn examine(world: &World, paths: &[PathBuf]) -> Result<Examined> {
         mine.extend(launch::checks(&machine, &seat));
     }
     mine.extend(launch::binding(&machine, &seat));
-    let (more, tokens) = places::look(paths, &topology, world);
-    mine.extend(more);
+    mine.extend(places::look(paths, &topology, world));
     let mut all = all_gather(world, &mine)?;
     all.push(processes::alike(world, &topology)?);
     all.push(processes::clocks(world, &topology)?);
-    all.push(places::shared(world, &topology, paths, &tokens)?);
-    agree(world, places::clear(paths, &tokens))?;
+    all.push(places::shared(world, &topology, paths));
     Ok(Examined::new(world, &topology, merged(all)))
 }

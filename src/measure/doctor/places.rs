@@ -1,82 +1,62 @@
 //! The file systems of the paths given, and who shares them.
 
 use super::finding::Finding;
-use crate::exchange::{Topology, World, all_gather, barrier};
+use super::memory::gib;
+use crate::destination::{sharing, standing_directory};
+use crate::exchange::{Topology, World};
 use crate::fault::{Fault, Kind, Result};
 use crate::store::io::{self, Standing};
 use crate::store::{ability, token};
 use std::path::{Path, PathBuf};
 
-const GIB: u64 = 1 << 30;
 /// Room below which a checkpoint hardly fits, in bytes.
-const ROOM_BYTES: u64 = GIB;
+const ROOM_BYTES: u64 = 1 << 30;
 /// Files below which a checkpoint's ranks hardly fit.
 const ROOM_FILES: u64 = 10_000;
-/// How the files begin by which nodes find out whether they share a place.
-const SIGN: &str = ".shardloom-doctor-";
+/// How the names begin of directories in which things are tried.
+const TRIAL: &str = ".shardloom-doctor-";
 
-/// Looks at the file system of each path, on each node's first process, and leaves a sign there; gives
-/// the signs' names. Local.
-pub(super) fn look(
-    paths: &[PathBuf],
-    topology: &Topology,
-    world: &World,
-) -> (Vec<Finding>, Vec<Option<String>>) {
+/// Looks at the file system of each path, on each node's first process. Local.
+pub(super) fn look(paths: &[PathBuf], topology: &Topology, world: &World) -> Vec<Finding> {
     if !topology.leads(world.process()) {
-        return (Vec::new(), vec![None; paths.len()]);
+        return Vec::new();
     }
     let node = topology.node_of.get(world.process() as usize);
     let node = node.and_then(|node| topology.hostnames.get(*node as usize));
     let node = node.cloned().unwrap_or_default();
-    let mut found = Vec::new();
-    let mut signs = Vec::new();
-    for path in paths {
+    let found = paths.iter().flat_map(|path| {
         let topic = path.display().to_string();
-        let (mut more, sign) = match writable(path) {
-            Ok(directory) => (of_place(&topic, &directory), sign(&directory)),
+        match directory(path) {
+            Ok(directory) => of_place(&topic, &directory),
             Err(fault) => {
                 let advice = fault
                     .hint
                     .unwrap_or_else(|| "give another directory".to_owned());
-                (vec![Finding::wrong(&*topic, fault.message, advice)], None)
+                vec![Finding::wrong(topic, fault.message, advice)]
             }
-        };
-        found.append(&mut more);
-        signs.push(sign);
-    }
-    (
-        found.into_iter().map(|finding| finding.on(&node)).collect(),
-        signs,
-    )
+        }
+    });
+    found.map(|finding| finding.on(&node)).collect()
 }
 
 /// The directory that is asked: the path itself, or the nearest above it that is there.
-fn writable(path: &Path) -> Result<PathBuf> {
-    let mut at = path;
-    loop {
-        let asked = if at.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            at
-        };
-        match io::standing(asked)? {
-            Standing::Directory | Standing::EmptyDirectory => return io::resolve(asked),
-            Standing::File => {
-                let fault = Fault::new(Kind::Usage, "is a file");
-                return Err(fault.hint("give the directory that results go to"));
-            }
-            Standing::Nothing => match at.parent() {
-                Some(parent) => at = parent,
-                None => return Err(Fault::new(Kind::Io, "is not there")),
-            },
-        }
+fn directory(path: &Path) -> Result<PathBuf> {
+    if io::standing(path)? == Standing::File {
+        let fault = Fault::new(Kind::Usage, "is a file");
+        return Err(fault.hint("give the directory that results go to"));
     }
+    standing_directory(&result(path))
+}
+
+/// A result that would go to the directory `path`.
+fn result(path: &Path) -> PathBuf {
+    path.join(TRIAL)
 }
 
 fn of_place(topic: &str, directory: &Path) -> Vec<Finding> {
     let mut found = Vec::new();
     found.push(room(topic, directory));
-    let trial = directory.join(format!("{SIGN}{}", token()));
+    let trial = directory.join(format!("{TRIAL}{}", token()));
     let tried = io::make_directory(&trial).and_then(|()| ability::each(&trial));
     let removed = match io::standing(&trial) {
         Ok(Standing::Nothing) => Ok(()),
@@ -130,91 +110,33 @@ fn room(topic: &str, directory: &Path) -> Finding {
     };
     let few = files.filter(|files| *files < ROOM_FILES);
     let files_shown = few.map_or_else(String::new, |files| format!(" and {files} files"));
-    let found = format!(
-        "{kind}, room for {}.{} GiB{files_shown}",
-        bytes / GIB,
-        bytes % GIB * 10 / GIB
-    );
+    let found = format!("{kind}, room for {}{files_shown}", gib(bytes));
     if bytes < ROOM_BYTES || few.is_some() {
         return Finding::odd(topic, found, "make room, or give another directory");
     }
     Finding::right(topic, found)
 }
 
-/// Leaves a file of a random name, that other nodes look for.
-fn sign(directory: &Path) -> Option<String> {
-    let name = format!("{SIGN}{}", token());
-    let path = directory.join(&name);
-    io::write_small(&path, b"", false).ok().map(|()| name)
-}
-
 /// Which places the nodes share. Collective.
-///
-/// # Errors
-/// [`Kind::Mpi`].
-pub(super) fn shared(
-    world: &World,
-    topology: &Topology,
-    paths: &[PathBuf],
-    signs: &[Option<String>],
-) -> Result<Vec<Finding>> {
-    let all: Vec<Vec<Option<String>>> = all_gather(world, &signs.to_vec())?;
-    barrier(world)?;
-    let seen: Vec<Vec<bool>> = paths
-        .iter()
-        .enumerate()
-        .map(|(index, path)| {
-            let directory = writable(path).ok();
-            topology
-                .nodes
-                .iter()
-                .map(|members| {
-                    let leader = members.first().map_or(0, |leader| *leader as usize);
-                    let sign = all.get(leader).and_then(|signs| signs.get(index)?.clone());
-                    let there = directory.as_ref().zip(sign).map(|(directory, sign)| {
-                        matches!(io::standing(&directory.join(sign)), Ok(Standing::File))
-                    });
-                    there.unwrap_or(false)
-                })
-                .collect()
-        })
-        .collect();
-    let seen_by: Vec<Vec<Vec<bool>>> = all_gather(world, &seen)?;
+pub(super) fn shared(world: &World, topology: &Topology, paths: &[PathBuf]) -> Vec<Finding> {
     if topology.nodes.len() < 2 {
-        return Ok(Vec::new());
+        return Vec::new();
     }
-    let found = paths.iter().enumerate().map(|(index, path)| {
+    // Where nothing can be written is told already.
+    let found = paths.iter().filter_map(|path| {
+        let first = sharing(world, topology, &result(path)).ok()?;
         let topic = path.display().to_string();
-        let views = topology.nodes.iter().map(|members| {
-            let leader = members.first().map_or(0, |leader| *leader as usize);
-            let seen = seen_by.get(leader).and_then(|seen| seen.get(index));
-            seen.map_or(0, |seen| seen.iter().filter(|there| **there).count())
-        });
-        let counts: Vec<usize> = views.collect();
-        if counts.iter().all(|count| *count == topology.nodes.len()) {
-            return Finding::right(topic, "all nodes share it");
+        if first.iter().all(|first| *first == 0) {
+            return Some(Finding::right(topic, "all nodes share it"));
         }
-        if counts.iter().all(|count| *count <= 1) {
-            return Finding::right(topic, "every node has its own");
+        if (0u32..).zip(&first).all(|(node, first)| node == *first) {
+            return Some(Finding::right(topic, "every node has its own"));
         }
-        Finding::odd(
+        Some(Finding::odd(
             topic,
-            "some nodes share it, others don't, or see files late",
+            "some nodes share it, others don't",
             "mount it everywhere, or nowhere",
-        )
+        ))
     });
-    Ok(found.collect())
-}
-
-/// Removes this process's signs, after all have looked. Collective.
-///
-/// # Errors
-/// [`Kind::Io`].
-pub(super) fn clear(paths: &[PathBuf], signs: &[Option<String>]) -> Result<()> {
-    for (path, sign) in paths.iter().zip(signs) {
-        if let Some(sign) = sign {
-            io::remove(&writable(path)?.join(sign))?;
-        }
-    }
-    Ok(())
+    found.collect()
 }

@@ -3,7 +3,7 @@
 use crate::fault::Result;
 use crate::store::io::gate::gate;
 use crate::store::io::named::named;
-use rustix::fs::{AtFlags, CWD, StatxFlags};
+use rustix::fs::{AtFlags, CWD, Statx, StatxFlags};
 use serde::{Deserialize, Serialize};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -38,20 +38,14 @@ impl Likeness {
 /// # Errors
 /// [`crate::fault::Kind::Io`].
 pub fn likeness(path: &Path) -> Result<Likeness> {
-    named("can't look at", path, gate())?;
-    let wanted = StatxFlags::INO | StatxFlags::BTIME;
-    let found = rustix::fs::statx(CWD, path, AtFlags::empty(), wanted);
-    let Ok(found) = found else {
-        // Without the call nothing is known, and it may be any.
+    // Without the call nothing is known, and it may be any.
+    let Some(found) = look(path, StatxFlags::INO | StatxFlags::BTIME)? else {
         return Ok(Likeness::default());
     };
-    let kind = rustix::fs::statfs(path).map_err(io::Error::from);
-    let kind = named("can't look at", path, kind)?.f_type;
-    let fuse = u64::try_from(kind).is_ok_and(|kind| kind == FUSE_MAGIC);
     let born = found.stx_mask & StatxFlags::BTIME.bits() != 0;
     Ok(Likeness {
-        inode: (!fuse).then_some(found.stx_ino),
-        born: (born && !fuse).then_some((found.stx_btime.tv_sec, found.stx_btime.tv_nsec)),
+        inode: Some(found.stx_ino),
+        born: born.then_some((found.stx_btime.tv_sec, found.stx_btime.tv_nsec)),
     })
 }
 
@@ -61,20 +55,25 @@ pub fn likeness(path: &Path) -> Result<Likeness> {
 /// # Errors
 /// [`crate::fault::Kind::Io`].
 pub fn identity(path: &Path) -> Result<Option<u64>> {
-    named("can't look at", path, gate())?;
     let wanted = StatxFlags::INO | StatxFlags::BTIME | StatxFlags::CTIME | StatxFlags::MTIME;
+    Ok(look(path, wanted)?.map(|found| {
+        let mut hasher = DefaultHasher::new();
+        found.stx_ino.hash(&mut hasher);
+        for time in [found.stx_btime, found.stx_ctime, found.stx_mtime] {
+            (time.tv_sec, time.tv_nsec).hash(&mut hasher);
+        }
+        hasher.finish()
+    }))
+}
+
+/// What the system tells of `path`, if it does, and it is the same on all nodes.
+fn look(path: &Path, wanted: StatxFlags) -> Result<Option<Statx>> {
+    named("can't look at", path, gate())?;
     let Ok(found) = rustix::fs::statx(CWD, path, AtFlags::empty(), wanted) else {
         return Ok(None);
     };
     let kind = rustix::fs::statfs(path).map_err(io::Error::from);
     let kind = named("can't look at", path, kind)?.f_type;
-    if u64::try_from(kind).is_ok_and(|kind| kind == FUSE_MAGIC) {
-        return Ok(None);
-    }
-    let mut hasher = DefaultHasher::new();
-    found.stx_ino.hash(&mut hasher);
-    for time in [found.stx_btime, found.stx_ctime, found.stx_mtime] {
-        (time.tv_sec, time.tv_nsec).hash(&mut hasher);
-    }
-    Ok(Some(hasher.finish()))
+    let fuse = u64::try_from(kind).is_ok_and(|kind| kind == FUSE_MAGIC);
+    Ok((!fuse).then_some(found))
 }

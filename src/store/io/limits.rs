@@ -1,4 +1,4 @@
-//! What the system lets this process have: open files, and the size of a file.
+//! What the system lets this process have: open files, the size of a file, and more that `ulimit` shows.
 
 use crate::fault::{Fault, Kind, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -10,6 +10,8 @@ const OTHERS: u64 = 48;
 const GROUPS: u64 = 3;
 /// Most files that a group keeps open.
 const OPEN_MAX: u64 = 512;
+/// Open files with which a job never closes one to open another.
+pub const OPEN_FILES: u64 = OPEN_MAX * GROUPS + OTHERS;
 /// Fewest open files that a process can work with.
 const LEAST: u64 = OTHERS + 2 * GROUPS;
 
@@ -26,6 +28,27 @@ pub fn raise_open_files() {
     {
         tracing::debug!("the limit of open files stays {:?}: {error}", limit.current);
     }
+}
+
+/// The limits of this process as `ulimit` shows them: its letter, what is limited, the soft limit and
+/// the hard one; none is no limit.
+#[must_use]
+pub fn limits() -> Vec<(char, &'static str, Option<u64>, Option<u64>)> {
+    let table = [
+        ('n', "open files", Resource::Nofile),
+        ('f', "size of a file", Resource::Fsize),
+        ('l', "locked memory", Resource::Memlock),
+        ('s', "stack", Resource::Stack),
+        ('u', "processes", Resource::Nproc),
+        ('v', "address space", Resource::As),
+    ];
+    table
+        .into_iter()
+        .map(|(letter, what, resource)| {
+            let limit = getrlimit(resource);
+            (letter, what, limit.current, limit.maximum)
+        })
+        .collect()
 }
 
 fn open_files() -> u64 {
@@ -49,7 +72,7 @@ pub fn check_open_files() -> Result<()> {
         return Ok(());
     }
     let message = format!("at most {limit} files may be open, {LEAST} are needed");
-    Err(Fault::new(Kind::Io, message).hint(format!("ulimit -n {}", OPEN_MAX * GROUPS + OTHERS)))
+    Err(Fault::new(Kind::Io, message).hint(format!("ulimit -n {OPEN_FILES}")))
 }
 
 /// Checks that a file may be `bytes` long. Beyond the limit the system would end the process.

@@ -3,7 +3,6 @@
 use crate::fault::Result;
 use crate::store::io::gate::gate;
 use crate::store::io::named::named;
-use rustix::process::{Resource, getrlimit};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -70,27 +69,6 @@ pub fn file_system(path: &Path) -> Result<String> {
 pub fn is_own_disk(path: &Path) -> Result<bool> {
     let own = ["ext4", "xfs", "btrfs", "zfs", "tmpfs"];
     Ok(own.contains(&file_system(path)?.as_str()))
-}
-
-/// The limits of this process as `ulimit` shows them: its letter, what is limited, the soft limit and
-/// the hard one; none is no limit.
-#[must_use]
-pub fn limits() -> Vec<(char, &'static str, Option<u64>, Option<u64>)> {
-    let table = [
-        ('n', "open files", Resource::Nofile),
-        ('f', "size of a file", Resource::Fsize),
-        ('l', "locked memory", Resource::Memlock),
-        ('s', "stack", Resource::Stack),
-        ('u', "processes", Resource::Nproc),
-        ('v', "address space", Resource::As),
-    ];
-    table
-        .into_iter()
-        .map(|(letter, what, resource)| {
-            let limit = getrlimit(resource);
-            (letter, what, limit.current, limit.maximum)
-        })
-        .collect()
 }
 
 /// Whether this process runs as root.

@@ -22,9 +22,9 @@ pub use directory::{
     Directory, exchange, link, make_directory, remove, remove_directory, rename, sync_directory,
 };
 pub use likeness::{Likeness, identity, likeness};
-pub use limits::{check_open_files, kept_open, raise_open_files};
+pub use limits::{OPEN_FILES, check_open_files, kept_open, limits, raise_open_files};
 pub use machine::{
-    file_system, free_bytes, free_files, host_name, is_own_disk, is_root, limits, memory_bytes,
+    file_system, free_bytes, free_files, host_name, is_own_disk, is_root, memory_bytes,
     peak_memory_bytes, read_text,
 };
 pub use modes::{is_mount, mode, restrict, take_after};
