@@ -2,15 +2,19 @@
 //!
 //! What is large is asked for by [`zeroed`] and [`grow`], and a refusal is a fault like any other. Of
 //! what is small nobody can be asked at each place: a program whose allocator is [`Careful`] ends with
-//! an error where it would else be aborted.
+//! an error where it would else be aborted. A library in C that is refused memory aborts by itself:
+//! what it is asked for then is said as well.
 
 use crate::fault::{Fault, Kind, Result};
+use rustix::mm::{MapFlags, ProtFlags};
+use signal_hook::consts::SIGABRT;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::sync::OnceLock;
+use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Once, OnceLock};
 use std::time::Duration;
 
 /// What to do where memory is refused.
@@ -92,6 +96,34 @@ pub fn prepare(error: impl Fn(&Fault) -> String, result: impl Fn(&Fault) -> Opti
     }
     // Its buffer is made now.
     let _ = std::io::stdout().flush();
+    static HEARS: Once = Once::new();
+    HEARS.call_once(hear_aborts);
+}
+
+/// How much memory is asked for to know whether an abort comes of a refusal, in bytes: what the C
+/// library takes at once for a thread's small allocations.
+const ARENA: usize = 64 << 20;
+
+/// Ends the process with an error where a library aborts it because the system gives no more memory, as
+/// the C library does for a few bytes of a thread's own. Other aborts stay what they are.
+#[allow(unsafe_code, reason = "what a handler of a signal may do is a promise")]
+fn hear_aborts() {
+    let refused = || {
+        // SAFETY: a new mapping that nobody uses; the call is the kernel's, no lock is taken.
+        let given = unsafe {
+            let flags = MapFlags::PRIVATE;
+            rustix::mm::mmap_anonymous(null_mut(), ARENA, ProtFlags::READ, flags)
+        };
+        if given.is_err() {
+            end(ARENA);
+        }
+    };
+    // SAFETY: neither memory nor a lock is asked for: a mapping, writes to descriptors and an exit. The
+    // process dies behind it in any case.
+    let heard = unsafe { signal_hook::low_level::register(SIGABRT, refused) };
+    if let Err(error) = heard {
+        tracing::debug!("an abort for want of memory will not be said: {error}");
+    }
 }
 
 /// The system's allocator, but that a refusal which nobody can bear ends the process with code 1.
