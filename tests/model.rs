@@ -1081,3 +1081,109 @@ fn training_goes_on_under_other_names() {
         }
     }
 }
+
+/// DeepSeek-V3 as networks of dynamic graphs have it: latent projections in one, experts in three dimensions;
+/// by a flag, by the trainer's configuration, back, and out of the other form with its training's state.
+#[test]
+fn deepseek_v3_of_dynamic_graphs_goes_in_and_out() {
+    let (family, room) = ("deepseek_v3", tempfile::tempdir().unwrap());
+    let at = |name: &str| room.path().join(name);
+    let run = |processes: u32, line: &str| runs(processes, &words(line, room.path(), family, &[]));
+    let (hf, mut due) = (hf_of(family), expected(family, "mcore"));
+    let named = |name: &str, to: &str| {
+        let layer = name.rsplit_once(".self_attention.").unwrap().0;
+        format!("{layer}.self_attention.{to}.weight")
+    };
+    for (name, mut tensor) in std::mem::take(&mut due) {
+        let name = if name.ends_with("linear_q_down_proj.weight") {
+            let kv = expected(family, "mcore").remove(&named(&name, "linear_kv_down_proj"));
+            let kv = kv.unwrap();
+            tensor.shape[0] += kv.shape[0];
+            tensor.data.extend(kv.data);
+            named(&name, "linear_qkv")
+        } else if name.ends_with("linear_kv_down_proj.weight") {
+            continue;
+        } else {
+            name.replace("linear_q_up_proj", "linear_qb")
+                .replace("linear_kv_up_proj", "linear_kvb")
+                .replace("kv_layernorm", "k_layernorm")
+        };
+        due.insert(name, tensor);
+    }
+    run(2, "import --hf % --dst @joined --names mcore --mla joined");
+    let (found, metadata) = full(&at("joined"));
+    tensors::compare(&due, &found).unwrap();
+    assert_eq!(metadata["shardloom.mla"], "joined");
+    let experts = 4;
+    for (name, tensor) in &mut due {
+        if name.contains("mlp.experts.weight") {
+            let rows = tensor.shape[0] / experts;
+            tensor.shape = vec![experts, rows, tensor.shape[1]];
+        }
+    }
+    let due: Tensors = due
+        .into_iter()
+        .map(|(name, tensor)| (name.replace("router.expert_bias", "expert_bias"), tensor))
+        .collect();
+    let three = "--names mcore --mla joined --experts stacked-3d";
+    run(1, &format!("import --hf % --dst @three {three}"));
+    tensors::compare(&due, &full(&at("three")).0).unwrap();
+    let strategy = strategy(&due, &[], 2, 1);
+    tensors::write_bytes(&at("two.ckpt"), &protobuf(&strategy, 1));
+    run(
+        4,
+        &format!("import --hf % --dst @two --dst-strategy @two.ckpt {three}"),
+    );
+    check_ranks(&at("two"), &strategy, &due);
+    // Out again, also where no file says how it was made.
+    for rank in 0..2 {
+        let path = at(&format!("two/rank_{rank}/net.safetensors"));
+        let contents = tensors::read(&path).unwrap();
+        tensors::write(&path, &contents.tensors);
+    }
+    std::fs::remove_file(at("two/shardloom.json")).unwrap();
+    let form = "--qkv interleaved --ffn interleaved";
+    run(
+        2,
+        &format!("export --src @two --src-strategy @two.ckpt --hf-config % --dst @back {form}"),
+    );
+    tensors::compare(&hf, &full(&at("back")).0).unwrap();
+    // Another form of what is there, with the optimizer's state.
+    run(1, "import --hf % --dst @usual --names mcore");
+    let path = at("usual/model-00001-of-00001.safetensors");
+    let (mut usual, _) = full(&at("usual"));
+    let mut due = due;
+    for all in [&mut usual, &mut due] {
+        let moments = all
+            .iter()
+            .filter(|(name, _)| name.contains("self_attention"));
+        let moments = moments.map(|(name, tensor)| (format!("adam_m.{name}"), tensor.clone()));
+        all.extend(moments.collect::<Vec<_>>());
+    }
+    std::fs::remove_dir_all(at("usual")).unwrap();
+    std::fs::create_dir(at("usual")).unwrap();
+    tensors::write(&path, &usual);
+    let src = "--src-qkv interleaved --src-ffn interleaved";
+    run(
+        2,
+        &format!(
+            "reshard --src @usual --dst @other --dst-strategy @two.ckpt --model % {src} {three} --unmatched copy"
+        ),
+    );
+    let found = tensors::read(&at("other/rank_0/net0.safetensors")).unwrap();
+    assert_eq!(found.tensors.len(), due.len());
+    let moment = "adam_m.decoder.layers.1.self_attention.linear_qkv.weight";
+    assert_eq!(found.tensors[moment], due[moment]);
+    // Others have nothing of the kind.
+    let line = words(
+        "import --hf % --dst @none --mla joined",
+        room.path(),
+        "qwen3",
+        &[],
+    );
+    let refused = alone(&line);
+    assert!(
+        refused.stderr.contains("--mla joined: family qwen3"),
+        "{refused:#?}"
+    );
+}

@@ -5,6 +5,7 @@ use crate::cli::flags::choice::choice;
 use crate::cli::flags::family::{FamilyArgs, SCHEMES};
 use crate::cli::flags::lora::LoraArgs;
 use crate::cli::flags::moving::MoveArgs;
+use crate::cli::flags::name_map::is_yaml;
 use crate::cli::flags::reading::{CheckArgs, WeightsArgs};
 use crate::cli::flags::step::StepArgs;
 use crate::cli::flags::strategy::{Deriving, ModelArgs};
@@ -12,12 +13,14 @@ use crate::cli::flags::tensors::{Cast, TensorArgs};
 use crate::cli::flags::writing::{CutArgs, DestinationArgs, WriteArgs};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::{Goal, Job, ViewMaker, Write};
-use crate::model::{self, CONFIG, Mapping, Scheme, quantised_block};
+use crate::model::derive::{LATENT, latent};
+use crate::model::{self, CONFIG, Latent, Mapping, Scheme, quantised_block};
 use crate::plan::affix::Affixes;
 use crate::plan::arrange::{Files, Naming, RankName};
 use crate::plan::build::Select;
 use crate::source::Reading;
 use crate::source::derived::Derived;
+use crate::strategy::StrategyInput;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -98,7 +101,9 @@ impl Import {
             );
             return Err(Fault::new(Kind::Usage, message));
         }
-        let deriving = self.model.deriving(&self.hf, self.names);
+        let mut deriving = self.model.deriving(&self.hf, self.names);
+        let mla = self.family.mla.map(|mla| (LATENT, mla == Latent::Joined));
+        deriving.rejoined = mla.into_iter().collect();
         let reading = Reading {
             weights: self.weights.weights,
             ..Reading::checkpoint(self.hf, None, None)
@@ -133,7 +138,15 @@ impl Import {
             let config = self.hf.join(CONFIG);
             fault.file(config.display().to_string())
         })?;
-        let choices = self.family.choices(&family, self.names);
+        let mut choices = self.family.choices(&family, self.names);
+        if let Some(path) = self.cut.dst_strategy.as_ref().and_then(StrategyInput::path)
+            && self.family.mla.is_none()
+            && choices.names == Scheme::Mcore
+            && is_yaml(path)
+            && latent(path, &family)?
+        {
+            choices.mla = Latent::Joined;
+        }
         if choices.depend_on_tp() && self.cut.dst_strategy.is_some() && self.family.tp.is_none() {
             let message = "contiguous fused tensors depend on the tensor-parallel size";
             return Err(Fault::new(Kind::Usage, message).hint(

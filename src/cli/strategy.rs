@@ -129,7 +129,7 @@ impl Action {
 fn asked(input: &StrategyInput, network: &NetworkArgs) -> Result<strategy::Strategy> {
     let deriving = Deriving {
         renamed: None,
-        rejoined: None,
+        rejoined: Vec::new(),
         model: network.model.model.clone(),
         names: network.names,
         sources: Vec::new(),

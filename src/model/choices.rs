@@ -1,5 +1,6 @@
 //! The choices that a name table can't tell.
 
+use super::expression::Numbers;
 use crate::fault::{Fault, Kind, Result};
 use crate::job::metadata::OWN_KEYS;
 use std::collections::BTreeMap;
@@ -33,8 +34,20 @@ pub enum Fusion {
 pub enum Experts {
     /// All in one tensor, for grouped multiplication.
     Stacked,
+    /// The same in three dimensions, as networks of dynamic graphs have them under the mcore names.
+    Stacked3d,
     /// As the layout without grouped multiplication has them.
     Separate,
+}
+
+/// How the latent projections of queries and of keys and values are kept under the mcore names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Latent {
+    /// Each by itself: `mla_qkv_concat: False`.
+    Separate,
+    /// Their rows in one, that of queries first: `mla_qkv_concat: True`.
+    Joined,
 }
 
 /// All choices, made.
@@ -48,6 +61,8 @@ pub struct Choices {
     pub ffn: Fusion,
     /// Experts.
     pub experts: Experts,
+    /// Latent projections.
+    pub mla: Latent,
     /// Tensor-parallel size that contiguous fused tensors were made for.
     pub tp: u64,
 }
@@ -56,6 +71,7 @@ const NAMES: &str = "names";
 const QKV: &str = "qkv";
 const FFN: &str = "ffn";
 const EXPERTS: &str = "experts";
+const MLA: &str = "mla";
 const TP: &str = "tp";
 
 /// A choice that files record by a word.
@@ -80,8 +96,14 @@ impl Spelled for Fusion {
 impl Spelled for Experts {
     const WORDS: &'static [(&'static str, Experts)] = &[
         ("stacked", Experts::Stacked),
+        ("stacked-3d", Experts::Stacked3d),
         ("separate", Experts::Separate),
     ];
+}
+
+impl Spelled for Latent {
+    const WORDS: &'static [(&'static str, Latent)] =
+        &[("separate", Latent::Separate), ("joined", Latent::Joined)];
 }
 
 /// What a value is called in files.
@@ -103,6 +125,7 @@ impl Choices {
             qkv: fusion,
             ffn: fusion,
             experts: Experts::Stacked,
+            mla: Latent::Separate,
             tp: 1,
         }
     }
@@ -123,8 +146,26 @@ impl Choices {
             (EXPERTS, spelled(self.experts)),
             (TP, self.tp.to_string()),
         ];
-        let keyed = values.map(|(key, value)| (format!("{OWN_KEYS}{key}"), value));
-        keyed.into_iter().collect()
+        // What few families have is told only where it isn't the usual.
+        let joined = (self.mla == Latent::Joined).then(|| (MLA, spelled(self.mla)));
+        let all = values.into_iter().chain(joined);
+        all.map(|(key, value)| (format!("{OWN_KEYS}{key}"), value))
+            .collect()
+    }
+}
+
+/// What conditions of a table call latent projections in one, as the trainer does.
+pub(super) const LATENT_KEY: &str = "mla_qkv_concat";
+/// What they call experts in three dimensions.
+const EXPERTS_3D_KEY: &str = "experts_3d";
+
+impl Choices {
+    /// A model's numbers, and these choices as conditions of a table ask for them.
+    pub(super) fn told(&self, numbers: &Numbers) -> Numbers {
+        let joined = self.mla == Latent::Joined && self.names == Scheme::Mcore;
+        let flat = self.experts != Experts::Stacked3d || self.names != Scheme::Mcore;
+        let numbers = numbers.clone().with(LATENT_KEY, joined);
+        numbers.with(EXPERTS_3D_KEY, !flat)
     }
 }
 
@@ -139,6 +180,8 @@ pub struct Partial {
     pub ffn: Option<Fusion>,
     /// Experts.
     pub experts: Option<Experts>,
+    /// Latent projections.
+    pub mla: Option<Latent>,
     /// Tensor-parallel size.
     pub tp: Option<u64>,
 }
@@ -165,6 +208,7 @@ impl Partial {
             qkv: one(metadata, QKV)?,
             ffn: one(metadata, FFN)?,
             experts: one(metadata, EXPERTS)?,
+            mla: one(metadata, MLA)?,
             tp: tp.transpose()?,
         })
     }
@@ -177,6 +221,7 @@ impl Partial {
             qkv: self.qkv.or(others.qkv),
             ffn: self.ffn.or(others.ffn),
             experts: self.experts.or(others.experts),
+            mla: self.mla.or(others.mla),
             tp: self.tp.or(others.tp),
         }
     }
@@ -191,6 +236,7 @@ impl Partial {
             qkv: self.qkv.unwrap_or(usual.qkv),
             ffn: self.ffn.unwrap_or(usual.ffn),
             experts: self.experts.unwrap_or(usual.experts),
+            mla: self.mla.unwrap_or(usual.mla),
             tp: self.tp.unwrap_or(usual.tp),
         }
     }

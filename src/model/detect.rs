@@ -1,8 +1,9 @@
 //! Which family a model is of, and which choices a checkpoint was made with.
 
-use super::choices::{Choices, Experts, Fusion, Partial, Scheme, spelled};
+use super::choices::{Choices, Experts, Fusion, Latent, Partial, Scheme, spelled};
 use super::expression::Numbers;
 use super::family::{Family, Make};
+use super::latent::latent;
 use super::mapping::Mapping;
 use crate::fault::{Fault, Kind, Result, nearest};
 use crate::plan::inventory::Inventory;
@@ -93,15 +94,28 @@ pub(super) fn choices_of(
             )))
         }
     };
+    // Experts in one tensor under the mcore names: in three dimensions or in two, the shape tells.
+    let stacked = joined
+        .links
+        .iter()
+        .filter(|link| link.make == Some(Make::Experts));
+    let standing = stacked
+        .flat_map(|link| &link.ms)
+        .filter(|_| names == Scheme::Mcore)
+        .find_map(|tensor| inventory.tensors.get(&tensor.name))
+        .map(|tensor| tensor.shape.0.len() == 3);
     let choices = Choices {
         names,
         qkv: fusion(Make::Qkv, known.qkv, "qkv")?,
         ffn: fusion(Make::GateUp, known.ffn, "ffn")?,
-        experts: known.experts.unwrap_or(if is_joined(Make::Experts) {
-            Experts::Stacked
-        } else {
-            Experts::Separate
-        }),
+        experts: match (standing, known.experts) {
+            (Some(true), _) => Experts::Stacked3d,
+            (Some(false), _) => Experts::Stacked,
+            (None, Some(known)) => known,
+            (None, None) if is_joined(Make::Experts) => Experts::Stacked,
+            (None, None) => Experts::Separate,
+        },
+        mla: known.mla.unwrap_or(latent(inventory)),
         tp: known.tp.unwrap_or(1),
     };
     check_tp(&choices, known.tp)?;
@@ -149,6 +163,7 @@ fn scheme(
             qkv: Fusion::Interleaved,
             ffn: Fusion::Interleaved,
             experts: Experts::Stacked,
+            mla: Latent::Separate,
             tp: 1,
         };
         Mapping::new(family, numbers, &choices, &present)

@@ -35,11 +35,23 @@ impl Numbers {
         self.alternatives(expression, 0, "")
     }
 
-    /// Whether a condition holds: a name that is true, not zero or not empty; `!name` the other way.
+    /// These, with a key that is true or not whatever config.json says.
+    #[must_use]
+    pub(super) fn with(mut self, key: &str, set: bool) -> Self {
+        self.config.insert(key.to_owned(), Value::Bool(set));
+        self
+    }
+
+    /// Whether all conditions hold that `&` joins: a name that is true, not zero or not empty; `!name` the
+    /// other way.
     #[must_use]
     pub fn holds(&self, condition: &str) -> bool {
+        condition.split('&').all(|term| self.is_set(term.trim()))
+    }
+
+    fn is_set(&self, condition: &str) -> bool {
         if let Some(name) = condition.strip_prefix('!') {
-            return !self.holds(name);
+            return !self.is_set(name);
         }
         match self.config.get(condition) {
             Some(Value::Bool(value)) => *value,
@@ -221,5 +233,7 @@ mod tests {
             assert_eq!(numbers.value(bad).unwrap_err().kind, Kind::Corrupt, "{bad}");
         }
         assert!(numbers.holds("on") && numbers.holds("!empty") && !numbers.holds("absent"));
+        assert!(numbers.holds("on & !empty") && !numbers.holds("on & absent"));
+        assert!(!numbers.with("on", false).holds("on"));
     }
 }

@@ -112,6 +112,8 @@ pub enum Make {
     GateUp,
     /// The same matrices of all experts.
     Experts,
+    /// The rows of several Hugging Face tensors, those of the first before those of the next, in one.
+    Rows,
     /// One Hugging Face tensor whose rows are blocks, each cut into parts: a tensor a part.
     Blocks,
 }
@@ -140,7 +142,8 @@ pub struct Rule {
     /// Other MindSpore names that are accepted when read.
     #[serde(default)]
     pub also: Vec<String>,
-    /// Key of config.json that must be true for the tensors to be there (`!key`: must not be).
+    /// When the tensors are there: keys of config.json that must be true (`!key`: must not be), joined
+    /// by `&`. `mla_qkv_concat` and `experts_3d` are what `--mla joined` and `--experts stacked-3d` say.
     #[serde(default)]
     pub when: Option<String>,
     /// Kept in its own element type whatever is asked for.

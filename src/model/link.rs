@@ -20,6 +20,15 @@ pub struct Tensor {
     pub vocabulary: bool,
 }
 
+impl Tensor {
+    /// Gives a tensor that has all experts below each other a dimension for them.
+    pub(super) fn stand(&mut self, experts: u64) {
+        if let [rows, columns] = self.shape.0[..] {
+            self.shape = Shape(vec![experts, rows / experts.max(1), columns]);
+        }
+    }
+}
+
 /// A piece between two tensors of a link, to be read in either direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bond {

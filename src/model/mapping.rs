@@ -4,6 +4,7 @@ use super::choices::{Choices, Experts, Fusion, Scheme, spelled};
 use super::expression::Numbers;
 use super::family::{Block, Family, Make, Rule, Side, Within};
 use super::fuse::{Joint, Lane, fuse, stack, stack_transposed};
+use super::latent::check_latent;
 use super::link::{Bond, Link, Tensor};
 use crate::fault::{Fault, Kind, Result};
 use crate::tensor::shape::Shape;
@@ -76,6 +77,8 @@ impl Mapping {
             Scheme::Legacy => block.legacy.clone(),
             Scheme::Mcore => block.mcore.clone(),
         };
+        let numbers = &choices.told(numbers);
+        check_latent(family, choices)?;
         let mut speller = Speller {
             numbers,
             choices,
@@ -189,8 +192,8 @@ impl Speller<'_> {
         let joined = match rule.make {
             Some(Make::Qkv) => self.choices.qkv != Fusion::Separate,
             Some(Make::GateUp) => self.choices.ffn != Fusion::Separate,
-            Some(Make::Experts) => self.choices.experts == Experts::Stacked,
-            Some(Make::Blocks) | None => false,
+            Some(Make::Experts) => self.choices.experts != Experts::Separate,
+            Some(Make::Rows | Make::Blocks) | None => false,
         };
         let hf = self.tensors(spot.hf, rule.hf.list(), spot)?;
         let (Some(prefix), Some(side)) = (spot.ms, side) else {
@@ -211,7 +214,9 @@ impl Speller<'_> {
         match rule.make {
             Some(Make::Experts) => return self.experts(rule, &hf, &ms, joined),
             Some(Make::Blocks) => return self.blocks(rule, hf, ms),
-            Some(Make::Qkv | Make::GateUp) if ms.len() == 1 => return self.fused(rule, hf, ms),
+            Some(Make::Qkv | Make::GateUp | Make::Rows) if ms.len() == 1 => {
+                return self.fused(rule, hf, ms);
+            }
             _ => {}
         }
         if hf.len() != ms.len() {
@@ -251,13 +256,18 @@ impl Speller<'_> {
 
     /// Several Hugging Face tensors, fused along dimension 0.
     fn fused(&mut self, rule: &Rule, hf: Vec<Tensor>, mut ms: Vec<Tensor>) -> Result<()> {
-        let (fusion, unit, groups) = if rule.make == Some(Make::Qkv) {
-            let unit = self.numbers.value("head_dim")?;
-            (self.choices.qkv, unit, self.numbers.value("kv_heads")?)
-        } else {
-            (self.choices.ffn, 1, rows(&hf[0])?)
+        let (fusion, unit, groups) = match rule.make {
+            Some(Make::Qkv) => {
+                let unit = self.numbers.value("head_dim")?;
+                (self.choices.qkv, unit, self.numbers.value("kv_heads")?)
+            }
+            Some(Make::Rows) => (Fusion::Contiguous, 1, 1),
+            _ => (self.choices.ffn, 1, rows(&hf[0])?),
         };
-        let tp = self.choices.tp;
+        let tp = match rule.make {
+            Some(Make::Rows) => 1,
+            _ => self.choices.tp,
+        };
         let groups = match fusion {
             Fusion::Interleaved if !groups.is_multiple_of(tp) => {
                 let message = format!("its {groups} groups can't be cut in {tp}");
@@ -281,6 +291,7 @@ impl Speller<'_> {
         let mut dims = vec![rows];
         dims.extend(inner);
         ms[0].cut = match fusion {
+            _ if rule.make == Some(Make::Rows) => Cut::Anywhere,
             Fusion::Interleaved => Cut::Groups(rows / groups),
             _ => Cut::Exactly(rows / groups),
         };
@@ -361,6 +372,10 @@ impl Speller<'_> {
             }
             return Ok(());
         }
+        let mut ms = ms.to_vec();
+        if self.choices.experts == Experts::Stacked3d {
+            ms.iter_mut().for_each(|tensor| tensor.stand(experts));
+        }
         let columns = matrix(&hf[0])?.1;
         let rows: Vec<u64> = hf.iter().map(|t| Ok(matrix(t)?.0)).collect::<Result<_>>()?;
         let mut all = Vec::new();
@@ -391,7 +406,7 @@ impl Speller<'_> {
             );
             return Err(Fault::new(Kind::Corrupt, message));
         }
-        self.link(rule, all, ms.to_vec(), bonds);
+        self.link(rule, all, ms, bonds);
         Ok(())
     }
 }

@@ -19,6 +19,7 @@ mod family;
 mod fuse;
 mod fused_experts;
 mod heads;
+mod latent;
 mod link;
 mod mapping;
 mod quantise;
@@ -30,7 +31,7 @@ mod transfer;
 mod vocabulary;
 mod wrapped;
 
-pub use choices::{Choices, Experts, Fusion, Scheme};
+pub use choices::{Choices, Experts, Fusion, Latent, Scheme};
 pub use companions::{Companions, companions};
 pub use described::{CONFIG, described};
 pub use detect::{Given, find_family};

@@ -157,6 +157,7 @@ impl Remake {
             qkv: Some(old.qkv),
             ffn: Some(old.ffn),
             experts: Some(old.experts),
+            mla: Some(old.mla),
             tp: Some(old.tp),
         };
         let renamed = self.wanted.names.is_some_and(|names| names != old.names);

@@ -3,7 +3,7 @@
 use crate::cli::flags::choice::{Choice, choice};
 use crate::cli::flags::name_map::family_table;
 use crate::fault::Result;
-use crate::model::{Choices, Experts, Family, Fusion, Given, Numbers, Scheme, described};
+use crate::model::{Choices, Experts, Family, Fusion, Given, Latent, Numbers, Scheme, described};
 use clap::Args;
 use std::path::{Path, PathBuf};
 
@@ -48,9 +48,28 @@ pub(crate) const EXPERTS: &[Choice<Experts>] = &[
         "All in one tensor, for grouped multiplication",
     ),
     (
+        "stacked-3d",
+        Experts::Stacked3d,
+        "The same in three dimensions, as dynamic graphs have them under the mcore names",
+    ),
+    (
         "separate",
         Experts::Separate,
         "As the layout without grouped multiplication has them",
+    ),
+];
+
+/// How latent projections are kept.
+pub(crate) const LATENTS: &[Choice<Latent>] = &[
+    (
+        "separate",
+        Latent::Separate,
+        "Each by itself: `mla_qkv_concat: False`",
+    ),
+    (
+        "joined",
+        Latent::Joined,
+        "Their rows in one `linear_qkv`: `mla_qkv_concat: True`",
     ),
 ];
 
@@ -73,6 +92,9 @@ pub(crate) struct FamilyArgs {
     /// How experts are kept at MindSpore.
     #[arg(long, value_parser = choice(EXPERTS))]
     pub(crate) experts: Option<Experts>,
+    /// How the latent projections of DeepSeek-V3 are kept at MindSpore.
+    #[arg(long, value_parser = choice(LATENTS))]
+    pub(crate) mla: Option<Latent>,
     /// Tensor-parallel size that contiguous fused tensors are made for.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65536))]
     pub(crate) tp: Option<u64>,
@@ -82,7 +104,11 @@ impl FamilyArgs {
     /// Whether anything was said.
     pub(crate) fn is_given(&self) -> bool {
         let choice = self.qkv.is_some() || self.ffn.is_some() || self.experts.is_some();
-        choice || self.tp.is_some() || self.name_map.is_some() || self.family != "auto"
+        choice
+            || self.mla.is_some()
+            || self.tp.is_some()
+            || self.name_map.is_some()
+            || self.family != "auto"
     }
 
     /// What was said, with these names.
@@ -92,6 +118,7 @@ impl FamilyArgs {
             qkv: self.qkv,
             ffn: self.ffn,
             experts: self.experts,
+            mla: self.mla,
             tp: self.tp,
         }
     }

@@ -1,10 +1,11 @@
 //! Another form of the same model: names, and what is fused.
 
 use crate::cli::flags::choice::choice;
-use crate::cli::flags::family::{EXPERTS, FUSIONS};
+use crate::cli::flags::family::{EXPERTS, FUSIONS, LATENTS};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::ViewMaker;
-use crate::model::{CONFIG, Experts, Fusion, Given, Remake, Scheme, described};
+use crate::model::derive::{JOINED, LATENT};
+use crate::model::{CONFIG, Experts, Fusion, Given, Latent, Remake, Scheme, described};
 use clap::Args;
 use std::path::Path;
 
@@ -20,6 +21,9 @@ pub(crate) struct RemakeArgs {
     /// Write experts so.
     #[arg(long, value_parser = choice(EXPERTS), requires = "model")]
     experts: Option<Experts>,
+    /// Write the latent projections of DeepSeek-V3 so.
+    #[arg(long, value_parser = choice(LATENTS), requires = "model")]
+    mla: Option<Latent>,
     /// Tensor-parallel size that contiguous fused tensors are written for.
     #[arg(long, value_name = "N", requires = "model", value_parser = clap::value_parser!(u64).range(1..=65536))]
     tp: Option<u64>,
@@ -38,12 +42,14 @@ impl RemakeArgs {
     /// Whether another form is asked for.
     fn is_given(&self) -> bool {
         let fused = self.qkv.is_some() || self.ffn.is_some();
-        fused || self.experts.is_some() || self.tp.is_some()
+        fused || self.experts.is_some() || self.mla.is_some() || self.tp.is_some()
     }
 
-    /// Whether query, key and value are written in one, if that is said.
-    pub(crate) fn joined(&self) -> Option<bool> {
-        self.qkv.map(|fusion| fusion != Fusion::Separate)
+    /// What is written in one, as far as it is said, by the keys of a configuration.
+    pub(crate) fn joined(&self) -> Vec<(&'static str, bool)> {
+        let qkv = self.qkv.map(|qkv| (JOINED, qkv != Fusion::Separate));
+        let mla = self.mla.map(|mla| (LATENT, mla == Latent::Joined));
+        qkv.into_iter().chain(mla).collect()
     }
 
     /// What makes another form, with these names, of a checkpoint of the model that `model` describes; none
@@ -72,18 +78,23 @@ impl RemakeArgs {
         let file = model.file_name().is_some_and(|name| name == CONFIG);
         let directory = model.parent().filter(|_| file).unwrap_or(model);
         let (family, numbers) = described(directory, "auto", None)?;
-        let form = |names, qkv, ffn, experts, tp| Given {
-            names,
-            qkv,
-            ffn,
-            experts,
-            tp,
-        };
         let remake = Remake {
             family,
             numbers,
-            given: form(None, self.src_qkv, self.src_ffn, None, self.src_tp),
-            wanted: form(names, self.qkv, self.ffn, self.experts, self.tp),
+            given: Given {
+                qkv: self.src_qkv,
+                ffn: self.src_ffn,
+                tp: self.src_tp,
+                ..Given::default()
+            },
+            wanted: Given {
+                names,
+                qkv: self.qkv,
+                ffn: self.ffn,
+                experts: self.experts,
+                mla: self.mla,
+                tp: self.tp,
+            },
         };
         let make = move |inventory: &_, metadata: &_| remake.view(inventory, metadata);
         Ok(Some(ViewMaker::new(make)))

@@ -87,7 +87,7 @@ impl ModelArgs {
             model: self.model.clone(),
             names,
             renamed: None,
-            rejoined: None,
+            rejoined: Vec::new(),
             sources: vec![source.to_path_buf()],
         }
     }
@@ -102,8 +102,9 @@ pub(crate) struct Deriving {
     pub(crate) names: Option<Scheme>,
     /// Other names of what is written; none: the same.
     pub(crate) renamed: Option<Scheme>,
-    /// Whether query, key and value are in one where that is written; none: as in the source.
-    pub(crate) rejoined: Option<bool>,
+    /// Keys of a configuration that say which tensors are in one where that is written; none: as in the
+    /// source.
+    pub(crate) rejoined: Vec<(&'static str, bool)>,
     /// Where the weights are.
     pub(crate) sources: Vec<PathBuf>,
 }
@@ -142,7 +143,7 @@ impl Deriving {
         let mut inputs = Vec::new();
         let there = Deriving {
             renamed: None,
-            rejoined: None,
+            rejoined: Vec::new(),
             ..self.clone()
         };
         let mut fill = |by: &Deriving, side: &mut Option<StrategyInput>| -> Result<()> {
@@ -209,8 +210,8 @@ impl Deriving {
         let seen = found.find(|seen| seen.names.is_some());
         let mut seen = seen.unwrap_or_default();
         seen.names = self.renamed.or(self.names).or(seen.names);
-        if let Some(joined) = self.rejoined {
-            seen.rejoin(joined);
+        for (key, joined) in &self.rejoined {
+            seen.rejoin(key, *joined);
         }
         seen
     }

@@ -26,6 +26,6 @@ pub use derived::{Derived, derive, rank_file_name};
 pub use job::Job;
 pub use mesh::Mesh;
 pub use outlook::{layouts, weights};
-pub use read::{configured, joined, usual};
+pub use read::{configured, joined, latent, usual};
 pub use recognise::{Candidate, Held, recognise};
-pub use seen::Seen;
+pub use seen::{JOINED, LATENT, Seen};

@@ -2,12 +2,13 @@
 
 use super::job::Job;
 use super::mesh::Mesh;
-use super::seen::Seen;
+use super::seen::{LATENT, Seen};
 use crate::config::based::Layered;
 use crate::config::job_yaml::JobConfig;
 use crate::config::train_yaml::YAML_BYTES_MAX;
 use crate::fault::{Fault, Kind, Result};
 use crate::model::described::{CONFIG, SMALL_BYTES_MAX};
+use crate::model::family::Family;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::json;
 use crate::tensor::dtype::Dtype;
@@ -77,6 +78,22 @@ pub fn joined(yaml: &Path) -> Result<Option<&'static str>> {
         .into_iter()
         .find(|(key, value, of)| *of == legacy && says(key, *value));
     Ok(found.map(|(key, _, _)| key))
+}
+
+/// Whether the network of the trainer's configuration has latent projections in one: as it says, or as a network
+/// of `family` has them by itself. Local.
+///
+/// # Errors
+/// As [`configured`].
+pub fn latent(yaml: &Path, family: &Family) -> Result<bool> {
+    let read = |path: &Path| ReadFile::open(path)?.read_all(YAML_BYTES_MAX);
+    let keys = Layered::read(yaml, &read)?.merged()?;
+    let config = JobConfig::of(&keys).map_err(|fault| fault.file(yaml.display().to_string()))?;
+    let own = config.model.model_config.get(LATENT);
+    let training = family.training.as_ref();
+    let value = own.or_else(|| training?.defaults.get(LATENT));
+    let joined = value.and_then(Value::as_bool).unwrap_or(false);
+    Ok(joined && !config.use_legacy.unwrap_or(true))
 }
 
 /// The type of a model's weights as its config.json tells; bfloat16 if it doesn't.

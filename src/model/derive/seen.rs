@@ -14,7 +14,9 @@ pub struct Seen {
 }
 
 /// The key for query, key and value in one.
-const JOINED: &str = "qkv_concat";
+pub const JOINED: &str = "qkv_concat";
+/// The key for latent projections in one.
+pub const LATENT: &str = "mla_qkv_concat";
 
 type Telling = (&'static str, Scheme, Option<(&'static str, bool)>);
 
@@ -27,12 +29,12 @@ const TELLING: [Telling; 14] = [
     (
         ".self_attention.linear_kvb.",
         Scheme::Mcore,
-        Some(("mla_qkv_concat", true)),
+        Some((LATENT, true)),
     ),
     (
         ".self_attention.linear_kv_down_proj.",
         Scheme::Mcore,
-        Some(("mla_qkv_concat", false)),
+        Some((LATENT, false)),
     ),
     ("model.tok_embeddings.", Scheme::Legacy, None),
     ("model.norm_out.", Scheme::Legacy, None),
@@ -80,10 +82,10 @@ impl Seen {
         seen
     }
 
-    /// The same of a network that has query, key and value in one, or not.
-    pub fn rejoin(&mut self, joined: bool) {
-        self.keys.retain(|(key, _)| key != JOINED);
-        self.keys.push((JOINED.to_owned(), joined));
+    /// The same of a network for which `key` says whether tensors are in one.
+    pub fn rejoin(&mut self, key: &str, joined: bool) {
+        self.keys.retain(|(known, _)| known != key);
+        self.keys.push((key.to_owned(), joined));
     }
 
     /// The keys as a configuration has them.
