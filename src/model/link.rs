@@ -21,10 +21,15 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// Gives a tensor that has all experts below each other a dimension for them.
-    pub(super) fn stand(&mut self, experts: u64) {
-        if let [rows, columns] = self.shape.0[..] {
-            self.shape = Shape(vec![experts, rows / experts.max(1), columns]);
+    /// The same; if it is to stand, with a dimension for the experts that lie below each other in it.
+    pub(super) fn standing(&self, stands: bool, experts: u64) -> Tensor {
+        let shape = match self.shape.0[..] {
+            [rows, columns] if stands => Shape(vec![experts, rows / experts.max(1), columns]),
+            _ => self.shape.clone(),
+        };
+        Tensor {
+            shape,
+            ..self.clone()
         }
     }
 }

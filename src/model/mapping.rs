@@ -372,10 +372,9 @@ impl Speller<'_> {
             }
             return Ok(());
         }
-        let mut ms = ms.to_vec();
-        if self.choices.experts == Experts::Stacked3d {
-            ms.iter_mut().for_each(|tensor| tensor.stand(experts));
-        }
+        let standing = self.choices.experts == Experts::Stacked3d;
+        let ms = ms.iter().map(|tensor| tensor.standing(standing, experts));
+        let ms: Vec<Tensor> = ms.collect();
         let columns = matrix(&hf[0])?.1;
         let rows: Vec<u64> = hf.iter().map(|t| Ok(matrix(t)?.0)).collect::<Result<_>>()?;
         let mut all = Vec::new();
