@@ -103,6 +103,26 @@ impl<'w> Library<'w> {
         self.data.block_on_all_gather(send, receive)
     }
 
+    /// *Collective.* Parts of any length of the first process's `send`, one to each.
+    pub fn scatter_v(self, send: &[u8], receive: &mut [u8], counts: &Counts) -> Result<()> {
+        self.parts_fit(send, receive, counts)?;
+        self.data.block_on_scatter_v((send, &counts.send), receive)
+    }
+
+    /// *Collective.* What all `send`, any number of bytes each, to the first process.
+    pub fn gather_v(self, send: &[u8], receive: &mut [u8], counts: &Counts) -> Result<()> {
+        self.parts_fit(send, receive, counts)?;
+        self.data
+            .block_on_gather_v(send, (receive, &counts.receive))
+    }
+
+    /// *Collective.* What all `send`, any number of bytes each, to all.
+    pub fn all_gather_v(self, send: &[u8], receive: &mut [u8], counts: &Counts) -> Result<()> {
+        self.parts_fit(send, receive, counts)?;
+        self.data
+            .block_on_all_gather_v(send, (receive, &counts.receive))
+    }
+
     /// *Collective.* Sums of all processes' `send`, element by element, to all.
     pub fn all_reduce(self, send: &[u64], receive: &mut [u64]) -> Result<()> {
         if send.len() != receive.len() {

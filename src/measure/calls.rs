@@ -170,6 +170,21 @@ pub(super) mod native {
         library(world).all_gather(send, receive)
     }
 
+    pub(in crate::measure) fn scatter_v(world: &World, buffers: &mut Buffers) -> Result<()> {
+        let (send, receive, counts) = buffers.parts()?;
+        library(world).scatter_v(send, receive, counts)
+    }
+
+    pub(in crate::measure) fn gather_v(world: &World, buffers: &mut Buffers) -> Result<()> {
+        let (send, receive, counts) = buffers.parts()?;
+        library(world).gather_v(send, receive, counts)
+    }
+
+    pub(in crate::measure) fn all_gather_v(world: &World, buffers: &mut Buffers) -> Result<()> {
+        let (send, receive, counts) = buffers.parts()?;
+        library(world).all_gather_v(send, receive, counts)
+    }
+
     pub(in crate::measure) fn all_to_all(world: &World, buffers: &mut Buffers) -> Result<()> {
         let (send, receive) = buffers.only()?;
         library(world).all_to_all(send, receive)

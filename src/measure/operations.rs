@@ -37,6 +37,14 @@ const EXCHANGE: Operation = Operation {
     ..USUAL
 };
 
+/// What is left to say where each process has another share.
+const UNEVEN: Operation = Operation {
+    variant: Some("skewed"),
+    carries: |place| shares(place).sum(),
+    factor: |place| others(place, 0),
+    ..USUAL
+};
+
 /// All of them.
 pub(super) const OPERATIONS: &[Operation] = &[
     Operation {
@@ -83,7 +91,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     },
     Operation {
         name: "broadcast",
-        lanes: |place| from_first(place, true),
+        lanes: |place| from_first(place, None),
         shardloom: Some(shardloom::broadcast),
         library: Some(native::broadcast),
         ..USUAL
@@ -92,28 +100,51 @@ pub(super) const OPERATIONS: &[Operation] = &[
         name: "scatter",
         carries: whole_parts,
         factor: leaving,
-        lanes: |place| from_first(place, false),
+        lanes: |place| from_first(place, Some(equal)),
         shardloom: Some(shardloom::at_once),
         library: Some(native::scatter),
         ..USUAL
     },
     Operation {
+        name: "scatter_v",
+        lanes: |place| from_first(place, Some(share)),
+        shardloom: Some(shardloom::at_once),
+        library: Some(native::scatter_v),
+        ..UNEVEN
+    },
+    Operation {
         name: "gather",
         carries: whole_parts,
         factor: leaving,
-        lanes: to_first,
+        lanes: |place| to_first(place, equal),
         shardloom: Some(shardloom::at_once),
         library: Some(native::gather),
         ..USUAL
     },
     Operation {
+        name: "gather_v",
+        lanes: |place| to_first(place, share),
+        shardloom: Some(shardloom::at_once),
+        library: Some(native::gather_v),
+        ..UNEVEN
+    },
+    Operation {
         name: "all_gather",
         carries: whole_parts,
         factor: leaving,
-        lanes: from_all,
+        lanes: |place| from_all(place, equal),
         shardloom: Some(shardloom::all_gather),
         library: Some(native::all_gather),
         ..USUAL
+    },
+    Operation {
+        name: "all_gather_v",
+        lanes: |place| from_all(place, share),
+        shardloom: Some(shardloom::all_gather),
+        library: Some(native::all_gather_v),
+        // The last gets most.
+        factor: |place| others(place, place.all - 1),
+        ..UNEVEN
     },
     Operation {
         name: "all_reduce",
@@ -180,6 +211,13 @@ pub(super) const OPERATIONS: &[Operation] = &[
 /// The share of a size that leaves its process, or comes from others.
 fn leaving(place: &Place) -> f64 {
     f64::from(place.all - 1) / f64::from(place.all)
+}
+
+/// The share of an uneven size that is not this process's.
+#[allow(clippy::cast_precision_loss, reason = "a share of bytes")]
+fn others(place: &Place, process: u32) -> f64 {
+    let whole: u64 = shares(place).sum();
+    1.0 - share(place, process) as f64 / whole.max(1) as f64
 }
 
 fn whole_parts(place: &Place) -> u64 {
@@ -251,39 +289,56 @@ fn both_ways(place: &Place) -> Vec<Lane> {
         .collect()
 }
 
-/// From process 0 to all: the same, or a part each.
-fn from_first(place: &Place, same: bool) -> Vec<Lane> {
-    let bytes = if same { place.bytes } else { place.part() };
+/// How much of a size is a process's.
+type Share = fn(&Place, u32) -> u64;
+
+fn equal(place: &Place, _: u32) -> u64 {
+    place.part()
+}
+
+/// Half of the size for process 0, a quarter for the next, and so on; something for each.
+fn share(place: &Place, process: u32) -> u64 {
+    (place.bytes >> (process + 1).min(63)).max(1)
+}
+
+fn shares(place: &Place) -> impl Iterator<Item = u64> {
+    (0..place.all).map(|process| share(place, process))
+}
+
+/// From process 0 to all: the same, or a share each.
+fn from_first(place: &Place, share: Option<Share>) -> Vec<Lane> {
     let mut lane = Lane::default();
-    if place.me == 0 && same {
-        lane.send = vec![part(0, 0, bytes)];
-    } else if place.me == 0 {
-        lane.send = (0..place.all).map(|to| part(to, to, bytes)).collect();
-    }
-    if place.me != 0 || !same {
-        let key = if same { 0 } else { place.me };
-        lane.receive = vec![part(0, key, bytes)];
+    match share {
+        None if place.me == 0 => lane.send = vec![part(0, 0, place.bytes)],
+        None => lane.receive = vec![part(0, 0, place.bytes)],
+        Some(share) => {
+            if place.me == 0 {
+                let shares = (0..place.all).map(|to| part(to, to, share(place, to)));
+                lane.send = shares.collect();
+            }
+            lane.receive = vec![part(0, place.me, share(place, place.me))];
+        }
     }
     vec![lane]
 }
 
-fn to_first(place: &Place) -> Vec<Lane> {
-    let bytes = place.part();
+fn to_first(place: &Place, share: Share) -> Vec<Lane> {
     let mut lane = Lane {
-        send: vec![part(0, 0, bytes)],
+        send: vec![part(0, 0, share(place, place.me))],
         ..Lane::default()
     };
     if place.me == 0 {
-        lane.receive = (0..place.all).map(|from| part(from, 0, bytes)).collect();
+        let shares = (0..place.all).map(|from| part(from, 0, share(place, from)));
+        lane.receive = shares.collect();
     }
     vec![lane]
 }
 
-fn from_all(place: &Place) -> Vec<Lane> {
-    let bytes = place.part();
+fn from_all(place: &Place, share: Share) -> Vec<Lane> {
+    let shares = (0..place.all).map(|from| part(from, 0, share(place, from)));
     vec![Lane {
-        send: vec![part(place.me, 0, bytes)],
-        receive: (0..place.all).map(|from| part(from, 0, bytes)).collect(),
+        send: vec![part(place.me, 0, share(place, place.me))],
+        receive: shares.collect(),
         ..Lane::default()
     }]
 }

@@ -1,9 +1,10 @@
 //! Writing, flushing and reading files, as the sink and the readers do it, and what a commit needs of a
 //! file system.
 
-use crate::exchange::{Topology, World, agree, barrier};
+use crate::exchange::{Operation, Topology, World, agree, all_reduce, barrier};
 use crate::fault::Result;
-use crate::measure::bench::{Measured, Repeat, Row, all_wrong};
+use crate::fault::memory::zeroed;
+use crate::measure::bench::{Measured, Repeat, Row, Unmeasured, all_wrong};
 use crate::measure::contents::{Wrong, byte};
 use crate::measure::found::machine;
 use crate::measure::metadata::metadata;
@@ -15,6 +16,13 @@ use std::time::{Duration, Instant};
 /// Sizes of a call.
 const CALLS: [usize; 3] = [256 << 10, 1 << 20, 4 << 20];
 
+/// What a read past the page cache is a multiple of, in bytes.
+const BLOCK: usize = 4096;
+/// How often is looked whether a page was dropped.
+const LOOKS: u64 = 8;
+/// Reading past the page cache.
+const DIRECT: &str = "read direct";
+
 /// What one file's life took.
 #[derive(Clone, Default)]
 struct Lives {
@@ -22,6 +30,10 @@ struct Lives {
     flushed: Vec<Duration>,
     cached: Vec<Duration>,
     cold: Vec<Duration>,
+    /// Past the page cache; none where the file system reads so, or nothing is that large.
+    direct: Vec<Duration>,
+    /// How many looks found a page in the cache that was to be dropped, of how many.
+    kept: (u32, u32),
     wrong: Option<Wrong>,
 }
 
@@ -34,17 +46,20 @@ struct Lives {
 pub fn storage(world: &World, repeat: Repeat, directory: &Path, bytes: u64) -> Result<Measured> {
     let topology = Topology::discover(world)?;
     let mut rows = Vec::new();
+    let mut kept = [0, 0];
     for shared in [false, true] {
         for call in CALLS {
-            one(world, repeat, directory, (bytes, call, shared), &mut rows)?;
+            let (still, looks) = one(world, repeat, directory, (bytes, call, shared), &mut rows)?;
+            kept = [kept[0] + u64::from(still), kept[1] + u64::from(looks)];
         }
     }
+    all_reduce(world, &mut kept, Operation::Sum)?;
     if topology.nodes.len() > 1 {
         let members = topology.nodes.first().cloned().unwrap_or_default();
         let part = world.part(members.contains(&world.process()))?;
         let done = match &part {
             Some(part) => one(part, repeat, directory, (bytes, CALLS[1], false), &mut rows),
-            None => Ok(()),
+            None => Ok((0, 0)),
         };
         agree(world, done)?;
         part.map_or(Ok(()), World::finish)?;
@@ -54,6 +69,13 @@ pub fn storage(world: &World, repeat: Repeat, directory: &Path, bytes: u64) -> R
     rows.extend(of_metadata);
     let mut measured = Measured::new("storage", world, &topology, rows);
     measured.verdict.extend(notes);
+    measured.verdict.extend(coldness(kept));
+    if !measured.rows.iter().any(|row| row.operation == DIRECT) {
+        measured.unmeasured.push(Unmeasured {
+            operation: DIRECT.to_owned(),
+            why: "the file system reads nothing past the page cache (O_DIRECT)".to_owned(),
+        });
+    }
     measured.machine = machine(&measured.rows, None, &topology);
     Ok(measured)
 }
@@ -65,7 +87,7 @@ fn one(
     directory: &Path,
     (bytes, call, shared): (u64, usize, bool),
     rows: &mut Vec<Row>,
-) -> Result<()> {
+) -> Result<(u32, u32)> {
     let name = match shared {
         true => "shardloom-bench-shared".to_owned(),
         false => format!("shardloom-bench-{}", world.process()),
@@ -100,7 +122,7 @@ fn one(
         };
         agree(world, lived.and(removed))?;
         let mut over = [u64::from(begun.elapsed() >= repeat.time)];
-        crate::exchange::all_reduce(world, &mut over, crate::exchange::Operation::Max)?;
+        all_reduce(world, &mut over, Operation::Max)?;
         if over[0] > 0 && round >= repeat.warmup {
             break;
         }
@@ -112,14 +134,33 @@ fn one(
         ("write and flush", &lives.flushed),
         ("read cached", &lives.cached),
         ("read cold", &lives.cold),
+        (DIRECT, &lives.direct),
     ] {
+        let mut all_have = [u64::from(times.is_empty())];
+        all_reduce(world, &mut all_have, Operation::Max)?;
+        if all_have[0] > 0 {
+            continue;
+        }
         let mut row = Row::new(operation, call as u64, timed(world, times)?, all, 1.0);
         row.variant = Some(if shared { "one file" } else { "a file each" }.to_owned());
         row.processes = world.size();
         (row.wrong_bytes, row.wrong) = (wrong_bytes, wrong.clone());
         rows.push(row);
     }
-    Ok(())
+    Ok(lives.kept)
+}
+
+/// What reading cold was, in words, by how many looks found a page that was to be dropped, of how many.
+fn coldness([kept, looks]: [u64; 2]) -> Option<String> {
+    match (kept, looks) {
+        (_, 0) => None,
+        (0, _) => Some("read cold: from what the system had dropped from memory".to_owned()),
+        _ => Some(format!(
+            "read cold: {} of 100 pages were still in memory, the file system drops none when asked; \
+             `{DIRECT}` reads past it",
+            kept * 100 / looks
+        )),
+    }
 }
 
 /// What a process writes, in a file of its own or of all.
@@ -165,9 +206,12 @@ impl Part {
         file.forget(0..self.whole);
         // Nobody reads before all have let the pages go.
         let cached = agree(world, cached)?;
+        self.look(&file, lives);
         let cold = self.read(&file, pattern, lives);
         let cold = agree(world, cold)?;
         file.forget(0..self.whole);
+        let direct = self.read_direct(pattern, lives);
+        lives.direct.extend(agree(world, direct)?);
         lives.cached.push(cached);
         lives.cold.push(cold);
         if let Some(wrong) = &mut lives.wrong {
@@ -176,10 +220,49 @@ impl Part {
         Ok(())
     }
 
+    /// Whether pages are still in memory, by a few looks.
+    fn look(&self, file: &ReadFile, lives: &mut Lives) {
+        for eighth in 0..LOOKS {
+            if let Some(kept) = file.is_cached(self.begin + self.bytes * eighth / LOOKS) {
+                lives.kept.0 += u32::from(kept);
+                lives.kept.1 += 1;
+            }
+        }
+    }
+
     fn read(&self, file: &ReadFile, pattern: &[u8], lives: &mut Lives) -> Result<Duration> {
-        let mut buffer = vec![0; pattern.len()];
+        let mut buffer = zeroed(pattern.len())?;
+        self.read_into(&mut buffer, file, self.bytes, pattern, lives)
+    }
+
+    /// The whole blocks past the page cache, where that can be done.
+    fn read_direct(&self, pattern: &[u8], lives: &mut Lives) -> Result<Option<Duration>> {
+        let bytes = self.bytes / BLOCK as u64 * BLOCK as u64;
+        if self.begin % BLOCK as u64 > 0 || bytes == 0 {
+            return Ok(None);
+        }
+        let Some(file) = ReadFile::open_direct(&self.path)? else {
+            return Ok(None);
+        };
+        let mut buffer = zeroed(pattern.len() + BLOCK)?;
+        let begin = buffer.as_ptr().align_offset(BLOCK);
+        let Some(buffer) = buffer.get_mut(begin..begin + pattern.len()) else {
+            return Ok(None);
+        };
+        self.read_into(buffer, &file, bytes, pattern, lives)
+            .map(Some)
+    }
+
+    fn read_into(
+        &self,
+        buffer: &mut [u8],
+        file: &ReadFile,
+        bytes: u64,
+        pattern: &[u8],
+        lives: &mut Lives,
+    ) -> Result<Duration> {
         let mut spent = Duration::ZERO;
-        each_call(pattern.len(), self.bytes, |at, length| {
+        each_call(pattern.len(), bytes, |at, length| {
             let start = Instant::now();
             file.read_at(&mut buffer[..length], self.begin + at)?;
             spent += start.elapsed();

@@ -75,6 +75,33 @@ impl Communicator {
         self.block_on_scatter(send, receive)
     }
 
+    /// The only part.
+    pub(in crate::exchange) fn block_on_scatter_v(
+        self,
+        (send, _): (&[u8], &Parts),
+        receive: &mut [u8],
+    ) -> Result<()> {
+        self.block_on_scatter(send, receive)
+    }
+
+    /// The only part.
+    pub(in crate::exchange) fn block_on_gather_v(
+        self,
+        send: &[u8],
+        (receive, _): (&mut [u8], &Parts),
+    ) -> Result<()> {
+        self.block_on_scatter(send, receive)
+    }
+
+    /// The only part.
+    pub(in crate::exchange) fn block_on_all_gather_v(
+        self,
+        send: &[u8],
+        receive: (&mut [u8], &Parts),
+    ) -> Result<()> {
+        self.block_on_gather_v(send, receive)
+    }
+
     /// The sum of one.
     pub(in crate::exchange) fn block_on_all_reduce(
         self,

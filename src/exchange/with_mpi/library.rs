@@ -149,6 +149,54 @@ impl Communicator {
         check(code, "MPI_Allgather")
     }
 
+    /// *Collective.* `MPI_Scatterv` from the first process.
+    pub(in crate::exchange) fn block_on_scatter_v(
+        self,
+        (send, sent): (&[u8], &Parts),
+        receive: &mut [u8],
+    ) -> Result<()> {
+        let (from, to, count) = (read(send), written(receive), c_count(receive.len())?);
+        let (counts, offsets) = (sent.counts.as_ptr(), sent.offsets.as_ptr());
+        // SAFETY: the parts lie inside the root's slice, the other one has `count` bytes.
+        let code = unsafe {
+            let byte = ffi::RSMPI_UINT8_T;
+            ffi::MPI_Scatterv(from, counts, offsets, byte, to, count, byte, 0, self.raw())
+        };
+        check(code, "MPI_Scatterv")
+    }
+
+    /// *Collective.* `MPI_Gatherv` to the first process.
+    pub(in crate::exchange) fn block_on_gather_v(
+        self,
+        send: &[u8],
+        (receive, received): (&mut [u8], &Parts),
+    ) -> Result<()> {
+        let (from, to, count) = (read(send), written(receive), c_count(send.len())?);
+        let (counts, offsets) = (received.counts.as_ptr(), received.offsets.as_ptr());
+        // SAFETY: the parts lie inside the root's slice, the other one has `count` bytes.
+        let code = unsafe {
+            let byte = ffi::RSMPI_UINT8_T;
+            ffi::MPI_Gatherv(from, count, byte, to, counts, offsets, byte, 0, self.raw())
+        };
+        check(code, "MPI_Gatherv")
+    }
+
+    /// *Collective.* `MPI_Allgatherv`.
+    pub(in crate::exchange) fn block_on_all_gather_v(
+        self,
+        send: &[u8],
+        (receive, received): (&mut [u8], &Parts),
+    ) -> Result<()> {
+        let (from, to, count) = (read(send), written(receive), c_count(send.len())?);
+        let (counts, offsets) = (received.counts.as_ptr(), received.offsets.as_ptr());
+        // SAFETY: the parts lie inside `receive`, `send` has `count` bytes.
+        let code = unsafe {
+            let byte = ffi::RSMPI_UINT8_T;
+            ffi::MPI_Allgatherv(from, count, byte, to, counts, offsets, byte, self.raw())
+        };
+        check(code, "MPI_Allgatherv")
+    }
+
     /// *Collective.* `MPI_Allreduce` by sum.
     pub(in crate::exchange) fn block_on_all_reduce(
         self,

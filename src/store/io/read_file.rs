@@ -56,7 +56,10 @@ impl ReadFile {
         // A pipe that nobody writes to would be waited for.
         let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
         let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
-        let file = named("can't open", path, file)?;
+        ReadFile::of(named("can't open", path, file)?, path)
+    }
+
+    fn of(file: File, path: &Path) -> Result<Self> {
         let metadata = named("can't read its size", path, file.metadata())?;
         let (size, identity) = regular(path, &metadata)?;
         Ok(ReadFile {
@@ -66,6 +69,34 @@ impl ReadFile {
             identity,
             stamp: Stamp::from(&metadata),
         })
+    }
+
+    /// The same past the system's page cache (`O_DIRECT`): offsets and lengths of reads, and where their
+    /// buffers lie, must be multiples of 4 KiB. None where the file system knows no such reading.
+    ///
+    /// # Errors
+    /// As [`ReadFile::open`].
+    pub fn open_direct(path: &Path) -> Result<Option<Self>> {
+        named("can't open", path, gate())?;
+        let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::DIRECT;
+        let flags = flags.bits().cast_signed();
+        let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(None),
+            file => named("can't open", path, file)?,
+        };
+        ReadFile::of(file, path).map(Some)
+    }
+
+    /// Whether the byte at `offset` is in the system's page cache; none where it isn't told.
+    #[must_use]
+    pub fn is_cached(&self, offset: u64) -> Option<bool> {
+        let (mut byte, now) = ([0], rustix::io::ReadWriteFlags::NOWAIT);
+        let bytes = &mut [io::IoSliceMut::new(&mut byte)];
+        match rustix::io::preadv2(&self.file, bytes, offset, now) {
+            Ok(read) => Some(read > 0),
+            Err(rustix::io::Errno::AGAIN) => Some(false),
+            Err(_) => None,
+        }
     }
 
     /// How it stood when it was opened.
