@@ -170,15 +170,14 @@ fn sweep(world: &World, groups: &[Vec<u32>], bytes: u64, time: Duration) -> Resu
             };
             let to = (group + distance) % groups.len();
             let from = (group + groups.len() - distance) % groups.len();
-            let start = Instant::now();
             let partners = [groups[to][place], groups[from][place]];
-            carry(world, partners, &mut sends, &mut receives).map_err(|fault| Fault {
+            let spent = carry(world, partners, &mut sends, &mut receives);
+            let spent = spent.map_err(|fault| Fault {
                 kind: Kind::Mpi,
                 ..fault
             })?;
-            let spent = start.elapsed().as_secs_f64();
             if turn > 0 {
-                times[from].push(spent);
+                times[from].push(spent.as_secs_f64());
             }
         }
         let mut late = [u64::from(begun.elapsed() >= time)];
@@ -190,13 +189,14 @@ fn sweep(world: &World, groups: &[Vec<u32>], bytes: u64, time: Duration) -> Resu
     Ok(times.into_iter().map(|times| part(times, 4)).collect())
 }
 
-/// All messages to one process and from another.
+/// All messages to one process and from another; how long it took until all had come. Where they are sent
+/// to may take longer: that is its own to tell.
 fn carry(
     world: &World,
     [to, from]: [u32; 2],
     sends: &mut Vec<Vec<u8>>,
     receives: &mut Vec<Vec<u8>>,
-) -> Result<()> {
+) -> Result<Duration> {
     let packed = |process: u32, bytes: Vec<u8>| {
         let mut counts = vec![0; world.size() as usize];
         if let Some(count) = counts.get_mut(process as usize) {
@@ -204,17 +204,24 @@ fn carry(
         }
         Packed { bytes, counts }
     };
-    let mut flights = Vec::with_capacity(sends.len());
-    for (send, receive) in sends.drain(..).zip(receives.drain(..)) {
-        let (send, receive) = (packed(to, send), packed(from, receive));
-        flights.push(DataRound::start(world, Traffic::Sparse, send, receive)?);
+    let start = Instant::now();
+    let (mut coming, mut going) = (Vec::new(), Vec::new());
+    for receive in receives.drain(..) {
+        let (nothing, receive) = (packed(to, Vec::new()), packed(from, receive));
+        coming.push(DataRound::start(world, Traffic::Sparse, nothing, receive)?);
     }
-    for flight in flights {
-        let (send, receive) = flight.wait()?;
-        sends.push(send.bytes);
-        receives.push(receive.bytes);
+    for send in sends.drain(..) {
+        let (send, nothing) = (packed(to, send), packed(from, Vec::new()));
+        going.push(DataRound::start(world, Traffic::Sparse, send, nothing)?);
     }
-    Ok(())
+    for flight in coming {
+        receives.push(flight.wait()?.1.bytes);
+    }
+    let spent = start.elapsed();
+    for flight in going {
+        sends.push(flight.wait()?.0.bytes);
+    }
+    Ok(spent)
 }
 
 /// The usual rate, and what is far below it.

@@ -4,6 +4,9 @@
 #   hosts.sh probe ROOM                     whether that is allowed here
 #   hosts.sh run ROOM PER_HOST COMMAND...   runs the command under mpirun, PER_HOST processes a host
 #
+# HOSTS_CUT=SECONDS makes the network slow and takes it from host 2 after so long. HOSTS_RATES='A B C', rates
+# as tc writes them, limits what each host sends and receives; HOSTS_PATH='FROM TO RATE' what one host sends
+# to another one, beside.
 # ROOM/disk1 to ROOM/disk3 are the hosts' local disks; each host sees its own at ROOM/local. Bytes that
 # crossed between hosts are left in ROOM/traffic: for each host what it received and sent. All lives in
 # namespaces of this process and its children, so nothing is left when they end, however they end.
@@ -48,6 +51,21 @@ counters() {
     done
 }
 
+# Host $1 sends and receives $2 at most, and to another one what HOSTS_PATH says.
+limit() {
+    tc qdisc add dev "v$1" root tbf rate "$2" burst 256kb latency 200ms
+    local from to rate
+    read -r from to rate <<<"${HOSTS_PATH:-}" || true
+    if [ "$from" != "$1" ]; then
+        ip netns exec "h$1" tc qdisc add dev e0 root tbf rate "$2" burst 256kb latency 200ms
+        return
+    fi
+    ip netns exec "h$1" tc qdisc add dev e0 root handle 1: htb default 1
+    ip netns exec "h$1" tc class add dev e0 parent 1: classid 1:1 htb rate "$2" burst 256kb
+    ip netns exec "h$1" tc class add dev e0 parent 1: classid 1:2 htb rate "$rate" burst 256kb
+    ip netns exec "h$1" tc filter add dev e0 parent 1: protocol ip u32 match ip dst "10.77.0.$to" flowid 1:2
+}
+
 case $mode in
 probe | run)
     user=()
@@ -80,6 +98,13 @@ inside-run)
         # The network is slow, and host 2 loses it after so many seconds.
         for number in 1 2 3; do tc qdisc add dev "v$number" root tbf rate 10mbit burst 64kb latency 1s; done
         (sleep "$HOSTS_CUT" && ip link set v2 down) &
+    fi
+    if [ -n "${HOSTS_RATES:-}" ]; then
+        number=0
+        for rate in $HOSTS_RATES; do
+            number=$((number + 1))
+            limit "$number" "$rate"
+        done
     fi
     (on_host 1 mpirun \
         --mca plm_rsh_agent "'bash $script agent'" --mca plm_rsh_no_tree_spawn 1 \
