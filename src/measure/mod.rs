@@ -15,6 +15,7 @@ mod contents;
 pub mod doctor;
 pub mod everything;
 mod found;
+mod lanes;
 mod metadata;
 mod operation;
 mod operations;
