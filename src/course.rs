@@ -42,14 +42,27 @@ static COURSE: Mutex<Course> = Mutex::new(Course {
     lock: None,
     leaves: Leaves::Nothing,
 });
+static RUN: Mutex<String> = Mutex::new(String::new());
 static PLACING: Mutex<()> = Mutex::new(());
 
 fn course() -> MutexGuard<'static, Course> {
     COURSE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Gives the run its id, which is the same on all its processes.
+pub fn run_is(id: &str) {
+    id.clone_into(&mut RUN.lock().unwrap_or_else(PoisonError::into_inner));
+}
+
+/// The run's id; empty where it has none, as in a library.
+#[must_use]
+pub fn run() -> String {
+    RUN.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
 /// Tells what the run does from now on.
 pub fn phase(phase: &'static str) {
+    tracing::info!("{phase}");
     let mut course = course();
     course.phase = phase;
     course.bytes = (0, 0);

@@ -520,3 +520,130 @@ fn strategy_new_takes_shapes_from_weights_of_any_kind() {
     assert!(error_line(&run).contains("is distributed"), "{run:#?}");
     assert!(run.stderr.contains("--strategy S"), "{run:#?}");
 }
+
+/// A flag goes before the environment, that before the file, the file before what the program has.
+#[test]
+fn settings_come_from_flag_environment_and_file() {
+    let sample = Sample::in_memory();
+    let file = sample.path("s.toml").display().to_string();
+    let told = |args: &str, envs: &[(&str, &str)]| {
+        let program = std::path::Path::new(env!("CARGO_BIN_EXE_shardloom"));
+        support::alone(
+            program,
+            &sample
+                .args(args)
+                .iter()
+                .map(String::as_str)
+                .collect::<Vec<_>>(),
+            envs,
+        )
+    };
+    let text = "memory = \"2GiB\"\nthreads = 1\nmachine = { network_gbps = 10.0 }\n";
+    std::fs::write(sample.path("s.toml"), text).expect("written");
+    let run = told(
+        "config --json --mpi auto",
+        &[("SHARDLOOM_CONFIG", &file), ("SHARDLOOM_THREADS", "2")],
+    );
+    let settings = &object(&run.succeeds())["settings"];
+    for (name, value, from) in [
+        ("memory", "2GiB", "file"),
+        ("threads", "2", "environment"),
+        ("mpi", "auto", "flag"),
+    ] {
+        let setting = &settings[name];
+        assert_eq!(
+            (&setting["value"], &setting["from"]),
+            (&value.into(), &from.into())
+        );
+    }
+    assert_eq!(settings["memory"]["where"], file);
+    told(
+        &format!("{RESHARD} --sync none"),
+        &[("SHARDLOOM_CONFIG", &file)],
+    )
+    .succeeds();
+    for (text, named) in [
+        ("memmory = 4", "memory is meant"),
+        ("threads = -1", "threads: "),
+        ("memory = \"1 bushel\"", "memory: "),
+        ("memory = ", "line 1"),
+    ] {
+        std::fs::write(sample.path("s.toml"), text).expect("written");
+        for line in [RESHARD, "config", "inspect @src"] {
+            let run = told(line, &[("SHARDLOOM_CONFIG", &file)]);
+            assert_eq!(run.status.code(), Some(2), "{run:#?}");
+            assert!(
+                error_line(&run).contains(&file) && run.stderr.contains(named),
+                "{run:#?}"
+            );
+        }
+        // What needs no setting minds none.
+        told("--help", &[("SHARDLOOM_CONFIG", &file)]).succeeds();
+        told("generate completions bash", &[("SHARDLOOM_CONFIG", &file)]).succeeds();
+    }
+    let missing = sample.path("missing.toml").display().to_string();
+    let folder = sample.room.path().display().to_string();
+    for place in [&missing, &folder] {
+        let run = told("formats", &[("SHARDLOOM_CONFIG", place)]).fails();
+        assert!(error_line(&run).contains(place.as_str()), "{run:#?}");
+    }
+    let run = told(
+        &format!("{RESHARD} --overwrite"),
+        &[("SHARDLOOM_MEMORY", "much")],
+    );
+    assert!(error_line(&run).contains("SHARDLOOM_MEMORY"), "{run:#?}");
+    let mpi = told("inspect @src --mpi none", &[]).succeeds();
+    assert!(mpi.stderr.is_empty(), "{mpi:#?}");
+}
+
+/// Results, errors, progress and the log have the run's id, the same from all processes.
+#[test]
+fn a_run_has_one_id_in_all_it_says() {
+    let sample = Sample::in_memory();
+    let line = format!("{RESHARD} --json --progress json --log @run.log");
+    let run = under_mpi(4, &sample.args(&line)).succeeds();
+    let result = object(&run);
+    let id = result["run"].as_str().expect("an id");
+    let lines: Vec<Value> = run
+        .stderr
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    let last = lines.last().expect("a last line");
+    assert_eq!((&last["last"], &last["ok"]), (&true.into(), &true.into()));
+    for progress in &lines {
+        assert_eq!(
+            (&progress["run"], &progress["schema"]),
+            (&id.into(), &1.into())
+        );
+        assert_eq!(progress["command"], "reshard");
+    }
+    let read = || std::fs::read_to_string(sample.path("run.log")).expect("the log");
+    let log = read();
+    for process in 0..4 {
+        let of_it = format!(" run {id} process {process}: ");
+        assert!(
+            log.lines().any(|line| line.contains(&of_it)),
+            "{process}: {log}"
+        );
+    }
+    let failed = alone(&sample.args(&line)).fails();
+    let error = object(&failed);
+    let other = error["run"].as_str().expect("an id");
+    assert_ne!(id, other);
+    assert!(failed.stderr.contains("\"ok\":false"), "{failed:#?}");
+    let grown = read();
+    let added = grown.strip_prefix(log.as_str()).expect("lines are added");
+    let told = added.lines().find(|line| line.contains("error: "));
+    assert!(told.is_some_and(|line| line.contains(other)), "{added}");
+    for (place, named) in [
+        ("@four.ckpt", "four.ckpt"),
+        ("@src", "src"),
+        ("@none/run.log", "none/run.log"),
+    ] {
+        let before = image(&sample.path("src"));
+        let args = sample.args(&format!("{RESHARD} --overwrite --log {place}"));
+        refuses(&alone(&args), named);
+        assert_eq!(before, image(&sample.path("src")));
+    }
+}

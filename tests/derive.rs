@@ -391,6 +391,7 @@ fn merged_files_read_as_the_strategy() {
 
 fn run(arguments: &[&str], scratch: &Path) -> (Option<i32>, Value) {
     let output = Command::new(env!("CARGO_BIN_EXE_shardloom"))
+        .env("SHARDLOOM_CONFIG", "")
         .args(["--json", "strategy", "derive"])
         .args(arguments)
         .current_dir(scratch)

@@ -89,6 +89,7 @@ fn within(sample: &Sample, directory: &str, home: &Path, line: &str, destination
         .args(args)
         .current_dir(sample.path(directory))
         .env("HOME", home)
+        .env("SHARDLOOM_CONFIG", "")
         .output()
         .expect("it starts");
     Run {

@@ -41,6 +41,7 @@ fn start_with(sample: &Sample, line: &str, envs: &[(&str, &str)]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_shardloom"));
     command
         .args(sample.args(line))
+        .env("SHARDLOOM_CONFIG", "")
         .envs(envs.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::null())

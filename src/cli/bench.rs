@@ -35,6 +35,10 @@ pub(crate) struct Bench {
 enum Question {
     /// Messages and collectives between the processes, by size: the program's own beside the MPI
     /// library's.
+    #[command(before_help = "\
+Examples:
+  mpirun -n 8 shardloom bench collectives --max-size 16MiB
+  mpirun -n 8 shardloom bench collectives --operation all_to_all --html page.html")]
     Collectives {
         #[command(flatten)]
         messages: MessageArgs,
@@ -44,6 +48,10 @@ enum Question {
         output: OutputArgs,
     },
     /// Writing, flushing and reading files by each process, by the size of a call, and small files.
+    #[command(before_help = "\
+Examples:
+  mpirun -n 8 shardloom bench storage --dir /scratch
+  shardloom bench storage --dir . --bytes 64MiB --json")]
     Storage {
         #[command(flatten)]
         place: PlaceArgs,
@@ -56,6 +64,10 @@ enum Question {
         output: OutputArgs,
     },
     /// What a reshard would send between these processes, with made-up bytes and no files.
+    #[command(before_help = "\
+Examples:
+  mpirun -n 8 shardloom bench exchange --src-strategy strategy --dst-strategy new --shapes full
+  mpirun -n 8 shardloom bench exchange --src-strategy strategy --shapes shapes.json --exchange collective")]
     Exchange {
         #[command(flatten)]
         planned: Box<PlannedArgs>,
@@ -65,6 +77,10 @@ enum Question {
         output: OutputArgs,
     },
     /// Everything, in a bounded time, with a verdict.
+    #[command(before_help = "\
+Examples:
+  mpirun -n 8 shardloom bench all --dir /scratch --budget 5min --html cluster.html
+  mpirun -n 8 shardloom bench all --budget 30s --json")]
     All {
         /// Existing directory to write in, for what concerns files.
         #[arg(long, default_value = ".")]
@@ -76,6 +92,10 @@ enum Question {
         output: OutputArgs,
     },
     /// A reshard of generated weights from 8 to 4 tensor-parallel ranks, against plain copying.
+    #[command(before_help = "\
+Examples:
+  mpirun -n 4 shardloom bench reshard --dir /scratch --bytes 1GiB
+  shardloom bench reshard --dir . --bytes 64MiB --iterations 3")]
     Reshard {
         #[command(flatten)]
         place: PlaceArgs,

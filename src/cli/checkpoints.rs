@@ -34,16 +34,28 @@ pub(crate) struct Checkpoints {
 #[derive(Clone, Debug, Subcommand)]
 enum Question {
     /// All checkpoints, oldest first: step, size, and whether all ranks have them.
+    #[command(before_help = "\
+Examples:
+  shardloom checkpoints list output
+  mpirun -n 8 shardloom checkpoints list output --json")]
     List {
         #[command(flatten)]
         which: WhichArgs,
     },
     /// The checkpoint that a job would resume from.
+    #[command(before_help = "\
+Examples:
+  shardloom checkpoints latest output
+  mpirun -n 8 shardloom checkpoints latest output --ranks 8")]
     Latest {
         #[command(flatten)]
         which: WhichArgs,
     },
     /// Remove old checkpoints; the last complete one always stays.
+    #[command(before_help = "\
+Examples:
+  shardloom checkpoints prune output --keep 2 --dry-run
+  shardloom checkpoints prune output --keep 2")]
     Prune {
         #[command(flatten)]
         which: WhichArgs,

@@ -7,7 +7,7 @@ use crate::fault::Result;
 use crate::fault::plain::Text;
 use crate::job::outcome::Outcome;
 use crate::job::{Job, run};
-use crate::report::Report;
+use crate::report::{Progress, Report};
 use crate::transport::Observer;
 use clap::Args;
 use serde_json::Value;
@@ -34,8 +34,8 @@ pub(crate) enum Prepared {
     Described(Box<Described>),
     /// By all processes.
     Together {
-        /// Whether progress is shown.
-        progress: bool,
+        /// How progress is shown.
+        progress: Progress,
         /// What they do. Collective.
         work: Box<Together>,
     },
@@ -50,7 +50,7 @@ impl Prepared {
     /// Work for all processes that shows no progress.
     pub(crate) fn together(work: impl FnOnce(&World) -> Result<Told> + 'static) -> Prepared {
         Prepared::Together {
-            progress: false,
+            progress: Progress::Never,
             work: Box::new(|world, _| work(world)),
         }
     }

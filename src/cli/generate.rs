@@ -27,6 +27,10 @@ pub(crate) struct Generate {
 #[derive(Clone, Debug, Subcommand)]
 enum What {
     /// Manual pages: one for each command into a directory, or the program's own on stdout.
+    #[command(before_help = "\
+Examples:
+  shardloom generate man --output man1
+  shardloom generate man")]
     Man {
         /// Directory to write [default: the program's page on stdout].
         #[arg(long, value_name = "DIR")]
@@ -36,6 +40,10 @@ enum What {
         overwrite: bool,
     },
     /// Completions for bash, zsh, fish, elvish or PowerShell.
+    #[command(before_help = "\
+Examples:
+  shardloom generate completions bash --output shardloom.bash
+  shardloom generate completions fish")]
     Completions {
         /// The shell.
         shell: Shell,

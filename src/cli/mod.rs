@@ -9,6 +9,7 @@
 mod bench;
 mod checkpoints;
 mod command;
+mod config;
 mod convert;
 mod diff;
 mod doctor;
@@ -22,33 +23,36 @@ mod generate;
 mod import;
 mod inspect;
 mod load;
-mod log_line;
+mod logging;
 mod output;
 mod recognised;
 mod reshard;
+mod settings;
 mod signals;
 mod simulate;
 mod split;
+mod start;
 mod strategy;
 mod to;
 mod unify;
 mod verify;
 
 use crate::course;
-use crate::exchange::{World, agree, launched_together};
-use crate::fault::{Fault, Kind, Result, memory, plain};
-use crate::report::{Report, progress};
-use crate::store::io;
+use crate::exchange::World;
+use crate::fault::{Fault, Result, plain};
+use crate::report::{Report, note};
+use crate::store::{io, token};
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, Subcommand};
-use command::{Command, Prepared, Told};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use command::{Command, Prepared};
+use settings::{MPIS, Settings};
+use start::{Meant, USAGE, code, fail, launched_process};
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Address space that an MPI library wants to start; without it some don't say so, but die.
-const MPI_BYTES: usize = 128 << 20;
-/// Exit code for wrong usage.
-const USAGE: u8 = 2;
+/// Digits of a run's id.
+const RUN_DIGITS: usize = 16;
 
 /// Makes the commands of a table of their modules and arguments; a command is called as its module.
 macro_rules! commands {
@@ -96,6 +100,7 @@ commands! {
     simulate::Simulate,
     bench::Bench,
     doctor::Doctor,
+    config::Config,
     generate::Generate,
 }
 
@@ -126,6 +131,74 @@ struct Cli {
     /// Run as one process, though the launcher has started several that MPI doesn't join.
     #[arg(long, global = true)]
     alone: bool,
+    /// Add the run's messages to this file, whatever is said here.
+    #[arg(long, global = true, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// The MPI that is meant: auto, openmpi, mpich or none.
+    #[arg(long, global = true, value_name = "MPI", default_value = "auto", value_parser = parse_mpi)]
+    mpi: String,
+}
+
+/// Reads the name of an MPI.
+fn parse_mpi(text: &str) -> std::result::Result<String, String> {
+    match MPIS.contains(&settings::mpi(text)) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("there are {}", MPIS.join(", "))),
+    }
+}
+
+/// What was typed, with what is set elsewhere.
+enum Typed {
+    /// What is to be done, and a mark of those settings that must be the same for all processes.
+    Line(Box<Cli>, u64),
+    /// Help, or wrong usage.
+    Wrong(clap::Error),
+    /// A setting that can't be one, for the command of this name.
+    Unset(Fault, Report),
+}
+
+impl Typed {
+    /// Reads the command line, and what holds where a flag isn't given. Local.
+    fn read() -> Typed {
+        let typed = Cli::command().try_get_matches();
+        let (cli, typed) = match typed.and_then(|typed| Ok((Cli::from_arg_matches(&typed)?, typed)))
+        {
+            Ok(typed) => typed,
+            Err(error) => return Typed::Wrong(error),
+        };
+        if matches!(cli.command, Commands::Generate(_) | Commands::Config(_)) {
+            return Typed::Line(Box::new(cli), 0);
+        }
+        let settings = match Settings::read() {
+            Ok(settings) => settings.without(&typed),
+            Err(fault) => return Typed::Unset(fault, cli.report()),
+        };
+        let report = cli.report();
+        let cli = if settings.values.is_empty() {
+            cli
+        } else {
+            let matches = settings.given(Cli::command()).try_get_matches();
+            match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
+                Ok(cli) => cli,
+                Err(error) => return Typed::Wrong(error),
+            }
+        };
+        match settings.check_mpi(&cli.mpi) {
+            Ok(()) => Typed::Line(Box::new(cli), settings.mark()),
+            Err(fault) => Typed::Unset(fault, report),
+        }
+    }
+}
+
+impl Cli {
+    /// How the command tells what it did.
+    fn report(&self) -> Report {
+        Report {
+            json: self.json,
+            quiet: self.quiet,
+            command: self.command.name(),
+        }
+    }
 }
 
 /// Prints wrong usage, or help, in one write: what a launcher has to say doesn't come between.
@@ -174,9 +247,12 @@ fn built() {
 #[must_use]
 pub fn main() -> ExitCode {
     let first = launched_process() == 0;
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => {
+    course::run_is(&token()[..RUN_DIGITS]);
+    let (cli, mark) = match Typed::read() {
+        Typed::Line(cli, mark) => (*cli, mark),
+        Typed::Unset(fault, report) if first => return fail(&report, &fault, 0),
+        Typed::Unset(fault, _) => return ExitCode::from(code(&fault)),
+        Typed::Wrong(error) => {
             if first {
                 print(&error);
                 if error.kind() == ErrorKind::DisplayVersion && std::env::args().any(is_verbose) {
@@ -186,141 +262,32 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
         }
     };
-    start_log(&cli);
+    let report = cli.report();
+    let logged = logging::start(cli.quiet, cli.verbose, cli.log.as_deref());
     io::raise_open_files();
     signals::outlive_long_files();
-    let alone = cli.alone;
-    let report = Report {
-        json: cli.json,
-        quiet: cli.quiet,
-        command: cli.command.name(),
-    };
     if first {
         report.prepare(None);
     }
-    match cli.command.prepare().and_then(admit) {
-        // The others of a launch have nothing to do.
-        Ok(Prepared::Alone(_) | Prepared::Described(_)) if !first => ExitCode::SUCCESS,
-        Ok(Prepared::Alone(work)) => ended(&report, work(&report)),
-        Ok(Prepared::Described(work)) => ended(&report, work(Cli::command(), &report)),
-        Ok(Prepared::Together {
-            progress: shows,
-            work,
-        }) => together(&report, alone, shows, work),
-        Err(fault) if first => fail(&report, &fault, 0),
-        Err(fault) => ExitCode::from(code(&fault)),
-    }
-}
-
-/// How a command of one process ends.
-fn ended(report: &Report, result: Result<bool>) -> ExitCode {
-    match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(fault) => fail(report, &fault, 0),
-    }
-}
-
-/// Refuses what needs MPI where MPI could not start.
-fn admit(prepared: Prepared) -> Result<Prepared> {
-    match &prepared {
-        Prepared::Alone(_) | Prepared::Described(_) => Ok(prepared),
-        Prepared::Together { .. } => memory::spare(MPI_BYTES).map(|()| prepared),
-    }
-}
-
-/// A command of all processes.
-fn together(report: &Report, alone: bool, shows: bool, work: Box<command::Together>) -> ExitCode {
-    let world = match World::start() {
-        Ok(world) => world,
-        Err(fault) => return fail(report, &fault, 0),
+    // What isn't the first process's is told when all can hear it.
+    let (own, later) = if first {
+        (logged, Ok(()))
+    } else {
+        (Ok(()), logged)
     };
-    let first = world.process() == 0;
-    report.prepare(Some((world.process(), world.hostname())));
-    if let Err(fault) = begin(&world, alone) {
-        let speaks = launched_process() == 0;
-        let fault = world.finish().err().unwrap_or(fault);
-        return if speaks {
-            fail(report, &fault, 0)
-        } else {
-            ExitCode::from(code(&fault))
-        };
-    }
-    let mut shown = progress(first && !report.quiet && shows);
-    let result = work(&world, &mut |done, total| {
-        course::moved(done, total);
-        shown(done, total);
+    let meant = Meant {
+        alone: cli.alone,
+        without_mpi: cli.mpi == "none",
+        mark,
+        logged: later,
+    };
+    let prepared = own.and_then(|()| cli.command.prepare());
+    let exit = start::start(prepared, &report, meant, Cli::command);
+    note(match exit {
+        exit if exit == ExitCode::SUCCESS => "ends well",
+        _ => "ends with an error, or a difference",
     });
-    drop(shown);
-    if matches!(&result, Err(fault) if fault.kind == Kind::Mpi) {
-        if let Err(fault) = &result {
-            fail(report, fault, 0);
-        }
-        world.abort(1);
-    }
-    let exit = match result {
-        Ok(Told { ok, tell }) => {
-            let reported = if first { tell(report) } else { Ok(()) };
-            match reported {
-                Ok(()) if ok => ExitCode::SUCCESS,
-                Ok(()) => ExitCode::FAILURE,
-                Err(fault) => fail(report, &fault, 0),
-            }
-        }
-        Err(fault) if first => fail(report, &fault, world.failed_count().saturating_sub(1)),
-        Err(fault) => ExitCode::from(code(&fault)),
-    };
-    match world.finish() {
-        Ok(()) => exit,
-        Err(fault) => fail(report, &fault, 0),
-    }
-}
-
-/// Checks that the processes have found each other, and begins to hear signals.
-fn begin(world: &World, alone: bool) -> Result<()> {
-    if !alone {
-        launched_together(world)?;
-    }
-    let ready = io::check_open_files().and_then(|()| signals::hear(world.process()));
-    agree(world, ready)
-}
-
-fn code(fault: &Fault) -> u8 {
-    if fault.kind == Kind::Usage { USAGE } else { 1 }
-}
-
-fn fail(report: &Report, fault: &Fault, others: u32) -> ExitCode {
-    let shown = fitted::fitted(report.command, fault.clone());
-    report.fault(&shown, others);
-    ExitCode::from(code(fault))
-}
-
-/// This process's number as the launcher tells it, before MPI is started; 0 without a launcher.
-fn launched_process() -> u32 {
-    [
-        "OMPI_COMM_WORLD_RANK",
-        "PMIX_RANK",
-        "PMI_RANK",
-        "SLURM_PROCID",
-    ]
-    .iter()
-    .find_map(|name| std::env::var(name).ok()?.parse().ok())
-    .unwrap_or(0)
-}
-
-fn start_log(cli: &Cli) {
-    let level = match (cli.quiet, cli.verbose) {
-        (true, _) => tracing::Level::ERROR,
-        (_, 0) => tracing::Level::WARN,
-        (_, 1) => tracing::Level::INFO,
-        _ => tracing::Level::DEBUG,
-    };
-    let _ = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(crate::report::log)
-        .with_ansi(false)
-        .event_format(log_line::LogLine)
-        .try_init();
+    exit
 }
 
 #[cfg(test)]

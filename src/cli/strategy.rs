@@ -35,6 +35,10 @@ pub(crate) struct Strategy {
 #[derive(Clone, Debug, Subcommand)]
 enum Action {
     /// Join the files of a pipeline's stages into one.
+    #[command(before_help = "\
+Examples:
+  shardloom strategy merge strategy --output merged.ckpt
+  shardloom strategy merge s/ckpt_strategy_rank_0.ckpt s/ckpt_strategy_rank_4.ckpt --output merged.ckpt")]
     Merge {
         /// Strategy files, or directories of them.
         #[arg(required = true)]
@@ -47,6 +51,11 @@ enum Action {
         overwrite: bool,
     },
     /// Print layouts: what each rank holds, and who else holds it.
+    #[command(before_help = "\
+Examples:
+  shardloom strategy show strategy
+  shardloom strategy show strategy --rank 0
+  shardloom strategy show strategy --param w1 --shape 8,16")]
     Show {
         /// A strategy file or directory, a layout (dp=2,tp=4) or a trainer's YAML file.
         #[arg(value_parser = strategy())]
@@ -64,6 +73,10 @@ enum Action {
         shape: Option<Vec<u64>>,
     },
     /// Compare what two strategies give each rank.
+    #[command(before_help = "\
+Examples:
+  shardloom strategy diff strategy new
+  shardloom strategy diff strategy merged.ckpt --json")]
     Diff {
         /// The first strategy: files, a layout (dp=2,tp=4) or a trainer's YAML file.
         #[arg(value_parser = strategy())]
@@ -75,10 +88,22 @@ enum Action {
         network: NetworkArgs,
     },
     /// Write the strategy that a training job would write, without starting it.
+    #[command(before_help = "\
+Examples:
+  shardloom strategy derive --config train.yaml --output strategy
+  shardloom strategy derive --parallel dp=2,tp=4 --model Qwen3-8B --names mcore --output strategy")]
     Derive(Box<derive::DeriveArgs>),
     /// Tell which layouts fit the shapes of rank files whose strategy is lost.
+    #[command(before_help = "\
+Examples:
+  shardloom strategy recognise ckpt --model Qwen3-8B
+  shardloom strategy recognise ckpt --model Qwen3-8B --json")]
     Recognise(recognise::RecogniseArgs),
     /// Write a strategy from a mesh and rules.
+    #[command(before_help = "\
+Examples:
+  shardloom strategy new --mesh dp=2,tp=4 --rule '*.wq.weight=tp,-' --weights full --output s.json
+  shardloom strategy new --like strategy --mesh dp=4,tp=2 --output s.json")]
     New(Box<new::NewArgs>),
 }
 

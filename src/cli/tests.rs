@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::Cli;
+use super::settings::{Origin, Settings};
 use clap::{CommandFactory, Parser};
 
 /// The examples at the beginning of a help: what follows `shardloom` in each, as words.
@@ -25,8 +26,25 @@ fn the_command_line_is_consistent() {
 #[test]
 fn every_help_begins_with_examples_that_parse() {
     let mut found = Vec::new();
-    for mut command in Cli::command().get_subcommands().cloned() {
-        let name = command.get_name().to_owned();
+    let inside = |command: &clap::Command, names: &[String]| {
+        let all = command
+            .get_subcommands()
+            .filter(|inside| inside.get_name() != "help");
+        let named = |inside: &clap::Command| {
+            let names = names.iter().cloned();
+            (
+                inside.clone(),
+                names
+                    .chain([inside.get_name().to_owned()])
+                    .collect::<Vec<_>>(),
+            )
+        };
+        all.map(named).collect::<Vec<_>>()
+    };
+    let mut commands = inside(&Cli::command(), &[]);
+    while let Some((mut command, names)) = commands.pop() {
+        commands.extend(inside(&command, &names));
+        let name = names.join(" ");
         let help = command.render_long_help().to_string();
         if !help.starts_with("Examples:\n") {
             found.push(format!("{name}: the help doesn't begin with examples"));
@@ -36,7 +54,7 @@ fn every_help_begins_with_examples_that_parse() {
             found.push(format!("{name}: {} examples", examples.len()));
         }
         for words in examples {
-            if words.get(1) != Some(&name) {
+            if words.get(1..=names.len()) != Some(&names) {
                 found.push(format!("{name}: an example of another command: {words:?}"));
             }
             if let Err(error) = Cli::try_parse_from(&words) {
@@ -45,6 +63,33 @@ fn every_help_begins_with_examples_that_parse() {
         }
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// Every command that has the flag; what was typed goes before what is set.
+#[test]
+fn settings_hold_where_no_flag_is_given() {
+    let mut settings = Settings::default();
+    let from = || Origin::Environment("SHARDLOOM_MEMORY");
+    settings.set("memory", "3GiB".to_owned(), from()).unwrap();
+    settings.set("threads", "7".to_owned(), from()).unwrap();
+    assert!(settings.set("threads", "many".to_owned(), from()).is_err());
+    for (line, memory, threads) in [
+        ("diff a b", 3 << 30, 7),
+        ("diff a b --memory 1MiB", 1 << 20, 7),
+        ("unify --src a --dst b --threads 2", 3 << 30, 2),
+    ] {
+        let words = ["shardloom"].into_iter().chain(line.split(' '));
+        let plain = Cli::command().get_matches_from(words.clone());
+        let settings = settings.clone().without(&plain);
+        let all = settings.given(Cli::command()).get_matches_from(words);
+        let (_, found) = all.subcommand().unwrap();
+        assert_eq!(found.get_one::<u64>("memory"), Some(&memory), "{line}");
+        assert_eq!(found.get_one::<usize>("threads"), Some(&threads), "{line}");
+    }
+    let inside = ["shardloom", "bench", "exchange", "--shapes", "s"];
+    let all = settings.given(Cli::command()).get_matches_from(inside);
+    let found = all.subcommand().unwrap().1.subcommand().unwrap().1;
+    assert_eq!(found.get_one::<u64>("memory"), Some(&(3 << 30)));
 }
 
 /// Those of the hidden flags apart, which are others' names for ours.

@@ -1,5 +1,6 @@
 //! One JSON object as the result.
 
+use crate::course;
 use crate::fault::{Fault, Kind, Result};
 use crate::job::outcome::Outcome;
 use serde::Serialize;
@@ -8,6 +9,9 @@ use serde_json::{Value, json};
 /// A job's outcome. A diff's `tensors` are the list of them.
 pub(super) fn outcome(outcome: &Outcome) -> Result<String> {
     let mut value = serde_json::to_value(outcome).map_err(|error| internal(&error))?;
+    if let Some(object) = value.as_object_mut() {
+        object.insert("run".into(), course::run().into());
+    }
     if outcome.equal.is_some()
         && let Some(object) = value.as_object_mut()
     {
@@ -21,7 +25,7 @@ pub(super) fn outcome(outcome: &Outcome) -> Result<String> {
 
 /// Other results: their fields, with the command's name.
 pub(super) fn data(command: &str, data: &impl Serialize) -> Result<String> {
-    let mut object = json!({ "schema": 1, "command": command, "ok": true });
+    let mut object = json!({ "schema": 1, "command": command, "run": course::run(), "ok": true });
     let value = serde_json::to_value(data).map_err(|error| internal(&error))?;
     match (object.as_object_mut(), value) {
         (Some(object), Value::Object(fields)) => object.extend(fields),
@@ -36,7 +40,10 @@ pub(super) fn data(command: &str, data: &impl Serialize) -> Result<String> {
 /// An error.
 pub(super) fn fault(command: &str, fault: &Fault) -> Result<String> {
     let error = serde_json::to_value(fault).map_err(|error| internal(&error))?;
-    Ok(json!({ "schema": 1, "command": command, "ok": false, "error": error }).to_string())
+    let object = json!({
+        "schema": 1, "command": command, "run": course::run(), "ok": false, "error": error,
+    });
+    Ok(object.to_string())
 }
 
 fn internal(error: &serde_json::Error) -> Fault {

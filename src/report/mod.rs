@@ -14,19 +14,22 @@ use crate::strategy::Strategy;
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 mod benched;
 mod compared;
 mod curves;
 mod inspected;
 mod json;
+mod log;
 mod measured;
 mod page;
+mod progress;
 mod svg;
 mod text;
 
 pub use inspected::Shown;
+pub use log::{Notes, is_logged, log_process, note, open_log};
+pub use progress::{Progress, Teller};
 
 /// Columns of a terminal that doesn't say how many it has.
 const COLUMNS: usize = 120;
@@ -213,7 +216,9 @@ impl Report {
     /// Tells of an error, and how many other processes failed too.
     pub fn fault(&self, fault: &Fault, others: u32) {
         // Nobody is left to tell if stderr is closed.
-        let _ = std::io::stderr().write_all(error(fault, others).as_bytes());
+        let told = error(fault, others);
+        let _ = std::io::stderr().write_all(told.as_bytes());
+        note(&told);
         if self.json {
             let _ = json::fault(self.command, fault).and_then(|text| object(&text));
         }
@@ -281,37 +286,4 @@ fn print(text: &str) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// A teller of progress: on a terminal one line that renews itself, else a line every ten seconds.
-/// Nothing is said before a second has passed.
-#[must_use]
-pub fn progress(shown: bool) -> Box<dyn FnMut(u64, u64)> {
-    if !shown {
-        return Box::new(|_, _| {});
-    }
-    let terminal = std::io::stderr().is_terminal();
-    let every = if terminal {
-        Duration::from_millis(200)
-    } else {
-        Duration::from_secs(10)
-    };
-    let start = Instant::now();
-    let mut last = start;
-    let mut visible = false;
-    Box::new(move |done, total| {
-        let now = Instant::now();
-        let finished = done >= total;
-        let first = now - start >= Duration::from_secs(1) && (visible || terminal);
-        if visible && finished && terminal {
-            let _ = writeln!(std::io::stderr());
-            visible = false;
-        } else if !finished && now - last >= every && (first || !terminal) {
-            last = now;
-            visible = true;
-            let text = text::progress(done, total, start.elapsed());
-            let end = if terminal { "\r" } else { "\n" };
-            let _ = write!(std::io::stderr(), "{text}{end}");
-        }
-    })
 }

@@ -150,6 +150,7 @@ fn is_open_mpi(name: &str) -> bool {
 /// Runs `command` to its end; its output goes through files, so no orphan can hold a pipe open.
 #[track_caller]
 pub(crate) fn run(mut command: Command) -> Run {
+    own_settings(&mut command);
     let mut stdout = tempfile::tempfile().expect("temporary file");
     let mut stderr = tempfile::tempfile().expect("temporary file");
     let start = Instant::now();
@@ -170,6 +171,24 @@ pub(crate) fn run(mut command: Command) -> Run {
         stdout: out,
         stderr: err,
         elapsed,
+    }
+}
+
+/// Keeps what is set on this machine from a test, unless the test names a file.
+pub(crate) fn own_settings(command: &mut Command) {
+    for (name, value) in [
+        ("SHARDLOOM_CONFIG", Some("")),
+        ("SHARDLOOM_MEMORY", None),
+        ("SHARDLOOM_THREADS", None),
+        ("SHARDLOOM_MACHINE", None),
+    ] {
+        if command.get_envs().any(|(known, _)| known == name) {
+            continue;
+        }
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
     }
 }
 

@@ -5,6 +5,7 @@ use crate::cli::flags::size::parse_size;
 use crate::fault::Result;
 use crate::measure::simulate::read_machine;
 use crate::plan::reach::ExchangeMode;
+use crate::report::Progress;
 use crate::transport::{IoMode, Moving, check_threads};
 use clap::Args;
 use std::path::Path;
@@ -35,20 +36,30 @@ const IO_MODES: &[Choice<IoMode>] = &[
     ("mmap", IoMode::Mmap, "Memory maps"),
     ("pread", IoMode::Pread, "System calls"),
 ];
-const PROGRESS: &[Choice<bool>] = &[
+const PROGRESS: &[Choice<Progress>] = &[
     (
         "auto",
-        true,
+        Progress::Auto,
         "On long work: a line that renews itself on a terminal, else plain lines",
     ),
-    ("never", false, "Never"),
+    ("never", Progress::Never, "Never"),
+    (
+        "json",
+        Progress::Json,
+        "For scripts: a JSON object a second on stderr, and one at the end",
+    ),
 ];
+
+/// What holds for `--memory` where nothing is said.
+pub(crate) const MEMORY: &str = "1GiB";
+/// What holds for `--threads`.
+pub(crate) const THREADS: &str = "0";
 
 /// What a plan of rounds depends on.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RoundArgs {
     /// Most memory for buffers, for each process (kB, MB, GB are decimal; KiB, MiB, GiB binary).
-    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", default_value = MEMORY, value_parser = parse_size)]
     pub(crate) memory: u64,
     /// How slices travel between processes.
     #[arg(long, default_value = "auto", value_parser = choice(EXCHANGES))]
@@ -61,7 +72,7 @@ pub(crate) struct MoveArgs {
     #[command(flatten)]
     pub(crate) rounds: RoundArgs,
     /// Worker threads of each process (0: the node's cores divided by its processes).
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value = THREADS)]
     pub(crate) threads: usize,
     /// How source files are read.
     #[arg(long, default_value = "auto", value_parser = choice(IO_MODES))]
@@ -69,12 +80,10 @@ pub(crate) struct MoveArgs {
     /// Show progress.
     #[arg(
         long,
-        value_name = "PROGRESS",
         default_value = "auto",
-        action = clap::ArgAction::Set,
         value_parser = choice(PROGRESS)
     )]
-    pub(crate) progress: bool,
+    pub(crate) progress: Progress,
 }
 
 impl MoveArgs {

@@ -2,6 +2,7 @@
 //!
 //! Each call names its file in the error, and passes a gate (`gate.rs`) at which tests can fail it.
 
+mod append_file;
 mod claim;
 mod directory;
 mod gate;
@@ -17,6 +18,7 @@ mod standing;
 mod terminal;
 mod write_file;
 
+pub use append_file::AppendFile;
 pub use claim::claim;
 pub use directory::{
     Directory, exchange, link, make_directory, remove, remove_directory, rename, sync_directory,

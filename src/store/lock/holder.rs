@@ -118,8 +118,9 @@ fn stat(process: u32) -> Option<(char, u64)> {
     Some((state, fields.nth(18)?.parse().ok()?))
 }
 
-/// A time since 1970 as people write it.
-fn date(seconds: u64) -> String {
+/// A time since 1970 as people write it: `2026-11-27 03:32:08 UTC`.
+#[must_use]
+pub fn date(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     // Years that begin in March, in eras of 400 years.
     let days = days + 719_468;

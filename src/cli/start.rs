@@ -1,0 +1,171 @@
+//! How a command that is ready runs: alone, or with MPI by all processes, and how it ends.
+
+use crate::cli::command::{self, Prepared, Told};
+use crate::cli::{fitted, signals};
+use crate::course;
+use crate::exchange::{Operation, World, agree, all_reduce, broadcast_bytes, launched_together};
+use crate::fault::{Fault, Kind, Result, memory};
+use crate::report::{Progress, Report, Teller, log_process};
+use crate::store::io;
+use std::process::ExitCode;
+
+/// Address space that an MPI library wants to start; without it some don't say so, but die.
+const MPI_BYTES: usize = 128 << 20;
+/// Exit code for wrong usage.
+pub(super) const USAGE: u8 = 2;
+
+/// Runs it. Collective, if it is for all processes.
+pub(super) fn start(
+    prepared: Result<Prepared>,
+    report: &Report,
+    meant: Meant,
+    line: impl FnOnce() -> clap::Command,
+) -> ExitCode {
+    let first = launched_process() == 0;
+    match prepared.and_then(admit) {
+        // The others of a launch have nothing to do.
+        Ok(Prepared::Alone(_) | Prepared::Described(_)) if !first => ExitCode::SUCCESS,
+        Ok(Prepared::Alone(work)) => ended(report, work(report)),
+        Ok(Prepared::Described(work)) => ended(report, work(line(), report)),
+        Ok(Prepared::Together { progress, work }) => together(report, meant, progress, work),
+        Err(fault) if first => fail(report, &fault, 0),
+        Err(fault) => ExitCode::from(code(&fault)),
+    }
+}
+
+/// How a command of one process ends.
+fn ended(report: &Report, result: Result<bool>) -> ExitCode {
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(fault) => fail(report, &fault, 0),
+    }
+}
+
+/// Refuses what needs MPI where MPI could not start.
+fn admit(prepared: Prepared) -> Result<Prepared> {
+    match &prepared {
+        Prepared::Alone(_) | Prepared::Described(_) => Ok(prepared),
+        Prepared::Together { .. } => memory::spare(MPI_BYTES).map(|()| prepared),
+    }
+}
+
+/// A command of all processes.
+fn together(
+    report: &Report,
+    meant: Meant,
+    shows: Progress,
+    work: Box<command::Together>,
+) -> ExitCode {
+    let world = match World::start() {
+        Ok(world) => world,
+        Err(fault) => return fail(report, &fault, 0),
+    };
+    let first = world.process() == 0;
+    log_process(world.process());
+    if let Ok(id) = broadcast_bytes(&world, 0, course::run().into_bytes()) {
+        course::run_is(&String::from_utf8_lossy(&id));
+    }
+    report.prepare(Some((world.process(), world.hostname())));
+    if let Err(fault) = begin(&world, meant) {
+        let speaks = launched_process() == 0;
+        let fault = world.finish().err().unwrap_or(fault);
+        return if speaks {
+            fail(report, &fault, 0)
+        } else {
+            ExitCode::from(code(&fault))
+        };
+    }
+    let shown = match shows {
+        Progress::Auto if report.quiet => Progress::Never,
+        _ if !first => Progress::Never,
+        shows => shows,
+    };
+    let mut teller = Teller::start(report.command, shown);
+    let result = work(&world, &mut |done, total| {
+        course::moved(done, total);
+        teller.moved(done, total);
+    });
+    teller.end(matches!(&result, Ok(Told { ok: true, .. })));
+    if matches!(&result, Err(fault) if fault.kind == Kind::Mpi) {
+        if let Err(fault) = &result {
+            fail(report, fault, 0);
+        }
+        world.abort(1);
+    }
+    let exit = match result {
+        Ok(Told { ok, tell }) => {
+            let reported = if first { tell(report) } else { Ok(()) };
+            match reported {
+                Ok(()) if ok => ExitCode::SUCCESS,
+                Ok(()) => ExitCode::FAILURE,
+                Err(fault) => fail(report, &fault, 0),
+            }
+        }
+        Err(fault) if first => fail(report, &fault, world.failed_count().saturating_sub(1)),
+        Err(fault) => ExitCode::from(code(&fault)),
+    };
+    match world.finish() {
+        Ok(()) => exit,
+        Err(fault) => fail(report, &fault, 0),
+    }
+}
+
+/// What is meant of how processes were started.
+pub(super) struct Meant {
+    /// One process, whatever the launcher says.
+    pub(super) alone: bool,
+    /// One process, as no MPI is to join several.
+    pub(super) without_mpi: bool,
+    /// A mark of those settings that must be the same for all.
+    pub(super) mark: u64,
+    /// Whether the log could be opened.
+    pub(super) logged: Result<()>,
+}
+
+/// Checks that the processes have found each other and are set alike, and begins to hear signals. Collective.
+fn begin(world: &World, meant: Meant) -> Result<()> {
+    if !meant.alone {
+        launched_together(world)?;
+    }
+    if meant.without_mpi && world.size() > 1 {
+        let message = format!(
+            "mpi is to be none, and there are {} processes",
+            world.size()
+        );
+        return Err(Fault::new(Kind::Usage, message).hint("leave out mpirun, or the setting"));
+    }
+    let ready = meant.logged.and_then(|()| io::check_open_files());
+    agree(world, ready.and_then(|()| signals::hear(world.process())))?;
+    let mut marks = [meant.mark, !meant.mark];
+    all_reduce(world, &mut marks, Operation::Max)?;
+    if marks[0] == !marks[1] {
+        return Ok(());
+    }
+    let message = "memory or machine is set in other ways for other processes";
+    Err(Fault::new(Kind::Usage, message)
+        .hint("each node has a shardloom.toml of its own, or another environment: make them equal, or give --memory and --machine"))
+}
+
+pub(super) fn code(fault: &Fault) -> u8 {
+    if fault.kind == Kind::Usage { USAGE } else { 1 }
+}
+
+pub(super) fn fail(report: &Report, fault: &Fault, others: u32) -> ExitCode {
+    let shown = fitted::fitted(report.command, fault.clone());
+    report.fault(&shown, others);
+    ExitCode::from(code(fault))
+}
+
+/// This process's number as the launcher tells it, before MPI is started; 0 without a launcher.
+pub(super) fn launched_process() -> u32 {
+    [
+        "OMPI_COMM_WORLD_RANK",
+        "PMIX_RANK",
+        "PMI_RANK",
+        "SLURM_PROCID",
+    ]
+    .iter()
+    .find_map(|name| std::env::var(name).ok()?.parse().ok())
+    .unwrap_or(0)
+}

@@ -1,0 +1,83 @@
+//! The file that a run's messages go to, whatever is said on the terminal.
+//!
+//! A line is the time, the run's id, the process, and the message. Processes add to one file at once;
+//! each line is one write.
+
+use crate::course;
+use crate::fault::{Result, plain};
+use crate::store::io::AppendFile;
+use crate::store::lock::date;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::SystemTime;
+
+/// What the run's id follows in a line.
+const RUN: &str = " run ";
+
+static LOG: OnceLock<AppendFile> = OnceLock::new();
+static PROCESS: AtomicU32 = AtomicU32::new(0);
+static FULL: AtomicBool = AtomicBool::new(false);
+
+/// Opens the file; lines are added to what an earlier run has left there. Local.
+///
+/// # Errors
+/// [`crate::fault::Kind::Exists`] if something else stands there, [`crate::fault::Kind::Io`].
+pub fn open_log(path: &Path) -> Result<()> {
+    let ours = |first: &[u8]| {
+        let text = String::from_utf8_lossy(first);
+        text.starts_with("20") && text.contains(RUN)
+    };
+    let opened = AppendFile::open(path, ours);
+    let file = opened
+        .map_err(|fault| fault.hint("--log takes a new file, or the log of an earlier run"))?;
+    let _ = LOG.set(file);
+    Ok(())
+}
+
+/// Whether there is one.
+#[must_use]
+pub fn is_logged() -> bool {
+    LOG.get().is_some()
+}
+
+/// Whose lines follow.
+pub fn log_process(process: u32) {
+    PROCESS.store(process, Ordering::Relaxed);
+}
+
+/// Adds lines, as they are shown to people.
+pub fn note(text: &str) {
+    let Some(file) = LOG.get() else { return };
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let date = date(since.as_secs());
+    let date = date.trim_end_matches(" UTC").replace(' ', "T");
+    let (millis, process) = (since.subsec_millis(), PROCESS.load(Ordering::Relaxed));
+    let mut lines = String::new();
+    for line in text.trim_end().lines() {
+        let line = plain::line(line);
+        let head = format!("{date}.{millis:03}Z{RUN}{}", course::run());
+        lines.push_str(&format!("{head} process {process}: {line}\n"));
+    }
+    if file.add(lines.as_bytes()).is_err() && !FULL.swap(true, Ordering::Relaxed) {
+        let _ = io::stderr().write_all(b"warning: no more can be written to the log\n");
+    }
+}
+
+/// A writer of such lines.
+#[derive(Clone, Copy, Debug)]
+pub struct Notes;
+
+impl Write for Notes {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        note(&String::from_utf8_lossy(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
