@@ -67,7 +67,7 @@ Examples:
     #[command(before_help = "\
 Examples:
   mpirun -n 8 shardloom bench exchange --src-strategy strategy --dst-strategy new --shapes full
-  mpirun -n 8 shardloom bench exchange --src-strategy strategy --shapes shapes.json --exchange collective")]
+  mpirun -n 8 shardloom bench exchange --src-strategy strategy --shapes s.json")]
     Exchange {
         #[command(flatten)]
         planned: Box<PlannedArgs>,
