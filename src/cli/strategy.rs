@@ -38,7 +38,7 @@ enum Action {
     #[command(before_help = "\
 Examples:
   shardloom strategy merge strategy --output merged.ckpt
-  shardloom strategy merge s/ckpt_strategy_rank_0.ckpt s/ckpt_strategy_rank_4.ckpt --output merged.ckpt")]
+  shardloom strategy merge first.ckpt second.ckpt --output merged.ckpt")]
     Merge {
         /// Strategy files, or directories of them.
         #[arg(required = true)]
