@@ -245,6 +245,50 @@ fn dequantises_into_other_names_and_types() {
     }
 }
 
+/// Scales of the other float types, and grids that their writer has filled up.
+#[test]
+fn dequantises_by_scales_of_two_bytes_and_by_grids_that_are_filled_up() {
+    for dtype in ["BF16", "F16"] {
+        let room = room_in_8_bits("BF16");
+        let (mut stored, mut meant) = quantised("BF16");
+        let weights: Vec<String> = stored
+            .keys()
+            .filter_map(|n| n.strip_suffix("_scale_inv").map(str::to_owned))
+            .collect();
+        for name in weights {
+            let scales = format!("{name}_scale_inv");
+            let narrow = Matrix::of(&stored[&scales]).to(dtype);
+            let (grid, eight) = (Matrix::of(&narrow), Matrix::of(&stored[&name]));
+            let size = [stored[&name].shape[0], stored[&name].shape[1]];
+            let element = |i: usize, j: usize| eight.at(i, j) * grid.at(i / BLOCK[0], j / BLOCK[1]);
+            meant.insert(name.clone(), Matrix::by(size, element).to("BF16"));
+            let [rows, columns] = [narrow.shape[0], narrow.shape[1]];
+            // To four of rows, with one column more.
+            let filled = [rows.next_multiple_of(4), columns + 1];
+            let element = |i: usize, j: usize| {
+                if i < rows && j < columns {
+                    grid.at(i, j)
+                } else {
+                    9.0
+                }
+            };
+            stored.insert(scales, Matrix::by(filled, element).to(dtype));
+        }
+        tensors::write(&room.path().join("eight/model.safetensors"), &stored);
+        tensors::write(&room.path().join("plain/model.safetensors"), &meant);
+        run(&room, 1, "import --hf @plain --dst @want").succeeds();
+        for processes in [1, 4] {
+            let line = format!("import --hf @eight --dst @found{processes}");
+            let told = run(&room, processes, &line).succeeds();
+            assert!(
+                told.stdout.contains("larger than the weights need"),
+                "{told:#?}"
+            );
+            same(&room, "want", &format!("found{processes}"));
+        }
+    }
+}
+
 #[test]
 fn what_is_computed_of_damaged_bytes_is_refused() {
     let room = room_in_8_bits("BF16");
@@ -304,6 +348,13 @@ fn refuses_scales_that_do_not_fit() {
         &tries(&text.replace(&quantisation(), "")),
         "weights in 8 bits need scales",
     );
+    let scheme = r#""activation_scheme": "static""#;
+    let static_scales = text.replace("\"weight_block_size\": [5, 3]", scheme);
+    refuses(&tries(&static_scales), "a scale a tensor");
+    for kind in ["compressed-tensors", "fbgemm_fp8", "modelopt"] {
+        let text = text.replace("\"fp8\"", &format!("\"{kind}\""));
+        refuses(&tries(&text), &format!("quantised by {kind}"));
+    }
     let change = |change: &dyn Fn(&mut Tensors)| {
         let (mut stored, _) = quantised("BF16");
         change(&mut stored);
@@ -315,6 +366,24 @@ fn refuses_scales_that_do_not_fit() {
     refuses(&lost, name);
     let orphan = change(&|stored| drop(stored.remove(name)));
     refuses(&orphan, &format!("{name}_scale_inv"));
+    // Scales of a kind that nothing in config.json tells of.
+    let text = text.replace(&quantisation(), "");
+    let (mut stored, _) = quantised("BF16");
+    let scales: Vec<String> = stored
+        .keys()
+        .filter(|name| name.ends_with("_inv"))
+        .cloned()
+        .collect();
+    for name in scales {
+        let scale = Tensor::counting("F32", &[1], 0);
+        stored.remove(&name);
+        stored.insert(name.replace("_scale_inv", "_scale"), scale);
+    }
+    tensors::write(&room.path().join("eight/model.safetensors"), &stored);
+    refuses(
+        &tries(&text),
+        "weight_scale': weights in 8 bits of a kind that isn't read",
+    );
 }
 
 /// A family of one tensor, by a table of its own.

@@ -26,7 +26,13 @@ pub fn quantised_block(numbers: &Numbers) -> Result<Option<[u64; 2]>> {
         return Err(Fault::new(Kind::Unsupported, message)
             .hint("only 'fp8', floats of 8 bits with a scale a block, can be read"));
     }
-    let block = config.get(BLOCK).and_then(Value::as_array);
+    let Some(block) = config.get(BLOCK).filter(|block| !block.is_null()) else {
+        let message =
+            format!("{QUANTISED}: weights of 8 bits with a scale a tensor, or a row (no {BLOCK})");
+        return Err(Fault::new(Kind::Unsupported, message)
+            .hint("only 'fp8', floats of 8 bits with a scale a block, can be read"));
+    };
+    let block = block.as_array();
     let block: Vec<u64> = block
         .into_iter()
         .flatten()

@@ -11,6 +11,8 @@ use crate::plan::Spread;
 use crate::plan::dequantise::{SCALES, is_scaled};
 use crate::plan::inventory::Inventory;
 use crate::plan::value::{Step, Value};
+use crate::tensor::dtype::Dtype;
+use std::sync::Arc;
 
 /// Key of config.json that says that the head is the embedding.
 const TIED: &str = "tie_word_embeddings";
@@ -96,15 +98,47 @@ fn is_head(name: &str) -> bool {
     HEADS.iter().any(|end| name.ends_with(end))
 }
 
+/// Ends of the names of scales that other ways to quantise have.
+const OTHER_SCALES: [&str; 2] = ["weight_scale", "input_scale"];
+
+/// Whether a type is one of 8 bits or fewer that no weight has by itself.
+fn is_narrow(dtype: Dtype) -> bool {
+    let others = [
+        Dtype::F4,
+        Dtype::F6_E2M3,
+        Dtype::F6_E3M2,
+        Dtype::F8_E8M0,
+        Dtype::F8_E4M3FNUZ,
+        Dtype::F8_E5M2FNUZ,
+    ];
+    is_scaled(dtype) || others.contains(&dtype)
+}
+
 /// Refuses what is still in 8 bits once scales have been seen to.
 pub(super) fn refuse_quantised(inventory: &Inventory) -> Result<()> {
     let quantised = inventory
         .tensors
         .values()
-        .find(|tensor| tensor.name.ends_with(SCALES) || is_scaled(tensor.value_dtype()));
+        .find(|tensor| tensor.name.ends_with(SCALES) || is_narrow(tensor.value_dtype()));
     let Some(tensor) = quantised else {
         return Ok(());
     };
+    let mut names = inventory.tensors.keys();
+    let others = |name: &&Arc<str>| OTHER_SCALES.iter().any(|end| name.ends_with(end));
+    if !tensor.name.ends_with(SCALES)
+        && let Some(scales) = names.find(others)
+    {
+        let message = format!(
+            "is {}, and there is '{scales}': weights in 8 bits of a kind that isn't read (one scale a \
+             tensor or a row, as compressed-tensors and ModelOpt write them)",
+            tensor.dtype
+        );
+        return Err(Fault::new(Kind::Unsupported, message)
+            .tensor(&*tensor.name)
+            .hint(
+                "take the model in bfloat16, or in 8 bits with a scale a block (weight_scale_inv)",
+            ));
+    }
     let message = format!(
         "is {}: weights in 8 bits need scales, and a {QUANTISED} in config.json that says of what",
         tensor.dtype

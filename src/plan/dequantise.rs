@@ -1,12 +1,13 @@
 //! Weights in 8 bits with a scale a block, as DeepSeek-V3 is published: `NAME` in `F8_E4M3` and
 //! `NAME_scale_inv`, one number a block, by which its elements are multiplied (docs/formats.md).
 
+use super::padding::{Lengths, Rule};
+use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::Inventory;
 use crate::plan::source_tensor::{Step, Value};
 use crate::tensor::cast::is_castable;
 use crate::tensor::dtype::Dtype;
-use crate::tensor::shape::Shape;
 use std::sync::Arc;
 
 /// What the name of a weight's scales ends with.
@@ -21,12 +22,15 @@ pub fn is_scaled(dtype: Dtype) -> bool {
 }
 
 /// Puts each weight of `inventory` that is stored with scales, one for `block` rows and columns, in
-/// its place as what they make; the scales are no tensors of their own then.
+/// its place as what they make; the scales are no tensors of their own then. Gives what is to be said:
+/// of grids of scales that are larger than they need be, the first rows and columns count.
 ///
 /// # Errors
 /// [`Kind::Shape`] if scales don't fit their weight; [`Kind::MissingShard`] for scales without a
 /// weight in 8 bits.
-pub fn dequantise(inventory: &mut Inventory, block: [u64; 2]) -> Result<()> {
+pub fn dequantise(inventory: &mut Inventory, block: [u64; 2]) -> Result<Vec<String>> {
+    let rules = rules(inventory, block);
+    let mut filled = 0;
     let names: Vec<Arc<str>> = inventory.tensors.keys().cloned().collect();
     for name in names {
         let Some(weight) = name.strip_suffix(SCALES) else {
@@ -40,14 +44,19 @@ pub fn dequantise(inventory: &mut Inventory, block: [u64; 2]) -> Result<()> {
         let Some(scales) = inventory.tensors.remove(&name) else {
             continue;
         };
-        let expected = match scaled.shape.0[..] {
-            [rows, columns] => Some(Shape(vec![
-                rows.div_ceil(block[0].max(1)),
-                columns.div_ceil(block[1].max(1)),
-            ])),
-            _ => None,
+        let fits = match (&scaled.shape.0[..], &scales.shape.0[..]) {
+            (&[rows, columns], &[down, across]) => {
+                let due = [rows, columns].map(|length| length.max(1));
+                let due = [
+                    due[0].div_ceil(block[0].max(1)),
+                    due[1].div_ceil(block[1].max(1)),
+                ];
+                filled += u64::from(due != [down, across]);
+                rules[0].takes(due[0], down) && rules[1].takes(due[1], across)
+            }
+            _ => false,
         };
-        if expected.as_ref() != Some(&scales.shape) || !is_castable(scales.dtype) {
+        if !fits || !is_castable(scales.dtype) {
             let message = format!(
                 "is {}{}, which doesn't fit '{weight}' {} in blocks of {} by {}",
                 scales.dtype, scales.shape, scaled.shape, block[0], block[1]
@@ -63,5 +72,31 @@ pub fn dequantise(inventory: &mut Inventory, block: [u64; 2]) -> Result<()> {
         }));
         inventory.tensors.insert(made.name.clone(), Arc::new(made));
     }
-    Ok(())
+    Ok((filled > 0).then(|| larger(filled)).into_iter().collect())
+}
+
+/// What is to be said of so many grids that are larger than they need be.
+fn larger(grids: u64) -> String {
+    let are = if grids == 1 { "is" } else { "are" };
+    let grids = counted(grids, "grid");
+    format!(
+        "{grids} of scales {are} larger than the weights need: the first rows and columns count"
+    )
+}
+
+/// How the grids of all scales are filled up, by dimension; not at all where nothing fits them.
+fn rules(inventory: &Inventory, block: [u64; 2]) -> [Rule; 2] {
+    let mut lengths = [Lengths::default(), Lengths::default()];
+    for (name, scales) in &inventory.tensors {
+        let weight = name.strip_suffix(SCALES);
+        let weight = weight.and_then(|weight| inventory.tensors.get(weight));
+        let Some(weight) = weight else { continue };
+        for ((all, length), scales) in lengths.iter_mut().zip(&weight.shape.0).zip(&scales.shape.0)
+        {
+            all.put(*length, *scales);
+        }
+    }
+    let [rows, columns] = lengths;
+    [(rows, block[0]), (columns, block[1])]
+        .map(|(lengths, block)| lengths.rule(block).unwrap_or(Rule::Exact))
 }

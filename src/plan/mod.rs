@@ -32,6 +32,7 @@ pub mod machine;
 mod made;
 pub mod names;
 mod nodes;
+mod padding;
 mod pattern;
 mod pieces;
 mod rank_files;

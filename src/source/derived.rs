@@ -95,7 +95,7 @@ impl Derived {
         Ok(Some(Beside(rank)))
     }
 
-    /// Puts what is computed in the place of what is stored. Local.
+    /// Puts what is computed in the place of what is stored; gives what is to be said. Local.
     ///
     /// # Errors
     /// As [`dequantise`] and [`merge`].
@@ -104,17 +104,16 @@ impl Derived {
         inventory: &mut Inventory,
         source: &Source,
         beside: Option<Beside>,
-    ) -> Result<()> {
+    ) -> Result<Vec<String>> {
         self.affixes.apply(inventory)?;
-        if let Some(block) = self.block {
-            dequantise(inventory, block)?;
-        }
+        let block = self.block.map(|block| dequantise(inventory, block));
+        let notes = block.transpose()?.unwrap_or_default();
         let Some(lora) = &self.lora else {
-            return Ok(());
+            return Ok(notes);
         };
         let Some(Beside(rank)) = beside else {
             let own = take_own_pairs(inventory);
-            return merge(inventory, &own, &lora.meaning);
+            return merge(inventory, &own, &lora.meaning).map(|()| notes);
         };
         let files = source.catalog.ranks.get(&rank).into_iter().flatten();
         for file in files {
@@ -125,6 +124,6 @@ impl Derived {
                 .and_then(|adapter| merge(inventory, &adapter, &lora.meaning))
                 .map_err(|fault| fault.file(file.path.as_str()))?;
         }
-        Ok(())
+        Ok(notes)
     }
 }

@@ -107,7 +107,9 @@ impl Opened {
     pub fn derive(&mut self, world: &World, derived: &Derived) -> Result<()> {
         let beside = derived.join(world, &mut self.source)?;
         let applied = derived.apply(&mut self.inventory, &self.source, beside);
-        agree(world, applied.map_err(|fault| self.source.place(fault)))
+        let notes = agree(world, applied.map_err(|fault| self.source.place(fault)))?;
+        self.source.notes.extend(notes);
+        Ok(())
     }
 }
 

@@ -34,6 +34,7 @@ impl Matrix {
         let elements = elements.map(|bytes| match (tensor.dtype.as_str(), bytes) {
             ("F32", [a, b, c, d]) => f32::from_le_bytes([*a, *b, *c, *d]),
             ("BF16", [a, b]) => f32::from_le_bytes([0, 0, *a, *b]),
+            ("F16", [a, b]) => half::f16::from_le_bytes([*a, *b]).to_f32(),
             ("F8_E4M3", [bits]) => eight(*bits),
             _ => panic!("{tensor:?} is no float"),
         });
