@@ -645,6 +645,13 @@ fn gives_a_vocabulary_the_rows_that_are_asked_for() {
             rows + 9
         )],
     );
+    says(
+        &refused,
+        &[
+            "--vocab-rows N writes N rows",
+            &format!("or {} as there are", rows + 9),
+        ],
+    );
     room.run(&format!("{export} --vocab-rows {rows}"))
         .succeeds();
     tensors::compare(&weights(), &full(&room.at("back"))).unwrap();
@@ -658,6 +665,68 @@ fn gives_a_vocabulary_the_rows_that_are_asked_for() {
     room.run(&format!("{IMPORT} --vocab-rows 5 --dtype f32"))
         .succeeds();
     assert_eq!(room.out()[head].shape[0], 5);
+    let refused =
+        room.run("import --hf @back --dst @out2 --names legacy --vocab-rows 5 --dst-strategy tp=2");
+    assert!(
+        !refused.status.success() && !room.at("out2").exists(),
+        "{refused:#?}"
+    );
+    // The way in: the weights have other rows than config.json says.
+    let config = room.at("m/config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let fewer = text.replace(
+        &format!("\"vocab_size\": {rows}"),
+        &format!("\"vocab_size\": {}", rows - 1),
+    );
+    assert_ne!(text, fewer);
+    std::fs::write(&config, fewer).unwrap();
+    let refused = room.run("import --hf @m --dst @out3 --names legacy");
+    let told = format!(
+        "it has {rows} rows, vocab_size of config.json is {}",
+        rows - 1
+    );
+    says(
+        &refused,
+        &[
+            "model.embed_tokens.weight",
+            &told,
+            "--vocab-rows N writes N rows",
+        ],
+    );
+}
+
+/// Full weights and those of ranks are told where a trainer's run stands.
+#[test]
+fn imported_weights_stand_where_the_step_says() {
+    let room = Room::single();
+    let meta = |path: &str| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(room.at(path)).unwrap()).unwrap()
+    };
+    for processes in [1, 4] {
+        let line =
+            "import --hf @m --dst @ranks --dst-strategy tp=2 --names legacy --step 2_7 --overwrite";
+        let words = room.words(line);
+        if processes == 1 {
+            alone(&words)
+        } else {
+            under_mpi(processes, &words)
+        }
+        .succeeds();
+        for rank in 0..2 {
+            let file = format!("net_rank_{rank}-2_7.safetensors");
+            let due = serde_json::json!({"last_epoch": 2, "last_step": 7, "last_ckpt_file": file});
+            assert_eq!(meta(&format!("ranks/rank_{rank}/meta.json")), due);
+            assert!(room.at(&format!("ranks/rank_{rank}/{file}")).exists());
+        }
+    }
+    says(&room.run("checkpoints latest @ranks"), &["2_7: step 7"]);
+    room.run("unify --src @ranks --src-strategy tp=2 --model @m --dst @out --step 9")
+        .succeeds();
+    let due = serde_json::json!({"last_epoch": 1, "last_step": 9, "last_ckpt_file": INDEX});
+    assert_eq!(meta("out/meta.json"), due);
+    room.run(&format!("{IMPORT} --step 3_4")).succeeds();
+    assert_eq!(meta("out/meta.json")["last_epoch"], 3);
+    room.run("verify @out").succeeds();
 }
 
 /// Experts in one tensor are what they are each in their own.

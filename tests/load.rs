@@ -173,6 +173,33 @@ fn full_weights_on_several_devices_are_cut() {
     }
 }
 
+/// Two files of full weights in one directory: the flag says which are meant.
+#[test]
+fn the_weights_that_are_named_are_cut() {
+    let job = Job::new();
+    let mut other = job.sample.whole.clone();
+    other.values_mut().for_each(|tensor| tensor.data.fill(7));
+    tensors::write(&job.sample.path("full/aside.safetensors"), &other);
+    let mut args = job.config(&[("load_checkpoint", "@full"), PARALLEL[0], PARALLEL[1]]);
+    args.extend(["--weights", "mod*"].map(str::to_owned));
+    alone(&args).succeeds();
+    job.check("new/shardloom_checkpoint", &Tensors::new());
+    let last = args.len() - 1;
+    args[last] = "as*".to_owned();
+    args.push("--overwrite".to_owned());
+    under_mpi(2, &args).succeeds();
+    let found = job.path("new/shardloom_checkpoint/rank_0/net.safetensors");
+    let found = tensors::read(found.as_ref()).expect("readable").tensors;
+    assert!(
+        found
+            .values()
+            .flat_map(|tensor| &tensor.data)
+            .all(|byte| *byte == 7)
+    );
+    args[last] = "nothing*".to_owned();
+    refuses(&alone(&args), "--weights 'nothing*'");
+}
+
 #[test]
 fn the_same_layout_needs_nothing() {
     let job = Job::new();

@@ -7,6 +7,7 @@ Started by `launch/test --with-transformers`, which makes the virtual environmen
 shardloom on PATH (`. launch/env`). Ends with `N passed, N failed`.
 
     tests/with_transformers.py --write-golden tests/data/model     makes the recorded data of tests/model.rs anew
+    tests/with_transformers.py --write-patterns tests/data/model   ... and what PEFT makes of alpha_pattern and rank_pattern
 
 What the MindSpore side must hold is computed here with torch alone, from the formulae in docs/formats.md.
 """
@@ -468,6 +469,35 @@ def adapter(case, room):
     assert any(not torch.equal(back[name], hf[name]) for name in hf), "nothing was merged"
 
 
+PATTERNS = [
+    {}, {"q_proj": 16, "layers.0.self_attn.q_proj": 64}, {"layers.0.self_attn.q_proj": 64, "q_proj": 16},
+    {"^model.layers.0.self_attn.q_proj": 64}, {"^layers.0.self_attn.q_proj": 64}, {"model.layers.0.self_attn.q_proj": 64},
+    {".*q_proj": 64}, {"q_proj|v_proj": 64}, {"(q|v)_proj": 64, "q_proj": 2}, {"proj": 64}, {"self_attn": 64},
+    {"layers\\.[0-1]\\.self_attn.q_proj": 32}, {"q_proj$": 64}, {"lmlp.up_proj": 4}, {"mlp.up_proj": 4, "up_proj": 2},
+    {"layers.1.": 8}, {"layers.1.*": 8}, {"[qv]_proj": 32, "layers.0.mlp.up_proj": 1}, {"Q_PROJ": 64}, {"model": 3},
+]
+
+
+def write_patterns(root):
+    """What PEFT multiplies each module's product by, and its rank, for keys of alpha_pattern and rank_pattern."""
+    import peft
+
+    with tempfile.TemporaryDirectory() as room:
+        make("llama", Path(room) / "hf")
+        rows = []
+        for alphas in PATTERNS:
+            for ranks in [{}, {"layers.1.self_attn.q_proj": 2, "q_proj": 4}, {"mlp.*": 2}]:
+                for by_root in [False, True]:
+                    base = transformers.AutoModelForCausalLM.from_pretrained(Path(room) / "hf", dtype=torch.bfloat16)
+                    config = dict(r=8, lora_alpha=12, alpha_pattern=alphas, rank_pattern=ranks, use_rslora=by_root)
+                    tuned = peft.get_peft_model(base, peft.LoraConfig(target_modules=["q_proj", "v_proj", "up_proj"], **config))
+                    modules = {n.removeprefix("base_model.model."): [m.r["default"], m.scaling["default"]]
+                               for n, m in tuned.named_modules() if hasattr(m, "scaling")}
+                    rows.append({"config": config, "modules": modules})
+    text = ",\n".join(json.dumps(row) for row in rows)
+    (root / "patterns.json").write_text(f"[\n{text}\n]\n")
+
+
 def trials():
     """Name of each comparison, and what makes it in a directory of its own."""
     for family, cases in CASES.items():
@@ -498,5 +528,7 @@ def main():
 if __name__ == "__main__":
     if "--write-golden" in sys.argv:
         write_golden(Path(sys.argv[sys.argv.index("--write-golden") + 1]))
+    elif "--write-patterns" in sys.argv:
+        write_patterns(Path(sys.argv[sys.argv.index("--write-patterns") + 1]))
     else:
         sys.exit(main())

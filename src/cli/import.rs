@@ -93,6 +93,7 @@ impl Import {
                 remove_redundancy: false,
             },
         };
+        let extras = self.step.beside(&files);
         let files = self.step.files(files, &self.writing)?;
         if let Some(format) = self.writing.directory() {
             let message = format!(
@@ -117,7 +118,7 @@ impl Import {
                 files,
                 format: self.writing.files_format(),
                 view: Some(ViewMaker::new(move |inventory, _| import.view(inventory))),
-                extras: Vec::new(),
+                extras,
                 writing: self
                     .writing
                     .writing(self.destination.dst, self.cut.dst_strategy)

@@ -6,6 +6,7 @@ use crate::cli::flags::lora::LoraArgs;
 use crate::cli::flags::moving::MoveArgs;
 use crate::cli::flags::reading::{CheckArgs, SelectArgs, SourceArgs};
 use crate::cli::flags::size::parse_size;
+use crate::cli::flags::step::StepArgs;
 use crate::cli::flags::strategy::{Deriving, NetworkArgs};
 use crate::cli::flags::writing::{DestinationArgs, WriteArgs};
 use crate::destination::{Placement, Writing};
@@ -78,6 +79,8 @@ pub(crate) struct Unify {
     #[arg(long)]
     gather_to_root: bool,
     #[command(flatten)]
+    step: StepArgs,
+    #[command(flatten)]
     lora: LoraArgs,
     #[command(flatten)]
     moving: MoveArgs,
@@ -114,6 +117,9 @@ impl Unify {
             naming: self.naming,
             file_bytes_max,
         };
+        let extras = self.step.beside(&files);
+        let files = self.writing.files(files, DirectoryAsked::default());
+        let files = self.step.files(files, &self.writing)?;
         let deriving = self.network.deriving(&self.source.src);
         let job = Job {
             command: "unify",
@@ -121,10 +127,10 @@ impl Unify {
             goal: Goal::Write(Box::new(Write {
                 select: self.select.select()?,
                 leftovers: Leftovers::Unify(self.checks.unmatched.unmatched),
-                files: self.writing.files(files, DirectoryAsked::default()),
+                files,
                 format: self.writing.files_format(),
                 view: None,
-                extras: Vec::new(),
+                extras,
                 writing: Writing {
                     placement,
                     ..self

@@ -2,7 +2,7 @@
 
 use crate::cli::flags::writing::WriteArgs;
 use crate::fault::{Fault, Kind, Result};
-use crate::plan::arrange::Files;
+use crate::plan::arrange::{Files, Naming};
 use clap::Args;
 
 /// Beginning of the files' names.
@@ -12,7 +12,7 @@ const PREFIX: &str = "net";
 #[derive(Clone, Debug, Args)]
 pub(crate) struct StepArgs {
     /// Name the files of ranks as a trainer does after step N of epoch 1, or N of epoch E, with the
-    /// meta.json that it looks for.
+    /// meta.json that it looks for; beside full weights, that alone.
     #[arg(long, value_name = "N|E_N", value_parser = parse_step)]
     pub(crate) step: Option<(u64, u64)>,
 }
@@ -36,6 +36,7 @@ impl StepArgs {
                 position,
                 remove_redundancy,
             }),
+            Files::Full { .. } if writing.directory().is_none() => Ok(otherwise),
             _ => {
                 let message =
                     format!("--step {epoch}_{step} names files of ranks, and none are written");
@@ -43,6 +44,23 @@ impl StepArgs {
                     .hint("--dst-strategy cuts into ranks; leave out --step, or --format"))
             }
         }
+    }
+}
+
+impl StepArgs {
+    /// The `meta.json` of full weights, which says where they stand: it names what leads to their files.
+    pub(crate) fn beside(&self, files: &Files) -> Vec<(String, Vec<u8>)> {
+        let (Some((epoch, step)), Files::Full { naming, .. }) = (self.step, files) else {
+            return Vec::new();
+        };
+        let file = match naming {
+            Naming::Mindspore => "part0.safetensors",
+            _ => "model.safetensors.index.json",
+        };
+        let meta = serde_json::json!({
+            "last_epoch": epoch, "last_step": step, "last_ckpt_file": file,
+        });
+        vec![("meta.json".to_owned(), meta.to_string().into_bytes())]
     }
 }
 
