@@ -4,7 +4,7 @@
 
 mod support;
 
-use command::{alone, object, refuses};
+use command::{alone, object, refuses, under_mpi};
 use sample::Sample;
 use std::path::Path;
 use support::{command, sample, tensors};
@@ -186,6 +186,48 @@ fn a_difference_may_be_tolerated_and_names_left_out() {
         &alone(&sample.args(&format!("{line} --json --filter-out-param-prefix b"))).succeeds(),
     );
     assert!(row(&told).is_none(), "{told}");
+}
+
+/// Two checkpoints whose names differ are compared by a map of names, in any layout.
+#[test]
+fn checkpoints_of_other_names_are_compared_by_a_map() {
+    let sample = Sample::new();
+    let mut other = sample.whole.clone();
+    let w1 = other.remove("w1").expect("a tensor");
+    other.insert("x.w1".into(), w1);
+    tensors::write(&sample.path("other/model.safetensors"), &other);
+    tensors::write_bytes(&sample.path("map.json"), br#"{"w1": "x.w1"}"#);
+    tensors::write_bytes(&sample.path("wrong.yaml"), b"w9: x.w1\n");
+    let line = "diff @src @other --a-strategy @four.ckpt --name-map @map.json";
+    for processes in [1, 4] {
+        let words = sample.args(line);
+        let run = if processes == 1 {
+            alone(&words)
+        } else {
+            under_mpi(processes, &words)
+        };
+        assert!(
+            run.succeeds().stdout.contains("equal: 3 of 3"),
+            "{processes}"
+        );
+    }
+    tensors::write_bytes(&sample.path("back.json"), br#"{"x.w1": "w1"}"#);
+    alone(&sample.args("diff @other @src --b-strategy @four.ckpt --name-map @back.json"))
+        .succeeds();
+    refuses(
+        &alone(&sample.args(&line.replace("map.json", "wrong.yaml"))),
+        "w9",
+    );
+    let plain = alone(&sample.args("diff @src @other --a-strategy @four.ckpt"));
+    assert!(plain.stdout.contains("w1: only in A") && plain.stdout.contains("x.w1: only in B"));
+    tensors::damage(&sample.path("other/model.safetensors"), "x.w1");
+    let told = object(&alone(&sample.args(&format!("{line} --json"))));
+    let rows = told["tensors"].as_array().cloned().unwrap_or_default();
+    let row = rows.iter().find(|row| row["name"] == "w1").expect("a row");
+    assert_eq!(
+        (&row["state"], &row["name_in_b"]),
+        (&"differs".into(), &"x.w1".into())
+    );
 }
 
 #[test]

@@ -487,12 +487,12 @@ def write_patterns(root):
         rows = []
         for alphas in PATTERNS:
             for ranks in [{}, {"layers.1.self_attn.q_proj": 2, "q_proj": 4}, {"mlp.*": 2}]:
-                for by_root in [False, True]:
+                for by_root in [False] if ranks else [False, True]:
                     base = transformers.AutoModelForCausalLM.from_pretrained(Path(room) / "hf", dtype=torch.bfloat16)
                     config = dict(r=8, lora_alpha=12, alpha_pattern=alphas, rank_pattern=ranks, use_rslora=by_root)
                     tuned = peft.get_peft_model(base, peft.LoraConfig(target_modules=["q_proj", "v_proj", "up_proj"], **config))
                     modules = {n.removeprefix("base_model.model."): [m.r["default"], m.scaling["default"]]
-                               for n, m in tuned.named_modules() if hasattr(m, "scaling")}
+                               for n, m in tuned.named_modules() if hasattr(m, "lora_A")}
                     rows.append({"config": config, "modules": modules})
     text = ",\n".join(json.dumps(row) for row in rows)
     (root / "patterns.json").write_text(f"[\n{text}\n]\n")

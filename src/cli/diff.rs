@@ -2,6 +2,7 @@
 
 use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::moving::MoveArgs;
+use crate::cli::flags::name_map::name_map;
 use crate::cli::flags::reading::{VerifyArgs, WeightsArgs};
 use crate::cli::flags::strategy::{NetworkArgs, strategy};
 use crate::fault::Result;
@@ -48,6 +49,9 @@ pub(crate) struct Diff {
     /// Name at most so many tensors.
     #[arg(long, value_name = "N")]
     max_lines: Option<usize>,
+    /// JSON or YAML file {name in the first: name in the second}.
+    #[arg(long, value_name = "FILE")]
+    name_map: Option<PathBuf>,
     #[command(flatten)]
     weights: WeightsArgs,
     #[command(flatten)]
@@ -73,6 +77,7 @@ impl Command for Diff {
             goal: Goal::Compare(Box::new(Comparing {
                 other,
                 filter_out_prefixes: self.filter_out_param_prefix,
+                names: name_map(self.name_map.as_deref())?,
                 tolerance: self.max_abs,
                 lines_max: self.max_lines,
             })),

@@ -5,6 +5,7 @@ use crate::exchange::{Topology, World, agree, all_gather};
 use crate::fault::memory::zeroed;
 use crate::fault::{Fault, Kind, Result};
 use crate::job::outcome::{TensorDifference, TensorSide};
+use crate::job::pairs::Pair;
 use crate::job::route::Route;
 use crate::plan::inventory::{Inventory, whole_tensor};
 use crate::plan::work::Site;
@@ -15,7 +16,7 @@ use crate::tensor::quantise::Form;
 use crate::tensor::strided::StridedCopy;
 use crate::transport::{Filler, Moving, Observer, Readers, Sink};
 use crate::view::Piece;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What was found different, and where first.
@@ -176,14 +177,32 @@ fn holders(opened: &Opened, name: &str, rank: u32) -> String {
 pub(super) struct Pairing {
     pub(super) plans: Vec<TensorPlan>,
     rows: Vec<TensorDifference>,
+    /// What the first side's tensors are called on the second, where it is something else.
+    renamed: BTreeMap<Arc<str>, Arc<str>>,
 }
 
 impl Pairing {
+    /// What the second side calls what the first one calls `name`.
+    pub(super) fn theirs(&self, name: &Arc<str>) -> Arc<str> {
+        self.renamed.get(name).unwrap_or(name).clone()
+    }
+
+    /// What the first side calls what the second one calls `name`, if it is something else.
+    pub(super) fn ours(&self, name: &str) -> Option<&str> {
+        let mut renamed = self.renamed.iter();
+        let found = renamed.find(|(_, theirs)| &***theirs == name);
+        found.map(|(ours, _)| &**ours)
+    }
+
     /// The rows, with what was found different.
     pub(super) fn rows(self, found: &BTreeMap<String, Difference>) -> Vec<TensorDifference> {
         let mut rows = self.rows;
         for row in &mut rows {
-            if let Some(difference) = found.get(row.name.as_str()) {
+            let name = row.name_in_b.as_ref().unwrap_or(&row.name);
+            if row.state != "equal" {
+                continue;
+            }
+            if let Some(difference) = found.get(name.as_str()) {
                 row.state = "differs";
                 row.elements_differing = difference.elements;
                 row.max_abs = difference.max_abs;
@@ -198,24 +217,26 @@ impl Pairing {
 ///
 /// # Errors
 /// [`Kind::Shape`].
-pub(super) fn pair(one: &Opened, other: &Opened, filter: &[String]) -> Result<Pairing> {
+pub(super) fn pair(one: &Opened, other: &Opened, pairs: &[Pair]) -> Result<Pairing> {
     let (a, b) = (&one.source, &other.source);
     let (left, right) = (&one.inventory, &other.inventory);
-    // Counts that one side keeps apart are no tensors, so there is nothing to compare the other's with.
-    let apart = |name: &str| [a, b].iter().any(|side| side.keeps_apart(name));
-    let names: BTreeSet<&Arc<str>> = [left, right]
-        .into_iter()
-        .flat_map(|side| side.tensors.keys().chain(&side.private))
-        .filter(|name| !apart(name))
-        .filter(|name| !filter.iter().any(|prefix| name.starts_with(&**prefix)))
-        .collect();
     let mut pairing = Pairing {
         plans: Vec::new(),
         rows: Vec::new(),
+        renamed: BTreeMap::new(),
     };
-    for name in names {
-        let ours = side(left, &a.catalog, name)?;
-        let theirs = side(right, &b.catalog, name)?;
+    for pair in pairs {
+        let ours = pair.ours.as_ref();
+        let ours = ours
+            .map(|name| side(left, &a.catalog, name))
+            .transpose()?
+            .flatten();
+        let theirs = side(right, &b.catalog, &pair.theirs)?;
+        let name = pair.name();
+        let renamed = *name != pair.theirs && theirs.is_some();
+        if renamed {
+            pairing.renamed.insert(name.clone(), pair.theirs.clone());
+        }
         let state = match (&ours, &theirs) {
             (Some(_), None) => "only_in_a",
             (None, _) => "only_in_b",
@@ -236,6 +257,7 @@ pub(super) fn pair(one: &Opened, other: &Opened, filter: &[String]) -> Result<Pa
             a: shown(&ours),
             b: shown(&theirs),
             name: name.to_string(),
+            name_in_b: renamed.then(|| pair.theirs.to_string()),
             state,
             elements_differing: 0,
             max_abs: 0.0,

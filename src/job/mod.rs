@@ -19,6 +19,7 @@ pub mod metadata;
 mod origin;
 pub mod outcome;
 pub mod overview;
+mod pairs;
 mod pieces;
 mod planned;
 mod proving;

@@ -70,6 +70,9 @@ pub struct ProcessFigures {
 pub struct TensorDifference {
     /// Its name.
     pub name: String,
+    /// What B calls it, where that is something else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name_in_b: Option<String>,
     /// `equal`, `differs`, `only_in_a`, `only_in_b`, `shape` or `dtype`.
     pub state: &'static str,
     /// Elements that differ.

@@ -10,6 +10,7 @@ use crate::job::copies;
 use crate::job::fits::Fitted;
 use crate::job::inputs;
 use crate::job::outcome::{Outcome, PlanFigures};
+use crate::job::pairs::pairs;
 use crate::job::planned::Planned;
 use crate::job::route::{Surveyed, threads};
 use crate::job::sides;
@@ -59,7 +60,9 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
     };
     let other = run.open_other(&comparing.other)?;
     let filter = &comparing.filter_out_prefixes;
-    let pairing = agree(world, compare::pair(&source, &other, filter))?;
+    let pairs = pairs([&source, &other], filter, &comparing.names);
+    let pairing = pairs.and_then(|pairs| compare::pair(&source, &other, &pairs));
+    let pairing = agree(world, pairing)?;
     let mut outcome = run.compare(&source, &other, pairing, observer, clock)?;
     outcome.lines_max = comparing.lines_max;
     outcome.within(comparing.tolerance);
@@ -148,11 +151,11 @@ impl Run<'_> {
         if suspected {
             let unequal = compare::unequal_copies(self.world, self.topology, a, plans, moving)?;
             for (name, copy) in unequal {
-                found.entry(name).or_insert(copy);
+                found.entry(pairing.theirs(&name)).or_insert(copy);
             }
         }
         let found = compare::joined(self.world, found)?;
-        let notes = sides::notes(self, [a, b], &found)?;
+        let notes = sides::notes(self, [a, b], &found, &pairing)?;
         a.source.still.check(self.world)?;
         b.source.still.check(self.world)?;
         let rows = pairing.rows(&found);

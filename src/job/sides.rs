@@ -2,7 +2,7 @@
 //! they differ among themselves.
 
 use crate::fault::Result;
-use crate::job::compare::unlike_copies;
+use crate::job::compare::{Pairing, unlike_copies};
 use crate::job::copies;
 use crate::job::steps::Run;
 use crate::source::{Opened, Verify};
@@ -20,6 +20,7 @@ pub(super) fn notes(
     run: &Run<'_>,
     sides: [&Opened; 2],
     found: &BTreeMap<String, Difference>,
+    pairing: &Pairing,
 ) -> Result<Vec<String>> {
     let [a, b] = sides;
     let mut notes = [a, b].map(|side| side.source.notes.clone()).concat();
@@ -38,11 +39,13 @@ pub(super) fn notes(
             "of what the first side has several times {how} compared, of the second every one{more}"
         ));
     }
-    let names: BTreeSet<&str> = found.keys().take(NAMES_MAX).map(String::as_str).collect();
-    if names.is_empty() {
+    let theirs: BTreeSet<&str> = found.keys().take(NAMES_MAX).map(String::as_str).collect();
+    if theirs.is_empty() {
         return Ok(notes);
     }
-    for (side, which) in sides.into_iter().zip(["first", "second"]) {
+    let ours = theirs.iter().map(|name| pairing.ours(name).unwrap_or(name));
+    let both = [ours.collect(), theirs.clone()];
+    for ((side, which), names) in sides.into_iter().zip(["first", "second"]).zip(both) {
         let named = |name: &str| names.contains(name);
         let moving = &run.job.moving;
         for (name, ranks) in unlike_copies(run.world, run.topology, side, named, moving)? {

@@ -94,6 +94,8 @@ pub struct Comparing {
     pub other: Reading,
     /// Names that begin so are left out.
     pub filter_out_prefixes: Vec<String>,
+    /// What the other side calls tensors of this one, where it is something else.
+    pub names: BTreeMap<String, String>,
     /// How far elements may be apart and be taken for equal; none: bit for bit.
     pub tolerance: Option<f64>,
     /// How many tensors are told of in a text.
@@ -107,6 +109,7 @@ impl Comparing {
         Comparing {
             other,
             filter_out_prefixes: Vec::new(),
+            names: BTreeMap::new(),
             tolerance: None,
             lines_max: None,
         }

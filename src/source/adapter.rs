@@ -198,6 +198,30 @@ mod tests {
         assert!(fault.message.contains("alpha_pattern '(?=q)'"), "{fault:?}");
     }
 
+    /// Against the real PEFT (`tests/with_transformers.py --write-patterns`).
+    #[test]
+    fn modules_have_the_rank_and_the_factor_that_peft_gives_them() {
+        let golden: Vec<Map<String, Value>> =
+            serde_json::from_str(include_str!("../../tests/data/model/patterns.json")).unwrap();
+        assert!(golden.len() > 70);
+        for case in golden {
+            let meaning = of(case["config"].as_object().unwrap(), None).unwrap();
+            for (module, due) in case["modules"].as_object().unwrap() {
+                let (rank, factor) = (due[0].as_u64().unwrap(), due[1].as_f64().unwrap());
+                assert_eq!(
+                    meaning.ranks.of(module).or(meaning.rank),
+                    Some(rank),
+                    "{module}: {case:?}"
+                );
+                let found = f64::from(meaning.factor.of(module, rank));
+                assert!(
+                    (found - factor).abs() <= factor * 1e-7,
+                    "{module}: {found} in {case:?}"
+                );
+            }
+        }
+    }
+
     #[test]
     fn tells_what_pairs_mean() {
         for plain in [

@@ -10,7 +10,8 @@ const RANKS_NAMED: usize = 6;
 
 /// What is drawn of a parameter.
 pub(super) struct Drawn<'a> {
-    pub(super) mesh: &'a [u64],
+    /// What the axes of the mesh are called.
+    pub(super) axes: &'a [String],
     /// For each dimension the axes that cut it, numbered from the right.
     pub(super) map: &'a [Vec<i64>],
     /// Parts of each dimension.
@@ -74,12 +75,15 @@ pub(super) fn grid(parameter: &Drawn<'_>) -> Option<String> {
 
 /// A dimension, and the axes of the mesh that cut it.
 fn axis(parameter: &Drawn<'_>, dimension: usize) -> String {
-    let axes = parameter.mesh.len();
+    let axes = parameter.axes;
     let numbers = parameter.map.get(dimension).into_iter().flatten();
     let mut by: Vec<String> = numbers
         .filter_map(|number| usize::try_from(*number).ok())
-        .filter_map(|number| axes.checked_sub(number + 1))
-        .map(|axis| format!("axis {axis} of the mesh"))
+        .filter_map(|number| axes.get(axes.len().checked_sub(number + 1)?))
+        .map(|axis| match axis.starts_with("axis ") {
+            true => format!("{axis} of the mesh"),
+            false => axis.clone(),
+        })
         .collect();
     if dimension == 0
         && let Some(size) = parameter.optimizer

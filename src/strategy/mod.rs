@@ -6,6 +6,7 @@
 //!
 //! *Absent on purpose*: files, processes and clocks: bytes in, bytes out.
 
+mod axes;
 mod beside;
 pub mod derive;
 mod draw;

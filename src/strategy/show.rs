@@ -1,5 +1,6 @@
 //! What `strategy show` and `strategy diff` tell: plain data, and its text.
 
+use super::axes;
 use super::draw;
 use super::layouts::Strategy;
 use super::name::matches;
@@ -33,6 +34,8 @@ pub struct Parameter {
     pub stage: u32,
     /// Mesh (device matrix), the last axis varying fastest.
     pub mesh: Vec<u64>,
+    /// What its axes are called: `dp`, `tp` and so on where the names of the network's tensors tell, else `axis 0`.
+    pub axes: Vec<String>,
     /// For each dimension the axes that cut it, numbered from the right as in the file.
     pub map: Vec<Vec<i64>>,
     /// Optimizer shard as the file has it.
@@ -120,11 +123,13 @@ pub fn show(
 }
 
 fn entry(name: &Arc<str>, stage: u32, layout: &Layout) -> Parameter {
+    let map = layout.axis_numbers();
     Parameter {
         name: Arc::clone(name),
         stage,
         mesh: layout.mesh().to_vec(),
-        map: layout.axis_numbers(),
+        axes: axes::named(name, layout.mesh(), &map),
+        map,
         optimizer_shard: layout.optimizer(),
         parts: layout.parts(),
         replicas: layout.replicas(),
@@ -259,6 +264,15 @@ fn same(a: &StageLayout, b: &StageLayout, known: &mut Known) -> bool {
 }
 
 impl Parameter {
+    /// What the mesh's axes are for, if it is known.
+    fn meaning(&self) -> String {
+        let unknown = self.axes.iter().any(|axis| axis.starts_with("axis "));
+        match self.axes.join(", ") {
+            axes if !unknown && !axes.is_empty() => format!(" ({axes})"),
+            _ => String::new(),
+        }
+    }
+
     /// A picture of who holds what, where all ranks are told and no region in elements is.
     fn grid(&self) -> Option<String> {
         if self.ranks.len() < 2 || self.ranks.iter().any(|held| held.region.is_some()) {
@@ -266,7 +280,7 @@ impl Parameter {
         }
         let fields = self.ranks.iter();
         draw::grid(&draw::Drawn {
-            mesh: &self.mesh,
+            axes: &self.axes,
             map: &self.map,
             parts: &self.parts,
             optimizer: self.optimizer_shard.map(|shard| shard.size),
@@ -279,10 +293,11 @@ impl fmt::Display for Parameter {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             out,
-            "{}  stage {}  mesh {:?}  map {:?}  parts {:?}  replicas {}",
+            "{}  stage {}  mesh {:?}{}  map {:?}  parts {:?}  replicas {}",
             line(&self.name),
             self.stage,
             self.mesh,
+            self.meaning(),
             self.map,
             self.parts,
             self.replicas
