@@ -2,6 +2,8 @@
 //!
 //! For whoever asks from outside, by a signal; the run itself only tells and never asks.
 
+pub mod pace;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
@@ -63,6 +65,7 @@ pub fn run() -> String {
 /// Tells what the run does from now on.
 pub fn phase(phase: &'static str) {
     tracing::info!("{phase}");
+    pace::phase(phase);
     let mut course = course();
     course.phase = phase;
     course.bytes = (0, 0);

@@ -2,6 +2,10 @@
 
 #![allow(clippy::expect_used, unreachable_pub)]
 
+#[path = "cli/report.rs"]
+mod report;
+#[path = "cli/schemas.rs"]
+mod schemas;
 mod support;
 
 use command::{RESHARD, alone, error_line, nothing_written, object, refuses, under_mpi};

@@ -4,6 +4,8 @@
 
 #![allow(clippy::expect_used, clippy::print_stdout, unreachable_pub)]
 
+#[path = "runs_at_once/batch.rs"]
+mod batch;
 #[path = "runs_at_once/races.rs"]
 mod races;
 #[path = "runs_at_once/signals.rs"]

@@ -12,6 +12,7 @@ use crate::measure::collectives::collectives;
 use crate::measure::everything::everything;
 use crate::measure::reshard::reshard;
 use crate::measure::storage::storage;
+use crate::report::Report;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -112,15 +113,19 @@ Examples:
 impl Command for Bench {
     fn prepare(self) -> Result<Prepared> {
         self.question.check()?;
+        let asked = self.question.output().report.clone();
         Ok(Prepared::together(move |world| {
             let output = self.question.output().open(world)?;
             let mut measured = self.question.measure(world)?;
             output.compare(&mut measured);
-            Ok(Told::new(measured.ok, move |report| {
+            let page = Report::measured_page(&measured);
+            let told = Told::new(measured.ok, move |report| {
                 output.save(&measured)?;
                 report.measured(&measured)
-            }))
-        }))
+            });
+            Ok(told.with_page(page))
+        })
+        .with_report(asked))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a command is: arguments that become work, and work that tells what it came to.
 
 use crate::cli::flags::moving::MoveArgs;
+use crate::cli::flags::report::ReportArgs;
 use crate::cli::flags::strategy::Deriving;
 use crate::exchange::World;
 use crate::fault::Result;
@@ -9,8 +10,11 @@ use crate::job::outcome::Outcome;
 use crate::job::{Job, run};
 use crate::report::{Progress, Report};
 use crate::transport::Observer;
-use clap::Args;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args};
 use serde_json::Value;
+use std::path::PathBuf;
+use std::rc::Rc;
 
 /// A command: its arguments, read by clap, whose help begins with examples.
 pub(crate) trait Command: Args {
@@ -24,6 +28,7 @@ pub(crate) trait Command: Args {
 type Alone = dyn FnOnce(&Report) -> Result<bool>;
 pub(crate) type Together = dyn FnOnce(&World, &mut Observer<'_>) -> Result<Told>;
 type Described = dyn FnOnce(clap::Command, &Report) -> Result<bool>;
+type Many = dyn FnOnce(Parse, Report) -> Result<Prepared>;
 type Tell = dyn FnOnce(&Report) -> Result<()>;
 
 /// A command ready to run.
@@ -32,10 +37,14 @@ pub(crate) enum Prepared {
     Alone(Box<Alone>),
     /// The same, told the whole command line.
     Described(Box<Described>),
+    /// Several commands, which are understood by what is handed in.
+    Many(Box<Many>),
     /// By all processes.
     Together {
         /// How progress is shown.
         progress: Progress,
+        /// The page that is written of it.
+        report: ReportArgs,
         /// What they do. Collective.
         work: Box<Together>,
     },
@@ -51,6 +60,7 @@ impl Prepared {
     pub(crate) fn together(work: impl FnOnce(&World) -> Result<Told> + 'static) -> Prepared {
         Prepared::Together {
             progress: Progress::Never,
+            report: ReportArgs::default(),
             work: Box::new(|world, _| work(world)),
         }
     }
@@ -62,15 +72,32 @@ impl Prepared {
     ) -> Prepared {
         Prepared::Together {
             progress: moving.progress,
+            report: moving.reporting(),
             work: Box::new(work),
         }
     }
 
     /// A job.
-    pub(crate) fn job(moving: &MoveArgs, job: Job) -> Prepared {
-        Prepared::shown(moving, move |world, observer| {
+    ///
+    /// # Errors
+    /// As [`ReportArgs::check`].
+    pub(crate) fn job(moving: &MoveArgs, job: Job) -> Result<Prepared> {
+        moving.report.check(&job)?;
+        Ok(Prepared::shown(moving, move |world, observer| {
             run(world, &job, observer).map(Told::outcome)
-        })
+        }))
+    }
+
+    /// The same, with a page of it.
+    pub(crate) fn with_report(self, asked: ReportArgs) -> Prepared {
+        match self {
+            Prepared::Together { progress, work, .. } => Prepared::Together {
+                progress,
+                report: asked,
+                work,
+            },
+            other => other,
+        }
     }
 
     /// A job whose strategies need not lie in files.
@@ -79,6 +106,7 @@ impl Prepared {
     /// As [`Deriving::check`].
     pub(crate) fn derived(moving: &MoveArgs, deriving: Deriving, job: Job) -> Result<Prepared> {
         deriving.check_job(&job)?;
+        moving.report.check(&job)?;
         Ok(Prepared::shown(moving, move |world, observer| {
             let mut job = job;
             deriving.fill(world, &mut job)?;
@@ -93,6 +121,10 @@ pub(crate) struct Told {
     pub(crate) ok: bool,
     /// Tells it. Local, on one process.
     pub(crate) tell: Box<Tell>,
+    /// What a job did.
+    pub(crate) outcome: Option<Rc<Outcome>>,
+    /// The page of it, if it has one of its own.
+    page: Option<String>,
 }
 
 impl Told {
@@ -101,16 +133,80 @@ impl Told {
         Told {
             ok,
             tell: Box::new(tell),
+            outcome: None,
+            page: None,
         }
     }
 
     /// What a job did.
     pub(crate) fn outcome(outcome: Outcome) -> Told {
-        Told::new(outcome.ok, move |report| report.outcome(&outcome))
+        let outcome = Rc::new(outcome);
+        let told = outcome.clone();
+        Told {
+            outcome: Some(outcome),
+            ..Told::new(told.ok, move |report| report.outcome(&told))
+        }
+    }
+
+    /// The same with a page of its own.
+    pub(crate) fn with_page(self, page: String) -> Told {
+        Told {
+            page: Some(page),
+            ..self
+        }
+    }
+
+    /// What it came to, as a page.
+    pub(crate) fn page(&mut self) -> String {
+        let page = self.page.take();
+        let of_job = || self.outcome.as_deref().map(Report::outcome_page);
+        page.or_else(of_job).unwrap_or_default()
     }
 
     /// Fields of the JSON object, and the same as text.
     pub(crate) fn data(fields: Value, text: Text) -> Told {
         Told::new(true, move |report| report.data(&fields, &text))
+    }
+}
+
+/// A job's words, understood.
+pub(crate) struct Parsed {
+    /// Its command.
+    pub(crate) name: &'static str,
+    /// What was typed of the command's own flags.
+    pub(crate) typed: ArgMatches,
+    /// All flags that the command has.
+    pub(crate) flags: Vec<String>,
+    /// Gets it ready.
+    pub(crate) ready: Box<dyn FnOnce() -> Result<Prepared>>,
+}
+
+/// Understands a job's words.
+pub(crate) type Parse = fn(&[String]) -> Result<Parsed>;
+
+impl Parsed {
+    /// Gets it ready. Local.
+    pub(crate) fn prepare(self) -> Result<Prepared> {
+        (self.ready)()
+    }
+
+    /// Whether the command has this flag, and it wasn't typed.
+    pub(crate) fn takes(&self, flag: &str) -> bool {
+        let name = flag.trim_start_matches('-');
+        let id = name.replace('-', "_");
+        self.flags.iter().any(|known| known == name)
+            && self.source(&id) != Some(ValueSource::CommandLine)
+    }
+
+    fn source(&self, id: &str) -> Option<ValueSource> {
+        let known = self.typed.ids().any(|known| known == id);
+        known.then(|| self.typed.value_source(id)).flatten()
+    }
+
+    /// The path given to this flag.
+    pub(crate) fn path(&self, id: &str) -> Option<PathBuf> {
+        self.source(id)?;
+        let mut values = self.typed.get_raw(id)?;
+        values.next().map(PathBuf::from)
     }
 }

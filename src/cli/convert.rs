@@ -84,6 +84,6 @@ impl Command for Convert {
             moving: self.moving.moving(None)?,
             dry_run: false,
         };
-        Ok(Prepared::job(&self.moving, job))
+        Prepared::job(&self.moving, job)
     }
 }

@@ -6,6 +6,8 @@
 //! *Absent on purpose*: what a command does (rooms below do it), and a second place that lists
 //! commands or repeats a flag that several of them take ([`flags`] has it once).
 
+mod batch;
+mod batch_jobs;
 mod bench;
 mod checkpoints;
 mod command;
@@ -26,6 +28,7 @@ mod load;
 mod logging;
 mod output;
 mod recognised;
+mod reported;
 mod reshard;
 mod settings;
 mod signals;
@@ -39,17 +42,18 @@ mod verify;
 
 use crate::course;
 use crate::exchange::World;
-use crate::fault::{Fault, Result, plain};
+use crate::fault::{Fault, Kind, Result, plain};
 use crate::report::{Report, note};
 use crate::store::{io, token};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use command::{Command, Prepared};
+use command::{Command, Parsed, Prepared};
 use settings::{MPIS, Settings};
 use start::{Meant, USAGE, code, fail, launched_process};
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 /// Digits of a run's id.
 const RUN_DIGITS: usize = 16;
@@ -94,6 +98,7 @@ commands! {
     checkpoints::Checkpoints,
     diff::Diff,
     verify::Verify,
+    batch::Batch,
     inspect::Inspect,
     families::Families,
     formats::Formats,
@@ -161,11 +166,12 @@ impl Typed {
     /// Reads the command line, and what holds where a flag isn't given. Local.
     fn read() -> Typed {
         let typed = Cli::command().try_get_matches();
-        let (cli, typed) = match typed.and_then(|typed| Ok((Cli::from_arg_matches(&typed)?, typed)))
-        {
-            Ok(typed) => typed,
-            Err(error) => return Typed::Wrong(error),
-        };
+        let (mut cli, typed) =
+            match typed.and_then(|typed| Ok((Cli::from_arg_matches(&typed)?, typed))) {
+                Ok(typed) => typed,
+                Err(error) => return Typed::Wrong(error),
+            };
+        cli.hoist();
         if matches!(cli.command, Commands::Generate(_) | Commands::Config(_)) {
             return Typed::Line(Box::new(cli), 0);
         }
@@ -179,7 +185,10 @@ impl Typed {
         } else {
             let matches = settings.given(Cli::command()).try_get_matches();
             match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
-                Ok(cli) => cli,
+                Ok(mut cli) => {
+                    cli.hoist();
+                    cli
+                }
                 Err(error) => return Typed::Wrong(error),
             }
         };
@@ -190,7 +199,55 @@ impl Typed {
     }
 }
 
+/// Understands a job that stands within another command's words, or in a file.
+fn parse_job(words: &[String]) -> Result<Parsed> {
+    static SETTINGS: OnceLock<Settings> = OnceLock::new();
+    let settings = match SETTINGS.get() {
+        Some(settings) => settings,
+        None => {
+            let read = Settings::read()?;
+            SETTINGS.get_or_init(|| read)
+        }
+    };
+    let wrong = |error: clap::Error| {
+        let text = error.to_string();
+        let text = text.trim_start_matches("error: ");
+        let line = text.lines().next().unwrap_or_default();
+        Fault::new(Kind::Usage, line).hint("a job is a command as it would be typed")
+    };
+    let all = ["shardloom"]
+        .into_iter()
+        .chain(words.iter().map(String::as_str));
+    let matches = settings.given(Cli::command()).try_get_matches_from(all);
+    let matches = matches.map_err(wrong)?;
+    let cli = Cli::from_arg_matches(&matches).map_err(wrong)?;
+    let Some((name, typed)) = matches.subcommand() else {
+        return Err(Fault::new(Kind::Usage, "has no command"));
+    };
+    let command = Cli::command();
+    let command = command.find_subcommand(name);
+    let flags = command.into_iter().flat_map(clap::Command::get_arguments);
+    Ok(Parsed {
+        name: cli.command.name(),
+        typed: typed.clone(),
+        flags: flags
+            .filter_map(clap::Arg::get_long)
+            .map(str::to_owned)
+            .collect(),
+        ready: Box::new(move || cli.command.prepare()),
+    })
+}
+
 impl Cli {
+    /// Takes to itself what was typed behind a job and is meant of all.
+    fn hoist(&mut self) {
+        if let Commands::Batch(batch) = &mut self.command {
+            let (json, quiet) = batch.hoist();
+            self.json |= json;
+            self.quiet |= quiet;
+        }
+    }
+
     /// How the command tells what it did.
     fn report(&self) -> Report {
         Report {
@@ -282,6 +339,10 @@ pub fn main() -> ExitCode {
         logged: later,
     };
     let prepared = own.and_then(|()| cli.command.prepare());
+    let prepared = prepared.and_then(|prepared| match prepared {
+        Prepared::Many(make) => make(parse_job, report),
+        other => Ok(other),
+    });
     let exit = start::start(prepared, &report, meant, Cli::command);
     note(match exit {
         exit if exit == ExitCode::SUCCESS => "ends well",

@@ -4,6 +4,7 @@ use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::choice::{Choice, choice};
 use crate::cli::flags::moving::RoundArgs;
 use crate::cli::flags::planned::SidesArgs;
+use crate::cli::flags::report::ReportArgs;
 use crate::fault::Result;
 use crate::fault::plain::Text;
 use crate::measure::simulate::{Question, plan, read_machine, read_shapes};
@@ -61,7 +62,7 @@ pub(crate) struct Simulate {
     #[arg(long, value_name = "FILE", required_unless_present = "model")]
     shapes: Option<PathBuf>,
     /// Every layout that so many devices can have of --model, in place of --dst-strategy.
-    #[arg(long, value_name = "N", requires = "model", conflicts_with_all = ["dst_strategy", "process", "svg"],
+    #[arg(long, value_name = "N", requires = "model", conflicts_with_all = ["dst_strategy", "process", "svg", "report"],
           value_parser = clap::value_parser!(u64).range(1..=65536))]
     devices: Option<u64>,
     /// Only this process's plan.
@@ -85,6 +86,11 @@ pub(crate) struct Simulate {
     /// Draw each process's bytes.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+    #[command(flatten)]
+    report: ReportArgs,
+    /// The tensor that the report shows first [default: the largest of those that are cut anew].
+    #[arg(long, value_name = "NAME", requires = "report")]
+    report_tensor: Option<String>,
 }
 
 impl Command for Simulate {
@@ -97,6 +103,9 @@ impl Simulate {
     /// Plans and tells.
     fn run(self, report: &Report) -> Result<bool> {
         let start = Instant::now();
+        let asked = self.report.showing(self.report_tensor.as_ref());
+        asked.try_file()?;
+        asked.measure();
         let place = self.shapes.clone().unwrap_or_default();
         let deriving = self.sides.network.deriving(&place);
         let (source, destination) = (self.sides.src_strategy, self.sides.cut.dst_strategy);
@@ -135,6 +144,9 @@ impl Simulate {
         simulated.seconds.total = start.elapsed().as_secs_f64();
         if let Some(path) = &self.svg {
             save_picture(path, &Report::simulated_picture(&simulated))?;
+        }
+        if asked.report.is_some() {
+            asked.save(&Report::simulated_page(&simulated))?;
         }
         report.simulated(&simulated)?;
         Ok(true)

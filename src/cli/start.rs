@@ -1,6 +1,8 @@
 //! How a command that is ready runs: alone, or with MPI by all processes, and how it ends.
 
 use crate::cli::command::{self, Prepared, Told};
+use crate::cli::flags::report::ReportArgs;
+use crate::cli::reported::reported;
 use crate::cli::{fitted, signals};
 use crate::course;
 use crate::exchange::{Operation, World, agree, all_reduce, broadcast_bytes, launched_together};
@@ -27,7 +29,16 @@ pub(super) fn start(
         Ok(Prepared::Alone(_) | Prepared::Described(_)) if !first => ExitCode::SUCCESS,
         Ok(Prepared::Alone(work)) => ended(report, work(report)),
         Ok(Prepared::Described(work)) => ended(report, work(line(), report)),
-        Ok(Prepared::Together { progress, work }) => together(report, meant, progress, work),
+        Ok(Prepared::Together {
+            progress,
+            report: page,
+            work,
+        }) => together(report, meant, progress, &page, work),
+        Ok(Prepared::Many(_)) => fail(
+            report,
+            &Fault::new(Kind::Internal, "jobs without a reader"),
+            0,
+        ),
         Err(fault) if first => fail(report, &fault, 0),
         Err(fault) => ExitCode::from(code(&fault)),
     }
@@ -45,7 +56,7 @@ fn ended(report: &Report, result: Result<bool>) -> ExitCode {
 /// Refuses what needs MPI where MPI could not start.
 fn admit(prepared: Prepared) -> Result<Prepared> {
     match &prepared {
-        Prepared::Alone(_) | Prepared::Described(_) => Ok(prepared),
+        Prepared::Alone(_) | Prepared::Described(_) | Prepared::Many(_) => Ok(prepared),
         Prepared::Together { .. } => memory::spare(MPI_BYTES).map(|()| prepared),
     }
 }
@@ -55,6 +66,7 @@ fn together(
     report: &Report,
     meant: Meant,
     shows: Progress,
+    page: &ReportArgs,
     work: Box<command::Together>,
 ) -> ExitCode {
     let world = match World::start() {
@@ -82,10 +94,11 @@ fn together(
         shows => shows,
     };
     let mut teller = Teller::start(report.command, shown);
-    let result = work(&world, &mut |done, total| {
+    let mut observer = |done, total| {
         course::moved(done, total);
         teller.moved(done, total);
-    });
+    };
+    let result = reported(&world, report.command, page, work, &mut observer);
     teller.end(matches!(&result, Ok(Told { ok: true, .. })));
     if matches!(&result, Err(fault) if fault.kind == Kind::Mpi) {
         if let Err(fault) = &result {
@@ -94,7 +107,7 @@ fn together(
         world.abort(1);
     }
     let exit = match result {
-        Ok(Told { ok, tell }) => {
+        Ok(Told { ok, tell, .. }) => {
             let reported = if first { tell(report) } else { Ok(()) };
             match reported {
                 Ok(()) if ok => ExitCode::SUCCESS,

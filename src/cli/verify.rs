@@ -1,6 +1,7 @@
 //! `shardloom verify`: files against the manifest that was written with them.
 
 use crate::cli::command::{Command, Prepared, Told};
+use crate::cli::flags::report::ReportArgs;
 use crate::cli::flags::strategy::{NetworkArgs, strategy};
 use crate::fault::Result;
 use crate::job::repair::{Origin, Repair, repair};
@@ -44,10 +45,18 @@ pub(crate) struct Verify {
     /// several runs. Example: 2/5.
     #[arg(long, value_name = "N/T", conflicts_with = "against")]
     subset: Option<Subset>,
+    #[command(flatten)]
+    report: ReportArgs,
 }
 
 impl Command for Verify {
     fn prepare(self) -> Result<Prepared> {
+        let asked = self.report.clone();
+        let other = self.against.as_deref().or(self.from.as_deref());
+        asked.check_paths(&[
+            Some(("directory", self.directory.as_path())),
+            other.map(|other| ("other directory", other)),
+        ])?;
         if self.repair {
             let deriving = self.network.deriving(&self.directory);
             let (mut own, mut other) = (self.strategy, self.from_strategy);
@@ -66,15 +75,17 @@ impl Command for Verify {
                     subset: self.subset,
                 };
                 repair(world, &work).map(Told::outcome)
-            }));
+            })
+            .with_report(asked));
         }
         let verification = Verification {
             directory: self.directory,
             against: self.against,
             subset: self.subset,
         };
-        Ok(Prepared::together(move |world| {
-            verify(world, &verification).map(Told::outcome)
-        }))
+        Ok(
+            Prepared::together(move |world| verify(world, &verification).map(Told::outcome))
+                .with_report(asked),
+        )
     }
 }

@@ -1,5 +1,6 @@
 //! What happened: data only, the same for every job.
 
+use crate::job::account::Account;
 use crate::plan::survey::Survey;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -188,6 +189,9 @@ pub struct Outcome {
     /// For verify: what is wrong; of a repair, what remains.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bad: Option<Vec<BadFile>>,
+    /// What a report tells beside it, on process 0, if one is asked for.
+    #[serde(skip)]
+    pub account: Option<Box<Account>>,
     /// For a repair: what was made anew.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repaired: Option<Vec<Repaired>>,

@@ -4,6 +4,7 @@ use crate::course;
 use crate::destination::Destination;
 use crate::exchange::{Topology, World, agree};
 use crate::fault::{Kind, Result};
+use crate::job::account::{Part, account};
 use crate::job::clock::Clock;
 use crate::job::compare::{self, Pairing};
 use crate::job::copies;
@@ -105,6 +106,17 @@ impl Run<'_> {
         }
         let seconds = clock.stop();
         tally::total(world, &mut outcome, &survey, &moved, &readers, &seconds)?;
+        let read = match self.job.dry_run {
+            true => survey.read_bytes,
+            false => readers.read_bytes(),
+        };
+        let part = Part {
+            survey: Some(&survey),
+            plans: &planned.plans,
+            read,
+            written: moved.written_bytes,
+        };
+        outcome.account = account(world, self.topology, &part)?;
         if self.job.dry_run {
             foretell(world, &mut outcome, &surveyed)?;
         }
@@ -158,6 +170,11 @@ impl Run<'_> {
         let notes = sides::notes(self, [a, b], &found, &pairing)?;
         a.source.still.check(self.world)?;
         b.source.still.check(self.world)?;
+        let part = Part {
+            plans: &pairing.plans,
+            ..Part::default()
+        };
+        let account = account(self.world, self.topology, &part)?;
         let rows = pairing.rows(&found);
         let equal = rows.iter().all(|row| row.state == "equal");
         let mut outcome = Outcome {
@@ -165,6 +182,7 @@ impl Run<'_> {
             tensors: rows.len() as u64,
             equal: Some(equal),
             differences: rows,
+            account,
             copies_compared: copies::word(verify, a),
             notes,
             ..tally::outcome(self.world, self.topology, self.job.command)

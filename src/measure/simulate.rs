@@ -1,6 +1,8 @@
 //! Plans and costs for thousands of ranks, from strategies and shapes alone. Local: no MPI, no data.
 
+use crate::course::pace;
 use crate::fault::{Fault, Kind, Result};
+use crate::job::account::Account;
 use crate::measure::shapes::SHAPES_BYTES_MAX;
 use crate::plan::arrange::Arranged;
 use crate::plan::machine::Machine;
@@ -168,7 +170,10 @@ pub fn plan(
         }
         None => {
             for members in sample(&reach.nodes, cluster.processes) {
-                run.site(&members, &mut reach)?;
+                let arranged = run.site(&members, &mut reach)?;
+                if pace::is_on() && run.total.account.is_none() {
+                    run.total.account = Some(Box::new(Account::drawn(&arranged.plans)));
+                }
             }
             run.total.bytes.sent = run.total.bytes.received;
         }
@@ -280,6 +285,13 @@ impl Run<'_> {
         let latency = ratio(total.plan.rounds, 1) * self.question.machine.latency_us / 1e6;
         total.plan.seconds_estimated = seconds + latency;
         total.memory_peak_bytes_max = peak_memory_bytes();
+        if let Some(account) = &mut total.account {
+            let surveys = self
+                .plans
+                .iter()
+                .map(|(plan, survey)| (plan.process, survey));
+            account.plan(surveys, &reach.node_of, reach.nodes.len());
+        }
         let listed = self.plans.into_iter().take(LISTED_MAX);
         total.per_process = listed.map(|(plan, _)| plan).collect();
         self.total

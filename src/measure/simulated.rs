@@ -1,5 +1,6 @@
 //! What a simulation finds.
 
+use crate::job::account::Account;
 use crate::plan::machine::Machine;
 use serde::Serialize;
 
@@ -103,6 +104,9 @@ pub struct Simulated {
     pub plan: Plan,
     /// The plan by process; at most 64.
     pub per_process: Vec<ProcessPlan>,
+    /// What a report tells beside it, if one is asked for.
+    #[serde(skip)]
+    pub account: Option<Box<Account>>,
     /// What a node was taken to do.
     pub machine: Option<Machine>,
 }

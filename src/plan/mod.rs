@@ -41,6 +41,7 @@ pub mod reach;
 mod select;
 pub mod simulate;
 mod site;
+pub mod sketch;
 mod slab;
 mod source_tensor;
 mod spread;

@@ -2,7 +2,7 @@
 
 use crate::fault::plain::{counted, line};
 use crate::job::outcome::{Outcome, TensorDifference};
-use std::collections::BTreeMap;
+use crate::report::layers::layers;
 use std::fmt::Write;
 
 /// A row a tensor that isn't equal, then what they come to a layer, then the verdict.
@@ -73,41 +73,24 @@ const LAYERS: usize = 200;
 
 /// For each layer how many of its tensors are unequal, where there are several layers.
 fn by_layer(out: &mut String, outcome: &Outcome, unequal: usize) {
-    let mut layers: BTreeMap<(String, u64), (usize, usize, f64)> = BTreeMap::new();
-    for row in &outcome.differences {
-        let mut before = Vec::new();
-        let mut number = None;
-        for part in row.name.split('.') {
-            number = part.parse::<u64>().ok();
-            if number.is_some() {
-                break;
-            }
-            before.push(part);
-        }
-        let Some(number) = number else { continue };
-        let layer = layers.entry((before.join("."), number)).or_default();
-        layer.0 += 1;
-        if row.state != "equal" {
-            layer.1 += 1;
-            layer.2 = layer.2.max(row.max_abs);
-        }
-    }
+    let layers = layers(outcome);
     let bad: Vec<_> = layers
         .iter()
-        .filter(|(_, (_, unequal, _))| *unequal > 0)
+        .filter(|(_, layer)| layer.unequal > 0)
         .collect();
     if unequal < 2 || layers.len() < 2 || bad.is_empty() {
         return;
     }
-    for ((name, number), (all, unequal, most)) in bad.iter().take(LAYERS) {
-        let by = if *most > 0.0 {
-            format!(", by {most:.3e} at most")
+    for (name, layer) in bad.iter().take(LAYERS) {
+        let by = if layer.most > 0.0 {
+            format!(", by {:.3e} at most", layer.most)
         } else {
             String::new()
         };
+        let (all, unequal) = (layer.tensors, layer.unequal);
         let _ = writeln!(
             out,
-            "layer {}.{number}: {unequal} of {all} not equal{by}",
+            "layer {}: {unequal} of {all} not equal{by}",
             line(name)
         );
     }

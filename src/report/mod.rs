@@ -18,12 +18,17 @@ use std::path::Path;
 mod benched;
 mod compared;
 mod curves;
+mod drawn;
 mod inspected;
+mod job_page;
 mod json;
+mod layers;
 mod log;
 mod measured;
 mod page;
 mod progress;
+mod sheet;
+mod sim_page;
 mod svg;
 mod text;
 
@@ -59,6 +64,12 @@ impl Report {
         } else {
             print(Text::of_lines(&text::outcome(outcome)).as_str())
         }
+    }
+
+    /// The same as a page.
+    #[must_use]
+    pub fn outcome_page(outcome: &Outcome) -> String {
+        job_page::page(outcome)
     }
 
     /// Prints other results.
@@ -119,6 +130,12 @@ impl Report {
             return Ok(());
         }
         self.data(simulated, &Text::of_lines(&measured::simulated(simulated)))
+    }
+
+    /// The same as a page.
+    #[must_use]
+    pub fn simulated_page(simulated: &Simulated) -> String {
+        sim_page::page(simulated)
     }
 
     /// The same as a picture (SVG).
@@ -254,6 +271,18 @@ fn error(fault: &Fault, others: u32) -> String {
     }
     text.push('\n');
     text
+}
+
+/// The page of a command that failed.
+#[must_use]
+pub fn failed_page(command: &str, fault: &Fault) -> String {
+    job_page::failed(command, fault)
+}
+
+/// Whether text begins as a page of ours does.
+#[must_use]
+pub fn is_report(text: &str) -> bool {
+    sheet::is_sheet(text)
 }
 
 /// Writes a picture, in place of an earlier one.

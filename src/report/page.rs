@@ -1,59 +1,43 @@
-//! A measurement as one page that needs nothing else: it loads nothing, and follows the reader's choice of
-//! light or dark.
+//! A measurement as a page.
 
 use crate::fault::plain::counted;
 use crate::measure::bench::{Measured, Row};
 use crate::measure::pairs::Pairs;
 use crate::report::benched::{self, size};
 use crate::report::curves::{Curve, Curves};
+use crate::report::sheet::Sheet;
 use crate::report::svg::escape;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-/// Colours that can be told apart on white and on black.
-const STYLE: &str = "
-:root{color-scheme:light dark;--ink:#1c2733;--paper:#fff;--faint:#d9dee4;--c0:#2a6fbb;--c1:#d9822b;--bad:#c0392b}
-@media(prefers-color-scheme:dark){:root{--ink:#dde5ee;--paper:#12171d;--faint:#34404c;--c0:#6db1ff;--c1:#ffb266;--bad:#ff7b6b}}
-body{font:15px/1.45 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:1460px;margin:1.5rem auto;padding:0 1rem}
-h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:1.6rem}
-.grids{display:grid;grid-template-columns:repeat(auto-fill,minmax(400px,1fr));gap:.8rem}
-svg{width:100%;height:auto}svg text{font-size:11px;fill:var(--ink)}svg .title{font-size:13px;font-weight:600}
-svg .grid{stroke:var(--faint)}polyline{fill:none;stroke-width:2}
-polyline.c0{stroke:var(--c0)}polyline.c1{stroke:var(--c1);stroke-dasharray:5 3}circle.c0{fill:var(--c0)}circle.c1{fill:var(--c1)}
-.key span{display:inline-block;margin-right:1.2rem}.key i{display:inline-block;width:1.6rem;height:.2rem;vertical-align:middle;margin-right:.4rem}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{padding:.15rem .55rem;text-align:right;border-bottom:1px solid var(--faint)}
-td:first-child,th:first-child{text-align:left}.wide{overflow-x:auto}.heat td{border:0;color:#10161c}.heat th{font-weight:500}
-.bad{color:var(--bad);font-weight:600}";
-
 /// The page.
 pub(super) fn page(measured: &Measured) -> String {
-    let title = format!("bench {}", measured.bench);
-    let mut out = format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n<meta name=\"viewport\" \
-         content=\"width=device-width\"><title>{title}</title>\n<style>{STYLE}</style></head><body>\n\
-         <h1>{title}</h1>\n<p>{} on {}, {}</p>\n",
+    let mut sheet = Sheet::new(&format!("bench {}", measured.bench));
+    sheet.say(&format!(
+        "{} on {}, {}",
         counted(measured.processes.into(), "process"),
         counted(measured.nodes.into(), "node"),
-        escape(&measured.library)
-    );
+        measured.library
+    ));
     if !measured.verdict.is_empty() {
-        out.push_str("<h2>Verdict</h2>\n<ul>\n");
+        sheet.section("Verdict");
+        let mut list = String::from("<ul>\n");
         for line in &measured.verdict {
             let bad = line.contains("wrong byte") || line.contains("of the usual");
             let bad = bad || line.starts_with("slower:");
             let class = if bad { " class=\"bad\"" } else { "" };
-            let _ = writeln!(out, "<li{class}>{}</li>", escape(line));
+            let _ = writeln!(list, "<li{class}>{}</li>", escape(line));
         }
-        out.push_str("</ul>\n");
+        list.push_str("</ul>\n");
+        sheet.markup(&list);
     }
     if let Some(pairs) = &measured.pairs {
-        out.push_str(&heat(pairs));
+        sheet.markup(&heat(pairs));
     }
-    out.push_str(&curves(measured));
-    out.push_str(&growth(measured));
-    out.push_str(&rows(measured));
-    out.push_str("</body></html>\n");
-    out
+    sheet.markup(&curves(measured));
+    sheet.markup(&growth(measured));
+    sheet.markup(&rows(measured));
+    sheet.finish()
 }
 
 /// The name of each operation, in the order of the rows.
@@ -180,7 +164,7 @@ fn heat(pairs: &Pairs) -> String {
     };
     let mut out = format!(
         "<h2>Between {kind}</h2>\n<p>GB/s from each row to each column, messages of {}, all links loaded at \
-         once; {} is usual.</p>\n<div class=\"wide\"><table class=\"heat\"><tr><th>from \\ to</th>",
+         once; {} is usual.</p>\n<div class=\"wide\" tabindex=\"0\"><table class=\"heat\"><tr><th>from \\ to</th>",
         size(pairs.bytes),
         number(pairs.usual_gbps)
     );
@@ -221,7 +205,7 @@ fn heat(pairs: &Pairs) -> String {
 /// All rows as a table.
 fn rows(measured: &Measured) -> String {
     let mut out = String::from(
-        "<h2>Rows</h2>\n<div class=\"wide\"><table><tr><th>operation</th><th>by</th><th>processes</th>\
+        "<h2>Rows</h2>\n<div class=\"wide\" tabindex=\"0\"><table><tr><th>operation</th><th>by</th><th>processes</th>\
          <th>size</th><th>min</th><th>median</th><th>mean</th><th>99 %</th><th>max</th><th>GB/s</th>\
          <th>bus GB/s</th><th>wrong bytes</th></tr>\n",
     );

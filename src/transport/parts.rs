@@ -1,6 +1,7 @@
 //! The parts of a window: cut from the transfers, built, handed to the sink.
 
 use crate::catalog::Place;
+use crate::course::pace::{Doing, doing};
 use crate::exchange::Packed;
 use crate::fault::memory::grow;
 use crate::fault::{Fault, Kind, Result};
@@ -163,13 +164,8 @@ impl<'a> Builder<'a> {
             grow(&mut self.operands, operands)?;
             let zeros = zeros(slab, &cell.cell);
             tile[index(zeros.start)..index(zeros.end)].fill(0);
-            for part in parts {
-                let out = match part.into {
-                    Into::Window => &mut *tile,
-                    Into::Operands => &mut self.operands[..],
-                };
-                bring(&mut self.filler, part, slab, received, out)?;
-            }
+            let into = (&mut *tile, &mut self.operands[..]);
+            bring_all(&mut self.filler, parts, slab, received, into)?;
             if let Some(ledger) = self.ledger {
                 ledger.note_stored(slab, number, tile, &mut self.joiner, &mut entered);
                 let with = (&mut self.joiner, &mut self.turned);
@@ -197,6 +193,7 @@ impl<'a> Builder<'a> {
             if let Some(ledger) = self.ledger {
                 ledger.note(slab, number, written, &mut self.joiner, &mut entered)?;
             }
+            let _writing = doing(Doing::Write);
             for target in &cell.targets {
                 self.sink.put(*target, begin, written)?;
             }
@@ -206,6 +203,24 @@ impl<'a> Builder<'a> {
             None => Ok(()),
         }
     }
+}
+
+/// Puts the bytes of all parts where they belong: in the window, or beside it.
+fn bring_all(
+    filler: &mut Filler<'_>,
+    parts: &[Part],
+    slab: &Slab<'_>,
+    received: Option<&Packed>,
+    (window, operands): (&mut [u8], &mut [u8]),
+) -> Result<()> {
+    let _reading = doing(Doing::Read);
+    parts.iter().try_for_each(|part| {
+        let out = match part.into {
+            Into::Window => &mut *window,
+            Into::Operands => &mut *operands,
+        };
+        bring(filler, part, slab, received, out)
+    })
 }
 
 /// Puts the bytes of `part` where they belong in `out`.

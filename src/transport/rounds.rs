@@ -2,6 +2,7 @@
 //! unpack and write round k - 1.
 
 use crate::catalog::Place;
+use crate::course::pace::{Doing, doing};
 use crate::exchange::{
     DataRound, Operation, Packed, Progress, agree, all_reduce, decode, encode, exchange_bytes,
 };
@@ -108,9 +109,11 @@ impl<'a> Rounds<'_, 'a> {
             let receive = self.receive_buffer(&round, std::mem::take(&mut buffers.1));
             let ready = packed.and_then(|packed| Ok((packed, receive?)));
             let (packed, receive) = agree(world, ready)?;
+            let exchanging = doing(Doing::Exchange);
             let flight = DataRound::start(world, self.exchange.traffic, packed, receive)
                 .map_err(beyond_agreement)?;
             let (sent, received) = flight.wait()?;
+            drop(exchanging);
             buffers.0 = sent.bytes;
             buffers.1 = self.collect()?;
             self.workers.hand(round, received);
@@ -144,6 +147,7 @@ impl<'a> Rounds<'_, 'a> {
 
     /// Reads what others have asked for, in the order asked.
     fn pack(&mut self, asked: &[(u32, Vec<u8>)], mut bytes: Vec<u8>) -> Result<Packed> {
+        let _reading = doing(Doing::Read);
         let mut counts = vec![0; self.mover.world.size() as usize];
         let mut all = Vec::new();
         let mut at = 0u64;

@@ -14,6 +14,7 @@ pub(crate) mod planned;
 pub(crate) mod quantise;
 pub(crate) mod reading;
 pub(crate) mod remake;
+pub(crate) mod report;
 pub mod size;
 pub(crate) mod step;
 pub(crate) mod strategy;

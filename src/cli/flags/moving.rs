@@ -1,6 +1,7 @@
 //! How a job moves bytes.
 
 use crate::cli::flags::choice::{Choice, choice};
+use crate::cli::flags::report::ReportArgs;
 use crate::cli::flags::size::parse_size;
 use crate::fault::Result;
 use crate::measure::simulate::read_machine;
@@ -36,7 +37,7 @@ const IO_MODES: &[Choice<IoMode>] = &[
     ("mmap", IoMode::Mmap, "Memory maps"),
     ("pread", IoMode::Pread, "System calls"),
 ];
-const PROGRESS: &[Choice<Progress>] = &[
+pub(crate) const PROGRESS: &[Choice<Progress>] = &[
     (
         "auto",
         Progress::Auto,
@@ -84,9 +85,19 @@ pub(crate) struct MoveArgs {
         value_parser = choice(PROGRESS)
     )]
     pub(crate) progress: Progress,
+    #[command(flatten)]
+    pub(crate) report: ReportArgs,
+    /// The tensor that the report shows first [default: the largest of those that are cut anew].
+    #[arg(long, value_name = "NAME", requires = "report")]
+    report_tensor: Option<String>,
 }
 
 impl MoveArgs {
+    /// The report that is asked for.
+    pub(crate) fn reporting(&self) -> ReportArgs {
+        self.report.showing(self.report_tensor.as_ref())
+    }
+
     /// How bytes are moved, by `machine` if one is described.
     ///
     /// # Errors

@@ -8,8 +8,10 @@ pub(super) mod reader;
 mod share;
 mod subset;
 
+use crate::course::pace::{Doing, doing};
 use crate::exchange::{Topology, World};
 use crate::fault::Result;
+use crate::job::account::{Part, account};
 use crate::job::outcome::Outcome;
 use crate::job::tally;
 use checked::check;
@@ -40,6 +42,7 @@ pub fn verify(world: &World, verification: &Verification) -> Result<Outcome> {
     let topology = Topology::discover(world)?;
     let mut outcome = tally::outcome(world, &topology, "verify");
     let directory = &verification.directory;
+    let mut part = Part::default();
     let (checked, bad) = if let Some(against) = &verification.against {
         compare(world, &topology, directory, against)?
     } else {
@@ -47,10 +50,12 @@ pub fn verify(world: &World, verification: &Verification) -> Result<Outcome> {
         let mut bad = Vec::new();
         for number in checked.own() {
             if let Some(file) = checked.manifest.files.get(number) {
+                let _reading = doing(Doing::Read);
                 bad.extend(find_bad(directory, &checked.manifest, file));
                 checked.read += file.bytes;
             }
         }
+        part.read = checked.read;
         let told = checked.told(world, &topology, bad)?;
         outcome.bytes.read = told.read;
         (told.checked, told.bad)
@@ -63,5 +68,6 @@ pub fn verify(world: &World, verification: &Verification) -> Result<Outcome> {
     outcome.subset = subset.map(|subset| subset.to_string());
     outcome.bad = Some(bad);
     outcome.seconds.total = start.elapsed().as_secs_f64();
+    outcome.account = account(world, &topology, &part)?;
     Ok(outcome)
 }

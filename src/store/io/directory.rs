@@ -29,6 +29,15 @@ impl Directory {
     }
 }
 
+/// Makes a link at `link` that leads to `target`, which need not be there.
+///
+/// # Errors
+/// [`Kind::Io`].
+pub fn link_softly(target: &Path, link: &Path) -> Result<()> {
+    named("can't link", link, gate())?;
+    named("can't link", link, std::os::unix::fs::symlink(target, link))
+}
+
 /// Gives a file a second name, which must not exist; where it can have none, a copy of that name.
 ///
 /// # Errors

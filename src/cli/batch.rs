@@ -1,0 +1,360 @@
+//! `shardloom batch`: many jobs in one start, each of which may fail by itself.
+
+use crate::cli::batch_jobs::{self, Asked, Job, Step};
+use crate::cli::command::{Command, Parse, Prepared, Told};
+use crate::cli::flags::choice::choice;
+use crate::cli::flags::moving::PROGRESS;
+use crate::cli::flags::report::ReportArgs;
+use crate::cli::reported::reported;
+use crate::course::{self, Leaves};
+use crate::exchange::{Operation, Topology, World, agree, all_reduce};
+use crate::fault::plain::{Text, counted};
+use crate::fault::{Fault, Kind, Result};
+use crate::report::{Progress, Report};
+use crate::source::survey::survey;
+use crate::store::manifest;
+use crate::store::{io, token};
+use crate::transport::Observer;
+use clap::Args;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+const EXAMPLES: &str = "\
+Examples:
+  mpirun -n 8 shardloom batch --steps all unify --src ckpt --src-strategy strategy --dst full
+  mpirun -n 8 shardloom batch --steps 1_20,1_40 --src ckpt --src-strategy strategy --dst full
+  mpirun -n 8 shardloom batch jobs.txt";
+
+/// What the newest result is called, beside all of them.
+const LATEST: &str = "latest";
+
+/// Do many jobs, one after the other, in one start: those of a file, or one for every step of a run.
+///
+/// A job that fails doesn't stop the others; the exit code is 1 then. What is done already, of the same
+/// files in the same way, is left as it is, and what a killed run has begun is taken up. For each job a
+/// line is printed, with --json an object, and a last one for all.
+///
+/// With --steps the job is typed as it would be by itself, without --file-suffix, and --dst is where
+/// the results go: one directory for each step, called as its suffix, and at last a link called latest,
+/// which leads to the newest. Without a command it is reshard where there is a --dst-strategy, else unify.
+///
+/// In a file each line is a job as it would be typed; empty lines, and what follows a #, don't count.
+#[derive(Clone, Debug, Args)]
+#[command(before_help = EXAMPLES)]
+pub(crate) struct Batch {
+    /// The steps: all, or their suffixes.
+    #[arg(long, value_name = "all|STEP,…", value_delimiter = ',')]
+    steps: Vec<String>,
+    /// Show progress.
+    #[arg(long, default_value = "auto", value_parser = choice(PROGRESS))]
+    progress: Progress,
+    /// A file of jobs, or, with --steps, the job.
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "FILE|JOB"
+    )]
+    words: Vec<String>,
+}
+
+impl Batch {
+    /// Takes what was typed behind the job, and is meant of all: whether JSON, and whether nothing is to be said.
+    pub(super) fn hoist(&mut self) -> (bool, bool) {
+        let mut take = |flags: &[&str]| {
+            let before = self.words.len();
+            self.words.retain(|word| !flags.contains(&word.as_str()));
+            self.words.len() < before
+        };
+        (take(&["--json"]), take(&["-q", "--quiet"]))
+    }
+}
+
+impl Command for Batch {
+    fn prepare(self) -> Result<Prepared> {
+        Ok(Prepared::Many(Box::new(move |parse, report| {
+            let asked = if self.steps.is_empty() {
+                batch_jobs::listed(&self.words, parse)?
+            } else {
+                batch_jobs::of_steps(&self.steps, &self.words, parse)?
+            };
+            Ok(Prepared::Together {
+                progress: self.progress,
+                report: ReportArgs::default(),
+                work: Box::new(move |world, observer| all(world, asked, parse, &report, observer)),
+            })
+        })))
+    }
+}
+
+/// What has become of the jobs so far.
+struct Done {
+    begun: Instant,
+    of: usize,
+    done: u64,
+    unchanged: u64,
+    failed: u64,
+    /// The newest step whose result is there.
+    newest: Option<String>,
+}
+
+/// Does all of them. Collective.
+fn all(
+    world: &World,
+    asked: Asked,
+    parse: Parse,
+    report: &Report,
+    observer: &mut Observer<'_>,
+) -> Result<Told> {
+    let (jobs, out) = match asked.steps {
+        None => (asked.jobs, None),
+        Some(steps) => {
+            let topology = Topology::discover(world)?;
+            let survey = survey(world, &topology, &steps.source, None, true)?;
+            let found = survey.checkpoints.iter().map(|checkpoint| Step {
+                suffix: checkpoint.name.suffix(),
+                why: checkpoint.why.clone(),
+            });
+            let found: Vec<Step> = found.collect();
+            (steps.jobs(&found)?, Some(steps.destination))
+        }
+    };
+    let mut done = Done {
+        begun: Instant::now(),
+        of: jobs.len(),
+        done: 0,
+        unchanged: 0,
+        failed: 0,
+        newest: None,
+    };
+    for (number, job) in (1u64..).zip(jobs) {
+        let begun = Instant::now();
+        let ended = match &job.why {
+            Some(why) => Err(Fault::new(
+                Kind::MissingShard,
+                format!("{}: {why}", job.label),
+            )),
+            None => one(world, &job, parse, observer),
+        };
+        // What can't be agreed on ends all.
+        if let Err(fault) = &ended
+            && fault.kind == Kind::Mpi
+        {
+            return Err(fault.clone());
+        }
+        course::leaves(Leaves::Nothing);
+        let state = done.count(&ended, job.suffix.as_deref());
+        if world.process() == 0 {
+            let (line, text) = line(number, done.of, &job, state, &ended, begun.elapsed());
+            told(report, &line, &text)?;
+        }
+    }
+    course::phase("publishing the newest");
+    let latest = match (&out, &done.newest) {
+        (Some(out), Some(newest)) => Some((newest.clone(), publish(world, out, newest))),
+        _ => None,
+    };
+    Ok(done.told(latest))
+}
+
+/// What is said of a job that has ended.
+fn line(
+    number: u64,
+    of: usize,
+    job: &Job,
+    state: &str,
+    ended: &Result<Ended>,
+    time: Duration,
+) -> (Value, Text) {
+    let destination = job
+        .destination
+        .as_ref()
+        .map(|path| path.display().to_string());
+    let mut line = json!({
+        "job": number, "jobs": of, "name": job.label, "suffix": job.suffix, "state": state,
+        "ok": ended.is_ok(), "destination": destination, "seconds": time.as_secs_f64(),
+    });
+    let mut text = Text::new(format_args!("{number}/{of}  {state:<9}  {}", job.label));
+    match ended {
+        Ok(ended) => line["bytes"] = json!({ "written": ended.written, "reused": ended.reused }),
+        Err(fault) => {
+            line["error"] = serde_json::to_value(fault).unwrap_or_default();
+            text.line(format_args!("  error: {fault}"));
+            if let Some(hint) = &fault.hint {
+                text.line(format_args!("  hint: {hint}"));
+            }
+        }
+    }
+    (line, text)
+}
+
+/// Prints a line, unless it is for people and they want none.
+fn told(report: &Report, line: &Value, text: &Text) -> Result<()> {
+    match report.quiet && !report.json {
+        true => Ok(()),
+        false => report.data(line, text),
+    }
+}
+
+/// What a job has come to.
+struct Ended {
+    unchanged: bool,
+    written: u64,
+    reused: u64,
+}
+
+/// Does a job. Collective.
+fn one(world: &World, job: &Job, parse: Parse, observer: &mut Observer<'_>) -> Result<Ended> {
+    let words = &job.words;
+    // Only an earlier result is replaced, and only if it is of other files, or another job.
+    let mut there = [u64::from(
+        job.destination.as_deref().is_some_and(has_manifest),
+    )];
+    all_reduce(world, &mut there, Operation::Max)?;
+    let there = there[0] == 1;
+    let mut flags = vec!["--resume"];
+    if there {
+        flags.push("--overwrite");
+    }
+    let first = attempt(world, words, &flags, parse, observer);
+    // What is begun of something else can't be taken up.
+    let ended = match first {
+        Err(fault) if fault.kind == Kind::Exists => {
+            attempt(world, words, &flags[1..], parse, observer)
+        }
+        ended => ended,
+    };
+    let told = ended?;
+    let bytes = told.outcome.as_ref().map(|outcome| outcome.bytes.clone());
+    let bytes = bytes.unwrap_or_default();
+    if !told.ok {
+        return Err(Fault::new(
+            Kind::Differs,
+            "what was compared differs, or is damaged",
+        ));
+    }
+    Ok(Ended {
+        unchanged: there && bytes.written == 0,
+        written: bytes.written,
+        reused: bytes.reused,
+    })
+}
+
+/// Runs a job with these flags, as far as it knows them. Collective.
+fn attempt(
+    world: &World,
+    words: &[String],
+    flags: &[&str],
+    parse: Parse,
+    observer: &mut Observer<'_>,
+) -> Result<Told> {
+    let prepared = parse(words).and_then(|job| {
+        let known: Vec<&&str> = flags.iter().filter(|flag| job.takes(flag)).collect();
+        let with = words
+            .iter()
+            .cloned()
+            .chain(known.into_iter().map(|flag| (*flag).to_owned()));
+        parse(&with.collect::<Vec<_>>())?.prepare()
+    });
+    // What one process can't prepare none begins.
+    let (prepared, told) = match prepared {
+        Ok(prepared) => (Some(prepared), Ok(())),
+        Err(fault) => (None, Err(fault)),
+    };
+    agree(world, told)?;
+    match prepared {
+        Some(Prepared::Together { work, report, .. }) => {
+            reported(world, "batch", &report, work, observer)
+        }
+        _ => Err(Fault::new(Kind::Usage, "is no job for all processes")),
+    }
+}
+
+fn has_manifest(destination: &Path) -> bool {
+    io::size(&destination.join(manifest::NAME)).is_ok_and(|size| size.is_some())
+}
+
+impl Done {
+    /// Counts a job that has ended.
+    fn count(&mut self, ended: &Result<Ended>, suffix: Option<&str>) -> &'static str {
+        if let (Ok(_), Some(suffix)) = (ended, suffix) {
+            self.newest = Some(suffix.to_owned());
+        }
+        match ended {
+            Ok(ended) if ended.unchanged => {
+                self.unchanged += 1;
+                "unchanged"
+            }
+            Ok(_) => {
+                self.done += 1;
+                "done"
+            }
+            Err(_) => {
+                self.failed += 1;
+                "failed"
+            }
+        }
+    }
+
+    /// What is said at last.
+    fn told(self, latest: Option<(String, Result<()>)>) -> Told {
+        let published = latest
+            .as_ref()
+            .is_none_or(|(_, published)| published.is_ok());
+        let ok = self.failed == 0 && published;
+        Told::new(ok, move |report| {
+            let newest = latest.as_ref().filter(|(_, published)| published.is_ok());
+            let newest = newest.map(|(newest, _)| newest.clone());
+            let fields = json!({
+                "jobs": self.of, "done": self.done, "unchanged": self.unchanged, "failed": self.failed,
+                "latest": newest, "ok": ok, "seconds": self.begun.elapsed().as_secs_f64(),
+            });
+            let mut text = Text::new(format_args!(
+                "{}: {} done, {} unchanged, {} failed",
+                counted(self.of as u64, "job"),
+                self.done,
+                self.unchanged,
+                self.failed
+            ));
+            match latest {
+                Some((newest, Ok(()))) => text.line(format_args!("{LATEST} is {newest}")),
+                Some((_, Err(fault))) => {
+                    text.line(format_args!("{LATEST} stays as it was: {fault}"))
+                }
+                None => {}
+            }
+            told(report, &fields, &text)
+        })
+    }
+}
+
+/// Lets `latest` lead to the newest step, in one step, on every node. Collective.
+fn publish(world: &World, out: &Path, newest: &str) -> Result<()> {
+    let linked = Topology::discover(world).and_then(|topology| {
+        match topology.leads(world.process()) && out.join(newest).exists() {
+            true => link(out, newest),
+            false => Ok(()),
+        }
+    });
+    agree(world, linked)
+}
+
+fn link(out: &Path, newest: &str) -> Result<()> {
+    let place = out.join(LATEST);
+    let is_link = io::link_target(&place)?.is_some();
+    if !is_link && io::standing(&place)? != io::Standing::Nothing {
+        let fault = Fault::new(Kind::Exists, "exists, and is no link");
+        return Err(fault.file(place.display().to_string()).hint("move it away"));
+    }
+    if io::link_target(&place)?.as_deref() == Some(Path::new(newest)) {
+        return Ok(());
+    }
+    let partial: PathBuf = out.join(format!(".{LATEST}.shardloom-partial-{}", token()));
+    let made = io::link_softly(Path::new(newest), &partial);
+    let made = made.and_then(|()| io::rename(&partial, &place));
+    if made.is_err() {
+        let _ = io::remove(&partial);
+    }
+    made.and_then(|()| io::sync_directory(out))
+}

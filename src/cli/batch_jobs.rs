@@ -1,0 +1,234 @@
+//! The jobs of a batch: those of a file, or one for each step of a run.
+
+use crate::cli::command::{Parse, Parsed};
+use crate::fault::plain::first;
+use crate::fault::{Fault, Kind, Result};
+use crate::store::io::ReadFile;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// The commands that may be jobs.
+const JOBS: &[&str] = &[
+    "reshard", "unify", "split", "import", "export", "convert", "load", "to", "diff", "verify",
+];
+/// The flag that says where a result goes, and another's name for it.
+const DESTINATIONS: &[&str] = &["--dst", "--output_dir"];
+/// Most bytes of a file of jobs.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// A job.
+#[derive(Clone, Debug)]
+pub(super) struct Job {
+    /// What it is called in what is printed.
+    pub(super) label: String,
+    /// Its step.
+    pub(super) suffix: Option<String>,
+    /// Where its result goes, if it has one.
+    pub(super) destination: Option<PathBuf>,
+    /// What would be typed.
+    pub(super) words: Vec<String>,
+    /// Why it can't be done.
+    pub(super) why: Option<String>,
+}
+
+/// A step that there is.
+#[derive(Clone, Debug)]
+pub(super) struct Step {
+    /// What `--file-suffix` takes.
+    pub(super) suffix: String,
+    /// Why it isn't complete; none, if it is.
+    pub(super) why: Option<String>,
+}
+
+/// A job for each step.
+#[derive(Clone, Debug)]
+pub(super) struct Steps {
+    /// Their suffixes; none: all.
+    wanted: Option<Vec<String>>,
+    /// Where they are.
+    pub(super) source: PathBuf,
+    /// Where the results go, each into a directory of its own.
+    pub(super) destination: PathBuf,
+    words: Vec<String>,
+}
+
+/// What is asked for.
+pub(super) struct Asked {
+    pub(super) jobs: Vec<Job>,
+    pub(super) steps: Option<Steps>,
+}
+
+fn usage(message: impl Into<String>) -> Fault {
+    Fault::new(Kind::Usage, message)
+}
+
+fn understood(words: &[String], parse: Parse) -> Result<Parsed> {
+    let job = parse(words)?;
+    match JOBS.contains(&job.name) {
+        true => Ok(job),
+        false => Err(usage(format!("'{}' is no job of a batch", job.name))
+            .hint(format!("jobs are {}", JOBS.join(", ")))),
+    }
+}
+
+/// The jobs of a file. Local.
+///
+/// # Errors
+/// [`Kind::Usage`] naming file and line, [`Kind::Io`].
+pub(super) fn listed(words: &[String], parse: Parse) -> Result<Asked> {
+    let [file] = words else {
+        let message = format!(
+            "'{}' doesn't belong here",
+            words.get(1).map_or("", String::as_str)
+        );
+        return Err(
+            usage(message).hint("flags stand before the file; a job for each step: --steps all")
+        );
+    };
+    let bytes = ReadFile::open(Path::new(file)).and_then(|file| file.read_all(FILE_BYTES_MAX));
+    let bytes = bytes
+        .map_err(|fault| fault.hint("batch takes a file of jobs, or --steps all and a job"))?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| usage("is not UTF-8").file(file))?;
+    let mut jobs = Vec::new();
+    let mut places: BTreeMap<PathBuf, usize> = BTreeMap::new();
+    for (number, line) in (1..).zip(text.trim_start_matches('\u{feff}').lines()) {
+        let at = |fault: Fault| Fault {
+            message: format!("line {number}: {}", fault.message),
+            kind: Kind::Usage,
+            ..fault
+        };
+        let words = shlex::split(line).ok_or_else(|| usage("a quotation mark is missing"));
+        let words = words.map_err(|fault| at(fault).file(file))?;
+        let program = |word: &String| word == "shardloom" || word.ends_with("/shardloom");
+        let begin = words.iter().position(program).map_or(0, |at| at + 1);
+        let words = words.get(begin..).unwrap_or_default().to_vec();
+        if words.is_empty() {
+            continue;
+        }
+        let job = understood(&words, parse).map_err(|fault| at(fault).file(file))?;
+        let destination = job.path("dst");
+        if let Some(place) = &destination
+            && let Some(before) = places.insert(place.clone(), number)
+        {
+            let message = format!("{} is where line {before} writes, too", place.display());
+            return Err(at(usage(message)).file(file));
+        }
+        jobs.push(Job {
+            label: words.join(" "),
+            suffix: None,
+            destination,
+            words,
+            why: None,
+        });
+    }
+    match jobs.is_empty() {
+        true => Err(usage("has no job in it")
+            .file(file)
+            .hint("a line is a job as it would be typed")),
+        false => Ok(Asked { jobs, steps: None }),
+    }
+}
+
+/// A job for each of these steps. Local.
+///
+/// # Errors
+/// [`Kind::Usage`].
+pub(super) fn of_steps(steps: &[String], words: &[String], parse: Parse) -> Result<Asked> {
+    let mut words = words.to_vec();
+    if words.first().is_some_and(|word| word.starts_with('-')) {
+        let cuts = words
+            .iter()
+            .any(|word| word == "--dst-strategy" || word.starts_with("--dst-strategy="));
+        words.insert(0, if cuts { "reshard" } else { "unify" }.to_owned());
+    }
+    let job = understood(&words, parse)?;
+    let (source, destination) = (job.path("src"), job.path("dst"));
+    let (Some(source), Some(destination)) = (source, destination) else {
+        return Err(usage(format!(
+            "--steps wants a --src and a --dst of {}",
+            job.name
+        )));
+    };
+    if !job.takes("--file-suffix") {
+        let message = format!(
+            "--steps says which files are meant, and so would {}",
+            job.name
+        );
+        return Err(
+            usage(message).hint("leave out --file-suffix; reshard, unify and export have steps")
+        );
+    }
+    let all = steps.iter().any(|step| step == "all");
+    if all && steps.len() > 1 {
+        return Err(usage("--steps: all, or some"));
+    }
+    Ok(Asked {
+        jobs: Vec::new(),
+        steps: Some(Steps {
+            wanted: (!all).then(|| steps.to_vec()),
+            source,
+            destination,
+            words,
+        }),
+    })
+}
+
+impl Steps {
+    /// The jobs, of the steps that there are.
+    ///
+    /// # Errors
+    /// [`Kind::MissingShard`] if there is none, or not one that is asked for.
+    pub(super) fn jobs(&self, found: &[Step]) -> Result<Vec<Job>> {
+        let missing = |message: String| {
+            let fault = Fault::new(Kind::MissingShard, message);
+            fault.file(self.source.display().to_string())
+        };
+        let there: Vec<&str> = found.iter().map(|step| step.suffix.as_str()).collect();
+        if there.is_empty() {
+            return Err(missing("has no checkpoint that a trainer has named".into()));
+        }
+        let known: BTreeSet<&str> = there.iter().copied().collect();
+        for wanted in self.wanted.iter().flatten() {
+            if !known.contains(wanted.as_str()) {
+                let message = format!("has no step {wanted}");
+                return Err(missing(message).hint(format!("it has {}", first(&there, 12))));
+            }
+        }
+        let is_wanted = |step: &&Step| match &self.wanted {
+            Some(wanted) => wanted.contains(&step.suffix),
+            None => true,
+        };
+        Ok(found
+            .iter()
+            .filter(is_wanted)
+            .map(|step| self.job(step))
+            .collect())
+    }
+
+    fn job(&self, step: &Step) -> Job {
+        let destination = self.destination.join(&step.suffix);
+        let given = destination.to_string_lossy().into_owned();
+        let mut words = Vec::with_capacity(self.words.len() + 2);
+        let mut replaces = false;
+        for word in &self.words {
+            let (flag, value) = word
+                .split_once('=')
+                .map_or((word.as_str(), None), |(f, v)| (f, Some(v)));
+            let is_destination = DESTINATIONS.contains(&flag);
+            words.push(match (replaces, is_destination && value.is_some()) {
+                (true, _) => given.clone(),
+                (_, true) => format!("{flag}={given}"),
+                _ => word.clone(),
+            });
+            replaces = is_destination && value.is_none() && !replaces;
+        }
+        words.extend(["--file-suffix".to_owned(), step.suffix.clone()]);
+        Job {
+            label: step.suffix.clone(),
+            suffix: Some(step.suffix.clone()),
+            destination: Some(destination),
+            words,
+            why: step.why.clone(),
+        }
+    }
+}
