@@ -216,7 +216,7 @@ pub(super) fn bars(label: &str, rows: &[(String, Vec<u64>)], shown: fn(u64) -> S
     let (width, left, right) = (1000.0, 170.0, 90.0);
     let bar = match rows.len() * series {
         0..=40 => 15.0,
-        41..=220 => 7.0,
+        41..=120 => 7.0,
         _ => 3.0,
     };
     let row = bar * float(series as u64) + if bar > 4.0 { 4.0 } else { 1.0 };

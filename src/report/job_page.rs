@@ -12,8 +12,10 @@ use crate::report::layers::layers;
 use crate::report::sheet::{Sheet, Table, key};
 use crate::report::text::bytes;
 
-/// Processes that have a row each in a picture.
-const DRAWN_MAX: usize = 128;
+/// Processes that have a row each in a time line.
+const TIMED_MAX: usize = 128;
+/// Processes that have bars each.
+const BARRED_MAX: usize = 64;
 /// Files that are listed.
 const FILES_MAX: usize = 1000;
 
@@ -178,8 +180,8 @@ fn phases(sheet: &mut Sheet, outcome: &Outcome) {
 }
 
 /// The processes that have a row each, and what is said where these are not all.
-fn drawn_of(shares: &[Share]) -> (Vec<&Share>, String) {
-    let step = shares.len().div_ceil(DRAWN_MAX).max(1);
+fn drawn_of(shares: &[Share], most: usize) -> (Vec<&Share>, String) {
+    let step = shares.len().div_ceil(most).max(1);
     let some = if step > 1 {
         format!(", one of {step} of {}", shares.len())
     } else {
@@ -205,7 +207,7 @@ pub(super) fn processes(sheet: &mut Sheet, account: &Account) {
 
 /// What each process did when.
 fn time(sheet: &mut Sheet, shares: &[Share]) {
-    let (drawn, some) = drawn_of(shares);
+    let (drawn, some) = drawn_of(shares, TIMED_MAX);
     let mut table = Table::new(&[
         "process",
         "reading, s",
@@ -237,7 +239,7 @@ fn time(sheet: &mut Sheet, shares: &[Share]) {
 
 /// How bytes are shared out.
 fn balance(sheet: &mut Sheet, shares: &[Share]) {
-    let (drawn, some) = drawn_of(shares);
+    let (drawn, some) = drawn_of(shares, BARRED_MAX);
     let most = shares.iter().map(|share| share.written).max().unwrap_or(0);
     let sum: u64 = shares.iter().map(|share| share.written).sum();
     let mut table = Table::new(&["process", "reads", "receives", "writes"]);

@@ -44,7 +44,9 @@ fn wrong(schema: &Value, value: &Value, at: &str, found: &mut Vec<String>) {
             },
             "const" => value == said,
             "enum" => said.as_array().expect("values").contains(value),
-            "minimum" => value.as_f64() >= said.as_f64(),
+            "minimum" => value
+                .as_f64()
+                .is_none_or(|value| Some(value) >= said.as_f64()),
             "pattern" => {
                 let text = value.as_str().unwrap_or_default();
                 text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
