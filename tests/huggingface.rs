@@ -723,6 +723,38 @@ fn imported_weights_stand_where_the_step_says() {
     room.run("verify @out").succeeds();
 }
 
+/// Rows that are cut off are part of what a manifest tells: few are read for that, many on request.
+#[test]
+fn finds_damage_in_a_vocabulary_of_which_rows_are_cut_off() {
+    let rows = weights()[EMBEDDING].shape[0];
+    for (more, row, found) in [(1, rows, "sample"), (1, 0, "sample"), (rows, rows, "all")] {
+        let room = Room::single();
+        room.run(&format!("{IMPORT} --vocab-rows {}", rows + more))
+            .succeeds();
+        let file = std::fs::read_dir(room.at("out")).unwrap();
+        let mut files = file.map(|entry| entry.unwrap().path());
+        let file = files.find(|path| path.extension().is_some_and(|e| e == "safetensors"));
+        let (file, head) = (file.unwrap(), "lm_head.weight");
+        let tensor = &room.out()[head];
+        let mut bytes = std::fs::read(&file).unwrap();
+        let begin = bytes
+            .windows(tensor.data.len())
+            .position(|part| part == tensor.data);
+        bytes[begin.unwrap() + row * (tensor.data.len() / tensor.shape[0])] ^= 1;
+        std::fs::write(&file, bytes).unwrap();
+        let export =
+            format!("export --src @out --hf-config @m --vocab-rows {rows} --overwrite --dst @back");
+        if found == "all" {
+            room.run(&export).succeeds();
+        }
+        let words = room.words(&format!("{export} --verify {found}"));
+        for run in [alone(&words), under_mpi(4, &words)] {
+            says(&run, &["lm_head.weight", "not as they were"]);
+        }
+        room.run(&format!("{export} --verify none")).succeeds();
+    }
+}
+
 /// Experts in one tensor are what they are each in their own.
 #[test]
 fn reads_experts_in_one_tensor() {

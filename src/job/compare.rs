@@ -383,7 +383,7 @@ pub(super) fn differences(
         site: &site_of(topology, b),
         sharing: None,
     };
-    route.go_at_once(world, topology, moving, &ours, &sink, observer)?;
+    route.go_at_once(world, topology, moving, &ours, (&sink, None), observer)?;
     let found = sink.found.into_inner();
     Ok(found.unwrap_or_else(PoisonError::into_inner))
 }

@@ -1,20 +1,23 @@
 //! The same steps with memory as the destination: a rank's shards go into buffers of the caller's.
 
 use crate::catalog::Catalog;
-use crate::exchange::{Topology, World, agree};
+use crate::exchange::{Topology, World, agree, all_gather};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::adapter;
 use crate::job::outcome::Outcome;
+use crate::job::pieces::Proving;
 use crate::job::planned::Planned;
-use crate::job::proving::ProvingSink;
 use crate::job::route::Route;
 use crate::job::spec::{Goal, Job};
 use crate::job::steps::Run;
 use crate::job::tally;
+use crate::plan::SourceTensor;
+use crate::plan::arrange::Kept;
 use crate::plan::work::Site;
 use crate::source::Opened;
 use crate::strategy::Strategy;
-use crate::transport::{Buffer, MemorySink, Observer, Readers, Sink};
+use crate::transport::{Buffer, MemorySink, Observer, Proofs, Readers, Trace, Traced, Witness};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What the destination's ranks will hold, as far as `rank` is concerned: nothing is moved. Collective.
 ///
@@ -86,20 +89,26 @@ pub fn fill(
         site: &site,
         sharing: None,
     };
-    let mut go =
-        |sink: &dyn Sink| route.go_at_once(world, &topology, &job.moving, &readers, sink, observer);
-    let (origin, plans) = (&fitted.origin, &planned.plans);
-    let moved = if origin.tells() {
-        let sink = ProvingSink::new(world, &sink, origin, plans, &planned.catalog, rank)?;
-        let moved = go(&sink)?;
-        source.source.still.check(world)?;
-        sink.prove(world, &source.source)?;
-        moved
-    } else {
-        let moved = go(&sink)?;
-        source.source.still.check(world)?;
-        moved
+    let proving = Proving {
+        world,
+        topology: &topology,
+        opened: &source,
+        moving: &job.moving,
+        verify: job.reading.verify,
     };
+    let (origin, plans) = (&fitted.origin, &planned.plans);
+    let known = |tensor: &SourceTensor| origin.digest(tensor).is_some();
+    let traced = Traced::new(plans, Trace::All, proving.share(), known);
+    let (kept, counts) = takers(world, rank)?;
+    let proofs = Proofs::new(&traced, &kept, counts);
+    let witness = origin.tells().then_some(&proofs as &dyn Witness);
+    let into = (&sink as _, witness);
+    let moved = route.go_at_once(world, &topology, &job.moving, &readers, into, observer)?;
+    source.source.still.check(world)?;
+    if origin.tells() {
+        let traced = (&traced, &proofs.sums());
+        origin.check_traced(&proving, plans, traced, BTreeSet::new())?;
+    }
     adapter::check(world, &topology, &job.reading)?;
     let mut outcome = Outcome {
         ok: true,
@@ -111,4 +120,18 @@ pub fn fill(
     outcome.bytes.sent = tally::sum(world, moved.sent_bytes)?;
     outcome.bytes.read = tally::sum(world, readers.read_bytes())?;
     Ok(outcome)
+}
+
+/// The ranks that processes take, and whether this one counts for its `rank`: the first of each does.
+/// Collective.
+fn takers(world: &World, rank: Option<u32>) -> Result<(Kept, bool)> {
+    let ranks: Vec<Option<u32>> = all_gather(world, &rank)?;
+    let mut taken: BTreeMap<u32, u32> = BTreeMap::new();
+    for (rank, process) in ranks.iter().zip(0u32..) {
+        if let Some(rank) = rank {
+            taken.entry(*rank).or_insert(process);
+        }
+    }
+    let counts = rank.is_some_and(|rank| taken.get(&rank) == Some(&world.process()));
+    Ok((Kept::of_ranks(taken.into_keys().collect()), counts))
 }

@@ -8,7 +8,7 @@ use crate::destination::Shown;
 use crate::exchange::{Topology, World, agree, all_gather, broadcast_bytes, decode, encode};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::outcome::BadFile;
-use crate::job::pieces;
+use crate::job::pieces::Proving;
 use crate::job::verify::bad_shards;
 use crate::plan::SourceTensor;
 use crate::plan::TensorPlan;
@@ -17,7 +17,7 @@ use crate::plan::value::Step;
 use crate::source::Source;
 use crate::store::manifest::{self, FileRecord, Hex, Manifest, TensorRecord};
 use crate::tensor::digest::checksum;
-use crate::transport::Traced;
+use crate::transport::{Sums, Traced};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
@@ -145,15 +145,15 @@ impl Origin {
     /// [`Kind::Corrupt`] naming a tensor, and the file that is damaged.
     pub(super) fn check(
         &self,
-        world: &World,
-        source: &Source,
+        proving: &Proving<'_>,
         plans: &[TensorPlan],
         traced: &Traced,
         shown: &Shown<'_>,
     ) -> Result<()> {
-        if self.tensors.is_empty() {
+        if !self.tells() {
             return Ok(());
         }
+        let source = &proving.opened.source;
         let mut damaged: BTreeSet<Arc<str>> = BTreeSet::new();
         for (plan, name) in plans
             .iter()
@@ -168,25 +168,36 @@ impl Origin {
             }
         }
         damaged.extend(self.damaged_before_change(plans, shown));
-        damaged.extend(self.damaged_operands(source, plans));
-        let known = |name: &str| Some(self.of(name)?.digest.0);
-        damaged.extend(pieces::damaged(world, traced, shown.traced, known)?);
         if shown.by_file {
             damaged.extend(self.damaged_in_files(source, plans, shown));
         }
-        self.settle(world, source, damaged)
+        self.check_traced(proving, plans, (traced, shown.traced), damaged)
+    }
+
+    /// Whether what was read of traced tensors, and of what changes others, is what the manifests say, and
+    /// no others are `damaged`. Collective.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] naming a tensor, and the file that is damaged.
+    pub(super) fn check_traced(
+        &self,
+        proving: &Proving<'_>,
+        plans: &[TensorPlan],
+        (traced, sums): (&Traced, &Sums),
+        mut damaged: BTreeSet<Arc<str>>,
+    ) -> Result<()> {
+        let source = &proving.opened.source;
+        damaged.extend(self.damaged_operands(source, plans));
+        let known = |name: &str| Some(self.of(name)?.digest.0);
+        damaged.extend(proving.damaged(traced, sums, known)?);
+        self.settle(proving.world, source, damaged)
     }
 
     /// Fails if any tensors are `damaged`, of which each process knows some. Collective.
     ///
     /// # Errors
     /// [`Kind::Corrupt`] naming a tensor, and the file that is damaged.
-    pub(super) fn settle(
-        &self,
-        world: &World,
-        source: &Source,
-        damaged: BTreeSet<Arc<str>>,
-    ) -> Result<()> {
+    fn settle(&self, world: &World, source: &Source, damaged: BTreeSet<Arc<str>>) -> Result<()> {
         let all: Vec<Vec<Arc<str>>> = all_gather(world, &damaged.into_iter().collect())?;
         let damaged: BTreeSet<Arc<str>> = all.into_iter().flatten().collect();
         let Some(first) = damaged.first() else {

@@ -1,51 +1,204 @@
 //! Whether source tensors that were read in pieces are what the source's manifest says.
 
-use crate::exchange::{World, exchange_values};
+use crate::exchange::{Topology, World, all_gather, exchange_values};
 use crate::fault::Result;
+use crate::job::rest::{self, Part};
+use crate::source::{Opened, Verify};
 use crate::tensor::digest::{checksum, finish};
-use crate::transport::{Sums, Traced};
-use std::collections::{BTreeSet, HashMap};
+use crate::tensor::region::Region;
+use crate::transport::{Moving, Sums, Traced};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What a process has read of a tensor: name, first rank that it goes to, its bytes, those read, their
 /// residue.
 type Share = (Arc<str>, u32, u64, u64, u64);
 
-/// The tensors that were read as a whole, and have other digests than those that are `known`: each
-/// process finds some. Collective.
-///
-/// # Errors
-/// [`crate::fault::Kind::Mpi`].
-pub(super) fn damaged(
-    world: &World,
-    traced: &Traced,
-    sums: &Sums,
-    known: impl Fn(&str) -> Option<u64>,
-) -> Result<BTreeSet<Arc<str>>> {
-    let wholes = (0u32..).zip(&traced.wholes);
-    let shares = wholes.filter_map(|(number, whole)| {
-        let (bytes, residue) = *sums.get(&number)?;
-        let name = whole.name.clone();
-        let share: Share = (name, whole.first_rank, whole.bytes, bytes, residue);
-        Some((referee(world, &whole.name), share))
-    });
-    let shares = exchange_values(world, Ok(shares.collect()))?;
-    let mut read: HashMap<(Arc<str>, u32, u64), (u64, u64)> = HashMap::new();
+/// What nobody has read of a tensor: name, first rank that the others go to, dimension, its indices.
+type Rest = (Arc<str>, u32, u64, Vec<Range<u64>>);
+
+/// What is left of a tensor is read for its digest alone where it is one of so many parts at most.
+const REST_SHARE: u64 = 16;
+
+/// With what a source is proved.
+#[derive(Clone, Copy)]
+pub(super) struct Proving<'a> {
+    pub(super) world: &'a World,
+    pub(super) topology: &'a Topology,
+    pub(super) opened: &'a Opened,
+    pub(super) moving: &'a Moving,
+    pub(super) verify: Verify,
+}
+
+impl Proving<'_> {
+    /// Of how many parts of a tensor one may be left.
+    pub(super) fn share(&self) -> u64 {
+        match self.verify {
+            Verify::All => 1,
+            _ => REST_SHARE,
+        }
+    }
+
+    /// The tensors that were read as a whole, and have other digests than those that are `known`: each
+    /// process finds some. What nobody has read is read here: a small rest, or any if all is to be
+    /// verified. Collective.
+    ///
+    /// # Errors
+    /// The same on every process: [`crate::fault::Kind::Mpi`], or as reading.
+    pub(super) fn damaged(
+        &self,
+        traced: &Traced,
+        sums: &Sums,
+        known: impl Fn(&str) -> Option<u64>,
+    ) -> Result<BTreeSet<Arc<str>>> {
+        let tensors = &self.opened.inventory.tensors;
+        let mut shares = self.shares(traced, sums);
+        let rests = self.rests(traced)?;
+        if !rests.is_empty() {
+            let (traced, sums) = self.read(&rests)?;
+            shares.extend(self.shares(&traced, &sums));
+        }
+        let read = joined(exchange_values(self.world, Ok(shares))?);
+        let mut damaged = differing(&read, &known);
+        if self.verify != Verify::All {
+            return Ok(damaged);
+        }
+        let partly = read
+            .iter()
+            .filter(|((_, _, whole), (bytes, _))| whole != bytes);
+        let partly = partly.map(|((name, _, _), _)| name.clone());
+        let untold: Vec<Arc<str>> = partly.chain(traced.untold.iter().cloned()).collect();
+        let untold: BTreeSet<Arc<str>> = all_gather(self.world, &untold)?
+            .into_iter()
+            .flatten()
+            .collect();
+        let parts: Vec<Part> = untold
+            .iter()
+            .filter_map(|name| {
+                let tensor = tensors.get(name)?;
+                let (shape, _) = tensor.shape.in_bytes(tensor.dtype).ok()?;
+                Some(Part {
+                    tensor: Arc::clone(tensor),
+                    first_rank: 0,
+                    regions: vec![Region::whole(&shape)],
+                })
+            })
+            .collect();
+        if !parts.is_empty() {
+            let (traced, sums) = rest::read(
+                self.world,
+                self.topology,
+                &self.opened.source,
+                &parts,
+                self.moving,
+            )?;
+            let shares = self.shares(&traced, &sums);
+            let read = joined(exchange_values(self.world, Ok(shares))?);
+            damaged.extend(differing(&read, &known));
+        }
+        Ok(damaged)
+    }
+
+    /// What this process has read, and whom it tells.
+    fn shares(&self, traced: &Traced, sums: &Sums) -> Vec<(u32, Share)> {
+        let wholes = (0u32..).zip(&traced.wholes);
+        let shares = wholes.filter_map(|(number, whole)| {
+            let (bytes, residue) = *sums.get(&number)?;
+            let name = whole.name.clone();
+            let share: Share = (name, whole.first_rank, whole.bytes, bytes, residue);
+            Some((referee(self.world, &whole.name), share))
+        });
+        shares.collect()
+    }
+
+    /// What no process reads of the tensors: the same on all. Collective.
+    fn rests(
+        &self,
+        traced: &Traced,
+    ) -> Result<BTreeMap<(Arc<str>, u32), (usize, Vec<Range<u64>>)>> {
+        let mine = traced
+            .wholes
+            .iter()
+            .filter(|whole| !whole.rest.1.is_empty());
+        let mine: Vec<Rest> = mine
+            .map(|whole| {
+                let (dimension, ranges) = &whole.rest;
+                (
+                    whole.name.clone(),
+                    whole.first_rank,
+                    *dimension as u64,
+                    ranges.clone(),
+                )
+            })
+            .collect();
+        let all = all_gather(self.world, &mine)?.into_iter().flatten();
+        let at = |dimension: u64| usize::try_from(dimension).unwrap_or_default();
+        Ok(all
+            .map(|(name, rank, dimension, ranges)| ((name, rank), (at(dimension), ranges)))
+            .collect())
+    }
+
+    /// Reads them. Collective.
+    fn read(
+        &self,
+        rests: &BTreeMap<(Arc<str>, u32), (usize, Vec<Range<u64>>)>,
+    ) -> Result<(Traced, Sums)> {
+        let part = |((name, first_rank), (dimension, ranges)): (
+            &(Arc<str>, u32),
+            &(usize, Vec<Range<u64>>),
+        )| {
+            let tensor = self.opened.inventory.tensors.get(name)?;
+            let (shape, _) = tensor.shape.in_bytes(tensor.dtype).ok()?;
+            let region = |range: &Range<u64>| {
+                let mut region = Region::whole(&shape);
+                *region.offset.get_mut(*dimension)? = range.start;
+                *region.shape.0.get_mut(*dimension)? = range.end - range.start;
+                Some(region)
+            };
+            Some(Part {
+                tensor: Arc::clone(tensor),
+                first_rank: *first_rank,
+                regions: ranges.iter().filter_map(region).collect(),
+            })
+        };
+        let parts: Vec<Part> = rests.iter().filter_map(part).collect();
+        rest::read(
+            self.world,
+            self.topology,
+            &self.opened.source,
+            &parts,
+            self.moving,
+        )
+    }
+}
+
+/// Of a tensor for the ranks from one on, of so many bytes: those that were read, and their residue.
+type Read = HashMap<(Arc<str>, u32, u64), (u64, u64)>;
+
+/// Puts together what all have read.
+fn joined(shares: Vec<Share>) -> Read {
+    let mut read = Read::new();
     for (name, first_rank, whole, bytes, residue) in shares {
         let sum = read.entry((name, first_rank, whole)).or_default();
         *sum = (sum.0 + bytes, sum.1 ^ residue);
     }
+    read
+}
+
+/// Those that were read as a whole, and are not as they were.
+fn differing(read: &Read, known: impl Fn(&str) -> Option<u64>) -> BTreeSet<Arc<str>> {
     let whole = read
-        .into_iter()
+        .iter()
         .filter(|((_, _, whole), (bytes, _))| whole == bytes);
     let damaged = whole.filter(|((name, _, whole), (_, residue))| {
         known(name).is_some_and(|old| old != finish(*residue, *whole))
     });
-    Ok(damaged.map(|((name, _, _), _)| name).collect())
+    damaged.map(|((name, _, _), _)| name.clone()).collect()
 }
 
 /// The process that puts together what all have read of a tensor.
-pub(super) fn referee(world: &World, name: &str) -> u32 {
+fn referee(world: &World, name: &str) -> u32 {
     let number = checksum(name.as_bytes()) % u64::from(world.size());
     u32::try_from(number).unwrap_or_default()
 }

@@ -9,7 +9,7 @@ use crate::plan::survey::Survey;
 use crate::plan::turns::Sharing;
 use crate::plan::work::{Site, Skip, Work};
 use crate::source::Source;
-use crate::transport::{self, Exchange, Ledger, Moved, Mover, Moving, Observer, Readers, Sink};
+use crate::transport::{self, Exchange, Moved, Mover, Moving, Observer, Readers, Sink, Witness};
 
 /// From a source, by plans, to the files of a catalog.
 #[derive(Clone, Copy)]
@@ -40,8 +40,8 @@ pub(super) struct Surveyed<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Into<'a> {
     pub(super) sink: &'a dyn Sink,
-    /// Where what is done is entered, if it is.
-    pub(super) ledger: Option<&'a Ledger<'a>>,
+    /// Who sees it, if anybody does.
+    pub(super) witness: Option<&'a dyn Witness>,
     /// What need not be done.
     pub(super) skip: &'a Skip,
 }
@@ -105,7 +105,7 @@ impl<'a> Route<'a> {
             work: self.work(into.skip),
             readers,
             sink: into.sink,
-            ledger: into.ledger,
+            witness: into.witness,
             threads: surveyed.threads,
             memory_bytes: surveyed.memory_bytes,
             total_bytes: surveyed.total_bytes,
@@ -123,7 +123,7 @@ impl<'a> Route<'a> {
         topology: &Topology,
         moving: &Moving,
         readers: &Readers<'_>,
-        sink: &dyn Sink,
+        (sink, witness): (&dyn Sink, Option<&dyn Witness>),
         observer: &mut Observer<'_>,
     ) -> Result<Moved> {
         let threads = threads(moving, topology, world);
@@ -131,7 +131,7 @@ impl<'a> Route<'a> {
         let surveyed = self.settle(world, &survey, threads, moving.memory_bytes)?;
         let into = Into {
             sink,
-            ledger: None,
+            witness,
             skip: &Skip::Nothing,
         };
         self.go(world, &surveyed, readers, &into, observer)

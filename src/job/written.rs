@@ -8,12 +8,14 @@ use crate::fault::Result;
 use crate::job::adapter;
 use crate::job::clock::Clock;
 use crate::job::origin::Origin;
+use crate::job::pieces::Proving;
 use crate::job::planned::Planned;
 use crate::job::request::request;
 use crate::job::route::{Into, Route, Surveyed};
 use crate::job::steps::Run;
+use crate::plan::SourceTensor;
 use crate::source::{Opened, fingerprint, meta};
-use crate::transport::{FileSink, Ledger, Moved, Observer, Readers, Traced};
+use crate::transport::{FileSink, Ledger, Moved, Observer, Readers, Trace, Traced};
 
 /// The last two steps of a job that writes.
 pub(super) struct Written<'a> {
@@ -55,13 +57,18 @@ impl Written<'_> {
         course::leaves(Leaves::Staged(partial));
         course::phase("moving");
         clock.lap(|seconds| &mut seconds.write);
-        let traced = Traced::new(&planned.plans, |tensor| {
-            self.origin.digest(tensor).is_some()
-        });
+        let proving = Proving {
+            world,
+            topology: self.run.topology,
+            opened: self.source,
+            moving: &job.moving,
+            verify: job.reading.verify,
+        };
+        let known = |tensor: &SourceTensor| self.origin.digest(tensor).is_some();
+        let traced = Traced::new(&planned.plans, Trace::InPieces, proving.share(), known);
         let proof = |shown: &Shown<'_>| {
-            let (origin, source) = (self.origin, &self.source.source);
             adapter::check(world, self.run.topology, &job.reading)?;
-            origin.check(world, source, &planned.plans, &traced, shown)
+            self.origin.check(&proving, &planned.plans, &traced, shown)
         };
         let commit = Commit {
             proof: &proof,
@@ -149,7 +156,7 @@ impl Written<'_> {
         );
         let into = Into {
             sink: &sink,
-            ledger: Some(&ledger),
+            witness: Some(&ledger),
             skip: staged.skip(),
         };
         let moved = route.go(world, surveyed, readers, &into, observer)?;

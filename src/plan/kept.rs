@@ -1,7 +1,9 @@
 //! Which of a cell's holders have it in their files.
 
 use crate::layout::keep::Keep;
+use crate::plan::slab::Slab;
 use crate::plan::tensor_plan::TensorPlan;
+use std::collections::BTreeSet;
 
 /// Which of a cell's holders have it in their files.
 #[derive(Clone, Debug, Default)]
@@ -9,18 +11,39 @@ pub struct Kept {
     /// For each stage; none where all holders keep it.
     pub(super) stages: Vec<Option<Keep>>,
     pub(super) ranks_per_stage: u32,
+    /// All ranks that have files at all; none: every one.
+    pub(super) ranks: Option<BTreeSet<u32>>,
 }
 
 impl Kept {
+    /// All holders that are among `ranks` keep what they hold.
+    #[must_use]
+    pub fn of_ranks(ranks: BTreeSet<u32>) -> Kept {
+        Kept {
+            ranks: Some(ranks),
+            ..Kept::default()
+        }
+    }
+
+    /// Whether what is built of cell number `cell` of `slab` counts: of all that is built of it, once.
+    #[must_use]
+    pub fn counts(&self, slab: &Slab<'_>, cell: usize) -> bool {
+        let cell = &slab.cells[cell];
+        let first = self.first(slab.plan, &cell.cell);
+        first.is_some_and(|rank| cell.targets.iter().any(|target| target.rank == rank))
+    }
+
     /// The ranks that have `cell` of `plan` in their files.
     pub fn keepers<'p>(
-        &self,
+        &'p self,
         plan: &'p TensorPlan,
         cell: &'p [u64],
     ) -> impl Iterator<Item = u32> + 'p {
         let one = self.only_keeper(plan, cell);
         let all = one.is_none().then(|| plan.destination.holders(cell));
-        one.into_iter().chain(all.into_iter().flatten())
+        let there = |rank: &u32| self.ranks.as_ref().is_none_or(|ranks| ranks.contains(rank));
+        one.into_iter()
+            .chain(all.into_iter().flatten().filter(there))
     }
 
     /// The one rank that stands for all that have `cell` of `plan` in their files.

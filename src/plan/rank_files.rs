@@ -75,6 +75,7 @@ pub(super) fn by_rank(
         );
     }
     arranged.kept = Kept {
+        ranks: None,
         stages: keeps,
         ranks_per_stage: build.ranks_per_stage,
     };

@@ -4,12 +4,12 @@ use crate::exchange::{Alarm, Progress};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::work::Work;
 use crate::transport::fill::Readers;
-use crate::transport::ledger::Ledger;
 use crate::transport::mover::{Moved, Mover, Observer, tell};
 use crate::transport::overflow::Overflow;
 use crate::transport::parts::{Builder, cut_parts};
 use crate::transport::sink::Sink;
 use crate::transport::threads::spawn;
+use crate::transport::witness::Witness;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -30,7 +30,7 @@ impl Mover<'_> {
             work: self.work,
             readers: self.readers,
             sink: self.sink,
-            ledger: self.ledger,
+            witness: self.witness,
             overflow: &Arc::default(),
             written_bytes: &AtomicU64::new(0),
             stop: &AtomicBool::new(false),
@@ -83,7 +83,7 @@ struct Shared<'a> {
     work: Work<'a>,
     readers: &'a Readers<'a>,
     sink: &'a dyn Sink,
-    ledger: Option<&'a Ledger<'a>>,
+    witness: Option<&'a dyn Witness>,
     overflow: &'a Arc<Overflow>,
     written_bytes: &'a AtomicU64,
     stop: &'a AtomicBool,
@@ -97,7 +97,8 @@ impl Shared<'_> {
             site: &site,
             ..self.work
         };
-        let mut builder = Builder::new(self.readers, self.sink, self.ledger, self.overflow.clone());
+        let mut builder =
+            Builder::new(self.readers, self.sink, self.witness, self.overflow.clone());
         work.for_each_slab(|slab| {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(Fault::new(Kind::Peer, "another thread has failed"));

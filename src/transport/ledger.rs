@@ -8,13 +8,13 @@
 use crate::catalog::{Catalog, Place};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::arrange::Kept;
-use crate::plan::cell::CellPlan;
 use crate::plan::work::{Site, Slab, SlabId};
 use crate::store::io::{self, Standing, WriteFile};
 use crate::store::journal::{self, Journal};
 use crate::tensor::digest::{Contribution, Joiner, residue};
 use crate::transport::sink::Sink;
 use crate::transport::traced::{self, Sums, Traced};
+use crate::transport::witness::{Entered, Witness};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -137,17 +137,8 @@ impl Done {
     }
 }
 
-/// What one slab contributes, gathered while it is built.
-#[derive(Default)]
-pub(crate) struct Entered {
-    shards: Vec<(Place, u32, u64)>,
-    tensor: u64,
-    stored: Option<u64>,
-    traced: Sums,
-}
-
 /// Where processes enter what they have written.
-pub struct Ledger<'a> {
+pub(crate) struct Ledger<'a> {
     destination: &'a Catalog,
     kept: &'a Kept,
     traced: &'a Traced,
@@ -242,118 +233,6 @@ impl<'a> Ledger<'a> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether it is here that a cell counts: each does once.
-    fn counts(&self, slab: &Slab<'_>, cell: &CellPlan) -> bool {
-        let first = self.kept.first(slab.plan, &cell.cell);
-        first.is_some_and(|rank| cell.targets.iter().any(|target| target.rank == rank))
-    }
-
-    /// Notes what the window `tile` (as read) of cell number `cell` of a slab contributes, where other
-    /// bytes will be written. Local.
-    pub(crate) fn note_stored(
-        &self,
-        slab: &Slab<'_>,
-        cell: usize,
-        tile: &[u8],
-        joiner: &mut Joiner,
-        entered: &mut Entered,
-    ) {
-        let cell = &slab.cells[cell];
-        if let Some(runs) = cell.stored.as_ref().filter(|_| self.counts(slab, cell)) {
-            let contribution = joiner.window(runs, slab.begin, tile);
-            *entered.stored.get_or_insert(0) ^= contribution.tensor;
-        }
-    }
-
-    /// Notes what the window `tile` (as read) of cell number `cell` of a slab has of source tensors that
-    /// come in pieces. Local.
-    pub(crate) fn note_pieces(
-        &self,
-        slab: &Slab<'_>,
-        cell: usize,
-        tile: &[u8],
-        with: (&mut Joiner, &mut Vec<u8>),
-        entered: &mut Entered,
-    ) -> Result<()> {
-        if !self.counts(slab, &slab.cells[cell]) {
-            return Ok(());
-        }
-        self.traced
-            .note(slab, cell, tile, with, &mut entered.traced)
-    }
-
-    /// Notes what the window `tile` (as written) of cell number `cell` of a slab contributes. Local.
-    pub(crate) fn note(
-        &self,
-        slab: &Slab<'_>,
-        cell: usize,
-        tile: &[u8],
-        joiner: &mut Joiner,
-        entered: &mut Entered,
-    ) -> Result<()> {
-        let cell = &slab.cells[cell];
-        let [begin, end, bytes] =
-            [slab.begin, slab.end, slab.plan.cell_bytes()].map(|at| slab.plan.written_bytes(at));
-        let Contribution { tensor, window } = joiner.window(&cell.runs, begin, tile);
-        if self.counts(slab, cell) {
-            entered.tensor ^= tensor;
-        }
-        let shifted = joiner.shift(window, bytes - end);
-        for place in &cell.targets {
-            let entry = self.destination.entry(*place);
-            if entry.segments.len() == 1 {
-                entered.shards.push((*place, 0, shifted));
-                continue;
-            }
-            let mut before = 0;
-            for (number, segment) in (0u32..).zip(&entry.segments) {
-                let after = before + (segment.end - segment.start);
-                let (from, to) = (begin.max(before), end.min(after));
-                if from < to {
-                    let index = |at: u64| usize::try_from(at - begin).unwrap_or(usize::MAX);
-                    let part = tile.get(index(from)..index(to)).ok_or_else(|| {
-                        Fault::new(Kind::Internal, "a segment lies outside its window")
-                    })?;
-                    let shifted = joiner.shift(residue(part), after - to);
-                    entered.shards.push((*place, number, shifted));
-                }
-                before = after;
-            }
-        }
-        Ok(())
-    }
-
-    /// Enters a slab that is written. Local; now and then it waits for the disk.
-    ///
-    /// # Errors
-    /// [`Kind::NoSpace`], [`Kind::Io`].
-    pub(crate) fn enter(&self, slab: &Slab<'_>, entered: Entered, sink: &dyn Sink) -> Result<()> {
-        let mut state = self.state();
-        state.pending.shards.extend(entered.shards);
-        *state.pending.tensors.entry(slab.id.tensor).or_default() ^= entered.tensor;
-        if let Some(stored) = entered.stored {
-            *state.pending.stored.entry(slab.id.tensor).or_default() ^= stored;
-        }
-        traced::add(&mut state.pending.traced, &entered.traced);
-        state.pending.slabs.push(slab.id);
-        if Instant::now() < state.due {
-            return Ok(());
-        }
-        let mut pending = std::mem::take(&mut state.pending);
-        pending.shards.settle();
-        state.total.add(&pending);
-        state.total.slabs.clear();
-        // Nobody else comes here meanwhile.
-        state.due += Duration::from_secs(3600);
-        drop(state);
-        let begin = Instant::now();
-        sink.flush()?;
-        self.record(&pending)?;
-        let rest = (begin.elapsed() * REST_PER_FLUSH).max(self.every);
-        self.state().due = Instant::now() + rest;
-        Ok(())
-    }
-
     /// Flushes the files that `pending` is in, and writes it into the journal.
     fn record(&self, pending: &Done) -> Result<()> {
         if self.flush {
@@ -394,5 +273,95 @@ impl<'a> Ledger<'a> {
         let pending = std::mem::take(&mut state.pending);
         state.total.add(&pending);
         std::mem::take(&mut state.total)
+    }
+}
+
+impl Witness for Ledger<'_> {
+    fn read(
+        &self,
+        slab: &Slab<'_>,
+        cell: usize,
+        tile: &[u8],
+        with: (&mut Joiner, &mut Vec<u8>),
+        entered: &mut Entered,
+    ) -> Result<()> {
+        if !self.kept.counts(slab, cell) {
+            return Ok(());
+        }
+        // Where other bytes are written.
+        if let Some(runs) = &slab.cells[cell].stored {
+            let contribution = with.0.window(runs, slab.begin, tile);
+            *entered.stored.get_or_insert(0) ^= contribution.tensor;
+        }
+        self.traced
+            .note(slab, cell, tile, with, &mut entered.traced)
+    }
+
+    fn written(
+        &self,
+        slab: &Slab<'_>,
+        cell: usize,
+        tile: &[u8],
+        joiner: &mut Joiner,
+        entered: &mut Entered,
+    ) -> Result<()> {
+        let counts = self.kept.counts(slab, cell);
+        let cell = &slab.cells[cell];
+        let [begin, end, bytes] =
+            [slab.begin, slab.end, slab.plan.cell_bytes()].map(|at| slab.plan.written_bytes(at));
+        let Contribution { tensor, window } = joiner.window(&cell.runs, begin, tile);
+        if counts {
+            entered.tensor ^= tensor;
+        }
+        let shifted = joiner.shift(window, bytes - end);
+        for place in &cell.targets {
+            let entry = self.destination.entry(*place);
+            if entry.segments.len() == 1 {
+                entered.shards.push((*place, 0, shifted));
+                continue;
+            }
+            let mut before = 0;
+            for (number, segment) in (0u32..).zip(&entry.segments) {
+                let after = before + (segment.end - segment.start);
+                let (from, to) = (begin.max(before), end.min(after));
+                if from < to {
+                    let index = |at: u64| usize::try_from(at - begin).unwrap_or(usize::MAX);
+                    let part = tile.get(index(from)..index(to)).ok_or_else(|| {
+                        Fault::new(Kind::Internal, "a segment lies outside its window")
+                    })?;
+                    let shifted = joiner.shift(residue(part), after - to);
+                    entered.shards.push((*place, number, shifted));
+                }
+                before = after;
+            }
+        }
+        Ok(())
+    }
+
+    fn enter(&self, slab: &Slab<'_>, entered: Entered, sink: &dyn Sink) -> Result<()> {
+        let mut state = self.state();
+        state.pending.shards.extend(entered.shards);
+        *state.pending.tensors.entry(slab.id.tensor).or_default() ^= entered.tensor;
+        if let Some(stored) = entered.stored {
+            *state.pending.stored.entry(slab.id.tensor).or_default() ^= stored;
+        }
+        traced::add(&mut state.pending.traced, &entered.traced);
+        state.pending.slabs.push(slab.id);
+        if Instant::now() < state.due {
+            return Ok(());
+        }
+        let mut pending = std::mem::take(&mut state.pending);
+        pending.shards.settle();
+        state.total.add(&pending);
+        state.total.slabs.clear();
+        // Nobody else comes here meanwhile.
+        state.due += Duration::from_secs(3600);
+        drop(state);
+        let begin = Instant::now();
+        sink.flush()?;
+        self.record(&pending)?;
+        let rest = (begin.elapsed() * REST_PER_FLUSH).max(self.every);
+        self.state().due = Instant::now() + rest;
+        Ok(())
     }
 }

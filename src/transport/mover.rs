@@ -7,9 +7,9 @@ use crate::plan::reach::ExchangeMode;
 use crate::plan::survey::{Survey, survey as walk};
 use crate::plan::work::{Site, Work};
 use crate::transport::fill::{IoMode, Readers};
-use crate::transport::ledger::Ledger;
 use crate::transport::sink::Sink;
 use crate::transport::threads::spawn;
+use crate::transport::witness::Witness;
 use std::collections::BTreeMap;
 
 /// Told how many bytes are written, of how many in all.
@@ -53,8 +53,8 @@ pub struct Mover<'a> {
     pub readers: &'a Readers<'a>,
     /// Where they go.
     pub sink: &'a dyn Sink,
-    /// Where what is done is entered, if it is.
-    pub ledger: Option<&'a Ledger<'a>>,
+    /// Who sees it, if anybody does.
+    pub witness: Option<&'a dyn Witness>,
     /// Worker threads.
     pub threads: usize,
     /// Most memory to use for buffers.

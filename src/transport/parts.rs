@@ -14,9 +14,9 @@ use crate::tensor::strided::StridedCopy;
 use crate::tensor::{cast, copy};
 use crate::transport::compute::Computer;
 use crate::transport::fill::{Aligned, Filler, Readers, index};
-use crate::transport::ledger::{Entered, Ledger};
 use crate::transport::overflow::Overflow;
 use crate::transport::sink::Sink;
+use crate::transport::witness::{Entered, Witness};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -105,7 +105,7 @@ fn zeros(slab: &Slab<'_>, cell: &[u64]) -> Range<u64> {
 pub(super) struct Builder<'a> {
     filler: Filler<'a>,
     sink: &'a dyn Sink,
-    ledger: Option<&'a Ledger<'a>>,
+    witness: Option<&'a dyn Witness>,
     overflow: Arc<Overflow>,
     joiner: Joiner,
     turned: Vec<u8>,
@@ -119,13 +119,13 @@ impl<'a> Builder<'a> {
     pub(super) fn new(
         readers: &'a Readers<'a>,
         sink: &'a dyn Sink,
-        ledger: Option<&'a Ledger<'a>>,
+        witness: Option<&'a dyn Witness>,
         overflow: Arc<Overflow>,
     ) -> Self {
         Builder {
             filler: Filler::new(readers),
             sink,
-            ledger,
+            witness,
             overflow,
             joiner: Joiner::default(),
             turned: Vec::new(),
@@ -166,10 +166,9 @@ impl<'a> Builder<'a> {
             tile[index(zeros.start)..index(zeros.end)].fill(0);
             let into = (&mut *tile, &mut self.operands[..]);
             bring_all(&mut self.filler, parts, slab, received, into)?;
-            if let Some(ledger) = self.ledger {
-                ledger.note_stored(slab, number, tile, &mut self.joiner, &mut entered);
+            if let Some(witness) = self.witness {
                 let with = (&mut self.joiner, &mut self.turned);
-                ledger.note_pieces(slab, number, tile, with, &mut entered)?;
+                witness.read(slab, number, tile, with, &mut entered)?;
             }
             let (plan, copies) = (slab.plan, cell.targets.len() as u64);
             let written: &[u8] = if plan.is_computed() {
@@ -190,16 +189,16 @@ impl<'a> Builder<'a> {
                 return Err(Fault::new(Kind::Dtype, message).tensor(&*plan.name));
             };
             let begin = plan.written_bytes(slab.begin);
-            if let Some(ledger) = self.ledger {
-                ledger.note(slab, number, written, &mut self.joiner, &mut entered)?;
+            if let Some(witness) = self.witness {
+                witness.written(slab, number, written, &mut self.joiner, &mut entered)?;
             }
             let _writing = doing(Doing::Write);
             for target in &cell.targets {
                 self.sink.put(*target, begin, written)?;
             }
         }
-        match self.ledger {
-            Some(ledger) => ledger.enter(slab, entered, self.sink),
+        match self.witness {
+            Some(witness) => witness.enter(slab, entered, self.sink),
             None => Ok(()),
         }
     }

@@ -238,7 +238,7 @@ impl<'a> Workers<'a> {
     where
         'a: 'scope,
     {
-        let (readers, sink, ledger) = (mover.readers, mover.sink, mover.ledger);
+        let (readers, sink, witness) = (mover.readers, mover.sink, mover.witness);
         let (tell, ended) = channel();
         let mut channels = Vec::new();
         let mut refused = None;
@@ -246,7 +246,7 @@ impl<'a> Workers<'a> {
             let (send, receive) = channel::<Arc<Handed<'a>>>();
             let (tell, overflow) = (tell.clone(), Arc::clone(overflow));
             let worker = move || {
-                let mut builder = Builder::new(readers, sink, ledger, overflow);
+                let mut builder = Builder::new(readers, sink, witness, overflow);
                 for handed in receive {
                     let written = handed.build(&mut builder);
                     // Whoever hears of it takes the memory back.

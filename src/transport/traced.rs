@@ -7,28 +7,46 @@ use crate::plan::{SourceTensor, TensorPlan};
 use crate::tensor::digest::Joiner;
 use crate::tensor::gathered::contribution;
 use crate::tensor::region::Region;
-use crate::view::{AxisMap, Piece};
-use std::collections::{BTreeMap, HashMap};
+use crate::tensor::shape::Shape;
+use crate::view::{Cover, Piece};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What is known so far of each of the tensors, by number: bytes and their residue.
 pub(crate) type Sums = BTreeMap<u32, (u64, u64)>;
 
 /// A tensor that comes in pieces to a stage, or to a rank that gets some for itself.
+#[derive(Clone)]
 pub(crate) struct Whole {
     /// Its name in the source.
     pub(crate) name: Arc<str>,
     /// The first rank that its pieces go to.
     pub(crate) first_rank: u32,
+    /// Its shape, in elements of whole bytes.
+    pub(crate) shape: Shape,
     /// Its bytes.
     pub(crate) bytes: u64,
+    /// What no piece takes of it: indices of a dimension.
+    pub(crate) rest: (usize, Vec<Range<u64>>),
 }
 
-/// The tensors all of whose bytes are read once, in pieces.
+/// Which tensors are traced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trace {
+    /// Those that come in pieces.
+    InPieces,
+    /// Those that come as they are, too.
+    All,
+}
+
+/// The tensors whose bytes are read in pieces, so that each counts once.
 #[derive(Default)]
 pub(crate) struct Traced {
     /// The tensors.
     pub(crate) wholes: Vec<Whole>,
+    /// Those of which it can't be said what is read of them, or too much isn't.
+    pub(crate) untold: BTreeSet<Arc<str>>,
     /// Of each plan, the pieces: number of the tensor, and of the piece.
     pieces: HashMap<u32, Vec<(u32, usize)>>,
 }
@@ -37,11 +55,17 @@ pub(crate) struct Traced {
 type Place = (u32, usize);
 
 impl Traced {
-    /// Those of `plans` that are `wanted`: the same at each run of a job.
-    pub(crate) fn new(plans: &[TensorPlan], wanted: impl Fn(&SourceTensor) -> bool) -> Traced {
+    /// Those of `plans` that are `wanted`, the same at each run of a job, if of `share` of its elements at
+    /// most one is left: 1 for any.
+    pub(crate) fn new(
+        plans: &[TensorPlan],
+        trace: Trace,
+        share: u64,
+        wanted: impl Fn(&SourceTensor) -> bool,
+    ) -> Traced {
         let mut found: BTreeMap<(&Arc<str>, u32), Vec<Place>> = BTreeMap::new();
         for (number, plan) in (0u32..).zip(plans) {
-            if plan.only_source().is_some() || plan.is_beside() {
+            if plan.is_beside() || (trace == Trace::InPieces && plan.only_source().is_some()) {
                 continue;
             }
             for (at, (_, tensor)) in plan.pieces.iter().enumerate() {
@@ -50,30 +74,52 @@ impl Traced {
             }
         }
         let mut traced = Traced::default();
-        for ((name, first_rank), pieces) in found {
+        for ((name, first_rank), places) in found {
             let piece = |(plan, at): &Place| plans.get(*plan as usize)?.pieces.get(*at);
-            let all: Vec<&(Piece, Arc<SourceTensor>)> = pieces.iter().filter_map(piece).collect();
+            let all: Vec<&(Piece, Arc<SourceTensor>)> = places.iter().filter_map(piece).collect();
             let Some((_, tensor)) = all.first().filter(|(_, tensor)| wanted(tensor)) else {
                 continue;
             };
-            let extents = all.iter().map(|(piece, _)| piece).collect::<Vec<_>>();
-            if !once(&extents, tensor.shape.0.iter().product()) {
-                continue;
-            }
             let Ok((shape, element_bytes)) = tensor.shape.in_bytes(tensor.dtype) else {
                 continue;
             };
-            let tensor = u32::try_from(traced.wholes.len()).unwrap_or(u32::MAX);
-            traced.wholes.push(Whole {
+            let pieces = all.iter().map(|(piece, _)| piece).collect::<Vec<_>>();
+            let cover = Cover::of(&pieces, &shape.0).filter(|cover| {
+                let extent = shape.0.get(cover.rest.0).copied().unwrap_or(1);
+                cover.left().saturating_mul(share) <= extent
+            });
+            let Some(cover) = cover else {
+                traced.untold.insert(name.clone());
+                continue;
+            };
+            let whole = Whole {
                 name: name.clone(),
                 first_rank,
                 bytes: shape.0.iter().product::<u64>() * element_bytes,
-            });
-            for (plan, at) in pieces {
-                traced.pieces.entry(plan).or_default().push((tensor, at));
-            }
+                shape,
+                rest: cover.rest,
+            };
+            let places = cover.pieces.iter().filter_map(|piece| places.get(*piece));
+            traced.add(whole, places.copied());
         }
         traced
+    }
+
+    /// Those whose pieces are just `pieces`, each with its plan's number and its own.
+    pub(crate) fn of(wholes: impl IntoIterator<Item = (Whole, Vec<Place>)>) -> Traced {
+        let mut traced = Traced::default();
+        for (whole, places) in wholes {
+            traced.add(whole, places.into_iter());
+        }
+        traced
+    }
+
+    fn add(&mut self, whole: Whole, places: impl Iterator<Item = Place>) {
+        let number = u32::try_from(self.wholes.len()).unwrap_or(u32::MAX);
+        self.wholes.push(whole);
+        for (plan, at) in places {
+            self.pieces.entry(plan).or_default().push((number, at));
+        }
     }
 
     /// Adds to `sums` what the window `tile`, as it was read, of cell number `cell` of `slab` has of them.
@@ -95,18 +141,18 @@ impl Traced {
         let region = plan.destination.grid.region(&slab.cells[cell].cell);
         let mut parts = Vec::new();
         for (number, at) in pieces {
-            let (piece, tensor) = &plan.pieces[*at];
+            let (piece, _) = &plan.pieces[*at];
             let map = &piece.destination_map;
             let Some(ranges) = Piece::cut(&piece.ranges(), map, &region) else {
                 continue;
             };
-            let from = Region::whole(&tensor.shape);
+            let whole = &self.wholes[*number as usize];
+            let from = Region::whole(&whole.shape);
             let copy = piece.lower(&ranges, &from, &region, plan.element_bytes);
             copy.clip(slab.begin, slab.end, &mut parts);
             for mut part in parts.drain(..) {
                 part.destination -= slab.begin;
-                let bytes = self.wholes[*number as usize].bytes;
-                let residue = contribution(joiner, &part, tile, bytes, buffer)?;
+                let residue = contribution(joiner, &part, tile, whole.bytes, buffer)?;
                 let sum = sums.entry(*number).or_default();
                 *sum = (sum.0 + part.bytes(), sum.1 ^ residue);
             }
@@ -121,52 +167,4 @@ pub(super) fn add(sums: &mut Sums, other: &Sums) {
         let sum = sums.entry(*number).or_default();
         *sum = (sum.0 + bytes, sum.1 ^ residue);
     }
-}
-
-/// Whether `pieces` take each of so many elements of their source exactly once.
-fn once(pieces: &[&Piece], elements: u64) -> bool {
-    let volume = |piece: &&Piece| piece.domain.iter().product::<u64>();
-    let apart = |one: &Piece, other: &Piece| {
-        let mut maps = one.source_map.iter().zip(&other.source_map);
-        maps.any(|(a, b)| disjoint(indices(one, a), indices(other, b)))
-    };
-    let pairs = || {
-        let later = |at: usize| &pieces[at + 1..];
-        pieces
-            .iter()
-            .enumerate()
-            .flat_map(move |(at, one)| later(at).iter().map(move |b| (one, b)))
-    };
-    pieces.iter().map(volume).sum::<u64>() == elements
-        && pieces.iter().all(|piece| repeats_nothing(piece))
-        && pairs().all(|(one, other)| apart(one, other))
-}
-
-/// Whether each axis of a piece leads along one dimension of its source.
-fn repeats_nothing(piece: &Piece) -> bool {
-    let uses = |axis: usize| {
-        let along =
-            |map: &&AxisMap| matches!(map, AxisMap::Affine { axis: along, .. } if *along == axis);
-        piece.source_map.iter().filter(along).count()
-    };
-    let mut axes = piece.domain.iter().enumerate();
-    axes.all(|(axis, extent)| *extent == 1 || uses(axis) == 1)
-}
-
-/// First index, step and count along a dimension.
-fn indices(piece: &Piece, map: &AxisMap) -> (u64, u64, u64) {
-    match *map {
-        AxisMap::Constant(index) => (index, 1, 1),
-        AxisMap::Affine { offset, step, axis } => {
-            (offset, step, piece.domain.get(axis).copied().unwrap_or(1))
-        }
-    }
-}
-
-fn disjoint(one: (u64, u64, u64), other: (u64, u64, u64)) -> bool {
-    let end = |(first, step, count): (u64, u64, u64)| first + step * count.saturating_sub(1);
-    if one.2 == 0 || other.2 == 0 || end(one) < other.0 || end(other) < one.0 {
-        return true;
-    }
-    one.1 == other.1 && one.0 % one.1 != other.0 % one.1
 }

@@ -6,7 +6,10 @@
 //!
 //! *Absent on purpose*: files, processes and clocks; what a model calls its tensors.
 
+mod cover;
 mod join;
+
+pub use cover::Cover;
 
 use crate::tensor::arithmetic::{Lane, Rectangle};
 use crate::tensor::dtype::Dtype;
