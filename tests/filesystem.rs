@@ -5,11 +5,12 @@
 mod support;
 
 use command::{alone, error_line};
-use sample::{Sample, image};
+use sample::{Sample, image, layout};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use support::{Run, command, fixtures, sample, tensors};
+use support::{Run, command, fixtures, oracle, sample, tensors};
+use tensors::{Tensor, Tensors};
 
 const JOBS: [(&str, &str); 4] = [
     (
@@ -319,12 +320,10 @@ fn nodes_of_which_some_share_a_disk_write_each_disk_once() {
     }
 }
 
-/// A name is seen late on another node, for less time than a network file system remembers it.
-#[test]
-fn names_that_are_seen_late_are_waited_for() {
-    let sample = Sample::new();
-    let library = sample.path("lag.so");
-    let source = fixtures::data().join("lag.c");
+/// The library made of the C program `name` of the tests' data; none without a compiler.
+fn preloaded(sample: &Sample, name: &str) -> Option<String> {
+    let library = sample.path(&format!("{name}.so"));
+    let source = fixtures::data().join(format!("{name}.c"));
     let mut compiler = Command::new("cc");
     compiler
         .args(["-shared", "-fPIC", "-O1", "-w", "-o"])
@@ -333,9 +332,60 @@ fn names_that_are_seen_late_are_waited_for() {
         .arg("-ldl");
     if !compiler.status().is_ok_and(|status| status.success()) {
         println!("skipped: no C compiler");
-        return;
+        return None;
     }
-    let library = library.display().to_string();
+    Some(library.display().to_string())
+}
+
+/// Nodes that send back whole pages, as clients of a network file system do, lose nothing of each other.
+#[test]
+fn nodes_that_send_back_whole_pages_lose_nothing() {
+    let whole = Tensors::from([
+        ("a".to_owned(), Tensor::counting("BF16", &[7, 129], 1)),
+        ("b".to_owned(), Tensor::counting("BF16", &[300, 37], 2)),
+        ("w".to_owned(), Tensor::counting("BF16", &[1200, 66], 3)),
+    ]);
+    let of = |ranks: usize| {
+        let cut = |name| (name, layout(&[ranks], &[0, -1]));
+        oracle::Strategy::of(&[("a", layout(&[ranks], &[-1, -1])), cut("b"), cut("w")])
+    };
+    let sample = Sample::of(whole, of(4), of(3));
+    let Some(library) = preloaded(&sample, "pages") else {
+        return;
+    };
+    for (nodes, line) in [
+        ("2", "unify --src @src --src-strategy @four.ckpt"),
+        (
+            "2",
+            "reshard --src @src --src-strategy @four.ckpt --dst-strategy @two.ckpt",
+        ),
+        (
+            "3",
+            "reshard --src @src --src-strategy @four.ckpt --dst-strategy @two.ckpt --format ckpt",
+        ),
+        ("2", "convert @src --to ckpt --crc"),
+    ] {
+        alone(&sample.args(&format!("{line} --overwrite --dst @one"))).succeeds();
+        let envs = [
+            ("SHARDLOOM_NODES", nodes),
+            ("SHARDLOOM_BLOCK_BYTES", "4096"),
+            ("LD_PRELOAD", library.as_str()),
+        ];
+        run(3, &sample, &format!("{line} --overwrite --dst @out"), &envs).succeeds();
+        assert!(
+            image(&sample.path("one")) == image(&sample.path("out")),
+            "{line}"
+        );
+    }
+}
+
+/// A name is seen late on another node, for less time than a network file system remembers it.
+#[test]
+fn names_that_are_seen_late_are_waited_for() {
+    let sample = Sample::new();
+    let Some(library) = preloaded(&sample, "lag") else {
+        return;
+    };
     for name in [".shardloom-probe", "shardloom-partial"] {
         let envs = [
             ("SHARDLOOM_NODES", "2"),

@@ -117,7 +117,9 @@ fn what_the_source_strategy_does_not_know_must_be_the_same_everywhere() {
     }
     let run = alone(&sample.args(&format!("{UNIFY} --unmatched drop --json"))).succeeds();
     assert_eq!(object(&run)["names_dropped"][0], "w2");
-    alone(&sample.args(&format!("{UNIFY} --unmatched copy --overwrite"))).succeeds();
+    let run = alone(&sample.args(&format!("{UNIFY} --unmatched copy --overwrite"))).succeeds();
+    let told = "1 tensor was copied as one rank has it, though not all have the same: w2";
+    assert!(run.stdout.contains(told), "{run:#?}");
 
     // What all have alike travels, as ever.
     let sample = Sample::new();
@@ -152,7 +154,9 @@ fn what_the_destination_strategy_does_not_know_is_an_error_everywhere() {
         }
         let run = alone(&sample.args(&format!("{line} --unmatched drop --json"))).succeeds();
         assert_eq!(object(&run)["names_dropped"][0], "w2", "{line}");
-        alone(&sample.args(&format!("{line} --unmatched copy --overwrite"))).succeeds();
+        let run = alone(&sample.args(&format!("{line} --unmatched copy --overwrite"))).succeeds();
+        let told = "1 tensor isn't in the destination strategy and was copied as it is: w2";
+        assert!(run.stdout.contains(told), "{run:#?}");
         let file = sample.path("out/rank_1").read_dir().expect("files").next();
         let path = file.expect("a file").expect("an entry").path();
         let found = tensors::read(&path).expect("a file").tensors;

@@ -19,7 +19,11 @@ const WITH_MAPS: [&str; 4] = [
 ];
 
 fn run(processes: u32, sample: &Sample, line: &str) -> Run {
-    let args = sample.args(line);
+    // Names may have line ends and spaces of their own.
+    let path = |name: &str| sample.path(name).to_string_lossy().into_owned();
+    let words = line.split(' ').filter(|word| !word.is_empty());
+    let word = |word: &str| word.strip_prefix('@').map_or_else(|| word.to_owned(), path);
+    let args: Vec<String> = words.map(word).collect();
     match processes {
         1 => alone(&args),
         processes => under_mpi(processes, &args),
@@ -129,6 +133,8 @@ fn nothing_in_a_name_acts_on_a_terminal() {
         let name = strange_file.replace("-1_10", &format!("_rank_{rank}-1_10"));
         tensors::write(&place.join(name), &sample.whole);
     }
+    let map = serde_json::json!({ "no\u{1b}[2J\nerror: all is lost": name }).to_string();
+    std::fs::write(sample.path("map.json"), map).expect("a map");
     let jobs = sample.path("jobs");
     let config = format!("load_checkpoint: {}\nuse_parallel: True\n", jobs.display());
     std::fs::write(sample.path("train.yaml"), config).expect("a configuration");
@@ -154,9 +160,42 @@ fn nothing_in_a_name_acts_on_a_terminal() {
             1,
         ),
         ("unify @*", 1),
+        (
+            "strategy new --mesh dp=2 --rule w*=dp --weights @a --output @strange.ckpt",
+            1,
+        ),
+        ("strategy show @strange.ckpt", 1),
+        ("strategy show @strange.ckpt --param w*", 1),
+        ("strategy diff @strange.ckpt @two.ckpt", 1),
+        ("split --src @a --dst @cut --dst-strategy @strange.ckpt", 4),
+        (
+            "reshard --src @cut --src-strategy @strange.ckpt --dst @x --dst-strategy @two.ckpt --dry-run",
+            1,
+        ),
+        (
+            "reshard --src @cut --src-strategy @strange.ckpt --dst @x --dst-strategy @two.ckpt --dry-run --unmatched copy",
+            4,
+        ),
+        (
+            "unify --src @cut --src-strategy @strange.ckpt --dst @x --name-map @map.json",
+            1,
+        ),
+        (
+            "unify --src @cut --src-strategy @strange.ckpt --dst @x --dry-run",
+            4,
+        ),
+        ("inspect @strange.ckpt", 1),
+        ("inspect @cut --tree", 1),
+        ("inspect @cut --all", 1),
+        ("verify @cut", 4),
+        ("unify --src @cut --src-strategy @strange.ckpt --dst @x", 4),
     ] {
+        if line == "verify @cut" {
+            tensors::damage(&sample.path("cut/rank_1/net.safetensors"), name);
+        }
         // A file that the shell has found.
-        let line = &line.replace('*', strange_file);
+        let line = &line.replace("@*", &format!("@{strange_file}"));
+        let line = &line.replace("jobs/*", &format!("jobs/{strange_file}"));
         let run = run(processes, &sample, line);
         assert!(!acts(&run.stdout) && !acts(&run.stderr), "{line}: {run:#?}");
         let lines = run.stdout.lines().chain(run.stderr.lines());

@@ -102,10 +102,7 @@ fn print(name: &str, report: &Report) -> Result<bool> {
     };
     let parsed: Value = serde_json::from_str(table)
         .map_err(|error| Fault::new(Kind::Internal, format!("a built-in table: {error}")))?;
-    report.data(
-        &json!({ "table": parsed }),
-        &Text::of_lines(table.trim_end()),
-    )?;
+    report.data(&json!({ "table": parsed }), &Text::own(table))?;
     Ok(true)
 }
 

@@ -83,10 +83,10 @@ fn given(report: &Report, output: Option<&Path>, overwrite: bool, bytes: &[u8]) 
     match output {
         None => {
             let text = String::from_utf8_lossy(bytes);
-            report.data(
-                &json!({ "text": text }),
-                &Text::of_lines(&text.replace('\t', "    ")),
-            )
+            let mut told = Text::default();
+            let shown = text.replace('\t', "    ");
+            shown.trim_end().lines().for_each(|line| told.line(line));
+            report.data(&json!({ "text": text }), &told)
         }
         Some(output) => {
             check_output(output, overwrite, &[])?;

@@ -4,7 +4,7 @@ use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::choice::choice;
 use crate::cli::flags::family::{FamilyArgs, SCHEMES};
 use crate::cli::flags::reading::WeightsArgs;
-use crate::fault::plain::{Text, line};
+use crate::fault::plain::Text;
 use crate::fault::{Fault, Kind, Result};
 use crate::job::inspect::{Wanted, inspect, steps_at};
 use crate::model::{Mapping, Scheme, Tensor};
@@ -70,7 +70,7 @@ impl Inspect {
         let path = &self.path;
         if let Some(names) = self.names {
             let shown = names_of(path, names, &self.family)?;
-            report.data(&shown, &Text::of_lines(&shown.to_string()))?;
+            report.data(&shown, &shown.text())?;
             return Ok(true);
         }
         if self.family.is_given() {
@@ -100,7 +100,7 @@ impl Inspect {
             // A .ckpt file may be weights or a strategy; tell of the format that fits better.
             Err(fault) => match strategy(path) {
                 Some(shown) => {
-                    report.data(&shown, &Text::of_lines(&shown.to_string()))?;
+                    report.data(&shown, &shown.text())?;
                     Ok(true)
                 }
                 None => {
@@ -169,25 +169,26 @@ fn names_of(directory: &Path, names: Option<Scheme>, args: &FamilyArgs) -> Resul
     })
 }
 
-impl std::fmt::Display for ShownNames {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(out, "family {}", line(&self.family))?;
+impl ShownNames {
+    /// For people.
+    fn text(&self) -> Text {
+        let mut out = Text::new(format_args!("family {}", self.family));
         for link in &self.names {
             for tensor in &link.mindspore {
-                writeln!(out, "{} {:?}", line(&tensor.name), tensor.shape)?;
+                out.line(format_args!("{} {:?}", tensor.name, tensor.shape));
             }
             // The first and the last tell what the others of a stack are.
             let skipped = link.hf.len().saturating_sub(8);
             for (index, tensor) in link.hf.iter().enumerate() {
                 if skipped > 0 && (4..link.hf.len() - 4).contains(&index) {
                     if index == 4 {
-                        writeln!(out, "    … {skipped} more")?;
+                        out.line(format_args!("    … {skipped} more"));
                     }
                     continue;
                 }
-                writeln!(out, "    {} {:?}", line(&tensor.name), tensor.shape)?;
+                out.line(format_args!("    {} {:?}", tensor.name, tensor.shape));
             }
         }
-        Ok(())
+        out
     }
 }

@@ -45,7 +45,7 @@ use crate::exchange::World;
 use crate::fault::{Fault, Kind, Result, plain};
 use crate::report::{Report, note};
 use crate::store::{io, token};
-use clap::error::ErrorKind;
+use clap::error::{ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use command::{Command, Parsed, Prepared};
 use settings::{MPIS, Settings};
@@ -259,7 +259,8 @@ impl Cli {
 }
 
 /// Prints wrong usage, or help, in one write: what a launcher has to say doesn't come between.
-fn print(error: &clap::Error) {
+fn print(error: &mut clap::Error) {
+    in_their_lines(error);
     let (rendered, to_stderr) = (error.render(), error.use_stderr());
     let terminal = if to_stderr {
         std::io::stderr().is_terminal()
@@ -267,7 +268,8 @@ fn print(error: &clap::Error) {
         std::io::stdout().is_terminal()
     };
     let bare = rendered.to_string();
-    let safe = plain::lines(&bare);
+    let typed: Vec<String> = typed().collect();
+    let safe = plain::lines(&bare, &typed);
     let coloured = terminal && std::env::var_os("NO_COLOR").is_none();
     // A file's name that acts on a terminal may have been typed by a pattern.
     let text = if coloured && safe == bare {
@@ -281,6 +283,28 @@ fn print(error: &clap::Error) {
     } else {
         std::io::stdout().write_all(text.as_bytes())
     };
+}
+
+/// Keeps the words that it names, which may be names of files, each in its line.
+fn in_their_lines(error: &mut clap::Error) {
+    let safe = |word: &String| plain::line(word).into_owned();
+    let named = error.context().filter_map(|(kind, value)| match value {
+        ContextValue::String(word) => Some((kind, ContextValue::String(safe(word)))),
+        ContextValue::Strings(words) => {
+            let words = words.iter().map(safe).collect();
+            Some((kind, ContextValue::Strings(words)))
+        }
+        _ => None,
+    });
+    for (kind, value) in named.collect::<Vec<_>>() {
+        error.insert(kind, value);
+    }
+}
+
+/// What was typed.
+fn typed() -> impl Iterator<Item = String> {
+    let words = std::env::args_os().skip(1);
+    words.map(|word| word.to_string_lossy().into_owned())
 }
 
 /// Whether an argument asks for more.
@@ -297,7 +321,7 @@ fn built() {
     };
     let system = format!("{} {}", std::env::consts::ARCH, std::env::consts::OS);
     let text = format!("build: {profile}, {system}\nmpi: {}\n", World::library());
-    let _ = std::io::stdout().write_all(plain::lines(&text).as_bytes());
+    let _ = std::io::stdout().write_all(plain::lines(&text, &[]).as_bytes());
 }
 
 /// The whole program: parse, start MPI where it is needed, run, report.
@@ -309,10 +333,10 @@ pub fn main() -> ExitCode {
         Typed::Line(cli, mark) => (*cli, mark),
         Typed::Unset(fault, report) if first => return fail(&report, &fault, 0),
         Typed::Unset(fault, _) => return ExitCode::from(code(&fault)),
-        Typed::Wrong(error) => {
+        Typed::Wrong(mut error) => {
             if first {
-                print(&error);
-                if error.kind() == ErrorKind::DisplayVersion && std::env::args().any(is_verbose) {
+                print(&mut error);
+                if error.kind() == ErrorKind::DisplayVersion && typed().any(is_verbose) {
                     built();
                 }
             }

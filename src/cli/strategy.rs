@@ -8,7 +8,6 @@ pub(super) mod recognise;
 use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::strategy::{Deriving, NetworkArgs, strategy};
 use crate::cli::output::{check_output, write_output};
-use crate::fault::plain::Text;
 use crate::fault::{Fault, Kind, Result};
 use crate::report::Report;
 use crate::source::strategy_files::{read_alone, strategy_bytes};
@@ -135,11 +134,11 @@ impl Action {
             } => {
                 let strategy = asked(file, network)?;
                 let shown = show::show(&strategy, param.as_deref(), *rank, shape.as_deref())?;
-                report.data(&shown, &Text::of_lines(&shown.to_string()))?;
+                report.data(&shown, &shown.text())?;
             }
             Action::Diff { a, b, network } => {
                 let differences = show::diff(&asked(a, network)?, &asked(b, network)?);
-                report.data(&differences, &Text::of_lines(&differences.to_string()))?;
+                report.data(&differences, &differences.text())?;
                 return Ok(differences.is_empty());
             }
             Action::Derive(args) => args.run(report)?,

@@ -189,6 +189,10 @@ impl Destination {
             for (offset, bytes) in &file.schema.literals {
                 out.write_at(bytes, *offset)?;
             }
+            // The block may be another node's, which must find these bytes there.
+            if self.site.division.is_some() {
+                out.sync()?;
+            }
             // Few handles stay; the others are opened again when they are flushed.
             let stays = created.len() < io::kept_open();
             created.push(if stays { out } else { out.resting() });

@@ -59,10 +59,22 @@ pub fn line(text: &str) -> Cow<'_, str> {
     escaped(text, |_| false)
 }
 
-/// Several lines, whose names have passed [`line()`].
+/// Several lines of the program's own, about words that were `typed`: whatever those hold, each stays in
+/// its line.
 #[must_use]
-pub fn lines(text: &str) -> Cow<'_, str> {
-    escaped(text, |c| c == '\n')
+pub fn lines<'t>(text: &'t str, typed: &[String]) -> Cow<'t, str> {
+    let values = typed
+        .iter()
+        .filter_map(|word| Some(word.split_once('=')?.1));
+    let words = typed.iter().map(String::as_str).chain(values);
+    let ended = words.filter(|word| word.contains('\n'));
+    let safe = ended.fold(Cow::Borrowed(text), |text, word| {
+        Cow::Owned(text.replace(word, &line(word)))
+    });
+    match escaped(&safe, |c| c == '\n') {
+        Cow::Borrowed(_) => safe,
+        Cow::Owned(escaped) => Cow::Owned(escaped),
+    }
 }
 
 /// JSON: such characters stand in its strings only, where it has an escape of its own.
@@ -95,10 +107,12 @@ impl Text {
         text
     }
 
-    /// Several lines, whose names have passed [`line()`].
+    /// A text that is part of the program, with its lines.
     #[must_use]
-    pub fn of_lines(made: &str) -> Text {
-        Text(lines(made.trim_end()).into_owned())
+    pub fn own(text: &'static str) -> Text {
+        let mut own = Text::default();
+        text.trim_end().lines().for_each(|line| own.line(line));
+        own
     }
 
     /// Adds a line.
@@ -106,7 +120,32 @@ impl Text {
         if !self.0.is_empty() {
             self.0.push('\n');
         }
-        self.0.push_str(&line(&next.to_string()));
+        self.add(next);
+    }
+
+    /// Goes on with the last line.
+    pub fn add(&mut self, more: impl Display) {
+        self.0.push_str(&line(&more.to_string()));
+    }
+
+    /// Adds the lines of another.
+    pub fn append(&mut self, other: &Text) {
+        other.0.lines().for_each(|line| self.line(line));
+    }
+
+    /// Its lines, cut to so many columns but for those that are `whole`.
+    #[must_use]
+    pub fn cut(&self, columns: usize, whole: impl Fn(&str) -> bool) -> Text {
+        let mut cut = Text::default();
+        for row in self.0.lines() {
+            if whole(row) || row.chars().count() <= columns {
+                cut.line(row);
+            } else {
+                let kept: String = row.chars().take(columns.saturating_sub(1)).collect();
+                cut.line(format_args!("{kept}…"));
+            }
+        }
+        cut
     }
 
     /// All lines, without the end of the last.
@@ -143,8 +182,14 @@ mod tests {
         let name = "a\u{1b}[2J\u{7}\nb\u{85}\u{7f}\u{202e}c\td\u{9b}";
         let safe = "a\\u{1b}[2J\\u{7}\\nb\\u{85}\\u{7f}\\u{202e}c\\td\\u{9b}";
         assert_eq!(line(name), safe);
-        assert_eq!(lines("a\nb\u{1b}"), "a\nb\\u{1b}");
+        assert_eq!(lines("a\nb\u{1b}", &[]), "a\nb\\u{1b}");
+        let typed = ["--dst=c\nd".to_owned()];
+        assert_eq!(lines("a\nb c\nd", &typed), "a\nb c\\nd");
         assert_eq!(line("層.权重 ü…"), "層.权重 ü…");
+        let mut told = Text::new(name);
+        told.add(name);
+        told.line(name);
+        assert_eq!(told.as_str(), format!("{safe}{safe}\n{safe}"));
         let text = serde_json::json!({ "n": name }).to_string();
         let value: serde_json::Value = serde_json::from_str(&json(&text)).unwrap();
         assert_eq!(value["n"], name);

@@ -1,13 +1,15 @@
 //! Whether a source is what its strategy and its manifests say.
 
 use crate::exchange::{Topology, World, agree};
+use crate::fault::plain::first;
 use crate::fault::{Fault, Kind, Result, nearest};
 use crate::job::copies::{self, Compared, Unlike};
 use crate::job::origin::Origin;
 use crate::job::spec::{Goal, Job};
-use crate::plan::build::Unmatched;
+use crate::plan::build::{Leftovers, Unmatched};
 use crate::source::{Opened, Verify};
 use crate::strategy::{Strategy, StrategyInput};
+use std::sync::Arc;
 
 /// What is known of a source that fits.
 pub(super) struct Fitted {
@@ -63,7 +65,7 @@ pub(super) fn fit(
     let compared = compared.map_err(|fault| with_strategy(fault, path));
     if let Some(leftovers) = leftovers {
         let unlike = copies::unlike(world, opened)?;
-        settle(opened, &unlike, leftovers.unmatched()).map_err(|f| with_strategy(f, path))?;
+        settle(opened, &unlike, leftovers).map_err(|f| with_strategy(f, path))?;
     }
     Ok(Fitted { origin, compared })
 }
@@ -78,9 +80,28 @@ fn with_strategy(mut fault: Fault, path: Option<&StrategyInput>) -> Fault {
 }
 
 /// What becomes of tensors that the strategy doesn't know and ranks hold differently. Local.
-fn settle(opened: &mut Opened, unlike: &[Unlike], unmatched: Unmatched) -> Result<()> {
-    match (unlike, unmatched) {
-        ([], _) | (_, Unmatched::Copy) => Ok(()),
+fn settle(opened: &mut Opened, unlike: &[Unlike], leftovers: Leftovers) -> Result<()> {
+    let viewed = matches!(leftovers, Leftovers::View(_));
+    match (unlike, leftovers.unmatched()) {
+        ([], _) => Ok(()),
+        // Of what it doesn't know a view makes nothing.
+        (_, Unmatched::Copy) if viewed => {
+            let names = unlike.iter().map(|unlike| unlike.name.clone());
+            opened.inventory.left_out.extend(names);
+            Ok(())
+        }
+        (_, Unmatched::Copy) => {
+            let names: Vec<&Arc<str>> = unlike.iter().map(|unlike| &unlike.name).collect();
+            opened.source.notes.push(format!(
+                "{} copied as one rank has it, though not all have the same: {}",
+                match names.len() {
+                    1 => "1 tensor was".to_owned(),
+                    count => format!("{count} tensors were"),
+                },
+                first(&names, NAMES_TOLD)
+            ));
+            Ok(())
+        }
         (_, Unmatched::Drop) => {
             for Unlike { name, .. } in unlike {
                 opened.inventory.private.remove(name);

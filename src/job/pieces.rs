@@ -3,6 +3,7 @@
 use crate::exchange::{Topology, World, all_gather, exchange_values};
 use crate::fault::Result;
 use crate::job::rest::{self, Part};
+use crate::plan::SourceTensor;
 use crate::source::{Opened, Verify};
 use crate::tensor::digest::{checksum, finish};
 use crate::tensor::region::Region;
@@ -15,8 +16,9 @@ use std::sync::Arc;
 /// residue.
 type Share = (Arc<str>, u32, u64, u64, u64);
 
-/// What nobody has read of a tensor: name, first rank that the others go to, dimension, its indices.
-type Rest = (Arc<str>, u32, u64, Vec<Range<u64>>);
+/// What nobody has read of a tensor: name, first rank that the others go to, and of a dimension the
+/// indices.
+type Rest = (Arc<str>, u32, (u64, Vec<Range<u64>>));
 
 /// What is left of a tensor is read for its digest alone where it is one of so many parts at most.
 const REST_SHARE: u64 = 16;
@@ -56,8 +58,7 @@ impl Proving<'_> {
         let mut shares = self.shares(traced, sums);
         let rests = self.rests(traced)?;
         if !rests.is_empty() {
-            let (traced, sums) = self.read(&rests)?;
-            shares.extend(self.shares(&traced, &sums));
+            shares.extend(self.read(&rests)?);
         }
         let read = joined(exchange_values(self.world, Ok(shares))?);
         let mut damaged = differing(&read, &known);
@@ -69,31 +70,20 @@ impl Proving<'_> {
             .filter(|((_, _, whole), (bytes, _))| whole != bytes);
         let partly = partly.map(|((name, _, _), _)| name.clone());
         let untold: Vec<Arc<str>> = partly.chain(traced.untold.iter().cloned()).collect();
-        let untold: BTreeSet<Arc<str>> = all_gather(self.world, &untold)?
-            .into_iter()
-            .flatten()
-            .collect();
-        let parts: Vec<Part> = untold
-            .iter()
-            .filter_map(|name| {
-                let tensor = tensors.get(name)?;
-                let (shape, _) = tensor.shape.in_bytes(tensor.dtype).ok()?;
-                Some(Part {
-                    tensor: Arc::clone(tensor),
-                    first_rank: 0,
-                    regions: vec![Region::whole(&shape)],
-                })
+        let untold = all_gather(self.world, &untold)?.into_iter().flatten();
+        let untold: BTreeSet<Arc<str>> = untold.collect();
+        let parts = untold.iter().filter_map(|name| {
+            let tensor = tensors.get(name)?;
+            let (shape, _) = tensor.shape.in_bytes(tensor.dtype).ok()?;
+            Some(Part {
+                tensor: Arc::clone(tensor),
+                first_rank: 0,
+                regions: vec![Region::whole(&shape)],
             })
-            .collect();
+        });
+        let parts: Vec<Part> = parts.collect();
         if !parts.is_empty() {
-            let (traced, sums) = rest::read(
-                self.world,
-                self.topology,
-                &self.opened.source,
-                &parts,
-                self.moving,
-            )?;
-            let shares = self.shares(&traced, &sums);
+            let shares = self.read(&parts)?;
             let read = joined(exchange_values(self.world, Ok(shares))?);
             damaged.extend(differing(&read, &known));
         }
@@ -113,64 +103,52 @@ impl Proving<'_> {
     }
 
     /// What no process reads of the tensors: the same on all. Collective.
-    fn rests(
-        &self,
-        traced: &Traced,
-    ) -> Result<BTreeMap<(Arc<str>, u32), (usize, Vec<Range<u64>>)>> {
-        let mine = traced
-            .wholes
-            .iter()
-            .filter(|whole| !whole.rest.1.is_empty());
-        let mine: Vec<Rest> = mine
-            .map(|whole| {
-                let (dimension, ranges) = &whole.rest;
-                (
-                    whole.name.clone(),
-                    whole.first_rank,
-                    *dimension as u64,
-                    ranges.clone(),
-                )
-            })
-            .collect();
+    fn rests(&self, traced: &Traced) -> Result<Vec<Part>> {
+        let wholes = traced.wholes.iter();
+        let parted = wholes.filter(|whole| !whole.rest.1.is_empty());
+        let mine = parted.map(|whole| {
+            let (dimension, ranges) = &whole.rest;
+            let rest = (*dimension as u64, ranges.clone());
+            (whole.name.clone(), whole.first_rank, rest)
+        });
+        let mine: Vec<Rest> = mine.collect();
         let all = all_gather(self.world, &mine)?.into_iter().flatten();
-        let at = |dimension: u64| usize::try_from(dimension).unwrap_or_default();
-        Ok(all
-            .map(|(name, rank, dimension, ranges)| ((name, rank), (at(dimension), ranges)))
-            .collect())
-    }
-
-    /// Reads them. Collective.
-    fn read(
-        &self,
-        rests: &BTreeMap<(Arc<str>, u32), (usize, Vec<Range<u64>>)>,
-    ) -> Result<(Traced, Sums)> {
-        let part = |((name, first_rank), (dimension, ranges)): (
-            &(Arc<str>, u32),
-            &(usize, Vec<Range<u64>>),
-        )| {
+        let once: BTreeMap<(Arc<str>, u32), (u64, Vec<Range<u64>>)> = all
+            .map(|(name, first_rank, rest)| ((name, first_rank), rest))
+            .collect();
+        let parts = once.iter().filter_map(|((name, first_rank), rest)| {
             let tensor = self.opened.inventory.tensors.get(name)?;
-            let (shape, _) = tensor.shape.in_bytes(tensor.dtype).ok()?;
-            let region = |range: &Range<u64>| {
-                let mut region = Region::whole(&shape);
-                *region.offset.get_mut(*dimension)? = range.start;
-                *region.shape.0.get_mut(*dimension)? = range.end - range.start;
-                Some(region)
-            };
             Some(Part {
                 tensor: Arc::clone(tensor),
                 first_rank: *first_rank,
-                regions: ranges.iter().filter_map(region).collect(),
+                regions: regions(tensor, rest)?,
             })
-        };
-        let parts: Vec<Part> = rests.iter().filter_map(part).collect();
-        rest::read(
-            self.world,
-            self.topology,
-            &self.opened.source,
-            &parts,
-            self.moving,
-        )
+        });
+        Ok(parts.collect())
     }
+
+    /// Reads `parts` for their digests, and says what this process has read. Collective.
+    fn read(&self, parts: &[Part]) -> Result<Vec<(u32, Share)>> {
+        let source = &self.opened.source;
+        let (traced, sums) = rest::read(self.world, self.topology, source, parts, self.moving)?;
+        Ok(self.shares(&traced, &sums))
+    }
+}
+
+/// The regions of `tensor` with some indices of a dimension.
+fn regions(
+    tensor: &SourceTensor,
+    (dimension, ranges): &(u64, Vec<Range<u64>>),
+) -> Option<Vec<Region>> {
+    let (shape, _) = tensor.shape.in_bytes(tensor.dtype).ok()?;
+    let dimension = usize::try_from(*dimension).ok()?;
+    let region = |range: &Range<u64>| {
+        let mut region = Region::whole(&shape);
+        *region.offset.get_mut(dimension)? = range.start;
+        *region.shape.0.get_mut(dimension)? = range.end - range.start;
+        Some(region)
+    };
+    ranges.iter().map(region).collect()
 }
 
 /// Of a tensor for the ranks from one on, of so many bytes: those that were read, and their residue.

@@ -3,6 +3,7 @@
 use crate::catalog::Catalog;
 use crate::destination::in_place_files;
 use crate::exchange::{World, agree};
+use crate::fault::plain::{counted, first};
 use crate::fault::{Kind, Result};
 use crate::job::metadata::{format_of, metadata};
 use crate::job::spec::{ViewMaker, Viewed, Write};
@@ -136,6 +137,8 @@ fn arranged(
         ("destination", texts(&build.without_data)),
     ]);
     let dropped = texts(&build.dropped);
+    let mut notes = made.notes;
+    notes.extend(copied_as_they_are(&build.copied));
     let tensors = distinct(&build, inventory, write.view.is_some());
     let format = write.format.unwrap_or_else(|| usual(files, source));
     let renamed;
@@ -161,10 +164,24 @@ fn arranged(
         tensors,
         without_data,
         dropped,
-        notes: made.notes,
+        notes,
         copies: made.copies,
         ..Planned::default()
     })
+}
+
+/// Names told of many.
+const NAMES_TOLD: usize = 3;
+
+/// What is said of tensors that the destination's strategy doesn't know.
+fn copied_as_they_are(names: &[Arc<str>]) -> Option<String> {
+    let verb = match names.len() {
+        0 => return None,
+        1 => "isn't in the destination strategy and was copied as it is",
+        _ => "aren't in the destination strategy and were copied as they are",
+    };
+    let count = counted(names.len() as u64, "tensor");
+    Some(format!("{count} {verb}: {}", first(names, NAMES_TOLD)))
 }
 
 /// What the view of `write` makes, together with the files that it writes anyway, and a number of all

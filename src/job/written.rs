@@ -144,8 +144,9 @@ impl Written<'_> {
         clock: &mut Clock,
     ) -> Result<Moved> {
         let (world, staging) = (self.run.world, &self.destination.staging);
+        let shared = self.destination.site.division.is_some();
         let catalog = &self.planned.catalog;
-        let sink = FileSink::new(staging.partial(), catalog);
+        let sink = FileSink::new(staging.partial(), catalog, shared);
         let ledger = Ledger::new(
             catalog,
             &self.destination.site,

@@ -32,6 +32,8 @@ pub struct Build {
     pub without_data: Vec<Arc<str>>,
     /// Names left out though the source has them.
     pub dropped: Vec<Arc<str>>,
+    /// Names that the destination's strategy doesn't know, copied as they are.
+    pub copied: Vec<Arc<str>>,
 }
 
 /// Finds the tensors to make for a destination strategy (none: whole, at rank 0). Private tensors are
@@ -93,6 +95,7 @@ pub fn build(
             build.private.entry(*rank).or_default().extend(plans);
         }
     }
+    build.copied.extend(copied);
     Ok(build)
 }
 
@@ -202,6 +205,8 @@ impl Build {
                 self.dropped.extend(names);
             }
             Unmatched::Copy => {
+                let names = unknown.iter().map(|(name, _)| Arc::clone(name));
+                self.copied.extend(names);
                 for rank in ranks {
                     let whole = |(name, made): &(&Arc<str>, &Made)| {
                         let layout = Arc::new(Layout::whole(made.dimensions()));

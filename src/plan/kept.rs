@@ -1,7 +1,6 @@
 //! Which of a cell's holders have it in their files.
 
 use crate::layout::keep::Keep;
-use crate::plan::slab::Slab;
 use crate::plan::tensor_plan::TensorPlan;
 use std::collections::BTreeSet;
 
@@ -23,14 +22,6 @@ impl Kept {
             ranks: Some(ranks),
             ..Kept::default()
         }
-    }
-
-    /// Whether what is built of cell number `cell` of `slab` counts: of all that is built of it, once.
-    #[must_use]
-    pub fn counts(&self, slab: &Slab<'_>, cell: usize) -> bool {
-        let cell = &slab.cells[cell];
-        let first = self.first(slab.plan, &cell.cell);
-        first.is_some_and(|rank| cell.targets.iter().any(|target| target.rank == rank))
     }
 
     /// The ranks that have `cell` of `plan` in their files.

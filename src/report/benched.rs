@@ -1,6 +1,6 @@
 //! Measurements for people, and as tables for programs.
 
-use crate::fault::plain::counted;
+use crate::fault::plain::{Text, counted};
 use crate::measure::bench::{Measured, Row, Traveled};
 use crate::measure::pairs::Pairs;
 use crate::report::svg::{Chart, Style};
@@ -12,21 +12,20 @@ use std::fmt::Write;
 const MATRIX_MAX: usize = 12;
 
 /// What a bench measured: the program's own primitives, and beside them the MPI library's calls.
-pub(super) fn measured(measured: &Measured) -> String {
-    let mut out = format!(
-        "bench {}: {} on {}, {}\n",
+pub(super) fn measured(measured: &Measured) -> Text {
+    let mut out = Text::new(format_args!(
+        "bench {}: {} on {}, {}",
         measured.bench,
         counted(measured.processes.into(), "process"),
         counted(measured.nodes.into(), "node"),
         measured.library
-    );
+    ));
     let width = measured.rows.iter().map(|row| row.title().len()).max();
     let width = width.unwrap_or_default().max(9);
-    let _ = writeln!(
-        out,
+    out.line(format_args!(
         "  {:width$} {:>5} {:>8} {:>10} {:>10} {:>10} {:>10} {:>8} {:>8}",
         "operation", "procs", "size", "min us", "median us", "p99 us", "max us", "GB/s", "bus GB/s"
-    );
+    ));
     for row in &measured.rows {
         // A library's row stands beside the program's own, where there is one.
         if row.by == "library" && twin(measured, row).is_some() {
@@ -36,8 +35,7 @@ pub(super) fn measured(measured: &Measured) -> String {
             (0, operation) if operation != "latency" => String::new(),
             (bytes, _) => size(bytes),
         };
-        let _ = write!(
-            out,
+        out.line(format_args!(
             "  {:width$} {:>5} {:>8} {:>10.2} {:>10.2} {:>10.2} {:>10.2} {:>8.3} {:>8.3}",
             row.title(),
             row.processes,
@@ -48,31 +46,32 @@ pub(super) fn measured(measured: &Measured) -> String {
             row.seconds.max * 1e6,
             row.algorithm_gbps,
             row.bus_gbps
-        );
-        out.push_str(&beside(measured, row));
-        out.push('\n');
+        ));
+        out.add(beside(measured, row));
     }
     if let Some(pairs) = &measured.pairs {
-        out.push_str(&matrix(pairs));
+        out.append(&matrix(pairs));
     }
     if let Some(traveled) = &measured.bytes {
-        out.push_str(&exchanged(traveled, measured.rows.first()));
+        out.append(&exchanged(traveled, measured.rows.first()));
     }
     for left in &measured.unmeasured {
-        let _ = writeln!(out, "  not measured: {}: {}", left.operation, left.why);
+        out.line(format_args!(
+            "  not measured: {}: {}",
+            left.operation, left.why
+        ));
     }
     if let Some(compared) = measured.compared {
         let rows = counted(compared, "row");
         let slower = measured.slower.len();
-        let _ = writeln!(
-            out,
+        out.line(format_args!(
             "  {rows} compared with the earlier result, {slower} slower"
-        );
+        ));
     }
     for line in &measured.verdict {
-        let _ = writeln!(out, "  {line}");
+        out.line(format_args!("  {line}"));
     }
-    out.trim_end().to_owned()
+    out
 }
 
 /// A size as messages have it: in powers of two where it is a multiple of one.
@@ -88,17 +87,16 @@ pub(super) fn size(bytes: u64) -> String {
 }
 
 /// Rates between nodes: a row for each that sends, a column for each that receives.
-fn matrix(pairs: &Pairs) -> String {
-    let mut out = format!(
-        "  GB/s from each row to each column, all at once; {:.3} is usual\n",
+fn matrix(pairs: &Pairs) -> Text {
+    let mut out = Text::new(format_args!(
+        "  GB/s from each row to each column, all at once; {:.3} is usual",
         pairs.usual_gbps
-    );
+    ));
     if pairs.names.len() > MATRIX_MAX {
-        let _ = writeln!(
-            out,
+        out.line(format_args!(
             "  (the matrix of {} is in --json and --html)",
             pairs.names.len()
-        );
+        ));
         return out;
     }
     let width = pairs
@@ -108,35 +106,31 @@ fn matrix(pairs: &Pairs) -> String {
         .max()
         .unwrap_or_default();
     for (name, row) in pairs.names.iter().zip(&pairs.gbps) {
-        let _ = write!(out, "  {name:width$}");
+        out.line(format_args!("  {name:width$}"));
         for rate in row {
             let cell = rate.map_or("-".to_owned(), |rate| format!("{rate:.3}"));
-            let _ = write!(out, " {cell:>8}");
+            out.add(format_args!(" {cell:>8}"));
         }
-        out.push('\n');
     }
     out
 }
 
 /// What an exchange carries, and how near it comes to what the links do.
-pub(super) fn exchanged(traveled: &Traveled, row: Option<&Row>) -> String {
+pub(super) fn exchanged(traveled: &Traveled, row: Option<&Row>) -> Text {
     let t = traveled;
-    let mut out = format!(
-        "  {} sent (at least {} between {}), {} by the busiest process, in {} with at most {}\n",
+    let mut out = Text::new(format_args!(
+        "  {} sent (at least {} between {}), {} by the busiest process, in {} with at most {}",
         bytes(t.sent),
         bytes(t.sent_lower_bound),
         counted(t.nodes.into(), "node"),
         bytes(t.busiest_process),
         counted(t.rounds, "round"),
         counted(t.partners_max, "partner")
-    );
+    ));
     if let Some(row) = row.filter(|_| t.seconds_lower_bound > 0.0) {
-        let _ = writeln!(
-            out,
-            "  links that are all in use would carry the busiest process's bytes in {:.6} s: it took {:.2} times as long",
+        out.line(format_args!("  links that are all in use would carry the busiest process's bytes in {:.6} s: it took {:.2} times as long",
             t.seconds_lower_bound,
-            row.seconds.median / t.seconds_lower_bound
-        );
+            row.seconds.median / t.seconds_lower_bound));
     }
     out
 }

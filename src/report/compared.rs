@@ -1,26 +1,25 @@
 //! What `diff` found, for people.
 
-use crate::fault::plain::{counted, line};
+use crate::fault::plain::{Text, counted};
 use crate::job::outcome::{Outcome, TensorDifference};
 use crate::report::layers::layers;
-use std::fmt::Write;
 
 /// A row a tensor that isn't equal, then what they come to a layer, then the verdict.
-pub(super) fn difference(outcome: &Outcome) -> String {
-    let mut out = String::new();
+pub(super) fn difference(outcome: &Outcome) -> Text {
+    let mut out = Text::default();
     let unequal = |row: &&TensorDifference| row.state != "equal";
     let rows: Vec<&TensorDifference> = outcome.differences.iter().filter(unequal).collect();
     let told = outcome.lines_max.unwrap_or(rows.len()).min(rows.len());
     for row in &rows[..told] {
-        let _ = writeln!(out, "{}: {}", line(&row.name), how(row));
+        out.line(format_args!("{}: {}", row.name, how(row)));
     }
     if told < rows.len() {
         let more = counted((rows.len() - told) as u64, "more tensor");
-        let _ = writeln!(out, "… {more} (--max-lines)");
+        out.line(format_args!("… {more} (--max-lines)"));
     }
     by_layer(&mut out, outcome, rows.len());
     for note in &outcome.notes {
-        let _ = writeln!(out, "note: {}", line(note));
+        out.line(format_args!("note: {}", note));
     }
     let verdict = match (outcome.ok, outcome.tolerance) {
         (true, Some(most)) if !rows.is_empty() => {
@@ -32,7 +31,9 @@ pub(super) fn difference(outcome: &Outcome) -> String {
     let equal = outcome.differences.len() - rows.len();
     let of = counted(outcome.tensors, "tensor");
     let verb = if equal == 1 { "is" } else { "are" };
-    let _ = write!(out, "{verdict}: {equal} of {of} {verb} equal, bit for bit");
+    out.line(format_args!(
+        "{verdict}: {equal} of {of} {verb} equal, bit for bit"
+    ));
     out
 }
 
@@ -72,7 +73,7 @@ fn how(row: &TensorDifference) -> String {
 const LAYERS: usize = 200;
 
 /// For each layer how many of its tensors are unequal, where there are several layers.
-fn by_layer(out: &mut String, outcome: &Outcome, unequal: usize) {
+fn by_layer(out: &mut Text, outcome: &Outcome, unequal: usize) {
     let layers = layers(outcome);
     let bad: Vec<_> = layers
         .iter()
@@ -88,17 +89,14 @@ fn by_layer(out: &mut String, outcome: &Outcome, unequal: usize) {
             String::new()
         };
         let (all, unequal) = (layer.tensors, layer.unequal);
-        let _ = writeln!(
-            out,
-            "layer {}: {unequal} of {all} not equal{by}",
-            line(name)
-        );
+        out.line(format_args!(
+            "layer {name}: {unequal} of {all} not equal{by}"
+        ));
     }
     if bad.len() > LAYERS {
-        let _ = writeln!(
-            out,
+        out.line(format_args!(
             "… {}",
             counted((bad.len() - LAYERS) as u64, "more layer")
-        );
+        ));
     }
 }

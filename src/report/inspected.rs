@@ -1,6 +1,6 @@
 //! What `inspect` shows of weights: one screen, each tensor, or a tree of names.
 
-use crate::fault::plain::{counted, line};
+use crate::fault::plain::{Text, counted, line};
 use crate::job::inspect::{Inspected, InspectedTensor};
 use crate::job::overview::{Group, Overview};
 use crate::report::text::bytes;
@@ -26,25 +26,18 @@ pub struct Shown {
 }
 
 /// For people.
-pub(super) fn inspected(inspected: &Inspected, overview: &Overview, shown: Shown) -> String {
-    let mut out = if shown.tree {
+pub(super) fn inspected(inspected: &Inspected, overview: &Overview, shown: Shown) -> Text {
+    let out = if shown.tree {
         tree(inspected)
     } else if shown.each {
         each(inspected)
     } else {
         screen(inspected, overview, shown.all)
     };
-    if let Some(columns) = shown.columns {
-        out = out
-            .lines()
-            .map(|row| match is_told(row) {
-                true => row.to_owned(),
-                false => cut(row, columns),
-            })
-            .collect::<Vec<_>>()
-            .join("\n");
+    match shown.columns {
+        Some(columns) => out.cut(columns, is_told),
+        None => out,
     }
-    out
 }
 
 /// `rank 0`, `ranks 0-3`.
@@ -61,49 +54,39 @@ fn is_told(row: &str) -> bool {
         .any(|begin| row.trim_start().starts_with(begin))
 }
 
-/// A row of at most so many columns.
-fn cut(row: &str, columns: usize) -> String {
-    if row.chars().count() <= columns {
-        return row.to_owned();
-    }
-    let kept: String = row.chars().take(columns.saturating_sub(1)).collect();
-    format!("{kept}…")
-}
-
-fn total(inspected: &Inspected, out: &mut String) {
+/// Files, ranks and tensors in all.
+fn total(inspected: &Inspected) -> String {
     let tensors: usize = inspected.files.iter().map(|file| file.tensors.len()).sum();
+    let mut told = String::new();
     if inspected.files.len() > 1 || inspected.ranks > 1 {
-        let _ = write!(out, "{}, ", counted(inspected.files.len() as u64, "file"));
+        let _ = write!(told, "{}, ", counted(inspected.files.len() as u64, "file"));
     }
     if inspected.ranks > 1 {
-        let _ = write!(out, "{}, ", counted(inspected.ranks as u64, "rank"));
+        let _ = write!(told, "{}, ", counted(inspected.ranks as u64, "rank"));
     }
     let tensors = counted(tensors as u64, "tensor");
-    let _ = write!(out, "{tensors}, {}", bytes(inspected.tensor_bytes));
+    format!("{told}{tensors}, {}", bytes(inspected.tensor_bytes))
 }
 
-fn screen(inspected: &Inspected, overview: &Overview, all: bool) -> String {
-    let mut out = String::new();
+fn screen(inspected: &Inspected, overview: &Overview, all: bool) -> Text {
+    let mut out = Text::default();
     let distributed = inspected.ranks > 1;
-    let _ = write!(out, "{}: ", overview.layout);
-    total(inspected, &mut out);
+    out.line(format_args!("{}: {}", overview.layout, total(inspected)));
     if distributed {
         let [most, least] = overview.rank_bytes;
-        let _ = write!(
-            out,
-            "\n  tensors    {} of different names",
+        out.line(format_args!(
+            "  tensors    {} of different names",
             overview.tensors
-        );
-        let _ = write!(
-            out,
-            "\n  a rank     {} at most, {} at least",
+        ));
+        out.line(format_args!(
+            "  a rank     {} at most, {} at least",
             bytes(most),
             bytes(least)
-        );
+        ));
     }
     if let Some(steps) = &inspected.steps {
         for (step, ranks) in steps {
-            let _ = write!(out, "\n  step       {} on {}", line(step), ranked(ranks));
+            out.line(format_args!("  step       {} on {}", step, ranked(ranks)));
         }
     }
     metadata(&mut out, inspected);
@@ -112,32 +95,31 @@ fn screen(inspected: &Inspected, overview: &Overview, all: bool) -> String {
     table(&mut out, groups, distributed);
     if groups.len() < overview.groups.len() {
         let more = overview.groups.len() - groups.len();
-        let _ = write!(
-            out,
-            "\n  … {} (--all shows them)",
+        out.line(format_args!(
+            "  … {} (--all shows them)",
             counted(more as u64, "more row")
-        );
+        ));
     }
     for note in &inspected.notes {
-        let _ = write!(out, "\n  note       {}", line(note));
+        out.line(format_args!("  note       {}", note));
     }
     for odd in &overview.odd {
-        let _ = write!(out, "\n  odd        {}", line(odd));
+        out.line(format_args!("  odd        {}", odd));
     }
     out
 }
 
 /// What the files say of themselves, each once.
-fn metadata(out: &mut String, inspected: &Inspected) {
+fn metadata(out: &mut Text, inspected: &Inspected) {
     let all = inspected.files.iter().flat_map(|file| &file.metadata);
     let once: BTreeSet<(&String, &String)> = all.collect();
     for (key, value) in once.iter().take(8) {
-        let _ = write!(out, "\n  {}: {}", line(key), line(value));
+        out.line(format_args!("  {}: {}", key, value));
     }
 }
 
 /// A row a group.
-fn table(out: &mut String, groups: &[Group], distributed: bool) {
+fn table(out: &mut Text, groups: &[Group], distributed: bool) {
     let width = |of: fn(&Group) -> String| {
         groups
             .iter()
@@ -154,21 +136,20 @@ fn table(out: &mut String, groups: &[Group], distributed: bool) {
         } else {
             String::new()
         };
-        let _ = write!(
-            out,
-            "\n  {:names$}  {count:>counts$}  {:5} {:shapes$}  {}",
+        out.line(format_args!(
+            "  {:names$}  {count:>counts$}  {:5} {:shapes$}  {}",
             name(group),
             group.dtype,
             shape(group),
             bytes(group.bytes)
-        );
+        ));
         if distributed {
             let copies = match group.holders {
                 Some(1) => String::new(),
                 Some(holders) => format!(", each on {holders}"),
                 None => ", each on some".into(),
             };
-            let _ = write!(out, "  ranks {}{copies}", group.ranks);
+            out.add(format_args!("  ranks {}{copies}", group.ranks));
         }
     }
 }
@@ -192,28 +173,30 @@ fn shape(group: &Group) -> String {
     }
 }
 
-fn each(inspected: &Inspected) -> String {
-    let mut out = String::new();
+fn each(inspected: &Inspected) -> Text {
+    let mut out = Text::default();
     for file in &inspected.files {
         let tensors = counted(file.tensors.len() as u64, "tensor");
-        let _ = writeln!(out, "{}  {} bytes, {tensors}", line(&file.path), file.bytes);
+        out.line(format_args!(
+            "{}  {} bytes, {tensors}",
+            file.path, file.bytes
+        ));
         for (key, value) in &file.metadata {
-            let _ = writeln!(out, "  {}: {}", line(key), line(value));
+            out.line(format_args!("  {}: {}", key, value));
         }
         let names = file.tensors.iter().map(|t| line(&t.name).chars().count());
         let width = names.max().unwrap_or(0).min(72);
         for tensor in &file.tensors {
-            let _ = writeln!(
-                out,
+            out.line(format_args!(
                 "  {:width$}  {:5} {}{}",
                 line(&tensor.name),
                 tensor.dtype,
                 tensor.shape,
                 figures(tensor)
-            );
+            ));
         }
     }
-    total(inspected, &mut out);
+    out.line(total(inspected));
     out
 }
 
@@ -246,7 +229,7 @@ struct Branch {
     below: BTreeMap<String, Branch>,
 }
 
-fn tree(inspected: &Inspected) -> String {
+fn tree(inspected: &Inspected) -> Text {
     let mut root = Branch::default();
     for tensor in inspected.files.iter().flat_map(|file| &file.tensors) {
         let mut branch = &mut root;
@@ -259,32 +242,30 @@ fn tree(inspected: &Inspected) -> String {
         branch.bytes += tensor.bytes;
         branch.leaf = Some(format!("{} {}", tensor.dtype, tensor.shape));
     }
-    let mut out = String::new();
+    let mut out = Text::default();
     grow(&mut out, &root, 0);
-    total(inspected, &mut out);
+    out.line(total(inspected));
     out
 }
 
-fn grow(out: &mut String, branch: &Branch, depth: usize) {
+fn grow(out: &mut Text, branch: &Branch, depth: usize) {
     let mut below: Vec<_> = branch.below.iter().collect();
     // Numbers by their size.
     below.sort_by_key(|(part, _)| (part.parse::<u64>().unwrap_or(u64::MAX), part.to_owned()));
     for (part, inner) in below {
         let indent = "  ".repeat(depth);
-        let _ = match &inner.leaf {
-            Some(leaf) => writeln!(
-                out,
+        match &inner.leaf {
+            Some(leaf) => out.line(format_args!(
                 "{indent}{}  {leaf}  {}",
-                line(part),
+                part,
                 bytes(inner.bytes)
-            ),
-            None => writeln!(
-                out,
+            )),
+            None => out.line(format_args!(
                 "{indent}{}/  {}, {}",
-                line(part),
+                part,
                 counted(inner.tensors as u64, "tensor"),
                 bytes(inner.bytes)
-            ),
+            )),
         };
         grow(out, inner, depth + 1);
     }

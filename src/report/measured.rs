@@ -1,17 +1,15 @@
 //! Simulations and measurements for people.
 
-use crate::fault::plain::counted;
+use crate::fault::plain::{Text, counted};
 use crate::measure::simulate::Simulated;
 use crate::report::svg::{Chart, Style};
 use crate::report::text::bytes;
-use std::fmt::Write;
 
 /// What a simulation found.
-pub(super) fn simulated(simulated: &Simulated) -> String {
-    let mut out = String::new();
+pub(super) fn simulated(simulated: &Simulated) -> Text {
+    let mut out = Text::default();
     let s = simulated;
-    let _ = writeln!(
-        out,
+    out.line(format_args!(
         "simulate: {} to {}, {}; {} on {}, {} planned",
         s.source_ranks,
         counted(s.destination_ranks.into(), "rank"),
@@ -19,32 +17,28 @@ pub(super) fn simulated(simulated: &Simulated) -> String {
         counted(s.processes.into(), "process"),
         counted(s.nodes.into(), "node"),
         s.processes_planned
-    );
+    ));
     let b = &s.bytes;
-    let _ = writeln!(out, "  read       {} locally", bytes(b.read));
-    let _ = writeln!(
-        out,
+    out.line(format_args!("  read       {} locally", bytes(b.read)));
+    out.line(format_args!(
         "  received   {}: {} from the same node, {} from others (at least {})",
         bytes(b.received),
         bytes(b.received_same_node),
         bytes(b.received_other_nodes),
         bytes(b.sent_lower_bound)
-    );
-    let _ = writeln!(out, "  sent       {}", bytes(b.sent));
-    let _ = writeln!(
-        out,
+    ));
+    out.line(format_args!("  sent       {}", bytes(b.sent)));
+    out.line(format_args!(
         "  written    {} (largest share of all bytes {:.2} of the mean)",
         bytes(b.written),
         s.balance_max_over_mean
-    );
-    let _ = writeln!(
-        out,
+    ));
+    out.line(format_args!(
         "  plan       {} transfers, {} partners at most, {} rounds; about {:.2} s on this machine",
         s.plan.transfers, s.partners_max, s.plan.rounds, s.plan.seconds_estimated
-    );
+    ));
     for p in s.per_process.iter().take(8) {
-        let _ = writeln!(
-            out,
+        out.line(format_args!(
             "  process {:<5} reads {}, receives {} from {}, writes {}, {} transfers, {} rounds",
             p.process,
             bytes(p.read),
@@ -53,19 +47,16 @@ pub(super) fn simulated(simulated: &Simulated) -> String {
             bytes(p.written),
             p.transfers,
             p.rounds
-        );
+        ));
     }
     if s.per_process.len() > 8 {
-        let _ = writeln!(out, "  …          {} in all", s.processes_planned);
+        out.line(format_args!("  …          {} in all", s.processes_planned));
     }
-    let _ = write!(
-        out,
-        "  planning   {:.3} s for one process at most ({:.3} s reading, {:.3} s in all), {} of memory",
+    out.line(format_args!("  planning   {:.3} s for one process at most ({:.3} s reading, {:.3} s in all), {} of memory",
         s.seconds.plan,
         s.seconds.discover,
         s.seconds.total,
-        bytes(s.memory_peak_bytes_max)
-    );
+        bytes(s.memory_peak_bytes_max)));
     out
 }
 

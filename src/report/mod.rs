@@ -62,7 +62,7 @@ impl Report {
         if self.quiet {
             Ok(())
         } else {
-            print(Text::of_lines(&text::outcome(outcome)).as_str())
+            print(&text::outcome(outcome))
         }
     }
 
@@ -80,7 +80,7 @@ impl Report {
         if self.json {
             return object(&json::data(self.command, data)?);
         }
-        print(text.as_str())
+        print(text)
     }
 
     /// Prints what is in files.
@@ -102,7 +102,7 @@ impl Report {
             ..shown
         };
         let text = inspected::inspected(inspected, &overview, shown);
-        self.data(&data, &Text::of_lines(&text))
+        self.data(&data, &text)
     }
 
     /// Prints which steps ranks have, where it can't be told which are meant: nothing, but for people.
@@ -118,7 +118,7 @@ impl Report {
             let ranks = inspected::ranked(ranks);
             text.line(format_args!("  step       {step} on {ranks}"));
         }
-        print(text.as_str())
+        print(&text)
     }
 
     /// Prints what a simulation found.
@@ -129,7 +129,7 @@ impl Report {
         if self.quiet && !self.json {
             return Ok(());
         }
-        self.data(simulated, &Text::of_lines(&measured::simulated(simulated)))
+        self.data(simulated, &measured::simulated(simulated))
     }
 
     /// The same as a page.
@@ -152,7 +152,7 @@ impl Report {
         if self.quiet && !self.json {
             return Ok(());
         }
-        self.data(measured, &Text::of_lines(&benched::measured(measured)))
+        self.data(measured, &benched::measured(measured))
     }
 
     /// The same as a picture (SVG).
@@ -209,25 +209,24 @@ impl Report {
         if self.quiet && !self.json {
             return Ok(());
         }
-        let mut text = format!(
-            "{}: {}, {}",
-            plain::line(&output),
+        let mut text = Text::new(format_args!(
+            "{output}: {}, {}",
             plain::counted(strategy.stages().into(), "stage"),
             plain::counted(strategy.ranks().into(), "rank")
-        );
+        ));
         for (rule, count) in rules {
             let tensors = plain::counted(*count, "tensor");
-            text.push_str(&format!("\n  {}: {tensors}", plain::line(rule)));
+            text.line(format_args!("  {rule}: {tensors}"));
         }
         let ruled: u64 = rules.iter().map(|(_, count)| count).sum();
         let whole = (tensors as u64).saturating_sub(ruled);
         if whole > 0 {
             let tensors = plain::counted(whole, "tensor");
-            text.push_str(&format!(
-                "\n  no rule: {tensors}, held whole by every rank of a stage"
+            text.line(format_args!(
+                "  no rule: {tensors}, held whole by every rank of a stage"
             ));
         }
-        self.data(&data, &Text::of_lines(&text))
+        self.data(&data, &text)
     }
 
     /// Tells of an error, and how many other processes failed too.
@@ -304,11 +303,16 @@ pub fn log() -> plain::Log<std::io::Stderr> {
 
 /// Prints a JSON object on stdout.
 fn object(text: &str) -> Result<()> {
-    print(&plain::json(text))
+    written(&plain::json(text))
 }
 
-/// Prints text that is safe on stdout; a closed pipe is no error.
-fn print(text: &str) -> Result<()> {
+/// Prints a result for people on stdout.
+fn print(text: &Text) -> Result<()> {
+    written(text.as_str())
+}
+
+/// Writes what is safe to stdout; a closed pipe is no error.
+fn written(text: &str) -> Result<()> {
     match writeln!(std::io::stdout(), "{text}") {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(Fault::io("can't write the result", &error))

@@ -1,10 +1,9 @@
 //! Outcomes for people.
 
-use crate::fault::plain::{counted, line};
+use crate::fault::plain::{Text, counted};
 use crate::job::outcome::{BadFile, Outcome};
 use crate::report::compared;
 use std::collections::BTreeSet;
-use std::fmt::Write;
 use std::time::Duration;
 
 /// A number of bytes with a decimal unit: `1.23 GB`.
@@ -35,8 +34,8 @@ fn rate(count: u64, seconds: f64) -> String {
 }
 
 /// What a job did.
-pub(super) fn outcome(outcome: &Outcome) -> String {
-    let mut out = String::new();
+pub(super) fn outcome(outcome: &Outcome) -> Text {
+    let mut out = Text::default();
     if outcome.equal.is_some() {
         return compared::difference(outcome);
     }
@@ -48,35 +47,30 @@ pub(super) fn outcome(outcome: &Outcome) -> String {
     } else {
         "done"
     };
-    let _ = writeln!(
-        out,
+    out.line(format_args!(
         "{}: {done}; {}, {}, {}{}",
         outcome.command,
         counted(outcome.tensors, "tensor"),
         counted(outcome.files.len() as u64, "file"),
         counted(outcome.processes.into(), "process"),
         nodes(outcome)
-    );
+    ));
     sources(&mut out, outcome);
     moved(&mut out, outcome);
     planned(&mut out, outcome);
     let s = &outcome.seconds;
-    let _ = writeln!(
-        out,
-        "  seconds    {:.3} = discover {:.3} + plan {:.3} + create {:.3} + move {:.3} ({}) + commit {:.3}",
+    out.line(format_args!("  seconds    {:.3} = discover {:.3} + plan {:.3} + create {:.3} + move {:.3} ({}) + commit {:.3}",
         s.total,
         s.discover,
         s.plan,
         s.write,
         s.exchange,
         rate(outcome.bytes.written, s.exchange),
-        s.commit
-    );
-    let _ = write!(
-        out,
+        s.commit));
+    out.line(format_args!(
         "  memory     {} at most in a process",
         bytes(outcome.memory_peak_bytes_max)
-    );
+    ));
     notes(&mut out, outcome);
     out
 }
@@ -90,14 +84,13 @@ fn nodes(outcome: &Outcome) -> String {
 }
 
 /// The bytes, by what became of them.
-fn moved(out: &mut String, outcome: &Outcome) {
+fn moved(out: &mut Text, outcome: &Outcome) {
     let b = &outcome.bytes;
-    let _ = writeln!(
-        out,
+    out.line(format_args!(
         "  read       {} ({} needed)",
         bytes(b.read),
         bytes(b.read_unique)
-    );
+    ));
     let crossing = if outcome.nodes > 1 {
         format!(" (at least {} must cross nodes)", bytes(b.sent_lower_bound))
     } else {
@@ -109,83 +102,75 @@ fn moved(out: &mut String, outcome: &Outcome) {
     } else {
         String::new()
     };
-    let _ = writeln!(out, "  exchanged  {}{crossing}", bytes(b.sent));
-    let _ = writeln!(out, "  written    {}{uneven}", bytes(b.written));
+    out.line(format_args!("  exchanged  {}{crossing}", bytes(b.sent)));
+    out.line(format_args!("  written    {}{uneven}", bytes(b.written)));
     if b.reused > 0 {
-        let _ = writeln!(out, "  reused     {}", bytes(b.reused));
+        out.line(format_args!("  reused     {}", bytes(b.reused)));
     }
 }
 
 /// The plan, of a dry run.
-fn planned(out: &mut String, outcome: &Outcome) {
+fn planned(out: &mut Text, outcome: &Outcome) {
     if let Some(plan) = &outcome.plan {
-        let _ = writeln!(
-            out,
+        out.line(format_args!(
             "  plan       {}, {}",
             counted(plan.transfers, "copy").replace("copys", "copies"),
             counted(plan.rounds, "round")
-        );
+        ));
         for p in &outcome.per_process {
-            let _ = writeln!(
-                out,
+            out.line(format_args!(
                 "  process {:<4} reads {}, receives {}, writes {}",
                 p.process,
                 bytes(p.read),
                 bytes(p.received),
                 bytes(p.written)
-            );
+            ));
         }
     }
 }
 
 /// Names that have no part in it.
-fn notes(out: &mut String, outcome: &Outcome) {
+fn notes(out: &mut Text, outcome: &Outcome) {
     for (side, names) in &outcome.names_without_data {
         if let Some(first) = names.first() {
-            let _ = write!(
-                out,
-                "\n  note       {} of the {side} strategy without data ({}{})",
+            out.line(format_args!(
+                "  note       {} of the {side} strategy without data ({}{})",
                 counted(names.len() as u64, "name"),
-                line(first),
+                first,
                 if names.len() > 1 { " …" } else { "" }
-            );
+            ));
         }
     }
     if let Some(first) = outcome.names_dropped.first() {
-        let first = line(first);
-        let _ = match outcome.names_dropped.len() {
-            1 => write!(out, "\n  note       1 tensor was left out ({first})"),
-            count => write!(
-                out,
-                "\n  note       {count} tensors were left out ({first} …)"
-            ),
-        };
+        out.line(match outcome.names_dropped.len() {
+            1 => format!("  note       1 tensor was left out ({first})"),
+            count => format!("  note       {count} tensors were left out ({first} …)"),
+        });
     }
     for note in &outcome.notes {
-        let _ = write!(out, "\n  note       {}", line(note));
+        out.line(format_args!("  note       {}", note));
     }
 }
 
-fn sources(out: &mut String, outcome: &Outcome) {
+fn sources(out: &mut Text, outcome: &Outcome) {
     for file in outcome.source_files.iter().take(8) {
-        let _ = writeln!(out, "  source     {}", line(file));
+        out.line(format_args!("  source     {}", file));
     }
     if outcome.source_files.len() > 8 {
-        let _ = writeln!(
-            out,
+        out.line(format_args!(
             "  source     … {} files in all",
             outcome.source_files.len()
-        );
+        ));
     }
 }
 
-fn verified(outcome: &Outcome, bad: &[BadFile]) -> String {
-    let mut out = String::new();
+fn verified(outcome: &Outcome, bad: &[BadFile]) -> Text {
+    let mut out = Text::default();
     for entry in bad {
         let tensor = entry.tensor.as_ref();
         let tensor = tensor.map_or(String::new(), |tensor| format!("{tensor}: "));
         let told = format!("{}: {tensor}{}", entry.file, entry.reason);
-        let _ = writeln!(out, "{}", line(&told));
+        out.line(told);
     }
     for entry in outcome.repaired.iter().flatten() {
         let what = entry.tensor.as_deref().map_or_else(
@@ -193,7 +178,7 @@ fn verified(outcome: &Outcome, bad: &[BadFile]) -> String {
             |tensor| format!("{tensor}: repaired"),
         );
         let told = format!("{}: {what} from {}", entry.file, entry.from);
-        let _ = writeln!(out, "{}", line(&told));
+        out.line(told);
     }
     let checked = outcome.checked.unwrap_or(0);
     let verdict = if bad.is_empty() { "good" } else { "bad" };
@@ -205,13 +190,16 @@ fn verified(outcome: &Outcome, bad: &[BadFile]) -> String {
         format!("{tensors} compared by the digests in the manifests; no weights were read")
     };
     let complaints = counted(bad.len() as u64, "complaint");
-    let _ = write!(out, "{verdict}: {what}, {complaints}");
+    out.line(format_args!("{verdict}: {what}, {complaints}"));
     if let Some(subset) = &outcome.subset {
-        let _ = write!(out, " (part {subset} of the files)");
+        out.add(format_args!(" (part {subset} of the files)"));
     }
     if let Some(repaired) = &outcome.repaired {
         let files: BTreeSet<&str> = repaired.iter().map(|entry| entry.file.as_str()).collect();
-        let _ = write!(out, ", {} repaired", counted(files.len() as u64, "file"));
+        out.add(format_args!(
+            ", {} repaired",
+            counted(files.len() as u64, "file")
+        ));
     }
     out
 }

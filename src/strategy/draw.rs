@@ -1,7 +1,7 @@
 //! The parts of a tensor as a grid, with the ranks that hold each.
 
+use crate::fault::plain::Text;
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 /// Rows and columns that are drawn at most.
 const SIDE_MAX: u64 = 32;
@@ -24,7 +24,7 @@ pub(super) struct Drawn<'a> {
 
 /// The grid of a parameter whose ranks are all known; none if it is too large, or cut along more than
 /// two dimensions.
-pub(super) fn grid(parameter: &Drawn<'_>) -> Option<String> {
+pub(super) fn grid(parameter: &Drawn<'_>) -> Option<Text> {
     let cut: Vec<usize> = (0..parameter.parts.len())
         .filter(|dimension| parameter.parts[*dimension] > 1)
         .collect();
@@ -32,10 +32,8 @@ pub(super) fn grid(parameter: &Drawn<'_>) -> Option<String> {
         [down] => (down, None),
         [down, across] => (down, Some(across)),
         [] => {
-            return Some(format!(
-                "\n  whole on each of {} ranks",
-                parameter.fields.len()
-            ));
+            let ranks = parameter.fields.len();
+            return Some(Text::new(format_args!("  whole on each of {ranks} ranks")));
         }
         _ => return None,
     };
@@ -51,24 +49,23 @@ pub(super) fn grid(parameter: &Drawn<'_>) -> Option<String> {
     }
     let field = |row, column| fields.get(&(row, column)).map_or("", String::as_str);
     let width = fields.values().map(String::len).max().unwrap_or(0).max(3);
-    let mut out = String::new();
-    let _ = write!(out, "\n  down: {}", axis(parameter, down));
+    let mut out = Text::new(format_args!("  down: {}", axis(parameter, down)));
     if let Some(across) = across {
-        let _ = write!(out, "; across: {}", axis(parameter, across));
+        out.add(format_args!("; across: {}", axis(parameter, across)));
     }
-    out.push_str("; in each field the ranks that hold it");
+    out.add("; in each field the ranks that hold it");
     if across.is_some() {
-        let _ = write!(out, "\n      ");
+        out.line("      ");
         for column in 0..columns {
-            let _ = write!(out, "  {column:^width$} ");
+            out.add(format_args!("  {column:^width$} "));
         }
     }
     for row in 0..rows {
-        let _ = write!(out, "\n  {row:>3} ");
+        out.line(format_args!("  {row:>3} "));
         for column in 0..columns {
-            let _ = write!(out, "| {:^width$} ", field(row, column));
+            out.add(format_args!("| {:^width$} ", field(row, column)));
         }
-        out.push('|');
+        out.add('|');
     }
     Some(out)
 }

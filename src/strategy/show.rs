@@ -5,12 +5,11 @@ use super::draw;
 use super::layouts::Strategy;
 use super::name::matches;
 use super::stage_layout::StageLayout;
-use crate::fault::plain::{counted, line};
+use crate::fault::plain::{Text, counted};
 use crate::fault::{Fault, Kind, Result, nearest};
 use crate::layout::{Layout, OptimizerShard};
 use serde::Serialize;
 use std::collections::{BTreeSet, HashMap};
-use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -274,7 +273,7 @@ impl Parameter {
     }
 
     /// A picture of who holds what, where all ranks are told and no region in elements is.
-    fn grid(&self) -> Option<String> {
+    fn grid(&self) -> Option<Text> {
         if self.ranks.len() < 2 || self.ranks.iter().any(|held| held.region.is_some()) {
             return None;
         }
@@ -289,71 +288,84 @@ impl Parameter {
     }
 }
 
-impl fmt::Display for Parameter {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            out,
-            "{}  stage {}  mesh {:?}{}  map {:?}  parts {:?}  replicas {}",
-            line(&self.name),
+impl Parameter {
+    /// Adds a line of it, after `before`, and what its ranks hold.
+    fn tell(&self, before: &str, out: &mut Text) {
+        out.line(format_args!(
+            "{before}{}  stage {}  mesh {:?}{}  map {:?}  parts {:?}  replicas {}",
+            self.name,
             self.stage,
             self.mesh,
             self.meaning(),
             self.map,
             self.parts,
             self.replicas
-        )?;
+        ));
         if let Some(shard) = self.optimizer_shard {
-            write!(out, "  optimizer shard {} step {}", shard.size, shard.step)?;
+            out.add(format_args!(
+                "  optimizer shard {} step {}",
+                shard.size, shard.step
+            ));
         }
         if let Some(grid) = self.grid() {
-            return out.write_str(&grid);
+            out.append(&grid);
+            return;
         }
         for held in &self.ranks {
-            write!(out, "\n  rank {}:", held.rank)?;
+            out.line(format_args!("  rank {}:", held.rank));
             for (d, (number, parts)) in held.cell.iter().zip(&self.parts).enumerate() {
                 match &held.region {
-                    Some(region) => write!(out, " {}..{}", region[d].start, region[d].end)?,
-                    None if *parts == 1 => write!(out, " all")?,
-                    None => write!(out, " {number}/{parts}..{}/{parts}", number + 1)?,
+                    Some(region) => {
+                        out.add(format_args!(" {}..{}", region[d].start, region[d].end))
+                    }
+                    None if *parts == 1 => out.add(" all"),
+                    None => out.add(format_args!(" {number}/{parts}..{}/{parts}", number + 1)),
                 }
             }
-            write!(out, "  held by {:?}", held.holders)?;
+            out.add(format_args!("  held by {:?}", held.holders));
         }
-        Ok(())
     }
 }
 
-impl fmt::Display for Shown {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ranks = self.ranks_per_stage;
+impl Shown {
+    /// For people.
+    #[must_use]
+    pub fn text(&self) -> Text {
+        let ranks = counted(self.ranks_per_stage.into(), "rank");
         let stages = counted(self.stages.into(), "stage");
-        writeln!(out, "{stages} of {}", counted(ranks.into(), "rank"))?;
-        let mut parameters = self.parameters.iter();
-        parameters.try_for_each(|parameter| writeln!(out, "{parameter}"))
+        let mut out = Text::new(format_args!("{stages} of {ranks}"));
+        for parameter in &self.parameters {
+            parameter.tell("", &mut out);
+        }
+        out
     }
 }
 
-impl fmt::Display for Differences {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Differences {
+    /// For people.
+    #[must_use]
+    pub fn text(&self) -> Text {
+        let mut out = Text::default();
         let sides = [("ranks", self.ranks), ("stages", self.stages)];
         for (what, [a, b]) in sides.iter().filter(|(_, sides)| sides[0] != sides[1]) {
-            writeln!(out, "{what}: {a} in A, {b} in B")?;
+            out.line(format_args!("{what}: {a} in A, {b} in B"));
         }
         for name in &self.only_in_a {
-            writeln!(out, "only in A: {}", line(name))?;
+            out.line(format_args!("only in A: {name}"));
         }
         for name in &self.only_in_b {
-            writeln!(out, "only in B: {}", line(name))?;
+            out.line(format_args!("only in B: {name}"));
         }
         for different in &self.different {
-            writeln!(out, "different: {}", line(&different.name))?;
+            out.line(format_args!("different: {}", different.name));
             for (side, entries) in [("A", &different.a), ("B", &different.b)] {
                 for entry in entries {
-                    writeln!(out, "  {side}: {entry}")?;
+                    entry.tell(&format!("  {side}: "), &mut out);
                 }
             }
         }
-        writeln!(out, "alike: {}", counted(self.same, "parameter"))
+        out.line(format_args!("alike: {}", counted(self.same, "parameter")));
+        out
     }
 }
 
@@ -378,12 +390,12 @@ mod tests {
         let strategy = strategy(&[2, 2], &[("w", &[-1, 0]), ("v", &[1])]);
         let shown = show(&strategy, Some("w"), Some(3), None).unwrap();
         let text = "1 stage of 2 ranks";
-        assert!(!shown.to_string().contains(text));
+        assert!(!shown.text().as_str().contains(text));
         assert_eq!(
-            shown.to_string(),
+            shown.text().as_str(),
             "1 stage of 4 ranks\n\
              w  stage 0  mesh [2, 2]  map [[-1], [0]]  parts [1, 2]  replicas 2\n  \
-             rank 3: all 1/2..2/2  held by [1, 3]\n"
+             rank 3: all 1/2..2/2  held by [1, 3]"
         );
         let shown = show(&strategy, Some("w"), None, Some(&[3, 8])).unwrap();
         assert_eq!(shown.parameters[0].ranks.len(), 4);
@@ -415,7 +427,7 @@ mod tests {
         assert_eq!(*differences.only_in_a, [Arc::from("a")]);
         assert_eq!(*differences.only_in_b, [Arc::from("b")]);
         assert_eq!(&*differences.different[0].name, "cut");
-        assert!(differences.to_string().contains("different: cut"));
+        assert!(differences.text().as_str().contains("different: cut"));
         assert!(diff(&a, &a).is_empty());
     }
 }

@@ -14,7 +14,7 @@ use crate::store::journal::{self, Journal};
 use crate::tensor::digest::{Contribution, Joiner, residue};
 use crate::transport::sink::Sink;
 use crate::transport::traced::{self, Sums, Traced};
-use crate::transport::witness::{Entered, Witness};
+use crate::transport::witness::{Entered, Witness, counts};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -285,7 +285,7 @@ impl Witness for Ledger<'_> {
         with: (&mut Joiner, &mut Vec<u8>),
         entered: &mut Entered,
     ) -> Result<()> {
-        if !self.kept.counts(slab, cell) {
+        if !counts(self.kept, slab, cell) {
             return Ok(());
         }
         // Where other bytes are written.
@@ -305,12 +305,12 @@ impl Witness for Ledger<'_> {
         joiner: &mut Joiner,
         entered: &mut Entered,
     ) -> Result<()> {
-        let counts = self.kept.counts(slab, cell);
+        let first = counts(self.kept, slab, cell);
         let cell = &slab.cells[cell];
         let [begin, end, bytes] =
             [slab.begin, slab.end, slab.plan.cell_bytes()].map(|at| slab.plan.written_bytes(at));
         let Contribution { tensor, window } = joiner.window(&cell.runs, begin, tile);
-        if counts {
+        if first {
             entered.tensor ^= tensor;
         }
         let shifted = joiner.shift(window, bytes - end);

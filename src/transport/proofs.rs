@@ -6,7 +6,7 @@ use crate::plan::work::Slab;
 use crate::tensor::digest::Joiner;
 use crate::transport::sink::Sink;
 use crate::transport::traced::{self, Sums, Traced};
-use crate::transport::witness::{Entered, Witness};
+use crate::transport::witness::{Entered, Witness, counts};
 use std::sync::{Mutex, PoisonError};
 
 /// Sums what is read of the tensors that are traced.
@@ -46,7 +46,7 @@ impl Witness for Proofs<'_> {
         with: (&mut Joiner, &mut Vec<u8>),
         entered: &mut Entered,
     ) -> Result<()> {
-        if self.counts && self.kept.counts(slab, cell) {
+        if self.counts && counts(self.kept, slab, cell) {
             self.traced
                 .note(slab, cell, tile, with, &mut entered.traced)?;
         }

@@ -39,6 +39,8 @@ pub struct FileSink<'a> {
     /// that one's files of the same names.
     directory: Option<Directory>,
     catalog: &'a Catalog,
+    /// Other nodes write the same files: what one of them keeps back no other one sees.
+    shared: bool,
     open: Mutex<HashMap<(u32, u32), Arc<Output>>>,
     open_max: usize,
 }
@@ -87,22 +89,25 @@ impl Output {
         Ok(())
     }
 
-    fn finish(&self) -> Result<()> {
+    /// Hands on what was kept back; to all nodes, if the file is `shared` by several.
+    fn finish(&self, shared: bool) -> Result<()> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.closed = true;
-        self.flush(&mut waiting)
+        self.flush(&mut waiting)?;
+        if shared { self.file.sync() } else { Ok(()) }
     }
 }
 
 impl<'a> FileSink<'a> {
-    /// A sink for the files of `catalog` in `base`.
+    /// A sink for the files of `catalog` in `base`, which other nodes write, too, if they are `shared`.
     #[must_use]
-    pub fn new(base: &Path, catalog: &'a Catalog) -> Self {
+    pub fn new(base: &Path, catalog: &'a Catalog, shared: bool) -> Self {
         FileSink {
             base: base.to_path_buf(),
             // Where this process writes nothing there may be none.
             directory: Directory::open(base).ok(),
             catalog,
+            shared,
             open: Mutex::new(HashMap::new()),
             open_max: kept_open(),
         }
@@ -125,7 +130,7 @@ impl<'a> FileSink<'a> {
         });
         if open.len() >= self.open_max {
             for (_, file) in open.drain() {
-                file.finish()?;
+                file.finish(self.shared)?;
             }
         }
         open.insert(key, file.clone());
@@ -158,6 +163,6 @@ impl Sink for FileSink<'_> {
 
     fn finish(&self) -> Result<()> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.values().try_for_each(|file| file.finish())
+        open.values().try_for_each(|file| file.finish(self.shared))
     }
 }

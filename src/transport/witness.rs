@@ -2,6 +2,7 @@
 
 use crate::catalog::Place;
 use crate::fault::Result;
+use crate::plan::arrange::Kept;
 use crate::plan::work::Slab;
 use crate::tensor::digest::Joiner;
 use crate::transport::sink::Sink;
@@ -14,6 +15,13 @@ pub struct Entered {
     pub(super) tensor: u64,
     pub(super) stored: Option<u64>,
     pub(super) traced: Sums,
+}
+
+/// Whether what is built of cell number `cell` of `slab` counts: of all that is built of it, once.
+pub(super) fn counts(kept: &Kept, slab: &Slab<'_>, cell: usize) -> bool {
+    let cell = &slab.cells[cell];
+    let first = kept.first(slab.plan, &cell.cell);
+    first.is_some_and(|rank| cell.targets.iter().any(|target| target.rank == rank))
 }
 
 /// Sees all windows of a process, from several threads.
