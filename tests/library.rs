@@ -63,3 +63,36 @@ fn the_example_of_memory_has_each_ranks_bytes() {
     let words = "cut/rank_2/net.safetensors: w2: its bytes are not as they were";
     assert!(run.stderr.contains(words), "{run:#?}");
 }
+
+/// A layout where a strategy is taken, of the model whose config.json lies beside the weights.
+#[test]
+fn takes_layouts_as_strategies() {
+    let room = tempfile::tempdir().expect("a directory");
+    let model = support::fixtures::data().join("model/glm4/hf");
+    let model = model.display().to_string();
+    let at = |name: &str| room.path().join(name).display().to_string();
+    let cut = |destination: &str, layout: &str| {
+        let flags = ["--dst", destination, "--dst-strategy", layout];
+        alone(&[&["import", "--hf", &model][..], &flags].concat()).succeeds();
+    };
+    cut(&at("old"), "dp=2,tp=2");
+    cut(&at("due"), "dp=1,tp=2,pp=2");
+    std::fs::copy(format!("{model}/config.json"), at("old/config.json")).expect("a copy");
+    for processes in [1, 4] {
+        let out = at(&format!("out{processes}"));
+        let arguments = [&at("old"), "dp=2,tp=2", &out, "dp=1,tp=2,pp=2"];
+        mpirun(processes, &example("reshard"), &arguments, &[]).succeeds();
+        for rank in 0..4 {
+            let of = |place: &str| {
+                let place = format!("{place}/rank_{rank}");
+                let files = support::fixtures::listing(place.as_ref());
+                let weights = files
+                    .iter()
+                    .find(|file| file.extension().is_some_and(|e| e == "safetensors"));
+                let path = std::path::Path::new(&place).join(weights.expect("weights"));
+                tensors::read(&path).expect("tensors").tensors
+            };
+            assert_eq!(of(&out), of(&at("due")), "rank {rank}");
+        }
+    }
+}

@@ -18,13 +18,15 @@ use support::{command, fixtures, oracle, sample, tensors};
 use tempfile::TempDir;
 use tensors::{Tensor, Tensors};
 
-const FAMILIES: [&str; 6] = [
+const FAMILIES: [&str; 8] = [
     "llama",
     "qwen2",
     "qwen3",
     "qwen3_moe",
     "deepseek_v3",
     "deepseek_v3_legacy",
+    "glm4",
+    "mixtral",
 ];
 
 fn recorded(family: &str) -> PathBuf {
@@ -295,6 +297,12 @@ fn deepseek_v3_goes_in_and_out() {
 #[test]
 fn deepseek_v3_goes_in_and_out_by_its_legacy_names() {
     round_trips("deepseek_v3_legacy");
+}
+
+#[test]
+fn tensors_below_each_other_and_stacked_as_they_are_go_in_and_out() {
+    round_trips("glm4");
+    round_trips("mixtral");
 }
 
 /// A room with `hf/`, a copy of a recorded model that a test may change.
@@ -883,12 +891,27 @@ fn a_layout_in_place_of_a_strategy_file_gives_the_same_bytes() {
         (&simulated["processes"], &simulated["tensors"]),
         (&4.into(), &19.into())
     );
+    // The optimizer's states are two numbers in float32 a weight.
+    let stateful = object(&run(1, &format!("{line} --states")));
+    let written = |simulated: &serde_json::Value| simulated["bytes"]["written"].as_u64().unwrap();
+    assert_eq!(stateful["tensors"], 19 * 3);
+    assert_eq!(written(&stateful), written(&simulated) * 5);
     let table = object(&run(1, "simulate --devices 4 --model @model --json"));
+    let larger = object(&run(
+        1,
+        "simulate --devices 4 --model @model --states --json",
+    ));
     let rows = table["layouts"].as_array().unwrap();
     let row = rows
         .iter()
         .find(|row| row["parallel"] == "dp=2,tp=2")
         .unwrap();
+    let large = larger["layouts"].as_array().unwrap().iter();
+    let large = large.map(|row| row["largest_file_bytes"].as_u64().unwrap());
+    let small = rows
+        .iter()
+        .map(|row| row["largest_file_bytes"].as_u64().unwrap() * 5);
+    assert!(large.eq(small), "{larger:#}");
     // Two bytes an element, as the model's config.json says.
     let shards = tensors::read(&Path::new(&at("s")).join("rank_0/net.safetensors")).unwrap();
     let bytes: usize = shards

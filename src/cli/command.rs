@@ -2,10 +2,10 @@
 
 use crate::cli::flags::moving::MoveArgs;
 use crate::cli::flags::report::ReportArgs;
-use crate::cli::flags::strategy::Deriving;
 use crate::exchange::World;
 use crate::fault::Result;
 use crate::fault::plain::Text;
+use crate::front::Deriving;
 use crate::job::outcome::Outcome;
 use crate::job::{Job, run};
 use crate::report::{Progress, Report};

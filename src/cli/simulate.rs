@@ -8,11 +8,12 @@ use crate::cli::flags::report::ReportArgs;
 use crate::fault::Result;
 use crate::fault::plain::Text;
 use crate::measure::simulate::{Question, plan, read_machine, read_shapes};
-use crate::model::derive::{Derived, Seen, layouts, weights};
+use crate::model::derive::{Derived, Seen, layouts, tensors};
 use crate::plan::simulate::{Shapes, Storage};
 use crate::report::{Report, save_picture};
 use crate::source::strategy_files::read_alone;
 use crate::strategy::{Strategy, StrategyInput};
+use crate::tensor::dtype::Dtype;
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -65,6 +66,9 @@ pub(crate) struct Simulate {
     #[arg(long, value_name = "N", requires = "model", conflicts_with_all = ["dst_strategy", "process", "svg", "report"],
           value_parser = clap::value_parser!(u64).range(1..=65536))]
     devices: Option<u64>,
+    /// Count what the optimizer (AdamW) saves, too: two numbers in float32 for each of a trained weight.
+    #[arg(long, requires = "model", conflicts_with = "shapes")]
+    states: bool,
     /// Only this process's plan.
     #[arg(long, value_name = "P")]
     process: Option<u32>,
@@ -119,7 +123,7 @@ impl Simulate {
         };
         let model = self.sides.network.model.model.as_deref();
         let shapes = match (&self.shapes, model) {
-            (None, Some(model)) => weights(&seen, model)?,
+            (None, Some(model)) => tensors(&seen, model, self.states)?,
             _ => read_shapes(&place)?,
         };
         let question = Question {
@@ -135,7 +139,13 @@ impl Simulate {
         let source = read(source)?;
         if let (Some(devices), Some(model)) = (self.devices, model) {
             let all = layouts(devices, &seen, model)?;
-            return table(&question, &shapes, source.as_ref(), &all, report);
+            return table(
+                &question,
+                &shapes,
+                source.as_ref(),
+                (&all, self.states),
+                report,
+            );
         }
         let destination = read(destination)?;
         let discover = start.elapsed().as_secs_f64();
@@ -158,12 +168,11 @@ fn table(
     question: &Question,
     shapes: &Shapes,
     source: Option<&Strategy>,
-    layouts: &[(String, Derived)],
+    (layouts, states): (&[(String, Derived)], bool),
     report: &Report,
 ) -> Result<bool> {
-    let element = shapes
-        .first()
-        .map_or(2, |(_, dtype, _)| u64::from(dtype.bits()) / 8);
+    // Those of the optimizer come first, by name.
+    let weights = shapes.last().map_or(Dtype::BF16, |(_, dtype, _)| *dtype);
     let mut text = Text::new(format_args!(
         "{:<24} {:>16} {:>16} {:>16} {:>10}",
         "layout", "largest file", "read", "exchanged", "seconds"
@@ -171,7 +180,7 @@ fn table(
     let mut rows: Vec<Value> = Vec::new();
     for (parallel, derived) in layouts {
         let simulated = plan(question, shapes, source, Some(derived.strategy()?))?;
-        let largest = derived.largest_elements() * element;
+        let largest = derived.largest_bytes(weights, states);
         let (bytes, seconds) = (&simulated.bytes, simulated.plan.seconds_estimated);
         text.line(format_args!(
             "{parallel:<24} {largest:>16} {:>16} {:>16} {seconds:>10.3}",
@@ -183,6 +192,6 @@ fn table(
             }, "seconds_estimated": seconds,
         }));
     }
-    report.data(&json!({ "layouts": rows }), &text)?;
+    report.data(&json!({ "layouts": rows, "states": states }), &text)?;
     Ok(!layouts.is_empty())
 }

@@ -6,9 +6,10 @@ mod rank_files;
 pub(super) mod recognise;
 
 use crate::cli::command::{Command, Prepared};
-use crate::cli::flags::strategy::{Deriving, NetworkArgs, strategy};
+use crate::cli::flags::strategy::{NetworkArgs, strategy};
 use crate::cli::output::{check_output, write_output};
 use crate::fault::{Fault, Kind, Result};
+use crate::front::Deriving;
 use crate::report::Report;
 use crate::source::strategy_files::{read_alone, strategy_bytes};
 use crate::strategy::merge::merge;

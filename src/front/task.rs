@@ -3,6 +3,7 @@
 use crate::destination::Writing;
 use crate::exchange::World;
 use crate::fault::{Fault, Kind, Result};
+use crate::front::deriving::Deriving;
 use crate::job::verify::Verification;
 use crate::job::{self, Comparing, Convert, Goal, Job, Outcome, Write};
 use crate::plan::arrange::FULL_FILE_BYTES_MAX;
@@ -20,6 +21,8 @@ use std::path::PathBuf;
 #[must_use = "a task does nothing until it is run"]
 pub struct Task {
     job: Job,
+    /// What strategies are derived from that don't lie in files.
+    model: Option<PathBuf>,
 }
 
 /// A shard that a rank will have.
@@ -162,6 +165,7 @@ impl Task {
     pub(super) fn new(command: &'static str, reading: Reading, goal: Goal) -> Task {
         Task {
             job: Job::new(command, reading, goal),
+            model: None,
         }
     }
 
@@ -174,13 +178,14 @@ impl Task {
         self
     }
 
-    /// The strategy that the source is cut by: file, merged file or directory. Left out: full weights.
+    /// The strategy that the source is cut by: file, merged file or directory; or what it is derived from,
+    /// a layout (`dp=2,tp=4`) or a trainer's YAML file. Left out: full weights.
     pub fn source_strategy(mut self, path: impl Into<PathBuf>) -> Self {
         self.job.reading.strategy = Some(StrategyInput::from(path));
         self
     }
 
-    /// The strategy to cut by. Left out: full weights.
+    /// The strategy to cut by, as [`Task::source_strategy`] takes it. Left out: full weights.
     pub fn strategy(mut self, path: impl Into<PathBuf>) -> Self {
         let path = StrategyInput::from(path);
         if let Goal::Compare(comparing) = &mut self.job.goal {
@@ -188,6 +193,13 @@ impl Task {
             return self;
         }
         self.change(|writing| writing.strategy = Some(path))
+    }
+
+    /// The model's directory, or its config.json, for strategies that are derived. Left out: the one where the
+    /// weights are, or that a trainer's file names.
+    pub fn model(mut self, path: impl Into<PathBuf>) -> Self {
+        self.model = Some(path.into());
+        self
     }
 
     /// Which of several positions in the rank directories: `1_20`.
@@ -254,7 +266,23 @@ impl Task {
             let fault = Fault::new(Kind::Usage, "a task of `load` has no destination");
             return Err(fault.hint("into_buffers fills buffers; reshard writes files"));
         }
-        job::run(world, &self.job, &mut |_, _| {})
+        job::run(world, &self.ready(world)?, &mut |_, _| {})
+    }
+
+    /// The job, with the strategies that are derived. Collective.
+    fn ready(&self, world: &World) -> Result<Job> {
+        let mut job = self.job.clone();
+        let mut sources = vec![job.reading.path.clone()];
+        if let Goal::Compare(comparing) = &job.goal {
+            sources.push(comparing.other.path.clone());
+        }
+        let deriving = Deriving {
+            model: self.model.clone(),
+            sources,
+            ..Deriving::default()
+        };
+        deriving.fill(world, &mut job)?;
+        Ok(job)
     }
 
     /// The shards that destination rank `rank` will have. Collective: each process names a rank.
@@ -262,7 +290,7 @@ impl Task {
     /// # Errors
     /// The same on every process.
     pub fn shards(&self, world: &World, rank: u32) -> Result<Vec<Shard>> {
-        let catalog = job::shards(world, &self.job, Some(rank))?;
+        let catalog = job::shards(world, &self.ready(world)?, Some(rank))?;
         let files = catalog.ranks.get(&rank).into_iter().flatten();
         let entries = files.flat_map(|file| &file.schema.entries);
         let shards = entries.map(|entry| Shard {
@@ -285,7 +313,8 @@ impl Task {
         rank: u32,
         buffers: &mut [Buffer<'_>],
     ) -> Result<Outcome> {
-        job::fill(world, &self.job, Some(rank), buffers, &mut |_, _| {})
+        let job = self.ready(world)?;
+        job::fill(world, &job, Some(rank), buffers, &mut |_, _| {})
     }
 }
 

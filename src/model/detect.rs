@@ -14,13 +14,10 @@ use std::collections::BTreeMap;
 pub type Given = Partial;
 
 /// Model types that are like a known one but for these tensors.
-const UNKNOWN_TENSORS: [(&str, &str); 2] = [
-    ("deepseek_v32", "an indexer in its attention"),
-    (
-        "deepseek_v4",
-        "an indexer in its attention, and hyper-connections",
-    ),
-];
+const UNKNOWN_TENSORS: [(&str, &str); 1] = [(
+    "deepseek_v4",
+    "an indexer in its attention, and hyper-connections",
+)];
 
 /// The family called `name`, or with `auto` that of the config.json.
 ///
@@ -79,7 +76,7 @@ pub(super) fn choices_of(
     let is_joined = |make: Make| {
         let of_kind = joined.links.iter().filter(|link| link.make == Some(make));
         let mut tensors = of_kind
-            .filter(|l| l.hf.len() > l.ms.len())
+            .filter(|l| l.parts > l.ms.len())
             .flat_map(|link| &link.ms);
         tensors.any(|tensor| has(&tensor.name))
     };
@@ -197,11 +194,13 @@ mod type_tests {
         for (kind, family) in [
             ("llama", "llama"),
             ("mistral", "llama"),
+            ("internlm3", "llama"),
             ("kimi_k2", "deepseek_v3"),
+            ("deepseek_v32", "deepseek_v32"),
         ] {
             assert_eq!(of(kind).ok().as_deref(), Some(family), "{kind}");
         }
-        for (kind, words) in [("deepseek_v32", "an indexer"), ("gpt2", "no family table")] {
+        for (kind, words) in [("deepseek_v4", "an indexer"), ("gpt2", "no family table")] {
             let told = of(kind).unwrap_or_else(|fault| fault.message);
             assert!(told.contains(words) && told.contains(kind), "{told}");
         }

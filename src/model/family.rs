@@ -3,6 +3,7 @@
 //! docs/formats.md explains the form for those who write one.
 
 use super::choices::Scheme;
+use super::expression::Numbers;
 use super::training::{Trained, Training};
 use crate::fault::{Fault, Kind, Result};
 use serde::Deserialize;
@@ -16,7 +17,18 @@ macro_rules! tables {
 }
 
 /// The tables that are built in.
-const FILES: &[(&str, &str)] = tables!["llama", "qwen2", "qwen3", "qwen3_moe", "deepseek_v3",];
+const FILES: &[(&str, &str)] = tables![
+    "llama",
+    "qwen2",
+    "qwen2_moe",
+    "qwen3",
+    "qwen3_moe",
+    "mixtral",
+    "glm4",
+    "glm4_moe",
+    "deepseek_v3",
+    "deepseek_v32",
+];
 
 /// How the models of a family are made on both sides.
 #[derive(Clone, Debug, Deserialize)]
@@ -133,6 +145,9 @@ pub struct Rule {
     pub cut: Option<Trained>,
     /// Names at Hugging Face, each with its shape: `.mlp.up_proj.weight [ffn, hidden]`.
     pub hf: Names,
+    /// The one Hugging Face tensor that has these below each other, in their order; none: each is one.
+    #[serde(default)]
+    pub hf_joined: Option<String>,
     /// Legacy names.
     #[serde(default)]
     pub legacy: Option<Side>,
@@ -260,6 +275,23 @@ impl Family {
         Ok(place
             .and_then(|place| FILES.get(place))
             .map(|(_, text)| *text))
+    }
+
+    /// Whether layer `layer` has experts at Hugging Face.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] if config.json lacks a number.
+    pub(super) fn has_experts(&self, numbers: &Numbers, layer: u64) -> Result<bool> {
+        let Some(experts) = &self.experts_in else {
+            return Ok(false);
+        };
+        let (from, every) = (
+            numbers.value(&experts.from)?,
+            numbers.value(&experts.every)?,
+        );
+        Ok(layer >= from
+            && (layer + 1).is_multiple_of(every.max(1))
+            && !numbers.list(&experts.except).contains(&layer))
     }
 
     /// Whether `name` is one of its names.

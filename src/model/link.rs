@@ -1,6 +1,7 @@
 //! Tensors of both sides that are made of each other.
 
 use super::family::Make;
+use super::fuse::Joint;
 use crate::tensor::shape::Shape;
 use crate::view::{AxisMap, Cut, Piece};
 use std::sync::Arc;
@@ -49,6 +50,28 @@ pub struct Bond {
 }
 
 impl Bond {
+    /// A joint of Hugging Face parts in the MindSpore tensor number `ms`.
+    pub(super) fn joining(joint: Joint, ms: usize) -> Bond {
+        Bond {
+            hf: joint.part,
+            ms,
+            domain: joint.domain,
+            hf_map: joint.part_map,
+            ms_map: joint.joined_map,
+            again: joint.again,
+        }
+    }
+
+    /// The same where the Hugging Face tensor lies from row `row` on in the only one there is.
+    pub(super) fn below(mut self, row: u64, ms: usize) -> Bond {
+        self.hf = 0;
+        self.ms += ms;
+        if let Some(AxisMap::Affine { offset, .. }) = self.hf_map.first_mut() {
+            *offset += row;
+        }
+        self
+    }
+
     /// The piece that makes a part of the MindSpore tensor of the Hugging Face tensor `source`.
     #[must_use]
     pub fn import(&self, source: &Arc<str>) -> Piece {
@@ -74,6 +97,8 @@ pub struct Link {
     pub make: Option<Make>,
     /// The Hugging Face side.
     pub hf: Vec<Tensor>,
+    /// How many parts of these it is about: more than tensors where one has several below each other.
+    pub parts: usize,
     /// The MindSpore side.
     pub ms: Vec<Tensor>,
     /// The pieces.

@@ -4,6 +4,7 @@ use super::choices::{Choices, Experts, Fusion, Scheme, spelled};
 use super::expression::Numbers;
 use super::family::{Block, Family, Make, Rule, Side, Within};
 use super::fuse::{Joint, Lane, fuse, stack, stack_transposed};
+use super::joined::below_each_other;
 use super::latent::check_latent;
 use super::link::{Bond, Link, Tensor};
 use crate::fault::{Fault, Kind, Result};
@@ -99,7 +100,7 @@ impl Mapping {
                 let spot = Spot {
                     layer,
                     mtp: block.mtp.then_some(layer - from),
-                    moe: has_experts(family, numbers, layer)?,
+                    moe: family.has_experts(numbers, layer)?,
                     hf: &block.hf,
                     ms: ms.as_deref(),
                 };
@@ -112,19 +113,6 @@ impl Mapping {
         }
         Ok(speller.mapping)
     }
-}
-
-fn has_experts(family: &Family, numbers: &Numbers, layer: u64) -> Result<bool> {
-    let Some(experts) = &family.experts_in else {
-        return Ok(false);
-    };
-    let (from, every) = (
-        numbers.value(&experts.from)?,
-        numbers.value(&experts.every)?,
-    );
-    Ok(layer >= from
-        && (layer + 1).is_multiple_of(every.max(1))
-        && !numbers.list(&experts.except).contains(&layer))
 }
 
 impl Speller<'_> {
@@ -185,6 +173,24 @@ impl Speller<'_> {
     }
 
     fn rule(&mut self, rule: &Rule, spot: &Spot<'_>) -> Result<()> {
+        let (links, unnamed) = (self.mapping.links.len(), self.mapping.unnamed.len());
+        self.parts(rule, spot)?;
+        let Some(joined) = &rule.hf_joined else {
+            return Ok(());
+        };
+        let joined = self.tensor(spot.hf, joined, spot)?;
+        if self.mapping.unnamed.len() > unnamed {
+            self.mapping.unnamed.truncate(unnamed);
+            self.mapping.unnamed.push(joined.name);
+            return Ok(());
+        }
+        let links = self.mapping.links.split_off(links);
+        self.mapping.links.push(below_each_other(joined, links)?);
+        Ok(())
+    }
+
+    /// The links of a rule, as if each of its Hugging Face tensors were one.
+    fn parts(&mut self, rule: &Rule, spot: &Spot<'_>) -> Result<()> {
         let side = match self.choices.names {
             Scheme::Legacy => &rule.legacy,
             Scheme::Mcore => &rule.mcore,
@@ -212,7 +218,11 @@ impl Speller<'_> {
             tensor.also = also.collect();
         }
         match rule.make {
-            Some(Make::Experts) => return self.experts(rule, &hf, &ms, joined),
+            Some(Make::Experts) => {
+                // Without a choice they are stacked as they are, each kind in one of its own.
+                let joined = joined && matches!(side, Side::Choice { .. });
+                return self.experts(rule, &hf, &ms, joined);
+            }
             Some(Make::Blocks) => return self.blocks(rule, hf, ms),
             Some(Make::Qkv | Make::GateUp | Make::Rows) if ms.len() == 1 => {
                 return self.fused(rule, hf, ms);
@@ -247,6 +257,7 @@ impl Speller<'_> {
     fn link(&mut self, rule: &Rule, hf: Vec<Tensor>, ms: Vec<Tensor>, bonds: Vec<Bond>) {
         self.mapping.links.push(Link {
             make: rule.make,
+            parts: hf.len(),
             hf,
             ms,
             bonds,
@@ -296,7 +307,10 @@ impl Speller<'_> {
             _ => Cut::Exactly(rows / groups),
         };
         ms[0].shape = Shape(dims);
-        let bonds = joints.into_iter().map(|joint| by_ms(joint, 0)).collect();
+        let bonds = joints
+            .into_iter()
+            .map(|joint| Bond::joining(joint, 0))
+            .collect();
         self.link(rule, hf, ms, bonds);
         Ok(())
     }
@@ -367,7 +381,10 @@ impl Speller<'_> {
                 let lanes: Vec<Lane> = lanes.collect::<Result<_>>()?;
                 let (rows, joints) = fuse(&lanes, 1, &hf[0].shape.0[1..])?;
                 ms[0].shape = Shape(vec![rows, matrix(&hf[0])?.1]);
-                let bonds = joints.into_iter().map(|joint| by_ms(joint, 0)).collect();
+                let bonds = joints
+                    .into_iter()
+                    .map(|joint| Bond::joining(joint, 0))
+                    .collect();
                 self.link(rule, hf, ms, bonds);
             }
             return Ok(());
@@ -383,7 +400,7 @@ impl Speller<'_> {
             let first = all.len();
             all.extend(of(hf, expert));
             let shift = |joint: Joint, ms: usize| {
-                let mut bond = by_ms(joint, ms);
+                let mut bond = Bond::joining(joint, ms);
                 bond.hf += first;
                 bond
             };
@@ -407,18 +424,6 @@ impl Speller<'_> {
         }
         self.link(rule, all, ms, bonds);
         Ok(())
-    }
-}
-
-/// A joint of Hugging Face parts in a MindSpore tensor.
-fn by_ms(joint: Joint, ms: usize) -> Bond {
-    Bond {
-        hf: joint.part,
-        ms,
-        domain: joint.domain,
-        hf_map: joint.part_map,
-        ms_map: joint.joined_map,
-        again: joint.again,
     }
 }
 

@@ -19,6 +19,7 @@ mod family;
 mod fuse;
 mod fused_experts;
 mod heads;
+mod joined;
 mod latent;
 mod link;
 mod mapping;

@@ -13,6 +13,9 @@ pub struct Training {
     pub names: Scheme,
     /// The classes of networks that it stands for, by the names a configuration gives them.
     pub architectures: Vec<String>,
+    /// Whether only its layouts are known: the trainer has no such network to train.
+    #[serde(default)]
+    pub only_layouts: bool,
     /// Keys of a trainer's `model_config` that mean a key of config.json.
     #[serde(default)]
     pub spelled: BTreeMap<String, String>,

@@ -1,5 +1,6 @@
 //! The files of `--name-map`: names to names, or a family's table, as JSON or YAML.
 
+use crate::config::train_yaml::is_yaml;
 use crate::fault::{Fault, Kind, Result};
 use crate::model::Family;
 use crate::store::full_dir::MAP_BYTES_MAX;
@@ -52,12 +53,6 @@ pub(crate) fn family_table(path: &Path) -> Result<Family> {
         Family::parse(&bytes)
     };
     family.map_err(|fault| fault.file(path.display().to_string()))
-}
-
-/// Whether YAML is meant, by the ending of the name.
-pub(crate) fn is_yaml(path: &Path) -> bool {
-    path.extension()
-        .is_some_and(|ending| ending == "yaml" || ending == "yml")
 }
 
 /// An error's text without the picture of its place that follows.

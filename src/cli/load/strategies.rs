@@ -1,9 +1,9 @@
 //! Where the strategies of a training job lie.
 
-use crate::cli::flags::strategy::Deriving;
 use crate::cli::load::sight::Sight;
 use crate::config::train_yaml::{ParallelConfig, Shape, TrainConfig};
 use crate::fault::{Fault, Kind, Result};
+use crate::front::Deriving;
 use crate::strategy::{Strategy, StrategyInput};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -2,9 +2,10 @@
 
 use crate::cli::flags::choice::choice;
 use crate::cli::flags::family::SCHEMES;
-use crate::cli::flags::strategy::{Deriving, strategy};
+use crate::cli::flags::strategy::strategy;
 use crate::cli::output::{check_output, write_output};
 use crate::fault::{Fault, Kind, Result};
+use crate::front::Deriving;
 use crate::job::inspect::{cut_tensors, full_tensors};
 use crate::measure::shapes::read_shapes;
 use crate::model::Scheme;

@@ -84,6 +84,14 @@ impl Job {
         let own = &config.model.model_config;
         let family = family_of(scheme, class, own, model)?;
         let training = training_of(&family, scheme)?;
+        if training.only_layouts {
+            let message = format!(
+                "model_type is '{}': the trainer has no network to train it with",
+                family.family
+            );
+            let hint = "a layout (dp=2,tp=4) can be given in the place of this file, with --model";
+            return Err(wrong(message).hint(hint));
+        }
         let mut merged = merge(&training, own, model, false)?;
         let assumed = assume(&training, &mut merged);
         let sizes = &config.parallel_config;

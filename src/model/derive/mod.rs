@@ -25,7 +25,7 @@ mod states;
 pub use derived::{Derived, derive, rank_file_name};
 pub use job::Job;
 pub use mesh::Mesh;
-pub use outlook::{layouts, weights};
+pub use outlook::{layouts, tensors};
 pub use read::{configured, joined, latent, usual};
 pub use recognise::{Candidate, Held, recognise};
 pub use seen::{JOINED, LATENT, Seen};
