@@ -10,7 +10,7 @@ use crate::cli::flags::step::StepArgs;
 use crate::cli::flags::strategy::ModelArgs;
 use crate::cli::flags::tensors::{Cast, TensorArgs};
 use crate::cli::flags::writing::{CutArgs, DestinationArgs, WriteArgs};
-use crate::config::train_yaml::is_yaml;
+use crate::config::based::is_yaml;
 use crate::fault::{Fault, Kind, Result};
 use crate::front::Deriving;
 use crate::job::{Goal, Job, ViewMaker, Write};

@@ -10,7 +10,7 @@ use crate::cli::import::Import;
 use crate::cli::recognised::{Question, Recognised};
 use crate::cli::reshard::Reshard;
 use crate::cli::split::Split;
-use crate::config::train_yaml::is_yaml;
+use crate::config::based::is_yaml;
 use crate::exchange::{World, agree};
 use crate::fault::plain::{Text, counted};
 use crate::fault::{Fault, Kind, Result};

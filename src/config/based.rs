@@ -142,6 +142,13 @@ fn over(below: &mut Map<String, Value>, above: Map<String, Value>) {
     }
 }
 
+/// Whether YAML is meant, by the ending of the name.
+#[must_use]
+pub fn is_yaml(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|ending| ending == "yaml" || ending == "yml")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -331,13 +331,6 @@ pub fn scaled_steps(steps: u64, saved_batch: u64, new_batch: u64) -> u64 {
     u64::try_from(scaled).unwrap_or(u64::MAX)
 }
 
-/// Whether YAML is meant, by the ending of the name.
-#[must_use]
-pub fn is_yaml(path: &Path) -> bool {
-    path.extension()
-        .is_some_and(|ending| ending == "yaml" || ending == "yml")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,6 @@
 //! Strategies that don't lie in files: derived from a layout (`dp=2,tp=4`) or a trainer's configuration.
 
-use crate::config::train_yaml::is_yaml;
+use crate::config::based::is_yaml;
 use crate::exchange::{World, agree, all_gather, broadcast_bytes};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::{Goal, Job};

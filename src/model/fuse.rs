@@ -31,6 +31,17 @@ pub(super) struct Lane {
     pub even_odd: bool,
 }
 
+impl Lane {
+    /// One whose rows may be parted anywhere.
+    pub(super) fn of_rows(rows: u64) -> Lane {
+        Lane {
+            rows,
+            unit: 1,
+            even_odd: false,
+        }
+    }
+}
+
 fn affine(offset: u64, step: u64, axis: usize) -> AxisMap {
     AxisMap::Affine { offset, step, axis }
 }

@@ -351,6 +351,13 @@ impl Speller<'_> {
         Ok(())
     }
 
+    /// The same, standing if that is chosen.
+    fn standing(&self, ms: &[Tensor], experts: u64) -> Vec<Tensor> {
+        let stands = self.choices.experts == Experts::Stacked3d;
+        let ms = ms.iter().map(|tensor| tensor.standing(stands, experts));
+        ms.collect()
+    }
+
     /// The same one or two matrices of every expert.
     fn experts(&mut self, rule: &Rule, hf: &[Tensor], ms: &[Tensor], joined: bool) -> Result<()> {
         let experts = self.numbers.value("experts")?;
@@ -370,14 +377,7 @@ impl Speller<'_> {
         if each_own {
             for expert in 0..experts {
                 let (hf, mut ms) = (of(hf, expert), of(ms, expert));
-                let lanes = hf.iter().map(|tensor| {
-                    let rows = matrix(tensor)?.0;
-                    Ok(Lane {
-                        rows,
-                        unit: 1,
-                        even_odd: false,
-                    })
-                });
+                let lanes = hf.iter().map(|tensor| Ok(Lane::of_rows(matrix(tensor)?.0)));
                 let lanes: Vec<Lane> = lanes.collect::<Result<_>>()?;
                 let (rows, joints) = fuse(&lanes, 1, &hf[0].shape.0[1..])?;
                 ms[0].shape = Shape(vec![rows, matrix(&hf[0])?.1]);
@@ -389,9 +389,7 @@ impl Speller<'_> {
             }
             return Ok(());
         }
-        let standing = self.choices.experts == Experts::Stacked3d;
-        let ms = ms.iter().map(|tensor| tensor.standing(standing, experts));
-        let ms: Vec<Tensor> = ms.collect();
+        let ms = self.standing(ms, experts);
         let columns = matrix(&hf[0])?.1;
         let rows: Vec<u64> = hf.iter().map(|t| Ok(matrix(t)?.0)).collect::<Result<_>>()?;
         let mut all = Vec::new();

@@ -1,6 +1,6 @@
 //! The files of `--name-map`: names to names, or a family's table, as JSON or YAML.
 
-use crate::config::train_yaml::is_yaml;
+use crate::config::based::is_yaml;
 use crate::fault::{Fault, Kind, Result};
 use crate::model::Family;
 use crate::store::full_dir::MAP_BYTES_MAX;
