@@ -2,6 +2,7 @@
 //! the MPI library's own calls.
 
 use crate::exchange::{Operation as Joined, Topology, World, agree, all_reduce, barrier};
+use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
 use crate::measure::bench::{Measured, Repeat, Row, Unmeasured, all_wrong};
 use crate::measure::found::machine;
@@ -63,6 +64,8 @@ impl Question {
         }
     }
 
+    /// Sizes in the order in which they are measured: where time is short the least and the most tell more
+    /// than what is between them.
     fn sizes(&self) -> Vec<u64> {
         let (mut sizes, mut bytes) = (Vec::new(), self.bytes_min);
         while bytes <= self.bytes_max.min(BYTES_MAX) {
@@ -71,6 +74,10 @@ impl Question {
                 0 => BYTES_FIRST,
                 _ => bytes.saturating_mul(self.factor.max(2)),
             };
+        }
+        if self.budget.is_some() && sizes.len() > 2 {
+            let least = usize::from(sizes[0] == 0) + 1;
+            sizes[least..].rotate_right(1);
         }
         sizes
     }
@@ -204,12 +211,13 @@ impl Run<'_> {
             };
             // Some of each operation is measured, however late it is.
             let mut begun = false;
-            for bytes in sizes {
+            for (done, &bytes) in sizes.iter().enumerate() {
                 if bytes == 0 && operation.sized && !operation.unpaused {
                     continue;
                 }
                 if begun && self.has_no_time(world)? {
-                    let why = format!("no time is left from {bytes} bytes on");
+                    let rest = counted((sizes.len() - done) as u64, "size");
+                    let why = format!("no time is left for {rest}, from {bytes} bytes on");
                     self.leave_out(&[operation], &why);
                     break;
                 }
