@@ -183,6 +183,17 @@ fn a_shape_that_the_manifest_contradicts_is_noticed() {
     let sample = Sample::new();
     let line = "split --src @full --dst @cut --dst-strategy @four.ckpt";
     alone(&sample.args(line)).succeeds();
+    // One rank of it is no full weights, as a directory or as a file.
+    for (world, src) in WORLDS
+        .iter()
+        .zip(["rank_1", "rank_2/net.safetensors"].iter().cycle())
+    {
+        let line = format!("unify --src @cut/{src} --dst @out");
+        let run = on(&sample, *world, &line);
+        assert!(run.stderr.contains("was written as"), "{run:#?}");
+        assert!(!run.status.success(), "{run:#?}");
+        nothing_written(&sample);
+    }
     let items = [
         ("b", layout(&[2, 2], &[-1])),
         ("w1", layout(&[2, 2], &[1, 0])),

@@ -150,6 +150,43 @@ fn memory_that_is_refused_is_an_error() {
     refused(&run, &["ulimit -v", "refuses 134217728"]);
 }
 
+/// A user that isn't root has a limit of threads: two processes that meet it end, and say why.
+#[test]
+fn threads_that_are_refused_are_an_error_on_every_process() {
+    let sample = Sample::new();
+    let room = sample.room.path().display().to_string();
+    let shell = Path::new("/bin/sh");
+    let root = support::alone(
+        shell,
+        &["-c", "test $(id -u) = 0 && setpriv --version"],
+        &[],
+    );
+    if !root.status.success() {
+        println!("skipped: only root can be another user");
+        return;
+    }
+    let program = sample.path("shardloom");
+    std::fs::copy(env!("CARGO_BIN_EXE_shardloom"), &program).expect("copied");
+    let line = "unify --src @src --src-strategy @four.ckpt --dst @out/done --threads 8";
+    let line = sample.args(line).join(" ");
+    let launcher = std::env::var("MPIRUN").unwrap_or_else(|_| "mpirun".to_owned());
+    let more = std::env::var("MPIRUN_ARGS").unwrap_or_else(|_| "--oversubscribe".to_owned());
+    for limit in [14, 18] {
+        let inner = format!("ulimit -u {limit}; exec {} {line}", program.display());
+        let script = format!(
+            "mkdir -p {room}/out && chmod -R a+rwX {room} && export HOME={room}/out TMPDIR={room}/out && \
+             exec timeout -k 1 60 setpriv --reuid=65534 --regid=65534 --clear-groups \
+             {launcher} {more} -n 2 bash -c '{inner}'"
+        );
+        let run = support::alone(shell, &["-c", &script], &[]);
+        assert!(!run.status.success(), "{limit}: {run:#?}");
+        assert_ne!(run.status.code(), Some(124), "{limit}: it hangs: {run:#?}");
+        let told = "ulimit -u";
+        assert!(run.stderr.contains(told), "{limit}: {run:#?}");
+        assert!(!sample.path("out/done").exists(), "{limit}");
+    }
+}
+
 #[test]
 fn a_result_that_is_too_long_for_its_file_is_an_error() {
     let sample = Sample::new();

@@ -87,6 +87,27 @@ fn a_name_that_fits_nothing_is_named_with_the_nearest() {
 }
 
 #[test]
+fn a_name_that_stands_twice_in_a_map_is_refused() {
+    let sample = Sample::new();
+    std::fs::write(sample.path("map.json"), r#"{"w1": "x", "w1": "y"}"#).expect("a map");
+    for line in &WITH_MAPS[..2] {
+        refused(
+            &sample,
+            &run(1, &sample, line),
+            &["map.json", "'w1' stands in it twice"],
+        );
+    }
+    let index = r#"{"weight_map": {"w1": "other.safetensors", "w1": "model.safetensors"}}"#;
+    std::fs::write(sample.path("full/model.safetensors.index.json"), index).expect("an index");
+    let line = "unify --src @full --dst @out";
+    refused(
+        &sample,
+        &run(4, &sample, line),
+        &["index.json", "'w1' stands in it twice"],
+    );
+}
+
+#[test]
 fn metadata_is_no_tensor() {
     for line in [WITH_MAPS[1], WITH_MAPS[3]] {
         let sample = Sample::new();

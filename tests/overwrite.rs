@@ -339,3 +339,21 @@ fn a_file_where_a_directory_is_meant_is_kept() {
         }
     }
 }
+
+/// Single files that commands write replace no weights, whatever may be overwritten.
+#[test]
+fn a_small_file_replaces_no_weights() {
+    let sample = Sample::new();
+    let path = sample.path("src/rank_0/net.safetensors");
+    let before = std::fs::read(&path).expect("a file");
+    for line in [
+        "strategy merge @four.ckpt --output @src/rank_0/net.safetensors --overwrite",
+        "strategy new --mesh tp=2 --rule w1=tp --weights @full --output @src/rank_0/net.safetensors --overwrite",
+        "simulate --src-strategy @four.ckpt --dst-strategy @two.ckpt --shapes @full --svg @src/rank_0/net.safetensors",
+        "generate man --output @src/rank_0/net.safetensors --overwrite",
+    ] {
+        let run = alone(&sample.args(line));
+        assert!(!run.status.success(), "{line}: {run:#?}");
+        assert!(std::fs::read(&path).expect("a file") == before, "{line}");
+    }
+}

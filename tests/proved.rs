@@ -136,6 +136,20 @@ fn a_nodes_part_that_is_gone_is_missed() {
         (vec![vec![(0, 2)], vec![(2, 4)]], 1)
     );
     on_own_disks(&sample, "verify out").succeeds();
+    // Each node mends its own, of what it sees.
+    for node in 0..2 {
+        let room = sample.path(&format!("node_{node}"));
+        for (path, bytes) in image(&room.join("out")) {
+            tensors::write_bytes(&room.join("copy").join(path), &bytes);
+        }
+    }
+    tensors::damage(&part.join("rank_3/net.safetensors"), "w2");
+    std::fs::write(sample.path("node_0/out/shardloom.json"), b"{").expect("written");
+    on_own_disks(&sample, "verify out --repair --from copy").succeeds();
+    for node in 0..2 {
+        let room = sample.path(&format!("node_{node}"));
+        assert!(image(&room.join("out")) == image(&room.join("copy")));
+    }
     std::fs::rename(&part, sample.path("away")).expect("moved");
     let found = bad(&on_own_disks(&sample, "verify out --json"));
     assert!(found.contains("ranks 2-3 are missing"), "{found}");

@@ -363,6 +363,117 @@ fn a_plain_copy_serves_with_its_manifest_and_without() {
     );
 }
 
+/// A checkpoint 2.0: its files, and the small ones that tell its layout.
+#[test]
+fn a_checkpoint_that_tells_its_own_layout_is_mended() {
+    let sample = checkpoint(false);
+    let made = "reshard --src @src --src-strategy @four.ckpt --dst @own --dst-strategy @two.ckpt --format checkpoint2";
+    alone(&sample.args(made)).succeeds();
+    let good = files(&sample.path("own"));
+    for (name, bytes) in &good {
+        tensors::write_bytes(&sample.path("copy").join(name), bytes);
+    }
+    let (mut weights, mut notes) = (0, 0);
+    for (name, bytes) in &good {
+        let path = sample.path("own").join(name);
+        let mut damaged = bytes.clone();
+        let at = damaged.len().saturating_sub(2);
+        damaged[at] ^= 1;
+        std::fs::write(&path, damaged).expect("written");
+        // Of weights there are copies in it; of what tells of them only elsewhere.
+        let from = if name.ends_with(".safetensors") {
+            weights += 1;
+            ""
+        } else {
+            notes += 1;
+            "--from @copy"
+        };
+        alone(&sample.args(&format!("verify @own --repair {from}"))).succeeds();
+        assert!(files(&sample.path("own")) == good, "{name}");
+    }
+    assert!(weights == 4 && notes > 2, "{weights} {notes}");
+}
+
+#[test]
+fn a_manifest_is_taken_from_a_copy_that_proves_equal() {
+    let sample = checkpoint(false);
+    let good = files(&sample.path("out"));
+    for (name, bytes) in &good {
+        tensors::write_bytes(&sample.path("copy").join(name), bytes);
+    }
+    // The same names and shapes, of other values.
+    let other = checkpoint(false);
+    let mut whole = other.whole.clone();
+    whole.get_mut("w1").expect("w1").data[3] ^= 1;
+    tensors::write(&sample.path("whole/model.safetensors"), &whole);
+    let split = "reshard --src @whole --dst @other --dst-strategy @two.ckpt";
+    alone(&sample.args(split)).succeeds();
+    let told = sample.path("out/shardloom.json");
+    let manifest = good["shardloom.json"].clone();
+    let middle = manifest.len() / 2;
+    let flipped = |at: usize| {
+        let mut bytes = manifest.clone();
+        bytes[at] ^= 1;
+        bytes
+    };
+    let weights = sample
+        .path("out")
+        .join(weights(&sample.path("out")).keys().next().expect("a file"));
+    let harm = |manifest: &Option<Vec<u8>>, weights_too: bool| {
+        match manifest {
+            Some(bytes) => std::fs::write(&told, bytes).expect("written"),
+            None => std::fs::remove_file(&told).expect("removed"),
+        }
+        if weights_too {
+            let mut bytes = std::fs::read(&weights).expect("a file");
+            let last = bytes.len() - 1;
+            bytes[last] ^= 1;
+            std::fs::write(&weights, bytes).expect("written");
+        }
+    };
+    let late = flipped(manifest.len() - 30);
+    for (manifest, weights_too, processes) in [
+        (Some(flipped(middle)), false, None),
+        (Some(manifest[..middle].to_vec()), false, Some(4)),
+        (None, false, None),
+        (Some(late.clone()), true, Some(4)),
+    ] {
+        harm(&manifest, weights_too);
+        let run = verify(
+            processes,
+            &sample,
+            "verify @out --repair --from @copy --json",
+        )
+        .succeeds();
+        let result = object(&run);
+        assert!(
+            named(&result, "repaired").contains("shardloom.json"),
+            "{result}"
+        );
+        assert!(files(&sample.path("out")) == good, "{result}");
+    }
+    // What can't be told to be of these files isn't taken.
+    for (manifest, weights_too, from) in [
+        (None, true, "copy"),
+        (Some(late.clone()), false, "other"),
+        (None, false, "other"),
+        (Some(late), false, "whole"),
+    ] {
+        harm(&manifest, weights_too);
+        let before = files(&sample.path("out"));
+        let run = alone(&sample.args(&format!("verify @out --repair --from @{from} --json")));
+        assert_ne!(run.status.code(), Some(0), "{run:#?}");
+        assert!(run.stdout.contains("shardloom.json"), "{run:#?}");
+        assert!(files(&sample.path("out")) == before, "{from}");
+        for (name, bytes) in &good {
+            tensors::write_bytes(&sample.path("out").join(name), bytes);
+        }
+    }
+    harm(&Some(flipped(middle)), false);
+    let run = alone(&sample.args("verify @out --repair"));
+    assert!(run.stdout.contains("--from COPY"), "{run:#?}");
+}
+
 #[test]
 fn a_copy_that_is_damaged_itself_is_not_believed() {
     let sample = checkpoint(true);

@@ -2,8 +2,8 @@
 
 use crate::destination::allowed;
 use crate::fault::{Fault, Kind, Result};
-use crate::store::io::{self, Standing};
-use crate::store::token;
+use crate::store::io::{self, ReadFile, Standing};
+use crate::store::{Format, token};
 use std::path::{Path, PathBuf};
 
 /// Whether a file may be written at `output` by a command that reads `inputs`. Local.
@@ -19,7 +19,7 @@ pub(crate) fn check_output(
     allowed::check_file(output, inputs)?;
     match io::standing(output)? {
         Standing::Nothing => Ok(()),
-        Standing::File if overwrite => Ok(()),
+        Standing::File if overwrite => no_weights(output),
         Standing::File => Err(Fault::new(Kind::Exists, "exists")
             .file(output.display().to_string())
             .hint("--overwrite replaces it")),
@@ -27,6 +27,23 @@ pub(crate) fn check_output(
             Err(Fault::new(Kind::Exists, "is a directory").file(output.display().to_string()))
         }
     }
+}
+
+/// Whether what stands at `output` is no weights, which no small file may replace. Local.
+///
+/// # Errors
+/// [`Kind::Exists`] naming it.
+pub(crate) fn no_weights(output: &Path) -> Result<()> {
+    let weights = |file: ReadFile| Format::recognise(&file)?.read(&file);
+    // What can't be opened or understood is no weights.
+    if io::standing(output)? != Standing::File || ReadFile::open(output).and_then(weights).is_err()
+    {
+        return Ok(());
+    }
+    let fault = Fault::new(Kind::Exists, "is a file of weights, and would be lost");
+    Err(fault
+        .file(output.display().to_string())
+        .hint("give another name, or move it away"))
 }
 
 /// Writes the file beside its place and renames it there. Local.
@@ -47,8 +64,9 @@ pub(crate) fn write_output(output: &Path, bytes: &[u8]) -> Result<()> {
 /// again. Local.
 ///
 /// # Errors
-/// As [`write_output`].
+/// As [`write_output`] and [`no_weights`].
 pub(crate) fn try_output(output: &Path) -> Result<()> {
+    no_weights(output)?;
     let partial = partial(output)?;
     io::write_small(&partial, b"", false)?;
     io::remove(&partial)

@@ -5,6 +5,7 @@ use crate::cli::flags::choice::{Choice, choice};
 use crate::cli::flags::moving::RoundArgs;
 use crate::cli::flags::planned::SidesArgs;
 use crate::cli::flags::report::ReportArgs;
+use crate::cli::output::try_output;
 use crate::fault::Result;
 use crate::fault::plain::Text;
 use crate::measure::simulate::{Question, plan, read_machine, read_shapes};
@@ -136,6 +137,7 @@ impl Simulate {
             machine: read_machine(self.machine.as_deref())?,
             ..Question::new(&place)
         };
+        self.svg.as_deref().map_or(Ok(()), try_output)?;
         let source = read(source)?;
         if let (Some(devices), Some(model)) = (self.devices, model) {
             let all = layouts(devices, &seen, model)?;

@@ -6,6 +6,7 @@
 //! *Absent on purpose*: a second loop that moves bytes; whatever needs one is a [`Goal`]. A repair only
 //! puts back bytes whose CRC the manifest has.
 
+mod above;
 pub mod account;
 mod adapter;
 mod clock;

@@ -7,6 +7,7 @@
 use crate::destination::Shown;
 use crate::exchange::{Topology, World, agree, all_gather, broadcast_bytes, decode, encode};
 use crate::fault::{Fault, Kind, Result};
+use crate::job::above::look_above;
 use crate::job::outcome::BadFile;
 use crate::job::pieces::Proving;
 use crate::job::verify::bad_shards;
@@ -20,7 +21,6 @@ use crate::tensor::digest::checksum;
 use crate::transport::{Sums, Traced};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::path::Path;
 use std::sync::Arc;
 
 /// What the manifests say, as far as they tell of the files that are read.
@@ -51,7 +51,14 @@ impl Origin {
     /// [`Kind::Differs`] if those of two nodes are of different checkpoints.
     pub(super) fn read(world: &World, topology: &Topology, source: &Source) -> Result<Origin> {
         let leads = topology.leads(world.process());
-        let own = agree(world, if leads { look(&source.base) } else { Ok(None) })?;
+        let own = agree(
+            world,
+            if leads {
+                look_above(&source.base)
+            } else {
+                Ok(None)
+            },
+        )?;
         let word = own.as_ref().map(|manifest| word(manifest, source));
         let words: Vec<Option<Word>> = all_gather(world, &agree(world, word.transpose())?)?;
         let told = words.iter().zip(0u32..);
@@ -302,18 +309,6 @@ impl Origin {
     }
 }
 
-/// The manifest in `directory`. Local. One of a newer version says nothing to us.
-pub(super) fn look(directory: &Path) -> Result<Option<Manifest>> {
-    match Manifest::read(directory) {
-        Err(fault) if fault.kind == Kind::Unsupported => Ok(None),
-        Err(fault) if fault.kind == Kind::Corrupt => Err(fault.hint(
-            "what it tells of the files can't be checked: `diff` compares them with another \
-             checkpoint; without shardloom.json they are taken as they are",
-        )),
-        other => other,
-    }
-}
-
 fn word(manifest: &Manifest, source: &Source) -> Result<Word> {
     let told = manifest.files.iter().map(|file| (&*file.path, file.bytes));
     let told: HashMap<&str, u64> = told.collect();
@@ -375,6 +370,7 @@ fn stem(path: &str) -> &str {
 fn fault(source: &Source, first: &Arc<str>, count: usize, found: &BTreeSet<BadFile>) -> Fault {
     let others = match count {
         1 => String::new(),
+        2 => " (nor is 1 other tensor)".to_owned(),
         _ => format!(" (nor are {} other tensors)", count - 1),
     };
     let hint = "nothing was put in place. `verify` on the source lists all that is damaged; if it was \
@@ -385,6 +381,7 @@ fn fault(source: &Source, first: &Arc<str>, count: usize, found: &BTreeSet<BadFi
             let files: BTreeSet<&str> = found.iter().map(|bad| &*bad.file).collect();
             let more = match files.len() {
                 1 => String::new(),
+                2 => "; 1 more file is damaged".to_owned(),
                 more => format!("; {} more files are damaged", more - 1),
             };
             let message =

@@ -4,7 +4,7 @@ use crate::exchange::{Topology, World, agree, all_gather};
 use crate::fault::Result;
 use crate::job::outcome::BadFile;
 use crate::store::Format;
-use crate::store::io::{self, ReadFile};
+use crate::store::io::{self, ReadFile, Standing};
 use crate::store::manifest::{self, Manifest};
 use crate::store::whole::{RankRange, Whole, ranges, spelled};
 use crate::tensor::digest::residue;
@@ -25,9 +25,15 @@ pub(super) struct Sight {
 impl Sight {
     /// Of the manifest of `directory`. Local.
     pub(super) fn of(directory: &Path, manifest: &Manifest) -> Result<Sight> {
+        let path = directory.join(manifest::NAME);
+        let file = match io::standing(&path)? {
+            Standing::File => ReadFile::open(&path)?.identity(),
+            // One that is lent, where its own is gone.
+            _ => io::identity(directory)?.unwrap_or_default(),
+        };
         Ok(Sight {
             bytes: residue(&manifest.to_bytes()?),
-            file: ReadFile::open(&directory.join(manifest::NAME))?.identity(),
+            file,
         })
     }
 }

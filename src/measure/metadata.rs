@@ -4,7 +4,8 @@ use crate::exchange::{World, agree};
 use crate::fault::Result;
 use crate::measure::bench::{Repeat, Row};
 use crate::measure::sampling::timed;
-use crate::store::io::{self, ReadFile, WriteFile};
+use crate::store::ability::{self, Ability};
+use crate::store::io::{self, ReadFile};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -79,20 +80,13 @@ pub(super) fn metadata(
     Ok((rows, lacks))
 }
 
-/// What this file system can't do of what a commit likes.
+/// What this file system can't do of what a commit makes use of.
 fn lacking(room: &Path) -> Result<Vec<String>> {
-    let mut notes = Vec::new();
-    let (one, other) = (room.join("one"), room.join("other"));
-    io::make_directory(&one)?;
-    io::make_directory(&other)?;
-    if io::exchange(&one, &other).is_err() {
-        notes
-            .push("directories can't be exchanged in one step here: replacing one takes a journal");
-    }
-    let file = room.join("file");
-    WriteFile::create(&file, 1 << 16)?;
-    if io::link(&file, &room.join("linked")).is_err() {
-        notes.push("files can't have a second name here: what stays as it is will be copied");
-    }
-    Ok(notes.into_iter().map(str::to_owned).collect())
+    let abilities = ability::each(room)?.into_iter();
+    let lacks = abilities.filter(|ability| ability.lacking.is_some());
+    let told = |ability: Ability| match ability.way_round {
+        Some(way) => format!("it can't {} here: {way}", ability.what),
+        None => format!("it can't {} here, and nothing can be written", ability.what),
+    };
+    Ok(lacks.map(told).collect())
 }

@@ -74,42 +74,83 @@ const EXPERTS: &str = "experts";
 const MLA: &str = "mla";
 const TP: &str = "tp";
 
-/// A choice that files record by a word.
-pub(super) trait Spelled: Copy + PartialEq + 'static {
-    /// The words, and what they stand for.
-    const WORDS: &'static [(&'static str, Self)];
+/// A choice that files record, and a user types, by a word.
+pub trait Spelled: Copy + PartialEq + 'static {
+    /// The words, what they stand for, and what that is.
+    const WORDS: &'static [(&'static str, Self, &'static str)];
+}
+
+/// The word of a choice.
+#[must_use]
+pub fn spelled<T: Spelled>(value: T) -> &'static str {
+    let found = T::WORDS.iter().find(|(_, known, _)| *known == value);
+    found.map_or("", |(word, _, _)| word)
 }
 
 impl Spelled for Scheme {
-    const WORDS: &'static [(&'static str, Scheme)] =
-        &[("legacy", Scheme::Legacy), ("mcore", Scheme::Mcore)];
+    const WORDS: &'static [(&'static str, Scheme, &'static str)] = &[
+        (
+            "legacy",
+            Scheme::Legacy,
+            "`model.layers.0.attention.wq.weight`",
+        ),
+        (
+            "mcore",
+            Scheme::Mcore,
+            "`decoder.layers.0.self_attention.linear_qkv.weight`",
+        ),
+    ];
 }
 
 impl Spelled for Fusion {
-    const WORDS: &'static [(&'static str, Fusion)] = &[
-        ("separate", Fusion::Separate),
-        ("contiguous", Fusion::Contiguous),
-        ("interleaved", Fusion::Interleaved),
+    const WORDS: &'static [(&'static str, Fusion, &'static str)] = &[
+        ("separate", Fusion::Separate, "Each by itself"),
+        (
+            "contiguous",
+            Fusion::Contiguous,
+            "In one, one after the other: of the whole tensor, or of each of `tp` shards",
+        ),
+        (
+            "interleaved",
+            Fusion::Interleaved,
+            "In one, taking turns: a key-value group each, or a row each",
+        ),
     ];
 }
 
 impl Spelled for Experts {
-    const WORDS: &'static [(&'static str, Experts)] = &[
-        ("stacked", Experts::Stacked),
-        ("stacked-3d", Experts::Stacked3d),
-        ("separate", Experts::Separate),
+    const WORDS: &'static [(&'static str, Experts, &'static str)] = &[
+        (
+            "stacked",
+            Experts::Stacked,
+            "All in one tensor, for grouped multiplication",
+        ),
+        (
+            "stacked-3d",
+            Experts::Stacked3d,
+            "The same in three dimensions, as dynamic graphs have them under the mcore names",
+        ),
+        (
+            "separate",
+            Experts::Separate,
+            "As the layout without grouped multiplication has them",
+        ),
     ];
 }
 
 impl Spelled for Latent {
-    const WORDS: &'static [(&'static str, Latent)] =
-        &[("separate", Latent::Separate), ("joined", Latent::Joined)];
-}
-
-/// What a value is called in files.
-pub(super) fn spelled<T: Spelled>(value: T) -> String {
-    let found = T::WORDS.iter().find(|(_, known)| *known == value);
-    found.map_or_else(String::new, |(word, _)| (*word).to_owned())
+    const WORDS: &'static [(&'static str, Latent, &'static str)] = &[
+        (
+            "separate",
+            Latent::Separate,
+            "Each by itself: `mla_qkv_concat: False`",
+        ),
+        (
+            "joined",
+            Latent::Joined,
+            "Their rows in one `linear_qkv`: `mla_qkv_concat: True`",
+        ),
+    ];
 }
 
 impl Choices {
@@ -140,14 +181,14 @@ impl Choices {
     #[must_use]
     pub fn metadata(&self) -> BTreeMap<String, String> {
         let values = [
-            (NAMES, spelled(self.names)),
-            (QKV, spelled(self.qkv)),
-            (FFN, spelled(self.ffn)),
-            (EXPERTS, spelled(self.experts)),
+            (NAMES, spelled(self.names).to_owned()),
+            (QKV, spelled(self.qkv).to_owned()),
+            (FFN, spelled(self.ffn).to_owned()),
+            (EXPERTS, spelled(self.experts).to_owned()),
             (TP, self.tp.to_string()),
         ];
         // What few families have is told only where it isn't the usual.
-        let joined = (self.mla == Latent::Joined).then(|| (MLA, spelled(self.mla)));
+        let joined = (self.mla == Latent::Joined).then(|| (MLA, spelled(self.mla).to_owned()));
         let all = values.into_iter().chain(joined);
         all.map(|(key, value)| (format!("{OWN_KEYS}{key}"), value))
             .collect()
@@ -196,9 +237,9 @@ impl Partial {
             let Some(text) = map.get(&format!("{OWN_KEYS}{key}")) else {
                 return Ok(None);
             };
-            let found = T::WORDS.iter().find(|(word, _)| word == text);
+            let found = T::WORDS.iter().find(|(word, _, _)| word == text);
             found
-                .map(|(_, value)| Some(*value))
+                .map(|(_, value, _)| Some(*value))
                 .ok_or_else(|| unknown(key, text))
         }
         let tp = metadata.get(&format!("{OWN_KEYS}{TP}"));

@@ -32,7 +32,7 @@ mod transfer;
 mod vocabulary;
 mod wrapped;
 
-pub use choices::{Choices, Experts, Fusion, Latent, Scheme};
+pub use choices::{Choices, Experts, Fusion, Latent, Scheme, Spelled, spelled};
 pub use companions::{Companions, companions};
 pub use described::{CONFIG, described};
 pub use detect::{Given, find_family};

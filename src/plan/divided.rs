@@ -1,33 +1,13 @@
 //! The walk through a node's share of files that other nodes write, too: piece by piece of their blocks.
 
-use crate::catalog::Place;
 use crate::fault::Result;
-use crate::layout::Cell;
-use crate::plan::cell::CellPlan;
 use crate::plan::deal::Deal;
-use crate::plan::group::Group;
 use crate::plan::nodes::{Nodes, Target};
 use crate::plan::pieces::{Inner, Pieces};
-use crate::plan::slab::{Slab, SlabId};
-use crate::plan::tensor_plan::TensorPlan;
+use crate::plan::slab::Slab;
+use crate::plan::unit::{Mine, Step, Unit};
 use crate::plan::window::{Window, position};
 use crate::plan::work::Work;
-use std::sync::Arc;
-
-/// One unit of cells, and where each is written.
-pub(super) struct Unit<'a, 'u> {
-    pub(super) plan: &'a TensorPlan,
-    pub(super) group: &'u Group<'u>,
-    /// Number of the tensor among the site's plans, and of the unit in it.
-    pub(super) tensor: u32,
-    pub(super) number: u64,
-    /// A number that is the same on all processes.
-    pub(super) salt: u64,
-    /// All cells of the unit.
-    pub(super) indices: &'u [Cell],
-    /// Those that are written here, and where.
-    pub(super) cells: &'u [(Cell, Vec<Place>)],
-}
 
 impl<'a> Work<'a> {
     /// Calls `visit` with what falls to this process of a unit. A piece may be built on several
@@ -58,99 +38,28 @@ impl<'a> Work<'a> {
         if elsewhere {
             return Ok(());
         }
-        let mut planned: Option<(Mine, Arc<Vec<CellPlan>>)> = None;
         let mut owned = Owned::of(unit, &targets, nodes);
         let pieces = Pieces::of(plan, &targets, unit.group.window_bytes);
-        for (piece, bytes) in (0u64..).zip(pieces) {
+        let first = unit.number * unit.group.cell_bytes.max(1);
+        let pieces = (0u64..).zip(pieces).map(|(number, bytes)| Step {
+            number,
+            slab: first + bytes.start,
+            bytes,
+        });
+        let takes = |step: &Step| {
             let mut window = Window {
                 plan,
                 cells: unit.indices,
-                bytes: bytes.clone(),
+                bytes: step.bytes.clone(),
                 targets: targets.len() as u64,
                 position: 0,
             };
             let mine = owned.mine(&window, deal, nodes);
-            window.targets = mine.count(&targets);
-            let id = SlabId {
-                tensor: unit.tensor,
-                slab: unit.number * unit.group.cell_bytes.max(1) + bytes.start,
-            };
-            if window.targets == 0
-                || !owned.lane_takes(&mine, &window, deal, nodes)
-                || self.skip.skips(id)
-            {
-                continue;
-            }
-            let cells = match &planned {
-                Some((before, cells)) if *before == mine => Arc::clone(cells),
-                _ => {
-                    let cells = Arc::new(self.plan_some(unit, &mine)?);
-                    planned = Some((mine, Arc::clone(&cells)));
-                    cells
-                }
-            };
-            visit(Slab {
-                plan,
-                id,
-                source: self.source,
-                cells,
-                begin: bytes.start,
-                end: bytes.end,
-                salt: unit.salt + piece,
-                turns: None,
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Plans the cells of a unit for those of its targets that are `mine`.
-    fn plan_some(&self, unit: &Unit<'_, '_>, mine: &Mine) -> Result<Vec<CellPlan>> {
-        let mut number = 0;
-        let mut planned = Vec::new();
-        for (cell, places) in unit.cells {
-            let own = (number..).zip(places).filter(|(n, _)| mine.has(*n));
-            let own: Vec<Place> = own.map(|(_, place)| *place).collect();
-            number += places.len();
-            if !own.is_empty() {
-                planned.push(CellPlan::new(unit.plan, cell.clone(), own, self.source)?);
-            }
-        }
-        Ok(planned)
-    }
-}
-
-/// Which of the targets of a piece this node writes.
-#[derive(Clone, PartialEq, Eq)]
-enum Mine {
-    Nothing,
-    All,
-    Some(Vec<bool>),
-}
-
-impl Mine {
-    fn of(each: impl Iterator<Item = bool>) -> Mine {
-        let each: Vec<bool> = each.collect();
-        match each.iter().filter(|mine| **mine).count() {
-            0 => Mine::Nothing,
-            all if all == each.len() => Mine::All,
-            _ => Mine::Some(each),
-        }
-    }
-
-    fn has(&self, number: usize) -> bool {
-        match self {
-            Mine::Nothing => false,
-            Mine::All => true,
-            Mine::Some(each) => each.get(number) == Some(&true),
-        }
-    }
-
-    fn count(&self, targets: &[Target]) -> u64 {
-        match self {
-            Mine::Nothing => 0,
-            Mine::All => targets.len() as u64,
-            Mine::Some(each) => each.iter().filter(|mine| **mine).count() as u64,
-        }
+            window.targets = mine.count(targets.len());
+            let takes = window.targets > 0 && owned.lane_takes(&mine, &window, deal, nodes);
+            takes.then_some(mine)
+        };
+        self.steps(unit, pieces, takes, || None, visit)
     }
 }
 

@@ -49,6 +49,7 @@ mod strangers;
 pub mod survey;
 mod tensor_plan;
 pub mod turns;
+mod unit;
 mod unmatched;
 pub mod value;
 mod walk;

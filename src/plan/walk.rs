@@ -3,14 +3,13 @@
 use crate::catalog::Place;
 use crate::fault::Result;
 use crate::layout::Cell;
-use crate::plan::cell::CellPlan;
 use crate::plan::deal::Deal;
-use crate::plan::divided::Unit;
 use crate::plan::group::Group;
 use crate::plan::reach::ExchangeMode;
-use crate::plan::slab::{Slab, SlabId};
+use crate::plan::slab::Slab;
 use crate::plan::tensor_plan::TensorPlan;
 use crate::plan::turns::Turns;
+use crate::plan::unit::{Mine, Step, Unit};
 use crate::plan::window::{Window, position};
 use crate::plan::work::Work;
 use std::collections::BTreeSet;
@@ -108,16 +107,16 @@ impl<'a> Work<'a> {
             return Ok(());
         }
         let cells = self.written(plan, &indices);
+        let of = Unit {
+            plan,
+            group,
+            tensor: number.here,
+            number: unit,
+            salt: number.everywhere + 1 + unit * group.windows,
+            indices: &indices,
+            cells: &cells,
+        };
         if let Some(nodes) = deal.nodes() {
-            let of = Unit {
-                plan,
-                group,
-                tensor: number.here,
-                number: unit,
-                salt: number.everywhere + 1 + unit * group.windows,
-                indices: &indices,
-                cells: &cells,
-            };
             return self.unit_pieces(&of, deal, nodes, visit);
         }
         let homes = homes(&cells, u64::from(number.here) + unit);
@@ -125,44 +124,23 @@ impl<'a> Work<'a> {
             return Ok(());
         }
         let extents = deal.extents(self.destination, &homes);
-        let (mut planned, mut turns) = (None, None);
-        for window in 0..group.windows {
-            let id = SlabId {
-                tensor: number.here,
-                slab: unit * group.windows + window,
-            };
-            let bytes = group.window(window);
+        let windows = (0..group.windows).map(|number| Step {
+            number,
+            slab: unit * group.windows + number,
+            bytes: group.window(number),
+        });
+        let takes = |step: &Step| {
             let window = Window {
                 plan,
                 cells: &indices,
-                bytes: bytes.clone(),
+                bytes: step.bytes.clone(),
                 targets: homes.len() as u64,
-                position: position(&extents, window, group.windows),
+                position: position(&extents, step.number, group.windows),
             };
-            if !deal.takes(&window) || self.skip.skips(id) {
-                continue;
-            }
-            let cells = match &planned {
-                Some(cells) => Arc::clone(cells),
-                None => {
-                    turns = self.turns(plan, group, unit);
-                    planned
-                        .insert(Arc::new(self.plan_cells(plan, &cells)?))
-                        .clone()
-                }
-            };
-            visit(Slab {
-                plan,
-                id,
-                source: self.source,
-                cells,
-                begin: bytes.start,
-                end: bytes.end,
-                salt: number.everywhere + 1 + id.slab,
-                turns: turns.clone(),
-            })?;
-        }
-        Ok(())
+            deal.takes(&window).then_some(Mine::All)
+        };
+        let turns = || self.turns(plan, group, unit);
+        self.steps(&of, windows, takes, turns, visit)
     }
 
     /// The nodes that read a unit's source in turn for each other, if any do.
@@ -170,13 +148,6 @@ impl<'a> Work<'a> {
         let sharing = self.sharing.as_ref();
         let sharing = sharing.filter(|_| self.reach.mode == ExchangeMode::Auto)?;
         sharing.turns(plan, group.cells(unit)).map(Arc::new)
-    }
-
-    fn plan_cells(&self, plan: &TensorPlan, cells: &[(Cell, Vec<Place>)]) -> Result<Vec<CellPlan>> {
-        cells
-            .iter()
-            .map(|(cell, targets)| CellPlan::new(plan, cell.clone(), targets.clone(), self.source))
-            .collect()
     }
 }
 

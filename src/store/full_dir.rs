@@ -1,6 +1,8 @@
 //! Directories of full weights: one file, or several with a name map beside them.
 
 use crate::fault::{Fault, Kind, Result};
+use crate::store::once::Once;
+use serde::Deserialize;
 use std::collections::BTreeMap;
 
 /// Maps that say which tensor is in which file, in the order in which they are looked for.
@@ -9,18 +11,22 @@ pub const MAPS: [&str; 2] = ["param_name_map.json", "model.safetensors.index.jso
 /// Largest map that is read.
 pub const MAP_BYTES_MAX: u64 = 256 << 20;
 
+/// A map as Hugging Face has it.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: Option<Once<serde_json::Value>>,
+}
+
 /// Reads a map: `{"weight_map": {name: file}}` or a flat `{name: file}`.
 ///
 /// # Errors
 /// [`Kind::Corrupt`] if it isn't that, or names a file outside the directory.
 pub fn parse_map(bytes: &[u8]) -> Result<BTreeMap<String, String>> {
     let corrupt = |message: String| Fault::new(Kind::Corrupt, message);
-    let value: serde_json::Value = serde_json::from_slice(bytes)
-        .map_err(|error| corrupt(format!("is no JSON map of tensors to files: {error}")))?;
-    let map = value.get("weight_map").unwrap_or(&value);
-    let map = map
-        .as_object()
-        .ok_or_else(|| corrupt("has no map of tensors to files".into()))?;
+    let wrong = |error| corrupt(format!("is no JSON map of tensors to files: {error}"));
+    let index: Index = serde_json::from_slice(bytes).map_err(wrong)?;
+    let flat = || serde_json::from_slice(bytes).map_err(wrong);
+    let Once(map) = index.weight_map.map_or_else(flat, Ok)?;
     map.iter()
         .map(|(name, file)| {
             let file = file.as_str().ok_or_else(|| {

@@ -20,7 +20,7 @@ pub const NAME: &str = "shardloom.json";
 pub const SCHEMA: u32 = 2;
 
 /// Largest manifest that is read.
-const BYTES_MAX: u64 = 1 << 30;
+pub(crate) const BYTES_MAX: u64 = 1 << 30;
 
 /// What precedes the CRC of all before, at the end of the file.
 const MARK: &[u8] = b",\"crc64\":\"";

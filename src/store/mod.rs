@@ -20,6 +20,7 @@ pub mod lock;
 pub mod manifest;
 pub mod mapped;
 pub mod names;
+pub mod once;
 mod own;
 pub mod rank_dir;
 pub mod replaceable;

@@ -68,6 +68,23 @@ fn work(part: &impl Communicator, arguments: &[String]) {
         assert_eq!(view.data(), bytes, "{}", shard.name);
     }
 
+    // What is damaged is mended of the other layout.
+    let damaged = Path::new(out).join("rank_0/net0.safetensors");
+    let good = std::fs::read(&damaged).expect("a file");
+    part.barrier();
+    if rank == 0 {
+        let mut bytes = good.clone();
+        *bytes.last_mut().expect("a byte") ^= 1;
+        std::fs::write(&damaged, bytes).expect("written");
+    }
+    part.barrier();
+    let repair = shardloom::repair(out).from(source);
+    let repair = repair.source_strategy(old).strategy(new);
+    let outcome = repair.run(&world).expect("repaired");
+    assert!(outcome.ok, "{outcome:?}");
+    let mended = std::fs::read(&damaged).expect("a file");
+    assert_eq!(mended, good);
+
     // A tensor without a buffer is an error on all, and the world is still there.
     let mut one = vec![0; memory[0].len()];
     let first = &shards[0];

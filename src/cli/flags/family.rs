@@ -3,75 +3,22 @@
 use crate::cli::flags::choice::{Choice, choice};
 use crate::cli::flags::name_map::family_table;
 use crate::fault::Result;
-use crate::model::{Choices, Experts, Family, Fusion, Given, Latent, Numbers, Scheme, described};
+use crate::model::{
+    Choices, Experts, Family, Fusion, Given, Latent, Numbers, Scheme, Spelled, described,
+};
 use clap::Args;
 use std::path::{Path, PathBuf};
 
+pub(crate) use crate::model::spelled;
+
 /// Which names the MindSpore side has.
-pub(crate) const SCHEMES: &[Choice<Scheme>] = &[
-    (
-        "legacy",
-        Scheme::Legacy,
-        "`model.layers.0.attention.wq.weight`",
-    ),
-    (
-        "mcore",
-        Scheme::Mcore,
-        "`decoder.layers.0.self_attention.linear_qkv.weight`",
-    ),
-];
-/// The word of a scheme.
-pub(crate) fn spelled(names: Scheme) -> &'static str {
-    let found = SCHEMES.iter().find(|(_, known, _)| *known == names);
-    found.map_or("", |(word, _, _)| word)
-}
-
+pub(crate) const SCHEMES: &[Choice<Scheme>] = Scheme::WORDS;
 /// How tensors are fused.
-pub(crate) const FUSIONS: &[Choice<Fusion>] = &[
-    ("separate", Fusion::Separate, "Each by itself"),
-    (
-        "contiguous",
-        Fusion::Contiguous,
-        "In one, one after the other: of the whole tensor, or of each of `tp` shards",
-    ),
-    (
-        "interleaved",
-        Fusion::Interleaved,
-        "In one, taking turns: a key-value group each, or a row each",
-    ),
-];
+pub(crate) const FUSIONS: &[Choice<Fusion>] = Fusion::WORDS;
 /// How experts are kept.
-pub(crate) const EXPERTS: &[Choice<Experts>] = &[
-    (
-        "stacked",
-        Experts::Stacked,
-        "All in one tensor, for grouped multiplication",
-    ),
-    (
-        "stacked-3d",
-        Experts::Stacked3d,
-        "The same in three dimensions, as dynamic graphs have them under the mcore names",
-    ),
-    (
-        "separate",
-        Experts::Separate,
-        "As the layout without grouped multiplication has them",
-    ),
-];
-
+pub(crate) const EXPERTS: &[Choice<Experts>] = Experts::WORDS;
 /// How latent projections are kept.
-pub(crate) const LATENTS: &[Choice<Latent>] = &[
-    (
-        "separate",
-        Latent::Separate,
-        "Each by itself: `mla_qkv_concat: False`",
-    ),
-    (
-        "joined",
-        Latent::Joined,
-        "Their rows in one `linear_qkv`: `mla_qkv_concat: True`",
-    ),
-];
+pub(crate) const LATENTS: &[Choice<Latent>] = Latent::WORDS;
 
 /// What a family's table says, and what it can't tell.
 #[derive(Clone, Debug, Args)]

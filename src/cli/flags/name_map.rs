@@ -5,6 +5,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::model::Family;
 use crate::store::full_dir::MAP_BYTES_MAX;
 use crate::store::io::ReadFile;
+use crate::store::once::Once;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -19,7 +20,7 @@ pub(crate) fn name_map(path: Option<&Path>) -> Result<BTreeMap<String, String>> 
     let corrupt =
         |message: String| Fault::new(Kind::Corrupt, message).file(path.display().to_string());
     let bytes = ReadFile::open(path)?.read_all(MAP_BYTES_MAX)?;
-    let map: BTreeMap<String, String> = if is_yaml(path) {
+    let Once(map): Once<String> = if is_yaml(path) {
         serde_saphyr::from_slice(&bytes).map_err(|error| {
             corrupt(format!(
                 "is no YAML map of names to names: {}",

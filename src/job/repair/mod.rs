@@ -9,6 +9,7 @@
 mod copies;
 mod design;
 mod frame;
+mod lent;
 mod mending;
 mod parts;
 mod relayout;
@@ -27,6 +28,7 @@ use crate::store::io::{self, Standing};
 use crate::store::manifest::Manifest;
 use crate::strategy::StrategyInput;
 use copies::{Copies, Donor, Place};
+use lent::lent;
 use mending::{Mended, Mender};
 use parts::Key;
 use relayout::{Missing, beside, relayout};
@@ -63,13 +65,19 @@ pub fn repair(world: &World, repair: &Repair) -> Result<Outcome> {
     let directory = agree(world, io::resolve(&repair.directory))?;
     agree(world, check_origin(&directory, repair))?;
     let held = hold(world, &topology, &directory, "verify --repair")?;
-    let mut checked = check(world, &directory, repair.subset)?;
+    let lent = agree(world, lent(&directory, repair.origin.as_ref()))?;
+    let manifest = lent.as_ref().map(|lent| &lent.manifest);
+    let mut checked = check(world, &directory, repair.subset, manifest)?;
+    let lent = lent.filter(|lent| lent.is_believed(&mut checked, repair.subset.is_none()));
     let work = Work {
         world,
         directory: &directory,
         repair,
     };
-    let (rows, bad, read) = work.mend(&checked)?;
+    let (mut rows, bad, read) = work.mend(&checked)?;
+    let lent = lent.filter(|_| checked.speaks());
+    let placed = lent.map(|lent| lent.place(&directory));
+    rows.extend(agree(world, placed.transpose())?);
     drop(held);
     checked.read += read;
     let told = checked.told(world, &topology, bad)?;

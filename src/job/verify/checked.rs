@@ -50,7 +50,7 @@ pub(in crate::job) struct Told {
 }
 
 /// The processes that see the same manifest share the work by bytes; of its files those of `subset` are
-/// checked. Collective.
+/// checked. One that is `lent` stands for a manifest that is damaged or gone. Collective.
 ///
 /// # Errors
 /// The same on every process, if none of them sees a manifest.
@@ -58,8 +58,12 @@ pub(in crate::job) fn check(
     world: &World,
     directory: &Path,
     subset: Option<Subset>,
+    lent: Option<&Manifest>,
 ) -> Result<Checked> {
-    let found = agree(world, look(directory))?;
+    let found = match (agree(world, look(directory))?, lent) {
+        (Found::Damaged(_) | Found::Nothing, Some(lent)) => Found::Manifest(Box::new(lent.clone())),
+        (found, _) => found,
+    };
     let seen = match &found {
         Found::Nothing => Ok(None),
         Found::Damaged(reason) => Err(reason.as_str()),
@@ -135,6 +139,23 @@ fn part(manifest: &Manifest, files: &[usize]) -> Manifest {
 }
 
 impl Checked {
+    /// Whether this process is the first of those that see the manifest. Local.
+    pub(in crate::job) fn speaks(&self) -> bool {
+        self.speaks
+    }
+
+    /// Forgets the manifest, which is no word on these files: they have one that is bad. Local.
+    pub(in crate::job) fn forget(&mut self, reason: String) {
+        self.manifest = Manifest::default();
+        self.suspects = Vec::new();
+        self.files = 0;
+        self.bad = match self.speaks {
+            true => vec![damaged(reason)],
+            false => Vec::new(),
+        };
+        self.speaks = false;
+    }
+
     /// The suspects that are this process's to look after. Local.
     pub(in crate::job) fn own(&self) -> Vec<usize> {
         let turns = self.suspects.iter().enumerate();

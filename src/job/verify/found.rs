@@ -33,8 +33,8 @@ pub(in crate::job) fn damaged(reason: String) -> BadFile {
         file: manifest::NAME.into(),
         tensor: None,
         reason: format!(
-            "{reason}; it can't be made anew from the files: take it from a copy of this directory, or compare the \
-             weights with another checkpoint (`diff`), and write them anew from what is sound"
+            "{reason}; it can't be made anew from the files: take it from a copy of this directory (--repair --from COPY), or \
+             compare the weights with another checkpoint (`diff`), and write them anew from what is sound"
         ),
     }
 }

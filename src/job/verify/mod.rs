@@ -46,7 +46,7 @@ pub fn verify(world: &World, verification: &Verification) -> Result<Outcome> {
     let (checked, bad) = if let Some(against) = &verification.against {
         compare(world, &topology, directory, against)?
     } else {
-        let mut checked = check(world, directory, verification.subset)?;
+        let mut checked = check(world, directory, verification.subset, None)?;
         let mut bad = Vec::new();
         for number in checked.own() {
             if let Some(file) = checked.manifest.files.get(number) {

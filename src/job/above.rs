@@ -1,0 +1,46 @@
+//! The manifest that tells of a directory: its own, or, of a rank's directory that is read by itself,
+//! that of the checkpoint which it is a part of.
+
+use crate::fault::{Kind, Result};
+use crate::store::io;
+use crate::store::manifest::Manifest;
+use crate::store::rank_dir::rank_of;
+use std::path::Path;
+
+/// The manifest in `directory`. Local. One of a newer version says nothing to us.
+pub(super) fn look(directory: &Path) -> Result<Option<Manifest>> {
+    match Manifest::read(directory) {
+        Err(fault) if fault.kind == Kind::Unsupported => Ok(None),
+        Err(fault) if fault.kind == Kind::Corrupt => Err(fault.hint(
+            "what it tells of the files can't be checked: `diff` compares them with another \
+             checkpoint; without shardloom.json they are taken as they are",
+        )),
+        other => other,
+    }
+}
+
+/// The same, or what the manifest above a rank's directory says of its files, named from there. Local.
+///
+/// # Errors
+/// [`Kind::Corrupt`], [`Kind::Io`].
+pub(super) fn look_above(directory: &Path) -> Result<Option<Manifest>> {
+    let own = look(directory)?;
+    if own.is_some() {
+        return Ok(own);
+    }
+    let place = io::resolve(directory)?;
+    let name = place.file_name().and_then(|name| name.to_str());
+    let (Some(name), Some(above)) = (name.filter(|name| rank_of(name).is_some()), place.parent())
+    else {
+        return Ok(None);
+    };
+    let Some(mut manifest) = look(above)? else {
+        return Ok(None);
+    };
+    let inside = format!("{name}/");
+    manifest.files.retain_mut(|file| {
+        let rest = file.path.strip_prefix(&inside).map(str::to_owned);
+        rest.map(|rest| file.path = rest).is_some()
+    });
+    Ok((!manifest.files.is_empty()).then_some(manifest))
+}
