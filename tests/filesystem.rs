@@ -5,7 +5,7 @@
 mod support;
 
 use command::{alone, error_line};
-use sample::{Sample, image, layout};
+use sample::{Sample, image, layout, own_lock};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -258,21 +258,6 @@ fn a_mount_point_is_staged_into() {
         let mut strange = names.filter(|name| name.to_string_lossy().starts_with('.'));
         assert!(strange.next().is_none(), "{fault}");
     }
-}
-
-/// A lock that this process would have.
-fn own_lock() -> String {
-    let text = |path: &str| std::fs::read_to_string(path).expect("the system tells");
-    let stat = text("/proc/self/stat");
-    let fields = stat.rsplit(')').next().expect("a name").split_whitespace();
-    let numbers = std::fs::read_link("/proc/self/ns/pid").expect("a link");
-    format!(
-        r#"{{"token":"00ff","command":"reshard","host":"here","process":{},"since":1,"born":{},"boot":"{}","numbers":"{}"}}"#,
-        std::process::id(),
-        fields.skip(19).step_by(100).next().expect("its birth"),
-        text("/proc/sys/kernel/random/boot_id").trim(),
-        numbers.display()
-    )
 }
 
 /// Two nodes have one disk, the third has its own: two places are written, each by one of the nodes.

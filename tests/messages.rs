@@ -5,9 +5,10 @@
 mod support;
 
 use command::{alone, object, refuses, under_mpi};
-use sample::Sample;
+use sample::{Sample, own_lock};
 use std::path::Path;
-use support::{command, sample, tensors};
+use std::process::Command;
+use support::{Run, command, fixtures, sample, tensors};
 use tensors::{Tensor, Tensors};
 
 /// Each situation: what is typed, and all that is said; `@` is the directory of the sample.
@@ -71,6 +72,20 @@ fn mistakes(sample: &Sample) {
         "load_checkpoint: {full}\nparallel_config: {{data_parallel: 2, model_parallel: 4}}\n"
     );
     tensors::write_bytes(&sample.path("parallel.yaml"), text.as_bytes());
+    // Another run is writing at `taken`: this process, which lives.
+    tensors::write_bytes(&sample.path(".taken.shardloom-lock"), own_lock().as_bytes());
+    let recorded = fixtures::data().join("model");
+    for (from, to) in [
+        ("qwen3/hf/config.json", "qwen3/config.json"),
+        ("qwen3/hf/model.safetensors", "qwen3/model.safetensors"),
+        ("llama/legacy.safetensors", "legacy/model.safetensors"),
+    ] {
+        let to = sample.path(to);
+        std::fs::create_dir_all(to.parent().expect("a parent")).expect("a directory");
+        std::fs::copy(recorded.join(from), to).expect("copied");
+    }
+    let closed = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(sample.room.path(), closed).expect("a mode");
     let other = Tensors::from([
         ("b".to_owned(), Tensor::counting("BF16", &[16], 3)),
         ("w1".to_owned(), Tensor::counting("BF16", &[16, 8], 50)),
@@ -79,14 +94,65 @@ fn mistakes(sample: &Sample) {
     tensors::write(&sample.path("full2/model.safetensors"), &other);
 }
 
-/// What `line` prints, without what differs from run to run.
-fn said(sample: &Sample, line: &str) -> String {
-    let run = alone(&sample.args(line));
+/// A user without rights, or none where that isn't allowed.
+const NOBODY: [&str; 3] = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+
+/// The program's run of `line`, whose first words may be variables of its environment; `NOBODY=1` has it run by a
+/// user without rights. None where that isn't allowed.
+fn run(sample: &Sample, line: &str) -> Option<Run> {
+    let set: Vec<(&str, &str)> = line
+        .split(' ')
+        .map_while(|word| word.split_once('='))
+        .collect();
+    let words = sample.args(line);
+    let words = words[set.len()..]
+        .iter()
+        .map(String::as_str)
+        .collect::<Vec<_>>();
+    let program = Path::new(env!("CARGO_BIN_EXE_shardloom"));
+    if set.first() != Some(&("NOBODY", "1")) {
+        return Some(support::alone(program, &words, &set));
+    }
+    let mut nobody = Command::new("setpriv");
+    nobody.args(NOBODY).arg(program);
+    let version = nobody.arg("--version").output();
+    if !version.is_ok_and(|output| output.status.success()) {
+        return None;
+    }
+    let mut nobody = Command::new("setpriv");
+    nobody.args(NOBODY).arg(program).args(&words);
+    Some(support::run(nobody))
+}
+
+/// What `line` prints, without what differs from run to run; `otherwise` where it can't be run here.
+fn said(sample: &Sample, line: &str, otherwise: &str) -> String {
+    let Some(run) = run(sample, line) else {
+        return otherwise.to_owned();
+    };
     let room = format!("{}/", sample.room.path().display());
-    let text = format!("{}{}", run.stdout, run.stderr).replace(&room, "@");
+    let text = format!("{}{}", run.stdout, run.stderr)
+        .replace(&room, "@")
+        .replace(room.trim_end_matches('/'), "@");
     let lines = text.lines().map(|line| {
+        let line = match (line.find("since "), line.find(" UTC")) {
+            (Some(since), Some(end)) if since < end => {
+                format!("{}since T{}", &line[..since], &line[end..])
+            }
+            _ => line.to_owned(),
+        };
+        let line = line.replace(&format!("process {} ", std::process::id()), "process P ");
+        let line = match (line.find(" to MPI ("), line.find(") each of them")) {
+            (Some(mpi), Some(end)) => format!("{} to MPI (M{}", &line[..mpi], &line[end..]),
+            _ => line,
+        };
+        let line = match (line.find("sign of life is "), line.find(" s old")) {
+            (Some(sign), Some(end)) => {
+                format!("{}sign of life is T{}", &line[..sign], &line[end..])
+            }
+            _ => line,
+        };
         let Some(rest) = line.strip_prefix("error: process 0 on ") else {
-            return line.to_owned();
+            return line;
         };
         let rest = rest.split_once(": ").map_or(rest, |(_, rest)| rest);
         format!("error: {rest}")
@@ -104,7 +170,10 @@ fn each_mistake_is_told_with_what_to_do() {
         .map(|case| case.trim_start_matches("$ "))
     {
         let line = case.lines().next().unwrap_or_default();
-        found.push_str(&format!("$ {line}\n{}\n\n", said(&sample, line)));
+        let otherwise = case
+            .split_once('\n')
+            .map_or("", |(_, said)| said.trim_end());
+        found.push_str(&format!("$ {line}\n{}\n\n", said(&sample, line, otherwise)));
     }
     let found = format!("{}\n", found.trim_end());
     if std::env::var_os("SHARDLOOM_WRITE_MESSAGES").is_some() {

@@ -87,6 +87,19 @@ fn draws_and_refuses() {
     assert!((seconds - written / 1e6).abs() < 1e-9, "{shown}");
     let picture = std::fs::read_to_string(sample.path("plan.svg")).unwrap();
     assert!(picture.starts_with("<svg") && picture.contains("written"));
+    for words in [
+        "4 to 2 ranks: bytes of 2 processes",
+        " of a process<",
+        "process, most bytes first",
+    ] {
+        assert!(picture.contains(words), "{words}: {picture}");
+    }
+    assert!(!picture.contains("from node"), "one node sends to no other");
+    simulated(&sample, "--svg @nodes.svg --ranks-per-node 1");
+    let picture = std::fs::read_to_string(sample.path("nodes.svg")).unwrap();
+    for words in ["from node", "to node", "<title>1 to 0: "] {
+        assert!(picture.contains(words), "{words}: {picture}");
+    }
     let text = alone(&sample.args(&SIMULATE.replace("--json", ""))).succeeds();
     assert!(text.stdout.contains("4 to 2 ranks"), "{text:#?}");
     let run = alone(&sample.args(&format!("{SIMULATE} --process 2")));

@@ -10,6 +10,8 @@ use std::process::Command;
 
 #[path = "tidy/circles.rs"]
 mod circles;
+#[path = "tidy/words.rs"]
+mod words;
 
 const FILE_LINES_MAX: usize = 450;
 const FUNCTION_LINES_MAX: usize = 70;
@@ -299,6 +301,49 @@ fn modules_have_names_that_say_something() {
             path.split('/').any(|part| BANNED_MODULES.contains(&part))
         })
         .collect();
+    nothing(&found);
+}
+
+/// What users read, and where words of the inside are told: what the program prints and its help, and the docs
+/// that aren't for those who build it.
+#[test]
+fn users_read_no_word_of_the_inside() {
+    let seen = words::texts(
+        "// a cell\nlet x = \"a {cell} of \\\"cells\\\"\"; '\"'; \"b\"\n/// c",
+        true,
+    );
+    let seen: Vec<&str> = seen.iter().map(|(_, text)| text.as_str()).collect();
+    assert_eq!(seen, ["a  of cells", "b", " c"]);
+    assert_eq!(words::inside(seen[0]), Some("cell"));
+    let mut found = Vec::new();
+    let mut tell = |file: &str, line: usize, text: &str| {
+        if let Some(word) = words::inside(text) {
+            found.push(format!(
+                "{file}:{line}: '{word}', which a user isn't told: {}",
+                text.trim()
+            ));
+        }
+    };
+    for file in files("src", ".rs")
+        .iter()
+        .filter(|file| !file.ends_with("tests.rs"))
+    {
+        for (line, text) in words::texts(&read(file), file.starts_with("src/cli/")) {
+            tell(file, line, &text);
+        }
+    }
+    let inside = ["architecture", "design-log", "testing"];
+    let docs = files("docs", ".md")
+        .into_iter()
+        .chain(["README.md".to_owned()]);
+    for file in docs.filter(|file| !inside.iter().any(|name| file.contains(name))) {
+        let mut block = false;
+        for (line, text) in read(&file).lines().enumerate() {
+            block ^= text.trim_start().starts_with("```");
+            let plain: String = text.split('`').step_by(2).collect();
+            tell(&file, line + 1, if block { "" } else { &plain });
+        }
+    }
     nothing(&found);
 }
 

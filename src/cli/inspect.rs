@@ -7,7 +7,7 @@ use crate::cli::flags::reading::WeightsArgs;
 use crate::fault::plain::Text;
 use crate::fault::{Fault, Kind, Result};
 use crate::job::inspect::{Wanted, inspect, steps_at};
-use crate::model::{Mapping, Scheme, Tensor};
+use crate::model::{Mapping, Scheme, Tensor, check_named};
 use crate::report::{Report, Shown};
 use crate::source::nothing;
 use crate::source::strategy_files::strategy_bytes;
@@ -152,6 +152,7 @@ fn names_of(directory: &Path, names: Option<Scheme>, args: &FamilyArgs) -> Resul
     let (family, numbers) = args.model(directory)?;
     let choices = args.choices(&family, names);
     let mapping = Mapping::new(&family, &numbers, &choices, &|_, _| true)?;
+    check_named(&family, &mapping, choices.names)?;
     let shown = |tensors: &[Tensor]| {
         let tensors = tensors.iter().map(|tensor| ShownTensor {
             name: tensor.name.to_string(),

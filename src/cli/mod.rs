@@ -112,7 +112,7 @@ commands! {
 /// Move model weights between parallel layouts.
 ///
 /// Start it like any MPI program, one process per device: mpirun -n 8 shardloom reshard …
-/// Without mpirun it is a world of one process.
+/// Without mpirun it is one process.
 #[derive(Debug, Parser)]
 #[command(
     name = "shardloom",

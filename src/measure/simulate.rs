@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 pub use crate::measure::shapes::read_shapes;
-pub use crate::measure::simulated::{Bytes, Plan, ProcessPlan, Seconds, Simulated};
+pub use crate::measure::simulated::{Bytes, Load, Plan, ProcessPlan, Seconds, Simulated};
 
 /// Most processes whose plans are all made; of more, a sample is.
 const EXACT_PROCESSES_MAX: u32 = 4096;
@@ -236,7 +236,9 @@ impl Run<'_> {
         bytes.sent_lower_bound += survey.received_bytes_lower_bound;
         bytes.written += survey.written_bytes;
         for (sender, sent) in &survey.senders {
-            if reach.node_of[*sender as usize] == reach.node() {
+            let (from, to) = (reach.node_of[*sender as usize], reach.node());
+            *self.total.between.entry((from, to)).or_insert(0) += sent;
+            if from == to {
                 bytes.received_same_node += sent;
             } else {
                 bytes.received_other_nodes += sent;
@@ -292,6 +294,13 @@ impl Run<'_> {
                 .map(|(plan, survey)| (plan.process, survey));
             account.plan(surveys, &reach.node_of, reach.nodes.len());
         }
+        let load = |plan: &ProcessPlan| Load {
+            process: plan.process,
+            read: plan.read,
+            received: plan.received,
+            written: plan.written,
+        };
+        total.loads = self.plans.iter().map(|(plan, _)| load(plan)).collect();
         let listed = self.plans.into_iter().take(LISTED_MAX);
         total.per_process = listed.map(|(plan, _)| plan).collect();
         self.total

@@ -3,6 +3,7 @@
 use crate::job::account::Account;
 use crate::plan::machine::Machine;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// Bytes, over the processes that were planned for.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -74,6 +75,19 @@ pub struct ProcessPlan {
     pub plan_seconds: f64,
 }
 
+/// The bytes of a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// The process.
+    pub process: u32,
+    /// What it reads for itself.
+    pub read: u64,
+    /// What others read for it.
+    pub received: u64,
+    /// What it writes.
+    pub written: u64,
+}
+
 /// The answer.
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
@@ -107,6 +121,12 @@ pub struct Simulated {
     /// What a report tells beside it, if one is asked for.
     #[serde(skip)]
     pub account: Option<Box<Account>>,
+    /// The bytes of every process that was planned for, for a picture.
+    #[serde(skip)]
+    pub loads: Vec<Load>,
+    /// Bytes from node to node, those within a node too, for a picture.
+    #[serde(skip)]
+    pub between: BTreeMap<(u32, u32), u64>,
     /// What a node was taken to do.
     pub machine: Option<Machine>,
 }

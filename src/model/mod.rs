@@ -42,5 +42,6 @@ pub use link::{Link, Tensor};
 pub use mapping::Mapping;
 pub use quantise::Quantise;
 pub use quantised::{QUANTISED, quantised_block};
+pub(crate) use refusals::check_named;
 pub use remake::Remake;
 pub use transfer::{Export, Import};

@@ -1,8 +1,9 @@
 //! What a model's files can't be, or lack: the faults of import and export.
 
 use super::choices::{Scheme, spelled};
+use super::derive::Seen;
 use super::expression::Numbers;
-use super::family::Family;
+use super::family::{Block, Family};
 use super::link::Tensor;
 use super::mapping::Mapping;
 use super::quantised::QUANTISED;
@@ -25,12 +26,48 @@ pub(super) fn unknown(name: &str, message: String) -> Fault {
 }
 
 /// Refuses names that a family hasn't.
-pub(super) fn check_named(family: &Family, mapping: &Mapping, names: Scheme) -> Result<()> {
+pub(crate) fn check_named(family: &Family, mapping: &Mapping, names: Scheme) -> Result<()> {
     if mapping.links.is_empty() {
-        let message = format!("family {} has no {} names", family.family, spelled(names));
-        return Err(Fault::new(Kind::Unsupported, message).hint("give the other --names"));
+        let other = spelled(other(names));
+        let message = format!("family {} has {other} names only", family.family);
+        return Err(Fault::new(Kind::Unsupported, message).hint(format!("--names {other}")));
     }
     Ok(())
+}
+
+fn other(names: Scheme) -> Scheme {
+    match names {
+        Scheme::Legacy => Scheme::Mcore,
+        Scheme::Mcore => Scheme::Legacy,
+    }
+}
+
+/// Refuses tensors that have the names of the other network than `names` says, where the family has none such.
+pub(super) fn refuse_other_names(
+    inventory: &Inventory,
+    family: &Family,
+    names: Scheme,
+) -> Result<()> {
+    let has = |block: &Block| match names {
+        Scheme::Legacy => block.mcore.is_some(),
+        Scheme::Mcore => block.legacy.is_some(),
+    };
+    let seen = Seen::of(inventory.tensors.keys().map(|name| &**name));
+    if seen.names != Some(other(names)) || family.blocks.iter().any(has) {
+        return Ok(());
+    }
+    let own = |name: &&Arc<str>| Seen::of([&***name]).names == seen.names;
+    let first = inventory.tensors.keys().find(own);
+    let message = format!(
+        "is a name of the {} network, and family {} is known by {} names only",
+        spelled(other(names)),
+        family.family,
+        spelled(names)
+    );
+    let fault = Fault::new(Kind::UnknownTensor, message);
+    Err(fault.tensor(first.map_or("", |name| &**name)).hint(
+        "is --hf-config this model's config.json? --family, or --name-map, takes another table",
+    ))
 }
 
 /// Checks that a tensor, if it is there, is as config.json asks.

@@ -12,8 +12,8 @@ use super::link::{Link, Tensor};
 use super::mapping::Mapping;
 use super::quantise::{self, Quantise};
 use super::refusals::{
-    check_named, check_shape, extra_tensor, missing_tensor, refuse_adapted, refuse_quantised,
-    unknown,
+    check_named, check_shape, extra_tensor, missing_tensor, refuse_adapted, refuse_other_names,
+    refuse_quantised, unknown,
 };
 use super::vocabulary::Vocabulary;
 use super::wrapped::refuse_wrapped;
@@ -281,6 +281,7 @@ impl Export {
         let present = |_: &str, ms: &str| any_starts(inventory, ms);
         let mapping = Mapping::new(family, numbers, &choices, &present)?;
         check_named(family, &mapping, choices.names)?;
+        refuse_other_names(inventory, family, choices.names)?;
         self.check_extra(inventory, &mapping)?;
         let mut vocabulary = Vocabulary::new(self.vocabulary_rows);
         let mut table = Table::new();

@@ -69,7 +69,7 @@ impl CellPlan {
         let covered: u64 = transfers.iter().map(|transfer| transfer.copy.bytes()).sum();
         let due = plan.zeros(&cell).start;
         if covered != due {
-            let message = format!("its pieces cover {covered} of {due} bytes of cell {cell:?}");
+            let message = format!("its pieces cover {covered} of {due} bytes of part {cell:?}");
             return Err(Fault::new(Kind::Internal, message).tensor(&*plan.name));
         }
         let share = share(&plan.destination, &cell, &targets);
@@ -211,8 +211,10 @@ fn missing_shard(tensor: &SourceTensor, spread: &Spread, cell: &[u64], source: &
     let fault = Fault::new(
         Kind::MissingShard,
         match absent {
-            Some(rank) => format!("shard {cell:?} is needed and rank {rank} has no file"),
-            None => format!("shard {cell:?} is needed, but none of the ranks {holders:?} has it"),
+            Some(rank) => format!("part {cell:?} of it is needed and rank {rank} has no file"),
+            None => {
+                format!("part {cell:?} of it is needed, but none of the ranks {holders:?} has it")
+            }
         },
     );
     let fault = fault

@@ -2,7 +2,6 @@
 
 use crate::fault::plain::{Text, counted};
 use crate::measure::simulate::Simulated;
-use crate::report::svg::{Chart, Style};
 use crate::report::text::bytes;
 
 /// What a simulation found.
@@ -58,33 +57,4 @@ pub(super) fn simulated(simulated: &Simulated) -> Text {
         s.seconds.total,
         bytes(s.memory_peak_bytes_max)));
     out
-}
-
-/// Each process's bytes.
-pub(super) fn simulated_picture(simulated: &Simulated) -> String {
-    let plans = &simulated.per_process;
-    let series = |name: &str, of: fn(&crate::measure::simulate::ProcessPlan) -> u64| {
-        let values = plans.iter().map(|plan| Some(gigabytes(of(plan))));
-        (name.to_owned(), values.collect())
-    };
-    Chart {
-        title: format!(
-            "{} to {} ranks: bytes of each process",
-            simulated.source_ranks, simulated.destination_ranks
-        ),
-        unit: "GB",
-        style: Style::Bars,
-        labels: plans.iter().map(|plan| plan.process.to_string()).collect(),
-        series: vec![
-            series("read", |plan| plan.read),
-            series("received", |plan| plan.received),
-            series("written", |plan| plan.written),
-        ],
-    }
-    .draw()
-}
-
-#[allow(clippy::cast_precision_loss)]
-fn gigabytes(count: u64) -> f64 {
-    count as f64 / 1e9
 }

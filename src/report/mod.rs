@@ -26,11 +26,13 @@ mod layers;
 mod log;
 mod measured;
 mod page;
+mod plan_picture;
 mod progress;
 mod sheet;
 mod sim_page;
 mod svg;
 mod text;
+mod unit;
 
 pub use inspected::Shown;
 pub use log::{Notes, is_logged, log_process, note, open_log};
@@ -141,7 +143,7 @@ impl Report {
     /// The same as a picture (SVG).
     #[must_use]
     pub fn simulated_picture(simulated: &Simulated) -> String {
-        measured::simulated_picture(simulated)
+        plan_picture::drawn(simulated)
     }
 
     /// Prints what a bench measured.

@@ -27,6 +27,14 @@ fn signals_end_a_run_at_once_and_say_what_is_left() {
             told.contains(&partial) && told.contains("--resume"),
             "{told}"
         );
+        let name = ["SIGINT", "SIGTERM", "SIGHUP"]
+            [usize::from(code == 143) + 2 * usize::from(code == 129)];
+        let right = format!(
+            "shardloom: ended by {name}: nothing at {} changed; what was written so far is in {partial}: run again with \
+             --resume to go on, or remove it",
+            sample.path("out").display()
+        );
+        assert_eq!(told.trim_end(), right);
         assert!(sample.path(PARTIAL).exists() && !sample.path("out").exists());
         assert!(!sample.path(LOCK).exists());
         let next = end(start(&sample, &format!("{RESHARD}{resume}")));

@@ -1,6 +1,7 @@
 //! `--lora`: an adapter to merge into the weights on their way.
 
 use crate::fault::{Fault, Kind, Result};
+use crate::model;
 use crate::plan::lora::Meaning;
 use crate::source::adapter::{CONFIG, WEIGHTS, meaning};
 use crate::source::derived::{Derived, Lora};
@@ -50,6 +51,7 @@ impl LoraArgs {
                 meaning,
             }));
         };
+        refuse_model(path)?;
         let (directory, file) = match io::standing(path)? {
             Standing::Directory => (path.as_path(), weights_in(path)?),
             _ => (path.parent().unwrap_or(Path::new("")), path.clone()),
@@ -72,6 +74,21 @@ impl LoraArgs {
             meaning,
         }))
     }
+}
+
+/// Refuses a model where an adapter is asked for.
+fn refuse_model(directory: &Path) -> Result<()> {
+    let has = |name: &str| io::standing(&directory.join(name)).map(|found| found == Standing::File);
+    if !has(model::CONFIG)? || has(CONFIG)? || has(WEIGHTS)? {
+        return Ok(());
+    }
+    let message = format!(
+        "--lora: it is a model, with {} and without {CONFIG}",
+        model::CONFIG
+    );
+    Err(Fault::new(Kind::Usage, message)
+        .file(directory.display().to_string())
+        .hint(format!("an adapter's directory has {CONFIG} and {WEIGHTS}")))
 }
 
 /// The weights of an adapter's directory.

@@ -6,5 +6,21 @@ use std::path::Path;
 
 /// `result`, its error as ours: what was tried (`action`), and with which file.
 pub(super) fn named<T>(action: &str, path: &Path, result: io::Result<T>) -> Result<T> {
-    result.map_err(|error| Fault::io(action, &error).file(path.display().to_string()))
+    result.map_err(|error| {
+        let fault = Fault::io(action, &error).file(path.display().to_string());
+        let makes = ["can't create", "can't make", "can't rename"].contains(&action);
+        match path.parent() {
+            Some(directory) if makes && error.kind() == io::ErrorKind::PermissionDenied => {
+                let directory = match directory.as_os_str().is_empty() {
+                    true => Path::new("."),
+                    false => directory,
+                };
+                fault.hint(format!(
+                    "this user may not write into {}",
+                    directory.display()
+                ))
+            }
+            _ => fault,
+        }
+    })
 }
