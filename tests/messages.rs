@@ -189,6 +189,91 @@ fn each_mistake_is_told_with_what_to_do() {
     }
 }
 
+/// On a terminal only wrong usage is coloured, unless NO_COLOR says no, and rows fit its width; in a pipe there is
+/// neither, and a reader that has enough is no error.
+#[test]
+fn lines_fit_terminals_and_pipes() {
+    let sample = Sample::in_memory();
+    mistakes(&sample);
+    let program = env!("CARGO_BIN_EXE_shardloom");
+    let shell = |line: &str| {
+        let mut command = Command::new("sh");
+        let line = line
+            .replace("shardloom", program)
+            .replace('@', &format!("{}/", sample.room.path().display()));
+        support::run({
+            command
+                .args(["-c", &line])
+                .env_remove("NO_COLOR")
+                .env_remove("COLUMNS");
+            command
+        })
+    };
+    let long = "a.very.long.name.of.a.module.of.a.network.that.nobody.has.seen.weight";
+    let tensor = Tensor::counting("F32", &[4, 4], 1);
+    tensors::write(
+        &sample.path("long/m.safetensors"),
+        &Tensors::from([(long.to_owned(), tensor)]),
+    );
+    // Errors, hints, results, the log, tables.
+    let lines = [
+        "shardloom unify --src @nowhere --dst @o",
+        "shardloom unify --src @full --dst @o --overwrite -vv",
+        "shardloom load --config @placeholder.yaml",
+        "shardloom inspect @src",
+        "shardloom inspect @full --stats",
+        "shardloom strategy show @four.ckpt --param 'w*'",
+        "shardloom diff @full @full2",
+        "shardloom formats",
+        "shardloom unify --wrong",
+        "shardloom --help",
+    ];
+    for line in lines {
+        let run = shell(&format!("COLUMNS=30 {line}"));
+        let said = format!("{}{}", run.stdout, run.stderr);
+        assert!(
+            !said.is_empty() && !said.contains('\u{1b}'),
+            "{line}: {said}"
+        );
+    }
+    assert!(
+        shell("COLUMNS=30 shardloom inspect @long")
+            .stdout
+            .contains(long),
+        "a pipe has no width"
+    );
+    let first = shell("shardloom inspect @src | head -n 1");
+    assert!(
+        first.stderr.is_empty() && first.stdout.lines().count() == 1,
+        "{first:#?}"
+    );
+    if !shell("script -qec true /dev/null < /dev/null")
+        .status
+        .success()
+    {
+        println!("skipped: nothing makes a terminal here");
+        return;
+    }
+    let terminal = |line: &str| shell(&format!("script -qec \"{line}\" /dev/null < /dev/null"));
+    for line in lines {
+        let wrong = line.contains("--wrong") || line.contains("--help");
+        let run = terminal(line);
+        assert_eq!(run.stdout.contains('\u{1b}'), wrong, "{line}: {run:#?}");
+        let plain = terminal(&format!("NO_COLOR=1 {line}"));
+        assert!(!plain.stdout.contains('\u{1b}'), "{line}: {plain:#?}");
+    }
+    for columns in [24, 40, 200] {
+        let run = terminal(&format!("COLUMNS={columns} shardloom inspect @long"));
+        let rows = run.stdout.lines().filter(|row| row.contains("a.very"));
+        let widths: Vec<usize> = rows.map(|row| row.trim_end().chars().count()).collect();
+        assert!(
+            !widths.is_empty() && widths.iter().all(|width| *width <= columns),
+            "{run:#?}"
+        );
+        assert_eq!(run.stdout.contains(long), columns == 200, "{run:#?}");
+    }
+}
+
 #[test]
 fn figures_of_tensors_are_those_of_their_elements() {
     let sample = Sample::in_memory();

@@ -346,6 +346,64 @@ fn reads_a_snapshot_in_the_cache() {
     std::fs::remove_file(&weights).unwrap();
     std::os::unix::fs::symlink(room.path().join("9f8e"), weights).unwrap();
     alone(&words(&format!("{line} --overwrite"), room.path(), "", &[])).succeeds();
+    // As a download leaves it: shards and their index are links, and the blobs lie on another disk.
+    let memory = Path::new("/dev/shm");
+    let temporary = std::env::temp_dir();
+    let away = tempfile::tempdir_in(if memory.is_dir() { memory } else { &temporary }).unwrap();
+    std::fs::remove_file(snapshot.join("model.safetensors")).unwrap();
+    std::fs::create_dir_all(model.join("refs")).unwrap();
+    std::fs::write(model.join("refs/main"), "0123abcd\n").unwrap();
+    let mut map = serde_json::Map::new();
+    for (number, blob) in [(0, "s1"), (1, "s2")] {
+        let part = hf_of("llama").into_iter().enumerate();
+        let part: Tensors = part
+            .filter(|(at, _)| at % 2 == number)
+            .map(|(_, pair)| pair)
+            .collect();
+        let file = format!("model-0000{}-of-00002.safetensors", number + 1);
+        map.extend(part.keys().map(|name| (name.clone(), file.clone().into())));
+        tensors::write(&away.path().join(blob), &part);
+        std::os::unix::fs::symlink(Path::new("../../blobs").join(blob), snapshot.join(file))
+            .unwrap();
+    }
+    let index = serde_json::json!({"metadata": {"total_size": 1}, "weight_map": map});
+    std::fs::write(away.path().join("i3"), index.to_string()).unwrap();
+    let link = snapshot.join("model.safetensors.index.json");
+    std::os::unix::fs::symlink("../../blobs/i3", link).unwrap();
+    std::fs::copy(model.join("blobs/7d6c"), away.path().join("7d6c")).unwrap();
+    std::fs::remove_dir_all(model.join("blobs")).unwrap();
+    std::os::unix::fs::symlink(away.path(), model.join("blobs")).unwrap();
+    for processes in [1, 4] {
+        runs(
+            processes,
+            &words(&format!("{line} --overwrite"), room.path(), "", &[]),
+        );
+        tensors::compare(
+            &expected("llama", "legacy"),
+            &full(&room.path().join("out")).0,
+        )
+        .unwrap();
+    }
+    // What is above it is said to be that, whoever asks.
+    for line in [
+        "import --hf @hub/models--a--b --dst @o --names legacy",
+        "unify --src @hub/models--a--b/snapshots --dst @o",
+        "inspect @hub",
+        "to tp=2 --src @hub/models--a--b --dst @o",
+        "export --src @out --hf-config @hub/models--a--b --dst @o",
+        "strategy derive --parallel tp=2 --model @hub/models--a--b --output @o",
+        "import --hf @hub/models--a--b/snapshots/0123abcd --lora @hub/models--a--b --dst @o --names legacy",
+    ] {
+        let refused = alone(&words(line, room.path(), "", &[]));
+        assert!(
+            refused.stderr.contains("models--a--b/snapshots/0123abcd\n"),
+            "{line}: {refused:#?}"
+        );
+        assert!(
+            refused.stderr.contains("cache") && !room.path().join("o").exists(),
+            "{line}"
+        );
+    }
 }
 
 #[test]

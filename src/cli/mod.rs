@@ -270,7 +270,7 @@ fn print(error: &mut clap::Error) {
     let bare = rendered.to_string();
     let typed: Vec<String> = typed().collect();
     let safe = plain::lines(&bare, &typed);
-    let coloured = terminal && std::env::var_os("NO_COLOR").is_none();
+    let coloured = terminal && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
     // A file's name that acts on a terminal may have been typed by a pattern.
     let text = if coloured && safe == bare {
         rendered.ansi().to_string()

@@ -7,6 +7,7 @@ use crate::fault::plain::{counted, first};
 use crate::fault::{Fault, Kind, Result};
 use crate::model::derive::Seen;
 use crate::model::{CONFIG, Scheme};
+use crate::source::nothing;
 use crate::source::sampled::{Lies, Sampled, sample};
 use crate::store::io::{self, Standing};
 use crate::strategy::StrategyInput;
@@ -71,6 +72,7 @@ impl Question<'_> {
         let all = all_gather(world, &agree(world, self.look())?)?;
         let ranks = all.iter().flatten().map(|seen| seen.ranks).max();
         let Some(seen) = all.into_iter().flatten().next() else {
+            agree(world, nothing::refuse(self.source))?;
             let fault = Fault::new(Kind::MissingShard, "no weights are found here");
             return Err(fault.file(self.source.display().to_string()));
         };

@@ -5,6 +5,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::model::detect::find_family;
 use crate::model::expression::Numbers;
 use crate::model::family::Family;
+use crate::store::cache::refuse_cache;
 use crate::store::io::{self, Standing};
 use crate::store::json;
 use serde_json::{Map, Value};
@@ -68,48 +69,10 @@ fn refuse_no_model(directory: &Path) -> Result<()> {
         Standing::EmptyDirectory => fault(Kind::MissingShard, "is an empty directory"),
         Standing::Directory if io::standing(&directory.join(CONFIG))? == Standing::Nothing => {
             json::refuse_dangling(&directory.join(CONFIG))?;
-            match snapshot(directory)? {
-                Some(snapshot) => fault(
-                    Kind::MissingShard,
-                    "is a model's place in a cache, with a directory for each revision",
-                )
-                .map_err(|fault| fault.hint(format!("give {snapshot}"))),
-                None => fault(Kind::MissingShard, "has no config.json")
-                    .map_err(|fault| fault.hint("is it a Hugging Face model's directory?")),
-            }
+            refuse_cache(directory)?;
+            fault(Kind::MissingShard, "has no config.json")
+                .map_err(|fault| fault.hint("is it a Hugging Face model's directory?"))
         }
         Standing::Directory => Ok(()),
     }
-}
-
-/// The revision to take of a model in a cache of Hugging Face's: that of `refs/main`, or the only one.
-fn snapshot(directory: &Path) -> Result<Option<String>> {
-    let snapshots = match directory.file_name() {
-        Some(name) if name == "snapshots" => directory.to_path_buf(),
-        _ => directory.join("snapshots"),
-    };
-    if io::standing(&snapshots)? != Standing::Directory {
-        return Ok(None);
-    }
-    let main = snapshots
-        .parent()
-        .unwrap_or(Path::new(""))
-        .join("refs/main");
-    let named = match io::size(&main)? {
-        Some(_) => String::from_utf8(json::bytes(&main, 1 << 10)?).ok(),
-        None => None,
-    };
-    let names = io::list(&snapshots)?;
-    let is_there = |wanted: &str| {
-        names
-            .iter()
-            .any(|(name, directory)| *directory && name == wanted)
-    };
-    let named = named.map(|name| name.trim().to_owned());
-    let found = named.filter(|name| is_there(name)).or_else(|| {
-        let mut directories = names.iter().filter(|(_, directory)| *directory);
-        let first = directories.next().map(|(name, _)| name.clone());
-        first.filter(|_| directories.next().is_none())
-    });
-    Ok(found.map(|name| snapshots.join(name).display().to_string()))
 }

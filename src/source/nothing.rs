@@ -1,6 +1,7 @@
 //! What is said of a path where no weights are found: what is there in their place, and what was meant.
 
 use crate::fault::{Fault, Kind, Result, nearest};
+use crate::store::cache::refuse_cache;
 use crate::store::formats::refuse_directory;
 use crate::store::io::{self, Standing};
 use crate::store::{Format, rank_dir};
@@ -17,6 +18,7 @@ pub(crate) fn refuse(path: &Path) -> Result<()> {
         Standing::File => Ok(()),
         Standing::Directory => {
             refuse_directory(path)?;
+            refuse_cache(path)?;
             let names = io::list(path)?;
             looks_like_ranks(path, &names)
                 .or(parent(path, &names)?)

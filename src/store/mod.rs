@@ -9,6 +9,7 @@
 
 pub mod ability;
 mod aside;
+pub(crate) mod cache;
 pub mod commit;
 pub mod formats;
 pub mod full_dir;

@@ -6,6 +6,7 @@ use crate::plan::lora::Meaning;
 use crate::source::adapter::{CONFIG, WEIGHTS, meaning};
 use crate::source::derived::{Derived, Lora};
 use crate::store::Format;
+use crate::store::cache::refuse_cache;
 use crate::store::io::{self, Standing};
 use crate::store::json;
 use clap::Args;
@@ -78,6 +79,12 @@ impl LoraArgs {
 
 /// Refuses a model where an adapter is asked for.
 fn refuse_model(directory: &Path) -> Result<()> {
+    if io::standing(directory)? != Standing::Directory {
+        return Ok(());
+    }
+    if io::standing(&directory.join(CONFIG))? == Standing::Nothing {
+        refuse_cache(directory)?;
+    }
     let has = |name: &str| io::standing(&directory.join(name)).map(|found| found == Standing::File);
     if !has(model::CONFIG)? || has(CONFIG)? || has(WEIGHTS)? {
         return Ok(());

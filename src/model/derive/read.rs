@@ -9,6 +9,7 @@ use crate::config::train_yaml::YAML_BYTES_MAX;
 use crate::fault::{Fault, Kind, Result};
 use crate::model::described::{CONFIG, SMALL_BYTES_MAX};
 use crate::model::family::Family;
+use crate::store::cache::refuse_cache;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::json;
 use crate::tensor::dtype::Dtype;
@@ -143,6 +144,11 @@ fn beside(yaml: &Path, config: &JobConfig) -> Result<Option<PathBuf>> {
 
 /// The config.json in a directory, or a file of any name.
 fn model_config(path: &Path) -> Result<Map<String, Value>> {
+    if io::standing(path)? == Standing::Directory
+        && io::standing(&path.join(CONFIG))? == Standing::Nothing
+    {
+        refuse_cache(path)?;
+    }
     let path = match io::standing(path)? {
         Standing::Directory | Standing::EmptyDirectory => path.join(CONFIG),
         Standing::File | Standing::Nothing => path.to_path_buf(),
