@@ -5,7 +5,7 @@
 use serde_json::Value;
 use shardloom::fault::{Fault, Kind};
 use shardloom::model::derive::{Derived, Held, Seen, configured, derive, recognise, usual};
-use shardloom::strategy::{Form, Strategy, StrategyFile, json, protobuf};
+use shardloom::strategy::{Form, Strategy, StrategyFile, json, protobuf, show};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -356,8 +356,32 @@ fn sizes_alone_give_the_usual_job() {
     let job = usual("dp=2,tp=2,ep=2", &Seen::default(), &case).unwrap();
     let configured = of_case(&case).unwrap().strategy().unwrap();
     assert_eq!(derive(&job).unwrap().strategy().unwrap(), configured);
+    for (case, sizes) in [
+        (
+            "qwen3_pp2_il2_dp2tp2",
+            "dp=2,tp=2,pp=2,interleave=2,offset=1:0/0:1",
+        ),
+        ("qwen3_dp8_opt_th33", "dp=8,opt=-1,threshold=33"),
+        ("llama_dp2tp2_vemb_false", "dp=2,tp=2,vocab_emb_dp=False"),
+        (
+            "ds3_pp2_mtp_tail0_dp2tp2",
+            "dp=2,tp=2,pp=2,ep=2,offset=[2,-1]",
+        ),
+    ] {
+        let case = data().join(case);
+        let job = usual(sizes, &Seen::default(), &case).unwrap();
+        let configured = of_case(&case).unwrap().strategy().unwrap();
+        let made = derive(&job).unwrap().strategy().unwrap();
+        let differences = show::diff(&made, &configured);
+        assert!(differences.is_empty(), "{sizes}: {differences}");
+    }
     let fault = usual("dp=2,xp=2", &Seen::default(), &case).unwrap_err();
     assert_eq!(fault.kind, Kind::Usage);
+    // What an uneven division needs is said as it is typed.
+    let uneven = data().join("ds3_pp2_mtp_tail0_dp2tp2");
+    let job = usual("dp=2,tp=2,pp=2,ep=2", &Seen::default(), &uneven).unwrap();
+    let fault = derive(&job).unwrap_err();
+    assert!(fault.hint.unwrap().contains("offset=1:0"));
 }
 
 #[test]
@@ -529,6 +553,23 @@ fn the_shapes_of_rank_files_tell_their_layout() {
         ("llama_dp2tp2", &[], "dp=2,tp=2"),
         ("ds3_dp2tp2_ep2", weights, "dp=2,tp=2,ep=2"),
         ("qwen3moe_dp2tp2_ep2", weights, "dp=2,tp=2,ep=2"),
+        // What only the job's configuration says shows in the shapes, too.
+        ("qwen3_dp4tp2_opt0", &[], "dp=4,tp=2,opt=-1,threshold=0"),
+        (
+            "llama_dp2tp2_vemb_false",
+            &[],
+            "dp=2,tp=2,vocab_emb_dp=false",
+        ),
+        (
+            "qwen3_pp2_il2_dp2tp2",
+            weights,
+            "dp=2,tp=2,pp=2,interleave=2,offset=1:0/0:1",
+        ),
+        (
+            "ds3_pp2_mtp_tail0_dp2tp2",
+            weights,
+            "dp=2,tp=2,pp=2,ep=2,offset=2:-1",
+        ),
     ] {
         let apart = of(case, kept);
         assert!(apart.iter().any(|fits| fits == layout), "{case}: {apart:?}");

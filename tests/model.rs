@@ -1004,6 +1004,75 @@ fn a_layout_in_place_of_a_strategy_file_gives_the_same_bytes() {
     }
 }
 
+/// The YAML file of a network with query, key and value in one, from weights of every kind.
+#[test]
+fn what_is_wanted_says_names_and_fusing_too() {
+    let room = tempfile::tempdir().unwrap();
+    let at = |name: &str| room.path().join(name).display().to_string();
+    let yaml = "use_legacy: True\nparallel_config: {data_parallel: 2, model_parallel: 2}\n\
+                model: {arch: {type: LlamaForCausalLM}, model_config: {qkv_concat: True}}\n";
+    std::fs::write(at("train.yaml"), yaml).unwrap();
+    let run = |processes: u32, line: &str| {
+        let words = words(line, room.path(), "llama", &[]);
+        runs(processes, &words);
+    };
+    let same = |a: &str, b: &str| {
+        let (ours, due) = (tree(&room.path().join(a)), tree(&room.path().join(b)));
+        let tensors = |files: &BTreeMap<PathBuf, Vec<u8>>,
+                       root: &str|
+         -> BTreeMap<PathBuf, Tensors> {
+            let weights = files
+                .keys()
+                .filter(|path| path.extension().is_some_and(|e| e == "safetensors"));
+            let read = |path: &PathBuf| tensors::read(&room.path().join(root).join(path)).unwrap();
+            weights
+                .map(|path| (path.parent().unwrap().to_path_buf(), read(path).tensors))
+                .collect()
+        };
+        assert!(tensors(&ours, a) == tensors(&due, b), "{a} is not {b}");
+    };
+    let joined = "--names legacy --qkv interleaved --ffn interleaved";
+    run(
+        1,
+        &format!("import --hf % --dst @due --dst-strategy @train.yaml --model % {joined}"),
+    );
+    run(4, "to @train.yaml --src % --dst @imported");
+    same("imported", "due");
+    run(
+        1,
+        "import --hf % --dst @old --dst-strategy dp=2,tp=2 --names legacy",
+    );
+    run(
+        4,
+        "to @train.yaml --src @old --src-strategy dp=2,tp=2 --dst @made --model %",
+    );
+    same("made", "due");
+    run(1, "import --hf % --dst @full --names mcore");
+    run(1, "to @train.yaml --src @full --dst @split --model %");
+    same("split", "due");
+    // A checkpoint that tells its own layout.
+    let line = "reshard --src @old --src-strategy dp=2,tp=2 --dst @own --dst-strategy dp=1,tp=4 --model % --format checkpoint2";
+    run(1, &line.replace("tp=4", "tp=2"));
+    run(2, "to @train.yaml --src @own --dst @again --model %");
+    same("again", "due");
+    // What depends on more than the file says is asked for.
+    std::fs::write(
+        at("train.yaml"),
+        yaml.replace("True\nparallel", "False\nparallel").replace(
+            "qkv_concat",
+            "model_type: qwen3, use_contiguous_weight_layout_attention",
+        ),
+    )
+    .unwrap();
+    let refused = alone(&words(
+        "to @train.yaml --src % --dst @x",
+        room.path(),
+        "qwen3",
+        &[],
+    ));
+    refuses(&refused, "use_contiguous_weight_layout_attention");
+}
+
 #[test]
 fn a_table_is_printed_and_held_against_a_model() {
     let room = tempfile::tempdir().unwrap();

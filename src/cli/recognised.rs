@@ -43,11 +43,15 @@ pub(super) struct Recognised {
     pub(super) hf: bool,
     ranks: u32,
     step: Option<String>,
-    names: Option<Scheme>,
+    pub(super) names: Option<Scheme>,
     /// What rank directories are cut by.
     pub(super) strategy: Option<StrategyInput>,
     /// How that is known.
     how: &'static str,
+    /// Whether somebody has to say yes to it.
+    pub(super) unanswered: bool,
+    /// Which of its tensors are in one, as names tell.
+    pub(super) joined: Option<bool>,
 }
 
 /// What one process sees.
@@ -59,6 +63,7 @@ struct Seeing {
     ranks: u32,
     step: Option<String>,
     names: Option<Scheme>,
+    joined: Option<bool>,
     config: bool,
 }
 
@@ -89,6 +94,8 @@ impl Question<'_> {
             names: seen.names,
             strategy: self.given.cloned(),
             how: "given",
+            unanswered: false,
+            joined: seen.joined,
         };
         if found.lies == Lies::Ranks && found.strategy.is_none() {
             if let Some(beside) = self.beside(world, &found.path)? {
@@ -97,6 +104,7 @@ impl Question<'_> {
             } else if found.ranks > 1 {
                 found.strategy = Some(self.guess(world, &found.path)?.into());
                 found.how = "told by the shapes of its files";
+                found.unanswered = !self.yes;
             }
         }
         Ok(found)
@@ -115,6 +123,13 @@ impl Question<'_> {
             lies, ranks, step, ..
         } = sampled;
         let names = Seen::of(sampled.names.iter().map(String::as_str)).names;
+        let has = |parts: [&str; 2]| {
+            let mut names = sampled.names.iter();
+            names.any(|name| parts.iter().any(|part| name.contains(part)))
+        };
+        let joined = has([".attention.w_qkv.", ".self_attention.linear_qkv."]);
+        let separate = has([".attention.wq.", ".self_attention.linear_q."]);
+        let joined = (joined || separate).then_some(joined);
         let config = io::standing(&path.join(CONFIG))? == Standing::File;
         Ok(Some(Seeing {
             below,
@@ -122,6 +137,7 @@ impl Question<'_> {
             ranks,
             step,
             names,
+            joined,
             config,
         }))
     }
@@ -170,7 +186,7 @@ impl Question<'_> {
                 let message = "there is no strategy beside these rank directories, and no layout fits their shapes";
                 Err(at(message.into()).hint(GIVE))
             }
-            [one] if self.yes || answered(path, one) => Ok(one.to_owned()),
+            [one] if self.yes || is_terminal() => Ok(one.to_owned()),
             [one] => {
                 let message = format!(
                     "there is no strategy beside these rank directories; by their shapes they are {one}"
@@ -190,21 +206,44 @@ impl Question<'_> {
 }
 
 /// Whether somebody at a terminal says yes. Local.
-fn answered(path: &Path, parallel: &str) -> bool {
-    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        return false;
-    }
-    let asked = format!(
-        "{}: by its shapes it is {parallel}. Go on? [y/N] ",
-        path.display()
+fn answered() -> Result<()> {
+    let _ = write!(
+        crate::report::log(),
+        "Its layout is told by shapes alone. Go on? [y/N] "
     );
-    let _ = write!(crate::report::log(), "{asked}");
     let mut line = String::new();
     let read = std::io::stdin().lock().read_line(&mut line);
-    read.is_ok() && ["y", "yes"].contains(&line.trim().to_ascii_lowercase().as_str())
+    if read.is_ok() && ["y", "yes"].contains(&line.trim().to_ascii_lowercase().as_str()) {
+        return Ok(());
+    }
+    let fault = Fault::new(Kind::Config, "the layout that its shapes tell isn't taken");
+    Err(fault.hint("--src-strategy: the strategy of the job that wrote them, or its layout"))
+}
+
+/// Whether somebody can be asked. Local.
+fn is_terminal() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
 }
 
 impl Recognised {
+    /// Asks whether its layout, which is guessed, is meant. Collective.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] on every process, if the answer isn't yes.
+    pub(super) fn ask(&self, world: &World) -> Result<()> {
+        if !self.unanswered {
+            return Ok(());
+        }
+        let mine = match world.process() {
+            0 => answered(),
+            _ => Ok(()),
+        };
+        agree(
+            world,
+            mine.map_err(|fault| fault.file(self.path.display().to_string())),
+        )
+    }
+
     fn kind(&self) -> &'static str {
         match (self.lies, self.hf) {
             (_, true) => "hugging_face",

@@ -2,8 +2,9 @@
 
 use crate::cli::command::{Command, Prepared, Told};
 use crate::cli::export::Export;
-use crate::cli::flags::family::spelled;
+use crate::cli::flags::family::{FUSIONS, LATENTS, spelled};
 use crate::cli::flags::moving::MoveArgs;
+use crate::cli::flags::remake::{RemakeArgs, word};
 use crate::cli::flags::strategy::{NetworkArgs, strategy};
 use crate::cli::flags::writing::WriteArgs;
 use crate::cli::import::Import;
@@ -15,9 +16,9 @@ use crate::exchange::{World, agree};
 use crate::fault::plain::{Text, counted};
 use crate::fault::{Fault, Kind, Result};
 use crate::front::Deriving;
-use crate::job::{Goal, Job, run};
-use crate::model::Scheme;
-use crate::model::derive::{Seen, joined};
+use crate::job::{Foretold, Goal, Job, run_told};
+use crate::model::derive::{Formed, Seen, formed, latent};
+use crate::model::{CONFIG, Fusion, Latent, Scheme, described};
 use crate::report;
 use crate::source::sampled::Lies;
 use crate::source::strategy_files::read_alone;
@@ -58,6 +59,8 @@ pub(crate) struct To {
     dst: PathBuf,
     #[command(flatten)]
     network: NetworkArgs,
+    #[command(flatten)]
+    form: RemakeArgs,
     /// Take the layout that the shapes of the source's files tell, where no strategy does.
     #[arg(long)]
     yes: bool,
@@ -95,24 +98,21 @@ impl To {
         deriving.fill(world, &mut job)?;
         job.moving = self.writing.moving(&self.moving)?;
         self.put(&mut job, target);
-        let dry = Job {
-            dry_run: true,
-            ..job.clone()
+        job.dry_run = self.writing.dry_run;
+        let command = job.command;
+        let mut told = |foretold: Foretold| {
+            let plan = format!(
+                "{command}: {} to read, {} to write",
+                counted(foretold.read, "byte"),
+                counted(foretold.written, "byte")
+            );
+            if world.process() == 0 && tracing::enabled!(tracing::Level::WARN) {
+                // Nobody need read it.
+                let _ = writeln!(report::log(), "{found}\n{plan}");
+            }
+            found.ask(world)
         };
-        let mut outcome = run(world, &dry, &mut |_, _| {})?;
-        let plan = format!(
-            "{}: {} to read, {} to write",
-            job.command,
-            counted(outcome.bytes.read, "byte"),
-            counted(outcome.bytes.written, "byte")
-        );
-        if world.process() == 0 && tracing::enabled!(tracing::Level::WARN) {
-            // Nobody need read it.
-            let _ = writeln!(report::log(), "{found}\n{plan}");
-        }
-        if !self.writing.dry_run {
-            outcome = run(world, &job, observer)?;
-        }
+        let mut outcome = run_told(world, &job, observer, Some(&mut told))?;
         let mut recognised = found.json();
         if let Some(fields) = recognised.as_object_mut() {
             fields.insert("job".into(), job.command.into());
@@ -160,7 +160,6 @@ impl To {
         add(source, Some(found.path.clone().into()));
         add("--format", self.writing.format_word().map(Into::into));
         add("--model", model.clone().map(Into::into));
-        let names = self.network.names.map(spelled).map(OsString::from);
         if found.lies == Lies::Ranks {
             let strategy = found.strategy.as_ref();
             add(
@@ -171,15 +170,23 @@ impl To {
         }
         if let Some(target) = target {
             add("--dst-strategy", Some(target.typed().into()));
-            if found.hf {
-                refuse_joined(target)?;
-                let own = names_of(target)?.map(spelled).map(OsString::from);
-                add("--names", names.or(own));
-                return parsed::<Import>(words)?.job();
+            let formed = target_form(target)?;
+            let given = self.network.names;
+            let remade = !found.hf && self.is_remade(found, formed.as_ref());
+            let names = match formed {
+                Some(formed) if found.hf || remade => Some(formed.names),
+                None if found.hf => names_of(target)?,
+                _ => None,
+            };
+            add("--names", given.or(names).map(spelled).map(OsString::from));
+            if found.hf || remade {
+                for (flag, word) in self.form_words(found, target, formed.as_ref())? {
+                    add(flag, Some(word.into()));
+                }
             }
-            add("--names", names);
-            return match found.lies {
-                Lies::Full => parsed::<Split>(words)?.job(),
+            return match (found.hf, found.lies) {
+                (true, _) => parsed::<Import>(words)?.job(),
+                (false, Lies::Full) if !remade => parsed::<Split>(words)?.job(),
                 _ => parsed::<Reshard>(words)?.job(),
             };
         }
@@ -193,10 +200,81 @@ impl To {
                 Fault::new(Kind::Config, message).hint("--model DIR: the model's directory")
             );
         };
+        let names = self.network.names.map(spelled).map(OsString::from);
         add("--names", names);
+        for (flag, word) in self.form.words(false) {
+            add(flag, Some(word.into()));
+        }
         add("--hf-config", Some(model.into()));
         parsed::<Export>(words)?.job()
     }
+
+    /// Whether the target's network has other names, or other tensors in one, than weights of MindSpore.
+    fn is_remade(&self, found: &Recognised, formed: Option<&Formed>) -> bool {
+        let differs = formed.is_some_and(|formed| {
+            let joined = formed.qkv != Fusion::Separate;
+            let renamed = found.names.is_some_and(|names| names != formed.names);
+            renamed || !formed.is_usual || found.joined.is_some_and(|found| found != joined)
+        });
+        differs || !self.form.words(true).is_empty()
+    }
+
+    /// The flags for the form of the target's network: as given, else as its configuration has it.
+    fn form_words(
+        &self,
+        found: &Recognised,
+        target: &StrategyInput,
+        formed: Option<&Formed>,
+    ) -> Result<Vec<(&'static str, String)>> {
+        let mut words = self.form.words(!found.hf);
+        let Some(formed) = formed else {
+            return Ok(words);
+        };
+        let at = |fault: Fault| fault.file(target.typed().display().to_string());
+        let model = self.network.model.model.as_deref();
+        let Some(model) = model.or(found.hf.then_some(&*found.path)) else {
+            let message = "its network has other names than the source, or other tensors in one";
+            return Err(
+                at(Fault::new(Kind::Config, message)).hint("--model DIR: the model's directory")
+            );
+        };
+        let is_given =
+            |words: &[(&str, String)], flag: &str| words.iter().any(|(known, _)| *known == flag);
+        if let Some(key) = formed.unclear.filter(|_| !is_given(&words, "--qkv")) {
+            let message = format!(
+                "{key}: how query, key and value lie then depends on the job's tensor parallel size"
+            );
+            return Err(at(Fault::new(Kind::Config, message))
+                .hint("--qkv contiguous --tp N, of the job; or --tp 1 if they are whole one after the other"));
+        }
+        let mut add = |flag: &'static str, word: String| {
+            if !is_given(&words, flag) {
+                words.push((flag, word));
+            }
+        };
+        let (family, _) = described(directory(model), "auto", None)?;
+        if formed.ffn == Fusion::Contiguous {
+            add("--tp", "1".into());
+        }
+        add("--qkv", word(FUSIONS, &formed.qkv));
+        add("--ffn", word(FUSIONS, &formed.ffn));
+        if formed.names == Scheme::Mcore && latent(target.typed(), &family)? {
+            add("--mla", word(LATENTS, &Latent::Joined));
+        }
+        Ok(words)
+    }
+}
+
+/// The directory of a model that is given by it, or by its config.json.
+fn directory(model: &Path) -> &Path {
+    let file = model.file_name().is_some_and(|name| name == CONFIG);
+    model.parent().filter(|_| file).unwrap_or(model)
+}
+
+/// How the network of a trainer's configuration has its tensors; none for another target. Local.
+fn target_form(target: &StrategyInput) -> Result<Option<Formed>> {
+    let path = target.typed();
+    is_yaml(path).then(|| formed(path)).transpose()
 }
 
 /// A command's arguments.
@@ -219,16 +297,4 @@ fn names_of(strategy: &StrategyInput) -> Result<Option<Scheme>> {
     }
     let read = read_alone(strategy)?;
     Ok(Seen::of(read.names().map(|name| &**name)).names)
-}
-
-/// Refuses a configuration whose network joins tensors in another way than is written. Local.
-fn refuse_joined(target: &StrategyInput) -> Result<()> {
-    let path = target.typed();
-    let Some(key) = is_yaml(path).then(|| joined(path)).transpose()?.flatten() else {
-        return Ok(());
-    };
-    let message =
-        format!("{key}: the network has tensors joined in another way than the usual one");
-    let fault = Fault::new(Kind::Config, message).file(path.display().to_string());
-    Err(fault.hint("`shardloom import` says how they are joined: --qkv, --ffn and --tp"))
 }

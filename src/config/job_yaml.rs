@@ -25,6 +25,8 @@ pub struct JobConfig {
     pub model: ModelConfig,
     /// Experts of legacy networks.
     pub moe_config: Option<Map<String, Value>>,
+    /// Whether it is a job of a dynamic graph, which has other keys.
+    pub parallelism: bool,
 }
 
 /// `parallel`.
@@ -205,6 +207,7 @@ impl JobConfig {
                 },
             },
             moe_config: keys.map("moe_config")?,
+            parallelism: keys.at("parallelism")?.is_some(),
         })
     }
 }

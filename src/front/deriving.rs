@@ -4,7 +4,7 @@ use crate::config::based::is_yaml;
 use crate::exchange::{World, agree, all_gather, broadcast_bytes};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::{Goal, Job};
-use crate::model::derive::{Derived, Seen, configured, derive, usual};
+use crate::model::derive::{Derived, Seen, Sizes, configured, derive, usual};
 use crate::model::{CONFIG, Scheme};
 use crate::plan::build::Leftovers;
 use crate::source::sampled::some_names;
@@ -24,10 +24,7 @@ impl Asked {
     /// None for files. Sizes are told by their first word, a configuration by its ending.
     pub(crate) fn of(typed: &Path) -> Option<Asked> {
         let text = typed.to_str();
-        let sizes = text.filter(|text| {
-            let name = text.split_once('=').map(|(name, _)| name.trim());
-            name.is_some_and(|name| ["dp", "tp", "pp", "cp", "ep", "opt"].contains(&name))
-        });
+        let sizes = text.filter(|text| Sizes::is_meant(text));
         if let Some(sizes) = sizes {
             return Some(Asked::Sizes(sizes.to_owned()));
         }

@@ -39,5 +39,5 @@ mod written;
 
 pub use fill::{fill, shards};
 pub use outcome::Outcome;
-pub use run::run;
+pub use run::{Foretold, Told, run, run_told};
 pub use spec::{Comparing, Convert, Goal, Job, ViewMaker, Viewed, Write};

@@ -23,11 +23,37 @@ use crate::source::{Opened, Verify};
 use crate::store::io;
 use crate::transport::{Moved, Observer, Readers};
 
+/// What a plan foretells, over all processes.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Foretold {
+    /// Bytes to read.
+    pub read: u64,
+    /// Bytes to write.
+    pub written: u64,
+}
+
+/// Who is told of a plan before anything is moved. Collective; an error, the same on every process, ends the job.
+pub type Told<'a> = dyn FnMut(Foretold) -> Result<()> + 'a;
+
 /// Runs a job. Collective.
 ///
 /// # Errors
 /// The same fault on every process; then nothing is visible at the destination.
 pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outcome> {
+    run_told(world, job, observer, None)
+}
+
+/// The same; `told` is what is planned. Collective.
+///
+/// # Errors
+/// As [`run`], and that of `told`.
+pub fn run_told(
+    world: &World,
+    job: &Job,
+    observer: &mut Observer<'_>,
+    told: Option<&mut Told<'_>>,
+) -> Result<Outcome> {
     let mut clock = Clock::start();
     let topology = Topology::discover(world)?;
     agree(world, io::check_open_files())?;
@@ -57,7 +83,13 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
             let copies = &planned.copies;
             compare::left_out(world, &topology, &source, copies, &job.moving)?;
         }
-        return run.finish(&source, &fitted, &destination, &planned, observer, clock);
+        let ready = Ready {
+            source: &source,
+            fitted: &fitted,
+            destination: &destination,
+            planned: &planned,
+        };
+        return run.finish(&ready, observer, told, clock);
     };
     let other = run.open_other(&comparing.other)?;
     let filter = &comparing.filter_out_prefixes;
@@ -70,22 +102,40 @@ pub fn run(world: &World, job: &Job, observer: &mut Observer<'_>) -> Result<Outc
     Ok(outcome)
 }
 
+/// Both sides, and the plan.
+struct Ready<'a> {
+    source: &'a Opened,
+    fitted: &'a Fitted,
+    destination: &'a Destination,
+    planned: &'a Planned,
+}
+
 impl Run<'_> {
     /// The steps after the plan; of a dry run none. Collective.
     fn finish(
         &self,
-        source: &Opened,
-        fitted: &Fitted,
-        destination: &Destination,
-        planned: &Planned,
+        ready: &Ready<'_>,
         observer: &mut Observer<'_>,
+        told: Option<&mut Told<'_>>,
         mut clock: Clock,
     ) -> Result<Outcome> {
+        let Ready {
+            source,
+            fitted,
+            destination,
+            planned,
+        } = *ready;
         let (world, moving) = (self.world, &self.job.moving);
         let route = self.route(source, destination, planned);
         let threads = threads(moving, self.topology, world);
         let survey = agree(world, route.survey(threads))?;
         let surveyed = route.settle(world, &survey, threads, moving.memory_bytes)?;
+        if let Some(told) = told {
+            told(Foretold {
+                read: tally::sum(world, survey.read_bytes)?,
+                written: tally::sum(world, survey.written_bytes)?,
+            })?;
+        }
         clock.lap(|seconds| &mut seconds.plan);
         let readers = Readers::new(&source.source.base, &source.source.catalog, moving.io);
         let mut outcome = self.describe(source, planned);

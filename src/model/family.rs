@@ -8,6 +8,7 @@ use super::training::{Trained, Training};
 use crate::fault::{Fault, Kind, Result};
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 /// The name and the text of each of these tables.
 macro_rules! tables {
@@ -259,10 +260,16 @@ impl Family {
     /// # Errors
     /// Never: a test reads them all.
     pub fn built_in() -> Result<Vec<Family>> {
-        let parsed = FILES.iter();
-        parsed
-            .map(|(name, text)| Family::parse(text.as_bytes()).map_err(|fault| fault.file(*name)))
-            .collect()
+        static TABLES: OnceLock<Result<Vec<Family>>> = OnceLock::new();
+        let parsed = || {
+            let tables = FILES.iter();
+            tables
+                .map(|(name, text)| {
+                    Family::parse(text.as_bytes()).map_err(|fault| fault.file(*name))
+                })
+                .collect()
+        };
+        TABLES.get_or_init(parsed).clone()
     }
 
     /// The text of the built-in table of this name; none if there is no such table.

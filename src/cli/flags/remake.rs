@@ -1,6 +1,6 @@
 //! Another form of the same model: names, and what is fused.
 
-use crate::cli::flags::choice::choice;
+use crate::cli::flags::choice::{Choice, choice};
 use crate::cli::flags::family::{EXPERTS, FUSIONS, LATENTS};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::ViewMaker;
@@ -8,6 +8,12 @@ use crate::model::derive::{JOINED, LATENT};
 use crate::model::{CONFIG, Experts, Fusion, Given, Latent, Remake, Scheme, described};
 use clap::Args;
 use std::path::Path;
+
+/// How a value is typed.
+pub(crate) fn word<T: PartialEq>(table: &[Choice<T>], value: &T) -> String {
+    let row = table.iter().find(|(_, known, _)| known == value);
+    row.map_or(String::new(), |(word, ..)| (*word).to_owned())
+}
 
 /// The form to write; what isn't said is as it is, or with other names as their usual job has it.
 #[derive(Clone, Debug, Args)]
@@ -43,6 +49,29 @@ impl RemakeArgs {
     fn is_given(&self) -> bool {
         let fused = self.qkv.is_some() || self.ffn.is_some();
         fused || self.experts.is_some() || self.mla.is_some() || self.tp.is_some()
+    }
+
+    /// The flags that were given for the form to write, and with `source` those for the form there is.
+    pub(crate) fn words(&self, source: bool) -> Vec<(&'static str, String)> {
+        let fusion = |fusion: Option<Fusion>| fusion.map(|fusion| word(FUSIONS, &fusion));
+        let mut words = vec![
+            ("--qkv", fusion(self.qkv)),
+            ("--ffn", fusion(self.ffn)),
+            ("--experts", self.experts.map(|e| word(EXPERTS, &e))),
+            ("--mla", self.mla.map(|mla| word(LATENTS, &mla))),
+            ("--tp", self.tp.map(|tp| tp.to_string())),
+        ];
+        if source {
+            words.extend([
+                ("--src-qkv", fusion(self.src_qkv)),
+                ("--src-ffn", fusion(self.src_ffn)),
+                ("--src-tp", self.src_tp.map(|tp| tp.to_string())),
+            ]);
+        }
+        let given = words.into_iter();
+        given
+            .filter_map(|(flag, value)| Some((flag, value?)))
+            .collect()
     }
 
     /// What is written in one, as far as it is said, by the keys of a configuration.

@@ -6,7 +6,7 @@ use crate::fault::{Fault, Result};
 use crate::front::Deriving;
 use crate::front::deriving::Asked;
 use crate::model::Scheme;
-use crate::model::derive::Mesh;
+use crate::model::derive::Sizes;
 use crate::strategy::StrategyInput;
 use clap::Args;
 use clap::builder::{PathBufValueParser, TypedValueParser};
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 pub(crate) fn strategy() -> impl TypedValueParser<Value = StrategyInput> {
     PathBufValueParser::new().try_map(|typed| -> Result<StrategyInput> {
         if let Some(Asked::Sizes(sizes)) = Asked::of(&typed) {
-            let parsed = Mesh::parse(&sizes).and_then(|(mesh, _)| mesh.check());
+            let parsed = Sizes::parse(&sizes).and_then(|sizes| sizes.mesh.check());
             parsed.map_err(|fault| match &fault.hint {
                 Some(hint) => Fault::new(fault.kind, format!("{} ({hint})", fault.message)),
                 None => fault,

@@ -124,6 +124,11 @@ fn doubts(job: &Job) -> Vec<String> {
             "MindSpore on Ascend refuses a job of {ranks} ranks: it takes 1, 2, 4, or a multiple of 8"
         ));
     }
+    if let Some(key) = job.ignored.filter(|_| job.mesh.tensor > 1) {
+        doubts.push(format!(
+            "{key} is True: MindSpore Transformers from 1.8 on takes no notice of it in this network, 1.7 leaves the embedding whole"
+        ));
+    }
     if !job.assumed.is_empty() {
         doubts.push(format!(
             "the configuration leaves to the network's defaults: {}",

@@ -1,10 +1,12 @@
 //! A training job, as far as its strategy depends on it.
 
 use super::conditions::hold;
+use super::distributes::distributes;
 use super::feed_forward::inner_size;
 use super::mesh::Mesh;
 use super::offset::Offset;
 use super::seen::Seen;
+use super::sizes::Sizes;
 use super::states::Optimizer;
 use crate::config::job_yaml::JobConfig;
 use crate::fault::{Fault, Kind, Result};
@@ -25,6 +27,8 @@ pub struct Job {
     pub(super) origin: String,
     /// What nobody said, and the network takes: keys with their values.
     pub(super) assumed: Vec<String>,
+    /// A key that releases before 1.8 obey.
+    pub(super) ignored: Option<&'static str>,
     pub(super) family: Family,
     pub(super) training: Training,
     pub(super) numbers: Numbers,
@@ -105,6 +109,8 @@ impl Job {
         let optimizer = Optimizer::called(config.optimizer.class.as_deref(), scheme)?;
         let mut job = Job::new(family, training, merged, mesh, optimizer)?;
         job.assumed = assumed;
+        job.ignored = (scheme == Scheme::Mcore && sizes.vocab_emb_dp == Some(true))
+            .then_some("parallel_config.vocab_emb_dp");
         job.sequence = sizes.use_seq_parallel.unwrap_or(false);
         job.ulysses = match sizes.context_parallel_algo.as_deref() {
             Some("ulysses_cp") => mesh.context,
@@ -141,28 +147,27 @@ impl Job {
         Ok(job)
     }
 
-    /// The usual job of a model on `mesh`, with the names that are `seen` (none: those its family usually
-    /// has); `shard`: pieces of the optimizer shard, -1 for as many as there are replicas.
+    /// The usual job of a model in the layout `sizes`, with the names that are `seen` (none: those its family
+    /// usually has).
     ///
     /// # Errors
     /// [`Kind::Config`], [`Kind::Unsupported`] for a model that no table is for.
-    pub fn usual(
-        seen: &Seen,
-        mesh: Mesh,
-        shard: Option<i64>,
-        model: &Map<String, Value>,
-    ) -> Result<Job> {
+    pub fn usual(seen: &Seen, sizes: &Sizes, model: &Map<String, Value>) -> Result<Job> {
         let family = family_of(Scheme::Mcore, None, model, model)?;
         let names = seen.names.unwrap_or(family.usual_names);
         let training = training_of(&family, names)?;
         let merged = merge(&training, &seen.configuration(), model, true)?;
         let optimizer = Optimizer::called(None, names)?;
+        let mesh = sizes.mesh;
         let mut job = Job::new(family, training, merged, mesh, optimizer)?;
         job.sequence = true;
-        job.vocabulary_whole = mesh.stages == 1;
+        job.vocabulary_whole = sizes.vocabulary_whole.unwrap_or(true) && mesh.stages == 1;
         job.accumulates = mesh.stages > 1;
-        job.shard = shard.map(|size| ShardRule {
-            threshold_bytes: THRESHOLD_KB * 1024,
+        job.offset = sizes.offset.clone();
+        job.chunks = sizes.chunks;
+        let kilobytes = sizes.threshold_kb.unwrap_or(THRESHOLD_KB);
+        job.shard = sizes.shard.map(|size| ShardRule {
+            threshold_bytes: kilobytes.saturating_mul(1024),
             size,
             is_written: true,
         });
@@ -185,6 +190,7 @@ impl Job {
         Ok(Job {
             origin: String::new(),
             assumed: Vec::new(),
+            ignored: None,
             scheme: training.names,
             family,
             training,
@@ -210,6 +216,16 @@ impl Job {
     #[must_use]
     pub fn ranks(&self) -> u64 {
         self.mesh.ranks()
+    }
+
+    /// How the names of its layers' tensors begin, before the layer's number.
+    pub(super) fn layers_prefix(&self) -> Option<String> {
+        let block = self.family.blocks.iter().find(|block| !block.mtp)?;
+        let name = match self.scheme {
+            Scheme::Legacy => block.legacy.as_ref(),
+            Scheme::Mcore => block.mcore.as_ref(),
+        };
+        Some(name?.split_once("{layer}")?.0.to_owned())
     }
 
     /// What of it can't be derived.
@@ -253,46 +269,6 @@ pub(super) fn as_config(mut fault: Fault) -> Fault {
         );
     }
     fault
-}
-
-/// Refuses jobs that are not cut by strategies.
-fn distributes(config: &JobConfig) -> Result<()> {
-    if config.use_parallel == Some(false) {
-        let fault = wrong("use_parallel is False: the job has one rank, and writes no strategy");
-        return Err(fault.hint("use_parallel: True"));
-    }
-    if let Some(mode) = &config.parallel.parallel_mode {
-        let text = mode
-            .as_str()
-            .map_or_else(|| mode.to_string(), str::to_owned);
-        if !["1", "semi_auto_parallel", "SEMI_AUTO_PARALLEL"].contains(&&*text) {
-            let fault = wrong(format!(
-                "parallel.parallel_mode is {text}: only the network's own cuts (1) can be derived"
-            ));
-            return Err(fault.hint("with other modes MindSpore decides, on the cluster"));
-        }
-    }
-    let experts = config
-        .moe_config
-        .as_ref()
-        .and_then(|moe| moe.get("expert_num"));
-    if let Some(count) = experts.and_then(Value::as_u64).filter(|count| *count > 1)
-        && config.use_legacy.unwrap_or(true)
-    {
-        return Err(wrong(format!(
-            "moe_config.expert_num is {count}: how a legacy network cuts experts isn't known"
-        )));
-    }
-    if let Some(size) = config
-        .parallel
-        .parallel_optimizer_config
-        .optimizer_weight_shard_size
-        && (size == 0 || size < -1)
-    {
-        let fault = wrong(format!("optimizer_weight_shard_size is {size}"));
-        return Err(fault.hint("a number of replicas from 1, or -1 for all"));
-    }
-    Ok(())
 }
 
 /// The family whose network the configuration names: by its class, or by the model's type.

@@ -2,7 +2,6 @@
 
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::RANKS_MAX;
-use std::collections::BTreeSet;
 
 /// The sizes of a job's mesh. Rank `r` is of stage `r / ranks_per_stage`; in a stage tensor parallel
 /// varies fastest, data parallel slowest. Expert parallel lies within data and tensor parallel.
@@ -21,52 +20,14 @@ pub struct Mesh {
 }
 
 impl Mesh {
-    /// Reads `dp=2,tp=4,pp=2,cp=1,ep=2`, each from 1 and 1 if left out, and `opt=N`: the pieces of the
-    /// optimizer shard, -1 for as many as there are replicas.
-    ///
-    /// # Errors
-    /// [`Kind::Usage`].
-    pub fn parse(text: &str) -> Result<(Mesh, Option<i64>)> {
-        let usage = |message: String| {
-            Fault::new(Kind::Usage, format!("'{text}': {message}"))
-                .hint("dp, tp, pp, cp and ep, each with a size from 1, and opt: dp=2,tp=4,pp=2")
-        };
-        let mut mesh = Mesh {
-            data: 1,
-            tensor: 1,
-            stages: 1,
-            context: 1,
-            expert: 1,
-        };
-        let (mut shard, mut seen) = (None, BTreeSet::new());
-        for part in text.split(',') {
-            let (name, value) = part
-                .split_once('=')
-                .ok_or_else(|| usage(format!("'{part}' is not NAME=SIZE")))?;
-            let (name, value) = (name.trim(), value.trim());
-            if !seen.insert(name) {
-                return Err(usage(format!("'{name}' is given twice")));
-            }
-            if name == "opt" {
-                let size = value.parse::<i64>().ok().filter(|n| *n == -1 || *n > 0);
-                let size =
-                    size.ok_or_else(|| usage(format!("opt is '{value}', not -1 or a size")))?;
-                shard = Some(size);
-                continue;
-            }
-            let place = match name {
-                "dp" => &mut mesh.data,
-                "tp" => &mut mesh.tensor,
-                "pp" => &mut mesh.stages,
-                "cp" => &mut mesh.context,
-                "ep" => &mut mesh.expert,
-                _ => return Err(usage(format!("'{name}' is unknown"))),
-            };
-            let size = value.parse::<u64>().ok().filter(|n| *n > 0);
-            *place = size.ok_or_else(|| usage(format!("{name} is '{value}', no size from 1")))?;
-        }
-        Ok((mesh, shard))
-    }
+    /// One rank.
+    pub const ONE: Mesh = Mesh {
+        data: 1,
+        tensor: 1,
+        stages: 1,
+        context: 1,
+        expert: 1,
+    };
 
     /// Ranks of a stage.
     #[must_use]

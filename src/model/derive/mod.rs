@@ -7,7 +7,9 @@
 
 mod check;
 mod conditions;
+mod dealt;
 mod derived;
+mod distributes;
 mod feed_forward;
 mod job;
 mod mesh;
@@ -19,13 +21,16 @@ mod read;
 mod recognise;
 mod seen;
 mod shard;
+mod sizes;
 mod stages;
 mod states;
+mod threshold;
 
 pub use derived::{Derived, derive, rank_file_name};
 pub use job::Job;
 pub use mesh::Mesh;
 pub use outlook::{layouts, tensors};
-pub use read::{configured, joined, latent, usual};
+pub use read::{Formed, configured, formed, latent, usual};
 pub use recognise::{Candidate, Held, recognise};
 pub use seen::{JOINED, LATENT, Seen};
+pub use sizes::Sizes;

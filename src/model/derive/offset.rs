@@ -2,6 +2,7 @@
 
 use crate::fault::{Fault, Kind, Result};
 use serde_json::Value;
+use std::fmt;
 
 /// The key `offset`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +44,30 @@ impl Offset {
             })
     }
 
+    /// Reads `1:0`, one a stage, `1:0/0:0`, for each chunk, a number, or the same as a list in brackets.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub(super) fn typed(text: &str) -> std::result::Result<Offset, String> {
+        let wrong = || format!("offset is '{text}', not a number a stage as 1:0");
+        if text.starts_with('[') {
+            let value: Value = serde_json::from_str(text).map_err(|_| wrong())?;
+            return Offset::parse(Some(&value)).map_err(|_| wrong());
+        }
+        let row = |row: &str| -> Option<Vec<i64>> {
+            row.split(':')
+                .map(|number| number.trim().parse().ok())
+                .collect()
+        };
+        let rows: Option<Vec<Vec<i64>>> = text.split('/').map(row).collect();
+        match rows.as_deref() {
+            None => Err(wrong()),
+            Some([one]) if one.len() == 1 => Ok(Offset::All(one[0])),
+            Some([one]) => Ok(Offset::Stages(one.clone())),
+            Some(rows) => Ok(Offset::Chunks(rows.to_vec())),
+        }
+    }
+
     /// The sum as it is written, which the trainer checks.
     pub(super) fn sum(&self) -> i64 {
         match self {
@@ -80,6 +105,24 @@ impl Offset {
                     "give {chunks} lists (pp_interleave_num with pipeline_interleave) of {stages} numbers"
                 ),
             ),
+        }
+    }
+}
+
+/// As it is typed in a layout.
+impl fmt::Display for Offset {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let row = |row: &[i64]| -> String {
+            let numbers: Vec<String> = row.iter().map(i64::to_string).collect();
+            numbers.join(":")
+        };
+        match self {
+            Offset::All(number) => number.fmt(out),
+            Offset::Stages(stages) => out.write_str(&row(stages)),
+            Offset::Chunks(rows) => {
+                let rows: Vec<String> = rows.iter().map(|stages| row(stages)).collect();
+                out.write_str(&rows.join("/"))
+            }
         }
     }
 }

@@ -1,9 +1,12 @@
 //! What a model's layouts would be, before anything of it is there.
 
 use super::derived::{Derived, derive};
-use super::read::{element_type, usual};
-use super::recognise::{bases, spelled};
+use super::mesh::Mesh;
+use super::offset::Offset;
+use super::read::{Described, element_type, usual};
+use super::recognise::{bases, divisors};
 use super::seen::Seen;
+use super::sizes::Sizes;
 use crate::fault::{Kind, Result};
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
@@ -36,22 +39,37 @@ fn saved_as(name: &str, weights: Dtype, states: bool) -> Option<Dtype> {
     }
 }
 
-/// The layouts that `devices` can have of `model`, by data and tensor parallel and stages: as typed, and
-/// derived. Local.
+/// The layouts that `devices` can have of `model`, by data, tensor and, of experts, expert parallel and
+/// stages: as typed, and derived. Local.
 ///
 /// # Errors
 /// As [`tensors`]; those that the model can't have are left out.
 pub fn layouts(devices: u64, seen: &Seen, model: &Path) -> Result<Vec<(String, Derived)>> {
+    let described = Described::read(model)?;
+    let job = described.job(&Sizes::from(Mesh::ONE), seen)?;
+    let has_experts = job.family.experts_in.is_some();
     let mut all = Vec::new();
-    for mesh in bases(devices) {
-        let parallel = spelled(&mesh, None);
-        match usual(&parallel, seen, model).and_then(|job| derive(&job)) {
-            Ok(derived) => all.push((parallel, derived)),
-            Err(fault) if fault.kind == Kind::Config => {}
-            Err(fault) => return Err(fault),
+    for base in bases(devices) {
+        let experts = divisors(base.data * base.tensor);
+        for expert in experts.filter(|expert| *expert == 1 || has_experts) {
+            let mut sizes = Sizes::from(Mesh { expert, ..base });
+            sizes.offset = even_as_can_be(job.numbers.value("layers").unwrap_or(0), base.stages);
+            match described.job(&sizes, seen).and_then(|job| derive(&job)) {
+                Ok(derived) => all.push((sizes.to_string(), derived)),
+                Err(fault) if fault.kind == Kind::Config => {}
+                Err(fault) => return Err(fault),
+            }
         }
     }
     Ok(all)
+}
+
+/// One more layer for as many of the first stages as an even share leaves.
+fn even_as_can_be(layers: u64, stages: u64) -> Offset {
+    match layers % stages.max(1) {
+        0 => Offset::All(0),
+        rest => Offset::Stages((0..stages).map(|stage| i64::from(stage < rest)).collect()),
+    }
 }
 
 impl Derived {

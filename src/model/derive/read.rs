@@ -1,12 +1,13 @@
 //! A job as files describe it.
 
 use super::job::Job;
-use super::mesh::Mesh;
-use super::seen::{LATENT, Seen};
+use super::seen::{JOINED, LATENT, Seen};
+use super::sizes::Sizes;
 use crate::config::based::Layered;
 use crate::config::job_yaml::JobConfig;
 use crate::config::train_yaml::YAML_BYTES_MAX;
 use crate::fault::{Fault, Kind, Result};
+use crate::model::choices::{Fusion, Scheme};
 use crate::model::described::{CONFIG, SMALL_BYTES_MAX};
 use crate::model::family::Family;
 use crate::store::cache::refuse_cache;
@@ -47,38 +48,93 @@ pub fn configured(yaml: &Path, model: Option<&Path>) -> Result<Job> {
 /// # Errors
 /// [`Kind::Usage`] for `parallel`, and as [`configured`].
 pub fn usual(parallel: &str, seen: &Seen, model: &Path) -> Result<Job> {
-    let (mesh, shard) = Mesh::parse(parallel)?;
-    let config = model_config(model)?;
-    let name = model.display().to_string();
-    let job = Job::usual(seen, mesh, shard, &config);
-    job.map(|job| Job {
-        origin: name.clone(),
-        ..job
-    })
-    .map_err(|fault| fault.file(name))
+    Described::read(model)?.job(&Sizes::parse(parallel)?, seen)
 }
 
-/// The key of a trainer's configuration that says that its network joins tensors in another way than the
-/// usual one of its names. Local.
+/// A model's configuration, read once for many layouts.
+pub(super) struct Described {
+    name: String,
+    config: Map<String, Value>,
+}
+
+impl Described {
+    /// That of the model in `model`. Local.
+    pub(super) fn read(model: &Path) -> Result<Described> {
+        Ok(Described {
+            name: model.display().to_string(),
+            config: model_config(model)?,
+        })
+    }
+
+    /// As [`usual`].
+    pub(super) fn job(&self, sizes: &Sizes, seen: &Seen) -> Result<Job> {
+        let job = Job::usual(seen, sizes, &self.config);
+        job.map(|job| Job {
+            origin: self.name.clone(),
+            ..job
+        })
+        .map_err(|fault| fault.file(self.name.clone()))
+    }
+}
+
+/// How a training network has its tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Formed {
+    /// Whose names.
+    pub names: Scheme,
+    /// Query, key and value.
+    pub qkv: Fusion,
+    /// Gate and up.
+    pub ffn: Fusion,
+    /// The key that says something of query, key and value which depends on more than it.
+    pub unclear: Option<&'static str>,
+    /// Whether it is how networks of these names usually have them.
+    pub is_usual: bool,
+}
+
+/// How the network of a trainer's configuration has its tensors. Local.
 ///
 /// # Errors
 /// As [`configured`].
-pub fn joined(yaml: &Path) -> Result<Option<&'static str>> {
+pub fn formed(yaml: &Path) -> Result<Formed> {
     let read = |path: &Path| ReadFile::open(path)?.read_all(YAML_BYTES_MAX);
     let keys = Layered::read(yaml, &read)?.merged()?;
     let config = JobConfig::of(&keys).map_err(|fault| fault.file(yaml.display().to_string()))?;
-    let legacy = config.use_legacy.unwrap_or(true);
     let own = &config.model.model_config;
-    let says = |key: &str, wanted: bool| own.get(key).and_then(Value::as_bool) == Some(wanted);
-    let keys = [
-        ("use_contiguous_weight_layout_attention", true, false),
-        ("use_interleaved_weight_layout_mlp", false, false),
-        ("qkv_concat", true, true),
-    ];
-    let found = keys
-        .into_iter()
-        .find(|(key, value, of)| *of == legacy && says(key, *value));
-    Ok(found.map(|(key, _, _)| key))
+    let says = |key: &str, otherwise: bool| {
+        let value = own.get(key).and_then(Value::as_bool);
+        value.unwrap_or(otherwise)
+    };
+    if config.use_legacy.unwrap_or(true) {
+        let (fusion, joined) = match says(JOINED, false) {
+            true => (Fusion::Interleaved, true),
+            false => (Fusion::Separate, false),
+        };
+        return Ok(Formed {
+            names: Scheme::Legacy,
+            qkv: fusion,
+            ffn: fusion,
+            unclear: None,
+            is_usual: !joined,
+        });
+    }
+    let contiguous = "use_contiguous_weight_layout_attention";
+    let unclear = says(contiguous, false).then_some(contiguous);
+    let interleaved = says("use_interleaved_weight_layout_mlp", true);
+    Ok(Formed {
+        names: Scheme::Mcore,
+        qkv: match unclear {
+            Some(_) => Fusion::Contiguous,
+            None => Fusion::Interleaved,
+        },
+        ffn: match interleaved {
+            true => Fusion::Interleaved,
+            false => Fusion::Contiguous,
+        },
+        unclear,
+        is_usual: unclear.is_none() && interleaved,
+    })
 }
 
 /// Whether the network of the trainer's configuration has latent projections in one: as it says, or as a network

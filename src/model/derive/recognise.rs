@@ -1,11 +1,15 @@
 //! Which layouts rank files have, by the shapes of their tensors alone.
 
+use super::dealt::dealt;
 use super::derived::{Derived, derive, part};
 use super::mesh::Mesh;
-use super::read::usual;
+use super::read::Described;
 use super::seen::Seen;
+use super::sizes::Sizes;
+use super::threshold::threshold_kb;
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::Layout;
+use crate::model::choices::Scheme;
 use crate::strategy::{Strategy, show};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -42,51 +46,141 @@ pub fn recognise(ranks: &BTreeMap<u32, Held>, model: &Path) -> Result<Vec<Candid
     };
     let names = ranks.values().flat_map(BTreeMap::keys);
     let files = Files::new(ranks, Seen::of(names.map(String::as_str)));
-    let number = u64::from(*last) + 1;
-    let whole = derive(&usual("dp=1", &files.seen, model)?)?;
+    let described = Described::read(model)?;
+    let job = described.job(&Sizes::from(Mesh::ONE), &files.seen)?;
+    let whole = derive(&job)?;
     let full = whole.stages.iter().flatten();
     let full: BTreeSet<&str> = full.map(|entry| entry.name.as_str()).collect();
-    let experts = full.iter().any(|name| name.contains(".experts."));
-    let mut candidates = Vec::new();
-    let mut fitting: Vec<(String, Strategy)> = Vec::new();
-    for base in bases(number) {
-        let tried = |parallel: &str| derive(&usual(parallel, &files.seen, model)?);
-        let parallel = spelled(&base, None);
-        // What may cut rows once more cuts no columns.
-        let columns = tried(&parallel).and_then(|derived| files.fit(&derived, &full, true));
-        if let Err(fault) = columns {
-            candidates.push(refused(parallel, &fault));
-            continue;
-        }
-        for (mesh, shard) in variants(&base, experts) {
-            let parallel = spelled(&mesh, shard);
-            let tried = tried(&parallel);
-            let fit = tried.and_then(|derived| Ok((files.fit(&derived, &full, false)?, derived)));
-            candidates.push(match fit {
-                Err(fault) => refused(parallel, &fault),
-                Ok((removed, derived)) => {
-                    let strategy = derived.strategy()?;
-                    let same = fitting.iter().find(|(_, known)| {
-                        known.stages() == strategy.stages()
-                            && show::diff(known, &strategy).is_empty()
-                    });
-                    let same_as = same.map(|(parallel, _)| parallel.clone());
-                    if same_as.is_none() {
-                        fitting.push((parallel.clone(), strategy));
-                    }
-                    Candidate {
-                        parallel,
-                        fits: true,
-                        same_as,
-                        redundancy_removed: removed,
-                        why: None,
-                    }
-                }
-            });
-        }
+    let mut search = Search {
+        files: &files,
+        described: &described,
+        layers: job.numbers.value("layers").unwrap_or(0),
+        prefix: job.layers_prefix().unwrap_or_default(),
+        experts: full.iter().any(|name| name.contains(".experts.")),
+        legacy: job.scheme == Scheme::Legacy,
+        element_bytes: job.element_bytes,
+        full: &full,
+        candidates: Vec::new(),
+        fitting: Vec::new(),
+    };
+    for base in bases(u64::from(*last) + 1) {
+        search.base(base)?;
     }
-    settle(&mut candidates);
-    Ok(candidates)
+    settle(&mut search.candidates);
+    Ok(search.candidates)
+}
+
+/// What is tried, and found.
+struct Search<'a> {
+    files: &'a Files<'a>,
+    described: &'a Described,
+    /// Number of layers, and how their tensors' names begin.
+    layers: u64,
+    prefix: String,
+    experts: bool,
+    legacy: bool,
+    element_bytes: u64,
+    /// All names of the model.
+    full: &'a BTreeSet<&'a str>,
+    candidates: Vec<Candidate>,
+    fitting: Vec<(String, Strategy)>,
+}
+
+impl Search<'_> {
+    fn derived(&self, sizes: &Sizes) -> Result<Derived> {
+        derive(&self.described.job(sizes, &self.files.seen)?)
+    }
+
+    /// Tries the layouts of a mesh by what cuts columns.
+    fn base(&mut self, base: Mesh) -> Result<()> {
+        let mut sizes = Sizes::from(base);
+        let stages = self
+            .files
+            .layers(base.ranks_per_stage(), base.stages, &self.prefix);
+        if let Some((chunks, offset)) = dealt(&stages, self.layers) {
+            (sizes.chunks, sizes.offset) = (chunks, offset);
+        }
+        // What may cut rows once more cuts no columns.
+        let columns = self.derived(&sizes);
+        let columns = columns.and_then(|derived| self.files.fit(&derived, self.full, true));
+        if let Err(fault) = columns {
+            self.candidates.push(refused(sizes.to_string(), &fault));
+            return Ok(());
+        }
+        // Where the vocabulary may be cut in a legacy network it is a choice of the job's.
+        let vocabularies: &[Option<bool>] = match self.legacy && base.stages == 1 {
+            true => &[None, Some(false)],
+            false => &[None],
+        };
+        for vocabulary in vocabularies {
+            let sizes = Sizes {
+                vocabulary_whole: *vocabulary,
+                ..sizes.clone()
+            };
+            for tried in variants(&sizes, self.experts) {
+                self.try_one(tried)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn try_one(&mut self, sizes: Sizes) -> Result<()> {
+        let mut fit = self.fit(&sizes);
+        let mut sizes = sizes;
+        if fit.is_err()
+            && let Some(kilobytes) = self.threshold(&sizes)
+        {
+            sizes.threshold_kb = Some(kilobytes);
+            fit = self.fit(&sizes);
+        }
+        let parallel = sizes.to_string();
+        self.candidates.push(match fit {
+            Err(fault) => refused(parallel, &fault),
+            Ok((removed, strategy)) => {
+                let same = self.fitting.iter().find(|(_, known)| {
+                    known.stages() == strategy.stages() && show::diff(known, &strategy).is_empty()
+                });
+                let same_as = same.map(|(parallel, _)| parallel.clone());
+                if same_as.is_none() {
+                    self.fitting.push((parallel.clone(), strategy));
+                }
+                Candidate {
+                    parallel,
+                    fits: true,
+                    same_as,
+                    redundancy_removed: removed,
+                    why: None,
+                }
+            }
+        });
+        Ok(())
+    }
+
+    fn fit(&self, sizes: &Sizes) -> Result<(bool, Strategy)> {
+        let derived = self.derived(sizes)?;
+        let removed = self.files.fit(&derived, self.full, false)?;
+        Ok((removed, derived.strategy()?))
+    }
+
+    /// The threshold of the optimizer shard that the files tell.
+    fn threshold(&self, sizes: &Sizes) -> Option<u64> {
+        sizes.shard?;
+        let all = Sizes {
+            threshold_kb: Some(0),
+            ..sizes.clone()
+        };
+        let all = self.derived(&all).ok()?;
+        let ranks_per_stage = all.ranks_per_stage.max(1);
+        let held = |stage: u32, name: &str| {
+            let first = stage.checked_mul(ranks_per_stage)?;
+            let ranks = self
+                .files
+                .ranks
+                .range(first..first.checked_add(ranks_per_stage)?);
+            ranks.filter_map(|(_, held)| held.get(name)).next()
+        };
+        threshold_kb(&all, self.full, held, self.element_bytes)
+    }
 }
 
 /// Where ranks hold all of a layout, one with redundancy removed is none; those that fit come first.
@@ -116,7 +210,8 @@ fn refused(parallel: String, fault: &Fault) -> Candidate {
     }
 }
 
-fn divisors(number: u64) -> impl Iterator<Item = u64> {
+/// The sizes that divide `number`.
+pub(super) fn divisors(number: u64) -> impl Iterator<Item = u64> {
     (1..=number).filter(move |n| number.is_multiple_of(*n))
 }
 
@@ -137,52 +232,39 @@ pub(super) fn bases(ranks: u64) -> Vec<Mesh> {
     all
 }
 
-/// The layouts of a mesh with context and expert parallel and with an optimizer shard, plain ones first.
-fn variants(base: &Mesh, experts: bool) -> Vec<(Mesh, Option<i64>)> {
+/// Layouts with context and expert parallel and with an optimizer shard, plain ones first.
+fn variants(base: &Sizes, experts: bool) -> Vec<Sizes> {
     let mut all = Vec::new();
-    let per_stage = base.ranks_per_stage();
-    for context in divisors(base.data) {
-        let data = base.data / context;
-        for expert in divisors(data * base.tensor) {
+    let per_stage = base.mesh.ranks_per_stage();
+    for context in divisors(base.mesh.data) {
+        let data = base.mesh.data / context;
+        for expert in divisors(data * base.mesh.tensor) {
             if expert > 1 && !experts {
                 continue;
             }
-            let mesh = Mesh {
-                data,
-                context,
-                expert,
-                ..*base
+            let plain = Sizes {
+                mesh: Mesh {
+                    data,
+                    context,
+                    expert,
+                    ..base.mesh
+                },
+                ..base.clone()
             };
-            all.push((mesh, None));
+            all.push(plain.clone());
             if per_stage == 1 {
                 continue;
             }
-            all.push((mesh, Some(-1)));
             let sizes = divisors(per_stage).filter(|size| *size > 1);
             let sizes = sizes.filter_map(|size| i64::try_from(size).ok());
-            all.extend(sizes.map(|size| (mesh, Some(size))));
+            all.extend(std::iter::once(-1).chain(sizes).map(|shard| Sizes {
+                shard: Some(shard),
+                ..plain.clone()
+            }));
         }
     }
-    all.sort_by_key(|(_, shard)| shard.is_some());
+    all.sort_by_key(|sizes| sizes.shard.is_some());
     all
-}
-
-/// As it is typed.
-pub(super) fn spelled(mesh: &Mesh, shard: Option<i64>) -> String {
-    let mut text = format!("dp={},tp={}", mesh.data, mesh.tensor);
-    for (name, size) in [
-        ("pp", mesh.stages),
-        ("cp", mesh.context),
-        ("ep", mesh.expert),
-    ] {
-        if size > 1 {
-            text.push_str(&format!(",{name}={size}"));
-        }
-    }
-    if let Some(shard) = shard {
-        text.push_str(&format!(",opt={shard}"));
-    }
-    text
 }
 
 /// What the ranks hold, equal ones once.
@@ -205,6 +287,27 @@ impl<'a> Files<'a> {
             seen,
             ranks,
         }
+    }
+
+    /// The layers that the ranks of each stage hold.
+    fn layers(&self, ranks_per_stage: u64, stages: u64, prefix: &str) -> Vec<BTreeSet<u64>> {
+        let mut layers = vec![BTreeSet::new(); usize::try_from(stages).unwrap_or(0)];
+        for (rank, held) in self
+            .ranks
+            .iter()
+            .filter(|(rank, _)| self.like[rank] == **rank)
+        {
+            let stage = usize::try_from(u64::from(*rank) / ranks_per_stage.max(1)).ok();
+            let Some(own) = stage.and_then(|stage| layers.get_mut(stage)) else {
+                continue;
+            };
+            let numbers = held.keys().filter_map(|name| {
+                let rest = name.strip_prefix(prefix)?;
+                rest.split('.').next()?.parse::<u64>().ok()
+            });
+            own.extend(numbers);
+        }
+        layers
     }
 
     /// Whether all ranks hold what `derived` gives them; gives whether any lacks what others hold in its

@@ -84,9 +84,19 @@ fn fitting(job: &Job, rest: u64) -> String {
         format!("[{}]", more.collect::<Vec<_>>().join(", "))
     };
     let rows: Vec<String> = (0..job.chunks.min(64)).map(row).collect();
+    let typed = |rows: String| rows.replace("[", "").replace(", ", ":").replace(']', "");
     match &rows[..] {
         _ if rest == 0 => "offset: 0 fits".to_owned(),
-        [one] => format!("offset: {one} fits"),
-        _ => format!("offset: [{}] fits", rows.join(", ")),
+        [one] => format!(
+            "offset: {one} fits; in a layout offset={}",
+            typed(one.clone())
+        ),
+        _ => {
+            let all = typed(rows.join("/"));
+            format!(
+                "offset: [{}] fits; in a layout offset={all}",
+                rows.join(", ")
+            )
+        }
     }
 }
