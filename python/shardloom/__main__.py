@@ -1,0 +1,5 @@
+"""``python -m shardloom``: the program."""
+
+from ._program import main
+
+main()
