@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use support::{Run, alone, example, mpirun};
 
@@ -137,4 +138,86 @@ fn a_process_that_dies_ends_the_job() {
             }
         }
     }
+}
+
+/// A package whose builds say which one they are, what they were told of libraries, and their arguments.
+fn packaged(folder: &Path) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    for build in ["alone", "openmpi", "mpich"] {
+        let place = folder.join("lib/shardloom").join(build);
+        std::fs::create_dir_all(&place).unwrap();
+        let program = place.join("shardloom");
+        let script = format!("#!/bin/sh\necho \"{build} $* $LD_LIBRARY_PATH\"\n");
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    std::fs::create_dir_all(folder.join("bin")).unwrap();
+    let program = folder.join("bin/shardloom");
+    std::fs::copy(env!("CARGO_BIN_EXE_shardloom-start"), &program).unwrap();
+    program
+}
+
+#[test]
+fn a_package_takes_the_build_for_its_launcher() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = packaged(folder.path());
+    let open = folder.path().join("open");
+    let kin = folder.path().join("kin");
+    for (place, library) in [(&open, "libmpi.so.40"), (&kin, "libmpich.so.12")] {
+        std::fs::create_dir_all(place).unwrap();
+        std::fs::write(place.join(library), "").unwrap();
+    }
+    let (open, kin) = (open.to_str().unwrap(), kin.to_str().unwrap());
+    let started = |set: &[(&str, &str)]| {
+        let known = [("SHARDLOOM_CONFIG", ""), ("SHARDLOOM_MPI", "")];
+        let envs = [known.as_slice(), set].concat();
+        support::alone(&program, &["inspect", "--json"], &envs)
+    };
+    let said = |set: &[(&str, &str)]| started(set).succeeds().stdout;
+
+    assert!(said(&[]).starts_with("alone inspect --json"));
+    let ours = [
+        ("OMPI_COMM_WORLD_SIZE", "2"),
+        ("OMPI_COMM_WORLD_RANK", "0"),
+        ("LD_LIBRARY_PATH", open),
+    ];
+    assert!(said(&ours).starts_with("openmpi inspect --json"));
+    let none = [ours.as_slice(), &[("SHARDLOOM_MPI", "none")]].concat();
+    assert!(said(&none).starts_with("alone "));
+
+    let hydra = [
+        ("PMI_SIZE", "2"),
+        ("PMI_RANK", "0"),
+        ("MPI_LOCALNRANKS", "2"),
+    ];
+    let debian = said(&[hydra.as_slice(), &[("LD_LIBRARY_PATH", kin)]].concat());
+    let reference = folder.path().canonicalize().unwrap();
+    let reference = reference.join("lib/shardloom/libmpich");
+    assert_eq!(
+        debian,
+        format!("mpich inspect --json {}:{kin}\n", reference.display())
+    );
+
+    // Unless this machine has MPICH's library, too.
+    let pair = started(&[hydra.as_slice(), &[("LD_LIBRARY_PATH", open)]].concat());
+    if !pair.stdout.starts_with("mpich ") {
+        let pair = pair.fails();
+        let object: serde_json::Value = serde_json::from_str(&pair.stdout).unwrap();
+        assert_eq!(object["error"]["kind"], "mpi", "{pair:#?}");
+        assert_eq!(object["command"], "inspect", "{pair:#?}");
+        assert!(pair.stderr.contains("Open MPI's") && pair.stderr.contains("hint:"));
+    }
+    let unknown = started(&[("SHARDLOOM_MPI", "lam")]).fails();
+    assert!(unknown.stderr.contains("'lam'"), "{unknown:#?}");
+
+    let real = support::mpirun(2, &program, &["diff"], &[]).succeeds();
+    let builds: Vec<&str> = real
+        .stdout
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    assert!(
+        builds == ["openmpi"; 2] || builds == ["mpich"; 2],
+        "{real:#?}"
+    );
 }
