@@ -8,6 +8,9 @@ mod report;
 mod schemas;
 mod support;
 
+#[path = "cli/pages.rs"]
+mod pages;
+
 use command::{RESHARD, alone, error_line, nothing_written, object, refuses, under_mpi};
 use fixtures::{listing, tensors_of};
 use oracle::Strategy;
