@@ -53,7 +53,8 @@ fn prepare(folder: &Path) {
     }
     let bin = folder.join("bin");
     fs::create_dir(&bin).expect("a folder");
-    let launcher = "#!/bin/sh\nPATH=$OLD_PATH\nexec \"${MPIRUN:-mpirun}\" $MPIRUN_ARGS \"$@\"\n";
+    let launcher = "#!/bin/sh\nlauncher=$(PATH=$OLD_PATH command -v \"${MPIRUN:-mpirun}\")\n\
+        exec \"$launcher\" $MPIRUN_ARGS \"$@\"\n";
     script(&bin.join("mpirun"), launcher);
     let program = format!(
         "#!/bin/sh\nexec '{}' \"$@\"\n",
