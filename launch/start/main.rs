@@ -55,9 +55,9 @@ fn main() -> ExitCode {
         .and_then(|launcher| launcher.program.as_deref());
     let places = Places::look(&get, started, &home);
     let alone = args.iter().any(|arg| arg == "--alone");
-    let chosen = match asked(&get) {
-        Ok(_) if alone => Ok(one_process()),
+    let chosen = match asked(&args, &get) {
         Ok(Some(build)) => demanded(build, &places),
+        Ok(None) if alone => Ok(one_process()),
         Ok(None) => choose(program.as_ref(), &places),
         Err(wrong) => Err(wrong),
     };

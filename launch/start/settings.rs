@@ -1,7 +1,8 @@
-//! Which MPI is to be taken, as the environment or the file of settings says.
+//! Which MPI is to be taken, as a flag, the environment or the file of settings says.
 
 use crate::Wrong;
 use crate::libraries::Build;
+use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
 
@@ -9,8 +10,11 @@ use std::path::PathBuf;
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The build that is asked for; none where it is to be found out.
-pub(crate) fn asked(get: &dyn Fn(&str) -> Option<String>) -> Result<Option<Build>, Wrong> {
-    let word = get("SHARDLOOM_MPI").or_else(|| {
+pub(crate) fn asked(
+    args: &[OsString],
+    get: &dyn Fn(&str) -> Option<String>,
+) -> Result<Option<Build>, Wrong> {
+    let word = flag(args).or_else(|| get("SHARDLOOM_MPI")).or_else(|| {
         let file = file(get)?;
         let small = fs::metadata(&file).ok()?.len() <= FILE_BYTES_MAX;
         let text = small.then(|| fs::read_to_string(&file).ok()).flatten()?;
@@ -24,10 +28,21 @@ pub(crate) fn asked(get: &dyn Fn(&str) -> Option<String>) -> Result<Option<Build
         "mpich" => Ok(Some(Build::Mpich)),
         _ => Err(Wrong {
             message: format!("mpi is to be '{word}', which is no MPI that is known"),
-            hint: "SHARDLOOM_MPI, and mpi in shardloom.toml, may be auto, openmpi, mpich or none"
+            hint: "--mpi, SHARDLOOM_MPI, and mpi in shardloom.toml, may be auto, openmpi, mpich or none"
                 .to_owned(),
         }),
     }
+}
+
+/// The value of `--mpi`.
+fn flag(args: &[OsString]) -> Option<String> {
+    let mut words = args.iter().map(|word| word.to_str().unwrap_or_default());
+    words
+        .find_map(|word| word.strip_prefix("--mpi=").map(str::to_owned))
+        .or_else(|| {
+            let at = args.iter().position(|word| word == "--mpi")?;
+            args.get(at + 1)?.to_str().map(str::to_owned)
+        })
 }
 
 fn file(get: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
@@ -76,8 +91,12 @@ mod tests {
         let set = |word: &'static str| {
             move |name: &str| (name == "SHARDLOOM_MPI").then(|| word.to_owned())
         };
-        assert_eq!(asked(&set("wheel-mpich")), Ok(Some(Build::Mpich)));
-        assert_eq!(asked(&set("auto")), Ok(None));
-        assert!(asked(&set("lam")).is_err());
+        assert_eq!(asked(&[], &set("wheel-mpich")), Ok(Some(Build::Mpich)));
+        assert_eq!(asked(&[], &set("auto")), Ok(None));
+        assert!(asked(&[], &set("lam")).is_err());
+        let one = ["--mpi=none".into()];
+        assert_eq!(asked(&one, &set("lam")), Ok(Some(Build::Alone)));
+        let two = ["diff".into(), "--mpi".into(), "openmpi".into()];
+        assert_eq!(asked(&two, &set("mpich")), Ok(Some(Build::OpenMpi)));
     }
 }

@@ -96,7 +96,7 @@ def call(arguments: Sequence[str], launcher: Sequence[str] = (), verbose: bool =
     """
     words = [*launcher, program(), *arguments, "--json"]
     if not launcher:
-        words.append("--alone")
+        words += ["--alone", "--mpi=none"]
     if not verbose:
         words.append("--quiet")
     errors = None if verbose else subprocess.PIPE
