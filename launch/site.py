@@ -174,7 +174,9 @@ def menu(pages, current):
     listed |= {name for names in sections.values() for name in names}
     sections["More"] = [name for name in pages if name not in listed]
     rows = []
-    for heading, names in sections.items():
+    # Who reads Chinese finds the pages in Chinese first.
+    order = sorted(sections, key=lambda heading: not (current.startswith("zh/") and heading == "中文"))
+    for heading, names in ((heading, sections[heading]) for heading in order):
         names = [name for name in names if name in pages]
         if not names:
             continue
