@@ -16,6 +16,7 @@ use fixtures::{listing, tensors_of};
 use oracle::Strategy;
 use sample::{Sample, image, layout};
 use serde_json::Value;
+use std::path::Path;
 use support::{ckpt, command, fixtures, oracle, sample, tensors};
 use tensors::Tensors;
 
@@ -46,6 +47,72 @@ fn every_command_explains_itself() {
         version.trim(),
         format!("shardloom {}", env!("CARGO_PKG_VERSION"))
     );
+}
+
+/// The quickstart's blocks for a checkpoint and for a training, as they stand; those before them set a machine up.
+#[test]
+fn the_quickstart_runs_as_it_stands() {
+    let room = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| room.path().join(name);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let hf = |family: &str| fixtures::data().join("model").join(family).join("hf");
+    let put = |from: &Path, to: &str| {
+        std::fs::create_dir_all(at(to).parent().expect("a parent")).expect("a directory");
+        std::fs::copy(from, at(to)).expect("copied");
+    };
+    put(
+        &hf("llama").join("model.safetensors"),
+        "full/model.safetensors",
+    );
+    for name in ["model.safetensors", "config.json"] {
+        put(&hf("qwen3").join(name), &format!("Qwen3-8B/{name}"));
+    }
+    // The training is one that is done at once; the scripts are those of the repository.
+    let script = |name: &str, text: &str| {
+        tensors::write_bytes(&at(name), format!("#!/bin/sh\n{text}\n").as_bytes());
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(at(name), mode).expect("a mode");
+    };
+    script("bin/python", "echo trained");
+    for name in ["mpirun", "reshard-then"] {
+        let own = root.join("launch").join(name);
+        script(
+            &format!("launch/{name}"),
+            &format!("exec '{}' \"$@\"", own.display()),
+        );
+    }
+    let text = std::fs::read_to_string(root.join("docs/quickstart.md")).expect("the page");
+    let (_, text) = text.split_once("\n## 3. ").expect("the part");
+    let blocks = text
+        .split("```sh\n")
+        .skip(1)
+        .map(|block| block.split("```").next().unwrap_or(""));
+    let (training, mut blocks): (Vec<&str>, Vec<&str>) =
+        blocks.partition(|block| block.contains("reshard-then"));
+    assert_eq!((training.len(), blocks.len()), (1, 3));
+    blocks.push("mkdir output old new; cp -r dp2-tp4 output/checkpoint; cp dp2-tp4.ckpt old/strategy; cp tp4.ckpt new/strategy\n");
+    blocks.extend(training);
+    let program = Path::new(env!("CARGO_BIN_EXE_shardloom"))
+        .parent()
+        .expect("a directory");
+    let paths = [at("bin"), program.to_path_buf()].map(|path| path.display().to_string());
+    let path = format!(
+        "{}:{}",
+        paths.join(":"),
+        std::env::var("PATH").unwrap_or_default()
+    );
+    let mut shell = std::process::Command::new("bash");
+    shell.args(["-c", &format!("set -e\n{}", blocks.concat())]);
+    shell.current_dir(room.path()).env("PATH", path);
+    let run = support::run(shell).succeeds();
+    assert!(
+        run.stdout.contains("equal: 21 of 21") && run.stdout.ends_with("trained\n"),
+        "{run:#?}"
+    );
+    assert!(at("output/checkpoint/rank_3").exists() && !at("output/checkpoint/rank_4").exists());
+    let read = |path: &str| tensors_of(&at(path)).expect("weights");
+    let tuned = read("Qwen3-8B-tuned/model-00001-of-00001.safetensors");
+    tensors::compare(&read("Qwen3-8B/model.safetensors"), &tuned).expect("the same");
 }
 
 #[test]
