@@ -57,10 +57,7 @@ pub(super) fn fit(
         Verify::None => Origin::default(),
         _ => Origin::read(world, topology, &opened.source)?,
     };
-    agree(
-        world,
-        origin.check_shapes(&opened.source, &opened.inventory),
-    )?;
+    agree(world, origin.check_shapes(opened))?;
     let compared = copies::check(world, topology, opened, &origin, verify, &job.moving);
     let compared = compared.map_err(|fault| with_strategy(fault, path));
     if let Some(leftovers) = leftovers {

@@ -13,9 +13,8 @@ use crate::job::pieces::Proving;
 use crate::job::verify::bad_shards;
 use crate::plan::SourceTensor;
 use crate::plan::TensorPlan;
-use crate::plan::inventory::Inventory;
 use crate::plan::value::Step;
-use crate::source::Source;
+use crate::source::{Opened, Source};
 use crate::store::manifest::{self, FileRecord, Hex, Manifest, TensorRecord};
 use crate::tensor::digest::checksum;
 use crate::transport::{Sums, Traced};
@@ -117,13 +116,13 @@ impl Origin {
         !self.tensors.is_empty() && self.untold.is_empty() && source.reach.all_see_all()
     }
 
-    /// Whether the source's tensors have the shapes that its strategy makes of their shards. Local:
-    /// the same on every process.
+    /// Whether the source's tensors have the shapes that they were written in, as its strategy makes them of
+    /// their shards, if it has one. Local: the same on every process.
     ///
     /// # Errors
     /// [`Kind::Strategy`] naming the first that hasn't.
-    pub(super) fn check_shapes(&self, source: &Source, inventory: &Inventory) -> Result<()> {
-        let known = inventory.tensors.iter();
+    pub(super) fn check_shapes(&self, opened: &Opened) -> Result<()> {
+        let (source, known) = (&opened.source, opened.inventory.tensors.iter());
         let known = known.filter_map(|(name, tensor)| Some((name, tensor, self.of(name)?)));
         let mut wrong = known.filter(|(_, tensor, record)| tensor.shape.0 != record.shape);
         let Some((name, tensor, record)) = wrong.next() else {
@@ -131,19 +130,34 @@ impl Origin {
         };
         let others = match wrong.count() {
             0 => String::new(),
+            1 => " (and 1 other)".to_owned(),
             count => format!(" (and {count} others)"),
         };
-        let message = format!(
-            "the source strategy makes a tensor of shape {} of its shards, it was written as {:?}{others}",
-            tensor.shape, record.shape
-        );
-        Err(Fault::new(Kind::Strategy, message)
-            .tensor(&**name)
+        let (here, then) = (&tensor.shape, &record.shape);
+        let fault = match opened.strategy {
+            Some(_) => Fault::new(
+                Kind::Strategy,
+                format!(
+                    "the source strategy makes a tensor of shape {here} of its shards, it was written \
+                     as {then:?}{others}"
+                ),
+            )
             .file(source.base.join(manifest::NAME).display().to_string())
             .hint(
-                "is it the strategy that these files were written by? If others have been written \
-                 in their place, remove shardloom.json",
-            ))
+                "is it the strategy that these files were written by? If others have been written in \
+                 their place, remove shardloom.json",
+            ),
+            None => Fault::new(
+                Kind::Strategy,
+                format!("is of shape {here} here, it was written as {then:?}{others}: this is a shard"),
+            )
+            .file(source.base.display().to_string())
+            .hint(
+                "read the directory of all ranks with --src-strategy. If other files have been \
+                 written in their place, remove shardloom.json",
+            ),
+        };
+        Err(fault.tensor(&**name))
     }
 
     /// Whether what was read is what the manifests say. Collective.

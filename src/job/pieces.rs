@@ -18,7 +18,10 @@ type Share = (Arc<str>, u32, u64, u64, u64);
 
 /// What nobody has read of a tensor: name, first rank that the others go to, and of a dimension the
 /// indices.
-type Rest = (Arc<str>, u32, (u64, Vec<Range<u64>>));
+type Rest = (Arc<str>, u32, Indices);
+
+/// Of a dimension, some of its indices.
+type Indices = (u64, Vec<Range<u64>>);
 
 /// What is left of a tensor is read for its digest alone where it is one of so many parts at most.
 const REST_SHARE: u64 = 16;
@@ -113,7 +116,7 @@ impl Proving<'_> {
         });
         let mine: Vec<Rest> = mine.collect();
         let all = all_gather(self.world, &mine)?.into_iter().flatten();
-        let once: BTreeMap<(Arc<str>, u32), (u64, Vec<Range<u64>>)> = all
+        let once: BTreeMap<(Arc<str>, u32), Indices> = all
             .map(|(name, first_rank, rest)| ((name, first_rank), rest))
             .collect();
         let parts = once.iter().filter_map(|((name, first_rank), rest)| {
@@ -136,10 +139,7 @@ impl Proving<'_> {
 }
 
 /// The regions of `tensor` with some indices of a dimension.
-fn regions(
-    tensor: &SourceTensor,
-    (dimension, ranges): &(u64, Vec<Range<u64>>),
-) -> Option<Vec<Region>> {
+fn regions(tensor: &SourceTensor, (dimension, ranges): &Indices) -> Option<Vec<Region>> {
     let (shape, _) = tensor.shape.in_bytes(tensor.dtype).ok()?;
     let dimension = usize::try_from(*dimension).ok()?;
     let region = |range: &Range<u64>| {

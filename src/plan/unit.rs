@@ -27,6 +27,9 @@ pub(super) struct Unit<'a, 'u> {
     pub(super) cells: &'u [(Cell, Vec<Place>)],
 }
 
+/// What was planned last: for which targets, their cells, and the turns of nodes.
+type Planned = (Mine, Arc<Vec<CellPlan>>, Option<Arc<Turns>>);
+
 /// A window of a unit.
 pub(super) struct Step {
     /// Its number.
@@ -86,7 +89,7 @@ impl<'a> Work<'a> {
         turns: impl Fn() -> Option<Arc<Turns>>,
         visit: &mut impl FnMut(Slab<'a>) -> Result<()>,
     ) -> Result<()> {
-        let mut planned: Option<(Mine, Arc<Vec<CellPlan>>, Option<Arc<Turns>>)> = None;
+        let mut planned: Option<Planned> = None;
         for step in steps {
             let id = SlabId {
                 tensor: unit.tensor,

@@ -238,7 +238,7 @@ fn rows(measured: &Measured) -> String {
     if let Some(traveled) = &measured.bytes {
         let text = benched::exchanged(traveled, measured.rows.first());
         let text = text.as_str();
-        let _ = writeln!(out, "<pre>{}</pre>", escape(&text));
+        let _ = writeln!(out, "<pre>{}</pre>", escape(text));
     }
     out
 }
