@@ -51,11 +51,11 @@ fn both_forms_say_the_same() {
     let protobuf = read("merge_strategies/merged/pb.ckpt").unwrap();
     let json = read("merge_strategies/merged/js.json").unwrap();
     let differences = show::diff(&protobuf, &json);
-    assert!(differences.is_empty(), "{differences}");
+    assert!(differences.is_empty(), "{differences:?}");
     let protobuf = read("opt_shard/strategy/src_size2.ckpt").unwrap();
     let json = read("opt_shard/strategy/src_size2.json").unwrap();
     let differences = show::diff(&protobuf, &json);
-    assert!(differences.is_empty(), "{differences}");
+    assert!(differences.is_empty(), "{differences:?}");
 }
 
 #[test]
