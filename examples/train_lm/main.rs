@@ -4,17 +4,20 @@
 //!
 //! `D * T` processes: T cut each weight between them, D take their part of each batch. With
 //! `--optimizer-shard` the D also cut what they would hold alike, rows of weights and of Adam's moments.
+//! Weights have the names of a Llama: `--form separate` (legacy) or `--form fused` (mcore), `shardloom reshard --model` makes the other.
 //! `run/strategy.ckpt` says how, so `shardloom reshard` can make `run/checkpoint` fit other D and T;
 //! `--resume DIR` goes on from such a directory, or from a job's own. See docs/training.md.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod form;
 mod model;
 mod parallel;
 mod state;
 
 use candle_core::{Device, Tensor};
 use clap::Parser;
+use form::Form;
 use model::{Model, WINDOW};
 use parallel::{Mesh, average};
 use shardloom::checkpoint::monitor::{CheckpointMonitor, MonitorConfig, State};
@@ -38,6 +41,9 @@ struct Args {
     /// Cut weights and moments once more, over the processes that share the batch.
     #[arg(long)]
     optimizer_shard: bool,
+    /// Names and fusing of the weights.
+    #[arg(long, value_enum, default_value = "separate")]
+    form: Form,
     /// Steps of all runs together.
     #[arg(long, default_value_t = 40)]
     steps: u64,
@@ -91,7 +97,7 @@ fn train(world: &World, args: &Args) -> Result<()> {
     }
     let text = std::fs::read(&args.text)?;
     let mesh = Mesh::new(args.dp, args.tp, world.process())?;
-    let model = Model::new(&mesh)?;
+    let model = Model::new(&mesh, args.form)?;
     let sharded = args.optimizer_shard && args.dp > 1;
     let mut training = Training::new(&mesh, model.shapes(), sharded)?;
     let strategy = training.write_strategy(world, &args.dir)?;

@@ -4,6 +4,7 @@
 //! those that read heads or inner features by columns, and their results are summed.
 
 use crate::Result;
+use crate::form::Form;
 use crate::parallel::{Mesh, given, maximum, sum};
 use candle_core::{D, DType, Device, Tensor, Var};
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ pub(crate) struct Weight {
 
 /// The model as one process computes it.
 pub(crate) struct Model {
+    form: Form,
     heads: usize,
     /// First of the logits that this process makes.
     first_logit: usize,
@@ -37,7 +39,7 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    pub(crate) fn new(mesh: &Mesh) -> Result<Model> {
+    pub(crate) fn new(mesh: &Mesh, form: Form) -> Result<Model> {
         let (parts, part) = (
             usize::try_from(mesh.tp_size)?,
             usize::try_from(mesh.tp_index)?,
@@ -51,6 +53,7 @@ impl Model {
             .flat_map(|from| (0..WINDOW).map(move |to| look(from, to)))
             .collect();
         Ok(Model {
+            form,
             heads: HEADS / parts,
             first_logit: part * logits,
             logits,
@@ -65,21 +68,40 @@ impl Model {
             let shape = shape.to_vec();
             weights.insert(name, Weight { shape, cut });
         };
-        add("embedding.weight".into(), &[VOCABULARY, WIDTH], None);
-        add("position.weight".into(), &[WINDOW, WIDTH], None);
+        let form = self.form;
+        add(form.name("embedding"), &[VOCABULARY, WIDTH], None);
+        add(form.name("position"), &[WINDOW, WIDTH], None);
         for block in 0..BLOCKS {
-            let name = |part: &str| format!("layers.{block}.{part}.weight");
+            let name = |part: &str| form.of_block(block, part);
             add(name("attention_norm"), &[WIDTH], None);
-            for part in ["wq", "wk", "wv"] {
-                add(name(&format!("attention.{part}")), &[WIDTH, WIDTH], Some(0));
+            match form {
+                Form::Separate => {
+                    for part in ["wq", "wk", "wv"] {
+                        add(name(&format!("attention.{part}")), &[WIDTH, WIDTH], Some(0));
+                    }
+                    for part in ["w1", "w3"] {
+                        add(
+                            name(&format!("feed_forward.{part}")),
+                            &[INNER, WIDTH],
+                            Some(0),
+                        );
+                    }
+                }
+                Form::Fused => {
+                    add(name("attention.w_qkv"), &[3 * WIDTH, WIDTH], Some(0));
+                    add(
+                        name("feed_forward.w_gate_hidden"),
+                        &[2 * INNER, WIDTH],
+                        Some(0),
+                    );
+                }
             }
             add(name("attention.wo"), &[WIDTH, WIDTH], Some(1));
             add(name("ffn_norm"), &[WIDTH], None);
-            add(name("feed_forward.w1"), &[INNER, WIDTH], Some(0));
             add(name("feed_forward.w2"), &[WIDTH, INNER], Some(1));
         }
-        add("norm_out.weight".into(), &[WIDTH], None);
-        add("lm_head.weight".into(), &[VOCABULARY, WIDTH], Some(0));
+        add(form.name("norm"), &[WIDTH], None);
+        add(form.name("head"), &[VOCABULARY, WIDTH], Some(0));
         weights
     }
 
@@ -90,31 +112,41 @@ impl Model {
         inputs: &Tensor,
         targets: &Tensor,
     ) -> Result<Tensor> {
-        let weight = |name: &str| -> Result<&Tensor> {
-            let found = weights.get(name).map(Var::as_tensor);
+        let weight = |name: String| -> Result<&Tensor> {
+            let found = weights.get(&name).map(Var::as_tensor);
             found.ok_or_else(|| format!("there is no {name}").into())
         };
+        let top = |part: &str| weight(self.form.name(part));
         let (sequences, window) = inputs.dims2()?;
-        let embedded = weight("embedding.weight")?.embedding(&inputs.flatten_all()?)?;
+        let embedded = top("embedding")?.embedding(&inputs.flatten_all()?)?;
         let mut x = embedded
             .reshape((sequences, window, WIDTH))?
-            .broadcast_add(weight("position.weight")?)?;
+            .broadcast_add(top("position")?)?;
         for block in 0..BLOCKS {
-            let part = |part: &str| weight(&format!("layers.{block}.{part}.weight"));
+            let part = |part: &str| weight(self.form.of_block(block, part));
             let normed = given(&norm(&x, part("attention_norm")?)?)?;
-            let [q, k, v] = ["wq", "wk", "wv"].map(|name| part(&format!("attention.{name}")));
-            let attended = self.attend(
-                &times(&normed, q?)?,
-                &times(&normed, k?)?,
-                &times(&normed, v?)?,
-            )?;
+            let names = ["attention.wq", "attention.wk", "attention.wv"];
+            let [q, k, v] = match self.form {
+                Form::Separate => each(names, |name| Ok(times(&normed, part(name)?)?))?,
+                Form::Fused => parts(&times(&normed, part("attention.w_qkv")?)?, self.heads)?,
+            };
+            let attended = self.attend(&q, &k, &v)?;
             x = (x + sum(&times(&attended, part("attention.wo")?)?)?)?;
             let normed = given(&norm(&x, part("ffn_norm")?)?)?;
-            let inner = times(&normed, part("feed_forward.w1")?)?.silu()?;
+            let names = ["feed_forward.w1", "feed_forward.w3"];
+            let [gate, up] = match self.form {
+                Form::Separate => each(names, |name| Ok(times(&normed, part(name)?)?))?,
+                Form::Fused => {
+                    let both = times(&normed, part("feed_forward.w_gate_hidden")?)?;
+                    let pairs = both.dim(D::Minus1)? / 2;
+                    parts(&both, pairs)?
+                }
+            };
+            let inner = (gate.silu()? * up)?;
             x = (x + sum(&times(&inner, part("feed_forward.w2")?)?)?)?;
         }
-        let x = given(&norm(&x, weight("norm_out.weight")?)?)?;
-        self.cross_entropy(&times(&x, weight("lm_head.weight")?)?, targets)
+        let x = given(&norm(&x, top("norm")?)?)?;
+        self.cross_entropy(&times(&x, top("head")?)?, targets)
     }
 
     /// Attention of this process's heads over `[sequences, window, features]`.
@@ -148,6 +180,29 @@ impl Model {
         let right = sum(&right.sum_keepdim(D::Minus1)?)?;
         Ok((total - right)?.mean_all()?)
     }
+}
+
+/// What `made` makes of each.
+fn each<const N: usize>(
+    names: [&str; N],
+    made: impl Fn(&str) -> Result<Tensor>,
+) -> Result<[Tensor; N]> {
+    let all: Result<Vec<Tensor>> = names.into_iter().map(made).collect();
+    all?.try_into()
+        .map_err(|_| "another number of tensors".into())
+}
+
+/// The tensors of which `x` has a run each in turn, `groups` times.
+fn parts<const N: usize>(x: &Tensor, groups: usize) -> Result<[Tensor; N]> {
+    let (sequences, window, features) = x.dims3()?;
+    let x = x.reshape((sequences, window, groups, N, features / groups / N))?;
+    let part = |part: usize| -> Result<Tensor> {
+        let part = x.narrow(3, part, 1)?.contiguous()?;
+        Ok(part.reshape((sequences, window, features / N))?)
+    };
+    let all: Result<Vec<Tensor>> = (0..N).map(part).collect();
+    all?.try_into()
+        .map_err(|_| "another number of tensors".into())
 }
 
 /// `x` by the transposed `weight`.
