@@ -4,13 +4,15 @@ use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::choice::choice;
 use crate::cli::flags::family::{FamilyArgs, SCHEMES};
 use crate::cli::flags::reading::WeightsArgs;
+use crate::cli::flags::strategy::ModelArgs;
 use crate::fault::plain::Text;
 use crate::fault::{Fault, Kind, Result};
+use crate::front::Deriving;
 use crate::job::inspect::{Wanted, inspect, steps_at};
 use crate::model::{Mapping, Scheme, Tensor, check_named};
 use crate::report::{Report, Shown};
 use crate::source::nothing;
-use crate::source::strategy_files::strategy_bytes;
+use crate::source::strategy_files::{read_alone, strategy_bytes};
 use crate::store::Format;
 use crate::store::io::{self, Standing};
 use crate::strategy::{Strategy, StrategyFile, show};
@@ -28,8 +30,11 @@ Examples:
 #[derive(Clone, Debug, Args)]
 #[command(before_help = EXAMPLES)]
 pub(crate) struct Inspect {
-    /// A weight file, a directory of weights, or a strategy file; with --names, a Hugging Face model.
+    /// A weight file, a directory of weights, or a strategy file, a layout (dp=2,tp=4) or a trainer's YAML file; with
+    /// --names, a Hugging Face model.
     path: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Show what a Hugging Face model's tensors are called and made of at MindSpore.
     #[arg(long, value_parser = choice(SCHEMES), value_name = "SCHEME", num_args = 0..=1)]
     #[allow(clippy::option_option)]
@@ -68,6 +73,11 @@ impl Inspect {
     /// Prints what is at the path.
     fn run(&self, report: &Report) -> Result<bool> {
         let path = &self.path;
+        if let Some(strategy) = self.derived()? {
+            let shown = show::show(&strategy, self.param.as_deref(), self.rank, None)?;
+            report.data(&shown, &shown.text())?;
+            return Ok(true);
+        }
         if let Some(names) = self.names {
             let shown = names_of(path, names, &self.family)?;
             report.data(&shown, &shown.text())?;
@@ -112,6 +122,23 @@ impl Inspect {
                 }
             },
         }
+    }
+}
+
+impl Inspect {
+    /// The strategy of what is given in a strategy's place; none: the path is one.
+    fn derived(&self) -> Result<Option<Strategy>> {
+        let deriving = Deriving {
+            model: self.model.model.clone(),
+            names: self.names.flatten(),
+            ..Deriving::default()
+        };
+        let made = deriving.make_alone(self.path.clone().into())?;
+        if made.path().is_some() {
+            deriving.check([&None])?;
+            return Ok(None);
+        }
+        read_alone(&made).map(Some)
     }
 }
 
