@@ -2,6 +2,8 @@
 
 #![allow(clippy::expect_used, unreachable_pub)]
 
+#[path = "cli/examples.rs"]
+mod examples;
 #[path = "cli/report.rs"]
 mod report;
 #[path = "cli/schemas.rs"]
@@ -619,6 +621,8 @@ fn settings_come_from_flag_environment_and_file() {
         &[("SHARDLOOM_CONFIG", &file), ("SHARDLOOM_THREADS", "2")],
     );
     let settings = &object(&run.succeeds())["settings"];
+    let own = object(&told("config --json", &[]).succeeds());
+    assert_eq!(own["settings"]["mpi"]["from"], "default");
     for (name, value, from) in [
         ("memory", "2GiB", "file"),
         ("threads", "2", "environment"),

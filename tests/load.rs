@@ -88,7 +88,9 @@ impl Job {
     }
 
     fn load(&self, lines: &[(&str, &str)]) -> Value {
-        object(&alone(&self.config(lines)).succeeds())
+        let told = object(&alone(&self.config(lines)).succeeds());
+        support::schema::fits("load", &told);
+        told
     }
 
     fn refuses(&self, lines: &[(&str, &str)], culprit: &str) {

@@ -524,6 +524,7 @@ fn interrupted_import_and_export_are_taken_up() {
                 _ => under_mpi(processes, &resume),
             };
             let result = object(&run.succeeds());
+            support::schema::fits(result["command"].as_str().expect("a command"), &result);
             reused += result["bytes"]["reused"].as_u64().unwrap();
             let found = full(&room.path().join(into)).0;
             let want = match into {
@@ -936,6 +937,7 @@ fn a_layout_in_place_of_a_strategy_file_gives_the_same_bytes() {
     refuses(&alone(&guessed), "by their shapes they are dp=2,tp=2");
     let line = "to hf --src @s --dst @to/hf --model @model --yes --json";
     let told = object(&run(4, line));
+    support::schema::fits("to", &told);
     assert_eq!(
         (&told["command"], &told["recognised"]["kind"]),
         (&"to".into(), &"ranks".into())

@@ -95,8 +95,6 @@ struct Done {
     done: u64,
     unchanged: u64,
     failed: u64,
-    /// The newest step whose result is there.
-    newest: Option<String>,
 }
 
 /// Does all of them. Collective.
@@ -117,7 +115,8 @@ fn all(
                 why: checkpoint.why.clone(),
             });
             let found: Vec<Step> = found.collect();
-            (steps.jobs(&found)?, Some(steps.destination))
+            let suffixes = found.iter().map(|step| step.suffix.clone()).collect();
+            (steps.jobs(&found)?, Some((steps.destination, suffixes)))
         }
     };
     let mut done = Done {
@@ -126,7 +125,6 @@ fn all(
         done: 0,
         unchanged: 0,
         failed: 0,
-        newest: None,
     };
     for (number, job) in (1u64..).zip(jobs) {
         let begun = Instant::now();
@@ -144,16 +142,17 @@ fn all(
             return Err(fault.clone());
         }
         course::leaves(Leaves::Nothing);
-        let state = done.count(&ended, job.suffix.as_deref());
+        let state = done.count(&ended);
         if world.process() == 0 {
             let (line, text) = line(number, done.of, &job, state, &ended, begun.elapsed());
             told(report, &line, &text)?;
         }
     }
     course::phase("publishing the newest");
-    let latest = match (&out, &done.newest) {
-        (Some(out), Some(newest)) => Some((newest.clone(), publish(world, out, newest))),
-        _ => None,
+    let latest = match out {
+        Some((out, suffixes)) => newest(world, &out, suffixes)?
+            .map(|newest| (newest.clone(), publish(world, &out, &newest))),
+        None => None,
     };
     Ok(done.told(latest))
 }
@@ -277,10 +276,7 @@ fn has_manifest(destination: &Path) -> bool {
 
 impl Done {
     /// Counts a job that has ended.
-    fn count(&mut self, ended: &Result<Ended>, suffix: Option<&str>) -> &'static str {
-        if let (Ok(_), Some(suffix)) = (ended, suffix) {
-            self.newest = Some(suffix.to_owned());
-        }
+    fn count(&mut self, ended: &Result<Ended>) -> &'static str {
         match ended {
             Ok(ended) if ended.unchanged => {
                 self.unchanged += 1;
@@ -327,6 +323,17 @@ impl Done {
             told(report, &fields, &text)
         })
     }
+}
+
+/// The newest of these steps, which are in order, whose result is there, whoever has made it. Collective.
+fn newest(world: &World, out: &Path, suffixes: Vec<String>) -> Result<Option<String>> {
+    let there = suffixes
+        .iter()
+        .map(|suffix| u64::from(has_manifest(&out.join(suffix))));
+    let mut there: Vec<u64> = there.collect();
+    all_reduce(world, &mut there, Operation::Max)?;
+    let mut found = suffixes.into_iter().zip(there).rev();
+    Ok(found.find_map(|(suffix, there)| (there == 1).then_some(suffix)))
 }
 
 /// Lets `latest` lead to the newest step, in one step, on every node. Collective.

@@ -8,7 +8,7 @@ use crate::fault::plain::Text;
 use crate::front::Deriving;
 use crate::job::outcome::Outcome;
 use crate::job::{Job, run};
-use crate::report::{Progress, Report};
+use crate::report::{Progress, Report, said_page};
 use crate::transport::Observer;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args};
@@ -125,6 +125,8 @@ pub(crate) struct Told {
     pub(crate) outcome: Option<Rc<Outcome>>,
     /// The page of it, if it has one of its own.
     page: Option<String>,
+    /// What it says, if that is all.
+    said: String,
 }
 
 impl Told {
@@ -135,6 +137,7 @@ impl Told {
             tell: Box::new(tell),
             outcome: None,
             page: None,
+            said: String::new(),
         }
     }
 
@@ -157,15 +160,20 @@ impl Told {
     }
 
     /// What it came to, as a page.
-    pub(crate) fn page(&mut self) -> String {
+    pub(crate) fn page(&mut self, command: &str) -> String {
         let page = self.page.take();
         let of_job = || self.outcome.as_deref().map(Report::outcome_page);
-        page.or_else(of_job).unwrap_or_default()
+        page.or_else(of_job)
+            .unwrap_or_else(|| said_page(command, &self.said))
     }
 
     /// Fields of the JSON object, and the same as text.
     pub(crate) fn data(fields: Value, text: Text) -> Told {
-        Told::new(true, move |report| report.data(&fields, &text))
+        let said = text.as_str().to_owned();
+        Told {
+            said,
+            ..Told::new(true, move |report| report.data(&fields, &text))
+        }
     }
 }
 

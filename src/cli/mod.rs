@@ -139,9 +139,9 @@ struct Cli {
     /// Add the run's messages to this file, whatever is said here.
     #[arg(long, global = true, value_name = "FILE")]
     log: Option<PathBuf>,
-    /// The MPI that is meant: auto, openmpi, mpich or none.
-    #[arg(long, global = true, value_name = "MPI", default_value = "auto", value_parser = parse_mpi)]
-    mpi: String,
+    /// The MPI that is meant: auto, openmpi, mpich or none [default: auto].
+    #[arg(long, global = true, value_name = "MPI", value_parser = parse_mpi)]
+    mpi: Option<String>,
 }
 
 /// Reads the name of an MPI.
@@ -192,7 +192,7 @@ impl Typed {
                 Err(error) => return Typed::Wrong(error),
             }
         };
-        match settings.check_mpi(&cli.mpi) {
+        match settings.check_mpi(cli.mpi.as_deref().unwrap_or("auto")) {
             Ok(()) => Typed::Line(Box::new(cli), settings.mark()),
             Err(fault) => Typed::Unset(fault, report),
         }
@@ -358,7 +358,7 @@ pub fn main() -> ExitCode {
     };
     let meant = Meant {
         alone: cli.alone,
-        without_mpi: cli.mpi == "none",
+        without_mpi: cli.mpi.as_deref() == Some("none"),
         mark,
         logged: later,
     };

@@ -23,11 +23,11 @@ pub(super) fn reported(
         return result;
     }
     let page = match &mut result {
-        Ok(told) => told.page(),
+        Ok(told) => told.page(command),
         Err(fault) => failed_page(command, fault),
     };
     if let Err(fault) = asked.save(&page) {
-        tracing::warn!("the report can't be written: {fault}");
+        tracing::error!("the report can't be written: {fault}");
         if let Ok(told) = &mut result {
             told.ok = false;
         }

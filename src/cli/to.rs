@@ -12,6 +12,7 @@ use crate::cli::recognised::{Question, Recognised};
 use crate::cli::reshard::Reshard;
 use crate::cli::split::Split;
 use crate::config::based::is_yaml;
+use crate::course::pace;
 use crate::exchange::{World, agree};
 use crate::fault::plain::{Text, counted};
 use crate::fault::{Fault, Kind, Result};
@@ -19,7 +20,7 @@ use crate::front::Deriving;
 use crate::job::{Foretold, Goal, Job, run_told};
 use crate::model::derive::{Formed, Seen, formed, latent};
 use crate::model::{CONFIG, Fusion, Latent, Scheme, described};
-use crate::report;
+use crate::report::{self, Report};
 use crate::source::sampled::Lies;
 use crate::source::strategy_files::read_alone;
 use crate::strategy::StrategyInput;
@@ -73,6 +74,11 @@ pub(crate) struct To {
 impl Command for To {
     fn prepare(self) -> Result<Prepared> {
         let moving = self.moving.clone();
+        let paths = [
+            ("source", self.src.as_path()),
+            ("destination", self.dst.as_path()),
+        ];
+        moving.report.check_paths(&paths.map(Some))?;
         Ok(Prepared::shown(&moving, move |world, observer| {
             self.run(world, observer)
         }))
@@ -118,7 +124,8 @@ impl To {
             fields.insert("job".into(), job.command.into());
         }
         outcome.command = "to".into();
-        Ok(Told::new(outcome.ok, move |report| {
+        let page = pace::is_on().then(|| Report::outcome_page(&outcome));
+        let told = Told::new(outcome.ok, move |report| {
             if !report.json {
                 return report.outcome(&outcome);
             }
@@ -129,7 +136,11 @@ impl To {
                 fields.insert("recognised".into(), recognised);
             }
             report.data(&fields, &Text::new(""))
-        }))
+        });
+        Ok(match page {
+            Some(page) => told.with_page(page),
+            None => told,
+        })
     }
 
     /// How the result is written, and what it is cut by.

@@ -11,6 +11,8 @@ use std::fmt::Write;
 
 /// Columns of a time line.
 const COLUMNS: usize = 120;
+/// Most places along a side that are told apart; of more, neighbours share a square.
+const SQUARES_MAX: u64 = 64;
 /// Most rows or columns of parts that are drawn; more are drawn as fewer.
 const PARTS_MAX: u64 = 64;
 
@@ -268,8 +270,7 @@ pub(super) fn heat(traffic: &Traffic) -> Option<String> {
         .max()
         .filter(|most| *most > 0)?;
     let count = traffic.names.len().max(1) as u64;
-    // Of very many places neighbours share a square.
-    let joined = count.div_ceil(128);
+    let joined = count.div_ceil(SQUARES_MAX);
     let squares = count.div_ceil(joined);
     let mut sums: BTreeMap<(u64, u64), u64> = BTreeMap::new();
     for ((from, to), bytes) in &traffic.bytes {
@@ -311,12 +312,13 @@ pub(super) fn heat(traffic: &Traffic) -> Option<String> {
             );
         }
     }
+    let edge = if w < 10.0 { "" } else { " class=\"edge\"" };
     for ((from, to), sum) in &sums {
         let (x, y) = (left + w * float(*to), top + w * float(*from));
         let share = float(*sum) / float(most);
         let _ = write!(
             out,
-            "<rect class=\"edge\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{w:.1}\" height=\"{w:.1}\" style=\"fill:rgba(var(--heat),{:.3})\"><title>{} to {}: {}</title></rect>",
+            "<rect{edge} x=\"{x:.1}\" y=\"{y:.1}\" width=\"{w:.1}\" height=\"{w:.1}\" style=\"fill:rgba(var(--heat),{:.3})\"><title>{} to {}: {}</title></rect>",
             0.12 + 0.88 * share,
             quoted(named(*from)),
             quoted(named(*to)),

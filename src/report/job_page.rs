@@ -10,6 +10,7 @@ use crate::plan::sketch::{Side, Sketch};
 use crate::report::drawn;
 use crate::report::layers::layers;
 use crate::report::sheet::{Sheet, Table, key};
+use crate::report::svg::escape;
 use crate::report::text::bytes;
 
 /// Processes that have a row each in a time line.
@@ -34,7 +35,9 @@ pub(super) fn page(outcome: &Outcome) -> String {
     phases(&mut sheet, outcome);
     if let Some(account) = &outcome.account {
         processes(&mut sheet, account);
-        traffic(&mut sheet, account);
+        if outcome.bad.is_none() && outcome.equal.is_none() {
+            traffic(&mut sheet, account);
+        }
         tensors(&mut sheet, &account.sketches);
     }
     files(&mut sheet, outcome);
@@ -49,6 +52,14 @@ pub(super) fn failed(command: &str, fault: &Fault) -> String {
     if let Some(hint) = &fault.hint {
         sheet.say(&format!("What to do: {hint}"));
     }
+    sheet.say(&format!("Run {}.", course::run()));
+    sheet.finish()
+}
+
+/// The page of another command: what it said.
+pub(super) fn said(command: &str, text: &str) -> String {
+    let mut sheet = Sheet::new(&format!("shardloom {command}"));
+    sheet.markup(&format!("<pre>{}</pre>\n", escape(text)));
     sheet.say(&format!("Run {}.", course::run()));
     sheet.finish()
 }
@@ -105,10 +116,11 @@ fn run(sheet: &mut Sheet, outcome: &Outcome) {
     let mut table = Table::new(&["of the run", ""]);
     table.row(["id".to_owned(), course::run()]);
     table.row(["version", env!("CARGO_PKG_VERSION")]);
-    table.row([
-        "most memory of a process".to_owned(),
-        bytes(outcome.memory_peak_bytes_max),
-    ]);
+    if outcome.memory_peak_bytes_max > 0 {
+        let most = bytes(outcome.memory_peak_bytes_max);
+        table.row(["most memory of a process".to_owned(), most]);
+    }
+
     if let Some(plan) = &outcome.plan {
         table.row(["transfers".to_owned(), plan.transfers.to_string()]);
         table.row(["rounds".to_owned(), plan.rounds.to_string()]);
@@ -324,7 +336,7 @@ pub(super) fn tensors(sheet: &mut Sheet, sketches: &[Sketch]) {
     sheet.say("One of each kind of cut. A part has the colour of the first rank that holds it, and the numbers of its ranks.");
     for (number, sketch) in sketches.iter().enumerate() {
         let open = if number == 0 { " open" } else { "" };
-        let name = crate::report::svg::escape(&sketch.after.name);
+        let name = escape(&sketch.after.name);
         let shape = drawn::shape(&sketch.after.shape);
         sheet.markup(&format!(
             "<details{open}><summary>{name}, {} {shape}</summary>\n<div class=\"pair\">\n",
@@ -371,6 +383,9 @@ fn verified(sheet: &mut Sheet, bad: &[crate::job::outcome::BadFile]) {
 /// What differs, by layer and by tensor.
 fn differences(sheet: &mut Sheet, outcome: &Outcome) {
     if outcome.equal.is_none() {
+        return;
+    }
+    if outcome.differences.iter().all(|row| row.state == "equal") {
         return;
     }
     let layers = layers(outcome);

@@ -274,6 +274,12 @@ fn error(fault: &Fault, others: u32) -> String {
     text
 }
 
+/// The page of a command that said this.
+#[must_use]
+pub fn said_page(command: &str, text: &str) -> String {
+    job_page::said(command, text)
+}
+
 /// The page of a command that failed.
 #[must_use]
 pub fn failed_page(command: &str, fault: &Fault) -> String {

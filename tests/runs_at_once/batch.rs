@@ -170,6 +170,12 @@ fn a_step_that_fails_does_not_stop_the_others_and_what_is_done_stays() {
     assert_eq!(states, ["unchanged", "done", "done", "failed"]);
     assert_eq!(last["unchanged"], 1);
     holds(&sample, "all/1_60", &all[0].1);
+    // One step alone doesn't lead the newest back.
+    let alone_20 = line.replace("--steps all", "--steps 1_20");
+    let (lines, last) = lines_of(&alone(&sample.args(&alone_20)).succeeds());
+    assert_eq!((lines.len(), &last["latest"]), (1, &"1_60".into()));
+    let none = alone(&sample.args(&line.replace("--steps all", "--steps 1_30"))).fails();
+    assert!(none.stderr.contains("has no step 1_30"), "{none:#?}");
     // What is no result of ours stays.
     std::fs::create_dir_all(sample.path("mine/1_20")).expect("a directory");
     std::fs::write(sample.path("mine/1_20/notes.txt"), "mine").expect("written");

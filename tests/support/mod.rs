@@ -10,6 +10,7 @@ pub mod command;
 pub mod fixtures;
 pub mod oracle;
 pub mod sample;
+pub mod schema;
 pub mod tensors;
 pub mod wire;
 

@@ -1,10 +1,10 @@
 //! `--report`: what was done, as a page.
 
-use crate::cli::output::{check_output, try_output, write_output};
+use crate::cli::output::{try_output, write_output};
 use crate::course::pace;
 use crate::destination::allowed;
 use crate::exchange::{World, agree};
-use crate::fault::Result;
+use crate::fault::{Fault, Kind, Result};
 use crate::job::Job;
 use crate::report::is_report;
 use crate::store::io::{ReadFile, Standing, standing};
@@ -88,9 +88,25 @@ impl ReportArgs {
         let Some(report) = &self.report else {
             return Ok(());
         };
-        check_output(report, is_ours(report), &[])
-            .map_err(|fault| fault.hint("--report takes a new file, or an earlier report"))?;
-        try_output(report)
+        let named = |fault: Fault| Fault {
+            file: Some(report.display().to_string()),
+            ..fault
+        };
+        let refused = |kind, message: &str| {
+            let fault =
+                Fault::new(kind, message).hint("--report takes a new file, or an earlier report");
+            Err(named(fault))
+        };
+        if report.as_os_str().as_encoded_bytes().ends_with(b"/") {
+            return refused(Kind::Usage, "is no file name");
+        }
+        match standing(report)? {
+            Standing::Nothing => {}
+            Standing::File if is_ours(report) => {}
+            Standing::File => return refused(Kind::Exists, "exists, and is no report"),
+            _ => return refused(Kind::Exists, "is a directory"),
+        }
+        try_output(report).map_err(named)
     }
 
     /// Writes the page, if one is asked for. Local.
