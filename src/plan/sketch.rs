@@ -84,7 +84,7 @@ fn key(plan: &TensorPlan) -> (Vec<u64>, Vec<u64>, usize) {
         .pieces
         .first()
         .and_then(|(_, tensor)| tensor.spreads.first());
-    let before = first.map(|spread| parts(spread)).unwrap_or_default();
+    let before = first.map(parts).unwrap_or_default();
     (before, parts(&plan.destination), plan.pieces.len())
 }
 

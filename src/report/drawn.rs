@@ -60,9 +60,9 @@ pub(super) fn tensor(side: &Side) -> String {
     } else {
         String::new()
     };
-    let _ = write!(
+    let _ = writeln!(
         out,
-        "<text x=\"0\" y=\"{:.1}\">{}{less}</text></svg>\n",
+        "<text x=\"0\" y=\"{:.1}\">{}{less}</text></svg>",
         height + 15.0,
         escape(&shape(&side.shape))
     );
