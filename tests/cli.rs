@@ -698,6 +698,8 @@ fn a_run_has_one_id_in_all_it_says() {
     }
     let read = || std::fs::read_to_string(sample.path("run.log")).expect("the log");
     let log = read();
+    assert!(log.lines().all(|line| line.contains(id)), "{log}");
+    assert_eq!(log.matches("begins: ").count(), 1, "{log}");
     for process in 0..4 {
         let of_it = format!(" run {id} process {process}: ");
         assert!(

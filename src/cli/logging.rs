@@ -1,7 +1,7 @@
 //! The log. A line looks like an error, `warning: …`; on a terminal without a clock.
 
 use crate::fault::{Result, plain};
-use crate::report::{Notes, is_logged, log, note, open_log};
+use crate::report::{Notes, is_logged, log, open_log};
 use std::fmt;
 use std::path::Path;
 use tracing::level_filters::LevelFilter;
@@ -37,11 +37,6 @@ pub(super) fn start(quiet: bool, verbose: u8, file: Option<&Path>) -> Result<()>
         layers.push(kept.with_filter(level).boxed());
     }
     let _ = tracing_subscriber::registry().with(layers).try_init();
-    let words = std::env::args_os().skip(1);
-    let words: Vec<String> = words
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect();
-    note(&format!("begins: shardloom {}", words.join(" ")));
     opened
 }
 

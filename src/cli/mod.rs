@@ -43,7 +43,7 @@ mod verify;
 use crate::course;
 use crate::exchange::World;
 use crate::fault::{Fault, Kind, Result, plain};
-use crate::report::{Report, note};
+use crate::report::{Report, is_log_settled, log_process, note};
 use crate::store::{io, token};
 use clap::error::{ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -349,6 +349,12 @@ pub fn main() -> ExitCode {
     signals::outlive_long_files();
     if first {
         report.prepare(None);
+        let words = std::env::args_os().skip(1);
+        let words = words.map(|word| word.to_string_lossy().into_owned());
+        note(&format!(
+            "begins: shardloom {}",
+            words.collect::<Vec<_>>().join(" ")
+        ));
     }
     // What isn't the first process's is told when all can hear it.
     let (own, later) = if first {
@@ -368,10 +374,15 @@ pub fn main() -> ExitCode {
         other => Ok(other),
     });
     let exit = start::start(prepared, &report, meant, Cli::command);
-    note(match exit {
-        exit if exit == ExitCode::SUCCESS => "ends well",
-        _ => "ends with an error, or a difference",
-    });
+    if first && !is_log_settled() {
+        log_process(0);
+    }
+    if is_log_settled() {
+        note(match exit {
+            exit if exit == ExitCode::SUCCESS => "ends well",
+            _ => "ends with an error, or a difference",
+        });
+    }
     exit
 }
 

@@ -5,6 +5,7 @@
 
 use crate::course::{self, Course, Leaves};
 use crate::fault::{Fault, Result, plain};
+use crate::report::note;
 use crate::store::{io, lock};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::iterator::Signals;
@@ -139,6 +140,7 @@ fn whereabouts(course: &Course, elapsed: Duration) -> String {
 
 /// One line, in one write.
 fn say(text: &str) {
+    note(text);
     let line = format!("shardloom: {}\n", plain::line(text));
     let _ = std::io::stderr().write_all(line.as_bytes());
 }

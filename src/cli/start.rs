@@ -74,10 +74,10 @@ fn together(
         Err(fault) => return fail(report, &fault, 0),
     };
     let first = world.process() == 0;
-    log_process(world.process());
     if let Ok(id) = broadcast_bytes(&world, 0, course::run().into_bytes()) {
         course::run_is(&String::from_utf8_lossy(&id));
     }
+    log_process(world.process());
     report.prepare(Some((world.process(), world.hostname())));
     if let Err(fault) = begin(&world, meant) {
         let speaks = launched_process() == 0;

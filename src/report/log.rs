@@ -9,8 +9,8 @@ use crate::store::io::AppendFile;
 use crate::store::lock::date;
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 /// What the run's id follows in a line.
@@ -18,6 +18,9 @@ const RUN: &str = " run ";
 
 static LOG: OnceLock<AppendFile> = OnceLock::new();
 static PROCESS: AtomicU32 = AtomicU32::new(0);
+/// Whether process and run are known to be those of all lines.
+static SETTLED: AtomicBool = AtomicBool::new(false);
+static WAITING: Mutex<Vec<(SystemTime, String)>> = Mutex::new(Vec::new());
 static FULL: AtomicBool = AtomicBool::new(false);
 
 /// Opens the file; lines are added to what an earlier run has left there. Local.
@@ -42,15 +45,38 @@ pub fn is_logged() -> bool {
     LOG.get().is_some()
 }
 
-/// Whose lines follow.
+/// Whose lines these are, now that the run has its id. What was added before is written.
 pub fn log_process(process: u32) {
     PROCESS.store(process, Ordering::Relaxed);
+    SETTLED.store(true, Ordering::Relaxed);
+    let waiting = std::mem::take(&mut *WAITING.lock().unwrap_or_else(PoisonError::into_inner));
+    for (time, text) in waiting {
+        write(time, &text);
+    }
 }
 
-/// Adds lines, as they are shown to people.
+/// Whether process and run are known.
+#[must_use]
+pub fn is_log_settled() -> bool {
+    SETTLED.load(Ordering::Relaxed)
+}
+
+/// Adds lines, as they are shown to people, as soon as process and run are known.
 pub fn note(text: &str) {
+    let now = SystemTime::now();
+    if !is_logged() {
+        return;
+    }
+    if is_log_settled() {
+        return write(now, text);
+    }
+    let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
+    waiting.push((now, text.to_owned()));
+}
+
+fn write(time: SystemTime, text: &str) {
     let Some(file) = LOG.get() else { return };
-    let since = SystemTime::now()
+    let since = time
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
     let date = date(since.as_secs());

@@ -35,7 +35,7 @@ mod text;
 mod unit;
 
 pub use inspected::Shown;
-pub use log::{Notes, is_logged, log_process, note, open_log};
+pub use log::{Notes, is_log_settled, is_logged, log_process, note, open_log};
 pub use progress::{Progress, Teller};
 
 /// Columns of a terminal that doesn't say how many it has.
