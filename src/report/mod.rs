@@ -28,6 +28,7 @@ mod measured;
 mod page;
 mod plan_picture;
 mod progress;
+mod shares;
 mod sheet;
 mod sim_page;
 mod svg;

@@ -3,7 +3,7 @@
 use crate::fault::plain::counted;
 use crate::measure::simulate::Simulated;
 use crate::report::drawn;
-use crate::report::job_page::{processes, tensors, traffic};
+use crate::report::shares::{processes, tensors, traffic};
 use crate::report::sheet::{Sheet, Table};
 use crate::report::text::bytes;
 
