@@ -224,7 +224,7 @@ fn fail(wrong: &Wrong, args: &[OsString], first: bool) -> ExitCode {
         let mut command = args.iter().filter_map(|arg| arg.to_str());
         let command = command.find(|arg| !arg.starts_with('-'));
         let object = format!(
-            "{{\"schema\": 1, \"command\": {}, \"ok\": false, \"error\": {{\"kind\": \"mpi\", \"message\": {}, \"hint\": {}}}}}\n",
+            "{{\"schema\": 1, \"command\": {}, \"run\": \"\", \"ok\": false, \"error\": {{\"kind\": \"mpi\", \"message\": {}, \"hint\": {}}}}}\n",
             quoted(command.unwrap_or_default()),
             quoted(&wrong.message),
             quoted(&wrong.hint)

@@ -208,3 +208,21 @@ def test_inside_a_program_with_mpi(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and "done by 3" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_page_tells_the_truth(tmp_path, monkeypatch):
+    page = (Path(__file__).resolve().parents[2] / "docs/python.md").read_text()
+    shutil.copytree(DATA / "model/qwen3/hf", tmp_path / "Qwen3-8B")
+    monkeypatch.chdir(tmp_path)
+    sizes = {"parallel": "dp=2,tp=2", "model": "Qwen3-8B", "names": "mcore"}
+    shardloom.run("strategy derive", **sizes, output="output/strategy")
+    shardloom.run("import", hf="Qwen3-8B", dst="output/checkpoint", dst_strategy="output/strategy", names="mcore")
+    for rank in range(4):
+        place = tmp_path / f"output/checkpoint/rank_{rank}"
+        (place / "net.safetensors").rename(place / f"net_rank_{rank}-1_20.safetensors")
+    known = {}
+    for block in page.split("```python\n")[1:]:
+        code = block.split("```")[0]
+        if "mpi4py" not in code:
+            exec(code, known)
+    assert known["result"]["ok"] and known["rows"].shape[1] == known["tensor"].shape[1]
