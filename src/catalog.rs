@@ -4,11 +4,14 @@
 //! destination; the type is the same. De-duplication is no mode: a holder that the catalog lacks is
 //! no candidate.
 
+mod part;
+
 use crate::fault::{Fault, Kind, Result};
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
+pub use part::{Held, Part};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
@@ -82,6 +85,9 @@ pub struct FileSchema {
     pub literals: Vec<(u64, Vec<u8>)>,
     /// Size of the file in bytes.
     pub size: u64,
+    /// What there is to say of entries that are parts of a tensor, or don't lie row after row; and of
+    /// what is no tensor.
+    pub held: Held,
     index: HashMap<Arc<str>, usize>,
 }
 
@@ -108,8 +114,51 @@ impl FileSchema {
             metadata,
             literals,
             size,
+            held: Held::default(),
             index,
         })
+    }
+
+    /// The same with what there is to say beside the entries. A tensor whose parts are entries is found by
+    /// the first of them.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] if a part has the name of another tensor.
+    pub fn holding(mut self, held: Held) -> Result<Self> {
+        for (position, part) in held.positions() {
+            let own = self.entries.get(position).map(|entry| entry.name.clone());
+            match self.index.get(&part.of) {
+                None => {
+                    self.index.insert(part.of.clone(), position);
+                }
+                Some(first) if held.is_of(*first, &part.of) || own.as_ref() == Some(&part.of) => {}
+                Some(_) => {
+                    let fault = Fault::new(Kind::Corrupt, "the file has two tensors of this name");
+                    return Err(fault.tensor(&*part.of));
+                }
+            }
+        }
+        self.held = held;
+        Ok(self)
+    }
+
+    /// The same without the entries of these names.
+    ///
+    /// # Errors
+    /// As [`FileSchema::new`].
+    pub fn without(&self, left: &BTreeSet<&str>) -> Result<FileSchema> {
+        let (mut kept, mut held) = (Vec::new(), Held::default());
+        for (position, entry) in self.entries.iter().enumerate() {
+            if !left.contains(&*entry.name) {
+                let number = u32::try_from(kept.len()).unwrap_or(u32::MAX);
+                let part = self.held.part(position).cloned();
+                held.parts.extend(part.map(|part| (number, part)));
+                kept.push(entry.clone());
+            }
+        }
+        held.values.clone_from(&self.held.values);
+        let fresh = FileSchema::new(kept, self.metadata.clone(), Vec::new(), self.size)?;
+        fresh.holding(held)
     }
 
     /// The tensor called `name`.

@@ -41,11 +41,11 @@ fn others(sample: &Sample) -> Vec<Other> {
     let mut encrypted = b"\xd8\x5e\x3a\x7f".to_vec();
     encrypted.resize(200, 9);
     vec![
-        other(zip("archive/data.pkl"), "PyTorch file", "safetensors"),
+        other(zip("archive/data.pkl"), "PyTorch file", "downloaded"),
         other(
             &b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e\x80\x02M"[..],
             "PyTorch file of the old kind",
-            "safetensors",
+            "torch.save",
         ),
         other(
             &b"\x80\x02}q\0(X\x05\0\0\0model"[..],

@@ -23,7 +23,7 @@ impl Command for Formats {
         Ok(Prepared::alone(|report| {
             let mut text = Text::new("read and written:");
             let mut read: Vec<Value> = Vec::new();
-            for format in Format::all() {
+            for format in Format::all().filter(|format| format.tells_itself()) {
                 let written = Format::written().any(|other| other.name() == format.name());
                 let alone = if written { "" } else { " (read only)" };
                 text.line(format_args!(
@@ -37,10 +37,16 @@ impl Command for Formats {
                 }));
             }
             for format in Directory::all() {
-                text.line(format_args!("  {:<12} {}", format.name(), format.about()));
+                let written = format.is_written();
+                let alone = if written { "" } else { " (read only)" };
+                text.line(format_args!(
+                    "  {:<12} {}{alone}",
+                    format.name(),
+                    format.about()
+                ));
                 read.push(json!({
                     "name": format.name(), "about": format.about(),
-                    "extension": Value::Null, "written": true,
+                    "extension": Value::Null, "written": written,
                 }));
             }
             text.line("recognised, and refused with what to do:");

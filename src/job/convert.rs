@@ -2,7 +2,7 @@
 //!
 //! Source and destination have a rank for each file: all tensors are private.
 
-use crate::catalog::{Catalog, ShardFile};
+use crate::catalog::{Catalog, Entry, Place, ShardFile};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::metadata::format_of;
 use crate::job::planned::Planned;
@@ -11,8 +11,10 @@ use crate::layout::Layout;
 use crate::plan::build::{Made, plan_tensor};
 use crate::plan::inventory::whole_tensor;
 use crate::plan::names::check_each;
+use crate::plan::{Patch, SourceTensor, of_patches};
 use crate::source::Opened;
 use crate::store::ckpt;
+use crate::tensor::region::Region;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -33,10 +35,11 @@ pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Resu
         let [file] = &files[..] else { continue };
         let named = |fault: Fault| fault.file(source.base.join(&file.path).display().to_string());
         let mut listing = Vec::new();
-        for entry in &file.schema.entries {
+        for (position, entry) in (0u32..).zip(&file.schema.entries) {
             let name = conversion.name_map.get(&*entry.name);
             let name = name.map_or_else(|| entry.name.clone(), |name| Arc::from(name.as_str()));
-            let tensor = Arc::new(whole_tensor(entry, *rank).map_err(named)?);
+            let tensor = alone(file, *rank, position, entry).map_err(named)?;
+            let tensor = Arc::new(tensor);
             let layout = Arc::new(Layout::whole(entry.shape.0.len()));
             plans.push(
                 plan_tensor(&name, &Made::of(&tensor.name, &tensor)?, *rank, layout)
@@ -74,6 +77,24 @@ pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Resu
         by_file: true,
         ..Planned::default()
     })
+}
+
+/// The tensor that is an entry of a file, however it lies there.
+fn alone(file: &ShardFile, rank: u32, position: u32, entry: &Entry) -> Result<SourceTensor> {
+    let Some(part) = file.schema.held.parts.get(&position) else {
+        return whole_tensor(entry, rank);
+    };
+    let patch = Patch {
+        region: Region::whole(&entry.shape),
+        strides: part.strides.clone(),
+        first: 0,
+        place: Place {
+            rank,
+            file: 0,
+            entry: position,
+        },
+    };
+    of_patches(&entry.name, entry.dtype, entry.shape.clone(), vec![patch])
 }
 
 /// Checks that every name of the map is one of a file.

@@ -2,6 +2,8 @@
 
 use crate::catalog::{Entry, FileSchema};
 use crate::fault::{Fault, Kind, Result};
+use crate::job::composed::Composed;
+use crate::job::inspected::{Inspected, InspectedFile, InspectedTensor};
 use crate::source::Offered;
 use crate::source::meta::Name;
 use crate::source::nothing;
@@ -12,8 +14,7 @@ use crate::store::whole::{ranges, spelled};
 use crate::strategy::Strategy;
 use crate::strategy::name::matches;
 use crate::tensor::figures::Figures;
-use crate::tensor::shape::Shape;
-use serde::Serialize;
+use crate::tensor::region::Region;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -62,57 +63,6 @@ pub fn cut_tensors(path: &Path, strategy: &Strategy) -> Result<Vec<(String, Vec<
     Ok(tensors.into_iter().collect())
 }
 
-/// A file as `inspect` shows it.
-#[derive(Clone, Debug, Serialize)]
-#[non_exhaustive]
-pub struct InspectedFile {
-    /// Its path inside what was inspected.
-    pub path: String,
-    /// The rank it belongs to.
-    pub rank: u32,
-    /// Its size.
-    pub bytes: u64,
-    /// Free text by key.
-    pub metadata: BTreeMap<String, String>,
-    /// Its tensors, in file order.
-    pub tensors: Vec<InspectedTensor>,
-}
-
-/// A tensor as `inspect` shows it.
-#[derive(Clone, Debug, Serialize)]
-#[non_exhaustive]
-pub struct InspectedTensor {
-    /// Its name.
-    pub name: String,
-    /// Its element type, as safetensors spells it.
-    pub dtype: &'static str,
-    /// Its shape in this file.
-    pub shape: Shape,
-    /// Its bytes.
-    pub bytes: u64,
-    /// What its elements come to, where that was asked for and they are numbers.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub figures: Option<Figures>,
-}
-
-/// What is at a path.
-#[derive(Clone, Debug, Serialize)]
-#[non_exhaustive]
-pub struct Inspected {
-    /// Number of ranks.
-    pub ranks: usize,
-    /// Bytes of all tensors.
-    pub tensor_bytes: u64,
-    /// In rank directories: the checkpoints that there are, by the ending of their names, and the ranks
-    /// that have each, as ranges.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub steps: Option<Vec<(String, String)>>,
-    /// What is to be said of the files that were chosen, and of what their index says of them.
-    pub notes: Vec<String>,
-    /// The files.
-    pub files: Vec<InspectedFile>,
-}
-
 /// Reads the headers of the files at `path` that a job with this `--file-suffix` would read. Local.
 ///
 /// # Errors
@@ -142,6 +92,7 @@ pub fn inspect(
         files: Vec::new(),
     };
     let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut composed = Composed::default();
     let told = told(base, &listing)?;
     for (rank, files) in &listing.ranks {
         if wanted.rank.is_some_and(|wanted| wanted != *rank) {
@@ -153,7 +104,7 @@ pub fn inspect(
                 Some(schema) => schema,
                 None => Format::recognise(&file)?.read(&file)?,
             };
-            let tensors = tensors(&file, &schema, wanted)?;
+            let tensors = tensors(&file, &schema, wanted, &mut composed)?;
             if listing.index.is_some() {
                 let own = schema.entries.iter().map(|entry| entry.name.to_string());
                 names.insert(name.clone(), own.collect());
@@ -163,7 +114,11 @@ pub fn inspect(
                 path: name.clone(),
                 rank: *rank,
                 bytes: schema.size,
-                metadata: schema.metadata,
+                metadata: schema
+                    .metadata
+                    .into_iter()
+                    .chain(schema.held.values)
+                    .collect(),
                 tensors,
             });
         }
@@ -173,6 +128,7 @@ pub fn inspect(
             .notes
             .extend(index_notes(&base.join(index), &names));
     }
+    composed.settle(&mut inspected)?;
     check_wanted(path, &listing, wanted, &inspected)?;
     Ok(inspected)
 }
@@ -256,32 +212,49 @@ fn steps(offered: &Offered) -> Option<Vec<(String, String)>> {
 /// Bytes of a tensor that are read at once; a multiple of every element's.
 const PIECE_BYTES: u64 = 1 << 20;
 
-/// The tensors of a file that are wanted.
+/// The tensors of a file that are wanted; of one in parts what there is to say stands where the first of
+/// them is.
 fn tensors(
     file: &ReadFile,
     schema: &FileSchema,
     wanted: Wanted<'_>,
+    composed: &mut Composed,
 ) -> Result<Vec<InspectedTensor>> {
-    let matching = |entry: &&Entry| {
-        let glob = wanted.parameter;
-        glob.is_none_or(|glob| matches(glob, &entry.name))
-    };
-    let entries = schema.entries.iter().filter(matching);
-    let shown = entries.map(|entry| {
-        let figures = if wanted.figures {
+    let mut shown = Vec::new();
+    for (position, entry) in schema.entries.iter().enumerate() {
+        let part = schema.held.part(position);
+        let name = part.map_or(&entry.name, |part| &part.of);
+        if wanted.parameter.is_some_and(|glob| !matches(glob, name)) {
+            continue;
+        }
+        // The elements of what lies with gaps or repeats are not those of its bytes.
+        let dense = entry.shape.bytes(entry.dtype)? == entry.bytes();
+        let figures = if wanted.figures && dense {
             figures(file, entry)?
         } else {
             None
         };
-        Ok(InspectedTensor {
-            name: entry.name.to_string(),
+        let tensor = InspectedTensor {
+            name: name.to_string(),
             dtype: entry.dtype.safetensors_name(),
-            shape: entry.shape.clone(),
-            bytes: entry.bytes(),
+            shape: part.map_or(&entry.shape, |part| &part.full).clone(),
+            bytes: part
+                .map_or(&entry.shape, |part| &part.full)
+                .bytes(entry.dtype)?,
             figures,
-        })
-    });
-    shown.collect()
+        };
+        match part.filter(|part| part.full != entry.shape) {
+            None => shown.push(tensor),
+            Some(part) => {
+                let region = Region {
+                    offset: part.offset.clone(),
+                    shape: entry.shape.clone(),
+                };
+                shown.extend(composed.take(tensor, region));
+            }
+        }
+    }
+    Ok(shown)
 }
 
 /// What a tensor's elements come to, a piece at a time; none if they aren't numbers.

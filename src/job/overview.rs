@@ -1,6 +1,6 @@
 //! A checkpoint at a glance: how it lies, what its ranks hold, its tensors by their names' pattern.
 
-use crate::job::inspect::Inspected;
+use crate::job::inspected::Inspected;
 use crate::store::whole::{ranges, spelled};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};

@@ -129,7 +129,10 @@ fn arranged(
     if let Some(told) = source.told.as_ref().filter(|_| of_a_job) {
         let counts = told.own.progress.counts().map_err(|f| source.place(f))?;
         let counts = counts.into_iter();
-        build.counts = counts.filter(|count| select.keeps(count.name)).collect();
+        // One that is among the tensors is written as one.
+        let apart = |name: &str| !inventory.tensors.contains_key(name);
+        let counts = counts.filter(|count| apart(count.name) && select.keeps(count.name));
+        build.counts = counts.collect();
     }
     let texts = |names: &[Arc<str>]| names.iter().map(|n| n.to_string()).collect();
     let without_data = BTreeMap::from([

@@ -3,6 +3,7 @@
 use crate::catalog::{Catalog, Place};
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::Cell;
+use crate::plan::patch;
 use crate::plan::reach::Share;
 use crate::plan::source_tensor::SourceTensor;
 use crate::plan::spread::Spread;
@@ -11,7 +12,7 @@ use crate::tensor::digest::Runs;
 use crate::tensor::region::Region;
 use crate::tensor::shape::Shape;
 use crate::tensor::strided::StridedCopy;
-use crate::view::{Piece, Ranges};
+use crate::view::{Lying, Piece, Ranges};
 
 /// A strided copy from a source shard into a destination cell, and who holds that shard.
 #[derive(Clone, Debug)]
@@ -147,6 +148,20 @@ fn meet(
     source: &Catalog,
     transfers: &mut Vec<Transfer>,
 ) -> Result<()> {
+    if let Some(patches) = &tensor.patches {
+        patch::meet(
+            element_bytes,
+            piece,
+            patches,
+            ranges,
+            region,
+            |copy, place| {
+                let candidates = vec![place];
+                transfers.push(Transfer { copy, candidates });
+            },
+        );
+        return Ok(());
+    }
     let mut missing = None;
     for spread in &tensor.spreads {
         let before = transfers.len();
@@ -190,14 +205,30 @@ fn meet_stage(
             let Some(ranges) = Piece::cut(ranges, &piece.source_map, &shard) else {
                 return;
             };
-            let candidates: Vec<Place> = spread
+            let mut candidates: Vec<Place> = spread
                 .holders(cell)
                 .filter_map(|rank| source.find(rank, &tensor.name))
                 .collect();
             if candidates.is_empty() && result.is_ok() {
                 result = Err(missing_shard(tensor, spread, cell, source));
             }
-            let copy = piece.lower(&ranges, &shard, region, element_bytes);
+            let strides = candidates
+                .first()
+                .map(|first| patch::strides(source, *first));
+            let copy = match strides.flatten() {
+                None => piece.lower(&ranges, &shard, region, element_bytes),
+                Some(strides) => {
+                    let from = Lying {
+                        offset: &shard.offset,
+                        strides,
+                    };
+                    piece.lower_from(&ranges, &from, region, element_bytes)
+                }
+            };
+            if candidates.len() > 1 {
+                let alike = |place: &Place| Some(patch::strides(source, *place)) == strides;
+                candidates.retain(alike);
+            }
             transfers.push(Transfer { copy, candidates });
         });
     result

@@ -1,8 +1,9 @@
 //! The tensors of a source: its files' names and shapes joined with its strategy.
 
-use crate::catalog::{Catalog, Entry, FileSchema};
+use crate::catalog::{Catalog, Entry, FileSchema, Place};
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::Layout;
+use crate::plan::patched::Patches;
 use crate::plan::source_tensor::SourceTensor;
 use crate::plan::spread::Spread;
 use crate::plan::strangers::strangers;
@@ -59,11 +60,23 @@ impl Inventory {
         let Some((&rank, files)) = catalog.ranks.iter().next() else {
             return Ok(inventory);
         };
-        for file in files {
+        let mut patches = Patches::default();
+        for (number, file) in (0u32..).zip(files) {
             let hyper = file_stem(&file.path) == HYPER_STEM;
-            for entry in &file.schema.entries {
+            for (position, entry) in (0u32..).zip(&file.schema.entries) {
                 if hyper {
                     inventory.private.insert(entry.name.clone());
+                    continue;
+                }
+                if let Some(part) = file.schema.held.parts.get(&position) {
+                    let place = Place {
+                        rank,
+                        file: number,
+                        entry: position,
+                    };
+                    patches
+                        .take(entry, part, place)
+                        .map_err(|fault| fault.file(&*file.path).tensor(&*part.of))?;
                     continue;
                 }
                 let tensor = whole_tensor(entry, rank)
@@ -73,6 +86,18 @@ impl Inventory {
                     let fault = Fault::new(Kind::Corrupt, "another file has this tensor too");
                     return Err(fault.file(&*file.path).tensor(&*entry.name));
                 }
+            }
+        }
+        for tensor in patches.into_tensors() {
+            let tensor = tensor?;
+            let name = tensor.name.clone();
+            if inventory
+                .tensors
+                .insert(name.clone(), Arc::new(tensor))
+                .is_some()
+            {
+                let fault = Fault::new(Kind::Corrupt, "is there both whole and in parts");
+                return Err(fault.tensor(&*name));
             }
         }
         // As MindSpore's split: a name in both is taken from the hyper-parameter file.
@@ -202,6 +227,7 @@ fn join(
         dtype: entries[0].1.dtype,
         shape: Shape::default(),
         spreads: Vec::new(),
+        patches: None,
         value: None,
     };
     for stage in layouts {
@@ -286,6 +312,7 @@ pub fn whole_tensor(entry: &Entry, rank: u32) -> Result<SourceTensor> {
         dtype: entry.dtype,
         shape: entry.shape.clone(),
         spreads: vec![Spread::new(rank, layout, &entry.shape, entry.dtype)?],
+        patches: None,
         value: None,
     })
 }

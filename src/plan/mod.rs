@@ -33,6 +33,8 @@ mod made;
 pub mod names;
 mod nodes;
 mod padding;
+mod patch;
+mod patched;
 mod pattern;
 mod pieces;
 mod rank_files;
@@ -56,6 +58,8 @@ mod walk;
 mod window;
 pub mod work;
 
+pub use patch::Patch;
+pub use patched::of_patches;
 pub use source_tensor::SourceTensor;
 pub use spread::Spread;
 pub use tensor_plan::TensorPlan;

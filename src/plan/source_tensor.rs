@@ -1,5 +1,6 @@
 //! A tensor of the source: where its cells are, and how its elements are computed, if they are.
 
+use crate::plan::patch::Patch;
 use crate::plan::spread::Spread;
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
@@ -16,6 +17,9 @@ pub struct SourceTensor {
     pub shape: Shape,
     /// One spread a stage that has it; any of them can be read.
     pub spreads: Vec<Spread>,
+    /// The parts that it lies in, where these are no cells of a layout; together they cover it exactly
+    /// once.
+    pub patches: Option<Arc<Vec<Patch>>>,
     /// What its elements are computed to; none: they are what is stored.
     pub value: Option<Arc<Value>>,
 }

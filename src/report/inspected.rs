@@ -1,7 +1,7 @@
 //! What `inspect` shows of weights: one screen, each tensor, or a tree of names.
 
 use crate::fault::plain::{Text, counted, line};
-use crate::job::inspect::{Inspected, InspectedTensor};
+use crate::job::inspected::{Inspected, InspectedTensor};
 use crate::job::overview::{Group, Overview};
 use crate::report::text::bytes;
 use std::collections::{BTreeMap, BTreeSet};

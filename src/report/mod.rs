@@ -4,7 +4,7 @@
 
 use crate::fault::plain::{self, Text};
 use crate::fault::{Fault, Result, memory};
-use crate::job::inspect::Inspected;
+use crate::job::inspected::Inspected;
 use crate::job::outcome::Outcome;
 use crate::job::overview::Overview;
 use crate::measure::bench::Measured;

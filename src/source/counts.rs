@@ -57,6 +57,7 @@ fn in_tensors(source: &Source) -> Result<Option<Progress>> {
         progress.step_num = progress.step_num.or(count("step_num")?);
         progress.global_step = progress.global_step.or(count("global_step")?);
         progress.global_batch_size = progress.global_batch_size.or(count("global_batch_size")?);
+        progress.consumed_samples = progress.consumed_samples.or(count("consumed_samples")?);
         progress.loss_scale = progress.loss_scale.or(read("loss_scale")?);
     }
     Ok(Some(progress))

@@ -25,6 +25,26 @@ pub(super) fn find(
     Ok(None)
 }
 
+/// Refuses a directory whose files are parts of tensors, where each file is to be read for itself. Local.
+///
+/// # Errors
+/// [`Kind::Unsupported`], naming the directory; as [`find`].
+pub(super) fn refuse_parts(path: &Path) -> Result<()> {
+    if io::standing(path)? != Standing::Directory {
+        return Ok(());
+    }
+    let inner = find(path, &io::list(path)?, None)?;
+    let Some(inner) = inner.filter(|inner| !inner.format.files().tells_itself()) else {
+        return Ok(());
+    };
+    let message = format!(
+        "is {}: its files are parts of tensors",
+        inner.format.called()
+    );
+    let fault = Fault::new(Kind::Unsupported, message).file(path.display().to_string());
+    Err(fault.hint("unify, reshard, diff and others read the directory"))
+}
+
 /// Lists the files of the checkpoint in `inner` that this node sees. Local.
 pub(super) fn list(path: &Path, inner: Inner) -> Result<Listing> {
     let place = path.join(&inner.directory);

@@ -1,6 +1,7 @@
 //! Every file of weights at a path, each for itself.
 
 use crate::fault::{Fault, Kind, Result};
+use crate::source::directory::refuse_parts;
 use crate::source::listed::{Listed, Listing};
 use crate::store::Format;
 use crate::store::formats::refuse_directory;
@@ -58,7 +59,14 @@ pub(crate) fn list_files(
 /// The names of the files, inside `path`; says in `listing` whether it is one file.
 fn names(path: &Path, contains: Option<&str>, listing: &mut Listing) -> Result<Vec<String>> {
     let wanted = |name: &str| contains.is_none_or(|text| name.contains(text));
-    let weights = |name: &str| Format::of(name).is_some() && wanted(name);
+    let weights = |inside: &[(String, bool)]| -> Vec<String> {
+        let files = inside.iter().filter(|(_, directory)| !directory);
+        let weights = Format::weights(files.map(|(file, _)| file.as_str())).into_iter();
+        weights
+            .filter(|name| wanted(name))
+            .map(str::to_owned)
+            .collect()
+    };
     let mut names = Vec::new();
     match io::standing(path)? {
         Standing::Nothing => {}
@@ -68,14 +76,12 @@ fn names(path: &Path, contains: Option<&str>, listing: &mut Listing) -> Result<V
             names.extend(Some(name.into_owned()).filter(|name| wanted(name)));
         }
         Standing::Directory | Standing::EmptyDirectory => {
-            for (name, directory) in io::list(path)? {
-                if !directory && weights(&name) {
-                    names.push(name);
-                } else if directory && name.starts_with("rank") {
-                    let inside = io::list(&path.join(&name))?.into_iter();
-                    let inside = inside.filter(|(inner, directory)| !directory && weights(inner));
-                    names.extend(inside.map(|(inner, _)| format!("{name}/{inner}")));
-                }
+            let inside = io::list(path)?;
+            names.extend(weights(&inside));
+            let rooms = inside.iter().filter(|(_, directory)| *directory);
+            for (room, _) in rooms.filter(|(name, _)| name.starts_with("rank")) {
+                let files = weights(&io::list(&path.join(room))?).into_iter();
+                names.extend(files.map(|file| format!("{room}/{file}")));
             }
         }
     }
@@ -101,6 +107,7 @@ pub(crate) fn number(listings: Vec<&mut Listing>, path: &Path, to: Format) -> Re
                 Fault::new(Kind::MissingShard, message).hint("give another format with --to"),
             );
         }
+        refuse_parts(path)?;
         refuse_directory(path)?;
         return named(Fault::new(
             Kind::MissingShard,

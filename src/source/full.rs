@@ -62,7 +62,7 @@ pub(super) fn list_full(
 ) -> Result<()> {
     let files = names.iter().filter(|(_, directory)| !directory);
     let files = files.map(|(name, _)| name.as_str());
-    let files = files.filter(|name| Format::of(name).is_some());
+    let files = Format::weights(files).into_iter();
     let (hyper, weights) = files.partition(|name| name.starts_with(HYPER_STEM));
     let contents = Contents {
         path,
@@ -71,6 +71,9 @@ pub(super) fn list_full(
         hyper,
     };
     let map = full_dir::MAPS.iter().find(|map| contents.has(map));
+    // An index of files that are passed over says nothing.
+    let passed = |map: &&&str| **map == full_dir::TORCH_MAP && !contents.is_torch();
+    let map = map.filter(|map| !passed(map));
     let mut taken = match (wanted, map) {
         (Some(glob), _) => contents.matching(glob)?,
         (None, Some(map)) => {
@@ -133,6 +136,12 @@ impl Contents<'_> {
         self.names
             .iter()
             .any(|(n, directory)| n == name && !directory)
+    }
+
+    /// Whether its weights are PyTorch's files.
+    fn is_torch(&self) -> bool {
+        let own = |name: &&str| Format::of(name).is_some();
+        !self.weights.iter().any(own)
     }
 
     fn fault(&self, kind: Kind, message: String) -> Fault {

@@ -1,6 +1,6 @@
 //! The headers of a source's files: each read by one process, equal ones understood and sent once.
 
-use crate::catalog::{Catalog, Entry, FileSchema, ShardFile};
+use crate::catalog::{Catalog, Entry, FileSchema, Held, ShardFile};
 use crate::exchange::{World, agree, all_gather, decode, encode};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::reach::Reach;
@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// A schema in its wire form, after the name of its file's format.
-type SchemaWire = (String, Vec<Entry>, BTreeMap<String, String>, u64);
+type SchemaWire = (String, Vec<Entry>, BTreeMap<String, String>, u64, Held);
 
 /// What the headers of a source's files say, and the counts beside them.
 pub(super) struct Headers {
@@ -62,10 +62,11 @@ pub(super) fn read_headers(
         .collect();
     let mut schemas: BTreeMap<u64, (Format, Arc<FileSchema>)> = BTreeMap::new();
     for (hash, body) in all_gather(world, &bodies)?.into_iter().flatten() {
-        let schema = decode::<SchemaWire>(&body).and_then(|(name, entries, metadata, size)| {
-            let schema = FileSchema::new(entries, metadata, vec![], size)?;
-            Ok((Format::called(&name).unwrap_or_default(), Arc::new(schema)))
-        });
+        let schema =
+            decode::<SchemaWire>(&body).and_then(|(name, entries, metadata, size, held)| {
+                let schema = FileSchema::new(entries, metadata, vec![], size)?.holding(held)?;
+                Ok((Format::called(&name).unwrap_or_default(), Arc::new(schema)))
+            });
         schemas.insert(hash, agree(world, schema)?);
     }
     let mut catalog = Catalog::default();
@@ -187,7 +188,13 @@ fn understood(
 fn understand(format: Format, schema: FileSchema) -> Result<Understood> {
     let spots = Spots::of(&schema);
     let name = format.name().to_owned();
-    let wire: SchemaWire = (name, schema.entries, schema.metadata, schema.size);
+    let wire: SchemaWire = (
+        name,
+        schema.entries,
+        schema.metadata,
+        schema.size,
+        schema.held,
+    );
     let body = encode(&wire)?;
     let mut hasher = DefaultHasher::new();
     body.hash(&mut hasher);

@@ -110,9 +110,10 @@ pub(crate) fn begin(path: &Path, suffix: Option<&str>, wanted: Option<&str>) -> 
 
 /// The paths of the weight files in a rank's directory. Local.
 pub(crate) fn look_into(path: &Path, (_, name): &Room) -> Result<Vec<String>> {
-    let inside = io::list(&path.join(name))?.into_iter();
-    let weights = inside.filter(|(name, directory)| !directory && Format::of(name).is_some());
-    Ok(weights.map(|(file, _)| format!("{name}/{file}")).collect())
+    let inside = io::list(&path.join(name))?;
+    let files = inside.iter().filter(|(_, directory)| !directory);
+    let weights = Format::weights(files.map(|(file, _)| file.as_str())).into_iter();
+    Ok(weights.map(|file| format!("{name}/{file}")).collect())
 }
 
 /// Puts what a rank's directory has into the listing.

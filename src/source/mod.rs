@@ -34,6 +34,7 @@ mod step;
 mod still;
 pub mod strategy_files;
 pub mod survey;
+mod values;
 mod views;
 
 pub(crate) use choice::chosen;

@@ -1,6 +1,6 @@
 //! Finds a source: what is there, which files are meant, who sees them.
 
-use crate::catalog::{Catalog, FileSchema};
+use crate::catalog::Catalog;
 use crate::exchange::{Topology, World, agree, all_gather};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::Inventory;
@@ -19,6 +19,7 @@ use crate::source::nothing;
 use crate::source::reading::{Reading, Which};
 use crate::source::step;
 use crate::source::still::Still;
+use crate::source::values;
 use crate::source::views::Views;
 use crate::store::Format;
 use crate::store::io::ReadFile;
@@ -200,6 +201,7 @@ fn assemble(
     let opened = std::mem::take(&mut headers.opened);
     let still = agree(world, Still::watch(&reach, &base, &merged, opened))?;
     let mut notes = merged.notes.clone();
+    notes.extend(values::left(&headers.catalog));
     if let Some(index) = &merged.index {
         notes.extend(by_index(
             world,
@@ -251,10 +253,7 @@ fn by_index(
             .map(|(_, tensor)| tensor.as_str())
             .collect();
         if !left.is_empty() {
-            let schema = &file.schema;
-            let kept = schema.entries.iter().cloned();
-            let kept = kept.filter(|entry| !left.contains(&*entry.name)).collect();
-            let fresh = FileSchema::new(kept, schema.metadata.clone(), Vec::new(), schema.size);
+            let fresh = file.schema.without(&left);
             file.schema = Arc::new(agree(world, fresh)?);
         }
     }

@@ -6,7 +6,14 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 
 /// Maps that say which tensor is in which file, in the order in which they are looked for.
-pub const MAPS: [&str; 2] = ["param_name_map.json", "model.safetensors.index.json"];
+pub const MAPS: [&str; 3] = [
+    "param_name_map.json",
+    "model.safetensors.index.json",
+    TORCH_MAP,
+];
+
+/// The map of PyTorch's files.
+pub const TORCH_MAP: &str = "pytorch_model.bin.index.json";
 
 /// Largest map that is read.
 pub const MAP_BYTES_MAX: u64 = 256 << 20;

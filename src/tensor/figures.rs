@@ -47,6 +47,17 @@ impl Figures {
         self.norm = self.squares.sqrt();
         true
     }
+
+    /// Adds those of another part.
+    pub fn join(&mut self, other: &Figures) {
+        self.elements += other.elements;
+        self.nan += other.nan;
+        self.infinite += other.infinite;
+        self.zeros += other.zeros;
+        self.largest = self.largest.max(other.largest);
+        self.squares += other.squares;
+        self.norm = self.squares.sqrt();
+    }
 }
 
 #[cfg(test)]

@@ -279,15 +279,24 @@ impl<'a> Filler<'a> {
         self.fill_by_windows(copy, place, out)
     }
 
-    /// Cuts the copy along its outermost loop until a part's source fits a window.
+    /// Cuts the copy along the loop that goes furthest in the source until a part's source fits a window.
     fn fill_by_windows(&mut self, copy: &StridedCopy, place: Place, out: &mut [u8]) -> Result<()> {
-        let Some((outer, inner)) = copy.loops.split_first() else {
+        let loops = copy.loops.iter().enumerate();
+        // The outermost one, of several that go as far.
+        let widest = loops.rev().max_by_key(|(_, l)| l.source_stride);
+        let Some((widest, outer)) = widest else {
             return self.through_window(copy, place, out);
         };
         if copy.source_span() <= WINDOW_BYTES {
             return self.through_window(copy, place, out);
         }
-        let step = (WINDOW_BYTES / outer.source_stride.max(1)).max(1);
+        let stride = outer.source_stride.max(1);
+        let rest = copy.source_span() - (outer.count - 1) * outer.source_stride;
+        // Steps between which nothing is needed aren't read together.
+        let step = match rest < stride / 2 {
+            true => 1,
+            false => (WINDOW_BYTES / stride).max(1),
+        };
         let mut done = 0;
         while done < outer.count {
             let count = step.min(outer.count - done);
@@ -295,12 +304,13 @@ impl<'a> Filler<'a> {
                 source: copy.source + done * outer.source_stride,
                 destination: copy.destination + done * outer.destination_stride,
                 run_bytes: copy.run_bytes,
-                loops: inner.to_vec(),
+                loops: copy.loops.clone(),
             };
             if count > 1 {
-                part.loops.insert(0, Loop { count, ..*outer });
+                part.loops[widest].count = count;
                 self.through_window(&part, place, out)?;
             } else {
+                part.loops.remove(widest);
                 self.fill_by_windows(&part, place, out)?;
             }
             done += count;

@@ -183,6 +183,24 @@ impl Piece {
         destination: &Region,
         element_bytes: u64,
     ) -> StridedCopy {
+        let strides = source.shape.strides().into_iter();
+        let strides: Vec<u64> = strides.map(|stride| stride * element_bytes).collect();
+        let from = Lying {
+            offset: &source.offset,
+            strides: &strides,
+        };
+        self.lower_from(ranges, &from, destination, element_bytes)
+    }
+
+    /// The same from a shard that lies otherwise than row after row.
+    #[must_use]
+    pub fn lower_from(
+        &self,
+        ranges: &Ranges,
+        source: &Lying<'_>,
+        destination: &Region,
+        element_bytes: u64,
+    ) -> StridedCopy {
         let mut loops: Vec<Loop> = ranges
             .iter()
             .map(|range| Loop {
@@ -191,24 +209,18 @@ impl Piece {
                 destination_stride: 0,
             })
             .collect();
-        let source = place(
-            ranges,
-            &self.source_map,
-            source,
-            element_bytes,
-            |axis, stride| {
-                loops[axis].source_stride += stride;
-            },
-        );
-        let destination = place(
-            ranges,
-            &self.destination_map,
-            destination,
-            element_bytes,
-            |axis, stride| {
-                loops[axis].destination_stride += stride;
-            },
-        );
+        let source = place(ranges, &self.source_map, source, |axis, stride| {
+            loops[axis].source_stride += stride;
+        });
+        let strides = destination.shape.strides().into_iter();
+        let strides: Vec<u64> = strides.map(|stride| stride * element_bytes).collect();
+        let to = Lying {
+            offset: &destination.offset,
+            strides: &strides,
+        };
+        let destination = place(ranges, &self.destination_map, &to, |axis, stride| {
+            loops[axis].destination_stride += stride;
+        });
         StridedCopy::new(source, destination, element_bytes, loops)
     }
 
@@ -220,7 +232,11 @@ impl Piece {
     pub fn rectangle(&self, ranges: &Ranges, destination: &Region) -> Option<Rectangle> {
         let mut strides = vec![0; ranges.len()];
         let map = &self.destination_map;
-        let base = place(ranges, map, destination, 1, |axis, s| strides[axis] += s);
+        let to = Lying {
+            offset: &destination.offset,
+            strides: &destination.shape.strides(),
+        };
+        let base = place(ranges, map, &to, |axis, s| strides[axis] += s);
         let mut used = vec![false; ranges.len()];
         let mut lane = |from: &AxisMap| match *from {
             AxisMap::Constant(first) => Some(Lane {
@@ -265,19 +281,26 @@ impl Piece {
     }
 }
 
-/// Byte offset of the first element of `ranges` in a shard covering `region`; tells `stride` the
-/// bytes between neighbours along each domain axis.
+/// How a shard lies: where it begins in its tensor, and the bytes between neighbours.
+#[derive(Clone, Copy, Debug)]
+pub struct Lying<'a> {
+    /// Its first element, one index a dimension.
+    pub offset: &'a [u64],
+    /// Bytes between neighbours along each dimension.
+    pub strides: &'a [u64],
+}
+
+/// Byte offset of the first element of `ranges` in a shard that lies so; tells `stride` the bytes between
+/// neighbours along each domain axis.
 fn place(
     ranges: &Ranges,
     map: &[AxisMap],
-    region: &Region,
-    element_bytes: u64,
+    shard: &Lying<'_>,
     mut stride: impl FnMut(usize, u64),
 ) -> u64 {
-    let strides = region.shape.strides();
     let mut first = 0;
     for (dimension, from) in map.iter().enumerate() {
-        let bytes = strides[dimension] * element_bytes;
+        let bytes = shard.strides[dimension];
         let index = match *from {
             AxisMap::Constant(index) => index,
             AxisMap::Affine { offset, step, axis } => {
@@ -285,7 +308,7 @@ fn place(
                 offset + step * ranges[axis].start
             }
         };
-        first += (index - region.offset[dimension]) * bytes;
+        first += (index - shard.offset[dimension]) * bytes;
     }
     first
 }

@@ -257,6 +257,7 @@ impl Composed {
             dtype: Self::DTYPE,
             shape,
             spreads: vec![spread.clone()],
+            patches: None,
             value: None,
         };
         (Arc::new(tensor), spread)

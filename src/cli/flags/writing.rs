@@ -29,7 +29,7 @@ const PLACEMENTS: &[Choice<Placement>] = &[
 static FORMATS: LazyLock<Vec<Choice<WrittenFormat>>> = LazyLock::new(|| {
     let files = Format::written();
     let files = files.map(|of| (of.name(), WrittenFormat::Files(of), of.about()));
-    let all = Directory::all();
+    let all = Directory::all().filter(|of| of.is_written());
     let all = all.map(|of| (of.name(), WrittenFormat::Directory(of), of.about()));
     files.chain(all).collect()
 });

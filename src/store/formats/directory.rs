@@ -2,6 +2,7 @@
 
 use crate::catalog::{Entry, FileSchema};
 use crate::fault::Result;
+use crate::store::formats::dcp::Content;
 use crate::store::formats::handle::Format;
 use crate::store::formats::laid::{DirectoryAsked, DirectoryFile, Laid};
 use crate::store::formats::progress::Progress;
@@ -97,6 +98,11 @@ pub trait DirectoryFormat: Sync {
     /// Names of tensors that it keeps apart from the others, in one of its texts.
     fn apart(&self) -> &'static [&'static str];
 
+    /// Whether it is written.
+    fn is_written(&self) -> bool {
+        true
+    }
+
     /// Which files there are to be for `laid`, and what is in each. A pure function.
     ///
     /// # Errors
@@ -128,6 +134,8 @@ pub struct Own {
     pub files: Option<RankFiles>,
     /// What is in these, by name, where they don't tell it themselves.
     pub entries: BTreeMap<String, Vec<Entry>>,
+    /// Of a distributed checkpoint of PyTorch: what is in its files, by name.
+    pub contents: BTreeMap<String, Content>,
 }
 
 /// What there is to say of a checkpoint that may be damaged.

@@ -25,6 +25,11 @@ impl Format {
     /// MindSpore's protobuf checkpoint.
     pub const CKPT: Format = Format(&Ckpt);
 
+    /// The format of a row.
+    pub(super) const fn of_row(row: &'static dyn FileFormat) -> Format {
+        Format(row)
+    }
+
     /// All formats that are read.
     pub fn all() -> impl Iterator<Item = Format> {
         FILES.iter().map(|row| Format(*row))
@@ -37,13 +42,37 @@ impl Format {
 
     /// The format that a file's name speaks of: which files of a directory are weights. A name that
     /// begins with a dot is none, whatever its ending: such files are left by copying tools and
-    /// editors.
+    /// editors. Nor is one of a format whose files lie beside weights as often as they hold them.
     #[must_use]
     pub fn of(path: &str) -> Option<Format> {
+        Format::spoken_of(path).filter(|format| format.0.is_written())
+    }
+
+    /// The same of all formats.
+    fn spoken_of(path: &str) -> Option<Format> {
         let name = path.rsplit('/').next()?;
         let (stem, ending) = name.rsplit_once('.')?;
         let hidden = stem.is_empty() || name.starts_with('.');
-        Format::all().find(|format| !hidden && format.extension() == ending)
+        let has = |format: &Format| {
+            format.extension() == ending || format.0.extensions().contains(&ending)
+        };
+        Format::all().find(|format| !hidden && format.tells_itself() && has(format))
+    }
+
+    /// Those of `names` that are weights by their names; files that only may be such where there are no
+    /// others.
+    #[must_use]
+    pub fn weights<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<&'a str> {
+        let found: Vec<&str> = names
+            .clone()
+            .filter(|name| Format::of(name).is_some())
+            .collect();
+        match found[..] {
+            [] => names
+                .filter(|name| Format::spoken_of(name).is_some())
+                .collect(),
+            _ => found,
+        }
     }
 
     /// The format of this name.
@@ -162,7 +191,8 @@ impl Format {
 
 /// The fault for a file that nothing is known of.
 fn unknown(start: &Start<'_>) -> Fault {
-    let known: Vec<&str> = Format::all().map(Format::name).collect();
+    let known = Format::all().filter(|format| format.tells_itself());
+    let known: Vec<&str> = known.map(Format::name).collect();
     let first = start.bytes.iter().take(8);
     let first: Vec<String> = first.map(|byte| format!("{byte:02x}")).collect();
     let message = format!(

@@ -8,17 +8,21 @@
 
 pub mod checkpoint2;
 pub mod ckpt;
+mod dcp;
 mod directories;
 mod directory;
 mod foreign;
 mod handle;
 pub mod laid;
+mod pickle;
 mod progress;
 mod refuse;
 mod row;
 pub mod safetensors;
 mod table;
+mod torch;
 
+pub use dcp::Content;
 pub use directories::Directory;
 pub use directory::{DirectoryFormat, Glimpse, Names, Own, RankFiles, Text};
 pub use handle::Format;

@@ -6,12 +6,13 @@ use crate::tensor::shape::Shape;
 use serde::{Deserialize, Serialize};
 
 /// Names of the tensors that a trainer keeps its counts in.
-pub const COUNT_NAMES: [&str; 5] = [
+pub const COUNT_NAMES: [&str; 6] = [
     "epoch_num",
     "step_num",
     "global_step",
     "loss_scale",
     "global_batch_size",
+    "consumed_samples",
 ];
 
 /// Where a job stands.
@@ -85,6 +86,7 @@ impl Progress {
             whole("step_num", scalar(), self.step_num),
             whole("global_step", Shape(vec![1]), self.global_step),
             whole("global_batch_size", scalar(), self.global_batch_size),
+            whole("consumed_samples", scalar(), self.consumed_samples),
         ];
         let mut counts: Vec<Count> = counts.into_iter().flatten().collect::<Result<_>>()?;
         if let Some(scale) = self.loss_scale {

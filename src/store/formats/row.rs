@@ -88,6 +88,11 @@ pub trait FileFormat: Sync {
     /// The extension of its files.
     fn extension(&self) -> &'static str;
 
+    /// All extensions that its files have.
+    fn extensions(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Whether a file that begins so is of it.
     fn recognise(&self, start: &Start<'_>) -> bool;
 

@@ -1,15 +1,17 @@
 //! The formats: a line each.
 
 use super::ckpt::Ckpt;
+use super::dcp::Distcp;
 use super::foreign::{
     archive, damaged, deepspeed, distributed, encrypted, gguf, link, megatron, numpy, page, pickle,
     pointer, strategy, tensorflow, torch,
 };
 use super::row::{FileFormat, Foreign};
 use super::safetensors::Safetensors;
+use super::torch::TorchFile;
 
 /// Formats whose files are read.
-pub(super) static FILES: &[&dyn FileFormat] = &[&Safetensors, &Ckpt];
+pub(super) static FILES: &[&dyn FileFormat] = &[&Safetensors, &Ckpt, &TorchFile, &Distcp];
 
 /// What is known by sight. The first that fits is told, so the particular stands before the general.
 pub(super) static FOREIGN: &[&Foreign] = &[
@@ -22,7 +24,6 @@ pub(super) static FOREIGN: &[&Foreign] = &[
     &megatron::RANKS,
     &distributed::TORCH,
     &torch::LEGACY,
-    &torch::ZIP,
     &pickle::PICKLE,
     &gguf::GGUF,
     &numpy::NUMPY,

@@ -3,14 +3,14 @@
 use crate::fault::Kind;
 use crate::store::formats::row::{Entries, Foreign, Start};
 
-/// A distributed checkpoint of PyTorch, or a file of it.
+/// A distributed checkpoint of PyTorch that has no metadata, or a file of one.
 pub(in crate::store::formats) static TORCH: Foreign = Foreign {
-    name: "PyTorch distributed checkpoints",
+    name: "unfinished PyTorch distributed checkpoints",
     kind: Kind::Unsupported,
     file,
     directory,
-    hint: "make one file of it with python -m torch.distributed.checkpoint.format_utils \
-           dcp_to_torch DIR model.pt, and save that as safetensors",
+    hint: "give the directory that has .metadata and all files; without .metadata the save was \
+           interrupted",
 };
 
 fn file(start: &Start<'_>) -> Option<String> {
@@ -21,6 +21,6 @@ fn file(start: &Start<'_>) -> Option<String> {
 fn directory(entries: &Entries) -> Option<String> {
     let found = entries.find(|name| name.ends_with(".distcp"))?;
     Some(format!(
-        "is a PyTorch distributed checkpoint (torch.distributed): it has {found}"
+        "is a PyTorch distributed checkpoint (torch.distributed) without a whole .metadata: it has {found}"
     ))
 }

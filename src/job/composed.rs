@@ -1,0 +1,68 @@
+//! Tensors in parts, as they are inspected: each is shown once, and must be whole.
+
+use crate::fault::{Fault, Kind, Result};
+use crate::job::inspected::{Inspected, InspectedTensor};
+use crate::tensor::figures::Figures;
+use crate::tensor::region::{Region, check_cover};
+use crate::tensor::shape::Shape;
+use std::collections::HashMap;
+
+/// What was seen of a tensor's parts.
+struct Seen {
+    shape: Shape,
+    regions: Vec<Region>,
+    /// What the elements of all come to; none if those of one aren't known.
+    figures: Option<Figures>,
+}
+
+/// The tensors in parts that were seen, by name.
+#[derive(Default)]
+pub(super) struct Composed(HashMap<String, Seen>);
+
+impl Composed {
+    /// Takes a part, which is `region` of `tensor`; gives that back if it is the first.
+    pub(super) fn take(
+        &mut self,
+        tensor: InspectedTensor,
+        region: Region,
+    ) -> Option<InspectedTensor> {
+        if let Some(seen) = self.0.get_mut(&tensor.name) {
+            seen.regions.push(region);
+            match (&mut seen.figures, &tensor.figures) {
+                (Some(all), Some(figures)) => all.join(figures),
+                _ => seen.figures = None,
+            }
+            return None;
+        }
+        let seen = Seen {
+            shape: tensor.shape.clone(),
+            regions: vec![region],
+            figures: tensor.figures,
+        };
+        self.0.insert(tensor.name.clone(), seen);
+        Some(tensor)
+    }
+
+    /// Checks that all are whole, and says what the elements of all parts come to.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] and [`Kind::MissingShard`], naming the tensor.
+    pub(super) fn settle(&mut self, inspected: &mut Inspected) -> Result<()> {
+        for file in &mut inspected.files {
+            for tensor in &mut file.tensors {
+                let Some(seen) = self.0.remove(&tensor.name) else {
+                    continue;
+                };
+                if seen.shape != tensor.shape {
+                    let fault = Fault::new(Kind::Corrupt, "its parts are of several shapes");
+                    return Err(fault.tensor(tensor.name.as_str()));
+                }
+                let regions: Vec<&Region> = seen.regions.iter().collect();
+                let whole = check_cover(&seen.shape, &regions);
+                whole.map_err(|fault| fault.tensor(tensor.name.as_str()))?;
+                tensor.figures = seen.figures;
+            }
+        }
+        Ok(())
+    }
+}

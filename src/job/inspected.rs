@@ -1,0 +1,57 @@
+//! What `inspect` shows.
+
+use crate::tensor::figures::Figures;
+use crate::tensor::shape::Shape;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// A file as `inspect` shows it.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct InspectedFile {
+    /// Its path inside what was inspected.
+    pub path: String,
+    /// The rank it belongs to.
+    pub rank: u32,
+    /// Its size.
+    pub bytes: u64,
+    /// Free text by key.
+    pub metadata: BTreeMap<String, String>,
+    /// Its tensors, in file order.
+    pub tensors: Vec<InspectedTensor>,
+}
+
+/// A tensor as `inspect` shows it.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct InspectedTensor {
+    /// Its name.
+    pub name: String,
+    /// Its element type, as safetensors spells it.
+    pub dtype: &'static str,
+    /// Its shape in this file.
+    pub shape: Shape,
+    /// Its bytes.
+    pub bytes: u64,
+    /// What its elements come to, where that was asked for and they are numbers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub figures: Option<Figures>,
+}
+
+/// What is at a path.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Inspected {
+    /// Number of ranks.
+    pub ranks: usize,
+    /// Bytes of all tensors.
+    pub tensor_bytes: u64,
+    /// In rank directories: the checkpoints that there are, by the ending of their names, and the ranks
+    /// that have each, as ranges.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<Vec<(String, String)>>,
+    /// What is to be said of the files that were chosen, and of what their index says of them.
+    pub notes: Vec<String>,
+    /// The files.
+    pub files: Vec<InspectedFile>,
+}

@@ -1,0 +1,325 @@
+//! Distributed checkpoints as rows of the table.
+
+use super::chunks::{by_file, structure};
+use super::metadata::parse;
+use crate::catalog::FileSchema;
+use crate::fault::{Fault, Kind, Result};
+use crate::store::formats::dcp::row::Distcp;
+use crate::store::formats::directory::{DirectoryFormat, Glimpse, Names, Own, RankFiles, Text};
+use crate::store::formats::handle::Format;
+use crate::store::formats::laid::{DirectoryAsked, DirectoryFile, Laid};
+use crate::store::io::{self, ReadFile, Standing};
+use std::path::Path;
+use std::sync::Arc;
+
+/// The file that tells of all.
+const METADATA: &str = ".metadata";
+/// The first byte of a pickle.
+const PICKLE: u8 = 0x80;
+/// Longest one that is read.
+const METADATA_BYTES_MAX: u64 = 512 << 20;
+/// The file beside Megatron's iterations that names the last one.
+const TRACKER: &str = "latest_checkpointed_iteration.txt";
+
+/// PyTorch's.
+pub(in crate::store::formats) struct Dcp;
+
+/// Megatron-Core's: directories of iterations, each of them PyTorch's.
+pub(in crate::store::formats) struct Megatron;
+
+fn has(names: &Names, wanted: &str, folder: bool) -> bool {
+    names
+        .iter()
+        .any(|(name, is_folder)| name == wanted && *is_folder == folder)
+}
+
+/// The number of an iteration's directory.
+fn iteration(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix("iter_")?;
+    let ok = digits.len() >= 7 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    ok.then(|| digits.parse().ok())?
+}
+
+/// The files that `.metadata` in `place` names: all are of one rank, as they are read as one.
+fn list(place: &Path) -> Result<RankFiles> {
+    let path = place.join(METADATA);
+    let at = |fault: Fault| fault.file(path.display().to_string());
+    let bytes = ReadFile::open(&path)?.read_all(METADATA_BYTES_MAX)?;
+    let files = by_file(parse(&bytes).map_err(at)?);
+    Ok(RankFiles::from([(0, files.into_keys().collect())]))
+}
+
+fn read(texts: &[Option<Vec<u8>>]) -> Result<Own> {
+    let Some(Some(bytes)) = texts.first() else {
+        let fault = Fault::new(Kind::MissingShard, "is missing: the save was interrupted");
+        return Err(fault.file(METADATA));
+    };
+    let metadata = parse(bytes).map_err(|fault| fault.file(METADATA))?;
+    let contents = by_file(metadata);
+    let files = contents.keys().cloned().collect();
+    Ok(Own {
+        files: Some(RankFiles::from([(0, files)])),
+        contents,
+        ..Own::default()
+    })
+}
+
+fn glimpse(place: &Path) -> Result<Glimpse> {
+    let mut glimpse = Glimpse::default();
+    if io::standing(&place.join(METADATA))? != Standing::File {
+        glimpse.why = Some(format!("{METADATA} is missing"));
+        return Ok(glimpse);
+    }
+    match list(place) {
+        Ok(files) => {
+            let files = files.into_iter();
+            let files = files.flat_map(|(rank, files)| files.into_iter().map(move |f| (rank, f)));
+            glimpse.files = files.collect();
+        }
+        Err(fault) => glimpse.why = Some(format!("{METADATA} {}", fault.message)),
+    }
+    Ok(glimpse)
+}
+
+fn unlisted() -> Result<()> {
+    let fault = Fault::new(Kind::MissingShard, "is missing: the save was interrupted");
+    Err(fault.file(METADATA))
+}
+
+fn not_written() -> Fault {
+    let message = "PyTorch's distributed checkpoints are read, not written";
+    Fault::new(Kind::Unsupported, message)
+}
+
+const TEXTS: &[Text] = &[(METADATA, METADATA_BYTES_MAX)];
+
+impl DirectoryFormat for Dcp {
+    fn name(&self) -> &'static str {
+        "dcp"
+    }
+
+    fn called(&self) -> &'static str {
+        "a PyTorch distributed checkpoint"
+    }
+
+    fn about(&self) -> &'static str {
+        "PyTorch's distributed checkpoint: .metadata, and chunks in .distcp files"
+    }
+
+    fn recognise(&self, path: &Path, names: &Names, _: Option<&str>) -> Result<Option<String>> {
+        if !has(names, METADATA, false) {
+            return Ok(None);
+        }
+        let mut first = [0];
+        let file = ReadFile::open(&path.join(METADATA))?;
+        let pickled = file.size() > 0 && file.read_at(&mut first, 0).is_ok() && first == [PICKLE];
+        Ok(pickled.then(String::new))
+    }
+
+    fn numbers(&self, _: &Names) -> Vec<u64> {
+        Vec::new()
+    }
+
+    fn directory(&self, _: u64) -> String {
+        String::new()
+    }
+
+    fn last(&self, _: &Path) -> Result<(Option<u64>, &'static str)> {
+        Ok((None, METADATA))
+    }
+
+    fn list(&self, place: &Path) -> Result<RankFiles> {
+        list(place)
+    }
+
+    fn glimpse(&self, place: &Path) -> Result<Glimpse> {
+        glimpse(place)
+    }
+
+    fn texts(&self) -> &'static [Text] {
+        TEXTS
+    }
+
+    fn read(&self, texts: &[Option<Vec<u8>>]) -> Result<Own> {
+        read(texts)
+    }
+
+    fn structure(&self, own: &Own, name: &str, file: &ReadFile) -> Result<Option<FileSchema>> {
+        let named = |fault: Fault| fault.file(file.path().display().to_string());
+        structure(own, name, file).map(Some).map_err(named)
+    }
+
+    fn check_unlisted(&self, _: &[&str]) -> Result<()> {
+        unlisted()
+    }
+
+    fn files(&self) -> Format {
+        Format::of_row(&Distcp)
+    }
+
+    fn apart(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    fn is_written(&self) -> bool {
+        false
+    }
+
+    fn design<'a>(&self, _: &DirectoryAsked, _: &'a Laid) -> Result<Vec<DirectoryFile<'a>>> {
+        Err(not_written())
+    }
+
+    fn finish(
+        &self,
+        _: &DirectoryAsked,
+        _: &[(DirectoryFile<'_>, Arc<FileSchema>)],
+    ) -> Result<Vec<(String, Vec<u8>)>> {
+        Err(not_written())
+    }
+
+    fn holds(&self, path: &str) -> bool {
+        !path.contains('/') && (path == METADATA || path.ends_with(".distcp"))
+    }
+}
+
+impl DirectoryFormat for Megatron {
+    fn name(&self) -> &'static str {
+        "megatron"
+    }
+
+    fn called(&self) -> &'static str {
+        "a Megatron-Core checkpoint"
+    }
+
+    fn about(&self) -> &'static str {
+        "Megatron-Core's torch_dist: directories of iterations, each a PyTorch distributed checkpoint"
+    }
+
+    fn recognise(
+        &self,
+        path: &Path,
+        names: &Names,
+        number: Option<&str>,
+    ) -> Result<Option<String>> {
+        if has(names, METADATA, false)
+            || !names
+                .iter()
+                .any(|(name, folder)| *folder && iteration(name).is_some())
+        {
+            return Ok(None);
+        }
+        let numbers = self.numbers(names);
+        let place = |number: u64| path.join(self.directory(number)).join(METADATA);
+        let mut there = Vec::new();
+        for number in &numbers {
+            if io::standing(&place(*number))? == Standing::File {
+                there.push(*number);
+            }
+        }
+        if there.is_empty() {
+            return Ok(None);
+        }
+        let missing = |message: String| {
+            Fault::new(Kind::MissingShard, message)
+                .file(path.join(TRACKER).display().to_string())
+                .hint(
+                    "give the directory of the iteration itself, or its number with --file-suffix",
+                )
+        };
+        let meant = match number {
+            Some(text) => {
+                let digits = text.strip_prefix("iter_").unwrap_or(text);
+                let number = digits.parse::<u64>().ok();
+                number.ok_or_else(|| missing("the suffix is no iteration's number".into()))?
+            }
+            None => {
+                let last = self.last(path)?.0;
+                last.ok_or_else(|| missing("tells no iteration's number".into()))?
+            }
+        };
+        if !there.contains(&meant) {
+            return Err(missing(format!(
+                "there is no whole {}",
+                self.directory(meant)
+            )));
+        }
+        Ok(Some(format!("{}/", self.directory(meant))))
+    }
+
+    fn numbers(&self, names: &Names) -> Vec<u64> {
+        let folders = names.iter().filter(|(_, folder)| *folder);
+        let numbers = folders.filter_map(|(name, _)| iteration(name));
+        numbers
+            .filter(|number| has(names, &self.directory(*number), true))
+            .collect()
+    }
+
+    fn directory(&self, number: u64) -> String {
+        format!("iter_{number:07}")
+    }
+
+    fn last(&self, base: &Path) -> Result<(Option<u64>, &'static str)> {
+        let path = base.join(TRACKER);
+        if io::standing(&path)? != Standing::File {
+            return Ok((None, TRACKER));
+        }
+        let text = ReadFile::open(&path)?.read_all(64).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        Ok((text.trim().parse().ok(), TRACKER))
+    }
+
+    fn list(&self, place: &Path) -> Result<RankFiles> {
+        list(place)
+    }
+
+    fn glimpse(&self, place: &Path) -> Result<Glimpse> {
+        glimpse(place)
+    }
+
+    fn texts(&self) -> &'static [Text] {
+        TEXTS
+    }
+
+    fn read(&self, texts: &[Option<Vec<u8>>]) -> Result<Own> {
+        read(texts)
+    }
+
+    fn structure(&self, own: &Own, name: &str, file: &ReadFile) -> Result<Option<FileSchema>> {
+        Dcp.structure(own, name, file)
+    }
+
+    fn check_unlisted(&self, _: &[&str]) -> Result<()> {
+        unlisted()
+    }
+
+    fn files(&self) -> Format {
+        Format::of_row(&Distcp)
+    }
+
+    fn apart(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    fn is_written(&self) -> bool {
+        false
+    }
+
+    fn design<'a>(&self, _: &DirectoryAsked, _: &'a Laid) -> Result<Vec<DirectoryFile<'a>>> {
+        Err(not_written())
+    }
+
+    fn finish(
+        &self,
+        _: &DirectoryAsked,
+        _: &[(DirectoryFile<'_>, Arc<FileSchema>)],
+    ) -> Result<Vec<(String, Vec<u8>)>> {
+        Err(not_written())
+    }
+
+    fn holds(&self, path: &str) -> bool {
+        let Some((room, name)) = path.split_once('/') else {
+            return path == TRACKER;
+        };
+        iteration(room).is_some() && (Dcp.holds(name) || name == "metadata.json")
+    }
+}

@@ -1,0 +1,13 @@
+//! PyTorch's distributed checkpoints, and Megatron-Core's, which are such: `.metadata`, a pickle that says
+//! which chunk of which tensor lies where, and files in which each chunk is an archive of `torch.save`.
+
+mod chunks;
+mod content;
+mod format;
+mod metadata;
+mod row;
+mod states;
+
+pub use content::Content;
+pub(super) use format::{Dcp, Megatron};
+pub(super) use row::Distcp;

@@ -1,0 +1,57 @@
+//! The files of a distributed checkpoint as a row of the table: none of them tells its own structure.
+
+use crate::catalog::FileSchema;
+use crate::fault::{Fault, Kind, Result};
+use crate::store::formats::row::{FileFormat, Start};
+use crate::store::io::ReadFile;
+use crate::tensor::dtype::Dtype;
+use crate::tensor::shape::Shape;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A rank's file.
+pub(in crate::store::formats) struct Distcp;
+
+/// The fault of a file that is given alone.
+fn alone() -> Fault {
+    let message = "is a part of a PyTorch distributed checkpoint (torch.distributed)";
+    Fault::new(Kind::Unsupported, message).hint("give the directory that it is in")
+}
+
+impl FileFormat for Distcp {
+    fn name(&self) -> &'static str {
+        "distcp"
+    }
+
+    fn about(&self) -> &'static str {
+        "a file of a PyTorch distributed checkpoint"
+    }
+
+    fn extension(&self) -> &'static str {
+        "distcp"
+    }
+
+    fn recognise(&self, _: &Start<'_>) -> bool {
+        false
+    }
+
+    fn read(&self, file: &ReadFile) -> Result<FileSchema> {
+        Err(alone().file(file.path().display().to_string()))
+    }
+
+    fn tells_itself(&self) -> bool {
+        false
+    }
+
+    fn is_written(&self) -> bool {
+        false
+    }
+
+    fn design(
+        &self,
+        _: &[(Arc<str>, Dtype, Shape)],
+        _: &BTreeMap<String, String>,
+    ) -> Result<FileSchema> {
+        Err(alone())
+    }
+}

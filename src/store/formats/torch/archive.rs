@@ -1,0 +1,107 @@
+//! One archive of `torch.save`, whole or within another file.
+
+use super::tensor::StoredTensor;
+use super::zip::{Archive, Stored};
+use crate::fault::memory::zeroed;
+use crate::fault::{Fault, Kind, Result};
+use crate::store::io::ReadFile;
+use std::ops::Range;
+
+/// Longest pickle that is read.
+pub(in crate::store::formats) const PICKLE_BYTES_MAX: u64 = 128 << 20;
+
+/// An archive that is open.
+#[derive(Debug)]
+pub(in crate::store::formats) struct Saved<'a> {
+    file: &'a ReadFile,
+    archive: Archive,
+    /// What stands before the names of its entries.
+    folder: String,
+    /// Its pickle.
+    pub(in crate::store::formats) pickle: Vec<u8>,
+}
+
+impl<'a> Saved<'a> {
+    /// Opens the archive that is bytes `range` of `file`. Local.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`]; [`Kind::Unsupported`] for what is packed, of another byte order, or a program;
+    /// [`Kind::Io`].
+    pub(in crate::store::formats) fn open(
+        file: &'a ReadFile,
+        range: Range<u64>,
+    ) -> Result<Saved<'a>> {
+        let archive = Archive::read(file, range)?;
+        let program = archive.entries.keys();
+        let mut program =
+            program.filter(|name| name.ends_with("/constants.pkl") || name.contains("/code/"));
+        if program.next().is_some() {
+            let fault = Fault::new(
+                Kind::Unsupported,
+                "is a TorchScript program (torch.jit.save), no weights",
+            );
+            return Err(fault.hint(
+                "save its weights in Python: torch.save(torch.jit.load(FILE).state_dict(), …)",
+            ));
+        }
+        let (folder, stored) = archive.only("data.pkl")?;
+        let folder = folder.to_owned();
+        if stored.length > PICKLE_BYTES_MAX {
+            let message = format!(
+                "has a pickle of {} bytes, at most {PICKLE_BYTES_MAX} are read",
+                stored.length
+            );
+            return Err(Fault::new(Kind::Unsupported, message));
+        }
+        let pickle = content(file, &archive, &format!("{folder}data.pkl"), stored)?;
+        let order = format!("{folder}byteorder");
+        if let Some(stored) = archive.entries.get(&order) {
+            let text = match stored.length {
+                0..=16 => content(file, &archive, &order, stored)?,
+                _ => Vec::new(),
+            };
+            if text != b"little" {
+                let message = format!(
+                    "has its bytes in {}-endian order, which is not read",
+                    String::from_utf8_lossy(&text).escape_default()
+                );
+                let fault = Fault::new(Kind::Unsupported, message);
+                return Err(fault.hint("load and save it again in Python on this kind of machine"));
+            }
+        }
+        Ok(Saved {
+            file,
+            archive,
+            folder,
+            pickle,
+        })
+    }
+
+    /// Where the bytes that `tensor` lies in are in the file. Local.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] if its storage is missing or has another length.
+    pub(in crate::store::formats) fn window(&self, tensor: &StoredTensor) -> Result<Range<u64>> {
+        let name = format!("{}data/{}", self.folder, tensor.key);
+        let missing = || Fault::new(Kind::Corrupt, format!("its storage {name} is missing"));
+        let stored = self.archive.entries.get(&name).ok_or_else(missing)?;
+        if stored.length != tensor.storage_bytes {
+            let message = format!(
+                "its storage {name} has {} bytes, its pickle says {}",
+                stored.length, tensor.storage_bytes
+            );
+            return Err(Fault::new(Kind::Corrupt, message));
+        }
+        let bytes = self.archive.bytes(self.file, &name, stored)?;
+        Ok(bytes.start + tensor.window.start..bytes.start + tensor.window.end)
+    }
+}
+
+/// The bytes of a small entry.
+fn content(file: &ReadFile, archive: &Archive, name: &str, stored: &Stored) -> Result<Vec<u8>> {
+    let range = archive.bytes(file, name, stored)?;
+    let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+    let mut bytes = zeroed(length)?;
+    file.read_at(&mut bytes, range.start)?;
+    Ok(bytes)
+}

@@ -1,0 +1,14 @@
+//! What `torch.save` writes: a zip archive of a pickle and of the storages that it names.
+//!
+//! Tensors are read by their offsets in the storages; several may share one, and lie in it with any strides.
+
+mod archive;
+mod file;
+mod gather;
+mod tensor;
+mod zip;
+
+pub(super) use archive::Saved;
+pub(super) use file::TorchFile;
+pub(super) use gather::{Shown, shown};
+pub(super) use tensor::{dtype_of, tensor};
