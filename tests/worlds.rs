@@ -5,11 +5,11 @@
 
 mod support;
 
-use command::{alone, object, under_mpi};
+use command::{alone, error_line, object, under_mpi};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use support::tensors::{Tensors, compare, read};
-use support::{Run, command, fixtures};
+use support::{Run, command, fixtures, tensors};
 
 fn case(name: &str) -> PathBuf {
     fixtures::data().join("worlds").join(name)
@@ -52,10 +52,11 @@ fn full(directory: &Path) -> Tensors {
     all
 }
 
-const READ: [&str; 7] = [
+const READ: [&str; 8] = [
     "dcp_plain",
     "dcp_shard0",
     "dcp_values",
+    "dcp_hf_shards",
     "mg_tp2",
     "pt_views",
     "pt_training",
@@ -136,4 +137,284 @@ fn values_are_shown_and_counts_are_written_once() {
         "it is among the weights"
     );
     assert_eq!(hyper["consumed_samples"].data, 320i64.to_le_bytes());
+}
+
+/// Copies the files of a source into a directory.
+fn copied(name: &str, room: &Path) -> PathBuf {
+    let (from, to) = (PathBuf::from(source(name)), room.join("src"));
+    std::fs::create_dir_all(&to).expect("a directory");
+    for entry in std::fs::read_dir(&from).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        std::fs::copy(&path, to.join(path.file_name().expect("a name"))).expect("a copy");
+    }
+    to
+}
+
+/// Puts `new` in the place of `old`, which is as long, wherever it stands in a file.
+fn swap(path: &Path, old: &[u8], new: &[u8]) {
+    let mut bytes = std::fs::read(path).expect("a file");
+    let places: Vec<usize> = (0..bytes.len())
+        .filter(|at| bytes[*at..].starts_with(old))
+        .collect();
+    assert!(
+        !places.is_empty() && old.len() == new.len(),
+        "{old:?} isn't there"
+    );
+    for at in places {
+        bytes[at..at + old.len()].copy_from_slice(new);
+    }
+    std::fs::write(path, bytes).expect("it is written");
+}
+
+fn cut(path: &Path, by: usize) {
+    let bytes = std::fs::read(path).expect("a file");
+    std::fs::write(path, &bytes[..bytes.len().saturating_sub(by)]).expect("it is written");
+}
+
+/// What is done to a recorded source, and a word of what is said.
+type Lie = (&'static str, fn(&Path), &'static str);
+
+const LIES: &[Lie] = &[
+    ("hostile_call", |_| {}, "posix.system"),
+    (
+        "dcp_shard0",
+        |src| cut(&src.join("__1_0.distcp"), 40),
+        "truncated",
+    ),
+    (
+        "dcp_shard0",
+        |src| cut(&src.join("__1_0.distcp"), 1 << 20),
+        "truncated",
+    ),
+    (
+        "dcp_shard0",
+        |src| std::fs::remove_file(src.join("__0_0.distcp")).expect("it was there"),
+        "no process finds it",
+    ),
+    (
+        "dcp_shard0",
+        |src| cut(&src.join(".metadata"), 50),
+        "its pickle",
+    ),
+    (
+        "dcp_shard0",
+        |src| swap(&src.join(".metadata"), b"__0_0.distcp", b"../_0.distcp"),
+        "outside",
+    ),
+    (
+        "dcp_shard0",
+        |src| swap(&src.join(".metadata"), b"__0_0.distcp", b"/_0_0.distcp"),
+        "outside",
+    ),
+    (
+        "dcp_shard0",
+        |src| swap(&src.join(".metadata"), b"\x04even", b"\x04flat"),
+        "flat",
+    ),
+    (
+        "dcp_shard0",
+        |src| swap(&src.join(".metadata"), b"relative_path", b"relative_pith"),
+        "relative_pith",
+    ),
+    (
+        "dcp_shard0",
+        |src| {
+            swap(
+                &src.join("__0_0.distcp"),
+                b"K\x04K\x06\x86",
+                b"K\x02K\x06\x86",
+            )
+        },
+        "its archive has",
+    ),
+    (
+        "dcp_shard0",
+        |src| {
+            swap(
+                &src.join("__0_0.distcp"),
+                b"archive/data/0",
+                b"archive/data/1",
+            )
+        },
+        "is missing",
+    ),
+    (
+        "pt_views",
+        |src| cut(&src.join("model.pt"), 30),
+        "truncated",
+    ),
+    (
+        "pt_views",
+        |src| swap(&src.join("model.pt"), b"K\x0eK\x01\x86", b"K\xffK\x01\x86"),
+        "reaches byte",
+    ),
+    (
+        "pt_views",
+        |src| swap(&src.join("model.pt"), b"X\x01\0\0\05", b"X\x01\0\0\07"),
+        "is missing",
+    ),
+    (
+        "pt_views",
+        |src| swap(&src.join("model.pt"), b"X\x01\0\0\05", b"X\x01\0\0\0/"),
+        "no number",
+    ),
+    (
+        "pt_views",
+        |src| swap(&src.join("model.pt"), b"model/data/1", b"model/data/0"),
+        "twice",
+    ),
+    (
+        "pt_views",
+        |src| swap(&src.join("model.pt"), b"little", b"bigger"),
+        "bigger-endian",
+    ),
+    (
+        "pt_views",
+        |src| {
+            swap(
+                &src.join("model.pt"),
+                b"ctorch\nShortStorage",
+                b"ctorch\nQInt8Storage",
+            )
+        },
+        "QInt8Storage",
+    ),
+    (
+        "pt_training",
+        |src| {
+            swap(
+                &src.join("checkpoint_00012.pth"),
+                b"OrderedDict",
+                b"OrderedEval",
+            )
+        },
+        "OrderedEval",
+    ),
+    (
+        "dcp_hf_shards",
+        |src| {
+            std::fs::remove_file(src.join("shard-00001-model-00001-of-00001.safetensors"))
+                .expect("it was there")
+        },
+        "elements",
+    ),
+];
+
+#[test]
+fn sources_that_lie_are_refused_and_nothing_is_written() {
+    for (name, lie, word) in LIES.iter() {
+        let room = tempfile::tempdir().expect("a directory");
+        let src = copied(name, room.path());
+        lie(&src);
+        let out = room.path().join("out");
+        let run = run(
+            1,
+            &format!("unify --src {} --dst {}", src.display(), out.display()),
+        );
+        assert_eq!(run.status.code(), Some(1), "{name}, {word}: {run:#?}");
+        assert!(error_line(&run).contains(word), "{name}, {word}: {run:#?}");
+        let left = std::fs::read_dir(room.path()).expect("a directory").count();
+        assert_eq!(left, 1, "{name}, {word}: something was written");
+    }
+    assert!(!Path::new("/tmp/shardloom-example-canary").exists());
+}
+
+#[test]
+fn a_distributed_checkpoint_is_written_and_read_back() {
+    let room = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| room.path().join(name).display().to_string();
+    let src = source("dcp_plain");
+    run(1, &format!("unify --src {src} --dst {}", at("full"))).succeeds();
+    let rules = "--rule layers.0.q.weight=tp,- --rule layers.0.k.weight=tp,-";
+    let weights = at("full");
+    run(
+        1,
+        &format!(
+            "strategy new --mesh dp=2,tp=2 {rules} --weights {weights} --output {}",
+            at("s.ckpt")
+        ),
+    )
+    .succeeds();
+    let cut = format!(
+        "split --src {src} --dst-strategy {} --dst {} --format dcp",
+        at("s.ckpt"),
+        at("dcp")
+    );
+    run(4, &cut).succeeds();
+    let files = fixtures::listing(&room.path().join("dcp"));
+    assert!(
+        files.iter().any(|path| path.ends_with("__1_0.distcp")),
+        "{files:?}"
+    );
+    let found = run(1, &format!("diff {src} {} --json", at("dcp")));
+    assert_eq!(object(&found)["equal"], true, "{found:#?}");
+    run(1, &format!("verify {}", at("dcp"))).succeeds();
+    run(
+        4,
+        &format!("unify --src {} --dst {}", at("dcp"), at("again")),
+    )
+    .succeeds();
+    let again = full(&room.path().join("again"));
+    compare(&expected("dcp_plain"), &again).unwrap_or_else(|why| unreachable!("{why}"));
+}
+
+#[test]
+fn files_of_ranks_are_named_by_a_pattern() {
+    let room = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| room.path().join(name).display().to_string();
+    let src = source("dcp_plain");
+    run(1, &format!("unify --src {src} --dst {}", at("full"))).succeeds();
+    let rules = "--rule layers.0.q.weight=tp,- --rule layers.0.k.weight=tp,-";
+    run(
+        1,
+        &format!(
+            "strategy new --mesh tp=2 {rules} --weights {} --output {}",
+            at("full"),
+            at("s.ckpt")
+        ),
+    )
+    .succeeds();
+    run(
+        1,
+        &format!(
+            "split --src {} --dst-strategy {} --dst {}",
+            at("full"),
+            at("s.ckpt"),
+            at("cut")
+        ),
+    )
+    .succeeds();
+    std::fs::create_dir(room.path().join("p")).expect("a directory");
+    for rank in 0..2 {
+        let mut tensors = read(&room.path().join(format!("cut/rank_{rank}/net.safetensors")))
+            .expect("a shard")
+            .tensors;
+        let second = tensors.split_off("layers");
+        for (part, tensors) in [(0, tensors), (1, second)] {
+            let name = format!("p/model-rank-{rank}-part-{part}.safetensors");
+            tensors::write(&room.path().join(name), &tensors);
+        }
+    }
+    let pattern = at("p/model-rank-{rank}-part-{part}.safetensors");
+    let line = format!(
+        "unify --src {pattern} --src-strategy {} --dst {}",
+        at("s.ckpt"),
+        at("again")
+    );
+    run(4, &line).succeeds();
+    compare(&expected("dcp_plain"), &full(&room.path().join("again")))
+        .unwrap_or_else(|why| unreachable!("{why}"));
+    let shown = object(&run(1, &format!("inspect {pattern} --json")).succeeds());
+    assert_eq!(
+        (&shown["ranks"], shown["files"].as_array().map(Vec::len)),
+        (&Value::from(2), Some(4))
+    );
+    let none = run(
+        1,
+        &format!("unify --src {} --dst {}", at("p/x-{rank}.pt"), at("none")),
+    );
+    assert!(
+        error_line(&none).contains("no file has such a name"),
+        "{none:#?}"
+    );
 }

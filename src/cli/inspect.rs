@@ -12,6 +12,7 @@ use crate::job::inspect::{Wanted, inspect, steps_at};
 use crate::model::{Mapping, Scheme, Tensor, check_named};
 use crate::report::{Report, Shown};
 use crate::source::nothing;
+use crate::source::pattern::is_one as is_pattern;
 use crate::source::strategy_files::{read_alone, strategy_bytes};
 use crate::store::Format;
 use crate::store::io::{self, Standing};
@@ -87,7 +88,7 @@ impl Inspect {
             let message = "the choices of a family are for --names";
             return Err(Fault::new(Kind::Usage, message));
         }
-        if io::standing(path)? == Standing::Nothing {
+        if io::standing(path)? == Standing::Nothing && !is_pattern(path) {
             return Err(nothing::absent(path));
         }
         let weights = self.weights.weights.as_deref();

@@ -10,6 +10,9 @@ use std::collections::HashMap;
 /// What was seen of a tensor's parts.
 struct Seen {
     shape: Shape,
+    dtype: &'static str,
+    /// Whether all are of one type, with as many dimensions.
+    alike: bool,
     regions: Vec<Region>,
     /// What the elements of all come to; none if those of one aren't known.
     figures: Option<Figures>,
@@ -28,6 +31,10 @@ impl Composed {
     ) -> Option<InspectedTensor> {
         if let Some(seen) = self.0.get_mut(&tensor.name) {
             seen.regions.push(region);
+            for (size, other) in seen.shape.0.iter_mut().zip(&tensor.shape.0) {
+                *size = (*size).max(*other);
+            }
+            seen.alike &= tensor.dtype == seen.dtype && seen.shape.0.len() == tensor.shape.0.len();
             match (&mut seen.figures, &tensor.figures) {
                 (Some(all), Some(figures)) => all.join(figures),
                 _ => seen.figures = None,
@@ -36,6 +43,8 @@ impl Composed {
         }
         let seen = Seen {
             shape: tensor.shape.clone(),
+            dtype: tensor.dtype,
+            alike: true,
             regions: vec![region],
             figures: tensor.figures,
         };
@@ -53,13 +62,18 @@ impl Composed {
                 let Some(seen) = self.0.remove(&tensor.name) else {
                     continue;
                 };
-                if seen.shape != tensor.shape {
-                    let fault = Fault::new(Kind::Corrupt, "its parts are of several shapes");
+                if !seen.alike {
+                    let fault = Fault::new(Kind::Corrupt, "its parts are of several kinds");
                     return Err(fault.tensor(tensor.name.as_str()));
                 }
                 let regions: Vec<&Region> = seen.regions.iter().collect();
                 let whole = check_cover(&seen.shape, &regions);
                 whole.map_err(|fault| fault.tensor(tensor.name.as_str()))?;
+                let element = tensor.bytes / tensor.shape.elements()?.max(1);
+                let bytes = seen.shape.elements()?.saturating_mul(element);
+                inspected.tensor_bytes += bytes.saturating_sub(tensor.bytes);
+                tensor.bytes = bytes;
+                tensor.shape = seen.shape;
                 tensor.figures = seen.figures;
             }
         }

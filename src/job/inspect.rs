@@ -7,6 +7,7 @@ use crate::job::inspected::{Inspected, InspectedFile, InspectedTensor};
 use crate::source::Offered;
 use crate::source::meta::Name;
 use crate::source::nothing;
+use crate::source::pattern::base;
 use crate::source::{Listed, Listing, chosen, index_notes, list, list_files, structure, told};
 use crate::store::Format;
 use crate::store::io::ReadFile;
@@ -80,10 +81,11 @@ pub fn inspect(
         return Err(fault.file(path.display().to_string()));
     }
     let base = if listing.single_file {
-        path.parent().unwrap_or(Path::new(""))
+        base(path)
     } else {
-        path
+        path.to_path_buf()
     };
+    let base = &*base;
     let mut inspected = Inspected {
         ranks: listing.ranks.len(),
         tensor_bytes: 0,
@@ -243,7 +245,7 @@ fn tensors(
                 .bytes(entry.dtype)?,
             figures,
         };
-        match part.filter(|part| part.full != entry.shape) {
+        match part {
             None => shown.push(tensor),
             Some(part) => {
                 let region = Region {

@@ -53,6 +53,7 @@ mod tensor_plan;
 pub mod turns;
 mod unit;
 mod unmatched;
+pub mod unstack;
 pub mod value;
 mod walk;
 mod window;

@@ -26,12 +26,16 @@ impl Patches {
         let known = self.0.entry(name.clone());
         let (dtype, full, patches) =
             known.or_insert_with(|| (entry.dtype, part.full.clone(), Vec::new()));
-        if (*dtype, &*full) != (entry.dtype, &part.full) {
+        if *dtype != entry.dtype || full.0.len() != part.full.0.len() {
             let message = format!(
                 "one part is of {dtype}{full}, another of {}{}",
                 entry.dtype, part.full
             );
             return Err(Fault::new(Kind::Shape, message));
+        }
+        // Where no part tells the full shape, all of them do.
+        for (size, other) in full.0.iter_mut().zip(&part.full.0) {
+            *size = (*size).max(*other);
         }
         let fits = part.offset.len() == full.0.len() && entry.shape.0.len() == full.0.len();
         let inside = full.0.iter().zip(&part.offset).zip(&entry.shape.0);

@@ -34,7 +34,7 @@ pub(super) fn refuse_parts(path: &Path) -> Result<()> {
         return Ok(());
     }
     let inner = find(path, &io::list(path)?, None)?;
-    let Some(inner) = inner.filter(|inner| !inner.format.files().tells_itself()) else {
+    let Some(inner) = inner.filter(|inner| inner.format.tells_structure()) else {
         return Ok(());
     };
     let message = format!(
@@ -144,7 +144,7 @@ fn check_seen(place: &Path, inner: &Inner, listing: &Listing, rank: u32, file: &
 /// As the format's.
 pub(crate) fn told(base: &Path, listing: &Listing) -> Result<Option<Told>> {
     let inner = listing.inner.as_ref();
-    let Some(inner) = inner.filter(|inner| !inner.format.files().tells_itself()) else {
+    let Some(inner) = inner.filter(|inner| inner.format.tells_structure()) else {
         return Ok(None);
     };
     let place = base.join(&inner.directory);

@@ -4,6 +4,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::source::directory;
 use crate::source::full::list_full;
 use crate::source::listed::{Listed, Listing};
+use crate::source::pattern;
 use crate::store::io::{self, Standing};
 use crate::store::{Format, rank_dir};
 use crate::strategy::name::matches;
@@ -71,6 +72,10 @@ pub(crate) fn full(path: &Path, wanted: Option<&str>) -> Result<Listing> {
 
 /// The same without looking into rank directories. Local.
 pub(crate) fn begin(path: &Path, suffix: Option<&str>, wanted: Option<&str>) -> Result<Begun> {
+    if let Some(listing) = pattern::list(path)? {
+        let chosen = wanted.map(|glob| no_choice(path, glob, "a pattern of ranks' files"));
+        return chosen.map_or(Ok(listing.into()), Err);
+    }
     let mut listing = Listing::default();
     match io::standing(path)? {
         Standing::Nothing | Standing::EmptyDirectory => return Ok(listing.into()),

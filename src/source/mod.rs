@@ -24,6 +24,7 @@ pub mod meta;
 pub(crate) mod nothing;
 mod numbered;
 mod open;
+pub(crate) mod pattern;
 mod position;
 mod ranks;
 mod reading;

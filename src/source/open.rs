@@ -16,6 +16,7 @@ use crate::source::headers::read_headers;
 use crate::source::listed::Listing;
 use crate::source::listing::{Begun, begin, full, refuse_choice};
 use crate::source::nothing;
+use crate::source::pattern;
 use crate::source::reading::{Reading, Which};
 use crate::source::step;
 use crate::source::still::Still;
@@ -176,7 +177,7 @@ fn assemble(
     }
     let merged = agree(world, merged)?;
     let base = if merged.single_file {
-        path.parent().unwrap_or(Path::new("")).to_path_buf()
+        pattern::base(path)
     } else {
         path.to_path_buf()
     };

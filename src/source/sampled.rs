@@ -3,6 +3,7 @@
 use crate::fault::Result;
 use crate::source::listing::list;
 use crate::source::meta::Name;
+use crate::source::pattern;
 use crate::store::Format;
 use crate::store::io::ReadFile;
 use serde::{Deserialize, Serialize};
@@ -43,14 +44,15 @@ pub fn sample(path: &Path) -> Result<Option<Sampled>> {
     let lies = match (listing.offered.is_empty(), &listing.inner) {
         (false, _) => Lies::Ranks,
         (true, Some(_)) => Lies::Itself,
+        (true, None) if listing.ranks.len() > 1 => Lies::Ranks,
         (true, None) => Lies::Full,
     };
     let Some(first) = offered.chain(listed).next() else {
         return Ok(None);
     };
     let base = match listing.single_file {
-        true => path.parent().unwrap_or(Path::new("")),
-        false => path,
+        true => pattern::base(path),
+        false => path.to_path_buf(),
     };
     let ranks = listing.offered.len().max(listing.ranks.len());
     Ok(Some(Sampled {

@@ -86,6 +86,11 @@ pub trait DirectoryFormat: Sync {
         Ok(None)
     }
 
+    /// Whether [`DirectoryFormat::structure`] tells that of its files, or files tell it themselves.
+    fn tells_structure(&self) -> bool {
+        !self.files().tells_itself()
+    }
+
     /// Checks that `files`, which no text lists, are all that there were to be. Local.
     ///
     /// # Errors

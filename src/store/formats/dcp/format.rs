@@ -2,6 +2,7 @@
 
 use super::chunks::{by_file, structure};
 use super::metadata::parse;
+use super::write::{arrange, metadata};
 use crate::catalog::FileSchema;
 use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::dcp::row::Distcp;
@@ -18,6 +19,9 @@ const METADATA: &str = ".metadata";
 const PICKLE: u8 = 0x80;
 /// Longest one that is read.
 const METADATA_BYTES_MAX: u64 = 512 << 20;
+/// The file in which Megatron says how it saves, and the most bytes of it that are read.
+const KIND: &str = "metadata.json";
+const KIND_BYTES_MAX: u64 = 64 << 10;
 /// The file beside Megatron's iterations that names the last one.
 const TRACKER: &str = "latest_checkpointed_iteration.txt";
 
@@ -38,6 +42,15 @@ fn iteration(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("iter_")?;
     let ok = digits.len() >= 7 && digits.bytes().all(|byte| byte.is_ascii_digit());
     ok.then(|| digits.parse().ok())?
+}
+
+/// Whether a directory with `.metadata` is an iteration of Megatron's: it says so in another file.
+fn is_megatron(path: &Path, names: &Names) -> Result<bool> {
+    if !has(names, KIND, false) {
+        return Ok(false);
+    }
+    let text = ReadFile::open(&path.join(KIND))?.read_all(KIND_BYTES_MAX);
+    Ok(text.is_ok_and(|text| String::from_utf8_lossy(&text).contains("torch_dist")))
 }
 
 /// The files that `.metadata` in `place` names: all are of one rank, as they are read as one.
@@ -87,7 +100,7 @@ fn unlisted() -> Result<()> {
 }
 
 fn not_written() -> Fault {
-    let message = "PyTorch's distributed checkpoints are read, not written";
+    let message = "Megatron-Core's checkpoints are read, not written";
     Fault::new(Kind::Unsupported, message)
 }
 
@@ -161,20 +174,16 @@ impl DirectoryFormat for Dcp {
         &[]
     }
 
-    fn is_written(&self) -> bool {
-        false
-    }
-
-    fn design<'a>(&self, _: &DirectoryAsked, _: &'a Laid) -> Result<Vec<DirectoryFile<'a>>> {
-        Err(not_written())
+    fn design<'a>(&self, _: &DirectoryAsked, laid: &'a Laid) -> Result<Vec<DirectoryFile<'a>>> {
+        Ok(arrange(laid))
     }
 
     fn finish(
         &self,
         _: &DirectoryAsked,
-        _: &[(DirectoryFile<'_>, Arc<FileSchema>)],
+        files: &[(DirectoryFile<'_>, Arc<FileSchema>)],
     ) -> Result<Vec<(String, Vec<u8>)>> {
-        Err(not_written())
+        Ok(vec![(METADATA.to_owned(), metadata(files)?)])
     }
 
     fn holds(&self, path: &str) -> bool {
@@ -201,10 +210,12 @@ impl DirectoryFormat for Megatron {
         names: &Names,
         number: Option<&str>,
     ) -> Result<Option<String>> {
-        if has(names, METADATA, false)
-            || !names
-                .iter()
-                .any(|(name, folder)| *folder && iteration(name).is_some())
+        if has(names, METADATA, false) {
+            return Ok(is_megatron(path, names)?.then(String::new));
+        }
+        if !names
+            .iter()
+            .any(|(name, folder)| *folder && iteration(name).is_some())
         {
             return Ok(None);
         }

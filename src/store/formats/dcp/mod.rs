@@ -1,13 +1,20 @@
 //! PyTorch's distributed checkpoints, and Megatron-Core's, which are such: `.metadata`, a pickle that says
 //! which chunk of which tensor lies where, and files in which each chunk is an archive of `torch.save`.
 
+mod archive;
 mod chunks;
 mod content;
+mod emit;
 mod format;
+mod hf;
 mod metadata;
 mod row;
 mod states;
+#[cfg(test)]
+mod tests;
+mod write;
 
 pub use content::Content;
 pub(super) use format::{Dcp, Megatron};
+pub(super) use hf::HuggingFace;
 pub(super) use row::Distcp;

@@ -1,5 +1,6 @@
 //! The files of a distributed checkpoint as a row of the table: none of them tells its own structure.
 
+use super::write::design;
 use crate::catalog::FileSchema;
 use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::row::{FileFormat, Start};
@@ -31,8 +32,8 @@ impl FileFormat for Distcp {
         "distcp"
     }
 
-    fn recognise(&self, _: &Start<'_>) -> bool {
-        false
+    fn recognise(&self, start: &Start<'_>) -> bool {
+        start.name.ends_with(".distcp") && start.with(b"PK\x03\x04")
     }
 
     fn read(&self, file: &ReadFile) -> Result<FileSchema> {
@@ -49,9 +50,9 @@ impl FileFormat for Distcp {
 
     fn design(
         &self,
-        _: &[(Arc<str>, Dtype, Shape)],
-        _: &BTreeMap<String, String>,
+        tensors: &[(Arc<str>, Dtype, Shape)],
+        metadata: &BTreeMap<String, String>,
     ) -> Result<FileSchema> {
-        Err(alone())
+        design(tensors, metadata)
     }
 }

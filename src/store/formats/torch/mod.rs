@@ -11,4 +11,4 @@ mod zip;
 pub(super) use archive::Saved;
 pub(super) use file::TorchFile;
 pub(super) use gather::{Shown, shown};
-pub(super) use tensor::{dtype_of, tensor};
+pub(super) use tensor::{dtype_of, names_of, tensor};

@@ -64,6 +64,12 @@ pub(in crate::store::formats) fn dtype_of(name: &str) -> Result<Dtype> {
     row.map(|row| row.2).ok_or_else(unknown)
 }
 
+/// How torch calls `dtype`: the type itself and its storages (`""` if they have no name of their own).
+pub(in crate::store::formats) fn names_of(dtype: Dtype) -> Option<(&'static str, &'static str)> {
+    let row = TYPES.iter().find(|row| row.2 == dtype);
+    row.map(|row| (row.0, row.1))
+}
+
 /// The tensor that `value` is, if it is one.
 ///
 /// # Errors

@@ -1,0 +1,76 @@
+//! Pickles that are written: only what a distributed checkpoint needs.
+
+use crate::fault::{Fault, Kind, Result};
+
+/// A pickle of protocol 2 in the making.
+#[derive(Debug)]
+pub(super) struct Emit(Vec<u8>);
+
+impl Emit {
+    /// One that is begun.
+    pub(super) fn new() -> Self {
+        Emit(b"\x80\x02".to_vec())
+    }
+
+    /// The pickle.
+    pub(super) fn finished(mut self) -> Vec<u8> {
+        self.0.push(b'.');
+        self.0
+    }
+
+    /// Opcodes as they are.
+    pub(super) fn raw(&mut self, bytes: &[u8]) -> &mut Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    /// Something named.
+    pub(super) fn global(&mut self, module: &str, name: &str) -> &mut Self {
+        self.raw(b"c").raw(module.as_bytes()).raw(b"\n");
+        self.raw(name.as_bytes()).raw(b"\n")
+    }
+
+    /// A text.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`] for one beyond 4 GB.
+    pub(super) fn text(&mut self, text: &str) -> Result<&mut Self> {
+        let length = u32::try_from(text.len());
+        let length = length.map_err(|_| Fault::new(Kind::Unsupported, "a name is too long"))?;
+        Ok(self
+            .raw(b"X")
+            .raw(&length.to_le_bytes())
+            .raw(text.as_bytes()))
+    }
+
+    /// A count.
+    pub(super) fn count(&mut self, count: u64) -> &mut Self {
+        if let Ok(small) = u8::try_from(count) {
+            return self.raw(&[b'K', small]);
+        }
+        match i32::try_from(count) {
+            Ok(number) => self.raw(b"J").raw(&number.to_le_bytes()),
+            // A ninth byte keeps it from being negative.
+            Err(_) => self.raw(b"\x8a\x09").raw(&count.to_le_bytes()).raw(&[0]),
+        }
+    }
+
+    /// A tuple of counts.
+    pub(super) fn counts(&mut self, counts: &[u64]) -> &mut Self {
+        self.raw(b"(");
+        for count in counts {
+            self.count(*count);
+        }
+        self.raw(b"t")
+    }
+
+    /// A `torch.Size`.
+    pub(super) fn size(&mut self, counts: &[u64]) -> &mut Self {
+        self.global("torch", "Size").counts(counts).raw(b"\x85R")
+    }
+
+    /// An object of a class without a state.
+    pub(super) fn object(&mut self, module: &str, name: &str) -> &mut Self {
+        self.global(module, name).raw(b")\x81")
+    }
+}

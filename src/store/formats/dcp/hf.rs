@@ -1,0 +1,192 @@
+//! PyTorch's distributed checkpoints in Hugging Face's form: safetensors files with parts of tensors.
+
+use crate::catalog::{FileSchema, Held, Part};
+use crate::fault::{Fault, Kind, Result};
+use crate::store::formats::directory::{DirectoryFormat, Glimpse, Names, Own, RankFiles, Text};
+use crate::store::formats::handle::Format;
+use crate::store::formats::laid::{DirectoryAsked, DirectoryFile, Laid};
+use crate::store::io::{self, ReadFile};
+use crate::tensor::shape::Shape;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What tells where parts lie.
+const SHARDING: &str = "DCP_SHARDING_INFO";
+
+/// Such a checkpoint.
+pub(in crate::store::formats) struct HuggingFace;
+
+#[derive(Deserialize)]
+struct Saved {
+    saved_offsets: Vec<u64>,
+}
+
+/// Whether a file of this name is a part: `shard-00001-model-00001-of-00001.safetensors`.
+fn is_part(name: &str) -> bool {
+    name.starts_with("shard-") && name.contains("-model-") && name.ends_with(".safetensors")
+}
+
+fn not_written() -> Fault {
+    Fault::new(
+        Kind::Unsupported,
+        "this form of distributed checkpoints is read, not written",
+    )
+}
+
+impl DirectoryFormat for HuggingFace {
+    fn name(&self) -> &'static str {
+        "dcp-hf"
+    }
+
+    fn called(&self) -> &'static str {
+        "a PyTorch distributed checkpoint in Hugging Face's form"
+    }
+
+    fn about(&self) -> &'static str {
+        "the same in Hugging Face's form: shard-<rank>-model-….safetensors with parts of tensors"
+    }
+
+    fn recognise(&self, path: &Path, names: &Names, _: Option<&str>) -> Result<Option<String>> {
+        let files = names.iter().filter(|(_, folder)| !folder);
+        let mut weights = files
+            .filter(|(name, _)| Format::of(name).is_some())
+            .peekable();
+        let Some((first, _)) = weights.peek() else {
+            return Ok(None);
+        };
+        let first = first.clone();
+        if !weights.all(|(name, _)| is_part(name)) {
+            return Ok(None);
+        }
+        // A damaged one is told as such when it is read.
+        let file = ReadFile::open(&path.join(first))?;
+        let told = Format::SAFETENSORS.read(&file);
+        let parts = told.is_ok_and(|schema| schema.metadata.contains_key(SHARDING));
+        Ok(parts.then(String::new))
+    }
+
+    fn numbers(&self, _: &Names) -> Vec<u64> {
+        Vec::new()
+    }
+
+    fn directory(&self, _: u64) -> String {
+        String::new()
+    }
+
+    fn last(&self, _: &Path) -> Result<(Option<u64>, &'static str)> {
+        Ok((None, ""))
+    }
+
+    fn list(&self, place: &Path) -> Result<RankFiles> {
+        let names = io::list(place)?.into_iter();
+        let parts = names.filter(|(name, folder)| !folder && is_part(name));
+        Ok(RankFiles::from([(
+            0,
+            parts.map(|(name, _)| name).collect(),
+        )]))
+    }
+
+    fn glimpse(&self, place: &Path) -> Result<Glimpse> {
+        let files = self.list(place)?.into_values().flatten();
+        Ok(Glimpse {
+            files: files.map(|name| (0, name)).collect(),
+            ..Glimpse::default()
+        })
+    }
+
+    fn texts(&self) -> &'static [Text] {
+        &[]
+    }
+
+    fn read(&self, _: &[Option<Vec<u8>>]) -> Result<Own> {
+        Ok(Own::default())
+    }
+
+    fn tells_structure(&self) -> bool {
+        true
+    }
+
+    fn structure(&self, _: &Own, _: &str, file: &ReadFile) -> Result<Option<FileSchema>> {
+        let named = |fault: Fault| fault.file(file.path().display().to_string());
+        let schema = Format::SAFETENSORS.read(file)?;
+        parts(schema).map(Some).map_err(named)
+    }
+
+    fn check_unlisted(&self, _: &[&str]) -> Result<()> {
+        Ok(())
+    }
+
+    fn files(&self) -> Format {
+        Format::SAFETENSORS
+    }
+
+    fn apart(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    fn is_written(&self) -> bool {
+        false
+    }
+
+    fn design<'a>(&self, _: &DirectoryAsked, _: &'a Laid) -> Result<Vec<DirectoryFile<'a>>> {
+        Err(not_written())
+    }
+
+    fn finish(
+        &self,
+        _: &DirectoryAsked,
+        _: &[(DirectoryFile<'_>, Arc<FileSchema>)],
+    ) -> Result<Vec<(String, Vec<u8>)>> {
+        Err(not_written())
+    }
+
+    fn holds(&self, _: &str) -> bool {
+        false
+    }
+}
+
+/// The entries of a file as parts of tensors, whose full shapes all files tell together.
+fn parts(mut schema: FileSchema) -> Result<FileSchema> {
+    let corrupt = |message: String| Fault::new(Kind::Corrupt, message);
+    let text = schema
+        .metadata
+        .remove(SHARDING)
+        .unwrap_or_else(|| "{}".into());
+    let told: BTreeMap<String, Saved> = serde_json::from_str(&text)
+        .map_err(|error| corrupt(format!("{SHARDING} in its header is wrong: {error}")))?;
+    let mut held = Held::default();
+    for (number, entry) in (0u32..).zip(&schema.entries) {
+        let Some(Saved { saved_offsets }) = told.get(&*entry.name) else {
+            continue;
+        };
+        let ends = entry.shape.0.iter().zip(saved_offsets);
+        let full: Option<Vec<u64>> = ends.map(|(size, begin)| size.checked_add(*begin)).collect();
+        let full = full.filter(|_| saved_offsets.len() == entry.shape.0.len());
+        let odd = || {
+            corrupt(format!("{SHARDING} has odd offsets {saved_offsets:?}")).tensor(&*entry.name)
+        };
+        let full = Shape(full.ok_or_else(odd)?);
+        full.bytes(entry.dtype)?;
+        let width = u64::from(entry.dtype.bits() / 8);
+        let strides = entry
+            .shape
+            .strides()
+            .iter()
+            .map(|stride| stride * width)
+            .collect();
+        let part = Part {
+            of: entry.name.clone(),
+            full,
+            offset: saved_offsets.clone(),
+            strides,
+        };
+        held.parts.insert(number, part);
+    }
+    if let Some(name) = told.keys().find(|name| schema.get(name).is_none()) {
+        let message = format!("{SHARDING} tells of a tensor that the file hasn't");
+        return Err(corrupt(message).tensor(name.as_str()));
+    }
+    schema.holding(held)
+}

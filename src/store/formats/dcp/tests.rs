@@ -1,0 +1,204 @@
+//! Metadata that lies, and what is written read back.
+
+use super::emit::Emit;
+use super::metadata::parse;
+use super::states::{FILES, METADATA};
+use super::write::design;
+use crate::fault::{Fault, Kind};
+use crate::store::formats::pickle;
+use crate::store::formats::torch::{Saved, tensor};
+use crate::store::io::ReadFile;
+use crate::tensor::dtype::Dtype;
+use crate::tensor::shape::Shape;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Where a chunk is said to lie: its offsets, its file, the first byte and how many.
+type Stored<'a> = (&'a [u64], &'a str, u64, u64);
+
+/// `.metadata` of one tensor of this shape, of these chunks (offsets and sizes), stored so.
+fn crafted(shape: &[u64], chunks: &[(&[u64], &[u64])], stored: &[Stored<'_>]) -> Vec<u8> {
+    let mut emit = Emit::new();
+    let begun = |emit: &mut Emit, name: &str| {
+        emit.text(name).unwrap();
+    };
+    emit.object(METADATA, "Metadata").raw(b"}(");
+    begun(&mut emit, "state_dict_metadata");
+    emit.raw(b"}(");
+    begun(&mut emit, "w");
+    emit.object(METADATA, "TensorStorageMetadata").raw(b"}(");
+    begun(&mut emit, "properties");
+    emit.object(METADATA, "TensorProperties");
+    emit.raw(b"(").global("torch", "float32").raw(b"NNNNtb");
+    begun(&mut emit, "size");
+    emit.size(shape);
+    begun(&mut emit, "chunks");
+    emit.raw(b"](");
+    for (offsets, sizes) in chunks {
+        emit.object(METADATA, "ChunkStorageMetadata").raw(b"}(");
+        begun(&mut emit, "offsets");
+        emit.size(offsets);
+        begun(&mut emit, "sizes");
+        emit.size(sizes).raw(b"ub");
+    }
+    emit.raw(b"eubu");
+    begun(&mut emit, "storage_data");
+    emit.raw(b"}(");
+    for (offsets, file, begin, length) in stored {
+        emit.object(METADATA, "MetadataIndex").raw(b"}(");
+        begun(&mut emit, "fqn");
+        begun(&mut emit, "w");
+        begun(&mut emit, "offset");
+        emit.size(offsets).raw(b"ub");
+        emit.object(FILES, "_StorageInfo").raw(b"}(");
+        begun(&mut emit, "relative_path");
+        begun(&mut emit, file);
+        begun(&mut emit, "offset");
+        emit.count(*begin);
+        begun(&mut emit, "length");
+        emit.count(*length).raw(b"ub");
+    }
+    emit.raw(b"uub");
+    emit.finished()
+}
+
+fn refused(bytes: &[u8], kind: Kind, words: &str) {
+    let fault: Fault = parse(bytes).unwrap_err();
+    assert!(
+        fault.kind == kind && fault.message.contains(words),
+        "{words}: {fault:?}"
+    );
+}
+
+#[test]
+fn metadata_that_lies_is_refused_by_name() {
+    let whole: Stored<'_> = (&[0, 0], "a", 0, 9);
+    let low: Stored<'_> = (&[2, 0], "a", 9, 9);
+    let (first, second): ((&[u64], &[u64]), (&[u64], &[u64])) =
+        ((&[0, 0], &[2, 3]), (&[2, 0], &[2, 3]));
+    let good = crafted(&[4, 3], &[first, second], &[whole, low]);
+    let told = parse(&good).unwrap();
+    assert_eq!(told.tensors["w"].chunks.len(), 2);
+    let max = u64::MAX >> 1;
+    let cases: Vec<(Vec<u8>, Kind, &str)> = vec![
+        (
+            crafted(&[5, 3], &[first, second], &[whole, low]),
+            Kind::MissingShard,
+            "12 of its 15",
+        ),
+        (
+            crafted(&[3, 3], &[first, second], &[whole, low]),
+            Kind::Corrupt,
+            "outside",
+        ),
+        (
+            crafted(
+                &[4, 3],
+                &[first, (&[1, 0], &[3, 3])],
+                &[whole, (&[1, 0], "a", 0, 9)],
+            ),
+            Kind::Corrupt,
+            "overlap",
+        ),
+        (
+            crafted(&[4, 3], &[first], &[whole]),
+            Kind::MissingShard,
+            "6 of its 12",
+        ),
+        (
+            crafted(&[4, 3], &[first, second], &[whole]),
+            Kind::MissingShard,
+            "[2, 0]",
+        ),
+        (
+            crafted(&[4, 3], &[first, first], &[whole]),
+            Kind::MissingShard,
+            "listed twice",
+        ),
+        (
+            crafted(&[4, 3], &[first, second], &[whole, low, low]),
+            Kind::Corrupt,
+            "two places",
+        ),
+        (
+            crafted(&[4, 3], &[first, second], &[whole, (&[2, 0], "../a", 0, 9)]),
+            Kind::Corrupt,
+            "outside",
+        ),
+        (
+            crafted(
+                &[4, 3],
+                &[first, second],
+                &[whole, (&[2, 0], "/etc/a", 0, 9)],
+            ),
+            Kind::Corrupt,
+            "outside",
+        ),
+        (
+            crafted(&[4, 3], &[(&[0, 0], &[4])], &[whole]),
+            Kind::Corrupt,
+            "outside",
+        ),
+        (
+            crafted(&[max, max], &[first], &[whole]),
+            Kind::Shape,
+            "too large",
+        ),
+        (
+            crafted(&[4, 3], &[first, (&[max, 0], &[max, 3])], &[whole]),
+            Kind::Corrupt,
+            "outside",
+        ),
+        (
+            crafted(&[1 << 40, 3], &[first, second], &[whole, low]),
+            Kind::MissingShard,
+            "12 of its",
+        ),
+    ];
+    for (bytes, kind, words) in cases {
+        refused(&bytes, kind, words);
+    }
+    let mut field = good.clone();
+    let at = field.windows(4).position(|part| part == b"size").unwrap();
+    field[at..at + 4].copy_from_slice(b"seiz");
+    refused(&field, Kind::Corrupt, "seiz");
+    let mut other = good;
+    let at = other
+        .windows(7)
+        .position(|part| part == b"float32")
+        .unwrap();
+    other[at..at + 7].copy_from_slice(b"float99");
+    refused(&other, Kind::Dtype, "float99");
+}
+
+#[test]
+fn archives_are_read_back() {
+    let tensors: Vec<(Arc<str>, Dtype, Shape)> = [
+        ("a", Dtype::BF16, &[3u64, 5][..]),
+        ("b", Dtype::F8_E4M3, &[7]),
+        ("c", Dtype::F32, &[]),
+        ("d", Dtype::I64, &[0, 4]),
+    ]
+    .map(|(name, dtype, shape)| (name.into(), dtype, Shape::from(shape)))
+    .to_vec();
+    let schema = design(&tensors, &BTreeMap::new()).unwrap();
+    let mut bytes = vec![0; usize::try_from(schema.size).unwrap()];
+    for (offset, literal) in &schema.literals {
+        let at = usize::try_from(*offset).unwrap();
+        bytes[at..at + literal.len()].copy_from_slice(literal);
+    }
+    let room = tempfile::tempdir().unwrap();
+    let path = room.path().join("__0_0.distcp");
+    std::fs::write(&path, &bytes).unwrap();
+    let file = ReadFile::open(&path).unwrap();
+    for (number, entry) in schema.entries.iter().enumerate() {
+        let (begin, _) = schema.literals[2 * number];
+        let (after, literal) = &schema.literals[2 * number + 1];
+        let saved = Saved::open(&file, begin..after + literal.len() as u64).unwrap();
+        let pickle = pickle::read(&saved.pickle).unwrap();
+        let found = tensor(&pickle, pickle.root()).unwrap().unwrap();
+        assert_eq!((found.dtype, &found.shape), (entry.dtype, &entry.shape));
+        assert_eq!(saved.window(&found).unwrap(), entry.segments[0]);
+        assert_eq!((entry.segments[0].start - begin) % 64, 0);
+    }
+}
