@@ -50,8 +50,11 @@ impl Emit {
         }
         match i32::try_from(count) {
             Ok(number) => self.raw(b"J").raw(&number.to_le_bytes()),
-            // A ninth byte keeps it from being negative.
-            Err(_) => self.raw(b"\x8a\x09").raw(&count.to_le_bytes()).raw(&[0]),
+            // A last byte of zero keeps a large one from being negative.
+            Err(_) if count > u64::MAX >> 1 => {
+                self.raw(b"\x8a\x09").raw(&count.to_le_bytes()).raw(&[0])
+            }
+            Err(_) => self.raw(b"\x8a\x08").raw(&count.to_le_bytes()),
         }
     }
 

@@ -172,6 +172,15 @@ fn metadata_that_lies_is_refused_by_name() {
 }
 
 #[test]
+fn places_beyond_two_gigabytes_are_read_back() {
+    for begin in [1u64 << 31, 1 << 33, (1 << 62) + 5] {
+        let bytes = crafted(&[2, 3], &[(&[0, 0], &[2, 3])], &[(&[0, 0], "a", begin, 9)]);
+        let told = parse(&bytes).unwrap();
+        assert_eq!(told.tensors["w"].chunks[0].1.bytes, begin..begin + 9);
+    }
+}
+
+#[test]
 fn archives_are_read_back() {
     let tensors: Vec<(Arc<str>, Dtype, Shape)> = [
         ("a", Dtype::BF16, &[3u64, 5][..]),
