@@ -138,7 +138,7 @@ def spawn(size, task, *arguments):
 
 
 def placed(mesh, placements):
-    return {name: distribute_tensor(tensor, mesh, placements) if tensor.dim() and tensor.dtype in DTYPES[:5] else tensor
+    return {name: distribute_tensor(tensor, mesh, placements) if tensor.dim() > 1 and tensor.numel() and tensor.dtype in DTYPES[:5] else tensor
             for name, tensor in model().items()}
 
 
