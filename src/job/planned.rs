@@ -15,6 +15,7 @@ use crate::plan::names::check_map;
 use crate::source::meta::Name;
 use crate::source::{Opened, Source, counts};
 use crate::store::Format;
+use crate::store::formats::Count;
 use crate::strategy::Strategy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -124,15 +125,11 @@ fn arranged(
         (Some(strategy), Kind::UnknownTensor) => fault.file(strategy.to_string()),
         _ => source.place(fault),
     })?;
-    // What such a source keeps apart, rank directories have among their tensors.
-    let of_a_job = matches!(write.leftovers, Leftovers::Reshard(_)) || write.view.is_none();
-    if let Some(told) = source.told.as_ref().filter(|_| of_a_job) {
-        let counts = told.own.progress.counts().map_err(|f| source.place(f))?;
-        let counts = counts.into_iter();
-        // One that is among the tensors is written as one.
-        let apart = |name: &str| !inventory.tensors.contains_key(name);
-        let counts = counts.filter(|count| apart(count.name) && select.keeps(count.name));
-        build.counts = counts.collect();
+    if matches!(write.leftovers, Leftovers::Reshard(_)) || write.view.is_none() {
+        let counts = counted_apart(opened)
+            .map_err(|fault| source.place(fault))?
+            .into_iter();
+        build.counts = counts.filter(|count| select.keeps(count.name)).collect();
     }
     let texts = |names: &[Arc<str>]| names.iter().map(|n| n.to_string()).collect();
     let without_data = BTreeMap::from([
@@ -185,6 +182,17 @@ fn copied_as_they_are(names: &[Arc<str>]) -> Option<String> {
     };
     let count = counted(names.len() as u64, "tensor");
     Some(format!("{count} {verb}: {}", first(names, NAMES_TOLD)))
+}
+
+/// What a source keeps apart from its tensors and rank directories have among them. One that is a tensor
+/// there, too, is written as one.
+fn counted_apart(opened: &Opened) -> Result<Vec<Count>> {
+    let Some(told) = &opened.source.told else {
+        return Ok(Vec::new());
+    };
+    let mut counts = told.own.progress.counts()?;
+    counts.retain(|count| !opened.inventory.tensors.contains_key(count.name));
+    Ok(counts)
 }
 
 /// What the view of `write` makes, together with the files that it writes anyway, and a number of all

@@ -70,105 +70,76 @@ fn refused(bytes: &[u8], kind: Kind, words: &str) {
     );
 }
 
+/// Two chunks of a tensor of shape [4, 3], and where they lie.
+const FIRST: (&[u64], &[u64]) = (&[0, 0], &[2, 3]);
+const SECOND: (&[u64], &[u64]) = (&[2, 0], &[2, 3]);
+const WHOLE: Stored<'_> = (&[0, 0], "a", 0, 9);
+const LOW: Stored<'_> = (&[2, 0], "a", 9, 9);
+
 #[test]
-fn metadata_that_lies_is_refused_by_name() {
-    let whole: Stored<'_> = (&[0, 0], "a", 0, 9);
-    let low: Stored<'_> = (&[2, 0], "a", 9, 9);
-    let (first, second): ((&[u64], &[u64]), (&[u64], &[u64])) =
-        ((&[0, 0], &[2, 3]), (&[2, 0], &[2, 3]));
-    let good = crafted(&[4, 3], &[first, second], &[whole, low]);
-    let told = parse(&good).unwrap();
+fn chunks_that_lie_are_refused_by_name() {
+    let both = &[FIRST, SECOND][..];
+    let stored = &[WHOLE, LOW][..];
+    let (missing, corrupt) = (Kind::MissingShard, Kind::Corrupt);
+    let told = parse(&crafted(&[4, 3], both, stored)).unwrap();
     assert_eq!(told.tensors["w"].chunks.len(), 2);
     let max = u64::MAX >> 1;
-    let cases: Vec<(Vec<u8>, Kind, &str)> = vec![
-        (
-            crafted(&[5, 3], &[first, second], &[whole, low]),
-            Kind::MissingShard,
-            "12 of its 15",
-        ),
-        (
-            crafted(&[3, 3], &[first, second], &[whole, low]),
-            Kind::Corrupt,
-            "outside",
-        ),
-        (
-            crafted(
-                &[4, 3],
-                &[first, (&[1, 0], &[3, 3])],
-                &[whole, (&[1, 0], "a", 0, 9)],
-            ),
-            Kind::Corrupt,
-            "overlap",
-        ),
-        (
-            crafted(&[4, 3], &[first], &[whole]),
-            Kind::MissingShard,
-            "6 of its 12",
-        ),
-        (
-            crafted(&[4, 3], &[first, second], &[whole]),
-            Kind::MissingShard,
-            "[2, 0]",
-        ),
-        (
-            crafted(&[4, 3], &[first, first], &[whole]),
-            Kind::MissingShard,
-            "listed twice",
-        ),
-        (
-            crafted(&[4, 3], &[first, second], &[whole, low, low]),
-            Kind::Corrupt,
-            "two places",
-        ),
-        (
-            crafted(&[4, 3], &[first, second], &[whole, (&[2, 0], "../a", 0, 9)]),
-            Kind::Corrupt,
-            "outside",
-        ),
-        (
-            crafted(
-                &[4, 3],
-                &[first, second],
-                &[whole, (&[2, 0], "/etc/a", 0, 9)],
-            ),
-            Kind::Corrupt,
-            "outside",
-        ),
-        (
-            crafted(&[4, 3], &[(&[0, 0], &[4])], &[whole]),
-            Kind::Corrupt,
-            "outside",
-        ),
-        (
-            crafted(&[max, max], &[first], &[whole]),
-            Kind::Shape,
-            "too large",
-        ),
-        (
-            crafted(&[4, 3], &[first, (&[max, 0], &[max, 3])], &[whole]),
-            Kind::Corrupt,
-            "outside",
-        ),
-        (
-            crafted(&[1 << 40, 3], &[first, second], &[whole, low]),
-            Kind::MissingShard,
-            "12 of its",
-        ),
-    ];
-    for (bytes, kind, words) in cases {
-        refused(&bytes, kind, words);
+    let over: (&[u64], &[u64]) = (&[1, 0], &[3, 3]);
+    let far: (&[u64], &[u64]) = (&[max, 0], &[max, 3]);
+    let flat: (&[u64], &[u64]) = (&[0, 0], &[4]);
+    refused(&crafted(&[5, 3], both, stored), missing, "12 of its 15");
+    refused(&crafted(&[3, 3], both, stored), corrupt, "outside");
+    let overlaid = [WHOLE, (&[1, 0][..], "a", 0, 9)];
+    refused(
+        &crafted(&[4, 3], &[FIRST, over], &overlaid),
+        corrupt,
+        "overlap",
+    );
+    refused(&crafted(&[4, 3], &[FIRST], stored), missing, "6 of its 12");
+    refused(
+        &crafted(&[4, 3], &[FIRST, FIRST], stored),
+        missing,
+        "listed twice",
+    );
+    refused(&crafted(&[4, 3], &[flat], stored), corrupt, "outside");
+    refused(&crafted(&[4, 3], &[FIRST, far], stored), corrupt, "outside");
+    refused(
+        &crafted(&[max, max], both, stored),
+        Kind::Shape,
+        "too large",
+    );
+    refused(&crafted(&[1 << 40, 3], both, stored), missing, "12 of its");
+}
+
+#[test]
+fn places_that_lie_are_refused_by_name() {
+    let both = &[FIRST, SECOND][..];
+    let corrupt = Kind::Corrupt;
+    refused(
+        &crafted(&[4, 3], both, &[WHOLE]),
+        Kind::MissingShard,
+        "[2, 0]",
+    );
+    refused(
+        &crafted(&[4, 3], both, &[WHOLE, LOW, LOW]),
+        corrupt,
+        "two places",
+    );
+    for path in ["../a", "/etc/a", "a/../../b", ""] {
+        let stored = [WHOLE, (&[2, 0][..], path, 0, 9)];
+        refused(&crafted(&[4, 3], both, &stored), corrupt, "outside");
     }
-    let mut field = good.clone();
-    let at = field.windows(4).position(|part| part == b"size").unwrap();
-    field[at..at + 4].copy_from_slice(b"seiz");
-    refused(&field, Kind::Corrupt, "seiz");
-    let mut other = good;
-    let at = other
-        .windows(7)
-        .position(|part| part == b"float32")
-        .unwrap();
-    other[at..at + 7].copy_from_slice(b"float99");
-    refused(&other, Kind::Dtype, "float99");
+    let good = crafted(&[4, 3], both, &[WHOLE, LOW]);
+    for (old, new, kind) in [
+        ("size", "seiz", corrupt),
+        ("float32", "float99", Kind::Dtype),
+    ] {
+        let mut bytes = good.clone();
+        let mut places = bytes.windows(old.len());
+        let at = places.position(|part| part == old.as_bytes()).unwrap();
+        bytes[at..at + new.len()].copy_from_slice(new.as_bytes());
+        refused(&bytes, kind, new);
+    }
 }
 
 #[test]
