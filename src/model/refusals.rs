@@ -29,7 +29,8 @@ pub(super) fn unknown(name: &str, message: String) -> Fault {
 pub(crate) fn check_named(family: &Family, mapping: &Mapping, names: Scheme) -> Result<()> {
     if mapping.links.is_empty() {
         let other = spelled(other(names));
-        let message = format!("family {} has {other} names only", family.family);
+        let (family, names) = (&family.family, spelled(names));
+        let message = format!("family {family} has no {names} names, only {other} ones");
         return Err(Fault::new(Kind::Unsupported, message).hint(format!("--names {other}")));
     }
     Ok(())
