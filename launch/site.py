@@ -31,7 +31,7 @@ MENU = {
         "tasks/from-megatron",
     ],
     "Guides": ["training", "cluster", "migrating", "elsewhere", "benchmark"],
-    "Reference": ["cli", "formats", "errors"],
+    "Reference": ["cli", "formats", "errors", "stable"],
     "Behind it": ["checks", "performance", "wrong-results", "architecture", "design-log", "testing"],
     "中文": ["zh/quickstart", "zh/migrating"],
 }
