@@ -373,7 +373,7 @@ fn sizes_alone_give_the_usual_job() {
         let configured = of_case(&case).unwrap().strategy().unwrap();
         let made = derive(&job).unwrap().strategy().unwrap();
         let differences = show::diff(&made, &configured);
-        assert!(differences.is_empty(), "{sizes}: {differences}");
+        assert!(differences.is_empty(), "{sizes}: {differences:?}");
     }
     let fault = usual("dp=2,xp=2", &Seen::default(), &case).unwrap_err();
     assert_eq!(fault.kind, Kind::Usage);

@@ -1,5 +1,7 @@
 //! The exchange under the real launcher, on 1, 2, 4 and 8 processes.
 
+#![allow(clippy::expect_used)]
+
 mod support;
 
 use std::path::{Path, PathBuf};
@@ -145,15 +147,16 @@ fn packaged(folder: &Path) -> PathBuf {
     use std::os::unix::fs::PermissionsExt;
     for build in ["alone", "openmpi", "mpich"] {
         let place = folder.join("lib/shardloom").join(build);
-        std::fs::create_dir_all(&place).unwrap();
+        std::fs::create_dir_all(&place).expect("a directory");
         let program = place.join("shardloom");
         let script = format!("#!/bin/sh\necho \"{build} $* $LD_LIBRARY_PATH\"\n");
-        std::fs::write(&program, script).unwrap();
-        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        std::fs::write(&program, script).expect("a script");
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755))
+            .expect("it can be run");
     }
-    std::fs::create_dir_all(folder.join("bin")).unwrap();
+    std::fs::create_dir_all(folder.join("bin")).expect("a directory");
     let program = folder.join("bin/shardloom");
-    std::fs::copy(env!("CARGO_BIN_EXE_shardloom-start"), &program).unwrap();
+    std::fs::copy(env!("CARGO_BIN_EXE_shardloom-start"), &program).expect("a copy");
     program
 }
 

@@ -250,12 +250,12 @@ const LIES: &[Lie] = &[
     ),
     (
         "pt_views",
-        |src| swap(&src.join("model.pt"), b"X\x01\0\0\05", b"X\x01\0\0\07"),
+        |src| swap(&src.join("model.pt"), b"X\x01\0\0\x005", b"X\x01\0\0\x007"),
         "is missing",
     ),
     (
         "pt_views",
-        |src| swap(&src.join("model.pt"), b"X\x01\0\0\05", b"X\x01\0\0\0/"),
+        |src| swap(&src.join("model.pt"), b"X\x01\0\0\x005", b"X\x01\0\0\0/"),
         "no number",
     ),
     (

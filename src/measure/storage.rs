@@ -238,7 +238,7 @@ impl Part {
     /// The whole blocks past the page cache, where that can be done.
     fn read_direct(&self, pattern: &[u8], lives: &mut Lives) -> Result<Option<Duration>> {
         let bytes = self.bytes / BLOCK as u64 * BLOCK as u64;
-        if self.begin % BLOCK as u64 > 0 || bytes == 0 {
+        if !self.begin.is_multiple_of(BLOCK as u64) || bytes == 0 {
             return Ok(None);
         }
         let Some(file) = ReadFile::open_direct(&self.path)? else {

@@ -183,7 +183,10 @@ mod tests {
         let halves = [rows(0, 2, 5), rows(1, 2, 5)];
         assert_eq!(cover(&halves), Some((vec![0, 1], vec![])));
         let cut = [rows(0, 1, 7)];
-        assert_eq!(cover(&cut), Some((vec![0], vec![7..10])));
+        assert_eq!(
+            cover(&cut),
+            Some((vec![0], std::iter::once(7..10).collect()))
+        );
         let holes = [rows(1, 1, 3), rows(6, 1, 2)];
         assert_eq!(cover(&holes), Some((vec![0, 1], vec![0..1, 4..6, 8..10])));
         let twice = [rows(0, 1, 10), rows(4, 1, 2), rows(3, 2, 3)];

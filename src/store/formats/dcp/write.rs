@@ -38,7 +38,7 @@ pub(super) fn design(
             name: name.clone(),
             dtype: *dtype,
             shape: shape.clone(),
-            segments: vec![begin..end],
+            segments: std::iter::once(begin..end).collect(),
         });
         at = end + after;
     }
