@@ -10,7 +10,9 @@ under .venv-mindspore and .venv-transformers. How it measures:
 * MPI programs are timed from outside; the time of an empty MPI program (MPI_Init, MPI_Finalize, the same transports)
   started the same way in the same round is subtracted. MindSpore and PyTorch are timed inside their calls, so neither import nor start counts.
 * `cp` copies a directory with exactly the bytes that the job has to write; `cp x2` divides its files over two cp.
-* Nobody flushes: shardloom runs with `--sync none`, the others never do.
+* Nobody flushes: shardloom runs with `--sync none`, the others never do. With `--cold` all do: the others by `sync -f` afterwards,
+  which counts; and sources are taken out of the page cache before each run.
+* The floor is a C program that makes just the job's reads and writes, by as many processes (floor.c).
 * Every contender's output is compared once, tensor by tensor, with what this script cuts out of the full weights.
 """
 
@@ -31,6 +33,7 @@ import time
 from pathlib import Path
 
 import ckpt
+import floor
 import models
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -281,7 +284,7 @@ def copy_twice(place, job):
     return timed(*(["sh", "-ec", script] for script in scripts))
 
 
-def shardloom(exchange):
+def shardloom(exchange, sync="none"):
     def run(place, job):
         source, target = JOBS[job]
         command = [job.split()[0], "--src", place.layout(source), "--dst", place.out]
@@ -294,7 +297,7 @@ def shardloom(exchange):
                 command += ["--src-strategy", place.strategies[source]]
             if target != "full":
                 command += ["--dst-strategy", place.strategies[target]]
-        command += ["--exchange", exchange, "--sync", "none", "--progress", "never", "--json"]
+        command += ["--exchange", exchange, "--sync", sync, "--progress", "never", "--json"]
         return timed([*launcher(), "shardloom", *map(str, command)])
 
     return run
@@ -473,13 +476,19 @@ def measure(place, job, contenders, empty, options, full, notes):
             if name in failed or (slow and number > options.slow_rounds):
                 continue
             place.clear()
+            if options.cold:
+                floor.drop(place.layout(source))
+                floor.drop(place.layout(target))
+                left = floor.cached(place.layout(source))
+                if left is not None and left > 0.01:
+                    notes.append(f"{place.model}, {place.name}, {job}: {left:.0%} of the source stayed in the page cache")
             try:
                 seconds = run(place, job)
                 if seconds is None:
                     failed[name] = "not applicable"
                     continue
                 # PyTorch's own format is compared by bench/dcp.py when it is loaded.
-                if number == 0 and not (name == "PyTorch" and target != "full"):
+                if number == 0 and name != "floor" and not (name == "PyTorch" and target != "full"):
                     got = {k: v for k, v in digests(place.out, target).items() if k in expected}
                     wrong = [k for k in expected if got.get(k) != expected[k]]
                     if wrong:
@@ -567,17 +576,19 @@ def arguments():
     parser.add_argument("--places", default="tmpfs,disk", help="of tmpfs, disk")
     parser.add_argument("--tmpfs", default="/dev/shm", help="where tmpfs is mounted")
     parser.add_argument("--disk", default=str(ROOT / "target" / "compare"), help="a directory on a disk")
+    parser.add_argument("--cold", action="store_true", help="sources are not in the page cache, and results are flushed; on disk")
     parser.add_argument("--no-mindspore", action="store_true", help="leave MindSpore out")
     parser.add_argument("--output", default=str(ROOT / "target" / "compare" / "results.json"), help="figures as JSON")
     return parser.parse_args()
 
 
-def strategies(folder, full):
+def strategies(folder, full, names):
     """The layouts as strategy files, made by shardloom from the same rules as the oracle's."""
     found = {}
     for ranks in (4, 8):
         path = folder / f"tp{ranks}.ckpt"
-        rules = [word for pattern, axes in RULES.items() for word in ("--rule", f"{pattern}={axes}")]
+        met = [pattern for pattern in RULES if fnmatch.filter(names, pattern)]
+        rules = [word for pattern in met for word in ("--rule", f"{pattern}={RULES[pattern]}")]
         command = ["shardloom", "strategy", "new", "--mesh", f"tp={ranks}", *rules, "--weights", full, "--output", path]
         command += ["--overwrite", "--quiet"]
         subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
@@ -593,6 +604,8 @@ def main():
     options = arguments()
     notes, results = [], []
     folders = {}
+    if options.cold:
+        options.places, options.slow_rounds, options.no_mindspore = "disk", 0, True
     for place in options.places.split(","):
         parent = Path(options.tmpfs if place == "tmpfs" else options.disk)
         parent.mkdir(parents=True, exist_ok=True)
@@ -614,6 +627,11 @@ def main():
     scratch.mkdir(parents=True)
     try:
         empty = empty_program(scratch)
+        binary = floor.build(scratch)
+        contenders["floor"] = floor.contender(binary, JOBS, PROCESSES)
+        if options.cold:
+            contenders = {name: floor.flushed(contenders[name]) for name in ("cp", "cp x2", "floor")}
+            contenders["shardloom auto"] = shardloom("auto", "commit")
         if options.no_mindspore:
             notes.append("MindSpore: left out, as asked")
         elif not python.exists():
@@ -647,8 +665,12 @@ def main():
                 print(f"{model} on {name}", file=sys.stderr)
                 try:
                     write_layout(full, "full", folder / "layout-full")
-                    place = Place(name, folder, model, strategies(scratch, folder / "layout-full"))
+                    place = Place(name, folder, model, strategies(scratch, folder / "layout-full", list(full)))
                     place.prepare(full, ["full", 4, 8])
+                    if options.cold:
+                        rates = floor.rates(binary, place, 8)
+                        told = rates and ", ".join(f"{kind} {rate:.2f} GB/s at depth {depth}" for kind, (rate, depth) in rates.items())
+                        notes.append(f"{model}, {name}: the disk's own rates past the page cache: {told or 'it has no such calls'}")
                     contenders["PyTorch"] = Dcp(torch, place, full) if torch.exists() else lambda *_: None
                     for job in options.jobs.split(","):
                         # These are large, and of no use to the other jobs.

@@ -296,6 +296,33 @@ impl Catalog {
         })
     }
 
+    /// Where those of `ranks` that have tensor `name` have it. Files of equal structure are asked once.
+    pub fn find_all(&self, ranks: impl Iterator<Item = u32>, name: &str) -> Vec<Place> {
+        let mut known: Option<(*const FileSchema, Option<u32>)> = None;
+        let place = |rank: u32| {
+            let [file] = &self.ranks.get(&rank)?[..] else {
+                return self.find(rank, name);
+            };
+            let schema = Arc::as_ptr(&file.schema);
+            let entry = match known {
+                Some((of, entry)) if of == schema => entry,
+                _ => {
+                    let entry = file.schema.position(name);
+                    let entry = entry.and_then(|entry| u32::try_from(entry).ok());
+                    known = Some((schema, entry));
+                    entry
+                }
+            };
+            let entry = entry?;
+            Some(Place {
+                rank,
+                file: 0,
+                entry,
+            })
+        };
+        ranks.filter_map(place).collect()
+    }
+
     /// The file at `place`.
     ///
     /// # Panics

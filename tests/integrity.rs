@@ -408,3 +408,66 @@ fn several_steps_are_refused_in_place() {
     let run = alone(&sample.args(&format!("{line} --file-suffix 1_4"))).fails();
     assert!(!run.stderr.contains("already"), "{run:#?}");
 }
+
+/// Files that stay as they are get a second name, with the same manifest; who says so twice gets no other.
+#[test]
+fn files_that_stay_are_linked() {
+    use std::os::unix::fs::MetadataExt;
+    let whole = Tensors::from([
+        ("b".to_owned(), tensors::Tensor::counting("F32", &[16], 3)),
+        (
+            "w".to_owned(),
+            tensors::Tensor::counting("BF16", &[8, 16], 50),
+        ),
+    ]);
+    let strategy = |mesh: &[usize]| {
+        let cuts = [("b", layout(mesh, &[-1])), ("w", layout(mesh, &[0, -1]))];
+        oracle::Strategy::of(&cuts)
+    };
+    let sample = Sample::of(whole, strategy(&[2]), strategy(&[3, 2]));
+    let names = |path: &str| {
+        let file = std::fs::metadata(sample.path(path)).expect("it stands");
+        file.nlink()
+    };
+    let line = "reshard --src @src --src-strategy @four.ckpt --dst-strategy @two.ckpt --json --dst";
+    alone(&sample.args(&format!("{line} @plain"))).succeeds();
+    let plain = manifest(&sample.path("plain"));
+    // A source without a manifest is read for its digests.
+    let read = object(&alone(&sample.args(&format!("{line} @read --link"))).succeeds());
+    assert!(read["bytes"]["read"].as_u64() > Some(0), "{read}");
+    // One with it isn't.
+    let line = line.replace("@src", "@plain").replace("four", "two");
+    for (processes, nodes) in [(None, "1"), (Some(4), "1"), (Some(4), "2")] {
+        let args = sample.args(&format!("{line} @linked --link --overwrite"));
+        let told = run(processes, &args, &[("SHARDLOOM_NODES", nodes)]).succeeds();
+        let bytes = &object(&told)["bytes"];
+        assert_eq!(
+            (&bytes["read"], &bytes["written"]),
+            (&0.into(), &0.into()),
+            "{told:#?}"
+        );
+        for directory in ["read", "linked"] {
+            let found = manifest(&sample.path(directory));
+            assert_eq!(
+                (&found.tensors, &found.files),
+                (&plain.tensors, &plain.files)
+            );
+            assert!(image(&sample.path(directory)).len() == image(&sample.path("plain")).len());
+        }
+        alone(&sample.args("verify @linked")).succeeds();
+        sample.check("linked", &sample.two, &sample.whole);
+    }
+    let shares =
+        names("linked/rank_3/net3.safetensors") > 1 || names("plain/rank_3/net3.safetensors") == 1;
+    assert!(shares, "neither a second name nor bytes that are shared");
+    // Others are written, and an old name never is.
+    alone(&sample.args(&format!(
+        "{} @other --link",
+        line.replace("two.ckpt --json", "four.ckpt --json")
+    )))
+    .succeeds();
+    sample.check("other", &sample.four, &sample.whole);
+    let both =
+        "reshard --src @plain --src-strategy @two.ckpt --dst-strategy @four.ckpt --in-place --link";
+    assert_eq!(alone(&sample.args(both)).status.code(), Some(2));
+}

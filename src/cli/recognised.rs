@@ -2,7 +2,9 @@
 
 use crate::cli::flags::family::spelled;
 use crate::cli::strategy::recognise::candidates;
-use crate::exchange::{World, agree, all_gather, broadcast_bytes, decode, encode};
+use crate::exchange::{
+    World, agree, all_gather, all_gather_agreed, broadcast_bytes, decode, encode,
+};
 use crate::fault::plain::{counted, first};
 use crate::fault::{Fault, Kind, Result};
 use crate::model::derive::Seen;
@@ -74,7 +76,7 @@ impl Question<'_> {
     /// The same on every process: [`Kind::MissingShard`] if there are no weights, [`Kind::Config`] if their
     /// layout isn't known.
     pub(super) fn recognised(&self, world: &World) -> Result<Recognised> {
-        let all = all_gather(world, &agree(world, self.look())?)?;
+        let all = all_gather_agreed(world, self.look())?;
         let ranks = all.iter().flatten().map(|seen| seen.ranks).max();
         let Some(seen) = all.into_iter().flatten().next() else {
             agree(world, nothing::refuse(self.source))?;

@@ -39,6 +39,10 @@ pub(crate) struct Reshard {
     /// their pattern, other files stay.
     #[arg(long, conflicts_with_all = ["dst", "prefix", "overwrite", "lora", "lora_scaling"])]
     in_place: bool,
+    /// Don't copy files that stay as they are, byte for byte: both checkpoints share them, where the file
+    /// system can, so nothing may write into either in place.
+    #[arg(long, conflicts_with = "in_place")]
+    link: bool,
     #[command(flatten)]
     cut: CutArgs,
     /// Beginning of the written files' names, as in rank_R/{prefix}R.safetensors [default: files that a
@@ -111,6 +115,7 @@ impl Reshard {
                 extras: Vec::new(),
                 writing: Writing {
                     in_place: self.in_place,
+                    link: self.link,
                     ..self
                         .writing
                         .writing(destination.clone(), self.cut.dst_strategy.clone())

@@ -119,6 +119,11 @@ impl Commit<'_> {
             agree(world, append_crcs(&staged.created))?;
         }
         let extras = if complete { &[] } else { self.extras };
+        let shared = match complete {
+            true => Ok(()),
+            false => self.destination.share(self.flush),
+        };
+        agree(world, shared)?;
         let finished = self.destination.finish(&staged.created, extras, self.flush);
         agree(world, finished)?;
         let links = if complete { &[] } else { self.links };

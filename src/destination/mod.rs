@@ -20,7 +20,7 @@ pub(crate) use commit::{Commit, Shown};
 pub use guard::{Guard, Held, hold};
 pub(crate) use in_place::{Carried, Replaced, carry, files as in_place_files, finished};
 pub(crate) use openness::denied;
-pub use place::{Destination, Placement};
+pub use place::{Destination, Linked, Placement};
 pub(crate) use probe::{sharing, standing_directory};
 pub(crate) use resume::Wanted;
 pub(crate) use stage::Staged;

@@ -10,6 +10,7 @@ use crate::plan::work::{Division, Site};
 use crate::store::commit::Staging;
 use crate::store::io::{self, Standing, WriteFile};
 use crate::store::replaceable::Replace;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Which process builds what.
@@ -46,6 +47,17 @@ pub struct Destination {
     pub one_node: bool,
     /// Permissions that nobody gets: those that the source's files haven't.
     pub denied: u32,
+    /// The files that are a file of the source, by rank and number.
+    pub linked: BTreeMap<(u32, u32), Linked>,
+}
+
+/// A file that is one of the source.
+#[derive(Clone, Debug)]
+pub struct Linked {
+    /// That file.
+    pub from: PathBuf,
+    /// Its path inside the destination.
+    pub to: String,
 }
 
 impl Destination {
@@ -114,6 +126,7 @@ impl Destination {
             shared,
             one_node: !together || storages.of_one_node(topology, process),
             denied: 0,
+            linked: BTreeMap::new(),
             site: Site {
                 ranks: built,
                 processes: narrow(members.len()),
@@ -141,7 +154,12 @@ impl Destination {
     /// The files that fall to this process to create and flush.
     pub fn own_files<'a>(&'a self, catalog: &'a Catalog) -> impl Iterator<Item = &'a ShardFile> {
         let works = !self.site.ranks.is_empty();
-        let files = catalog.ranks.values().flatten().filter(move |_| works);
+        let files = catalog.ranks.iter().filter(move |_| works);
+        let files =
+            files.flat_map(|(rank, files)| files.iter().zip(0u32..).map(|(f, n)| (*rank, n, f)));
+        let written =
+            |(rank, number, _): &(u32, u32, _)| !self.linked.contains_key(&(*rank, *number));
+        let files = files.filter(written).map(|(_, _, file)| file);
         let (index, processes) = (self.site.index as usize, self.site.processes as usize);
         files.skip(index).step_by(processes.max(1))
     }
@@ -154,7 +172,11 @@ impl Destination {
         if !self.leads {
             return Ok(());
         }
-        let needed = catalog.bytes();
+        let linked = self.linked.keys().filter_map(|(rank, number)| {
+            let file = catalog.ranks.get(rank)?.get(*number as usize)?;
+            Some(file.schema.size)
+        });
+        let needed = catalog.bytes().saturating_sub(linked.sum());
         let free = io::free_bytes(self.staging.parent())?;
         let files = catalog.ranks.values().flatten().count() as u64;
         if let Some(room) = io::free_files(self.staging.parent())?
@@ -269,6 +291,26 @@ impl Destination {
             io::sync_directory(self.staging.partial())?;
         }
         self.staging.publish(replace, flush)
+    }
+
+    /// Gives the files of the source that are the destination's their names here, those that fall to this
+    /// process. Local.
+    ///
+    /// # Errors
+    /// [`Kind::NoSpace`], [`Kind::Io`].
+    pub fn share(&self, flush: bool) -> Result<()> {
+        let (index, processes) = (self.site.index as usize, self.site.processes as usize);
+        let own = self.linked.values().skip(index).step_by(processes.max(1));
+        for Linked { from, to } in own {
+            let path = self.staging.partial().join(to);
+            self.make_room(to)?;
+            io::remove(&path)?;
+            io::share(from, &path, self.denied, flush)?;
+            if flush && let Some(room) = path.parent() {
+                io::sync_directory(room)?;
+            }
+        }
+        Ok(())
     }
 
     /// Gives files of the directory that is to be replaced a second name in the new one. Local.

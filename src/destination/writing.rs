@@ -21,6 +21,8 @@ pub struct Writing {
     pub resume: bool,
     /// Replace the source: its directory is the destination.
     pub in_place: bool,
+    /// Files that are a file of the source get its bytes without a copy, where the file system can.
+    pub link: bool,
     /// Don't wait for the disk before the result becomes visible.
     pub unflushed: bool,
     /// What the command has read beside the source, its strategies and its adapter.

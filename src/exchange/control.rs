@@ -58,18 +58,25 @@ pub fn broadcast_bytes(world: &World, root: u32, bytes: Vec<u8>) -> Result<Vec<u
 /// is everywhere.
 pub fn all_gather_bytes(world: &World, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
     let processes = world.processes();
-    let parts = Parts::new(std::iter::repeat_n(8, processes))?;
-    let flight = world.control.all_gather(length_bytes(bytes.len()), parts)?;
-    let (_, lengths) = flight.wait(Patience::Long)?;
-    let lengths: Vec<usize> = lengths
-        .bytes
-        .chunks_exact(8)
-        .map(length_of)
-        .collect::<Result<_>>()?;
-    let mut gathered: Vec<Vec<u8>> = lengths.iter().map(|n| Vec::with_capacity(*n)).collect();
+    // Short messages go along with their lengths.
+    let along = along_bytes(world);
+    let parts = Parts::new(std::iter::repeat_n(LENGTH_BYTES + along, processes))?;
+    let mut first = length_bytes(bytes.len());
+    first.extend_from_slice(&bytes[..bytes.len().min(along)]);
+    first.resize(LENGTH_BYTES + along, 0);
+    let flight = world.control.all_gather(first, parts)?;
+    let (_, first) = flight.wait(Patience::Long)?;
+    let mut lengths = Vec::with_capacity(processes);
+    let mut gathered: Vec<Vec<u8>> = Vec::with_capacity(processes);
+    for told in first.bytes.chunks_exact(LENGTH_BYTES + along) {
+        let (length, beginning) = told.split_at(LENGTH_BYTES);
+        let length = length_of(length)?;
+        gathered.push(beginning[..length.min(along)].to_vec());
+        lengths.push(length);
+    }
     let piece = (world.chunk_bytes_max / processes).max(1);
     let longest = lengths.iter().copied().max().unwrap_or(0);
-    for start in (0..longest).step_by(piece) {
+    for start in (along..longest).step_by(piece) {
         let cut = |length: usize| start.min(length)..start.saturating_add(piece).min(length);
         let parts = Parts::new(lengths.iter().map(|length| cut(*length).len()))?;
         let mine = bytes[cut(bytes.len())].to_vec();
@@ -80,6 +87,17 @@ pub fn all_gather_bytes(world: &World, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
         }
     }
     Ok(gathered)
+}
+
+/// Bytes of a message's length.
+const LENGTH_BYTES: usize = 8;
+/// Most bytes that all processes together send along with their messages' lengths, and most of one.
+const ALONG_BYTES_MAX: (usize, usize) = (64 << 10, 248);
+
+/// *Local.* Bytes of each process that go along with the length: the same on every process.
+fn along_bytes(world: &World) -> usize {
+    let (together, one) = ALONG_BYTES_MAX;
+    (together.min(world.chunk_bytes_max) / world.processes().max(1)).min(one)
 }
 
 /// *Collective.* Brings each message of `outgoing` to its process; gives those that came here with

@@ -55,6 +55,6 @@ pub use library::{Counts, Library};
 pub use operation::Operation;
 pub use progress::Progress;
 pub use topology::Topology;
-pub use values::{all_gather, exchange_values};
+pub use values::{all_gather, all_gather_agreed, exchange_values};
 pub use wire::{decode, encode};
 pub use world::World;

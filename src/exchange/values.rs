@@ -4,7 +4,7 @@ use crate::exchange::agree::agree;
 use crate::exchange::control::{all_gather_bytes, exchange_bytes};
 use crate::exchange::wire::{decode, encode};
 use crate::exchange::world::World;
-use crate::fault::Result;
+use crate::fault::{Fault, Kind, Result};
 use serde::{Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
 
@@ -14,9 +14,39 @@ use std::collections::BTreeMap;
 /// # Errors
 /// [`crate::fault::Kind::Mpi`].
 pub fn all_gather<T: Serialize + DeserializeOwned>(world: &World, mine: &T) -> Result<Vec<T>> {
-    let bytes = agree(world, encode(mine))?;
-    let all = all_gather_bytes(world, &bytes)?;
-    agree(world, all.iter().map(|bytes| decode(bytes)).collect())
+    gather(world, encode(mine))
+}
+
+/// *Collective.* As [`agree`], and then [`all_gather`], with one message for both while nobody fails. Not
+/// where an alarm may have been raised since all last agreed.
+///
+/// # Errors
+/// As [`agree`].
+pub fn all_gather_agreed<T>(world: &World, mine: Result<T>) -> Result<Vec<T>>
+where
+    T: Serialize + DeserializeOwned,
+{
+    gather(world, mine.and_then(|mine| encode(&mine)))
+}
+
+/// The first byte of a message: whether it is one.
+const GOOD: u8 = 1;
+
+/// Values of what each process has encoded.
+fn gather<T: DeserializeOwned>(world: &World, mine: Result<Vec<u8>>) -> Result<Vec<T>> {
+    let message = match &mine {
+        Ok(bytes) => [&[GOOD], &bytes[..]].concat(),
+        Err(_) => Vec::new(),
+    };
+    let all = all_gather_bytes(world, &message)?;
+    if all.iter().any(Vec::is_empty) {
+        // All see that some have failed.
+        agree(world, mine)?;
+        let message = "a process has failed and doesn't say how";
+        return Err(Fault::new(Kind::Internal, message));
+    }
+    // The same bytes everywhere: what can't be read here can't be read elsewhere.
+    all.iter().map(|bytes| decode(&bytes[1..])).collect()
 }
 
 /// *Collective.* Brings each value to the process that stands before it; gives those for this one, by

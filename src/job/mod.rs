@@ -19,6 +19,7 @@ mod fits;
 mod inputs;
 pub mod inspect;
 pub mod inspected;
+mod linked;
 pub mod metadata;
 mod origin;
 pub mod outcome;

@@ -5,7 +5,9 @@
 //! fresh checksums.
 
 use crate::destination::Shown;
-use crate::exchange::{Topology, World, agree, all_gather, broadcast_bytes, decode, encode};
+use crate::exchange::{
+    Topology, World, agree, all_gather, all_gather_agreed, broadcast_bytes, decode, encode,
+};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::above::look_above;
 use crate::job::outcome::BadFile;
@@ -59,7 +61,7 @@ impl Origin {
             },
         )?;
         let word = own.as_ref().map(|manifest| word(manifest, source));
-        let words: Vec<Option<Word>> = all_gather(world, &agree(world, word.transpose())?)?;
+        let words: Vec<Option<Word>> = all_gather_agreed(world, word.transpose())?;
         let told = words.iter().zip(0u32..);
         let told: Vec<(&Word, u32)> = told
             .filter_map(|(word, process)| Some((word.as_ref()?, process)))

@@ -66,12 +66,13 @@ impl Planned {
         let planned = arranged(write, &files, source, strategy, ranks);
         let mut planned = agree(world, planned)?;
         planned.depends_on = format!(
-            "{:?} {:?} {:?} {:?} {} {}",
+            "{:?} {:?} {:?} {:?} {} {} {}",
             write.select,
             write.leftovers,
             files,
             write.format,
             write.writing.in_place,
+            write.writing.link,
             planned.depends_on
         );
         Ok(planned)

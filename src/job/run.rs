@@ -10,6 +10,7 @@ use crate::job::compare::{self, Pairing};
 use crate::job::copies;
 use crate::job::fits::Fitted;
 use crate::job::inputs;
+use crate::job::linked;
 use crate::job::outcome::{Outcome, PlanFigures};
 use crate::job::pairs::pairs;
 use crate::job::planned::Planned;
@@ -77,7 +78,10 @@ pub fn run_told(
         destination.denied = inputs::denied(world, job, &source)?;
         inputs::check_files(world, job, &source, &destination)?;
         course::phase("planning");
-        let planned = run.plan(&source, &destination)?;
+        let mut planned = run.plan(&source, &destination)?;
+        if job.goal.writing().is_some_and(|writing| writing.link) {
+            linked::find(world, &source.source, &mut destination, &mut planned)?;
+        }
         fitted.compared()?;
         if !job.dry_run {
             let copies = &planned.copies;

@@ -1,6 +1,6 @@
 //! The manifests that nodes see: who sees the same one, and what none of them has.
 
-use crate::exchange::{Topology, World, agree, all_gather};
+use crate::exchange::{Topology, World, all_gather, all_gather_agreed};
 use crate::fault::Result;
 use crate::job::outcome::BadFile;
 use crate::store::Format;
@@ -168,5 +168,5 @@ pub(super) fn sights(
         Ok(Some(manifest)) => Sight::of(directory, manifest).map(|sight| Some(Ok(sight))),
         Err(reason) => Ok(Some(Err(reason.to_owned()))),
     };
-    all_gather(world, &agree(world, mine)?)
+    all_gather_agreed(world, mine)
 }

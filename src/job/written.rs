@@ -7,6 +7,7 @@ use crate::destination::{
 use crate::fault::Result;
 use crate::job::adapter;
 use crate::job::clock::Clock;
+use crate::job::linked;
 use crate::job::origin::Origin;
 use crate::job::pieces::Proving;
 use crate::job::planned::Planned;
@@ -14,6 +15,7 @@ use crate::job::request::request;
 use crate::job::route::{Into, Route, Surveyed};
 use crate::job::steps::Run;
 use crate::plan::SourceTensor;
+use crate::plan::work::Skip;
 use crate::source::{Opened, fingerprint, meta};
 use crate::transport::{FileSink, Ledger, Moved, Observer, Readers, Trace, Traced};
 
@@ -116,6 +118,15 @@ impl Written<'_> {
         )
     }
 
+    /// Whether files that are the source's may be linked: the same on every process.
+    fn links(&self) -> bool {
+        self.run
+            .job
+            .goal
+            .writing()
+            .is_some_and(|writing| writing.link)
+    }
+
     /// All but the source that the result depends on.
     fn depends_on(&self) -> String {
         let derived = &self.run.job.reading.derived;
@@ -146,7 +157,14 @@ impl Written<'_> {
         let (world, staging) = (self.run.world, &self.destination.staging);
         let shared = self.destination.site.division.is_some();
         let catalog = &self.planned.catalog;
+        let linked = &self.destination.linked;
         let sink = FileSink::new(staging.partial(), catalog, shared);
+        let sink = sink.without(linked.keys().copied());
+        let source = &self.source.source;
+        let known = match self.links() {
+            false => None,
+            true => linked::known(world, self.origin, source, self.destination, self.planned)?,
+        };
         let ledger = Ledger::new(
             catalog,
             &self.destination.site,
@@ -158,16 +176,17 @@ impl Written<'_> {
         let into = Into {
             sink: &sink,
             witness: Some(&ledger),
-            skip: staged.skip(),
+            skip: known.as_ref().map_or(staged.skip(), |_| &Skip::All),
         };
-        let moved = route.go(world, surveyed, readers, &into, observer)?;
+        let mut moved = route.go(world, surveyed, readers, &into, observer)?;
+        moved.written_bytes = moved.written_bytes.saturating_sub(sink.passed_bytes());
         clock.lap(|seconds| &mut seconds.exchange);
-        self.source.source.still.check(world)?;
+        source.still.check(world)?;
         course::phase("putting in place");
         if !self.destination.leads {
             course::leaves(Leaves::Unknown);
         }
-        commit.make(world, staged, ledger.close())?;
+        commit.make(world, staged, known.unwrap_or_else(|| ledger.close()))?;
         course::leaves(Leaves::Placed(None));
         clock.lap(|seconds| &mut seconds.commit);
         Ok(moved)

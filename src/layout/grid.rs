@@ -87,6 +87,17 @@ impl Grid {
         }
     }
 
+    /// How many cells meet `region`.
+    #[must_use]
+    pub fn count_meeting(&self, region: &Region) -> u64 {
+        let dims = region.offset.iter().zip(&region.shape.0).zip(&self.cell.0);
+        dims.map(|((offset, extent), cell)| match extent.checked_sub(1) {
+            Some(last) => (offset + last) / cell - offset / cell + 1,
+            None => 0,
+        })
+        .product()
+    }
+
     /// Calls `visit` with every cell that meets `region` (not empty), in row-major order.
     pub fn for_each_meeting(&self, region: &Region, mut visit: impl FnMut(&[u64])) {
         if region.shape.0.contains(&0) {
@@ -127,6 +138,7 @@ mod tests {
         };
         grid.for_each_meeting(&region, |cell| met.push(cell.to_vec()));
         assert_eq!(met, [[0, 1], [0, 2], [1, 1], [1, 2]]);
+        assert_eq!(grid.count_meeting(&region), 4);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub struct Transfer {
 pub struct CellPlan {
     /// Index of the cell.
     pub cell: Cell,
-    /// The transfers; together they cover the cell exactly once.
+    /// The transfers; together they cover the cell exactly once, unless a block brings its bytes.
     pub transfers: Vec<Transfer>,
     /// Where the cell's bytes are written, in the destination's catalog.
     pub targets: Vec<Place>,
@@ -54,38 +54,61 @@ impl CellPlan {
     ) -> Result<CellPlan> {
         let region = plan.destination.grid.region(&cell);
         let mut transfers = Vec::new();
-        for (piece, tensor) in &plan.pieces {
-            if let Some(ranges) = Piece::cut(&piece.ranges(), &piece.destination_map, &region) {
-                meet(
-                    plan.element_bytes,
-                    piece,
-                    tensor,
-                    &ranges,
-                    &region,
-                    source,
-                    &mut transfers,
-                )?;
-            }
-        }
+        meet_plan(plan, &region, source, &mut transfers)?;
         let covered: u64 = transfers.iter().map(|transfer| transfer.copy.bytes()).sum();
         let due = plan.zeros(&cell).start;
         if covered != due {
             let message = format!("its pieces cover {covered} of {due} bytes of part {cell:?}");
             return Err(Fault::new(Kind::Internal, message).tensor(&*plan.name));
         }
+        Ok(CellPlan {
+            transfers,
+            ..CellPlan::of_block(plan, cell, targets)
+        })
+    }
+
+    /// `cell` of `plan`, whose bytes come with those of its neighbours.
+    pub(super) fn of_block(plan: &TensorPlan, cell: Cell, targets: Vec<Place>) -> CellPlan {
+        let region = plan.destination.grid.region(&cell);
         let share = share(&plan.destination, &cell, &targets);
         let full = plan.destination.grid.full_shape();
         let stored = plan.is_changed() && plan.only_source().is_some();
         let stored = stored.then(|| Runs::new(&full, plan.element_bytes, &region));
-        Ok(CellPlan {
+        CellPlan {
             cell,
-            transfers,
+            transfers: Vec::new(),
             targets,
             share,
             runs: written_runs(plan, &full, &region),
             stored,
-        })
+        }
     }
+}
+
+/// Adds the transfers that fill `region` of a tensor.
+///
+/// # Errors
+/// [`Kind::MissingShard`] if no rank has a shard that is needed.
+pub(super) fn meet_plan(
+    plan: &TensorPlan,
+    region: &Region,
+    source: &Catalog,
+    transfers: &mut Vec<Transfer>,
+) -> Result<()> {
+    for (piece, tensor) in &plan.pieces {
+        if let Some(ranges) = Piece::cut(&piece.ranges(), &piece.destination_map, region) {
+            meet(
+                plan.element_bytes,
+                piece,
+                tensor,
+                &ranges,
+                region,
+                source,
+                transfers,
+            )?;
+        }
+    }
+    Ok(())
 }
 
 /// The runs of `region` of a tensor of shape `full` in the tensor as it is written.
@@ -128,7 +151,7 @@ pub(super) fn meet_region(
 }
 
 /// The place of the first target among all holders of `cell`, unless all of them are targets.
-fn share(spread: &Spread, cell: &[u64], targets: &[Place]) -> Option<Share> {
+pub(super) fn share(spread: &Spread, cell: &[u64], targets: &[Place]) -> Option<Share> {
     let of = spread.layout.replicas();
     let first = targets.first().filter(|_| (targets.len() as u64) < of)?;
     let index = spread.holders(cell).take_while(|rank| *rank < first.rank);
@@ -205,10 +228,7 @@ fn meet_stage(
             let Some(ranges) = Piece::cut(ranges, &piece.source_map, &shard) else {
                 return;
             };
-            let mut candidates: Vec<Place> = spread
-                .holders(cell)
-                .filter_map(|rank| source.find(rank, &tensor.name))
-                .collect();
+            let mut candidates = source.find_all(spread.holders(cell), &tensor.name);
             if candidates.is_empty() && result.is_ok() {
                 result = Err(missing_shard(tensor, spread, cell, source));
             }

@@ -1,8 +1,11 @@
 //! How the cells of a tensor are put together to be built, and cut into windows.
 
 use crate::layout::Cell;
-use crate::plan::tensor_plan::TensorPlan;
+use crate::plan::source_tensor::SourceTensor;
+use crate::plan::tensor_plan::{TensorPlan, tiny};
+use crate::view::{AxisMap, Piece};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Bytes of all cells of a slab together, about: what fits the second-level cache.
 pub(super) const SLAB_BYTES: u64 = 1 << 20;
@@ -10,17 +13,21 @@ pub(super) const SLAB_BYTES: u64 = 1 << 20;
 /// Least bytes of one cell in a slab, so that writes are not too small.
 const WINDOW_BYTES_MIN: u64 = 64 << 10;
 
-/// Most cells that are built together.
+/// Most cells that are built together, and most of small ones.
 const CELLS_MAX: u64 = 64;
+const CELLS_SMALL_MAX: u64 = 256;
 
 /// How the cells of a tensor are put together to be built: those next to each other in a row of cells
-/// that need the same source rows are one unit. The same on every process.
+/// that need the same source rows are one unit, and of small ones also those below each other that need
+/// the same columns. The same on every process.
 pub(super) struct Group<'a> {
     parts: &'a [u64],
     /// Cells of one row of cells: those with the same place in dimension 0.
     row: u64,
-    /// Most cells of a unit.
+    /// Most cells of a unit in a row of them.
     size: u64,
+    /// Most rows of cells that it has.
+    rows: u64,
     pub(super) cell_bytes: u64,
     pub(super) window_bytes: u64,
     pub(super) windows: u64,
@@ -30,17 +37,17 @@ impl<'a> Group<'a> {
     pub(super) fn of(plan: &'a TensorPlan) -> Self {
         let row = |parts: &[u64]| parts.iter().skip(1).product::<u64>();
         let parts = plan.destination.grid.parts();
-        let spreads = plan.pieces.iter().filter_map(|(_, t)| t.spreads.first());
-        let source = spreads.map(|spread| row(spread.grid.parts())).max();
-        let size = row(parts)
-            .div_ceil(source.unwrap_or(1).max(1))
-            .clamp(1, CELLS_MAX);
         let cell_bytes = plan.cell_bytes();
+        let small = (SLAB_BYTES / cell_bytes.max(1)).clamp(1, CELLS_SMALL_MAX);
+        let (across, below) = neighbours(plan, parts);
+        let size = across.min(row(parts)).clamp(1, small.max(CELLS_MAX));
+        let rows = below.clamp(1, (small / size).max(1));
         let window_bytes = window_bytes(plan, size);
         Group {
             parts,
             row: row(parts),
             size,
+            rows,
             cell_bytes,
             window_bytes,
             windows: cell_bytes.div_ceil(window_bytes).max(1),
@@ -53,7 +60,8 @@ impl<'a> Group<'a> {
             .iter()
             .zip(self.parts)
             .fold(0, |number, (place, parts)| number * parts + place);
-        number / self.row * self.row.div_ceil(self.size) + number % self.row / self.size
+        let (row, place) = (number / self.row, number % self.row);
+        row / self.rows * self.row.div_ceil(self.size) + place / self.size
     }
 
     /// The bytes of each cell that window `number` is.
@@ -65,9 +73,14 @@ impl<'a> Group<'a> {
     /// The cells of a unit, in row-major order.
     pub(super) fn cells(&self, unit: u64) -> impl Iterator<Item = Cell> + '_ {
         let units = self.row.div_ceil(self.size);
-        let (row, first) = (unit / units, unit % units * self.size);
-        (first..(first + self.size).min(self.row)).map(move |place| {
-            let mut number = row * self.row + place;
+        let (top, first) = (unit / units * self.rows, unit % units * self.size);
+        let bottom = (top + self.rows).min(self.parts.first().copied().unwrap_or(1));
+        let places = first..(first + self.size).min(self.row);
+        let numbers = (top..bottom).flat_map(move |row| {
+            let places = places.clone();
+            places.map(move |place| row * self.row + place)
+        });
+        numbers.map(|mut number| {
             let mut cell = vec![0; self.parts.len()];
             for (place, parts) in cell.iter_mut().zip(self.parts).rev() {
                 *place = number % parts;
@@ -76,6 +89,35 @@ impl<'a> Group<'a> {
             cell
         })
     }
+}
+
+/// How many cells next to each other in a row of them need the same shards, and how many below each other:
+/// where the shards are cut less often than the cells, and elsewhere more often than these.
+fn neighbours(plan: &TensorPlan, parts: &[u64]) -> (u64, u64) {
+    let of = |(piece, tensor): &(Piece, Arc<SourceTensor>)| {
+        let source = tensor.spreads.first()?.grid.parts();
+        // In how many parts the shards cut each of the cells' dimensions.
+        let along = |map: &AxisMap| match map {
+            AxisMap::Constant(_) => 1,
+            AxisMap::Affine { axis: own, .. } => {
+                let same = |(map, _): &(&AxisMap, &u64)| matches!(map, AxisMap::Affine { axis, .. } if axis == own);
+                let mut maps = piece.source_map.iter().zip(source);
+                maps.find(same).map_or(1, |(_, parts)| *parts)
+            }
+        };
+        let source: Vec<u64> = piece.destination_map.iter().map(along).collect();
+        let pairs = || parts.iter().zip(&source);
+        let across = pairs().skip(1).map(|(own, source)| own.div_ceil(*source));
+        let cut = pairs().skip(1).any(|(own, source)| source > own);
+        let below = pairs().take(1).map(|(own, source)| own.div_ceil(*source));
+        let met = pairs().map(|(own, source)| source.div_ceil(*own)).product();
+        let below = below.filter(|_| cut && tiny(plan, met)).product::<u64>();
+        Some((across.product::<u64>(), below))
+    };
+    let row = parts.iter().skip(1).product::<u64>();
+    let found = plan.pieces.iter().filter_map(of);
+    let found = found.reduce(|(across, below), (a, b)| (across.min(a), below.min(b)));
+    found.unwrap_or((row, 1))
 }
 
 /// The window of a cell that makes a slab: whole rows of some inner dimensions where they fit.

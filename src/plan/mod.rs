@@ -13,6 +13,7 @@
 pub mod affix;
 pub mod arrange;
 mod arranged;
+pub mod block;
 pub mod build;
 pub mod cell;
 pub mod copies;

@@ -2,12 +2,14 @@
 
 use crate::catalog::Catalog;
 use crate::fault::{Fault, Kind, Result};
+use crate::plan::block::Block;
 use crate::plan::cell::{CellPlan, Transfer};
-use crate::plan::reach::{Reach, Served};
+use crate::plan::reach::{Reach, Served, Share};
 use crate::plan::tensor_plan::TensorPlan;
 use crate::plan::turns::Turns;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A slab of a site's work: number of the tensor, and of the slab in it.
@@ -53,6 +55,8 @@ pub struct Slab<'a> {
     pub source: &'a Catalog,
     /// The cells.
     pub cells: Arc<Vec<CellPlan>>,
+    /// The box they make, if their bytes are brought together.
+    pub block: Option<Arc<Block>>,
     /// First byte of the window, in each cell.
     pub begin: u64,
     /// End of the window.
@@ -63,7 +67,44 @@ pub struct Slab<'a> {
     pub turns: Option<Arc<Turns>>,
 }
 
+/// What is filled by transfers at once: a cell's window, or that of a block of them.
+#[derive(Clone, Debug)]
+pub struct Filled<'s> {
+    /// The transfers into the cell, or block.
+    pub transfers: &'s [Transfer],
+    /// Which of those that need it this site is.
+    pub share: Option<Share>,
+    /// Its bytes that are filled.
+    pub window: Range<u64>,
+}
+
 impl Slab<'_> {
+    /// What is filled: the block, or each of the cells.
+    pub fn filled(&self) -> impl Iterator<Item = Filled<'_>> {
+        let bytes = self.begin..self.end;
+        let block = self.block.as_deref().map(|block| Filled {
+            transfers: &block.transfers,
+            share: block.share,
+            window: block.window(&bytes),
+        });
+        let cells = self.cells.iter().filter(|_| self.block.is_none());
+        let cells = cells.map(move |cell| Filled {
+            transfers: &cell.transfers,
+            share: cell.share,
+            window: bytes.clone(),
+        });
+        block.into_iter().chain(cells)
+    }
+
+    /// How many copies read the same rows one after the other, about.
+    #[must_use]
+    pub fn sharing(&self) -> u64 {
+        match self.block {
+            Some(_) => 1,
+            None => self.cells.len() as u64,
+        }
+    }
+
     /// Bytes of the window.
     #[must_use]
     pub fn window(&self) -> u64 {
@@ -87,22 +128,25 @@ impl Slab<'_> {
                 .sum::<u64>()
     }
 
-    /// Chooses who serves `transfer` into `cell`.
+    /// Chooses who serves `transfer` into what has this `share`.
     ///
     /// # Errors
     /// [`Kind::MissingShard`] if no process sees any of its shards.
-    pub fn serve(&self, reach: &Reach, cell: &CellPlan, transfer: &Transfer) -> Result<Served> {
+    pub fn serve(
+        &self,
+        reach: &Reach,
+        share: Option<Share>,
+        transfer: &Transfer,
+    ) -> Result<Served> {
         let ranks = transfer.candidates.iter().map(|place| place.rank);
         let turns = self.turns.as_deref();
-        reach
-            .serve(ranks, self.salt, cell.share, turns)
-            .ok_or_else(|| {
-                let fault = Fault::new(Kind::MissingShard, "no process sees this shard");
-                let fault = fault.tensor(&*self.plan.name);
-                match transfer.candidates.first() {
-                    Some(place) => fault.rank(place.rank).file(format!("rank_{}", place.rank)),
-                    None => fault,
-                }
-            })
+        reach.serve(ranks, self.salt, share, turns).ok_or_else(|| {
+            let fault = Fault::new(Kind::MissingShard, "no process sees this shard");
+            let fault = fault.tensor(&*self.plan.name);
+            match transfer.candidates.first() {
+                Some(place) => fault.rank(place.rank).file(format!("rank_{}", place.rank)),
+                None => fault,
+            }
+        })
     }
 }

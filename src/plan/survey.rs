@@ -8,6 +8,7 @@ use crate::plan::work::Work;
 use crate::tensor::strided::StridedCopy;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// What a plan comes to, for one process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,18 +72,19 @@ pub fn survey(work: &Work<'_>) -> Result<Survey> {
     let mut clipped = Vec::new();
     work.for_each_span(|span| {
         survey.written_bytes += span.written_bytes();
-        for cell in span.cells.iter() {
+        for filled in span.filled() {
             seen.clear();
             let mut unseen = 0;
-            for transfer in &cell.transfers {
+            let Range { start, end } = filled.window;
+            for transfer in filled.transfers {
                 clipped.clear();
-                transfer.copy.clip(span.begin, span.end, &mut clipped);
+                transfer.copy.clip(start, end, &mut clipped);
                 if clipped.is_empty() {
                     continue;
                 }
                 let bytes: u64 = clipped.iter().map(StridedCopy::bytes).sum();
                 survey.transfers += clipped.len() as u64;
-                let served = span.serve(reach, cell, transfer)?;
+                let served = span.serve(reach, filled.share, transfer)?;
                 survey.need(reach, &span, served, bytes);
                 if reach.all_see_all() {
                     continue;
@@ -101,16 +103,18 @@ pub fn survey(work: &Work<'_>) -> Result<Survey> {
                     unseen += bytes;
                 }
             }
+            // A shared destination could be built on the node that sees most of it.
+            survey.received_bytes_lower_bound +=
+                unseen - seen.values().max().copied().unwrap_or_default();
+        }
+        for cell in span.cells.iter() {
             let patches = patches(span.plan, &cell.cell, span.begin..span.end)?;
             for transfer in operand_transfers(&patches, span.source)? {
                 let bytes = transfer.copy.bytes();
                 survey.transfers += 1;
-                let served = span.serve(reach, cell, &transfer)?;
+                let served = span.serve(reach, cell.share, &transfer)?;
                 survey.need(reach, &span, served, bytes);
             }
-            // A shared destination could be built on the node that sees most of it.
-            survey.received_bytes_lower_bound +=
-                unseen - seen.values().max().copied().unwrap_or_default();
         }
         Ok(())
     })?;

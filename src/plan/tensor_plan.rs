@@ -9,6 +9,9 @@ use crate::view::Piece;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// Parts of at least this many bytes, on average, are copied straight to their cells.
+const PART_BYTES_ALONE: u64 = 4 << 10;
+
 /// A tensor of the destination in one stage, and what it is made of.
 #[derive(Clone, Debug)]
 pub struct TensorPlan {
@@ -109,4 +112,10 @@ impl TensorPlan {
     pub fn cell_bytes(&self) -> u64 {
         self.destination.grid.cell_shape().0.iter().product::<u64>() * self.element_bytes
     }
+}
+
+/// Whether a cell made of so many parts has tiny ones, which are copied as they are.
+pub(super) fn tiny(plan: &TensorPlan, parts: u64) -> bool {
+    let copied = !plan.is_computed() && plan.zeros_from.is_none();
+    copied && plan.cell_bytes() < parts.saturating_mul(PART_BYTES_ALONE)
 }

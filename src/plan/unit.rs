@@ -3,6 +3,7 @@
 use crate::catalog::Place;
 use crate::fault::Result;
 use crate::layout::Cell;
+use crate::plan::block::Block;
 use crate::plan::cell::CellPlan;
 use crate::plan::group::Group;
 use crate::plan::slab::{Slab, SlabId};
@@ -26,9 +27,6 @@ pub(super) struct Unit<'a, 'u> {
     /// Those that are written here, and where.
     pub(super) cells: &'u [(Cell, Vec<Place>)],
 }
-
-/// What was planned last: for which targets, their cells, and the turns of nodes.
-type Planned = (Mine, Arc<Vec<CellPlan>>, Option<Arc<Turns>>);
 
 /// A window of a unit.
 pub(super) struct Step {
@@ -89,7 +87,7 @@ impl<'a> Work<'a> {
         turns: impl Fn() -> Option<Arc<Turns>>,
         visit: &mut impl FnMut(Slab<'a>) -> Result<()>,
     ) -> Result<()> {
-        let mut planned: Option<Planned> = None;
+        let mut planned: Option<Served> = None;
         for step in steps {
             let id = SlabId {
                 tensor: unit.tensor,
@@ -98,15 +96,14 @@ impl<'a> Work<'a> {
             let Some(mine) = takes(&step).filter(|_| !self.skip.skips(id)) else {
                 continue;
             };
-            let (cells, turns) = match &planned {
-                Some((before, cells, turns)) if *before == mine => {
-                    (Arc::clone(cells), turns.clone())
-                }
+            let of = (mine, unit.rows_of(&step.bytes));
+            let ((block, cells), turns) = match &planned {
+                Some((before, planned, turns)) if *before == of => (planned.clone(), turns.clone()),
                 _ => {
-                    let cells = Arc::new(self.plan_some(unit, &mine)?);
+                    let new = self.plan_some(unit, &of.0, of.1)?;
                     let turns = turns();
-                    planned = Some((mine, Arc::clone(&cells), turns.clone()));
-                    (cells, turns)
+                    planned = Some((of, new.clone(), turns.clone()));
+                    (new, turns)
                 }
             };
             visit(Slab {
@@ -114,6 +111,7 @@ impl<'a> Work<'a> {
                 id,
                 source: self.source,
                 cells,
+                block,
                 begin: step.bytes.start,
                 end: step.bytes.end,
                 salt: unit.salt + step.number,
@@ -123,18 +121,50 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Plans the cells of a unit for those of its targets that are `mine`.
-    fn plan_some(&self, unit: &Unit<'_, '_>, mine: &Mine) -> Result<Vec<CellPlan>> {
+    /// Plans the cells of a unit for those of its targets that are `mine`, to be built in windows of whole
+    /// pieces of `window_bytes`; of any, if that is 0.
+    fn plan_some(&self, unit: &Unit<'_, '_>, mine: &Mine, window_bytes: u64) -> Result<Planned> {
+        let plan = unit.plan;
         let mut number = 0;
-        let mut planned = Vec::new();
+        let mut cells = Vec::new();
         for (cell, places) in unit.cells {
             let own = (number..).zip(places).filter(|(n, _)| mine.has(*n));
             let own: Vec<Place> = own.map(|(_, place)| *place).collect();
             number += places.len();
             if !own.is_empty() {
-                planned.push(CellPlan::new(unit.plan, cell.clone(), own, self.source)?);
+                cells.push((cell.clone(), own));
             }
         }
-        Ok(planned)
+        let block = Block::of(plan, &cells, window_bytes, self.source)?;
+        let cells = cells.into_iter().map(|(cell, targets)| match block {
+            Some(_) => Ok(CellPlan::of_block(plan, cell, targets)),
+            None => CellPlan::new(plan, cell, targets, self.source),
+        });
+        let cells = cells.collect::<Result<_>>()?;
+        Ok((block.map(Arc::new), Arc::new(cells)))
     }
 }
+
+impl Unit<'_, '_> {
+    /// What the window `bytes` of a cell is made of: the whole cell, whole rows of it, or (0) neither.
+    fn rows_of(&self, bytes: &Range<u64>) -> u64 {
+        let cell = self.group.cell_bytes;
+        if *bytes == (0..cell) {
+            return cell;
+        }
+        let rows = self.plan.destination.grid.cell_shape().0.first();
+        let row = cell / rows.copied().unwrap_or(1).max(1);
+        let whole = |at: u64| row > 0 && at.is_multiple_of(row);
+        if whole(bytes.start) && whole(bytes.end) {
+            row
+        } else {
+            0
+        }
+    }
+}
+
+/// What is planned for targets and windows, and whose turns these are.
+type Served = ((Mine, u64), Planned, Option<Arc<Turns>>);
+
+/// The plans of neighbouring cells, and of the box that they make.
+type Planned = (Option<Arc<Block>>, Arc<Vec<CellPlan>>);

@@ -79,9 +79,7 @@ impl<'a> Work<'a> {
     fn targets(&self, plan: &TensorPlan, cell: &[u64]) -> Vec<Place> {
         let here = |rank: &u32| self.site.ranks.binary_search(rank).is_ok();
         let holders = plan.destination.holders(cell).filter(here);
-        holders
-            .filter_map(|rank| self.destination.find(rank, &plan.name))
-            .collect()
+        self.destination.find_all(holders, &plan.name)
     }
 
     /// Those of `cells` that are written here, and where.

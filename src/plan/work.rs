@@ -11,7 +11,7 @@ use crate::plan::turns::Sharing;
 
 pub use crate::plan::division::Division;
 pub use crate::plan::site::Site;
-pub use crate::plan::slab::{Skip, Slab, SlabId};
+pub use crate::plan::slab::{Filled, Skip, Slab, SlabId};
 
 /// Everything a process's share follows from.
 #[derive(Clone, Copy, Debug)]

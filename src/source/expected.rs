@@ -1,6 +1,6 @@
 //! How many ranks a job has, by what lies beside its checkpoints: the highest rank directories may be gone.
 
-use crate::exchange::{Topology, World, agree, all_gather};
+use crate::exchange::{Topology, World, all_gather_agreed};
 use crate::fault::Result;
 use crate::source::meta::{NETWORK, TRAINABLE};
 use crate::source::strategy_files::strategy_bytes;
@@ -27,7 +27,7 @@ pub fn expected_ranks(
     } else {
         Ok(None)
     };
-    let all = all_gather(world, &agree(world, mine)?)?;
+    let all = all_gather_agreed(world, mine)?;
     Ok(all.into_iter().flatten().max_by_key(|(ranks, _)| *ranks))
 }
 

@@ -1,7 +1,7 @@
 //! The headers of a source's files: each read by one process, equal ones understood and sent once.
 
 use crate::catalog::{Catalog, Entry, FileSchema, Held, ShardFile};
-use crate::exchange::{World, agree, all_gather, decode, encode};
+use crate::exchange::{World, agree, all_gather, all_gather_agreed, decode, encode};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::reach::Reach;
 use crate::source::directory::structure;
@@ -39,12 +39,16 @@ pub(super) fn read_headers(
     merged: &Listing,
     told: Option<&Told>,
 ) -> Result<Headers> {
-    let (mine, opened) = agree(world, read_own_headers(reach, base, merged, told))?;
-    let summary: Vec<(u32, u32, u64, Counts)> = mine
-        .iter()
-        .map(|own| (own.rank, own.number, own.hash, own.counts))
-        .collect();
-    let summaries = all_gather(world, &summary)?;
+    let read = read_own_headers(reach, base, merged, told);
+    let mut own = None;
+    let summary = read.map(|read| {
+        let (mine, _) = own.insert(read);
+        let mine = mine.iter();
+        mine.map(|own| (own.rank, own.number, own.hash, own.counts))
+            .collect::<Vec<(u32, u32, u64, Counts)>>()
+    });
+    let summaries = all_gather_agreed(world, summary)?;
+    let (mine, opened) = own.unwrap_or_default();
     // Each distinct schema is sent by the process that has the lowest rank of it.
     let mut sender: BTreeMap<u64, (u32, u32)> = BTreeMap::new();
     let mut hash_of: BTreeMap<(u32, u32), u64> = BTreeMap::new();
@@ -60,15 +64,15 @@ pub(super) fn read_headers(
         .filter(|own| sender.get(&own.hash) == Some(&(own.rank, own.number)))
         .map(|own| (own.hash, own.body))
         .collect();
-    let mut schemas: BTreeMap<u64, (Format, Arc<FileSchema>)> = BTreeMap::new();
-    for (hash, body) in all_gather(world, &bodies)?.into_iter().flatten() {
-        let schema =
-            decode::<SchemaWire>(&body).and_then(|(name, entries, metadata, size, held)| {
-                let schema = FileSchema::new(entries, metadata, vec![], size)?.holding(held)?;
-                Ok((Format::called(&name).unwrap_or_default(), Arc::new(schema)))
-            });
-        schemas.insert(hash, agree(world, schema)?);
-    }
+    let bodies = all_gather(world, &bodies)?.into_iter().flatten();
+    let schemas = bodies.map(|(hash, body)| {
+        let (name, entries, metadata, size, held) = decode::<SchemaWire>(&body)?;
+        let schema = FileSchema::new(entries, metadata, vec![], size)?.holding(held)?;
+        let format = Format::called(&name).unwrap_or_default();
+        Ok((hash, (format, Arc::new(schema))))
+    });
+    let schemas: Result<BTreeMap<u64, (Format, Arc<FileSchema>)>> = schemas.collect();
+    let schemas = agree(world, schemas)?;
     let mut catalog = Catalog::default();
     let mut first = None;
     for (rank, files) in &merged.ranks {

@@ -33,9 +33,12 @@ pub fn fingerprint(world: &World, source: &Source, rest: &str) -> Result<u64> {
     all_reduce(world, &mut sum, Operation::Sum)?;
     let mut hasher = DefaultHasher::new();
     (sum, rest, env!("CARGO_PKG_VERSION")).hash(&mut hasher);
-    for (_, schema) in source.catalog.distinct_schemas() {
-        agree(world, encode(&schema.entries))?.hash(&mut hasher);
+    let schemas = source.catalog.distinct_schemas();
+    let hashed = schemas.map(|(_, schema)| {
+        encode(&schema.entries)?.hash(&mut hasher);
         schema.metadata.hash(&mut hasher);
-    }
+        Ok(())
+    });
+    agree(world, hashed.collect::<Result<()>>())?;
     Ok(hasher.finish())
 }

@@ -1,7 +1,7 @@
 //! Finds a source: what is there, which files are meant, who sees them.
 
 use crate::catalog::Catalog;
-use crate::exchange::{Topology, World, agree, all_gather};
+use crate::exchange::{Topology, World, agree, all_gather_agreed};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::Inventory;
 use crate::plan::reach::{ExchangeMode, Reach};
@@ -244,7 +244,7 @@ fn by_index(
     } else {
         Ok(None)
     };
-    let all: Vec<Option<Settled>> = all_gather(world, &agree(world, mine)?)?;
+    let all: Vec<Option<Settled>> = all_gather_agreed(world, mine)?;
     let settled = all.into_iter().flatten().next().unwrap_or_default();
     for (number, file) in (0u32..).zip(files) {
         let left: BTreeSet<&str> = settled

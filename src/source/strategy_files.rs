@@ -1,9 +1,12 @@
 //! Strategy files, read where a node sees them and given to all processes.
 
 use crate::exchange::all_gather;
-use crate::exchange::{Topology, World, agree, all_gather_bytes, decode, encode};
+use crate::exchange::{
+    Topology, World, agree, all_gather_agreed, all_gather_bytes, decode, encode,
+};
 use crate::fault::{Fault, Kind, Result};
 use crate::source::nothing::{absent, refuse_weights};
+use crate::source::views::Views;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::strategy::StrategyInput;
 use crate::strategy::{Strategy, StrategyFile};
@@ -36,16 +39,8 @@ pub fn read_strategy(
         let read = at_hand(path, bytes);
         return Ok((Some(agree(world, read)?), Some(checksum(bytes))));
     }
-    let leads = topology.leads(world.process());
-    let mine = agree(
-        world,
-        if leads {
-            strategy_bytes(path)
-        } else {
-            Ok(None)
-        },
-    )?;
-    let Some(files) = gather(world, mine)? else {
+    let mine = read_in_turn(world, topology, path);
+    let Some(files) = gather(world, agree(world, mine)?)? else {
         let mut fault = absent(path);
         fault.kind = Kind::Strategy;
         return Err(fault);
@@ -58,6 +53,24 @@ pub fn read_strategy(
     let crc = checksum(&contents.concat());
     let read = Strategy::read(&views).map_err(|fault| fault.file(path.display().to_string()));
     Ok((Some(agree(world, read)?), Some(crc)))
+}
+
+/// The files at `path` that fall to this process: those that share it list it once, and read each file once,
+/// in turns. Collective; what fails here does so on this process alone.
+fn read_in_turn(world: &World, topology: &Topology, path: &Path) -> Result<StrategyBytes> {
+    let views = Views::of(world, topology, path)?;
+    let listed = views.leads(world).then(|| strategy_paths(path)).transpose();
+    let listed: Vec<Option<Option<Vec<PathBuf>>>> = all_gather_agreed(world, listed)?;
+    let mut mine = None;
+    for (files, place, turns) in views.told(world, &listed) {
+        let Some(files) = files else { continue };
+        let own = files.iter().skip(place).step_by(turns);
+        let read = own
+            .map(|file| read_file(file))
+            .collect::<Result<Vec<_>>>()?;
+        mine.get_or_insert_with(Vec::new).extend(read);
+    }
+    Ok(mine)
 }
 
 /// A strategy that is asked for, where no other process is asked. Local.
@@ -152,15 +165,23 @@ fn allgather_into(world: &World, mine: &Vec<(u64, &Vec<u8>)>) -> Result<BTreeMap
 /// # Errors
 /// [`Kind::Io`], [`Kind::Strategy`] for a directory without strategy files.
 pub fn strategy_bytes(path: &Path) -> Result<StrategyBytes> {
-    let read = |path: &Path| {
-        let bytes = ReadFile::open(path)?.read_all(STRATEGY_BYTES_MAX)?;
-        Ok((path.display().to_string(), bytes))
-    };
+    let paths = strategy_paths(path)?;
+    let read = |paths: Vec<PathBuf>| paths.iter().map(|path| read_file(path)).collect();
+    paths.map(read).transpose()
+}
+
+fn read_file(path: &Path) -> Result<(String, Vec<u8>)> {
+    let bytes = ReadFile::open(path)?.read_all(STRATEGY_BYTES_MAX)?;
+    Ok((path.display().to_string(), bytes))
+}
+
+/// The strategy file at `path`, or those of the directory. Local.
+fn strategy_paths(path: &Path) -> Result<Option<Vec<PathBuf>>> {
     match io::standing(path)? {
         Standing::Nothing => Ok(None),
         Standing::File => {
             refuse_weights(path)?;
-            Ok(Some(vec![read(path)?]))
+            Ok(Some(vec![path.to_path_buf()]))
         }
         Standing::Directory | Standing::EmptyDirectory => {
             let names = io::list(path)?;
@@ -176,11 +197,7 @@ pub fn strategy_bytes(path: &Path) -> Result<StrategyBytes> {
                 let fault = Fault::new(Kind::Strategy, "has no strategy files (.ckpt or .json)");
                 return Err(fault.file(path.display().to_string()));
             }
-            files
-                .iter()
-                .map(|file| read(file))
-                .collect::<Result<_>>()
-                .map(Some)
+            Ok(Some(files))
         }
     }
 }

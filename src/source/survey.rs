@@ -3,7 +3,7 @@
 //! Each node lists the rank directories that it sees, so ranks may lie on the nodes' own disks; each
 //! file's header is read by one process.
 
-use crate::exchange::{Topology, World, agree, all_gather};
+use crate::exchange::{Topology, World, agree, all_gather, all_gather_agreed};
 use crate::fault::{Fault, Kind, Result};
 use crate::source::meta::{META, META_BYTES_MAX, Meta, Name};
 use crate::source::numbered::{self, Numbered};
@@ -68,7 +68,7 @@ pub fn survey(
     } else {
         Ok(Sight::default())
     };
-    let sights: Vec<Sight> = all_gather(world, &agree(world, mine)?)?;
+    let sights: Vec<Sight> = all_gather_agreed(world, mine)?;
     let begun = agree(world, begin(&sights, topology, directory, ranks))?;
     let (mut survey, files) = begun;
     let base = &survey.directory;

@@ -1,6 +1,6 @@
 //! What the nodes see of a source: those that share it look at it together, and at each thing once.
 
-use crate::exchange::{Topology, World, agree, all_gather};
+use crate::exchange::{Topology, World, agree, all_gather, all_gather_agreed};
 use crate::fault::{Fault, Kind, Result};
 use crate::source::listed::{Listed, Listing};
 use crate::source::listing::{Begun, Room, look_into, put};
@@ -72,7 +72,7 @@ impl Views {
         } else {
             Ok(None)
         };
-        let all: Vec<Option<u64>> = all_gather(world, &agree(world, mine)?)?;
+        let all: Vec<Option<u64>> = all_gather_agreed(world, mine)?;
         let mut views: Vec<View> = Vec::new();
         let mut known: BTreeMap<u64, usize> = BTreeMap::new();
         for view in Views::apart(topology).0 {
@@ -109,6 +109,21 @@ impl Views {
         views.any(|view| view.members.first() == Some(&world.process()))
     }
 
+    /// What the first process of each view has told, which this one shares, with its place among those that
+    /// share it, and how many they are.
+    pub(super) fn told<'a, T>(
+        &self,
+        world: &World,
+        all: &'a [Option<T>],
+    ) -> Vec<(&'a T, usize, usize)> {
+        let told = |view: &View| {
+            let place = view.place(world)?;
+            let first = *view.members.first()? as usize;
+            Some((all.get(first)?.as_ref()?, place, view.members.len()))
+        };
+        self.0.iter().filter_map(told).collect()
+    }
+
     /// The first process of each view tells what there is; rank directories are looked into in turns.
     fn listed(
         mut self,
@@ -118,7 +133,7 @@ impl Views {
         full: impl Fn() -> Result<Listing>,
     ) -> Result<Views> {
         let mine = self.leads(world).then(begin).transpose();
-        let mut all: Vec<Option<Begun>> = all_gather(world, &agree(world, mine)?)?;
+        let mut all: Vec<Option<Begun>> = all_gather_agreed(world, mine)?;
         let mut rooms: Vec<Vec<Room>> = Vec::new();
         for view in &mut self.0 {
             let first = view.members.first().map_or(0, |first| *first as usize);
@@ -143,8 +158,7 @@ impl Views {
                     Ok(())
                 });
         }
-        agree(world, looked)?;
-        let all = all_gather(world, &mine)?;
+        let all = all_gather_agreed(world, looked.map(|()| mine))?;
         let mut views = self.0.iter_mut().zip(&rooms);
         let all_put = views.try_for_each(|(view, rooms)| {
             from(&view.members, &all).try_for_each(|(number, weights)| {
@@ -180,7 +194,7 @@ impl Views {
         }
         let leads = views.iter().any(|view| view.place(world) == Some(0));
         let mine = leads.then(full).transpose();
-        let mut all: Vec<Option<Listing>> = all_gather(world, &agree(world, mine)?)?;
+        let mut all: Vec<Option<Listing>> = all_gather_agreed(world, mine)?;
         for view in &mut views {
             let first = view.members.first().map_or(0, |first| *first as usize);
             view.listing = all
@@ -330,8 +344,7 @@ impl Views {
                     Ok(())
                 });
         }
-        agree(world, looked)?;
-        let all = all_gather(world, &mine)?;
+        let all = all_gather_agreed(world, looked.map(|()| mine))?;
         let views = self.0.iter().map(|view| View {
             listing: Listing {
                 single_file: view.listing.single_file,

@@ -65,7 +65,19 @@ impl Fold {
         Some(())
     }
 
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    fn add_all(self, rows: ChunksExact<'_, u8>, lanes: &mut [Lane]) -> Option<()> {
+        if !std::arch::is_aarch64_feature_detected!("aes") {
+            return None;
+        }
+        for row in rows {
+            // Safety: the machine has been asked for the instructions.
+            unsafe { aarch64::add(self, row, lanes) };
+        }
+        Some(())
+    }
+
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     fn add_all(self, _: ChunksExact<'_, u8>, _: &mut [Lane]) -> Option<()> {
         None
     }
@@ -151,6 +163,80 @@ mod x86_64 {
         let sum = _mm512_ternarylogic_epi64::<XOR3>(far, near, row);
         // Safety: as above.
         unsafe { _mm512_storeu_si512(lanes, sum) };
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod aarch64 {
+    use super::{Fold, LANE_BYTES, Lane};
+    use std::arch::aarch64::vmull_p64;
+
+    /// Folds `lanes`, and adds a row to them; both end with the same byte.
+    #[target_feature(enable = "neon,aes")]
+    pub(super) fn add(fold: Fold, row: &[u8], lanes: &mut [Lane]) {
+        let (first, whole) = row.as_rchunks::<LANE_BYTES>();
+        let (before, lanes) = lanes.split_at_mut(lanes.len() - whole.len());
+        if let Some(lane) = before.first_mut() {
+            let mut bytes = [0; LANE_BYTES];
+            bytes[LANE_BYTES - first.len()..].copy_from_slice(first);
+            step(fold, lane, &bytes);
+        }
+        for (lane, bytes) in lanes.iter_mut().zip(whole) {
+            step(fold, lane, bytes);
+        }
+    }
+
+    #[target_feature(enable = "neon,aes")]
+    fn step(fold: Fold, lane: &mut Lane, bytes: &Lane) {
+        let sum = u128::from_le_bytes(*lane);
+        #[allow(clippy::cast_possible_truncation, reason = "each half for itself")]
+        let (far, near) = (sum as u64, (sum >> 64) as u64);
+        let sum = vmull_p64(far, fold.far) ^ vmull_p64(near, fold.near);
+        *lane = (sum ^ u128::from_le_bytes(*bytes)).to_le_bytes();
+    }
+}
+
+#[cfg(test)]
+mod plain {
+    use super::*;
+
+    /// A product of polynomials, bit by bit.
+    fn product(a: u64, b: u64) -> u128 {
+        let bits = (0..64).filter(|bit| b >> bit & 1 == 1);
+        bits.fold(0, |sum, bit| sum ^ u128::from(a) << bit)
+    }
+
+    fn add(fold: Fold, row: &[u8], lanes: &mut [Lane]) {
+        let mut bytes = vec![0; lanes.len() * LANE_BYTES - row.len()];
+        bytes.extend(row);
+        for (lane, bytes) in lanes.iter_mut().zip(bytes.as_chunks::<LANE_BYTES>().0) {
+            let half = |at: usize| u64::from_le_bytes(std::array::from_fn(|byte| lane[at + byte]));
+            let sum = product(half(0), fold.far) ^ product(half(8), fold.near);
+            *lane = (sum ^ u128::from_le_bytes(*bytes)).to_le_bytes();
+        }
+    }
+
+    #[test]
+    fn this_machine_folds_as_the_plain_way_does() {
+        let fold = Fold {
+            far: 0x0123_4567_89ab_cdef,
+            near: 0xfedc_ba98_7654_3210,
+        };
+        for row_bytes in (1..100usize).chain([260, 1216]) {
+            let rows: Vec<u8> = (0..row_bytes * 4)
+                .map(|at| (at * 131 % 251).to_le_bytes()[0])
+                .collect();
+            let mut lanes = Vec::new();
+            let Some(found) = fold.rows(&rows, row_bytes, &mut lanes) else {
+                eprintln!("skipped: this machine multiplies no polynomials");
+                return;
+            };
+            let mut wanted = vec![[0; LANE_BYTES]; row_bytes.div_ceil(LANE_BYTES)];
+            for row in rows.chunks_exact(row_bytes) {
+                add(fold, row, &mut wanted);
+            }
+            assert_eq!(found, wanted.as_flattened(), "{row_bytes} bytes a row");
+        }
     }
 }
 

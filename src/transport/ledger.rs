@@ -8,6 +8,7 @@
 use crate::catalog::{Catalog, Place};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::arrange::Kept;
+use crate::plan::block::Block;
 use crate::plan::work::{Site, Slab, SlabId};
 use crate::store::io::{self, Standing, WriteFile};
 use crate::store::journal::{self, Journal};
@@ -243,7 +244,10 @@ impl<'a> Ledger<'a> {
                 .collect();
             for place in files.into_values() {
                 let path = self.base.join(&self.destination.file(place).path);
-                WriteFile::open(&path)?.sync()?;
+                // What is the source's as it is comes last.
+                if io::standing(&path)? != Standing::Nothing {
+                    WriteFile::open(&path)?.sync()?;
+                }
             }
         }
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
@@ -297,6 +301,22 @@ impl Witness for Ledger<'_> {
             .note(slab, cell, tile, with, &mut entered.traced)
     }
 
+    fn together(
+        &self,
+        slab: &Slab<'_>,
+        block: &Block,
+        bytes: &[u8],
+        joiner: &mut Joiner,
+        entered: &mut Entered,
+    ) {
+        let mut cells = 0..slab.cells.len();
+        if !slab.plan.is_changed() && cells.all(|cell| counts(self.kept, slab, cell)) {
+            let window = block.window(&(slab.begin..slab.end));
+            entered.tensor ^= joiner.window(&block.runs, window.start, bytes).tensor;
+            entered.together = true;
+        }
+    }
+
     fn written(
         &self,
         slab: &Slab<'_>,
@@ -309,10 +329,13 @@ impl Witness for Ledger<'_> {
         let cell = &slab.cells[cell];
         let [begin, end, bytes] =
             [slab.begin, slab.end, slab.plan.cell_bytes()].map(|at| slab.plan.written_bytes(at));
-        let Contribution { tensor, window } = joiner.window(&cell.runs, begin, tile);
-        if first {
+        let window = if first && !entered.together {
+            let Contribution { tensor, window } = joiner.window(&cell.runs, begin, tile);
             entered.tensor ^= tensor;
-        }
+            window
+        } else {
+            residue(tile)
+        };
         let shifted = joiner.shift(window, bytes - end);
         for place in &cell.targets {
             let entry = self.destination.entry(*place);

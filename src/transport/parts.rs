@@ -5,9 +5,10 @@ use crate::course::pace::{Doing, doing};
 use crate::exchange::Packed;
 use crate::fault::memory::grow;
 use crate::fault::{Fault, Kind, Result};
+use crate::plan::block::Block;
 use crate::plan::cell::Transfer;
 use crate::plan::reach::Reach;
-use crate::plan::value::{operand_transfers, patches};
+use crate::plan::value::{Patch, operand_transfers, patches};
 use crate::plan::work::Slab;
 use crate::tensor::digest::Joiner;
 use crate::tensor::strided::StridedCopy;
@@ -40,51 +41,54 @@ pub(super) struct Part {
     pub(super) into: Into,
 }
 
-/// Cuts the transfers of each cell to the slab's window and chooses who serves each part. In rounds
-/// (`in_rounds`) a process asks itself for what it reads in turn for others, so that it is read once.
+/// Cuts the transfers of each cell, or of the block that they make, to the slab's window and chooses who
+/// serves each part. In rounds (`in_rounds`) a process asks itself for what it reads in turn for others,
+/// so that it is read once.
 pub(super) fn cut_parts(reach: &Reach, slab: &Slab<'_>, in_rounds: bool) -> Result<Vec<Vec<Part>>> {
     let asked = in_rounds && slab.turns.is_some();
     let mut clipped = Vec::new();
     let mut cells = Vec::with_capacity(slab.cells.len());
-    for cell in slab.cells.iter() {
-        let serve = |transfer: &Transfer| {
-            let served = slab.serve(reach, cell, transfer)?;
-            let place = transfer.candidates[served.candidate];
-            Ok::<_, Fault>(if served.process == reach.process && !asked {
-                From::Here(place)
-            } else {
-                From::Process {
-                    process: served.process,
-                    place,
-                    at: 0,
-                }
-            })
-        };
+    let serve = |share, transfer: &Transfer| {
+        let served = slab.serve(reach, share, transfer)?;
+        let place = transfer.candidates[served.candidate];
+        Ok::<_, Fault>(if served.process == reach.process && !asked {
+            From::Here(place)
+        } else {
+            From::Process {
+                process: served.process,
+                place,
+                at: 0,
+            }
+        })
+    };
+    for (number, filled) in slab.filled().enumerate() {
         let mut parts = Vec::new();
         let mut covered = 0;
-        for transfer in &cell.transfers {
+        let Range { start, end } = filled.window;
+        for transfer in filled.transfers {
             clipped.clear();
-            transfer.copy.clip(slab.begin, slab.end, &mut clipped);
+            transfer.copy.clip(start, end, &mut clipped);
             if clipped.is_empty() {
                 continue;
             }
-            let from = serve(transfer)?;
+            let from = serve(filled.share, transfer)?;
             for mut copy in clipped.drain(..) {
-                copy.destination -= slab.begin;
+                copy.destination -= start;
                 covered += copy.bytes();
                 let into = Into::Window;
                 parts.push(Part { copy, from, into });
             }
         }
+        let cell = &slab.cells[number];
         let zeros = zeros(slab, &cell.cell);
-        if covered != slab.window() - (zeros.end - zeros.start) {
-            let message = format!("a window of {} bytes gets {covered}", slab.window());
+        if covered != end - start - (zeros.end - zeros.start) {
+            let message = format!("a window of {} bytes gets {covered}", end - start);
             return Err(Fault::new(Kind::Internal, message).tensor(&*slab.plan.name));
         }
         let patches = patches(slab.plan, &cell.cell, slab.begin..slab.end)?;
         for transfer in operand_transfers(&patches, slab.source)? {
             parts.push(Part {
-                from: serve(&transfer)?,
+                from: serve(cell.share, &transfer)?,
                 copy: transfer.copy,
                 into: Into::Operands,
             });
@@ -110,6 +114,7 @@ pub(super) struct Builder<'a> {
     joiner: Joiner,
     turned: Vec<u8>,
     tile: Aligned,
+    block: Vec<u8>,
     operands: Vec<u8>,
     computer: Computer,
     cast: Vec<u8>,
@@ -130,6 +135,7 @@ impl<'a> Builder<'a> {
             joiner: Joiner::default(),
             turned: Vec::new(),
             tile: Aligned::default(),
+            block: Vec::new(),
             operands: Vec::new(),
             computer: Computer::default(),
             cast: Vec::new(),
@@ -146,61 +152,120 @@ impl<'a> Builder<'a> {
         let window = usize::try_from(slab.window())
             .map_err(|_| Fault::new(Kind::Internal, "a window is too large"))?;
         let mut entered = Entered::default();
-        for (number, (cell, parts)) in slab.cells.iter().zip(cells).enumerate() {
-            let read = parts
-                .iter()
-                .find_map(|part| match (&part.into, &part.from) {
-                    (Into::Window, From::Here(place)) => {
-                        Some(self.filler.phase(&part.copy, *place))
-                    }
-                    _ => None,
-                });
-            let tile = self.tile.take(window, read.unwrap_or_default())?;
-            let patches = patches(slab.plan, &cell.cell, slab.begin..slab.end)?;
-            let operands = patches.iter().flat_map(|patch| &patch.operands);
-            let operands = operands.map(|operand| operand.bytes().end).max();
-            let operands = usize::try_from(operands.unwrap_or_default())
-                .map_err(|_| Fault::new(Kind::Internal, "operands are too large"))?;
-            grow(&mut self.operands, operands)?;
-            let zeros = zeros(slab, &cell.cell);
-            tile[index(zeros.start)..index(zeros.end)].fill(0);
-            let into = (&mut *tile, &mut self.operands[..]);
-            bring_all(&mut self.filler, parts, slab, received, into)?;
-            if let Some(witness) = self.witness {
-                let with = (&mut self.joiner, &mut self.turned);
-                witness.read(slab, number, tile, with, &mut entered)?;
+        let mut tiles = std::mem::take(&mut self.tile);
+        if let Some(block) = &slab.block {
+            let tiles = tiles.take(window.saturating_mul(slab.cells.len()), 0)?;
+            self.build_block(slab, block, cells, received, &mut entered, tiles)?;
+            for (number, tile) in tiles.chunks_exact(window.max(1)).enumerate() {
+                self.hand(slab, number, &[], tile, &mut entered)?;
             }
-            let (plan, copies) = (slab.plan, cell.targets.len() as u64);
-            let written: &[u8] = if plan.is_computed() {
-                let (beside, out) = (&self.operands, &mut self.cast);
-                let before = self.computer.compute(plan, &patches, tile, beside, out)?;
-                self.overflow.note(plan, before, out, copies);
-                out
-            } else if plan.written == plan.dtype {
-                tile
-            } else if cast::cast(plan.dtype, plan.written, tile, &mut self.cast) {
-                if cast::can_overflow(plan.dtype, plan.written) {
-                    let before = cast::infinities(plan.dtype, tile);
-                    self.overflow.note(plan, before, &self.cast, copies);
-                }
-                &self.cast
-            } else {
-                let message = format!("{} can't be cast to {}", plan.dtype, plan.written);
-                return Err(Fault::new(Kind::Dtype, message).tensor(&*plan.name));
-            };
-            let begin = plan.written_bytes(slab.begin);
-            if let Some(witness) = self.witness {
-                witness.written(slab, number, written, &mut self.joiner, &mut entered)?;
-            }
-            let _writing = doing(Doing::Write);
-            for target in &cell.targets {
-                self.sink.put(*target, begin, written)?;
+        } else {
+            for (number, (cell, parts)) in slab.cells.iter().zip(cells).enumerate() {
+                let tile = tiles.take(window, self.phase(parts))?;
+                let patches = patches(slab.plan, &cell.cell, slab.begin..slab.end)?;
+                self.take_operands(&patches)?;
+                let zeros = zeros(slab, &cell.cell);
+                tile[index(zeros.start)..index(zeros.end)].fill(0);
+                let into = (&mut *tile, &mut self.operands[..]);
+                bring_all(&mut self.filler, parts, slab, received, into)?;
+                self.hand(slab, number, &patches, tile, &mut entered)?;
             }
         }
+        self.tile = tiles;
         match self.witness {
             Some(witness) => witness.enter(slab, entered, self.sink),
             None => Ok(()),
         }
+    }
+
+    /// Builds the window of a block, and cuts it into those of its cells, one after the other in `tiles`.
+    fn build_block(
+        &mut self,
+        slab: &Slab<'_>,
+        block: &Block,
+        parts: &[Vec<Part>],
+        received: Option<&Packed>,
+        entered: &mut Entered,
+        tiles: &mut [u8],
+    ) -> Result<()> {
+        grow(&mut self.block, tiles.len())?;
+        let bytes = &mut self.block[..tiles.len()];
+        for parts in parts {
+            let into = (&mut *bytes, &mut self.operands[..]);
+            bring_all(&mut self.filler, parts, slab, received, into)?;
+        }
+        if let Some(witness) = self.witness {
+            witness.together(slab, block, bytes, &mut self.joiner, entered);
+        }
+        if copy::run(&block.cut(&(slab.begin..slab.end)), bytes, tiles) {
+            return Ok(());
+        }
+        let message = "neighbours reach outside what they make together";
+        Err(Fault::new(Kind::Internal, message).tensor(&*slab.plan.name))
+    }
+
+    /// The rest of the address that suits a buffer which is filled by `parts`.
+    fn phase(&self, parts: &[Part]) -> usize {
+        let read = parts
+            .iter()
+            .find_map(|part| match (&part.into, &part.from) {
+                (Into::Window, From::Here(place)) => Some(self.filler.phase(&part.copy, *place)),
+                _ => None,
+            });
+        read.unwrap_or_default()
+    }
+
+    /// Makes room for the operands of `patches`.
+    fn take_operands(&mut self, patches: &[Patch<'_>]) -> Result<()> {
+        let operands = patches.iter().flat_map(|patch| &patch.operands);
+        let operands = operands.map(|operand| operand.bytes().end).max();
+        let operands = usize::try_from(operands.unwrap_or_default())
+            .map_err(|_| Fault::new(Kind::Internal, "operands are too large"))?;
+        grow(&mut self.operands, operands)
+    }
+
+    /// Makes what is written of the window `tile` (as read) of cell number `number`, and hands it to the
+    /// sink for each of its targets.
+    fn hand(
+        &mut self,
+        slab: &Slab<'_>,
+        number: usize,
+        patches: &[Patch<'_>],
+        tile: &[u8],
+        entered: &mut Entered,
+    ) -> Result<()> {
+        let cell = &slab.cells[number];
+        if let Some(witness) = self.witness {
+            let with = (&mut self.joiner, &mut self.turned);
+            witness.read(slab, number, tile, with, entered)?;
+        }
+        let (plan, copies) = (slab.plan, cell.targets.len() as u64);
+        let written: &[u8] = if plan.is_computed() {
+            let (beside, out) = (&self.operands, &mut self.cast);
+            let before = self.computer.compute(plan, patches, tile, beside, out)?;
+            self.overflow.note(plan, before, out, copies);
+            out
+        } else if plan.written == plan.dtype {
+            tile
+        } else if cast::cast(plan.dtype, plan.written, tile, &mut self.cast) {
+            if cast::can_overflow(plan.dtype, plan.written) {
+                let before = cast::infinities(plan.dtype, tile);
+                self.overflow.note(plan, before, &self.cast, copies);
+            }
+            &self.cast
+        } else {
+            let message = format!("{} can't be cast to {}", plan.dtype, plan.written);
+            return Err(Fault::new(Kind::Dtype, message).tensor(&*plan.name));
+        };
+        let begin = plan.written_bytes(slab.begin);
+        if let Some(witness) = self.witness {
+            witness.written(slab, number, written, &mut self.joiner, entered)?;
+        }
+        let _writing = doing(Doing::Write);
+        for target in &cell.targets {
+            self.sink.put(*target, begin, written)?;
+        }
+        Ok(())
     }
 }
 
@@ -231,7 +296,7 @@ fn bring(
     out: &mut [u8],
 ) -> Result<()> {
     match part.from {
-        From::Here(place) => filler.fill(&part.copy, place, out, slab.cells.len() as u64),
+        From::Here(place) => filler.fill(&part.copy, place, out, slab.sharing()),
         From::Process { at, .. } => {
             let copied =
                 received.is_some_and(|r| copy::run(&part.copy.unpacked(at), &r.bytes, out));

@@ -100,7 +100,7 @@ impl Round<'_> {
             begin += bytes;
         }
         for RoundSlab { slab, cells } in &mut self.slabs {
-            let sharing = slab.cells.len() as u64;
+            let sharing = slab.sharing();
             for part in cells.iter_mut().flatten() {
                 let From::Process { process, place, at } = &mut part.from else {
                     continue;

@@ -3,9 +3,10 @@
 use crate::catalog::{Catalog, Place};
 use crate::fault::{Fault, Kind, Result};
 use crate::store::io::{Directory, WriteFile, kept_open};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 /// Takes the bytes of destination tensors, in any order, each exactly once.
 pub trait Sink: Sync {
@@ -41,61 +42,33 @@ pub struct FileSink<'a> {
     catalog: &'a Catalog,
     /// Other nodes write the same files: what one of them keeps back no other one sees.
     shared: bool,
-    open: Mutex<HashMap<(u32, u32), Arc<Output>>>,
+    outputs: RwLock<HashMap<(u32, u32), Arc<Mutex<Output>>>>,
+    /// Files that are open, and how many may be.
+    open: AtomicUsize,
     open_max: usize,
+    /// Bytes that have not been written yet.
+    waiting_bytes: AtomicUsize,
+    /// Files that get their bytes in another way.
+    passed_by: BTreeSet<(u32, u32)>,
+    passed_bytes: AtomicU64,
 }
 
 /// Shorter writes wait for what follows them, up to as many bytes.
 const WRITE_BYTES_SMALL: usize = 64 << 10;
+/// Most bytes that wait, of all files.
+const WAITING_BYTES_MAX: usize = 24 << 20;
 
-/// A file being written: neighbouring short writes are put together.
-struct Output {
-    file: WriteFile,
-    waiting: Mutex<Waiting>,
-}
-
-/// Bytes that belong at `offset` and have not been written yet.
+/// A file being written: neighbouring short writes are put together, whether it is open or not.
 #[derive(Default)]
-struct Waiting {
+struct Output {
+    file: Option<WriteFile>,
+    /// Bytes that belong at `offset` and have not been written yet.
     offset: u64,
     bytes: Vec<u8>,
-    /// Nobody flushes this file any more: write at once.
-    closed: bool,
 }
 
-impl Output {
-    fn write(&self, bytes: &[u8], offset: u64) -> Result<()> {
-        if bytes.len() >= WRITE_BYTES_SMALL {
-            return self.file.write_at(bytes, offset);
-        }
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.closed {
-            return self.file.write_at(bytes, offset);
-        }
-        let follows = waiting.offset + waiting.bytes.len() as u64 == offset;
-        if !follows || waiting.bytes.len() + bytes.len() > WRITE_BYTES_SMALL {
-            self.flush(&mut waiting)?;
-            waiting.offset = offset;
-        }
-        waiting.bytes.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn flush(&self, waiting: &mut Waiting) -> Result<()> {
-        if !waiting.bytes.is_empty() {
-            self.file.write_at(&waiting.bytes, waiting.offset)?;
-            waiting.bytes.clear();
-        }
-        Ok(())
-    }
-
-    /// Hands on what was kept back; to all nodes, if the file is `shared` by several.
-    fn finish(&self, shared: bool) -> Result<()> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.closed = true;
-        self.flush(&mut waiting)?;
-        if shared { self.file.sync() } else { Ok(()) }
-    }
+fn lock(output: &Mutex<Output>) -> MutexGuard<'_, Output> {
+    output.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<'a> FileSink<'a> {
@@ -108,40 +81,133 @@ impl<'a> FileSink<'a> {
             directory: Directory::open(base).ok(),
             catalog,
             shared,
-            open: Mutex::new(HashMap::new()),
+            outputs: RwLock::default(),
+            open: AtomicUsize::new(0),
             open_max: kept_open(),
+            waiting_bytes: AtomicUsize::new(0),
+            passed_by: BTreeSet::new(),
+            passed_bytes: AtomicU64::new(0),
         }
     }
 
-    fn open(&self, place: Place) -> Result<Arc<Output>> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The same, but nothing is written to these `files`, by rank and number.
+    #[must_use]
+    pub fn without(self, files: impl Iterator<Item = (u32, u32)>) -> Self {
+        let passed_by = files.collect();
+        FileSink { passed_by, ..self }
+    }
+
+    /// Bytes that were not written for that.
+    #[must_use]
+    pub fn passed_bytes(&self) -> u64 {
+        self.passed_bytes.load(Ordering::Relaxed)
+    }
+
+    fn output(&self, place: Place) -> Arc<Mutex<Output>> {
         let key = (place.rank, place.file);
-        if let Some(file) = open.get(&key) {
-            return Ok(file.clone());
+        let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(output) = outputs.get(&key) {
+            return Arc::clone(output);
         }
-        let inside = &self.catalog.file(place).path;
-        let file = match &self.directory {
-            Some(directory) => WriteFile::open_in(directory, inside)?,
-            None => WriteFile::open(&self.base.join(inside))?,
+        drop(outputs);
+        let mut outputs = self.outputs.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(outputs.entry(key).or_default())
+    }
+
+    fn all(&self) -> Vec<((u32, u32), Arc<Mutex<Output>>)> {
+        let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
+        let all = outputs.iter();
+        all.map(|(key, output)| (*key, Arc::clone(output)))
+            .collect()
+    }
+
+    /// Writes `bytes` at `offset` of the file of `output`, now or together with what follows.
+    fn write(&self, output: &mut Output, place: Place, bytes: &[u8], offset: u64) -> Result<()> {
+        if bytes.len() >= WRITE_BYTES_SMALL {
+            return self.write_now(output, place, bytes, offset);
+        }
+        let follows = output.offset + output.bytes.len() as u64 == offset;
+        if !follows || output.bytes.len() + bytes.len() > WRITE_BYTES_SMALL {
+            self.hand_over(output, place)?;
+            output.offset = offset;
+        }
+        output.bytes.extend_from_slice(bytes);
+        self.waiting_bytes.fetch_add(bytes.len(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Writes what waits.
+    fn hand_over(&self, output: &mut Output, place: Place) -> Result<()> {
+        if output.bytes.is_empty() {
+            return Ok(());
+        }
+        let bytes = std::mem::take(&mut output.bytes);
+        self.waiting_bytes.fetch_sub(bytes.len(), Ordering::Relaxed);
+        self.write_now(output, place, &bytes, output.offset)
+    }
+
+    fn write_now(
+        &self,
+        output: &mut Output,
+        place: Place,
+        bytes: &[u8],
+        offset: u64,
+    ) -> Result<()> {
+        let file = match &mut output.file {
+            Some(file) => file,
+            empty => {
+                if self.open.load(Ordering::Relaxed) >= self.open_max {
+                    self.close_some()?;
+                }
+                let inside = &self.catalog.file(place).path;
+                let file = match &self.directory {
+                    Some(directory) => WriteFile::open_in(directory, inside)?,
+                    None => WriteFile::open(&self.base.join(inside))?,
+                };
+                self.open.fetch_add(1, Ordering::Relaxed);
+                empty.insert(file)
+            }
         };
-        let file = Arc::new(Output {
-            file,
-            waiting: Mutex::default(),
-        });
-        if open.len() >= self.open_max {
-            for (_, file) in open.drain() {
-                file.finish(self.shared)?;
+        file.write_at(bytes, offset)
+    }
+
+    /// Closes the files that nobody is writing to at the moment.
+    fn close_some(&self) -> Result<()> {
+        for (_, output) in self.all() {
+            if let Ok(mut output) = output.try_lock()
+                && let Some(file) = output.file.take()
+            {
+                self.open.fetch_sub(1, Ordering::Relaxed);
+                self.show(&file)?;
             }
         }
-        open.insert(key, file.clone());
-        Ok(file)
+        Ok(())
+    }
+
+    /// Shows all nodes what was written, if several write the file.
+    fn show(&self, file: &WriteFile) -> Result<()> {
+        if self.shared { file.sync() } else { Ok(()) }
+    }
+
+    fn hand_over_all(&self) -> Result<()> {
+        let mut all = self.all();
+        all.sort_unstable_by_key(|(key, _)| *key);
+        all.into_iter().try_for_each(|((rank, file), output)| {
+            let entry = 0;
+            self.hand_over(&mut lock(&output), Place { rank, file, entry })
+        })
     }
 }
 
 impl Sink for FileSink<'_> {
     fn put(&self, place: Place, offset: u64, bytes: &[u8]) -> Result<()> {
+        if self.passed_by.contains(&(place.rank, place.file)) {
+            let length = bytes.len() as u64;
+            self.passed_bytes.fetch_add(length, Ordering::Relaxed);
+            return Ok(());
+        }
         let entry = self.catalog.entry(place);
-        let file = self.open(place)?;
+        let output = self.output(place);
         let end = offset + bytes.len() as u64;
         let index = |value: u64| {
             usize::try_from(value).map_err(|_| Fault::new(Kind::Internal, "a buffer is too large"))
@@ -149,20 +215,24 @@ impl Sink for FileSink<'_> {
         entry
             .locate(offset..end, |at, part| {
                 let bytes = &bytes[index(part.start - offset)?..index(part.end - offset)?];
-                file.write(bytes, at)
+                self.write(&mut lock(&output), place, bytes, at)
             })
-            .map_err(|fault| fault.tensor(&*entry.name).rank(place.rank))
+            .map_err(|fault| fault.tensor(&*entry.name).rank(place.rank))?;
+        if self.waiting_bytes.load(Ordering::Relaxed) <= WAITING_BYTES_MAX {
+            return Ok(());
+        }
+        self.hand_over_all()
     }
 
     fn flush(&self) -> Result<()> {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.values().try_for_each(|file| {
-            file.flush(&mut file.waiting.lock().unwrap_or_else(PoisonError::into_inner))
-        })
+        self.hand_over_all()
     }
 
     fn finish(&self) -> Result<()> {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.values().try_for_each(|file| file.finish(self.shared))
+        self.hand_over_all()?;
+        self.all().into_iter().try_for_each(|(_, output)| {
+            let file = lock(&output).file.take();
+            file.map_or(Ok(()), |file| self.show(&file))
+        })
     }
 }

@@ -3,6 +3,7 @@
 use crate::catalog::Place;
 use crate::fault::Result;
 use crate::plan::arrange::Kept;
+use crate::plan::block::Block;
 use crate::plan::work::Slab;
 use crate::tensor::digest::Joiner;
 use crate::transport::sink::Sink;
@@ -15,6 +16,8 @@ pub struct Entered {
     pub(super) tensor: u64,
     pub(super) stored: Option<u64>,
     pub(super) traced: Sums,
+    /// Whether the tensor has got what its cells contribute, together.
+    pub(super) together: bool,
 }
 
 /// Whether what is built of cell number `cell` of `slab` counts: of all that is built of it, once.
@@ -38,6 +41,17 @@ pub trait Witness: Sync {
         with: (&mut Joiner, &mut Vec<u8>),
         entered: &mut Entered,
     ) -> Result<()>;
+
+    /// Sees the window `bytes` of a block as it was read, before those of its cells.
+    fn together(
+        &self,
+        _slab: &Slab<'_>,
+        _block: &Block,
+        _bytes: &[u8],
+        _joiner: &mut Joiner,
+        _entered: &mut Entered,
+    ) {
+    }
 
     /// Sees the same window as it is written.
     ///

@@ -10,7 +10,7 @@ use shardloom::plan::inventory::Inventory;
 use shardloom::plan::machine::Machine;
 use shardloom::plan::reach::{ExchangeMode, Reach};
 use shardloom::plan::turns::{Home, Sharing};
-use shardloom::plan::work::{Division, Site, Skip, Slab, Work};
+use shardloom::plan::work::{Division, Filled, Site, Skip, Slab, Work};
 use shardloom::store::Format;
 use shardloom::strategy::Strategy;
 use shardloom::tensor::copy;
@@ -376,50 +376,28 @@ impl Out {
         shards: &mut Shards<'_>,
         destination: &Catalog,
     ) -> Result<(), String> {
-        let mut tile = vec![0u8; index(slab.window())];
-        for cell in slab.cells.iter() {
-            for transfer in &cell.transfers {
-                let mut clipped = Vec::new();
-                transfer.copy.clip(slab.begin, slab.end, &mut clipped);
-                if clipped.is_empty() {
-                    continue;
-                }
-                let ranks = transfer.candidates.iter().map(|place| place.rank);
-                let served = reach
-                    .serve(ranks, slab.salt, cell.share, slab.turns.as_deref())
-                    .ok_or("nobody serves it")?;
-                let place = transfer.candidates[served.candidate];
-                let mut reader = reach.clone();
-                reader.process = served.process;
-                if !reader.sees(place.rank) {
-                    return Err(format!("{served:?} doesn't see rank {}", place.rank));
-                }
-                let held = shards.held;
-                let shard = shards
-                    .bytes
-                    .entry(place)
-                    .or_insert_with(|| held.bytes(place));
-                for mut part in clipped {
-                    part.destination -= slab.begin;
-                    // What is sent goes through a dense packing.
-                    let sent = served.process != reach.process;
-                    let copied = if sent {
-                        let mut packed = vec![0; index(part.bytes())];
-                        copy::run(&part.packed(0), shard, &mut packed)
-                            && copy::run(&part.unpacked(0), &packed, &mut tile)
-                    } else {
-                        copy::run(&part, shard, &mut tile)
-                    };
-                    if !copied {
-                        return Err(format!("{part:?} reaches outside"));
-                    }
-                }
+        let mut tiles = Vec::new();
+        for filled in slab.filled() {
+            let begin = tiles.len();
+            let window = filled.window.clone();
+            tiles.resize(begin + index(window.end - window.start), 0u8);
+            fill(slab, &filled, reach, shards, &mut tiles[begin..])?;
+        }
+        if let Some(block) = &slab.block {
+            let bytes = tiles.clone();
+            if !copy::run(&block.cut(&(slab.begin..slab.end)), &bytes, &mut tiles) {
+                return Err("cells reach outside their block".into());
             }
+        }
+        let mut tiles = &tiles[..];
+        for cell in slab.cells.iter() {
+            let (tile, rest) = tiles.split_at(index(slab.window()));
+            tiles = rest;
             for target in &cell.targets {
                 let entry = destination.entry(*target);
                 let key = (target.rank, target.file);
                 let (bytes, count) = self.written.get_mut(&key).ok_or("no such file")?;
-                put(entry, slab.begin, &tile, bytes);
+                put(entry, slab.begin, tile, bytes);
                 let node = reach.node();
                 let mut met = None;
                 let located = entry.locate(slab.begin..slab.end, |offset, part| {
@@ -462,4 +440,53 @@ impl Out {
         }
         Ok(held)
     }
+}
+
+/// Fills `tile` as those do who serve it.
+fn fill(
+    slab: &Slab<'_>,
+    filled: &Filled<'_>,
+    reach: &Reach,
+    shards: &mut Shards<'_>,
+    tile: &mut [u8],
+) -> Result<(), String> {
+    for transfer in filled.transfers {
+        let mut clipped = Vec::new();
+        let window = &filled.window;
+        transfer.copy.clip(window.start, window.end, &mut clipped);
+        if clipped.is_empty() {
+            continue;
+        }
+        let ranks = transfer.candidates.iter().map(|place| place.rank);
+        let served = reach
+            .serve(ranks, slab.salt, filled.share, slab.turns.as_deref())
+            .ok_or("nobody serves it")?;
+        let place = transfer.candidates[served.candidate];
+        let mut reader = reach.clone();
+        reader.process = served.process;
+        if !reader.sees(place.rank) {
+            return Err(format!("{served:?} doesn't see rank {}", place.rank));
+        }
+        let held = shards.held;
+        let shard = shards
+            .bytes
+            .entry(place)
+            .or_insert_with(|| held.bytes(place));
+        for mut part in clipped {
+            part.destination -= window.start;
+            // What is sent goes through a dense packing.
+            let sent = served.process != reach.process;
+            let copied = if sent {
+                let mut packed = vec![0; index(part.bytes())];
+                copy::run(&part.packed(0), shard, &mut packed)
+                    && copy::run(&part.unpacked(0), &packed, tile)
+            } else {
+                copy::run(&part, shard, tile)
+            };
+            if !copied {
+                return Err(format!("{part:?} reaches outside"));
+            }
+        }
+    }
+    Ok(())
 }

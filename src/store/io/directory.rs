@@ -7,7 +7,7 @@ use crate::store::io::named::named;
 use rustix::io::Errno;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// A directory that stays the same one, whatever its name is given to later.
@@ -53,6 +53,42 @@ pub fn link(from: &Path, to: &Path) -> Result<()> {
         }
         linked => named(&action, from, linked),
     }
+}
+
+/// Makes a file `to`, which must not exist, of the bytes of `from`: they share these until one is written,
+/// where the file system can; else it is the same file under a second name; else a copy, without the
+/// permissions `denied`. Its bytes are flushed if `flush`.
+///
+/// # Errors
+/// [`Kind::NoSpace`], [`Kind::Io`].
+pub fn share(from: &Path, to: &Path, denied: u32, flush: bool) -> Result<()> {
+    if !cloned(from, to, denied)? {
+        link(from, to)?;
+    }
+    if flush {
+        named("can't flush", to, gate())?;
+        named(
+            "can't flush",
+            to,
+            File::open(to).and_then(|file| file.sync_all()),
+        )?;
+    }
+    Ok(())
+}
+
+/// Whether `to` could be made a file of its own that shares the bytes of `from`.
+fn cloned(from: &Path, to: &Path, denied: u32) -> Result<bool> {
+    named("can't create", to, gate())?;
+    let source = named("can't open", from, File::open(from))?;
+    let mut options = fs::OpenOptions::new();
+    let options = options.write(true).create_new(true).mode(0o666 & !denied);
+    let file = named("can't create", to, options.open(to))?;
+    let cloned = able("clone").and_then(|()| rustix::fs::ioctl_ficlone(&file, &source));
+    if cloned.is_err() {
+        // Whatever the reason: there are other ways.
+        named("can't remove", to, fs::remove_file(to))?;
+    }
+    Ok(cloned.is_ok())
 }
 
 fn has_no_links(error: &io::Error) -> bool {

@@ -22,7 +22,7 @@ pub use append_file::AppendFile;
 pub use claim::claim;
 pub use directory::{
     Directory, exchange, link, link_softly, make_directory, remove, remove_directory, rename,
-    sync_directory,
+    share, sync_directory,
 };
 pub use likeness::{Likeness, identity, likeness};
 pub use limits::{OPEN_FILES, check_open_files, kept_open, limits, raise_open_files};
