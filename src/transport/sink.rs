@@ -33,6 +33,11 @@ pub trait Sink: Sync {
     }
 }
 
+/// A rank and which of its files.
+type Key = (u32, u32);
+/// A file that several threads write.
+type Shared = Arc<Mutex<Output>>;
+
 /// Writes files that have been created and sized before.
 pub struct FileSink<'a> {
     base: PathBuf,
@@ -42,14 +47,14 @@ pub struct FileSink<'a> {
     catalog: &'a Catalog,
     /// Other nodes write the same files: what one of them keeps back no other one sees.
     shared: bool,
-    outputs: RwLock<HashMap<(u32, u32), Arc<Mutex<Output>>>>,
+    outputs: RwLock<HashMap<Key, Shared>>,
     /// Files that are open, and how many may be.
     open: AtomicUsize,
     open_max: usize,
     /// Bytes that have not been written yet.
     waiting_bytes: AtomicUsize,
     /// Files that get their bytes in another way.
-    passed_by: BTreeSet<(u32, u32)>,
+    passed_by: BTreeSet<Key>,
     passed_bytes: AtomicU64,
 }
 
@@ -114,7 +119,7 @@ impl<'a> FileSink<'a> {
         Arc::clone(outputs.entry(key).or_default())
     }
 
-    fn all(&self) -> Vec<((u32, u32), Arc<Mutex<Output>>)> {
+    fn all(&self) -> Vec<(Key, Shared)> {
         let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
         let all = outputs.iter();
         all.map(|(key, output)| (*key, Arc::clone(output)))
