@@ -157,7 +157,7 @@ fn grows_with_the_processes_and_is_compared_with_an_earlier_result() {
             .all(|line| columns(line) == columns(table.lines().next().unwrap()))
     );
     let page = std::fs::read_to_string(&html).unwrap();
-    assert!(page.contains("<h2>By processes</h2>") && page.contains("all_to_all"));
+    assert!(page.contains(">By processes</h2>") && page.contains("all_to_all"));
     assert_eq!(measured["machine"]["ranks_per_node"], 4);
     // All of it was a thousand times slower once: nothing is slower now; and the other way round.
     for (factor, code) in [(1e3, 0), (1e-6, 1)] {
@@ -270,9 +270,9 @@ fn everything_is_measured_in_its_time_and_every_pair_of_nodes() {
     );
     let page = std::fs::read_to_string(&html).unwrap();
     for part in [
-        "<h2>Verdict</h2>",
-        "<h2>Between nodes</h2>",
-        "<h2>By size</h2>",
+        ">Verdict</h2>",
+        ">Between nodes</h2>",
+        ">By size</h2>",
         "MiB",
     ] {
         assert!(page.contains(part), "{part}");

@@ -206,6 +206,9 @@ fn removes_redundancy_by_bytes() {
     );
     let group = &storage["('b', (0,))"][0]["rank_group"];
     assert_eq!(group, &json!([0, 1, 2, 3]));
+    // Its digests are of the copies that were kept, whoever keeps them.
+    let line = "unify --src @second --dst @whole --verify all";
+    alone(&sample.args(line)).succeeds();
 }
 
 #[test]

@@ -154,7 +154,9 @@ impl Settings {
     }
 
     fn read_file(&mut self, path: &Path, is_named: bool) -> Result<()> {
-        if !is_named && io::standing(path)? == Standing::Nothing {
+        // Another user's home, which may not be entered, is one without a file.
+        let stands = |path: &Path| io::standing(path).is_ok_and(|what| what != Standing::Nothing);
+        if !is_named && !stands(path) {
             return Ok(());
         }
         let told = |fault: Fault| fault.hint("SHARDLOOM_CONFIG names another file; empty, none");

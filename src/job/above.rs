@@ -2,7 +2,7 @@
 //! that of the checkpoint which it is a part of.
 
 use crate::fault::{Kind, Result};
-use crate::store::io;
+use crate::store::io::{self, Standing};
 use crate::store::manifest::Manifest;
 use crate::store::rank_dir::rank_of;
 use std::path::Path;
@@ -27,6 +27,14 @@ pub(super) fn look_above(directory: &Path) -> Result<Option<Manifest>> {
     let own = look(directory)?;
     if own.is_some() {
         return Ok(own);
+    }
+    let directory = match directory.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => directory,
+    };
+    if io::standing(directory)? == Standing::Nothing {
+        // On another node's disk.
+        return Ok(None);
     }
     let place = io::resolve(directory)?;
     let name = place.file_name().and_then(|name| name.to_str());

@@ -8,7 +8,7 @@ use crate::plan::listing::{Listing, element_shape};
 use crate::plan::tensor_plan::TensorPlan;
 use crate::store::Directory;
 use crate::store::Format;
-use crate::store::formats::laid::{DirectoryAsked, Laid, LaidTensor};
+use crate::store::formats::laid::{DirectoryAsked, DirectoryFile, Laid, LaidTensor};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -59,8 +59,24 @@ pub(super) fn by_directory(
         });
         files.push((file, schema));
     }
+    arranged.kept.named = asked.remove_redundancy.then(|| holders(&files));
     arranged.extras = format.finish(asked, &files)?;
     Ok(arranged)
+}
+
+/// The ranks whose files have each tensor, in order: a format chooses by itself which copy is kept.
+fn holders(files: &[(DirectoryFile<'_>, Arc<FileSchema>)]) -> HashMap<Arc<str>, Vec<u32>> {
+    let mut holders: HashMap<Arc<str>, Vec<u32>> = HashMap::new();
+    for (file, _) in files {
+        for tensor in &file.tensors {
+            let ranks = holders.entry(Arc::clone(&tensor.name)).or_default();
+            ranks.push(file.rank);
+        }
+    }
+    for ranks in holders.values_mut() {
+        ranks.sort_unstable();
+    }
+    holders
 }
 
 /// The structure of a file; files of several ranks have the same one.

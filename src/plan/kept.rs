@@ -2,7 +2,8 @@
 
 use crate::layout::keep::Keep;
 use crate::plan::tensor_plan::TensorPlan;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 /// Which of a cell's holders have it in their files.
 #[derive(Clone, Debug, Default)]
@@ -12,6 +13,8 @@ pub struct Kept {
     pub(super) ranks_per_stage: u32,
     /// All ranks that have files at all; none: every one.
     pub(super) ranks: Option<BTreeSet<u32>>,
+    /// The ranks, in order, whose files have the tensor of a name; none: every one that holds it.
+    pub(super) named: Option<HashMap<Arc<str>, Vec<u32>>>,
 }
 
 impl Kept {
@@ -32,7 +35,11 @@ impl Kept {
     ) -> impl Iterator<Item = u32> + 'p {
         let one = self.only_keeper(plan, cell);
         let all = one.is_none().then(|| plan.destination.holders(cell));
-        let there = |rank: &u32| self.ranks.as_ref().is_none_or(|ranks| ranks.contains(rank));
+        let named = self.named.as_ref().map(|named| named.get(&plan.name));
+        let there = move |rank: &u32| {
+            self.ranks.as_ref().is_none_or(|ranks| ranks.contains(rank))
+                && named.is_none_or(|own| own.is_some_and(|own| own.binary_search(rank).is_ok()))
+        };
         one.into_iter()
             .chain(all.into_iter().flatten().filter(there))
     }

@@ -75,9 +75,9 @@ pub(super) fn by_rank(
         );
     }
     arranged.kept = Kept {
-        ranks: None,
         stages: keeps,
         ranks_per_stage: build.ranks_per_stage,
+        ..Kept::default()
     };
     Ok(arranged)
 }

@@ -26,7 +26,7 @@ rect.c0,circle.c0{fill:var(--c0)}rect.c1,circle.c1{fill:var(--c1)}rect.c2{fill:v
 svg text.on{fill:var(--paper)}
 .key span{display:inline-block;margin-right:1.2rem}.key i{display:inline-block;width:1rem;height:.7rem;vertical-align:middle;margin-right:.4rem}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{padding:.15rem .55rem;text-align:right;border-bottom:1px solid var(--faint);font-weight:400}
-thead th{font-weight:600}td:first-child,th:first-child{text-align:left}.wide{overflow:auto;max-height:32rem}
+thead th{font-weight:600}td:first-child,th:first-child{text-align:left}.wide{overflow:auto;max-height:32rem}.wide td{white-space:nowrap}
 .heat td{border:0;color:#10161c}.heat th{font-weight:500}summary{cursor:pointer}
 .bad{color:var(--bad);font-weight:600}";
 

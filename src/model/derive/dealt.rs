@@ -80,7 +80,7 @@ mod tests {
         assert_eq!(of(&[&[], &[0, 1, 2]], 3), told(1, "-1:2"));
         assert_eq!(of(&[&[0, 2], &[1, 3]], 4), told(2, "0"));
         assert_eq!(of(&[&[0, 1, 3], &[2, 4]], 5), told(2, "1:0/0:0"));
-        assert_eq!(of(&[&[0, 3], &[1, 2]], 4), None);
+        assert_eq!(of(&[&[0, 3], &[1, 2]], 4), told(2, "0:1/0:-1"));
         assert_eq!(of(&[&[0], &[2]], 3), None);
         assert_eq!(of(&[&[0, 1], &[1, 2]], 3), None);
     }
