@@ -40,8 +40,11 @@ fn sample(tensors: usize) -> Sample {
 }
 
 fn start_with(sample: &Sample, line: &str, envs: &[(&str, &str)]) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_shardloom"));
+    // A shell's background job, as these tests may be one of, is started to ignore SIGINT.
+    let mut command = Command::new("env");
     command
+        .arg("--default-signal=INT")
+        .arg(env!("CARGO_BIN_EXE_shardloom"))
         .args(sample.args(line))
         .env("SHARDLOOM_CONFIG", "")
         .envs(envs.iter().copied())
