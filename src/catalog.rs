@@ -262,6 +262,16 @@ impl Catalog {
         }
     }
 
+    /// Gives file number `file` of `rank` another structure, with the same tensors; the file's path, if
+    /// there is one.
+    pub fn restructure(&mut self, rank: u32, file: u32, schema: Arc<FileSchema>) -> Option<&str> {
+        let file = self.ranks.get_mut(&rank)?.get_mut(file as usize)?;
+        file.schema = schema;
+        // Its tensors may lie in another order.
+        self.index = Index::default();
+        Some(&file.path)
+    }
+
     /// Bytes of all files.
     #[must_use]
     pub fn bytes(&self) -> u64 {

@@ -16,11 +16,7 @@ const TABLE: &str = include_str!("data/messages.txt");
 
 /// What is wrong in `room`, beside the sample.
 fn mistakes(sample: &Sample) {
-    let copy = |from: &str, to: &str| {
-        let to = sample.path(to);
-        std::fs::create_dir_all(to.parent().expect("a parent")).expect("a directory");
-        std::fs::copy(sample.path(from), to).expect("copied");
-    };
+    let copy = |from: &str, to: &str| sample.copy(from, to);
     for rank in 0..4 {
         let from = format!("src/rank_{rank}/net.safetensors");
         copy(

@@ -171,141 +171,117 @@ fn cut(path: &Path, by: usize) {
     std::fs::write(path, &bytes[..bytes.len().saturating_sub(by)]).expect("it is written");
 }
 
-/// What is done to a recorded source, and a word of what is said.
-type Lie = (&'static str, fn(&Path), &'static str);
+/// What is done to a file of a recorded source.
+enum Lie {
+    Nothing,
+    /// What stands somewhere in it, and what is put in its place.
+    Swap(&'static str, &'static [u8], &'static [u8]),
+    /// So many bytes are taken from its end.
+    Cut(&'static str, usize),
+    Gone(&'static str),
+}
 
-const LIES: &[Lie] = &[
-    ("hostile_call", |_| {}, "posix.system"),
+/// Sources, and a word of what is said of them.
+const LIES: &[(&str, Lie, &str)] = &[
+    ("hostile_call", Lie::Nothing, "posix.system"),
+    ("dcp_shard0", Lie::Cut("__1_0.distcp", 40), "truncated"),
+    ("dcp_shard0", Lie::Cut("__1_0.distcp", 1 << 20), "truncated"),
     (
         "dcp_shard0",
-        |src| cut(&src.join("__1_0.distcp"), 40),
-        "truncated",
-    ),
-    (
-        "dcp_shard0",
-        |src| cut(&src.join("__1_0.distcp"), 1 << 20),
-        "truncated",
-    ),
-    (
-        "dcp_shard0",
-        |src| std::fs::remove_file(src.join("__0_0.distcp")).expect("it was there"),
+        Lie::Gone("__0_0.distcp"),
         "no process finds it",
     ),
+    ("dcp_shard0", Lie::Cut(".metadata", 50), "its pickle"),
     (
         "dcp_shard0",
-        |src| cut(&src.join(".metadata"), 50),
-        "its pickle",
-    ),
-    (
-        "dcp_shard0",
-        |src| swap(&src.join(".metadata"), b"__0_0.distcp", b"../_0.distcp"),
+        Lie::Swap(".metadata", b"__0_0.distcp", b"../_0.distcp"),
         "outside",
     ),
     (
         "dcp_shard0",
-        |src| swap(&src.join(".metadata"), b"__0_0.distcp", b"/_0_0.distcp"),
+        Lie::Swap(".metadata", b"__0_0.distcp", b"/_0_0.distcp"),
         "outside",
     ),
     (
         "dcp_shard0",
-        |src| swap(&src.join(".metadata"), b"\x04even", b"\x04flat"),
+        Lie::Swap(".metadata", b"\x04even", b"\x04flat"),
         "flat",
     ),
     (
         "dcp_shard0",
-        |src| swap(&src.join(".metadata"), b"relative_path", b"relative_pith"),
+        Lie::Swap(".metadata", b"relative_path", b"relative_pith"),
         "relative_pith",
     ),
     (
         "dcp_shard0",
-        |src| {
-            swap(
-                &src.join("__0_0.distcp"),
-                b"K\x04K\x06\x86",
-                b"K\x02K\x06\x86",
-            )
-        },
+        Lie::Swap("__0_0.distcp", b"K\x04K\x06\x86", b"K\x02K\x06\x86"),
         "its archive has",
     ),
     (
         "dcp_shard0",
-        |src| {
-            swap(
-                &src.join("__0_0.distcp"),
-                b"archive/data/0",
-                b"archive/data/1",
-            )
-        },
+        Lie::Swap("__0_0.distcp", b"archive/data/0", b"archive/data/1"),
         "is missing",
     ),
+    ("pt_views", Lie::Cut("model.pt", 30), "truncated"),
     (
         "pt_views",
-        |src| cut(&src.join("model.pt"), 30),
-        "truncated",
-    ),
-    (
-        "pt_views",
-        |src| swap(&src.join("model.pt"), b"K\x0eK\x01\x86", b"K\xffK\x01\x86"),
+        Lie::Swap("model.pt", b"K\x0eK\x01\x86", b"K\xffK\x01\x86"),
         "reaches byte",
     ),
     (
         "pt_views",
-        |src| swap(&src.join("model.pt"), b"X\x01\0\0\x005", b"X\x01\0\0\x007"),
+        Lie::Swap("model.pt", b"X\x01\0\0\x005", b"X\x01\0\0\x007"),
         "is missing",
     ),
     (
         "pt_views",
-        |src| swap(&src.join("model.pt"), b"X\x01\0\0\x005", b"X\x01\0\0\0/"),
+        Lie::Swap("model.pt", b"X\x01\0\0\x005", b"X\x01\0\0\0/"),
         "no number",
     ),
     (
         "pt_views",
-        |src| swap(&src.join("model.pt"), b"model/data/1", b"model/data/0"),
+        Lie::Swap("model.pt", b"model/data/1", b"model/data/0"),
         "twice",
     ),
     (
         "pt_views",
-        |src| swap(&src.join("model.pt"), b"little", b"bigger"),
+        Lie::Swap("model.pt", b"little", b"bigger"),
         "bigger-endian",
     ),
     (
         "pt_views",
-        |src| {
-            swap(
-                &src.join("model.pt"),
-                b"ctorch\nShortStorage",
-                b"ctorch\nQInt8Storage",
-            )
-        },
+        Lie::Swap("model.pt", b"ctorch\nShortStorage", b"ctorch\nQInt8Storage"),
         "QInt8Storage",
     ),
     (
         "pt_training",
-        |src| {
-            swap(
-                &src.join("checkpoint_00012.pth"),
-                b"OrderedDict",
-                b"OrderedEval",
-            )
-        },
+        Lie::Swap("checkpoint_00012.pth", b"OrderedDict", b"OrderedEval"),
         "OrderedEval",
     ),
     (
         "dcp_hf_shards",
-        |src| {
-            std::fs::remove_file(src.join("shard-00001-model-00001-of-00001.safetensors"))
-                .expect("it was there")
-        },
+        Lie::Gone("shard-00001-model-00001-of-00001.safetensors"),
         "elements",
     ),
 ];
+
+impl Lie {
+    fn tell(&self, src: &Path) {
+        match self {
+            Lie::Nothing => {}
+            Lie::Swap(file, old, new) => swap(&src.join(file), old, new),
+            Lie::Cut(file, by) => cut(&src.join(file), *by),
+            Lie::Gone(file) => std::fs::remove_file(src.join(file)).expect("it was there"),
+        }
+    }
+}
 
 #[test]
 fn sources_that_lie_are_refused_and_nothing_is_written() {
     for (name, lie, word) in LIES.iter() {
         let room = tempfile::tempdir().expect("a directory");
         let src = copied(name, room.path());
-        lie(&src);
+        lie.tell(&src);
         let out = room.path().join("out");
         let run = run(
             1,

@@ -116,7 +116,8 @@ fn all(
             });
             let found: Vec<Step> = found.collect();
             let suffixes = found.iter().map(|step| step.suffix.clone()).collect();
-            (steps.jobs(&found)?, Some((steps.destination, suffixes)))
+            let jobs = steps.jobs(&found)?;
+            (jobs, Some((steps.destination, suffixes, topology)))
         }
     };
     let mut done = Done {
@@ -150,8 +151,10 @@ fn all(
     }
     course::phase("publishing the newest");
     let latest = match out {
-        Some((out, suffixes)) => newest(world, &out, suffixes)?
-            .map(|newest| (newest.clone(), publish(world, &out, &newest))),
+        Some((out, suffixes, topology)) => newest(world, &out, suffixes)?.map(|newest| {
+            let published = publish(world, &topology, &out, &newest);
+            (newest, published)
+        }),
         None => None,
     };
     Ok(done.told(latest))
@@ -337,13 +340,12 @@ fn newest(world: &World, out: &Path, suffixes: Vec<String>) -> Result<Option<Str
 }
 
 /// Lets `latest` lead to the newest step, in one step, on every node. Collective.
-fn publish(world: &World, out: &Path, newest: &str) -> Result<()> {
-    let linked = Topology::discover(world).and_then(|topology| {
-        match topology.leads(world.process()) && out.join(newest).exists() {
-            true => link(out, newest),
-            false => Ok(()),
-        }
-    });
+fn publish(world: &World, topology: &Topology, out: &Path, newest: &str) -> Result<()> {
+    let has = |out: &Path| Ok(io::standing(&out.join(newest))? != io::Standing::Nothing);
+    let linked = match topology.leads(world.process()) {
+        true => has(out).and_then(|has| if has { link(out, newest) } else { Ok(()) }),
+        false => Ok(()),
+    };
     agree(world, linked)
 }
 

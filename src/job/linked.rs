@@ -9,6 +9,7 @@ use crate::catalog::{Catalog, FileSchema, Held, Place, ShardFile};
 use crate::destination::{Destination, Linked};
 use crate::exchange::{Operation, World, agree, all_reduce};
 use crate::fault::Result;
+use crate::fault::memory::zeroed;
 use crate::job::origin::Origin;
 use crate::job::planned::Planned;
 use crate::plan::TensorPlan;
@@ -43,22 +44,13 @@ pub(super) fn find(
     };
     let found = agree(world, found)?;
     for (place, (from, schema)) in found {
-        let Some(files) = planned.catalog.ranks.get_mut(&place.0) else {
-            continue;
-        };
-        let Some(file) = files.get_mut(place.1 as usize) else {
-            continue;
-        };
-        let to = file.path.clone();
-        *file = ShardFile {
-            path: to.clone(),
-            schema,
-        };
-        let from = source.base.join(&source.catalog.file(from).path);
-        destination.linked.insert(place, Linked { from, to });
+        let (rank, file) = place;
+        if let Some(to) = planned.catalog.restructure(rank, file, schema) {
+            let from = source.base.join(&source.catalog.file(from).path);
+            let to = to.to_owned();
+            destination.linked.insert(place, Linked { from, to });
+        }
     }
-    // What is known of where tensors lie is of the files before.
-    planned.catalog = planned.catalog.clone();
     Ok(())
 }
 
@@ -194,13 +186,13 @@ impl<'a> Finding<'a> {
     fn bytes(&self, place: Place) -> Result<Vec<u8>> {
         let catalog = &self.source.catalog;
         let file = ReadFile::open(&self.source.base.join(&catalog.file(place).path))?;
-        let mut all = Vec::new();
-        for segment in &catalog.entry(place).segments {
-            let from = all.len();
-            let length = usize::try_from(segment.end - segment.start).unwrap_or_default();
-            all.resize(from + length, 0);
-            file.read_at(&mut all[from..], segment.start)?;
-        }
+        let entry = catalog.entry(place);
+        // They are few.
+        let short = |bytes: u64| usize::try_from(bytes).unwrap_or_default();
+        let mut all = zeroed(short(entry.bytes()))?;
+        entry.locate(0..entry.bytes(), |at, part| {
+            file.read_at(&mut all[short(part.start)..short(part.end)], at)
+        })?;
         Ok(all)
     }
 
@@ -226,7 +218,7 @@ impl<'a> Finding<'a> {
     /// The structure of `from` with the bytes before its tensors, which begin at `begin`.
     fn with_beginning(&self, from: &ShardFile, begin: u64) -> Result<Option<Arc<FileSchema>>> {
         let file = ReadFile::open(&self.source.base.join(&from.path))?;
-        let mut bytes = vec![0; usize::try_from(begin).unwrap_or_default()];
+        let mut bytes = zeroed(usize::try_from(begin).unwrap_or_default())?;
         file.read_at(&mut bytes, 0)?;
         let length = bytes
             .first_chunk::<8>()

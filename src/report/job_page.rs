@@ -7,7 +7,7 @@ use crate::fault::plain::counted;
 use crate::job::outcome::Outcome;
 use crate::report::drawn;
 use crate::report::layers::layers;
-use crate::report::shares::{processes, seconds, tensors, traffic};
+use crate::report::shares::{counts, processes, seconds, tensors, traffic};
 use crate::report::sheet::{Sheet, Table};
 use crate::report::svg::escape;
 use crate::report::text::bytes;
@@ -140,17 +140,8 @@ fn moved(sheet: &mut Sheet, outcome: &Outcome) {
         ("written", b.written),
         ("found complete", b.reused),
     ];
-    let mut table = Table::new(&["bytes", "", "exactly"]);
-    for (name, count) in rows {
-        table.row([name.to_owned(), bytes(count), count.to_string()]);
-    }
-    let drawn: Vec<(String, Vec<u64>)> = rows
-        .iter()
-        .map(|(name, count)| ((*name).to_owned(), vec![*count]))
-        .collect();
-    sheet.section("Bytes");
-    let picture = drawn::bars("bytes by what became of them", &drawn, bytes);
-    sheet.figure("Bytes of all processes together", &picture, &table);
+    let title = "bytes by what became of them";
+    counts(sheet, title, "Bytes of all processes together", &rows);
 }
 
 /// Seconds by phase.

@@ -25,6 +25,18 @@ fn drawn_of(shares: &[Share], most: usize) -> (Vec<&Share>, String) {
     (shares.iter().step_by(step).collect(), some)
 }
 
+/// Bytes by what they are, as bars and as a table.
+pub(super) fn counts(sheet: &mut Sheet, title: &str, caption: &str, rows: &[(&str, u64)]) {
+    let mut table = Table::new(&["bytes", "", "exactly"]);
+    let mut drawn: Vec<(String, Vec<u64>)> = Vec::with_capacity(rows.len());
+    for (name, count) in rows {
+        table.row([(*name).to_owned(), bytes(*count), count.to_string()]);
+        drawn.push(((*name).to_owned(), vec![*count]));
+    }
+    sheet.section("Bytes");
+    sheet.figure(caption, &drawn::bars(title, &drawn, bytes), &table);
+}
+
 /// Time and bytes of each process.
 pub(super) fn processes(sheet: &mut Sheet, account: &Account) {
     let shares = &account.shares;

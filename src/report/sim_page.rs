@@ -2,8 +2,7 @@
 
 use crate::fault::plain::counted;
 use crate::measure::simulate::Simulated;
-use crate::report::drawn;
-use crate::report::shares::{processes, tensors, traffic};
+use crate::report::shares::{counts, processes, tensors, traffic};
 use crate::report::sheet::{Sheet, Table};
 use crate::report::text::bytes;
 
@@ -34,18 +33,9 @@ pub(super) fn page(simulated: &Simulated) -> String {
         ("must cross nodes", b.sent_lower_bound),
         ("written", b.written),
     ];
-    let mut table = Table::new(&["bytes", "", "exactly"]);
-    for (name, count) in rows {
-        table.row([name.to_owned(), bytes(count), count.to_string()]);
-    }
-    let drawn: Vec<(String, Vec<u64>)> = rows
-        .iter()
-        .map(|(name, count)| ((*name).to_owned(), vec![*count]))
-        .collect();
-    sheet.section("Bytes");
-    let picture = drawn::bars("bytes by what becomes of them", &drawn, bytes);
     let planned = counted(s.processes_planned.into(), "process");
-    sheet.figure(&format!("Bytes of {planned} together"), &picture, &table);
+    let caption = format!("Bytes of {planned} together");
+    counts(&mut sheet, "bytes by what becomes of them", &caption, &rows);
     let mut table = Table::new(&["of the plan", ""]);
     table.row(["transfers".to_owned(), s.plan.transfers.to_string()]);
     table.row(["rounds".to_owned(), s.plan.rounds.to_string()]);

@@ -28,11 +28,7 @@ const ELSEWHERE: &[&str] = &[
 /// The places that examples name: a checkpoint of four ranks, strategies, full weights, and a result.
 fn room() -> Sample {
     let sample = Sample::in_memory();
-    let copy = |from: &str, to: &str| {
-        let to = sample.path(to);
-        std::fs::create_dir_all(to.parent().expect("a parent")).expect("a directory");
-        std::fs::copy(sample.path(from), to).expect("copied");
-    };
+    let copy = |from: &str, to: &str| sample.copy(from, to);
     for rank in 0..4 {
         let from = format!("src/rank_{rank}/net.safetensors");
         copy(

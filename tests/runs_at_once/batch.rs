@@ -71,6 +71,12 @@ fn lines_of(run: &Run) -> (Vec<Value>, Value) {
     (lines, last)
 }
 
+/// What has become of each job.
+fn states(lines: &[Value]) -> Vec<&str> {
+    let states = lines.iter().filter_map(|line| line["state"].as_str());
+    states.collect()
+}
+
 /// `SHARDLOOM_BATCH=200,50` asks for as many checkpoints and kills.
 #[test]
 fn a_batch_that_is_killed_again_and_again_gives_what_jobs_one_by_one_give() {
@@ -135,11 +141,11 @@ fn a_step_that_fails_does_not_stop_the_others_and_what_is_done_stays() {
     let run = under_mpi(2, &sample.args(&line));
     assert_eq!(run.status.code(), Some(1), "{run:#?}");
     let (lines, last) = lines_of(&run);
-    let states: Vec<&str> = lines
-        .iter()
-        .filter_map(|line| line["state"].as_str())
-        .collect();
-    assert_eq!(states, ["done", "failed", "done", "failed"], "{run:#?}");
+    assert_eq!(
+        states(&lines),
+        ["done", "failed", "done", "failed"],
+        "{run:#?}"
+    );
     assert_eq!(
         (&last["ok"], &last["latest"]),
         (&false.into(), &"1_60".into())
@@ -163,11 +169,7 @@ fn a_step_that_fails_does_not_stop_the_others_and_what_is_done_stays() {
         support::tensors::write(&sample.path(&path), &shards);
     }
     let (lines, last) = lines_of(&alone(&sample.args(&line)));
-    let states: Vec<&str> = lines
-        .iter()
-        .filter_map(|line| line["state"].as_str())
-        .collect();
-    assert_eq!(states, ["unchanged", "done", "done", "failed"]);
+    assert_eq!(states(&lines), ["unchanged", "done", "done", "failed"]);
     assert_eq!(last["unchanged"], 1);
     holds(&sample, "all/1_60", &all[0].1);
     // One step alone doesn't lead the newest back.
@@ -230,11 +232,7 @@ fn jobs_of_a_file_are_all_understood_before_one_begins() {
     let run = alone(&sample.args("batch @jobs --json"));
     assert_eq!(run.status.code(), Some(1), "{run:#?}");
     let (lines, last) = lines_of(&run);
-    let states: Vec<&str> = lines
-        .iter()
-        .filter_map(|line| line["state"].as_str())
-        .collect();
-    assert_eq!(states, ["done", "done", "failed"]);
+    assert_eq!(states(&lines), ["done", "done", "failed"]);
     assert_eq!((&last["done"], &last["latest"]), (&2.into(), &Value::Null));
     sample.check("b c", &sample.two, &sample.whole);
 }

@@ -46,6 +46,13 @@ impl Sample {
         Sample::of_in(place, whole, four, two)
     }
 
+    /// Copies a file to a place whose directories may not be there yet.
+    pub(crate) fn copy(&self, from: &str, to: &str) {
+        let to = self.path(to);
+        std::fs::create_dir_all(to.parent().expect("a parent")).expect("a directory");
+        std::fs::copy(self.path(from), to).expect("copied");
+    }
+
     /// These tensors, cut by `four`, and `two` as another strategy.
     pub(crate) fn of(whole: Tensors, four: Strategy, two: Strategy) -> Sample {
         Sample::of_in(&std::env::temp_dir(), whole, four, two)

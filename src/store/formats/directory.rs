@@ -1,12 +1,12 @@
 //! What a row of the table says of a format of directories: of one that tells its own layout.
 
 use crate::catalog::{Entry, FileSchema};
-use crate::fault::Result;
+use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::dcp::Content;
 use crate::store::formats::handle::Format;
 use crate::store::formats::laid::{DirectoryAsked, DirectoryFile, Laid};
 use crate::store::formats::progress::Progress;
-use crate::store::io::ReadFile;
+use crate::store::io::{self, ReadFile, Standing};
 use crate::strategy::Strategy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -42,11 +42,17 @@ pub trait DirectoryFormat: Sync {
     fn recognise(&self, path: &Path, names: &Names, number: Option<&str>)
     -> Result<Option<String>>;
 
-    /// The numbers of the checkpoints in a directory with these entries.
-    fn numbers(&self, names: &Names) -> Vec<u64>;
+    /// The numbers of the checkpoints in a directory with these entries; none where each directory is one.
+    fn numbers(&self, names: &Names) -> Vec<u64> {
+        let _ = names;
+        Vec::new()
+    }
 
     /// The directory of checkpoint `number`.
-    fn directory(&self, number: u64) -> String;
+    fn directory(&self, number: u64) -> String {
+        let _ = number;
+        String::new()
+    }
 
     /// The number of the last complete checkpoint in `base`, if that is told, and the file that tells
     /// it. Local.
@@ -101,7 +107,9 @@ pub trait DirectoryFormat: Sync {
     fn files(&self) -> Format;
 
     /// Names of tensors that it keeps apart from the others, in one of its texts.
-    fn apart(&self) -> &'static [&'static str];
+    fn apart(&self) -> &'static [&'static str] {
+        &[]
+    }
 
     /// Whether it is written.
     fn is_written(&self) -> bool {
@@ -111,21 +119,61 @@ pub trait DirectoryFormat: Sync {
     /// Which files there are to be for `laid`, and what is in each. A pure function.
     ///
     /// # Errors
-    /// [`crate::fault::Kind::Unsupported`] for a layout that it can't express.
-    fn design<'a>(&self, asked: &DirectoryAsked, laid: &'a Laid) -> Result<Vec<DirectoryFile<'a>>>;
+    /// [`Kind::Unsupported`] for a layout that it can't express, or if it isn't written.
+    fn design<'a>(&self, asked: &DirectoryAsked, laid: &'a Laid) -> Result<Vec<DirectoryFile<'a>>> {
+        let _ = (asked, laid);
+        Err(only_read(self.called()))
+    }
 
     /// The texts that go with `files`: path and contents. A pure function.
     ///
     /// # Errors
-    /// [`crate::fault::Kind::Unsupported`] for a layout that it can't express.
+    /// As [`DirectoryFormat::design`].
     fn finish(
         &self,
         asked: &DirectoryAsked,
         files: &[(DirectoryFile<'_>, Arc<FileSchema>)],
-    ) -> Result<Vec<(String, Vec<u8>)>>;
+    ) -> Result<Vec<(String, Vec<u8>)>> {
+        let _ = (asked, files);
+        Err(only_read(self.called()))
+    }
 
     /// Whether a trainer keeps a file of this path, inside a directory that holds some of it.
     fn holds(&self, path: &str) -> bool;
+}
+
+fn only_read(called: &str) -> Fault {
+    Fault::new(Kind::Unsupported, format!("{called} is read, not written"))
+}
+
+/// The file beside numbered checkpoints that names the last one, as Megatron does it and others after it.
+pub const TRACKER: &str = "latest_checkpointed_iteration.txt";
+
+/// What [`TRACKER`] in `base` says, if it is there. Local.
+///
+/// # Errors
+/// [`Kind::Io`].
+pub(super) fn tracked(base: &Path) -> Result<Option<String>> {
+    let path = base.join(TRACKER);
+    if io::standing(&path)? != Standing::File {
+        return Ok(None);
+    }
+    let text = ReadFile::open(&path)?.read_all(64).unwrap_or_default();
+    Ok(Some(String::from_utf8_lossy(&text).into_owned()))
+}
+
+/// Whether `names` have this one, of a directory (`folder`) or of a file.
+pub(super) fn has(names: &Names, wanted: &str, folder: bool) -> bool {
+    names
+        .iter()
+        .any(|(name, is_folder)| name == wanted && *is_folder == folder)
+}
+
+/// Rank and name of each of `files`.
+pub(super) fn each(files: RankFiles) -> Vec<(u32, String)> {
+    let files = files.into_iter();
+    let files = files.flat_map(|(rank, files)| files.into_iter().map(move |file| (rank, file)));
+    files.collect()
 }
 
 /// What a checkpoint tells of itself.

@@ -5,10 +5,12 @@ use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::checkpoint2::arrange::{arrange, texts};
 use crate::store::formats::checkpoint2::counts::{self, COMMON_BYTES_MAX};
 use crate::store::formats::checkpoint2::names::{
-    COMMON, METADATA, METADATA_BYTES_MAX, TRACKER, cards, directory, iteration,
+    COMMON, METADATA, METADATA_BYTES_MAX, cards, directory, iteration,
 };
 use crate::store::formats::checkpoint2::read::{Metadata, parse};
-use crate::store::formats::directory::{DirectoryFormat, Glimpse, Names, Own, RankFiles, Text};
+use crate::store::formats::directory::{
+    DirectoryFormat, Glimpse, Names, Own, RankFiles, TRACKER, Text, each, has, tracked,
+};
 use crate::store::formats::handle::Format;
 use crate::store::formats::laid::{DirectoryAsked, DirectoryFile, Laid};
 use crate::store::formats::progress::COUNT_NAMES;
@@ -63,12 +65,8 @@ impl DirectoryFormat for Checkpoint2 {
     }
 
     fn last(&self, base: &Path) -> Result<(Option<u64>, &'static str)> {
-        let path = base.join(TRACKER);
-        if io::standing(&path)? != Standing::File {
-            return Ok((None, TRACKER));
-        }
-        let text = ReadFile::open(&path)?.read_all(64).unwrap_or_default();
-        Ok((iteration(&String::from_utf8_lossy(&text)), TRACKER))
+        let told = tracked(base)?;
+        Ok((told.and_then(|text| iteration(&text)), TRACKER))
     }
 
     fn list(&self, place: &Path) -> Result<RankFiles> {
@@ -97,9 +95,7 @@ impl DirectoryFormat for Checkpoint2 {
             ..Glimpse::default()
         };
         if let Some(metadata) = read(METADATA).and_then(|bytes| parse(&bytes).ok().flatten()) {
-            let files = metadata.files.into_iter();
-            let files = files.flat_map(|(rank, files)| files.into_iter().map(move |f| (rank, f)));
-            glimpse.files = files.collect();
+            glimpse.files = each(metadata.files);
             return Ok(glimpse);
         }
         let names = io::list(place)?.into_iter();
@@ -178,12 +174,6 @@ impl DirectoryFormat for Checkpoint2 {
 /// Whether a directory of this name is an iteration.
 fn is_one(name: &str) -> bool {
     name.starts_with("iteration_") && iteration(name).is_some()
-}
-
-fn has(names: &Names, wanted: &str, folder: bool) -> bool {
-    names
-        .iter()
-        .any(|(name, directory)| name == wanted && *directory == folder)
 }
 
 fn read_metadata(path: &Path) -> Result<Option<Metadata>> {

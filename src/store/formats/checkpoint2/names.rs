@@ -6,9 +6,6 @@ pub const METADATA: &str = "metadata.json";
 /// The file that tells where the job stands.
 pub const COMMON: &str = "common.json";
 
-/// The file beside the iterations that names the last complete one.
-pub const TRACKER: &str = "latest_checkpointed_iteration.txt";
-
 /// Longest `metadata.json` that is read, in bytes.
 pub const METADATA_BYTES_MAX: u64 = 1 << 30;
 

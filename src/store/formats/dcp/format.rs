@@ -6,7 +6,9 @@ use super::write::{arrange, metadata};
 use crate::catalog::FileSchema;
 use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::dcp::row::Distcp;
-use crate::store::formats::directory::{DirectoryFormat, Glimpse, Names, Own, RankFiles, Text};
+use crate::store::formats::directory::{
+    DirectoryFormat, Glimpse, Names, Own, RankFiles, TRACKER, Text, each, has, tracked,
+};
 use crate::store::formats::handle::Format;
 use crate::store::formats::laid::{DirectoryAsked, DirectoryFile, Laid};
 use crate::store::io::{self, ReadFile, Standing};
@@ -22,20 +24,12 @@ const METADATA_BYTES_MAX: u64 = 512 << 20;
 /// The file in which Megatron says how it saves, and the most bytes of it that are read.
 const KIND: &str = "metadata.json";
 const KIND_BYTES_MAX: u64 = 64 << 10;
-/// The file beside Megatron's iterations that names the last one.
-const TRACKER: &str = "latest_checkpointed_iteration.txt";
 
 /// PyTorch's.
 pub(in crate::store::formats) struct Dcp;
 
 /// Megatron-Core's: directories of iterations, each of them PyTorch's.
 pub(in crate::store::formats) struct Megatron;
-
-fn has(names: &Names, wanted: &str, folder: bool) -> bool {
-    names
-        .iter()
-        .any(|(name, is_folder)| name == wanted && *is_folder == folder)
-}
 
 /// The number of an iteration's directory.
 fn iteration(name: &str) -> Option<u64> {
@@ -84,11 +78,7 @@ fn glimpse(place: &Path) -> Result<Glimpse> {
         return Ok(glimpse);
     }
     match list(place) {
-        Ok(files) => {
-            let files = files.into_iter();
-            let files = files.flat_map(|(rank, files)| files.into_iter().map(move |f| (rank, f)));
-            glimpse.files = files.collect();
-        }
+        Ok(files) => glimpse.files = each(files),
         Err(fault) => glimpse.why = Some(format!("{METADATA} {}", fault.message)),
     }
     Ok(glimpse)
@@ -97,11 +87,6 @@ fn glimpse(place: &Path) -> Result<Glimpse> {
 fn unlisted() -> Result<()> {
     let fault = Fault::new(Kind::MissingShard, "is missing: the save was interrupted");
     Err(fault.file(METADATA))
-}
-
-fn not_written() -> Fault {
-    let message = "Megatron-Core's checkpoints are read, not written";
-    Fault::new(Kind::Unsupported, message)
 }
 
 const TEXTS: &[Text] = &[(METADATA, METADATA_BYTES_MAX)];
@@ -127,14 +112,6 @@ impl DirectoryFormat for Dcp {
         let file = ReadFile::open(&path.join(METADATA))?;
         let pickled = file.size() > 0 && file.read_at(&mut first, 0).is_ok() && first == [PICKLE];
         Ok(pickled.then(String::new))
-    }
-
-    fn numbers(&self, _: &Names) -> Vec<u64> {
-        Vec::new()
-    }
-
-    fn directory(&self, _: u64) -> String {
-        String::new()
     }
 
     fn last(&self, _: &Path) -> Result<(Option<u64>, &'static str)> {
@@ -168,10 +145,6 @@ impl DirectoryFormat for Dcp {
 
     fn files(&self) -> Format {
         Format::of_row(&Distcp)
-    }
-
-    fn apart(&self) -> &'static [&'static str] {
-        &[]
     }
 
     fn design<'a>(&self, _: &DirectoryAsked, laid: &'a Laid) -> Result<Vec<DirectoryFile<'a>>> {
@@ -270,13 +243,8 @@ impl DirectoryFormat for Megatron {
     }
 
     fn last(&self, base: &Path) -> Result<(Option<u64>, &'static str)> {
-        let path = base.join(TRACKER);
-        if io::standing(&path)? != Standing::File {
-            return Ok((None, TRACKER));
-        }
-        let text = ReadFile::open(&path)?.read_all(64).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        Ok((text.trim().parse().ok(), TRACKER))
+        let told = tracked(base)?;
+        Ok((told.and_then(|text| text.trim().parse().ok()), TRACKER))
     }
 
     fn list(&self, place: &Path) -> Result<RankFiles> {
@@ -307,30 +275,14 @@ impl DirectoryFormat for Megatron {
         Format::of_row(&Distcp)
     }
 
-    fn apart(&self) -> &'static [&'static str] {
-        &[]
-    }
-
     fn is_written(&self) -> bool {
         false
-    }
-
-    fn design<'a>(&self, _: &DirectoryAsked, _: &'a Laid) -> Result<Vec<DirectoryFile<'a>>> {
-        Err(not_written())
-    }
-
-    fn finish(
-        &self,
-        _: &DirectoryAsked,
-        _: &[(DirectoryFile<'_>, Arc<FileSchema>)],
-    ) -> Result<Vec<(String, Vec<u8>)>> {
-        Err(not_written())
     }
 
     fn holds(&self, path: &str) -> bool {
         let Some((room, name)) = path.split_once('/') else {
             return path == TRACKER;
         };
-        iteration(room).is_some() && (Dcp.holds(name) || name == "metadata.json")
+        iteration(room).is_some() && (Dcp.holds(name) || name == KIND)
     }
 }

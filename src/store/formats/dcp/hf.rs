@@ -2,15 +2,15 @@
 
 use crate::catalog::{FileSchema, Held, Part};
 use crate::fault::{Fault, Kind, Result};
-use crate::store::formats::directory::{DirectoryFormat, Glimpse, Names, Own, RankFiles, Text};
+use crate::store::formats::directory::{
+    DirectoryFormat, Glimpse, Names, Own, RankFiles, Text, each,
+};
 use crate::store::formats::handle::Format;
-use crate::store::formats::laid::{DirectoryAsked, DirectoryFile, Laid};
 use crate::store::io::{self, ReadFile};
 use crate::tensor::shape::Shape;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 /// What tells where parts lie.
 const SHARDING: &str = "DCP_SHARDING_INFO";
@@ -26,13 +26,6 @@ struct Saved {
 /// Whether a file of this name is a part: `shard-00001-model-00001-of-00001.safetensors`.
 fn is_part(name: &str) -> bool {
     name.starts_with("shard-") && name.contains("-model-") && name.ends_with(".safetensors")
-}
-
-fn not_written() -> Fault {
-    Fault::new(
-        Kind::Unsupported,
-        "this form of distributed checkpoints is read, not written",
-    )
 }
 
 impl DirectoryFormat for HuggingFace {
@@ -67,14 +60,6 @@ impl DirectoryFormat for HuggingFace {
         Ok(parts.then(String::new))
     }
 
-    fn numbers(&self, _: &Names) -> Vec<u64> {
-        Vec::new()
-    }
-
-    fn directory(&self, _: u64) -> String {
-        String::new()
-    }
-
     fn last(&self, _: &Path) -> Result<(Option<u64>, &'static str)> {
         Ok((None, ""))
     }
@@ -89,9 +74,8 @@ impl DirectoryFormat for HuggingFace {
     }
 
     fn glimpse(&self, place: &Path) -> Result<Glimpse> {
-        let files = self.list(place)?.into_values().flatten();
         Ok(Glimpse {
-            files: files.map(|name| (0, name)).collect(),
+            files: each(self.list(place)?),
             ..Glimpse::default()
         })
     }
@@ -122,24 +106,8 @@ impl DirectoryFormat for HuggingFace {
         Format::SAFETENSORS
     }
 
-    fn apart(&self) -> &'static [&'static str] {
-        &[]
-    }
-
     fn is_written(&self) -> bool {
         false
-    }
-
-    fn design<'a>(&self, _: &DirectoryAsked, _: &'a Laid) -> Result<Vec<DirectoryFile<'a>>> {
-        Err(not_written())
-    }
-
-    fn finish(
-        &self,
-        _: &DirectoryAsked,
-        _: &[(DirectoryFile<'_>, Arc<FileSchema>)],
-    ) -> Result<Vec<(String, Vec<u8>)>> {
-        Err(not_written())
     }
 
     fn holds(&self, _: &str) -> bool {
