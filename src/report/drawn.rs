@@ -6,6 +6,7 @@ use crate::plan::sketch::Side;
 use crate::report::sheet::quoted;
 use crate::report::svg::escape;
 use crate::report::text::bytes;
+use crate::report::unit::real;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -21,7 +22,7 @@ pub(super) fn tensor(side: &Side) -> String {
     let (rows, columns) = flat(&side.parts);
     let (drawn_rows, drawn_columns) = (rows.min(PARTS_MAX), columns.min(PARTS_MAX));
     let (width, height) = (440.0, 220.0);
-    let (w, h) = (width / float(drawn_columns), height / float(drawn_rows));
+    let (w, h) = (width / real(drawn_columns), height / real(drawn_rows));
     let label = format!("{} cut into {} parts", side.name, rows * columns);
     let mut out = head(width, height + 20.0, &label);
     for row in 0..drawn_rows {
@@ -31,7 +32,7 @@ pub(super) fn tensor(side: &Side) -> String {
                 .ok()
                 .and_then(|number| side.held.get(number));
             let Some(held) = held else { continue };
-            let (x, y) = (float(column) * w, float(row) * h);
+            let (x, y) = (real(column) * w, real(row) * h);
             let first = held.ranks.first().copied().unwrap_or_default();
             let who = ranks(&held.ranks, held.holders);
             let _ = write!(
@@ -41,7 +42,7 @@ pub(super) fn tensor(side: &Side) -> String {
                 place(&held.offset, &held.shape)
             );
             if w > 34.0 && h > 13.0 {
-                let short = if who.len() > 18 || 6.2 * float(who.len() as u64) > w {
+                let short = if who.len() > 18 || 6.2 * real(who.len() as u64) > w {
                     format!("{first}…")
                 } else {
                     who.clone()
@@ -131,16 +132,16 @@ pub(super) fn time_line(shares: &[(u32, &Paced)], threads: f64) -> String {
         .unwrap_or(1)
         .max(1);
     let (width, left) = (1000.0, 44.0);
-    let row = (640.0 / float(shares.len() as u64)).clamp(3.0, 26.0);
-    let height = row * float(shares.len() as u64);
+    let row = (640.0 / real(shares.len() as u64)).clamp(3.0, 26.0);
+    let height = row * real(shares.len() as u64);
     let label = format!(
         "what {} processes did in {:.3} s",
         shares.len(),
-        float(end) / 1e6
+        real(end) / 1e6
     );
     let mut out = head(width, height + 22.0, &label);
     for (number, (process, paced)) in shares.iter().enumerate() {
-        let y = float(number as u64) * row;
+        let y = real(number as u64) * row;
         if row >= 9.0 || number.is_multiple_of(16) {
             let _ = write!(
                 out,
@@ -149,10 +150,10 @@ pub(super) fn time_line(shares: &[(u32, &Paced)], threads: f64) -> String {
                 y + row / 2.0 + 4.0
             );
         }
-        let column_us = float(end) / float(COLUMNS as u64);
+        let column_us = real(end) / real(COLUMNS as u64);
         for (column, shares) in columns(paced, end).iter().enumerate() {
-            let x = left + (width - left) * float(column as u64) / float(COLUMNS as u64);
-            let w = (width - left) / float(COLUMNS as u64);
+            let x = left + (width - left) * real(column as u64) / real(COLUMNS as u64);
+            let w = (width - left) / real(COLUMNS as u64);
             let mut bottom = y + row - 1.0;
             for (kind, us) in shares.iter().enumerate() {
                 let share = (us / (column_us * threads)).min(1.0);
@@ -170,8 +171,8 @@ pub(super) fn time_line(shares: &[(u32, &Paced)], threads: f64) -> String {
         }
     }
     for mark in 0..=4u64 {
-        let x = left + (width - left) * float(mark) / 4.0;
-        let seconds = float(end) / 1e6 * float(mark) / 4.0;
+        let x = left + (width - left) * real(mark) / 4.0;
+        let seconds = real(end) / 1e6 * real(mark) / 4.0;
         let anchor = if mark == 4 { "end" } else { "middle" };
         let _ = write!(
             out,
@@ -186,14 +187,14 @@ pub(super) fn time_line(shares: &[(u32, &Paced)], threads: f64) -> String {
 /// Microseconds of each kind by column.
 fn columns(paced: &Paced, end: u64) -> Vec<[f64; 3]> {
     let mut columns = vec![[0.0; 3]; COLUMNS];
-    let width = float(end) / float(COLUMNS as u64);
+    let width = real(end) / real(COLUMNS as u64);
     for (number, bin) in (0u64..).zip(&paced.bins) {
         let (from, to) = (number * paced.width_us, (number + 1) * paced.width_us);
         for (column, sums) in (0u64..).zip(&mut columns) {
-            let (begin, finish) = (float(column) * width, float(column + 1) * width);
-            let shared = (float(to).min(finish) - float(from).max(begin)).max(0.0);
+            let (begin, finish) = (real(column) * width, real(column + 1) * width);
+            let shared = (real(to).min(finish) - real(from).max(begin)).max(0.0);
             for (sum, us) in sums.iter_mut().zip(bin) {
-                *sum += float(*us) * shared / float(paced.width_us.max(1));
+                *sum += real(*us) * shared / real(paced.width_us.max(1));
             }
         }
     }
@@ -221,11 +222,11 @@ pub(super) fn bars(label: &str, rows: &[(String, Vec<u64>)], shown: fn(u64) -> S
         41..=120 => 7.0,
         _ => 3.0,
     };
-    let row = bar * float(series as u64) + if bar > 4.0 { 4.0 } else { 1.0 };
-    let mut out = head(width, row * float(rows.len() as u64), label);
+    let row = bar * real(series as u64) + if bar > 4.0 { 4.0 } else { 1.0 };
+    let mut out = head(width, row * real(rows.len() as u64), label);
     let every = if row >= 12.0 { 1 } else { 16 };
     for (number, (name, values)) in rows.iter().enumerate() {
-        let y = float(number as u64) * row;
+        let y = real(number as u64) * row;
         if number.is_multiple_of(every) {
             let _ = write!(
                 out,
@@ -236,8 +237,8 @@ pub(super) fn bars(label: &str, rows: &[(String, Vec<u64>)], shown: fn(u64) -> S
             );
         }
         for (kind, value) in values.iter().enumerate() {
-            let w = (width - left - right) * float(*value) / float(most);
-            let y = y + bar * float(kind as u64);
+            let w = (width - left - right) * real(*value) / real(most);
+            let y = y + bar * real(kind as u64);
             let class = kind.min(4);
             let _ = write!(
                 out,
@@ -279,7 +280,7 @@ pub(super) fn heat(traffic: &Traffic) -> Option<String> {
     }
     let most = sums.values().copied().max().unwrap_or(most);
     let (left, top, side) = (120.0, 26.0, 560.0);
-    let w = (side / float(squares)).min(44.0);
+    let w = (side / real(squares)).min(44.0);
     let kind = if traffic.by_node {
         "nodes"
     } else {
@@ -287,8 +288,8 @@ pub(super) fn heat(traffic: &Traffic) -> Option<String> {
     };
     let label = format!("bytes sent between {count} {kind}");
     let mut out = head(
-        left + w * float(squares) + 20.0,
-        top + w * float(squares) + 8.0,
+        left + w * real(squares) + 20.0,
+        top + w * real(squares) + 8.0,
         &label,
     );
     let named = |number: u64| {
@@ -297,7 +298,7 @@ pub(super) fn heat(traffic: &Traffic) -> Option<String> {
     };
     let every = squares.div_ceil(24).max(1);
     for number in 0..squares {
-        let middle = w * (float(number) + 0.5);
+        let middle = w * (real(number) + 0.5);
         if number % every == 0 {
             let name: String = named(number).chars().take(16).collect();
             let _ = write!(
@@ -314,8 +315,8 @@ pub(super) fn heat(traffic: &Traffic) -> Option<String> {
     }
     let edge = if w < 10.0 { "" } else { " class=\"edge\"" };
     for ((from, to), sum) in &sums {
-        let (x, y) = (left + w * float(*to), top + w * float(*from));
-        let share = float(*sum) / float(most);
+        let (x, y) = (left + w * real(*to), top + w * real(*from));
+        let share = real(*sum) / real(most);
         let _ = write!(
             out,
             "<rect{edge} x=\"{x:.1}\" y=\"{y:.1}\" width=\"{w:.1}\" height=\"{w:.1}\" style=\"fill:rgba(var(--heat),{:.3})\"><title>{} to {}: {}</title></rect>",
@@ -335,11 +336,6 @@ fn head(width: f64, height: f64, label: &str) -> String {
         height.max(20.0),
         quoted(label)
     )
-}
-
-#[allow(clippy::cast_precision_loss, reason = "a place in a picture")]
-fn float(value: u64) -> f64 {
-    value as f64
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use crate::report::benched::{self, size};
 use crate::report::curves::{Curve, Curves};
 use crate::report::sheet::Sheet;
 use crate::report::svg::escape;
+use crate::report::unit::real;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
@@ -93,7 +94,7 @@ fn curves(measured: &Measured) -> String {
                 row.bus_gbps
             };
             let known = row.title() == title && row.processes == here && row.bytes > 0;
-            known.then(|| (float(row.bytes), value))
+            known.then(|| (real(row.bytes), value))
         };
         let unit = if time { "time" } else { "bus GB/s" };
         let picture = Curves {
@@ -264,11 +265,6 @@ fn number(value: f64) -> String {
         true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
         false => text,
     }
-}
-
-#[allow(clippy::cast_precision_loss, reason = "a size on an axis")]
-fn float(bytes: u64) -> f64 {
-    bytes as f64
 }
 
 #[allow(

@@ -1,7 +1,7 @@
 //! The picture of a plan: the bytes of all processes, and who sends to whom by node.
 
 use crate::measure::simulate::{Load, Simulated};
-use crate::report::svg::escape;
+use crate::report::svg::{escape, float};
 use crate::report::unit::{Unit, real, short, written};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -353,11 +353,6 @@ fn text(out: &mut String, (x, y): (f64, f64), anchor: &str, size: u8, words: &st
         "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" font-size=\"{size}\">{}</text>",
         escape(words)
     );
-}
-
-#[allow(clippy::cast_precision_loss)]
-fn float(index: usize) -> f64 {
-    index as f64
 }
 
 #[cfg(test)]

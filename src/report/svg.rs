@@ -169,8 +169,9 @@ fn number(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
+/// As a number that can be drawn.
 #[allow(clippy::cast_precision_loss)]
-fn float(index: usize) -> f64 {
+pub(super) fn float(index: usize) -> f64 {
     index as f64
 }
 
