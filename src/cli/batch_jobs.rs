@@ -4,6 +4,7 @@ use crate::cli::command::{Parse, Parsed};
 use crate::fault::plain::first;
 use crate::fault::{Fault, Kind, Result};
 use crate::store::io::ReadFile;
+use crate::store::resolved::resolved;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -108,7 +109,9 @@ pub(super) fn listed(words: &[String], parse: Parse) -> Result<Asked> {
         let job = understood(&words, parse).map_err(|fault| at(fault).file(file))?;
         let destination = job.path("dst");
         if let Some(place) = &destination
-            && let Some(before) = places.insert(place.clone(), number)
+            // One that leads nowhere fails by itself.
+            && let real = resolved(place).unwrap_or_else(|_| place.clone())
+            && let Some(before) = places.insert(real, number)
         {
             let message = format!("{} is where line {before} writes, too", place.display());
             return Err(at(usage(message)).file(file));

@@ -211,6 +211,7 @@ fn jobs_of_a_file_are_all_understood_before_one_begins() {
         ("reshard --sorc x".to_owned(), "line 2"),
         ("reshard 'x".to_owned(), "quotation mark"),
         (job("a"), "where line 1 writes"),
+        (job("src/../a"), "where line 1 writes"),
     ] {
         write(format!("{}\n{bad}\n", job("a")));
         let run = alone(&sample.args("batch @jobs")).fails();
