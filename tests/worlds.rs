@@ -139,6 +139,50 @@ fn values_are_shown_and_counts_are_written_once() {
     assert_eq!(hyper["consumed_samples"].data, 320i64.to_le_bytes());
 }
 
+#[test]
+fn what_lies_in_parts_is_compared_from_either_side() {
+    for (processes, name) in [
+        (1, "pt_views"),
+        (1, "mg_tp2"),
+        (2, "dcp_shard0"),
+        (1, "dcp_hf_shards"),
+    ] {
+        let room = tempfile::tempdir().expect("a directory");
+        let (src, full) = (source(name), room.path().join("full"));
+        let whole = full.display();
+        run(1, &format!("unify --src {src} --dst {whole}")).succeeds();
+        std::fs::remove_file(full.join("shardloom.json")).expect("a manifest");
+        let sides = [
+            format!("diff {whole} {src} --json"),
+            format!("diff {src} {whole} --json"),
+        ];
+        let equal = |line: &String| {
+            let told = object(&run(processes, line));
+            let tensors = told["tensors"].as_array().expect("a list");
+            let equal = tensors.iter().filter(|tensor| tensor["state"] == "equal");
+            (equal.count(), tensors.len())
+        };
+        for line in &sides {
+            let (equal, all) = equal(line);
+            assert!(equal == all && all > 0, "{name}: {line}");
+        }
+        let path = full.join("model-00001-of-00001.safetensors");
+        let mut tensors = read(&path).expect("a file").tensors;
+        let empty = tensors.values().filter(|tensor| tensor.data.is_empty());
+        let empty = empty.count();
+        for tensor in tensors.values_mut() {
+            // The last element of each.
+            if let Some(byte) = tensor.data.last_mut() {
+                *byte ^= 1;
+            }
+        }
+        tensors::write(&path, &tensors);
+        for line in &sides {
+            assert_eq!(equal(line).0, empty, "{name}: {line}");
+        }
+    }
+}
+
 /// Copies the files of a source into a directory.
 fn copied(name: &str, room: &Path) -> PathBuf {
     let (from, to) = (PathBuf::from(source(name)), room.join("src"));

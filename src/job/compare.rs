@@ -1,70 +1,20 @@
-//! A sink that compares: two checkpoints in any layouts, or the copies within one.
+//! What is compared: two checkpoints in any layouts, or the copies within one.
 
-use crate::catalog::{Catalog, Entry, Place};
+use crate::catalog::{Catalog, Entry};
 use crate::exchange::{Topology, World, agree, all_gather};
-use crate::fault::memory::zeroed;
 use crate::fault::{Fault, Kind, Result};
+use crate::job::differing::{Found, differences};
 use crate::job::outcome::{TensorDifference, TensorSide};
 use crate::job::pairs::Pair;
-use crate::job::route::Route;
 use crate::plan::inventory::{Inventory, whole_tensor};
-use crate::plan::work::Site;
 use crate::plan::{SourceTensor, Spread, TensorPlan};
-use crate::source::{Opened, Source};
-use crate::tensor::number::{Difference, compare};
+use crate::source::Opened;
+use crate::tensor::number::Difference;
 use crate::tensor::quantise::Form;
-use crate::tensor::strided::StridedCopy;
-use crate::transport::{Filler, Moving, Observer, Readers, Sink};
+use crate::transport::Moving;
 use crate::view::Piece;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-
-/// What was found different, and where first.
-#[derive(Clone, Debug)]
-pub(super) struct Found {
-    difference: Difference,
-    first: Place,
-}
-
-/// Reads what the other side has at the same place and compares.
-struct CompareSink<'a> {
-    readers: &'a Readers<'a>,
-    catalog: &'a Catalog,
-    found: Mutex<BTreeMap<Arc<str>, Found>>,
-}
-
-impl<'a> CompareSink<'a> {
-    fn new(readers: &'a Readers<'a>, catalog: &'a Catalog) -> Self {
-        CompareSink {
-            readers,
-            catalog,
-            found: Mutex::new(BTreeMap::new()),
-        }
-    }
-}
-
-impl Sink for CompareSink<'_> {
-    fn put(&self, place: Place, offset: u64, bytes: &[u8]) -> Result<()> {
-        let entry = self.catalog.entry(place);
-        let mut other = zeroed(bytes.len())?;
-        let copy = StridedCopy::new(offset, 0, bytes.len() as u64, Vec::new());
-        Filler::new(self.readers).fill(&copy, place, &mut other, 1)?;
-        if other == bytes {
-            return Ok(());
-        }
-        let difference = compare(entry.dtype, bytes, &other);
-        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = Found {
-            difference,
-            first: place,
-        };
-        found
-            .entry(entry.name.clone())
-            .and_modify(|old| old.difference.add(&difference))
-            .or_insert(new);
-        Ok(())
-    }
-}
+use std::sync::Arc;
 
 /// What of the tensors of `plans` the source `a` has several times, and not the same each time:
 /// what this process finds. Collective.
@@ -359,35 +309,6 @@ pub(super) fn left_out(
     )
 }
 
-/// Moves A's tensors against B's files: what this process finds different. Collective.
-///
-/// # Errors
-/// The same on every process; a difference is no error.
-pub(super) fn differences(
-    world: &World,
-    topology: &Topology,
-    a: &Opened,
-    b: &Opened,
-    plans: &[TensorPlan],
-    moving: &Moving,
-    observer: &mut Observer<'_>,
-) -> Result<BTreeMap<Arc<str>, Found>> {
-    let (a, b) = (&a.source, &b.source);
-    let theirs = Readers::new(&b.base, &b.catalog, moving.io);
-    let sink = CompareSink::new(&theirs, &b.catalog);
-    let ours = Readers::new(&a.base, &a.catalog, moving.io);
-    let route = Route {
-        source: a,
-        plans,
-        catalog: &b.catalog,
-        site: &site_of(topology, b),
-        sharing: None,
-    };
-    route.go_at_once(world, topology, moving, &ours, (&sink, None), observer)?;
-    let found = sink.found.into_inner();
-    Ok(found.unwrap_or_else(PoisonError::into_inner))
-}
-
 /// What all processes have found, by tensor. Collective.
 ///
 /// # Errors
@@ -407,34 +328,4 @@ pub(super) fn joined(
             .or_insert(difference);
     }
     Ok(all)
-}
-
-/// Who compares what: all share B's ranks if all see them, else each node those it is first to see.
-fn site_of(topology: &Topology, b: &Source) -> Site {
-    let reach = &b.reach;
-    let narrow = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-    if reach.all_see_all() {
-        return Site {
-            ranks: b.catalog.ranks.keys().copied().collect(),
-            processes: narrow(reach.node_of.len()),
-            index: reach.process,
-            everybody: true,
-            division: None,
-        };
-    }
-    let node = reach.node() as usize;
-    let members = &topology.nodes[node];
-    let first = |rank: &u32| reach.homes(*rank).first() == Some(&reach.node());
-    Site {
-        ranks: b.catalog.ranks.keys().copied().filter(first).collect(),
-        processes: narrow(members.len()),
-        index: narrow(
-            members
-                .iter()
-                .position(|m| *m == reach.process)
-                .unwrap_or_default(),
-        ),
-        everybody: false,
-        division: None,
-    }
 }

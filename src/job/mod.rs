@@ -14,6 +14,7 @@ mod compare;
 mod composed;
 mod convert;
 mod copies;
+mod differing;
 mod fill;
 mod fits;
 mod inputs;

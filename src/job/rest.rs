@@ -74,22 +74,13 @@ pub(super) fn read(
 
 /// A plan for each region, the files that they would go to, and what they are parts of. Local.
 fn planned(parts: &[Part]) -> Result<(Vec<TensorPlan>, Catalog, Traced)> {
-    let (mut plans, mut entries, mut wholes) = (Vec::new(), Vec::new(), Vec::new());
-    let mut end = 0;
+    let (mut plans, mut wholes) = (Vec::new(), Vec::new());
     for part in parts {
         let (shape, element_bytes) = part.tensor.shape.in_bytes(part.tensor.dtype)?;
         let mut pieces = Vec::new();
         for region in &part.regions {
             let number = u32::try_from(plans.len()).unwrap_or(u32::MAX);
-            let plan = plan(&part.tensor, region, number, element_bytes)?;
-            let begin = end;
-            end += plan.cell_bytes();
-            entries.push(Entry {
-                name: plan.name.clone(),
-                dtype: plan.dtype,
-                shape: region.shape.clone(),
-                segments: std::iter::once(begin..end).collect(),
-            });
+            let plan = of_region(&part.tensor, region, (0, number), element_bytes)?;
             pieces.push((number, 0));
             plans.push(plan);
         }
@@ -102,21 +93,36 @@ fn planned(parts: &[Part]) -> Result<(Vec<TensorPlan>, Catalog, Traced)> {
         };
         wholes.push((whole, pieces));
     }
-    let schema = FileSchema::new(entries, BTreeMap::new(), Vec::new(), end)?;
+    let catalog = file_of(&plans, 0)?;
+    Ok((plans, catalog, Traced::of(wholes)))
+}
+
+/// The one file of rank `rank` that the tensors of `plans` would go to, in their order.
+pub(super) fn file_of(plans: &[TensorPlan], rank: u32) -> Result<Catalog> {
+    let mut end = 0;
+    let entries = plans.iter().map(|plan| {
+        let begin = end;
+        end += plan.cell_bytes();
+        Entry {
+            name: plan.name.clone(),
+            dtype: plan.dtype,
+            shape: plan.destination.grid.full_shape(),
+            segments: std::iter::once(begin..end).collect(),
+        }
+    });
+    let schema = FileSchema::new(entries.collect(), BTreeMap::new(), Vec::new(), end)?;
     let file = ShardFile {
         path: String::new(),
         schema: Arc::new(schema),
     };
-    let mut catalog = Catalog::default();
-    catalog.ranks.insert(0, vec![file]);
-    Ok((plans, catalog, Traced::of(wholes)))
+    Ok(Catalog::of(BTreeMap::from([(rank, vec![file])])))
 }
 
-/// Brings `region` of `tensor`, as it is stored, together.
-fn plan(
+/// Brings `region` of `tensor`, as it is stored, together for rank `rank`, as tensor number `number`.
+pub(super) fn of_region(
     tensor: &Arc<SourceTensor>,
     region: &Region,
-    number: u32,
+    (rank, number): (u32, u32),
     element_bytes: u64,
 ) -> Result<TensorPlan> {
     let axes = |offsets: &[u64]| {
@@ -147,7 +153,7 @@ fn plan(
         form: Form::Elements,
         element_bytes,
         destination: Spread {
-            first_rank: 0,
+            first_rank: rank,
             grid: Grid::new(&region.shape, &layout.parts())?,
             layout,
         },

@@ -8,6 +8,7 @@ use crate::job::account::{Part, account};
 use crate::job::clock::Clock;
 use crate::job::compare::{self, Pairing};
 use crate::job::copies;
+use crate::job::differing::differences;
 use crate::job::fits::Fitted;
 use crate::job::inputs;
 use crate::job::linked;
@@ -205,8 +206,7 @@ impl Run<'_> {
     ) -> Result<Outcome> {
         let moving = &self.job.moving;
         let plans = &pairing.plans;
-        let mut found =
-            compare::differences(self.world, self.topology, a, b, plans, moving, observer)?;
+        let mut found = differences(self.world, self.topology, a, b, plans, moving, observer)?;
         // Every copy of B has been read, of A one of each shard.
         let verify = self.job.reading.verify;
         let suspected = match verify {

@@ -65,6 +65,23 @@ impl StridedCopy {
         }
     }
 
+    /// The copy that lays out a rectangle of `shape` row after row from where its elements lie `strides` bytes
+    /// apart along each dimension, the first one at `source`.
+    #[must_use]
+    pub fn in_rows(source: u64, shape: &[u64], strides: &[u64], element_bytes: u64) -> Self {
+        let mut row = element_bytes;
+        let mut loops = Vec::with_capacity(shape.len());
+        for (count, stride) in shape.iter().zip(strides).rev() {
+            loops.push(Loop {
+                count: *count,
+                source_stride: *stride,
+                destination_stride: row,
+            });
+            row *= count;
+        }
+        StridedCopy::new(source, 0, element_bytes, loops)
+    }
+
     /// Bytes copied.
     #[must_use]
     pub fn bytes(&self) -> u64 {
