@@ -128,7 +128,8 @@ def strategy(folder, full, layout, run):
     shapes, path = folder / f"model-{layout}.safetensors", folder / f"model-{layout}.ckpt"
     shapes.write_bytes(struct.pack("<Q", len(text)) + text)
     os.truncate(shapes, 8 + len(text) + offset)
-    rules = [word for pattern, axes in RULES.items() for word in ("--rule", f"{pattern}={axes}")]
+    met = [pattern for pattern in RULES if fnmatch.filter(header, pattern)]
+    rules = [word for pattern in met for word in ("--rule", f"{pattern}={RULES[pattern]}")]
     run(["shardloom", "strategy", "new", "--mesh", f"tp={RANKS}", *rules, "--weights", shapes, "--output", path, "--overwrite", "-q"])
     shapes.unlink()
     return path

@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[allow(dead_code)] // the tests use more of it
 #[path = "../tests/support/deepseek.rs"]
 mod deepseek;
 

@@ -1,15 +1,11 @@
 //! `bench`: what is measured, that its contents are looked at, and where the result goes.
 
-#![allow(clippy::unwrap_used)] // a failure here is a failed test
-
-mod support;
-
+use crate::support::{self, command, sample};
 use command::{alone, object, refuses, under_mpi};
 use sample::Sample;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::time::Duration;
-use support::{command, sample};
 
 /// The names that results have.
 const OPERATIONS: [&str; 17] = [

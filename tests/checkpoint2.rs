@@ -1,14 +1,10 @@
 //! Checkpoint 2.0 as source and destination of every job.
 
-#![allow(clippy::expect_used, unreachable_pub)]
-
-mod support;
-
+use crate::support::{command, oracle, sample, tensors};
 use command::{alone, object, refuses, under_mpi};
 use oracle::Strategy;
 use sample::{Sample, layout};
 use serde_json::{Value, json};
-use support::{command, oracle, sample, tensors};
 use tensors::{Tensor, Tensors};
 
 /// Weights with an optimizer's state and where the job stands, on four ranks; some with an optimizer shard.

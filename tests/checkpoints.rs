@@ -1,13 +1,9 @@
 //! `shardloom checkpoints`: what is complete, what is resumed from, what may go.
 
-#![allow(clippy::expect_used, unreachable_pub)]
-
-mod support;
-
+use crate::support::{self, command, tensors};
 use command::{alone, object, refuses};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use support::{command, tensors};
 use tensors::{Tensor, Tensors};
 
 /// A job's `checkpoint` directory of two ranks.

@@ -1,25 +1,18 @@
 //! The command line as its users meet it: exit codes, messages, results, and what is left on disk.
 
-#![allow(clippy::expect_used, unreachable_pub)]
-
-#[path = "cli/examples.rs"]
 mod examples;
-#[path = "cli/report.rs"]
 mod report;
-#[path = "cli/schemas.rs"]
 mod schemas;
-mod support;
 
-#[path = "cli/pages.rs"]
 mod pages;
 
+use crate::support::{self, ckpt, command, fixtures, oracle, sample, tensors};
 use command::{RESHARD, alone, error_line, nothing_written, object, refuses, under_mpi};
 use fixtures::{listing, tensors_of};
 use oracle::Strategy;
 use sample::{Sample, image, layout};
 use serde_json::Value;
 use std::path::Path;
-use support::{ckpt, command, fixtures, oracle, sample, tensors};
 use tensors::Tensors;
 
 fn words(line: &str) -> Vec<&str> {

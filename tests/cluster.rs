@@ -2,14 +2,10 @@
 //!
 //! Skipped, with a word, where the system refuses namespaces.
 
-#![allow(clippy::expect_used, clippy::print_stdout, unreachable_pub)]
-
-#[path = "support/hosts.rs"]
-mod hosts;
-#[path = "cluster/races.rs"]
 mod races;
-mod support;
 
+use crate::support::hosts;
+use crate::support::{Run, command, fixtures, oracle, sample, tensors};
 use command::{RESHARD, alone, error_line, object};
 use fixtures::listing;
 use hosts::{HOSTS, Hosts};
@@ -17,7 +13,6 @@ use oracle::Strategy;
 use sample::{Sample, image, layout};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use support::{Run, command, fixtures, oracle, sample, tensors};
 use tensors::{Tensor, Tensors};
 
 const PER_HOST: u32 = 2;

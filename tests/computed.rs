@@ -1,21 +1,11 @@
 //! Weights that are computed on their way: 8-bit floats with scales, and low-rank adapters, against an
 //! oracle that computes each element by itself.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a failure here is a failed test"
-)]
-
-#[path = "computed/adapters.rs"]
 mod adapters;
-#[path = "support/float.rs"]
-mod float;
-#[path = "computed/quantised.rs"]
 mod quantised;
-mod support;
 
+use crate::support::float;
+use crate::support::{Run, command, fixtures, oracle, sample, tensors};
 use adapters::{adapt, write_adapter};
 use command::{alone, error_line, refuses, under_mpi};
 use float::Matrix;
@@ -23,7 +13,6 @@ use oracle::{Strategy, to_protobuf};
 use sample::layout;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use support::{Run, command, fixtures, oracle, sample, tensors};
 use tempfile::TempDir;
 use tensors::{Tensor, Tensors};
 

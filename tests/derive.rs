@@ -1,7 +1,5 @@
 //! Derived strategies against those that MindSpore 2.10 compiled of the same jobs (tests/data/derive).
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 use serde_json::Value;
 use shardloom::fault::{Fault, Kind};
 use shardloom::model::derive::{Derived, Held, Seen, configured, derive, recognise, usual};

@@ -1,15 +1,10 @@
 //! What is left when things go wrong in the middle of a run.
 
-#![allow(clippy::expect_used, clippy::print_stdout, unreachable_pub)]
-
-#[path = "faults/kills.rs"]
 mod kills;
-#[path = "support/processes.rs"]
-mod processes;
-#[path = "faults/steps.rs"]
 mod steps;
-mod support;
 
+use crate::support::processes;
+use crate::support::{self, Run, command, fixtures, oracle, sample, tensors};
 use command::{RESHARD, under_mpi};
 use oracle::Strategy;
 use rustix::process::{Pid, Signal, kill_process};
@@ -17,7 +12,6 @@ use sample::{Sample, image, layout};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use support::{Run, command, fixtures, oracle, sample, tensors};
 use tensors::{Tensor, Tensors};
 
 /// About 200 MB: 24 tensors cut by rows, to be cut by columns.

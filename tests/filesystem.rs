@@ -1,15 +1,11 @@
 //! File systems that can do less than others, or show it later, and permissions.
 
-#![allow(clippy::expect_used, clippy::print_stdout, unreachable_pub)]
-
-mod support;
-
+use crate::support::{self, Run, command, fixtures, oracle, sample, tensors};
 use command::{alone, error_line};
 use sample::{Sample, image, layout, own_lock};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use support::{Run, command, fixtures, oracle, sample, tensors};
 use tensors::{Tensor, Tensors};
 
 const JOBS: [(&str, &str); 4] = [

@@ -1,9 +1,6 @@
 //! Whether a strategy fits its files, what a manifest says is what is read, and the source stands still.
 
-#![allow(clippy::expect_used, unreachable_pub)]
-
-mod support;
-
+use crate::support::{self, Run, command, oracle, sample, tensors};
 use command::{alone, error_line, nothing_written, object, refuses};
 use oracle::{Strategy, to_protobuf};
 use sample::{Sample, layout};
@@ -11,7 +8,6 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use support::{Run, command, oracle, sample, tensors};
 use tensors::Tensor;
 
 /// Processes and nodes of a run.

@@ -1,14 +1,10 @@
 //! Files of other kinds: told by their first bytes, refused with what they are and what to do, or read
 //! whatever their names say.
 
-#![allow(clippy::expect_used, unreachable_pub)]
-
-mod support;
-
+use crate::support::{Run, command, fixtures, sample, tensors};
 use command::{RESHARD, alone, error_line, nothing_written, under_mpi};
 use sample::{Sample, image};
 use std::path::Path;
-use support::{Run, command, fixtures, sample, tensors};
 
 /// A kind of file that is no weights of ours.
 struct Other {

@@ -3,8 +3,6 @@
 //!
 //! `SHARDLOOM_FUZZ_SECONDS` sets how long each parser is tried.
 
-#![allow(clippy::expect_used, clippy::print_stdout)]
-
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::Strategy as Draw;

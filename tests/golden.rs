@@ -4,14 +4,9 @@
 //! `SHARDLOOM_GOLDEN=full` runs it on 1, 2, 4 and 8 processes with both exchanges;
 //! `SHARDLOOM_GOLDEN_CASE=NAME` keeps the steps whose description contains NAME.
 
-#![allow(clippy::expect_used, clippy::print_stdout, unreachable_pub)]
-
-#[path = "support/compare.rs"]
-mod compare;
-#[path = "support/expect.rs"]
-mod expect;
-mod support;
-
+use crate::support::compare;
+use crate::support::expect;
+use crate::support::{self, Run, fixtures, oracle, tensors};
 use compare::compare;
 use expect::{Expect, expectation};
 use fixtures::{Step, listing, ranks, steps};
@@ -19,7 +14,6 @@ use oracle::Strategy;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use support::{Run, fixtures, oracle, tensors};
 use tensors::Tensors;
 
 /// How a step is launched.

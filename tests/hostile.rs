@@ -1,16 +1,12 @@
 //! Hostile and unusual checkpoints: refused by name before anything is written, or moved unharmed.
 
-#![allow(clippy::expect_used, unreachable_pub)]
-
-mod support;
-
+use crate::support::{command, fixtures, oracle, sample, tensors};
 use command::{RESHARD, alone, error_line, nothing_written, object, refuses, under_mpi};
 use fixtures::tensors_of;
 use oracle::Strategy;
 use sample::{Sample, layout};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
-use support::{command, fixtures, oracle, sample, tensors};
 use tensors::{Tensor, Tensors};
 
 #[test]

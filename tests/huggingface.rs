@@ -1,17 +1,8 @@
 //! Hugging Face directories as they are: what is taken of them, what is left aside, what is refused.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a failure here is a failed test"
-)]
-
-mod support;
-
+use crate::support::{Run, command, fixtures, tensors};
 use command::{alone, error_line, under_mpi};
 use std::path::{Path, PathBuf};
-use support::{Run, command, fixtures, tensors};
 use tempfile::TempDir;
 use tensors::{Tensor, Tensors};
 

@@ -1,16 +1,12 @@
 //! Digests, manifests, verify, resume and in-place: what keeps bytes as they were.
 
-#![allow(clippy::expect_used, clippy::cast_possible_truncation, unreachable_pub)]
-
-mod support;
-
+use crate::support::{self, Run, command, fixtures, oracle, sample, tensors};
 use command::{RESHARD, alone, object, refuses, under_mpi};
 use sample::{Sample, image, layout};
 use serde_json::Value;
 use shardloom::job::verify::find_bad;
 use shardloom::store::manifest::Manifest;
 use std::path::Path;
-use support::{Run, command, fixtures, oracle, sample, tensors};
 use tensors::{Tensor, Tensors};
 
 const MANIFEST: &str = "shardloom.json";

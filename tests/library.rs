@@ -1,12 +1,8 @@
 //! The library from other programs: its examples, and one that has started MPI itself.
 
-#![allow(clippy::expect_used, unreachable_pub)]
-
-mod support;
-
+use crate::support::{self, command, example, mpirun, sample, tensors};
 use command::alone;
 use sample::Sample;
-use support::{command, example, mpirun, sample, tensors};
 
 fn arguments(sample: &Sample, names: &[&str]) -> Vec<String> {
     let paths = names.iter().map(|name| sample.path(name));

@@ -1,15 +1,11 @@
 //! What the system gives: open files, threads, sizes of files; and what small files ask for.
 
-#![allow(clippy::expect_used, unreachable_pub)]
-
-mod support;
-
+use crate::support::{self, Run, command, fixtures, oracle, sample, tensors};
 use command::{alone, error_line, nothing_written};
 use oracle::{Strategy, to_protobuf};
 use sample::{Sample, layout};
 use std::path::Path;
 use std::time::Duration;
-use support::{Run, command, fixtures, oracle, sample, tensors};
 use tensors::{Tensor, Tensors};
 
 /// Longest that a refusal may take.

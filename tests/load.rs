@@ -1,16 +1,12 @@
 //! `shardloom load`: the situations of a trainer's configuration.
 
-#![allow(clippy::expect_used, unreachable_pub)]
-
-#[path = "load/configurations.rs"]
 mod configurations;
-mod support;
 
+use crate::support::{self, command, sample, tensors};
 use command::{alone, object, refuses, under_mpi};
 use sample::Sample;
 use serde_json::{Value, json};
 use std::path::Path;
-use support::{command, sample, tensors};
 use tensors::{Tensor, Tensors};
 
 /// A job's output: `new/` for the job to start, with its strategy; `old/` of one that ran on four ranks.

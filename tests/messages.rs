@@ -1,14 +1,10 @@
 //! What is said in the situations that people get into: message and what to do, as they are printed.
 
-#![allow(clippy::expect_used, unreachable_pub)]
-
-mod support;
-
+use crate::support::{self, Run, command, fixtures, sample, tensors};
 use command::{alone, object, refuses, under_mpi};
 use sample::{Sample, own_lock};
 use std::path::Path;
 use std::process::Command;
-use support::{Run, command, fixtures, sample, tensors};
 use tensors::{Tensor, Tensors};
 
 /// Each situation: what is typed, and all that is said; `@` is the directory of the sample.

@@ -1,20 +1,11 @@
 //! Hugging Face models in and out, against recorded models of every family and what torch makes of them
 //! (`tests/with_transformers.py --write-golden`).
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a failure here is a failed test"
-)]
-
-mod support;
-
+use crate::support::{self, command, fixtures, oracle, sample, tensors};
 use command::{alone, error_line, object, refuses, under_mpi};
 use oracle::{Layout, Strategy, to_protobuf};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use support::{command, fixtures, oracle, sample, tensors};
 use tempfile::TempDir;
 use tensors::{Tensor, Tensors};
 

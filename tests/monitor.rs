@@ -1,9 +1,6 @@
 //! Saving from a training loop, under the real launcher.
 
-#![allow(clippy::expect_used, unreachable_pub)]
-
-mod support;
-
+use crate::support::{Run, command, example, mpirun, oracle, sample, tensors};
 use command::{alone, object};
 use oracle::Strategy;
 use sample::{Sample, layout};
@@ -11,7 +8,6 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
-use support::{Run, command, example, mpirun, oracle, sample, tensors};
 use tensors::{Tensor, Tensors};
 
 /// State of a run on `ranks` ranks: cut by rows, and the same everywhere.

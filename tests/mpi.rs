@@ -1,12 +1,8 @@
 //! The exchange under the real launcher, on 1, 2, 4 and 8 processes.
 
-#![allow(clippy::expect_used)]
-
-mod support;
-
+use crate::support::{self, Run, alone, example, mpirun};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use support::{Run, alone, example, mpirun};
 
 /// A job that can't go on must be over by then.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);

@@ -1,13 +1,9 @@
 //! Names are data: none is lost, none is taken for something else, none acts on a terminal.
 
-#![allow(clippy::expect_used, unreachable_pub)]
-
-mod support;
-
+use crate::support::{Run, command, fixtures, sample, tensors};
 use command::{alone, error_line, nothing_written, object, under_mpi};
 use sample::Sample;
 use std::path::Path;
-use support::{Run, command, fixtures, sample, tensors};
 use tensors::{Tensor, Tensors};
 
 /// The commands that take a map of names, all of what the sample has.

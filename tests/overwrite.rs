@@ -1,16 +1,12 @@
 //! What a job may destroy: nothing that it reads, that the user stands on, or that isn't known to be
 //! an earlier result.
 
-#![allow(clippy::expect_used, unreachable_pub)]
-
-mod support;
-
+use crate::support::{Run, command, sample, tensors};
 use command::{RESHARD, alone, error_line, under_mpi};
 use sample::{Sample, image};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
-use support::{Run, command, sample, tensors};
 
 const UNIFY: &str = "unify --src @src --src-strategy @four.ckpt --dst";
 const IN_PLACE: &str =

@@ -3,16 +3,10 @@
 //!
 //! `SHARDLOOM_CASES` sets how many cases each property is tried on.
 
-#![allow(clippy::expect_used, unreachable_pub)]
-
-#[path = "support/composed.rs"]
-mod composed;
-#[path = "support/drawn.rs"]
-mod drawn;
-#[path = "support/pretend.rs"]
-mod pretend;
-mod support;
-
+use crate::support::composed;
+use crate::support::drawn;
+use crate::support::pretend;
+use crate::support::{oracle, tensors};
 use composed::{Composed, composed};
 use drawn::{Case, Side, case};
 use pretend::{Held, Pretended, Request};
@@ -22,7 +16,6 @@ use shardloom::plan::arrange::{Files, Naming, RankName};
 use shardloom::plan::build::{Leftovers, Unmatched};
 use shardloom::store::Format;
 use std::collections::BTreeMap;
-use support::{oracle, tensors};
 use tensors::Tensors;
 
 const CASES: u32 = 1_000;

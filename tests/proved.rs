@@ -1,15 +1,11 @@
 //! "Done already" and "all there" are proved, never taken from what is absent.
 
-#![allow(clippy::expect_used, unreachable_pub)]
-
-mod support;
-
+use crate::support::{self, Run, command, fixtures, sample, tensors};
 use command::{RESHARD, alone, object, refuses, under_mpi};
 use sample::{Sample, image};
 use serde_json::Value;
 use shardloom::store::manifest::Manifest;
 use std::path::Path;
-use support::{Run, command, fixtures, sample, tensors};
 
 /// The same with a second step.
 fn two_steps() -> Sample {

@@ -1,9 +1,6 @@
 //! verify --repair: damaged files become what they were, from copies beside them or elsewhere.
 
-#![allow(clippy::expect_used, clippy::cast_possible_truncation, unreachable_pub)]
-
-mod support;
-
+use crate::support::{self, Run, command, fixtures, oracle, sample, tensors};
 use command::{RESHARD, alone, object, refuses, under_mpi};
 use oracle::Strategy;
 use sample::{Sample, image, layout};
@@ -12,7 +9,6 @@ use shardloom::store::manifest::Manifest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use support::{Run, command, fixtures, oracle, sample, tensors};
 use tensors::{Tensor, Tensors};
 
 /// Bytes of a shard of `w1`, the last tensor of each file; those of `w2` precede it.

@@ -1,17 +1,12 @@
 //! Several runs at one destination, and runs that are told to end.
 //!
-//! `SHARDLOOM_RACES=1000 cargo test --test runs_at_once races -- --nocapture` races as often.
+//! `SHARDLOOM_RACES=1000 cargo test --test all runs_at_once::races -- --nocapture` races as often.
 
-#![allow(clippy::expect_used, clippy::print_stdout, unreachable_pub)]
-
-#[path = "runs_at_once/batch.rs"]
 mod batch;
-#[path = "runs_at_once/races.rs"]
 mod races;
-#[path = "runs_at_once/signals.rs"]
 mod signals;
-mod support;
 
+use crate::support::{self, fixtures, oracle, sample, tensors};
 use oracle::Strategy;
 use rustix::process::{Pid, Signal, kill_process};
 use sample::{Sample, layout};
@@ -19,7 +14,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
-use support::{fixtures, oracle, sample, tensors};
 use tensors::{Tensor, Tensors};
 
 const RESHARD: &str = "reshard --src @src --src-strategy @four.ckpt --dst @out --dst-strategy \

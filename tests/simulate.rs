@@ -1,16 +1,11 @@
 //! `shardloom simulate`: exact in bytes against real runs, and cheap for thousands of ranks.
 
-#![allow(clippy::expect_used, clippy::unwrap_used, unreachable_pub)]
-
-#[path = "support/deepseek.rs"]
-mod deepseek;
-mod support;
-
+use crate::support::deepseek;
+use crate::support::{command, sample, tensors};
 use command::{RESHARD, alone, object, under_mpi};
 use deepseek::Parallel;
 use sample::Sample;
 use serde_json::Value;
-use support::{command, sample, tensors};
 use tempfile::TempDir;
 use tensors::write_bytes;
 

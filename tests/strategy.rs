@@ -1,17 +1,12 @@
 //! Strategy files against what MindSpore 2.10 wrote and made of them.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
-#[path = "support/strategy.rs"]
-mod support;
-
+use crate::support::strategy::{bytes, json_file, read, with_files};
 use serde_json::Value;
 use shardloom::fault::{Fault, Kind, Result};
 use shardloom::strategy::merge::{Merged, merge};
 use shardloom::strategy::{Form, Strategy, StrategyFile, json, protobuf, show};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use support::{bytes, json_file, read, with_files};
 
 fn refused(path: &str) -> Fault {
     let fault = read(path).unwrap_err();

@@ -1,7 +1,5 @@
 //! Strategy files made at random: written and read again, damaged, and merged.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::strategy::Strategy as _;

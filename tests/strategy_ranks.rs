@@ -1,16 +1,11 @@
 //! Which rank keeps and which ranks are needed, against what MindSpore 2.10 says.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
-#[path = "support/strategy.rs"]
-mod support;
-
+use crate::support::strategy::{json_file, read};
 use shardloom::layout::keep::Keep;
 use shardloom::strategy::Strategy;
 use shardloom::strategy::rank_list::needed_ranks;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use support::{json_file, read};
 
 /// Redundancy maps of MindSpore: strategy, expected file.
 const KEPT: [(&str, &str); 15] = [

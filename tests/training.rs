@@ -1,18 +1,13 @@
 //! A real training job that is killed, resharded and resumed: does it learn as if nothing had happened?
 
-#![allow(clippy::expect_used, clippy::print_stdout, unreachable_pub)]
-
-#[path = "support/processes.rs"]
-mod processes;
-mod support;
-
+use crate::support::processes;
+use crate::support::{Run, alone, example, launcher, mpirun};
 use rustix::process::{Signal, kill_process};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
-use support::{Run, alone, example, launcher, mpirun};
 
 /// Steps of the whole training, and the step that all resume from.
 const STEPS: u64 = 40;

@@ -1,15 +1,11 @@
 //! Which bytes are read: one position, the same on all ranks, and all ranks' parts.
 
-#![allow(clippy::expect_used, unreachable_pub)]
-
-mod support;
-
+use crate::support::{self, Run, command, fixtures, oracle, sample, tensors};
 use command::{alone, error_line, nothing_written, object, refuses, under_mpi};
 use oracle::Strategy;
 use sample::{Sample, layout};
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use support::{Run, command, fixtures, oracle, sample, tensors};
 use tensors::{Tensor, Tensors};
 
 const RESHARD: &str =

@@ -1,15 +1,11 @@
 //! Checkpoints of other frameworks, written by these themselves: read bit-equal by every command, and
 //! refused by name where they lie.
 
-#![allow(clippy::expect_used, unreachable_pub)]
-
-mod support;
-
+use crate::support::tensors::{Tensors, compare, read};
+use crate::support::{Run, command, fixtures, tensors};
 use command::{alone, error_line, object, under_mpi};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use support::tensors::{Tensors, compare, read};
-use support::{Run, command, fixtures, tensors};
 
 fn case(name: &str) -> PathBuf {
     fixtures::data().join("worlds").join(name)

@@ -1,8 +1,8 @@
 //! The examples that helps begin with, run as they are typed.
 
-use crate::command::alone;
-use crate::sample::Sample;
 use crate::support;
+use crate::support::command::alone;
+use crate::support::sample::Sample;
 use std::path::Path;
 use std::process::Command;
 

@@ -1,8 +1,8 @@
 //! `--report`: a page of what was done, that needs nothing else.
 
-use crate::command::{RESHARD, alone, error_line, under_mpi};
-use crate::sample::{Sample, image};
 use crate::support;
+use crate::support::command::{RESHARD, alone, error_line, under_mpi};
+use crate::support::sample::{Sample, image};
 use std::path::Path;
 
 /// What a page must not have: it loads nothing, runs nothing, and draws nothing out of bounds.
@@ -42,7 +42,7 @@ fn a_report_tells_what_a_job_did() {
     let args = sample.args(&line);
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let run = support::mpirun(4, program, &args, &[("SHARDLOOM_NODES", "2")]).succeeds();
-    let result = crate::command::object(&run);
+    let result = crate::support::command::object(&run);
     let page = read(&sample, "p/page.html");
     is_whole(&page);
     for told in [

@@ -1,8 +1,8 @@
 //! The schemas in docs/schema against what the program prints.
 
-use crate::command::{RESHARD, alone, under_mpi};
-use crate::sample::Sample;
 use crate::support::Run;
+use crate::support::command::{RESHARD, alone, under_mpi};
+use crate::support::sample::Sample;
 use crate::support::schema::{fits, folder};
 use serde_json::Value;
 use std::collections::BTreeSet;

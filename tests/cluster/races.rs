@@ -1,11 +1,11 @@
 //! Two runs over the same three hosts, at about the same time; some process of one stands still for a while.
 //!
-//! `SHARDLOOM_RACES=100 cargo test --test cluster races -- --nocapture` races as often.
+//! `SHARDLOOM_RACES=100 cargo test --test all cluster::races -- --nocapture` races as often.
 
 use super::{PER_HOST, Sample, assert_tidy, dealt, due, found, home, large, rank_of, written};
-use crate::command::alone;
-use crate::hosts::Hosts;
 use crate::support::Run;
+use crate::support::command::alone;
+use crate::support::hosts::Hosts;
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -1,11 +1,11 @@
 //! Weights in 8 bits on their way out, against an oracle that rounds each element by itself, and against
 //! what torch makes of the same numbers (`tests/with_transformers.py --write-golden`).
 
-use crate::command::error_line;
-use crate::float::{Matrix, noise};
+use super::{cut, held, is_quantised, model, run, same};
+use crate::support::command::error_line;
+use crate::support::float::{Matrix, noise};
+use crate::support::tensors::{self, Tensor, Tensors};
 use crate::support::{fixtures, mpirun};
-use crate::tensors::{self, Tensor, Tensors};
-use crate::{cut, held, is_quantised, model, run, same};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use tempfile::TempDir;

@@ -1,10 +1,10 @@
 //! `shardloom batch`: many jobs, killed, broken, and run again.
 
-use crate::sample::{self, Sample};
-use crate::start_with;
+use super::start_with;
 use crate::support::command::{alone, under_mpi};
+use crate::support::sample::{self, Sample};
+use crate::support::tensors::Tensor;
 use crate::support::{self, Run};
-use crate::tensors::Tensor;
 use serde_json::Value;
 use std::time::Duration;
 

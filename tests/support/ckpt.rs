@@ -1,7 +1,5 @@
 //! `.ckpt` files: records of name, dims, type and bytes.
 
-#![allow(dead_code, clippy::expect_used)] // each test file uses its part
-
 use super::tensors::{Tensor, Tensors};
 use super::wire;
 use std::path::Path;

@@ -1,7 +1,5 @@
 //! Runs the program and looks at how it ended.
 
-#![allow(dead_code)] // each test file uses its part
-
 use super::sample::Sample;
 use crate::support::{self, Run};
 use serde_json::Value;

@@ -1,7 +1,5 @@
 //! Tensors made of others (views), drawn at random.
 
-#![allow(dead_code, clippy::expect_used)] // each test file uses its part
-
 use super::drawn::{in_bytes, index, layout, lcm, name, noise, ours, world};
 use super::pretend::{Held, Made, Pretended};
 use crate::support::oracle;

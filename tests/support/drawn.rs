@@ -1,7 +1,5 @@
 //! Checkpoints, layouts and worlds, drawn at random.
 
-#![allow(dead_code, clippy::expect_used)] // each test file uses its part
-
 use super::pretend::{Held, Made, Pretended};
 use crate::support::oracle;
 use crate::support::tensors::{Tensor, Tensors};

@@ -1,7 +1,5 @@
 //! The recorded cases of `tests/data`.
 
-#![allow(dead_code, clippy::expect_used)] // each test file uses its part
-
 use super::tensors::{self, Tensors};
 use super::{ckpt, oracle::Strategy};
 use serde::Deserialize;
@@ -21,8 +19,6 @@ pub(crate) struct Step {
     pub(crate) dst_strategy: Option<String>,
     pub(crate) expected: Option<String>,
     pub(crate) args: serde_json::Map<String, Value>,
-    #[serde(default)]
-    pub(crate) error: Option<Value>,
     #[serde(default)]
     pub(crate) mindspore_output_is_wrong: Option<String>,
 }

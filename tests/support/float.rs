@@ -1,7 +1,5 @@
 //! Matrices of numbers, and the types they are stored in, element by element.
 
-#![allow(dead_code, clippy::panic)] // each test file uses its part
-
 use crate::support::tensors::Tensor;
 
 /// A matrix of `f32`, rows first.

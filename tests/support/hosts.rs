@@ -1,7 +1,5 @@
 //! Three hosts with disks of their own, on this machine (`hosts.sh`).
 
-#![allow(dead_code, clippy::expect_used, clippy::print_stdout)] // each test file uses its part
-
 use crate::support::{self, Run};
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -2,17 +2,24 @@
 //!
 //! The launcher is `$MPIRUN` (else `mpirun`), with the extra arguments of `$MPIRUN_ARGS`.
 
-#![allow(dead_code, unreachable_pub)] // each test file uses its part
-#![allow(clippy::expect_used, clippy::panic)] // a failure here is a failed test
-
-pub mod ckpt;
-pub mod command;
-pub mod fixtures;
-pub mod oracle;
-pub mod sample;
-pub mod schema;
-pub mod tensors;
-pub mod wire;
+pub(crate) mod ckpt;
+pub(crate) mod command;
+pub(crate) mod compare;
+pub(crate) mod composed;
+pub(crate) mod deepseek;
+pub(crate) mod drawn;
+pub(crate) mod expect;
+pub(crate) mod fixtures;
+pub(crate) mod float;
+pub(crate) mod hosts;
+pub(crate) mod oracle;
+pub(crate) mod pretend;
+pub(crate) mod processes;
+pub(crate) mod sample;
+pub(crate) mod schema;
+pub(crate) mod strategy;
+pub(crate) mod tensors;
+pub(crate) mod wire;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::fs::File;
@@ -75,7 +82,7 @@ pub(crate) fn alone(program: &Path, args: &[&str], envs: &[(&str, &str)]) -> Run
 
 /// The example program `name` of this package, built as the tests are.
 ///
-/// `cargo test` alone builds examples before tests, `cargo test --test NAME` does not.
+/// `cargo test` alone builds examples before tests, `cargo test --test all` does not.
 pub(crate) fn example(name: &str) -> PathBuf {
     static BUILT: Mutex<Vec<String>> = Mutex::new(Vec::new());
     let test = std::env::current_exe().expect("a test knows its own path");

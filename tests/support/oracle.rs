@@ -3,8 +3,6 @@
 //! Nothing here is shared with the program: strategies are read with [`super::wire`], and every shard is
 //! cut and pasted one element at a time.
 
-#![allow(dead_code, clippy::expect_used)] // each test file uses its part
-
 use super::tensors::{Tensor, Tensors};
 use super::wire;
 use std::collections::BTreeMap;

@@ -1,7 +1,5 @@
 //! A whole world in one thread: every process of every site does its share of a plan, in memory.
 
-#![allow(dead_code, clippy::expect_used)] // each test file uses its part
-
 use shardloom::catalog::{Catalog, Entry, Place, ShardFile};
 use shardloom::plan::TensorPlan;
 use shardloom::plan::arrange::{Arranged, Files, Kept, arrange};

@@ -1,7 +1,5 @@
 //! A small checkpoint of our own making, for tests whose layouts no recorded case has.
 
-#![allow(dead_code, clippy::expect_used)] // each test file uses its part
-
 use super::oracle::{Layout, Strategy, to_protobuf};
 use super::tensors::{self, Tensor, Tensors};
 use std::path::{Path, PathBuf};

@@ -1,7 +1,5 @@
 //! The schemas in docs/schema against what the program prints.
 
-#![allow(dead_code, clippy::expect_used)] // each test file uses its part
-
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 

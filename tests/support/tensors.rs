@@ -1,7 +1,5 @@
 //! Tensors in memory and in safetensors files, read by the `safetensors` crate alone.
 
-#![allow(dead_code, clippy::expect_used)] // each test file uses its part
-
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;

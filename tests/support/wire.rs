@@ -1,7 +1,5 @@
 //! A reader of the protobuf wire format, just large enough for strategies and `.ckpt` files.
 
-#![allow(dead_code, clippy::expect_used)] // each test file uses its part
-
 /// One field of a message.
 pub(crate) enum Value<'a> {
     Varint(u64),

@@ -1,0 +1,52 @@
+//! All tests that start the program or call the library: `cargo test --test all NAME` runs what a file holds.
+//!
+//! One binary of them all is built and linked once. What is said of the sources themselves is in `tidy.rs` and `picture.rs`.
+
+// A failure here is a failed test.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used
+)]
+#![allow(unreachable_pub)]
+
+mod support;
+
+mod bench;
+mod checkpoint2;
+mod checkpoints;
+mod cli;
+mod cluster;
+mod computed;
+mod derive;
+mod faults;
+mod filesystem;
+mod fits;
+mod formats;
+mod fuzz;
+mod golden;
+mod hostile;
+mod huggingface;
+mod integrity;
+mod library;
+mod limits;
+mod load;
+mod messages;
+mod model;
+mod monitor;
+mod mpi;
+mod names;
+mod overwrite;
+mod property;
+mod proved;
+mod repair;
+mod runs_at_once;
+mod simulate;
+mod strategy;
+mod strategy_property;
+mod strategy_ranks;
+mod training;
+mod which;
+mod worlds;
