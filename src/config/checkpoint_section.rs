@@ -15,8 +15,30 @@ pub struct CheckpointSection {
     pub load_path: Option<String>,
     /// Whether the optimizer's state is left out: no resume.
     pub no_load_optim: Option<bool>,
+    /// Whether what is trained, as an adapter, is saved alone.
+    pub save_trainable_only: Option<bool>,
+    /// The weights that such an adapter belongs to.
+    pub base_load_path: Option<String>,
     /// Beginning of the names of the files that are saved.
     pub prefix: Option<String>,
+}
+
+impl CheckpointSection {
+    /// Refuses an adapter without the weights that it belongs to.
+    ///
+    /// # Errors
+    /// [`Kind::Config`].
+    pub(super) fn check_adapter(&self) -> Result<()> {
+        let base = self.base_load_path.as_deref().unwrap_or_default();
+        if self.save_trainable_only != Some(true) || !base.is_empty() {
+            return Ok(());
+        }
+        let message = "checkpoint.save_trainable_only is True and checkpoint.base_load_path is empty: \
+                       the trainer refuses an adapter without its weights";
+        let fault = Fault::new(Kind::Config, message);
+        Err(fault
+            .hint("give the weights that the adapter is trained on as checkpoint.base_load_path"))
+    }
 }
 
 /// `parallelism`: the mesh, in the dynamic graph.

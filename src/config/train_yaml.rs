@@ -148,6 +148,7 @@ impl TrainConfig {
             .as_ref()
             .filter(|section| section.load_path.is_some());
         if let Some(section) = section {
+            section.check_adapter()?;
             let path = given(&section.load_path, "checkpoint.load_path");
             return match (path, load) {
                 (None, Some(_)) => Err(wrong(

@@ -12,7 +12,7 @@ use crate::plan::build::{Made, plan_tensor};
 use crate::plan::inventory::whole_tensor;
 use crate::plan::names::check_each;
 use crate::plan::{Patch, SourceTensor, of_patches};
-use crate::source::Opened;
+use crate::source::{Opened, left};
 use crate::store::ckpt;
 use crate::tensor::region::Region;
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,6 +74,7 @@ pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Resu
             conversion.format, conversion.name_map, conversion.crc
         ),
         trailers: conversion.crc,
+        notes: left(&source.values).into_iter().collect(),
         by_file: true,
         ..Planned::default()
     })
@@ -94,7 +95,13 @@ fn alone(file: &ShardFile, rank: u32, position: u32, entry: &Entry) -> Result<So
             entry: position,
         },
     };
-    of_patches(&entry.name, entry.dtype, entry.shape.clone(), vec![patch])
+    of_patches(
+        &entry.name,
+        entry.dtype,
+        entry.shape.clone(),
+        vec![patch],
+        rank,
+    )
 }
 
 /// Checks that every name of the map is one of a file.

@@ -8,7 +8,9 @@ use crate::source::Offered;
 use crate::source::meta::Name;
 use crate::source::nothing;
 use crate::source::pattern::base;
-use crate::source::{Listed, Listing, chosen, index_notes, list, list_files, structure, told};
+use crate::source::{
+    Inner, Listed, Listing, chosen, index_notes, list, list_files, structure, told,
+};
 use crate::store::Format;
 use crate::store::io::ReadFile;
 use crate::store::whole::{ranges, spelled};
@@ -86,8 +88,14 @@ pub fn inspect(
         path.to_path_buf()
     };
     let base = &*base;
+    // Whose files parts of full weights lie in says nothing of them.
+    let in_parts = |inner: &Inner| inner.format.tells_structure();
+    let ranks = match listing.inner.as_ref().is_some_and(in_parts) {
+        true => 1,
+        false => listing.ranks.len(),
+    };
     let mut inspected = Inspected {
-        ranks: listing.ranks.len(),
+        ranks,
         tensor_bytes: 0,
         steps: steps(&listing.offered),
         notes: listing.notes.clone(),

@@ -13,8 +13,9 @@ use crate::plan::build::{Build, Leftovers, build};
 use crate::plan::inventory::Inventory;
 use crate::plan::names::check_map;
 use crate::source::meta::Name;
-use crate::source::{Opened, Source, counts};
+use crate::source::{Opened, Source, counts, left, missing};
 use crate::store::Format;
+use crate::store::checkpoint2::ADAPTER;
 use crate::store::formats::Count;
 use crate::strategy::Strategy;
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,8 +64,10 @@ impl Planned {
         ranks: &[u32],
     ) -> Result<Planned> {
         let files = counts::settle(world, &source.source, &write.files)?;
+        let (files, left) = values_kept(write, files, source);
         let planned = arranged(write, &files, source, strategy, ranks);
         let mut planned = agree(world, planned)?;
+        planned.notes.extend(left);
         planned.depends_on = format!(
             "{:?} {:?} {:?} {:?} {} {} {}",
             write.select,
@@ -77,6 +80,30 @@ impl Planned {
         );
         Ok(planned)
     }
+}
+
+/// The files to write with those of the source's values that are meant, and what is to be said of the others.
+fn values_kept(write: &Write, files: Files, source: &Opened) -> (Files, Option<String>) {
+    let select = &write.select;
+    let named = source
+        .source
+        .values
+        .iter()
+        .filter(|name| select.keeps(name));
+    let named: Vec<String> = named.cloned().collect();
+    let Files::Directory { format, mut asked } = files else {
+        return (files, left(&named));
+    };
+    // What a view makes has other names.
+    let keeps = |name: &str| write.view.is_none() && select.keeps(name);
+    let mut kept = missing(&named, &asked.values.archives);
+    kept.retain(|name| name != ADAPTER || asked.adapter.is_none());
+    let lost = if write.view.is_none() { kept } else { named };
+    let values = asked
+        .values
+        .selected(keeps, |name| select.written.get(name).cloned());
+    asked.values = Arc::new(values);
+    (Files::Directory { format, asked }, left(&lost))
 }
 
 /// The files to write where they are called as the source's: as these, if a trainer has saved them.

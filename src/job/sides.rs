@@ -5,7 +5,7 @@ use crate::fault::Result;
 use crate::job::compare::{Pairing, unlike_copies};
 use crate::job::copies;
 use crate::job::steps::Run;
-use crate::source::{Opened, Verify};
+use crate::source::{Opened, Verify, uncompared};
 use crate::tensor::number::Difference;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,6 +24,9 @@ pub(super) fn notes(
 ) -> Result<Vec<String>> {
     let [a, b] = sides;
     let mut notes = [a, b].map(|side| side.source.notes.clone()).concat();
+    let values = [a, b].map(|side| side.source.values.clone()).concat();
+    let values: BTreeSet<String> = values.into_iter().collect();
+    notes.extend(uncompared(&values.into_iter().collect::<Vec<_>>()));
     let verify = run.job.reading.verify;
     if copies::word(verify, a).is_some() {
         let how = match verify {

@@ -35,11 +35,11 @@ pub(super) fn by_directory(
             .hint("--gather-to-root or shared storage; not --placement identity"));
     }
     for plans in build.private.values_mut() {
-        plans.retain(|plan| !format.apart().contains(&&*plan.name));
+        plans.retain(|plan| !format.drops(asked, &plan.name));
     }
     let laid = laid(build, per_stage);
     let mut arranged = Arranged::default();
-    let mut designed: HashMap<Listing, Arc<FileSchema>> = HashMap::new();
+    let mut designed = HashMap::new();
     let mut files = Vec::new();
     for file in format.design(asked, &laid)? {
         let listed = |tensor: &&LaidTensor| {
@@ -50,7 +50,9 @@ pub(super) fn by_directory(
             )
         };
         let listing: Listing = file.tensors.iter().map(listed).collect();
-        let schema = structure(&mut designed, format.files(), listing, metadata)?;
+        let mut says = metadata.clone();
+        says.extend(file.metadata.clone());
+        let schema = structure(&mut designed, format.files(), listing, says)?;
         let path = file.path.clone();
         let of_rank = arranged.catalog.ranks.entry(file.rank).or_default();
         of_rank.push(ShardFile {
@@ -79,18 +81,22 @@ fn holders(files: &[(DirectoryFile<'_>, Arc<FileSchema>)]) -> HashMap<Arc<str>, 
     holders
 }
 
+/// What files of the same structure have in common.
+type Alike = (Listing, BTreeMap<String, String>);
+
 /// The structure of a file; files of several ranks have the same one.
 fn structure(
-    designed: &mut HashMap<Listing, Arc<FileSchema>>,
+    designed: &mut HashMap<Alike, Arc<FileSchema>>,
     format: Format,
     listing: Listing,
-    metadata: &BTreeMap<String, String>,
+    metadata: BTreeMap<String, String>,
 ) -> Result<Arc<FileSchema>> {
-    if let Some(schema) = designed.get(&listing) {
+    let alike = (listing, metadata);
+    if let Some(schema) = designed.get(&alike) {
         return Ok(Arc::clone(schema));
     }
-    let schema = Arc::new(format.design(&listing, metadata)?);
-    designed.insert(listing, Arc::clone(&schema));
+    let schema = Arc::new(format.design(&alike.0, &alike.1)?);
+    designed.insert(alike, Arc::clone(&schema));
     Ok(schema)
 }
 

@@ -3,11 +3,13 @@
 use crate::catalog::{Catalog, Entry, FileSchema, Place};
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::Layout;
-use crate::plan::patched::Patches;
+use crate::plan::patch::Patch;
+use crate::plan::patched::{Patches, of_patches};
 use crate::plan::source_tensor::SourceTensor;
 use crate::plan::spread::Spread;
 use crate::plan::strangers::strangers;
 use crate::strategy::{StageLayout, Strategy};
+use crate::tensor::region::Region;
 use crate::tensor::shape::Shape;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -53,34 +55,45 @@ impl Inventory {
             return Err(Fault::new(Kind::Strategy, message)
                 .hint("give --src-strategy; only full weights (one rank) need none"));
         }
+        Inventory::of_parts(catalog)
+    }
+
+    /// Full weights of which any rank's files may have parts: whose they are says only where they lie.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`], [`Kind::Shape`], [`Kind::MissingShard`] for tensors that their parts don't make.
+    pub fn of_parts(catalog: &Catalog) -> Result<Inventory> {
         let mut inventory = Inventory {
             ranks: 1,
             ..Inventory::default()
         };
-        let Some((&rank, files)) = catalog.ranks.iter().next() else {
-            return Ok(inventory);
-        };
         let mut patches = Patches::default();
-        for (number, file) in (0u32..).zip(files) {
+        let files = catalog.ranks.iter();
+        let files = files.flat_map(|(rank, files)| (0u32..).zip(files).map(|file| (*rank, file)));
+        for (rank, (number, file)) in files {
             let hyper = file_stem(&file.path) == HYPER_STEM;
             for (position, entry) in (0u32..).zip(&file.schema.entries) {
                 if hyper {
                     inventory.private.insert(entry.name.clone());
                     continue;
                 }
+                let place = Place {
+                    rank,
+                    file: number,
+                    entry: position,
+                };
                 if let Some(part) = file.schema.held.parts.get(&position) {
-                    let place = Place {
-                        rank,
-                        file: number,
-                        entry: position,
-                    };
                     patches
                         .take(entry, part, place)
                         .map_err(|fault| fault.file(&*file.path).tensor(&*part.of))?;
                     continue;
                 }
-                let tensor = whole_tensor(entry, rank)
-                    .map_err(|fault| fault.file(&*file.path).tensor(&*entry.name))?;
+                let tensor = match rank {
+                    0 => whole_tensor(entry, rank),
+                    _ => whole_elsewhere(entry, place),
+                };
+                let tensor =
+                    tensor.map_err(|fault| fault.file(&*file.path).tensor(&*entry.name))?;
                 let name = entry.name.clone();
                 if inventory.tensors.insert(name, Arc::new(tensor)).is_some() {
                     let fault = Fault::new(Kind::Corrupt, "another file has this tensor too");
@@ -299,6 +312,23 @@ fn full_shape(shard: &Shape, layout: &Layout) -> Result<Shape> {
     let dims: Option<Vec<u64>> = dims.collect();
     dims.map(Shape)
         .ok_or_else(|| Fault::new(Kind::Shape, "the full tensor is too large"))
+}
+
+/// A tensor of full weights that lies whole in a file of another rank than 0.
+fn whole_elsewhere(entry: &Entry, place: Place) -> Result<SourceTensor> {
+    let width = u64::from(entry.dtype.bits() / 8);
+    let strides = entry.shape.strides();
+    let patch = Patch {
+        region: Region::whole(&entry.shape),
+        strides: strides.iter().map(|stride| stride * width).collect(),
+        first: 0,
+        place,
+    };
+    let patches = match entry.shape.0.contains(&0) {
+        true => Vec::new(),
+        false => vec![patch],
+    };
+    of_patches(&entry.name, entry.dtype, entry.shape.clone(), patches, 0)
 }
 
 /// A tensor that one rank has whole.

@@ -71,13 +71,13 @@ impl Patches {
         self.0.into_iter().map(|(name, (dtype, shape, patches))| {
             let regions: Vec<&Region> = patches.iter().map(|patch| &patch.region).collect();
             let made = check_cover(&shape, &regions)
-                .and_then(|()| of_patches(&name, dtype, shape, patches));
+                .and_then(|()| of_patches(&name, dtype, shape, patches, 0));
             made.map_err(|fault| fault.tensor(&*name))
         })
     }
 }
 
-/// A tensor that lies in these parts, which cover it exactly once.
+/// A tensor of `rank` that lies in these parts, in whichever ranks' files, which cover it exactly once.
 ///
 /// # Errors
 /// [`Kind::Shape`] if it doesn't fill whole bytes.
@@ -86,8 +86,8 @@ pub fn of_patches(
     dtype: Dtype,
     shape: Shape,
     patches: Vec<Patch>,
+    rank: u32,
 ) -> Result<SourceTensor> {
-    let rank = patches.first().map_or(0, |patch| patch.place.rank);
     let layout = Arc::new(Layout::whole(shape.0.len()));
     Ok(SourceTensor {
         name: name.clone(),

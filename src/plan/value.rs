@@ -13,6 +13,7 @@ use crate::plan::tensor_plan::TensorPlan;
 use crate::tensor::arithmetic::{Lane, Rectangle};
 use crate::tensor::region::Region;
 use crate::tensor::shape::Shape;
+use crate::tensor::window::boxes;
 use crate::view::Piece;
 use std::ops::Range;
 
@@ -65,10 +66,8 @@ pub fn patches<'a>(
     }
     let region = plan.destination.grid.region(cell);
     let [begin, end] = [window.start, window.end].map(|byte| byte / plan.element_bytes);
-    let mut boxes = Vec::new();
-    cut_boxes(&region.shape.0, begin..end, &mut Vec::new(), &mut boxes);
     let mut next = 0;
-    for mut part in boxes {
+    for mut part in boxes(&region.shape.0, begin..end) {
         for (offset, first) in part.offset.iter_mut().zip(&region.offset) {
             *offset += first;
         }
@@ -179,78 +178,5 @@ fn region(dimensions: [Range<u64>; 2]) -> Region {
     Region {
         offset,
         shape: Shape(dims),
-    }
-}
-
-/// The boxes that the elements `window` of a row-major tensor make: whole rows, and the parts of rows
-/// before and after. `outer` are the indices of the dimensions before `dims`.
-fn cut_boxes(dims: &[u64], window: Range<u64>, outer: &mut Vec<u64>, boxes: &mut Vec<Region>) {
-    if window.is_empty() {
-        return;
-    }
-    let mut put = |outer: &[u64], begin: u64, count: u64, inner: &[u64]| {
-        let dims = vec![1; outer.len()].into_iter().chain([count]);
-        let offset = outer.iter().copied().chain([begin]);
-        boxes.push(Region {
-            offset: offset.chain(inner.iter().map(|_| 0)).collect(),
-            shape: Shape(dims.chain(inner.iter().copied()).collect()),
-        });
-    };
-    let Some((_, inner)) = dims.split_first() else {
-        boxes.push(Region {
-            offset: outer.clone(),
-            shape: Shape(vec![1; outer.len()]),
-        });
-        return;
-    };
-    let row = inner.iter().product::<u64>().max(1);
-    let (first, last) = (window.start / row, window.end / row);
-    let full = window.start.div_ceil(row);
-    if full < last {
-        put(outer, full, last - full, inner);
-    }
-    let mut part = |index: u64, range: Range<u64>| {
-        outer.push(index);
-        cut_boxes(inner, range, outer, boxes);
-        outer.pop();
-    };
-    if first < full {
-        let end = window.end.min(full * row) - first * row;
-        part(first, window.start - first * row..end);
-    }
-    if last >= full {
-        part(last, 0..window.end - last * row);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn boxes_cover_a_window_once() {
-        let dims = [3u64, 4, 5];
-        for begin in 0..60u64 {
-            for end in begin..=60 {
-                let mut boxes = Vec::new();
-                cut_boxes(&dims, begin..end, &mut Vec::new(), &mut boxes);
-                let mut seen = [0; 60];
-                for part in &boxes {
-                    for i in 0..part.shape.0[0] {
-                        for j in 0..part.shape.0[1] {
-                            for k in 0..part.shape.0[2] {
-                                let [a, b, c] = [0, 1, 2].map(|d| part.offset[d]);
-                                let at = (a + i) * 20 + (b + j) * 5 + c + k;
-                                seen[usize::try_from(at).unwrap()] += 1;
-                            }
-                        }
-                    }
-                }
-                for (at, count) in (0..).zip(seen) {
-                    assert_eq!(count, i32::from((begin..end).contains(&at)));
-                }
-                assert!(boxes.len() <= 5, "{boxes:?}");
-            }
-        }
     }
 }

@@ -5,9 +5,12 @@ use crate::fault::Result;
 use crate::plan::arrange::Files;
 use crate::source::found::Source;
 use crate::source::scalars::{scalar, whole};
-use crate::store::formats::Progress;
+use crate::source::values;
+use crate::store::checkpoint2::ADAPTER;
 use crate::store::formats::laid::DirectoryAsked;
+use crate::store::formats::{Progress, Values};
 use crate::store::io::ReadFile;
+use std::sync::Arc;
 
 /// Fills in what a directory that tells its own layout, to be written, says of the job. Collective.
 ///
@@ -17,12 +20,18 @@ pub fn settle(world: &World, source: &Source, files: &Files) -> Result<Files> {
     let Files::Directory { format, asked } = files else {
         return Ok(files.clone());
     };
-    if asked.progress.is_some() {
-        return Ok(files.clone());
-    }
-    let progress = match &source.told {
-        Some(told) => told.own.progress.clone(),
-        None => {
+    let values = match format.keeps_values() {
+        true => values::carried(world, source)?,
+        false => Values::default(),
+    };
+    let own = source.told.as_ref().map(|told| &told.own);
+    let dynamic = asked.dynamic || own.is_some_and(|own| own.dynamic);
+    let adapter = own.and_then(|own| own.adapter.clone());
+    let adapter = adapter.filter(|_| format.holds(ADAPTER));
+    let progress = match (&asked.progress, &source.told) {
+        (Some(given), _) => given.clone(),
+        (None, Some(told)) => told.own.progress.clone(),
+        (None, None) => {
             let mine = agree(world, in_tensors(source))?;
             all_gather(world, &mine)?
                 .into_iter()
@@ -35,6 +44,9 @@ pub fn settle(world: &World, source: &Source, files: &Files) -> Result<Files> {
         format: *format,
         asked: DirectoryAsked {
             progress: Some(progress),
+            dynamic,
+            adapter: adapter.map(Arc::new),
+            values: Arc::new(values),
             ..asked.clone()
         },
     })

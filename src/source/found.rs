@@ -26,6 +26,8 @@ pub struct Source {
     pub still: Still,
     /// What is to be said of what was chosen.
     pub notes: Vec<String>,
+    /// What it has beside tensors, by name.
+    pub values: Vec<String>,
 }
 
 impl Source {
@@ -55,6 +57,13 @@ impl Source {
                 Ok(Some(own.clone()))
             }
         }
+    }
+
+    /// Whether its format tells what its files hold: parts of full weights.
+    #[must_use]
+    pub fn in_parts(&self) -> bool {
+        let told = self.told.as_ref();
+        told.is_some_and(|told| told.format.tells_structure())
     }
 
     /// Whether its format keeps what is called so apart from the tensors.

@@ -23,6 +23,7 @@ use crate::source::still::Still;
 use crate::source::values;
 use crate::source::views::Views;
 use crate::store::Format;
+use crate::store::checkpoint2::ADAPTER;
 use crate::store::io::ReadFile;
 use crate::strategy::Strategy;
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,7 +69,10 @@ pub fn open(
                 let complete = complete::check(&source.catalog, strategy, needed);
                 agree(world, complete.map_err(|fault| source.place(fault)))?;
             }
-            let inventory = Inventory::new(&source.catalog, strategy.as_ref());
+            let inventory = match (&strategy, source.in_parts()) {
+                (None, true) => Inventory::of_parts(&source.catalog),
+                _ => Inventory::new(&source.catalog, strategy.as_ref()),
+            };
             let inventory = inventory.map_err(|fault| source.place(fault));
             (source, strategy, agree(world, inventory)?)
         }
@@ -202,7 +206,9 @@ fn assemble(
     let opened = std::mem::take(&mut headers.opened);
     let still = agree(world, Still::watch(&reach, &base, &merged, opened))?;
     let mut notes = merged.notes.clone();
-    notes.extend(values::left(&headers.catalog));
+    let mut values = values::names(&headers.catalog);
+    let adapter = told.as_ref().filter(|told| told.own.adapter.is_some());
+    values.extend(adapter.map(|_| ADAPTER.to_owned()));
     if let Some(index) = &merged.index {
         notes.extend(by_index(
             world,
@@ -222,6 +228,7 @@ fn assemble(
         told,
         still,
         notes,
+        values,
     })
 }
 

@@ -17,3 +17,4 @@ pub mod region;
 mod residue;
 pub mod shape;
 pub mod strided;
+pub mod window;

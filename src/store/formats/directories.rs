@@ -1,14 +1,23 @@
 //! The formats of directories: a line each; and one of them as the rest of the program holds it.
 
 use super::checkpoint2::Checkpoint2;
-use super::dcp::{Dcp, HuggingFace, Megatron};
+use super::dcp::{Dcp, HuggingFace, HyperParallel, Megatron};
+use super::deepspeed::{Universal, Zero};
 use super::directory::DirectoryFormat;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
 use std::ops::Deref;
 
 /// Directories that tell their own layout. The first that recognises one has it.
-static DIRECTORIES: &[&dyn DirectoryFormat] = &[&Checkpoint2, &Megatron, &Dcp, &HuggingFace];
+static DIRECTORIES: &[&dyn DirectoryFormat] = &[
+    &Checkpoint2,
+    &Megatron,
+    &HyperParallel,
+    &Dcp,
+    &HuggingFace,
+    &Zero,
+    &Universal,
+];
 
 /// A format of directories.
 #[derive(Clone, Copy)]

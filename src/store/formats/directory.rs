@@ -6,6 +6,7 @@ use crate::store::formats::dcp::Content;
 use crate::store::formats::handle::Format;
 use crate::store::formats::laid::{DirectoryAsked, DirectoryFile, Laid};
 use crate::store::formats::progress::Progress;
+use crate::store::formats::values::PathPart;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::strategy::Strategy;
 use std::collections::{BTreeMap, BTreeSet};
@@ -111,6 +112,17 @@ pub trait DirectoryFormat: Sync {
         &[]
     }
 
+    /// Whether a tensor of this name that a rank has for itself isn't written as one: it is kept apart.
+    fn drops(&self, asked: &DirectoryAsked, name: &str) -> bool {
+        let _ = asked;
+        self.apart().contains(&name)
+    }
+
+    /// Whether it has what is no tensor as PyTorch's distributed checkpoint has it, an archive each.
+    fn keeps_values(&self) -> bool {
+        false
+    }
+
     /// Whether it is written.
     fn is_written(&self) -> bool {
         true
@@ -189,6 +201,12 @@ pub struct Own {
     pub entries: BTreeMap<String, Vec<Entry>>,
     /// Of a distributed checkpoint of PyTorch: what is in its files, by name.
     pub contents: BTreeMap<String, Content>,
+    /// Of a checkpoint 2.0: whether the trainer of dynamic graphs wrote it.
+    pub dynamic: bool,
+    /// What that trainer says of an adapter.
+    pub adapter: Option<Vec<u8>>,
+    /// The paths that its flat names were made of, but for names that are their own path.
+    pub paths: BTreeMap<String, Vec<PathPart>>,
 }
 
 /// What there is to say of a checkpoint that may be damaged.

@@ -2,6 +2,7 @@
 
 use crate::layout::Layout;
 use crate::store::formats::progress::Progress;
+use crate::store::formats::values::Values;
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
 use std::collections::BTreeMap;
@@ -16,13 +17,25 @@ pub struct DirectoryAsked {
     pub remove_redundancy: bool,
     /// Where the job stands; `None` as long as that isn't known.
     pub progress: Option<Progress>,
+    /// Of a checkpoint 2.0: whether it is for the trainer of dynamic graphs.
+    pub dynamic: bool,
+    /// What that trainer says of an adapter.
+    pub adapter: Option<Arc<Vec<u8>>>,
+    /// What the source has beside tensors, where the format keeps that.
+    pub values: Arc<Values>,
 }
 
 impl DirectoryAsked {
-    /// Its number: the run's total steps.
+    /// Its number: the run's total steps. In dynamic graphs that is what the optimizer counts: `step_num` is how many
+    /// are planned.
     #[must_use]
     pub fn number(&self) -> u64 {
-        let steps = self.progress.as_ref().and_then(|told| told.step_num);
+        let told = self.progress.as_ref();
+        let planned = told.and_then(|told| told.step_num);
+        let steps = match self.dynamic {
+            true => told.and_then(|told| told.global_step).or(planned),
+            false => planned,
+        };
         steps.unwrap_or(0)
     }
 }
@@ -77,4 +90,6 @@ pub struct DirectoryFile<'a> {
     pub path: String,
     /// What is in it.
     pub tensors: Vec<&'a LaidTensor>,
+    /// What it says beside them, but for what all say.
+    pub metadata: BTreeMap<String, String>,
 }

@@ -9,6 +9,7 @@
 pub mod checkpoint2;
 pub mod ckpt;
 mod dcp;
+mod deepspeed;
 mod directories;
 mod directory;
 mod foreign;
@@ -21,6 +22,7 @@ mod row;
 pub mod safetensors;
 mod table;
 mod torch;
+mod values;
 
 pub use dcp::Content;
 pub use directories::Directory;
@@ -29,3 +31,4 @@ pub use handle::Format;
 pub use progress::{COUNT_NAMES, Count, Progress, stored};
 pub use refuse::{known_by_sight, refuse_directory, refuse_pointer, refuse_start};
 pub use row::{Entries, FileFormat, Foreign, START_BYTES, Start};
+pub use values::{PathPart, Values};

@@ -4,12 +4,15 @@ use crate::fault::Result;
 use crate::layout::Cell;
 use crate::store::formats::checkpoint2::counts;
 use crate::store::formats::checkpoint2::layout::ordinal_of;
-use crate::store::formats::checkpoint2::names::{COMMON, METADATA, directory};
+use crate::store::formats::checkpoint2::names::{ADAPTER, COMMON, METADATA, directory};
 use crate::store::formats::checkpoint2::write::{Described, metadata};
 use crate::store::formats::directory::TRACKER;
 use crate::store::formats::laid::{DirectoryAsked, DirectoryFile, Laid, LaidTensor};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+
+/// How the trainer of dynamic graphs begins its files' names.
+const PREFIX: &str = "checkpoint";
 
 /// Which rank keeps a cell of a tensor, where one copy only is kept.
 type Owners<'a> = HashMap<(u32, &'a str, Cell), u32>;
@@ -21,7 +24,8 @@ type Sides<'a> = [Vec<&'a LaidTensor>; 2];
 pub(super) fn arrange<'a>(asked: &DirectoryAsked, laid: &'a Laid) -> Vec<DirectoryFile<'a>> {
     let mut sides = sides(laid, asked.remove_redundancy);
     let place = directory(asked.number());
-    let prefix = asked.prefix.as_ref();
+    let usual = asked.dynamic.then_some(PREFIX);
+    let prefix = asked.prefix.as_deref().or(usual);
     let prefix = prefix.map_or(String::new(), |prefix| format!("{prefix}-"));
     let mut files = Vec::new();
     for (side, kind) in ["model", "opt"].into_iter().enumerate() {
@@ -35,6 +39,7 @@ pub(super) fn arrange<'a>(asked: &DirectoryAsked, laid: &'a Laid) -> Vec<Directo
                 rank,
                 path: format!("{place}/{prefix}{kind}-{index:07}-{count:07}.safetensors"),
                 tensors,
+                metadata: BTreeMap::new(),
             });
         }
     }
@@ -59,25 +64,35 @@ pub(super) fn texts<'a>(
                 .as_ref()
                 .map_or(u32::MAX, |_| tensor.first_rank);
             let entry = stored.entry((&*tensor.name, first));
-            let described = entry.or_insert_with(|| describe(tensor));
+            let described = entry.or_insert_with(|| describe(tensor, asked.dynamic));
             described.stored.push((file.rank, name.to_owned()));
         }
     }
     let described: Vec<Described> = stored.into_values().collect();
     let place = directory(asked.number());
     let progress = asked.progress.clone().unwrap_or_default();
-    Ok(vec![
+    let mut texts = vec![
         (format!("{place}/{METADATA}"), metadata(&described)?),
         (format!("{place}/{COMMON}"), counts::text(&progress)?),
         (TRACKER.to_owned(), asked.number().to_string().into_bytes()),
-    ])
+    ];
+    if let Some(adapter) = &asked.adapter {
+        texts.push((format!("{place}/{ADAPTER}"), adapter.to_vec()));
+        texts.push((ADAPTER.to_owned(), adapter.to_vec()));
+    }
+    Ok(texts)
 }
 
-fn describe(tensor: &LaidTensor) -> Described {
+fn describe(tensor: &LaidTensor, dynamic: bool) -> Described {
     let written = tensor.written.safetensors_name();
+    let dtype = tensor.dtype.ckpt_name().unwrap_or(written);
     Described {
         name: Arc::clone(&tensor.name),
-        dtype: tensor.dtype.ckpt_name().unwrap_or(written),
+        dtype: if dynamic {
+            dtype.to_ascii_lowercase()
+        } else {
+            dtype.to_owned()
+        },
         shape: tensor.shape(),
         layout: tensor.layout.clone(),
         first_rank: tensor.layout.as_ref().map_or(0, |_| tensor.first_rank),

@@ -5,7 +5,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::checkpoint2::arrange::{arrange, texts};
 use crate::store::formats::checkpoint2::counts::{self, COMMON_BYTES_MAX};
 use crate::store::formats::checkpoint2::names::{
-    COMMON, METADATA, METADATA_BYTES_MAX, cards, directory, iteration,
+    ADAPTER, ADAPTER_BYTES_MAX, COMMON, METADATA, METADATA_BYTES_MAX, cards, directory, iteration,
 };
 use crate::store::formats::checkpoint2::read::{Metadata, parse};
 use crate::store::formats::directory::{
@@ -13,10 +13,13 @@ use crate::store::formats::directory::{
 };
 use crate::store::formats::handle::Format;
 use crate::store::formats::laid::{DirectoryAsked, DirectoryFile, Laid};
-use crate::store::formats::progress::COUNT_NAMES;
+use crate::store::formats::progress::{COUNT_NAMES, Progress};
 use crate::store::io::{self, ReadFile, Standing};
 use std::path::Path;
 use std::sync::Arc;
+
+/// The optimizer's count.
+const GLOBAL_STEP: &str = "global_step";
 
 /// Checkpoint 2.0.
 pub struct Checkpoint2;
@@ -109,7 +112,11 @@ impl DirectoryFormat for Checkpoint2 {
     }
 
     fn texts(&self) -> &'static [Text] {
-        &[(METADATA, METADATA_BYTES_MAX), (COMMON, COMMON_BYTES_MAX)]
+        &[
+            (METADATA, METADATA_BYTES_MAX),
+            (COMMON, COMMON_BYTES_MAX),
+            (ADAPTER, ADAPTER_BYTES_MAX),
+        ]
     }
 
     fn read(&self, texts: &[Option<Vec<u8>>]) -> Result<Own> {
@@ -117,8 +124,17 @@ impl DirectoryFormat for Checkpoint2 {
         let metadata = text(0).map(parse).transpose();
         let metadata = metadata.map_err(|fault| fault.file(METADATA))?.flatten();
         let progress = text(1).map(counts::parse).transpose()?;
+        // One card's has no metadata; only the trainer of dynamic graphs counts samples.
+        let adapter = text(2).map(<[u8]>::to_vec);
+        let counted = progress
+            .as_ref()
+            .is_some_and(|told: &Progress| told.consumed_samples.is_some());
+        let dynamic = metadata.as_ref().is_some_and(|told| told.dynamic)
+            || metadata.is_none() && (counted || adapter.is_some());
         let (strategy, files) = metadata.map(|told| (told.strategy, told.files)).unzip();
         Ok(Own {
+            dynamic,
+            adapter,
             strategy,
             progress: progress.unwrap_or_default(),
             files,
@@ -149,6 +165,11 @@ impl DirectoryFormat for Checkpoint2 {
         &COUNT_NAMES
     }
 
+    fn drops(&self, asked: &DirectoryAsked, name: &str) -> bool {
+        // In dynamic graphs the optimizer's count is a tensor, too.
+        self.apart().contains(&name) && !(asked.dynamic && name == GLOBAL_STEP)
+    }
+
     fn design<'a>(&self, asked: &DirectoryAsked, laid: &'a Laid) -> Result<Vec<DirectoryFile<'a>>> {
         Ok(arrange(asked, laid))
     }
@@ -163,9 +184,9 @@ impl DirectoryFormat for Checkpoint2 {
 
     fn holds(&self, path: &str) -> bool {
         let Some((room, name)) = path.split_once('/') else {
-            return path == TRACKER;
+            return path == TRACKER || path == ADAPTER;
         };
-        let own = [METADATA, COMMON].contains(&name)
+        let own = [METADATA, COMMON, ADAPTER].contains(&name)
             || (Format::of(name).is_some() && !name.contains('/'));
         own && iteration(room).is_some_and(|number| directory(number) == room)
     }

@@ -6,6 +6,12 @@ pub const METADATA: &str = "metadata.json";
 /// The file that tells where the job stands.
 pub const COMMON: &str = "common.json";
 
+/// The file in which the trainer of dynamic graphs tells of an adapter.
+pub const ADAPTER: &str = "mindformers_adapter_config.json";
+
+/// Longest such file that is read, in bytes.
+pub(super) const ADAPTER_BYTES_MAX: u64 = 1 << 20;
+
 /// Longest `metadata.json` that is read, in bytes.
 pub const METADATA_BYTES_MAX: u64 = 1 << 30;
 

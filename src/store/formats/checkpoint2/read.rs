@@ -17,6 +17,8 @@ pub struct Metadata {
     pub strategy: Strategy,
     /// The files of each rank.
     pub files: BTreeMap<u32, BTreeSet<String>>,
+    /// Whether the trainer of dynamic graphs wrote it, which calls types otherwise.
+    pub dynamic: bool,
 }
 
 #[derive(Deserialize)]
@@ -30,6 +32,14 @@ struct Tensor {
     global_shape: Vec<u64>,
     #[serde(default)]
     layout: Option<Value>,
+    #[serde(default)]
+    properties: Properties,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Properties {
+    dtype: String,
 }
 
 #[derive(Deserialize)]
@@ -57,7 +67,16 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Metadata>> {
     let stored = stored(&document)?;
     let strategy = strategy(&document, &layouts, &stored)?;
     let files = stored.files;
-    Ok(Some(Metadata { strategy, files }))
+    let types = document.state_dict_metadata.values();
+    let types = types.map(|tensor| &tensor.properties.dtype);
+    let dynamic = types
+        .clone()
+        .any(|name| name.starts_with(|c: char| c.is_ascii_lowercase()));
+    Ok(Some(Metadata {
+        strategy,
+        files,
+        dynamic,
+    }))
 }
 
 /// A layout by its tensor, with the rank that its local rank 0 is.

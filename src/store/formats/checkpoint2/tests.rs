@@ -64,7 +64,7 @@ fn reads_back_what_it_writes() {
     let tensors = [
         Described {
             name: "a'w".into(),
-            dtype: "Float32",
+            dtype: "Float32".into(),
             shape: vec![4, 6],
             layout: Some(Arc::clone(&cut)),
             first_rank: 0,
@@ -74,7 +74,7 @@ fn reads_back_what_it_writes() {
         },
         Described {
             name: "lr".into(),
-            dtype: "Float32",
+            dtype: "Float32".into(),
             shape: vec![],
             layout: None,
             first_rank: 0,

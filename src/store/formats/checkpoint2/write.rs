@@ -14,7 +14,7 @@ pub struct Described {
     /// Its name.
     pub name: Arc<str>,
     /// Its element type, as MindSpore spells it.
-    pub dtype: &'static str,
+    pub dtype: String,
     /// Its full shape.
     pub shape: Vec<u64>,
     /// Its layout; `None` for one that every rank has for itself.

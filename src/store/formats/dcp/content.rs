@@ -10,4 +10,14 @@ pub struct Content {
     pub(super) entries: Vec<Entry>,
     pub(super) parts: BTreeMap<u32, Part>,
     pub(super) values: Vec<(String, Range<u64>)>,
+    /// What the file itself calls each entry, where that is something else.
+    pub(super) keys: Vec<String>,
+}
+
+impl Content {
+    /// Its values that are no tensors: the name of each, and its bytes in the file.
+    #[must_use]
+    pub fn values(&self) -> &[(String, Range<u64>)] {
+        &self.values
+    }
 }

@@ -2,7 +2,8 @@
 
 use super::chunks::{by_file, structure};
 use super::metadata::parse;
-use super::write::{arrange, metadata};
+use super::ranks::by_rank;
+use super::write::{VALUES, arrange, metadata, one_behind_another};
 use crate::catalog::FileSchema;
 use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::dcp::row::Distcp;
@@ -47,13 +48,24 @@ fn is_megatron(path: &Path, names: &Names) -> Result<bool> {
     Ok(text.is_ok_and(|text| String::from_utf8_lossy(&text).contains("torch_dist")))
 }
 
-/// The files that `.metadata` in `place` names: all are of one rank, as they are read as one.
+/// The files that `.metadata` in `place` names; without it those that are there, as on a node that has only
+/// what its own ranks wrote.
 fn list(place: &Path) -> Result<RankFiles> {
     let path = place.join(METADATA);
+    if io::standing(&path)? != Standing::File {
+        let names = io::list(place)?.into_iter();
+        let files = names.filter(|(name, folder)| !folder && is_file(name));
+        return Ok(by_rank(files.map(|(name, _)| name)));
+    }
     let at = |fault: Fault| fault.file(path.display().to_string());
     let bytes = ReadFile::open(&path)?.read_all(METADATA_BYTES_MAX)?;
     let files = by_file(parse(&bytes).map_err(at)?);
-    Ok(RankFiles::from([(0, files.into_keys().collect())]))
+    Ok(by_rank(files.into_keys()))
+}
+
+/// Whether a file of this name has chunks.
+fn is_file(name: &str) -> bool {
+    name.ends_with(".distcp")
 }
 
 fn read(texts: &[Option<Vec<u8>>]) -> Result<Own> {
@@ -61,12 +73,14 @@ fn read(texts: &[Option<Vec<u8>>]) -> Result<Own> {
         let fault = Fault::new(Kind::MissingShard, "is missing: the save was interrupted");
         return Err(fault.file(METADATA));
     };
-    let metadata = parse(bytes).map_err(|fault| fault.file(METADATA))?;
+    let mut metadata = parse(bytes).map_err(|fault| fault.file(METADATA))?;
+    let paths = std::mem::take(&mut metadata.paths);
     let contents = by_file(metadata);
-    let files = contents.keys().cloned().collect();
+    let files = by_rank(contents.keys().cloned());
     Ok(Own {
-        files: Some(RankFiles::from([(0, files)])),
+        files: Some(files),
         contents,
+        paths,
         ..Own::default()
     })
 }
@@ -106,7 +120,9 @@ impl DirectoryFormat for Dcp {
 
     fn recognise(&self, path: &Path, names: &Names, _: Option<&str>) -> Result<Option<String>> {
         if !has(names, METADATA, false) {
-            return Ok(None);
+            // What a node has of it that has its own ranks' files alone.
+            let mut files = names.iter().filter(|(_, folder)| !folder);
+            return Ok(files.any(|(name, _)| is_file(name)).then(String::new));
         }
         let mut first = [0];
         let file = ReadFile::open(&path.join(METADATA))?;
@@ -153,10 +169,20 @@ impl DirectoryFormat for Dcp {
 
     fn finish(
         &self,
-        _: &DirectoryAsked,
+        asked: &DirectoryAsked,
         files: &[(DirectoryFile<'_>, Arc<FileSchema>)],
     ) -> Result<Vec<(String, Vec<u8>)>> {
-        Ok(vec![(METADATA.to_owned(), metadata(files)?)])
+        let (bytes, places) = one_behind_another(&asked.values);
+        let text = metadata(files, &asked.values, &places)?;
+        let mut texts = vec![(METADATA.to_owned(), text)];
+        if !bytes.is_empty() {
+            texts.push((VALUES.to_owned(), bytes));
+        }
+        Ok(texts)
+    }
+
+    fn keeps_values(&self) -> bool {
+        true
     }
 
     fn holds(&self, path: &str) -> bool {
@@ -273,6 +299,10 @@ impl DirectoryFormat for Megatron {
 
     fn files(&self) -> Format {
         Format::of_row(&Distcp)
+    }
+
+    fn keeps_values(&self) -> bool {
+        true
     }
 
     fn is_written(&self) -> bool {

@@ -1,16 +1,21 @@
 //! PyTorch's distributed checkpoints in Hugging Face's form: safetensors files with parts of tensors.
 
+use super::ranks::by_rank;
+use super::write::{arrange, offset};
 use crate::catalog::{FileSchema, Held, Part};
 use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::directory::{
     DirectoryFormat, Glimpse, Names, Own, RankFiles, Text, each,
 };
 use crate::store::formats::handle::Format;
+use crate::store::formats::laid::{DirectoryAsked, DirectoryFile, Laid};
 use crate::store::io::{self, ReadFile};
 use crate::tensor::shape::Shape;
 use serde::Deserialize;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 /// What tells where parts lie.
 const SHARDING: &str = "DCP_SHARDING_INFO";
@@ -67,10 +72,7 @@ impl DirectoryFormat for HuggingFace {
     fn list(&self, place: &Path) -> Result<RankFiles> {
         let names = io::list(place)?.into_iter();
         let parts = names.filter(|(name, folder)| !folder && is_part(name));
-        Ok(RankFiles::from([(
-            0,
-            parts.map(|(name, _)| name).collect(),
-        )]))
+        Ok(by_rank(parts.map(|(name, _)| name)))
     }
 
     fn glimpse(&self, place: &Path) -> Result<Glimpse> {
@@ -106,12 +108,41 @@ impl DirectoryFormat for HuggingFace {
         Format::SAFETENSORS
     }
 
-    fn is_written(&self) -> bool {
-        false
+    fn design<'a>(&self, _: &DirectoryAsked, laid: &'a Laid) -> Result<Vec<DirectoryFile<'a>>> {
+        let files = arrange(laid).into_iter().map(|file| {
+            let places = file.tensors.iter().map(|tensor| {
+                let place = json!({ "saved_offsets": offset(tensor, file.rank) });
+                (tensor.name.to_string(), place)
+            });
+            let places = Value::Object(places.collect());
+            let metadata = [
+                (SHARDING, places.to_string()),
+                ("DCP_VERSION", "1.0".into()),
+                ("format", "pt".into()),
+            ];
+            let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
+            DirectoryFile {
+                path: format!(
+                    "shard-{:05}-model-00001-of-00001.safetensors",
+                    file.rank + 1
+                ),
+                metadata: metadata.into(),
+                ..file
+            }
+        });
+        Ok(files.collect())
     }
 
-    fn holds(&self, _: &str) -> bool {
-        false
+    fn finish(
+        &self,
+        _: &DirectoryAsked,
+        _: &[(DirectoryFile<'_>, Arc<FileSchema>)],
+    ) -> Result<Vec<(String, Vec<u8>)>> {
+        Ok(Vec::new())
+    }
+
+    fn holds(&self, path: &str) -> bool {
+        is_part(path)
     }
 }
 

@@ -4,6 +4,7 @@ use super::states::{FILES, METADATA, due, fields};
 use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::pickle::{self, Node, Pickle, Value};
 use crate::store::formats::torch::dtype_of;
+use crate::store::formats::values::PathPart;
 use crate::store::full_dir::check_inside;
 use crate::tensor::dtype::Dtype;
 use crate::tensor::region::{Region, check_cover};
@@ -32,6 +33,8 @@ pub(super) struct Metadata {
     pub(super) tensors: BTreeMap<String, Tensor>,
     /// What is no tensor.
     pub(super) values: BTreeMap<String, Lies>,
+    /// The paths that flat names were made of, but for names that are their own path.
+    pub(super) paths: BTreeMap<String, Vec<PathPart>>,
 }
 
 /// What something that is stored is known by: its name, and its offsets if it is a tensor's.
@@ -56,13 +59,17 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Metadata> {
         "version",
         "all_local_plans",
     ];
-    let [tensors, _, storage, ..] = fields(&pickle, pickle.root(), (METADATA, "Metadata"), known)?;
+    let [tensors, planner, storage, ..] =
+        fields(&pickle, pickle.root(), (METADATA, "Metadata"), known)?;
     let mut stored = stored(&pickle, due(storage, "storage_data")?)?;
     let tensors = due(
         tensors.and_then(|tensors| pickle.items(tensors)),
         "state_dict_metadata",
     )?;
-    let mut metadata = Metadata::default();
+    let mut metadata = Metadata {
+        paths: paths(&pickle, planner),
+        ..Metadata::default()
+    };
     for pair in tensors.chunks_exact(2) {
         let name = due(pickle.text(pair[0]), "name")?;
         let twice = || corrupt("is there twice").tensor(name);
@@ -87,6 +94,24 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Metadata> {
         }
     }
     Ok(metadata)
+}
+
+/// The paths that flat names were made of, as far as they are such.
+fn paths(pickle: &Pickle<'_>, planner: Option<Value>) -> BTreeMap<String, Vec<PathPart>> {
+    let items = planner.and_then(|planner| pickle.items(planner));
+    let pairs = items.unwrap_or_default().chunks_exact(2);
+    let part = |value: &Value| match pickle.text(*value) {
+        Some(text) => Some(PathPart::Key(text.to_owned())),
+        None => pickle.count(*value).map(PathPart::Place),
+    };
+    let paths = pairs.filter_map(|pair| {
+        let name = pickle.text(pair[0])?;
+        let parts = pickle.elements(pair[1])?.iter();
+        let path: Vec<PathPart> = parts.map(part).collect::<Option<_>>()?;
+        let own = matches!(&path[..], [PathPart::Key(only)] if only == name);
+        (!own && !path.is_empty()).then(|| (name.to_owned(), path))
+    });
+    paths.collect()
 }
 
 /// What is stored where.

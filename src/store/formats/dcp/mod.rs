@@ -7,7 +7,10 @@ mod content;
 mod emit;
 mod format;
 mod hf;
+mod hyper;
+mod hyper_metadata;
 mod metadata;
+mod ranks;
 mod row;
 mod states;
 #[cfg(test)]
@@ -17,4 +20,5 @@ mod write;
 pub use content::Content;
 pub(super) use format::{Dcp, Megatron};
 pub(super) use hf::HuggingFace;
+pub(super) use hyper::HyperParallel;
 pub(super) use row::Distcp;

@@ -7,9 +7,11 @@ use crate::catalog::{Entry, FileSchema};
 use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::laid::{DirectoryFile, Laid, LaidTensor};
 use crate::store::formats::torch::names_of;
+use crate::store::formats::values::{PathPart, Values};
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Lays out a file for `tensors`: an archive each, one behind the other.
@@ -75,18 +77,37 @@ pub(super) fn arrange(laid: &Laid) -> Vec<DirectoryFile<'_>> {
         rank,
         path: format!("__{rank}_0.distcp"),
         tensors,
+        metadata: BTreeMap::new(),
     };
     files.into_iter().map(file).collect()
 }
 
 /// A chunk of a tensor: its offsets, its sizes, its file, and the bytes of its archive.
-type Chunk<'a> = (Vec<u64>, &'a Shape, &'a str, std::ops::Range<u64>);
+type Chunk<'a> = (Vec<u64>, &'a Shape, &'a str, Range<u64>);
 
-/// `.metadata`.
+/// The file of what is no tensor.
+pub(super) const VALUES: &str = "__0_1.distcp";
+
+/// The values' archives in one, and where each is.
+pub(super) fn one_behind_another(values: &Values) -> (Vec<u8>, Vec<Range<u64>>) {
+    let (mut all, mut places) = (Vec::new(), Vec::new());
+    for archive in values.archives.values() {
+        let begin = all.len() as u64;
+        all.extend_from_slice(archive);
+        places.push(begin..all.len() as u64);
+    }
+    (all, places)
+}
+
+/// `.metadata`, with values at these places of [`VALUES`].
 ///
 /// # Errors
-/// [`Kind::Dtype`], [`Kind::Unsupported`].
-pub(super) fn metadata(files: &[(DirectoryFile<'_>, Arc<FileSchema>)]) -> Result<Vec<u8>> {
+/// [`Kind::Dtype`], [`Kind::Unsupported`]; [`Kind::Ambiguous`] for a value that is called as a tensor.
+pub(super) fn metadata(
+    files: &[(DirectoryFile<'_>, Arc<FileSchema>)],
+    values: &Values,
+    places: &[Range<u64>],
+) -> Result<Vec<u8>> {
     let mut tensors: BTreeMap<&str, (&LaidTensor, Vec<Chunk<'_>>)> = BTreeMap::new();
     for (file, schema) in files {
         for tensor in &file.tensors {
@@ -97,44 +118,86 @@ pub(super) fn metadata(files: &[(DirectoryFile<'_>, Arc<FileSchema>)]) -> Result
             known.1.push(chunk);
         }
     }
+    let both = values
+        .archives
+        .keys()
+        .find(|name| tensors.contains_key(name.as_str()));
+    if let Some(name) = both {
+        let fault = Fault::new(Kind::Ambiguous, "a tensor and a value have this name");
+        return Err(fault.tensor(name.as_str()));
+    }
     let mut emit = Emit::new();
     emit.object(MODULE, "Metadata")
         .raw(b"}(")
         .text("state_dict_metadata")?
         .raw(b"}(");
+    for name in values.archives.keys() {
+        emit.text(name)?.object(MODULE, "BytesStorageMetadata");
+    }
     for (name, (tensor, chunks)) in &tensors {
         emit.text(name)?;
         described(&mut emit, tensor, chunks).map_err(|fault| fault.tensor(*name))?;
     }
     emit.raw(b"u").text("planner_data")?.raw(b"}(");
-    for name in tensors.keys() {
-        emit.text(name)?.text(name)?.raw(b"\x85");
+    let names = values.archives.keys().map(String::as_str);
+    for name in names.chain(tensors.keys().copied()) {
+        path(emit.text(name)?, name, values)?;
     }
     emit.raw(b"u").text("storage_data")?.raw(b"}(");
+    for (name, bytes) in values.archives.keys().zip(places) {
+        index(&mut emit, name, None)?;
+        lies(&mut emit, VALUES, bytes)?;
+    }
     for (name, (_, chunks)) in &tensors {
         for (number, (offset, _, file, bytes)) in (0u64..).zip(chunks) {
-            emit.object(MODULE, "MetadataIndex")
-                .raw(b"}(")
-                .text("fqn")?
-                .text(name)?;
-            emit.text("offset")?
-                .size(offset)
-                .text("index")?
-                .count(number)
-                .raw(b"ub");
-            emit.object(FILES, "_StorageInfo")
-                .raw(b"}(")
-                .text("relative_path")?
-                .text(file)?;
-            emit.text("offset")?.count(bytes.start);
-            emit.text("length")?
-                .count(bytes.end - bytes.start)
-                .raw(b"ub");
+            index(&mut emit, name, Some((offset, number)))?;
+            lies(&mut emit, file, bytes)?;
         }
     }
     emit.raw(b"u").text("storage_meta")?.raw(b"N");
     emit.text("version")?.text("1.0.0")?.raw(b"ub");
     Ok(emit.finished())
+}
+
+/// The path that a flat name was made of.
+fn path(emit: &mut Emit, name: &str, values: &Values) -> Result<()> {
+    emit.raw(b"(");
+    match values.paths.get(name) {
+        None => {
+            emit.text(name)?;
+        }
+        Some(parts) => {
+            for part in parts {
+                match part {
+                    PathPart::Key(key) => emit.text(key)?,
+                    PathPart::Place(place) => emit.count(*place),
+                };
+            }
+        }
+    }
+    emit.raw(b"t");
+    Ok(())
+}
+
+/// What a chunk is known by, or without one a value.
+fn index(emit: &mut Emit, name: &str, chunk: Option<(&[u64], u64)>) -> Result<()> {
+    emit.object(MODULE, "MetadataIndex").raw(b"}(");
+    emit.text("fqn")?.text(name)?.text("offset")?;
+    match chunk {
+        None => emit.raw(b"N").text("index")?.raw(b"N"),
+        Some((offset, number)) => emit.size(offset).text("index")?.count(number),
+    };
+    emit.raw(b"ub");
+    Ok(())
+}
+
+/// Where it lies.
+fn lies(emit: &mut Emit, file: &str, bytes: &Range<u64>) -> Result<()> {
+    emit.object(FILES, "_StorageInfo").raw(b"}(");
+    emit.text("relative_path")?.text(file)?;
+    emit.text("offset")?.count(bytes.start).text("length")?;
+    emit.count(bytes.end - bytes.start).raw(b"ub");
+    Ok(())
 }
 
 /// Where a rank's part of a tensor is, in the tensor and in the file.
@@ -148,17 +211,17 @@ fn chunk<'a>(
     let data = entry.segments.first().cloned().ok_or_else(none)?;
     let around = around(entry.dtype, &entry.shape)?;
     let bytes = data.start - around.before.len() as u64..data.end + around.after.len() as u64;
-    let offset = match &tensor.layout {
-        None => vec![0; tensor.cell.0.len()],
-        Some(layout) => {
-            let cell = layout.cell(file.rank - tensor.first_rank);
-            cell.iter()
-                .zip(&tensor.cell.0)
-                .map(|(number, size)| number * size)
-                .collect()
-        }
+    Ok((offset(tensor, file.rank), &tensor.cell, &file.path, bytes))
+}
+
+/// Where the part of a tensor that `rank` has begins.
+pub(super) fn offset(tensor: &LaidTensor, rank: u32) -> Vec<u64> {
+    let Some(layout) = &tensor.layout else {
+        return vec![0; tensor.cell.0.len()];
     };
-    Ok((offset, &tensor.cell, &file.path, bytes))
+    let cell = layout.cell(rank - tensor.first_rank);
+    let places = cell.iter().zip(&tensor.cell.0);
+    places.map(|(number, size)| number * size).collect()
 }
 
 /// Type, shape and chunks of a tensor.

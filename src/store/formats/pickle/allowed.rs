@@ -31,6 +31,21 @@ const MEANT: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "hyper_parallel.core.distributed_checkpoint.metadata",
+        &[
+            "Metadata",
+            "TensorStorageMetadata",
+            "TensorProperties",
+            "ChunkStorageMetadata",
+            "BytesStorageMetadata",
+            "MetadataIndex",
+        ],
+    ),
+    (
+        "hyper_parallel.core.distributed_checkpoint.storage",
+        &["StorageInfo"],
+    ),
+    (
         "torch.distributed.checkpoint.filesystem",
         &["_StorageInfo", "_StoragePrefix"],
     ),

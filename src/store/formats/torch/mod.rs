@@ -10,5 +10,5 @@ mod zip;
 
 pub(super) use archive::Saved;
 pub(super) use file::TorchFile;
-pub(super) use gather::{Shown, shown};
-pub(super) use tensor::{dtype_of, names_of, tensor};
+pub(super) use gather::{Shown, gather, shown};
+pub(super) use tensor::{StoredTensor, dtype_of, names_of, tensor};
