@@ -108,13 +108,14 @@ impl<'a> Optimizer<'a> {
         entries: &mut Entries,
     ) -> Result<()> {
         let master = self.flat(flat, MASTER.to_owned())?;
-        let padding = some(self.pickle, self.states, "group_paddings");
-        let padding = padding.and_then(|all| {
-            let padding = *self.pickle.elements(all)?.get(number)?;
-            self.pickle.count(padding)
-        });
+        let told = |key: &str| {
+            let all = some(self.pickle, self.states, key)?;
+            self.pickle.elements(all)?.get(number).copied()
+        };
+        let padding = told("group_paddings").and_then(|padding| self.pickle.count(padding));
+        let between = told("param_alignment_paddings").and_then(|all| self.pickle.counts(all));
         let ranks = self.ranks.get(number).unwrap_or(&self.ranks[0]);
-        let due = sum(shapes)?;
+        let (places, due) = places(shapes, &between.unwrap_or_default())?;
         let part = self.part(master.elements(), padding.unwrap_or_default(), *ranks, due)?;
         let begin = part.checked_mul(self.rank);
         let begin = begin.ok_or_else(|| corrupt("has more elements than can be counted"))?;
@@ -125,10 +126,7 @@ impl<'a> Optimizer<'a> {
         }
         for flat in &flats {
             let held = begin..begin.saturating_add(flat.elements());
-            let mut at = 0;
-            for (name, shape) in shapes {
-                let whole = at..at + shape.elements()?;
-                at = whole.end;
+            for ((name, shape), whole) in shapes.iter().zip(&places) {
                 let meant = Meant {
                     name: format!("{}{name}", flat.before),
                     dtype: flat.tensor.dtype,
@@ -301,12 +299,20 @@ impl<'a> Optimizer<'a> {
     }
 }
 
-/// The elements of all.
-fn sum(shapes: &Shapes) -> Result<u64> {
-    let mut sum = 0u64;
-    for (_, shape) in shapes {
-        let more = sum.checked_add(shape.elements()?);
-        sum = more.ok_or_else(|| corrupt("its shapes have more elements than can be counted"))?;
+/// Where each of the weights is among the elements of all, with so many of nothing behind each; and how many there are.
+fn places(shapes: &Shapes, between: &[u64]) -> Result<(Vec<Range<u64>>, u64)> {
+    let large = || corrupt("its shapes have more elements than can be counted");
+    if !between.is_empty() && between.len() != shapes.len() {
+        return Err(corrupt(
+            "doesn't say what lies between the weights of a group",
+        ));
     }
-    Ok(sum)
+    let (mut places, mut at) = (Vec::new(), 0u64);
+    let gaps = between.iter().copied().chain(std::iter::repeat(0));
+    for ((_, shape), gap) in shapes.iter().zip(gaps) {
+        let end = at.checked_add(shape.elements()?).ok_or_else(large)?;
+        places.push(at..end);
+        at = end.checked_add(gap).ok_or_else(large)?;
+    }
+    Ok((places, at))
 }

@@ -21,6 +21,8 @@ use std::path::Path;
 const LATEST: &str = "latest";
 /// What a checkpoint's directory is called where nobody says otherwise, before its number.
 const STEP: &str = "global_step";
+/// The directory that a universal checkpoint has, with the model's states beside it.
+const OTHER: &str = "zero";
 /// Ranks beyond this are none.
 const RANKS_MAX: u32 = 1 << 20;
 /// What the model's states have beside weights and is no use to show: shapes of these.
@@ -84,6 +86,9 @@ impl DirectoryFormat for Zero {
         names: &Names,
         number: Option<&str>,
     ) -> Result<Option<String>> {
+        if has(names, OTHER, true) {
+            return Ok(None);
+        }
         let mut files = names.iter().filter(|(_, folder)| !folder);
         if files.any(|(name, _)| is_ours(name)) {
             return Ok(Some(String::new()));
@@ -91,7 +96,9 @@ impl DirectoryFormat for Zero {
         let Some(name) = meant(path, names, number, LATEST)? else {
             return Ok(None);
         };
-        let found = !ours(&path.join(&name))?.is_empty();
+        let place = path.join(&name);
+        let other = io::standing(&place.join(OTHER))? == Standing::Directory;
+        let found = !other && !ours(&place)?.is_empty();
         Ok(found.then(|| format!("{name}/")))
     }
 
@@ -218,7 +225,8 @@ fn structure(name: &str, open: &ReadFile) -> Result<FileSchema> {
     let mut entries = Entries::default();
     match part.side {
         Side::Model => {
-            let model = Model::read(&pickle)?;
+            let mut model = Model::read(&pickle)?;
+            model.take_aliases(open.path(), part.rank, part.of_weight)?;
             weights(&pickle, &saved, part.rank, &model, &mut entries)?;
         }
         Side::Optimizer => {
@@ -232,18 +240,13 @@ fn structure(name: &str, open: &ReadFile) -> Result<FileSchema> {
 
 /// What the model's states say that belong to a file of the optimizer's. Local.
 fn beside(optimizer: &Path, rank: u32, of_weight: u32) -> Result<Model> {
-    let own = format!("zero_pp_rank_{rank}_mp_rank_{of_weight:02}_model_states.pt");
+    let own = of_rank(rank, of_weight);
     let all = format!("mp_rank_{of_weight:02}_model_states.pt");
     for name in [&own, &all] {
-        let path = optimizer.with_file_name(name);
-        if io::standing(&path)? != Standing::File {
-            continue;
+        if let Some(mut model) = read(&optimizer.with_file_name(name))? {
+            model.take_aliases(optimizer, Some(rank), of_weight)?;
+            return Ok(model);
         }
-        let named = |fault: Fault| fault.file(path.display().to_string());
-        let open = ReadFile::open(&path)?;
-        let saved = Saved::open(&open, 0..open.size()).map_err(named)?;
-        let pickle = pickle::read(&saved.pickle).map_err(named)?;
-        return Model::read(&pickle).map_err(named);
     }
     let message = format!(
         "isn't here, and {} can't be read without it",
@@ -251,6 +254,34 @@ fn beside(optimizer: &Path, rank: u32, of_weight: u32) -> Result<Model> {
     );
     let path = optimizer.with_file_name(all).display().to_string();
     Err(Fault::new(Kind::MissingShard, message).file(path))
+}
+
+/// What the file of a rank's model states is called, where weights are cut over the ranks.
+fn of_rank(rank: u32, of_weight: u32) -> String {
+    format!("zero_pp_rank_{rank}_mp_rank_{of_weight:02}_model_states.pt")
+}
+
+/// What the model's states in the file at `path` say, if there is one. Local.
+fn read(path: &Path) -> Result<Option<Model>> {
+    if io::standing(path)? != Standing::File {
+        return Ok(None);
+    }
+    let named = |fault: Fault| fault.file(path.display().to_string());
+    let open = ReadFile::open(path)?;
+    let saved = Saved::open(&open, 0..open.size()).map_err(named)?;
+    let pickle = pickle::read(&saved.pickle).map_err(named)?;
+    Model::read(&pickle).map(Some).map_err(named)
+}
+
+impl Model {
+    /// Takes the other names of weights from the states of the first rank, which alone has them. Local.
+    fn take_aliases(&mut self, beside: &Path, rank: Option<u32>, of_weight: u32) -> Result<()> {
+        if rank.unwrap_or_default() > 0 {
+            let first = read(&beside.with_file_name(of_rank(0, of_weight)))?;
+            self.aliases = first.map(|first| first.aliases).unwrap_or_default();
+        }
+        Ok(())
+    }
 }
 
 fn shown(path: &Path) -> String {
