@@ -3,14 +3,14 @@
 use crate::fault::Kind;
 use crate::store::formats::row::{Entries, Foreign, Start};
 
-/// A ZeRO checkpoint, or a file of it.
+/// A directory above a ZeRO checkpoint that doesn't tell which one is meant, or a file of one.
 pub(in crate::store::formats) static ZERO: Foreign = Foreign {
     name: "DeepSpeed ZeRO checkpoints",
     kind: Kind::Unsupported,
     file,
     directory,
-    hint: "the zero_to_fp32.py beside it makes full weights: python zero_to_fp32.py . OUT \
-           --safe_serialization",
+    hint: "give the directory that has its files, with the model's states beside the optimizer's, or the one \
+           above, where `latest` names it",
 };
 
 fn ours(name: &str) -> bool {
