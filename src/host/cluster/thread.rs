@@ -1,0 +1,75 @@
+//! Threads of a virtual process: each a task of its cluster.
+
+use super::{Seat, Status, live, lock, seat, wake};
+use std::cell::RefCell;
+use std::thread::{Builder, Result, Scope, ScopedJoinHandle};
+
+thread_local! {
+    /// The tasks started in each scope that this thread is in.
+    static STARTED: RefCell<Vec<Vec<usize>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A thread that was started.
+pub(crate) struct Handle<'scope, T> {
+    task: Option<usize>,
+    inner: ScopedJoinHandle<'scope, Result<T>>,
+}
+
+impl<T> Handle<'_, T> {
+    /// Waits for its end.
+    pub(crate) fn join(self) -> Result<T> {
+        wait(self.task);
+        self.inner.join().and_then(|ended| ended)
+    }
+}
+
+/// As `std::thread::scope`.
+pub(crate) fn scope<'env, F, T>(act: F) -> T
+where
+    F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
+{
+    std::thread::scope(|scope| {
+        STARTED.with_borrow_mut(|started| started.push(Vec::new()));
+        let result = act(scope);
+        let tasks = STARTED.with_borrow_mut(Vec::pop).unwrap_or_default();
+        tasks.into_iter().for_each(|task| wait(Some(task)));
+        result
+    })
+}
+
+/// Starts a thread that runs `work` until the end of `scope`.
+///
+/// # Errors
+/// The system starts none.
+pub(crate) fn spawn<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> std::io::Result<Handle<'scope, T>> {
+    let child = seat().map(|seat| {
+        let (task, turn) = lock(&seat.cluster.state).task(seat.process);
+        STARTED.with_borrow_mut(|started| started.last_mut().map(|all| all.push(task)));
+        Seat { task, turn, ..seat }
+    });
+    let task = child.as_ref().map(|child| child.task);
+    let inner = Builder::new().spawn_scoped(scope, move || match child {
+        Some(child) => live(child, work),
+        None => Ok(work()),
+    })?;
+    // The new one may come on at once.
+    wake();
+    Ok(Handle { task, inner })
+}
+
+/// Waits for the end of a task of this process.
+fn wait(task: Option<usize>) {
+    let (Some(task), Some(seat)) = (task, seat()) else {
+        return;
+    };
+    loop {
+        let ended = lock(&seat.cluster.state).tasks[task].status == Status::Ended;
+        if ended || !super::is_alive() {
+            return;
+        }
+        super::rest(None);
+    }
+}

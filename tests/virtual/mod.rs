@@ -1,0 +1,160 @@
+//! Jobs on virtual clusters: the production code of every room runs as several processes on several nodes, in
+//! one test, under one seed (`src/host/cluster`).
+//!
+//! `SHARDLOOM_SEEDS=N` tries so many seeds, `SHARDLOOM_SEED=S` one and tells of it.
+
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    reason = "a failure here is a failed test"
+)]
+
+mod case;
+mod judge;
+#[allow(dead_code, reason = "other tests use the rest")]
+#[path = "../support/oracle.rs"]
+mod oracle;
+mod planted;
+mod room;
+#[allow(dead_code, reason = "other tests use the rest")]
+#[path = "../support/tensors.rs"]
+mod tensors;
+mod tried;
+#[allow(dead_code, reason = "other tests use the rest")]
+#[path = "../support/wire.rs"]
+mod wire;
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tried::{Tried, attempt, told};
+
+/// Seeds of an ordinary run of the tests, and how long it may take at most.
+const SEEDS: u64 = 1000;
+const TIME: Duration = Duration::from_secs(30);
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is no number: {text}")),
+    )
+}
+
+/// What was met, how often, over all seeds.
+type Met = BTreeMap<(String, &'static str), u64>;
+
+const PHASES: [&str; 6] = [
+    "starting",
+    "reading what is there",
+    "planning",
+    "making files",
+    "moving",
+    "putting in place",
+];
+
+/// A table of what was met in which phase, and the pairs that were never met.
+fn table(met: &Met) -> (String, Vec<String>) {
+    let mut text = format!("{:>12}", "");
+    for phase in PHASES {
+        text += &format!("{phase:>23}");
+    }
+    let mut never = Vec::new();
+    let ills = [
+        "EINTR",
+        "short",
+        "EIO",
+        "ENOSPC",
+        "seen late",
+        "lost",
+        "all lost",
+        "stopped",
+        "slow",
+        "delayed",
+        "rot",
+    ];
+    for ill in ills {
+        text += &format!("\n{ill:>12}");
+        for phase in PHASES {
+            let count = met.get(&(ill.to_owned(), phase)).copied().unwrap_or(0);
+            text += &format!("{count:>23}");
+            if count == 0 && tried::can_meet(ill, phase) {
+                never.push(format!("{ill} while {phase}"));
+            }
+        }
+    }
+    (text, never)
+}
+
+#[test]
+fn whatever_befalls_a_cluster_checkpoints_are_whole() {
+    if let Some(seed) = number("SHARDLOOM_SEED") {
+        let tried = attempt(seed, None, None);
+        println!("{tried:#?}");
+        assert!(tried.bad.is_empty(), "{}", told(seed, &tried));
+        return;
+    }
+    let asked = number("SHARDLOOM_SEEDS");
+    let seeds = asked.unwrap_or(SEEDS);
+    let first = number("SHARDLOOM_SEED_FIRST").unwrap_or(1);
+    let (next, begun) = (AtomicU64::new(first), Instant::now());
+    let (met, failed, steps) = (
+        Mutex::new(Met::new()),
+        Mutex::new(Vec::new()),
+        AtomicU64::new(0),
+    );
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let done = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while asked.is_some() || begun.elapsed() < TIME {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let enough = failed.lock().unwrap().len() >= 3;
+                    if seed >= first + seeds || enough {
+                        break;
+                    }
+                    let Tried {
+                        met: here,
+                        bad,
+                        steps: more,
+                        ..
+                    } = attempt(seed, None, None);
+                    for (key, count) in here {
+                        *met.lock().unwrap().entry(key).or_default() += count;
+                    }
+                    steps.fetch_add(more, Ordering::Relaxed);
+                    if !bad.is_empty() {
+                        failed.lock().unwrap().push(seed);
+                    }
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    let (text, never) = table(&met.into_inner().unwrap());
+    let (done, steps) = (done.into_inner(), steps.into_inner());
+    let seconds = begun.elapsed().as_secs_f64();
+    println!("{done} seeds, {steps} calls in {seconds:.1} s\n{text}");
+    let failed = failed.into_inner().unwrap();
+    let told: Vec<String> = failed
+        .iter()
+        .map(|seed| told(*seed, &attempt(*seed, None, None)))
+        .collect();
+    assert!(told.is_empty(), "\n{}", told.join("\n"));
+    assert!(done < 300 || never.is_empty(), "never met: {never:?}");
+}
+
+/// The same seed twice: what came first and next, on every process.
+#[test]
+fn a_seed_shows_the_same_run_again() {
+    for seed in 1..=40 {
+        let [one, other] = [(); 2].map(|()| attempt(seed, None, None));
+        assert_eq!(
+            (one.trace, one.events),
+            (other.trace, other.events),
+            "seed {seed}"
+        );
+    }
+}
