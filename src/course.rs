@@ -4,6 +4,7 @@
 
 pub mod pace;
 
+use crate::host::identity::{self, SLOTS, slot};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
@@ -45,7 +46,7 @@ static COURSE: Mutex<Course> = Mutex::new(Course {
     leaves: Leaves::Nothing,
 });
 static RUN: Mutex<String> = Mutex::new(String::new());
-static PLACING: Mutex<()> = Mutex::new(());
+static PLACING: [Mutex<()>; SLOTS] = [const { Mutex::new(()) }; SLOTS];
 
 fn course() -> MutexGuard<'static, Course> {
     COURSE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -66,6 +67,7 @@ pub fn run() -> String {
 pub fn phase(phase: &'static str) {
     tracing::info!("{phase}");
     pace::phase(phase);
+    identity::phase(phase);
     let mut course = course();
     course.phase = phase;
     course.bytes = (0, 0);
@@ -91,7 +93,9 @@ pub fn leaves(leaves: Leaves) {
 
 /// Held while a result is put in place: whoever wants to end the run waits for it.
 pub fn placing() -> MutexGuard<'static, ()> {
-    PLACING.lock().unwrap_or_else(PoisonError::into_inner)
+    PLACING[slot()]
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Where the run is now.
@@ -106,7 +110,7 @@ pub fn now() -> Course {
 pub fn settled(patience: Duration) -> (Course, Option<MutexGuard<'static, ()>>) {
     let begun = Instant::now();
     loop {
-        match PLACING.try_lock() {
+        match PLACING[slot()].try_lock() {
             Ok(held) => return (now(), Some(held)),
             Err(TryLockError::Poisoned(held)) => return (now(), Some(held.into_inner())),
             Err(TryLockError::WouldBlock) if begun.elapsed() < patience => {

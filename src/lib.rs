@@ -45,6 +45,8 @@ pub mod exchange;
 pub mod fault;
 mod front;
 #[doc(hidden)]
+pub mod host;
+#[doc(hidden)]
 pub mod job;
 #[doc(hidden)]
 pub mod layout;
@@ -79,3 +81,7 @@ pub use job::Outcome;
 pub use store::Format;
 pub use tensor::dtype::Dtype;
 pub use transport::Buffer;
+
+#[cfg(test)]
+#[path = "../tests/virtual/mod.rs"]
+mod virtual_cluster;

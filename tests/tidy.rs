@@ -61,6 +61,7 @@ const ABSENT: &[(&[&str], &[&str])] = &[
 
 /// Modules by layer. A module imports from lower layers only, and from itself.
 const LAYERS: &[&[&str]] = &[
+    &["host"],
     &["fault", "course"],
     &["tensor"],
     &["layout", "view"],

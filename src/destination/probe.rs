@@ -8,11 +8,12 @@ use crate::exchange::{
     Topology, World, agree, all_gather, broadcast_bytes, decode, encode, exchange_bytes,
 };
 use crate::fault::{Fault, Kind, Result};
+use crate::host::clock;
+use crate::host::identity::random;
 use crate::store::io::{self, Standing};
 use serde::{Deserialize, Serialize};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a node looks for the file of another, where its directory looks the same.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -160,9 +161,9 @@ fn sees(path: &Path, token: &Token) -> bool {
         return true;
     }
     let alike = io::likeness(&directory).is_ok_and(|own| own.may_be(&token.directory));
-    let (begin, mut pause) = (Instant::now(), PAUSE);
-    while alike && begin.elapsed() < PATIENCE {
-        std::thread::sleep(pause);
+    let (begin, mut pause) = (clock::now(), PAUSE);
+    while alike && clock::since(begin) < PATIENCE {
+        clock::sleep(pause);
         if here(&file) || listed() {
             return true;
         }
@@ -196,8 +197,7 @@ pub(crate) fn standing_directory(path: &Path) -> Result<PathBuf> {
 
 fn put(path: &Path) -> Result<(PathBuf, Token)> {
     let directory = standing_directory(path)?;
-    // The seeds of each are random: no name comes twice.
-    let random = || RandomState::new().build_hasher().finish();
+    // No name comes twice.
     let token = Token {
         name: format!(".shardloom-probe-{:016x}{:016x}", random(), random()),
         directory: io::likeness(&directory)?,

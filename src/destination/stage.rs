@@ -5,6 +5,8 @@ use crate::destination::place::Destination;
 use crate::destination::resume::{Resumed, State, Wanted, take_up};
 use crate::exchange::{World, agree};
 use crate::fault::Result;
+use crate::host::bug::Bug;
+use crate::host::planted::planted;
 use crate::plan::work::Skip;
 use crate::store::io::WriteFile;
 
@@ -37,6 +39,11 @@ impl Staged {
         } else {
             destination.create(catalog)
         };
+        if planted(Bug::EarlyReturn)
+            && let Err(fault) = &created
+        {
+            return Err(fault.clone());
+        }
         match agree(world, created) {
             Ok(created) => staged.created = created,
             Err(fault) => {

@@ -8,6 +8,8 @@ use super::parts::{Parts, buffer};
 use super::pause::{Patience, Pause};
 use super::world::World;
 use crate::fault::{Fault, Kind, Result};
+use crate::host::bug::Bug;
+use crate::host::planted::planted;
 
 /// Tags of [`exchange_bytes`]: a length, and bytes; two of each, used in turns.
 const TAG_LENGTH: [i32; 2] = [1, 2];
@@ -108,7 +110,9 @@ fn along_bytes(world: &World) -> usize {
 pub fn exchange_bytes(world: &World, outgoing: Vec<(u32, Vec<u8>)>) -> Result<Vec<(u32, Vec<u8>)>> {
     // A process is at most one exchange ahead of another: two tags keep them apart.
     let turn = world.exchanges.get();
-    world.exchanges.set(1 - turn);
+    world
+        .exchanges
+        .set(if planted(Bug::OneTag) { turn } else { 1 - turn });
     let mut incoming = Incoming::default();
     let mut sends = Vec::new();
     for (destination, bytes) in outgoing {
@@ -131,7 +135,7 @@ pub fn exchange_bytes(world: &World, outgoing: Vec<(u32, Vec<u8>)>) -> Result<Ve
         }
         match &mut all_met {
             Some(barrier) => {
-                if barrier.test()? {
+                if barrier.test()? || planted(Bug::UnmetReturn) {
                     return incoming.finish();
                 }
             }

@@ -4,23 +4,24 @@
 //! costs time (0.3 s against 0.1 for two processes), so it is told not to. What the user has set
 //! stays. Other MPI libraries don't read these variables.
 
-#![cfg_attr(feature = "mpi", allow(unsafe_code))]
+#![cfg_attr(all(feature = "mpi", not(test)), allow(unsafe_code))]
 
+#[cfg(not(test))]
 use std::env;
-#[cfg(feature = "mpi")]
+#[cfg(all(feature = "mpi", not(test)))]
 use std::ffi::c_int;
 
-#[cfg(feature = "mpi")]
+#[cfg(all(feature = "mpi", not(test)))]
 unsafe extern "C" {
     /// Of the C library: how a signal is met from now on.
     fn signal(number: c_int, handler: usize) -> usize;
 }
 
 /// The signal of a file that is longer than the limit.
-#[cfg(feature = "mpi")]
+#[cfg(all(feature = "mpi", not(test)))]
 const FILE_TOO_LONG: c_int = 25;
 /// A signal is not heard; what caused it gives an error.
-#[cfg(feature = "mpi")]
+#[cfg(all(feature = "mpi", not(test)))]
 const IGNORED: usize = 1;
 
 /// *Local.* Sets the environment, and lets a file that would be too long be an error and no death. To
@@ -29,7 +30,7 @@ const IGNORED: usize = 1;
 /// # Safety
 ///
 /// No other thread may run.
-#[cfg(feature = "mpi")]
+#[cfg(all(feature = "mpi", not(test)))]
 pub(super) unsafe fn prepare() {
     // SAFETY: no handler runs, and no other thread that could change it at the same time.
     unsafe { signal(FILE_TOO_LONG, IGNORED) };
@@ -68,7 +69,7 @@ fn choices(get: impl Fn(&str) -> Option<String>) -> Vec<(&'static str, &'static 
 }
 
 /// *Local.* How many processes a launcher has started, as far as its variables tell.
-#[cfg(not(feature = "mpi"))]
+#[cfg(not(any(feature = "mpi", test)))]
 pub(super) fn launched_processes() -> Option<u32> {
     let names = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE"];
     names

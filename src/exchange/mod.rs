@@ -14,21 +14,24 @@
 //! ones wait by polling with short sleeps, so that waiting processes leave the cores to others.
 //! Only the thread that started the world may call them.
 //!
-//! By MPI (`with_mpi`) or, without the feature `mpi`, for one process (`alone`): the same calls.
+//! By MPI (`with_mpi`) or, without the feature `mpi`, for one process (`alone`), or, in the crate's own tests,
+//! between virtual processes (`in_memory`): the same calls.
 //!
 //! Three communicators keep what may overlap apart: control messages, data rounds, signals (alarm
 //! and progress). So processes that gave up a data round can still agree on why.
 //!
 //! *Absent on purpose*: tensors, layouts and files: bytes are bytes here.
 
-#[cfg(not(feature = "mpi"))]
+#[cfg(not(any(feature = "mpi", test)))]
 mod alone;
-#[cfg(feature = "mpi")]
+#[cfg(all(feature = "mpi", not(test)))]
 mod with_mpi;
 
-#[cfg(not(feature = "mpi"))]
+#[cfg(not(any(feature = "mpi", test)))]
 use alone as backend;
-#[cfg(feature = "mpi")]
+#[cfg(test)]
+use in_memory as backend;
+#[cfg(all(feature = "mpi", not(test)))]
 use with_mpi as backend;
 
 mod agree;
@@ -58,3 +61,6 @@ pub use topology::Topology;
 pub use values::{all_gather, all_gather_agreed, exchange_values};
 pub use wire::{decode, encode};
 pub use world::World;
+
+#[cfg(test)]
+mod in_memory;

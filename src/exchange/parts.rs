@@ -53,7 +53,7 @@ impl Parts {
     }
 
     /// *Local.* The processes with any bytes, without `myself`, and their bytes.
-    #[cfg(feature = "mpi")]
+    #[cfg(any(feature = "mpi", test))]
     pub(super) fn others(&self, myself: usize) -> Result<Vec<(usize, Range<usize>)>> {
         let counts = self.counts.iter().enumerate();
         counts

@@ -6,6 +6,7 @@ use super::operation::Operation;
 use super::pause::{Patience, Pause};
 use super::world::World;
 use crate::fault::{Fault, Kind, Result};
+use crate::host::clock;
 use std::time::{Duration, Instant};
 
 /// Tags of progress reports: one for each [`Progress`], so that late reports don't count later.
@@ -53,14 +54,18 @@ impl<'w> Progress<'w> {
         if self.world.process() == 0 || self.done_bytes == self.told_bytes {
             return Ok(());
         }
-        if self.last.is_some_and(|last| last.elapsed() < self.interval) || !self.is_told()? {
+        if self
+            .last
+            .is_some_and(|last| clock::since(last) < self.interval)
+            || !self.is_told()?
+        {
             return Ok(());
         }
         let news = (self.done_bytes - self.told_bytes).to_le_bytes().to_vec();
         self.under_way = Some(self.world.signal.send(0, self.tag, news, false)?);
         self.told_bytes = self.done_bytes;
         self.messages_sent += 1;
-        self.last = Some(Instant::now());
+        self.last = Some(clock::now());
         Ok(())
     }
 

@@ -66,7 +66,7 @@ impl World {
     ///
     /// # Errors
     /// [`crate::fault::Kind::Unsupported`] if MPI was started for one thread alone.
-    #[cfg(feature = "mpi")]
+    #[cfg(all(feature = "mpi", not(test)))]
     pub fn from_communicator(communicator: &impl mpi::traits::Communicator) -> Result<Self> {
         let (session, processes) = Session::join(communicator)?;
         World::over(session, processes.duplicate()?)
@@ -196,7 +196,7 @@ impl Drop for World {
 }
 
 /// *Local.* Ends this process at once.
-#[cfg(not(feature = "mpi"))]
+#[cfg(not(any(feature = "mpi", test)))]
 #[allow(clippy::exit, reason = "there are no other processes that would wait")]
 pub(super) fn leave(code: i32) -> ! {
     std::process::exit(code)

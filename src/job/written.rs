@@ -5,6 +5,8 @@ use crate::destination::{
     Carried, Commit, Destination, Replaced, Shown, Staged, Wanted, Writing, carry,
 };
 use crate::fault::Result;
+use crate::host::bug::Bug;
+use crate::host::planted::planted;
 use crate::job::adapter;
 use crate::job::clock::Clock;
 use crate::job::linked;
@@ -70,6 +72,9 @@ impl Written<'_> {
         let traced = Traced::new(&planned.plans, Trace::InPieces, proving.share(), known);
         let proof = |shown: &Shown<'_>| {
             adapter::check(world, self.run.topology, &job.reading)?;
+            if planted(Bug::DigestUnasked) {
+                return Ok(());
+            }
             self.origin.check(&proving, &planned.plans, &traced, shown)
         };
         let commit = Commit {

@@ -2,6 +2,8 @@
 
 use crate::course::{self, Leaves};
 use crate::fault::{Fault, Kind, Result};
+use crate::host::bug::Bug;
+use crate::host::planted::planted;
 use crate::store::ability;
 use crate::store::aside::{Aside, Moves};
 use crate::store::io::{self, ReadFile, Standing};
@@ -291,6 +293,11 @@ impl Staging {
             return Ok(false);
         }
         if io::standing(&self.destination)? != Standing::Directory {
+            io::rename(sealed, &self.destination)?;
+            return Ok(false);
+        }
+        if planted(Bug::OldFirst) {
+            io::remove_directory(&self.destination)?;
             io::rename(sealed, &self.destination)?;
             return Ok(false);
         }

@@ -8,11 +8,10 @@ use crate::transport::mover::{Moved, Mover, Observer, tell};
 use crate::transport::overflow::Overflow;
 use crate::transport::parts::{Builder, cut_parts};
 use crate::transport::sink::Sink;
-use crate::transport::threads::spawn;
+use crate::transport::threads::{RecvTimeoutError, channel, scope, spawn};
 use crate::transport::witness::Witness;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 /// How often the others and the progress are looked after.
@@ -37,7 +36,7 @@ impl Mover<'_> {
         };
         let threads = u32::try_from(self.threads).unwrap_or(1).max(1);
         let mut failed: Option<Fault> = None;
-        std::thread::scope(|scope| {
+        scope(|scope| {
             let (send, ended) = channel();
             for thread in 0..threads {
                 let send = send.clone();

@@ -8,7 +8,7 @@ use crate::plan::survey::{Survey, survey as walk};
 use crate::plan::work::{Site, Work};
 use crate::transport::fill::{IoMode, Readers};
 use crate::transport::sink::Sink;
-use crate::transport::threads::spawn;
+use crate::transport::threads::{scope, spawn};
 use crate::transport::witness::Witness;
 use std::collections::BTreeMap;
 
@@ -85,7 +85,7 @@ pub fn survey(work: &Work<'_>, threads: usize) -> Result<Survey> {
     let threads = u32::try_from(threads).unwrap_or(1).max(1);
     let sites = (0..threads).map(|thread| work.site.of_thread(thread, threads));
     let sites: Vec<Site> = sites.collect();
-    std::thread::scope(|scope| {
+    scope(|scope| {
         let walks = sites.iter().map(|site| {
             let work = Work { site, ..*work };
             // Where the system gives no more threads this one does their part.

@@ -8,6 +8,8 @@ use crate::exchange::{
 };
 use crate::fault::memory::grow;
 use crate::fault::{Fault, Kind, Result};
+use crate::host::bug::Bug;
+use crate::host::planted::planted;
 use crate::plan::work::Slab;
 use crate::tensor::strided::{Loop, StridedCopy};
 use crate::transport::exchange::Exchange;
@@ -16,11 +18,11 @@ use crate::transport::mover::{Moved, Mover, Observer, tell};
 use crate::transport::overflow::Overflow;
 use crate::transport::parts::Builder;
 use crate::transport::round::{Gathering, Request, Round, RoundSlab};
-use crate::transport::threads::spawn;
+use crate::transport::threads::{
+    Handle, Receiver, Scope, Sender, channel, scope, spawn, sync_channel,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
-use std::thread::{Scope, ScopedJoinHandle};
 
 /// Slabs planned ahead.
 pub(super) const AHEAD: usize = 16;
@@ -36,7 +38,7 @@ impl<'a> Mover<'a> {
         let (send, slabs) = sync_channel::<Slab<'a>>(AHEAD);
         let work = self.work;
         let overflow = Arc::new(Overflow::default());
-        std::thread::scope(|scope| {
+        scope(|scope| {
             let planner = spawn(scope, move || {
                 work.for_each_slab(|slab| {
                     send.send(slab)
@@ -62,7 +64,7 @@ impl<'a> Mover<'a> {
             let mut moved = rounds.moved.clone();
             moved.overflown = overflow.take();
             drop(rounds);
-            match planner.map(ScopedJoinHandle::join) {
+            match planner.map(Handle::join) {
                 Some(Ok(Err(fault))) if fault.kind != Kind::Peer => Err(fault),
                 _ => result.map(|()| moved),
             }
@@ -94,7 +96,7 @@ impl<'a> Rounds<'_, 'a> {
             let round = agree(world, gathered)?;
             let mut more = [u64::from(!round.slabs.is_empty())];
             all_reduce(world, &mut more, Operation::Max)?;
-            if more[0] == 0 {
+            if more[0] == 0 || (planted(Bug::RoundsApart) && round.slabs.is_empty()) {
                 self.collect()?;
                 return self.tell(progress, observer);
             }
@@ -168,7 +170,11 @@ impl<'a> Rounds<'_, 'a> {
                 };
                 let copy = copy.packed(at);
                 at += copy.bytes();
-                all.push((copy, request.place, request.sharing));
+                let mut place = request.place;
+                if planted(Bug::AnswerOfOther) {
+                    place.rank = place.rank.saturating_sub(1);
+                }
+                all.push((copy, place, request.sharing));
             }
             counts[*process as usize] = narrow(at - begin)?;
         }
@@ -296,6 +302,7 @@ impl<'a> Workers<'a> {
             let gone = || Err(Fault::new(Kind::Internal, "a worker thread is gone"));
             match (&mut total, self.ended.recv().unwrap_or_else(|_| gone())) {
                 (Ok(total), Ok(written)) => *total += written,
+                (Ok(_), Err(_)) if planted(Bug::ErrorSwallowed) => {}
                 (Ok(_), Err(fault)) => total = Err(fault),
                 (Err(_), _) => {}
             }

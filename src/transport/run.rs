@@ -25,7 +25,10 @@ pub fn run(
     if exchange.is_none() && result.is_err() {
         alarm.raise();
     }
-    let moved = agree(mover.world, result)?;
-    observer(progress.finish()?, 0);
+    let moved = agree(mover.world, result);
+    // What was reported is heard, whatever has come of it: no message stays under way.
+    let told = progress.finish();
+    let moved = moved?;
+    observer(told?, 0);
     Ok(moved)
 }

@@ -1,7 +1,10 @@
 //! Starting worker threads, which the system may refuse.
 
 use crate::fault::{Fault, Kind, Result};
-use std::thread::{Builder, Scope, ScopedJoinHandle};
+use crate::host::threads;
+pub(super) use crate::host::threads::{
+    Handle, Receiver, RecvTimeoutError, Scope, Sender, channel, scope, sync_channel,
+};
 
 /// Starts a thread that runs `work` until the end of `scope`.
 ///
@@ -10,8 +13,8 @@ use std::thread::{Builder, Scope, ScopedJoinHandle};
 pub(super) fn spawn<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     work: impl FnOnce() -> T + Send + 'scope,
-) -> Result<ScopedJoinHandle<'scope, T>> {
-    Builder::new().spawn_scoped(scope, work).map_err(|error| {
+) -> Result<Handle<'scope, T>> {
+    threads::spawn(scope, work).map_err(|error| {
         Fault::io("can't start a thread", &error).hint(
             "fewer --threads; `ulimit -u`, `ulimit -v` and a container's limits say how many there \
              may be",

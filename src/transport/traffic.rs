@@ -6,8 +6,7 @@ use crate::plan::work::{Slab, Work};
 use crate::transport::exchange::Exchange;
 use crate::transport::round::Gathering;
 use crate::transport::rounds::AHEAD;
-use crate::transport::threads::spawn;
-use std::sync::mpsc::sync_channel;
+use crate::transport::threads::{scope, spawn, sync_channel};
 
 /// What is asked of one process in a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +24,7 @@ pub struct Asked {
 /// # Errors
 /// [`Kind::MissingShard`] if a shard is needed that nobody sees; [`Kind::Io`] if the system starts no thread.
 pub fn traffic(work: &Work<'_>, exchange: Exchange) -> Result<Vec<Vec<Asked>>> {
-    std::thread::scope(|scope| {
+    scope(|scope| {
         let (send, slabs) = sync_channel::<Slab<'_>>(AHEAD);
         let planner = spawn(scope, move || {
             work.for_each_slab(|slab| {

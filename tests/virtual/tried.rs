@@ -102,9 +102,17 @@ pub(super) fn told(seed: u64, tried: &Tried) -> String {
     let again = fails(&events, false);
     let mut tries = 0;
     if again {
-        events.sort_by_key(|event| event.ill.is_light());
+        let light = |event: &Event| event.ill.is_light();
+        let heavy: Vec<Event> = events
+            .iter()
+            .filter(|event| !light(event))
+            .copied()
+            .collect();
+        if fails(&heavy, false) {
+            events = heavy;
+        }
         let mut at = events.len();
-        while at > 0 && tries < 200 {
+        while at > 0 && tries < 60 {
             at -= 1;
             tries += 1;
             let mut fewer = events.clone();

@@ -1,7 +1,7 @@
 //! The communicators of a cluster, and the collectives under way in each.
 
 use super::post::Post;
-use crate::host::cluster::Desk;
+use crate::host::cluster::desk::Desk;
 use std::collections::BTreeMap;
 
 /// All communicators, by number.

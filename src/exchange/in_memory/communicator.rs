@@ -7,7 +7,8 @@ use crate::exchange::operation::Operation;
 use crate::exchange::parts::{Parted, Parts, buffer};
 use crate::exchange::pause::Patience;
 use crate::fault::{Fault, Kind, Result};
-use crate::host::cluster::{self, Desk};
+use crate::host::cluster;
+use crate::host::cluster::desk::{Desk, at_board};
 use std::ops::Range;
 
 /// A communicator, by its number on the board.
@@ -32,7 +33,7 @@ impl Communicator {
 
     /// Does something with this communicator, as a member of it.
     fn at<T>(self, act: impl FnOnce(&mut Group, usize, &mut Desk<'_>) -> T) -> Result<T> {
-        cluster::at_board(|board: &mut Board, desk| {
+        at_board(|board: &mut Board, desk| {
             let group = board.group(self.number, desk);
             let me = group.member(desk.process);
             act(group, me, desk)
@@ -113,7 +114,7 @@ impl Communicator {
             None,
         )?;
         let sides = flight.wait(Patience::Long)?;
-        let number = cluster::at_board(|board: &mut Board, desk| {
+        let number = at_board(|board: &mut Board, desk| {
             let group = board.group(self.number, desk);
             let turn = group.begun[group.member(desk.process)];
             let members = group.members.iter().zip(&sides);
@@ -130,9 +131,11 @@ impl Communicator {
 
     /// Frees it.
     pub(in crate::exchange) fn free(self) -> Result<()> {
-        cluster::at_board(|board: &mut Board, desk| {
+        at_board(|board: &mut Board, desk| {
             board.group(self.number, desk).freed += 1;
-            board.close(desk);
+            if self.number == 0 {
+                board.close(desk);
+            }
         });
         Ok(())
     }

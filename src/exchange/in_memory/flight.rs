@@ -3,7 +3,8 @@
 use super::board::Board;
 use crate::exchange::pause::Patience;
 use crate::fault::{Fault, Kind, Result};
-use crate::host::cluster::{self, Desk};
+use crate::host::cluster;
+use crate::host::cluster::desk::{Desk, at_board};
 
 /// Looks whether a part is complete, and puts what has come into the buffers.
 pub(super) type Look<B> = Box<dyn FnMut(&mut B, &mut Board, &mut Desk<'_>) -> Result<bool>>;
@@ -17,7 +18,7 @@ pub(in crate::exchange) struct Flight<B> {
 impl<B> Flight<B> {
     /// *Local.* With `looks` under way.
     pub(super) fn new(buffers: B, looks: Vec<Look<B>>) -> Self {
-        cluster::at_board(|_: &mut Board, desk| looks.iter().for_each(|_| desk.request(true)));
+        at_board(|_: &mut Board, desk| looks.iter().for_each(|_| desk.request(true)));
         Flight { buffers, looks }
     }
 
@@ -29,7 +30,7 @@ impl<B> Flight<B> {
 
     fn look(&mut self) -> Result<bool> {
         let (buffers, looks) = (&mut self.buffers, &mut self.looks);
-        let looked = cluster::at_board(|board: &mut Board, desk| {
+        let looked = at_board(|board: &mut Board, desk| {
             let mut number = 0;
             while number < looks.len() {
                 if looks[number](buffers, board, desk)? {

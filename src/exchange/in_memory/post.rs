@@ -1,6 +1,6 @@
 //! Messages between the members of a communicator.
 
-use crate::host::cluster::Desk;
+use crate::host::cluster::desk::Desk;
 use std::collections::BTreeMap;
 
 /// Member it is for, member it is from, tag.

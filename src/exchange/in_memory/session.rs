@@ -4,6 +4,7 @@ use super::board::Board;
 use super::communicator::Communicator;
 use crate::fault::{Fault, Kind, Result};
 use crate::host::cluster;
+use crate::host::cluster::desk::at_board;
 
 /// A process's part in a run.
 pub(in crate::exchange) struct Session;
@@ -11,7 +12,7 @@ pub(in crate::exchange) struct Session;
 impl Session {
     /// Joins.
     pub(in crate::exchange) fn start() -> Result<(Session, Communicator)> {
-        match cluster::at_board(|_: &mut Board, _| ()) {
+        match at_board(|_: &mut Board, _| ()) {
             Some(()) => Ok((Session, Communicator::world())),
             None => Err(Fault::new(
                 Kind::Mpi,

@@ -92,6 +92,8 @@ pub(super) struct Task {
     pub(super) process: usize,
     pub(super) status: Status,
     pub(super) turn: Arc<Turn>,
+    /// What its process's `news` were when it waited last.
+    pub(super) heard: u64,
 }
 
 /// A virtual process.
@@ -108,6 +110,8 @@ pub(super) struct Process {
     pub(super) slow: u64,
     /// Requests begun and not complete.
     pub(super) open: u64,
+    /// How often something has come.
+    pub(super) news: u64,
 }
 
 /// What is known of a cluster.
@@ -155,6 +159,7 @@ impl State {
                 phase: "starting",
                 slow: 1,
                 open: 0,
+                news: 0,
             })
             .collect();
         let slow = schedule.index(processes.len());
@@ -196,6 +201,7 @@ impl State {
             process,
             status: Status::Ready,
             turn: Arc::clone(&turn),
+            heard: 0,
         });
         (self.tasks.len() - 1, turn)
     }
@@ -260,6 +266,7 @@ impl State {
 
     /// Tells the tasks of a process that something has come.
     pub(super) fn wake(&mut self, number: usize) {
+        self.processes[number].news += 1;
         for task in self.tasks.iter_mut().filter(|task| task.process == number) {
             if matches!(task.status, Status::Rests(_)) {
                 task.status = Status::Ready;

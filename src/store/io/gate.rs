@@ -79,6 +79,10 @@ pub(super) fn is_lack(errno: Errno) -> bool {
 
 /// Lets a call pass, unless it is the one that is to fail; tells what may happen to it.
 pub(super) fn gate() -> io::Result<Hiccup> {
+    #[cfg(test)]
+    if let Some(ill) = crate::host::cluster::at_file() {
+        return befallen(ill);
+    }
     let call = CALLS.fetch_add(1, Ordering::Relaxed) + 1;
     match injected() {
         Injected::Nothing => Ok(Hiccup::None),
@@ -93,6 +97,19 @@ pub(super) fn gate() -> io::Result<Hiccup> {
         Injected::Error(n, errno) if *n == call => Err((*errno).into()),
         Injected::Hiccup(n, hiccup) if *n == call => Ok(*hiccup),
         _ => Ok(Hiccup::None),
+    }
+}
+
+/// What befalls a call in a virtual cluster.
+#[cfg(test)]
+fn befallen(ill: Option<crate::host::cluster::ill::Ill>) -> io::Result<Hiccup> {
+    use crate::host::cluster::ill::Ill;
+    match ill {
+        None => Ok(Hiccup::None),
+        Some(Ill::Interrupted) => Ok(Hiccup::Interrupted),
+        Some(Ill::Short) => Ok(Hiccup::Short),
+        Some(Ill::Full) => Err(Errno::NOSPC.into()),
+        Some(_) => Err(Errno::IO.into()),
     }
 }
 

@@ -1,7 +1,10 @@
 //! Waiting for what another node has made, which this one may not see at once.
 
+use crate::host::bug::Bug;
+use crate::host::clock;
+use crate::host::planted::planted;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long what must be there may be absent.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -11,14 +14,27 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// Calls `open` until it doesn't say that nothing is there, or for so long.
 pub(super) fn patiently<T>(mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    let (begin, mut pause) = (Instant::now(), PAUSE);
+    let (begin, mut pause) = (clock::now(), PAUSE);
     loop {
-        match open() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && begin.elapsed() < PATIENCE => {
-                std::thread::sleep(pause);
+        match seen(&mut open) {
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    && clock::since(begin) < PATIENCE
+                    && !planted(Bug::NoPatience) =>
+            {
+                clock::sleep(pause);
                 pause = (pause * 2).min(PAUSE_MAX);
             }
             opened => return opened,
         }
     }
+}
+
+/// What `open` finds, unless it is made to come too early.
+fn seen<T>(open: &mut impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    #[cfg(test)]
+    if crate::host::cluster::is_late() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    open()
 }

@@ -2,6 +2,8 @@
 
 use crate::fault::memory::zeroed;
 use crate::fault::{Fault, Kind, Result};
+use crate::host::bug::Bug;
+use crate::host::planted::planted;
 use crate::store::io::gate::{Wary, gate};
 use crate::store::io::named::named;
 use crate::store::io::stamp::Stamp;
@@ -166,7 +168,7 @@ impl ReadFile {
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
         let hiccup = named("can't read", &self.path, gate())?;
         let file = Wary::new(&self.file, hiccup);
-        file.read_exact_at(buffer, offset).map_err(|error| {
+        read_exact(&file, buffer, offset).map_err(|error| {
             let fault = if error.kind() == io::ErrorKind::UnexpectedEof {
                 let message = format!(
                     "ends before byte {}; it has shrunk since it was opened",
@@ -200,4 +202,16 @@ impl ReadFile {
         self.read_at(&mut bytes, 0)?;
         Ok(bytes)
     }
+}
+
+/// Fills `buffer`, however often that must be tried.
+fn read_exact(file: &impl FileExt, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    if planted(Bug::ShortIsWhole) || planted(Bug::InterruptFatal) {
+        return match file.read_at(buffer, offset) {
+            Err(error) if planted(Bug::InterruptFatal) => Err(error),
+            Ok(_) if planted(Bug::ShortIsWhole) => Ok(()),
+            _ => file.read_exact_at(buffer, offset),
+        };
+    }
+    file.read_exact_at(buffer, offset)
 }

@@ -1,11 +1,11 @@
 //! Who holds a lock: a process, named so that others can find out whether it lives.
 
 use crate::fault::{Fault, Kind, Result};
+use crate::host::identity;
 use crate::store::io;
 use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 
 /// A process that holds a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ pub(super) enum Life {
 impl Holder {
     /// This process.
     pub(super) fn of_this_process(command: &str, host: &str) -> Holder {
-        let process = std::process::id();
+        let process = identity::process();
         let boot = io::read_text("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let numbers = rustix::fs::readlink("/proc/self/ns/pid", Vec::new());
         let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
@@ -51,7 +51,7 @@ impl Holder {
             process,
             since: now.as_secs(),
             born: stat(process).map_or(0, |(_, born)| born),
-            boot: boot.trim().to_owned(),
+            boot: identity::boot(boot.trim().to_owned()),
             numbers: numbers
                 .map(|name| name.to_string_lossy().into_owned())
                 .unwrap_or_default(),
@@ -95,10 +95,7 @@ impl Holder {
 /// A word that no other run has, on any machine: 32 hexadecimal digits.
 #[must_use]
 pub fn token() -> String {
-    let (process, now) = (std::process::id(), std::time::SystemTime::now());
-    // The keys of the hash are random.
-    let word = |part: u32| RandomState::new().hash_one((process, now, part));
-    format!("{:016x}{:016x}", word(0), word(1))
+    format!("{:016x}{:016x}", identity::random(), identity::random())
 }
 
 impl fmt::Display for Holder {
@@ -111,6 +108,9 @@ impl fmt::Display for Holder {
 
 /// State and time of birth of a process, if it can be seen.
 fn stat(process: u32) -> Option<(char, u64)> {
+    if let Some(lives) = identity::lives(process) {
+        return lives.then_some(('S', 0));
+    }
     let text = io::read_text(&format!("/proc/{process}/stat")).ok()?;
     // The name, in parentheses, may hold anything.
     let mut fields = text.rsplit_once(')')?.1.split_whitespace();
