@@ -9,7 +9,7 @@ use crate::exchange::{
 };
 use crate::fault::{Fault, Kind, Result};
 use crate::host::clock;
-use crate::host::identity::random;
+use crate::host::identity::{is_late, random};
 use crate::store::io::{self, Standing};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -151,11 +151,16 @@ fn sees(path: &Path, token: &Token) -> bool {
         return false;
     };
     let file = directory.join(&token.name);
-    let here = |file: &Path| io::standing(file).is_ok_and(|standing| standing == Standing::File);
+    let here = |file: &Path| {
+        let stands = |standing| standing == Standing::File && !is_late();
+        io::standing(file).is_ok_and(stands)
+    };
     let listed = || {
         // A list is asked for anew where a single name may be remembered as absent.
         let names = io::list(&directory).unwrap_or_default();
-        names.iter().any(|(name, _)| *name == token.name)
+        names
+            .iter()
+            .any(|(name, _)| *name == token.name && !is_late())
     };
     if here(&file) || listed() {
         return true;

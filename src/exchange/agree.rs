@@ -53,6 +53,9 @@ fn settle<T>(world: &World, result: Result<T>) -> Result<Result<T>> {
     let peer = matches!(&result, Err(fault) if fault.kind == Kind::Peer);
     let own = result.is_err() && !peer;
     let raised = world.raised.get();
+    if planted(Bug::AgreeAlone) && result.is_ok() {
+        return Ok(result);
+    }
     let mut counts = [u64::from(own), u64::from(peer), u64::from(raised)];
     all_reduce(world, &mut counts, Operation::Sum)?;
     let [failed, stopped, alarms] = counts;

@@ -3,6 +3,8 @@
 /// A bug, named for what is then wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
+    /// A process that hasn't failed doesn't ask whether others have.
+    AgreeAlone,
     /// Alarms that others have raised are never received.
     AlarmsKept,
     /// A process that is asked for a rank's slice sends that of the rank before.
@@ -11,6 +13,8 @@ pub enum Bug {
     ByteLost,
     /// What was read isn't compared with what the source's manifest says.
     DigestUnasked,
+    /// What an interrupted run has done isn't counted when it is taken up.
+    DoneForgotten,
     /// A process that can't create its files leaves before the others are told.
     EarlyReturn,
     /// A worker's failure is taken for success.

@@ -68,6 +68,15 @@ pub fn boot(boot: String) -> String {
     boot
 }
 
+/// Whether what another node has made isn't seen yet, though the system shows it.
+#[must_use]
+pub fn is_late() -> bool {
+    #[cfg(test)]
+    return super::cluster::is_late();
+    #[cfg(not(test))]
+    false
+}
+
 /// A number that nobody has drawn before.
 #[must_use]
 pub fn random() -> u64 {

@@ -93,7 +93,8 @@ impl Case {
         };
         let mut writing = Writing::into(place);
         writing.unflushed = !self.flush;
-        writing.resume = self.doing == Doing::Resume;
+        // A source that was mended is another one: nothing of before is taken up.
+        writing.resume = self.doing == Doing::Resume && !(again && self.rot.is_some());
         writing.in_place = self.doing == Doing::InPlace;
         writing.overwrite =
             self.doing == Doing::Overwrite || (again && !writing.resume && !writing.in_place);

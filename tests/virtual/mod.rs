@@ -10,6 +10,7 @@
 )]
 
 mod case;
+mod checked;
 mod judge;
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "../support/oracle.rs"]

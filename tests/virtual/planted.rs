@@ -5,11 +5,13 @@ use crate::host::bug::Bug;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// All bugs.
-const BUGS: [Bug; 18] = [
+const BUGS: [Bug; 20] = [
+    Bug::AgreeAlone,
     Bug::AlarmsKept,
     Bug::AnswerOfOther,
     Bug::ByteLost,
     Bug::DigestUnasked,
+    Bug::DoneForgotten,
     Bug::EarlyReturn,
     Bug::ErrorSwallowed,
     Bug::IntactUnasked,
@@ -29,8 +31,12 @@ const BUGS: [Bug; 18] = [
 /// The first seed that finds a bug.
 fn found(bug: Bug, most: u64) -> Option<(u64, String)> {
     (1..=most).find_map(|seed| {
-        let bad = attempt(seed, None, Some(bug)).bad;
-        bad.into_iter().next().map(|first| (seed, first))
+        let first = attempt(seed, None, Some(bug)).bad.into_iter().next()?;
+        // Without it nothing is found.
+        attempt(seed, None, None)
+            .bad
+            .is_empty()
+            .then_some((seed, first))
     })
 }
 

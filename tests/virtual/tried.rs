@@ -1,13 +1,14 @@
 //! One seed: a job is disturbed, judged, and run once more.
 
 use super::Met;
-use super::case::Case;
+use super::case::{Case, Doing};
 use super::judge::{Ended, judge, judge_clean};
 use super::room::{Nodes, go_to};
 use crate::exchange::World;
 use crate::host::bug::Bug;
 use crate::host::cluster::ill::{Event, Ills};
-use crate::host::cluster::{Run, Setting, run};
+use crate::host::cluster::{End, Run, Setting, run};
+use crate::job::verify::{Verification, verify};
 use crate::job::{self, Job};
 use std::fmt::Write;
 
@@ -49,6 +50,37 @@ fn on(case: &Case, nodes: &Nodes, job: &Job, setting: &Setting) -> Run<Ended> {
     )
 }
 
+/// What the result's own manifest says against it.
+fn verified(case: &Case, nodes: &Nodes, setting: &Setting) -> Vec<String> {
+    let place = if case.doing == Doing::InPlace {
+        "src"
+    } else {
+        "out"
+    };
+    let verification = Verification {
+        directory: place.into(),
+        against: None,
+        subset: None,
+    };
+    let run = run(
+        setting,
+        |node| go_to(nodes.root(node)),
+        || {
+            let world = World::start()?;
+            let outcome = verify(&world, &verification);
+            world.finish()?;
+            outcome.map(|outcome| outcome.ok)
+        },
+    );
+    let mut bad = run.findings;
+    let wrong = run
+        .ends
+        .iter()
+        .find(|end| !matches!(end, End::Done(Ok(true))));
+    bad.extend(wrong.map(|end| format!("the manifest says otherwise: {end:?}")));
+    bad
+}
+
 /// Tries a seed: as drawn, or with these events alone (and, if said, in order).
 pub(super) fn attempt(seed: u64, just: Option<(&[Event], bool)>, bug: Option<Bug>) -> Tried {
     let case = Case::of(seed);
@@ -83,6 +115,9 @@ pub(super) fn attempt(seed: u64, just: Option<(&[Event], bool)>, bug: Option<Bug
         };
         let next = on(&case, &nodes, &case.job(true), &setting);
         bad = judge_clean(&case, &nodes, &next);
+        if bad.is_empty() && (seed % 4 == 0 || case.doing == Doing::Resume) {
+            bad = verified(&case, &nodes, &setting);
+        }
     }
     Tried {
         ends: first.ends.iter().map(|end| format!("{end:?}")).collect(),

@@ -2,6 +2,7 @@
 
 use crate::host::bug::Bug;
 use crate::host::clock;
+use crate::host::identity::is_late;
 use crate::host::planted::planted;
 use std::io;
 use std::time::Duration;
@@ -32,8 +33,7 @@ pub(super) fn patiently<T>(mut open: impl FnMut() -> io::Result<T>) -> io::Resul
 
 /// What `open` finds, unless it is made to come too early.
 fn seen<T>(open: &mut impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    #[cfg(test)]
-    if crate::host::cluster::is_late() {
+    if is_late() {
         return Err(io::ErrorKind::NotFound.into());
     }
     open()

@@ -110,9 +110,9 @@ impl WriteFile {
         let action = "can't open for writing";
         named(action, &path, gate())?;
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        let opened =
-            rustix::io::retry_on_intr(|| openat(&directory.handle, inside, flags, Mode::empty()));
-        let opened = opened.map_err(std::io::Error::from);
+        let open = || openat(&directory.handle, inside, flags, Mode::empty());
+        // Another node may have created it.
+        let opened = patiently(|| rustix::io::retry_on_intr(open).map_err(std::io::Error::from));
         let file = Some(File::from(named(action, &path, opened)?));
         Ok(WriteFile { file, path })
     }
