@@ -115,7 +115,7 @@ pub(super) fn attempt(seed: u64, just: Option<(&[Event], bool)>, bug: Option<Bug
         };
         let next = on(&case, &nodes, &case.job(true), &setting);
         bad = judge_clean(&case, &nodes, &next);
-        if bad.is_empty() && (seed % 4 == 0 || case.doing == Doing::Resume) {
+        if bad.is_empty() && (seed.is_multiple_of(4) || case.doing == Doing::Resume) {
             bad = verified(&case, &nodes, &setting);
         }
     }
