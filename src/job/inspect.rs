@@ -120,15 +120,12 @@ pub fn inspect(
                 names.insert(name.clone(), own.collect());
             }
             inspected.tensor_bytes += tensors.iter().map(|tensor| tensor.bytes).sum::<u64>();
+            let metadata = schema.metadata.into_iter().chain(schema.held.values);
             inspected.files.push(InspectedFile {
                 path: name.clone(),
                 rank: *rank,
                 bytes: schema.size,
-                metadata: schema
-                    .metadata
-                    .into_iter()
-                    .chain(schema.held.values)
-                    .collect(),
+                metadata: metadata.collect(),
                 tensors,
             });
         }

@@ -384,5 +384,5 @@ pub(crate) fn abort(why: &str) -> ! {
         drop(state);
         resume_unwind(Box::new(Killed));
     }
-    panic_any("a world that is no cluster's ends")
+    panic_any("nobody is there to be ended")
 }
