@@ -33,7 +33,7 @@ use tried::{Tried, attempt, told};
 
 /// Seeds of an ordinary run of the tests, and how long it may take at most.
 const SEEDS: u64 = 1000;
-const TIME: Duration = Duration::from_secs(30);
+const TIME: Duration = Duration::from_secs(20);
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -150,7 +150,7 @@ fn whatever_befalls_a_cluster_checkpoints_are_whole() {
 /// The same seed twice: what came first and next, on every process.
 #[test]
 fn a_seed_shows_the_same_run_again() {
-    for seed in 1..=40 {
+    for seed in 1..=20 {
         let [one, other] = [(); 2].map(|()| attempt(seed, None, None));
         assert_eq!(
             (one.trace, one.events),
