@@ -2,7 +2,7 @@
 //! whatever their names say.
 
 use crate::support::{Run, command, fixtures, sample, tensors};
-use command::{RESHARD, alone, error_line, nothing_written, under_mpi};
+use command::{RESHARD, alone, error_line, nothing_written, object, under_mpi};
 use sample::{Sample, image};
 use std::path::Path;
 
@@ -280,5 +280,74 @@ fn odd_headers_are_named() {
             assert!(error_line(&run).contains(says), "{says}: {run:#?}");
             nothing_written(&sample);
         }
+    }
+}
+
+/// A file of full weights that carries MindSpore's CRC of its names and tensors.
+fn with_crc(path: &Path, tensors: &tensors::Tensors) {
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    let mut sum = crc32fast::Hasher::new();
+    for (name, tensor) in tensors {
+        let begin = data.len();
+        data.extend(&tensor.data);
+        sum.update(name.as_bytes());
+        sum.update(&tensor.data);
+        let entry = serde_json::json!({
+            "dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [begin, data.len()],
+        });
+        header.insert(name.clone(), entry);
+    }
+    let marks = serde_json::json!({"format": "ms", "crc_num": sum.finalize().to_string()});
+    header.insert("__metadata__".into(), marks);
+    let header = serde_json::to_vec(&header).expect("JSON");
+    let length = (header.len() as u64).to_le_bytes();
+    tensors::write_bytes(path, &[&length[..], &header, &data].concat());
+}
+
+/// What a file says of its own bytes counts in every command, though there is no manifest and nobody asks.
+#[test]
+fn a_checksum_of_a_files_own_counts() {
+    let sample = Sample::new();
+    alone(&sample.args("convert @full --to ckpt --crc --dst @ckpt")).succeeds();
+    std::fs::remove_file(sample.path("ckpt/shardloom.json")).expect("removed");
+    with_crc(&sample.path("st/model.safetensors"), &sample.whole);
+    for (name, file, to) in [
+        ("ckpt", "model.ckpt", "safetensors"),
+        ("st", "model.safetensors", "ckpt"),
+    ] {
+        let path = sample.path(name).join(file);
+        let sound = format!("split --src @{name} --dst @{name}-cut --dst-strategy @two.ckpt");
+        alone(&sample.args(&sound)).succeeds();
+        let mut bytes = std::fs::read(&path).expect("it is read");
+        // The last tensor's last bytes.
+        let at = bytes.len() - if name == "ckpt" { 40 } else { 3 };
+        bytes[at] ^= 1;
+        std::fs::write(&path, bytes).expect("written");
+        for (processes, line) in [
+            (
+                1,
+                format!("split --src @{name} --dst @out --dst-strategy @two.ckpt"),
+            ),
+            (4, format!("unify --src @{name} --dst @out --memory 64KiB")),
+            (
+                1,
+                format!("convert @{name} --to {to} --dst @out --verify all"),
+            ),
+            (2, format!("diff @{name} @full")),
+        ] {
+            let run = match processes {
+                1 => alone(&sample.args(&format!("{line} --json"))),
+                _ => under_mpi(processes, &sample.args(&format!("{line} --json"))),
+            };
+            let told = object(&run);
+            assert_eq!(told["error"]["kind"], "corrupt", "{line}: {run:#?}");
+            let named = told["error"]["file"].as_str().unwrap_or_default();
+            assert!(named.contains(file), "{line}: {told}");
+            assert!(!sample.path("out").exists());
+        }
+        alone(&sample.args(&format!(
+            "unify --src @{name} --dst @{name}-none --verify none"
+        )))
+        .succeeds();
     }
 }

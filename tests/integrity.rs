@@ -453,6 +453,41 @@ fn files_that_stay_are_linked() {
         alone(&sample.args("verify @linked")).succeeds();
         sample.check("linked", &sample.two, &sample.whole);
     }
+    // What was written since the manifest was is read, though a file's time of writing says nothing of it.
+    for keeps_time in [false, true] {
+        let copy = format!("copy{keeps_time}");
+        for (path, bytes) in image(&sample.path("plain")) {
+            tensors::write_bytes(&sample.path(&copy).join(path), &bytes);
+        }
+        let told = sample.path(&copy).join("shardloom.json");
+        std::fs::write(&told, std::fs::read(&told).expect("it is read")).expect("written");
+        let line = line.replace("@plain", &format!("@{copy}"));
+        let args = sample.args(&format!("{line} @kept{keeps_time} --link"));
+        let unread = object(&alone(&args).succeeds());
+        assert_eq!(unread["bytes"]["read"], 0, "{unread}");
+        let file = sample.path(&copy).join("rank_2/net2.safetensors");
+        // Without other names, as it was at first.
+        let bytes = std::fs::read(&file).expect("it is read");
+        std::fs::remove_file(&file).expect("removed");
+        std::fs::write(&file, &bytes).expect("written");
+        let time = std::fs::metadata(&told).expect("it stands").modified();
+        tensors::damage(&file, "w");
+        if keeps_time {
+            let open = std::fs::File::options().write(true).open(&file);
+            let set = open.expect("open").set_modified(time.expect("a time"));
+            set.expect("set");
+        }
+        for (how, kind) in [("", "corrupt"), ("--verify all", "differs")] {
+            let args = sample.args(&format!("{line} @never --link {how}"));
+            let told = object(&alone(&args));
+            assert_eq!(told["error"]["kind"], kind, "{told}");
+            assert!(
+                told["error"]["file"].to_string().contains("rank_2"),
+                "{told}"
+            );
+        }
+        assert!(!sample.path("never").exists());
+    }
     let shares =
         names("linked/rank_3/net3.safetensors") > 1 || names("plain/rank_3/net3.safetensors") == 1;
     assert!(shares, "neither a second name nor bytes that are shared");

@@ -693,3 +693,145 @@ fn a_checksum_at_the_end_of_a_file_is_made_anew() {
     assert!(std::fs::read(&path).expect("a file") == good);
     assert_eq!(named(&object(&run), "repaired").len(), 1, "{run:#?}");
 }
+
+/// A manifest that is damaged or gone is made anew of the same weights in another layout; what differs from them is
+/// mended and kept beside, and another checkpoint is none.
+#[test]
+fn a_manifest_is_made_anew_of_another_layout() {
+    let sample = checkpoint(true);
+    for line in [
+        "unify --src @src --src-strategy @four.ckpt --dst @whole",
+        "convert @out --dst @ckpt --to ckpt --crc",
+    ] {
+        alone(&sample.args(line)).succeeds();
+    }
+    let whole = weights_of(&sample.path("whole"));
+    let other = sample.path("other/model.safetensors");
+    let mut changed = sample.whole.clone();
+    for tensor in changed.values_mut() {
+        tensor.data.iter_mut().for_each(|byte| *byte ^= 1);
+    }
+    tensors::write(&other, &changed);
+    // Of which files the bytes of weights are flipped, which are gone, and whose header is.
+    let cases: [(&str, &[&str], &[&str], &[&str], Option<u32>, &str); 5] = [
+        (
+            "out",
+            &[],
+            &[],
+            &[],
+            None,
+            "--from @whole --strategy @two.ckpt",
+        ),
+        (
+            "out",
+            &["rank_1/net1.safetensors"],
+            &["rank_2/net2.safetensors"],
+            &["rank_3/net3.safetensors"],
+            Some(4),
+            "--from @src --from-strategy @four.ckpt --strategy @two.ckpt",
+        ),
+        (
+            "ckpt",
+            &["rank_1/net1.ckpt"],
+            &[],
+            &[],
+            None,
+            "--from @whole --strategy @two.ckpt",
+        ),
+        (
+            "whole",
+            &[],
+            &[],
+            &[],
+            None,
+            "--from @src --from-strategy @four.ckpt",
+        ),
+        (
+            "whole",
+            &["model-00001-of-00001.safetensors"],
+            &[],
+            &[],
+            Some(2),
+            "--from @out --from-strategy @two.ckpt",
+        ),
+    ];
+    for (number, (name, flipped, gone, headless, processes, from)) in cases.into_iter().enumerate()
+    {
+        let directory = sample.path(name);
+        let good = files(&directory);
+        let told = directory.join("shardloom.json");
+        // Half a manifest says of which weights it is, none doesn't.
+        match number % 2 {
+            0 => std::fs::remove_file(&told).expect("removed"),
+            _ => std::fs::write(
+                &told,
+                &good["shardloom.json"][..good["shardloom.json"].len() / 2],
+            )
+            .expect("written"),
+        }
+        for file in flipped {
+            let mut bytes = good[*file].clone();
+            let middle = bytes.len() - 40;
+            bytes[middle] ^= 4;
+            std::fs::write(directory.join(file), bytes).expect("written");
+        }
+        for file in gone {
+            std::fs::remove_file(directory.join(file)).expect("removed");
+        }
+        for file in headless {
+            let mut bytes = good[*file].clone();
+            bytes[0..30].fill(0xff);
+            std::fs::write(directory.join(file), bytes).expect("written");
+        }
+        let line = format!("verify @{name} --repair {from} --json");
+        let run = verify(processes, &sample, &line);
+        let result = object(&run.succeeds());
+        let due = ["shardloom.json"]
+            .iter()
+            .chain(flipped)
+            .chain(gone)
+            .chain(headless);
+        assert_eq!(
+            named(&result, "repaired"),
+            due.copied().collect(),
+            "{number}: {result}"
+        );
+        let mut now = files(&directory);
+        let kept: Vec<String> = now
+            .keys()
+            .filter(|name| name.contains(".shardloom-damaged"))
+            .cloned()
+            .collect();
+        assert_eq!(
+            kept.len(),
+            flipped.len() + headless.len(),
+            "{number}: {kept:?}"
+        );
+        for file in kept {
+            now.remove(&file);
+            std::fs::remove_file(directory.join(file)).expect("removed");
+        }
+        for (file, bytes) in &good {
+            assert!(
+                file == "shardloom.json" || now.get(file) == Some(bytes),
+                "{number}: {file}"
+            );
+        }
+        assert!(!sample.path(&format!(".{name}.shardloom-repair")).exists());
+        alone(&sample.args(&format!("verify @{name}"))).succeeds();
+        std::fs::write(&told, &good["shardloom.json"]).expect("written");
+    }
+    let good = files(&sample.path("out"));
+    std::fs::remove_file(sample.path("out/shardloom.json")).expect("removed");
+    let before = files(&sample.path("out"));
+    let line = "verify @out --repair --from @other --strategy @two.ckpt --json";
+    let run = alone(&sample.args(line));
+    assert_eq!(run.status.code(), Some(1), "{run:#?}");
+    assert!(
+        run.stdout
+            .contains("is another checkpoint: 12 of 12 shards"),
+        "{run:#?}"
+    );
+    assert!(files(&sample.path("out")) == before);
+    assert!(good.len() == before.len() + 1 && whole.exists());
+}

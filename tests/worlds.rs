@@ -434,3 +434,57 @@ fn files_of_ranks_are_named_by_a_pattern() {
         "{none:#?}"
     );
 }
+
+/// Flips a byte of the first storage called `name` in a file of torch's.
+fn damage(file: &Path, name: &str) {
+    let mut bytes = std::fs::read(file).expect("it is read");
+    let mut names = bytes.windows(name.len());
+    let at = names.position(|part| part == name.as_bytes());
+    let at = at.expect("it is there");
+    let extra = u16::from_le_bytes([bytes[at - 2], bytes[at - 1]]);
+    bytes[at + name.len() + usize::from(extra)] ^= 1;
+    std::fs::write(file, bytes).expect("written");
+}
+
+/// The CRC of each record of torch's zip archives counts, though there is no manifest.
+#[test]
+fn a_damaged_record_is_named() {
+    for (name, file, record) in [
+        ("pt_views", "model.pt", "model/data/0"),
+        ("dcp_shard0", "__1_0.distcp", "archive/data/0"),
+    ] {
+        let room = tempfile::tempdir().expect("a directory");
+        let src = copied(name, room.path());
+        damage(&src.join(file), record);
+        let (out, src) = (room.path().join("out"), src.display().to_string());
+        let (dst, whole) = (out.display(), case(name).join("expected.safetensors"));
+        let whole = whole.display();
+        for (processes, line) in [
+            (1, format!("unify --src {src} --dst {dst}")),
+            (4, format!("unify --src {src} --dst {dst} --memory 64KiB")),
+            (2, format!("unify --src {src} --dst {dst} --verify all")),
+            (1, format!("diff {src} {whole}")),
+            (1, format!("diff {whole} {src} --verify all")),
+        ] {
+            let run = run(processes, &format!("{line} --json"));
+            let told = object(&run);
+            assert_eq!(told["error"]["kind"], "corrupt", "{line}: {run:#?}");
+            for (key, word) in [("file", file), ("message", record)] {
+                let text = told["error"][key].as_str().unwrap_or_default();
+                assert!(text.contains(word), "{line}: {told}");
+            }
+            assert!(told["error"]["tensor"].is_string(), "{line}: {told}");
+            assert!(!out.exists());
+        }
+        let found = run(2, &format!("verify {src} --json"));
+        let bad = &object(&found)["bad"];
+        assert_eq!(found.status.code(), Some(1), "{found:#?}");
+        assert!(
+            bad.to_string().contains(record) && bad[0]["file"] == file,
+            "{bad}"
+        );
+        run(1, &format!("verify {}", source(name))).succeeds();
+        let line = format!("unify --src {src} --dst {dst} --verify none");
+        run(1, &line).succeeds();
+    }
+}

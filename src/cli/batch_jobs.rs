@@ -1,11 +1,11 @@
 //! The jobs of a batch: those of a file, or one for each step of a run.
 
+use crate::cli::batch_places::Places;
 use crate::cli::command::{Parse, Parsed};
 use crate::fault::plain::first;
 use crate::fault::{Fault, Kind, Result};
 use crate::store::io::ReadFile;
-use crate::store::resolved::resolved;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// The commands that may be jobs.
@@ -14,6 +14,8 @@ const JOBS: &[&str] = &[
 ];
 /// The flag that says where a result goes, and another's name for it.
 const DESTINATIONS: &[&str] = &["--dst", "--output_dir"];
+/// The flag that says how a run shows how far it is.
+const PROGRESS: &str = "progress";
 /// Most bytes of a file of jobs.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
@@ -65,11 +67,18 @@ fn usage(message: impl Into<String>) -> Fault {
 
 fn understood(words: &[String], parse: Parse) -> Result<Parsed> {
     let job = parse(words)?;
-    match JOBS.contains(&job.name) {
-        true => Ok(job),
-        false => Err(usage(format!("'{}' is no job of a batch", job.name))
-            .hint(format!("jobs are {}", JOBS.join(", ")))),
+    if !JOBS.contains(&job.name) {
+        let fault = usage(format!("'{}' is no job of a batch", job.name));
+        return Err(fault.hint(format!("jobs are {}", JOBS.join(", "))));
     }
+    let shows = job.is_given(PROGRESS).then_some(PROGRESS);
+    if let Some(flag) = job.of_all.or(shows) {
+        let fault = usage(format!("--{flag} is of the whole batch, not of one job"));
+        return Err(fault.hint(format!(
+            "give it before the jobs: shardloom batch --{flag} …"
+        )));
+    }
+    Ok(job)
 }
 
 /// The jobs of a file. Local.
@@ -91,7 +100,7 @@ pub(super) fn listed(words: &[String], parse: Parse) -> Result<Asked> {
         .map_err(|fault| fault.hint("batch takes a file of jobs, or --steps all and a job"))?;
     let text = std::str::from_utf8(&bytes).map_err(|_| usage("is not UTF-8").file(file))?;
     let mut jobs = Vec::new();
-    let mut places: BTreeMap<PathBuf, usize> = BTreeMap::new();
+    let mut places = Places::default();
     for (number, line) in (1..).zip(text.trim_start_matches('\u{feff}').lines()) {
         let at = |fault: Fault| Fault {
             message: format!("line {number}: {}", fault.message),
@@ -107,19 +116,12 @@ pub(super) fn listed(words: &[String], parse: Parse) -> Result<Asked> {
             continue;
         }
         let job = understood(&words, parse).map_err(|fault| at(fault).file(file))?;
-        let destination = job.path("dst");
-        if let Some(place) = &destination
-            // One that leads nowhere fails by itself.
-            && let real = resolved(place).unwrap_or_else(|_| place.clone())
-            && let Some(before) = places.insert(real, number)
-        {
-            let message = format!("{} is where line {before} writes, too", place.display());
-            return Err(at(usage(message)).file(file));
-        }
+        let entered = places.enter(&job, number);
+        entered.map_err(|fault| at(fault).file(file))?;
         jobs.push(Job {
             label: words.join(" "),
             suffix: None,
-            destination,
+            destination: job.path("dst"),
             words,
             why: None,
         });

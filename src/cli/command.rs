@@ -181,6 +181,8 @@ impl Told {
 pub(crate) struct Parsed {
     /// Its command.
     pub(crate) name: &'static str,
+    /// A flag that was typed of it and is one of the whole run.
+    pub(crate) of_all: Option<&'static str>,
     /// What was typed of the command's own flags.
     pub(crate) typed: ArgMatches,
     /// All flags that the command has.
@@ -209,6 +211,11 @@ impl Parsed {
     fn source(&self, id: &str) -> Option<ValueSource> {
         let known = self.typed.ids().any(|known| known == id);
         known.then(|| self.typed.value_source(id)).flatten()
+    }
+
+    /// Whether this flag was typed.
+    pub(crate) fn is_given(&self, id: &str) -> bool {
+        self.source(id) == Some(ValueSource::CommandLine)
     }
 
     /// The path given to this flag.

@@ -67,7 +67,10 @@ impl Command for Diff {
             ..Reading::checkpoint(path, strategy, self.file_suffix.clone())
         };
         let deriving = self.network.deriving(&self.a).and(&self.b);
-        let other = side(self.b, self.b_strategy);
+        let other = Reading {
+            verify: self.verify.verify,
+            ..side(self.b, self.b_strategy)
+        };
         let job = Job {
             command: "diff",
             reading: Reading {

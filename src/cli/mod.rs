@@ -8,6 +8,7 @@
 
 mod batch;
 mod batch_jobs;
+mod batch_places;
 mod bench;
 mod checkpoints;
 mod command;
@@ -46,6 +47,7 @@ use crate::fault::{Fault, Kind, Result, plain};
 use crate::report::{Report, is_log_settled, log_process, note};
 use crate::store::{io, token};
 use clap::error::{ContextValue, ErrorKind};
+use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use command::{Command, Parsed, Prepared};
 use settings::{MPIS, Settings};
@@ -199,6 +201,9 @@ impl Typed {
     }
 }
 
+/// The flags of a whole run.
+const OF_ALL: [&str; 6] = ["json", "verbose", "quiet", "alone", "log", "mpi"];
+
 /// Understands a job that stands within another command's words, or in a file.
 fn parse_job(words: &[String]) -> Result<Parsed> {
     static SETTINGS: OnceLock<Settings> = OnceLock::new();
@@ -227,8 +232,11 @@ fn parse_job(words: &[String]) -> Result<Parsed> {
     let command = Cli::command();
     let command = command.find_subcommand(name);
     let flags = command.into_iter().flat_map(clap::Command::get_arguments);
+    let typed_here = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    let of_all = OF_ALL.into_iter().find(|id| typed_here(id));
     Ok(Parsed {
         name: cli.command.name(),
+        of_all,
         typed: typed.clone(),
         flags: flags
             .filter_map(clap::Arg::get_long)

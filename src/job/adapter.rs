@@ -4,6 +4,7 @@ use crate::exchange::{Topology, World, agree};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::above::look;
 use crate::job::verify::bad_shards;
+use crate::source::seals::check_file;
 use crate::source::{Reading, Verify};
 use crate::store::io;
 use std::path::Path;
@@ -22,7 +23,7 @@ pub(super) fn check(world: &World, topology: &Topology, reading: &Reading) -> Re
         return Ok(());
     }
     let checked = if topology.leads(world.process()) {
-        as_written(path)
+        check_file(path, None, false).and_then(|()| as_written(path))
     } else {
         Ok(())
     };

@@ -1,11 +1,12 @@
 //! What is compared: two checkpoints in any layouts, or the copies within one.
 
-use crate::catalog::{Catalog, Entry};
+use crate::catalog::{Catalog, Entry, Place};
 use crate::exchange::{Topology, World, agree, all_gather};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::differing::{Found, differences};
 use crate::job::outcome::{TensorDifference, TensorSide};
 use crate::job::pairs::Pair;
+use crate::job::unlike::Unlike;
 use crate::plan::inventory::{Inventory, whole_tensor};
 use crate::plan::{SourceTensor, Spread, TensorPlan};
 use crate::source::Opened;
@@ -43,8 +44,8 @@ pub(super) fn unequal_copies(
     differences(world, topology, a, a, &plans, moving, &mut |_, _| {})
 }
 
-/// Which of a side's tensors that are `named` it has several times and not the same each time, with the
-/// ranks that hold them. Collective.
+/// Which of a side's tensors that are `named` it has several times and not the same each time, with what is
+/// to be told of two such copies. Collective.
 ///
 /// # Errors
 /// As [`differences`].
@@ -60,11 +61,12 @@ pub(super) fn unlike_copies(
     let plans: Result<Vec<_>> = tensors.map(|(_, tensor)| against(tensor, tensor)).collect();
     let plans: Vec<TensorPlan> = agree(world, plans)?.into_iter().flatten().collect();
     let found = unequal_copies(world, topology, side, &plans, moving)?;
-    let mine: Vec<(String, String)> = found
-        .iter()
-        .map(|(name, found)| (name.to_string(), holders(side, name, found.first.rank)))
-        .collect();
-    Ok(all_gather(world, &mine)?.into_iter().flatten().collect())
+    let mut told = BTreeMap::new();
+    for (name, place) in places(world, found)? {
+        let unlike = Unlike::to_others(world, side, &name, place)?;
+        told.insert(name, unlike.told(&side.source));
+    }
+    Ok(told)
 }
 
 /// Compares all copies of a source's shards with the one that would be read. Collective.
@@ -82,45 +84,26 @@ pub(super) fn copies(
     let plans: Vec<TensorPlan> = agree(world, plans)?.into_iter().flatten().collect();
     let quiet = &mut |_, _| {};
     let found = differences(world, topology, opened, opened, &plans, moving, quiet)?;
-    let source = &opened.source;
-    let fault = found.into_iter().next().map(|(name, found)| {
-        let elements = found.difference.elements;
-        let copies = holders(opened, &name, found.first.rank);
-        let message = format!(
-            "{elements} elements differ from another replica's: the source strategy says that ranks \
-             {copies} hold copies"
-        );
-        let path = source.base.join(&source.catalog.file(found.first).path);
-        Fault::new(Kind::Differs, message)
-            .tensor(&*name)
-            .rank(found.first.rank)
-            .file(path.display().to_string())
-    });
-    agree(world, fault.map_or(Ok(()), Err))
+    let found = places(world, found)?;
+    let Some((name, place)) = found.into_iter().next() else {
+        return Ok(());
+    };
+    let unlike = Unlike::to_others(world, opened, &name, place)?;
+    Err(unlike.fault(&opened.source, &name))
 }
 
-/// Holders told of many.
-const HOLDERS_TOLD: usize = 8;
-
-/// The ranks that hold what `rank` holds of a tensor.
-fn holders(opened: &Opened, name: &str, rank: u32) -> String {
-    let tensor = opened.inventory.tensors.get(name);
-    let mut spreads = tensor.iter().flat_map(|tensor| &tensor.spreads);
-    let Some(spread) = spreads.find(|spread| spread.ranks().contains(&rank)) else {
-        return rank.to_string();
-    };
-    let cell = spread.layout.cell(rank - spread.first_rank);
-    let mut ranks: Vec<u32> = spread.holders(&cell).collect();
-    let more = if ranks.len() > HOLDERS_TOLD {
-        ", …"
-    } else {
-        ""
-    };
-    ranks.sort_by_key(|other| (*other != rank, *other));
-    ranks.truncate(HOLDERS_TOLD);
-    ranks.sort_unstable();
-    let ranks: Vec<String> = ranks.iter().map(u32::to_string).collect();
-    format!("{}{more}", ranks.join(", "))
+/// Of each tensor the first place that any process has found unlike another copy. Collective.
+fn places(world: &World, found: BTreeMap<Arc<str>, Found>) -> Result<BTreeMap<String, Place>> {
+    let mine: Vec<(String, Place)> = found
+        .into_iter()
+        .map(|(name, found)| (name.to_string(), found.first))
+        .collect();
+    let mut all: BTreeMap<String, Place> = BTreeMap::new();
+    for (name, place) in all_gather(world, &mine)?.into_iter().flatten() {
+        let first = all.entry(name).or_insert(place);
+        *first = (*first).min(place);
+    }
+    Ok(all)
 }
 
 /// What two sides have in common, and a row for every tensor of either.
@@ -297,7 +280,10 @@ pub(super) fn left_out(
         });
         let of = of.map_or("another tensor", |(_, of)| of);
         let elements = found.difference.elements;
-        let message = format!("{elements} of its elements are unlike those of '{of}', of which it should be a copy");
+        let (are, those) = if elements == 1 { ("is", "that") } else { ("are", "those") };
+        let message = format!(
+            "{elements} of its elements {are} unlike {those} of '{of}', of which it should be a copy"
+        );
         Fault::new(Kind::Differs, message).tensor(&*name).hint(
             "tie_word_embeddings of config.json says so: set it to false to keep both; --allow-extra \
              leaves this one out",

@@ -5,16 +5,18 @@
 //! each group, which compares. Nothing is proportional to the world but what a process owns.
 
 use crate::catalog::Place;
-use crate::exchange::{Topology, World, agree, all_gather, exchange_values};
+use crate::exchange::{Topology, World, all_gather, all_gather_agreed, exchange_values};
 use crate::fault::memory::grow;
 use crate::fault::{Fault, Kind, Result};
 use crate::job::compare;
+use crate::job::lying;
 use crate::job::origin::Origin;
+use crate::job::unlike::Unlike;
 use crate::plan::copies::{Group, groups, ranges};
 use crate::source::{Opened, Source, Verify};
 use crate::store::io::ReadFile;
 use crate::tensor::digest::{residue, shift};
-use crate::transport::Moving;
+use crate::transport::{Filler, IoMode, Moving, Readers};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
@@ -57,7 +59,7 @@ pub(super) fn check(
             Ok(word)
         }
         Verify::Sample => {
-            agree(world, by_manifest(opened, origin))?;
+            settle(world, &opened.source, by_manifest(opened, origin))?;
             if origin.tells_all(&opened.source) {
                 return Ok(Some("manifest"));
             }
@@ -67,27 +69,26 @@ pub(super) fn check(
     }
 }
 
-/// The fault of two ranks whose copies differ.
-fn differ(source: &Source, name: &str, [one, other]: [Place; 2]) -> Fault {
-    let path = source.base.join(&source.catalog.file(other).path);
-    let message = format!(
-        "ranks {} and {} hold different bytes, the source strategy says that these are copies",
-        one.rank, other.rank
-    );
-    Fault::new(Kind::Differs, message)
-        .tensor(name)
-        .rank(other.rank)
-        .file(path.display().to_string())
-        .hint(
-            "is it the strategy that these files were saved by? If it is, a copy is damaged: --verify \
-             all finds every one, --verify none reads one of each and asks no further",
-        )
+/// Fails with the first of the copies that processes have found unlike each other. Collective.
+///
+/// # Errors
+/// [`Kind::Differs`] naming the tensor and both places.
+fn settle(world: &World, source: &Source, found: Result<Option<Found>>) -> Result<()> {
+    let all = all_gather_agreed(world, found)?;
+    let Some((name, places)) = all.into_iter().flatten().min() else {
+        return Ok(());
+    };
+    let unlike = Unlike::of(world, source, places)?;
+    Err(unlike.fault(source, &name))
 }
 
+/// A tensor, and two places that should hold the same of it.
+type Found = (String, [Place; 2]);
+
 /// Compares the copies by the CRCs in the manifest of this process's node. Local.
-fn by_manifest(opened: &Opened, origin: &Origin) -> Result<()> {
+fn by_manifest(opened: &Opened, origin: &Origin) -> Result<Option<Found>> {
     let Some(manifest) = origin.own() else {
-        return Ok(());
+        return Ok(None);
     };
     let (source, inventory) = (&opened.source, &opened.inventory);
     let mut crcs: HashMap<(&str, &str), u64> = HashMap::new();
@@ -110,12 +111,12 @@ fn by_manifest(opened: &Opened, origin: &Origin) -> Result<()> {
                 let cell = spread.layout.cell(rank - spread.first_rank);
                 let (known, holder) = *first.entry(cell).or_insert((*crc, place));
                 if known != *crc {
-                    return Err(differ(source, name, [holder, place]));
+                    return Ok(Some((name.to_string(), [holder, place])));
                 }
             }
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// What a process has read of a copy: the group, which of its copies, and a value of its bytes.
@@ -129,7 +130,8 @@ pub(super) fn by_sample(world: &World, opened: &Opened) -> Result<()> {
     let (source, inventory) = (&opened.source, &opened.inventory);
     let groups = groups(inventory, &source.catalog);
     let names: Vec<&Arc<str>> = inventory.tensors.keys().collect();
-    let mut files = Files::new(source);
+    let readers = Readers::new(&source.base, &source.catalog, IoMode::Auto);
+    let mut files = Files::new(source, &readers);
     let gathered = (|| {
         let mut reports: Vec<(u32, Evidence)> = Vec::new();
         for group in &groups {
@@ -150,16 +152,11 @@ pub(super) fn by_sample(world: &World, opened: &Opened) -> Result<()> {
         Ok(reports)
     })();
     let evidence = exchange_values(world, gathered)?;
-    agree(world, judge(source, &groups, &names, evidence))
+    settle(world, source, Ok(judge(&groups, &names, evidence)))
 }
 
 /// Compares what was read of the copies that fall to this process. Local.
-fn judge(
-    source: &Source,
-    groups: &[Group],
-    names: &[&Arc<str>],
-    evidence: Vec<Evidence>,
-) -> Result<()> {
+fn judge(groups: &[Group], names: &[&Arc<str>], evidence: Vec<Evidence>) -> Option<Found> {
     let mut seen: BTreeMap<u64, Vec<(u32, u64)>> = BTreeMap::new();
     for (group, copy, value) in evidence {
         seen.entry(group).or_default().push((copy, value));
@@ -173,15 +170,15 @@ fn judge(
         if let Some((other, _)) = copies.iter().find(|(_, other)| *other != value) {
             let place = |copy: u32| group.copies[copy as usize];
             let places = [place(first), place(*other)];
-            return Err(differ(source, names[group.tensor], places));
+            return Some((names[group.tensor].to_string(), places));
         }
     }
-    Ok(())
+    None
 }
 
 /// A tensor that the source's strategy doesn't know, and that two ranks hold differently.
 #[derive(Clone, Debug)]
-pub(super) struct Unlike {
+pub(super) struct Stranger {
     /// Its name.
     pub(super) name: Arc<str>,
     /// The ranks.
@@ -201,7 +198,7 @@ const MANY: usize = 64;
 ///
 /// # Errors
 /// As reading them.
-pub(super) fn unlike(world: &World, opened: &Opened) -> Result<Vec<Unlike>> {
+pub(super) fn strangers(world: &World, opened: &Opened) -> Result<Vec<Stranger>> {
     let names: Vec<&Arc<str>> = opened.inventory.private.iter().collect();
     if opened.inventory.ranks <= 1 || names.is_empty() {
         return Ok(Vec::new());
@@ -235,7 +232,7 @@ pub(super) fn unlike(world: &World, opened: &Opened) -> Result<Vec<Unlike>> {
     let unlike = |(number, ranks): (u64, [u32; 2])| {
         let name = names.get(usize::try_from(number).ok()?)?;
         let name = Arc::clone(name);
-        Some(Unlike { name, ranks })
+        Some(Stranger { name, ranks })
     };
     Ok(all.into_iter().filter_map(unlike).collect())
 }
@@ -247,7 +244,8 @@ fn own_private(source: &Source, names: &[&Arc<str>]) -> Result<Vec<Having>> {
     let owned: Vec<u32> = ranks
         .filter(|r| reach.owner(*r) == Some(reach.process))
         .collect();
-    let mut files = Files::new(source);
+    let readers = Readers::new(&source.base, &source.catalog, IoMode::Auto);
+    let mut files = Files::new(source, &readers);
     let mut havings = Vec::new();
     for (number, name) in (0u64..).zip(names) {
         let places = owned
@@ -285,6 +283,8 @@ fn kind(source: &Source, place: Place) -> u64 {
 struct Files<'a> {
     source: &'a Source,
     open: HashMap<(u32, u32), ReadFile>,
+    /// For shards that lie with strides of their own.
+    readers: &'a Readers<'a>,
     buffer: Vec<u8>,
 }
 
@@ -292,10 +292,11 @@ struct Files<'a> {
 const OPEN_MAX: usize = 128;
 
 impl<'a> Files<'a> {
-    fn new(source: &'a Source) -> Self {
+    fn new(source: &'a Source, readers: &'a Readers<'a>) -> Self {
         Files {
             source,
             open: HashMap::new(),
+            readers,
             buffer: Vec::new(),
         }
     }
@@ -304,6 +305,10 @@ impl<'a> Files<'a> {
     fn value(&mut self, place: Place, salt: u64) -> Result<u64> {
         let catalog = &self.source.catalog;
         let entry = catalog.entry(place);
+        let held = &catalog.file(place).schema.held;
+        if held.part(place.entry as usize).is_some() {
+            return self.strided(place, salt);
+        }
         let key = (place.rank, place.file);
         if !self.open.contains_key(&key) {
             if self.open.len() >= OPEN_MAX {
@@ -329,6 +334,24 @@ impl<'a> Files<'a> {
                 value = shift(value, length) ^ residue(buffer);
                 Ok(())
             })?;
+        }
+        Ok(value)
+    }
+
+    /// The same of a shard that doesn't lie row after row.
+    fn strided(&mut self, place: Place, salt: u64) -> Result<u64> {
+        let entry = self.source.catalog.entry(place);
+        let copy = lying::in_rows(&self.source.catalog, place);
+        let mut filler = Filler::new(self.readers);
+        let mut value = 0;
+        for range in ranges(salt, entry.shape.bytes(entry.dtype)?) {
+            let length = range.end - range.start;
+            grow(
+                &mut self.buffer,
+                usize::try_from(length).unwrap_or(usize::MAX),
+            )?;
+            lying::read(&mut filler, &copy, place, range.start, &mut self.buffer)?;
+            value = shift(value, length) ^ residue(&self.buffer);
         }
         Ok(value)
     }

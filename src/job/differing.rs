@@ -4,8 +4,10 @@ use crate::catalog::{Catalog, Place};
 use crate::exchange::{Topology, World, agree};
 use crate::fault::memory::zeroed;
 use crate::fault::{Fault, Kind, Result};
+use crate::job::lying;
 use crate::job::rest::{file_of, of_region};
 use crate::job::route::Route;
+use crate::job::sealed;
 use crate::plan::work::Site;
 use crate::plan::{Patch, TensorPlan};
 use crate::source::{Opened, Source};
@@ -43,31 +45,17 @@ impl CompareSink<'_> {
     /// What bytes from `begin` on, `length` of them, of the tensor built at `place` are compared with.
     fn read(&self, other: &Other, begin: u64, length: usize) -> Result<Vec<u8>> {
         let mut bytes = zeroed(length)?;
-        let mut copies = Vec::new();
-        other.copy.clip(begin, begin + length as u64, &mut copies);
         let mut filler = Filler::new(self.readers);
-        for mut copy in copies {
-            copy.destination -= begin;
-            filler.fill(&copy, other.place, &mut bytes, 1)?;
-        }
+        lying::read(&mut filler, &other.copy, other.place, begin, &mut bytes)?;
         Ok(bytes)
     }
 
     /// The entry of the other side at `place`, which may lie with strides of its own.
     fn own(&self, place: Place) -> Other {
-        let entry = self.catalog.entry(place);
-        let held = &self.catalog.file(place).schema.held;
-        let copy = match held.part(place.entry as usize) {
-            Some(part) => {
-                let width = u64::from(entry.dtype.bits() / 8);
-                StridedCopy::in_rows(0, &entry.shape.0, &part.strides, width)
-            }
-            None => StridedCopy::new(0, 0, entry.bytes(), Vec::new()),
-        };
         Other {
-            name: entry.name.clone(),
+            name: self.catalog.entry(place).name.clone(),
             place,
-            copy,
+            copy: lying::in_rows(self.catalog, place),
         }
     }
 }
@@ -115,9 +103,26 @@ pub(super) fn differences(
     moving: &Moving,
     observer: &mut Observer<'_>,
 ) -> Result<BTreeMap<Arc<str>, Found>> {
+    of_sealed(world, topology, [a, b], plans, moving, false, observer)
+}
+
+/// The same; where the files carry checksums of their own and are `sealed`, these are compared with what was
+/// read. Collective.
+///
+/// # Errors
+/// The same on every process: as [`sealed::check`]; a difference is no error.
+pub(super) fn of_sealed(
+    world: &World,
+    topology: &Topology,
+    [a, b]: [&Opened; 2],
+    plans: &[TensorPlan],
+    moving: &Moving,
+    sealed: bool,
+    observer: &mut Observer<'_>,
+) -> Result<BTreeMap<Arc<str>, Found>> {
     let (source, other) = (&a.source, &b.source);
-    let theirs = Readers::new(&other.base, &other.catalog, moving.io);
-    let ours = Readers::new(&source.base, &source.catalog, moving.io);
+    let theirs = Readers::new(&other.base, &other.catalog, moving.io).minding_seals(sealed);
+    let ours = Readers::new(&source.base, &source.catalog, moving.io).minding_seals(sealed);
     let site = site_of(topology, other);
     let mut go = |plans: &[TensorPlan], catalog: &Catalog, parts: Option<&[Other]>| {
         let sink = CompareSink {
@@ -138,13 +143,15 @@ pub(super) fn differences(
         Ok::<_, Fault>(found.unwrap_or_else(PoisonError::into_inner))
     };
     let lies_apart = |plan: &TensorPlan| patches(b, plan).is_some();
-    if !plans.iter().any(lies_apart) {
-        return go(plans, &other.catalog, None);
-    }
     let (apart, plain): (Vec<_>, Vec<_>) = plans.iter().cloned().partition(lies_apart);
     let mut found = go(&plain, &other.catalog, None)?;
-    let (plans, catalog, parts) = agree(world, in_parts(b, &apart))?;
-    found.extend(go(&plans, &catalog, Some(&parts))?);
+    if plans.iter().any(lies_apart) {
+        let (plans, catalog, parts) = agree(world, in_parts(b, &apart))?;
+        found.extend(go(&plans, &catalog, Some(&parts))?);
+    }
+    for (side, readers) in [(source, &ours), (other, &theirs)] {
+        sealed::check(world, side, readers)?;
+    }
     Ok(found)
 }
 

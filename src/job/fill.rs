@@ -8,13 +8,14 @@ use crate::job::outcome::Outcome;
 use crate::job::pieces::Proving;
 use crate::job::planned::Planned;
 use crate::job::route::Route;
+use crate::job::sealed;
 use crate::job::spec::{Goal, Job};
 use crate::job::steps::Run;
 use crate::job::tally;
 use crate::plan::SourceTensor;
 use crate::plan::arrange::Kept;
 use crate::plan::work::Site;
-use crate::source::Opened;
+use crate::source::{Opened, Verify};
 use crate::strategy::Strategy;
 use crate::transport::{Buffer, MemorySink, Observer, Proofs, Readers, Trace, Traced, Witness};
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,6 +83,7 @@ pub fn fill(
     let sink = MemorySink::new(&planned.catalog, rank.unwrap_or_default(), buffers);
     let sink = agree(world, sink)?;
     let readers = Readers::new(&source.source.base, &source.source.catalog, job.moving.io);
+    let readers = readers.minding_seals(job.reading.verify == Verify::Sample);
     let route = Route {
         source: &source.source,
         plans: &planned.plans,
@@ -105,6 +107,7 @@ pub fn fill(
     let into = (&sink as _, witness);
     let moved = route.go_at_once(world, &topology, &job.moving, &readers, into, observer)?;
     source.source.still.check(world)?;
+    sealed::check(world, &source.source, &readers)?;
     if origin.tells() {
         let traced = (&traced, &proofs.sums());
         origin.check_traced(&proving, plans, traced, BTreeSet::new())?;

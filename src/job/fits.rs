@@ -3,7 +3,7 @@
 use crate::exchange::{Topology, World, agree};
 use crate::fault::plain::first;
 use crate::fault::{Fault, Kind, Result, nearest};
-use crate::job::copies::{self, Compared, Unlike};
+use crate::job::copies::{self, Compared, Stranger};
 use crate::job::origin::Origin;
 use crate::job::spec::{Goal, Job};
 use crate::plan::build::{Leftovers, Unmatched};
@@ -61,8 +61,8 @@ pub(super) fn fit(
     let compared = copies::check(world, topology, opened, &origin, verify, &job.moving);
     let compared = compared.map_err(|fault| with_strategy(fault, path));
     if let Some(leftovers) = leftovers {
-        let unlike = copies::unlike(world, opened)?;
-        settle(opened, &unlike, leftovers).map_err(|f| with_strategy(f, path))?;
+        let strangers = copies::strangers(world, opened)?;
+        settle(opened, &strangers, leftovers).map_err(|f| with_strategy(f, path))?;
     }
     Ok(Fitted { origin, compared })
 }
@@ -77,7 +77,7 @@ fn with_strategy(mut fault: Fault, path: Option<&StrategyInput>) -> Fault {
 }
 
 /// What becomes of tensors that the strategy doesn't know and ranks hold differently. Local.
-fn settle(opened: &mut Opened, unlike: &[Unlike], leftovers: Leftovers) -> Result<()> {
+fn settle(opened: &mut Opened, unlike: &[Stranger], leftovers: Leftovers) -> Result<()> {
     let viewed = matches!(leftovers, Leftovers::View(_));
     match (unlike, leftovers.unmatched()) {
         ([], _) => Ok(()),
@@ -100,7 +100,7 @@ fn settle(opened: &mut Opened, unlike: &[Unlike], leftovers: Leftovers) -> Resul
             Ok(())
         }
         (_, Unmatched::Drop) => {
-            for Unlike { name, .. } in unlike {
+            for Stranger { name, .. } in unlike {
                 opened.inventory.private.remove(name);
                 opened.inventory.left_out.push(name.clone());
             }
@@ -113,7 +113,7 @@ fn settle(opened: &mut Opened, unlike: &[Unlike], leftovers: Leftovers) -> Resul
 /// Names told of many.
 const NAMES_TOLD: usize = 3;
 
-fn unknown(opened: &Opened, first: &Unlike, unlike: &[Unlike]) -> Fault {
+fn unknown(opened: &Opened, first: &Stranger, unlike: &[Stranger]) -> Fault {
     let source = &opened.source;
     let mut names: Vec<&str> = unlike.iter().map(|unlike| &*unlike.name).collect();
     let count = names.len();
@@ -127,9 +127,15 @@ fn unknown(opened: &Opened, first: &Unlike, unlike: &[Unlike]) -> Fault {
         ),
     };
     let [one, other] = first.ranks;
+    let file = |rank| {
+        let place = source.catalog.find(rank, &first.name);
+        place.map_or_else(String::new, |place| source.catalog.file(place).path.clone())
+    };
     let message = format!(
-        "the source strategy doesn't know it, and ranks {one} and {other} hold different ones: it \
-         can't be told which part of it each has{listed}"
+        "the source strategy doesn't know it, and rank {one} ({}) and rank {other} ({}) hold different \
+         ones: it can't be told which part of it each has{listed}",
+        file(one),
+        file(other)
     );
     let known = opened.strategy.iter().flat_map(Strategy::names);
     let near = nearest(&first.name, known.map(|name| &**name));
@@ -137,12 +143,10 @@ fn unknown(opened: &Opened, first: &Unlike, unlike: &[Unlike]) -> Fault {
         true => String::new(),
         false => format!("nearest in the strategy: {}; ", near.join(", ")),
     };
-    let place = source.catalog.find(other, &first.name);
-    let file = place.map_or_else(String::new, |place| source.catalog.file(place).path.clone());
     Fault::new(Kind::UnknownTensor, message)
         .tensor(&*first.name)
         .rank(other)
-        .file(source.base.join(file).display().to_string())
+        .file(source.base.join(file(other)).display().to_string())
         .hint(format!(
             "{near}is it the strategy that these files were saved by? --unmatched drop leaves such \
              tensors out, --unmatched copy takes one rank's as they are"

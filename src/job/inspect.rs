@@ -235,7 +235,8 @@ fn tensors(
             continue;
         }
         // The elements of what lies with gaps or repeats are not those of its bytes.
-        let dense = entry.shape.bytes(entry.dtype)? == entry.bytes();
+        let dense = entry.shape.bytes(entry.dtype)? == entry.bytes()
+            && part.is_none_or(|part| is_dense(entry, &part.strides));
         let figures = if wanted.figures && dense {
             figures(file, entry)?
         } else {
@@ -262,6 +263,20 @@ fn tensors(
         }
     }
     Ok(shown)
+}
+
+/// Whether each element of an entry with these strides in bytes lies by itself.
+fn is_dense(entry: &Entry, strides: &[u64]) -> bool {
+    let steps = strides.iter().zip(&entry.shape.0);
+    let mut steps: Vec<(u64, u64)> = steps.map(|(step, size)| (*step, *size)).collect();
+    steps.retain(|(_, size)| *size != 1);
+    steps.sort_unstable();
+    let mut next = u64::from(entry.dtype.bits() / 8);
+    steps.into_iter().all(|(step, size)| {
+        let follows = step == next;
+        next = next.saturating_mul(size);
+        follows
+    })
 }
 
 /// What a tensor's elements come to, a piece at a time; none if they aren't numbers.

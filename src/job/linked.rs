@@ -15,11 +15,12 @@ use crate::job::planned::Planned;
 use crate::plan::TensorPlan;
 use crate::source::Source;
 use crate::store::Format;
-use crate::store::io::ReadFile;
-use crate::store::manifest::FileRecord;
+use crate::store::io::{self, ReadFile, Standing};
+use crate::store::manifest::{FileRecord, Manifest, NAME};
 use crate::tensor::digest::residue_of_crc;
 use crate::transport::Done;
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Tensors that a rank has for itself are compared if they are no larger: those of ranks that are renumbered
@@ -254,8 +255,8 @@ fn same_tensors(from: &FileSchema, wanted: &FileSchema) -> Option<u64> {
     (all && from.metadata == wanted.metadata).then_some(begin)
 }
 
-/// What would have been entered of files that are all the source's, whose manifest tells of them; none if
-/// they aren't, or it doesn't, on any process. Collective.
+/// What would have been entered of files that are all the source's, whose manifest tells of them and which stand
+/// as they stood when it was written; none if they aren't, or it doesn't, on any process. Collective.
 ///
 /// # Errors
 /// [`crate::fault::Kind::Mpi`].
@@ -270,6 +271,14 @@ pub(super) fn known(
     let mut all = [u64::from(done.is_some())];
     all_reduce(world, &mut all, Operation::Min)?;
     Ok(done.filter(|_| all[0] == 1))
+}
+
+/// Whether a file stands as it stood when the manifest beside it, or above its rank's directory, was written.
+fn stands_untouched(base: &Path, record: &FileRecord) -> bool {
+    let own = [Some(base), base.parent()].into_iter().flatten();
+    let mut own = own.map(|directory| directory.join(NAME));
+    let own = own.find(|path| matches!(io::standing(path), Ok(Standing::File)));
+    own.is_some_and(|own| Manifest::stands_untouched(&own, base, record).is_ok_and(|stands| stands))
 }
 
 fn all_known(
@@ -294,6 +303,9 @@ fn all_known(
         for ((rank, number), linked) in &destination.linked {
             let inside = linked.from.strip_prefix(&source.base).ok()?.to_str()?;
             let record = records.get(inside)?;
+            if !stands_untouched(&source.base, record) {
+                return None;
+            }
             let entries = &planned
                 .catalog
                 .ranks

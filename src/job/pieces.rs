@@ -1,6 +1,6 @@
 //! Whether source tensors that were read in pieces are what the source's manifest says.
 
-use crate::exchange::{Topology, World, all_gather, exchange_values};
+use crate::exchange::{Operation, Topology, World, all_gather, all_reduce, exchange_values};
 use crate::fault::Result;
 use crate::job::rest::{self, Part};
 use crate::plan::SourceTensor;
@@ -26,6 +26,12 @@ type Indices = (u64, Vec<Range<u64>>);
 /// What is left of a tensor is read for its digest alone where it is one of so many parts at most.
 const REST_SHARE: u64 = 16;
 
+/// Tensors of which it can't be told what was read, or of which more is left, are read once more where they come to
+/// one of so many parts of what was read at most, or to so many bytes.
+const AGAIN_SHARE: u64 = 64;
+/// See [`AGAIN_SHARE`].
+const AGAIN_BYTES: u64 = 8 << 20;
+
 /// With what a source is proved.
 #[derive(Clone, Copy)]
 pub(super) struct Proving<'a> {
@@ -46,8 +52,8 @@ impl Proving<'_> {
     }
 
     /// The tensors that were read as a whole, and have other digests than those that are `known`: each
-    /// process finds some. What nobody has read is read here: a small rest, or any if all is to be
-    /// verified. Collective.
+    /// process finds some. What nobody has read is read here: a small rest, and whole tensors that come to
+    /// little; any if all is to be verified. Collective.
     ///
     /// # Errors
     /// The same on every process: [`crate::fault::Kind::Mpi`], or as reading.
@@ -63,11 +69,10 @@ impl Proving<'_> {
         if !rests.is_empty() {
             shares.extend(self.read(&rests)?);
         }
+        let mut total = [sums.values().map(|(bytes, _)| *bytes).sum::<u64>()];
+        all_reduce(self.world, &mut total, Operation::Sum)?;
         let read = joined(exchange_values(self.world, Ok(shares))?);
         let mut damaged = differing(&read, &known);
-        if self.verify != Verify::All {
-            return Ok(damaged);
-        }
         let partly = read
             .iter()
             .filter(|((_, _, whole), (bytes, _))| whole != bytes);
@@ -75,22 +80,42 @@ impl Proving<'_> {
         let untold: Vec<Arc<str>> = partly.chain(traced.untold.iter().cloned()).collect();
         let untold = all_gather(self.world, &untold)?.into_iter().flatten();
         let untold: BTreeSet<Arc<str>> = untold.collect();
-        let parts = untold.iter().filter_map(|name| {
-            let tensor = tensors.get(name)?;
-            let (shape, _) = tensor.shape.in_bytes(tensor.dtype).ok()?;
-            Some(Part {
+        let mut wholes: Vec<(u64, Part)> = Vec::new();
+        for tensor in untold.iter().filter_map(|name| tensors.get(name)) {
+            let Ok((shape, element_bytes)) = tensor.shape.in_bytes(tensor.dtype) else {
+                continue;
+            };
+            let bytes = shape.0.iter().product::<u64>() * element_bytes;
+            let part = Part {
                 tensor: Arc::clone(tensor),
                 first_rank: 0,
                 regions: vec![Region::whole(&shape)],
-            })
-        });
-        let parts: Vec<Part> = parts.collect();
+            };
+            wholes.push((bytes, part));
+        }
+        let parts = self.within(wholes, total[0]);
         if !parts.is_empty() {
             let shares = self.read(&parts)?;
             let read = joined(exchange_values(self.world, Ok(shares))?);
             damaged.extend(differing(&read, &known));
         }
         Ok(damaged)
+    }
+
+    /// Those that are read once more as a whole, where so much was read: any if all is to be verified, else the
+    /// smallest ones that come to little. The same on all processes.
+    fn within(&self, mut wholes: Vec<(u64, Part)>, read: u64) -> Vec<Part> {
+        let most = match self.verify {
+            Verify::All => u64::MAX,
+            _ => (read / AGAIN_SHARE).max(AGAIN_BYTES),
+        };
+        wholes.sort_by(|(one, a), (other, b)| (one, &a.tensor.name).cmp(&(other, &b.tensor.name)));
+        let mut sum = 0u64;
+        let few = wholes.into_iter().take_while(|(bytes, _)| {
+            sum = sum.saturating_add(*bytes);
+            sum <= most
+        });
+        few.map(|(_, part)| part).collect()
     }
 
     /// What this process has read, and whom it tells.

@@ -8,7 +8,7 @@ use crate::job::account::{Part, account};
 use crate::job::clock::Clock;
 use crate::job::compare::{self, Pairing};
 use crate::job::copies;
-use crate::job::differing::differences;
+use crate::job::differing::of_sealed;
 use crate::job::fits::Fitted;
 use crate::job::inputs;
 use crate::job::linked;
@@ -143,6 +143,7 @@ impl Run<'_> {
         }
         clock.lap(|seconds| &mut seconds.plan);
         let readers = Readers::new(&source.source.base, &source.source.catalog, moving.io);
+        let readers = readers.minding_seals(self.job.reading.verify == Verify::Sample);
         let mut outcome = self.describe(source, planned);
         outcome.copies_compared = fitted.compared()?;
         let mut moved = Moved::default();
@@ -206,9 +207,10 @@ impl Run<'_> {
     ) -> Result<Outcome> {
         let moving = &self.job.moving;
         let plans = &pairing.plans;
-        let mut found = differences(self.world, self.topology, a, b, plans, moving, observer)?;
-        // Every copy of B has been read, of A one of each shard.
         let verify = self.job.reading.verify;
+        let (world, topology, seals) = (self.world, self.topology, verify == Verify::Sample);
+        let mut found = of_sealed(world, topology, [a, b], plans, moving, seals, observer)?;
+        // Every copy of B has been read, of A one of each shard.
         let suspected = match verify {
             Verify::None => false,
             Verify::Sample => differing(copies::by_sample(self.world, a))?,

@@ -51,10 +51,10 @@ pub(super) fn notes(
     for ((side, which), names) in sides.into_iter().zip(["first", "second"]).zip(both) {
         let named = |name: &str| names.contains(name);
         let moving = &run.job.moving;
-        for (name, ranks) in unlike_copies(run.world, run.topology, side, named, moving)? {
+        for (name, told) in unlike_copies(run.world, run.topology, side, named, moving)? {
             notes.push(format!(
-                "the {which} side's own copies of '{name}' differ, on ranks {ranks}: one is damaged, or its \
-                 strategy is another"
+                "the {which} side's own copies of '{name}' differ: {told}. One is damaged, or its strategy is \
+                 another"
             ));
         }
     }

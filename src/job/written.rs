@@ -10,16 +10,18 @@ use crate::host::planted::planted;
 use crate::job::adapter;
 use crate::job::clock::Clock;
 use crate::job::linked;
+use crate::job::linked_bytes;
 use crate::job::origin::Origin;
 use crate::job::pieces::Proving;
 use crate::job::planned::Planned;
 use crate::job::request::request;
 use crate::job::route::{Into, Route, Surveyed};
+use crate::job::sealed;
 use crate::job::steps::Run;
 use crate::plan::SourceTensor;
 use crate::plan::work::Skip;
-use crate::source::{Opened, fingerprint, meta};
-use crate::transport::{FileSink, Ledger, Moved, Observer, Readers, Trace, Traced};
+use crate::source::{Opened, Verify, fingerprint, meta};
+use crate::transport::{Done, FileSink, Ledger, Moved, Observer, Readers, Trace, Traced};
 
 /// The last two steps of a job that writes.
 pub(super) struct Written<'a> {
@@ -70,10 +72,15 @@ impl Written<'_> {
         };
         let known = |tensor: &SourceTensor| self.origin.digest(tensor).is_some();
         let traced = Traced::new(&planned.plans, Trace::InPieces, proving.share(), known);
+        let known = self.known()?;
+        let read = self.links() && known.is_none() && job.reading.verify != Verify::None;
         let proof = |shown: &Shown<'_>| {
             adapter::check(world, self.run.topology, &job.reading)?;
             if planted(Bug::DigestUnasked) {
                 return Ok(());
+            }
+            if read {
+                linked_bytes::check(world, destination, planned, shown)?;
             }
             self.origin.check(&proving, &planned.plans, &traced, shown)
         };
@@ -94,7 +101,7 @@ impl Written<'_> {
             trailers: planned.trailers,
             by_file: planned.by_file,
         };
-        let with = (surveyed, readers, &traced);
+        let with = (surveyed, readers, &traced, known);
         let moved = self.fill(route, with, &staged, &commit, observer, clock);
         // A run that takes up leftovers leaves them to be taken up again.
         if moved.is_err() && !writing.resume {
@@ -132,6 +139,17 @@ impl Written<'_> {
             .is_some_and(|writing| writing.link)
     }
 
+    /// What is known of the result beforehand, where it is all of linked files that stand as their manifest says.
+    /// Collective.
+    fn known(&self) -> Result<Option<Done>> {
+        // Where every byte is to be verified, those that are linked are read, too.
+        if !self.links() || self.run.job.reading.verify == Verify::All {
+            return Ok(None);
+        }
+        let (world, source) = (self.run.world, &self.source.source);
+        linked::known(world, self.origin, source, self.destination, self.planned)
+    }
+
     /// All but the source that the result depends on.
     fn depends_on(&self) -> String {
         let derived = &self.run.job.reading.derived;
@@ -153,7 +171,7 @@ impl Written<'_> {
     fn fill(
         &self,
         route: &Route<'_>,
-        (surveyed, readers, traced): (&Surveyed<'_>, &Readers<'_>, &Traced),
+        (surveyed, readers, traced, known): (&Surveyed<'_>, &Readers<'_>, &Traced, Option<Done>),
         staged: &Staged,
         commit: &Commit<'_>,
         observer: &mut Observer<'_>,
@@ -166,10 +184,6 @@ impl Written<'_> {
         let sink = FileSink::new(staging.partial(), catalog, shared);
         let sink = sink.without(linked.keys().copied());
         let source = &self.source.source;
-        let known = match self.links() {
-            false => None,
-            true => linked::known(world, self.origin, source, self.destination, self.planned)?,
-        };
         let ledger = Ledger::new(
             catalog,
             &self.destination.site,
@@ -187,6 +201,7 @@ impl Written<'_> {
         moved.written_bytes = moved.written_bytes.saturating_sub(sink.passed_bytes());
         clock.lap(|seconds| &mut seconds.exchange);
         source.still.check(world)?;
+        sealed::check(world, source, readers)?;
         course::phase("putting in place");
         if !self.destination.leads {
             course::leaves(Leaves::Unknown);

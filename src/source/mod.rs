@@ -31,6 +31,7 @@ mod reading;
 pub mod sampled;
 pub mod saved;
 pub mod scalars;
+pub(crate) mod seals;
 mod step;
 mod still;
 pub mod strategy_files;

@@ -17,14 +17,13 @@ use crate::source::listed::Listing;
 use crate::source::listing::{Begun, begin, full, refuse_choice};
 use crate::source::nothing;
 use crate::source::pattern;
-use crate::source::reading::{Reading, Which};
+use crate::source::reading::{Reading, Verify, Which};
+use crate::source::seals;
 use crate::source::step;
 use crate::source::still::Still;
 use crate::source::values;
 use crate::source::views::Views;
-use crate::store::Format;
 use crate::store::checkpoint2::ADAPTER;
-use crate::store::io::ReadFile;
 use crate::strategy::Strategy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -63,6 +62,9 @@ pub fn open(
         Which::Checkpoint(suffix) => {
             let wanted = Wanted::of(world, topology, path, suffix.as_deref())?;
             let source = found(world, topology, reading, mode, &wanted)?;
+            if reading.verify == Verify::All {
+                agree(world, seals::check(&source, false))?;
+            }
             let strategy = agree(world, source.strategy(strategy))?;
             // What tells its own layout names its files, and they are all there.
             if let (Some(strategy), None) = (&strategy, &source.told) {
@@ -88,8 +90,8 @@ pub fn open(
             let listings = views.0.iter_mut().map(|view| &mut view.listing);
             agree(world, number(listings.collect(), path, *to))?;
             let source = assemble(world, topology, path, mode, &views, false)?;
-            if *check_crc {
-                agree(world, check_crcs(&source))?;
+            if *check_crc || reading.verify == Verify::All {
+                agree(world, seals::check(&source, *check_crc))?;
             }
             (source, None, Inventory::default())
         }
@@ -266,16 +268,4 @@ fn by_index(
         }
     }
     Ok(settled.notes)
-}
-
-/// Checks the CRC of the files that fall to this process. Local.
-fn check_crcs(source: &Source) -> Result<()> {
-    let files = source.catalog.ranks.iter();
-    for (rank, file) in files.flat_map(|(rank, files)| files.iter().map(move |f| (rank, f))) {
-        if source.reach.owner(*rank) == Some(source.reach.process) {
-            let file = ReadFile::open(&source.base.join(&file.path))?;
-            Format::recognise(&file)?.check(&file)?;
-        }
-    }
-    Ok(())
 }

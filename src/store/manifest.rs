@@ -4,7 +4,7 @@
 use crate::catalog::FileSchema;
 use crate::fault::{Fault, Kind, Result};
 use crate::store::full_dir::check_inside;
-use crate::store::io::{self, ReadFile, Standing};
+use crate::store::io::{self, ReadFile, Stamp, Standing};
 use crate::store::whole::Whole;
 use crate::tensor::digest;
 use serde::{Deserialize, Serialize};
@@ -213,6 +213,19 @@ impl Manifest {
             }
         }
         Ok(true)
+    }
+
+    /// Whether the file of `record` in `directory` is as long as it was written, and neither was written nor
+    /// changed in any other way since the manifest at `own` was.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub fn stands_untouched(own: &Path, directory: &Path, record: &FileRecord) -> Result<bool> {
+        let stamps = (Stamp::of(own)?, Stamp::of(&directory.join(&record.path))?);
+        let (Some(own), Some(file)) = stamps else {
+            return Ok(false);
+        };
+        Ok(file.bytes() == record.bytes && file.is_no_later_than(&own))
     }
 
     /// The tensors of a file.

@@ -4,10 +4,11 @@ use crate::catalog::{Catalog, Place};
 use crate::fault::memory::{grow, zeroed};
 use crate::fault::{Fault, Kind, Result};
 use crate::store::io::{ReadFile, kept_open};
-use crate::store::mapped::Mapped;
 use crate::tensor::copy;
 use crate::tensor::strided::{Loop, StridedCopy};
 use crate::transport::behind::Behind;
+use crate::transport::opened::Opened;
+use crate::transport::sealed::{SealedFiles, SealedReads};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
@@ -43,12 +44,6 @@ pub enum IoMode {
     Pread,
 }
 
-#[derive(Clone)]
-enum Opened {
-    Read(Arc<ReadFile>),
-    Mapped(Arc<Mapped>),
-}
-
 /// The source's files, opened when first needed.
 pub struct Readers<'a> {
     base: &'a Path,
@@ -58,6 +53,7 @@ pub struct Readers<'a> {
     open_max: usize,
     behind: Behind,
     read_bytes: AtomicU64,
+    sealed: Option<SealedFiles>,
 }
 
 impl<'a> Readers<'a> {
@@ -73,7 +69,20 @@ impl<'a> Readers<'a> {
             open_max: kept_open(),
             behind: Behind::of(catalog),
             read_bytes: AtomicU64::new(0),
+            sealed: None,
         }
+    }
+
+    /// The same, which make the CRCs of what they read of files that carry checksums of their own, if `wanted`.
+    #[must_use]
+    pub(crate) fn minding_seals(mut self, wanted: bool) -> Self {
+        self.sealed = wanted.then(SealedFiles::default);
+        self
+    }
+
+    /// What was read of such files, by rank and number.
+    pub(crate) fn sealed(&self) -> Vec<((u32, u32), Arc<SealedReads>)> {
+        self.sealed.as_ref().map_or_else(Vec::new, SealedFiles::all)
     }
 
     /// Bytes read from files so far.
@@ -99,26 +108,16 @@ impl<'a> Readers<'a> {
             let fault = Fault::new(Kind::Io, message).rank(place.rank);
             return Err(fault.file(file.path().display().to_string()));
         }
-        let opened = match self.mode {
-            IoMode::Mmap => Opened::Mapped(Arc::new(Mapped::new(file)?)),
-            IoMode::Auto | IoMode::Pread => Opened::Read(Arc::new(file)),
-        };
+        let sealed = self.sealed.as_ref();
+        let sealed = sealed
+            .map(|sealed| sealed.of(key, &file, &shard.schema.metadata))
+            .transpose()?;
+        let opened = Opened::new(file, self.mode == IoMode::Mmap, sealed.flatten())?;
         if open.len() >= self.open_max {
             open.clear();
         }
         open.insert(key, opened.clone());
         Ok(opened)
-    }
-
-    fn read_part(&self, file: &Opened, buffer: &mut [u8], offset: u64) -> Result<()> {
-        match file {
-            Opened::Read(file) => {
-                file.read_at(buffer, offset)?;
-                self.behind.note(file, offset..offset + buffer.len() as u64);
-                Ok(())
-            }
-            Opened::Mapped(file) => file.read_at(buffer, offset),
-        }
     }
 
     /// Reads bytes `range` of the file at `place` into `buffer`, which is given back.
@@ -131,7 +130,8 @@ impl<'a> Readers<'a> {
         let length = range.end - range.start;
         self.read_bytes.fetch_add(length, Ordering::Relaxed);
         let bytes = buffer.take(index(length), Window::phase(range.start))?;
-        let read = self.read_part(&self.open(place)?, bytes, range.start);
+        let file = self.open(place)?;
+        let read = file.read_at(bytes, range.start, &self.behind);
         let name = || &*self.catalog.entry(place).name;
         read.map_err(|fault| fault.tensor(name()).rank(place.rank))?;
         Ok(buffer)
@@ -152,7 +152,7 @@ impl<'a> Readers<'a> {
         entry
             .locate(range, |offset, part| {
                 let out = &mut buffer[index(part.start - begin)..index(part.end - begin)];
-                self.read_part(file, out, offset)
+                file.read_at(out, offset, &self.behind)
             })
             .map_err(|fault| fault.tensor(&*entry.name).rank(place.rank))
     }

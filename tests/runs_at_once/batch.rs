@@ -212,6 +212,28 @@ fn jobs_of_a_file_are_all_understood_before_one_begins() {
         ("reshard 'x".to_owned(), "quotation mark"),
         (job("a"), "where line 1 writes"),
         (job("src/../a"), "where line 1 writes"),
+        (job("a/inside"), "lies inside"),
+        (job("src/inside"), "which line 1 reads"),
+        (
+            format!("{} --log log", job("b")),
+            "--log is of the whole batch",
+        ),
+        (
+            format!("{} -v", job("b")),
+            "--verbose is of the whole batch",
+        ),
+        (
+            format!("{} --progress json", job("b")),
+            "--progress is of the whole batch",
+        ),
+        (
+            format!(
+                "split --src {} --dst {} --dst-strategy dp=2",
+                word("a/rank_0"),
+                word("src")
+            ),
+            "is what line 1 reads",
+        ),
     ] {
         write(format!("{}\n{bad}\n", job("a")));
         let run = alone(&sample.args("batch @jobs")).fails();

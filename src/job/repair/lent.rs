@@ -20,7 +20,8 @@ pub(super) struct Lent {
     pub(super) from: PathBuf,
     /// Whether what is left of the directory's own is of the same job.
     pub(super) same_job: bool,
-    bytes: Vec<u8>,
+    /// Its own bytes.
+    pub(super) bytes: Vec<u8>,
 }
 
 /// The manifest that `origin` lends to `directory`, if that needs one and has files of those that it

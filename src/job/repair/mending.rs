@@ -5,15 +5,13 @@ use crate::fault::memory::grow;
 use crate::job::outcome::Repaired;
 use crate::job::repair::copies::{Copies, Place};
 use crate::job::repair::frame::{Bare, write};
-use crate::job::repair::parts::{Part, gaps, parts};
+use crate::job::repair::parts::{CHUNK_BYTES, Part, gaps, parts, steps};
 use crate::job::verify::reader::Reader;
 use crate::store::io::{self, ReadFile, WriteFile};
 use crate::store::manifest::FileRecord;
 use crate::tensor::digest::{finish, residue, shift};
 use std::path::{Path, PathBuf};
 
-/// Bytes copied at once.
-const CHUNK_BYTES: usize = 4 << 20;
 /// What the name of a file ends with that is made beside another.
 const ENDING: &str = ".shardloom-repair";
 /// What the name of a replaced file ends with that may hold parts of another one.
@@ -255,33 +253,6 @@ impl<'m> Mender<'m> {
         let right = length == part.bytes() && finish(sum, length) == part.crc;
         Ok(right.then_some(contribution))
     }
-}
-
-/// The steps in which bytes at some ranges are copied to others: where from, where to, how many.
-fn steps(from: &[(u64, u64)], to: &[(u64, u64)]) -> Vec<(u64, u64, u64)> {
-    let chunk = CHUNK_BYTES as u64;
-    let mut steps = Vec::new();
-    let (mut from, mut to) = (from.iter().copied(), to.iter().copied());
-    let (mut source, mut target) = (from.next(), to.next());
-    while let (Some((a, a_end)), Some((b, b_end))) = (source, target) {
-        let bytes = (a_end.saturating_sub(a))
-            .min(b_end.saturating_sub(b))
-            .min(chunk);
-        if bytes > 0 {
-            steps.push((a, b, bytes));
-        }
-        source = if a + bytes >= a_end {
-            from.next()
-        } else {
-            Some((a + bytes, a_end))
-        };
-        target = if b + bytes >= b_end {
-            to.next()
-        } else {
-            Some((b + bytes, b_end))
-        };
-    }
-    steps
 }
 
 fn row(record: &FileRecord, tensor: Option<&str>, from: String) -> Repaired {

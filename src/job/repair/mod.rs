@@ -9,10 +9,13 @@
 mod copies;
 mod design;
 mod frame;
+mod given;
 mod lent;
 mod mending;
 mod parts;
 mod relayout;
+mod remade;
+mod remains;
 mod survey;
 
 use crate::destination::hold;
@@ -20,36 +23,24 @@ use crate::exchange::{Topology, World, agree, all_gather};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::outcome::{BadFile, Outcome, Repaired};
 use crate::job::tally;
-use crate::job::verify::checked::{Checked, check};
+use crate::job::verify::checked::Checked;
+use crate::job::verify::find_bad;
 use crate::job::verify::found::{Found, look};
 use crate::job::verify::reader::Reader;
-use crate::job::verify::{Subset, find_bad};
 use crate::store::io::{self, Standing};
 use crate::store::manifest::Manifest;
-use crate::strategy::StrategyInput;
 use copies::{Copies, Donor, Place};
-use lent::lent;
+use given::{given, is_tree};
 use mending::{Mended, Mender};
 use parts::Key;
 use relayout::{Missing, beside, relayout};
+use remains::{not_repaired, remaining};
 use std::collections::{BTreeMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use survey::{Holding, Survey, needed};
 
+pub use given::Repair;
 pub use relayout::Origin;
-
-/// What to repair.
-#[derive(Clone, Debug)]
-pub struct Repair {
-    /// A directory with a manifest.
-    pub directory: PathBuf,
-    /// Its strategy, if another layout is to be brought into its own; none means full weights.
-    pub strategy: Option<StrategyInput>,
-    /// Where copies may be, besides the directory itself.
-    pub origin: Option<Origin>,
-    /// A part of the files to look for damage in; none: all.
-    pub subset: Option<Subset>,
-}
 
 /// What became of the damaged files that are this process's, by number.
 type Results = BTreeMap<usize, Mended>;
@@ -65,18 +56,19 @@ pub fn repair(world: &World, repair: &Repair) -> Result<Outcome> {
     let directory = agree(world, io::resolve(&repair.directory))?;
     agree(world, check_origin(&directory, repair))?;
     let held = hold(world, &topology, &directory, "verify --repair")?;
-    let lent = agree(world, lent(&directory, repair.origin.as_ref()))?;
-    let manifest = lent.as_ref().map(|lent| &lent.manifest);
-    let mut checked = check(world, &directory, repair.subset, manifest)?;
-    let lent = lent.filter(|lent| lent.is_believed(&mut checked, repair.subset.is_none()));
+    let tree = is_tree(world, &directory)?;
+    let given = given(world, repair, &directory, tree)?;
+    let mut checked = given.checked;
     let work = Work {
         world,
         directory: &directory,
         repair,
+        tree,
+        keeps: given.keeps,
     };
     let (mut rows, bad, read) = work.mend(&checked)?;
-    let lent = lent.filter(|_| checked.speaks());
-    let placed = lent.map(|lent| lent.place(&directory));
+    let fresh = given.fresh.filter(|_| checked.speaks());
+    let placed = fresh.map(|fresh| fresh.place(&directory));
     rows.extend(agree(world, placed.transpose())?);
     drop(held);
     checked.read += read;
@@ -128,6 +120,10 @@ struct Work<'w> {
     world: &'w World,
     directory: &'w Path,
     repair: &'w Repair,
+    /// Whether the directory has directories of ranks.
+    tree: bool,
+    /// Whether what is replaced is kept.
+    keeps: bool,
 }
 
 impl Work<'_> {
@@ -228,7 +224,8 @@ impl Work<'_> {
         let Some(origin) = &self.repair.origin else {
             return Ok((false, 0));
         };
-        if strategy.is_none() && origin.strategy.is_none() {
+        let told = strategy.is_some() || origin.strategy.is_some();
+        if self.tree && !told {
             return Ok((false, 0));
         }
         let (mut brought, mut read) = (false, 0);
@@ -240,14 +237,22 @@ impl Work<'_> {
             if missing.is_empty() || (again && !missing.contains(&None)) {
                 break;
             }
-            relayout(
+            let made = relayout(
                 self.world,
                 origin,
                 strategy,
                 hidden,
                 base.manifest,
                 &missing,
-            )?;
+            );
+            match made {
+                // Nobody has said that it is another layout.
+                Err(fault) if !told => {
+                    tracing::warn!("{fault}");
+                    break;
+                }
+                made => made?,
+            }
             brought = true;
             let found = agree(self.world, look(hidden))?;
             if let Found::Manifest(made) = found {
@@ -333,14 +338,16 @@ impl Work<'_> {
             match mended {
                 Mended::Good => {}
                 Mended::Ready(ready) => {
-                    match ready.place(&copies.path(0, number), keep.contains(&number)) {
+                    let parts = keep.contains(&number);
+                    match ready.place(&copies.path(0, number), parts || self.keeps) {
                         Ok(kept) => {
                             if let Some(kept) = kept {
+                                let why = match parts {
+                                    true => "it holds parts of one that can't be mended yet",
+                                    false => "no manifest was there that says which is right",
+                                };
                                 let kept = kept.display();
-                                tracing::warn!(
-                                    "{kept}: the damaged file that was replaced is kept: it holds parts of one \
-                                 that can't be mended yet"
-                                );
+                                tracing::warn!("{kept}: the file that was replaced is kept: {why}");
                             }
                             rows.extend(ready.rows);
                         }
@@ -359,47 +366,6 @@ impl Work<'_> {
         }
         (rows, bad)
     }
-}
-
-fn not_repaired(message: &str) -> String {
-    format!("it could not be repaired: {message}")
-}
-
-/// What is wrong with a file that stays as it is: `found` with a word on why, and the missing tensors.
-fn remaining(
-    path: &str,
-    mut found: Vec<BadFile>,
-    missing: &[Option<String>],
-    why: &str,
-) -> Vec<BadFile> {
-    const NO_COPY: &str = "no good copy";
-    for entry in &mut found {
-        let lacks = missing.contains(&entry.tensor);
-        let why = if lacks || (entry.tensor.is_none() && !missing.is_empty()) {
-            NO_COPY
-        } else {
-            why
-        };
-        entry.reason.push_str("; ");
-        entry.reason.push_str(why);
-    }
-    for tensor in missing {
-        if !found.iter().any(|entry| entry.tensor == *tensor) {
-            found.push(BadFile {
-                file: path.to_owned(),
-                tensor: tensor.clone(),
-                reason: NO_COPY.into(),
-            });
-        }
-    }
-    if found.is_empty() {
-        found.push(BadFile {
-            file: path.to_owned(),
-            tensor: None,
-            reason: why.to_owned(),
-        });
-    }
-    found
 }
 
 /// Looks what some damaged files hold. Local.

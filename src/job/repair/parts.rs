@@ -3,6 +3,9 @@
 use crate::store::manifest::{FileRecord, Manifest};
 use std::borrow::Cow;
 
+/// Bytes copied at once.
+pub(super) const CHUNK_BYTES: usize = 4 << 20;
+
 /// Byte ranges of a file, in order: begin, and end that isn't part of it.
 pub(super) type Ranges<'m> = Cow<'m, [(u64, u64)]>;
 
@@ -72,4 +75,31 @@ pub(super) fn gaps(parts: &[Part<'_>], bytes: u64) -> Vec<(u64, u64)> {
         gaps.push((at, bytes));
     }
     gaps
+}
+
+/// The steps in which bytes at some ranges are copied to others: where from, where to, how many.
+pub(super) fn steps(from: &[(u64, u64)], to: &[(u64, u64)]) -> Vec<(u64, u64, u64)> {
+    let chunk = CHUNK_BYTES as u64;
+    let mut steps = Vec::new();
+    let (mut from, mut to) = (from.iter().copied(), to.iter().copied());
+    let (mut source, mut target) = (from.next(), to.next());
+    while let (Some((a, a_end)), Some((b, b_end))) = (source, target) {
+        let bytes = (a_end.saturating_sub(a))
+            .min(b_end.saturating_sub(b))
+            .min(chunk);
+        if bytes > 0 {
+            steps.push((a, b, bytes));
+        }
+        source = if a + bytes >= a_end {
+            from.next()
+        } else {
+            Some((a + bytes, a_end))
+        };
+        target = if b + bytes >= b_end {
+            to.next()
+        } else {
+            Some((b + bytes, b_end))
+        };
+    }
+    steps
 }

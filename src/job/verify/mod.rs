@@ -4,6 +4,7 @@
 pub(super) mod checked;
 mod compare;
 pub(super) mod found;
+mod own_sums;
 pub(super) mod reader;
 mod share;
 mod subset;
@@ -16,6 +17,7 @@ use crate::job::outcome::Outcome;
 use crate::job::tally;
 use checked::check;
 use compare::compare;
+use own_sums::own_sums;
 use std::path::PathBuf;
 
 pub(super) use reader::bad_shards;
@@ -33,6 +35,10 @@ pub struct Verification {
     pub subset: Option<Subset>,
 }
 
+/// What is said where there is no manifest.
+const NO_MANIFEST: &str = "there is no manifest: each file was compared with the checksums that it carries of itself; whether others are \
+                           missing isn't known";
+
 /// Verifies a directory. Collective.
 ///
 /// # Errors
@@ -43,8 +49,16 @@ pub fn verify(world: &World, verification: &Verification) -> Result<Outcome> {
     let mut outcome = tally::outcome(world, &topology, "verify");
     let directory = &verification.directory;
     let mut part = Part::default();
+    let own = match (&verification.against, verification.subset) {
+        (None, None) => own_sums(world, &topology, directory)?,
+        _ => None,
+    };
     let (checked, bad) = if let Some(against) = &verification.against {
         compare(world, &topology, directory, against)?
+    } else if let Some(told) = own {
+        outcome.bytes.read = told.read;
+        outcome.notes.push(NO_MANIFEST.to_owned());
+        (told.checked, told.bad)
     } else {
         let mut checked = check(world, directory, verification.subset, None)?;
         let mut bad = Vec::new();

@@ -4,6 +4,7 @@ use super::ckpt::Ckpt;
 use super::refuse::refuse_start;
 use super::row::{FileFormat, Start};
 use super::safetensors::Safetensors;
+use super::seal::Seal;
 use super::table::FILES;
 use crate::catalog::FileSchema;
 use crate::fault::{Fault, Kind, Result};
@@ -180,12 +181,19 @@ impl Format {
         self.0.finish(file)
     }
 
-    /// Compares a file with its own checksum, as [`FileFormat::check`]. Local.
+    /// Whether a file of this name that says this of itself may carry checksums of its own.
+    #[must_use]
+    pub fn may_be_sealed(path: &str, metadata: &BTreeMap<String, String>) -> bool {
+        Format::spoken_of(path).is_none_or(|format| format.0.may_be_sealed(metadata))
+    }
+
+    /// The checksums that an open file carries of itself, as [`FileFormat::seals`]. Local.
     ///
     /// # Errors
-    /// As [`FileFormat::check`].
-    pub fn check(self, file: &ReadFile) -> Result<bool> {
-        self.0.check(file)
+    /// As [`FileFormat::seals`], naming the file.
+    pub fn seals(self, file: &ReadFile) -> Result<Vec<Seal>> {
+        let named = |fault: Fault| fault.file(file.path().display().to_string());
+        self.0.seals(file).map_err(named)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::catalog::FileSchema;
 use crate::fault::{Fault, Kind, Result};
+use crate::store::formats::seal::Seal;
 use crate::store::io::{self, ReadFile};
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
@@ -152,12 +153,17 @@ pub trait FileFormat: Sync {
         Err(fault.file(file.path().display().to_string()))
     }
 
-    /// Compares a file with its own checksum: `false` if it carries none. Local: reads it.
+    /// Whether a file of it that says this of itself may carry checksums of its own, of all or of parts.
+    fn may_be_sealed(&self, _: &BTreeMap<String, String>) -> bool {
+        false
+    }
+
+    /// The checksums that an open file carries of itself. Local: reads what tells of them.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`] if it is another one, [`Kind::Io`].
-    fn check(&self, _: &ReadFile) -> Result<bool> {
-        Ok(false)
+    /// [`Kind::Corrupt`], [`Kind::Io`].
+    fn seals(&self, _: &ReadFile) -> Result<Vec<Seal>> {
+        Ok(Vec::new())
     }
 }
 

@@ -7,6 +7,7 @@ use crate::catalog::{Entry, FileSchema};
 use crate::fault::memory::zeroed;
 use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::row::{FileFormat, Start};
+use crate::store::formats::seal::{Seal, Sealed};
 use crate::store::io::ReadFile;
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
@@ -21,6 +22,9 @@ pub const HEADER_BYTES_MAX: u64 = 100_000_000;
 
 /// The key of the header that is no tensor.
 const METADATA: &str = "__metadata__";
+
+/// The key of MindSpore's CRC of all names and tensors, in decimal.
+const CRC: &str = "crc_num";
 
 /// The safetensors format.
 pub struct Safetensors;
@@ -64,6 +68,34 @@ impl FileFormat for Safetensors {
     fn marks(&self) -> BTreeMap<String, String> {
         BTreeMap::from([("format".to_owned(), "ms".to_owned())])
     }
+
+    fn may_be_sealed(&self, metadata: &BTreeMap<String, String>) -> bool {
+        metadata.contains_key(CRC)
+    }
+
+    fn seals(&self, file: &ReadFile) -> Result<Vec<Seal>> {
+        read(file).map(|schema| seal(&schema).into_iter().collect())
+    }
+}
+
+/// What MindSpore's CRC of a file, if it has one, is of: each name, in their order, and the bytes of its tensor.
+fn seal(schema: &FileSchema) -> Option<Seal> {
+    let crc = schema.metadata.get(CRC)?.parse().ok()?;
+    let mut entries: Vec<&Entry> = schema.entries.iter().collect();
+    entries.sort_by(|one, other| one.name.cmp(&other.name));
+    let parts = entries.into_iter().flat_map(|entry| {
+        let names = std::iter::once(entry.name.as_bytes()).chain(std::iter::repeat(&[][..]));
+        let parts = names.zip(&entry.segments);
+        parts.map(|(before, range)| Sealed {
+            before: before.to_vec(),
+            range: range.clone(),
+        })
+    });
+    Some(Seal {
+        parts: parts.collect(),
+        crc,
+        name: None,
+    })
 }
 
 /// Reads and checks the header of an open file.

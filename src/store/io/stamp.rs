@@ -19,6 +19,8 @@ pub struct Stamp {
     modified: i128,
     /// Time of the last change of the file or its name, in nanoseconds.
     changed: i128,
+    /// Names that it has.
+    names: i128,
 }
 
 impl Stamp {
@@ -41,7 +43,23 @@ impl Stamp {
             size: found.st_size,
             modified: nanoseconds(time),
             changed: nanoseconds(change),
+            names: i128::from(found.st_nlink),
         }))
+    }
+}
+
+impl Stamp {
+    /// Size in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        u64::try_from(self.size).unwrap_or_default()
+    }
+
+    /// Whether the file was neither written nor changed in any other way after that of `other` was. Of one with
+    /// several names its time of writing alone tells: each name that it gets is a change.
+    #[must_use]
+    pub fn is_no_later_than(&self, other: &Stamp) -> bool {
+        self.modified <= other.modified && (self.changed <= other.changed || self.names > 1)
     }
 }
 
@@ -53,6 +71,7 @@ impl From<&Metadata> for Stamp {
             size: i64::try_from(found.size()).unwrap_or(i64::MAX),
             modified: nanoseconds((found.mtime(), i128::from(found.mtime_nsec()))),
             changed: nanoseconds((found.ctime(), i128::from(found.ctime_nsec()))),
+            names: i128::from(found.nlink()),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::window::ReadAt;
 use crate::fault::{Fault, Kind, Result};
+use crate::store::formats::seal::Seal;
 use crate::store::io::ReadFile;
 use crc_fast::{CrcAlgorithm, Digest};
 
@@ -25,21 +26,23 @@ pub(super) fn find_trailer(size: u64, read_at: ReadAt<'_>) -> Result<(u64, Optio
     }
 }
 
-/// Reads the whole file and compares it with its CRC; `false` if it has none.
+/// What the CRC at the end of a file says of the rest of it; none if it has none.
 ///
 /// # Errors
-/// [`Kind::Corrupt`] if it isn't the file's CRC, [`Kind::Io`].
-pub fn check_crc(file: &ReadFile) -> Result<bool> {
+/// [`Kind::Corrupt`] if what stands there is no CRC, [`Kind::Io`].
+pub fn seal(file: &ReadFile) -> Result<Option<Seal>> {
     let read_at = |buffer: &mut [u8], offset| file.read_at(buffer, offset);
     let (end, Some(found)) = find_trailer(file.size(), &read_at)? else {
-        return Ok(false);
+        return Ok(None);
     };
-    if crc_trailer(file, end)? == found {
-        return Ok(true);
-    }
-    let message = "its bytes have another CRC than it says; the file is damaged";
-    let fault = Fault::new(Kind::Corrupt, message);
-    Err(fault.file(file.path().display().to_string()))
+    let number = found[MARK.len()..].iter().try_fold(0u64, |sum, byte| {
+        let sum = sum.checked_mul(256)?;
+        sum.checked_add(u64::from(*byte))
+    });
+    let crc = number.and_then(|number| u32::try_from(number).ok());
+    let crc = crc
+        .ok_or_else(|| Fault::new(Kind::Corrupt, "what ends it is no CRC; the file is damaged"))?;
+    Ok(Some(Seal::of(0..end, crc, None)))
 }
 
 /// The trailer for the first `length` bytes of a finished file, to be put after them. Reads them

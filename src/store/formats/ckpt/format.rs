@@ -1,9 +1,10 @@
 //! The ckpt format as a row of the table.
 
-use super::{BLOCK_BYTES_MAX, check_crc, crc_trailer, design, read};
+use super::{BLOCK_BYTES_MAX, crc_trailer, design, read, seal};
 use crate::catalog::FileSchema;
 use crate::fault::Result;
 use crate::store::formats::row::{FileFormat, Start};
+use crate::store::formats::seal::Seal;
 use crate::store::io::ReadFile;
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
@@ -72,11 +73,11 @@ impl FileFormat for Ckpt {
         Ok(crc_trailer(file, file.size())?.to_vec())
     }
 
-    fn check(&self, file: &ReadFile) -> Result<bool> {
-        let carries = check_crc(file)?;
-        if !carries {
-            tracing::warn!("{}: carries no CRC to check", file.path().display());
-        }
-        Ok(carries)
+    fn may_be_sealed(&self, _: &BTreeMap<String, String>) -> bool {
+        true
+    }
+
+    fn seals(&self, file: &ReadFile) -> Result<Vec<Seal>> {
+        Ok(seal(file)?.into_iter().collect())
     }
 }

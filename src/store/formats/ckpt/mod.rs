@@ -17,7 +17,7 @@
 //!   metadata `ckpt.str.note`.
 //! - *Packed 4-bit integers* (type `Int4`): dims count bytes of two elements. They are I8 tensors
 //!   with metadata `<name>: "Int4"`, as in MindSpore's own safetensors files.
-//! - *Trailer*: `crc_num` and a CRC-32 may follow the last message; see [`check_crc`]. It is no
+//! - *Trailer*: `crc_num` and a CRC-32 may follow the last message; see [`seal()`]. It is no
 //!   metadata: safetensors' `crc_num` is the CRC of something else.
 //!
 //! A file that was cut exactly between two messages looks whole; only its CRC can tell.
@@ -32,7 +32,7 @@ mod read;
 mod tests;
 mod window;
 
-pub use crc::{TRAILER_BYTES, check_crc, crc_trailer};
+pub use crc::{TRAILER_BYTES, crc_trailer, seal};
 pub use design::{BLOCK_BYTES_MAX, design};
 pub use format::Ckpt;
 pub use read::{encryption, parse, read};

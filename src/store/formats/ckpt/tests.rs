@@ -212,8 +212,8 @@ fn verifies_a_checksum_only_when_asked() {
     let open = |path: &str| ReadFile::open(&data(path)).unwrap();
     let with = open("save_formats/out/crc.ckpt");
     let without = open("save_formats/out/plain.ckpt");
-    assert_eq!(check_crc(&with), Ok(true));
-    assert_eq!(check_crc(&without), Ok(false));
+    seal(&with).unwrap().unwrap().check(&with).unwrap();
+    assert_eq!(seal(&without), Ok(None));
     assert_eq!(
         read(&with).unwrap().entries,
         read(&without).unwrap().entries
@@ -226,7 +226,7 @@ fn verifies_a_checksum_only_when_asked() {
 
     let wrong = open("hostile/ckpt_crc_wrong.ckpt");
     assert_eq!(read(&wrong).unwrap().entries.len(), 1);
-    let fault = check_crc(&wrong).unwrap_err();
+    let fault = seal(&wrong).unwrap().unwrap().check(&wrong).unwrap_err();
     assert_eq!(fault.kind, Kind::Corrupt);
     assert!(fault.file.unwrap().ends_with("ckpt_crc_wrong.ckpt"));
 }

@@ -123,6 +123,7 @@ fn settle(entry: &mut Entry, file: &ReadFile) -> Result<Option<Vec<u64>>> {
         return Err(Fault::new(Kind::Corrupt, "its archive is smaller than it"));
     }
     entry.segments = vec![saved.window(&stored)?];
+    saved.sound()?;
     Ok(stored.strides)
 }
 

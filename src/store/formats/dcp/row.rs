@@ -4,6 +4,8 @@ use super::write::design;
 use crate::catalog::FileSchema;
 use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::row::{FileFormat, Start};
+use crate::store::formats::seal::Seal;
+use crate::store::formats::torch::seals_of_all;
 use crate::store::io::ReadFile;
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
@@ -46,6 +48,14 @@ impl FileFormat for Distcp {
 
     fn is_written(&self) -> bool {
         false
+    }
+
+    fn may_be_sealed(&self, _: &BTreeMap<String, String>) -> bool {
+        true
+    }
+
+    fn seals(&self, file: &ReadFile) -> Result<Vec<Seal>> {
+        seals_of_all(file)
     }
 
     fn design(

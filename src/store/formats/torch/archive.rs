@@ -4,6 +4,7 @@ use super::tensor::StoredTensor;
 use super::zip::{Archive, Stored};
 use crate::fault::memory::zeroed;
 use crate::fault::{Fault, Kind, Result};
+use crate::store::formats::seal::Seal;
 use crate::store::io::ReadFile;
 use std::ops::Range;
 
@@ -19,6 +20,8 @@ pub(in crate::store::formats) struct Saved<'a> {
     folder: String,
     /// Its pickle.
     pub(in crate::store::formats) pickle: Vec<u8>,
+    /// The first of the small entries that were read whose CRC is another one.
+    broken: Option<Seal>,
 }
 
 impl<'a> Saved<'a> {
@@ -53,11 +56,13 @@ impl<'a> Saved<'a> {
             );
             return Err(Fault::new(Kind::Unsupported, message));
         }
-        let pickle = content(file, &archive, &format!("{folder}data.pkl"), stored)?;
+        let mut broken = None;
+        let name = format!("{folder}data.pkl");
+        let pickle = content(file, &archive, &name, stored, &mut broken)?;
         let order = format!("{folder}byteorder");
         if let Some(stored) = archive.entries.get(&order) {
             let text = match stored.length {
-                0..=16 => content(file, &archive, &order, stored)?,
+                0..=16 => content(file, &archive, &order, stored, &mut broken)?,
                 _ => Vec::new(),
             };
             if text != b"little" {
@@ -74,7 +79,18 @@ impl<'a> Saved<'a> {
             archive,
             folder,
             pickle,
+            broken,
         })
+    }
+
+    /// Whether the small entries that were read have the CRCs that the archive says. Local.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] naming the first that hasn't.
+    pub(in crate::store::formats) fn sound(&self) -> Result<()> {
+        self.broken
+            .as_ref()
+            .map_or(Ok(()), |seal| Err(seal.broken(self.file)))
     }
 
     /// Where the bytes that `tensor` lies in are in the file. Local.
@@ -97,11 +113,41 @@ impl<'a> Saved<'a> {
     }
 }
 
-/// The bytes of a small entry.
-fn content(file: &ReadFile, archive: &Archive, name: &str, stored: &Stored) -> Result<Vec<u8>> {
+/// The bytes of a small entry; its seal in `broken` if they have another CRC than the archive says.
+fn content(
+    file: &ReadFile,
+    archive: &Archive,
+    name: &str,
+    stored: &Stored,
+    broken: &mut Option<Seal>,
+) -> Result<Vec<u8>> {
     let range = archive.bytes(file, name, stored)?;
     let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
     let mut bytes = zeroed(length)?;
     file.read_at(&mut bytes, range.start)?;
+    if stored.crc != 0 && crc32fast::hash(&bytes) != stored.crc {
+        broken.get_or_insert(Seal::of(range, stored.crc, Some(name.to_owned())));
+    }
     Ok(bytes)
+}
+
+/// What a file in which archives follow each other says of the CRCs of their entries, as far back from its end
+/// as there are archives. Local.
+///
+/// # Errors
+/// [`Kind::Io`].
+pub(in crate::store::formats) fn seals_of_all(file: &ReadFile) -> Result<Vec<Seal>> {
+    let mut found = Vec::new();
+    let mut end = file.size();
+    while end > 0 {
+        let archive = match Archive::ending_at(file, end) {
+            Ok(Some(archive)) => archive,
+            Err(fault) if fault.kind == Kind::Io => return Err(fault),
+            // Something else lies there.
+            _ => break,
+        };
+        end = archive.begin();
+        found.extend(archive.seals(file).unwrap_or_default());
+    }
+    Ok(found)
 }

@@ -2,10 +2,12 @@
 
 use super::archive::Saved;
 use super::gather::gather;
+use super::zip::Archive;
 use crate::catalog::{Entry, FileSchema, Held, Part};
 use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::pickle;
 use crate::store::formats::row::{FileFormat, Start};
+use crate::store::formats::seal::Seal;
 use crate::store::io::ReadFile;
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
@@ -46,6 +48,14 @@ impl FileFormat for TorchFile {
         false
     }
 
+    fn may_be_sealed(&self, _: &BTreeMap<String, String>) -> bool {
+        true
+    }
+
+    fn seals(&self, file: &ReadFile) -> Result<Vec<Seal>> {
+        Archive::read(file, 0..file.size())?.seals(file)
+    }
+
     fn design(
         &self,
         _: &[(Arc<str>, Dtype, Shape)],
@@ -82,6 +92,7 @@ fn read(file: &ReadFile) -> Result<FileSchema> {
             segments: vec![window],
         });
     }
+    saved.sound()?;
     let values = gathered.values.into_iter();
     let values = values.map(|(name, value)| (name, value.to_string()));
     let values = values.collect();

@@ -8,7 +8,7 @@ mod gather;
 mod tensor;
 mod zip;
 
-pub(super) use archive::Saved;
+pub(super) use archive::{Saved, seals_of_all};
 pub(super) use file::TorchFile;
 pub(super) use gather::{Shown, gather, shown};
 pub(super) use tensor::{StoredTensor, dtype_of, names_of, tensor};

@@ -3,12 +3,15 @@
 
 use crate::fault::memory::zeroed;
 use crate::fault::{Fault, Kind, Result};
+use crate::store::formats::seal::Seal;
 use crate::store::io::ReadFile;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Longest comment and records at the end of an archive.
-const TAIL_BYTES: u64 = 22 + 20 + 56 + 66;
+/// Longest comment at the end of an archive.
+const COMMENT_BYTES: u64 = 66;
+/// That and the records at the end.
+const TAIL_BYTES: u64 = 22 + 20 + 56 + COMMENT_BYTES;
 /// Longest central directory that is read.
 const DIRECTORY_BYTES_MAX: u64 = 64 << 20;
 /// Length of a local header without name and extra field.
@@ -21,6 +24,8 @@ pub(super) struct Stored {
     header: u64,
     /// Its length.
     pub(super) length: u64,
+    /// Its CRC-32; 0 where whoever wrote it made none.
+    pub(super) crc: u32,
     name_bytes: u64,
 }
 
@@ -118,6 +123,53 @@ impl Archive {
             range,
             entries,
         })
+    }
+
+    /// The archive that ends at byte `end` of a file in which several follow each other; none if none does. Local.
+    ///
+    /// # Errors
+    /// As [`Archive::read`].
+    pub(super) fn ending_at(file: &ReadFile, end: u64) -> Result<Option<Archive>> {
+        let at = end.saturating_sub(TAIL_BYTES - COMMENT_BYTES);
+        let tail = part(file, at..end)?;
+        let from_end = |bytes: usize| tail.len().checked_sub(bytes).and_then(|at| tail.get(at..));
+        let Some(last) = from_end(22).filter(|last| last.starts_with(b"PK\x05\x06")) else {
+            return Ok(None);
+        };
+        let wide = from_end(42).filter(|wide| wide.starts_with(b"PK\x06\x07"));
+        let (record, behind) = match wide {
+            Some(wide) => (number::<8>(wide, 8)?, 22 + 20 + 56),
+            None => {
+                let directory = number::<4>(last, 12)?.checked_add(number::<4>(last, 16)?);
+                (directory.unwrap_or_default(), 22)
+            }
+        };
+        let begin = end
+            .checked_sub(behind)
+            .and_then(|end| end.checked_sub(record));
+        let archive = begin.map(|begin| Archive::read(file, begin..end));
+        archive.transpose()
+    }
+
+    /// Where the archive begins in its file.
+    pub(super) fn begin(&self) -> u64 {
+        self.range.start
+    }
+
+    /// What the archive says of the CRCs of its entries. Local.
+    ///
+    /// # Errors
+    /// As [`Archive::bytes`].
+    pub(super) fn seals(&self, file: &ReadFile) -> Result<Vec<Seal>> {
+        let entries = self.entries.iter();
+        let sealed = entries.filter(|(_, stored)| stored.crc != 0 && stored.length > 0);
+        let seals: Result<Vec<Seal>> = sealed
+            .map(|(name, stored)| {
+                let range = self.bytes(file, name, stored)?;
+                Ok(Seal::of(range, stored.crc, Some(name.clone())))
+            })
+            .collect();
+        seals
     }
 
     /// The one entry whose name ends in `/name`, and what stands before that.
@@ -222,9 +274,11 @@ fn entries(bytes: &[u8], count: u64, begin: u64) -> Result<BTreeMap<String, Stor
                 "{name} of its zip archive lies outside it (truncated?)"
             )));
         }
+        let crc = u32::try_from(number::<4>(bytes, at + 16)?).unwrap_or_default();
         let stored = Stored {
             header,
             length,
+            crc,
             name_bytes,
         };
         if entries.insert(name.to_owned(), stored).is_some() {
