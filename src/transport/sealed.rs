@@ -195,7 +195,7 @@ mod tests {
             let end = (begin + 1 + roll(900)).min(5000);
             reads.note(begin, &bytes[begin as usize..end as usize]);
         }
-        for begin in (0..5000).step_by(500).rev() {
+        for begin in (0..10).map(|part| part * 500).rev() {
             reads.note(begin, &bytes[begin as usize..begin as usize + 500]);
         }
         let crc = |range: Range<usize>| crc32fast::hash(&bytes[range]);
