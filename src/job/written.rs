@@ -73,17 +73,8 @@ impl Written<'_> {
         let known = |tensor: &SourceTensor| self.origin.digest(tensor).is_some();
         let traced = Traced::new(&planned.plans, Trace::InPieces, proving.share(), known);
         let known = self.known()?;
-        let read = self.links() && known.is_none() && job.reading.verify != Verify::None;
-        let proof = |shown: &Shown<'_>| {
-            adapter::check(world, self.run.topology, &job.reading)?;
-            if planted(Bug::DigestUnasked) {
-                return Ok(());
-            }
-            if read {
-                linked_bytes::check(world, destination, planned, shown)?;
-            }
-            self.origin.check(&proving, &planned.plans, &traced, shown)
-        };
+        let linked = known.is_none();
+        let proof = |shown: &Shown<'_>| self.prove(&proving, &traced, linked, shown);
         let commit = Commit {
             proof: &proof,
             command: job.command,
@@ -137,6 +128,26 @@ impl Written<'_> {
             .goal
             .writing()
             .is_some_and(|writing| writing.link)
+    }
+
+    /// Whether what has been written may be put in place; files that are `linked` are looked at for it. Collective.
+    fn prove(
+        &self,
+        proving: &Proving<'_>,
+        traced: &Traced,
+        linked: bool,
+        shown: &Shown<'_>,
+    ) -> Result<()> {
+        let (world, job) = (self.run.world, self.run.job);
+        adapter::check(world, self.run.topology, &job.reading)?;
+        if planted(Bug::DigestUnasked) {
+            return Ok(());
+        }
+        if linked && self.links() && job.reading.verify != Verify::None {
+            linked_bytes::check(world, self.destination, self.planned, shown)?;
+        }
+        let plans = &self.planned.plans;
+        self.origin.check(proving, plans, traced, shown)
     }
 
     /// What is known of the result beforehand, where it is all of linked files that stand as their manifest says.
