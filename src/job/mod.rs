@@ -23,6 +23,7 @@ pub mod inspected;
 mod linked;
 mod linked_bytes;
 mod lying;
+mod megatron;
 pub mod metadata;
 mod origin;
 pub mod outcome;

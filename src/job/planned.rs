@@ -5,6 +5,7 @@ use crate::destination::in_place_files;
 use crate::exchange::{World, agree};
 use crate::fault::plain::{counted, first};
 use crate::fault::{Kind, Result};
+use crate::job::megatron::formed;
 use crate::job::metadata::{format_of, metadata};
 use crate::job::spec::{ViewMaker, Viewed, Write};
 use crate::plan::TensorPlan;
@@ -139,7 +140,9 @@ fn arranged(
     let (source, inventory) = (&opened.source, &opened.inventory);
     let mut select = write.select.clone();
     let (viewed, made) = seen(write, opened)?;
-    select.view = write.view.is_some().then_some(made.table);
+    let formed = formed(write, files, opened, strategy, made).map_err(|f| source.place(f))?;
+    let (strategy, made) = (formed.strategy.as_ref().or(strategy), formed.viewed);
+    select.view = formed.is_view.then_some(made.table);
     check_map(&select, inventory, strategy)?;
     let built = build(
         inventory,
@@ -167,7 +170,7 @@ fn arranged(
     let dropped = texts(&build.dropped);
     let mut notes = made.notes;
     notes.extend(copied_as_they_are(&build.copied));
-    let tensors = distinct(&build, inventory, write.view.is_some());
+    let tensors = distinct(&build, inventory, formed.is_view);
     let format = write.format.unwrap_or_else(|| usual(files, source));
     let renamed;
     let as_source = write_as_source(files, source);

@@ -5,7 +5,7 @@ use crate::exchange::{Topology, World, agree};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::convert;
 use crate::job::fits::{Fitted, fit};
-use crate::job::metadata::OWN_KEYS;
+use crate::job::megatron::by_layers;
 use crate::job::outcome::Outcome;
 use crate::job::planned::Planned;
 use crate::job::request::request;
@@ -14,7 +14,6 @@ use crate::job::spec::{Goal, Job};
 use crate::job::tally;
 use crate::plan::reach::equal_share;
 use crate::plan::turns::Sharing;
-use crate::plan::unstack::unstack;
 use crate::source::strategy_files::read_strategy;
 use crate::source::{self, Opened};
 use crate::strategy::Strategy;
@@ -28,27 +27,6 @@ pub(super) struct Run<'a> {
     strategies: [Option<Strategy>; 2],
     /// CRC of each of them, by side.
     pub(super) layouts: Layouts,
-}
-
-/// What a tensor of all layers is made of in Megatron-Core, as a family's table is asked for it.
-const MEGATRON: [(&str, &str); 5] = [
-    ("names", "mcore"),
-    ("qkv", "interleaved"),
-    ("ffn", "contiguous"),
-    ("experts", "separate"),
-    ("tp", "1"),
-];
-
-/// Puts the layers of a source that has them in one tensor by themselves. Local.
-fn by_layers(source: &mut Opened) -> Result<()> {
-    let done = unstack(&mut source.inventory, &source.source.catalog);
-    if done.map_err(|fault| source.source.place(fault))? {
-        for (key, value) in MEGATRON {
-            let known = source.metadata.entry(format!("{OWN_KEYS}{key}"));
-            known.or_insert_with(|| value.to_owned());
-        }
-    }
-    Ok(())
 }
 
 type Layouts = [(&'static str, Option<u64>); 2];
@@ -126,10 +104,9 @@ impl<'a> Run<'a> {
         let (world, topology) = (self.world, self.topology);
         let mut source = source::open(world, topology, &job.reading, strategy, exchange, needed)?;
         let fitted = fit(self.world, self.topology, job, &mut source)?;
-        if let Goal::Write(write) = &job.goal
-            && write.view.is_some()
-        {
-            agree(world, by_layers(&mut source))?;
+        if let Goal::Write(write) = &job.goal {
+            let strategy = self.destination_strategy();
+            agree(world, by_layers(&mut source, write, strategy))?;
         }
         source.derive(self.world, &job.reading.derived)?;
         Ok((source, fitted))

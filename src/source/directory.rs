@@ -2,12 +2,14 @@
 
 use crate::catalog::FileSchema;
 use crate::exchange::{World, agree, all_gather_bytes, broadcast_bytes};
+use crate::fault::memory::zeroed;
 use crate::fault::{Fault, Kind, Result};
 use crate::source::found::Told;
 use crate::source::listed::{Inner, Listed, Listing};
 use crate::store::Directory;
-use crate::store::formats::Text;
+use crate::store::formats::{Progress, Text};
 use crate::store::io::{self, ReadFile, Standing};
+use std::ops::Range;
 use std::path::Path;
 
 /// The checkpoint in `path`, which has these entries, that tells its own layout: that with this number,
@@ -121,7 +123,29 @@ pub(super) fn read(world: &World, base: &Path, listing: &Listing) -> Result<Opti
         let format = inner.format;
         Ok(Told { format, own })
     });
-    agree(world, told).map(Some)
+    let mut told = agree(world, told)?;
+    let files = listing.ranks.values().flatten();
+    let files = files.map(|file| file.path.strip_prefix(&*inner.directory));
+    let files: Vec<&str> = files.map(Option::unwrap_or_default).collect();
+    if told.own.progress == Progress::default()
+        && let Some((file, range)) = told.format.stand(&told.own, &files)
+        && let Some(bytes) = shared_part(world, &place.join(file), &range)?
+    {
+        told.own.progress = told.format.stands(&bytes);
+    }
+    Ok(Some(told))
+}
+
+/// Bytes of a file that some process sees, as far as it has them, on all. Collective.
+fn shared_part(world: &World, path: &Path, range: &Range<u64>) -> Result<Option<Vec<u8>>> {
+    shared(world, path, || {
+        let file = ReadFile::open(path)?;
+        let end = range.end.min(file.size()).max(range.start);
+        let length = usize::try_from(end - range.start).unwrap_or(usize::MAX);
+        let mut bytes = zeroed(length)?;
+        file.read_at(&mut bytes, range.start)?;
+        Ok(bytes)
+    })
 }
 
 /// Checks that some process sees `file` of `rank`.
@@ -186,6 +210,17 @@ pub(crate) fn structure(
 
 /// A file that some process sees, on all. Collective.
 fn shared_file(world: &World, path: &Path, limit_bytes: u64) -> Result<Option<Vec<u8>>> {
+    shared(world, path, || {
+        ReadFile::open(path).and_then(|file| file.read_all(limit_bytes))
+    })
+}
+
+/// What one process that sees the file at `path` reads of it, on all. Collective.
+fn shared(
+    world: &World,
+    path: &Path,
+    read: impl FnOnce() -> Result<Vec<u8>>,
+) -> Result<Option<Vec<u8>>> {
     let seen = agree(world, io::standing(path))? == Standing::File;
     let all = all_gather_bytes(world, &[u8::from(seen)])?;
     let Some(first) = all.iter().position(|seen| seen == &[1]) else {
@@ -193,7 +228,7 @@ fn shared_file(world: &World, path: &Path, limit_bytes: u64) -> Result<Option<Ve
     };
     let first = u32::try_from(first).unwrap_or(u32::MAX);
     let bytes = if world.process() == first {
-        ReadFile::open(path).and_then(|file| file.read_all(limit_bytes))
+        read()
     } else {
         Ok(Vec::new())
     };

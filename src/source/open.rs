@@ -40,6 +40,8 @@ pub struct Opened {
     pub inventory: Inventory,
     /// What its files say beside their tensors.
     pub metadata: BTreeMap<String, String>,
+    /// Whether its layers lay in one tensor, as Megatron-Core has them, and have been taken apart.
+    pub layered: bool,
 }
 
 /// Opens what `reading` says, cut by `strategy`, of which the tensors `needed` must all be there.
@@ -104,6 +106,7 @@ pub fn open(
         strategy,
         inventory,
         metadata,
+        layered: false,
     })
 }
 

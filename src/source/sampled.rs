@@ -1,6 +1,9 @@
 //! What a checkpoint is at first sight: its kind, and the names in one of its files.
 
+use crate::catalog::Entry;
 use crate::fault::Result;
+use crate::source::directory::{structure, told};
+use crate::source::listed::Listing;
 use crate::source::listing::list;
 use crate::source::meta::Name;
 use crate::source::pattern;
@@ -59,7 +62,7 @@ pub fn sample(path: &Path) -> Result<Option<Sampled>> {
         lies,
         ranks: u32::try_from(ranks).unwrap_or(u32::MAX),
         step: step(listing.offered.values().next()),
-        names: names(&base.join(first)).unwrap_or_default(),
+        names: names(&base, &listing, first).unwrap_or_default(),
     }))
 }
 
@@ -78,9 +81,24 @@ fn step(files: Option<&Vec<String>>) -> Option<String> {
     Some(newest.suffix())
 }
 
-fn names(path: &Path) -> Result<Vec<String>> {
-    let file = ReadFile::open(path)?;
-    let schema = Format::recognise(&file)?.read(&file)?;
-    let entries = schema.entries.iter();
-    Ok(entries.map(|entry| entry.name.to_string()).collect())
+fn names(base: &Path, listing: &Listing, first: &str) -> Result<Vec<String>> {
+    let told = told(base, listing)?;
+    let contents = told.iter().flat_map(|told| told.own.contents.values());
+    let names: Vec<String> = contents
+        .flat_map(|file| file.names().map(str::to_owned))
+        .collect();
+    if !names.is_empty() {
+        return Ok(names);
+    }
+    let file = ReadFile::open(&base.join(first))?;
+    let schema = match structure(told.as_ref(), listing, first, &file)? {
+        Some(schema) => schema,
+        None => Format::recognise(&file)?.read(&file)?,
+    };
+    let entries = schema.entries.iter().enumerate();
+    let name = |(position, entry): (usize, &Entry)| {
+        let part = schema.held.part(position);
+        part.map_or(&entry.name, |part| &part.of).to_string()
+    };
+    Ok(entries.map(name).collect())
 }

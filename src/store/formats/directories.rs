@@ -1,9 +1,10 @@
 //! The formats of directories: a line each; and one of them as the rest of the program holds it.
 
 use super::checkpoint2::Checkpoint2;
-use super::dcp::{Dcp, HuggingFace, HyperParallel, Megatron};
+use super::dcp::{Dcp, HuggingFace, HyperParallel};
 use super::deepspeed::{Universal, Zero};
 use super::directory::DirectoryFormat;
+use super::megatron::{Megatron, MegatronRanks};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
 use std::ops::Deref;
@@ -12,6 +13,7 @@ use std::ops::Deref;
 static DIRECTORIES: &[&dyn DirectoryFormat] = &[
     &Checkpoint2,
     &Megatron,
+    &MegatronRanks,
     &HyperParallel,
     &Dcp,
     &HuggingFace,

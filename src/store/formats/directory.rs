@@ -10,6 +10,7 @@ use crate::store::formats::values::PathPart;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::strategy::Strategy;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -82,6 +83,25 @@ pub trait DirectoryFormat: Sync {
     /// # Errors
     /// [`crate::fault::Kind::Corrupt`] and others, naming the file inside the directory.
     fn read(&self, texts: &[Option<Vec<u8>>]) -> Result<Own>;
+
+    /// The part of one of its files that tells where the job stands, where none of its texts does: the file, of
+    /// `files` inside the checkpoint, and bytes of it.
+    fn stand(&self, own: &Own, files: &[&str]) -> Option<(String, Range<u64>)> {
+        let _ = (own, files);
+        None
+    }
+
+    /// Where the job stands, as these bytes tell.
+    fn stands(&self, bytes: &[u8]) -> Progress {
+        let _ = bytes;
+        Progress::default()
+    }
+
+    /// Whether it is of Megatron's making: layers are stacked where it is written, gates lie before ups, and
+    /// names are Megatron's.
+    fn is_megatron(&self) -> bool {
+        false
+    }
 
     /// The structure of `file`, called `name` inside the checkpoint, where it doesn't tell that itself:
     /// by what the checkpoint tells. Local.

@@ -15,6 +15,7 @@ mod directory;
 mod foreign;
 mod handle;
 pub mod laid;
+mod megatron;
 mod pickle;
 mod progress;
 mod refuse;

@@ -77,6 +77,31 @@ pub(super) fn around(dtype: Dtype, shape: &Shape) -> Result<Around> {
     Ok(Around { before, after })
 }
 
+/// The archive of a value of which this is the pickle.
+///
+/// # Errors
+/// [`Kind::Internal`] for one that is too long.
+pub(in crate::store::formats) fn archive_of(pickle: &[u8]) -> Result<Vec<u8>> {
+    let (mut out, mut entries) = (Vec::new(), Vec::new());
+    for (name, content) in [
+        ("archive/data.pkl", pickle),
+        ("archive/byteorder", b"little"),
+        ("archive/version", b"3\n"),
+    ] {
+        let (at, crc, length) = (out.len() as u64, crc32(content), content.len() as u64);
+        local(&mut out, name, crc, length, 0)?;
+        out.extend_from_slice(content);
+        entries.push(Entry {
+            name,
+            at,
+            crc,
+            length,
+        });
+    }
+    directory(&mut out, &entries, 0)?;
+    Ok(out)
+}
+
 /// The pickle that makes the tensor.
 fn pickle(dtype: Dtype, shape: &Shape, length: u64) -> Result<Vec<u8>> {
     let names = names_of(dtype);

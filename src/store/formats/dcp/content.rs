@@ -21,3 +21,19 @@ impl Content {
         &self.values
     }
 }
+
+impl Content {
+    /// The names of its tensors.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let entries = (0u32..).zip(&self.entries);
+        entries.map(|(number, entry)| {
+            let part = self.parts.get(&number);
+            part.map_or(&*entry.name, |part| &*part.of)
+        })
+    }
+
+    /// What is no tensor: names, and where each lies in the file.
+    pub(in crate::store::formats) fn values(&self) -> impl Iterator<Item = &(String, Range<u64>)> {
+        self.values.iter()
+    }
+}

@@ -8,7 +8,7 @@ use crate::catalog::FileSchema;
 use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::dcp::row::Distcp;
 use crate::store::formats::directory::{
-    DirectoryFormat, Glimpse, Names, Own, RankFiles, TRACKER, Text, each, has, tracked,
+    DirectoryFormat, Glimpse, Names, Own, RankFiles, Text, each, has,
 };
 use crate::store::formats::handle::Format;
 use crate::store::formats::laid::{DirectoryAsked, DirectoryFile, Laid};
@@ -17,36 +17,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// The file that tells of all.
-const METADATA: &str = ".metadata";
+pub(in crate::store::formats) const METADATA: &str = ".metadata";
 /// The first byte of a pickle.
 const PICKLE: u8 = 0x80;
 /// Longest one that is read.
-const METADATA_BYTES_MAX: u64 = 512 << 20;
-/// The file in which Megatron says how it saves, and the most bytes of it that are read.
-const KIND: &str = "metadata.json";
-const KIND_BYTES_MAX: u64 = 64 << 10;
+pub(in crate::store::formats) const METADATA_BYTES_MAX: u64 = 512 << 20;
 
 /// PyTorch's.
 pub(in crate::store::formats) struct Dcp;
-
-/// Megatron-Core's: directories of iterations, each of them PyTorch's.
-pub(in crate::store::formats) struct Megatron;
-
-/// The number of an iteration's directory.
-fn iteration(name: &str) -> Option<u64> {
-    let digits = name.strip_prefix("iter_")?;
-    let ok = digits.len() >= 7 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    ok.then(|| digits.parse().ok())?
-}
-
-/// Whether a directory with `.metadata` is an iteration of Megatron's: it says so in another file.
-fn is_megatron(path: &Path, names: &Names) -> Result<bool> {
-    if !has(names, KIND, false) {
-        return Ok(false);
-    }
-    let text = ReadFile::open(&path.join(KIND))?.read_all(KIND_BYTES_MAX);
-    Ok(text.is_ok_and(|text| String::from_utf8_lossy(&text).contains("torch_dist")))
-}
 
 /// The files that `.metadata` in `place` names; without it those that are there, as on a node that has only
 /// what its own ranks wrote.
@@ -173,7 +151,7 @@ impl DirectoryFormat for Dcp {
         files: &[(DirectoryFile<'_>, Arc<FileSchema>)],
     ) -> Result<Vec<(String, Vec<u8>)>> {
         let (bytes, places) = one_behind_another(&asked.values);
-        let text = metadata(files, &asked.values, &places)?;
+        let text = metadata(files, &asked.values, &places, true)?;
         let mut texts = vec![(METADATA.to_owned(), text)];
         if !bytes.is_empty() {
             texts.push((VALUES.to_owned(), bytes));
@@ -187,132 +165,5 @@ impl DirectoryFormat for Dcp {
 
     fn holds(&self, path: &str) -> bool {
         !path.contains('/') && (path == METADATA || path.ends_with(".distcp"))
-    }
-}
-
-impl DirectoryFormat for Megatron {
-    fn name(&self) -> &'static str {
-        "megatron"
-    }
-
-    fn called(&self) -> &'static str {
-        "a Megatron-Core checkpoint"
-    }
-
-    fn about(&self) -> &'static str {
-        "Megatron-Core's torch_dist: directories of iterations, each a PyTorch distributed checkpoint"
-    }
-
-    fn recognise(
-        &self,
-        path: &Path,
-        names: &Names,
-        number: Option<&str>,
-    ) -> Result<Option<String>> {
-        if has(names, METADATA, false) {
-            return Ok(is_megatron(path, names)?.then(String::new));
-        }
-        if !names
-            .iter()
-            .any(|(name, folder)| *folder && iteration(name).is_some())
-        {
-            return Ok(None);
-        }
-        let numbers = self.numbers(names);
-        let place = |number: u64| path.join(self.directory(number)).join(METADATA);
-        let mut there = Vec::new();
-        for number in &numbers {
-            if io::standing(&place(*number))? == Standing::File {
-                there.push(*number);
-            }
-        }
-        if there.is_empty() {
-            return Ok(None);
-        }
-        let missing = |message: String| {
-            Fault::new(Kind::MissingShard, message)
-                .file(path.join(TRACKER).display().to_string())
-                .hint(
-                    "give the directory of the iteration itself, or its number with --file-suffix",
-                )
-        };
-        let meant = match number {
-            Some(text) => {
-                let digits = text.strip_prefix("iter_").unwrap_or(text);
-                let number = digits.parse::<u64>().ok();
-                number.ok_or_else(|| missing("the suffix is no iteration's number".into()))?
-            }
-            None => {
-                let last = self.last(path)?.0;
-                last.ok_or_else(|| missing("tells no iteration's number".into()))?
-            }
-        };
-        if !there.contains(&meant) {
-            return Err(missing(format!(
-                "there is no whole {}",
-                self.directory(meant)
-            )));
-        }
-        Ok(Some(format!("{}/", self.directory(meant))))
-    }
-
-    fn numbers(&self, names: &Names) -> Vec<u64> {
-        let folders = names.iter().filter(|(_, folder)| *folder);
-        let numbers = folders.filter_map(|(name, _)| iteration(name));
-        numbers
-            .filter(|number| has(names, &self.directory(*number), true))
-            .collect()
-    }
-
-    fn directory(&self, number: u64) -> String {
-        format!("iter_{number:07}")
-    }
-
-    fn last(&self, base: &Path) -> Result<(Option<u64>, &'static str)> {
-        let told = tracked(base)?;
-        Ok((told.and_then(|text| text.trim().parse().ok()), TRACKER))
-    }
-
-    fn list(&self, place: &Path) -> Result<RankFiles> {
-        list(place)
-    }
-
-    fn glimpse(&self, place: &Path) -> Result<Glimpse> {
-        glimpse(place)
-    }
-
-    fn texts(&self) -> &'static [Text] {
-        TEXTS
-    }
-
-    fn read(&self, texts: &[Option<Vec<u8>>]) -> Result<Own> {
-        read(texts)
-    }
-
-    fn structure(&self, own: &Own, name: &str, file: &ReadFile) -> Result<Option<FileSchema>> {
-        Dcp.structure(own, name, file)
-    }
-
-    fn check_unlisted(&self, _: &[&str]) -> Result<()> {
-        unlisted()
-    }
-
-    fn files(&self) -> Format {
-        Format::of_row(&Distcp)
-    }
-
-    fn keeps_values(&self) -> bool {
-        true
-    }
-
-    fn is_written(&self) -> bool {
-        false
-    }
-
-    fn holds(&self, path: &str) -> bool {
-        let Some((room, name)) = path.split_once('/') else {
-            return path == TRACKER;
-        };
-        iteration(room).is_some() && (Dcp.holds(name) || name == KIND)
     }
 }

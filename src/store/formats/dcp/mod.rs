@@ -17,8 +17,11 @@ mod states;
 mod tests;
 mod write;
 
+pub(super) use archive::archive_of;
 pub use content::Content;
-pub(super) use format::{Dcp, Megatron};
+pub(super) use emit::Emit;
+pub(super) use format::{Dcp, METADATA, METADATA_BYTES_MAX};
 pub(super) use hf::HuggingFace;
 pub(super) use hyper::HyperParallel;
 pub(super) use row::Distcp;
+pub(super) use write::{VALUES, arrange, metadata, one_behind_another};

@@ -48,7 +48,7 @@ pub(super) fn design(
 }
 
 /// The files of all ranks: each cell of a tensor is in that of the first of its holders.
-pub(super) fn arrange(laid: &Laid) -> Vec<DirectoryFile<'_>> {
+pub(in crate::store::formats) fn arrange(laid: &Laid) -> Vec<DirectoryFile<'_>> {
     let mut files: BTreeMap<u32, Vec<&LaidTensor>> = BTreeMap::new();
     let mut known = BTreeSet::new();
     for tensor in laid.stages.iter().flatten() {
@@ -86,10 +86,10 @@ pub(super) fn arrange(laid: &Laid) -> Vec<DirectoryFile<'_>> {
 type Chunk<'a> = (Vec<u64>, &'a Shape, &'a str, Range<u64>);
 
 /// The file of what is no tensor.
-pub(super) const VALUES: &str = "__0_1.distcp";
+pub(in crate::store::formats) const VALUES: &str = "__0_1.distcp";
 
 /// The values' archives in one, and where each is.
-pub(super) fn one_behind_another(values: &Values) -> (Vec<u8>, Vec<Range<u64>>) {
+pub(in crate::store::formats) fn one_behind_another(values: &Values) -> (Vec<u8>, Vec<Range<u64>>) {
     let (mut all, mut places) = (Vec::new(), Vec::new());
     for archive in values.archives.values() {
         let begin = all.len() as u64;
@@ -99,14 +99,16 @@ pub(super) fn one_behind_another(values: &Values) -> (Vec<u8>, Vec<Range<u64>>) 
     (all, places)
 }
 
-/// `.metadata`, with values at these places of [`VALUES`].
+/// `.metadata`, with values at these places of [`VALUES`], and with the `paths` that names were made of, which torch's
+/// own planner wants.
 ///
 /// # Errors
 /// [`Kind::Dtype`], [`Kind::Unsupported`]; [`Kind::Ambiguous`] for a value that is called as a tensor.
-pub(super) fn metadata(
+pub(in crate::store::formats) fn metadata(
     files: &[(DirectoryFile<'_>, Arc<FileSchema>)],
     values: &Values,
     places: &[Range<u64>],
+    paths: bool,
 ) -> Result<Vec<u8>> {
     let mut tensors: BTreeMap<&str, (&LaidTensor, Vec<Chunk<'_>>)> = BTreeMap::new();
     for (file, schema) in files {
@@ -138,12 +140,18 @@ pub(super) fn metadata(
         emit.text(name)?;
         described(&mut emit, tensor, chunks).map_err(|fault| fault.tensor(*name))?;
     }
-    emit.raw(b"u").text("planner_data")?.raw(b"}(");
-    let names = values.archives.keys().map(String::as_str);
-    for name in names.chain(tensors.keys().copied()) {
-        path(emit.text(name)?, name, values)?;
+    emit.raw(b"u").text("planner_data")?;
+    if paths {
+        emit.raw(b"}(");
+        let names = values.archives.keys().map(String::as_str);
+        for name in names.chain(tensors.keys().copied()) {
+            path(emit.text(name)?, name, values)?;
+        }
+        emit.raw(b"u");
+    } else {
+        emit.raw(b"N");
     }
-    emit.raw(b"u").text("storage_data")?.raw(b"}(");
+    emit.text("storage_data")?.raw(b"}(");
     for (name, bytes) in values.archives.keys().zip(places) {
         index(&mut emit, name, None)?;
         lies(&mut emit, VALUES, bytes)?;
@@ -211,7 +219,8 @@ fn chunk<'a>(
     let data = entry.segments.first().cloned().ok_or_else(none)?;
     let around = around(entry.dtype, &entry.shape)?;
     let bytes = data.start - around.before.len() as u64..data.end + around.after.len() as u64;
-    Ok((offset(tensor, file.rank), &tensor.cell, &file.path, bytes))
+    let name = file.path.rsplit('/').next().unwrap_or_default();
+    Ok((offset(tensor, file.rank), &tensor.cell, name, bytes))
 }
 
 /// Where the part of a tensor that `rank` has begins.

@@ -73,6 +73,7 @@ const MEANT: &[(&str, &[&str])] = &[
 const CARRIED: &[(&str, &[&str])] = &[
     ("argparse", &["Namespace"]),
     ("_codecs", &["encode"]),
+    ("_io", &["BytesIO"]),
     (
         "collections",
         &["defaultdict", "Counter", "deque", "ChainMap"],

@@ -1,0 +1,159 @@
+//! Megatron-Core's form of a network, at either end of a job.
+
+use crate::fault::Result;
+use crate::job::metadata::OWN_KEYS;
+use crate::job::spec::{Viewed, Write};
+use crate::plan::arrange::Files;
+use crate::plan::build::Select;
+use crate::plan::inventory::Inventory;
+use crate::plan::megatron::{Rows, is_layered_for, layered, set_aside, spread, stack, unstack};
+use crate::source::Opened;
+use crate::strategy::Strategy;
+use crate::view::{MadeOf, Piece, Table};
+use std::sync::Arc;
+
+/// What layers by themselves are made of in Megatron-Core, as a family's table is asked for it.
+const MEGATRON: [(&str, &str); 5] = [
+    ("names", "mcore"),
+    ("qkv", "interleaved"),
+    ("ffn", "contiguous"),
+    ("experts", "separate"),
+    ("tp", "1"),
+];
+/// The same as MindSpore usually has it.
+const MINDSPORE: [(&str, &str); 5] = [
+    ("names", "mcore"),
+    ("qkv", "interleaved"),
+    ("ffn", "interleaved"),
+    ("experts", "stacked"),
+    ("tp", "1"),
+];
+
+/// What is made, and what it is cut by.
+pub(super) struct Formed {
+    pub(super) viewed: Viewed,
+    /// Whether that is more than each tensor of itself.
+    pub(super) is_view: bool,
+    /// What the destination is cut by, where it isn't what was given.
+    pub(super) strategy: Option<Strategy>,
+}
+
+/// Whether Megatron's form is written.
+fn is_stacked(files: &Files) -> bool {
+    matches!(files, Files::Directory { format, .. } if format.is_megatron())
+}
+
+/// Puts the layers of a source that has them in one tensor by themselves, where they are wanted so; `strategy`
+/// is that of the destination. Local.
+///
+/// # Errors
+/// As [`unstack`].
+pub(super) fn by_layers(
+    source: &mut Opened,
+    write: &Write,
+    strategy: Option<&Strategy>,
+) -> Result<()> {
+    let strategy = strategy.filter(|_| !is_stacked(&write.files));
+    let told = source.source.told.as_ref();
+    let theirs = told.is_some_and(|told| told.format.is_megatron());
+    let inventory = &mut source.inventory;
+    let wanted = strategy.is_some_and(|strategy| theirs || is_layered_for(inventory, strategy));
+    if write.view.is_none() && !wanted {
+        return Ok(());
+    }
+    let done = unstack(inventory, &source.source.catalog);
+    source.layered = done.map_err(|fault| source.source.place(fault))? || theirs;
+    if source.layered {
+        for (key, value) in MEGATRON {
+            let known = source.metadata.entry(format!("{OWN_KEYS}{key}"));
+            known.or_insert_with(|| value.to_owned());
+        }
+        if let (Some(strategy), None) = (strategy, &write.view) {
+            set_aside(&mut source.inventory, strategy);
+        }
+    }
+    Ok(())
+}
+
+/// What `viewed` is in the form of the destination; `strategy` is that of the destination. Local.
+///
+/// # Errors
+/// As [`stack`] and [`layered`].
+pub(super) fn formed(
+    write: &Write,
+    files: &Files,
+    opened: &Opened,
+    strategy: Option<&Strategy>,
+    mut viewed: Viewed,
+) -> Result<Formed> {
+    let is_view = write.view.is_some();
+    let mut formed = Formed {
+        viewed: Viewed::default(),
+        is_view,
+        strategy: None,
+    };
+    let inventory = &opened.inventory;
+    if is_stacked(files) {
+        let (table, told) = match is_view {
+            true => (std::mem::take(&mut viewed.table), &viewed.metadata),
+            false => (as_it_is(inventory, &write.select), &opened.metadata),
+        };
+        viewed.table = stack(&table, Rows::recorded(told, OWN_KEYS))?;
+        let ranks = strategy.map(Strategy::ranks);
+        formed.strategy = ranks
+            .map(|ranks| spread(&viewed.table, ranks))
+            .transpose()?;
+        record(&mut viewed, &MEGATRON);
+        formed.is_view = true;
+    } else if let (true, false, Some(strategy)) = (opened.layered, is_view, strategy) {
+        let (table, note) = layered(inventory, strategy)?;
+        viewed.table = renamed(table, &write.select);
+        viewed.notes.extend(note);
+        record(&mut viewed, &MINDSPORE);
+        formed.is_view = true;
+    }
+    formed.viewed = viewed;
+    Ok(formed)
+}
+
+/// Says of the files written how tensors lie in them.
+fn record(viewed: &mut Viewed, form: &[(&str, &str)]) {
+    let form = form
+        .iter()
+        .map(|(key, value)| (format!("{OWN_KEYS}{key}"), (*value).to_owned()));
+    viewed.metadata.extend(form);
+}
+
+/// Each tensor of itself, under the name that it is to have.
+fn as_it_is(inventory: &Inventory, select: &Select) -> Table {
+    let whole = |name: &Arc<str>| {
+        let shape = inventory
+            .tensors
+            .get(name)
+            .map(|tensor| tensor.shape.clone())
+            .unwrap_or_default();
+        MadeOf::new(shape.clone(), vec![Piece::identity(name.clone(), &shape)])
+    };
+    // As MindSpore's unify, which leaves these out of the merge.
+    let kept = inventory
+        .tensors
+        .keys()
+        .filter(|name| !name.starts_with("accu_grads"));
+    renamed(
+        kept.map(|name| (name.clone(), whole(name))).collect(),
+        select,
+    )
+}
+
+/// The same under the names that are asked for, without what is left out.
+fn renamed(table: Table, select: &Select) -> Table {
+    let kept = table.into_iter().filter(|(name, _)| select.keeps(name));
+    let name = |name: Arc<str>| {
+        let asked = select.read.iter().find(|(_, read)| ***read == *name);
+        asked.map_or_else(
+            || select.written_name(&name),
+            |(written, _)| written.as_str().into(),
+        )
+    };
+    kept.map(|(own, of)| (name(own), of)).collect()
+}

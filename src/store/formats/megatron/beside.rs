@@ -1,0 +1,144 @@
+//! What Megatron asks for beside tensors: for each of its modules a state of its own, empty as a rule.
+
+use super::stand;
+use crate::fault::Result;
+use crate::store::formats::dcp::{Beside, Emit, archive_of};
+use crate::store::formats::progress::Progress;
+use std::collections::BTreeSet;
+
+/// What is called so in Megatron's names has layers stacked on its first dimension.
+const LAYERS: &str = "decoder.layers.";
+/// The same of experts, on the next one.
+const EXPERTS: &str = "mlp.experts.experts.";
+/// What a module's own state is called.
+const EXTRA: &str = "_extra_state";
+/// The weights of modules that have such a state, by the end of their names; and modules that have one though
+/// they have no weights, beside them.
+const MODULES: [(&str, &str); 2] = [(".linear_proj.weight", ".core_attention."), (".weight", "")];
+/// Modules with states: the last word of their names.
+const LINEAR: &str = "linear_";
+
+/// The values, one behind the other as they lie in `file`, and what `.metadata` says of them. `tensors` are names
+/// and full shapes.
+///
+/// # Errors
+/// As [`archive_of`].
+pub(super) fn values<'a>(
+    tensors: impl Iterator<Item = (&'a str, Vec<u64>)>,
+    progress: &Progress,
+    number: u64,
+    file: &str,
+) -> Result<(Vec<u8>, Beside)> {
+    let mut bytes = Vec::new();
+    let mut beside = Beside::default();
+    let mut put = |name: String, archive: &[u8]| {
+        let begin = bytes.len() as u64;
+        bytes.extend_from_slice(archive);
+        beside
+            .values
+            .push((name, file.to_owned(), begin..bytes.len() as u64));
+    };
+    put(
+        stand::VALUE.to_owned(),
+        &archive_of(&stand::written(progress, number)?)?,
+    );
+    let mut emit = Emit::new();
+    emit.plain(&serde_json::json!([null]))?;
+    let empty = archive_of(&emit.finished())?;
+    let mut known = BTreeSet::new();
+    for (name, shape) in tensors {
+        for module in modules(name) {
+            for place in places(name, &shape) {
+                let name = format!("{module}{EXTRA}/shard_{place}");
+                if known.insert(name.clone()) {
+                    put(name, &empty);
+                }
+            }
+        }
+    }
+    Ok((bytes, beside))
+}
+
+/// The modules that have a state, of which a weight tells that they are there, with a dot behind.
+fn modules(weight: &str) -> Vec<String> {
+    if weight.starts_with("optimizer.") {
+        return Vec::new();
+    }
+    let found = MODULES.iter().filter_map(|(end, beside)| {
+        let module = weight.strip_suffix(end)?;
+        let linear = module.rsplit('.').next()?.starts_with(LINEAR);
+        match beside.is_empty() {
+            true => linear.then(|| format!("{module}.")),
+            false => Some(format!("{module}{beside}")),
+        }
+    });
+    found.collect()
+}
+
+/// Where the states of a module lie, one a layer and expert: offsets and shape, as Megatron spells them.
+fn places(weight: &str, shape: &[u64]) -> Vec<String> {
+    let part = weight.strip_prefix(LAYERS).unwrap_or(weight);
+    let stacked = part.len() < weight.len() && !part.starts_with(|c: char| c.is_ascii_digit());
+    let experts = part.contains(EXPERTS);
+    let dims = usize::from(stacked) + usize::from(experts);
+    let sizes = &shape[..dims.min(shape.len())];
+    match sizes {
+        [] => vec!["0_1".to_owned()],
+        [layers] => (0..*layers)
+            .map(|layer| format!("{layer}_{layers}"))
+            .collect(),
+        [layers, experts, ..] => {
+            let pairs = (0..*layers).flat_map(|layer| (0..*experts).map(move |e| (layer, e)));
+            pairs
+                .map(|(layer, e)| format!("{layer}.{e}_{layers}.{experts}"))
+                .collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_told_by_weights_and_lie_by_layer_and_expert() {
+        let of = |name: &str, shape: &[u64]| {
+            let tensors = std::iter::once((name, shape.to_vec()));
+            let (_, beside) = values(tensors, &Progress::default(), 1, "f").unwrap();
+            let names = beside.values.into_iter().skip(1).map(|(name, ..)| name);
+            names.collect::<Vec<_>>()
+        };
+        assert_eq!(
+            of("decoder.layers.mlp.linear_fc1.weight", &[2, 8, 4]),
+            [
+                "decoder.layers.mlp.linear_fc1._extra_state/shard_0_2",
+                "decoder.layers.mlp.linear_fc1._extra_state/shard_1_2"
+            ]
+        );
+        assert_eq!(
+            of(
+                "decoder.layers.mlp.experts.experts.linear_fc2.weight",
+                &[1, 2, 8, 4]
+            )[1],
+            "decoder.layers.mlp.experts.experts.linear_fc2._extra_state/shard_0.1_1.2"
+        );
+        assert_eq!(
+            of(
+                "decoder.layers.0.self_attention.linear_proj.weight",
+                &[8, 4]
+            ),
+            [
+                "decoder.layers.0.self_attention.core_attention._extra_state/shard_0_1",
+                "decoder.layers.0.self_attention.linear_proj._extra_state/shard_0_1"
+            ]
+        );
+        assert!(of("decoder.final_layernorm.weight", &[8]).is_empty());
+        assert!(
+            of(
+                "optimizer.state.exp_avg.decoder.layers.mlp.linear_fc1.weight",
+                &[2, 8]
+            )
+            .is_empty()
+        );
+    }
+}
