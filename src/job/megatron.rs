@@ -1,6 +1,6 @@
 //! Megatron-Core's form of a network, at either end of a job.
 
-use crate::fault::Result;
+use crate::fault::{Fault, Kind, Result};
 use crate::job::metadata::OWN_KEYS;
 use crate::job::spec::{Viewed, Write};
 use crate::plan::arrange::Files;
@@ -94,11 +94,20 @@ pub(super) fn formed(
     };
     let inventory = &opened.inventory;
     if is_stacked(files) {
-        let (table, told) = match is_view {
-            true => (std::mem::take(&mut viewed.table), &viewed.metadata),
-            false => (as_it_is(inventory, &write.select), &opened.metadata),
+        let told = opened.source.told.as_ref();
+        let theirs = told.is_some_and(|told| told.format.is_megatron());
+        let (table, rows) = match is_view {
+            true => (
+                std::mem::take(&mut viewed.table),
+                Rows::recorded(&viewed.metadata, OWN_KEYS),
+            ),
+            false if theirs => (as_it_is(inventory, &write.select)?, Rows::Contiguous(1)),
+            false => (
+                as_it_is(inventory, &write.select)?,
+                Rows::recorded(&opened.metadata, OWN_KEYS),
+            ),
         };
-        viewed.table = stack(&table, Rows::recorded(told, OWN_KEYS))?;
+        viewed.table = stack(&table, rows)?;
         let ranks = strategy.map(Strategy::ranks);
         formed.strategy = ranks
             .map(|ranks| spread(&viewed.table, ranks))
@@ -107,7 +116,7 @@ pub(super) fn formed(
         formed.is_view = true;
     } else if let (true, false, Some(strategy)) = (opened.layered, is_view, strategy) {
         let (table, note) = layered(inventory, strategy)?;
-        viewed.table = renamed(table, &write.select);
+        viewed.table = renamed(table, &write.select)?;
         viewed.notes.extend(note);
         record(&mut viewed, &MINDSPORE);
         formed.is_view = true;
@@ -125,35 +134,33 @@ fn record(viewed: &mut Viewed, form: &[(&str, &str)]) {
 }
 
 /// Each tensor of itself, under the name that it is to have.
-fn as_it_is(inventory: &Inventory, select: &Select) -> Table {
-    let whole = |name: &Arc<str>| {
-        let shape = inventory
-            .tensors
-            .get(name)
-            .map(|tensor| tensor.shape.clone())
-            .unwrap_or_default();
-        MadeOf::new(shape.clone(), vec![Piece::identity(name.clone(), &shape)])
-    };
+fn as_it_is(inventory: &Inventory, select: &Select) -> Result<Table> {
     // As MindSpore's unify, which leaves these out of the merge.
     let kept = inventory
         .tensors
-        .keys()
-        .filter(|name| !name.starts_with("accu_grads"));
-    renamed(
-        kept.map(|name| (name.clone(), whole(name))).collect(),
-        select,
-    )
+        .iter()
+        .filter(|(name, _)| !name.starts_with("accu_grads"));
+    let whole = kept.map(|(name, tensor)| {
+        let piece = Piece::identity(name.clone(), &tensor.shape);
+        (name.clone(), MadeOf::new(tensor.shape.clone(), vec![piece]))
+    });
+    renamed(whole.collect(), select)
 }
 
 /// The same under the names that are asked for, without what is left out.
-fn renamed(table: Table, select: &Select) -> Table {
-    let kept = table.into_iter().filter(|(name, _)| select.keeps(name));
-    let name = |name: Arc<str>| {
-        let asked = select.read.iter().find(|(_, read)| ***read == *name);
-        asked.map_or_else(
-            || select.written_name(&name),
-            |(written, _)| written.as_str().into(),
-        )
-    };
-    kept.map(|(own, of)| (name(own), of)).collect()
+fn renamed(table: Table, select: &Select) -> Result<Table> {
+    let mut all = Table::new();
+    for (own, of) in table.into_iter().filter(|(name, _)| select.keeps(name)) {
+        let asked = select.read.iter().find(|(_, read)| ***read == *own);
+        let name: Arc<str> = match asked {
+            Some((written, _)) => written.as_str().into(),
+            None => select.written_name(&own),
+        };
+        if all.insert(name.clone(), of).is_some() {
+            let message = format!("'{own}' and another one would be written under this name");
+            let fault = Fault::new(Kind::Ambiguous, message).tensor(&*name);
+            return Err(fault.hint("--name-map must give each tensor a name of its own"));
+        }
+    }
+    Ok(all)
 }

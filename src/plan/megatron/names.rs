@@ -108,6 +108,21 @@ pub(super) fn part_of_theirs(part: &str) -> &str {
     row.map_or(part, |row| row.0)
 }
 
+/// Another name of a part, under which some of Megatron's layers have it, too: with `has`, which tells what else is
+/// in the layer.
+pub(super) fn also(part: &str, has: impl Fn(&str) -> bool) -> Option<&str> {
+    const ROUTER: &str = "mlp.router.weight";
+    const LATENT: &str = "self_attention.linear_kv_down_proj.weight";
+    let latent = |name| has(LATENT).then_some(name);
+    match part {
+        "pre_mlp_layernorm.weight" | "pre_mlp_layernorm.bias" => has(ROUTER).then_some(part),
+        "input_layernorm.weight" | "input_layernorm.bias" => latent(part),
+        "self_attention.q_layernorm.weight" => latent(PARTS[5].0),
+        "self_attention.kv_layernorm.weight" => latent(PARTS[6].0),
+        _ => None,
+    }
+}
+
 /// What MindSpore calls a part.
 pub(super) fn part_of_ours(part: &str) -> &str {
     let row = PARTS.iter().find(|row| row.0 == part);

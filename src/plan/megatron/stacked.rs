@@ -1,8 +1,8 @@
 //! Layers of their own names as Megatron-Core has them: stacked.
 
 use super::names::{
-    EXPERTS, JOINED_EXPERTS, LAYERS, LOCAL_EXPERTS, MASTER, MOMENT, before_part, down_of, number,
-    numbered, part_of_theirs, to_theirs,
+    EXPERTS, JOINED_EXPERTS, LAYERS, LOCAL_EXPERTS, MASTER, MOMENT, also, before_part, down_of,
+    number, numbered, part_of_theirs, to_theirs,
 };
 use super::rows::{Experts, Rows};
 use crate::fault::{Fault, Kind, Result};
@@ -130,7 +130,8 @@ fn with_gates_first(
     of: &MadeOf,
     rows: Rows,
 ) -> Result<MadeOf> {
-    let Some(down) = down_of(part).filter(|_| !part.starts_with(LOCAL_EXPERTS)) else {
+    let of_expert = part.starts_with(LOCAL_EXPERTS) || part.starts_with(EXPERTS);
+    let Some(down) = down_of(part).filter(|_| !of_expert) else {
         return Ok(of.clone());
     };
     let down = format!("{before}{down}");
@@ -184,7 +185,15 @@ fn parts(
         return Ok(vec![(format!("{EXPERTS}{own}"), Some(expert), of)]);
     }
     let Some((_, own)) = JOINED_EXPERTS.iter().find(|(joined, _)| *joined == part) else {
-        return Ok(vec![(part_of_theirs(part).to_owned(), None, of)]);
+        let again = also(part, |other| {
+            table.contains_key(&*format!("{before}{other}"))
+        });
+        let mut all: Vec<_> = again
+            .map(|name| (name.to_owned(), None, of.clone()))
+            .into_iter()
+            .collect();
+        all.push((part_of_theirs(part).to_owned(), None, of));
+        return Ok(all);
     };
     let router = format!("{before}mlp.router.weight");
     let count = table
