@@ -33,6 +33,7 @@ mod integrity;
 mod library;
 mod limits;
 mod load;
+mod megatron;
 mod messages;
 mod model;
 mod monitor;

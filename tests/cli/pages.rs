@@ -44,6 +44,12 @@ fn prepare(folder: &Path) {
     for line in [derive, import] {
         alone(&line.split(' ').collect::<Vec<_>>()).succeeds();
     }
+    let megatron = format!(
+        "reshard --src {} --src-strategy {strategy} --dst {} --format megatron",
+        made.display(),
+        folder.join("megatron").display()
+    );
+    alone(&megatron.split(' ').collect::<Vec<_>>()).succeeds();
     fs::remove_file(made.join("shardloom.json")).expect("a manifest");
     for rank in 0..4 {
         let rank_dir = made.join(format!("rank_{rank}"));

@@ -5,11 +5,11 @@ use crate::store::formats::row::{Entries, Foreign, Start};
 
 /// A checkpoint with a directory a rank, or a file of it.
 pub(in crate::store::formats) static RANKS: Foreign = Foreign {
-    name: "Megatron-LM checkpoints",
+    name: "parts of older Megatron checkpoints",
     kind: Kind::Unsupported,
     file,
     directory,
-    hint: "convert it to Hugging Face's form with Megatron's own tools, then `shardloom import`",
+    hint: "give the directory that has all mp_rank_ directories, each with its model_optim_rng.pt",
 };
 
 fn file(start: &Start<'_>) -> Option<String> {

@@ -4,12 +4,14 @@ use super::stand;
 use crate::fault::Result;
 use crate::store::formats::dcp::{Beside, Emit, archive_of};
 use crate::store::formats::progress::Progress;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What is called so in Megatron's names has layers stacked on its first dimension.
 const LAYERS: &str = "decoder.layers.";
 /// The same of experts, on the next one.
 const EXPERTS: &str = "mlp.experts.experts.";
+/// What the optimizer's states begin with.
+const OPTIMIZER: &str = "optimizer.";
 /// What a module's own state is called.
 const EXTRA: &str = "_extra_state";
 /// The weights of modules that have such a state, by the end of their names; and modules that have one though
@@ -23,12 +25,13 @@ const LINEAR: &str = "linear_";
 ///
 /// # Errors
 /// As [`archive_of`].
-pub(super) fn values<'a>(
-    tensors: impl Iterator<Item = (&'a str, Vec<u64>)>,
+pub(super) fn values(
+    tensors: &BTreeMap<&str, Vec<u64>>,
     progress: &Progress,
     number: u64,
     file: &str,
 ) -> Result<(Vec<u8>, Beside)> {
+    let states = tensors.keys().any(|name| name.starts_with(OPTIMIZER));
     let mut bytes = Vec::new();
     let mut beside = Beside::default();
     let mut put = |name: String, archive: &[u8]| {
@@ -40,7 +43,7 @@ pub(super) fn values<'a>(
     };
     put(
         stand::VALUE.to_owned(),
-        &archive_of(&stand::written(progress, number)?)?,
+        &archive_of(&stand::written(progress, number, states)?)?,
     );
     let mut emit = Emit::new();
     emit.plain(&serde_json::json!([null]))?;
@@ -48,7 +51,7 @@ pub(super) fn values<'a>(
     let mut known = BTreeSet::new();
     for (name, shape) in tensors {
         for module in modules(name) {
-            for place in places(name, &shape) {
+            for place in places(name, shape) {
                 let name = format!("{module}{EXTRA}/shard_{place}");
                 if known.insert(name.clone()) {
                     put(name, &empty);
@@ -61,7 +64,7 @@ pub(super) fn values<'a>(
 
 /// The modules that have a state, of which a weight tells that they are there, with a dot behind.
 fn modules(weight: &str) -> Vec<String> {
-    if weight.starts_with("optimizer.") {
+    if weight.starts_with(OPTIMIZER) {
         return Vec::new();
     }
     let found = MODULES.iter().filter_map(|(end, beside)| {
@@ -103,8 +106,8 @@ mod tests {
     #[test]
     fn states_are_told_by_weights_and_lie_by_layer_and_expert() {
         let of = |name: &str, shape: &[u64]| {
-            let tensors = std::iter::once((name, shape.to_vec()));
-            let (_, beside) = values(tensors, &Progress::default(), 1, "f").unwrap();
+            let tensors = BTreeMap::from([(name, shape.to_vec())]);
+            let (_, beside) = values(&tensors, &Progress::default(), 1, "f").unwrap();
             let names = beside.values.into_iter().skip(1).map(|(name, ..)| name);
             names.collect::<Vec<_>>()
         };

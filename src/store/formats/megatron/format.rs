@@ -214,7 +214,7 @@ impl DirectoryFormat for Megatron {
             .map(|tensor| (&*tensor.name, tensor.shape()))
             .collect();
         let progress = asked.progress.clone().unwrap_or_default();
-        let (bytes, beside) = values(tensors.into_iter(), &progress, number, VALUES)?;
+        let (bytes, beside) = values(&tensors, &progress, number, VALUES)?;
         Ok(vec![
             (format!("{place}/{VALUES}"), bytes),
             (format!("{place}/{METADATA}"), metadata(files, &beside)?),

@@ -78,16 +78,17 @@ fn settings_in(pickle: &Pickle<'_>, root: Value) -> Option<Value> {
     }
 }
 
-/// The pickle that says it: at iteration `number`.
+/// The pickle that says it: at iteration `number`, with what goes before the optimizer's states if there are
+/// `states`. Rates and decay, which Megatron keeps there too, aren't known here.
 ///
 /// # Errors
 /// As [`Emit::plain`].
-pub(super) fn written(progress: &Progress, number: u64) -> Result<Vec<u8>> {
+pub(super) fn written(progress: &Progress, number: u64, states: bool) -> Result<Vec<u8>> {
     let mut counts = serde_json::to_value(progress).unwrap_or_default();
     if let Some(counts) = counts.as_object_mut() {
         counts.retain(|_, count| !count.is_null());
     }
-    let told = json!([{
+    let mut told = json!({
         "iteration": number,
         "checkpoint_version": 3.0,
         "content_metadata": {
@@ -96,9 +97,21 @@ pub(super) fn written(progress: &Progress, number: u64) -> Result<Vec<u8>> {
             "chained_optim_avoid_prefix": true,
         },
         COUNTS: counts,
-    }]);
+    });
+    if states {
+        let group = |decay: f64| {
+            json!({
+                "wd_mult": decay, "lr_mult": 1.0, "is_expert_parallel": false,
+                "is_decoupled_lr": false, "step": number,
+            })
+        };
+        told["optimizer"] = json!({
+            "optimizer": { "param_groups": [group(1.0), group(0.0)] },
+            "param_state_sharding_type": STATES_LIE,
+        });
+    }
     let mut emit = Emit::new();
-    emit.plain(&told)?;
+    emit.plain(&json!([told]))?;
     Ok(emit.finished())
 }
 
@@ -114,7 +127,7 @@ mod tests {
             loss_scale: Some(0.5),
             ..Progress::default()
         };
-        let pickle = written(&progress, 7).unwrap();
+        let pickle = written(&progress, 7, true).unwrap();
         let mut archive = b"PK\x03\x04".to_vec();
         archive.resize(30, 0);
         archive[26] = 16;

@@ -1,0 +1,302 @@
+//! Megatron-Core's checkpoints made of MindSpore's, and back; what Megatron wrote brought to MindSpore; and its
+//! older form.
+
+use crate::support::tensors::{Tensor, Tensors, compare, read, write};
+use crate::support::{Run, command, fixtures};
+use command::{alone, error_line, object, under_mpi};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+fn run(processes: u32, line: &str) -> Run {
+    let args: Vec<&str> = line.split(' ').collect();
+    match processes {
+        1 => alone(&args),
+        _ => under_mpi(processes, &args),
+    }
+}
+
+fn at(room: &Path, name: &str) -> String {
+    room.join(name).display().to_string()
+}
+
+/// All tensors of the safetensors files in a directory.
+fn full(directory: &Path) -> Tensors {
+    let mut all = Tensors::new();
+    for entry in std::fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path
+            .extension()
+            .is_some_and(|ending| ending == "safetensors")
+        {
+            all.extend(read(&path).expect("it is read").tensors);
+        }
+    }
+    all
+}
+
+fn model(name: &str) -> PathBuf {
+    fixtures::data().join("model").join(name)
+}
+
+/// Full weights of a network under its mcore names, with moments and where its job stands.
+fn trained(name: &str, room: &Path) -> Tensors {
+    let mut all = read(&model(name).join("mcore.safetensors"))
+        .expect("weights")
+        .tensors;
+    for (number, (name, weight)) in all.clone().into_iter().enumerate() {
+        for (state, start) in [("adam_m", 3 * number), ("adam_v", 7 * number)] {
+            let moment = Tensor::counting("F32", &weight.shape, start);
+            all.insert(format!("{state}.{name}"), moment);
+        }
+    }
+    let number = |dtype: &str, shape: &[usize], data: &[u8]| Tensor {
+        dtype: dtype.to_owned(),
+        shape: shape.to_vec(),
+        data: data.to_vec(),
+    };
+    let counts = Tensors::from([
+        (
+            "step_num".to_owned(),
+            number("I64", &[], &7i64.to_le_bytes()),
+        ),
+        (
+            "global_step".to_owned(),
+            number("I32", &[1], &7i32.to_le_bytes()),
+        ),
+        (
+            "learning_rate".to_owned(),
+            number("F32", &[], &0.25f32.to_le_bytes()),
+        ),
+    ]);
+    let folder = room.join("full");
+    std::fs::create_dir(&folder).expect("a directory");
+    write(&folder.join("model.safetensors"), &all);
+    write(&folder.join("hyper_param.safetensors"), &counts);
+    all
+}
+
+/// The rows of gates, then those of ups, of which one follows the other in `weight`.
+fn gates_first(weight: &Tensor) -> Vec<u8> {
+    let row = weight.data.len() / weight.shape[0];
+    let rows: Vec<&[u8]> = weight.data.chunks(row).collect();
+    let every = |first: usize| {
+        rows.iter()
+            .skip(first)
+            .step_by(2)
+            .copied()
+            .collect::<Vec<_>>()
+            .concat()
+    };
+    [every(0), every(1)].concat()
+}
+
+#[test]
+fn mindspore_to_megatron_and_back_is_bit_equal() {
+    for (name, processes) in [("qwen3", 1), ("qwen3_moe", 4)] {
+        let room = tempfile::tempdir().expect("a directory");
+        let room = room.path();
+        let all = trained(name, room);
+        let hf = model(name).join("hf").display().to_string();
+        let (src, mg) = (at(room, "full"), at(room, "mg"));
+        run(
+            processes,
+            &format!("unify --src {src} --dst {mg} --format megatron"),
+        )
+        .succeeds();
+        let files = fixtures::listing(Path::new(&mg));
+        assert!(
+            files
+                .iter()
+                .any(|path| path.ends_with("iter_0000007/.metadata")),
+            "{files:?}"
+        );
+        run(1, &format!("unify --src {mg} --dst {}", at(room, "flat"))).succeeds();
+        let flat = full(&room.join("flat"));
+        if name == "qwen3" {
+            let stacked = &flat["decoder.layers.mlp.linear_fc1.weight"];
+            let each = ["0", "1"]
+                .map(|layer| &all[&format!("decoder.layers.{layer}.mlp.linear_fc1.weight")]);
+            assert_eq!(stacked.shape[0], 2);
+            assert_eq!(stacked.data, each.map(gates_first).concat());
+            assert_eq!(
+                flat["optimizer.state.exp_avg_sq.embedding.word_embeddings.weight"],
+                all["adam_v.embedding.word_embeddings.weight"]
+            );
+            let master = &flat["optimizer.state.param.decoder.layers.mlp.linear_fc1.weight"];
+            assert_eq!(
+                (master.dtype.as_str(), &master.shape),
+                ("F32", &stacked.shape)
+            );
+        } else {
+            // A dense layer before one of experts: each has a name of its own.
+            let experts = &flat["decoder.layers.1.mlp.experts.experts.linear_fc1.weight"];
+            assert_eq!(experts.shape, [4, 16, 16]);
+        }
+        for (source, out) in [(&src, "cut"), (&mg, "back")] {
+            let line = format!(
+                "split --src {source} --dst {} --dst-strategy dp=1,tp=2 --model {hf} --names mcore",
+                at(room, out)
+            );
+            run(processes, &line).succeeds();
+        }
+        for rank in 0..2 {
+            let [cut, back] =
+                ["cut", "back"].map(|out| full(&room.join(format!("{out}/rank_{rank}"))));
+            assert!(
+                cut.contains_key("global_step") && cut.len() > 50,
+                "{}",
+                cut.len()
+            );
+            compare(&cut, &back).unwrap_or_else(|why| unreachable!("{name}, rank {rank}: {why}"));
+        }
+        let line = format!(
+            "reshard --src {} --src-strategy dp=1,tp=2 --dst {} --format megatron --dst-strategy dp=1,tp=2 --model {hf} --names mcore",
+            at(room, "cut"),
+            at(room, "again")
+        );
+        run(processes, &line).succeeds();
+        let found = object(&run(1, &format!("diff {mg} {} --json", at(room, "again"))));
+        assert_eq!(found["equal"], true, "{name}: {found:#?}");
+    }
+}
+
+#[test]
+fn what_megatron_cannot_have_is_refused_and_nothing_is_written() {
+    let room = tempfile::tempdir().expect("a directory");
+    let room = room.path();
+    trained("qwen3", room);
+    let mg = at(room, "mg");
+    run(
+        1,
+        &format!(
+            "unify --src {} --dst {mg} --format megatron",
+            at(room, "full")
+        ),
+    )
+    .succeeds();
+    let separate = model("qwen3").join("mcore_separate.safetensors");
+    let named = fixtures::data().join("model/qwen3/hf");
+    for (src, word) in [
+        (separate, "in one tensor with others"),
+        (named, "decoder.layers"),
+    ] {
+        let line = format!(
+            "unify --src {} --dst {} --format megatron",
+            src.display(),
+            at(room, "no")
+        );
+        let refused = run(1, &line);
+        assert_eq!(refused.status.code(), Some(1), "{refused:#?}");
+        assert!(error_line(&refused).contains(word), "{refused:#?}");
+    }
+    let unify = |word: &str| {
+        let refused = run(1, &format!("unify --src {mg} --dst {}", at(room, "no")));
+        assert_eq!(refused.status.code(), Some(1), "{word}: {refused:#?}");
+        assert!(error_line(&refused).contains(word), "{word}: {refused:#?}");
+        assert!(!room.join("no").exists(), "{word}: something was written");
+    };
+    let (tracker, file) = (
+        "latest_checkpointed_iteration.txt",
+        "iter_0000007/__0_0.distcp",
+    );
+    std::fs::write(room.join("mg").join(tracker), "../7").expect("it is written");
+    unify("no iteration's number");
+    std::fs::write(room.join("mg").join(tracker), "8").expect("it is written");
+    unify("no whole iter_0000008");
+    std::fs::write(room.join("mg").join(tracker), "7").expect("it is written");
+    std::fs::remove_file(room.join("mg").join(file)).expect("a file");
+    unify("__0_0.distcp");
+}
+
+/// A configuration of the recorded network.
+fn configuration(folder: &Path) {
+    let config = json!({
+        "model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "num_hidden_layers": 2,
+        "hidden_size": 16, "vocab_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "head_dim": 4, "intermediate_size": 24, "tie_word_embeddings": false, "attention_bias": false,
+    });
+    std::fs::create_dir(folder).expect("a directory");
+    std::fs::write(folder.join("config.json"), config.to_string()).expect("it is written");
+}
+
+#[test]
+fn what_megatron_trained_goes_to_mindspore_and_back() {
+    let room = tempfile::tempdir().expect("a directory");
+    let room = room.path();
+    configuration(&room.join("model"));
+    let model = at(room, "model");
+    let src = fixtures::data()
+        .join("worlds/mg_trained/src")
+        .display()
+        .to_string();
+    run(
+        2,
+        &format!(
+            "to dp=1,tp=2 --src {src} --dst {} --model {model}",
+            at(room, "ms")
+        ),
+    )
+    .succeeds();
+    let rank = full(&room.join("ms/rank_1"));
+    assert_eq!(
+        rank["decoder.layers.1.mlp.linear_fc1.weight"].shape,
+        [24, 16]
+    );
+    assert_eq!(
+        rank["adam_m.decoder.layers.0.self_attention.linear_qkv.weight"].shape,
+        [16, 16]
+    );
+    assert_eq!(rank["global_step"].data, 12i32.to_le_bytes());
+    let line = format!(
+        "reshard --src {} --src-strategy dp=1,tp=2 --model {model} --names mcore --dst {} --format megatron",
+        at(room, "ms"),
+        at(room, "mg")
+    );
+    run(2, &line).succeeds();
+    let found = object(&run(1, &format!("diff {src} {} --json", at(room, "mg"))));
+    assert_eq!(found["equal"], true, "{found:#?}");
+    run(
+        1,
+        &format!("to hf --src {src} --dst {} --model {model}", at(room, "hf")),
+    )
+    .succeeds();
+    assert!(full(&room.join("hf")).contains_key("model.layers.1.mlp.gate_proj.weight"));
+}
+
+#[test]
+fn the_older_form_is_read_bit_equal() {
+    let room = tempfile::tempdir().expect("a directory");
+    let case = fixtures::data().join("worlds/mg_ranks");
+    let (src, out) = (case.join("src"), room.path().join("out"));
+    run(
+        1,
+        &format!("unify --src {} --dst {}", src.display(), out.display()),
+    )
+    .succeeds();
+    let due = read(&case.join("expected.safetensors"))
+        .expect("what is due")
+        .tensors;
+    let mut found = full(&out);
+    found.retain(|name, _| !["step_num", "global_step"].contains(&name.as_str()));
+    compare(&due, &found).unwrap_or_else(|why| unreachable!("{why}"));
+    let copy = room.path().join("copy");
+    let copied = std::process::Command::new("cp")
+        .arg("-r")
+        .arg(&src)
+        .arg(&copy)
+        .status();
+    assert!(copied.expect("cp").success());
+    std::fs::remove_dir_all(copy.join("iter_0000012/mp_rank_01_000")).expect("a rank");
+    let refused = run(
+        1,
+        &format!(
+            "unify --src {} --dst {}",
+            copy.display(),
+            at(room.path(), "no")
+        ),
+    );
+    assert!(
+        error_line(&refused).contains("mp_rank_01_000"),
+        "{refused:#?}"
+    );
+}

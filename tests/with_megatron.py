@@ -1,0 +1,242 @@
+#!/usr/bin/env python3
+"""shardloom and Megatron-Core 0.19 side by side, on CPU: what Megatron saves after some steps is brought to MindSpore's layout
+and back, and Megatron goes on from that on other numbers of processes with the same logits, moments and masters.
+
+Started by `launch/test --with-megatron`, which makes the virtual environment; needs $MPIRUN, $MPIRUN_ARGS and shardloom on PATH
+(`. launch/env`). Ends with `N passed, N failed`.
+"""
+
+import contextlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+HIDDEN, HEADS, GROUPS, HEAD, FFN, WORDS, EXPERT_FFN = 16, 4, 2, 4, 24, 32, 12
+HOW = {"distrib_optim_sharding_type": "fully_reshardable", "singleton_local_shards": False, "chained_optim_avoid_prefix": True}
+
+
+def on_cpu(torch):
+    """Megatron asks for a GPU where it needs none."""
+    torch.cuda.current_device = lambda: torch.device("cpu")
+    torch.cuda.is_initialized = lambda: True
+    for name in ("synchronize", "empty_cache", "current_stream"):
+        setattr(torch.cuda, name, lambda *a, **k: None)
+    for name in ("tensor", "zeros", "empty", "ones", "full"):
+        def make(*a, made=getattr(torch, name), **k):
+            if str(k.get("device")).startswith("cuda"):
+                k["device"] = "cpu"
+            return made(*a, **k)
+        setattr(torch, name, make)
+    kind = torch.Tensor.type
+    torch.Tensor.type = lambda self, *a, **k: kind(self, *a, **k) if a or k else kind(self).replace("torch.", "torch.cuda.")
+    torch.Tensor.cuda = lambda self, *a, **k: self
+
+
+class Job:
+    """A process of a Megatron job: its model and optimizer."""
+
+    def __init__(self, tensors, kind):
+        import torch
+        import torch.distributed as dist
+        on_cpu(torch)
+        from megatron.core import parallel_state
+        from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
+        from megatron.core.models.gpt import GPTModel
+        from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
+        from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
+        from megatron.core.tensor_parallel import random
+        from megatron.core.transformer import TransformerConfig
+        random.CudaRNGStatesTracker.fork = lambda self, *a, **k: contextlib.nullcontext()
+        dist.init_process_group("gloo", rank=int(os.environ["RANK"]), world_size=int(os.environ["WORLD_SIZE"]))
+        parallel_state.initialize_model_parallel(tensors)
+        self.torch, self.dist = torch, dist
+        torch.manual_seed(11)
+        experts = 4 if kind == "experts" else None
+        dtype = torch.bfloat16 if kind == "bf16" else torch.float32
+        config = TransformerConfig(
+            num_layers=2, hidden_size=HIDDEN, num_attention_heads=HEADS, num_query_groups=GROUPS, kv_channels=HEAD, ffn_hidden_size=FFN,
+            use_cpu_initialization=True, gated_linear_unit=True, activation_func=torch.nn.functional.silu, add_bias_linear=False,
+            normalization="RMSNorm", qk_layernorm=True, hidden_dropout=0.0, attention_dropout=0.0, tensor_model_parallel_size=tensors,
+            params_dtype=dtype, bf16=dtype is torch.bfloat16, pipeline_dtype=dtype, num_moe_experts=experts,
+            moe_ffn_hidden_size=EXPERT_FFN if experts else None, moe_token_dispatcher_type="alltoall", bias_activation_fusion=False,
+            masked_softmax_fusion=False, bias_dropout_fusion=False, gradient_accumulation_fusion=False,
+            sequence_parallel=bool(experts) and tensors > 1)
+        spec = get_gpt_layer_local_spec(num_experts=experts, qk_layernorm=True, normalization="RMSNorm")
+        self.model = GPTModel(config, spec, vocab_size=WORDS, max_sequence_length=16, share_embeddings_and_output_weights=False,
+                              position_embedding_type="rope").to(dtype)
+        self.parallel = DistributedDataParallel(config, DistributedDataParallelConfig(use_distributed_optimizer=True), self.model)
+        self.optimizer = get_megatron_optimizer(
+            OptimizerConfig(optimizer="adam", lr=0.01, min_lr=0.001, weight_decay=0.1, params_dtype=dtype,
+                            bf16=dtype is torch.bfloat16, use_distributed_optimizer=True, clip_grad=1.0), [self.parallel])
+
+    def batch(self, number):
+        generator = self.torch.Generator().manual_seed(100 + number)
+        tokens = self.torch.randint(0, WORDS, (2, 12), generator=generator)
+        return tokens, self.torch.arange(12).expand(2, 12), self.torch.ones(1, 1, 12, 12).triu(1).bool()
+
+    def step(self, number):
+        self.parallel.zero_grad_buffer()
+        self.optimizer.zero_grad()
+        tokens, places, mask = self.batch(number)
+        loss = self.parallel(tokens, places, mask, labels=tokens).float().mean()
+        loss.backward()
+        self.parallel.finish_grad_sync()
+        self.optimizer.step()
+        return loss.item()
+
+    def logits(self):
+        from megatron.core.tensor_parallel import gather_from_tensor_model_parallel_region
+        with self.torch.no_grad():
+            return gather_from_tensor_model_parallel_region(self.model(*self.batch(50))).float()
+
+    def state(self, loading=False):
+        model = self.model.sharded_state_dict(metadata=HOW)
+        return {"model": model, "optimizer": self.optimizer.sharded_state_dict(model, metadata=HOW, is_loading=loading)}
+
+    def save(self, place):
+        from megatron.core import dist_checkpointing
+        Path(place).mkdir(parents=True, exist_ok=True)
+        dist_checkpointing.save({**self.state(), "iteration": 3, "checkpoint_version": 3.0}, place, content_metadata=HOW)
+
+    def load(self, place):
+        from megatron.core import dist_checkpointing
+        loaded = dist_checkpointing.load(self.state(True), place)
+        assert loaded["iteration"] == 3 and loaded["content_metadata"] == HOW, loaded.keys()
+        self.model.load_state_dict(loaded["model"])
+        # Rates and decay are the job's own; the number of steps is the file's.
+        saved = loaded["optimizer"]
+        steps = saved["optimizer"]["param_groups"][0]["step"]
+        groups = [{key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups]
+        saved["optimizer"]["param_groups"] = [{**group, "step": self.torch.tensor(float(steps))} for group in groups]
+        self.optimizer.load_state_dict(saved)
+
+
+def worker(task, place, out, tensors, kind):
+    job = Job(int(tensors), kind)
+    if task == "train":
+        for number in range(3):
+            job.step(number)
+        job.save(place)
+    else:
+        job.load(place)
+    found = {"logits": job.logits(), "losses": [job.step(number) for number in range(3, 5)], "after": job.logits()}
+    if job.dist.get_rank() == 0:
+        job.torch.save(found, out)
+    job.dist.barrier()
+
+
+PORT = [21000 + os.getpid() % 5000]
+
+
+def spawn(size, *arguments):
+    PORT[0] += 1
+    env = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(PORT[0]), "WORLD_SIZE": str(size), "GLOO_SOCKET_IFNAME": "lo",
+           "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", __file__, "worker", *map(str, arguments)]
+    running = [subprocess.Popen(command, env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, text=True) for rank in range(size)]
+    told = [process.communicate(timeout=600)[0] for process in running]
+    for process, text in zip(running, told):
+        if process.returncode:
+            raise RuntimeError(text[-3000:])
+
+
+def shardloom(*args, processes=1):
+    command = ["shardloom", *map(str, args)]
+    if processes > 1:
+        command = [os.environ.get("MPIRUN", "mpirun"), *shlex.split(os.environ.get("MPIRUN_ARGS", "")), "-n", str(processes), *command]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{command}: {done.stdout}{done.stderr}")
+
+
+def same(one, other, exactly):
+    import torch
+    a, b = torch.load(one), torch.load(other)
+    for key in ("logits", "after"):
+        assert torch.equal(a[key], b[key]) if exactly else torch.allclose(a[key], b[key], atol=2e-5), (key, (a[key] - b[key]).abs().max())
+    for x, y in zip(a["losses"], b["losses"]):
+        assert x == y if exactly else abs(x - y) < 2e-5, (a["losses"], b["losses"])
+
+
+def plain(place):
+    """All tensors, by torch's own reader."""
+    import torch
+    import torch.distributed.checkpoint as dcp
+    told = dcp.FileSystemReader(place).read_metadata().state_dict_metadata
+    state = {name: torch.empty(of.size, dtype=of.properties.dtype) for name, of in told.items() if hasattr(of, "size")}
+    dcp.load(state, checkpoint_id=place, no_dist=True)
+    return state
+
+
+def equal(found, due):
+    assert found.keys() == due.keys(), found.keys() ^ due.keys()
+    for name, tensor in due.items():
+        assert tensor.dtype == found[name].dtype and tensor.equal(found[name]), name
+
+
+def configuration(room, kind):
+    told = {"model_type": "qwen3_moe" if kind == "experts" else "qwen3", "num_hidden_layers": 2, "hidden_size": HIDDEN, "vocab_size": WORDS,
+            "num_attention_heads": HEADS, "num_key_value_heads": GROUPS, "head_dim": HEAD, "intermediate_size": FFN,
+            "tie_word_embeddings": False, "attention_bias": False, "num_local_experts": 4, "moe_intermediate_size": EXPERT_FFN}
+    (room / "model").mkdir()
+    (room / "model/config.json").write_text(json.dumps(told))
+    return room / "model"
+
+
+def there_and_back(room, kind, tensors, layout):
+    from safetensors.torch import load_file
+    saved, model = room / "saved", configuration(room, kind)
+    spawn(tensors, "train", saved / "iter_0000003", room / "due.pt", tensors, kind)
+    (saved / "latest_checkpointed_iteration.txt").write_text("3")
+    due = plain(saved / "iter_0000003")
+    shardloom("unify", "--src", saved, "--dst", room / "flat", processes=2)
+    flat = {}
+    for file in (room / "flat").glob("model-*.safetensors"):
+        flat.update(load_file(file))
+    equal(flat, due)
+    shardloom("to", layout, "--src", saved, "--dst", room / "mindspore", "--model", model, processes=2)
+    shardloom("reshard", "--src", room / "mindspore", "--src-strategy", layout, "--model", model, "--names", "mcore", "--dst",
+              room / "back", "--format", "megatron", processes=2)
+    back = plain(room / "back/iter_0000003")
+    if kind != "bf16":
+        equal({name: tensor for name, tensor in back.items() if name in due}, due)
+    for size in (1, 2):
+        spawn(size, "resume", room / "back/iter_0000003", room / "found.pt", size, kind)
+        if kind != "bf16":
+            same(room / "found.pt", room / "due.pt", size == tensors)
+
+
+CASES = {}
+for kind, tensors, layout in [("dense", 2, "dp=1,tp=2"), ("dense", 1, "dp=2,tp=2"), ("bf16", 2, "dp=1,tp=1"), ("experts", 1, "dp=1,tp=2,ep=2")]:
+    CASES[f"{kind}, of {tensors}, by {layout}"] = lambda room, k=kind, t=tensors, l=layout: there_and_back(room, k, t, l)
+
+
+def main():
+    passed, failed = 0, 0
+    for name, case in CASES.items():
+        if len(sys.argv) > 1 and sys.argv[1] not in name:
+            continue
+        with tempfile.TemporaryDirectory() as room:
+            try:
+                case(Path(room))
+                passed += 1
+                print(f"{name}: ok", flush=True)
+            except Exception:  # noqa: BLE001
+                failed += 1
+                print(f"{name}: FAILED", flush=True)
+                traceback.print_exc()
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["worker"]:
+        worker(*sys.argv[2:])
+        sys.exit(0)
+    sys.exit(main())
