@@ -68,9 +68,8 @@ pub(super) fn by_layers(
             let known = source.metadata.entry(format!("{OWN_KEYS}{key}"));
             known.or_insert_with(|| value.to_owned());
         }
-        if let (Some(strategy), None) = (strategy, &write.view) {
-            set_aside(&mut source.inventory, strategy);
-        }
+        let note = strategy.and_then(|strategy| set_aside(&mut source.inventory, strategy));
+        source.source.notes.extend(note);
     }
     Ok(())
 }
@@ -115,9 +114,7 @@ pub(super) fn formed(
         record(&mut viewed, &MEGATRON);
         formed.is_view = true;
     } else if let (true, false, Some(strategy)) = (opened.layered, is_view, strategy) {
-        let (table, note) = layered(inventory, strategy)?;
-        viewed.table = renamed(table, &write.select)?;
-        viewed.notes.extend(note);
+        viewed.table = renamed(layered(inventory, strategy)?, &write.select)?;
         record(&mut viewed, &MINDSPORE);
         formed.is_view = true;
     }

@@ -166,7 +166,7 @@ fn odd(inspected: &Inspected, names: &BTreeMap<&str, Known>) -> Vec<String> {
     let empty: Vec<&str> = inspected
         .files
         .iter()
-        .filter(|file| file.tensors.is_empty())
+        .filter(|file| file.tensors.is_empty() && !file.path.ends_with(".distcp"))
         .map(|file| file.path.as_str())
         .collect();
     if !empty.is_empty() {

@@ -28,39 +28,48 @@ pub fn is_layered_for(inventory: &Inventory, strategy: &Strategy) -> bool {
 }
 
 /// Takes single numbers that `strategy` doesn't know, a job's counts and rates, for what every rank has for
-/// itself.
-pub fn set_aside(inventory: &mut Inventory, strategy: &Strategy) {
-    let single = |name: &Arc<str>, tensor: &SourceTensor| {
-        tensor.shape.elements().is_ok_and(|count| count == 1) && strategy.layouts(name).is_empty()
-    };
-    let apart = inventory
-        .tensors
-        .iter()
-        .filter(|(name, tensor)| single(name, tensor));
-    let apart: Vec<Arc<str>> = apart.map(|(name, _)| name.clone()).collect();
-    for name in apart {
-        inventory.tensors.remove(&name);
-        inventory.private.insert(name);
+/// itself, and leaves out masters that it doesn't know: gives what is to be said of these.
+pub fn set_aside(inventory: &mut Inventory, strategy: &Strategy) -> Option<String> {
+    let unknown = |name: &Arc<str>| strategy.layouts(name).is_empty();
+    let mut masters = Vec::new();
+    for (name, tensor) in std::mem::take(&mut inventory.tensors) {
+        let single = tensor.shape.elements().is_ok_and(|count| count == 1);
+        if unknown(&name) && to_theirs(&name).1 == MASTER {
+            masters.push(name);
+        } else if unknown(&name) && single {
+            inventory.private.insert(name);
+        } else {
+            inventory.tensors.insert(name, tensor);
+        }
     }
+    (!masters.is_empty()).then(|| {
+        format!(
+            "{} in 32 bits ({}) {} in the destination strategy, and {} behind",
+            counted(masters.len() as u64, "master weight"),
+            first(&masters, TOLD),
+            if masters.len() == 1 {
+                "isn't"
+            } else {
+                "aren't"
+            },
+            if masters.len() == 1 { "stays" } else { "stay" }
+        )
+    })
 }
 
 /// Experts of a layer that are to be in one tensor: what it is called, and each expert's own.
 type Gathered = BTreeMap<(String, &'static str), BTreeMap<u64, (Arc<str>, Shape)>>;
 
 /// What MindSpore's tensors are made of those of `inventory`, as `strategy` knows them: gates and ups in
-/// turns, experts in one where it has these so. Gives what is to be said of it, too.
+/// turns, experts in one where it has these so.
 ///
 /// # Errors
 /// [`Kind::MissingShard`] for experts that aren't there, [`Kind::Shape`].
-pub fn layered(inventory: &Inventory, strategy: &Strategy) -> Result<(Table, Option<String>)> {
-    let (mut table, mut gathered, mut masters) = (Table::new(), Gathered::new(), Vec::new());
+pub fn layered(inventory: &Inventory, strategy: &Strategy) -> Result<Table> {
+    let (mut table, mut gathered) = (Table::new(), Gathered::new());
     for (name, tensor) in &inventory.tensors {
         let (_, state, weight) = to_theirs(name);
         let known = !strategy.layouts(name).is_empty();
-        if state == MASTER && !known {
-            masters.push(name);
-            continue;
-        }
         let (before, part) = before_part(weight).unwrap_or(("", weight));
         let before = format!("{state}{before}");
         if let Some((expert, own)) = part.strip_prefix(LOCAL_EXPERTS).and_then(number)
@@ -87,19 +96,7 @@ pub fn layered(inventory: &Inventory, strategy: &Strategy) -> Result<(Table, Opt
         let of = joined_experts(&experts, stand).map_err(|fault| fault.tensor(&*name))?;
         table.insert(name, of);
     }
-    let left = (!masters.is_empty()).then(|| {
-        format!(
-            "{} in 32 bits ({}) {} in the destination strategy, and stay behind",
-            counted(masters.len() as u64, "master weight"),
-            first(&masters, TOLD),
-            if masters.len() == 1 {
-                "isn't"
-            } else {
-                "aren't"
-            }
-        )
-    });
-    Ok((table, left))
+    Ok(table)
 }
 
 /// A tensor as it is; one with all gates before all ups with these in turns.
