@@ -119,7 +119,7 @@ fn slices(tensor: &SourceTensor, catalog: &Catalog) -> Result<Vec<(u64, SourceTe
                 place: patch.place,
             })
         });
-        let made = of_patches(&tensor.name, tensor.dtype, rest.clone(), here.collect())?;
+        let made = of_patches(&tensor.name, tensor.dtype, rest.clone(), here.collect(), 0)?;
         Ok((number, made))
     };
     (0..count).map(slice).collect()

@@ -31,9 +31,4 @@ impl Content {
             part.map_or(&*entry.name, |part| &*part.of)
         })
     }
-
-    /// What is no tensor: names, and where each lies in the file.
-    pub(in crate::store::formats) fn values(&self) -> impl Iterator<Item = &(String, Range<u64>)> {
-        self.values.iter()
-    }
 }

@@ -2,9 +2,9 @@
 
 use super::stand;
 use crate::fault::Result;
-use crate::store::formats::dcp::{Beside, Emit, archive_of};
+use crate::store::formats::dcp::{Emit, archive_of};
 use crate::store::formats::progress::Progress;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// What is called so in Megatron's names has layers stacked on its first dimension.
 const LAYERS: &str = "decoder.layers.";
@@ -20,8 +20,7 @@ const MODULES: [(&str, &str); 2] = [(".linear_proj.weight", ".core_attention."),
 /// Modules with states: the last word of their names.
 const LINEAR: &str = "linear_";
 
-/// The values, one behind the other as they lie in `file`, and what `.metadata` says of them. `tensors` are names
-/// and full shapes.
+/// The values as archives, by name. `tensors` are names and full shapes.
 ///
 /// # Errors
 /// As [`archive_of`].
@@ -29,37 +28,21 @@ pub(super) fn values(
     tensors: &BTreeMap<&str, Vec<u64>>,
     progress: &Progress,
     number: u64,
-    file: &str,
-) -> Result<(Vec<u8>, Beside)> {
+) -> Result<BTreeMap<String, Vec<u8>>> {
     let states = tensors.keys().any(|name| name.starts_with(OPTIMIZER));
-    let mut bytes = Vec::new();
-    let mut beside = Beside::default();
-    let mut put = |name: String, archive: &[u8]| {
-        let begin = bytes.len() as u64;
-        bytes.extend_from_slice(archive);
-        beside
-            .values
-            .push((name, file.to_owned(), begin..bytes.len() as u64));
-    };
-    put(
-        stand::VALUE.to_owned(),
-        &archive_of(&stand::written(progress, number, states)?)?,
-    );
+    let told = archive_of(&stand::written(progress, number, states)?)?;
     let mut emit = Emit::new();
     emit.plain(&serde_json::json!([null]))?;
     let empty = archive_of(&emit.finished())?;
-    let mut known = BTreeSet::new();
+    let mut all = BTreeMap::from([(stand::VALUE.to_owned(), told)]);
     for (name, shape) in tensors {
         for module in modules(name) {
             for place in places(name, shape) {
-                let name = format!("{module}{EXTRA}/shard_{place}");
-                if known.insert(name.clone()) {
-                    put(name, &empty);
-                }
+                all.insert(format!("{module}{EXTRA}/shard_{place}"), empty.clone());
             }
         }
     }
-    Ok((bytes, beside))
+    Ok(all)
 }
 
 /// The modules that have a state, of which a weight tells that they are there, with a dot behind.
@@ -107,8 +90,8 @@ mod tests {
     fn states_are_told_by_weights_and_lie_by_layer_and_expert() {
         let of = |name: &str, shape: &[u64]| {
             let tensors = BTreeMap::from([(name, shape.to_vec())]);
-            let (_, beside) = values(&tensors, &Progress::default(), 1, "f").unwrap();
-            let names = beside.values.into_iter().skip(1).map(|(name, ..)| name);
+            let all = values(&tensors, &Progress::default(), 1).unwrap();
+            let names = all.into_keys().filter(|name| name != stand::VALUE);
             names.collect::<Vec<_>>()
         };
         assert_eq!(

@@ -4,13 +4,16 @@ use super::beside::values;
 use super::stand;
 use crate::catalog::FileSchema;
 use crate::fault::{Fault, Kind, Result};
-use crate::store::formats::dcp::{Dcp, METADATA, METADATA_BYTES_MAX, arrange, metadata};
+use crate::store::formats::dcp::{
+    Dcp, METADATA, METADATA_BYTES_MAX, VALUES, arrange, metadata, one_behind_another,
+};
 use crate::store::formats::directory::{
     DirectoryFormat, Glimpse, Names, Own, RankFiles, TRACKER, Text, has, tracked,
 };
 use crate::store::formats::handle::Format;
 use crate::store::formats::laid::{DirectoryAsked, DirectoryFile, Laid};
 use crate::store::formats::progress::Progress;
+use crate::store::formats::values::Values;
 use crate::store::io::{self, ReadFile, Standing};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -23,8 +26,6 @@ const KIND_BYTES_MAX: u64 = 64 << 10;
 const SAYS: &[u8] = br#"{"sharded_backend": "torch_dist", "sharded_backend_version": 1}"#;
 /// The directory, and what the tracker says, of weights that are of no iteration.
 const RELEASE: &str = "release";
-/// The file of values, behind the ranks' own.
-const VALUES: &str = "__0_1.distcp";
 
 /// Megatron-Core's: directories of iterations, each of them PyTorch's.
 pub(in crate::store::formats) struct Megatron;
@@ -169,13 +170,17 @@ impl DirectoryFormat for Megatron {
     fn stand(&self, own: &Own, _: &[&str]) -> Option<(String, Range<u64>)> {
         let contents = own.contents.iter();
         let mut values =
-            contents.flat_map(|(file, content)| content.values().map(move |v| (file, v)));
+            contents.flat_map(|(file, content)| content.values().iter().map(move |v| (file, v)));
         let (file, (_, bytes)) = values.find(|(_, (name, _))| name == stand::VALUE)?;
         Some((file.clone(), bytes.clone()))
     }
 
     fn stands(&self, bytes: &[u8]) -> Progress {
         stand::read(bytes)
+    }
+
+    fn keeps_values(&self) -> bool {
+        true
     }
 
     fn is_megatron(&self) -> bool {
@@ -214,10 +219,19 @@ impl DirectoryFormat for Megatron {
             .map(|tensor| (&*tensor.name, tensor.shape()))
             .collect();
         let progress = asked.progress.clone().unwrap_or_default();
-        let (bytes, beside) = values(&tensors, &progress, number, VALUES)?;
+        let mut values = Values {
+            archives: values(&tensors, &progress, number)?,
+            ..Values::default()
+        };
+        // What the source has of its own counts for more.
+        values.archives.extend(asked.values.archives.clone());
+        let (bytes, places) = one_behind_another(&values);
         Ok(vec![
             (format!("{place}/{VALUES}"), bytes),
-            (format!("{place}/{METADATA}"), metadata(files, &beside)?),
+            (
+                format!("{place}/{METADATA}"),
+                metadata(files, &values, &places, false)?,
+            ),
             (format!("{place}/{KIND}"), SAYS.to_vec()),
             (TRACKER.to_owned(), says.into_bytes()),
         ])
