@@ -6,8 +6,10 @@ use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::pickle::{self, Pickle, Value};
 use crate::store::formats::torch::{Saved, StoredTensor, tensor};
 use crate::store::io::ReadFile;
+use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What stands before the number of a layer, and of an expert.
@@ -138,83 +140,34 @@ impl Taken<'_> {
         tensor: &StoredTensor,
     ) -> Result<()> {
         if UNKNOWN.iter().any(|end| name.ends_with(end)) {
-            let fault = Fault::new(
-                Kind::Unsupported,
-                "has all experts in one, which is not read in this form",
-            );
+            let message = "has all experts in one, which is not read in this form";
+            let fault = Fault::new(Kind::Unsupported, message);
             return Err(fault.hint("Megatron's own tools convert it to torch_dist"));
         }
         let cut = cut(stored, name, tensor);
         let (own, is_expert) = self.own_name(turn, name)?;
-        let (ranks, rank) = match is_expert {
-            true => (
-                self.split.expert_tensors,
-                self.spot.tensor % self.split.expert_tensors,
-            ),
-            false => (self.split.tensors, self.spot.tensor),
+        let ranks = match is_expert {
+            true => self.split.expert_tensors,
+            false => self.split.tensors,
         };
-        // Copies: of other ranks, and of tied embeddings in the last stage.
-        let again = (cut == Cut::Whole && self.spot.tensor > 0)
-            || (is_expert && self.spot.tensor >= ranks)
-            || (!is_expert && self.spot.expert > 0)
-            || (self.spot.stage > 0 && own.starts_with("embedding."));
-        if again {
+        if self.is_copy(&own, cut, is_expert, ranks) {
             return Ok(());
         }
-        let window = self.saved.window(tensor)?;
+        let rank = self.spot.tensor % ranks.max(1);
         let width = u64::from(tensor.dtype.bits() / 8);
         let usual = || {
-            tensor
-                .shape
-                .strides()
-                .iter()
-                .map(|stride| stride * width)
-                .collect()
+            let strides = tensor.shape.strides().into_iter();
+            strides.map(|stride| stride * width).collect()
         };
-        let strides: Vec<u64> = tensor.strides.clone().unwrap_or_else(usual);
-        let own: Arc<str> = own.into();
-        let mut put = |shape: Shape, full: Shape, offset: Vec<u64>, first: u64| {
-            let steps = shape.0.iter().zip(&strides);
-            let last: u64 = steps
-                .map(|(size, stride)| size.saturating_sub(1) * stride)
-                .sum();
-            let begin = window.start + first;
-            let end = (begin + last + width).min(window.end).max(begin);
-            let number = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
-            let at: Vec<String> = offset.iter().map(u64::to_string).collect();
-            let part = Part {
-                of: own.clone(),
-                full,
-                offset,
-                strides: strides.clone(),
-            };
-            self.held.parts.insert(number, part);
-            self.entries.push(Entry {
-                name: format!("{own}\u{1f}{}", at.join(".")).into(),
-                dtype: tensor.dtype,
-                shape,
-                segments: vec![begin..end],
-            });
+        let lies = Lies {
+            own: own.into(),
+            dtype: tensor.dtype,
+            strides: tensor.strides.clone().unwrap_or_else(usual),
+            window: self.saved.window(tensor)?,
         };
-        let (mut full, mut offset) = (tensor.shape.clone(), vec![0; tensor.shape.0.len()]);
-        let along = match cut {
-            Cut::Whole => None,
-            Cut::Rows | Cut::Halves => Some(0),
-            Cut::Columns => Some(1),
-        };
-        let large = || Fault::new(Kind::Shape, "is too large");
-        if let Some(axis) = along {
-            let size = *tensor
-                .shape
-                .0
-                .get(axis)
-                .ok_or_else(|| Fault::new(Kind::Shape, "has too few dimensions"))?;
-            full.0[axis] = size.checked_mul(ranks).ok_or_else(large)?;
-            offset[axis] = size.checked_mul(rank).ok_or_else(large)?;
-        }
-        full.bytes(tensor.dtype)?;
+        let (full, offset) = placed(tensor, cut, ranks, rank)?;
         if cut != Cut::Halves {
-            put(tensor.shape.clone(), full, offset, 0);
+            self.put(&lies, tensor.shape.clone(), full, offset, 0);
             return Ok(());
         }
         let mut half = tensor.shape.clone();
@@ -222,14 +175,52 @@ impl Taken<'_> {
         for (number, ups) in [(0, 0), (1, full.0[0] / 2)] {
             let mut offset = vec![0; half.0.len()];
             offset[0] = ups + rank * half.0[0];
-            put(
-                half.clone(),
-                full.clone(),
-                offset,
-                number * half.0[0] * strides[0],
-            );
+            let first = number * half.0[0] * lies.strides[0];
+            self.put(&lies, half.clone(), full.clone(), offset, first);
         }
         Ok(())
+    }
+
+    /// Whether what this rank has of a tensor is another's, too: of what isn't cut, and of tied embeddings in
+    /// later stages.
+    fn is_copy(&self, own: &str, cut: Cut, is_expert: bool, ranks: u64) -> bool {
+        let Spot {
+            tensor,
+            stage,
+            expert,
+        } = self.spot;
+        let whole = cut == Cut::Whole && tensor > 0;
+        let of_experts = match is_expert {
+            true => tensor >= ranks,
+            false => expert > 0,
+        };
+        whole || of_experts || (stage > 0 && own.starts_with("embedding."))
+    }
+
+    /// Enters a part whose first byte is `first` in what lies there.
+    fn put(&mut self, lies: &Lies, shape: Shape, full: Shape, offset: Vec<u64>, first: u64) {
+        let steps = shape.0.iter().zip(&lies.strides);
+        let last: u64 = steps
+            .map(|(size, stride)| size.saturating_sub(1) * stride)
+            .sum();
+        let width = u64::from(lies.dtype.bits() / 8);
+        let begin = lies.window.start + first;
+        let end = (begin + last + width).min(lies.window.end).max(begin);
+        let number = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
+        let at: Vec<String> = offset.iter().map(u64::to_string).collect();
+        let part = Part {
+            of: lies.own.clone(),
+            full,
+            offset,
+            strides: lies.strides.clone(),
+        };
+        self.held.parts.insert(number, part);
+        self.entries.push(Entry {
+            name: format!("{}\u{1f}{}", lies.own, at.join(".")).into(),
+            dtype: lies.dtype,
+            shape,
+            segments: std::iter::once(begin..end).collect(),
+        });
     }
 
     /// What a tensor is called in the whole network, and whether it is an expert's.
@@ -252,6 +243,31 @@ impl Taken<'_> {
         let expert = self.spot.expert * each + expert;
         Ok((format!("{LAYERS}{layer}{EXPERTS}{expert}.{rest}"), true))
     }
+}
+
+/// How a tensor lies in its file, and what it is called in the network.
+struct Lies {
+    own: Arc<str>,
+    dtype: Dtype,
+    strides: Vec<u64>,
+    window: Range<u64>,
+}
+
+/// The full shape of a tensor of which `rank` of `ranks` has a part, and where that begins.
+fn placed(tensor: &StoredTensor, cut: Cut, ranks: u64, rank: u64) -> Result<(Shape, Vec<u64>)> {
+    let (mut full, mut offset) = (tensor.shape.clone(), vec![0; tensor.shape.0.len()]);
+    let axis = match cut {
+        Cut::Whole => return Ok((full, offset)),
+        Cut::Rows | Cut::Halves => 0,
+        Cut::Columns => 1,
+    };
+    let few = || Fault::new(Kind::Shape, "has too few dimensions");
+    let size = *tensor.shape.0.get(axis).ok_or_else(few)?;
+    let large = || Fault::new(Kind::Shape, "is too large");
+    full.0[axis] = size.checked_mul(ranks).ok_or_else(large)?;
+    offset[axis] = size.checked_mul(rank).ok_or_else(large)?;
+    full.bytes(tensor.dtype)?;
+    Ok((full, offset))
 }
 
 /// A number, and what stands behind its dot.
