@@ -95,16 +95,18 @@ class Job:
             return gather_from_tensor_model_parallel_region(self.model(*self.batch(50))).float()
 
     def state(self, loading=False):
-        model = self.model.sharded_state_dict(metadata=HOW)
-        return {"model": model, "optimizer": self.optimizer.sharded_state_dict(model, metadata=HOW, is_loading=loading)}
+        model = self.model.sharded_state_dict(metadata=dict(HOW))
+        return {"model": model, "optimizer": self.optimizer.sharded_state_dict(model, metadata=dict(HOW), is_loading=loading)}
 
     def save(self, place):
         from megatron.core import dist_checkpointing
         Path(place).mkdir(parents=True, exist_ok=True)
-        dist_checkpointing.save({**self.state(), "iteration": 3, "checkpoint_version": 3.0}, place, content_metadata=HOW)
+        dist_checkpointing.save({**self.state(), "iteration": 3, "checkpoint_version": 3.0}, place, content_metadata=dict(HOW))
 
     def load(self, place):
         from megatron.core import dist_checkpointing
+        # Without Apex the optimizer has no state before its first step; all of it is replaced.
+        self.step(99)
         loaded = dist_checkpointing.load(self.state(True), place)
         assert loaded["iteration"] == 3 and loaded["content_metadata"] == HOW, loaded.keys()
         self.model.load_state_dict(loaded["model"])
@@ -112,7 +114,7 @@ class Job:
         saved = loaded["optimizer"]
         steps = saved["optimizer"]["param_groups"][0]["step"]
         groups = [{key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups]
-        saved["optimizer"]["param_groups"] = [{**group, "step": self.torch.tensor(float(steps))} for group in groups]
+        saved["optimizer"]["param_groups"] = [{**group, "step": float(steps)} for group in groups]
         self.optimizer.load_state_dict(saved)
 
 
