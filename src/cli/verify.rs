@@ -6,6 +6,7 @@ use crate::cli::flags::strategy::{NetworkArgs, strategy};
 use crate::fault::Result;
 use crate::job::repair::{Origin, Repair, repair};
 use crate::job::verify::{Subset, Verification, verify};
+use crate::source::pattern;
 use crate::strategy::StrategyInput;
 use clap::Args;
 use std::path::PathBuf;
@@ -50,7 +51,11 @@ pub(crate) struct Verify {
 }
 
 impl Command for Verify {
-    fn prepare(self) -> Result<Prepared> {
+    fn prepare(mut self) -> Result<Prepared> {
+        // A manifest is that of the directory in which files of a pattern are.
+        if pattern::is_one(&self.directory) {
+            self.directory = pattern::base(&self.directory);
+        }
         let asked = self.report.clone();
         let other = self.against.as_deref().or(self.from.as_deref());
         asked.check_paths(&[

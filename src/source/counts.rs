@@ -25,13 +25,12 @@ pub fn settle(world: &World, source: &Source, files: &Files) -> Result<Files> {
         false => Values::default(),
     };
     let own = source.told.as_ref().map(|told| &told.own);
-    let dynamic = asked.dynamic || own.is_some_and(|own| own.dynamic);
     let adapter = own.and_then(|own| own.adapter.clone());
     let adapter = adapter.filter(|_| format.holds(ADAPTER));
     let progress = match (&asked.progress, &source.told) {
         (Some(given), _) => given.clone(),
-        (None, Some(told)) => told.own.progress.clone(),
-        (None, None) => {
+        (None, Some(told)) if told.own.progress != Progress::default() => told.own.progress.clone(),
+        (None, _) => {
             let mine = agree(world, in_tensors(source))?;
             all_gather(world, &mine)?
                 .into_iter()
@@ -40,11 +39,13 @@ pub fn settle(world: &World, source: &Source, files: &Files) -> Result<Files> {
                 .unwrap_or_default()
         }
     };
+    // No other trainer counts samples.
+    let dynamic = own.is_some_and(|own| own.dynamic) || progress.consumed_samples.is_some();
     Ok(Files::Directory {
         format: *format,
         asked: DirectoryAsked {
             progress: Some(progress),
-            dynamic,
+            dynamic: asked.dynamic || dynamic,
             adapter: adapter.map(Arc::new),
             values: Arc::new(values),
             ..asked.clone()

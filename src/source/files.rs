@@ -3,6 +3,7 @@
 use crate::fault::{Fault, Kind, Result};
 use crate::source::directory::refuse_parts;
 use crate::source::listed::{Listed, Listing};
+use crate::source::pattern;
 use crate::store::Format;
 use crate::store::formats::refuse_directory;
 use crate::store::io::{self, ReadFile, Standing};
@@ -22,10 +23,9 @@ pub(crate) fn list_files(
 ) -> Result<Listing> {
     let mut listing = Listing::default();
     let names = names(path, contains, &mut listing)?;
-    let base = if listing.single_file {
-        path.parent().unwrap_or(Path::new(""))
-    } else {
-        path
+    let base = match listing.single_file {
+        true => &pattern::base(path),
+        false => path,
     };
     let (mut files, mut unread) = (Vec::new(), None);
     for name in names {
@@ -67,6 +67,12 @@ fn names(path: &Path, contains: Option<&str>, listing: &mut Listing) -> Result<V
             .map(str::to_owned)
             .collect()
     };
+    if let Some(found) = pattern::list(path)? {
+        listing.single_file = true;
+        let files = found.ranks.into_values().flatten();
+        let names = files.map(|file| file.path).filter(|name| wanted(name));
+        return Ok(names.collect());
+    }
     let mut names = Vec::new();
     match io::standing(path)? {
         Standing::Nothing => {}

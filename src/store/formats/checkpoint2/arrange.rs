@@ -22,7 +22,7 @@ type Sides<'a> = [Vec<&'a LaidTensor>; 2];
 
 /// The files of all ranks.
 pub(super) fn arrange<'a>(asked: &DirectoryAsked, laid: &'a Laid) -> Vec<DirectoryFile<'a>> {
-    let mut sides = sides(laid, asked.remove_redundancy);
+    let mut sides = sides(laid, asked);
     let place = directory(asked.number());
     let usual = asked.dynamic.then_some(PREFIX);
     let prefix = asked.prefix.as_deref().or(usual);
@@ -59,10 +59,9 @@ pub(super) fn texts<'a>(
     for file in files {
         let name = file.path.rsplit('/').next().unwrap_or_default();
         for tensor in &file.tensors {
-            let first = tensor
-                .layout
-                .as_ref()
-                .map_or(u32::MAX, |_| tensor.first_rank);
+            let layout = tensor.layout.as_ref();
+            let layout = layout.filter(|_| !is_apart(&tensor.name, asked.dynamic));
+            let first = layout.map_or(u32::MAX, |_| tensor.first_rank);
             let entry = stored.entry((&*tensor.name, first));
             let described = entry.or_insert_with(|| describe(tensor, asked.dynamic));
             described.stored.push((file.rank, name.to_owned()));
@@ -86,6 +85,8 @@ pub(super) fn texts<'a>(
 fn describe(tensor: &LaidTensor, dynamic: bool) -> Described {
     let written = tensor.written.safetensors_name();
     let dtype = tensor.dtype.ckpt_name().unwrap_or(written);
+    let layout = tensor.layout.clone();
+    let layout = layout.filter(|_| !is_apart(&tensor.name, dynamic));
     Described {
         name: Arc::clone(&tensor.name),
         dtype: if dynamic {
@@ -94,19 +95,19 @@ fn describe(tensor: &LaidTensor, dynamic: bool) -> Described {
             dtype.to_owned()
         },
         shape: tensor.shape(),
-        layout: tensor.layout.clone(),
-        first_rank: tensor.layout.as_ref().map_or(0, |_| tensor.first_rank),
+        first_rank: layout.as_ref().map_or(0, |_| tensor.first_rank),
+        layout,
         stored: Vec::new(),
     }
 }
 
 /// What each rank writes.
-fn sides(laid: &Laid, remove_redundancy: bool) -> BTreeMap<u32, Sides<'_>> {
-    let owners = remove_redundancy.then(|| balance(laid));
+fn sides<'a>(laid: &'a Laid, asked: &DirectoryAsked) -> BTreeMap<u32, Sides<'a>> {
+    let owners = asked.remove_redundancy.then(|| balance(laid));
     let names: BTreeSet<&str> = laid.stages.iter().flatten().map(|t| &*t.name).collect();
-    let is_state = |name: &&&str| is_state(name, &names);
+    let is_state = |name: &&&str| is_state(name, &names) || is_apart(name, asked.dynamic);
     let states: BTreeSet<&str> = names.iter().filter(is_state).copied().collect();
-    let mut all: BTreeMap<u32, Sides<'_>> = BTreeMap::new();
+    let mut all: BTreeMap<u32, Sides<'a>> = BTreeMap::new();
     let mut rank = 0;
     for stage in &laid.stages {
         for _ in 0..laid.ranks_per_stage {
@@ -134,6 +135,12 @@ fn sides(laid: &Laid, remove_redundancy: bool) -> BTreeMap<u32, Sides<'_>> {
 fn is_state(name: &str, names: &BTreeSet<&str>) -> bool {
     name.match_indices('.')
         .any(|(dot, _)| names.contains(&name[dot + 1..]))
+}
+
+/// Whether the trainer of dynamic graphs has it beside the optimizer's states and without a layout: its step and
+/// its rate of learning.
+fn is_apart(name: &str, dynamic: bool) -> bool {
+    dynamic && !name.contains('.')
 }
 
 /// One keeper a cell, balanced by bytes: cells with few holders first, then large ones, each to the

@@ -143,6 +143,40 @@ fn places_that_lie_are_refused_by_name() {
 }
 
 #[test]
+fn what_is_packed_or_there_twice_is_refused() {
+    let good = crafted(&[4, 3], &[FIRST, SECOND], &[WHOLE, LOW]);
+    let swapped = |old: &[u8], new: &[u8]| {
+        let at = good
+            .windows(old.len())
+            .position(|part| part == old)
+            .unwrap();
+        [&good[..at], new, &good[at + old.len()..]].concat()
+    };
+    // A list of transforms behind the first length.
+    let mut length = vec![b'X', 6, 0, 0, 0];
+    length.extend(b"lengthK\x09");
+    let mut packed = length.clone();
+    packed.extend(b"X\x15\0\0\0transform_descriptors](X\x0d\0\0\0stream.zstd/1e");
+    refused(
+        &swapped(&length, &packed),
+        Kind::Unsupported,
+        "stream.zstd/1",
+    );
+    let twice = [&length[..], &length[..]].concat();
+    refused(&swapped(&length, &twice), Kind::Corrupt, "twice");
+    // The tensors once more.
+    let begin = good.windows(4).position(|part| part == b"}(X\x01").unwrap() + 2;
+    let end = good.windows(5).position(|part| part == b"eubuX").unwrap() + 3;
+    let again = [&good[..end], &good[begin..end], &good[end..]].concat();
+    let fault = parse(&again).unwrap_err();
+    let kinds = [Kind::Corrupt, Kind::MissingShard];
+    assert!(
+        kinds.contains(&fault.kind) && fault.message.contains("twice"),
+        "{fault:?}"
+    );
+}
+
+#[test]
 fn places_beyond_two_gigabytes_are_read_back() {
     for begin in [1u64 << 31, 1 << 33, (1 << 62) + 5] {
         let bytes = crafted(&[2, 3], &[(&[0, 0], &[2, 3])], &[(&[0, 0], "a", begin, 9)]);

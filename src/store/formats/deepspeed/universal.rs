@@ -1,8 +1,8 @@
 //! Universal checkpoints as a row of the table: a directory for each weight, and a file for each of its states.
 
 use super::names::of_universal;
-use super::zero::meant;
-use crate::catalog::{FileSchema, Held};
+use super::zero::{meant, read};
+use crate::catalog::{Entry, FileSchema, Held};
 use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::directory::{
     DirectoryFormat, Glimpse, Names, Own, RankFiles, Text, each, has,
@@ -18,6 +18,8 @@ use std::path::Path;
 const WEIGHTS: &str = "zero";
 /// The file that names the last checkpoint.
 const LATEST: &str = "latest_universal";
+/// The states of a model whose weights are cut over ranks.
+const STATES: &str = "zero_pp_rank_0_mp_rank_00_model_states.pt";
 /// The state that is the weight itself.
 const MASTER: &str = "fp32";
 
@@ -109,8 +111,8 @@ impl DirectoryFormat for Universal {
 
     fn structure(&self, _: &Own, name: &str, open: &ReadFile) -> Result<Option<FileSchema>> {
         let named = |fault: Fault| fault.file(open.path().display().to_string());
-        let read = TorchFile.read(open)?;
-        structure(name, read).map(Some).map_err(named)
+        let schema = structure(name, TorchFile.read(open)?).map_err(named)?;
+        shaped(name, schema, open.path()).map(Some)
     }
 
     /// Each weight has its file.
@@ -143,6 +145,27 @@ impl DirectoryFormat for Universal {
     fn holds(&self, _: &str) -> bool {
         false
     }
+}
+
+/// The same with the shape that the model's states beside the weights tell, where the file has all elements in a row:
+/// as it is made of ZeRO 3. Local.
+fn shaped(path: &str, mut schema: FileSchema, place: &Path) -> Result<FileSchema> {
+    let flat = |entry: &&mut Entry| entry.shape.0.len() == 1;
+    let Some(entry) = schema.entries.first_mut().filter(flat) else {
+        return Ok(schema);
+    };
+    let Some(beside) = place.ancestors().nth(3) else {
+        return Ok(schema);
+    };
+    let model = read(&beside.join(STATES))?.unwrap_or_default();
+    let name = of_universal(path).map_or("", |(name, _)| name);
+    let mut shapes = model.groups.iter().flatten().chain(&model.frozen);
+    if let Some((_, shape)) = shapes.find(|(known, _)| known == name)
+        && shape.elements()? == entry.shape.elements()?
+    {
+        entry.shape = shape.clone();
+    }
+    Ok(schema)
 }
 
 /// The structure of the file at `path` as that of one state of a weight.

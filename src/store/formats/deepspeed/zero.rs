@@ -262,7 +262,7 @@ fn of_rank(rank: u32, of_weight: u32) -> String {
 }
 
 /// What the model's states in the file at `path` say, if there is one. Local.
-fn read(path: &Path) -> Result<Option<Model>> {
+pub(super) fn read(path: &Path) -> Result<Option<Model>> {
     if io::standing(path)? != Standing::File {
         return Ok(None);
     }

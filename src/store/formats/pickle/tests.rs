@@ -169,6 +169,64 @@ fn whoever_is_not_on_the_list_is_refused_by_name() {
     assert!(refused >= 1000, "{refused}");
 }
 
+/// Ways to bring what `call` makes (without its header and end) into a pickle that begins as an honest one.
+fn wrapped(call: &[u8]) -> Vec<Vec<u8>> {
+    let of = |before: &[u8], after: &[u8]| [b"\x80\x04", before, call, after, b"."].concat();
+    let object = b"ctorch.distributed.checkpoint.metadata\nMetadata\n)\x81";
+    vec![
+        of(b"(", b"t"),
+        of(b"](", b"e"),
+        of(b"}X\x01\0\0\0w", b"s"),
+        of(b"}", b"Ns"),
+        of(object, b"b"),
+        of(b"ctorch\nSize\n", b"\x85R"),
+        of(b"X\x07\0\0\0storage", b"\x86Q"),
+        of(b"", b"q\x050h\x05"),
+        of(b"N0", b"0N"),
+        of(b"\x95\xff\0\0\0\0\0\0\0", b""),
+        of(&[b']'; 300], &[b'a'; 300]),
+        // What one call gives is what the next one calls.
+        of(b"ctorch\nSize\n)R", b"\x86"),
+        of(b"(lp0\n", b"a"),
+    ]
+}
+
+#[test]
+fn whoever_is_not_on_the_list_is_refused_however_it_is_wrapped() {
+    let targets = [
+        ("os", "system"),
+        ("posix", "system"),
+        ("builtins", "eval"),
+        ("builtins", "exec"),
+        ("builtins", "getattr"),
+        ("__builtin__", "__import__"),
+        ("subprocess", "Popen"),
+        ("runpy", "run_path"),
+        ("torch.serialization", "load"),
+        ("torch", "load"),
+        ("collections", "namedtuple"),
+        ("numpy", "load"),
+        ("pathlib", "os"),
+        ("argparse", "FileType"),
+        ("deepspeed.runtime.engine", "os"),
+        ("megatron.core.utils", "importlib"),
+    ];
+    let mut refused = 0;
+    for (module, name) in targets {
+        for bytes in call(module, name) {
+            for bytes in wrapped(&bytes[2..bytes.len() - 1]) {
+                let fault = read(&bytes).unwrap_err();
+                assert!(
+                    matches!(fault.kind, Kind::Unsupported | Kind::Corrupt),
+                    "{fault:?}"
+                );
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 400, "{refused}");
+}
+
 #[test]
 fn what_only_looks_like_an_allowed_name_is_refused() {
     for (module, name) in [
