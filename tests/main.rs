@@ -41,6 +41,7 @@ mod mpi;
 mod names;
 mod overwrite;
 mod property;
+mod power;
 mod proved;
 mod repair;
 mod runs_at_once;

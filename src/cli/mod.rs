@@ -204,6 +204,18 @@ impl Typed {
 /// The flags of a whole run.
 const OF_ALL: [&str; 6] = ["json", "verbose", "quiet", "alone", "log", "mpi"];
 
+/// Does in a world that runs already what these words of a command line ask for, and says nothing; gives
+/// whether all is well. For the program's own tests. Collective.
+///
+/// # Errors
+/// As the command's; the world can be used again.
+pub fn within(world: &World, words: &[String]) -> Result<bool> {
+    match parse_job(words)?.prepare()? {
+        Prepared::Together { work, .. } => work(world, &mut |_, _| {}).map(|told| told.ok),
+        _ => Err(Fault::new(Kind::Usage, "is no command of all processes")),
+    }
+}
+
 /// Understands a job that stands within another command's words, or in a file.
 fn parse_job(words: &[String]) -> Result<Parsed> {
     static SETTINGS: OnceLock<Settings> = OnceLock::new();

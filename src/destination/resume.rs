@@ -122,9 +122,8 @@ fn survives(destination: &Destination, flush: bool) -> Result<Vec<String>> {
     if !destination.leads {
         return Ok(Vec::new());
     }
-    let boot = io::read_text("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let boot = io::boot();
     let mut known = vec!["flushed".to_owned()];
-    let boot = boot.trim();
     if destination.one_node && !boot.is_empty() {
         known.push(format!("boot {boot}"));
     }

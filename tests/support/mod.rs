@@ -157,7 +157,13 @@ fn is_open_mpi(name: &str) -> bool {
 
 /// Runs `command` to its end; its output goes through files, so no orphan can hold a pipe open.
 #[track_caller]
-pub(crate) fn run(mut command: Command) -> Run {
+pub(crate) fn run(command: Command) -> Run {
+    run_within(command, TIMEOUT)
+}
+
+/// The same with another time that it may take.
+#[track_caller]
+pub(crate) fn run_within(mut command: Command, limit: Duration) -> Run {
     own_settings(&mut command);
     let mut stdout = tempfile::tempfile().expect("temporary file");
     let mut stderr = tempfile::tempfile().expect("temporary file");
@@ -169,7 +175,7 @@ pub(crate) fn run(mut command: Command) -> Run {
         .process_group(0)
         .spawn()
         .unwrap_or_else(|error| panic!("can't start {command:?}: {error}"));
-    let status = wait(&mut child, start + TIMEOUT);
+    let status = wait(&mut child, start + limit);
     let (elapsed, out, err) = (start.elapsed(), text(&mut stdout), text(&mut stderr));
     let Some(status) = status else {
         panic!("{command:?} hangs\nstdout:\n{out}\nstderr:\n{err}");

@@ -2,6 +2,7 @@
 
 use super::gate::gate;
 use super::named::named;
+use super::trace;
 use crate::fault::Result;
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -20,7 +21,10 @@ pub fn claim(from: &Path, to: &Path, bytes: &[u8]) -> Result<bool> {
     named("can't make", to, gate())?;
     let taken = |error: &std::io::Error| error.kind() == ErrorKind::AlreadyExists;
     match fs::hard_link(from, to) {
-        Ok(()) => return Ok(true),
+        Ok(()) => {
+            trace::linked(to);
+            return Ok(true);
+        }
         Err(error) if taken(&error) => return Ok(false),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return named("can't make", to, Err(error));
@@ -36,9 +40,13 @@ pub fn claim(from: &Path, to: &Path, bytes: &[u8]) -> Result<bool> {
         Err(error) if taken(&error) => return Ok(false),
         made => named("can't create", to, made)?,
     };
+    trace::created(to, &file);
     let written = file.write_all(bytes);
     if written.is_err() {
         let _ = fs::remove_file(to);
+        trace::gone(to);
+    } else {
+        trace::written(&file, 0, bytes);
     }
     named("can't write", to, written).map(|()| true)
 }

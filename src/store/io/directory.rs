@@ -4,6 +4,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::store::io::gate::{able, gate, is_lack};
 use crate::store::io::late::patiently;
 use crate::store::io::named::named;
+use crate::store::io::trace;
 use rustix::io::Errno;
 use std::fs::{self, File};
 use std::io;
@@ -35,7 +36,9 @@ impl Directory {
 /// [`Kind::Io`].
 pub fn link_softly(target: &Path, link: &Path) -> Result<()> {
     named("can't link", link, gate())?;
-    named("can't link", link, std::os::unix::fs::symlink(target, link))
+    named("can't link", link, std::os::unix::fs::symlink(target, link))?;
+    trace::linked_softly(target, link);
+    Ok(())
 }
 
 /// Gives a file a second name, which must not exist; where it can have none, a copy of that name.
@@ -49,9 +52,15 @@ pub fn link(from: &Path, to: &Path) -> Result<()> {
     match linked.and_then(|()| fs::hard_link(from, to)) {
         Err(error) if has_no_links(&error) => {
             named("can't copy", from, gate())?;
-            named("can't copy", from, fs::copy(from, to).map(|_| ()))
+            named("can't copy", from, fs::copy(from, to).map(|_| ()))?;
+            trace::copied(to);
+            Ok(())
         }
-        linked => named(&action, from, linked),
+        linked => {
+            named(&action, from, linked)?;
+            trace::linked(to);
+            Ok(())
+        }
     }
 }
 
@@ -70,7 +79,7 @@ pub fn share(from: &Path, to: &Path, denied: u32, flush: bool) -> Result<()> {
         named(
             "can't flush",
             to,
-            File::open(to).and_then(|file| file.sync_all()),
+            File::open(to).and_then(|file| trace::flushed(&file, || file.sync_all())),
         )?;
     }
     Ok(())
@@ -83,10 +92,14 @@ fn cloned(from: &Path, to: &Path, denied: u32) -> Result<bool> {
     let mut options = fs::OpenOptions::new();
     let options = options.write(true).create_new(true).mode(0o666 & !denied);
     let file = named("can't create", to, options.open(to))?;
+    trace::created(to, &file);
     let cloned = able("clone").and_then(|()| rustix::fs::ioctl_ficlone(&file, &source));
     if cloned.is_err() {
         // Whatever the reason: there are other ways.
         named("can't remove", to, fs::remove_file(to))?;
+        trace::gone(to);
+    } else {
+        trace::copied(to);
     }
     Ok(cloned.is_ok())
 }
@@ -118,7 +131,9 @@ pub fn make_directory(path: &Path) -> Result<()> {
         }),
         made => made,
     };
-    named("can't make the directory", path, made)
+    named("can't make the directory", path, made)?;
+    trace::directories(path);
+    Ok(())
 }
 
 fn error_of(error: &io::Error) -> io::Error {
@@ -134,7 +149,11 @@ pub fn remove_directory(path: &Path) -> Result<()> {
     named("can't remove", path, gate())?;
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => named("can't remove", path, other),
+        other => {
+            named("can't remove", path, other)?;
+            trace::gone(path);
+            Ok(())
+        }
     }
 }
 
@@ -151,7 +170,11 @@ pub fn remove(path: &Path) -> Result<()> {
         fs::remove_file(path)
     } {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => named("can't remove", path, other),
+        other => {
+            named("can't remove", path, other)?;
+            trace::gone(path);
+            Ok(())
+        }
     }
 }
 
@@ -166,7 +189,9 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
         &format!("can't rename it to {}", to.display()),
         from,
         renamed.and_then(|()| fs::rename(from, to)),
-    )
+    )?;
+    trace::renamed(from, to);
+    Ok(())
 }
 
 /// Swaps two paths in one step.
@@ -179,7 +204,10 @@ pub fn exchange(one: &Path, other: &Path) -> Result<()> {
     let here = rustix::fs::CWD;
     let swap = || rustix::fs::renameat_with(here, one, here, other, flags);
     match able("swap").and_then(|()| swap()) {
-        Ok(()) => Ok(()),
+        Ok(()) => {
+            trace::swapped(one, other);
+            Ok(())
+        }
         Err(errno) if is_lack(errno) => {
             let message = format!("can't be swapped with {} in one step here", other.display());
             Err(Fault::new(Kind::Unsupported, message).file(one.display().to_string()))
@@ -196,7 +224,7 @@ pub fn sync_directory(path: &Path) -> Result<()> {
     named("can't flush", path, gate())?;
     let directory = named("can't open", path, patiently(|| File::open(path)))?;
     let sync = || able("sync_directory").and_then(|()| rustix::fs::fsync(&directory));
-    match rustix::io::retry_on_intr(sync) {
+    match trace::flushed(&directory, || rustix::io::retry_on_intr(sync)) {
         Err(errno) if is_lack(errno) || errno == Errno::BADF => {
             tracing::debug!("{}: is not flushed: {errno}", path.display());
             Ok(())

@@ -85,6 +85,15 @@ pub fn read_text(path: &str) -> Result<String> {
     named("can't read", Path::new(path), fs::read_to_string(path))
 }
 
+/// What tells this start of the machine from others; empty where that isn't told. Tests say another one
+/// (`SHARDLOOM_BOOT`).
+#[must_use]
+pub fn boot() -> String {
+    let told = std::env::var("SHARDLOOM_BOOT").ok();
+    let text = told.or_else(|| read_text("/proc/sys/kernel/random/boot_id").ok());
+    text.unwrap_or_default().trim().to_owned()
+}
+
 /// Bytes of this machine's memory.
 #[must_use]
 pub fn memory_bytes() -> u64 {

@@ -16,6 +16,7 @@ mod read_file;
 mod stamp;
 mod standing;
 mod terminal;
+pub(super) mod trace;
 mod write_file;
 
 pub use append_file::AppendFile;
@@ -27,7 +28,7 @@ pub use directory::{
 pub use likeness::{Likeness, identity, likeness};
 pub use limits::{OPEN_FILES, check_open_files, kept_open, limits, raise_open_files};
 pub use machine::{
-    file_system, free_bytes, free_files, host_name, is_own_disk, is_root, memory_bytes,
+    boot, file_system, free_bytes, free_files, host_name, is_own_disk, is_root, memory_bytes,
     peak_memory_bytes, read_text,
 };
 pub use modes::{is_mount, mode, restrict, take_after};

@@ -4,6 +4,7 @@ use crate::fault::Result;
 use crate::store::io::gate::gate;
 use crate::store::io::late::patiently;
 use crate::store::io::named::named;
+use crate::store::io::trace;
 use rustix::fs::{AtFlags, CWD, Gid, StatxAttributes, StatxFlags, Uid, XattrFlags};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -38,7 +39,9 @@ pub fn restrict(path: &Path, denied: u32) -> Result<()> {
     }
     named("can't set permissions", path, gate())?;
     let set = fs::set_permissions(path, Permissions::from_mode(mode & !denied));
-    named("can't set permissions", path, set)
+    named("can't set permissions", path, set)?;
+    trace::changed_mode(path);
+    Ok(())
 }
 
 /// Gives directory `path` the permissions, the group, the owner and the extended attributes (access
@@ -67,7 +70,9 @@ pub fn take_after(path: &Path, model: &Path) -> Result<()> {
     copy_attributes(path, model);
     named("can't set permissions", path, gate())?;
     let set = fs::set_permissions(path, Permissions::from_mode(mode));
-    named("can't set permissions", path, set)
+    named("can't set permissions", path, set)?;
+    trace::changed_mode(path);
+    Ok(())
 }
 
 /// Copies what extended attributes can be copied: which these are, the file system decides.

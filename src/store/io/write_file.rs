@@ -6,6 +6,7 @@ use crate::store::io::gate::{Hiccup, Wary, able, gate, is_lack};
 use crate::store::io::late::patiently;
 use crate::store::io::limits::check_size;
 use crate::store::io::named::named;
+use crate::store::io::trace;
 use rustix::fs::{Mode, OFlags, openat};
 use std::cell::Cell;
 use std::fs::{File, OpenOptions};
@@ -43,6 +44,7 @@ impl WriteFile {
             .mode(0o666 & !denied)
             .open(path);
         let file = named("can't create", path, file)?;
+        trace::created(path, &file);
         if size > 0 {
             let hiccup = Cell::new(named("can't reserve space", path, gate())?);
             let flags = rustix::fs::FallocateFlags::empty();
@@ -71,6 +73,7 @@ impl WriteFile {
                     )?;
                 }
             }
+            trace::sized(&file, size);
         }
         Ok(WriteFile {
             file: Some(file),
@@ -126,8 +129,10 @@ impl WriteFile {
         check_size(&self.path, offset.saturating_add(bytes.len() as u64))?;
         let hiccup = named(action, &self.path, gate())?;
         self.with(|file| {
-            let file = Wary::new(file, hiccup);
-            named(action, &self.path, file.write_all_at(bytes, offset))
+            let wary = Wary::new(file, hiccup);
+            named(action, &self.path, wary.write_all_at(bytes, offset))?;
+            trace::written(file, offset, bytes);
+            Ok(())
         })
     }
 
@@ -151,7 +156,8 @@ impl WriteFile {
     /// [`crate::fault::Kind::Io`]: the bytes may be lost.
     pub fn sync(&self) -> Result<()> {
         named("can't flush", &self.path, gate())?;
-        self.with(|file| named("can't flush", &self.path, file.sync_all()))
+        let flush = |file: &File| trace::flushed(file, || file.sync_all());
+        self.with(|file| named("can't flush", &self.path, flush(file)))
     }
 }
 

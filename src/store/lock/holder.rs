@@ -41,7 +41,6 @@ impl Holder {
     /// This process.
     pub(super) fn of_this_process(command: &str, host: &str) -> Holder {
         let process = identity::process();
-        let boot = io::read_text("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let numbers = rustix::fs::readlink("/proc/self/ns/pid", Vec::new());
         let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
         Holder {
@@ -51,7 +50,7 @@ impl Holder {
             process,
             since: now.as_secs(),
             born: stat(process).map_or(0, |(_, born)| born),
-            boot: identity::boot(boot.trim().to_owned()),
+            boot: identity::boot(io::boot()),
             numbers: numbers
                 .map(|name| name.to_string_lossy().into_owned())
                 .unwrap_or_default(),

@@ -11,6 +11,7 @@
 
 mod heart;
 mod holder;
+mod names;
 #[cfg(test)]
 mod tests;
 
@@ -80,7 +81,7 @@ impl Lock {
         remember(&own, &lock.bytes);
         let written = io::write_small(&own, &lock.bytes, false);
         let taken = written.and_then(|()| lock.contend(&own, adopt));
-        let _ = rustix::fs::unlink(&own);
+        names::unlink(&own);
         forget(&own);
         taken?;
         lock.heart = Heart::start(&lock.path);
@@ -186,7 +187,7 @@ impl Lock {
             }
             _ => Ok(()),
         };
-        let _ = rustix::fs::unlink(&right);
+        names::unlink(&right);
         forget(&right);
         done
     }
@@ -220,7 +221,7 @@ impl Drop for Lock {
         bury(&self.path, &self.bytes, &grave);
         forget(&self.path);
         for directory in self.made.iter().rev() {
-            let _ = rustix::fs::rmdir(directory);
+            names::rmdir(directory);
         }
     }
 }
@@ -287,17 +288,17 @@ fn bury(path: &Path, bytes: &[u8], grave: &Path) {
     if !ours(path) {
         return;
     }
-    if let Err(errno) = rustix::fs::rename(path, grave) {
+    if let Err(errno) = names::rename(path, grave) {
         // Where nothing can be renamed nobody else can take it over either.
         if errno != Errno::NOENT && ours(path) {
-            let _ = rustix::fs::unlink(path);
+            names::unlink(path);
         }
         return;
     }
     if !ours(grave) {
-        let _ = rustix::fs::link(grave, path);
+        names::link(grave, path);
     }
-    let _ = rustix::fs::unlink(grave);
+    names::unlink(grave);
 }
 
 fn failed(action: &str, path: &Path, error: std::io::Error) -> Fault {
