@@ -57,7 +57,7 @@ impl Draft<'_> {
                 "a checkpoint file needs a directory",
             ));
         };
-        io::make_directory(directory)?;
+        io::make_directory_for_good(directory)?;
         let mut name = self.path.file_name().unwrap_or_default().to_os_string();
         name.push(".tmp");
         let partial = self.path.with_file_name(name);

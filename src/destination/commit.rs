@@ -131,7 +131,7 @@ impl Commit<'_> {
         let finished = self.destination.finish(&staged.created, extras, self.flush);
         agree(world, finished)?;
         let links = if complete { &[] } else { self.links };
-        agree(world, self.destination.link(links))?;
+        agree(world, self.destination.link(links, self.flush))?;
         self.describe(world, self.plans, &done, resumed)?;
         let placed = if resumed.state == State::Placed {
             self.destination.discard_replaced()
@@ -163,7 +163,7 @@ impl Commit<'_> {
         })?;
         let whole = sites::whole(world, self.destination, self.ranks, self.request)?;
         let written = if self.destination.leads && resumed.manifest.is_none() {
-            self.write_manifest(tensors, files, whole)
+            self.write_manifest(tensors, files, whole, resumed.survives.clone())
         } else {
             Ok(())
         };
@@ -175,6 +175,7 @@ impl Commit<'_> {
         tensors: BTreeMap<String, TensorRecord>,
         sites: Vec<SiteFiles>,
         whole: Whole,
+        survives: Option<String>,
     ) -> Result<()> {
         let layouts = self.layouts.iter();
         let mut manifest = Manifest {
@@ -186,6 +187,7 @@ impl Commit<'_> {
                 .map(|(side, crc)| ((*side).to_owned(), crc.map(Hex)))
                 .collect(),
             whole: Some(whole),
+            survives,
             tensors,
             carried: self.links.to_vec(),
             ..Manifest::default()

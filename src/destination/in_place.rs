@@ -3,6 +3,7 @@
 
 use crate::catalog::Catalog;
 use crate::destination::place::Destination;
+use crate::destination::resume::{survived, survives};
 use crate::exchange::{World, agree, all_gather};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::arrange::{Files, RankName};
@@ -120,7 +121,9 @@ pub(crate) fn finished(
     request: u64,
     flush: bool,
 ) -> Result<Option<Manifest>> {
-    let ours = |directory: &Path| result_of(directory, request);
+    let survives = agree(world, survives(destination, flush))?;
+    let survives = survived(&survives);
+    let ours = |directory: &Path| result_of(directory, request, &survives);
     let staging = &destination.staging;
     let found = if destination.leads {
         let recovered = staging.recover();
@@ -155,13 +158,15 @@ pub(crate) fn finished(
 }
 
 /// The manifest of `directory`, if it is the unchanged result of `request`. Local.
-fn result_of(directory: &Path, request: u64) -> Result<Option<Manifest>> {
+fn result_of(directory: &Path, request: u64, survives: &[String]) -> Result<Option<Manifest>> {
     // One that can't be read is no result.
     let Ok(Some(manifest)) = Manifest::read(directory) else {
         return Ok(None);
     };
     let asked = manifest.whole.as_ref().map(|whole| whole.request.0);
-    let ours = asked == Some(request) && manifest.stands_unchanged(directory)?;
+    let ours = asked == Some(request)
+        && manifest.stands_unchanged(directory)?
+        && manifest.is_sure(directory, survives)?;
     Ok(ours.then_some(manifest))
 }
 

@@ -12,6 +12,7 @@ mod openness;
 mod place;
 mod probe;
 mod resume;
+mod rooms;
 mod sites;
 mod stage;
 mod writing;

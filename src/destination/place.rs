@@ -2,6 +2,7 @@
 
 use crate::catalog::{Catalog, ShardFile};
 use crate::destination::probe::Storages;
+use crate::destination::rooms;
 use crate::exchange::{Topology, World, agree};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::reach::Reach;
@@ -260,23 +261,18 @@ impl Destination {
                 self.make_room(inside)?;
                 io::remove(&path)?;
                 io::write_small_without(&path, bytes, flush, self.denied)?;
-                if flush && let Some(room) = path.parent().filter(|_| inside.contains('/')) {
-                    io::sync_directory(room)?;
-                }
             }
         }
-        if flush {
-            let mut directories: Vec<PathBuf> = Vec::new();
-            for file in created {
-                file.sync()?;
-                directories.extend(file.path().parent().map(Path::to_path_buf));
-            }
-            directories.dedup();
-            for directory in directories {
-                io::sync_directory(&directory)?;
-            }
+        if !flush {
+            return Ok(());
         }
-        Ok(())
+        created.iter().try_for_each(WriteFile::sync)?;
+        let partial = self.staging.partial();
+        let files = created.iter().map(WriteFile::path);
+        let files = files.filter_map(|path| path.strip_prefix(partial).ok());
+        let extras = extras.iter().filter(|_| self.leads);
+        let small = extras.map(|(inside, _)| Path::new(inside));
+        rooms::flush(partial, files.chain(small))
     }
 
     /// Puts the directory in place. Local.
@@ -286,9 +282,6 @@ impl Destination {
     pub fn publish(&self, replace: Replace, flush: bool) -> Result<()> {
         if !self.leads {
             return Ok(());
-        }
-        if flush {
-            io::sync_directory(self.staging.partial())?;
         }
         self.staging.publish(replace, flush)
     }
@@ -306,18 +299,22 @@ impl Destination {
             self.make_room(to)?;
             io::remove(&path)?;
             io::share(from, &path, self.denied, flush)?;
-            if flush && let Some(room) = path.parent() {
-                io::sync_directory(room)?;
-            }
         }
-        Ok(())
+        if !flush {
+            return Ok(());
+        }
+        let own = self.linked.values().skip(index).step_by(processes.max(1));
+        rooms::flush(
+            self.staging.partial(),
+            own.map(|linked| Path::new(&linked.to)),
+        )
     }
 
     /// Gives files of the directory that is to be replaced a second name in the new one. Local.
     ///
     /// # Errors
     /// [`Kind::Io`].
-    pub fn link(&self, links: &[String]) -> Result<()> {
+    pub fn link(&self, links: &[String], flush: bool) -> Result<()> {
         if !self.leads {
             return Ok(());
         }
@@ -327,7 +324,10 @@ impl Destination {
             io::remove(&path)?;
             io::link(&self.staging.destination().join(inside), &path)?;
         }
-        Ok(())
+        if !flush {
+            return Ok(());
+        }
+        rooms::flush(self.staging.partial(), links.iter().map(Path::new))
     }
 
     /// Discards what a swap has brought into the staging directory, if it was not removed. Local.

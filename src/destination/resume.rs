@@ -38,6 +38,8 @@ pub(crate) struct Resumed {
     pub(crate) done: Done,
     /// For a site that is complete, on the process that leads it.
     pub(crate) manifest: Option<Manifest>,
+    /// What the bytes that are written survive, on the process that leads them; none if they are flushed.
+    pub(crate) survives: Option<String>,
 }
 
 /// How a job wants its destination prepared.
@@ -64,6 +66,7 @@ pub(super) fn take_up(
 ) -> Result<Resumed> {
     let survives = agree(world, survives(destination, wanted.flush))?;
     let mut resumed = agree(world, look(destination, wanted, &survives))?;
+    resumed.survives = survives.first().filter(|_| !wanted.flush).cloned();
     let states = all_gather(world, &(resumed.state as u8))?;
     let state_of = |process: u32| {
         let number = states.get(process as usize).copied().unwrap_or_default();
@@ -118,7 +121,7 @@ pub(super) fn take_up(
 
 /// What written bytes survive, best first: a crash of the node if they are flushed, else that of the
 /// program, until this node starts again.
-fn survives(destination: &Destination, flush: bool) -> Result<Vec<String>> {
+pub(super) fn survives(destination: &Destination, flush: bool) -> Result<Vec<String>> {
     if !destination.leads {
         return Ok(Vec::new());
     }
@@ -136,6 +139,12 @@ fn survives(destination: &Destination, flush: bool) -> Result<Vec<String>> {
     Ok(known)
 }
 
+/// What bytes that are there need have survived to be believed. Local.
+pub(super) fn survived(survives: &[String]) -> Vec<String> {
+    let known = survives.iter().filter(|known| *known != "nothing");
+    known.cloned().collect()
+}
+
 /// What the leader of a destination finds. Local.
 fn look(destination: &Destination, wanted: &Wanted, survives: &[String]) -> Result<Resumed> {
     let mut found = Resumed {
@@ -143,14 +152,16 @@ fn look(destination: &Destination, wanted: &Wanted, survives: &[String]) -> Resu
         skip: Skip::Nothing,
         done: Done::default(),
         manifest: None,
+        survives: None,
     };
     if !destination.leads {
         return Ok(found);
     }
     let staging = &destination.staging;
     staging.recover()?;
+    let survives = survived(survives);
     if wanted.resume
-        && let Some(manifest) = staging.placed(wanted.job)?
+        && let Some(manifest) = staging.placed(wanted.job, &survives)?
     {
         found.state = State::Placed;
         found.manifest = Some(manifest);
@@ -160,11 +171,6 @@ fn look(destination: &Destination, wanted: &Wanted, survives: &[String]) -> Resu
     if !wanted.resume {
         return Ok(found);
     }
-    let survives: Vec<String> = survives
-        .iter()
-        .filter(|s| *s != "nothing")
-        .cloned()
-        .collect();
     match staging.left(wanted.job, &survives)? {
         Left::Nothing | Left::Unknown => {}
         Left::Begun => found.state = State::Begun,

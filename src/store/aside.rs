@@ -87,9 +87,12 @@ impl Aside {
         if let Some(aside) = &moves.aside {
             io::make_directory(&self.base.join(aside))?;
         }
-        for (from, to) in moves.old.iter().chain(&moves.new) {
-            io::rename(&self.base.join(from), &self.base.join(to))?;
-        }
+        let rename =
+            |(from, to): &(String, String)| io::rename(&self.base.join(from), &self.base.join(to));
+        moves.old.iter().try_for_each(rename)?;
+        // Whoever puts things right goes by it that all of the old was aside before any of the new came.
+        self.sync()?;
+        moves.new.iter().try_for_each(rename)?;
         self.sync()
     }
 
@@ -144,6 +147,8 @@ impl Aside {
                 _ => io::remove_directory(&path)?,
             }
         }
+        // What were left of it without its record would stand in the way of the next replacement.
+        self.sync()?;
         io::remove(&self.record)
     }
 
@@ -152,7 +157,7 @@ impl Aside {
         Ok(io::link_target(&path)?.is_some() || io::standing(&path)? != Standing::Nothing)
     }
 
-    /// Writes the record, whole or not at all.
+    /// Writes the record, whole or not at all. It is always flushed: by it the old is found.
     fn note(&self, moves: &Moves) -> Result<()> {
         let bytes = serde_json::to_vec(moves)
             .map_err(|error| Fault::new(Kind::Internal, format!("no record: {error}")))?;
@@ -160,9 +165,9 @@ impl Aside {
         draft.push("-draft");
         let draft = PathBuf::from(draft);
         io::remove(&draft)?;
-        io::write_small(&draft, &bytes, self.flush)?;
+        io::write_small(&draft, &bytes, true)?;
         io::rename(&draft, &self.record)?;
-        self.sync()
+        io::sync_directory(&self.base)
     }
 
     fn sync(&self) -> Result<()> {

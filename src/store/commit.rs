@@ -194,7 +194,7 @@ impl Staging {
             if manifest.job != Hex(job) {
                 return Ok(Left::Another);
             }
-            if manifest.stands(&self.partial)? {
+            if manifest.stands(&self.partial)? && manifest.is_sure(&self.partial, survives)? {
                 return Ok(Left::Complete(Box::new(manifest)));
             }
         }
@@ -207,18 +207,20 @@ impl Staging {
         })
     }
 
-    /// The manifest of the destination if it is the complete result of `job`.
+    /// The manifest of the destination if it is the complete result of `job`; `survives` says what has happened
+    /// to bytes that were not flushed, as for [`Manifest::is_sure`].
     ///
     /// # Errors
     /// [`Kind::Io`].
-    pub fn placed(&self, job: u64) -> Result<Option<Manifest>> {
+    pub fn placed(&self, job: u64, survives: &[String]) -> Result<Option<Manifest>> {
         if io::standing(&self.destination)? != Standing::Directory {
             return Ok(None);
         }
         match Manifest::read(&self.destination) {
             Ok(Some(manifest)) if manifest.job == Hex(job) => {
                 let stands = manifest.stands(&self.destination)?
-                    && manifest.stands_unchanged(&self.destination)?;
+                    && manifest.stands_unchanged(&self.destination)?
+                    && manifest.is_sure(&self.destination, survives)?;
                 Ok(stands.then_some(manifest))
             }
             _ => Ok(None),
@@ -286,6 +288,9 @@ impl Staging {
     /// Gives what is `sealed` the name of the destination; tells whether what stood there is `sealed` now.
     fn put(&self, sealed: &Path, flush: bool) -> Result<bool> {
         io::remove_directory(&sealed.join(JOURNALS))?;
+        if flush {
+            io::sync_directory(sealed)?;
+        }
         if self.inside {
             self.back(sealed);
             self.moves(flush).make(self.entry_moves()?)?;

@@ -2,6 +2,7 @@
 //! tensor with its digest. It ends with a CRC of itself.
 
 use crate::catalog::FileSchema;
+use crate::fault::memory::zeroed;
 use crate::fault::{Fault, Kind, Result};
 use crate::store::full_dir::check_inside;
 use crate::store::io::{self, ReadFile, Stamp, Standing};
@@ -21,6 +22,9 @@ pub const SCHEMA: u32 = 2;
 
 /// Largest manifest that is read.
 pub(crate) const BYTES_MAX: u64 = 1 << 30;
+
+/// Bytes of a file that are read at a time.
+const PART_BYTES: usize = 1 << 20;
 
 /// What precedes the CRC of all before, at the end of the file.
 const MARK: &[u8] = b",\"crc64\":\"";
@@ -81,6 +85,9 @@ pub struct Manifest {
     pub structures: Vec<Vec<Placed>>,
     /// The files here, by path.
     pub files: Vec<FileRecord>,
+    /// What the bytes survive if they were not flushed: a start of the machine, or nothing; else none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub survives: Option<String>,
     /// Files of the directory that this one has replaced which are here as they were, unchecked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub carried: Vec<String>,
@@ -197,6 +204,25 @@ impl Manifest {
         Ok(true)
     }
 
+    /// Whether the bytes are surely those that were written: they were flushed, or nothing has happened since that
+    /// they don't survive, which is one of `survived`, or the files that are read have the CRCs that it tells.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub fn is_sure(&self, directory: &Path, survived: &[String]) -> Result<bool> {
+        match &self.survives {
+            None => return Ok(true),
+            Some(survives) if survived.contains(survives) => return Ok(true),
+            Some(_) => {}
+        }
+        for file in &self.files {
+            if crc(&directory.join(&file.path))? != file.crc64 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Whether `directory` has all files of weights in full size and no later change than the manifest's
     /// own. Notes beside the weights may have gone on.
     ///
@@ -234,6 +260,21 @@ impl Manifest {
         let structure = file.structure.and_then(|s| self.structures.get(s));
         structure.map_or(&[], Vec::as_slice)
     }
+}
+
+/// The CRC of all bytes of a file.
+fn crc(path: &Path) -> Result<Hex> {
+    let file = ReadFile::open(path)?;
+    let (mut whole, mut offset) = (0, 0);
+    let mut bytes = zeroed(PART_BYTES)?;
+    while offset < file.size() {
+        let left = usize::try_from(file.size() - offset).unwrap_or(PART_BYTES);
+        let part = &mut bytes[..left.min(PART_BYTES)];
+        file.read_at(part, offset)?;
+        whole = digest::shift(whole, part.len() as u64) ^ digest::residue(part);
+        offset += part.len() as u64;
+    }
+    Ok(Hex(digest::finish(whole, file.size())))
 }
 
 #[cfg(test)]

@@ -41,6 +41,25 @@ impl Staging {
             fault
         })?;
         self.lock = Some(Arc::new(lock));
+        self.gather_strays()
+    }
+
+    /// Removes what dead runs had taken aside and nobody tells of any more, as when their lock was lost with the
+    /// power. A run that only stood still has lost its place by now, and finds nothing to put in it.
+    fn gather_strays(&self) -> Result<()> {
+        let mut beginning = self
+            .partial()
+            .file_name()
+            .unwrap_or_default()
+            .to_os_string();
+        beginning.push("-");
+        for stray in io::list_beginning(self.parent(), &beginning)? {
+            tracing::warn!(
+                "{}: was left by a run that is dead, and is removed",
+                stray.display()
+            );
+            io::remove_directory(&stray)?;
+        }
         Ok(())
     }
 

@@ -41,7 +41,7 @@ pub fn link_softly(target: &Path, link: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Gives a file a second name, which must not exist; where it can have none, a copy of that name.
+/// Gives a file a second name, which must not exist; where it can have none, a copy of that name, flushed.
 ///
 /// # Errors
 /// [`Kind::Io`].
@@ -54,7 +54,7 @@ pub fn link(from: &Path, to: &Path) -> Result<()> {
             named("can't copy", from, gate())?;
             named("can't copy", from, fs::copy(from, to).map(|_| ()))?;
             trace::copied(to);
-            Ok(())
+            flush(to)
         }
         linked => {
             named(&action, from, linked)?;
@@ -66,23 +66,22 @@ pub fn link(from: &Path, to: &Path) -> Result<()> {
 
 /// Makes a file `to`, which must not exist, of the bytes of `from`: they share these until one is written,
 /// where the file system can; else it is the same file under a second name; else a copy, without the
-/// permissions `denied`. Its bytes are flushed if `flush`.
+/// permissions `denied`. Its bytes are flushed if it `flushes`.
 ///
 /// # Errors
 /// [`Kind::NoSpace`], [`Kind::Io`].
-pub fn share(from: &Path, to: &Path, denied: u32, flush: bool) -> Result<()> {
+pub fn share(from: &Path, to: &Path, denied: u32, flushes: bool) -> Result<()> {
     if !cloned(from, to, denied)? {
         link(from, to)?;
     }
-    if flush {
-        named("can't flush", to, gate())?;
-        named(
-            "can't flush",
-            to,
-            File::open(to).and_then(|file| trace::flushed(&file, || file.sync_all())),
-        )?;
-    }
-    Ok(())
+    if flushes { flush(to) } else { Ok(()) }
+}
+
+/// Waits until the bytes of the file at `path` are on the disk.
+fn flush(path: &Path) -> Result<()> {
+    named("can't flush", path, gate())?;
+    let flushed = File::open(path).and_then(|file| trace::flushed(&file, || file.sync_all()));
+    named("can't flush", path, flushed)
 }
 
 /// Whether `to` could be made a file of its own that shares the bytes of `from`.
@@ -133,6 +132,25 @@ pub fn make_directory(path: &Path) -> Result<()> {
     };
     named("can't make the directory", path, made)?;
     trace::directories(path);
+    Ok(())
+}
+
+/// Makes a directory and those above it, as [`make_directory`], and waits until the names of those that it has
+/// made are on the disk.
+///
+/// # Errors
+/// [`Kind::Io`].
+pub fn make_directory_for_good(path: &Path) -> Result<()> {
+    let stands = |path: &&Path| path.as_os_str().is_empty() || fs::metadata(path).is_ok();
+    let above = path.ancestors();
+    let missing: Vec<&Path> = above.take_while(|path| !stands(path)).collect();
+    make_directory(path)?;
+    for made in missing.into_iter().rev() {
+        match made.parent() {
+            Some(room) if !room.as_os_str().is_empty() => sync_directory(room)?,
+            _ => sync_directory(Path::new("."))?,
+        }
+    }
     Ok(())
 }
 

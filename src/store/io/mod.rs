@@ -22,8 +22,8 @@ mod write_file;
 pub use append_file::AppendFile;
 pub use claim::claim;
 pub use directory::{
-    Directory, exchange, link, link_softly, make_directory, remove, remove_directory, rename,
-    share, sync_directory,
+    Directory, exchange, link, link_softly, make_directory, make_directory_for_good, remove,
+    remove_directory, rename, share, sync_directory,
 };
 pub use likeness::{Likeness, identity, likeness};
 pub use limits::{OPEN_FILES, check_open_files, kept_open, limits, raise_open_files};
@@ -34,6 +34,8 @@ pub use machine::{
 pub use modes::{is_mount, mode, restrict, take_after};
 pub use read_file::ReadFile;
 pub use stamp::Stamp;
-pub use standing::{Standing, link_target, list, list_files, resolve, size, stamp, standing};
+pub use standing::{
+    Standing, link_target, list, list_beginning, list_files, resolve, size, stamp, standing,
+};
 pub use terminal::terminal_columns;
 pub use write_file::{WriteFile, write_small, write_small_without};

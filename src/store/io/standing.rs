@@ -3,8 +3,10 @@
 use crate::fault::{Fault, Kind, Result};
 use crate::store::io::gate::gate;
 use crate::store::io::named::named;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -89,6 +91,29 @@ pub fn list(path: &Path) -> Result<Vec<(String, bool)>> {
     }
     names.sort();
     Ok(names)
+}
+
+/// The paths of what lies in directory `path` under names that begin so, sorted. Nothing else is looked at, and
+/// no directory has none.
+///
+/// # Errors
+/// [`Kind::Io`].
+pub fn list_beginning(path: &Path, beginning: &OsStr) -> Result<Vec<PathBuf>> {
+    named("can't list", path, gate())?;
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => named("can't list", path, entries)?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = named("can't list", path, entry)?;
+        let name = entry.file_name();
+        if name.as_bytes().starts_with(beginning.as_bytes()) {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// The paths of all that is no directory below `path`, sorted; links are not followed.

@@ -75,7 +75,7 @@ impl Lock {
             heart: None,
         };
         if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-            io::make_directory(parent)?;
+            io::make_directory_for_good(parent)?;
         }
         let own = lock.named(&lock.holder.token);
         remember(&own, &lock.bytes);
@@ -165,7 +165,7 @@ impl Lock {
             forget(&right);
             clock::sleep(Duration::from_millis(10));
             if let Some(heir) = Seen::at(&right)?
-                && let Some(Life::Gone) = heir.life(&self.holder)
+                && let Verdict::Dead(heir, _) = judge(&right, &heir, &self.holder)?
             {
                 self.bury(&right, &heir);
             }
