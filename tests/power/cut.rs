@@ -78,7 +78,8 @@ pub struct Cuts<'a> {
 }
 
 impl<'a> Cuts<'a> {
-    pub fn of(disk: &'a Disk) -> Cuts<'a> {
+    /// All its cuts; a flush `without` which it is to be done, by its number, is taken for none.
+    pub fn of(disk: &'a Disk, without: Option<usize>) -> Cuts<'a> {
         let mut data: BTreeMap<Node, Vec<usize>> = BTreeMap::new();
         let (mut begun, mut flushes) = (BTreeMap::new(), Vec::new());
         for (index, told) in disk.steps.iter().enumerate() {
@@ -104,6 +105,9 @@ impl<'a> Cuts<'a> {
                 Step::Names(_) => {}
             }
         }
+        if let Some(number) = without {
+            flushes.remove(number);
+        }
         Cuts {
             disk,
             flushes,
@@ -120,10 +124,11 @@ impl<'a> Cuts<'a> {
     pub fn draw(&self, dice: &mut Dice) -> State {
         let steps = self.disk.steps.len();
         // The end is of interest: what was told to be done must be there.
-        let cut = if dice.of_hundred(5) {
-            steps
-        } else {
-            dice.below(steps + 1)
+        let cut = match dice.below(20) {
+            0 => steps,
+            // Most of what matters happens late.
+            1..8 => steps - dice.below(steps / 3 + 1),
+            _ => dice.below(steps + 1),
         };
         let rules = Rules {
             order: [Order::Journal, Order::Directories, Order::Any][dice.below(3)],

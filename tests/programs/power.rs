@@ -16,6 +16,7 @@
     clippy::panic,
     clippy::print_stdout,
     clippy::unwrap_used,
+    missing_docs,
     unreachable_pub
 )]
 
@@ -125,7 +126,9 @@ fn main() -> ExitCode {
         assert!(told[path] == *bytes, "{}: not as recorded", path.display());
     }
     let new = place::image(&work.join(&asked.destination)).expect("a result");
-    let cuts = Cuts::of(&disk);
+    let without = std::env::var("SHARDLOOM_CUTS_WITHOUT").ok();
+    let without = without.map(|text| text.parse().expect("a flush's number"));
+    let cuts = Cuts::of(&disk, without);
     println!("{} steps, {} flushes", disk.steps.len(), cuts.flushes());
     let world = World::start().expect("MPI");
     let failed = cut_all(
