@@ -21,6 +21,14 @@ pub fn check(directory: &Path) -> Result<()> {
     })
 }
 
+/// Removes what a trial in `directory` has left, or what is back of it after a loss of power. Local.
+///
+/// # Errors
+/// [`Kind::Io`].
+pub fn clear(directory: &Path) -> Result<()> {
+    io::remove_directory(&directory.join(TRIAL))
+}
+
 /// Tries in `directory` each thing that putting results in place makes use of, without or with a way
 /// round it: what it is, the way round, and why it can't be done. Local.
 ///

@@ -7,6 +7,7 @@
 
 use crate::course;
 use crate::fault::{Fault, Kind, Result};
+use crate::store::ability;
 use crate::store::commit::Staging;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::lock::{Lock, beside, inside};
@@ -100,6 +101,7 @@ impl Staging {
     /// [`Kind::Busy`], [`Kind::Io`].
     pub fn own(&self) -> Result<()> {
         let lock = self.locked()?;
+        ability::clear(self.partial())?;
         io::make_directory(&self.journals())?;
         let path = self.journals().join(OWNER);
         io::remove(&path)?;
