@@ -32,7 +32,7 @@ MENU = {
     ],
     "Guides": ["training", "cluster", "migrating", "elsewhere", "benchmark"],
     "Reference": ["cli", "formats", "errors", "stable"],
-    "Behind it": ["checks", "performance", "wrong-results", "architecture", "design-log", "testing"],
+    "Behind it": ["checks", "performance", "wrong-results", "architecture", "design-log", "testing", "promises"],
     "中文": ["zh/quickstart", "zh/migrating"],
 }
 ROOT_PAGES = {"index": "README.md", "changes": "CHANGELOG.md", "contributing": "CONTRIBUTING.md"}

@@ -60,6 +60,7 @@ fn metadata(sample: &Sample) -> Value {
     serde_json::from_slice(&std::fs::read(path).expect("a file")).expect("JSON")
 }
 
+// proves P123
 #[test]
 fn is_written_as_the_trainer_would() {
     for processes in [1, 4] {
@@ -207,6 +208,7 @@ fn removes_redundancy_by_bytes() {
     alone(&sample.args(line)).succeeds();
 }
 
+// proves P122
 #[test]
 fn a_strategy_that_disagrees_and_a_file_that_is_gone_are_refused() {
     let sample = sample();

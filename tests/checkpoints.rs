@@ -68,6 +68,7 @@ fn suffixes(list: &Value) -> Vec<(&str, bool)> {
         .collect()
 }
 
+// proves P78
 #[test]
 fn lists_what_is_complete_across_ranks() {
     let room = Room::new();
@@ -122,6 +123,7 @@ fn resumes_from_the_oldest_position_that_the_ranks_agree_on() {
     );
 }
 
+// proves P144
 #[test]
 fn never_chooses_a_truncated_file() {
     let room = Room::new();
@@ -157,6 +159,7 @@ fn keeps_a_repeated_run_apart() {
     assert_eq!(latest["files"][1], "rank_1/m_rank_1_1-2_1.safetensors");
 }
 
+// proves P77
 #[test]
 fn prune_keeps_what_is_asked_for_and_the_last_complete_one() {
     let room = Room::new();
@@ -202,6 +205,7 @@ fn prune_keeps_what_is_asked_for_and_the_last_complete_one() {
     assert_eq!(none.status.code(), Some(2), "{none:#?}");
 }
 
+// proves P78
 #[test]
 fn ranks_whose_directories_are_gone_are_missed() {
     let room = Room::new();

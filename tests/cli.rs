@@ -110,6 +110,7 @@ fn the_quickstart_runs_as_it_stands() {
     tensors::compare(&read("Qwen3-8B/model.safetensors"), &tuned).expect("the same");
 }
 
+// proves P10, P132
 #[test]
 fn wrong_usage_ends_with_2() {
     let lines = [
@@ -140,6 +141,7 @@ fn wrong_usage_ends_with_2() {
     }
 }
 
+// proves P10
 #[test]
 fn wrong_usage_is_printed_once_by_four_processes() {
     let run = under_mpi(4, &words("reshard --src a --dst b --colour red"));
@@ -147,6 +149,7 @@ fn wrong_usage_is_printed_once_by_four_processes() {
     assert!(error_line(&run).contains("--colour"), "{run:#?}");
 }
 
+// proves P3
 #[test]
 fn reshards_on_any_number_of_processes() {
     for processes in [None, Some(1), Some(3), Some(4)] {
@@ -218,6 +221,7 @@ fn result_is_one_object() {
     }
 }
 
+// proves P8, P13
 #[test]
 fn error_is_one_object_and_one_line() {
     for processes in [None, Some(4)] {
@@ -242,6 +246,7 @@ fn error_is_one_object_and_one_line() {
     }
 }
 
+// proves P7
 #[test]
 fn existing_destination_is_kept_unless_told_otherwise() {
     let sample = Sample::new();
@@ -275,6 +280,7 @@ fn empty_destination_is_accepted() {
     sample.check("out", &sample.two, &sample.whole);
 }
 
+// proves P139
 #[test]
 fn complete_result_is_resumed_without_writing() {
     let sample = Sample::new();
@@ -285,6 +291,7 @@ fn complete_result_is_resumed_without_writing() {
     assert_eq!(before, image(&sample.path("out")));
 }
 
+// proves P134
 #[test]
 fn dry_run_tells_the_plan_and_writes_nothing() {
     let sample = Sample::new();
@@ -357,6 +364,7 @@ fn unify_cuts_at_the_shard_size() {
     sample.check("again", &sample.four, &sample.whole);
 }
 
+// proves P11
 #[test]
 fn strategy_for_other_ranks_is_refused() {
     let sample = Sample::new();
@@ -395,6 +403,7 @@ fn indivisible_dimension_is_named() {
     nothing_written(&sample);
 }
 
+// proves P27
 #[test]
 fn unmatched_parameters_fail_are_copied_or_dropped() {
     let sample = Sample::new();
@@ -483,6 +492,7 @@ fn strategy_show_tells_what_a_rank_holds() {
     refuses(&run, "w3");
 }
 
+// proves P14, P147
 #[test]
 fn diff_compares_across_layouts() {
     let sample = Sample::new();
@@ -505,6 +515,7 @@ fn diff_compares_across_layouts() {
     assert_eq!(differing[0]["elements_differing"], 1, "{result}");
 }
 
+// proves P148
 #[test]
 fn verify_finds_a_flipped_bit() {
     let sample = Sample::new();
@@ -668,6 +679,7 @@ fn settings_come_from_flag_environment_and_file() {
 }
 
 /// Results, errors, progress and the log have the run's id, the same from all processes.
+// proves P162
 #[test]
 fn a_run_has_one_id_in_all_it_says() {
     let sample = Sample::in_memory();

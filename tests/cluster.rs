@@ -202,6 +202,7 @@ fn checkpoints_on_several_hosts_are_compared() {
     assert!(run.stdout.contains("differ"), "{run:#?}");
 }
 
+// proves P149
 #[test]
 fn a_shard_that_no_host_has_is_named() {
     let sample = Sample::new();
@@ -214,6 +215,7 @@ fn a_shard_that_no_host_has_is_named() {
     assert_eq!(before, everything(&hosts));
 }
 
+// proves P150
 #[test]
 fn hosts_that_have_different_files_of_a_rank_are_named() {
     let sample = Sample::new();
@@ -265,6 +267,7 @@ fn large() -> Sample {
     Sample::of(whole, Strategy { items: four }, Strategy { items: two })
 }
 
+// proves P2
 #[test]
 fn only_what_a_host_lacks_crosses_the_network() {
     let sample = large();
@@ -334,6 +337,7 @@ fn what_hosts_share_is_read_once() {
     }
 }
 
+// proves P151
 #[test]
 fn a_swap_that_only_some_hosts_have_made_is_finished() {
     let sample = Sample::new();
@@ -399,6 +403,7 @@ fn files_are_converted_on_the_hosts_that_have_them() {
     assert!(error_line(&none.fails()).contains("safetensors already"));
 }
 
+// proves P153
 #[test]
 fn a_host_that_is_cut_off_ends_the_run_and_loses_nothing() {
     let sample = large();

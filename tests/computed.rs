@@ -205,6 +205,7 @@ fn imports_alike(room: &TempDir, one: &str, two: &str, flags: &str) {
     }
 }
 
+// proves P112
 #[test]
 fn dequantises_into_stacked_and_fused_tensors() {
     let room = room_in_8_bits("BF16");
@@ -278,6 +279,7 @@ fn dequantises_by_scales_of_two_bytes_and_by_grids_that_are_filled_up() {
     }
 }
 
+// proves P30
 #[test]
 fn what_is_computed_of_damaged_bytes_is_refused() {
     let room = room_in_8_bits("BF16");
@@ -311,6 +313,7 @@ fn what_is_computed_of_damaged_bytes_is_refused() {
     run(&room, 3, line).succeeds();
 }
 
+// proves P113
 #[test]
 fn refuses_scales_that_do_not_fit() {
     let room = room_in_8_bits("BF16");

@@ -107,6 +107,7 @@ fn differences(found: &Table, expected: &Table) -> Vec<String> {
     .collect()
 }
 
+// proves P156
 #[test]
 fn jobs_get_the_layouts_that_they_compile() {
     let (mut wrong, mut compared, mut cases) = (Vec::new(), 0, 0);

@@ -111,6 +111,7 @@ fn read_only_destination_is_named() {
     assert!(run.stderr.contains("mounted/out"), "{run:#?}");
 }
 
+// proves P47
 #[test]
 fn full_disk_is_found_and_nothing_left_visible() {
     let sample = large();
@@ -128,6 +129,7 @@ fn full_disk_is_found_and_nothing_left_visible() {
     );
 }
 
+// proves P12
 #[test]
 fn full_disk_is_survived_by_what_stands_there() {
     let sample = large();

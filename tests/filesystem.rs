@@ -37,6 +37,7 @@ fn run(processes: u32, sample: &Sample, line: &str, envs: &[(&str, &str)]) -> Ru
 }
 
 /// Where nodes write the same files, whole blocks of them fall to each, whatever lies in them.
+// proves P55
 #[test]
 fn nodes_that_write_one_file_divide_it_by_blocks() {
     let sample = Sample::new();
@@ -108,6 +109,7 @@ fn what_there_is_a_way_round_is_gone_round() {
     }
 }
 
+// proves P46
 #[test]
 fn what_can_not_be_done_without_is_found_before_any_weights() {
     for (number, errno) in ["ENOSYS", "EXDEV", "EPERM"].into_iter().enumerate() {
@@ -138,6 +140,7 @@ fn masked(sample: &Sample, umask: &str, line: &str) {
     assert!(output.status.success(), "{output:?}");
 }
 
+// proves P52
 #[test]
 fn permissions_are_those_that_cp_and_mkdir_give() {
     for (umask, file, directory) in [
@@ -163,6 +166,7 @@ fn permissions_are_those_that_cp_and_mkdir_give() {
     }
 }
 
+// proves P53
 #[test]
 fn a_replaced_directory_keeps_its_permissions_and_group() {
     for (line, place) in JOBS {
@@ -183,6 +187,7 @@ fn a_replaced_directory_keeps_its_permissions_and_group() {
     }
 }
 
+// proves P54
 #[test]
 fn nothing_of_a_private_source_becomes_readable_by_others() {
     for processes in [1, 4] {
@@ -207,6 +212,7 @@ fn nothing_of_a_private_source_becomes_readable_by_others() {
     }
 }
 
+// proves P49
 #[test]
 fn a_mount_point_is_staged_into() {
     let sample = Sample::new();
@@ -257,6 +263,7 @@ fn a_mount_point_is_staged_into() {
 }
 
 /// Two nodes have one disk, the third has its own: two places are written, each by one of the nodes.
+// proves P51
 #[test]
 fn nodes_of_which_some_share_a_disk_write_each_disk_once() {
     let sample = Sample::new();
@@ -319,6 +326,7 @@ fn preloaded(sample: &Sample, name: &str) -> Option<String> {
 }
 
 /// Nodes that send back whole pages, as clients of a network file system do, lose nothing of each other.
+// proves P55, P56
 #[test]
 fn nodes_that_send_back_whole_pages_lose_nothing() {
     let whole = Tensors::from([
@@ -361,6 +369,7 @@ fn nodes_that_send_back_whole_pages_lose_nothing() {
 }
 
 /// A name is seen late on another node, for less time than a network file system remembers it.
+// proves P50
 #[test]
 fn names_that_are_seen_late_are_waited_for() {
     let sample = Sample::new();
@@ -380,6 +389,7 @@ fn names_that_are_seen_late_are_waited_for() {
     }
 }
 
+// proves P52
 #[test]
 fn new_files_take_after_the_directory_that_they_are_made_in() {
     let sample = Sample::new();
@@ -448,6 +458,7 @@ fn new_files_take_after_the_directory_that_they_are_made_in() {
     }
 }
 
+// proves P47
 #[test]
 fn too_few_files_are_told_before_any_is_made() {
     let sample = Sample::new();

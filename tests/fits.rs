@@ -56,6 +56,7 @@ fn whole_in_the_strategy_and_cut_in_the_files_is_noticed() {
     alone(&sample.args(&format!("{UNIFY} --verify none"))).succeeds();
 }
 
+// proves P25
 #[test]
 fn a_copy_that_differs_is_noticed_and_what_was_compared_is_said() {
     let sample = Sample::new();
@@ -98,6 +99,7 @@ fn a_copy_that_differs_is_noticed_and_what_was_compared_is_said() {
     );
 }
 
+// proves P26
 #[test]
 fn what_the_source_strategy_does_not_know_must_be_the_same_everywhere() {
     let sample = Sample::new();
@@ -143,6 +145,7 @@ fn what_the_source_strategy_does_not_know_must_be_the_same_everywhere() {
     assert!(sample.path("out/rank_0/net0.safetensors").exists());
 }
 
+// proves P27
 #[test]
 fn what_the_destination_strategy_does_not_know_is_an_error_everywhere() {
     let sample = Sample::new();
@@ -185,6 +188,7 @@ fn names_of_another_kind_are_shown_with_what_differs() {
     assert!(run.stderr.contains("begin with 'network.'"), "{run:#?}");
 }
 
+// proves P28
 #[test]
 fn a_shape_that_the_manifest_contradicts_is_noticed() {
     let sample = Sample::new();
@@ -218,6 +222,7 @@ fn a_shape_that_the_manifest_contradicts_is_noticed() {
     }
 }
 
+// proves P30
 #[test]
 fn damaged_bytes_get_no_fresh_checksums() {
     let sample = Sample::new();
@@ -278,6 +283,7 @@ fn damaged_bytes_get_no_fresh_checksums() {
     alone(&sample.args(line)).succeeds();
 }
 
+// proves P29
 #[test]
 fn diff_finds_a_damaged_copy_on_either_side() {
     let sample = Sample::new();
@@ -397,6 +403,7 @@ fn run_once_and_change(
     })
 }
 
+// proves P32
 #[test]
 fn a_source_that_changes_while_it_is_read_is_noticed() {
     let sample = Sample::new();
@@ -419,6 +426,7 @@ fn a_source_that_changes_while_it_is_read_is_noticed() {
     );
 }
 
+// proves P32
 #[test]
 fn an_adapter_and_what_is_verified_must_stand_still() {
     let weight = Tensor::counting("F32", &[8, 16], 50);

@@ -98,6 +98,7 @@ fn told(sample: &Sample, run: &Run, other: &Other) {
     nothing_written(sample);
 }
 
+// proves P100, P102
 #[test]
 fn other_kinds_of_files_are_told_by_every_command() {
     let sample = Sample::in_memory();
@@ -119,6 +120,7 @@ fn other_kinds_of_files_are_told_by_every_command() {
     }
 }
 
+// proves P102
 #[test]
 fn other_kinds_of_directories_are_told() {
     let cases: [(&[&str], &str); 6] = [
@@ -158,6 +160,7 @@ fn other_kinds_of_directories_are_told() {
     }
 }
 
+// proves P101
 #[test]
 fn names_that_begin_with_a_dot_are_no_weights() {
     let (plain, dotted) = (Sample::in_memory(), Sample::in_memory());
@@ -252,6 +255,7 @@ fn convert_takes_any_format_and_leaves_what_is_there_already() {
     assert!(error_line(&run).contains("a.safetensors too"), "{run:#?}");
 }
 
+// proves P107
 #[test]
 fn odd_headers_are_named() {
     let sample = Sample::in_memory();

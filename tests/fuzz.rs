@@ -168,6 +168,7 @@ fn read_safetensors(bytes: &[u8]) -> Result<FileSchema> {
     ours::parse(header, bytes.len() as u64)
 }
 
+// proves P107
 #[test]
 fn safetensors_headers() {
     let mut seeds = recorded(|path| path.ends_with(".safetensors"));
@@ -294,6 +295,7 @@ fn ckpt_files() {
     });
 }
 
+// proves P136
 #[test]
 fn index_maps() {
     let mut seeds = recorded(|path| path.ends_with("map.json") || path.ends_with("index.json"));
@@ -359,6 +361,7 @@ fn peak_bytes() -> u64 {
     digits.parse::<u64>().expect("a number") * 1024
 }
 
+// proves P71
 #[test]
 fn bombs_are_refused_with_little_memory() {
     let tensor = |shape: &str, end: &str| {

@@ -24,6 +24,7 @@ struct Launch {
     exchange: &'static str,
 }
 
+// proves P1, P108, P109, P157
 #[test]
 fn reshard_unify_split_and_merge_equal_mindspore() {
     let quick = [
@@ -41,6 +42,7 @@ fn reshard_unify_split_and_merge_equal_mindspore() {
     run_all(&["merge_strategy"], &[vec![(None, "")]]);
 }
 
+// proves P157
 #[test]
 fn convert_equals_mindspore() {
     run_all(&["convert"], &[vec![(None, ""), (Some(2), "")]]);

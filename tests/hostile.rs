@@ -9,6 +9,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use tensors::{Tensor, Tensors};
 
+// proves P11
 #[test]
 fn hostile_source_files_are_refused_by_name() {
     let entry = |name: &str, shape: &str, from: u64, to: u64| {
@@ -117,6 +118,7 @@ fn truncated_shard_is_refused_on_every_process_count() {
     }
 }
 
+// proves P15
 #[test]
 fn shard_of_another_shape_is_refused() {
     let sample = Sample::new();
@@ -129,6 +131,7 @@ fn shard_of_another_shape_is_refused() {
     nothing_written(&sample);
 }
 
+// proves P15
 #[test]
 fn shard_of_another_dtype_is_refused() {
     let sample = Sample::new();

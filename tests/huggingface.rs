@@ -808,6 +808,7 @@ fn reads_experts_in_one_tensor() {
 }
 
 /// A head that config.json says is the embedding, and that is another one, is no copy to leave out.
+// proves P141
 #[test]
 fn asks_about_a_head_that_is_no_copy() {
     let room = Room::single();

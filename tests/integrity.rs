@@ -31,6 +31,7 @@ fn run(processes: Option<u32>, args: &[String], envs: &[(&str, &str)]) -> Run {
     }
 }
 
+// proves P129
 #[test]
 fn digests_are_those_of_the_whole_tensors_in_any_layout() {
     let commands = [
@@ -71,6 +72,7 @@ fn digests_are_those_of_the_whole_tensors_in_any_layout() {
     }
 }
 
+// proves P129
 #[test]
 fn two_layouts_are_proved_equal_by_their_manifests() {
     let sample = Sample::new();
@@ -92,6 +94,7 @@ fn two_layouts_are_proved_equal_by_their_manifests() {
     assert_eq!(names, ["b", "w2"], "{result}");
 }
 
+// proves P126
 #[test]
 fn converted_files_have_manifests() {
     let sample = Sample::new();
@@ -124,6 +127,7 @@ fn owner(bytes: &[u8], at: usize) -> Option<String> {
         .map(|(name, _)| name.clone())
 }
 
+// proves P148
 #[test]
 fn every_flipped_bit_is_found_and_its_tensor_named() {
     let sample = Sample::new();
@@ -169,6 +173,7 @@ fn every_flipped_bit_is_found_and_its_tensor_named() {
     }
 }
 
+// proves P148
 #[test]
 fn verify_names_what_is_damaged() {
     let sample = Sample::new();
@@ -222,6 +227,7 @@ fn larger() -> Sample {
     Sample::of(whole, of(4, &[0, -1]), of(2, &[-1, 0]))
 }
 
+// proves P6, P133
 #[test]
 fn interrupted_run_is_taken_up() {
     let mut reused_at_all = 0;
@@ -268,6 +274,7 @@ fn interrupted_run_is_taken_up() {
     assert!(reused_at_all > 0, "nothing was taken up");
 }
 
+// proves P6, P140
 #[test]
 fn leftovers_of_another_job_are_refused_or_discarded() {
     let sample = larger();
@@ -291,6 +298,7 @@ fn leftovers_of_another_job_are_refused_or_discarded() {
     assert!(!sample.path(".out.shardloom-partial").exists());
 }
 
+// proves P43, P137, P138
 #[test]
 fn in_place_keeps_names_and_other_files() {
     for processes in [None, Some(3)] {
@@ -356,6 +364,7 @@ fn in_place_keeps_names_and_other_files() {
     }
 }
 
+// proves P12
 #[test]
 fn in_place_that_fails_leaves_the_source() {
     let sample = Sample::new();
@@ -378,6 +387,7 @@ fn in_place_that_fails_leaves_the_source() {
     }
 }
 
+// proves P44
 #[test]
 fn several_steps_are_refused_in_place() {
     let sample = Sample::new();

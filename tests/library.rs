@@ -9,6 +9,7 @@ fn arguments(sample: &Sample, names: &[&str]) -> Vec<String> {
     paths.map(|path| path.display().to_string()).collect()
 }
 
+// proves P9
 #[test]
 fn joins_a_program_that_has_started_mpi() {
     for processes in [4, 3] {
@@ -33,6 +34,7 @@ fn the_example_of_a_job_reshards() {
     }
 }
 
+// proves P9
 #[test]
 fn the_example_of_memory_has_each_ranks_bytes() {
     let sample = Sample::new();
@@ -61,6 +63,7 @@ fn the_example_of_memory_has_each_ranks_bytes() {
 }
 
 /// A layout where a strategy is taken, of the model whose config.json lies beside the weights.
+// proves P135
 #[test]
 fn takes_layouts_as_strategies() {
     let room = tempfile::tempdir().expect("a directory");

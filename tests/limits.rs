@@ -37,6 +37,7 @@ fn refused(run: &Run, words: &[&str]) {
     }
 }
 
+// proves P65
 #[test]
 fn many_ranks_need_few_open_files() {
     let ranks = 200;
@@ -63,6 +64,7 @@ fn many_ranks_need_few_open_files() {
     }
 }
 
+// proves P65, P66
 #[test]
 fn what_the_system_refuses_is_an_error() {
     let sample = Sample::new();
@@ -104,6 +106,7 @@ fn what_the_system_refuses_is_an_error() {
     nothing_written(&sample);
 }
 
+// proves P69
 #[test]
 fn memory_that_is_refused_is_an_error() {
     let sample = Sample::new();
@@ -147,6 +150,7 @@ fn memory_that_is_refused_is_an_error() {
 }
 
 /// A user that isn't root has a limit of threads: two processes that meet it end, and say why.
+// proves P70
 #[test]
 fn threads_that_are_refused_are_an_error_on_every_process() {
     let sample = Sample::new();
@@ -183,6 +187,7 @@ fn threads_that_are_refused_are_an_error_on_every_process() {
     }
 }
 
+// proves P67
 #[test]
 fn a_result_that_is_too_long_for_its_file_is_an_error() {
     let sample = Sample::new();
@@ -195,6 +200,7 @@ fn a_result_that_is_too_long_for_its_file_is_an_error() {
     }
 }
 
+// proves P68
 #[test]
 fn a_pipe_is_no_file() {
     let sample = Sample::new();
@@ -255,6 +261,7 @@ fn a_pipe_is_no_file() {
     );
 }
 
+// proves P71
 #[test]
 fn a_few_bytes_ask_for_no_more_than_a_refusal() {
     let sample = Sample::new();

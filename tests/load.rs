@@ -446,6 +446,7 @@ fn a_configuration_takes_the_place_of_nothing_that_is_read() {
     }
 }
 
+// proves P158
 #[test]
 fn the_old_merge_script_is_replaced_by_changing_its_name() {
     let job = Job::new();

@@ -39,6 +39,7 @@ mod model;
 mod monitor;
 mod mpi;
 mod names;
+mod old;
 mod overwrite;
 mod power;
 mod property;

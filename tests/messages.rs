@@ -296,6 +296,7 @@ fn figures_of_tensors_are_those_of_their_elements() {
     );
 }
 
+// proves P147
 #[test]
 fn a_difference_may_be_tolerated_and_names_left_out() {
     let sample = Sample::in_memory();

@@ -187,6 +187,7 @@ fn round_trips(family: &str) {
 }
 
 /// Fused, cut up and turned tensors are what they were, and what no strategy knows is the same everywhere.
+// proves P30
 #[test]
 fn damage_is_found_on_the_way_through_a_view() {
     let (family, case) = ("qwen3", "mcore");
@@ -260,6 +261,7 @@ fn damage_is_found_on_the_way_through_a_view() {
     }
 }
 
+// proves P110
 #[test]
 fn llama_goes_in_and_out() {
     round_trips("llama");
@@ -534,6 +536,7 @@ fn interrupted_import_and_export_are_taken_up() {
     }
 }
 
+// proves P142
 #[test]
 fn asks_how_fused_tensors_are_laid_out_if_nothing_says() {
     let room = tempfile::tempdir().unwrap();
@@ -577,6 +580,7 @@ fn refuses_groups_that_tp_cannot_cut() {
     );
 }
 
+// proves P111
 #[test]
 fn refuses_a_strategy_that_cuts_inside_a_group() {
     let room = tempfile::tempdir().unwrap();
@@ -768,6 +772,7 @@ fn tree(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
+// proves P135
 #[test]
 fn a_layout_in_place_of_a_strategy_file_gives_the_same_bytes() {
     let room = tempfile::tempdir().unwrap();

@@ -66,6 +66,7 @@ fn latest(sample: &Sample) -> Value {
     object(&alone(&sample.args("checkpoints latest @run/checkpoint --json")).succeeds())
 }
 
+// proves P116, P120
 #[test]
 fn saves_every_rank_and_says_so_in_its_record() {
     for ranks in [1, 2, 4] {
@@ -163,6 +164,7 @@ fn keeps_one_copy_that_merges_to_the_whole() {
     }
 }
 
+// proves P117
 #[test]
 fn a_rank_that_dies_leaves_a_checkpoint_that_all_have() {
     for mode in ["False", "True"] {
@@ -197,6 +199,7 @@ fn what_is_written_behind_the_training_is_recorded_before_the_next_save() {
 }
 
 /// Every I/O call of rank 1 fails or ends it once, and there is always a checkpoint to resume from.
+// proves P118
 #[test]
 fn no_fault_of_one_rank_leaves_the_job_without_a_checkpoint() {
     for mode in ["False", "True"] {
@@ -275,6 +278,7 @@ fn trained_weights_alone_have_a_place_of_their_own() {
     assert!(run.stdout.contains("append_info"), "{run:#?}");
 }
 
+// proves P121
 #[test]
 fn keeps_one_of_many_within_a_time_and_the_newest() {
     for mode in ["False", "True"] {
@@ -364,6 +368,7 @@ fn two_runs_never_save_into_one_directory_at_a_time() {
     }
 }
 
+// proves P119
 #[test]
 fn says_what_it_can_not_do() {
     let sample = sample(2);

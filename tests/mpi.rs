@@ -71,6 +71,7 @@ fn sees_one_node_or_as_many_as_pretended() {
     }
 }
 
+// proves P8
 #[test]
 fn agrees_on_the_lowest_fault() {
     check_all("agree");
@@ -115,6 +116,7 @@ fn ends_together_though_rounds_were_abandoned() {
     }
 }
 
+// proves P8
 #[test]
 fn a_process_that_dies_ends_the_job() {
     let promise = "internal error: a promise was broken";

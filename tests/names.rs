@@ -37,6 +37,7 @@ fn refused(sample: &Sample, run: &Run, words: &[&str]) {
     nothing_written(sample);
 }
 
+// proves P57
 #[test]
 fn two_tensors_of_one_name_are_refused() {
     for (line, processes) in WITH_MAPS.iter().zip([1, 4, 1, 4]) {
@@ -51,6 +52,7 @@ fn two_tensors_of_one_name_are_refused() {
     }
 }
 
+// proves P58
 #[test]
 fn names_may_change_places() {
     let sample = Sample::new();
@@ -64,6 +66,7 @@ fn names_may_change_places() {
     assert_eq!(found["w2"].data, sample.whole["b"].data);
 }
 
+// proves P60
 #[test]
 fn a_name_that_fits_nothing_is_named_with_the_nearest() {
     for (line, processes) in WITH_MAPS.iter().zip([4, 1, 4, 1]) {
@@ -82,6 +85,7 @@ fn a_name_that_fits_nothing_is_named_with_the_nearest() {
     }
 }
 
+// proves P59
 #[test]
 fn a_name_that_stands_twice_in_a_map_is_refused() {
     let sample = Sample::new();
@@ -103,6 +107,7 @@ fn a_name_that_stands_twice_in_a_map_is_refused() {
     );
 }
 
+// proves P61
 #[test]
 fn metadata_is_no_tensor() {
     for line in [WITH_MAPS[1], WITH_MAPS[3]] {
@@ -135,6 +140,7 @@ fn acts(text: &str) -> bool {
         .any(|c| c != '\n' && (c.is_control() || turns(c)))
 }
 
+// proves P62
 #[test]
 fn nothing_in_a_name_acts_on_a_terminal() {
     let name = "w\u{1b}[2Jx\u{7}\u{202e}\u{9b}\u{7f}\nerror: all is lost";

@@ -40,6 +40,7 @@ fn trained() -> Sample {
     sample
 }
 
+// proves P39
 #[test]
 fn what_is_read_is_never_written_over() {
     let unify = "unify --src @run/checkpoint --src-strategy @run/strategy/four.ckpt";
@@ -96,6 +97,7 @@ fn within(sample: &Sample, directory: &str, home: &Path, line: &str, destination
     }
 }
 
+// proves P40
 #[test]
 fn where_the_user_stands_is_never_replaced() {
     let sample = Sample::new();
@@ -129,6 +131,7 @@ fn where_the_user_stands_is_never_replaced() {
     }
 }
 
+// proves P41
 #[test]
 fn only_earlier_results_and_checkpoints_are_replaced() {
     // What stands at the destination, and which of it is named in the refusal.
@@ -203,6 +206,7 @@ fn only_earlier_results_and_checkpoints_are_replaced() {
     }
 }
 
+// proves P41
 #[test]
 fn a_result_that_somebody_has_added_to_is_kept() {
     let sample = Sample::new();
@@ -257,6 +261,7 @@ fn a_strategy_is_never_written_over_what_it_is_made_of() {
     assert!(before == image(sample.room.path()));
 }
 
+// proves P39
 #[test]
 fn a_source_that_is_reached_by_links_is_kept() {
     let sample = Sample::new();
@@ -305,6 +310,7 @@ fn links_at_the_destination_are_kept_and_their_targets_made() {
     }
 }
 
+// proves P45
 #[test]
 fn in_place_behind_links_is_refused() {
     for linked in ["rank_2", "rank_1/net.safetensors"] {
@@ -337,6 +343,7 @@ fn a_file_where_a_directory_is_meant_is_kept() {
 }
 
 /// Single files that commands write replace no weights, whatever may be overwritten.
+// proves P42
 #[test]
 fn a_small_file_replaces_no_weights() {
     let sample = Sample::new();

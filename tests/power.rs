@@ -138,24 +138,28 @@ fn cut(kind: &str, destination: &str, job: &str, set_up: impl Fn(&Sample), envs:
     }
 }
 
+// proves P4, P6, P56, P89, P90, P91
 #[test]
 fn a_reshard_leaves_nothing_or_all() {
     let job = format!("{RESHARD} --dst @work/new/out");
     cut("job", "new/out", &job, |_| {}, &[]);
 }
 
+// proves P89
 #[test]
 fn a_unify_leaves_nothing_or_all() {
     let job = "unify --src @in/src --src-strategy @in/four.ckpt --dst @work/out";
     cut("job", "out", job, |_| {}, &[]);
 }
 
+// proves P89, P130
 #[test]
 fn what_is_replaced_is_there_until_the_new_is() {
     let job = format!("{RESHARD} --dst @work/out --overwrite");
     cut("job", "out", &job, |sample| older(sample, "out"), &[]);
 }
 
+// proves P48, P89
 #[test]
 fn what_can_not_be_swapped_is_put_back_or_in() {
     let job = format!("{RESHARD} --dst @work/out --overwrite");
@@ -163,6 +167,7 @@ fn what_can_not_be_swapped_is_put_back_or_in() {
     cut("job", "out", &job, |sample| older(sample, "out"), &lacks);
 }
 
+// proves P43, P89, P137, P138
 #[test]
 fn a_source_is_replaced_with_all_that_lies_in_it() {
     let job = "reshard --src @work/run --src-strategy @in/four.ckpt --dst-strategy @in/two.ckpt --in-place";
@@ -176,6 +181,7 @@ fn a_source_is_replaced_with_all_that_lies_in_it() {
     cut("place", "run", job, set_up, &without);
 }
 
+// proves P90, P131
 #[test]
 fn what_was_begun_is_taken_up_after_the_next_cut_too() {
     let job = format!("{RESHARD} --dst @work/out --memory 1KiB --threads 1");
@@ -208,6 +214,7 @@ fn what_was_begun_is_taken_up_after_the_next_cut_too() {
     );
 }
 
+// proves P93, P94
 #[test]
 fn what_is_not_flushed_may_be_lost_but_not_unnoticed() {
     let job = format!("{RESHARD} --dst @work/out --sync none");
@@ -216,6 +223,31 @@ fn what_is_not_flushed_may_be_lost_but_not_unnoticed() {
     cut("loose", "out", &job, |sample| older(sample, "out"), &[]);
 }
 
+// proves P92
+#[test]
+fn an_heir_that_is_gone_bars_nothing() {
+    let sample = room();
+    // The power went when a run was about to take over from another one, both before the machine's last start.
+    let lock = sample::own_lock();
+    let boot =
+        std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("the system tells");
+    let lock = lock.replace(boot.trim(), "the start before");
+    write_bytes(&sample.path("work/.out.shardloom-lock"), lock.as_bytes());
+    let heir = lock.replace("00ff", "00fe");
+    write_bytes(
+        &sample.path("work/.out.shardloom-lock-00ff-heir"),
+        heir.as_bytes(),
+    );
+    let args = sample.args(&format!("{RESHARD} --dst @work/out"));
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    support::alone(program(), &args, &[("SHARDLOOM_LOCK_SECONDS", "0")]).succeeds();
+    let left = std::fs::read_dir(sample.path("work"))
+        .expect("a directory")
+        .count();
+    assert_eq!(left, 1, "the result alone");
+}
+
+// proves P77, P96
 #[test]
 fn pruning_loses_nothing_that_stays() {
     let job = "checkpoints prune @work/run/checkpoint --keep 2";
@@ -248,12 +280,14 @@ fn train(config: &str) {
     }
 }
 
+// proves P95, P116, P117
 #[test]
 fn what_a_training_has_recorded_stays() {
     train("keep_checkpoint_max: 0, async_save: False");
     train("keep_checkpoint_max: 0, async_save: True");
 }
 
+// proves P95, P117
 #[test]
 fn what_a_training_rotates_goes_after_the_next_is_recorded() {
     train("keep_checkpoint_max: 1, async_save: False");

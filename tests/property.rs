@@ -194,11 +194,13 @@ fn composed_is_what_its_pieces_say(case: &Composed) -> Result<(), String> {
     same("a view and its inverse", &source, &back)
 }
 
+// proves P1
 #[test]
 fn resharding_keeps_every_byte() {
     hold(CASES, case(), resharded_is_what_the_layout_says);
 }
 
+// proves P1
 #[test]
 fn unifying_and_splitting_keep_every_byte() {
     hold(CASES / 2, case(), unified_and_split_is_resharded);

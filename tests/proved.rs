@@ -32,6 +32,7 @@ fn one_step() -> Sample {
     sample
 }
 
+// proves P72, P152
 #[test]
 fn another_request_in_place_is_not_done_already() {
     let line = "reshard --src @src --src-strategy @four.ckpt --dst-strategy @four.ckpt --in-place";
@@ -62,6 +63,7 @@ fn another_request_in_place_is_not_done_already() {
     }
 }
 
+// proves P72
 #[test]
 fn a_changed_result_is_not_resumed_as_done() {
     let sample = Sample::new();
@@ -75,6 +77,7 @@ fn a_changed_result_is_not_resumed_as_done() {
     refuses(&alone(&sample.args(&format!("{RESHARD} --resume"))), "out");
 }
 
+// proves P75
 #[test]
 fn verify_names_files_that_nobody_listed() {
     let sample = Sample::new();
@@ -108,6 +111,7 @@ fn bad(run: &Run) -> String {
     bad.to_string()
 }
 
+// proves P73
 #[test]
 fn a_nodes_part_that_is_gone_is_missed() {
     let sample = Sample::new();
@@ -158,6 +162,7 @@ fn a_nodes_part_that_is_gone_is_missed() {
     }
 }
 
+// proves P74
 #[test]
 fn every_nodes_copy_is_verified() {
     let sample = Sample::new();
@@ -188,6 +193,7 @@ fn every_nodes_copy_is_verified() {
     }
 }
 
+// proves P127, P160
 #[test]
 fn reads_a_manifest_of_the_first_version() {
     let sample = Sample::new();
@@ -204,6 +210,7 @@ fn reads_a_manifest_of_the_first_version() {
     under_mpi(4, &sample.args("verify @out")).succeeds();
 }
 
+// proves P76
 #[test]
 fn prune_follows_no_link_and_looks_into_the_files() {
     let sample = two_steps();
@@ -233,6 +240,7 @@ fn prune_follows_no_link_and_looks_into_the_files() {
     );
 }
 
+// proves P79
 #[test]
 fn export_compares_head_counts_with_what_import_recorded() {
     let sample = Sample::new();

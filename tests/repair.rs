@@ -151,6 +151,7 @@ fn named<'a>(result: &'a Value, key: &str) -> BTreeSet<&'a str> {
     rows.iter().filter_map(|row| row["file"].as_str()).collect()
 }
 
+// proves P80, P81, P82
 #[test]
 fn whatever_has_a_good_copy_is_mended_and_nothing_else_changes() {
     let rounds = std::env::var("SHARDLOOM_DAMAGES").ok();
@@ -293,6 +294,7 @@ fn ruin(directory: &Path) {
     }
 }
 
+// proves P84
 #[test]
 fn another_layout_gives_what_is_nowhere_else() {
     let sample = checkpoint(true);
@@ -390,6 +392,7 @@ fn a_checkpoint_that_tells_its_own_layout_is_mended() {
     assert!(weights == 4 && notes > 2, "{weights} {notes}");
 }
 
+// proves P88
 #[test]
 fn a_manifest_is_taken_from_a_copy_that_proves_equal() {
     let sample = checkpoint(false);
@@ -470,6 +473,7 @@ fn a_manifest_is_taken_from_a_copy_that_proves_equal() {
     assert!(run.stdout.contains("--from COPY"), "{run:#?}");
 }
 
+// proves P86
 #[test]
 fn a_copy_that_is_damaged_itself_is_not_believed() {
     let sample = checkpoint(true);
@@ -497,6 +501,7 @@ fn a_copy_that_is_damaged_itself_is_not_believed() {
     }
 }
 
+// proves P87
 #[test]
 fn the_last_copy_of_what_cannot_be_mended_stays() {
     let sample = checkpoint(true);
@@ -580,6 +585,7 @@ fn a_check_is_spread_over_several_runs() {
     }
 }
 
+// proves P83
 #[test]
 fn a_header_is_laid_out_anew_where_no_file_has_it() {
     let sample = checkpoint(true);
@@ -600,6 +606,7 @@ fn a_header_is_laid_out_anew_where_no_file_has_it() {
     assert_eq!(mode & 0o777, 0o640);
 }
 
+// proves P85
 #[test]
 fn a_repair_that_dies_leaves_old_or_new_files_and_is_taken_up() {
     let sample = checkpoint(false);

@@ -97,6 +97,7 @@ fn foreign(sample: &Sample) -> String {
     text.to_owned()
 }
 
+// proves P33
 #[test]
 fn second_run_is_refused_and_told_who_is_there() {
     let sample = sample(8);
@@ -132,6 +133,7 @@ fn second_run_is_refused_and_told_who_is_there() {
     nothing_hidden(sample.room.path());
 }
 
+// proves P34
 #[test]
 fn dead_run_of_this_machine_is_taken_over_at_once() {
     for resume in ["", " --resume"] {
@@ -153,6 +155,7 @@ fn dead_run_of_this_machine_is_taken_over_at_once() {
     }
 }
 
+// proves P35
 #[test]
 fn run_elsewhere_is_watched_before_it_is_taken_for_dead() {
     let sample = sample(1);
@@ -190,6 +193,7 @@ fn run_elsewhere_is_watched_before_it_is_taken_for_dead() {
     assert_eq!(left, text);
 }
 
+// proves P36
 #[test]
 fn run_that_has_lost_its_place_puts_nothing_there() {
     let sample = sample(8);
@@ -223,6 +227,7 @@ fn run_that_has_lost_its_place_puts_nothing_there() {
     assert!(!sample.path("out").exists() && partial.exists());
 }
 
+// proves P37
 #[test]
 fn launcher_of_another_mpi_is_noticed() {
     let sample = sample(1);
@@ -254,6 +259,7 @@ fn launcher_of_another_mpi_is_noticed() {
     support::mpirun(1, program, &args, &[]).succeeds();
 }
 
+// proves P38
 #[test]
 fn programs_of_several_versions_are_noticed() {
     let sample = sample(1);

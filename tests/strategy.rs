@@ -14,6 +14,7 @@ fn refused(path: &str) -> Fault {
     fault
 }
 
+// proves P98
 #[test]
 fn a_directory_is_read_as_its_merged_file() {
     for (directory, merged) in [
@@ -41,6 +42,7 @@ fn a_directory_is_read_as_its_merged_file() {
     }
 }
 
+// proves P97
 #[test]
 fn both_forms_say_the_same() {
     let protobuf = read("merge_strategies/merged/pb.ckpt").unwrap();

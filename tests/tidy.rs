@@ -10,6 +10,8 @@ use std::process::Command;
 
 #[path = "tidy/circles.rs"]
 mod circles;
+#[path = "tidy/promises.rs"]
+mod promises;
 #[path = "tidy/words.rs"]
 mod words;
 

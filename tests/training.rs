@@ -118,6 +118,7 @@ fn same(reference: &BTreeMap<u64, f64>, resumed: &BTreeMap<u64, f64>, tolerance:
     );
 }
 
+// proves P154, P155
 #[test]
 fn a_killed_training_goes_on_in_other_layouts_as_if_nothing_had_happened() {
     let room = tempfile::tempdir().expect("a temporary directory");

@@ -113,6 +113,7 @@ fn latest(sample: &Sample) -> serde_json::Value {
     object(&alone(&sample.args("checkpoints latest @src --json")).succeeds())
 }
 
+// proves P16
 #[test]
 fn a_save_that_was_killed_is_never_mixed_with_the_one_before() {
     let sample = sample();
@@ -157,6 +158,7 @@ fn a_save_that_was_killed_is_never_mixed_with_the_one_before() {
     gives(&sample, &format!("{UNIFY} --file-suffix latest"), 10);
 }
 
+// proves P17
 #[test]
 fn a_suffix_is_the_complete_number() {
     let sample = sample();
@@ -173,6 +175,7 @@ fn a_suffix_is_the_complete_number() {
     assert!(run.stderr.contains(hint), "{run:#?}");
 }
 
+// proves P20
 #[test]
 fn names_the_file_that_was_cut_short() {
     for length in [0, 60] {
@@ -187,6 +190,7 @@ fn names_the_file_that_was_cut_short() {
     }
 }
 
+// proves P21
 #[test]
 fn what_files_say_of_their_step_is_the_same_on_all_ranks() {
     let sample = sample();
@@ -199,6 +203,7 @@ fn what_files_say_of_their_step_is_the_same_on_all_ranks() {
     assert_eq!(latest(&sample)["suffix"], json!("1_10"));
 }
 
+// proves P19
 #[test]
 fn a_file_in_another_ranks_directory_is_named() {
     let sample = sample();
@@ -212,6 +217,7 @@ fn a_file_in_another_ranks_directory_is_named() {
     );
 }
 
+// proves P22
 #[test]
 fn a_rank_that_the_strategy_lacks_is_named() {
     let sample = sample();
@@ -270,6 +276,7 @@ fn remove(sample: &Sample, ranks: &[u32]) {
     }
 }
 
+// proves P22
 #[test]
 fn replicas_stand_in_for_ranks_that_are_missing() {
     for saved_state in [false, true] {
@@ -285,6 +292,7 @@ fn replicas_stand_in_for_ranks_that_are_missing() {
 }
 
 /// Four stages of two ranks each, and a tensor that the first and the last share.
+// proves P23
 #[test]
 fn whole_stages_that_are_missing_are_named_once() {
     let cut = || layout(&[2], &[0, -1]);
@@ -333,6 +341,7 @@ fn whole_stages_that_are_missing_are_named_once() {
     });
 }
 
+// proves P24
 #[test]
 fn a_checkpoint_2_of_several_cards_without_its_metadata_is_refused() {
     let sample = Sample::in_memory();

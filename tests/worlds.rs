@@ -208,6 +208,7 @@ fn copied(name: &str, room: &Path) -> PathBuf {
     to
 }
 
+// proves P105
 #[test]
 fn a_distributed_checkpoint_is_written_and_read_back() {
     let room = tempfile::tempdir().expect("a directory");

@@ -230,6 +230,7 @@ impl MonitorConfig {
 mod tests {
     use super::*;
 
+    // proves P119
     #[test]
     fn is_strict_about_its_keys() {
         let good =

@@ -62,6 +62,7 @@ mod tests {
         left
     }
 
+    // proves P121
     #[test]
     fn one_of_each_window_and_the_newest_stay() {
         let times = [1, 3, 5, 11, 12, 19, 20, 32, 33];

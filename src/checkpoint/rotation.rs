@@ -160,6 +160,7 @@ mod tests {
             .collect()
     }
 
+    // proves P145
     #[test]
     fn keeps_the_last_complete_one_and_what_is_newer() {
         let all = [

@@ -18,6 +18,7 @@ fn examples(help: &str) -> Vec<Vec<String>> {
     lines.map(words).collect()
 }
 
+// proves P132
 #[test]
 fn the_command_line_is_consistent() {
     Cli::command().debug_assert();

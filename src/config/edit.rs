@@ -54,6 +54,7 @@ pub fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
 
+    // proves P143
     #[test]
     fn changes_what_it_is_asked_to_and_nothing_else() {
         let text = "# all\nload_checkpoint: ''  # here\nmodel:\n  load_checkpoint: x\nsrc: >\n  a\n  b\nz: 1\n";

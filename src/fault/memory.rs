@@ -190,6 +190,7 @@ unsafe impl GlobalAlloc for Careful {
 mod tests {
     use super::*;
 
+    // proves P69
     #[test]
     fn a_refusal_is_a_fault_and_changes_nothing() {
         let mut bytes = vec![1_u8, 2, 3];

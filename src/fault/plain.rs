@@ -177,6 +177,7 @@ impl<W: Write> Write for Log<W> {
 mod tests {
     use super::*;
 
+    // proves P62
     #[test]
     fn nothing_that_acts_passes() {
         let name = "a\u{1b}[2J\u{7}\nb\u{85}\u{7f}\u{202e}c\td\u{9b}";

@@ -309,6 +309,7 @@ mod tests {
         Layout::new(mesh, &map, optimizer).unwrap()
     }
 
+    // proves P99
     #[test]
     fn worked_examples_of_the_format_description() {
         assert_eq!(layout(&[2, 4], &[&[-1], &[0]], None).cell(5), [0, 1]);
@@ -322,6 +323,7 @@ mod tests {
         );
     }
 
+    // proves P99
     #[test]
     fn optimizer_shards_use_the_innermost_replicas_first() {
         let shard = layout(&[4, 2], &[&[-1], &[0]], Some((2, 2)));

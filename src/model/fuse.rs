@@ -202,6 +202,7 @@ mod tests {
         }
     }
 
+    // proves P110
     #[test]
     fn takes_turns_by_group() {
         let qkv = [lane(4, 1), lane(2, 1), lane(2, 1)];

@@ -166,6 +166,7 @@ mod tests {
         assert_ne!(ranges(1, 1 << 30), ranges(2, 1 << 30));
     }
 
+    // proves P25
     #[test]
     fn every_holder_is_compared_with_the_first_in_turn() {
         let find = |rank: u32| {

@@ -66,6 +66,7 @@ pub fn check_inside(path: &str) -> Result<()> {
 mod tests {
     use super::*;
 
+    // proves P136
     #[test]
     fn accepts_both_forms_and_refuses_ways_out() {
         let nested = br#"{"metadata":{},"weight_map":{"a":"x.safetensors"}}"#;

@@ -70,6 +70,7 @@ fn records(mut bytes: &[u8]) -> Vec<Vec<u8>> {
 mod tests {
     use super::*;
 
+    // proves P131
     #[test]
     fn a_record_that_was_cut_short_is_left_out() {
         let room = tempfile::tempdir().unwrap();

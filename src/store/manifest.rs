@@ -281,6 +281,7 @@ fn crc(path: &Path) -> Result<Hex> {
 mod tests {
     use super::*;
 
+    // proves P128
     #[test]
     fn every_flipped_bit_of_a_manifest_is_noticed() {
         let mut manifest = Manifest {

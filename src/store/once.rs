@@ -41,6 +41,7 @@ impl<'de, V: Deserialize<'de>> Visitor<'de> for Entries<V> {
 mod tests {
     use super::*;
 
+    // proves P59
     #[test]
     fn a_key_that_stands_twice_is_an_error() {
         let read = |text: &str| serde_json::from_str::<Once<u64>>(text);

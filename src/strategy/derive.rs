@@ -408,6 +408,7 @@ mod tests {
         assert!(make("pp=4", &[], None, list).is_err());
     }
 
+    // proves P146
     #[test]
     fn refuses_what_does_not_fit() {
         let list: &[(&str, &[u64])] = &[("w", &[6, 4])];

@@ -258,6 +258,7 @@ impl ParallelLayouts {
 mod tests {
     use super::*;
 
+    // proves P97
     #[test]
     fn reads_packed_and_writes_unpacked_numbers() {
         let packed = [0x0a, 0x02, 0x02, 0x04];

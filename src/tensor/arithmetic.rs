@@ -345,6 +345,7 @@ mod tests {
         [turned(4, 1), turned(1, 3)]
     }
 
+    // proves P112
     #[test]
     fn scales_each_element_by_its_block() {
         // Blocks of 2 rows and 4 columns: scales [3, 2].
@@ -373,6 +374,7 @@ mod tests {
         }
     }
 
+    // proves P115
     #[test]
     fn adds_the_ranks_in_their_order() {
         // In another order, or with fewer roundings, the sums would differ in their last places.

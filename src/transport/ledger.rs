@@ -393,3 +393,29 @@ impl Witness for Ledger<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_earlier_versions_are_read() {
+        let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/old/journals");
+        let mut told = Vec::new();
+        for (name, _) in io::list(&old).unwrap() {
+            let records = journal::read(&old.join(&name)).unwrap();
+            let done = records
+                .iter()
+                .map(|record| Done::from_record(record).unwrap());
+            let (mut slabs, mut sums) = (0, [0, 0]);
+            for done in done {
+                slabs += done.slabs.len();
+                sums[0] += done.stored.len();
+                sums[1] += done.traced.len();
+            }
+            told.push((name, slabs, sums));
+        }
+        let due = [("1", [0, 0]), ("2", [2, 0]), ("3", [2, 2])];
+        assert_eq!(told, due.map(|(name, sums)| (name.to_owned(), 3, sums)));
+    }
+}

@@ -12,6 +12,7 @@ fn printed(run: &Run) -> Value {
     serde_json::from_str(&run.stdout).unwrap_or_else(|_| unreachable!("no object: {run:#?}"))
 }
 
+// proves P13, P161
 #[test]
 fn what_is_printed_is_as_the_schemas_say() {
     let sample = Sample::in_memory();

@@ -81,6 +81,7 @@ fn sample() -> Sample {
     Sample::of(whole, four, two)
 }
 
+// proves P115
 #[test]
 fn merges_an_adapter_into_distributed_weights() {
     let sample = sample();
@@ -502,6 +503,7 @@ fn an_adapter_and_the_bytes_it_costs_are_told() {
 }
 
 /// An adapter that was written with a manifest has the bytes that it was written with.
+// proves P31
 #[test]
 fn an_adapter_is_compared_with_its_manifest() {
     let sample = sample();

@@ -142,6 +142,7 @@ fn hash(bytes: &[u8]) -> String {
     format!("{hash:016x}")
 }
 
+// proves P114
 #[test]
 fn quantises_as_torch_does() {
     let room = tempfile::tempdir().unwrap();

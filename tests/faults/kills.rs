@@ -83,6 +83,7 @@ impl Dice {
     }
 }
 
+// proves P5
 #[test]
 fn jobs_killed_at_random_leave_things_whole() {
     let kills = std::env::var("SHARDLOOM_KILLS").ok();

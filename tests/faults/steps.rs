@@ -157,21 +157,25 @@ fn disturb_each_step_without(line: &str, replaces: bool, lacks: &'static str) {
     println!("{line}: {steps} steps, {runs} disturbed runs");
 }
 
+// proves P4
 #[test]
 fn resharding_survives_every_fault() {
     disturb_each_step(RESHARD, false);
 }
 
+// proves P5, P130
 #[test]
 fn replacing_survives_every_fault() {
     disturb_each_step(&format!("{RESHARD} --overwrite"), true);
 }
 
+// proves P48
 #[test]
 fn replacing_without_a_swap_survives_every_fault() {
     disturb_each_step_without(&format!("{RESHARD} --overwrite"), true, "swap:EINVAL");
 }
 
+// proves P5
 #[test]
 fn unifying_survives_every_fault() {
     disturb_each_step(
@@ -180,6 +184,7 @@ fn unifying_survives_every_fault() {
     );
 }
 
+// proves P5
 #[test]
 fn splitting_survives_every_fault() {
     disturb_each_step(
@@ -188,6 +193,7 @@ fn splitting_survives_every_fault() {
     );
 }
 
+// proves P5
 #[test]
 fn converting_survives_every_fault() {
     disturb_each_step("convert @src --dst @out --to ckpt --crc", false);

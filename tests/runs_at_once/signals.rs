@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(2);
 
+// proves P63
 #[test]
 fn signals_end_a_run_at_once_and_say_what_is_left() {
     for (signal, code, resume) in [
@@ -64,6 +65,7 @@ fn interrupted(signal: Signal) -> (Sample, Duration, Output) {
     unreachable!("no run was told in time")
 }
 
+// proves P64
 #[test]
 fn question_is_answered_and_the_run_goes_on() {
     let sample = sample(8);
@@ -81,6 +83,7 @@ fn question_is_answered_and_the_run_goes_on() {
     sample.check("out", &sample.two, &sample.whole);
 }
 
+// proves P63
 #[test]
 fn signals_end_all_processes() {
     let sample = sample(24);

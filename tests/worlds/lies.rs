@@ -254,6 +254,7 @@ impl Lie {
     }
 }
 
+// proves P103
 #[test]
 fn sources_that_lie_are_refused_and_nothing_is_written() {
     for (number, (name, lie, word)) in LIES.iter().enumerate() {

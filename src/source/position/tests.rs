@@ -19,6 +19,7 @@ fn asked(suffix: &str) -> Asked<'_> {
     }
 }
 
+// proves P16, P18
 #[test]
 fn takes_the_same_position_of_all_ranks() {
     let several: [&[&str]; 2] = [

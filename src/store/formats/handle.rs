@@ -234,6 +234,7 @@ impl fmt::Debug for Format {
 mod tests {
     use super::*;
 
+    // proves P101
     #[test]
     fn a_name_that_begins_with_a_dot_is_no_weights() {
         assert_eq!(Format::of("a.b/x.safetensors"), Some(Format::SAFETENSORS));

@@ -69,6 +69,7 @@ mod tests {
         told.unwrap_or_default()
     }
 
+    // proves P100
     #[test]
     fn tells_files_by_their_first_bytes() {
         let zip = |first: &str| {

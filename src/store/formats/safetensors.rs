@@ -389,6 +389,7 @@ mod tests {
         assert_eq!(refused.unwrap_err().kind, Kind::Unsupported);
     }
 
+    // proves P107
     #[test]
     fn refuses_headers_that_lie() {
         let good = r#"{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}"#;

@@ -41,6 +41,7 @@ fn refuses_a_second_run_and_names_the_first() {
     assert!(names(room.path()).is_empty());
 }
 
+// proves P34
 #[test]
 fn takes_over_from_the_dead_after_adopting_what_it_left() {
     let room = tempfile::tempdir().unwrap();
@@ -87,6 +88,7 @@ fn one_of_many_wins() {
     }
 }
 
+// proves P36
 #[test]
 fn notices_that_another_has_taken_over() {
     let room = tempfile::tempdir().unwrap();

@@ -8,6 +8,7 @@ fn layout(mesh: &[u64], map: &[i64], optimizer: Option<(i64, i64)>) -> Layout {
     Layout::new(mesh, &map, optimizer).unwrap()
 }
 
+// proves P123
 #[test]
 fn folds_optimizer_shards_as_mindspore_does() {
     let folded = |mesh: &[u64], map: &[i64], shard| fold(&layout(mesh, map, Some(shard))).unwrap();

@@ -77,6 +77,7 @@ fn rebuild(bytes: &[u8], block_bytes: u64) -> Vec<u8> {
     fill(&designed, |name| content(bytes, &found, name))
 }
 
+// proves P125
 #[test]
 fn rebuilds_mindspores_files_bit_for_bit() {
     for (path, block_bytes) in [
@@ -123,6 +124,7 @@ fn finds_what_mindspores_conversion_finds() {
     }
 }
 
+// proves P124
 #[test]
 fn joins_blocks_of_one_tensor() {
     for (path, first) in [("sliced", 1024), ("sliced_list", 1000)] {
@@ -207,6 +209,7 @@ fn accepts_fields_in_any_order_and_packed_dims() {
     assert_eq!(content(&bytes, &found, "a"), [1, 2, 3, 4, 5, 6]);
 }
 
+// proves P125
 #[test]
 fn verifies_a_checksum_only_when_asked() {
     let open = |path: &str| ReadFile::open(&data(path)).unwrap();
@@ -320,6 +323,7 @@ fn tells_which_dtype_has_no_name() {
     );
 }
 
+// proves P124
 #[test]
 fn content_of_just_the_limit_is_one_block() {
     let one = |elements, limit| {

@@ -76,6 +76,7 @@ const SECOND: (&[u64], &[u64]) = (&[2, 0], &[2, 3]);
 const WHOLE: Stored<'_> = (&[0, 0], "a", 0, 9);
 const LOW: Stored<'_> = (&[2, 0], "a", 9, 9);
 
+// proves P104
 #[test]
 fn chunks_that_lie_are_refused_by_name() {
     let both = &[FIRST, SECOND][..];

@@ -99,6 +99,7 @@ fn call(module: &str, name: &str) -> [Vec<u8>; 2] {
     [old, new]
 }
 
+// proves P103
 #[test]
 fn whoever_is_not_on_the_list_is_refused_by_name() {
     let modules = [
