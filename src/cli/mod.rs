@@ -204,11 +204,11 @@ impl Typed {
 /// The flags of a whole run.
 const OF_ALL: [&str; 6] = ["json", "verbose", "quiet", "alone", "log", "mpi"];
 
-/// Does in a world that runs already what these words of a command line ask for, and says nothing; gives
+/// Does in a program that has begun already what these words of a command line ask for, and says nothing; gives
 /// whether all is well. For the program's own tests. Collective.
 ///
 /// # Errors
-/// As the command's; the world can be used again.
+/// As the command's; more may be done then.
 pub fn within(world: &World, words: &[String]) -> Result<bool> {
     match parse_job(words)?.prepare()? {
         Prepared::Together { work, .. } => work(world, &mut |_, _| {}).map(|told| told.ok),
