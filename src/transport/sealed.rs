@@ -1,6 +1,6 @@
 //! What was read of parts of files that carry a checksum of their own: their CRCs are made on the way.
 
-use crate::fault::Result;
+use crate::fault::{Kind, Result};
 use crate::store::Format;
 use crate::store::formats::Seal;
 use crate::store::io::ReadFile;
@@ -41,7 +41,12 @@ impl SealedFiles {
         }
         let name = file.path().to_string_lossy();
         let seals = match Format::may_be_sealed(&name, metadata) {
-            true => Format::recognise(file)?.seals(file)?,
+            true => match Format::recognise(file) {
+                Ok(format) => format.seals(file)?,
+                Err(fault) if fault.kind == Kind::Io => return Err(fault),
+                // It is known by what another file says of it.
+                Err(_) => Vec::new(),
+            },
             false => Vec::new(),
         };
         let new = (!seals.is_empty()).then(|| Arc::new(SealedReads::new(&seals)));

@@ -10,6 +10,7 @@ use crate::job::repair::remade::{Model, remade};
 use crate::job::verify::checked::{Checked, check};
 use crate::job::verify::found::{Found, look};
 use crate::job::verify::{Subset, bad_shards};
+use crate::store::Format;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::manifest::{BYTES_MAX, Manifest, NAME};
 use crate::store::rank_dir::rank_of;
@@ -118,7 +119,9 @@ fn anew(world: &World, repair: &Repair, directory: &Path, tree: bool) -> Result<
     let hidden = beside(directory);
     let all = Missing::from([None]);
     let strategy = repair.strategy.as_ref();
-    relayout(world, origin, strategy, &hidden, &Manifest::default(), &all)?;
+    let none = Manifest::default();
+    let format = agree(world, format_of(directory))?;
+    relayout(world, origin, strategy, &hidden, (&none, format), &all)?;
     let made = look(&hidden).and_then(|found| match found {
         Found::Manifest(manifest) => {
             let model = Model {
@@ -145,6 +148,15 @@ fn anew(world: &World, repair: &Repair, directory: &Path, tree: bool) -> Result<
     let made = agree(world, made)?;
     agree(world, removed)?;
     Ok(made)
+}
+
+/// The format of the files of weights in `directory`; none where there are none. Local.
+fn format_of(directory: &Path) -> Result<Option<Format>> {
+    if io::standing(directory)? != Standing::Directory {
+        return Ok(None);
+    }
+    let files = io::list_files(directory)?;
+    Ok(files.iter().find_map(|path| Format::of(path)))
 }
 
 /// Whether the files are those that `made` is of: what is left of their own manifest says so, or, if nothing

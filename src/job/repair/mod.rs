@@ -27,6 +27,7 @@ use crate::job::verify::checked::Checked;
 use crate::job::verify::find_bad;
 use crate::job::verify::found::{Found, look};
 use crate::job::verify::reader::Reader;
+use crate::store::Format;
 use crate::store::io::{self, Standing};
 use crate::store::manifest::Manifest;
 use copies::{Copies, Donor, Place};
@@ -228,6 +229,9 @@ impl Work<'_> {
         if self.tree && !told {
             return Ok((false, 0));
         }
+        let weights = base.manifest.files.iter();
+        let mut weights = weights.filter(|file| file.structure.is_some());
+        let format = weights.next().and_then(|file| Format::of(&file.path));
         let (mut brought, mut read) = (false, 0);
         // Once for tensors; again, with all of them, for headers that are known nowhere else.
         for again in [false, true] {
@@ -242,7 +246,7 @@ impl Work<'_> {
                 origin,
                 strategy,
                 hidden,
-                base.manifest,
+                (base.manifest, format),
                 &missing,
             );
             match made {

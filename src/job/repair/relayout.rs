@@ -10,6 +10,7 @@ use crate::plan::arrange::FULL_FILE_BYTES_MAX;
 use crate::plan::arrange::{Files, Naming, RankName};
 use crate::plan::build::{Leftovers, Select, Unmatched};
 use crate::source::Reading;
+use crate::store::Format;
 use crate::store::manifest::Manifest;
 use crate::strategy::StrategyInput;
 use std::collections::BTreeSet;
@@ -33,8 +34,8 @@ pub(super) type Missing = BTreeSet<Option<String>>;
 /// Tensors that are damaged in the other layout, too, and left out one after the other.
 const DAMAGED_MAX: usize = 16;
 
-/// Writes the missing tensors of `origin` into `into`, cut by `strategy`; those that are damaged there
-/// are left out. Collective.
+/// Writes the missing tensors of `origin` into `into`, cut by `strategy`, in `format` where that is written; those
+/// that are damaged there are left out. Collective.
 ///
 /// # Errors
 /// As those of a reshard, the same on every process.
@@ -43,9 +44,12 @@ pub(super) fn relayout(
     origin: &Origin,
     strategy: Option<&StrategyInput>,
     into: &Path,
-    manifest: &Manifest,
+    (manifest, format): (&Manifest, Option<Format>),
     missing: &Missing,
 ) -> Result<()> {
+    let format = all_gather(world, &format.map(|format| format.name().to_owned()))?;
+    let format = format.into_iter().flatten().next();
+    let format = Format::written().find(|written| Some(written.name()) == format.as_deref());
     let all = missing.contains(&None) || manifest.tensors.len() > CHOSEN_MAX;
     let wanted: Vec<&str> = missing.iter().flatten().map(String::as_str).collect();
     let unwanted = manifest.tensors.keys().filter(|name| {
@@ -59,7 +63,7 @@ pub(super) fn relayout(
     let unwanted = all_gather(world, &(!manifest.files.is_empty()).then_some(mine))?;
     let mut unwanted = unwanted.into_iter().flatten().next().unwrap_or_default();
     for _ in 0..DAMAGED_MAX {
-        let job = job(origin, strategy, into, unwanted.clone());
+        let job = job(origin, strategy, (into, format), unwanted.clone());
         match run(world, &job, &mut |_, _| {}) {
             // The fault is the same on all processes.
             Err(fault) if fault.kind == Kind::Corrupt && fault.tensor.is_some() => {
@@ -79,7 +83,7 @@ pub(super) fn relayout(
 fn job(
     origin: &Origin,
     strategy: Option<&StrategyInput>,
-    into: &Path,
+    (into, format): (&Path, Option<Format>),
     unwanted: Vec<String>,
 ) -> Job {
     let (files, leftovers) = match (strategy, &origin.strategy) {
@@ -104,6 +108,7 @@ fn job(
             filter_out_prefixes: unwanted,
             ..Select::default()
         },
+        format: Some(format.unwrap_or_default()),
         ..Write::new(leftovers, files, writing)
     };
     let reading = Reading::checkpoint(origin.path.clone(), origin.strategy.clone(), None);
