@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from pathlib import Path
 
@@ -379,6 +380,33 @@ def many_values(room):
     assert same(consolidated(room, room / "theirs"), found) and found["huge"] == 1 << 200, found
 
 
+def save_large(path, tensors):
+    from torch.distributed.tensor import DTensor
+    mesh = init_device_mesh("cpu", (2,))
+    part = {f"layers.{n}.w": DTensor.from_local(torch.full((2048, 4096), float(n)), mesh, [Shard(0)]) for n in range(tensors)}
+    dcp.save(part, checkpoint_id=path)
+
+
+def speed(room):
+    """$SHARDLOOM_TORCH_GB of weights merged by both in turn, three times: seconds, and the most memory of a process."""
+    import json
+    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+    spawn(2, save_large, str(room / "large"), max(1, int(float(os.environ["SHARDLOOM_TORCH_GB"]) * 1e9 / (2 * 2048 * 4096 * 4))))
+    for _ in range(3):
+        begin = time.time()
+        dcp_to_torch_save(room / "large", room / "large.pt")
+        theirs = time.time() - begin
+        (room / "large.pt").unlink()
+        begin = time.time()
+        done = subprocess.run(["shardloom", "unify", "--src", room / "large", "--dst", room / "full", "--memory", "256MiB", "--json"],
+                              capture_output=True, text=True, check=True)
+        ours = time.time() - begin
+        peak = json.loads(done.stdout)["memory_peak_bytes_max"]
+        shutil.rmtree(room / "full")
+        print(f"dcp_to_torch_save {theirs:.2f} s, unify (one process, flushed) {ours:.2f} s, {theirs / ours:.1f} times as fast; {peak / 1e6:.0f} MB")
+        assert peak <= 256 << 20, peak
+
+
 CASES = {"views": views, "dtypes": dtypes, "wide transposed": wide_transposed, "nested": nested, "sharded with an index": sharded_index}
 for mesh in MESHES:
     CASES[f"distributed, {mesh}"] = lambda room, mesh=mesh: distributed(room, mesh)
@@ -401,6 +429,10 @@ for layout, size in [("tp=4", 2), ("tp=2,dp=2", 3)]:
     CASES[f"Hugging Face's form written as {layout}, loaded by {size}"] = lambda room, l=layout, s=size: written_hf(room, l, s)
 for threads, single in [(3, True), (1, False), (4, False)]:
     CASES[f"files by {threads} threads{', one each' * (not single)}"] = lambda room, t=threads, s=single: many_files(room, t, s)
+
+
+if os.environ.get("SHARDLOOM_TORCH_GB"):
+    CASES["speed"] = speed
 
 
 def main():

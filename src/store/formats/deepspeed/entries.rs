@@ -61,7 +61,7 @@ impl Entries {
                 name: meant.name.as_str().into(),
                 dtype: meant.dtype,
                 shape: meant.shape.clone(),
-                segments: vec![begin..end.ok_or_else(large)?],
+                segments: std::iter::once(begin..end.ok_or_else(large)?).collect(),
             });
             return Ok(());
         }
@@ -85,7 +85,8 @@ impl Entries {
                 name: format!("{}{PART}{number}", meant.name).into(),
                 dtype: meant.dtype,
                 shape: region.shape,
-                segments: vec![from..from.checked_add(length).ok_or_else(large)?],
+                segments: std::iter::once(from..from.checked_add(length).ok_or_else(large)?)
+                    .collect(),
             });
         }
         Ok(())
