@@ -2,6 +2,7 @@
 
 use crate::cli::batch_jobs::{self, Asked, Job, Step};
 use crate::cli::command::{Command, Parse, Prepared, Told};
+use crate::cli::fitted::fitted;
 use crate::cli::flags::choice::choice;
 use crate::cli::flags::moving::PROGRESS;
 use crate::cli::flags::report::ReportArgs;
@@ -227,7 +228,10 @@ fn one(world: &World, job: &Job, parse: Parse, observer: &mut Observer<'_>) -> R
         }
         ended => ended,
     };
-    let told = ended?;
+    let told = ended.map_err(|fault| match parse(words) {
+        Ok(job) => fitted(&(job.line)(), job.name, fault),
+        Err(_) => fault,
+    })?;
     let bytes = told.outcome.as_ref().map(|outcome| outcome.bytes.clone());
     let bytes = bytes.unwrap_or_default();
     if !told.ok {

@@ -154,14 +154,16 @@ pub(super) fn of_steps(steps: &[String], words: &[String], parse: Parse) -> Resu
             job.name
         )));
     };
+    if !job.has("--file-suffix") {
+        let message = format!("--steps: {} has no steps to choose among", job.name);
+        return Err(usage(message).hint("reshard, unify, export and to have them"));
+    }
     if !job.takes("--file-suffix") {
         let message = format!(
-            "--steps says which files are meant, and so would {}",
+            "--steps says which files are meant, and so does the --file-suffix of {}",
             job.name
         );
-        return Err(
-            usage(message).hint("leave out --file-suffix; reshard, unify and export have steps")
-        );
+        return Err(usage(message).hint("leave out its --file-suffix"));
     }
     let all = steps.iter().any(|step| step == "all");
     if all && steps.len() > 1 {

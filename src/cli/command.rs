@@ -187,6 +187,8 @@ pub(crate) struct Parsed {
     pub(crate) typed: ArgMatches,
     /// All flags that the command has.
     pub(crate) flags: Vec<String>,
+    /// The whole command line, as it is described.
+    pub(crate) line: fn() -> clap::Command,
     /// Gets it ready.
     pub(crate) ready: Box<dyn FnOnce() -> Result<Prepared>>,
 }
@@ -200,12 +202,17 @@ impl Parsed {
         (self.ready)()
     }
 
+    /// Whether the command has this flag.
+    pub(crate) fn has(&self, flag: &str) -> bool {
+        let name = flag.trim_start_matches('-');
+        self.flags.iter().any(|known| known == name)
+    }
+
     /// Whether the command has this flag, and it wasn't typed.
     pub(crate) fn takes(&self, flag: &str) -> bool {
         let name = flag.trim_start_matches('-');
         let id = name.replace('-', "_");
-        self.flags.iter().any(|known| known == name)
-            && self.source(&id) != Some(ValueSource::CommandLine)
+        self.has(flag) && self.source(&id) != Some(ValueSource::CommandLine)
     }
 
     fn source(&self, id: &str) -> Option<ValueSource> {

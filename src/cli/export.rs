@@ -104,6 +104,7 @@ impl Export {
                 format: Some(Format::SAFETENSORS),
                 view: Some(ViewMaker::new(make)),
                 extras,
+                progress: None,
                 writing: self
                     .writing
                     .writing(self.destination.dst, None)

@@ -1,19 +1,156 @@
 //! Hints in the words of the command that was typed: not all commands have the flags that a hint names.
+//!
+//! A hint is made where a fault is found, and names flags. A part of it that names one which the running
+//! command hasn't is said otherwise ([`OTHERWISE`]) or left out; if nothing remains, the commands are named
+//! that have it.
 
 use crate::fault::Fault;
+use clap::Command;
+use std::collections::BTreeSet;
 
-/// The fault, with its hint for `command`.
-pub(super) fn fitted(command: &str, mut fault: Fault) -> Fault {
-    const STRATEGY: &str = "--src-strategy";
+/// What is said in the place of flags: for this command, these words, others.
+const OTHERWISE: [(&str, &str, &str); 9] = [
+    ("diff", "--src-strategy", "--a-strategy or --b-strategy"),
+    ("strategy", "--src-strategy", "--strategy"),
+    (
+        "load",
+        "--src-strategy",
+        "src_strategy_path_or_dir in the configuration",
+    ),
+    ("verify", "--src-strategy", "--strategy and --from-strategy"),
+    ("reshard", "--hf-config", "--model"),
+    ("to", "--hf-config", "--model"),
+    ("convert", "--file-suffix", "--file-name-contains"),
+    (
+        "convert",
+        "--name-map must give",
+        "--name-map FILE must give",
+    ),
+    ("export", "--name-map gives", "export's own table gives"),
+];
+/// What is said for a command in the place of all that names this flag.
+const INSTEAD: [(&str, &str, &str); 2] = [
+    (
+        "split",
+        "--src-strategy",
+        "split takes full weights; `shardloom reshard` takes rank directories and their strategy",
+    ),
+    (
+        "import",
+        "--src-strategy",
+        "import takes a model in full; `shardloom unify` makes full weights of rank directories",
+    ),
+];
+/// Commands named of those that have a flag.
+const NAMED: usize = 3;
+
+/// The fault, with its hint for `command`, of the program's `line`.
+pub(super) fn fitted(line: &Command, command: &str, mut fault: Fault) -> Fault {
     let Some(hint) = fault.hint.take() else {
         return fault;
     };
-    let hint = match command {
-        "diff" => hint.replace(STRATEGY, "--a-strategy or --b-strategy"),
-        "split" if hint.contains(STRATEGY) => {
-            "split takes full weights; `shardloom reshard` takes rank directories and their strategy".into()
-        }
-        _ => hint,
+    let Some(own) = line.find_subcommand(command) else {
+        return fault.hint(hint);
     };
-    fault.hint(hint)
+    if let Some((.., instead)) = INSTEAD
+        .iter()
+        .find(|(known, flag, _)| *known == command && hint.contains(flag))
+    {
+        return fault.hint(*instead);
+    }
+    let hint = otherwise(command, hint);
+    let own = flags(own);
+    let has = |part: &str| named(part).all(|flag| takes(line, &own, &flag));
+    let parts = parts(&hint);
+    let kept: String = parts.iter().copied().filter(|part| has(part)).collect();
+    let kept = kept.trim_end_matches(END).to_owned();
+    if !kept.is_empty() {
+        return fault.hint(kept);
+    }
+    fault.hint(elsewhere(line, parts.first().copied().unwrap_or_default()))
 }
+
+/// What ends a part that others follow.
+const END: [char; 2] = [';', ' '];
+
+/// The parts of a hint that say something by themselves.
+fn parts(hint: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let mut rest = hint;
+    while !rest.is_empty() {
+        let ends = ["; ", "? "].iter().filter_map(|end| rest.find(end));
+        let end = ends.min().map_or(rest.len(), |at| at + 2);
+        let (part, after) = rest.split_at(end);
+        parts.push(part);
+        rest = after;
+    }
+    parts
+}
+
+fn otherwise(command: &str, hint: String) -> String {
+    let own = OTHERWISE.iter().filter(|(known, ..)| *known == command);
+    own.fold(hint, |hint, (_, theirs, ours)| hint.replace(theirs, ours))
+}
+
+/// A flag that is named, and of which command if it stands in one that could be typed.
+struct Named<'a> {
+    flag: &'a str,
+    of: Option<&'a str>,
+}
+
+/// The flags that a text names.
+fn named(text: &str) -> impl Iterator<Item = Named<'_>> {
+    let typed = text.split('`').enumerate();
+    typed.flat_map(|(number, piece)| {
+        let mut words = piece.split_whitespace();
+        let program = number % 2 == 1 && words.next() == Some("shardloom");
+        let of = if program { words.next() } else { None };
+        let words = piece.split(|c: char| c.is_whitespace() || "'\"(,;:?=".contains(c));
+        let flags = words.filter_map(|word| {
+            let name = word.strip_prefix("--")?;
+            let end = name.find(|c: char| !(c.is_ascii_lowercase() || c == '-'));
+            let name = name.get(..end.unwrap_or(name.len()))?;
+            (!name.is_empty()).then_some(name)
+        });
+        flags.map(move |flag| Named { flag, of })
+    })
+}
+
+/// Whether the flag is one of `own`, or of the command that it is said to be of.
+fn takes(line: &Command, own: &BTreeSet<String>, named: &Named<'_>) -> bool {
+    let global = |flag: &str| {
+        let mut all = line.get_arguments().filter_map(clap::Arg::get_long);
+        all.any(|known| known == flag)
+    };
+    let other = named.of.and_then(|of| line.find_subcommand(of)).map(flags);
+    let flags = other.as_ref().unwrap_or(own);
+    flags.contains(named.flag) || global(named.flag)
+}
+
+/// The flags of a command and of those in it.
+fn flags(command: &Command) -> BTreeSet<String> {
+    let own = command.get_arguments();
+    let own = own.flat_map(|flag| flag.get_long_and_visible_aliases().unwrap_or_default());
+    let mut all: BTreeSet<String> = own.map(str::to_owned).collect();
+    all.extend(command.get_subcommands().flat_map(flags));
+    all
+}
+
+/// Which commands have the flags that `part` names.
+fn elsewhere(line: &Command, part: &str) -> String {
+    let wanted: Vec<Named<'_>> = named(part).collect();
+    let spelled: BTreeSet<&str> = wanted.iter().map(|named| named.flag).collect();
+    let spelled: Vec<String> = spelled.iter().map(|flag| format!("--{flag}")).collect();
+    let has = |command: &&Command| {
+        let own = flags(command);
+        wanted.iter().all(|flag| takes(line, &own, flag))
+    };
+    let commands = line.get_subcommands().filter(has).take(NAMED);
+    let commands: Vec<String> = commands
+        .map(|command| format!("`shardloom {} {}`", command.get_name(), spelled.join(" ")))
+        .collect();
+    format!("what could do it: {}", commands.join(", "))
+}
+
+#[cfg(test)]
+mod tests;

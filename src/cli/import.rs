@@ -120,6 +120,7 @@ impl Import {
                 format: self.writing.files_format(),
                 view: Some(ViewMaker::new(move |inventory, _| import.view(inventory))),
                 extras,
+                progress: self.step.progress(),
                 writing: self
                     .writing
                     .writing(self.destination.dst, self.cut.dst_strategy)

@@ -254,6 +254,7 @@ fn parse_job(words: &[String]) -> Result<Parsed> {
             .filter_map(clap::Arg::get_long)
             .map(str::to_owned)
             .collect(),
+        line: Cli::command,
         ready: Box::new(move || cli.command.prepare()),
     })
 }
@@ -351,7 +352,9 @@ pub fn main() -> ExitCode {
     course::run_is(&token()[..RUN_DIGITS]);
     let (cli, mark) = match Typed::read() {
         Typed::Line(cli, mark) => (*cli, mark),
-        Typed::Unset(fault, report) if first => return fail(&report, &fault, 0),
+        Typed::Unset(fault, report) if first => {
+            return fail(&report, &fault, 0, Cli::command);
+        }
         Typed::Unset(fault, _) => return ExitCode::from(code(&fault)),
         Typed::Wrong(mut error) => {
             if first {

@@ -15,6 +15,7 @@ use crate::store::io::{self, Standing};
 use crate::strategy::StrategyInput;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::ffi::OsString;
 use std::fmt;
 use std::io::{BufRead, IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
@@ -54,6 +55,8 @@ pub(super) struct Recognised {
     pub(super) unanswered: bool,
     /// Which of its tensors are in one, as names tell.
     pub(super) joined: Option<bool>,
+    /// Which file of the directory is meant, where a file was given.
+    pub(super) weights: Option<OsString>,
 }
 
 /// What one process sees.
@@ -67,6 +70,8 @@ struct Seeing {
     names: Option<Scheme>,
     joined: Option<bool>,
     config: bool,
+    /// Whether it is one file.
+    alone: bool,
 }
 
 impl Question<'_> {
@@ -87,9 +92,16 @@ impl Question<'_> {
             true => self.source.join(CHECKPOINT),
             false => self.source.to_path_buf(),
         };
+        let hf = seen.lies == Lies::Full && seen.names.is_none() && seen.config;
+        // A model is its directory, with its config.json.
+        let (path, weights) = match (hf && seen.alone, path.file_name()) {
+            (true, Some(name)) => (room(&path).to_path_buf(), Some(name.to_owned())),
+            _ => (path, None),
+        };
         let mut found = Recognised {
-            hf: seen.lies == Lies::Full && seen.names.is_none() && seen.config,
+            hf,
             path,
+            weights,
             lies: seen.lies,
             ranks: ranks.unwrap_or(seen.ranks),
             step: self.suffix.map(str::to_owned).or(seen.step),
@@ -115,8 +127,9 @@ impl Question<'_> {
     /// What this process sees. Local.
     fn look(&self) -> Result<Option<Seeing>> {
         let inner = self.source.join(CHECKPOINT);
+        let alone = io::standing(self.source)? == Standing::File;
         // A run's directory may hold other things, too; weights below are not mistaken for it.
-        let below = io::standing(&inner)? == Standing::Directory;
+        let below = !alone && io::standing(&inner)? == Standing::Directory;
         let path = if below { &inner } else { self.source };
         let Some(sampled) = sample(path)? else {
             return Ok(None);
@@ -132,7 +145,8 @@ impl Question<'_> {
         let joined = has([".attention.w_qkv.", ".self_attention.linear_qkv."]);
         let separate = has([".attention.wq.", ".self_attention.linear_q."]);
         let joined = (joined || separate).then_some(joined);
-        let config = io::standing(&path.join(CONFIG))? == Standing::File;
+        let folder = if alone { room(path) } else { path };
+        let config = io::standing(&folder.join(CONFIG))? == Standing::File;
         Ok(Some(Seeing {
             below,
             lies,
@@ -141,6 +155,7 @@ impl Question<'_> {
             names,
             joined,
             config,
+            alone,
         }))
     }
 
@@ -205,6 +220,12 @@ impl Question<'_> {
             }
         }
     }
+}
+
+/// The directory that a file is in.
+fn room(file: &Path) -> &Path {
+    let above = file.parent().filter(|above| !above.as_os_str().is_empty());
+    above.unwrap_or(Path::new("."))
 }
 
 /// Whether somebody at a terminal says yes. Local.

@@ -113,6 +113,7 @@ impl Reshard {
                 format: self.writing.files_format(),
                 view,
                 extras: Vec::new(),
+                progress: None,
                 writing: Writing {
                     in_place: self.in_place,
                     link: self.link,

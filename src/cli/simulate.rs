@@ -2,23 +2,27 @@
 
 use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::choice::{Choice, choice};
-use crate::cli::flags::moving::RoundArgs;
+use crate::cli::flags::moving::{PROGRESS, RoundArgs};
 use crate::cli::flags::planned::SidesArgs;
 use crate::cli::flags::report::ReportArgs;
 use crate::cli::output::try_output;
+use crate::course;
 use crate::fault::Result;
-use crate::fault::plain::Text;
-use crate::measure::simulate::{Question, plan, read_machine, read_shapes};
-use crate::model::derive::{Derived, Seen, layouts, tensors};
-use crate::plan::simulate::{Shapes, Storage};
-use crate::report::{Report, save_picture};
+use crate::measure::simulate::{Question, plan_telling, read_machine, read_shapes};
+use crate::model::derive::{Seen, layouts, tensors};
+use crate::plan::simulate::Storage;
+use crate::report::{Progress, Report, Teller, said_page, save_picture};
 use crate::source::strategy_files::read_alone;
 use crate::strategy::{Strategy, StrategyInput};
 use crate::tensor::dtype::Dtype;
+use crate::tensor::shape::Shape;
 use clap::Args;
-use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
+use table::table;
+
+mod table;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -64,7 +68,7 @@ pub(crate) struct Simulate {
     #[arg(long, value_name = "FILE", required_unless_present = "model")]
     shapes: Option<PathBuf>,
     /// Every layout that so many devices can have of --model, in place of --dst-strategy.
-    #[arg(long, value_name = "N", requires = "model", conflicts_with_all = ["dst_strategy", "process", "svg", "report"],
+    #[arg(long, value_name = "N", requires = "model", conflicts_with_all = ["dst_strategy", "process", "svg", "report_tensor"],
           value_parser = clap::value_parser!(u64).range(1..=65536))]
     devices: Option<u64>,
     /// Count what the optimizer (AdamW) saves, too: two numbers in float32 for each of a trained weight.
@@ -91,6 +95,9 @@ pub(crate) struct Simulate {
     /// Draw each process's bytes.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+    /// Show progress.
+    #[arg(long, default_value = "auto", value_parser = choice(PROGRESS))]
+    progress: Progress,
     #[command(flatten)]
     report: ReportArgs,
     /// The tensor that the report shows first [default: the largest of those that are cut anew].
@@ -105,13 +112,27 @@ impl Command for Simulate {
 }
 
 impl Simulate {
+    /// What is asked.
+    fn question(&self, place: &Path) -> Result<Question> {
+        Ok(Question {
+            process: self.process,
+            processes: self.processes,
+            ranks_per_node: self.ranks_per_node,
+            storage: self.storage,
+            exchange: self.rounds.exchange,
+            memory_bytes: self.rounds.memory,
+            machine: read_machine(self.machine.as_deref())?,
+            ..Question::new(place)
+        })
+    }
+
     /// Plans and tells.
     fn run(self, report: &Report) -> Result<bool> {
         let start = Instant::now();
         let asked = self.report.showing(self.report_tensor.as_ref());
         asked.try_file()?;
-        asked.measure();
         let place = self.shapes.clone().unwrap_or_default();
+        let question = self.question(&place)?;
         let deriving = self.sides.network.deriving(&place);
         let (source, destination) = (self.sides.src_strategy, self.sides.cut.dst_strategy);
         let read = |side: Option<StrategyInput>| -> Result<Option<Strategy>> {
@@ -127,31 +148,42 @@ impl Simulate {
             (None, Some(model)) => tensors(&seen, model, self.states)?,
             _ => read_shapes(&place)?,
         };
-        let question = Question {
-            process: self.process,
-            processes: self.processes,
-            ranks_per_node: self.ranks_per_node,
-            storage: self.storage,
-            exchange: self.rounds.exchange,
-            memory_bytes: self.rounds.memory,
-            machine: read_machine(self.machine.as_deref())?,
-            ..Question::new(&place)
-        };
         self.svg.as_deref().map_or(Ok(()), try_output)?;
         let source = read(source)?;
+        let shown = match self.progress {
+            Progress::Auto if report.quiet => Progress::Never,
+            shown => shown,
+        };
+        let mut teller = Teller::start(report.command, shown);
+        let planned: u64 = shapes.iter().filter_map(bytes_of).sum();
+        course::phase("planning");
+        let mut tell = |done: u64, of: u64| {
+            // What is planned for is counted in the weights' bytes.
+            let done = planned / of.max(1) * done;
+            course::moved(done, planned);
+            teller.moved(done, planned);
+        };
         if let (Some(devices), Some(model)) = (self.devices, model) {
             let all = layouts(devices, &seen, model)?;
-            return table(
+            let made = table(
                 &question,
                 &shapes,
                 source.as_ref(),
                 (&all, self.states),
-                report,
+                &mut tell,
             );
+            teller.end(made.is_ok());
+            let (fields, text) = made?;
+            asked.save(&said_page(report.command, text.as_str()))?;
+            report.data(&fields, &text)?;
+            return Ok(!all.is_empty());
         }
+        asked.measure();
         let destination = read(destination)?;
         let discover = start.elapsed().as_secs_f64();
-        let mut simulated = plan(&question, &shapes, source.as_ref(), destination)?;
+        let simulated = plan_telling(&question, &shapes, source.as_ref(), destination, &mut tell);
+        teller.end(simulated.is_ok());
+        let mut simulated = simulated?;
         simulated.seconds.discover = discover;
         simulated.seconds.total = start.elapsed().as_secs_f64();
         if let Some(path) = &self.svg {
@@ -165,35 +197,7 @@ impl Simulate {
     }
 }
 
-/// What each of these layouts would cost.
-fn table(
-    question: &Question,
-    shapes: &Shapes,
-    source: Option<&Strategy>,
-    (layouts, states): (&[(String, Derived)], bool),
-    report: &Report,
-) -> Result<bool> {
-    // Those of the optimizer come first, by name.
-    let weights = shapes.last().map_or(Dtype::BF16, |(_, dtype, _)| *dtype);
-    let mut text = Text::new(format_args!(
-        "{:<24} {:>16} {:>16} {:>16} {:>10}",
-        "layout", "largest file", "read", "exchanged", "seconds"
-    ));
-    let mut rows: Vec<Value> = Vec::new();
-    for (parallel, derived) in layouts {
-        let simulated = plan(question, shapes, source, Some(derived.strategy()?))?;
-        let largest = derived.largest_bytes(weights, states);
-        let (bytes, seconds) = (&simulated.bytes, simulated.plan.seconds_estimated);
-        text.line(format_args!(
-            "{parallel:<24} {largest:>16} {:>16} {:>16} {seconds:>10.3}",
-            bytes.read, bytes.received
-        ));
-        rows.push(json!({
-            "parallel": parallel, "largest_file_bytes": largest, "bytes": {
-                "read": bytes.read, "received": bytes.received, "written": bytes.written,
-            }, "seconds_estimated": seconds,
-        }));
-    }
-    report.data(&json!({ "layouts": rows, "states": states }), &text)?;
-    Ok(!layouts.is_empty())
+/// Bytes of a tensor.
+fn bytes_of((_, dtype, shape): &(Arc<str>, Dtype, Shape)) -> Option<u64> {
+    shape.bytes(*dtype).ok()
 }

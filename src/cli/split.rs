@@ -100,6 +100,7 @@ impl Split {
                 format: self.writing.files_format(),
                 view: None,
                 extras: Vec::new(),
+                progress: self.step.progress(),
                 writing: self
                     .writing
                     .writing(self.destination.dst, self.cut.dst_strategy)

@@ -13,6 +13,9 @@ use std::process::ExitCode;
 
 /// Address space that an MPI library wants to start; without it some don't say so, but die.
 const MPI_BYTES: usize = 128 << 20;
+/// The whole command line, as it is described.
+pub(super) type Line = fn() -> clap::Command;
+
 /// Exit code for wrong usage.
 pub(super) const USAGE: u8 = 2;
 
@@ -21,35 +24,34 @@ pub(super) fn start(
     prepared: Result<Prepared>,
     report: &Report,
     meant: Meant,
-    line: impl FnOnce() -> clap::Command,
+    line: Line,
 ) -> ExitCode {
     let first = launched_process() == 0;
     match prepared.and_then(admit) {
         // The others of a launch have nothing to do.
         Ok(Prepared::Alone(_) | Prepared::Described(_)) if !first => ExitCode::SUCCESS,
-        Ok(Prepared::Alone(work)) => ended(report, work(report)),
-        Ok(Prepared::Described(work)) => ended(report, work(line(), report)),
+        Ok(Prepared::Alone(work)) => ended(report, work(report), line),
+        Ok(Prepared::Described(work)) => ended(report, work(line(), report), line),
         Ok(Prepared::Together {
             progress,
             report: page,
             work,
-        }) => together(report, meant, progress, &page, work),
-        Ok(Prepared::Many(_)) => fail(
-            report,
-            &Fault::new(Kind::Internal, "jobs without a reader"),
-            0,
-        ),
-        Err(fault) if first => fail(report, &fault, 0),
+        }) => together(report, meant, progress, &page, work, line),
+        Ok(Prepared::Many(_)) => {
+            let fault = Fault::new(Kind::Internal, "jobs without a reader");
+            fail(report, &fault, 0, line)
+        }
+        Err(fault) if first => fail(report, &fault, 0, line),
         Err(fault) => ExitCode::from(code(&fault)),
     }
 }
 
 /// How a command of one process ends.
-fn ended(report: &Report, result: Result<bool>) -> ExitCode {
+fn ended(report: &Report, result: Result<bool>, line: Line) -> ExitCode {
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(fault) => fail(report, &fault, 0),
+        Err(fault) => fail(report, &fault, 0, line),
     }
 }
 
@@ -68,10 +70,12 @@ fn together(
     shows: Progress,
     page: &ReportArgs,
     work: Box<command::Together>,
+    line: Line,
 ) -> ExitCode {
+    let fail = |fault: &Fault, others: u32| fail(report, fault, others, line);
     let world = match World::start() {
         Ok(world) => world,
-        Err(fault) => return fail(report, &fault, 0),
+        Err(fault) => return fail(&fault, 0),
     };
     let first = world.process() == 0;
     if let Ok(id) = broadcast_bytes(&world, 0, course::run().into_bytes()) {
@@ -83,7 +87,7 @@ fn together(
         let speaks = launched_process() == 0;
         let fault = world.finish().err().unwrap_or(fault);
         return if speaks {
-            fail(report, &fault, 0)
+            fail(&fault, 0)
         } else {
             ExitCode::from(code(&fault))
         };
@@ -102,7 +106,7 @@ fn together(
     teller.end(matches!(&result, Ok(Told { ok: true, .. })));
     if matches!(&result, Err(fault) if fault.kind == Kind::Mpi) {
         if let Err(fault) = &result {
-            fail(report, fault, 0);
+            fail(fault, 0);
         }
         world.abort(1);
     }
@@ -112,15 +116,15 @@ fn together(
             match reported {
                 Ok(()) if ok => ExitCode::SUCCESS,
                 Ok(()) => ExitCode::FAILURE,
-                Err(fault) => fail(report, &fault, 0),
+                Err(fault) => fail(&fault, 0),
             }
         }
-        Err(fault) if first => fail(report, &fault, world.failed_count().saturating_sub(1)),
+        Err(fault) if first => fail(&fault, world.failed_count().saturating_sub(1)),
         Err(fault) => ExitCode::from(code(&fault)),
     };
     match world.finish() {
         Ok(()) => exit,
-        Err(fault) => fail(report, &fault, 0),
+        Err(fault) => fail(&fault, 0),
     }
 }
 
@@ -164,8 +168,8 @@ pub(super) fn code(fault: &Fault) -> u8 {
     if fault.kind == Kind::Usage { USAGE } else { 1 }
 }
 
-pub(super) fn fail(report: &Report, fault: &Fault, others: u32) -> ExitCode {
-    let shown = fitted::fitted(report.command, fault.clone());
+pub(super) fn fail(report: &Report, fault: &Fault, others: u32, line: Line) -> ExitCode {
+    let shown = fitted::fitted(&line(), report.command, fault.clone());
     report.fault(&shown, others);
     ExitCode::from(code(fault))
 }

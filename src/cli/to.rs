@@ -2,10 +2,14 @@
 
 use crate::cli::command::{Command, Prepared, Told};
 use crate::cli::export::Export;
+use crate::cli::flags::carried::Carried;
 use crate::cli::flags::family::{FUSIONS, LATENTS, spelled};
+use crate::cli::flags::lora::LoraArgs;
 use crate::cli::flags::moving::MoveArgs;
+use crate::cli::flags::reading::{CheckArgs, WeightsArgs};
 use crate::cli::flags::remake::{RemakeArgs, word};
 use crate::cli::flags::strategy::{NetworkArgs, strategy};
+use crate::cli::flags::tensors::TensorArgs;
 use crate::cli::flags::writing::WriteArgs;
 use crate::cli::import::Import;
 use crate::cli::recognised::{Question, Recognised};
@@ -25,6 +29,7 @@ use crate::source::sampled::Lies;
 use crate::source::strategy_files::read_alone;
 use crate::strategy::StrategyInput;
 use crate::transport::Observer;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, FromArgMatches};
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -39,6 +44,20 @@ Examples:
 /// The target that is a Hugging Face model.
 const HF: &str = "hf";
 
+/// What the command takes that does it.
+#[derive(Clone, Debug, Args)]
+#[allow(dead_code, reason = "only what was typed of them is handed on")]
+struct HandedOn {
+    #[command(flatten)]
+    weights: WeightsArgs,
+    #[command(flatten)]
+    checks: CheckArgs,
+    #[command(flatten)]
+    tensors: TensorArgs,
+    #[command(flatten)]
+    lora: LoraArgs,
+}
+
 /// Bring weights of any kind to where they are wanted: a job's layout, or a Hugging Face model.
 #[derive(Clone, Debug, Args)]
 #[command(before_help = EXAMPLES)]
@@ -46,7 +65,8 @@ pub(crate) struct To {
     /// A trainer's YAML file, a layout (dp=1,tp=2), a strategy file, or hf.
     #[arg(value_parser = strategy())]
     target: StrategyInput,
-    /// Weights of any kind: a Hugging Face model, full weights, rank directories, checkpoint 2.0.
+    /// Weights of any kind: a Hugging Face model, full weights or one file of them, rank directories, a
+    /// checkpoint that tells its own layout.
     #[arg(long)]
     src: PathBuf,
     /// Strategy of the source, if it has one that isn't found beside it.
@@ -65,6 +85,8 @@ pub(crate) struct To {
     /// Take the layout that the shapes of the source's files tell, where no strategy does.
     #[arg(long)]
     yes: bool,
+    #[command(flatten)]
+    handed: Carried<HandedOn>,
     #[command(flatten)]
     moving: MoveArgs,
     #[command(flatten)]
@@ -169,6 +191,8 @@ impl To {
         let model = self.network.model.model.clone();
         let source = if found.hf { "--hf" } else { "--src" };
         add(source, Some(found.path.clone().into()));
+        let asked = self.handed.has("--weights");
+        add("--weights", found.weights.clone().filter(|_| !asked));
         add("--format", self.writing.format_word().map(Into::into));
         add("--model", model.clone().map(Into::into));
         if found.lies == Lies::Ranks {
@@ -195,10 +219,12 @@ impl To {
                     add(flag, Some(word.into()));
                 }
             }
+            words.extend(self.handed.words());
+            let merged = self.handed.has("--lora") || self.handed.has("--lora-scaling");
             return match (found.hf, found.lies) {
-                (true, _) => parsed::<Import>(words)?.job(),
-                (false, Lies::Full) if !remade => parsed::<Split>(words)?.job(),
-                _ => parsed::<Reshard>(words)?.job(),
+                (true, _) => parsed::<Import>("import", words)?.job(),
+                (false, Lies::Full) if !remade && !merged => parsed::<Split>("split", words)?.job(),
+                _ => parsed::<Reshard>("reshard", words)?.job(),
             };
         }
         if found.hf {
@@ -217,7 +243,8 @@ impl To {
             add(flag, Some(word.into()));
         }
         add("--hf-config", Some(model.into()));
-        parsed::<Export>(words)?.job()
+        words.extend(self.handed.words());
+        parsed::<Export>("export", words)?.job()
     }
 
     /// Whether the target's network has other names, or other tensors in one, than weights of MindSpore.
@@ -238,11 +265,11 @@ impl To {
         formed: Option<&Formed>,
     ) -> Result<Vec<(&'static str, String)>> {
         let mut words = self.form.words(!found.hf);
+        let model = self.network.model.model.as_deref();
         let Some(formed) = formed else {
             return Ok(words);
         };
         let at = |fault: Fault| fault.file(target.typed().display().to_string());
-        let model = self.network.model.model.as_deref();
         let Some(model) = model.or(found.hf.then_some(&*found.path)) else {
             let message = "its network has other names than the source, or other tensors in one";
             return Err(
@@ -288,12 +315,18 @@ fn target_form(target: &StrategyInput) -> Result<Option<Formed>> {
     is_yaml(path).then(|| formed(path)).transpose()
 }
 
-/// A command's arguments.
-fn parsed<A: Args + FromArgMatches>(words: Vec<OsString>) -> Result<A> {
-    let command = A::augment_args(clap::Command::new("to")).no_binary_name(true);
-    let read = command.try_get_matches_from(words);
+/// The arguments of `command`.
+fn parsed<A: Args + FromArgMatches>(command: &str, words: Vec<OsString>) -> Result<A> {
+    let line = A::augment_args(clap::Command::new("to")).no_binary_name(true);
+    let read = line.try_get_matches_from(words);
     read.and_then(|matches| A::from_arg_matches(&matches))
         .map_err(|error| {
+            if let (ErrorKind::UnknownArgument, Some(ContextValue::String(flag))) =
+                (error.kind(), error.get(ContextKind::InvalidArg))
+            {
+                let message = format!("{flag}: `shardloom {command}` does this, which hasn't it");
+                return Fault::new(Kind::Usage, message);
+            }
             let text = error.to_string();
             let first = text.lines().next().unwrap_or_default();
             let message = first.strip_prefix("error: ").unwrap_or(first);

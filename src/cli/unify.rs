@@ -132,6 +132,7 @@ impl Unify {
                 format: self.writing.files_format(),
                 view: None,
                 extras,
+                progress: self.step.progress(),
                 writing: Writing {
                     placement,
                     ..self

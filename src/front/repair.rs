@@ -2,6 +2,7 @@
 
 use crate::exchange::World;
 use crate::fault::Result;
+use crate::front::deriving::Deriving;
 use crate::job::Outcome;
 use crate::job::repair::{self, Origin};
 use crate::strategy::StrategyInput;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 #[must_use = "a repair does nothing until it is run"]
 pub struct Repair {
     repair: repair::Repair,
+    model: Option<PathBuf>,
 }
 
 /// The damaged files of a directory with a manifest, made anew from equal copies of their parts:
@@ -24,6 +26,7 @@ pub fn repair(directory: impl Into<PathBuf>) -> Repair {
             origin: None,
             subset: None,
         },
+        model: None,
     }
 }
 
@@ -43,7 +46,8 @@ impl Repair {
         self
     }
 
-    /// The strategy that the other copy is cut by. Left out: full weights, or the same layout.
+    /// The strategy that the other copy is cut by: files, a layout (`dp=2,tp=4`) or a trainer's YAML file. Left
+    /// out: full weights, or the same layout.
     pub fn source_strategy(mut self, path: impl Into<PathBuf>) -> Self {
         let origin = self.repair.origin.get_or_insert_with(|| Origin {
             path: PathBuf::new(),
@@ -53,9 +57,17 @@ impl Repair {
         self
     }
 
-    /// The strategy of the damaged directory, if the other copy has another layout.
+    /// The strategy of the damaged directory, if the other copy has another layout: as for
+    /// [`Repair::source_strategy`].
     pub fn strategy(mut self, path: impl Into<PathBuf>) -> Self {
         self.repair.strategy = Some(StrategyInput::from(path));
+        self
+    }
+
+    /// The model's directory, or its config.json, for strategies that are derived. Left out: the one where the
+    /// weights are, or that a trainer's file names.
+    pub fn model(mut self, path: impl Into<PathBuf>) -> Self {
+        self.model = Some(path.into());
         self
     }
 
@@ -65,6 +77,17 @@ impl Repair {
     /// # Errors
     /// The same on every process, if there is no manifest or the other copy can't be read as said.
     pub fn run(&self, world: &World) -> Result<Outcome> {
-        repair::repair(world, &self.repair)
+        let mut work = self.repair.clone();
+        let mut deriving = Deriving {
+            model: self.model.clone(),
+            sources: vec![work.directory.clone()],
+            ..Deriving::default()
+        };
+        if let Some(origin) = &mut work.origin {
+            deriving = deriving.and(&origin.path);
+            deriving.make(world, &mut origin.strategy)?;
+        }
+        deriving.make(world, &mut work.strategy)?;
+        repair::repair(world, &work)
     }
 }

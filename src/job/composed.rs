@@ -18,18 +18,19 @@ struct Seen {
     figures: Option<Figures>,
 }
 
-/// The tensors in parts that were seen, by name.
+/// The tensors in parts that were seen, by the rank that has all of them, and name.
 #[derive(Default)]
-pub(super) struct Composed(HashMap<String, Seen>);
+pub(super) struct Composed(HashMap<(u32, String), Seen>);
 
 impl Composed {
-    /// Takes a part, which is `region` of `tensor`; gives that back if it is the first.
+    /// Takes a part that `rank` has, which is `region` of `tensor`; gives that back if it is the first.
     pub(super) fn take(
         &mut self,
+        rank: u32,
         tensor: InspectedTensor,
         region: Region,
     ) -> Option<InspectedTensor> {
-        if let Some(seen) = self.0.get_mut(&tensor.name) {
+        if let Some(seen) = self.0.get_mut(&(rank, tensor.name.clone())) {
             seen.regions.push(region);
             for (size, other) in seen.shape.0.iter_mut().zip(&tensor.shape.0) {
                 *size = (*size).max(*other);
@@ -48,7 +49,7 @@ impl Composed {
             regions: vec![region],
             figures: tensor.figures,
         };
-        self.0.insert(tensor.name.clone(), seen);
+        self.0.insert((rank, tensor.name.clone()), seen);
         Some(tensor)
     }
 
@@ -59,7 +60,7 @@ impl Composed {
     pub(super) fn settle(&mut self, inspected: &mut Inspected) -> Result<()> {
         for file in &mut inspected.files {
             for tensor in &mut file.tensors {
-                let Some(seen) = self.0.remove(&tensor.name) else {
+                let Some(seen) = self.0.remove(&(file.rank, tensor.name.clone())) else {
                     continue;
                 };
                 if !seen.alike {

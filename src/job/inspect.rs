@@ -114,7 +114,8 @@ pub fn inspect(
                 Some(schema) => schema,
                 None => Format::recognise(&file)?.read(&file)?,
             };
-            let tensors = tensors(&file, &schema, wanted, &mut composed)?;
+            let mut parts = |tensor, region| composed.take(*rank, tensor, region);
+            let tensors = tensors(&file, &schema, wanted, &mut parts)?;
             if listing.index.is_some() {
                 let own = schema.entries.iter().map(|entry| entry.name.to_string());
                 names.insert(name.clone(), own.collect());
@@ -219,13 +220,13 @@ fn steps(offered: &Offered) -> Option<Vec<(String, String)>> {
 /// Bytes of a tensor that are read at once; a multiple of every element's.
 const PIECE_BYTES: u64 = 1 << 20;
 
-/// The tensors of a file that are wanted; of one in parts what there is to say stands where the first of
-/// them is.
+/// The tensors of a file that are wanted; `parts` takes those in parts, of which what there is to say stands
+/// where the first of them is.
 fn tensors(
     file: &ReadFile,
     schema: &FileSchema,
     wanted: Wanted<'_>,
-    composed: &mut Composed,
+    parts: &mut impl FnMut(InspectedTensor, Region) -> Option<InspectedTensor>,
 ) -> Result<Vec<InspectedTensor>> {
     let mut shown = Vec::new();
     for (position, entry) in schema.entries.iter().enumerate() {
@@ -258,7 +259,7 @@ fn tensors(
                     offset: part.offset.clone(),
                     shape: entry.shape.clone(),
                 };
-                shown.extend(composed.take(tensor, region));
+                shown.extend(parts(tensor, region));
             }
         }
     }

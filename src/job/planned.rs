@@ -70,11 +70,12 @@ impl Planned {
         let mut planned = agree(world, planned)?;
         planned.notes.extend(left);
         planned.depends_on = format!(
-            "{:?} {:?} {:?} {:?} {} {} {}",
+            "{:?} {:?} {:?} {:?} {:?} {} {} {}",
             write.select,
             write.leftovers,
             files,
             write.format,
+            write.progress,
             write.writing.in_place,
             write.writing.link,
             planned.depends_on
@@ -162,6 +163,8 @@ fn arranged(
             .into_iter();
         build.counts = counts.filter(|count| select.keeps(count.name)).collect();
     }
+    let given = counts_given(write, inventory).map_err(|fault| source.place(fault))?;
+    build.counts.extend(given);
     let texts = |names: &[Arc<str>]| names.iter().map(|n| n.to_string()).collect();
     let without_data = BTreeMap::from([
         ("source", texts(&inventory.without_data)),
@@ -172,6 +175,7 @@ fn arranged(
     notes.extend(copied_as_they_are(&build.copied));
     let tensors = distinct(&build, inventory, formed.is_view);
     let format = write.format.unwrap_or_else(|| usual(files, source));
+    notes.extend(written_as(write, format, source));
     let renamed;
     let as_source = write_as_source(files, source);
     let files = match as_source.as_ref().unwrap_or(files) {
@@ -226,6 +230,19 @@ fn counted_apart(opened: &Opened) -> Result<Vec<Count>> {
     Ok(counts)
 }
 
+/// Where the job stands as it is said, if that is, in what the source doesn't say itself.
+fn counts_given(write: &Write, inventory: &Inventory) -> Result<Vec<Count>> {
+    let Some(progress) = &write.progress else {
+        return Ok(Vec::new());
+    };
+    let mut counts = progress.counts()?;
+    counts.retain(|count| {
+        let there = inventory.tensors.contains_key(count.name);
+        !there && !inventory.private.contains(count.name)
+    });
+    Ok(counts)
+}
+
 /// What the view of `write` makes, together with the files that it writes anyway, and a number of all
 /// that. Local.
 fn seen(write: &Write, opened: &Opened) -> Result<(u64, Viewed)> {
@@ -255,13 +272,28 @@ fn format_written(write: &Write, inventory: &Inventory) -> &'static str {
     format_of(names.iter().map(|name| &**name))
 }
 
-/// The format where none is asked for: full weights are for all who read them, of ranks in .ckpt, too.
+/// The format where none is asked for: full weights are for all who read them, of ranks in .ckpt, too; what
+/// is only read, and what isn't written alone, becomes the default.
 fn usual(files: &Files, source: &Source) -> Format {
+    let own = source.format;
     match files {
         Files::Full { .. } => Format::SAFETENSORS,
-        _ if source.format.tells_itself() => source.format,
+        _ if own.tells_itself() && own.is_written() => own,
         _ => Format::default(),
     }
+}
+
+/// What is said where nobody has asked for another format than the source's, which isn't written.
+fn written_as(write: &Write, format: Format, source: &Source) -> Option<String> {
+    let own = source.format;
+    let kept = write.format.is_some() || own.is_written() || own == format;
+    (!kept).then(|| {
+        format!(
+            "the source's .{} files are written as .{} files",
+            own.extension(),
+            format.extension()
+        )
+    })
 }
 
 /// How many tensors are written: of a view only what it makes.

@@ -7,13 +7,14 @@ use crate::tensor::digest::checksum;
 pub(super) fn request(job: &Job, layouts: &[(&'static str, Option<u64>); 2]) -> u64 {
     let goal = match &job.goal {
         Goal::Write(write) => format!(
-            "{:?} {:?} {:?} {:?} {} {:?}",
+            "{:?} {:?} {:?} {:?} {} {:?} {:?}",
             write.select,
             write.leftovers,
             write.files,
             write.format,
             write.view.is_some(),
             write.extras,
+            write.progress,
         ),
         Goal::Convert(convert) => {
             format!(

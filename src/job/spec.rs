@@ -7,6 +7,7 @@ use crate::plan::build::{Leftovers, Select};
 use crate::plan::inventory::Inventory;
 use crate::source::Reading;
 use crate::store::Format;
+use crate::store::formats::Progress;
 use crate::transport::Moving;
 use crate::view::Table;
 use std::collections::BTreeMap;
@@ -132,6 +133,8 @@ pub struct Write {
     pub view: Option<ViewMaker>,
     /// Small files to write beside the others: path and contents.
     pub extras: Vec<(String, Vec<u8>)>,
+    /// Where the job stands that goes on with it; it counts where the source doesn't say.
+    pub progress: Option<Progress>,
     /// Where they are written, and how.
     pub writing: Writing,
 }
@@ -147,6 +150,7 @@ impl Write {
             format: None,
             view: None,
             extras: Vec::new(),
+            progress: None,
             writing,
         }
     }

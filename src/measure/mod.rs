@@ -13,6 +13,7 @@ mod calls;
 pub mod collectives;
 mod contents;
 pub mod doctor;
+pub mod each;
 pub mod everything;
 mod found;
 mod lanes;

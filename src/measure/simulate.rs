@@ -123,6 +123,20 @@ pub fn plan(
     source: Option<&Strategy>,
     destination: Option<Strategy>,
 ) -> Result<Simulated> {
+    plan_telling(question, shapes, source, destination, &mut |_, _| {})
+}
+
+/// [`plan`], which tells how many nodes it has planned for, of how many. Local.
+///
+/// # Errors
+/// As [`simulate`].
+pub fn plan_telling(
+    question: &Question,
+    shapes: &Shapes,
+    source: Option<&Strategy>,
+    destination: Option<Strategy>,
+    tell: &mut dyn FnMut(u64, u64),
+) -> Result<Simulated> {
     let start = Instant::now();
     let model = Model::new(shapes, source, destination)?;
     let destination_ranks = model.destination_ranks();
@@ -169,12 +183,16 @@ pub fn plan(
             return Err(Fault::new(Kind::Usage, message));
         }
         None => {
-            for members in sample(&reach.nodes, cluster.processes) {
+            let nodes = sample(&reach.nodes, cluster.processes);
+            let count = nodes.len() as u64;
+            for (number, members) in (1..).zip(nodes) {
+                tell(number - 1, count);
                 let arranged = run.site(&members, &mut reach)?;
                 if pace::is_on() && run.total.account.is_none() {
                     run.total.account = Some(Box::new(Account::drawn(&arranged.plans)));
                 }
             }
+            tell(count, count);
             run.total.bytes.sent = run.total.bytes.received;
         }
     }

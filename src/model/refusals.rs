@@ -112,7 +112,8 @@ pub(super) fn refuse_adapted(inventory: &Inventory, mapping: &Mapping) -> Result
         let Some(tensor) = inventory.tensors.get(name) else {
             continue;
         };
-        let merged = |value: &Value| value.steps.iter().any(|s| matches!(s, Step::Add { .. }));
+        let added = |step: &Step| !matches!(step, Step::Scale { .. });
+        let merged = |value: &Value| value.steps.iter().any(added);
         let own = |spread: &Spread| spread.first_rank < inventory.ranks.max(1);
         let replaced = !tensor.spreads.iter().all(own);
         if !replaced && !tensor.value.as_deref().is_some_and(merged) {

@@ -32,7 +32,7 @@ pub(super) fn by_directory(
             format.called()
         );
         return Err(Fault::new(Kind::Unsupported, message)
-            .hint("--gather-to-root or shared storage; not --placement identity"));
+            .hint("write to storage that all nodes share; --gather-to-root writes on one; not --placement identity"));
     }
     for plans in build.private.values_mut() {
         plans.retain(|plan| !format.drops(asked, &plan.name));

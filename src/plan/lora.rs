@@ -3,8 +3,11 @@
 //! A pair belongs to the weight that its name tells: PEFT's `base_model.model.X.lora_A.weight`, or
 //! MindSpore's `X.mindpet_delta_lora_a` and `X.lora_a`, is A of `X.weight` (docs/formats.md).
 
+use crate::catalog::Catalog;
 use crate::fault::{Fault, Kind, Result, nearest};
 use crate::plan::inventory::Inventory;
+use crate::plan::lora_experts as experts;
+pub use crate::plan::lora_meaning::{Factor, Meaning};
 pub use crate::plan::pattern::{Pattern, Patterns};
 use crate::plan::source_tensor::SourceTensor;
 use crate::plan::source_tensor::{Step, Value};
@@ -38,76 +41,6 @@ const KEPT_WHOLE: [&str; 4] = [
 const WRAPPED: &str = "base_model.model.";
 /// Beginnings of the names of an optimizer's state.
 const STATES: [&str; 4] = ["adam_m.", "adam_v.", "accu_grads.", "muon_m."];
-
-/// What pairs mean.
-#[derive(Clone, Debug)]
-pub struct Meaning {
-    /// What their products are multiplied by.
-    pub factor: Factor,
-    /// The rank that they have, if it is told.
-    pub rank: Option<u64>,
-    /// Other ranks, by module.
-    pub ranks: Patterns<u64>,
-    /// Weights of modules that keep them so lie transposed: `[columns, rows]`.
-    pub transposed: bool,
-    /// All this is told by the adapter itself: what isn't a pair is a tensor in place of the source's.
-    pub described: bool,
-}
-
-impl Meaning {
-    /// Plain pairs with this factor.
-    #[must_use]
-    pub fn plain(factor: f64) -> Meaning {
-        Meaning {
-            factor: Factor::Fixed(factor),
-            rank: None,
-            ranks: Patterns::default(),
-            transposed: false,
-            described: false,
-        }
-    }
-}
-
-/// What a pair's product is multiplied by.
-#[derive(Clone, Debug)]
-pub enum Factor {
-    /// This, whatever the rank.
-    Fixed(f64),
-    /// Alpha over the rank, or over its square root.
-    Alpha {
-        /// Alpha.
-        alpha: f64,
-        /// Other alphas, by module.
-        patterns: Patterns<f64>,
-        /// Over the square root.
-        by_root: bool,
-    },
-}
-
-impl Factor {
-    /// The factor of the pair of rank `rank` for module `module`, worked out in `f64`, as a number
-    /// that elements are multiplied by.
-    #[must_use]
-    #[allow(
-        clippy::cast_possible_truncation,
-        reason = "rounding is what is wanted"
-    )]
-    #[allow(clippy::cast_precision_loss, reason = "ranks are small")]
-    pub fn of(&self, module: &str, rank: u64) -> f32 {
-        match self {
-            Factor::Fixed(factor) => *factor as f32,
-            Factor::Alpha {
-                alpha,
-                patterns,
-                by_root,
-            } => {
-                let alpha = patterns.of(module).unwrap_or(*alpha);
-                let rank = rank as f64;
-                (alpha / if *by_root { rank.sqrt() } else { rank }) as f32
-            }
-        }
-    }
-}
 
 /// What the name of a tensor of a pair tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +104,7 @@ pub fn take_own_pairs(inventory: &mut Inventory) -> Vec<Arc<SourceTensor>> {
 /// tensor without elements.
 pub fn merge(
     inventory: &mut Inventory,
+    catalog: &Catalog,
     adapter: &[Arc<SourceTensor>],
     meaning: &Meaning,
 ) -> Result<()> {
@@ -205,30 +139,69 @@ pub fn merge(
         };
         let weight = format!("{module}.weight");
         let Some(tensor) = inventory.tensors.get(weight.as_str()) else {
-            return Err(unknown(inventory, &a.name, &weight));
+            if meaning.parameters.is_empty() {
+                return Err(unknown(inventory, &a.name, &weight));
+            }
+            of_experts(inventory, catalog, module, experts::Pair { a, b }, meaning)?;
+            continue;
         };
         let rank = a.shape.0.first().copied().unwrap_or_default();
-        let told = meaning.ranks.of(module).or(meaning.rank);
-        if let Some(told) = told.filter(|told| *told != rank) {
-            let message = format!("is of rank {rank}, the adapter's configuration says {told}");
-            return Err(Fault::new(Kind::Shape, message).tensor(&*a.name));
-        }
+        check_rank(meaning, module, rank, a)?;
         let step = Step::Add {
             a: a.clone(),
             b: b.clone(),
             factor: meaning.factor.of(module, rank),
             transposed: check(tensor, a, b, embedding, meaning.transposed)?,
         };
-        let mut merged = (**tensor).clone();
-        let before = merged.value.as_deref();
-        let steps = before.map_or(&[][..], |value| &value.steps);
-        merged.value = Some(Arc::new(Value {
-            dtype: merged.value_dtype(),
-            steps: steps.iter().cloned().chain([step]).collect(),
-        }));
-        inventory.tensors.insert(weight.into(), Arc::new(merged));
+        let tensor = tensor.clone();
+        add(inventory, &tensor, weight.into(), step);
     }
     Ok(())
+}
+
+/// Adds a step to those that make `tensor`, called `name`.
+fn add(inventory: &mut Inventory, tensor: &SourceTensor, name: Arc<str>, step: Step) {
+    let mut merged = tensor.clone();
+    let before = merged.value.as_deref();
+    let steps = before.map_or(&[][..], |value| &value.steps);
+    merged.value = Some(Arc::new(Value {
+        dtype: merged.value_dtype(),
+        steps: steps.iter().cloned().chain([step]).collect(),
+    }));
+    inventory.tensors.insert(name, Arc::new(merged));
+}
+
+/// Merges a pair of a parameter that holds a matrix for each of several experts.
+fn of_experts(
+    inventory: &mut Inventory,
+    catalog: &Catalog,
+    module: &str,
+    pair: experts::Pair<'_>,
+    meaning: &Meaning,
+) -> Result<()> {
+    let (a, b) = (pair.a, pair.b);
+    let (targets, turned) = (&meaning.parameters, meaning.turned);
+    let found = experts::find(inventory, catalog, module, pair, targets, turned)?;
+    check_rank(meaning, &found.parameter, found.rank, a)?;
+    let factor = meaning.factor.of(&found.parameter, found.rank);
+    for (name, step) in found.steps(inventory, factor)? {
+        let Some(tensor) = inventory.tensors.get(&name).cloned() else {
+            continue;
+        };
+        check_types(&tensor, [a, b])?;
+        add(inventory, &tensor, name, step);
+    }
+    Ok(())
+}
+
+/// Checks the rank of a pair of `module` against what is told of it.
+fn check_rank(meaning: &Meaning, module: &str, rank: u64, a: &SourceTensor) -> Result<()> {
+    let told = meaning.ranks.of(module).or(meaning.rank);
+    let Some(told) = told.filter(|told| *told != rank) else {
+        return Ok(());
+    };
+    let message = format!("is of rank {rank}, the adapter's configuration says {told}");
+    Err(Fault::new(Kind::Shape, message).tensor(&*a.name))
 }
 
 fn refuse_empty(tensor: &SourceTensor) -> Result<()> {
@@ -296,16 +269,9 @@ fn unknown(inventory: &Inventory, name: &str, weight: &str) -> Fault {
     ))
 }
 
-/// Checks that a pair fits its weight; says whether its product is added transposed: to a table of
-/// embeddings, or, where `may_turn`, to weights that fit only so.
-fn check(
-    weight: &SourceTensor,
-    a: &SourceTensor,
-    b: &SourceTensor,
-    embedding: bool,
-    may_turn: bool,
-) -> Result<bool> {
-    for tensor in [a, b] {
+/// Checks that a pair and its weight are of types to compute with.
+fn check_types(weight: &SourceTensor, pair: [&SourceTensor; 2]) -> Result<()> {
+    for tensor in pair {
         if !is_castable(tensor.dtype) {
             let message = format!("is {}, no float of an adapter", tensor.dtype);
             return Err(Fault::new(Kind::Dtype, message).tensor(&*tensor.name));
@@ -315,6 +281,19 @@ fn check(
         let message = format!("is {}: nothing can be merged into it", weight.dtype);
         return Err(Fault::new(Kind::Dtype, message).tensor(&*weight.name));
     }
+    Ok(())
+}
+
+/// Checks that a pair fits its weight; says whether its product is added transposed: to a table of
+/// embeddings, or, where `may_turn`, to weights that fit only so.
+fn check(
+    weight: &SourceTensor,
+    a: &SourceTensor,
+    b: &SourceTensor,
+    embedding: bool,
+    may_turn: bool,
+) -> Result<bool> {
+    check_types(weight, [a, b])?;
     let (plain, turned) = match (&weight.shape.0[..], &a.shape.0[..], &b.shape.0[..]) {
         ([rows, columns], [inner, wide], [tall, rank]) => {
             let pair = inner == rank && *rank > 0;
@@ -379,26 +358,5 @@ mod tests {
         }
         assert_eq!(part_of("base_model.model.x.lora_magnitude_vector"), None);
         assert_eq!(part_of("model.layers.0.attention.wq.weight"), None);
-    }
-
-    #[test]
-    fn factors_follow_alpha_and_rank() {
-        let factor = |by_root| Factor::Alpha {
-            alpha: 16.0,
-            patterns: Patterns(vec![Pattern::new("mlp.up_proj", 4.0).unwrap()]),
-            by_root,
-        };
-        let of = |factor: Factor, module: &str, rank| factor.of(module, rank).to_bits();
-        assert_eq!(of(factor(false), "layers.0.q_proj", 8), f32::to_bits(2.0));
-        assert_eq!(of(factor(true), "layers.0.q_proj", 16), f32::to_bits(4.0));
-        assert_eq!(
-            of(factor(false), "layers.0.mlp.up_proj", 8),
-            f32::to_bits(0.5)
-        );
-        assert_eq!(
-            of(factor(false), "layers.0.lmlp.up_proj", 8),
-            f32::to_bits(2.0)
-        );
-        assert_eq!(of(Factor::Fixed(0.1), "x", 3), f32::to_bits(0.1));
     }
 }

@@ -29,6 +29,8 @@ pub mod inventory;
 mod kept;
 mod listing;
 pub mod lora;
+mod lora_experts;
+mod lora_meaning;
 pub mod machine;
 mod made;
 pub mod megatron;

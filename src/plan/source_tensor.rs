@@ -41,7 +41,8 @@ pub struct Value {
     pub steps: Vec<Step>,
 }
 
-/// One step of a computation. The tensor, and those it needs, are matrices.
+/// One step of a computation. The tensor, and those it needs, are matrices; but for the last one, whose tensor
+/// has several.
 #[derive(Clone, Debug)]
 pub enum Step {
     /// Element (i, j) times `scales[i / block[0], j / block[1]]`.
@@ -60,6 +61,15 @@ pub enum Step {
         /// What the product is multiplied by.
         factor: f32,
         /// The product is added transposed: B is `[columns, rank]`, A `[rank, rows]`.
+        transposed: bool,
+    },
+    /// The same for a tensor of several matrices, each with A and B of its own.
+    AddEach {
+        /// Those of each matrix.
+        pairs: Vec<(Arc<SourceTensor>, Arc<SourceTensor>)>,
+        /// What the products are multiplied by.
+        factor: f32,
+        /// As above.
         transposed: bool,
     },
 }

@@ -14,7 +14,7 @@ use crate::tensor::arithmetic::{Lane, Rectangle};
 use crate::tensor::region::Region;
 use crate::tensor::shape::Shape;
 use crate::tensor::window::boxes;
-use crate::view::Piece;
+use crate::view::{AxisMap, Piece, Ranges};
 use std::ops::Range;
 
 pub use crate::plan::source_tensor::{Step, Value};
@@ -80,25 +80,48 @@ pub fn patches<'a>(
             let Some(ranges) = Piece::cut(&piece.ranges(), &piece.destination_map, &part) else {
                 continue;
             };
-            let mut at = piece.rectangle(&ranges, &region).ok_or_else(|| {
-                let message = format!(
-                    "a part of '{}' is no rows and columns of it, so it can't be computed",
-                    tensor.name
-                );
-                Fault::new(Kind::Unsupported, message).tensor(&*plan.name)
-            })?;
-            at.base -= begin;
-            for step in &value.steps {
-                let patch = step.patch(at, next);
-                next = patch
-                    .operands
-                    .last()
-                    .map_or(next, |operand| operand.bytes().end);
-                patches.push(patch);
+            for (number, ranges) in matrices(piece, ranges) {
+                let mut at = piece.rectangle(&ranges, &region).ok_or_else(|| {
+                    let message = format!(
+                        "a part of '{}' is no rows and columns of it, so it can't be computed",
+                        tensor.name
+                    );
+                    Fault::new(Kind::Unsupported, message).tensor(&*plan.name)
+                })?;
+                at.base -= begin;
+                for step in &value.steps {
+                    let patch = step.patch(at, number, next);
+                    next = patch
+                        .operands
+                        .last()
+                        .map_or(next, |operand| operand.bytes().end);
+                    patches.push(patch);
+                }
             }
         }
     }
     Ok(patches)
+}
+
+/// The matrices that ranges of a piece are of, by number in the source, where that has several.
+fn matrices(piece: &Piece, ranges: Ranges) -> Vec<(u64, Ranges)> {
+    let [outer, _, _] = &piece.source_map[..] else {
+        return vec![(0, ranges)];
+    };
+    match *outer {
+        AxisMap::Constant(number) => vec![(number, ranges)],
+        AxisMap::Affine { offset, step, axis } => {
+            let each = ranges.get(axis).cloned().unwrap_or_default();
+            let one = |index: u64| {
+                let mut ranges = ranges.clone();
+                if let Some(range) = ranges.get_mut(axis) {
+                    *range = index..index + 1;
+                }
+                (offset + step * index, ranges)
+            };
+            each.map(one).collect()
+        }
+    }
 }
 
 /// The copies that bring the operands of `patches` together.
@@ -124,16 +147,15 @@ impl Step {
         match self {
             Step::Scale { scales, .. } => vec![scales],
             Step::Add { a, b, .. } => vec![a, b],
+            Step::AddEach { pairs, .. } => {
+                let both = pairs.iter().flat_map(|(a, b)| [&**a, &**b]);
+                both.collect()
+            }
         }
     }
 
-    /// The step on the part `at`; its operands lie from byte `begin` on.
-    fn patch(&self, mut at: Rectangle, begin: u64) -> Patch<'_> {
-        let part = |tensor, dimensions: [Range<u64>; 2], begin| Operand {
-            tensor,
-            region: region(dimensions),
-            begin,
-        };
+    /// The step on the part `at` of matrix `number`; its operands lie from byte `begin` on.
+    fn patch(&self, mut at: Rectangle, number: u64, begin: u64) -> Patch<'_> {
         let operands = match self {
             Step::Scale { scales, block } => {
                 let blocks = |lane: &mut Lane, block: u64| {
@@ -146,20 +168,19 @@ impl Step {
                     blocks(&mut at.rows, block[0]),
                     blocks(&mut at.columns, block[1]),
                 ];
-                vec![part(scales, parts, begin)]
+                vec![operand(scales, parts, begin)]
             }
             Step::Add {
                 a, b, transposed, ..
+            } => added(&mut at, [a, b], *transposed, begin),
+            Step::AddEach {
+                pairs, transposed, ..
             } => {
-                let (mut rows, mut columns) = (at.rows.reach(), at.columns.reach());
-                if *transposed {
-                    (rows, columns) = (columns, rows);
-                }
-                (at.rows.first, at.columns.first) = (0, 0);
-                let rank = a.shape.0.first().copied().unwrap_or_default();
-                let a = part(a, [0..rank, columns], begin);
-                let b = part(b, [rows, 0..rank], a.bytes().end);
-                vec![a, b]
+                let number = usize::try_from(number).unwrap_or(usize::MAX);
+                let pair = pairs.get(number);
+                pair.map_or_else(Vec::new, |(a, b)| {
+                    added(&mut at, [a, b], *transposed, begin)
+                })
             }
         };
         Patch {
@@ -167,6 +188,32 @@ impl Step {
             at,
             operands,
         }
+    }
+}
+
+/// A and B of the part `at`, whose lanes are made to begin where these do.
+fn added<'a>(
+    at: &mut Rectangle,
+    [a, b]: [&'a SourceTensor; 2],
+    transposed: bool,
+    begin: u64,
+) -> Vec<Operand<'a>> {
+    let (mut rows, mut columns) = (at.rows.reach(), at.columns.reach());
+    if transposed {
+        (rows, columns) = (columns, rows);
+    }
+    (at.rows.first, at.columns.first) = (0, 0);
+    let rank = a.shape.0.first().copied().unwrap_or_default();
+    let a = operand(a, [0..rank, columns], begin);
+    let b = operand(b, [rows, 0..rank], a.bytes().end);
+    vec![a, b]
+}
+
+fn operand(tensor: &SourceTensor, dimensions: [Range<u64>; 2], begin: u64) -> Operand<'_> {
+    Operand {
+        tensor,
+        region: region(dimensions),
+        begin,
     }
 }
 

@@ -201,6 +201,7 @@ fn verified(outcome: &Outcome, bad: &[BadFile]) -> Text {
             counted(files.len() as u64, "file")
         ));
     }
+    notes(&mut out, outcome);
     out
 }
 

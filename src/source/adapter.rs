@@ -16,20 +16,21 @@ pub const WEIGHTS: &str = "adapter_model.safetensors";
 /// Largest adapter_config.json.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// Keys that, if they say anything, make pairs mean something else.
-const FOREIGN: [&str; 12] = [
+const FOREIGN: [&str; 11] = [
     "use_dora",
     "use_qalora",
     "use_bdlora",
     "lora_bias",
     "layer_replication",
     "alora_invocation_tokens",
-    "target_parameters",
     "trainable_token_indices",
     "arrow_config",
     "kasa_config",
     "velora_config",
     "monteclora_config",
 ];
+/// The version of PEFT from which on A of several experts has the columns of their matrices, B the rows.
+const STRAIGHT_SINCE: (u64, u64) = (0, 19);
 /// Ways to begin a training that leave the base as it is.
 const PLAIN_BEGINNINGS: [&str; 6] = ["gaussian", "eva", "orthogonal", "mica", "true", "false"];
 /// Ways to begin a training that change it.
@@ -69,7 +70,33 @@ fn of(config: &Map<String, Value>, fixed: Option<f64>) -> Result<Meaning> {
         ranks: patterns(config, "rank_pattern", Value::as_u64)?,
         transposed: truth("fan_in_fan_out"),
         described: true,
+        parameters: parameters(config)?,
+        turned: turned(config),
     })
+}
+
+/// The parameters that have pairs of their own: ends of their names.
+fn parameters(config: &Map<String, Value>) -> Result<Vec<String>> {
+    let key = "target_parameters";
+    let Some(value) = config.get(key).filter(|value| says(value)) else {
+        return Ok(Vec::new());
+    };
+    let list = value.as_array().map(|list| list.iter().map(Value::as_str));
+    let names: Option<Vec<&str>> = list.and_then(Iterator::collect);
+    let names = names.ok_or_else(|| {
+        let message = format!("{key} is {value}, no list of names");
+        Fault::new(Kind::Corrupt, message)
+    })?;
+    Ok(names.into_iter().map(str::to_owned).collect())
+}
+
+/// Whether the version of PEFT that wrote it has A and B of experts the other way round than
+/// [`STRAIGHT_SINCE`]; none if it isn't told.
+fn turned(config: &Map<String, Value>) -> Option<bool> {
+    let version = config.get("peft_version")?.as_str()?;
+    let mut numbers = version.split('.').map(|part| part.parse::<u64>());
+    let version = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+    Some(version < STRAIGHT_SINCE)
 }
 
 /// Whether a value says anything: not null, false, zero or empty.
@@ -243,7 +270,6 @@ mod tests {
             ("init_lora_weights", "\"other\""),
             ("layer_replication", "[[0, 1]]"),
             ("alora_invocation_tokens", "[1]"),
-            ("target_parameters", "[\"mlp.experts.gate_up_proj\"]"),
             ("trainable_token_indices", "[1]"),
             ("lora_bias", "true"),
         ] {

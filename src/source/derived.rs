@@ -113,7 +113,8 @@ impl Derived {
         };
         let Some(Beside(rank)) = beside else {
             let own = take_own_pairs(inventory);
-            return merge(inventory, &own, &lora.meaning).map(|()| notes);
+            let catalog = &source.catalog;
+            return merge(inventory, catalog, &own, &lora.meaning).map(|()| notes);
         };
         let files = source.catalog.ranks.get(&rank).into_iter().flatten();
         for file in files {
@@ -121,7 +122,7 @@ impl Derived {
             let tensors = entries.map(|entry| whole_tensor(entry, rank).map(Arc::new));
             let adapter: Result<Vec<Arc<SourceTensor>>> = tensors.collect();
             adapter
-                .and_then(|adapter| merge(inventory, &adapter, &lora.meaning))
+                .and_then(|adapter| merge(inventory, &source.catalog, &adapter, &lora.meaning))
                 .map_err(|fault| fault.file(file.path.as_str()))?;
         }
         Ok(notes)

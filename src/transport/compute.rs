@@ -53,6 +53,9 @@ impl Computer {
                 (
                     Step::Add {
                         factor, transposed, ..
+                    }
+                    | Step::AddEach {
+                        factor, transposed, ..
                     },
                     [a, b],
                 ) => {

@@ -227,7 +227,8 @@ impl Piece {
     /// Where `ranges` (not empty) of a source of two dimensions lie in a destination shard covering
     /// `destination`, in elements: its rows and columns, by their indices in the source.
     ///
-    /// None if the source isn't a matrix, or the piece repeats elements of it or goes askew.
+    /// Of a source of several matrices the ranges are of one. None if they aren't, if the source is no
+    /// matrix, or the piece repeats elements of it or goes askew.
     #[must_use]
     pub fn rectangle(&self, ranges: &Ranges, destination: &Region) -> Option<Rectangle> {
         let mut strides = vec![0; ranges.len()];
@@ -256,7 +257,7 @@ impl Piece {
                 })
             }
         };
-        let [rows, columns] = &self.source_map[..] else {
+        let [.., rows, columns] = &self.source_map[..] else {
             return None;
         };
         let (rows, columns) = (lane(rows)?, lane(columns)?);

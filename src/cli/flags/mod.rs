@@ -4,6 +4,7 @@
 //! any other flag is wrong usage.
 
 pub(crate) mod amount;
+pub(crate) mod carried;
 pub(crate) mod choice;
 pub(crate) mod family;
 pub(crate) mod lora;

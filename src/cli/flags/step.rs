@@ -3,6 +3,7 @@
 use crate::cli::flags::writing::WriteArgs;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::arrange::{Files, Naming};
+use crate::store::formats::Progress;
 use clap::Args;
 
 /// Beginning of the files' names.
@@ -48,6 +49,18 @@ impl StepArgs {
 }
 
 impl StepArgs {
+    /// Where the job stands, as far as a step in its first epoch tells it: the count of all steps is that
+    /// step's then.
+    pub(crate) fn progress(&self) -> Option<Progress> {
+        let (epoch, step) = self.step.filter(|(epoch, _)| *epoch == 1)?;
+        Some(Progress {
+            epoch_num: Some(epoch),
+            step_num: Some(step),
+            global_step: Some(step),
+            ..Progress::default()
+        })
+    }
+
     /// The `meta.json` of full weights, which says where they stand: it names what leads to their files.
     pub(crate) fn beside(&self, files: &Files) -> Vec<(String, Vec<u8>)> {
         let (Some((epoch, step)), Files::Full { naming, .. }) = (self.step, files) else {

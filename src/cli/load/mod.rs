@@ -239,6 +239,7 @@ impl Load {
                 format: self.writing.files_format(),
                 view: None,
                 extras: Vec::new(),
+                progress: None,
                 writing: self
                     .writing
                     .writing(destination, Some(strategy))

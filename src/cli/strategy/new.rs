@@ -16,11 +16,11 @@ use crate::strategy::derive::{Mesh, Rule};
 use crate::strategy::like::like;
 use crate::strategy::{self, Form, Strategy, StrategyInput};
 use clap::{ArgGroup, Args};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// What it is made of, and where it goes.
 #[derive(Clone, Debug, Args)]
-#[command(group = ArgGroup::new("of").args(["weights", "model", "like"]).required(true))]
+#[command(group = ArgGroup::new("of").args(["weights", "model", "like"]).required(true).multiple(true))]
 pub(super) struct NewArgs {
     /// Mesh axes, slowest first; pp means pipeline stages: dp=2,tp=4,pp=2.
     #[arg(long)]
@@ -38,16 +38,17 @@ pub(super) struct NewArgs {
     /// Of rank directories: their strategy, files, a layout (dp=2,tp=4) or a trainer's YAML file.
     #[arg(long, value_name = "S", requires = "weights", value_parser = strategy())]
     strategy: Option<StrategyInput>,
-    /// In place of weights: the model that they will be of, its directory or its config.json.
-    #[arg(long, value_name = "DIR")]
+    /// In place of weights: the model that they will be of, its directory or its config.json; with --like, that
+    /// of a layout.
+    #[arg(long, value_name = "DIR", conflicts_with = "weights")]
     model: Option<PathBuf>,
     /// Names of the model's tensors [default: those of the family's usual job].
     #[arg(long, requires = "model", value_parser = choice(SCHEMES))]
     names: Option<Scheme>,
     /// In place of rules and weights: a strategy whose axes, in their order, cut what those of the
-    /// mesh are to cut.
-    #[arg(long, value_name = "OLD", conflicts_with_all = ["rules", "optimizer_shard"])]
-    like: Option<PathBuf>,
+    /// mesh are to cut: files, a layout (dp=2,tp=4, with --model) or a trainer's YAML file.
+    #[arg(long, value_name = "OLD", value_parser = strategy(), conflicts_with_all = ["rules", "optimizer_shard", "weights"])]
+    like: Option<StrategyInput>,
     /// File to write: JSON if its name ends so, else protobuf.
     #[arg(long)]
     output: PathBuf,
@@ -72,7 +73,7 @@ impl NewArgs {
         let given = [
             ("weights", self.weights.as_deref()),
             ("model", self.model.as_deref()),
-            ("strategy", self.like.as_deref()),
+            ("strategy", self.like.as_ref().and_then(StrategyInput::path)),
             (
                 "strategy",
                 self.strategy.as_ref().and_then(StrategyInput::path),
@@ -112,9 +113,16 @@ impl NewArgs {
         })
     }
 
-    fn cut_like(&self, old: &Path, mesh: &Mesh) -> Result<Made> {
-        let named = |fault: Fault| fault.file(old.display().to_string());
-        let made = like(&read_alone(&old.into())?, mesh).map_err(named)?;
+    fn cut_like(&self, old: &StrategyInput, mesh: &Mesh) -> Result<Made> {
+        let named = |fault: Fault| fault.file(old.to_string());
+        let deriving = Deriving {
+            model: self.model.clone(),
+            names: self.names,
+            ..Deriving::default()
+        };
+        deriving.check([&Some(old.clone())])?;
+        let old = read_alone(&deriving.make_alone(old.clone())?)?;
+        let made = like(&old, mesh).map_err(named)?;
         let bytes = match self.form() {
             Form::Json => made.to_json()?,
             Form::Protobuf => made.to_protobuf()?,

@@ -1,5 +1,6 @@
 //! Where equal copies of shards lie: a name, a length and a CRC tell them.
 
+use crate::job::repair::cuts::Cuts;
 use crate::job::repair::parts::{Key, Part, Ranges, length};
 use crate::job::repair::survey::Holding;
 use crate::store::io::ReadFile;
@@ -36,6 +37,8 @@ pub(super) struct Copies<'m> {
     pub(super) donors: Vec<Donor<'m>>,
     /// Numbers of the first donor's damaged files.
     pub(super) suspects: &'m [usize],
+    /// What the first donor tells of its files' parts by itself.
+    pub(super) told: Option<&'m Cuts>,
     places: HashMap<Key<'m>, Vec<Place>>,
 }
 
@@ -52,6 +55,7 @@ impl<'m> Copies<'m> {
         let mut copies = Copies {
             donors,
             suspects,
+            told: None,
             places: needed.iter().map(|key| (*key, Vec::new())).collect(),
         };
         for donor in 0..copies.donors.len() {

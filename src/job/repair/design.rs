@@ -36,6 +36,14 @@ pub(super) fn design(
             from_whole(donor, part, &mut known);
         }
     }
+    for part in parts {
+        let cut = part.tensor.zip(copies.told);
+        let cut = cut.and_then(|(name, told)| Some((name, told.get(&record.path, name)?)));
+        if let Some((name, cut)) = cut {
+            let value = (cut.dtype, cut.region.shape.clone());
+            known.entry((name, part.bytes())).or_insert(value);
+        }
+    }
     let list = parts.iter().map(|part| {
         let name = part.tensor?;
         let (dtype, shape) = known.get(&(name, part.bytes()))?;
@@ -44,7 +52,7 @@ pub(super) fn design(
     let Some(list) = list.collect::<Option<Vec<(Arc<str>, Dtype, Shape)>>>() else {
         return Vec::new();
     };
-    let Some(format) = Format::of(&record.path) else {
+    let Some(format) = Format::of_part(&record.path) else {
         return Vec::new();
     };
     let pt = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);

@@ -7,6 +7,7 @@
 //! *Absent on purpose*: anything that writes into a good file, or into the other checkpoint.
 
 mod copies;
+mod cuts;
 mod design;
 mod frame;
 mod given;
@@ -31,11 +32,12 @@ use crate::store::Format;
 use crate::store::io::{self, Standing};
 use crate::store::manifest::Manifest;
 use copies::{Copies, Donor, Place};
+use cuts::Cuts;
 use given::{given, is_tree};
 use mending::{Mended, Mender};
 use parts::Key;
 use relayout::{Missing, beside, relayout};
-use remains::{not_repaired, remaining};
+use remains::{advice, lacks_copy, not_repaired, remaining};
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use survey::{Holding, Survey, needed};
@@ -79,6 +81,10 @@ pub fn repair(world: &World, repair: &Repair) -> Result<Outcome> {
     let mut outcome = tally::outcome(world, &topology, "verify");
     outcome.bytes.read = told.read;
     outcome.ok = told.bad.is_empty();
+    if lacks_copy(&told.bad) {
+        let (origin, known) = (repair.origin.as_ref(), repair.strategy.is_some());
+        outcome.notes.extend(advice(origin, known));
+    }
     outcome.checked = Some(told.checked);
     outcome.bad = Some(told.bad);
     outcome.repaired = Some(repaired);
@@ -115,6 +121,17 @@ struct Base<'b> {
     needed: &'b HashSet<Key<'b>>,
     held: &'b [Holding],
     other: Option<&'b Manifest>,
+    /// What the directory tells of its files' parts by itself.
+    cuts: &'b Cuts,
+}
+
+impl<'b> Base<'b> {
+    /// All that copies can be taken from.
+    fn copies(&self, donors: Vec<Donor<'b>>) -> Copies<'b> {
+        let mut copies = Copies::find(donors, self.suspects, self.needed, self.held);
+        copies.told = Some(self.cuts);
+        copies
+    }
 }
 
 struct Work<'w> {
@@ -146,21 +163,21 @@ impl Work<'_> {
         let held: Vec<Holding> = held.flat_map(|(_, held)| held).collect();
         let other = agree(world, self.other(manifest, suspects))?;
         let mut results = Results::new();
-        let copies = Copies::find(
-            self.donors(manifest, other.as_ref()),
-            suspects,
-            &needed,
-            &held,
-        );
-        read += mend_all(&copies, checked.own(), &mut results);
-        let hidden = beside(self.directory);
+        let cuts = match suspects {
+            [] => Cuts::default(),
+            _ => Cuts::of(self.directory),
+        };
         let base = Base {
             manifest,
             suspects,
             needed: &needed,
             held: &held,
             other: other.as_ref(),
+            cuts: &cuts,
         };
+        let copies = base.copies(self.donors(manifest, other.as_ref()));
+        read += mend_all(&copies, checked.own(), &mut results);
+        let hidden = beside(self.directory);
         let brought = self.bring(&base, &hidden, &mut results);
         let (brought, bytes) = brought.inspect_err(|_| discard(&results))?;
         read += bytes;
@@ -221,12 +238,14 @@ impl Work<'_> {
     /// Brings what is still missing from another layout, if there is one, and mends by it; gives
     /// whether it did, and the bytes read. Collective.
     fn bring(&self, base: &Base<'_>, hidden: &Path, results: &mut Results) -> Result<(bool, u64)> {
-        let strategy = self.repair.strategy.as_ref();
         let Some(origin) = &self.repair.origin else {
             return Ok((false, 0));
         };
+        // What tells its own parts is cut from full weights.
+        let cut = all_gather(self.world, &!base.cuts.is_empty())?.contains(&true);
+        let strategy = strategy.filter(|_| !cut);
         let told = strategy.is_some() || origin.strategy.is_some();
-        if self.tree && !told {
+        if self.tree && !told && !cut {
             return Ok((false, 0));
         }
         let weights = base.manifest.files.iter();
@@ -260,14 +279,18 @@ impl Work<'_> {
             brought = true;
             let found = agree(self.world, look(hidden))?;
             if let Found::Manifest(made) = found {
-                let mut donors = self.donors(base.manifest, base.other);
-                donors.push(Donor {
+                let cut = base.cuts.within(hidden, base.manifest, base.suspects);
+                let cut = cut.ok().filter(|_| !base.cuts.is_empty());
+                let donor = |manifest| Donor {
                     directory: hidden,
-                    manifest: &made,
+                    manifest,
                     shown: format!("{}, resharded", origin.path.display()),
                     lasts: false,
-                });
-                let copies = Copies::find(donors, base.suspects, base.needed, base.held);
+                };
+                let mut donors = self.donors(base.manifest, base.other);
+                donors.push(donor(&*made));
+                donors.extend(cut.as_ref().map(donor));
+                let copies = base.copies(donors);
                 let left = results
                     .iter()
                     .filter(|(_, mended)| !lacks(mended).is_empty());

@@ -1,6 +1,32 @@
-//! What is said of files that stay as they are.
+//! What is said of what stays damaged.
 
 use crate::job::outcome::BadFile;
+use crate::job::repair::relayout::Origin;
+
+/// What is said of what can't be mended.
+const NO_COPY: &str = "no good copy";
+
+/// Whether something of these has no good copy.
+pub(super) fn lacks_copy(bad: &[BadFile]) -> bool {
+    bad.iter().any(|bad| bad.reason.ends_with(NO_COPY))
+}
+
+/// What to do where there is no good copy, neither here nor at `origin`; whether the directory's own
+/// strategy is known.
+pub(super) fn advice(origin: Option<&Origin>, known: bool) -> Option<String> {
+    let words = match (origin, known) {
+        (None, _) => {
+            "what has no good copy here can be taken from another copy of the checkpoint, in whatever layout: \
+             --from DIR"
+        }
+        (Some(origin), false) if origin.strategy.is_none() => {
+            "copies are told by a part's name, size and CRC: if --from has another layout, --strategy tells that of \
+             this directory, and --from-strategy that of --from"
+        }
+        _ => return None,
+    };
+    Some(words.to_owned())
+}
 
 /// What is said of a file that couldn't be written.
 pub(super) fn not_repaired(message: &str) -> String {
@@ -14,7 +40,6 @@ pub(super) fn remaining(
     missing: &[Option<String>],
     why: &str,
 ) -> Vec<BadFile> {
-    const NO_COPY: &str = "no good copy";
     for entry in &mut found {
         let lacks = missing.contains(&entry.tensor);
         let why = if lacks || (entry.tensor.is_none() && !missing.is_empty()) {

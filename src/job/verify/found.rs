@@ -2,6 +2,7 @@
 
 use crate::fault::{Fault, Kind, Result};
 use crate::job::outcome::BadFile;
+use crate::source::pattern::is_one as is_pattern;
 use crate::store::manifest::{self, Manifest};
 use std::path::Path;
 
@@ -23,6 +24,12 @@ pub(in crate::job) fn look(directory: &Path) -> Result<Found> {
 }
 
 pub(in crate::job) fn no_manifest(directory: &Path) -> Fault {
+    if is_pattern(directory) {
+        let message = "is a pattern of files; a directory is verified, by its manifest";
+        return Fault::new(Kind::Usage, message)
+            .file(directory.display().to_string())
+            .hint("`diff` compares any two checkpoints");
+    }
     Fault::new(Kind::Unsupported, "has no manifest to verify it by")
         .file(directory.join(manifest::NAME).display().to_string())
         .hint("it is in what this program has written; `diff` compares any two checkpoints")

@@ -60,6 +60,14 @@ impl Format {
         Format::all().find(|format| !hidden && format.tells_itself() && has(format))
     }
 
+    /// The same for a file that is a part of a directory, too, and tells nothing of itself.
+    #[must_use]
+    pub fn of_part(path: &str) -> Option<Format> {
+        let ending = path.rsplit_once('.')?.1;
+        let mut parts = Format::all().filter(|format| !format.tells_itself());
+        Format::of(path).or_else(|| parts.find(|format| format.extension() == ending))
+    }
+
     /// Those of `names` that are weights by their names; files that only may be such where there are no
     /// others.
     #[must_use]
@@ -109,6 +117,12 @@ impl Format {
     #[must_use]
     pub fn tells_itself(self) -> bool {
         self.0.tells_itself()
+    }
+
+    /// Whether files of it are written.
+    #[must_use]
+    pub fn is_written(self) -> bool {
+        self.0.is_written()
     }
 
     /// What it is, in a few words.

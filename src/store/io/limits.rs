@@ -86,7 +86,7 @@ pub(super) fn check_size(path: &Path, bytes: u64) -> Result<()> {
                 format!("needs {bytes} bytes, the limit of a file's size (ulimit -f) is {limit}");
             Err(Fault::new(Kind::NoSpace, message)
                 .file(path.display().to_string())
-                .hint("ulimit -f unlimited, or smaller files: --max-shard-size"))
+                .hint("ulimit -f unlimited; or smaller files: --max-shard-size SIZE"))
         }
         _ => Ok(()),
     }

@@ -207,7 +207,7 @@ fn meant(path: &Path, names: &Names, number: Option<&str>) -> Result<String> {
     let missing = |message: &str| {
         Fault::new(Kind::MissingShard, message)
             .file(path.join(TRACKER).display().to_string())
-            .hint("give the directory of the iteration itself, or its number with --file-suffix")
+            .hint("give the directory of the iteration itself; or its number: --file-suffix N")
     };
     let number = match number {
         Some(text) => {

@@ -1,6 +1,9 @@
 //! What `.metadata` says of one file.
 
 use crate::catalog::{Entry, Part};
+use crate::tensor::dtype::Dtype;
+use crate::tensor::region::Region;
+use crate::tensor::shape::Shape;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -29,6 +32,26 @@ impl Content {
         entries.map(|(number, entry)| {
             let part = self.parts.get(&number);
             part.map_or(&*entry.name, |part| &*part.of)
+        })
+    }
+
+    /// Its chunks: the name of each one's tensor, the type and full shape of that, and which part it is.
+    pub fn chunks(&self) -> impl Iterator<Item = (&str, Dtype, Shape, Region)> {
+        (0u32..).zip(&self.entries).map(|(number, entry)| {
+            let shape = entry.shape.clone();
+            match self.parts.get(&number) {
+                Some(part) => {
+                    let offset = part.offset.clone();
+                    let region = Region { offset, shape };
+                    (&*part.of, entry.dtype, part.full.clone(), region)
+                }
+                None => (
+                    &*entry.name,
+                    entry.dtype,
+                    shape.clone(),
+                    Region::whole(&shape),
+                ),
+            }
         })
     }
 }

@@ -1,0 +1,47 @@
+//! Every layout that so many devices can have of a model, with what it would cost.
+
+use crate::fault::Result;
+use crate::fault::plain::Text;
+use crate::measure::each::plan_each;
+use crate::measure::simulate::Question;
+use crate::model::derive::Derived;
+use crate::plan::simulate::Shapes;
+use crate::strategy::Strategy;
+use crate::tensor::dtype::Dtype;
+use serde_json::{Value, json};
+
+/// What each of `layouts` would cost, for programs and for people; whether the optimizer's `states` count, too. Local.
+///
+/// # Errors
+/// As planning.
+pub(super) fn table(
+    question: &Question,
+    shapes: &Shapes,
+    source: Option<&Strategy>,
+    (layouts, states): (&[(String, Derived)], bool),
+    tell: &mut dyn FnMut(u64, u64),
+) -> Result<(Value, Text)> {
+    // Those of the optimizer come first, by name.
+    let weights = shapes.last().map_or(Dtype::BF16, |(_, dtype, _)| *dtype);
+    let make = |number: usize| layouts[number].1.strategy();
+    let all = plan_each(question, shapes, source, layouts.len(), &make, tell)?;
+    let mut text = Text::new(format_args!(
+        "{:<24} {:>16} {:>16} {:>16} {:>10}",
+        "layout", "largest file", "read", "exchanged", "seconds"
+    ));
+    let mut rows: Vec<Value> = Vec::new();
+    for ((parallel, derived), simulated) in layouts.iter().zip(all) {
+        let largest = derived.largest_bytes(weights, states);
+        let (bytes, seconds) = (&simulated.bytes, simulated.plan.seconds_estimated);
+        text.line(format_args!(
+            "{parallel:<24} {largest:>16} {:>16} {:>16} {seconds:>10.3}",
+            bytes.read, bytes.received
+        ));
+        rows.push(json!({
+            "parallel": parallel, "largest_file_bytes": largest, "bytes": {
+                "read": bytes.read, "received": bytes.received, "written": bytes.written,
+            }, "seconds_estimated": seconds,
+        }));
+    }
+    Ok((json!({ "layouts": rows, "states": states }), text))
+}
