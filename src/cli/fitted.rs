@@ -109,8 +109,10 @@ fn named(text: &str) -> impl Iterator<Item = Named<'_>> {
         let flags = words.filter_map(|word| {
             let name = word.strip_prefix("--")?;
             let end = name.find(|c: char| !(c.is_ascii_lowercase() || c == '-'));
-            let name = name.get(..end.unwrap_or(name.len()))?;
-            (!name.is_empty()).then_some(name)
+            let (name, after) = name.split_at(end.unwrap_or(name.len()));
+            // Those of other programs have underscores.
+            let ours = !name.is_empty() && !after.starts_with('_');
+            ours.then_some(name)
         });
         flags.map(move |flag| Named { flag, of })
     })

@@ -55,6 +55,8 @@ pub struct Question {
     pub memory_bytes: u64,
     /// What a node can do.
     pub machine: Machine,
+    /// Plan for about so many nodes, some of each stage, which stand for the others; none: for all of them.
+    pub nodes_max: Option<usize>,
 }
 
 impl Question {
@@ -73,6 +75,7 @@ impl Question {
             exchange: ExchangeMode::Auto,
             memory_bytes: 1 << 30,
             machine: Machine::default(),
+            nodes_max: None,
         }
     }
 }
@@ -157,6 +160,8 @@ pub fn plan_telling(
         cluster: &cluster,
         homes: cluster.homes(destination_ranks),
         plans: Vec::new(),
+        weight: 1,
+        weights: Vec::new(),
         total: Simulated {
             processes: cluster.processes,
             nodes: u32::try_from(reach.nodes.len()).unwrap_or(u32::MAX),
@@ -183,10 +188,14 @@ pub fn plan_telling(
             return Err(Fault::new(Kind::Usage, message));
         }
         None => {
-            let nodes = sample(&reach.nodes, cluster.processes);
+            let nodes = match question.nodes_max {
+                Some(most) => standing_for(&reach.nodes, model.destination.as_ref(), most),
+                None => sample(&reach.nodes, cluster.processes),
+            };
             let count = nodes.len() as u64;
-            for (number, members) in (1..).zip(nodes) {
+            for (number, (members, weight)) in (1..).zip(nodes) {
                 tell(number - 1, count);
+                run.weight = weight;
                 let arranged = run.site(&members, &mut reach)?;
                 if pace::is_on() && run.total.account.is_none() {
                     run.total.account = Some(Box::new(Account::drawn(&arranged.plans)));
@@ -199,14 +208,42 @@ pub fn plan_telling(
     Ok(run.finish(&reach))
 }
 
-/// The nodes to plan for: all, or some of them at equal distances.
-fn sample(nodes: &[Vec<u32>], processes: u32) -> Vec<Vec<u32>> {
+/// The nodes to plan for: all, or some of them at equal distances, each for itself.
+fn sample(nodes: &[Vec<u32>], processes: u32) -> Vec<(Vec<u32>, u64)> {
     let step = if processes <= EXACT_PROCESSES_MAX {
         1
     } else {
         nodes.len().div_ceil(SAMPLE_NODES)
     };
-    nodes.iter().step_by(step).cloned().collect()
+    let chosen = nodes.iter().step_by(step).cloned();
+    chosen.map(|members| (members, 1)).collect()
+}
+
+/// About `most` nodes to plan for, and how many each stands for: the first, which may be the only one that has
+/// the source, for itself, and of those of each stage of `destination` some at equal distances.
+fn standing_for(
+    nodes: &[Vec<u32>],
+    destination: Option<&Strategy>,
+    most: usize,
+) -> Vec<(Vec<u32>, u64)> {
+    let stages = destination.map_or(1, |strategy| strategy.stages() as usize);
+    let mut chosen = Vec::new();
+    let (first, others) = nodes.split_at(1.min(nodes.len()));
+    chosen.extend(first.iter().map(|members| (members.clone(), 1)));
+    // The nodes of a stage follow each other.
+    for stage in 0..stages {
+        let bound = |stage: usize| (stage * nodes.len() / stages).max(1) - 1;
+        let own = others.get(bound(stage)..bound(stage + 1));
+        let own = own.unwrap_or_default();
+        let count = (most / stages).max(1).min(own.len());
+        for number in 0..count {
+            let part = number * own.len() / count..(number + 1) * own.len() / count;
+            let middle = (part.start + part.end) / 2;
+            let members = own.get(middle).cloned().unwrap_or_default();
+            chosen.push((members, part.len() as u64));
+        }
+    }
+    chosen
 }
 
 struct Run<'a> {
@@ -215,6 +252,10 @@ struct Run<'a> {
     cluster: &'a Cluster,
     homes: Vec<Home>,
     plans: Vec<(ProcessPlan, Survey)>,
+    /// How many nodes that which is planned for stands for.
+    weight: u64,
+    /// The same of each of the plans.
+    weights: Vec<u64>,
     total: Simulated,
     /// Seconds of what all processes' plans begin with.
     shared: f64,
@@ -243,26 +284,27 @@ impl Run<'_> {
     }
 
     fn add(&mut self, process: u32, survey: Survey, reach: &Reach, plan_seconds: f64) {
-        let bytes = &mut self.total.bytes;
-        bytes.read += if self.cluster.storage.shares_source() {
+        let (bytes, weight) = (&mut self.total.bytes, self.weight);
+        let read = if self.cluster.storage.shares_source() {
             survey.read_bytes
         } else {
             survey.needed_bytes - survey.received_bytes
         };
-        bytes.read_unique += survey.needed_bytes;
-        bytes.received += survey.received_bytes;
-        bytes.sent_lower_bound += survey.received_bytes_lower_bound;
-        bytes.written += survey.written_bytes;
+        bytes.read += read * weight;
+        bytes.read_unique += survey.needed_bytes * weight;
+        bytes.received += survey.received_bytes * weight;
+        bytes.sent_lower_bound += survey.received_bytes_lower_bound * weight;
+        bytes.written += survey.written_bytes * weight;
         for (sender, sent) in &survey.senders {
             let (from, to) = (reach.node_of[*sender as usize], reach.node());
             *self.total.between.entry((from, to)).or_insert(0) += sent;
             if from == to {
-                bytes.received_same_node += sent;
+                bytes.received_same_node += sent * weight;
             } else {
-                bytes.received_other_nodes += sent;
+                bytes.received_other_nodes += sent * weight;
             }
         }
-        self.total.plan.transfers += survey.transfers;
+        self.total.plan.transfers += survey.transfers * weight;
         self.total.seconds.plan = self.total.seconds.plan.max(plan_seconds);
         let plan = ProcessPlan {
             process,
@@ -275,6 +317,9 @@ impl Run<'_> {
             plan_seconds,
         };
         self.plans.push((plan, survey));
+        // Of a source in one place all is sent from there; of others each node has its turn.
+        let alone = self.total.source_ranks == 1;
+        self.weights.push(if alone { weight } else { 1 });
     }
 
     fn finish(mut self, reach: &Reach) -> Simulated {
@@ -297,7 +342,7 @@ impl Run<'_> {
         let one = self.question.process.is_some();
         let seconds = estimate(
             &self.question.machine,
-            &self.plans,
+            (&self.plans, &self.weights),
             reach,
             one,
             self.cluster,
@@ -325,12 +370,15 @@ impl Run<'_> {
     }
 }
 
+/// Plans, and how many times each sender sends what it sends.
+type Weighted<'a> = (&'a [(ProcessPlan, Survey)], &'a [u64]);
+
 /// Seconds of the busiest node's busiest stage, or of the storage that all share: reading, receiving,
 /// sending or writing, which overlap. One process is taken for all of its node, and those planned for
 /// stand for all.
 fn estimate(
     machine: &Machine,
-    plans: &[(ProcessPlan, Survey)],
+    (plans, weights): Weighted<'_>,
     reach: &Reach,
     one: bool,
     cluster: &Cluster,
@@ -338,7 +386,7 @@ fn estimate(
     let mut nodes: BTreeMap<u32, [u64; 4]> = BTreeMap::new();
     let (mut read, mut written) = (0, 0);
     let local = !cluster.storage.shares_source();
-    for (plan, survey) in plans {
+    for ((plan, survey), weight) in plans.iter().zip(weights) {
         let node = reach.node_of[plan.process as usize];
         let times = if one { u64::from(cluster.per_node) } else { 1 };
         let mut add = |node: u32, stage: usize, bytes: u64| {
@@ -351,11 +399,11 @@ fn estimate(
         for (sender, bytes) in &survey.senders {
             let from = reach.node_of[*sender as usize];
             if local {
-                add(from, 0, *bytes);
+                add(from, 0, bytes * weight);
             }
             if from != node {
                 add(node, 2, *bytes);
-                add(from, 3, *bytes);
+                add(from, 3, bytes * weight);
             }
         }
     }
@@ -377,4 +425,20 @@ fn estimate(
         together = seconds((&written, machine.shared_write_gbps)).max(together);
     }
     busiest.max(together * world)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_stand_for_all() {
+        for (count, most) in [(1, 16), (5, 16), (16, 16), (128, 16), (129, 7), (40, 1)] {
+            let nodes: Vec<Vec<u32>> = (0..count).map(|node| vec![node]).collect();
+            let chosen = standing_for(&nodes, None, most);
+            let all: u64 = chosen.iter().map(|(_, weight)| weight).sum();
+            assert_eq!(all, u64::from(count));
+            assert!(chosen.len() <= most + 1 && chosen[0] == (vec![0], 1));
+        }
+    }
 }

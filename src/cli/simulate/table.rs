@@ -10,6 +10,9 @@ use crate::strategy::Strategy;
 use crate::tensor::dtype::Dtype;
 use serde_json::{Value, json};
 
+/// Nodes that are planned for in each layout; of more, some stand for the others.
+const NODES_MAX: usize = 16;
+
 /// What each of `layouts` would cost, for programs and for people; whether the optimizer's `states` count, too. Local.
 ///
 /// # Errors
@@ -23,8 +26,12 @@ pub(super) fn table(
 ) -> Result<(Value, Text)> {
     // Those of the optimizer come first, by name.
     let weights = shapes.last().map_or(Dtype::BF16, |(_, dtype, _)| *dtype);
+    let question = Question {
+        nodes_max: Some(NODES_MAX),
+        ..question.clone()
+    };
     let make = |number: usize| layouts[number].1.strategy();
-    let all = plan_each(question, shapes, source, layouts.len(), &make, tell)?;
+    let all = plan_each(&question, shapes, source, layouts.len(), &make, tell)?;
     let mut text = Text::new(format_args!(
         "{:<24} {:>16} {:>16} {:>16} {:>10}",
         "layout", "largest file", "read", "exchanged", "seconds"
@@ -40,7 +47,7 @@ pub(super) fn table(
         rows.push(json!({
             "parallel": parallel, "largest_file_bytes": largest, "bytes": {
                 "read": bytes.read, "received": bytes.received, "written": bytes.written,
-            }, "seconds_estimated": seconds,
+            }, "seconds_estimated": seconds, "processes_planned": simulated.processes_planned,
         }));
     }
     Ok((json!({ "layouts": rows, "states": states }), text))
