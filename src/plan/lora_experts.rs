@@ -309,8 +309,9 @@ impl Found<'_> {
             place: self.places[1],
         };
         let make = |tensor: &SourceTensor, patch: Patch| {
-            let shape = patch.region.shape.clone();
-            of_patches(&called(tensor), tensor.dtype, shape, vec![patch]).map(Arc::new)
+            let (shape, rank) = (patch.region.shape.clone(), patch.place.rank);
+            let made = of_patches(&called(tensor), tensor.dtype, shape, vec![patch], rank);
+            made.map(Arc::new)
         };
         Ok((make(a, left)?, make(b, right)?))
     }
