@@ -2,6 +2,7 @@
 //! oracle that computes each element by itself.
 
 mod adapters;
+mod experts;
 mod quantised;
 
 use crate::support::float;

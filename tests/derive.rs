@@ -574,3 +574,22 @@ fn the_shapes_of_rank_files_tell_their_layout() {
         assert!(apart.iter().any(|fits| fits == layout), "{case}: {apart:?}");
     }
 }
+
+/// Without a rank of its own the query is joined in full, uncut as the others: what the trainer's code says.
+#[test]
+fn joined_projections_need_no_rank_of_the_query() {
+    let (case, room) = (
+        data().join("ds3_noqlora_dp2tp2"),
+        tempfile::tempdir().unwrap(),
+    );
+    let text = std::fs::read_to_string(case.join("train.yaml")).unwrap();
+    let joined = text.replace("mla_qkv_concat: false", "mla_qkv_concat: true");
+    assert_ne!(text, joined);
+    std::fs::write(room.path().join("train.yaml"), joined).unwrap();
+    std::fs::copy(case.join("config.json"), room.path().join("config.json")).unwrap();
+    let tables = derived_tables(&of_case(room.path()).unwrap());
+    let of = |name: &str| tables[0].get(&format!("decoder.layers.0.self_attention.{name}.weight"));
+    let due = serde_json::json!([[2, 1, 2], [-1, -1], [0, 0], [304, 64]]);
+    assert_eq!(of("linear_qkv"), Some(&due));
+    assert!(of("linear_kvb").is_some() && of("linear_qb").is_none());
+}

@@ -5,6 +5,7 @@ use crate::support::tensors::{Tensors, compare, read};
 use crate::support::{Run, command, fixtures, tensors};
 use command::{alone, error_line, object, under_mpi};
 use serde_json::Value;
+use shardloom::store::manifest::Manifest;
 use std::path::{Path, PathBuf};
 
 mod kept;
@@ -239,6 +240,7 @@ fn a_distributed_checkpoint_is_written_and_read_back() {
     let found = run(1, &format!("diff {src} {} --json", at("dcp")));
     assert_eq!(object(&found)["equal"], true, "{found:#?}");
     run(1, &format!("verify {}", at("dcp"))).succeeds();
+    repaired_from_full_weights(room.path());
     run(
         4,
         &format!("unify --src {} --dst {}", at("dcp"), at("again")),
@@ -246,6 +248,89 @@ fn a_distributed_checkpoint_is_written_and_read_back() {
     .succeeds();
     let again = full(&room.path().join("again"));
     compare(&expected("dcp_plain"), &again).unwrap_or_else(|why| unreachable!("{why}"));
+}
+
+/// What is damaged is made anew of full weights: the checkpoint tells itself which parts are its own.
+fn repaired_from_full_weights(room: &Path) {
+    let file = room.join("dcp/__1_0.distcp");
+    let good = std::fs::read(&file).expect("a file");
+    let manifest = Manifest::read(&room.join("dcp"))
+        .expect("read")
+        .expect("there");
+    let record = manifest
+        .files
+        .iter()
+        .find(|file| file.path == "__1_0.distcp");
+    let placed = manifest.placed(record.expect("a record"));
+    let inside = usize::try_from(placed[0].1[0].0).expect("a place") + 1;
+    for (processes, place) in [(1, inside), (4, inside), (1, 3)] {
+        let mut bad = good.clone();
+        bad[place] ^= 4;
+        std::fs::write(&file, bad).expect("written");
+        let line = format!("verify {} --repair --json", room.join("dcp").display());
+        if processes == 1 && place == inside {
+            let told = object(&run(1, &line));
+            let notes = told["notes"].to_string();
+            assert!(
+                told["ok"] == false && notes.contains("--from DIR"),
+                "{told:#?}"
+            );
+        }
+        let from = room.join("full").display().to_string();
+        run(processes, &format!("{line} --from {from}")).succeeds();
+        assert!(std::fs::read(&file).expect("a file") == good, "{place}");
+    }
+}
+
+/// Who asks for nothing gets safetensors of what is only read, and is told so.
+#[test]
+fn what_is_only_read_becomes_safetensors() {
+    let room = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| room.path().join(name).display().to_string();
+    let src = source("pt_views");
+    let (full_weights, strategy) = (at("full"), at("s.json"));
+    run(1, &format!("unify --src {src} --dst {full_weights}")).succeeds();
+    let made = format!("strategy new --mesh dp=2 --weights {full_weights} --output {strategy}");
+    run(1, &made).succeeds();
+    for (number, line) in [
+        format!("split --src {src} --dst-strategy {strategy}"),
+        format!("reshard --src {src} --dst-strategy {strategy}"),
+        format!("to {strategy} --src {src}"),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let out = at(&format!("out{number}"));
+        let told = object(&run(1, &format!("{line} --dst {out} --json")).succeeds());
+        let notes = told["notes"].to_string();
+        assert!(notes.contains("safetensors files are written"), "{told:#?}");
+        let diff = format!("diff {src} {out} --b-strategy {strategy} --json");
+        assert_eq!(object(&run(1, &diff).succeeds())["equal"], true, "{line}");
+    }
+    let copies = room.path().join("copies");
+    std::fs::create_dir(&copies).expect("a directory");
+    for rank in 0..2 {
+        let file = Path::new(&src).join("model.pt");
+        std::fs::copy(file, copies.join(format!("x-{rank}.pt"))).expect("copied");
+    }
+    let pattern = copies.join("x-{rank}.pt").display().to_string();
+    run(1, &format!("inspect {pattern}")).succeeds();
+    run(
+        1,
+        &format!("convert {pattern} --to safetensors --dst {}", at("c")),
+    )
+    .succeeds();
+    assert!(room.path().join("c/x-1.safetensors").exists());
+    let none = run(1, &format!("verify {pattern}"));
+    assert!(error_line(&none).contains("pattern"), "{none:#?}");
+    let foreign = run(
+        1,
+        &format!("to {strategy} --src {src} --dst {} --dtype f32", at("n")),
+    );
+    assert!(
+        foreign.stderr.contains("--dtype: `shardloom split`"),
+        "{foreign:#?}"
+    );
 }
 
 #[test]

@@ -289,9 +289,9 @@ fn written_as(write: &Write, format: Format, source: &Source) -> Option<String> 
     let kept = write.format.is_some() || own.is_written() || own == format;
     (!kept).then(|| {
         format!(
-            "the source's .{} files are written as .{} files",
-            own.extension(),
-            format.extension()
+            "the source has {} files; {} files are written",
+            own.name(),
+            format.name()
         )
     })
 }

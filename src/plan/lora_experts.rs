@@ -295,7 +295,13 @@ impl Found<'_> {
             true => ([rows.start, count], [0, all]),
             false => ([0, last(a)], [rows.start, count]),
         };
-        let called = |tensor: &SourceTensor| Arc::from(format!("{} of {expert}", tensor.name));
+        let part = rows.start;
+        let called = |tensor: &SourceTensor| {
+            Arc::from(format!(
+                "{} of expert {expert} from row {part}",
+                tensor.name
+            ))
+        };
         let left = Patch {
             region: Region::whole(&Shape(vec![rank, a_count])),
             strides: vec![a_row, a_width],

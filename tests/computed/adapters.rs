@@ -9,7 +9,7 @@ use super::{cut, held, model, quantised, room_in_8_bits, run, same, write_model}
 use std::path::Path;
 
 /// A matrix of small numbers that are exact in every type, and whose products are exact sums.
-fn small(seed: &mut u32, shape: [usize; 2]) -> Matrix {
+pub(super) fn small(seed: &mut u32, shape: [usize; 2]) -> Matrix {
     let noise = float::noise(seed, shape[0] * shape[1]);
     Matrix::new(
         shape,

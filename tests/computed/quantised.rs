@@ -1,8 +1,9 @@
 //! Weights in 8 bits on their way out, against an oracle that rounds each element by itself, and against
 //! what torch makes of the same numbers (`tests/with_transformers.py --write-golden`).
 
+use super::adapters::{adapt, write_adapter};
 use super::{cut, held, is_quantised, model, run, same};
-use crate::support::command::error_line;
+use crate::support::command::{error_line, object};
 use crate::support::float::{Matrix, noise};
 use crate::support::tensors::{self, Tensor, Tensors};
 use crate::support::{fixtures, mpirun};
@@ -274,4 +275,25 @@ fn quantises_what_is_published_in_8_bits_and_keeps_what_is_to_be_kept() {
     assert!(wrong.stderr.contains("names written"), "{wrong:?}");
     let alone = run(&room, 1, &format!("{out} @wrong --keep *"));
     assert_eq!(alone.status.code(), Some(2), "{alone:?}");
+}
+
+/// What an adapter changes is quantised as if it had been written first; done once more there is nothing to do.
+#[test]
+fn quantises_what_an_adapter_changes() {
+    const CHANGED: &str = "model.layers.0.attention.wq.weight";
+    let room = tempfile::tempdir().unwrap();
+    write_llama(&room.path().join("plain"), &weights());
+    let line = "import --hf @plain --dst @full --names legacy --dtype f32";
+    run(&room, 1, line).succeeds();
+    let (pairs, _) = adapt(&all_of(&room, "full"), &[CHANGED], 2.0);
+    let adapter = room.path().join("ad");
+    write_adapter(&adapter, &[CHANGED], &pairs, r#"{"lora_alpha": 6}"#);
+    run(&room, 1, "unify --src @full --lora @ad --dst @merged").succeeds();
+    let out = "export --hf-config @plain --quantise fp8-block";
+    run(&room, 1, &format!("{out} --src @merged --dst @due")).succeeds();
+    let line = format!("{out} --src @full --lora @ad --dst @got");
+    run(&room, 2, &line).succeeds();
+    same(&room, "due", "got");
+    let again = object(&run(&room, 2, &format!("{line} --resume --json")).succeeds());
+    assert_eq!(again["bytes"]["written"], 0, "{again:#?}");
 }

@@ -11,7 +11,7 @@ use crate::tensor::dtype::Dtype;
 use serde_json::{Value, json};
 
 /// Nodes that are planned for in each layout; of more, some stand for the others.
-const NODES_MAX: usize = 16;
+const NODES_MAX: usize = 8;
 
 /// What each of `layouts` would cost, for programs and for people; whether the optimizer's `states` count, too. Local.
 ///
