@@ -17,7 +17,7 @@ use crate::source::meta::Name;
 use crate::source::{Opened, Source, counts, left, missing};
 use crate::store::Format;
 use crate::store::checkpoint2::ADAPTER;
-use crate::store::formats::Count;
+use crate::store::formats::{Count, Progress};
 use crate::strategy::Strategy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -157,14 +157,9 @@ fn arranged(
         (Some(strategy), Kind::UnknownTensor) => fault.file(strategy.to_string()),
         _ => source.place(fault),
     })?;
-    if matches!(write.leftovers, Leftovers::Reshard(_)) || write.view.is_none() {
-        let counts = counted_apart(opened)
-            .map_err(|fault| source.place(fault))?
-            .into_iter();
-        build.counts = counts.filter(|count| select.keeps(count.name)).collect();
-    }
-    let given = counts_given(write, inventory).map_err(|fault| source.place(fault))?;
-    build.counts.extend(given);
+    let counts = counts(write, opened).map_err(|fault| source.place(fault))?;
+    let counts = counts.into_iter();
+    build.counts = counts.filter(|count| select.keeps(count.name)).collect();
     let texts = |names: &[Arc<str>]| names.iter().map(|n| n.to_string()).collect();
     let without_data = BTreeMap::from([
         ("source", texts(&inventory.without_data)),
@@ -230,16 +225,22 @@ fn counted_apart(opened: &Opened) -> Result<Vec<Count>> {
     Ok(counts)
 }
 
-/// Where the job stands as it is said, if that is, in what the source doesn't say itself.
-fn counts_given(write: &Write, inventory: &Inventory) -> Result<Vec<Count>> {
-    let Some(progress) = &write.progress else {
-        return Ok(Vec::new());
+/// What is counted beside the tensors: as the source keeps it, else as it is said.
+fn counts(write: &Write, opened: &Opened) -> Result<Vec<Count>> {
+    let carried = matches!(write.leftovers, Leftovers::Reshard(_)) || write.view.is_none();
+    let mut counts = match carried {
+        true => counted_apart(opened)?,
+        false => Vec::new(),
     };
-    let mut counts = progress.counts()?;
-    counts.retain(|count| {
+    let said = write.progress.as_ref().map(Progress::counts).transpose()?;
+    let inventory = &opened.inventory;
+    for count in said.into_iter().flatten() {
         let there = inventory.tensors.contains_key(count.name);
-        !there && !inventory.private.contains(count.name)
-    });
+        let there = there || inventory.private.contains(count.name);
+        if !there && counts.iter().all(|known| known.name != count.name) {
+            counts.push(count);
+        }
+    }
     Ok(counts)
 }
 

@@ -187,23 +187,7 @@ pub fn plan_telling(
             let message = format!("--process {process}: there are {}", cluster.processes);
             return Err(Fault::new(Kind::Usage, message));
         }
-        None => {
-            let nodes = match question.nodes_max {
-                Some(most) => standing_for(&reach.nodes, model.destination.as_ref(), most),
-                None => sample(&reach.nodes, cluster.processes),
-            };
-            let count = nodes.len() as u64;
-            for (number, (members, weight)) in (1..).zip(nodes) {
-                tell(number - 1, count);
-                run.weight = weight;
-                let arranged = run.site(&members, &mut reach)?;
-                if pace::is_on() && run.total.account.is_none() {
-                    run.total.account = Some(Box::new(Account::drawn(&arranged.plans)));
-                }
-            }
-            tell(count, count);
-            run.total.bytes.sent = run.total.bytes.received;
-        }
+        None => run.all(&mut reach, tell)?,
     }
     Ok(run.finish(&reach))
 }
@@ -262,6 +246,27 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// Plans for all nodes, or for those that stand for them.
+    fn all(&mut self, reach: &mut Reach, tell: &mut dyn FnMut(u64, u64)) -> Result<()> {
+        let destination = self.model.destination.as_ref();
+        let nodes = match self.question.nodes_max {
+            Some(most) => standing_for(&reach.nodes, destination, most),
+            None => sample(&reach.nodes, self.cluster.processes),
+        };
+        let count = nodes.len() as u64;
+        for (number, (members, weight)) in (0..).zip(nodes) {
+            tell(number, count);
+            self.weight = weight;
+            let arranged = self.site(&members, reach)?;
+            if pace::is_on() && self.total.account.is_none() {
+                self.total.account = Some(Box::new(Account::drawn(&arranged.plans)));
+            }
+        }
+        tell(count, count);
+        self.total.bytes.sent = self.total.bytes.received;
+        Ok(())
+    }
+
     /// Plans for some processes of one node.
     fn site(&mut self, processes: &[u32], reach: &mut Reach) -> Result<Arranged> {
         let start = Instant::now();

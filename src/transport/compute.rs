@@ -3,7 +3,7 @@
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::TensorPlan;
 use crate::plan::value::{Operand, Patch, Step};
-use crate::tensor::arithmetic::{Product, add_product, narrow, scale_blocks, widen};
+use crate::tensor::arithmetic::{Product, Rectangle, add_product, narrow, scale_blocks, widen};
 use crate::tensor::quantise::{Form, quantise};
 use crate::tensor::region::Region;
 use std::sync::Arc;
@@ -58,26 +58,7 @@ impl Computer {
                         factor, transposed, ..
                     },
                     [a, b],
-                ) => {
-                    self.left.load(a, operands)?;
-                    self.right.load(b, operands)?;
-                    let rank = a.region.shape.0.first().copied().unwrap_or_default();
-                    let (mut a, mut b) = (&self.left.values, &self.right.values);
-                    if *transposed {
-                        // The transposed of B * A is A's, times B's.
-                        let [left, right] = &mut self.turned;
-                        turn(b, rank, left);
-                        turn(a, a.len() as u64 / rank.max(1), right);
-                        (a, b) = (left, right);
-                    }
-                    let product = Product {
-                        a,
-                        b,
-                        rank,
-                        factor: *factor,
-                    };
-                    add_product(&mut self.values, &patch.at, &product)
-                }
+                ) => self.add(&patch.at, [a, b], operands, (*factor, *transposed))?,
                 _ => false,
             };
             if !done {
@@ -96,6 +77,29 @@ impl Computer {
         }
         let message = format!("{} is no type to compute", plan.written);
         Err(Fault::new(Kind::Dtype, message).tensor(&*plan.name))
+    }
+
+    /// Adds the product of two operands to a part of the window; whether that lies in it.
+    fn add(
+        &mut self,
+        at: &Rectangle,
+        [a, b]: [&Operand<'_>; 2],
+        operands: &[u8],
+        (factor, transposed): (f32, bool),
+    ) -> Result<bool> {
+        self.left.load(a, operands)?;
+        self.right.load(b, operands)?;
+        let rank = a.region.shape.0.first().copied().unwrap_or_default();
+        let (mut a, mut b) = (&self.left.values, &self.right.values);
+        if transposed {
+            // The transposed of B * A is A's, times B's.
+            let [left, right] = &mut self.turned;
+            turn(b, rank, left);
+            turn(a, a.len() as u64 / rank.max(1), right);
+            (a, b) = (left, right);
+        }
+        let product = Product { a, b, rank, factor };
+        Ok(add_product(&mut self.values, at, &product))
     }
 }
 
