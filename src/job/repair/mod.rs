@@ -243,7 +243,7 @@ impl Work<'_> {
         };
         // What tells its own parts is cut from full weights.
         let cut = all_gather(self.world, &!base.cuts.is_empty())?.contains(&true);
-        let strategy = strategy.filter(|_| !cut);
+        let strategy = self.repair.strategy.as_ref().filter(|_| !cut);
         let told = strategy.is_some() || origin.strategy.is_some();
         if self.tree && !told && !cut {
             return Ok((false, 0));
