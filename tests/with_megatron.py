@@ -51,6 +51,10 @@ class Job:
         from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
         from megatron.core.tensor_parallel import random
         from megatron.core.transformer import TransformerConfig
+        from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
+        # torch's own Adam keeps its step as a tensor, which Megatron takes from the groups and then asks for once more.
+        put = DistributedOptimizer._set_main_param_and_optimizer_states
+        DistributedOptimizer._set_main_param_and_optimizer_states = lambda self, of, state: put(self, of, {"step": None, **state})
         random.CudaRNGStatesTracker.fork = lambda self, *a, **k: contextlib.nullcontext()
         dist.init_process_group("gloo", rank=int(os.environ["RANK"]), world_size=int(os.environ["WORLD_SIZE"]))
         parallel_state.initialize_model_parallel(tensors)
