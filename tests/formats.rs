@@ -126,7 +126,6 @@ fn other_kinds_of_directories_are_told() {
     let cases: [(&[&str], &str); 6] = [
         (&["pytorch_model.bin"], "pytorch_model.bin"),
         (&[".metadata", "__0_0.distcp"], "torch.distributed"),
-        (&["iter_0000012/mp_rank_00/model_optim_rng.pt"], "Megatron"),
         (
             &[
                 "latest",

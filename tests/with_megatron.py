@@ -84,12 +84,14 @@ class Job:
         return tokens, self.torch.arange(12).expand(2, 12), self.torch.ones(1, 1, 12, 12).triu(1).bool()
 
     def step(self, number):
+        from megatron.core.distributed import finalize_model_grads
         self.parallel.zero_grad_buffer()
         self.optimizer.zero_grad()
         tokens, places, mask = self.batch(number)
         loss = self.parallel(tokens, places, mask, labels=tokens).float().mean()
         loss.backward()
-        self.parallel.finish_grad_sync()
+        # Norms of queries and keys are on every rank, and must stay alike.
+        finalize_model_grads([self.parallel])
         self.optimizer.step()
         return loss.item()
 
@@ -120,6 +122,10 @@ class Job:
         groups = [{key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups]
         saved["optimizer"]["param_groups"] = [{**group, "step": float(steps)} for group in groups]
         self.optimizer.load_state_dict(saved)
+        # One tensor would count for all weights.
+        for inner in self.optimizer.chained_optimizers:
+            for state in inner.optimizer.state.values():
+                state["step"] = self.torch.tensor(float(steps))
 
 
 def worker(task, place, out, tensors, kind):
