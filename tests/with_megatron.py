@@ -67,7 +67,7 @@ class Job:
             use_cpu_initialization=True, gated_linear_unit=True, activation_func=torch.nn.functional.silu, add_bias_linear=False,
             normalization="RMSNorm", qk_layernorm=True, hidden_dropout=0.0, attention_dropout=0.0, tensor_model_parallel_size=tensors,
             params_dtype=dtype, bf16=dtype is torch.bfloat16, pipeline_dtype=dtype, num_moe_experts=experts,
-            moe_ffn_hidden_size=EXPERT_FFN if experts else None, moe_token_dispatcher_type="alltoall", bias_activation_fusion=False,
+            moe_ffn_hidden_size=EXPERT_FFN if experts else None, moe_token_dispatcher_type="allgather", bias_activation_fusion=False,
             masked_softmax_fusion=False, bias_dropout_fusion=False, gradient_accumulation_fusion=False,
             sequence_parallel=bool(experts) and tensors > 1)
         spec = get_gpt_layer_local_spec(num_experts=experts, qk_layernorm=True, normalization="RMSNorm")
