@@ -185,23 +185,25 @@ mod tests {
 
     #[test]
     fn whatever_is_read_in_any_order_comes_to_the_crc_of_the_whole() {
-        let bytes: Vec<u8> = (0..5000u32).map(|n| (n * 7 % 251) as u8).collect();
+        let bytes: Vec<u8> = (0..5000u32)
+            .map(|n| n.to_le_bytes()[0].wrapping_mul(7))
+            .collect();
         let seal = |range: Range<u64>| Seal::of(range, 0, None);
         let reads = SealedReads::new(&[seal(4200..4900), seal(100..4000)]);
         let mut state = 1u64;
-        let mut roll = |sides: u64| {
+        let mut roll = |sides: usize| {
             state = state
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1);
-            (state >> 33) % sides
+            usize::try_from(state >> 33).unwrap() % sides
         };
+        let note = |begin: usize, end: usize| reads.note(begin as u64, &bytes[begin..end]);
         for _ in 0..40 {
             let begin = roll(4900);
-            let end = (begin + 1 + roll(900)).min(5000);
-            reads.note(begin, &bytes[begin as usize..end as usize]);
+            note(begin, (begin + 1 + roll(900)).min(5000));
         }
-        for begin in (0..10).map(|part| part * 500).rev() {
-            reads.note(begin, &bytes[begin as usize..begin as usize + 500]);
+        for part in (0..10).rev() {
+            note(part * 500, part * 500 + 500);
         }
         let crc = |range: Range<usize>| crc32fast::hash(&bytes[range]);
         let due = [
