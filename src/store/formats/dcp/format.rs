@@ -49,6 +49,7 @@ fn is_file(name: &str) -> bool {
 fn read(texts: &[Option<Vec<u8>>]) -> Result<Own> {
     let Some(Some(bytes)) = texts.first() else {
         let fault = Fault::new(Kind::MissingShard, "is missing: the save was interrupted");
+        let fault = fault.hint("give the directory that has it and all files");
         return Err(fault.file(METADATA));
     };
     let mut metadata = parse(bytes).map_err(|fault| fault.file(METADATA))?;
