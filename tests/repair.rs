@@ -720,7 +720,9 @@ fn a_manifest_is_made_anew_of_another_layout() {
     }
     tensors::write(&other, &changed);
     // Of which files the bytes of weights are flipped, which are gone, and whose header is.
-    let cases: [(&str, &[&str], &[&str], &[&str], Option<u32>, &str); 5] = [
+    type Names = &'static [&'static str];
+    type Case = (&'static str, Names, Names, Names, Option<u32>, &'static str);
+    let cases: [Case; 5] = [
         (
             "out",
             &[],
