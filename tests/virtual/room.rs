@@ -336,7 +336,9 @@ impl Nodes {
 
     fn flip(&self) {
         if let Some((path, at)) = &self.flipped {
-            let mut bytes = std::fs::read(path).expect("a source file");
+            let Ok(mut bytes) = std::fs::read(path) else {
+                return;
+            };
             bytes[*at] ^= 16;
             std::fs::write(path, bytes).expect("it is written");
         }
