@@ -141,6 +141,10 @@ pub(super) struct State {
     pub(super) findings: Vec<String>,
 }
 
+/// Longest step, in nanoseconds, with which things may be seen late.
+const LATE_TICK_MAX: u64 = 100_000;
+/// Longest step of a slow process, in nanoseconds.
+const SLOW_MAX: u64 = 200_000_000;
 /// More steps than any run needs.
 const STEPS_MAX: u64 = 3_000_000;
 
@@ -167,6 +171,7 @@ impl State {
             processes[slow].slow = schedule.of(&[10, 300, 10_000]);
         }
         let tick = schedule.of(&[1_000, 20_000, 20_000, 3_000_000, 400_000_000]);
+        processes[slow].slow = processes[slow].slow.min(SLOW_MAX / tick).max(1);
         let delay = schedule.of(&[0, 10, 1_000, 100_000]) * tick.min(20_000);
         State {
             now: 0,
@@ -230,6 +235,10 @@ impl State {
         }
         let who = (u32::try_from(number).unwrap_or(0), calls);
         let ill = self.ills.at(who, call, phase, &mut self.fortune)?;
+        // Nothing is late for as long as the program waits for it.
+        if ill == Ill::Late && self.tick > LATE_TICK_MAX {
+            return None;
+        }
         self.events.push(Event {
             process: who.0,
             call: calls,
