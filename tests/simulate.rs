@@ -66,6 +66,25 @@ fn one_process_of_a_node_gets_what_it_gets_among_all() {
     assert_eq!(all["bytes"]["sent"], all["bytes"]["sent_lower_bound"]);
     assert_eq!(all["bytes"]["received_same_node"], 0);
     assert!(sent > 0);
+
+    // Reading and traveling take turns, and writing costs one round more.
+    let machine = r#"{"disk_read_gbps": 0.002, "disk_write_gbps": 0.001, "network_gbps": 0.001, "latency_us": 0}"#;
+    write_bytes(&sample.path("machine.json"), machine.as_bytes());
+    let timed = simulated(&sample, &format!("{nodes} --machine @machine.json"));
+    let of = |process: usize, key: &str| timed["per_process"][process][key].as_f64().unwrap();
+    let rounds = timed["plan"]["rounds"].as_f64().unwrap();
+    let expected = [(0, 1), (1, 0)].map(|(own, other)| {
+        let read = (of(own, "read") + of(other, "received")) / 2e6;
+        let traveled = of(own, "received").max(of(other, "received")) / 1e6;
+        let (moved, written) = (read + traveled, of(own, "written") / 1e6);
+        moved.max(written) + moved.min(written) / rounds
+    });
+    let seconds = timed["plan"]["seconds_estimated"].as_f64().unwrap();
+    assert!(
+        (seconds - expected[0].max(expected[1])).abs() < 1e-9,
+        "{timed}"
+    );
+
     let shared = simulated(&sample, &format!("{nodes} --storage shared"));
     assert_eq!(shared["bytes"]["sent"], 0);
 }

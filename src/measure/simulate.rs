@@ -330,8 +330,13 @@ impl Run<'_> {
     fn finish(mut self, reach: &Reach) -> Simulated {
         let partners = self.plans.iter().map(|(plan, _)| plan.partners).max();
         let partners = partners.unwrap_or_default();
-        let memory = self.question.memory_bytes;
-        let exchange = Exchange::of(self.cluster.processes, partners, memory);
+        let received = self.plans.iter().map(|(plan, _)| plan.received).max();
+        let exchange = Exchange::of(
+            self.cluster.processes,
+            partners,
+            received.unwrap_or_default(),
+            self.question.memory_bytes,
+        );
         for (plan, survey) in &mut self.plans {
             plan.rounds = exchange.rounds(survey);
         }
@@ -349,7 +354,7 @@ impl Run<'_> {
             &self.question.machine,
             (&self.plans, &self.weights),
             reach,
-            one,
+            (one, total.plan.rounds),
             self.cluster,
         );
         let latency = ratio(total.plan.rounds, 1) * self.question.machine.latency_us / 1e6;
@@ -378,14 +383,15 @@ impl Run<'_> {
 /// Plans, and how many times each sender sends what it sends.
 type Weighted<'a> = (&'a [(ProcessPlan, Survey)], &'a [u64]);
 
-/// Seconds of the busiest node's busiest stage, or of the storage that all share: reading, receiving,
-/// sending or writing, which overlap. One process is taken for all of its node, and those planned for
-/// stand for all.
+/// Seconds of the slowest node. In a round it reads and sends, which take turns, while the round before is
+/// written: what overlaps counts once, but for one round. Where nothing is sent, reading and writing overlap.
+/// Storage that all share is never faster than for all of them together. One process is taken for all of its
+/// node, and those planned for stand for all.
 fn estimate(
     machine: &Machine,
     (plans, weights): Weighted<'_>,
     reach: &Reach,
-    one: bool,
+    (one, rounds): (bool, u64),
     cluster: &Cluster,
 ) -> f64 {
     let mut nodes: BTreeMap<u32, [u64; 4]> = BTreeMap::new();
@@ -418,18 +424,25 @@ fn estimate(
         machine.network_gbps,
         machine.network_gbps,
     ];
-    let seconds = |(bytes, rate): (&u64, f64)| ratio(*bytes, 1) / (rate * 1e9);
-    let stages = nodes.values().flat_map(|bytes| bytes.iter().zip(rates));
-    let busiest = stages.map(seconds).fold(0.0, f64::max);
+    let seconds = |bytes: u64, rate: f64| ratio(bytes, 1) / (rate * 1e9);
     let world = ratio(u64::from(cluster.processes), plans.len() as u64);
-    let mut together = 0.0;
+    let (mut read_together, mut written_together) = (0.0, 0.0);
     if cluster.storage.shares_source() {
-        together = seconds((&read, machine.shared_read_gbps));
+        read_together = seconds(read, machine.shared_read_gbps) * world;
     }
     if cluster.storage.shares_destination() {
-        together = seconds((&written, machine.shared_write_gbps)).max(together);
+        written_together = seconds(written, machine.shared_write_gbps) * world;
     }
-    busiest.max(together * world)
+    let slowest = nodes.values().map(|bytes| {
+        let [read, written, received, sent] =
+            std::array::from_fn(|stage| seconds(bytes[stage], rates[stage]));
+        let (read, written) = (read.max(read_together), written.max(written_together));
+        let traveled = received.max(sent);
+        let once = if rounds > 0 { ratio(1, rounds) } else { 0.0 };
+        let before = if rounds > 0 { read + traveled } else { read };
+        before.max(written) + before.min(written) * once
+    });
+    slowest.fold(0.0, f64::max)
 }
 
 #[cfg(test)]

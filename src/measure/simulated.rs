@@ -49,7 +49,7 @@ pub struct Plan {
     pub transfers: u64,
     /// Rounds of the exchange: those of the process with most.
     pub rounds: u64,
-    /// What the busiest stage of the busiest node takes on the machine, and the rounds' latency.
+    /// What the slowest node takes on the machine, and the rounds' latency.
     pub seconds_estimated: f64,
 }
 

@@ -164,7 +164,7 @@ fn plan(world: &World, topology: &Topology, reshard: &Reshard, shapes: &Shapes) 
         nodes: u32::try_from(reach.nodes.len()).unwrap_or(u32::MAX),
         ..Traveled::default()
     };
-    let exchange = chosen.unwrap_or(Exchange::of(world.size(), 0, reshard.memory_bytes));
+    let exchange = chosen.unwrap_or(Exchange::of(world.size(), 0, 0, reshard.memory_bytes));
     Ok((traveled, rounds, exchange, note))
 }
 

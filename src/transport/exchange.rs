@@ -9,6 +9,8 @@ use crate::plan::survey::Survey;
 pub(super) const ROUND_BYTES_MAX: u64 = 32 << 20;
 /// Least bytes that a pair of processes may exchange in a round.
 const PAIR_BYTES_MIN: u64 = 256 << 10;
+/// Rounds that an exchange has, unless they would be smaller than that: one is written while the next travels.
+const ROUNDS_WANTED: u64 = 8;
 
 /// How the rounds of an exchange go: the same on every process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,13 +39,21 @@ impl Exchange {
         }
         all_reduce(world, &mut asked, Operation::Sum)?;
         let partners = asked.into_iter().max().unwrap_or(1).max(senders);
-        Ok(Some(Exchange::of(world.size(), partners, memory_bytes)))
+        Ok(Some(Exchange::of(
+            world.size(),
+            partners,
+            received,
+            memory_bytes,
+        )))
     }
 
-    /// What suits a world of `processes` where nobody has more than `partners`. Local.
+    /// What suits a world of `processes` where nobody has more than `partners` or receives more bytes than
+    /// `received`. Local.
     #[must_use]
-    pub fn of(processes: u32, partners: u64, memory_bytes: u64) -> Exchange {
-        let round = (memory_bytes / 4).min(ROUND_BYTES_MAX);
+    pub fn of(processes: u32, partners: u64, received: u64, memory_bytes: u64) -> Exchange {
+        let round = (memory_bytes / 4)
+            .min(ROUND_BYTES_MAX)
+            .min(received.div_ceil(ROUNDS_WANTED));
         let dense = 2 * partners >= u64::from(processes);
         Exchange {
             traffic: if dense {
