@@ -3,15 +3,14 @@
 use crate::cli::batch_jobs::{self, Asked, Job, Step};
 use crate::cli::command::{Command, Parse, Prepared, Told};
 use crate::cli::fitted::fitted;
-use crate::cli::flags::choice::choice;
-use crate::cli::flags::moving::PROGRESS;
+use crate::cli::flags::moving::ProgressArgs;
 use crate::cli::flags::report::ReportArgs;
 use crate::cli::reported::reported;
 use crate::course::{self, Leaves};
 use crate::exchange::{Operation, Topology, World, agree, all_reduce};
 use crate::fault::plain::{Text, counted};
 use crate::fault::{Fault, Kind, Result};
-use crate::report::{Progress, Report};
+use crate::report::Report;
 use crate::source::survey::survey;
 use crate::store::manifest;
 use crate::store::{io, token};
@@ -47,9 +46,8 @@ pub(crate) struct Batch {
     /// The steps: all, or their suffixes.
     #[arg(long, value_name = "all|STEP,…", value_delimiter = ',')]
     steps: Vec<String>,
-    /// Show progress.
-    #[arg(long, default_value = "auto", value_parser = choice(PROGRESS))]
-    progress: Progress,
+    #[command(flatten)]
+    progress: ProgressArgs,
     /// A file of jobs, or, with --steps, the job.
     #[arg(
         required = true,
@@ -81,7 +79,7 @@ impl Command for Batch {
                 batch_jobs::of_steps(&self.steps, &self.words, parse)?
             };
             Ok(Prepared::Together {
-                progress: self.progress,
+                progress: self.progress.progress,
                 report: ReportArgs::default(),
                 work: Box::new(move |world, observer| all(world, asked, parse, &report, observer)),
             })

@@ -1,6 +1,6 @@
 //! What a command is: arguments that become work, and work that tells what it came to.
 
-use crate::cli::flags::moving::MoveArgs;
+use crate::cli::flags::moving::{MoveArgs, ProgressArgs};
 use crate::cli::flags::report::ReportArgs;
 use crate::exchange::World;
 use crate::fault::Result;
@@ -71,8 +71,21 @@ impl Prepared {
         work: impl FnOnce(&World, &mut Observer<'_>) -> Result<Told> + 'static,
     ) -> Prepared {
         Prepared::Together {
-            progress: moving.progress,
+            progress: moving.progress.progress,
             report: moving.reporting(),
+            work: Box::new(work),
+        }
+    }
+
+    /// Work for all processes that shows its progress, with a page of it.
+    pub(crate) fn told(
+        progress: &ProgressArgs,
+        report: ReportArgs,
+        work: impl FnOnce(&World, &mut Observer<'_>) -> Result<Told> + 'static,
+    ) -> Prepared {
+        Prepared::Together {
+            progress: progress.progress,
+            report,
             work: Box::new(work),
         }
     }

@@ -1,6 +1,7 @@
 //! `shardloom verify`: files against the manifest that was written with them.
 
 use crate::cli::command::{Command, Prepared, Told};
+use crate::cli::flags::moving::ProgressArgs;
 use crate::cli::flags::report::ReportArgs;
 use crate::cli::flags::strategy::{NetworkArgs, strategy};
 use crate::fault::Result;
@@ -47,6 +48,8 @@ pub(crate) struct Verify {
     #[arg(long, value_name = "N/T", conflicts_with = "against")]
     subset: Option<Subset>,
     #[command(flatten)]
+    progress: ProgressArgs,
+    #[command(flatten)]
     report: ReportArgs,
 }
 
@@ -56,7 +59,7 @@ impl Command for Verify {
         if pattern::is_one(&self.directory) {
             self.directory = pattern::base(&self.directory);
         }
-        let asked = self.report.clone();
+        let (asked, progress) = (self.report.clone(), self.progress.clone());
         let other = self.against.as_deref().or(self.from.as_deref());
         asked.check_paths(&[
             Some(("directory", self.directory.as_path())),
@@ -66,7 +69,7 @@ impl Command for Verify {
             let deriving = self.network.deriving(&self.directory);
             let (mut own, mut other) = (self.strategy, self.from_strategy);
             deriving.check([&own, &other])?;
-            return Ok(Prepared::together(move |world| {
+            return Ok(Prepared::told(&progress, asked, move |world, observer| {
                 let deriving = self.from.iter().fold(deriving, |all, from| all.and(from));
                 deriving.make(world, &mut own)?;
                 deriving.make(world, &mut other)?;
@@ -79,18 +82,16 @@ impl Command for Verify {
                     }),
                     subset: self.subset,
                 };
-                repair(world, &work).map(Told::outcome)
-            })
-            .with_report(asked));
+                repair(world, &work, observer).map(Told::outcome)
+            }));
         }
         let verification = Verification {
             directory: self.directory,
             against: self.against,
             subset: self.subset,
         };
-        Ok(
-            Prepared::together(move |world| verify(world, &verification).map(Told::outcome))
-                .with_report(asked),
-        )
+        Ok(Prepared::told(&progress, asked, move |world, observer| {
+            verify(world, &verification, observer).map(Told::outcome)
+        }))
     }
 }

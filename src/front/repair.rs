@@ -88,6 +88,6 @@ impl Repair {
             deriving.make(world, &mut origin.strategy)?;
         }
         deriving.make(world, &mut work.strategy)?;
-        repair::repair(world, &work)
+        repair::repair(world, &work, &mut |_, _| {})
     }
 }

@@ -158,7 +158,7 @@ pub fn verify(world: &World, directory: impl Into<PathBuf>) -> Result<Outcome> {
         against: None,
         subset: None,
     };
-    job::verify::verify(world, &verification)
+    job::verify::verify(world, &verification, &mut |_, _| {})
 }
 
 impl Task {

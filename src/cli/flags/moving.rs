@@ -37,7 +37,7 @@ const IO_MODES: &[Choice<IoMode>] = &[
     ("mmap", IoMode::Mmap, "Memory maps"),
     ("pread", IoMode::Pread, "System calls"),
 ];
-pub(crate) const PROGRESS: &[Choice<Progress>] = &[
+const PROGRESS: &[Choice<Progress>] = &[
     (
         "auto",
         Progress::Auto,
@@ -67,6 +67,14 @@ pub(crate) struct RoundArgs {
     pub(crate) exchange: ExchangeMode,
 }
 
+/// How progress is shown.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ProgressArgs {
+    /// Show progress.
+    #[arg(long, default_value = "auto", value_parser = choice(PROGRESS))]
+    pub(crate) progress: Progress,
+}
+
 /// How a job moves bytes.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct MoveArgs {
@@ -78,13 +86,8 @@ pub(crate) struct MoveArgs {
     /// How source files are read.
     #[arg(long, default_value = "auto", value_parser = choice(IO_MODES))]
     pub(crate) io: IoMode,
-    /// Show progress.
-    #[arg(
-        long,
-        default_value = "auto",
-        value_parser = choice(PROGRESS)
-    )]
-    pub(crate) progress: Progress,
+    #[command(flatten)]
+    pub(crate) progress: ProgressArgs,
     #[command(flatten)]
     pub(crate) report: ReportArgs,
     /// The tensor that the report shows first [default: the largest of those that are cut anew].

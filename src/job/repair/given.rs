@@ -15,6 +15,7 @@ use crate::store::io::{self, ReadFile, Standing};
 use crate::store::manifest::{BYTES_MAX, Manifest, NAME};
 use crate::store::rank_dir::rank_of;
 use crate::strategy::StrategyInput;
+use crate::transport::Observer;
 use std::path::{Path, PathBuf};
 
 /// What to repair.
@@ -62,19 +63,25 @@ fn any(world: &World, own: bool) -> Result<bool> {
     Ok(all[0] == 1)
 }
 
-/// Finds the manifest and compares the files with it. Collective.
+/// Finds the manifest and compares the files with it; `observer` hears how far that is. Collective.
 ///
 /// # Errors
 /// The same on every process, if there is no manifest and none can be made, or the other checkpoint can't be read
 /// as said.
-pub(super) fn given(world: &World, repair: &Repair, directory: &Path, tree: bool) -> Result<Given> {
+pub(super) fn given(
+    world: &World,
+    repair: &Repair,
+    directory: &Path,
+    tree: bool,
+    observer: &mut Observer<'_>,
+) -> Result<Given> {
     let lent = agree(world, lent(directory, repair.origin.as_ref()))?;
     let own = matches!(agree(world, look(directory))?, Found::Manifest(_));
     let here = agree(world, io::standing(directory))? == Standing::Directory;
     let mut first = None;
     if !any(world, here && !own && lent.is_none())? || repair.origin.is_none() {
         let manifest = lent.as_ref().map(|lent| &lent.manifest);
-        let mut checked = check(world, directory, repair.subset, manifest)?;
+        let mut checked = check(world, directory, repair.subset, manifest, observer)?;
         let all = repair.subset.is_none();
         let fresh = lent.filter(|lent| lent.is_believed(&mut checked, all));
         let known = own || fresh.is_some() || !here;
@@ -89,7 +96,13 @@ pub(super) fn given(world: &World, repair: &Repair, directory: &Path, tree: bool
         first = Some(given);
     }
     if let Some(made) = anew(world, repair, directory, tree)? {
-        let mut checked = check(world, directory, repair.subset, Some(&made.manifest))?;
+        let mut checked = check(
+            world,
+            directory,
+            repair.subset,
+            Some(&made.manifest),
+            observer,
+        )?;
         let believed = is_believed(world, directory, repair, &made, &mut checked)?;
         return Ok(Given {
             checked,
@@ -100,7 +113,7 @@ pub(super) fn given(world: &World, repair: &Repair, directory: &Path, tree: bool
     match first {
         Some(given) => Ok(given),
         None => Ok(Given {
-            checked: check(world, directory, repair.subset, None)?,
+            checked: check(world, directory, repair.subset, None, observer)?,
             fresh: None,
             keeps: false,
         }),

@@ -31,6 +31,7 @@ use crate::job::verify::reader::Reader;
 use crate::store::Format;
 use crate::store::io::{self, Standing};
 use crate::store::manifest::Manifest;
+use crate::transport::Observer;
 use copies::{Copies, Donor, Place};
 use cuts::Cuts;
 use given::{given, is_tree};
@@ -48,19 +49,20 @@ pub use relayout::Origin;
 /// What became of the damaged files that are this process's, by number.
 type Results = BTreeMap<usize, Mended>;
 
-/// Verifies a directory and mends what is damaged. Collective.
+/// Verifies a directory and mends what is damaged; `observer` hears how many bytes are read to find it, of how
+/// many. Collective.
 ///
 /// # Errors
 /// The same on every process, if there is no manifest or the other checkpoint can't be read as said.
 /// What can't be mended is no error: it is told.
-pub fn repair(world: &World, repair: &Repair) -> Result<Outcome> {
+pub fn repair(world: &World, repair: &Repair, observer: &mut Observer<'_>) -> Result<Outcome> {
     let start = std::time::Instant::now();
     let topology = Topology::discover(world)?;
     let directory = agree(world, io::resolve(&repair.directory))?;
     agree(world, check_origin(&directory, repair))?;
     let held = hold(world, &topology, &directory, "verify --repair")?;
     let tree = is_tree(world, &directory)?;
-    let given = given(world, repair, &directory, tree)?;
+    let given = given(world, repair, &directory, tree, observer)?;
     let mut checked = given.checked;
     let work = Work {
         world,

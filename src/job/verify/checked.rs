@@ -1,15 +1,18 @@
 //! A directory's files checked against its manifest: who shares the work, and which files are wrong.
 
-use crate::exchange::{Topology, World, agree, all_gather, encode, exchange_bytes};
+use crate::exchange::{
+    Operation, Progress, Topology, World, agree, all_gather, all_reduce, encode, exchange_bytes,
+};
 use crate::fault::Result;
 use crate::job::outcome::BadFile;
 use crate::job::seen::{Sight, missing, name_host, sights, unlisted};
 use crate::job::tally;
 use crate::job::verify::found::{Found, damaged, look, no_manifest};
-use crate::job::verify::share::{Share, suspects};
+use crate::job::verify::share::{Share, Sums, suspects};
 use crate::job::verify::subset::Subset;
 use crate::source::Still;
 use crate::store::manifest::Manifest;
+use crate::transport::Observer;
 use std::path::Path;
 
 /// What every process sees of the manifest.
@@ -50,7 +53,7 @@ pub(in crate::job) struct Told {
 }
 
 /// The processes that see the same manifest share the work by bytes; of its files those of `subset` are
-/// checked. One that is `lent` stands for a manifest that is damaged or gone. Collective.
+/// checked; `observer` hears how many bytes are read, of how many. One that is `lent` stands for a manifest that is damaged or gone. Collective.
 ///
 /// # Errors
 /// The same on every process, if none of them sees a manifest.
@@ -59,6 +62,7 @@ pub(in crate::job) fn check(
     directory: &Path,
     subset: Option<Subset>,
     lent: Option<&Manifest>,
+    observer: &mut Observer<'_>,
 ) -> Result<Checked> {
     let found = match (agree(world, look(directory))?, lent) {
         (Found::Damaged(_) | Found::Nothing, Some(lent)) => Found::Manifest(Box::new(lent.clone())),
@@ -103,7 +107,7 @@ pub(in crate::job) fn check(
     let mut files = share.files(&part).into_iter();
     let looked = files.try_for_each(|file| still.also(&directory.join(&file.path)));
     agree(world, looked)?;
-    let (sums, read, wrong) = share.sums(directory, &part);
+    let (sums, read, wrong) = sums(world, &share, directory, &part, observer)?;
     let messages = exchange_bytes(world, vec![(head, agree(world, encode(&(sums, wrong)))?)])?;
     let suspects = (head == process).then(|| suspects(&part, &messages));
     let suspects = agree(world, suspects.unwrap_or_else(|| Ok(Vec::new())))?;
@@ -124,6 +128,32 @@ pub(in crate::job) fn check(
         speaks,
         seen,
     })
+}
+
+/// What this process's share comes to; the observer hears how far all are. Collective.
+fn sums(
+    world: &World,
+    share: &Share,
+    directory: &Path,
+    part: &Manifest,
+    observer: &mut Observer<'_>,
+) -> Result<(Sums, u64, Vec<usize>)> {
+    let own = share.range(part);
+    let mut total = [own.end - own.start];
+    all_reduce(world, &mut total, Operation::Sum)?;
+    let mut progress = Progress::start(world);
+    let (mut read, mut refused) = (0, Ok(()));
+    let mut told = |bytes| {
+        read += bytes;
+        match progress.report(read).and_then(|()| progress.total()) {
+            Ok(done) => observer(done, total[0]),
+            Err(fault) => refused = Err(fault),
+        }
+    };
+    let result = share.sums(directory, part, &mut told);
+    agree(world, refused)?;
+    progress.finish()?;
+    Ok(result)
 }
 
 /// A manifest of some of the files.

@@ -15,6 +15,7 @@ use crate::fault::Result;
 use crate::job::account::{Part, account};
 use crate::job::outcome::Outcome;
 use crate::job::tally;
+use crate::transport::Observer;
 use checked::check;
 use compare::compare;
 use own_sums::own_sums;
@@ -39,11 +40,15 @@ pub struct Verification {
 const NO_MANIFEST: &str = "there is no manifest: each file was compared with the checksums that it carries of itself; whether others are \
                            missing isn't known";
 
-/// Verifies a directory. Collective.
+/// Verifies a directory; `observer` hears how many bytes are read, of how many. Collective.
 ///
 /// # Errors
 /// The same on every process, if there is no manifest; what is found wrong is no error.
-pub fn verify(world: &World, verification: &Verification) -> Result<Outcome> {
+pub fn verify(
+    world: &World,
+    verification: &Verification,
+    observer: &mut Observer<'_>,
+) -> Result<Outcome> {
     let start = std::time::Instant::now();
     let topology = Topology::discover(world)?;
     let mut outcome = tally::outcome(world, &topology, "verify");
@@ -60,7 +65,7 @@ pub fn verify(world: &World, verification: &Verification) -> Result<Outcome> {
         outcome.notes.push(NO_MANIFEST.to_owned());
         (told.checked, told.bad)
     } else {
-        let mut checked = check(world, directory, verification.subset, None)?;
+        let mut checked = check(world, directory, verification.subset, None, observer)?;
         let mut bad = Vec::new();
         for number in checked.own() {
             if let Some(file) = checked.manifest.files.get(number) {

@@ -20,7 +20,8 @@ pub(in crate::job) struct Reader {
 }
 
 impl Reader {
-    /// The contribution of a range of a file; none if it can't be as it should.
+    /// The contribution of a range of a file; none if it can't be as it should. `told` hears of the bytes of
+    /// each read.
     pub(super) fn part(
         &mut self,
         directory: &Path,
@@ -28,6 +29,7 @@ impl Reader {
         record: &FileRecord,
         header: bool,
         range: std::ops::Range<u64>,
+        told: &mut dyn FnMut(u64),
     ) -> Option<u64> {
         let file = ReadFile::open(&directory.join(&record.path)).ok()?;
         if file.size() != record.bytes {
@@ -37,7 +39,7 @@ impl Reader {
             check_header(&file, record, manifest.placed(record)).ok()?;
         }
         let end = range.end;
-        let part = self.residue(&file, range).ok()?;
+        let part = self.residue_telling(&file, range, told).ok()?;
         Some(shift(part, record.bytes - end))
     }
 
@@ -46,6 +48,16 @@ impl Reader {
         &mut self,
         file: &ReadFile,
         range: std::ops::Range<u64>,
+    ) -> Result<u64> {
+        self.residue_telling(file, range, &mut |_| {})
+    }
+
+    /// The same; `told` hears of the bytes of each read.
+    fn residue_telling(
+        &mut self,
+        file: &ReadFile,
+        range: std::ops::Range<u64>,
+        told: &mut dyn FnMut(u64),
     ) -> Result<u64> {
         let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let chunk = length.min(CHUNK_BYTES);
@@ -59,6 +71,7 @@ impl Reader {
             file.read_at(bytes, at)?;
             sum = self.joiner.shift(sum, bytes.len() as u64) ^ residue(bytes);
             at += bytes.len() as u64;
+            told(bytes.len() as u64);
         }
         Ok(sum)
     }

@@ -21,7 +21,8 @@ pub(super) struct Share {
 pub(super) type Sums = BTreeMap<usize, u64>;
 
 impl Share {
-    fn range(&self, manifest: &Manifest) -> std::ops::Range<u64> {
+    /// The bytes of all files, one after the other, that this share has. Local.
+    pub(super) fn range(&self, manifest: &Manifest) -> std::ops::Range<u64> {
         let total: u64 = manifest.files.iter().map(|file| file.bytes).sum();
         let bound = |index: u64| portion(total, index, self.of.max(1));
         bound(self.index)..bound(self.index + 1)
@@ -43,8 +44,13 @@ impl Share {
     }
 
     /// What this share contributes to the residue of each file; and the files that can't be as they
-    /// should. Local: what can't be read is no error here.
-    pub(super) fn sums(&self, directory: &Path, manifest: &Manifest) -> (Sums, u64, Vec<usize>) {
+    /// should. `told` hears of the bytes of each read. Local: what can't be read is no error here.
+    pub(super) fn sums(
+        &self,
+        directory: &Path,
+        manifest: &Manifest,
+        told: &mut dyn FnMut(u64),
+    ) -> (Sums, u64, Vec<usize>) {
         let total: u64 = manifest.files.iter().map(|file| file.bytes).sum();
         let std::ops::Range { start: begin, end } = self.range(manifest);
         let mut reader = Reader::default();
@@ -62,7 +68,14 @@ impl Share {
             let starts = (begin..end).contains(&before)
                 || (record.bytes == 0 && before == total && self.index == 0);
             if from < to || starts {
-                let part = reader.part(directory, manifest, record, starts, from..to.max(from));
+                let part = reader.part(
+                    directory,
+                    manifest,
+                    record,
+                    starts,
+                    from..to.max(from),
+                    told,
+                );
                 match part {
                     Some(part) => {
                         sums.insert(number, part);
