@@ -712,15 +712,15 @@ fn a_run_has_one_id_in_all_it_says() {
             "{process}: {log}"
         );
     }
-    let checked = under_mpi(2, &sample.args("verify @dst --json --progress json")).succeeds();
+    let checked = under_mpi(2, &sample.args("verify @out --json --progress json")).succeeds();
     let last = checked.stderr.lines().last().expect("a last line");
     let last: Value = serde_json::from_str(last).expect("an object");
     assert_eq!(
         (&last["command"], &last["ok"]),
         (&"verify".into(), &true.into())
     );
-    let read = &object(&checked)["bytes"]["read"];
-    assert_eq!((&last["done_bytes"], &last["total_bytes"]), (read, read));
+    let bytes = &object(&checked)["bytes"]["read"];
+    assert_eq!((&last["done_bytes"], &last["total_bytes"]), (bytes, bytes));
     let failed = alone(&sample.args(&line)).fails();
     let error = object(&failed);
     let other = error["run"].as_str().expect("an id");

@@ -152,7 +152,7 @@ fn sums(
     };
     let result = share.sums(directory, part, &mut told);
     agree(world, refused)?;
-    progress.finish()?;
+    observer(progress.finish()?, total[0]);
     Ok(result)
 }
 
