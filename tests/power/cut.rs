@@ -259,9 +259,9 @@ impl<'a> Cuts<'a> {
                 }
             }
         }
-        let last = steps.iter().zip(&needed);
-        let last = last.filter(|(_, needed)| **needed || data != Data::Nothing);
-        let modified = match (last.last(), before) {
+        let mut last = steps.iter().zip(&needed).rev();
+        let last = last.find(|(_, needed)| **needed || data != Data::Nothing);
+        let modified = match (last, before) {
             (None, Some((_, time))) => Modified::Before(*time),
             (last, _) => Modified::Step(last.map_or(0, |(index, _)| *index)),
         };

@@ -63,11 +63,9 @@ impl Next<'_> {
                 false => Err("the old contents are gone".into()),
             };
         };
-        let other = if self.old.is_some() && !found.contains_key(Path::new("shardloom.json")) {
-            self.old.as_ref().expect("it is one")
-        } else {
-            &self.new
-        };
+        let old = self.old.as_ref();
+        let old = old.filter(|_| !found.contains_key(Path::new("shardloom.json")));
+        let other = old.unwrap_or(&self.new);
         Err(format!(
             "what stands there is neither: {}",
             difference(&found, other)
@@ -153,14 +151,16 @@ impl Next<'_> {
 
     /// Weights that a dead run has staged must not stay; small files with names of their own may.
     fn litter(&self, root: &Path, seen: &mut Vec<String>) -> Result<(), String> {
-        for path in hidden(root) {
+        let stays = hidden(root);
+        for path in &stays {
             let name = path.to_string_lossy();
             let small = name.contains(".shardloom-lock") || name.contains(".shardloom-probe");
             if !small {
                 return Err(format!("{name} stays"));
             }
+        }
+        if !stays.is_empty() {
             seen.push("small files stay".to_owned());
-            break;
         }
         Ok(())
     }
