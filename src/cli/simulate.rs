@@ -2,7 +2,7 @@
 
 use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::choice::{Choice, choice};
-use crate::cli::flags::moving::{PROGRESS, RoundArgs};
+use crate::cli::flags::moving::{ProgressArgs, RoundArgs};
 use crate::cli::flags::planned::SidesArgs;
 use crate::cli::flags::report::ReportArgs;
 use crate::cli::output::try_output;
@@ -95,9 +95,8 @@ pub(crate) struct Simulate {
     /// Draw each process's bytes.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// Show progress.
-    #[arg(long, default_value = "auto", value_parser = choice(PROGRESS))]
-    progress: Progress,
+    #[command(flatten)]
+    progress: ProgressArgs,
     #[command(flatten)]
     report: ReportArgs,
     /// The tensor that the report shows first [default: the largest of those that are cut anew].
@@ -150,7 +149,7 @@ impl Simulate {
         };
         self.svg.as_deref().map_or(Ok(()), try_output)?;
         let source = read(source)?;
-        let shown = match self.progress {
+        let shown = match self.progress.progress {
             Progress::Auto if report.quiet => Progress::Never,
             shown => shown,
         };

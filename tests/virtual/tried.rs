@@ -67,7 +67,7 @@ fn verified(case: &Case, nodes: &Nodes, setting: &Setting) -> Vec<String> {
         |node| go_to(nodes.root(node)),
         || {
             let world = World::start()?;
-            let outcome = verify(&world, &verification);
+            let outcome = verify(&world, &verification, &mut |_, _| {});
             world.finish()?;
             outcome.map(|outcome| outcome.ok)
         },
