@@ -57,7 +57,7 @@ fn others(sample: &Sample) -> Vec<Other> {
         other("{\"error\":\"Invalid credentials\"}", "JSON", "download"),
         other("Entry not found", "Entry not found", "download"),
         other(pointer, "4976698672 bytes", "git lfs pull"),
-        other(strategy, "strategy", "--src-strategy"),
+        other(strategy, "strategy", "weights are meant here"),
         other(encrypted, "encrypted (GCM)", "without one"),
         other("", "is empty", "downloaded"),
         other(vec![0; 4096], "zeros", "downloaded"),

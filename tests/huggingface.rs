@@ -714,11 +714,11 @@ fn imported_weights_stand_where_the_step_says() {
     room.run("verify @out").succeeds();
 }
 
-/// Rows that are cut off are part of what a manifest tells: few are read for that, many on request.
+/// Rows that are cut off are part of what a manifest tells: where they are few bytes they are read for that.
 #[test]
 fn finds_damage_in_a_vocabulary_of_which_rows_are_cut_off() {
     let rows = weights()[EMBEDDING].shape[0];
-    for (more, row, found) in [(1, rows, "sample"), (1, 0, "sample"), (rows, rows, "all")] {
+    for (more, row) in [(1, rows), (1, 0), (rows, rows)] {
         let room = Room::single();
         room.run(&format!("{IMPORT} --vocab-rows {}", rows + more))
             .succeeds();
@@ -735,10 +735,7 @@ fn finds_damage_in_a_vocabulary_of_which_rows_are_cut_off() {
         std::fs::write(&file, bytes).unwrap();
         let export =
             format!("export --src @out --hf-config @m --vocab-rows {rows} --overwrite --dst @back");
-        if found == "all" {
-            room.run(&export).succeeds();
-        }
-        let words = room.words(&format!("{export} --verify {found}"));
+        let words = room.words(&export);
         for run in [alone(&words), under_mpi(4, &words)] {
             says(&run, &["lm_head.weight", "not as they were"]);
         }

@@ -102,9 +102,9 @@ struct Named<'a> {
 fn named(text: &str) -> impl Iterator<Item = Named<'_>> {
     let typed = text.split('`').enumerate();
     typed.flat_map(|(number, piece)| {
-        let mut words = piece.split_whitespace();
-        let program = number % 2 == 1 && words.next() == Some("shardloom");
-        let of = if program { words.next() } else { None };
+        let typed = if number % 2 == 1 { piece } else { "" };
+        let mut words = typed.split_whitespace();
+        let of = words.find(|word| *word != "shardloom");
         let words = piece.split(|c: char| c.is_whitespace() || "'\"(,;:?=".contains(c));
         let flags = words.filter_map(|word| {
             let name = word.strip_prefix("--")?;

@@ -18,11 +18,24 @@ struct Seen {
     figures: Option<Figures>,
 }
 
-/// The tensors in parts that were seen, by the rank that has all of them, and name.
-#[derive(Default)]
-pub(super) struct Composed(HashMap<(u32, String), Seen>);
+/// The tensors in parts that were seen.
+pub(super) struct Composed {
+    /// Whether the parts of a tensor may be any ranks' files: those of full weights.
+    full: bool,
+    /// By the rank that has all parts, if that says anything, and name.
+    seen: HashMap<(Option<u32>, String), Seen>,
+}
 
 impl Composed {
+    pub(super) fn new(full: bool) -> Composed {
+        let seen = HashMap::new();
+        Composed { full, seen }
+    }
+
+    fn key(&self, rank: u32, name: &str) -> (Option<u32>, String) {
+        ((!self.full).then_some(rank), name.to_owned())
+    }
+
     /// Takes a part that `rank` has, which is `region` of `tensor`; gives that back if it is the first.
     pub(super) fn take(
         &mut self,
@@ -30,7 +43,8 @@ impl Composed {
         tensor: InspectedTensor,
         region: Region,
     ) -> Option<InspectedTensor> {
-        if let Some(seen) = self.0.get_mut(&(rank, tensor.name.clone())) {
+        let key = self.key(rank, &tensor.name);
+        if let Some(seen) = self.seen.get_mut(&key) {
             seen.regions.push(region);
             for (size, other) in seen.shape.0.iter_mut().zip(&tensor.shape.0) {
                 *size = (*size).max(*other);
@@ -49,7 +63,7 @@ impl Composed {
             regions: vec![region],
             figures: tensor.figures,
         };
-        self.0.insert((rank, tensor.name.clone()), seen);
+        self.seen.insert(key, seen);
         Some(tensor)
     }
 
@@ -60,7 +74,7 @@ impl Composed {
     pub(super) fn settle(&mut self, inspected: &mut Inspected) -> Result<()> {
         for file in &mut inspected.files {
             for tensor in &mut file.tensors {
-                let Some(seen) = self.0.remove(&(file.rank, tensor.name.clone())) else {
+                let Some(seen) = self.seen.remove(&self.key(file.rank, &tensor.name)) else {
                     continue;
                 };
                 if !seen.alike {

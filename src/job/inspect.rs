@@ -90,10 +90,8 @@ pub fn inspect(
     let base = &*base;
     // Whose files parts of full weights lie in says nothing of them.
     let in_parts = |inner: &Inner| inner.format.tells_structure();
-    let ranks = match listing.inner.as_ref().is_some_and(in_parts) {
-        true => 1,
-        false => listing.ranks.len(),
-    };
+    let in_parts = listing.inner.as_ref().is_some_and(in_parts);
+    let ranks = if in_parts { 1 } else { listing.ranks.len() };
     let mut inspected = Inspected {
         ranks,
         tensor_bytes: 0,
@@ -102,7 +100,7 @@ pub fn inspect(
         files: Vec::new(),
     };
     let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let mut composed = Composed::default();
+    let mut composed = Composed::new(in_parts);
     let told = told(base, &listing)?;
     for (rank, files) in &listing.ranks {
         if wanted.rank.is_some_and(|wanted| wanted != *rank) {

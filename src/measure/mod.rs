@@ -10,6 +10,7 @@
 pub mod baseline;
 pub mod bench;
 mod calls;
+mod chosen;
 pub mod collectives;
 mod contents;
 pub mod doctor;

@@ -48,9 +48,7 @@ fn is_file(name: &str) -> bool {
 
 fn read(texts: &[Option<Vec<u8>>]) -> Result<Own> {
     let Some(Some(bytes)) = texts.first() else {
-        let fault = Fault::new(Kind::MissingShard, "is missing: the save was interrupted");
-        let fault = fault.hint("give the directory that has it and all files");
-        return Err(fault.file(METADATA));
+        return Err(interrupted());
     };
     let mut metadata = parse(bytes).map_err(|fault| fault.file(METADATA))?;
     let paths = std::mem::take(&mut metadata.paths);
@@ -77,9 +75,11 @@ fn glimpse(place: &Path) -> Result<Glimpse> {
     Ok(glimpse)
 }
 
-fn unlisted() -> Result<()> {
+/// There is no `.metadata`.
+pub(super) fn interrupted() -> Fault {
     let fault = Fault::new(Kind::MissingShard, "is missing: the save was interrupted");
-    Err(fault.file(METADATA))
+    let fault = fault.hint("give the directory that has it and all files");
+    fault.file(METADATA)
 }
 
 const TEXTS: &[Text] = &[(METADATA, METADATA_BYTES_MAX)];
@@ -135,7 +135,7 @@ impl DirectoryFormat for Dcp {
     }
 
     fn check_unlisted(&self, _: &[&str]) -> Result<()> {
-        unlisted()
+        Err(interrupted())
     }
 
     fn files(&self) -> Format {

@@ -2,6 +2,7 @@
 //! parts of tensors, each under a key of its own.
 
 use super::content::Content;
+use super::format::interrupted;
 use super::hyper_metadata::{MODULE, parse};
 use super::ranks::by_rank;
 use crate::catalog::{Entry, FileSchema, Held, Part};
@@ -86,8 +87,7 @@ impl DirectoryFormat for HyperParallel {
 
     fn read(&self, texts: &[Option<Vec<u8>>]) -> Result<Own> {
         let Some(Some(bytes)) = texts.first() else {
-            let fault = Fault::new(Kind::MissingShard, "is missing: the save was interrupted");
-            return Err(fault.file(METADATA));
+            return Err(interrupted());
         };
         let contents = contents(bytes)?;
         Ok(Own {
@@ -109,8 +109,7 @@ impl DirectoryFormat for HyperParallel {
     }
 
     fn check_unlisted(&self, _: &[&str]) -> Result<()> {
-        let fault = Fault::new(Kind::MissingShard, "is missing: the save was interrupted");
-        Err(fault.file(METADATA))
+        Err(interrupted())
     }
 
     fn files(&self) -> Format {

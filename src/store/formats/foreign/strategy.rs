@@ -9,7 +9,7 @@ pub(in crate::store::formats) static MINDSPORE: Foreign = Foreign {
     kind: Kind::Unsupported,
     file: told,
     directory: never,
-    hint: "weights are meant here; a strategy goes with them, as in --src-strategy",
+    hint: "weights are meant here: a strategy is given beside them, by a flag of its own",
 };
 
 /// A number (field 1), then a message (2 or 3) that begins with a name.
