@@ -36,6 +36,7 @@ mod request;
 mod rest;
 mod route;
 mod run;
+mod same;
 mod sealed;
 mod seen;
 mod sides;

@@ -162,7 +162,7 @@ impl Origin {
         Err(fault.tensor(&**name))
     }
 
-    /// Whether what was read is what the manifests say. Collective.
+    /// Whether what was read is what the manifests say, and no tensors are known to be `damaged`. Collective.
     ///
     /// # Errors
     /// [`Kind::Corrupt`] naming a tensor, and the file that is damaged.
@@ -172,12 +172,12 @@ impl Origin {
         plans: &[TensorPlan],
         traced: &Traced,
         shown: &Shown<'_>,
+        mut damaged: BTreeSet<Arc<str>>,
     ) -> Result<()> {
         if !self.tells() {
             return Ok(());
         }
         let source = &proving.opened.source;
-        let mut damaged: BTreeSet<Arc<str>> = BTreeSet::new();
         for (plan, name) in plans
             .iter()
             .filter_map(|plan| Some((plan, unchanged(plan)?)))

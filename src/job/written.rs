@@ -16,6 +16,7 @@ use crate::job::pieces::Proving;
 use crate::job::planned::Planned;
 use crate::job::request::request;
 use crate::job::route::{Into, Route, Surveyed};
+use crate::job::same;
 use crate::job::sealed;
 use crate::job::steps::Run;
 use crate::plan::SourceTensor;
@@ -147,7 +148,13 @@ impl Written<'_> {
             linked_bytes::check(world, self.destination, self.planned, shown)?;
         }
         let plans = &self.planned.plans;
-        self.origin.check(proving, plans, traced, shown)
+        let unlike = match job.reading.verify {
+            Verify::None => Vec::new(),
+            _ => same::unlike(world, plans, &self.planned.catalog, shown)?,
+        };
+        let told = |name: &str| self.origin.of(name).is_some();
+        let damaged = same::sources(plans, &unlike, &told)?;
+        self.origin.check(proving, plans, traced, shown, damaged)
     }
 
     /// What is known of the result beforehand, where it is all of linked files that stand as their manifest says.
