@@ -162,6 +162,52 @@ fn a_nodes_part_that_is_gone_is_missed() {
     }
 }
 
+/// Full weights of which each node has a copy of its own, and one is another.
+#[test]
+fn nodes_that_read_different_bytes_write_nothing() {
+    // With a manifest only what is read counts, and the first node reads the first rows of w1.
+    for (damaged, verified, node) in [
+        ("b", false, 1),
+        ("w1", false, 1),
+        ("b", true, 1),
+        ("w1", true, 0),
+    ] {
+        let other = format!("node_{node}/full");
+        let sample = Sample::new();
+        let line = "unify --src @src --src-strategy @four.ckpt --dst @made";
+        alone(&sample.args(line)).succeeds();
+        for (path, bytes) in image(&sample.path("made")) {
+            let told = path.ends_with("shardloom.json");
+            for node in ["node_0", "node_1"] {
+                if !told || verified {
+                    tensors::write_bytes(&sample.path(&format!("{node}/full")).join(&path), &bytes);
+                }
+                std::fs::copy(
+                    sample.path("four.ckpt"),
+                    sample.path(&format!("{node}/four.ckpt")),
+                )
+                .expect("copied");
+            }
+        }
+        let files = image(&sample.path(&other));
+        let mut weights = files
+            .iter()
+            .map(|(path, _)| path)
+            .filter(|path| path.extension().is_some_and(|e| e == "safetensors"));
+        let file = weights.next().expect("weights");
+        tensors::damage(&sample.path(&other).join(file), damaged);
+        let split = "split --src full --dst out --dst-strategy four.ckpt";
+        let run = on_own_disks(&sample, &format!("{split} --json"));
+        let fault = object(&run)["error"].clone();
+        let kind = if verified { "corrupt" } else { "differs" };
+        assert_eq!(fault["kind"], kind, "{damaged}, {verified}: {run:#?}");
+        assert_eq!(fault["tensor"], damaged, "{run:#?}");
+        for node in ["node_0", "node_1"] {
+            assert!(!sample.path(&format!("{node}/out")).exists());
+        }
+    }
+}
+
 // proves P74
 #[test]
 fn every_nodes_copy_is_verified() {

@@ -10,6 +10,7 @@ use crate::fault::memory::grow;
 use crate::fault::{Fault, Kind, Result};
 use crate::job::compare;
 use crate::job::lying;
+use crate::job::nodes;
 use crate::job::origin::Origin;
 use crate::job::unlike::Unlike;
 use crate::plan::copies::{Group, groups, ranges};
@@ -18,6 +19,7 @@ use crate::store::io::ReadFile;
 use crate::tensor::digest::{residue, shift};
 use crate::transport::{Filler, IoMode, Moving, Readers};
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -26,7 +28,8 @@ pub(super) type Compared = Option<&'static str>;
 
 /// How the copies of `opened` are compared where no manifest counts; none if it can't have any.
 pub(super) fn word(verify: Verify, opened: &Opened) -> Compared {
-    if opened.inventory.ranks <= 1 || opened.inventory.tensors.is_empty() {
+    let ranks = opened.inventory.ranks > 1 && !opened.inventory.tensors.is_empty();
+    if !ranks && !nodes::have_copies(&opened.source) {
         return None;
     }
     Some(match verify {
@@ -55,6 +58,7 @@ pub(super) fn check(
     match verify {
         Verify::None => Ok(word),
         Verify::All => {
+            nodes::check(world, topology, &opened.source, verify)?;
             compare::copies(world, topology, opened, moving)?;
             Ok(word)
         }
@@ -63,6 +67,7 @@ pub(super) fn check(
             if origin.tells_all(&opened.source) {
                 return Ok(Some("manifest"));
             }
+            nodes::check(world, topology, &opened.source, verify)?;
             by_sample(world, opened)?;
             Ok(word)
         }
@@ -131,7 +136,7 @@ pub(super) fn by_sample(world: &World, opened: &Opened) -> Result<()> {
     let groups = groups(inventory, &source.catalog);
     let names: Vec<&Arc<str>> = inventory.tensors.keys().collect();
     let readers = Readers::new(&source.base, &source.catalog, IoMode::Auto);
-    let mut files = Files::new(source, &readers);
+    let mut files = Files::new(source, &readers, false);
     let gathered = (|| {
         let mut reports: Vec<(u32, Evidence)> = Vec::new();
         for group in &groups {
@@ -245,7 +250,7 @@ fn own_private(source: &Source, names: &[&Arc<str>]) -> Result<Vec<Having>> {
         .filter(|r| reach.owner(*r) == Some(reach.process))
         .collect();
     let readers = Readers::new(&source.base, &source.catalog, IoMode::Auto);
-    let mut files = Files::new(source, &readers);
+    let mut files = Files::new(source, &readers, false);
     let mut havings = Vec::new();
     for (number, name) in (0u64..).zip(names) {
         let places = owned
@@ -280,29 +285,48 @@ fn kind(source: &Source, place: Place) -> u64 {
 }
 
 /// The files of a source, the one that was read last kept open.
-struct Files<'a> {
+pub(super) struct Files<'a> {
     source: &'a Source,
     open: HashMap<(u32, u32), ReadFile>,
     /// For shards that lie with strides of their own.
     readers: &'a Readers<'a>,
+    /// All of a shard is of interest, not some places of it.
+    all: bool,
     buffer: Vec<u8>,
 }
+
+/// Bytes that are read at once.
+const PIECE_BYTES: usize = 1 << 20;
 
 /// Files kept open at once.
 const OPEN_MAX: usize = 128;
 
 impl<'a> Files<'a> {
-    fn new(source: &'a Source, readers: &'a Readers<'a>) -> Self {
+    /// None is open yet; of a shard all or some is compared.
+    pub(super) fn new(source: &'a Source, readers: &'a Readers<'a>, all: bool) -> Self {
         Files {
             source,
             open: HashMap::new(),
             readers,
+            all,
             buffer: Vec::new(),
         }
     }
 
+    /// What is compared of a shard of `bytes` bytes.
+    fn ranges(&self, salt: u64, bytes: u64) -> Vec<Range<u64>> {
+        if !self.all {
+            return ranges(salt, bytes);
+        }
+        let piece = |begin: u64| begin..(begin + PIECE_BYTES as u64).min(bytes);
+        (0..bytes).step_by(PIECE_BYTES).map(piece).collect()
+    }
+
     /// A value of what is compared of the shard at `place`.
-    fn value(&mut self, place: Place, salt: u64) -> Result<u64> {
+    ///
+    /// # Errors
+    /// As reading it.
+    pub(super) fn value(&mut self, place: Place, salt: u64) -> Result<u64> {
         let catalog = &self.source.catalog;
         let entry = catalog.entry(place);
         let held = &catalog.file(place).schema.held;
@@ -317,6 +341,7 @@ impl<'a> Files<'a> {
             let path = self.source.base.join(Path::new(&catalog.file(place).path));
             self.open.insert(key, ReadFile::open(&path)?);
         }
+        let ranges = self.ranges(salt, entry.bytes());
         let Some(file) = self.open.get(&key) else {
             return Err(Fault::new(
                 Kind::Internal,
@@ -325,7 +350,7 @@ impl<'a> Files<'a> {
         };
         let mut value = 0;
         let buffer = &mut self.buffer;
-        for range in ranges(salt, entry.bytes()) {
+        for range in ranges {
             entry.locate(range, |offset, part| {
                 let length = part.end - part.start;
                 grow(buffer, usize::try_from(length).unwrap_or(usize::MAX))?;
@@ -344,7 +369,7 @@ impl<'a> Files<'a> {
         let copy = lying::in_rows(&self.source.catalog, place);
         let mut filler = Filler::new(self.readers);
         let mut value = 0;
-        for range in ranges(salt, entry.shape.bytes(entry.dtype)?) {
+        for range in self.ranges(salt, entry.shape.bytes(entry.dtype)?) {
             let length = range.end - range.start;
             grow(
                 &mut self.buffer,

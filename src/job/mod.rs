@@ -25,6 +25,7 @@ mod linked_bytes;
 mod lying;
 mod megatron;
 pub mod metadata;
+mod nodes;
 mod origin;
 pub mod outcome;
 pub mod overview;

@@ -12,6 +12,7 @@ use crate::job::differing::of_sealed;
 use crate::job::fits::Fitted;
 use crate::job::inputs;
 use crate::job::linked;
+use crate::job::nodes;
 use crate::job::outcome::{Outcome, PlanFigures};
 use crate::job::pairs::pairs;
 use crate::job::planned::Planned;
@@ -209,6 +210,9 @@ impl Run<'_> {
         let plans = &pairing.plans;
         let verify = self.job.reading.verify;
         let (world, topology, seals) = (self.world, self.topology, verify == Verify::Sample);
+        for side in [a, b] {
+            nodes::check(world, topology, &side.source, verify)?;
+        }
         let mut found = of_sealed(world, topology, [a, b], plans, moving, seals, observer)?;
         // Every copy of B has been read, of A one of each shard.
         let suspected = match verify {
