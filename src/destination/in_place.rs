@@ -159,8 +159,8 @@ pub(crate) fn finished(
 
 /// The manifest of `directory`, if it is the unchanged result of `request`. Local.
 fn result_of(directory: &Path, request: u64, survives: &[String]) -> Result<Option<Manifest>> {
-    // One that can't be read is no result.
-    let Ok(Some(manifest)) = Manifest::read(directory) else {
+    // One that is damaged is no result.
+    let Some(manifest) = Manifest::read_sound(directory)? else {
         return Ok(None);
     };
     let asked = manifest.whole.as_ref().map(|whole| whole.request.0);

@@ -34,7 +34,7 @@ pub fn expected_ranks(
 /// What this node sees. Local.
 fn told(directory: &Path) -> Result<Option<(u32, String)>> {
     let mut found: Vec<(u32, PathBuf)> = Vec::new();
-    if let Ok(Some(manifest)) = Manifest::read(directory) {
+    if let Some(manifest) = Manifest::read_sound(directory)? {
         found.push((of_manifest(&manifest), directory.join(manifest::NAME)));
     }
     let beside = directory

@@ -190,7 +190,7 @@ impl Staging {
             return Ok(Left::Unknown);
         }
         // A manifest is the last file written; one that is cut short is as good as none.
-        if let Ok(Some(manifest)) = Manifest::read(&self.partial) {
+        if let Some(manifest) = Manifest::read_sound(&self.partial)? {
             if manifest.job != Hex(job) {
                 return Ok(Left::Another);
             }
@@ -216,8 +216,8 @@ impl Staging {
         if io::standing(&self.destination)? != Standing::Directory {
             return Ok(None);
         }
-        match Manifest::read(&self.destination) {
-            Ok(Some(manifest)) if manifest.job == Hex(job) => {
+        match Manifest::read_sound(&self.destination)? {
+            Some(manifest) if manifest.job == Hex(job) => {
                 let stands = manifest.stands(&self.destination)?
                     && manifest.stands_unchanged(&self.destination)?
                     && manifest.is_sure(&self.destination, survives)?;

@@ -191,6 +191,17 @@ impl Manifest {
             .map_err(|fault| fault.file(path.display().to_string()))
     }
 
+    /// The same, where one that is damaged or of a newer version is none.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] and whatever else keeps it from being read.
+    pub fn read_sound(directory: &Path) -> Result<Option<Manifest>> {
+        match Manifest::read(directory) {
+            Err(fault) if matches!(fault.kind, Kind::Corrupt | Kind::Unsupported) => Ok(None),
+            other => other,
+        }
+    }
+
     /// Whether `directory` has all the files in full size.
     ///
     /// # Errors

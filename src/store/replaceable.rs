@@ -34,14 +34,10 @@ const NAMED_MAX: usize = 3;
 /// [`Kind::Io`].
 pub fn check(directory: &Path) -> Result<()> {
     let mut listed: HashSet<String> = HashSet::new();
-    match Manifest::read(directory) {
-        Ok(Some(manifest)) => {
-            listed.insert(manifest::NAME.to_owned());
-            listed.extend(manifest.files.into_iter().map(|file| file.path));
-        }
-        Err(fault) if fault.kind == Kind::Io => return Err(fault),
-        // One that is damaged lists nothing, and is itself no result.
-        Ok(None) | Err(_) => {}
+    // One that is damaged lists nothing, and is itself no result.
+    if let Some(manifest) = Manifest::read_sound(directory)? {
+        listed.insert(manifest::NAME.to_owned());
+        listed.extend(manifest.files.into_iter().map(|file| file.path));
     }
     let known = |path: &String| {
         listed.contains(path)
