@@ -129,10 +129,10 @@ struct DeepSeek {
 }
 
 impl DeepSeek {
-    /// The meshes' names, and their sizes: pp, dp, tp, ep.
-    fn on(meshes: &[(&str, u32, u64, u64, u64)]) -> DeepSeek {
+    /// A part of each dimension, the meshes' names, and their sizes: pp, dp, tp, ep.
+    fn on(part: u64, meshes: &[(&str, u32, u64, u64, u64)]) -> DeepSeek {
         let room = tempfile::tempdir().unwrap();
-        let shapes = deepseek::shapes_json();
+        let shapes = deepseek::shapes_json(part);
         write_bytes(&room.path().join("shapes.json"), shapes.as_bytes());
         for (name, pp, dp, tp, ep) in meshes.iter().copied() {
             let strategy = deepseek::strategy(Parallel { pp, dp, tp, ep });
@@ -146,12 +146,18 @@ impl DeepSeek {
 
     /// Four worlds of thousands of ranks, called by their numbers.
     fn on_thousands() -> DeepSeek {
-        DeepSeek::on(&[
+        let meshes = [
             ("2048", 16, 16, 8, 64),
             ("1024", 8, 32, 4, 32),
             ("16384", 16, 128, 8, 256),
             ("8192", 8, 256, 4, 128),
-        ])
+        ];
+        DeepSeek::on(1, &meshes)
+    }
+
+    /// A model a sixteenth as large, from 32 ranks to 16.
+    fn small() -> DeepSeek {
+        DeepSeek::on(4, &[("source", 2, 8, 2, 8), ("destination", 1, 4, 4, 4)])
     }
 
     /// What is told of a reshard; no destination means full weights.
@@ -199,7 +205,7 @@ fn plans_for_one_of_thousands_of_ranks() {
 /// What each process expects to send is an estimate; together they expect what is received.
 #[test]
 fn estimates_of_what_is_sent_add_up() {
-    let model = DeepSeek::on(&[("source", 2, 8, 2, 8), ("destination", 1, 4, 4, 4)]);
+    let model = DeepSeek::small();
     let run = |more: &str| {
         let more = format!("--ranks-per-node 2 {more}");
         model.simulated("source", Some("destination"), &more)
@@ -218,7 +224,7 @@ fn estimates_of_what_is_sent_add_up() {
 /// What nodes have on disks of their own is built there, wherever it goes, and as evenly as they have it.
 #[test]
 fn a_shared_destination_is_built_where_its_sources_are() {
-    let model = DeepSeek::on(&[("source", 2, 8, 2, 8), ("destination", 1, 4, 4, 4)]);
+    let model = DeepSeek::small();
     let more = "--processes 16 --ranks-per-node 4 --storage shared-destination";
     for destination in [None, Some("destination")] {
         let simulated = model.simulated("source", destination, more);

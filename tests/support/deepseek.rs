@@ -119,10 +119,12 @@ pub(crate) fn strategy(parallel: Parallel) -> Strategy {
     Strategy::from_layouts(pp, u32::try_from(ranks).unwrap(), layouts).unwrap()
 }
 
-/// What `--shapes` reads.
-pub(crate) fn shapes_json() -> String {
+/// What `--shapes` reads, with each dimension but the number of experts a part of what it is.
+pub(crate) fn shapes_json(part: u64) -> String {
     let entries = shapes().into_iter().map(|(name, dtype, shape)| {
-        let described = serde_json::json!({"dtype": dtype.safetensors_name(), "shape": shape.0});
+        let size = |size: &u64| if *size > 256 { size / part } else { *size };
+        let shape: Vec<u64> = shape.0.iter().map(size).collect();
+        let described = serde_json::json!({"dtype": dtype.safetensors_name(), "shape": shape});
         (name.to_string(), described)
     });
     serde_json::Value::Object(entries.collect()).to_string()
