@@ -145,14 +145,14 @@ impl DeepSeek {
     }
 
     /// Four worlds of thousands of ranks, called by their numbers.
-    fn on_thousands() -> DeepSeek {
+    fn on_thousands(part: u64) -> DeepSeek {
         let meshes = [
             ("2048", 16, 16, 8, 64),
             ("1024", 8, 32, 4, 32),
             ("16384", 16, 128, 8, 256),
             ("8192", 8, 256, 4, 128),
         ];
-        DeepSeek::on(1, &meshes)
+        DeepSeek::on(part, &meshes)
     }
 
     /// A model a sixteenth as large, from 32 ranks to 16.
@@ -177,7 +177,7 @@ impl DeepSeek {
 /// far below a second and 256 MB.
 #[test]
 fn plans_for_one_of_thousands_of_ranks() {
-    let model = DeepSeek::on_thousands();
+    let model = DeepSeek::on_thousands(1);
     // Who builds a window of a destination that all share follows from who sees it: each process goes
     // through those of the whole checkpoint. What is read in turn comes from each node that has a copy.
     for (storage, seconds_most, partners_most) in [
@@ -241,7 +241,7 @@ fn a_shared_destination_is_built_where_its_sources_are() {
 /// All plans of a thousand processes, and a sample of those of thousands.
 #[test]
 fn plans_for_all_of_a_thousand_processes() {
-    let model = DeepSeek::on_thousands();
+    let model = DeepSeek::on_thousands(4);
     for (source, destination, planned) in [("2048", "1024", 1024), ("16384", "8192", 512)] {
         let mut simulated = model.simulated(source, Some(destination), "");
         assert_eq!(simulated["processes_planned"], planned);
