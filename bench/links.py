@@ -90,7 +90,7 @@ def predict(room, program, rates):
         for rank in 2 * host - 2, 2 * host - 1:
             (room / f"disk{host}/src").mkdir(exist_ok=True)
             (room / f"cut/rank_{rank}").rename(room / f"disk{host}/src/rank_{rank}")
-    found = run(room, program, ["bench", "all", "--json", "--budget", "30s", "--dir", room / "local"], HOSTS_RATES=rates)
+    found = run(room, program, ["bench", "all", "--json", "--budget", "90s", "--dir", room / "local"], HOSTS_RATES=rates)
     (room / "machine.json").write_text(json.dumps(found))
     strategies = ["--src-strategy", room / "rows.ckpt", "--dst-strategy", room / "columns.ckpt"]
     plan = ["--shapes", room / "full", "--processes", 6, "--ranks-per-node", 2, "--machine", room / "machine.json", "--json"]

@@ -208,6 +208,62 @@ fn nodes_that_read_different_bytes_write_nothing() {
     }
 }
 
+/// What a command names beside weights is another file on one of the nodes.
+#[test]
+fn nodes_that_would_do_different_things_write_nothing() {
+    let sample = Sample::new();
+    for node in 0..2u8 {
+        let write = |file: &str, bytes: &[u8]| {
+            tensors::write_bytes(&sample.path(&format!("node_{node}/{file}")), bytes);
+        };
+        let full = ["w1", "w2.weight"].map(|name| {
+            (
+                name.to_owned(),
+                tensors::Tensor::counting("F32", &[16, 8], 1),
+            )
+        });
+        let path = sample.path(&format!("node_{node}/full/model.safetensors"));
+        tensors::write(&path, &full.into_iter().collect());
+        let names = [["x", "y"], ["y", "x"]][usize::from(node)];
+        let map = format!(r#"{{"w1": "{}", "w2.weight": "{}"}}"#, names[0], names[1]);
+        write("map.json", map.as_bytes());
+        let config = format!(r#"{{"lora_alpha": {}, "r": 2}}"#, 2 + node);
+        write("other/adapter_config.json", config.as_bytes());
+        write("lora/adapter_config.json", br#"{"lora_alpha": 2, "r": 2}"#);
+        for (directory, salt) in [("other", 1), ("lora", 1 + usize::from(node))] {
+            let pair = |side: &str, shape: [usize; 2]| {
+                let name = format!("base_model.model.w2.lora_{side}.weight");
+                (name, tensors::Tensor::counting("F32", &shape, salt))
+            };
+            let adapter = [pair("A", [2, 8]), pair("B", [16, 2])]
+                .into_iter()
+                .collect();
+            let file = format!("node_{node}/{directory}/adapter_model.safetensors");
+            tensors::write(&sample.path(&file), &adapter);
+        }
+    }
+    for (line, said) in [
+        (
+            "unify --src full --dst out --name-map map.json",
+            "different things",
+        ),
+        (
+            "unify --src full --dst out --lora other",
+            "different things",
+        ),
+        ("unify --src full --dst out --lora lora", "different bytes"),
+    ] {
+        let run = on_own_disks(&sample, &format!("{line} --json"));
+        let fault = object(&run)["error"].clone();
+        assert_eq!(fault["kind"], "differs", "{line}: {run:#?}");
+        let message = fault["message"].as_str().expect("a message");
+        assert!(message.contains(said), "{run:#?}");
+        for node in ["node_0", "node_1"] {
+            assert!(!sample.path(&format!("{node}/out")).exists());
+        }
+    }
+}
+
 // proves P74
 #[test]
 fn every_nodes_copy_is_verified() {

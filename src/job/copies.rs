@@ -6,21 +6,17 @@
 
 use crate::catalog::Place;
 use crate::exchange::{Topology, World, all_gather, all_gather_agreed, exchange_values};
-use crate::fault::memory::grow;
-use crate::fault::{Fault, Kind, Result};
+use crate::fault::Result;
 use crate::job::compare;
-use crate::job::lying;
 use crate::job::nodes;
 use crate::job::origin::Origin;
 use crate::job::unlike::Unlike;
-use crate::plan::copies::{Group, groups, ranges};
+use crate::job::values::Files;
+use crate::plan::copies::{Group, groups};
 use crate::source::{Opened, Source, Verify};
-use crate::store::io::ReadFile;
-use crate::tensor::digest::{residue, shift};
-use crate::transport::{Filler, IoMode, Moving, Readers};
+use crate::tensor::digest::residue;
+use crate::transport::{IoMode, Moving, Readers};
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 
 /// How copies were compared, for the outcome.
@@ -58,7 +54,7 @@ pub(super) fn check(
     match verify {
         Verify::None => Ok(word),
         Verify::All => {
-            nodes::check(world, topology, &opened.source, verify)?;
+            nodes::check(world, topology, &opened.source, verify, 0)?;
             compare::copies(world, topology, opened, moving)?;
             Ok(word)
         }
@@ -67,7 +63,7 @@ pub(super) fn check(
             if origin.tells_all(&opened.source) {
                 return Ok(Some("manifest"));
             }
-            nodes::check(world, topology, &opened.source, verify)?;
+            nodes::check(world, topology, &opened.source, verify, 0)?;
             by_sample(world, opened)?;
             Ok(word)
         }
@@ -282,102 +278,4 @@ fn own_private(source: &Source, names: &[&Arc<str>]) -> Result<Vec<Having>> {
 fn kind(source: &Source, place: Place) -> u64 {
     let entry = source.catalog.entry(place);
     residue(format!("{}{}", entry.dtype, entry.shape).as_bytes())
-}
-
-/// The files of a source, the one that was read last kept open.
-pub(super) struct Files<'a> {
-    source: &'a Source,
-    open: HashMap<(u32, u32), ReadFile>,
-    /// For shards that lie with strides of their own.
-    readers: &'a Readers<'a>,
-    /// All of a shard is of interest, not some places of it.
-    all: bool,
-    buffer: Vec<u8>,
-}
-
-/// Bytes that are read at once.
-const PIECE_BYTES: usize = 1 << 20;
-
-/// Files kept open at once.
-const OPEN_MAX: usize = 128;
-
-impl<'a> Files<'a> {
-    /// None is open yet; of a shard all or some is compared.
-    pub(super) fn new(source: &'a Source, readers: &'a Readers<'a>, all: bool) -> Self {
-        Files {
-            source,
-            open: HashMap::new(),
-            readers,
-            all,
-            buffer: Vec::new(),
-        }
-    }
-
-    /// What is compared of a shard of `bytes` bytes.
-    fn ranges(&self, salt: u64, bytes: u64) -> Vec<Range<u64>> {
-        if !self.all {
-            return ranges(salt, bytes);
-        }
-        let piece = |begin: u64| begin..(begin + PIECE_BYTES as u64).min(bytes);
-        (0..bytes).step_by(PIECE_BYTES).map(piece).collect()
-    }
-
-    /// A value of what is compared of the shard at `place`.
-    ///
-    /// # Errors
-    /// As reading it.
-    pub(super) fn value(&mut self, place: Place, salt: u64) -> Result<u64> {
-        let catalog = &self.source.catalog;
-        let entry = catalog.entry(place);
-        let held = &catalog.file(place).schema.held;
-        if held.part(place.entry as usize).is_some() {
-            return self.strided(place, salt);
-        }
-        let key = (place.rank, place.file);
-        if !self.open.contains_key(&key) {
-            if self.open.len() >= OPEN_MAX {
-                self.open.clear();
-            }
-            let path = self.source.base.join(Path::new(&catalog.file(place).path));
-            self.open.insert(key, ReadFile::open(&path)?);
-        }
-        let ranges = self.ranges(salt, entry.bytes());
-        let Some(file) = self.open.get(&key) else {
-            return Err(Fault::new(
-                Kind::Internal,
-                "a file that was opened isn't open",
-            ));
-        };
-        let mut value = 0;
-        let buffer = &mut self.buffer;
-        for range in ranges {
-            entry.locate(range, |offset, part| {
-                let length = part.end - part.start;
-                grow(buffer, usize::try_from(length).unwrap_or(usize::MAX))?;
-                file.read_at(buffer, offset)
-                    .map_err(|fault| fault.tensor(&*entry.name).rank(place.rank))?;
-                value = shift(value, length) ^ residue(buffer);
-                Ok(())
-            })?;
-        }
-        Ok(value)
-    }
-
-    /// The same of a shard that doesn't lie row after row.
-    fn strided(&mut self, place: Place, salt: u64) -> Result<u64> {
-        let entry = self.source.catalog.entry(place);
-        let copy = lying::in_rows(&self.source.catalog, place);
-        let mut filler = Filler::new(self.readers);
-        let mut value = 0;
-        for range in self.ranges(salt, entry.shape.bytes(entry.dtype)?) {
-            let length = range.end - range.start;
-            grow(
-                &mut self.buffer,
-                usize::try_from(length).unwrap_or(usize::MAX),
-            )?;
-            lying::read(&mut filler, &copy, place, range.start, &mut self.buffer)?;
-            value = shift(value, length) ^ residue(&self.buffer);
-        }
-        Ok(value)
-    }
 }

@@ -9,6 +9,7 @@
 mod above;
 pub mod account;
 mod adapter;
+mod alike;
 mod clock;
 mod compare;
 mod composed;
@@ -45,6 +46,7 @@ mod spec;
 mod steps;
 pub(crate) mod tally;
 mod unlike;
+mod values;
 pub mod verify;
 mod written;
 

@@ -5,8 +5,7 @@
 use crate::catalog::Place;
 use crate::exchange::{Topology, World, all_gather_agreed, exchange_values};
 use crate::fault::{Fault, Kind, Result};
-use crate::job::copies::Files;
-use crate::plan::reach::Reach;
+use crate::job::values::Files;
 use crate::source::{Source, Verify};
 use crate::transport::{IoMode, Readers};
 use std::collections::HashMap;
@@ -16,11 +15,10 @@ type Evidence = (Place, u32, u64);
 
 /// Whether nodes have copies of their own of what others have, too. Local: the same on every process.
 pub(super) fn have_copies(source: &Source) -> bool {
-    let mut ranks = source.catalog.ranks.keys();
-    ranks.any(|rank| is_copied(&source.reach, *rank))
+    copied(source, 0).next().is_some()
 }
 
-/// Compares them: a sample of each tensor, or all of it. Collective.
+/// Compares those of the ranks from `first_rank` on: a sample of each tensor, or all of it. Collective.
 ///
 /// # Errors
 /// [`Kind::Differs`] naming file, tensor and two nodes, the same on every process; as reading them.
@@ -29,11 +27,12 @@ pub(super) fn check(
     topology: &Topology,
     source: &Source,
     verify: Verify,
+    first_rank: u32,
 ) -> Result<()> {
-    if verify == Verify::None || !have_copies(source) {
+    if verify == Verify::None || copied(source, first_rank).next().is_none() {
         return Ok(());
     }
-    let evidence = exchange_values(world, own(source, verify))?;
+    let evidence = exchange_values(world, own(source, verify, first_rank))?;
     let mut first: HashMap<Place, (u32, u64)> = HashMap::new();
     let mut found: Option<(Place, [u32; 2])> = None;
     for (place, node, value) in evidence {
@@ -63,29 +62,26 @@ pub(super) fn check(
 const HINT: &str = "give each node the same files, or each rank's to one node alone; --verify none takes what each \
                     process reads";
 
-/// Whether nodes that see the files of `rank` each have a copy of their own.
-fn is_copied(reach: &Reach, rank: u32) -> bool {
-    reach.homes(rank).len() > 1 && !reach.common().contains(&rank)
+/// The ranks from `first_rank` on of which several nodes each have a copy of their own.
+fn copied(source: &Source, first_rank: u32) -> impl Iterator<Item = u32> {
+    let reach = &source.reach;
+    let ranks = source.catalog.ranks.range(first_rank..);
+    let ranks = ranks.map(|(rank, _)| *rank);
+    ranks.filter(|rank| reach.homes(*rank).len() > 1 && !reach.common().contains(rank))
 }
 
 /// What falls to this process of its node's copies, for whoever compares it. Local.
-fn own(source: &Source, verify: Verify) -> Result<Vec<(u32, Evidence)>> {
+fn own(source: &Source, verify: Verify, first_rank: u32) -> Result<Vec<(u32, Evidence)>> {
     let reach = &source.reach;
     let members = &reach.nodes[reach.node() as usize];
     let readers = Readers::new(&source.base, &source.catalog, IoMode::Auto);
     let mut files = Files::new(source, &readers, verify == Verify::All);
     let mut found = Vec::new();
-    for (rank, shards) in &source.catalog.ranks {
-        if !is_copied(reach, *rank) || !reach.sees(*rank) {
-            continue;
-        }
-        for (file, shard) in (0u32..).zip(shards) {
+    for rank in copied(source, first_rank).filter(|rank| reach.sees(*rank)) {
+        let shards = source.catalog.ranks.get(&rank);
+        for (file, shard) in (0u32..).zip(shards.into_iter().flatten()) {
             for (entry, _) in (0u32..).zip(&shard.schema.entries) {
-                let place = Place {
-                    rank: *rank,
-                    file,
-                    entry,
-                };
+                let place = Place { rank, file, entry };
                 // Neighbours in a file stay with one process: it has that open.
                 let turn = (rank + file + entry / IN_TURN) as usize;
                 if members[turn % members.len()] == reach.process {

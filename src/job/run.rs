@@ -5,6 +5,7 @@ use crate::destination::Destination;
 use crate::exchange::{Topology, World, agree};
 use crate::fault::{Kind, Result};
 use crate::job::account::{Part, account};
+use crate::job::alike;
 use crate::job::clock::Clock;
 use crate::job::compare::{self, Pairing};
 use crate::job::copies;
@@ -84,6 +85,7 @@ pub fn run_told(
         if job.goal.writing().is_some_and(|writing| writing.link) {
             linked::find(world, &source.source, &mut destination, &mut planned)?;
         }
+        alike::check(world, &topology, &planned.plans, &run.depends_on(&planned))?;
         fitted.compared()?;
         if !job.dry_run {
             let copies = &planned.copies;
@@ -102,6 +104,7 @@ pub fn run_told(
     let pairs = pairs([&source, &other], filter, &comparing.names);
     let pairing = pairs.and_then(|pairs| compare::pair(&source, &other, &pairs));
     let pairing = agree(world, pairing)?;
+    alike::check(world, &topology, &pairing.plans, job.command)?;
     let mut outcome = run.compare(&source, &other, pairing, observer, clock)?;
     outcome.lines_max = comparing.lines_max;
     outcome.within(comparing.tolerance);
@@ -117,6 +120,15 @@ struct Ready<'a> {
 }
 
 impl Run<'_> {
+    /// All but the source that the result depends on. Local.
+    pub(super) fn depends_on(&self, planned: &Planned) -> String {
+        let derived = &self.job.reading.derived;
+        let lora = derived.lora.as_ref().map(|lora| &lora.meaning);
+        let (command, layouts) = (self.job.command, &self.layouts);
+        let more = &planned.depends_on;
+        format!("{command} {layouts:?} {:?} {lora:?} {more}", derived.block)
+    }
+
     /// The steps after the plan; of a dry run none. Collective.
     fn finish(
         &self,
@@ -211,7 +223,7 @@ impl Run<'_> {
         let verify = self.job.reading.verify;
         let (world, topology, seals) = (self.world, self.topology, verify == Verify::Sample);
         for side in [a, b] {
-            nodes::check(world, topology, &side.source, verify)?;
+            nodes::check(world, topology, &side.source, verify, 0)?;
         }
         let mut found = of_sealed(world, topology, [a, b], plans, moving, seals, observer)?;
         // Every copy of B has been read, of A one of each shard.

@@ -6,6 +6,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::job::convert;
 use crate::job::fits::{Fitted, fit};
 use crate::job::megatron::by_layers;
+use crate::job::nodes;
 use crate::job::outcome::Outcome;
 use crate::job::planned::Planned;
 use crate::job::request::request;
@@ -108,7 +109,9 @@ impl<'a> Run<'a> {
             let strategy = self.destination_strategy();
             agree(world, by_layers(&mut source, write, strategy))?;
         }
-        source.derive(self.world, &job.reading.derived)?;
+        let beside = source.source.reach.source_ranks;
+        source.derive(world, &job.reading.derived)?;
+        nodes::check(world, topology, &source.source, job.reading.verify, beside)?;
         Ok((source, fitted))
     }
 

@@ -53,7 +53,7 @@ impl Written<'_> {
         extras.extend(carried.extras);
         let (replace, flush) = (writing.replaces(), !writing.unflushed);
         let wanted = Wanted {
-            job: fingerprint(world, &self.source.source, &self.depends_on())?,
+            job: fingerprint(world, &self.source.source, &self.run.depends_on(planned))?,
             resume: writing.resume,
             replace,
             flush,
@@ -166,19 +166,6 @@ impl Written<'_> {
         }
         let (world, source) = (self.run.world, &self.source.source);
         linked::known(world, self.origin, source, self.destination, self.planned)
-    }
-
-    /// All but the source that the result depends on.
-    fn depends_on(&self) -> String {
-        let derived = &self.run.job.reading.derived;
-        format!(
-            "{} {:?} {:?} {:?} {}",
-            self.run.job.command,
-            self.run.layouts,
-            derived.block,
-            derived.lora.as_ref().map(|lora| &lora.meaning),
-            self.planned.depends_on
-        )
     }
 
     /// Fills the staged files, then commits them. Collective.

@@ -24,33 +24,31 @@ const FILE_BYTES: (u64, u64) = (1 << 20, 128 << 20);
 /// Where the slowest is this many times the median, something else runs.
 const NOISY: f64 = 20.0;
 
-/// Measures everything in about `budget`: half of it between processes, the rest with files in
-/// `directory`. What there is no time for, and no place, is told. Collective.
+/// Measures everything in about `budget`: with files in `directory`, and in what is left of the time between
+/// processes. What there is no time for, and no place, is told. Collective.
 ///
 /// # Errors
 /// [`Kind::Memory`], [`Kind::Mpi`].
 pub fn everything(world: &World, directory: &Path, budget: Duration) -> Result<Measured> {
     let begun = Instant::now();
     let row = (budget / 3 / ROWS).clamp(ROW_TIME.0, ROW_TIME.1);
+    let per_second = FILE_BYTES.0.saturating_mul(budget.as_secs().max(1));
+    let bytes = per_second.min(FILE_BYTES.1);
+    let files = Repeat::new(3, 0, budget / 4 / FILES);
+    // Files first: how long they take depends on the disks, what is between processes stops when it is told.
+    let stored = Some(storage(world, files, directory, bytes));
+    let resharded = match late(world, begun, budget / 2)? {
+        true => None,
+        false => Some(reshard(world, Repeat::new(2, 1, row), directory, bytes)),
+    };
     let mut question = Question::new(BYTES_MAX, Repeat::new(1000, 1, row));
     question.factor = FACTOR;
-    question.budget = Some(budget / 2);
+    question.budget = Some(left(world, begun, budget)?);
     question.pairs = true;
     let mut all = collectives(world, &question)?;
     all.bench = "all";
     let mut told = verdict(&all);
-    let per_second = FILE_BYTES.0.saturating_mul(budget.as_secs().max(1));
-    let bytes = per_second.min(FILE_BYTES.1);
-    let files = Repeat::new(3, 0, budget / 4 / FILES);
-    let stored = match late(world, begun, budget * 3 / 4)? {
-        true => None,
-        false => Some(storage(world, files, directory, bytes)),
-    };
     all.add("storage", stored, &mut told)?;
-    let resharded = match late(world, begun, budget * 9 / 10)? {
-        true => None,
-        false => Some(reshard(world, Repeat::new(2, 1, row), directory, bytes)),
-    };
     all.add("reshard", resharded, &mut told)?;
     told.push(match all.rows.iter().any(|row| row.wrong_bytes > 0) {
         true => "some bytes are not what was sent".to_owned(),
@@ -59,6 +57,14 @@ pub fn everything(world: &World, directory: &Path, budget: Duration) -> Result<M
     all.verdict.splice(0..0, told);
     all.seconds = Some(begun.elapsed().as_secs_f64());
     Ok(all)
+}
+
+/// What is left of the time for what is measured between processes, and pairs of nodes after that. Collective.
+fn left(world: &World, begun: Instant, budget: Duration) -> Result<Duration> {
+    let left = budget.saturating_sub(begun.elapsed()) * 3 / 4;
+    let mut least = [u64::try_from(left.as_millis()).unwrap_or(u64::MAX)];
+    all_reduce(world, &mut least, Operation::Min)?;
+    Ok(Duration::from_millis(least[0]))
 }
 
 /// Whether so much time has passed. Collective.
@@ -127,7 +133,11 @@ fn verdict(measured: &Measured) -> Vec<String> {
         let fastest = rows.iter().filter(|row| row.operation == operation);
         let fastest = fastest.map(|row| row.bus_gbps).fold(0.0, f64::max);
         if fastest > 0.0 {
-            told.push(format!("{fastest:.2} GB/s {words}"));
+            let fastest = match fastest < 0.1 {
+                true => format!("{:.2} MB/s", fastest * 1e3),
+                false => format!("{fastest:.2} GB/s"),
+            };
+            told.push(format!("{fastest} {words}"));
         }
     }
     if let (Some(ours), Some(theirs)) = (

@@ -6,6 +6,9 @@ use crate::measure::pairs::Pairs;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
+/// Least bytes that a process sends in an all-to-all which tells of a network's rate.
+const EXCHANGED_BYTES_MIN: u64 = 1 << 20;
+
 /// A node's network, what a round costs, and how many processes a node has; what the rows don't tell is
 /// left out.
 pub(super) fn machine(
@@ -32,6 +35,18 @@ pub(super) fn machine(
     let ours = several.filter(|row| row.by == "shardloom");
     let exchanges = ours.filter(|row| row.operation == "all_to_all");
     let most = exchanges.clone().map(|row| row.processes).max();
+    // What all send to all at a time may be less than what pairs do.
+    let large = exchanges
+        .clone()
+        .filter(|row| nodes > 1 && Some(row.processes) == most && row.bytes >= EXCHANGED_BYTES_MIN);
+    if let Some(row) = large.max_by_key(|row| row.bytes) {
+        let away = 1.0 - 1.0 / f64::from(nodes);
+        let each = f64::from(row.processes) / f64::from(nodes);
+        let exchanged = row.algorithm_gbps * each * away;
+        let known = machine.get("network_gbps").and_then(Value::as_f64);
+        let least = known.map_or(exchanged, |known| known.min(exchanged));
+        machine.insert("network_gbps", json!(least));
+    }
     let smallest = exchanges
         .filter(|row| Some(row.processes) == most)
         .min_by_key(|row| row.bytes);

@@ -1,7 +1,7 @@
 //! A real reshard of generated weights, against plain copying of as many bytes.
 
 use crate::destination::Writing;
-use crate::exchange::{Topology, World, agree, barrier};
+use crate::exchange::{Topology, World, agree, all_gather_agreed, barrier};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::{Goal, Job, Write, run};
 use crate::layout::Layout;
@@ -39,16 +39,14 @@ const CALL: usize = 1 << 20;
 /// Those of a job.
 pub fn reshard(world: &World, repeat: Repeat, directory: &Path, bytes: u64) -> Result<Measured> {
     let room = directory.join("shardloom-bench-reshard");
+    let topology = Topology::discover(world)?;
     let mut rows = Vec::new();
     for (name, dimension) in [("columns", 1), ("rows", 0)] {
-        let result = one(world, repeat, &room, bytes, dimension);
+        let result = one(world, &topology, repeat, &room, bytes, dimension);
         barrier(world)?;
-        let removed = match world.process() {
-            0 => io::remove_directory(&room),
-            _ => Ok(()),
-        };
+        let removed = remove(world, &topology, &room);
         let (moved, resharded, copied) = result?;
-        agree(world, removed)?;
+        removed?;
         let copying = timed(world, &copied)?;
         let seconds = timed(world, &resharded)?;
         let title = format!("reshard by {name}");
@@ -61,13 +59,27 @@ pub fn reshard(world: &World, repeat: Repeat, directory: &Path, bytes: u64) -> R
     for row in &mut rows {
         row.processes = world.size();
     }
-    let topology = Topology::discover(world)?;
     Ok(Measured::new("reshard", world, &topology, rows))
+}
+
+/// Removes a directory on every node's disks, or those that they share. Collective.
+fn remove(world: &World, topology: &Topology, path: &Path) -> Result<()> {
+    let first = match world.process() {
+        0 => io::remove_directory(path),
+        _ => Ok(()),
+    };
+    agree(world, first)?;
+    let others = match topology.leads(world.process()) {
+        true => io::remove_directory(path),
+        false => Ok(()),
+    };
+    agree(world, others)
 }
 
 /// Bytes written, and the time that each iteration of both took.
 fn one(
     world: &World,
+    topology: &Topology,
     repeat: Repeat,
     room: &Path,
     bytes: u64,
@@ -75,6 +87,7 @@ fn one(
 ) -> Result<(u64, Vec<Duration>, Vec<Duration>)> {
     let source = Weights::new(bytes, SOURCE_RANKS, dimension)?;
     let destination = Weights::new(bytes, DESTINATION_RANKS, dimension)?;
+    remove(world, topology, room)?;
     let prepared = match world.process() {
         0 => prepare(room, &source, &destination),
         _ => Ok(()),
@@ -89,7 +102,7 @@ fn one(
         moved = run(world, &job, &mut |_, _| {})?.bytes.written;
         barrier(world)?;
         let resharded = start.elapsed();
-        let copied = copy(world, room, &destination)?;
+        let copied = copy(world, topology, room, &destination)?;
         if round >= repeat.warmup {
             resharding.push(resharded);
             copying.push(copied);
@@ -99,7 +112,6 @@ fn one(
 }
 
 fn prepare(room: &Path, source: &Weights, destination: &Weights) -> Result<()> {
-    io::remove_directory(room)?;
     io::make_directory(room)?;
     io::write_small(&room.join("source.ckpt"), &source.strategy()?, false)?;
     io::write_small(
@@ -132,31 +144,45 @@ fn job(room: &Path) -> Job {
     }
 }
 
-/// Copies the destination's files to new ones of their full length, each process an equal range of
-/// each. Removing the copies doesn't count. Collective.
-fn copy(world: &World, room: &Path, weights: &Weights) -> Result<Duration> {
+/// Copies the destination's files to new ones of their full length, each of the processes that see one an
+/// equal range of it. Removing the copies doesn't count. Collective.
+fn copy(world: &World, topology: &Topology, room: &Path, weights: &Weights) -> Result<Duration> {
     let copies = room.join("copies");
     let file = |rank: u32| room.join(format!("destination/rank_{rank}/net{rank}.safetensors"));
     let copy = |rank: u32| copies.join(rank.to_string());
-    let made = match world.process() {
-        0 => io::remove_directory(&copies).and_then(|()| io::make_directory(&copies)),
-        _ => Ok(()),
-    };
-    agree(world, made)?;
+    remove(world, topology, &copies)?;
+    agree(world, io::make_directory(&copies))?;
+    let seen = (0..weights.ranks).map(|rank| io::size(&file(rank)).map(|size| size.is_some()));
+    let seen: Vec<Vec<bool>> = all_gather_agreed(world, seen.collect())?;
+    // Of each file, this process's place among those that see it, and how many they are.
+    let own: Vec<(u32, u64, u64)> = (0..weights.ranks)
+        .filter_map(|rank| {
+            let sees = |seen: &Vec<bool>| seen.get(rank as usize) == Some(&true);
+            seen.get(world.process() as usize)
+                .filter(|seen| sees(seen))?;
+            let before = seen.iter().take(world.process() as usize);
+            let place = before.filter(|seen| sees(seen)).count() as u64;
+            let all = seen.iter().filter(|seen| sees(seen)).count() as u64;
+            Some((rank, place, all))
+        })
+        .collect();
     barrier(world)?;
     let start = Instant::now();
-    let own = (0..weights.ranks).filter(|rank| rank % world.size() == world.process());
-    let created = own.map(|rank| {
+    let first = own
+        .iter()
+        .filter(|(rank, place, all)| u64::from(*rank) % all == *place);
+    let created = first.map(|(rank, ..)| {
+        let rank = *rank;
         let size = ReadFile::open(&file(rank))?.size();
         WriteFile::create(&copy(rank), size).map(|_| ())
     });
     agree(world, created.collect::<Result<()>>())?;
     let mut buffer = vec![0; CALL];
-    let copied = (0..weights.ranks).map(|rank| {
-        let source = ReadFile::open(&file(rank))?;
-        let target = WriteFile::open(&copy(rank))?;
-        let bound = |process: u32| source.size() * u64::from(process) / u64::from(world.size());
-        let (begin, end) = (bound(world.process()), bound(world.process() + 1));
+    let copied = own.iter().map(|(rank, place, all)| {
+        let source = ReadFile::open(&file(*rank))?;
+        let target = WriteFile::open(&copy(*rank))?;
+        let bound = |place: u64| source.size() * place / all;
+        let (begin, end) = (bound(*place), bound(place + 1));
         each_call(CALL, end - begin, |at, length| {
             source.read_at(&mut buffer[..length], begin + at)?;
             target.write_at(&buffer[..length], begin + at)

@@ -9,7 +9,7 @@ use crate::measure::contents::{Wrong, byte};
 use crate::measure::found::machine;
 use crate::measure::metadata::metadata;
 use crate::measure::sampling::timed;
-use crate::store::io::{self, ReadFile, WriteFile};
+use crate::store::io::{self, ReadFile, Standing, WriteFile};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -47,9 +47,10 @@ pub fn storage(world: &World, repeat: Repeat, directory: &Path, bytes: u64) -> R
     let topology = Topology::discover(world)?;
     let mut rows = Vec::new();
     let mut kept = [0, 0];
-    for shared in [false, true] {
+    let common = Sharers::of(world, &topology, directory)?;
+    for sharers in [None, Some(&common)] {
         for call in CALLS {
-            let (still, looks) = one(world, repeat, directory, (bytes, call, shared), &mut rows)?;
+            let (still, looks) = one(world, repeat, directory, (bytes, call, sharers), &mut rows)?;
             kept = [kept[0] + u64::from(still), kept[1] + u64::from(looks)];
         }
     }
@@ -58,7 +59,7 @@ pub fn storage(world: &World, repeat: Repeat, directory: &Path, bytes: u64) -> R
         let members = topology.nodes.first().cloned().unwrap_or_default();
         let part = world.part(members.contains(&world.process()))?;
         let done = match &part {
-            Some(part) => one(part, repeat, directory, (bytes, CALLS[1], false), &mut rows),
+            Some(part) => one(part, repeat, directory, (bytes, CALLS[1], None), &mut rows),
             None => Ok((0, 0)),
         };
         agree(world, done)?;
@@ -80,32 +81,69 @@ pub fn storage(world: &World, repeat: Repeat, directory: &Path, bytes: u64) -> R
     Ok(measured)
 }
 
-/// Files of `bytes` a process by calls of `call` bytes, of its own or `shared`. Collective.
+/// Those who can write one file.
+struct Sharers {
+    /// The process's place among them.
+    place: u64,
+    count: u64,
+    variant: &'static str,
+}
+
+impl Sharers {
+    /// All, or, where `directory` lies on the nodes' own disks, the processes of a node. Collective.
+    fn of(world: &World, topology: &Topology, directory: &Path) -> Result<Sharers> {
+        let path = directory.join("shardloom-bench-shared");
+        let made = match world.process() {
+            0 => io::write_small(&path, b"", false),
+            _ => Ok(()),
+        };
+        agree(world, made)?;
+        let standing = agree(world, io::standing(&path))?;
+        let mut seen = [u64::from(standing == Standing::File)];
+        all_reduce(world, &mut seen, Operation::Min)?;
+        let removed = match world.process() {
+            0 => io::remove(&path),
+            _ => Ok(()),
+        };
+        agree(world, removed)?;
+        if seen[0] > 0 {
+            return Ok(Sharers {
+                place: u64::from(world.process()),
+                count: u64::from(world.size()),
+                variant: "one file",
+            });
+        }
+        let node = topology.node_of.get(world.process() as usize);
+        let members = node.and_then(|node| topology.nodes.get(*node as usize));
+        let members = members.map_or(&[][..], Vec::as_slice);
+        let place = members.iter().position(|other| *other == world.process());
+        Ok(Sharers {
+            place: place.unwrap_or_default() as u64,
+            count: members.len().max(1) as u64,
+            variant: "one file a node",
+        })
+    }
+}
+
+/// Files of `bytes` a process by calls of `call` bytes, of its own or one of the `sharers`. Collective.
 fn one(
     world: &World,
     repeat: Repeat,
     directory: &Path,
-    (bytes, call, shared): (u64, usize, bool),
+    (bytes, call, sharers): (u64, usize, Option<&Sharers>),
     rows: &mut Vec<Row>,
 ) -> Result<(u32, u32)> {
-    let name = match shared {
-        true => "shardloom-bench-shared".to_owned(),
-        false => format!("shardloom-bench-{}", world.process()),
+    let name = match sharers {
+        Some(_) => "shardloom-bench-shared".to_owned(),
+        None => format!("shardloom-bench-{}", world.process()),
     };
+    let (place, count) = sharers.map_or((0, 1), |sharers| (sharers.place, sharers.count));
     let file = Part {
         path: directory.join(name),
-        begin: if shared {
-            bytes * u64::from(world.process())
-        } else {
-            0
-        },
-        whole: if shared {
-            bytes * u64::from(world.size())
-        } else {
-            bytes
-        },
+        begin: bytes * place,
+        whole: bytes * count,
         bytes,
-        shared,
+        creates: place == 0,
     };
     let pattern: Vec<u8> = (0..call).map(|i| byte(world.process(), 0, i)).collect();
     let mut lives = Lives::default();
@@ -116,9 +154,9 @@ fn one(
         }
         let lived = file.live(world, &pattern, &mut lives);
         barrier(world)?;
-        let removed = match shared && world.process() > 0 {
-            true => Ok(()),
-            false => io::remove(&file.path),
+        let removed = match file.creates {
+            true => io::remove(&file.path),
+            false => Ok(()),
         };
         agree(world, lived.and(removed))?;
         let mut over = [u64::from(begun.elapsed() >= repeat.time)];
@@ -142,7 +180,8 @@ fn one(
             continue;
         }
         let mut row = Row::new(operation, call as u64, timed(world, times)?, all, 1.0);
-        row.variant = Some(if shared { "one file" } else { "a file each" }.to_owned());
+        let variant = sharers.map_or("a file each", |sharers| sharers.variant);
+        row.variant = Some(variant.to_owned());
         row.processes = world.size();
         (row.wrong_bytes, row.wrong) = (wrong_bytes, wrong.clone());
         rows.push(row);
@@ -169,22 +208,23 @@ struct Part {
     begin: u64,
     bytes: u64,
     whole: u64,
-    shared: bool,
+    /// Whether this process makes and removes the file.
+    creates: bool,
 }
 
 impl Part {
     /// Writes, flushes and reads it by calls of the pattern's size. Collective; faults of one process
     /// are for the caller to agree on.
     fn live(&self, world: &World, pattern: &[u8], lives: &mut Lives) -> Result<()> {
-        let created = match self.shared && world.process() > 0 {
-            true => Ok(()),
-            false => io::remove(&self.path),
+        let created = match self.creates {
+            true => io::remove(&self.path),
+            false => Ok(()),
         };
         agree(world, created)?;
         let start = Instant::now();
-        let created = match self.shared && world.process() > 0 {
-            true => Ok(None),
-            false => WriteFile::create(&self.path, self.whole).map(Some),
+        let created = match self.creates {
+            true => WriteFile::create(&self.path, self.whole).map(Some),
+            false => Ok(None),
         };
         let file = match agree(world, created)? {
             Some(file) => Ok(file),

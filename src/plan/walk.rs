@@ -122,7 +122,7 @@ impl<'a> Work<'a> {
             return Ok(());
         }
         let extents = deal.extents(self.destination, &homes);
-        let windows = (0..group.windows).map(|number| Step {
+        let windows = self.in_turn(group.windows).map(|number| Step {
             number,
             slab: unit * group.windows + number,
             bytes: group.window(number),
@@ -139,6 +139,19 @@ impl<'a> Work<'a> {
         };
         let turns = || self.turns(plan, group, unit);
         self.steps(&of, windows, takes, turns, visit)
+    }
+
+    /// The numbers of `windows` windows, from that on whose turn it is here: where bytes are sent, those who need
+    /// the same rows' neighbours shouldn't all ask the same process at a time.
+    fn in_turn(&self, windows: u64) -> impl Iterator<Item = u64> + use<> {
+        let first = match self.reach.all_see_all() && self.reach.mode != ExchangeMode::Collective {
+            true => 0,
+            false => {
+                let processes = self.reach.node_of.len() as u64;
+                windows * u64::from(self.reach.process) / processes.max(1)
+            }
+        };
+        (first..windows).chain(0..first)
     }
 
     /// The nodes that read a unit's source in turn for each other, if any do.

@@ -9,7 +9,8 @@ use crate::plan::survey::Survey;
 pub(super) const ROUND_BYTES_MAX: u64 = 32 << 20;
 /// Least bytes that a pair of processes may exchange in a round.
 const PAIR_BYTES_MIN: u64 = 256 << 10;
-/// Rounds that an exchange has, unless they would be smaller than that: one is written while the next travels.
+/// Rounds that an exchange has, unless they would be smaller than that of each pair: one is written while the
+/// next travels.
 const ROUNDS_WANTED: u64 = 8;
 
 /// How the rounds of an exchange go: the same on every process.
@@ -19,6 +20,8 @@ pub struct Exchange {
     pub traffic: Traffic,
     /// Most bytes that a process asks of another in a round.
     pub pair_bytes: u64,
+    /// Most bytes that a process asks of all others in a round.
+    pub round_bytes: u64,
 }
 
 impl Exchange {
@@ -51,9 +54,12 @@ impl Exchange {
     /// `received`. Local.
     #[must_use]
     pub fn of(processes: u32, partners: u64, received: u64, memory_bytes: u64) -> Exchange {
-        let round = (memory_bytes / 4)
-            .min(ROUND_BYTES_MAX)
-            .min(received.div_ceil(ROUNDS_WANTED));
+        let partners = partners.max(1);
+        let round = (memory_bytes / 4).min(ROUND_BYTES_MAX);
+        // Whoever sends has a buffer for all that ask it; who receives may ask one alone.
+        let pair_bytes = (round / partners).max(PAIR_BYTES_MIN);
+        let least = PAIR_BYTES_MIN.saturating_mul(partners);
+        let wanted = received.div_ceil(ROUNDS_WANTED).max(least);
         let dense = 2 * partners >= u64::from(processes);
         Exchange {
             traffic: if dense {
@@ -61,7 +67,8 @@ impl Exchange {
             } else {
                 Traffic::Sparse
             },
-            pair_bytes: (round / partners.max(1)).max(PAIR_BYTES_MIN),
+            pair_bytes,
+            round_bytes: wanted.min(pair_bytes.saturating_mul(partners)),
         }
     }
 
@@ -69,8 +76,7 @@ impl Exchange {
     #[must_use]
     pub fn rounds(&self, survey: &Survey) -> u64 {
         let senders = (survey.senders.len() as u64).max(1);
-        survey
-            .received_bytes
-            .div_ceil(self.pair_bytes.saturating_mul(senders))
+        let round = self.pair_bytes.saturating_mul(senders);
+        survey.received_bytes.div_ceil(round.min(self.round_bytes))
     }
 }

@@ -76,7 +76,9 @@ impl<'a> Gathering<'a> {
             let fits = |(process, bytes): (&u32, &u64)| {
                 round.incoming.get(process).unwrap_or(&0) + bytes <= self.exchange.pair_bytes
             };
-            if !round.slabs.is_empty() && (built > 2 * ROUND_BYTES_MAX || !asked.iter().all(fits)) {
+            let all = round.incoming.values().sum::<u64>();
+            let full = built > 2 * ROUND_BYTES_MAX || all >= self.exchange.round_bytes;
+            if !round.slabs.is_empty() && (full || !asked.iter().all(fits)) {
                 self.pending = Some(next);
                 break;
             }
