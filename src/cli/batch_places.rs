@@ -44,14 +44,14 @@ impl Places {
         let read: Vec<PathBuf> = READ
             .iter()
             .filter_map(|id| job.path(id))
-            .map(real)
-            .collect();
+            .map(|path| real(&path))
+            .collect::<Result<_>>()?;
         let shown = match job.is_given("in_place") {
             true => job.path("src"),
             false => job.path("dst"),
         };
         if let Some(shown) = shown {
-            let place = real(shown.clone());
+            let place = real(&shown)?;
             for (other, line) in &self.written {
                 if let Some(relation) = relation(&place, other) {
                     let what = match relation {
@@ -102,9 +102,12 @@ fn refused(place: &Path, what: &str) -> Fault {
         .hint("each job needs a place of its own, apart from what others read")
 }
 
-/// `path` with its links resolved. One that leads nowhere fails by itself.
-fn real(path: PathBuf) -> PathBuf {
-    resolved(&path).unwrap_or(path)
+/// `path` with its links resolved.
+///
+/// # Errors
+/// [`Kind::Usage`] for one that can't be told from others before its job runs, as `new/../new`; [`Kind::Io`].
+fn real(path: &Path) -> Result<PathBuf> {
+    resolved(path)
 }
 
 /// How a place lies to another one.

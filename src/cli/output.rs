@@ -72,6 +72,27 @@ pub(crate) fn try_output(output: &Path) -> Result<()> {
     io::remove(&partial)
 }
 
+/// The same for one that only replaces files which begin as it does.
+///
+/// # Errors
+/// As [`try_output`], [`Kind::Exists`] for a file of another kind.
+pub(crate) fn try_replacing(output: &Path, begins: &str) -> Result<()> {
+    if io::standing(output)? == Standing::File {
+        let mut start = vec![0; begins.len()];
+        let file = ReadFile::open(output)?;
+        let length = file.size().min(begins.len() as u64);
+        start.truncate(usize::try_from(length).unwrap_or_default());
+        file.read_at(&mut start, 0)?;
+        if !start.is_empty() && start != begins.as_bytes() {
+            let fault = Fault::new(Kind::Exists, "is a file of another kind, and would be lost");
+            return Err(fault
+                .file(output.display().to_string())
+                .hint("give another name, or move it away"));
+        }
+    }
+    try_output(output)
+}
+
 /// Where the file is written before it has its name; its directory is made.
 fn partial(output: &Path) -> Result<PathBuf> {
     let Some(name) = output.file_name() else {

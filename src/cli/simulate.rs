@@ -5,7 +5,7 @@ use crate::cli::flags::choice::{Choice, choice};
 use crate::cli::flags::moving::{ProgressArgs, RoundArgs};
 use crate::cli::flags::planned::SidesArgs;
 use crate::cli::flags::report::ReportArgs;
-use crate::cli::output::try_output;
+use crate::cli::output::try_replacing;
 use crate::course;
 use crate::fault::Result;
 use crate::measure::simulate::{Question, plan_telling, read_machine, read_shapes};
@@ -147,7 +147,8 @@ impl Simulate {
             (None, Some(model)) => tensors(&seen, model, self.states)?,
             _ => read_shapes(&place)?,
         };
-        self.svg.as_deref().map_or(Ok(()), try_output)?;
+        let svg = self.svg.as_deref();
+        svg.map_or(Ok(()), |svg| try_replacing(svg, "<svg"))?;
         let source = read(source)?;
         let shown = match self.progress.progress {
             Progress::Auto if report.quiet => Progress::Never,

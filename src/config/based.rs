@@ -6,7 +6,7 @@
 use crate::config::train_yaml::{TrainConfig, no_yaml};
 use crate::fault::{Fault, Kind, Result};
 use serde_json::{Map, Value};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The key.
 pub const BASE: &str = "base_config";
@@ -60,6 +60,16 @@ impl Layered {
             name,
             text,
         })
+    }
+
+    /// The files that it is laid over, as they were found.
+    #[must_use]
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let below = self.bases.iter().flat_map(|base| {
+            let own = std::iter::once(PathBuf::from(&base.name));
+            own.chain(base.paths())
+        });
+        below.collect()
     }
 
     /// The configuration that all of them come to.

@@ -1,10 +1,8 @@
 //! The metadata of the files that a job writes.
 
 use crate::plan::arrange::Files;
+pub use crate::source::OWN_KEYS;
 use std::collections::BTreeMap;
-
-/// Beginning of the keys that tell how tensors were made of others.
-pub const OWN_KEYS: &str = "shardloom.";
 
 /// Tensors that only a model with Hugging Face's names has.
 const HUGGING_FACE: [&str; 2] = [

@@ -254,6 +254,33 @@ impl Partial {
         })
     }
 
+    /// Checks that these say nothing else than what is `recorded` of the order of rows. The names' scheme is what
+    /// a name map gives.
+    ///
+    /// # Errors
+    /// [`Kind::Differs`] naming what the files say.
+    pub fn check(&self, recorded: &Partial) -> Result<()> {
+        let unlike = [
+            (QKV, self.qkv.zip(recorded.qkv).is_some_and(|(a, b)| a != b)),
+            (FFN, self.ffn.zip(recorded.ffn).is_some_and(|(a, b)| a != b)),
+            (
+                EXPERTS,
+                self.experts
+                    .zip(recorded.experts)
+                    .is_some_and(|(a, b)| a != b),
+            ),
+            (MLA, self.mla.zip(recorded.mla).is_some_and(|(a, b)| a != b)),
+        ];
+        match unlike.iter().find(|(_, unlike)| *unlike) {
+            None => Ok(()),
+            Some((key, _)) => {
+                let message =
+                    format!("--{key}: the files' metadata '{OWN_KEYS}{key}' says something else");
+                Err(Fault::new(Kind::Differs, message).hint("leave the flag out"))
+            }
+        }
+    }
+
     /// These, and where they say nothing, the others.
     #[must_use]
     pub fn or(self, others: Partial) -> Partial {

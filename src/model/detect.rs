@@ -69,7 +69,9 @@ pub(super) fn choices_of(
     metadata: &BTreeMap<String, String>,
     given: &Given,
 ) -> Result<Choices> {
-    let known = given.or(Partial::recorded(metadata)?);
+    let recorded = Partial::recorded(metadata)?;
+    given.check(&recorded)?;
+    let known = given.or(recorded);
     let has = |name: &str| inventory.tensors.contains_key(name) || inventory.private.contains(name);
     let (names, joined) = scheme(family, numbers, known.names, &has)?;
     // A fused tensor of this kind that the separate layout doesn't know.

@@ -115,7 +115,10 @@ pub fn merge(
             Some(part) => {
                 let pair = pairs.entry(part.module).or_default();
                 pair.embedding = part.embedding;
-                pair.parts[part.which] = Some(tensor);
+                if let Some(other) = pair.parts[part.which].replace(tensor) {
+                    let message = format!("its pair has {} for the same", other.name);
+                    return Err(Fault::new(Kind::Corrupt, message).tensor(&*tensor.name));
+                }
             }
             None if meaning.described => replace(inventory, tensor)?,
             None => return Err(no_pair(&tensor.name)),

@@ -107,6 +107,15 @@ pub(super) fn list_full(
     Ok(())
 }
 
+/// How many files there are, as the name of one of several tells: `model-00001-of-00005.safetensors`.
+fn parts_of(name: &str) -> Option<u64> {
+    let (stem, _) = name.rsplit_once('.')?;
+    let (before, count) = stem.rsplit_once("-of-")?;
+    let (_, number) = before.rsplit_once('-')?;
+    number.parse::<u64>().ok()?;
+    count.parse().ok().filter(|count| *count > 1)
+}
+
 /// The fault of a directory with files of two formats.
 pub(super) fn both_formats(path: &Path) -> Fault {
     Fault::new(Kind::Ambiguous, "has both .ckpt and .safetensors files")
@@ -216,6 +225,14 @@ impl Contents<'_> {
         })
     }
 
+    /// One of several files is here alone.
+    fn alone(&self, name: &str, of: u64) -> Fault {
+        let message = format!("is one of {of} files, and the others and their index aren't there");
+        Fault::new(Kind::MissingShard, message)
+            .file(self.path.join(name).display().to_string())
+            .hint("copy or download all of them, and the index")
+    }
+
     /// The files of a directory without an index: one, beside which others may lie.
     fn only(&self) -> Result<BTreeSet<String>> {
         self.refuse_other_kinds()?;
@@ -230,7 +247,11 @@ impl Contents<'_> {
         let single = all.iter().copied().filter(|name| **name == SINGLE);
         let single = single.filter(|_| !numbered).collect();
         if let Some(found) = one(single).or_else(|| one(models)).or_else(|| one(all)) {
-            return Ok(found);
+            let part = found.iter().find_map(|name| Some((name, parts_of(name)?)));
+            return match part {
+                None => Ok(found),
+                Some((name, of)) => Err(self.alone(name, of)),
+            };
         }
         if self.weights.is_empty() {
             return self.unfinished().map_or(Ok(BTreeSet::new()), Err);

@@ -47,7 +47,7 @@ pub(crate) use full::index_notes;
 pub use identity::fingerprint;
 pub(crate) use listed::{Inner, Listed, Listing};
 pub(crate) use listing::list;
-pub use open::{Opened, open};
+pub use open::{OWN_KEYS, Opened, open};
 pub(crate) use position::Offered;
 pub use reading::{Reading, Verify, Which};
 pub use still::Still;

@@ -29,6 +29,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
+/// Beginning of the keys that tell how tensors were made of others.
+pub const OWN_KEYS: &str = "shardloom.";
+
 /// A source that is open: what it holds and says, the same on every process.
 #[derive(Clone, Debug)]
 pub struct Opened {
@@ -99,8 +102,10 @@ pub fn open(
         }
     };
     let schemas = source.catalog.distinct_schemas();
-    let metadata = schemas.flat_map(|(_, schema)| schema.metadata.clone());
-    let metadata = metadata.collect();
+    let metadata = agree(
+        world,
+        told_alike(schemas.map(|(_, schema)| &schema.metadata)),
+    )?;
     Ok(Opened {
         source,
         strategy,
@@ -108,6 +113,29 @@ pub fn open(
         metadata,
         layered: false,
     })
+}
+
+/// All that files' metadata tell. What this program has noted of how tensors lie in them must be the same in
+/// all. Local.
+///
+/// # Errors
+/// [`Kind::Differs`] naming a key and what two files say.
+fn told_alike<'a>(
+    all: impl Iterator<Item = &'a BTreeMap<String, String>>,
+) -> Result<BTreeMap<String, String>> {
+    let mut told: BTreeMap<String, String> = BTreeMap::new();
+    for (key, value) in all.flatten() {
+        match told.get(key) {
+            Some(other) if other != value && key.starts_with(OWN_KEYS) => {
+                let message =
+                    format!("metadata '{key}' is '{other}' in one file and '{value}' in another");
+                return Err(Fault::new(Kind::Differs, message)
+                    .hint("the files are of two checkpoints: give those of one"));
+            }
+            _ => told.insert(key.clone(), value.clone()),
+        };
+    }
+    Ok(told)
 }
 
 impl Opened {

@@ -3,7 +3,7 @@
 use crate::cli::flags::amount::{parse_percent, parse_size_or_nothing, parse_time};
 use crate::cli::flags::report::ReportArgs;
 use crate::cli::flags::size::parse_size;
-use crate::cli::output::try_output;
+use crate::cli::output::try_replacing;
 use crate::exchange::{World, agree};
 use crate::fault::{Fault, Kind, Result};
 use crate::measure::baseline::Baseline;
@@ -174,11 +174,14 @@ impl OutputArgs {
     }
 
     fn open_alone(&self) -> Result<Option<Baseline>> {
-        let files = [&self.svg, &self.csv, &self.html];
-        files
-            .into_iter()
-            .flatten()
-            .try_for_each(|file| try_output(file))?;
+        for (file, begins) in [
+            (&self.svg, "<svg"),
+            (&self.csv, "operation,"),
+            (&self.html, "<!doctype html>"),
+        ] {
+            let file = file.as_deref();
+            file.map_or(Ok(()), |file| try_replacing(file, begins))?;
+        }
         self.baseline.as_deref().map(Baseline::read).transpose()
     }
 }

@@ -99,6 +99,8 @@ impl Load {
         if let Some(path) = written {
             let mut read = vec![("configuration", self.config.as_path())];
             read.extend(asked.iter().map(|asked| ("source", asked.path.as_path())));
+            let bases = layered.paths();
+            read.extend(bases.iter().map(|path| ("base_config", path.as_path())));
             telling::check_writable(&sight, &layered, &read, path)?;
         }
         let mut telling = match asked {

@@ -5,13 +5,13 @@ use crate::cli::load::sight::Sight;
 use crate::cli::output::{check_output, try_output, write_output};
 use crate::config::based::{BASE, Layered, bases};
 use crate::config::edit::{quoted, set_keys};
-use crate::config::train_yaml::{Action, TrainConfig};
+use crate::config::train_yaml::{Action, TrainConfig, YAML_BYTES_MAX};
 use crate::exchange::agree;
 use crate::fault::plain::Text;
 use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
 use crate::job::outcome::Outcome;
-use crate::store::io;
+use crate::store::io::{self, ReadFile, Standing};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -143,7 +143,8 @@ impl Telling {
 /// Collective.
 ///
 /// # Errors
-/// The same on every process: [`Kind::Exists`] for a directory, [`Kind::Io`], [`Kind::Config`].
+/// The same on every process: [`Kind::Exists`] for a directory and for a file that is no training configuration,
+/// [`Kind::Io`], [`Kind::Config`].
 pub(super) fn check_writable(
     sight: &Sight<'_>,
     config: &Layered,
@@ -156,6 +157,7 @@ pub(super) fn check_writable(
             ("use_parallel", "True".to_owned()),
         ];
         check_output(path, true, read)
+            .and_then(|()| replaceable(path))
             .and_then(|()| with_keys(config, path, &keys))
             .and_then(|_| try_output(path))
     } else {
@@ -198,4 +200,22 @@ fn scalar(value: &Value) -> String {
         Value::String(text) => quoted(text),
         other => other.to_string(),
     }
+}
+
+/// Whether what stands at `path` is a training configuration, or nothing. Local.
+fn replaceable(path: &Path) -> Result<()> {
+    if io::standing(path)? != Standing::File {
+        return Ok(());
+    }
+    let read = |path: &Path| ReadFile::open(path)?.read_all(YAML_BYTES_MAX);
+    let layered = Layered::read(path, &read);
+    let known = layered.and_then(|layered| layered.config()?.check_any());
+    known.map_err(|_| {
+        Fault::new(
+            Kind::Exists,
+            "is no training configuration, and would be lost",
+        )
+        .file(path.display().to_string())
+        .hint("give another name, or move it away")
+    })
 }
