@@ -85,7 +85,7 @@ pub fn run_told(
         if job.goal.writing().is_some_and(|writing| writing.link) {
             linked::find(world, &source.source, &mut destination, &mut planned)?;
         }
-        alike::check(world, &topology, &planned.plans, &run.depends_on(&planned))?;
+        alike::check(world, &topology, &planned.plans, &run.meant())?;
         fitted.compared()?;
         if !job.dry_run {
             let copies = &planned.copies;
@@ -122,11 +122,15 @@ struct Ready<'a> {
 impl Run<'_> {
     /// All but the source that the result depends on. Local.
     pub(super) fn depends_on(&self, planned: &Planned) -> String {
+        format!("{} {}", self.meant(), planned.depends_on)
+    }
+
+    /// What is the same on every process, but for the plans. Local.
+    fn meant(&self) -> String {
         let derived = &self.job.reading.derived;
         let lora = derived.lora.as_ref().map(|lora| &lora.meaning);
         let (command, layouts) = (self.job.command, &self.layouts);
-        let more = &planned.depends_on;
-        format!("{command} {layouts:?} {:?} {lora:?} {more}", derived.block)
+        format!("{command} {layouts:?} {:?} {lora:?}", derived.block)
     }
 
     /// The steps after the plan; of a dry run none. Collective.
