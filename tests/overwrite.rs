@@ -360,3 +360,28 @@ fn a_small_file_replaces_no_weights() {
         assert!(std::fs::read(&path).expect("a file") == before, "{line}");
     }
 }
+
+#[test]
+fn small_files_replace_only_their_own_kind() {
+    let sample = Sample::new();
+    let mine = sample.path("mine.txt");
+    std::fs::write(&mine, "mine").expect("written");
+    let strategy = std::fs::read(sample.path("four.ckpt")).expect("a strategy");
+    let simulate = "simulate --src-strategy @four.ckpt --dst-strategy @two.ckpt --shapes @full";
+    let bench = "bench storage --dir @ --bytes 1KiB --iterations 1";
+    for (line, culprit) in [
+        (format!("{simulate} --svg @four.ckpt"), "four.ckpt"),
+        (format!("{simulate} --svg @mine.txt"), "mine.txt"),
+        (format!("{bench} --svg @four.ckpt"), "four.ckpt"),
+        (format!("{bench} --csv @mine.txt"), "mine.txt"),
+        (format!("{bench} --html @mine.txt"), "mine.txt"),
+    ] {
+        refused(&run(1, &sample, &line), culprit, &line);
+        assert_eq!(std::fs::read(&mine).expect("it stays"), b"mine", "{line}");
+        let stands = std::fs::read(sample.path("four.ckpt")).expect("it stays");
+        assert_eq!(stands, strategy, "{line}");
+    }
+    for file in ["plan.svg", "plan.svg"] {
+        run(1, &sample, &format!("{simulate} --svg @{file}")).succeeds();
+    }
+}

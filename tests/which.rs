@@ -360,3 +360,28 @@ fn a_checkpoint_2_of_several_cards_without_its_metadata_is_refused() {
         "metadata.json is missing",
     );
 }
+
+#[test]
+fn one_of_several_files_is_no_model() {
+    let sample = Sample::new();
+    std::fs::create_dir(sample.path("part")).expect("a directory");
+    let part = sample.path("part/model-00001-of-00005.safetensors");
+    std::fs::copy(sample.path("full/model.safetensors"), part).expect("copied");
+    for line in [
+        "unify --src @part --dst @out",
+        "split --src @part --dst @out --dst-strategy @four.ckpt",
+    ] {
+        for processes in [1, 4] {
+            let args = sample.args(line);
+            let run = match processes {
+                1 => alone(&args),
+                _ => under_mpi(processes, &args),
+            };
+            refuses(&run, "is one of 5 files");
+            nothing_written(&sample);
+        }
+    }
+    let whole = sample.path("part/model-00001-of-00001.safetensors");
+    std::fs::rename(sample.path("part/model-00001-of-00005.safetensors"), whole).expect("renamed");
+    alone(&sample.args("unify --src @part --dst @out")).succeeds();
+}

@@ -255,6 +255,15 @@ fn names_what_an_adapter_does_not_fit() {
         &tries(&ADAPTED, "{}"),
         "adapter_config.json: has no number lora_alpha",
     );
+    let mut twice = tensors::read(&sample.path("lora/adapter_model.safetensors")).unwrap();
+    let first = "base_model.model.layers.0.w.lora_A";
+    let again = twice.tensors[&format!("{first}.weight")].clone();
+    twice
+        .tensors
+        .insert(format!("{first}.default.weight"), again);
+    tensors::write(&sample.path("twice/one.safetensors"), &twice.tensors);
+    let run = alone(&sample.args(&format!("{unify} @twice --lora-scaling 1")));
+    refuses(&run, "for the same");
     let mut half = tensors::read(&sample.path("lora/adapter_model.safetensors")).unwrap();
     let lost = "base_model.model.layers.0.w.lora_B.weight";
     half.tensors.remove(lost).unwrap();
