@@ -12,27 +12,34 @@ use std::collections::BTreeMap;
 /// What lies beside `checkpoint/` with weights of the same checkpoints, and what its files' names say.
 const COMPANIONS: [(&str, &str); 2] = [NETWORK, TRAINABLE];
 
-/// The checkpoints that need not be kept for `keep` complete ones to stay, oldest first.
+/// The checkpoints that need not be kept for `keep` complete ones of each family to stay, oldest first.
 ///
-/// Kept are the newest `keep` complete ones (at least one), the one that a job would resume from, and
-/// whatever is newer than the newest complete one: it may be in the making. If none is complete, all
+/// A family is what one job writes into these directories, in one run after the other; other jobs' names begin
+/// otherwise. Of each the newest `keep` complete ones stay (at least one), the one that a job would resume from,
+/// and whatever is newer than the newest complete one: it may be in the making. If none is complete, all
 /// stay.
 #[must_use]
 pub fn expendable(survey: &Survey, keep: usize) -> Vec<&Checkpoint> {
-    let complete: Vec<usize> = (0..survey.checkpoints.len())
-        .filter(|index| survey.checkpoints[*index].complete())
-        .collect();
-    let Some(newest) = complete.last() else {
-        return Vec::new();
-    };
-    let kept = &complete[complete.len().saturating_sub(keep.max(1))..];
+    let mut complete: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+    for (index, checkpoint) in survey.checkpoints.iter().enumerate() {
+        if checkpoint.complete() {
+            complete
+                .entry(checkpoint.name.family())
+                .or_default()
+                .push(index);
+        }
+    }
     let resumed = latest(survey).ok().map(|checkpoint| &checkpoint.name);
-    survey.checkpoints[..*newest]
-        .iter()
-        .enumerate()
-        .filter(|(index, checkpoint)| !kept.contains(index) && Some(&checkpoint.name) != resumed)
-        .map(|(_, checkpoint)| checkpoint)
-        .collect()
+    let may_go = |(index, checkpoint): &(usize, &Checkpoint)| {
+        let complete = complete.get(&checkpoint.name.family());
+        let complete = complete.map_or(&[][..], |indices| indices);
+        let kept = &complete[complete.len().saturating_sub(keep.max(1))..];
+        complete.last().is_some_and(|newest| index < newest)
+            && !kept.contains(index)
+            && Some(&checkpoint.name) != resumed
+    };
+    let all = survey.checkpoints.iter().enumerate().filter(may_go);
+    all.map(|(_, checkpoint)| checkpoint).collect()
 }
 
 /// The files with the weights alone that `checkpoint_network` and `checkpoint_trainable`, beside a surveyed
@@ -128,9 +135,11 @@ mod tests {
 
     fn survey(checkpoints: &[(&str, bool)], meta: Option<&str>) -> Survey {
         let name = |text: &str| {
-            Name::parse(&format!("m_rank_0-{text}.safetensors"))
-                .unwrap()
-                .0
+            let file = match text.contains('-') {
+                true => format!("{text}.safetensors"),
+                false => format!("m_rank_0-{text}.safetensors"),
+            };
+            Name::parse(&file).unwrap().0
         };
         let checkpoints = checkpoints.iter().map(|(text, complete)| Checkpoint {
             directory: None,
@@ -175,5 +184,12 @@ mod tests {
         assert_eq!(gone(&all, Some("1_3"), 1), ["1_1", "1_2"]);
         assert!(gone(&[("1_1", false), ("1_2", false)], None, 1).is_empty());
         assert!(gone(&[("1_1", true), ("1_2", false)], None, 1).is_empty());
+        let other = [
+            ("best-1_1", true),
+            ("1_1", true),
+            ("1_2", true),
+            ("n_rank_0-1_1", true),
+        ];
+        assert_eq!(gone(&other, None, 1), ["1_1"]);
     }
 }

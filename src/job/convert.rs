@@ -8,13 +8,18 @@ use crate::job::metadata::format_of;
 use crate::job::planned::Planned;
 use crate::job::spec::Convert;
 use crate::layout::Layout;
+use crate::plan::arrange::Naming;
 use crate::plan::build::{Made, plan_tensor};
+use crate::plan::full::maps;
 use crate::plan::inventory::whole_tensor;
 use crate::plan::names::check_each;
 use crate::plan::{Patch, SourceTensor, of_patches};
 use crate::source::{Opened, left};
 use crate::store::ckpt;
+use crate::store::full_dir::TORCH_MAP;
+use crate::tensor::dtype::Dtype;
 use crate::tensor::region::Region;
+use crate::tensor::shape::Shape;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -31,6 +36,7 @@ pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Resu
         None => name,
     }));
     let mut made: BTreeMap<String, &str> = BTreeMap::new();
+    let mut index = Index::default();
     for (rank, files) in &source.catalog.ranks {
         let [file] = &files[..] else { continue };
         let named = |fault: Fault| fault.file(source.base.join(&file.path).display().to_string());
@@ -55,6 +61,9 @@ pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Resu
             return Err(named(Fault::new(Kind::Ambiguous, message))
                 .hint("convert one of them with --file-name-contains"));
         }
+        if source.index.is_some() && !path.contains('/') {
+            index.add(&path, &listing).map_err(named)?;
+        }
         if ranks.binary_search(rank).is_err() {
             continue;
         }
@@ -65,7 +74,12 @@ pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Resu
             .ranks
             .insert(*rank, vec![ShardFile { path, schema }]);
     }
+    let extras = match &source.index {
+        Some(name) => index.texts(name)?,
+        None => Vec::new(),
+    };
     Ok(Planned {
+        extras,
         tensors: plans.len() as u64,
         plans,
         catalog,
@@ -78,6 +92,44 @@ pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Resu
         by_file: true,
         ..Planned::default()
     })
+}
+
+/// Which tensor is in which of the files that full weights are converted to.
+#[derive(Default)]
+struct Index {
+    map: serde_json::Map<String, serde_json::Value>,
+    bytes: u64,
+}
+
+impl Index {
+    /// Takes up what is in the file at `path`.
+    ///
+    /// # Errors
+    /// [`Kind::Ambiguous`] naming a tensor that another file has, too.
+    fn add(&mut self, path: &str, listing: &[(Arc<str>, Dtype, Shape)]) -> Result<()> {
+        for (name, dtype, shape) in listing {
+            self.bytes += shape.bytes(*dtype)?;
+            if let Some(other) = self.map.insert(name.to_string(), path.into()) {
+                let message = format!("{other} would have it, too");
+                return Err(Fault::new(Kind::Ambiguous, message)
+                    .tensor(&**name)
+                    .hint("unify takes the one that the index says"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The index beside the files; `name` is that of the source.
+    fn texts(self, name: &str) -> Result<Vec<(String, Vec<u8>)>> {
+        let naming = match name {
+            TORCH_MAP => Naming::HfOnly,
+            _ => Naming::Mindspore,
+        };
+        match self.map.is_empty() {
+            true => Ok(Vec::new()),
+            false => maps(naming, self.map, self.bytes),
+        }
+    }
 }
 
 /// The tensor that is an entry of a file, however it lies there.

@@ -244,6 +244,7 @@ impl Build {
                 Leftovers::Reshard(unmatched) | Leftovers::Split(unmatched) => match unmatched {
                     Unmatched::Copy => copied.push(name.clone()),
                     Unmatched::Drop => self.dropped.push(name.clone()),
+                    Unmatched::Fail if inventory.stands_for_job(name) => copied.push(name.clone()),
                     Unmatched::Fail => unknown.push(&**name),
                 },
             }

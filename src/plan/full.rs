@@ -85,7 +85,10 @@ pub(super) fn full(
 }
 
 /// The maps beside the files: which tensor is in which.
-fn maps(
+///
+/// # Errors
+/// [`Kind::Internal`].
+pub(crate) fn maps(
     naming: Naming,
     weight_map: serde_json::Map<String, serde_json::Value>,
     total_bytes: u64,

@@ -17,6 +17,23 @@ use std::sync::Arc;
 /// Name that MindSpore gives the file of what is in no strategy (step, epoch, learning rate …).
 pub const HYPER_STEM: &str = "hyper_param";
 
+/// Tensors of one element in which a trainer keeps where its job stands: they are in no strategy, and every
+/// rank has them.
+pub const JOB_SCALARS: [&str; 12] = [
+    "epoch_num",
+    "step_num",
+    "global_step",
+    "loss_scale",
+    "global_batch_size",
+    "consumed_samples",
+    "learning_rate",
+    "beta1_power",
+    "beta2_power",
+    "current_iterator_step",
+    "last_overflow_iterator_step",
+    "scale_sense",
+];
+
 /// What a source holds.
 #[derive(Clone, Debug, Default)]
 pub struct Inventory {
@@ -182,6 +199,14 @@ impl Inventory {
         }
         inventory.check_nothing_lost(catalog, strategy)?;
         Ok(inventory)
+    }
+
+    /// Whether `name` is one of [`JOB_SCALARS`] of one card's checkpoint.
+    #[must_use]
+    pub fn stands_for_job(&self, name: &str) -> bool {
+        let tensor = self.tensors.get(name);
+        let single = tensor.is_some_and(|tensor| tensor.shape.0.iter().all(|size| *size == 1));
+        self.ranks == 1 && single && JOB_SCALARS.contains(&name)
     }
 
     /// MindSpore's removal of redundancy keeps no copy at all of a tensor whose optimizer shard is

@@ -23,7 +23,7 @@ mod directory;
 mod divided;
 mod division;
 mod files;
-mod full;
+pub(crate) mod full;
 mod group;
 pub mod inventory;
 mod kept;

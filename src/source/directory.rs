@@ -133,7 +133,37 @@ pub(super) fn read(world: &World, base: &Path, listing: &Listing) -> Result<Opti
     {
         told.own.progress = told.format.stands(&bytes);
     }
+    agree(world, check_number(&place, told.format, &told.own.progress))?;
     Ok(Some(told))
+}
+
+/// Checks that a checkpoint in `place` tells the step that the name of its directory has, where both do.
+///
+/// # Errors
+/// [`Kind::Differs`] naming both.
+fn check_number(place: &Path, format: Directory, progress: &Progress) -> Result<()> {
+    match other_step(place, format, progress) {
+        None => Ok(()),
+        Some(difference) => Err(Fault::new(Kind::Differs, difference)
+            .file(place.components().as_path().display().to_string())
+            .hint(
+                "was a file of another checkpoint copied into it, or the directory renamed? Give it its own \
+                 files, or the name of its step",
+            )),
+    }
+}
+
+/// In words where the counts of a checkpoint in `place` are of another step than its name says.
+pub(super) fn other_step(place: &Path, format: Directory, progress: &Progress) -> Option<String> {
+    let name = place.file_name()?.to_str()?;
+    let number = *format.numbers(&[(name.to_owned(), true)]).first()?;
+    // Some count steps, some the optimizer's, some have the last one planned in one of the two.
+    let counts = [progress.step_num, progress.global_step];
+    let counts: Vec<u64> = counts.into_iter().flatten().collect();
+    let other = counts.first().filter(|_| !counts.contains(&number))?;
+    Some(format!(
+        "its name says step {number}, and what it holds is of step {other}"
+    ))
 }
 
 /// Bytes of a file that some process sees, as far as it has them, on all. Collective.

@@ -1,11 +1,13 @@
 //! Every file of weights at a path, each for itself.
 
+use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
 use crate::source::directory::refuse_parts;
 use crate::source::listed::{Listed, Listing};
 use crate::source::pattern;
 use crate::store::Format;
 use crate::store::formats::refuse_directory;
+use crate::store::full_dir::MAPS;
 use crate::store::io::{self, ReadFile, Standing};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -51,6 +53,12 @@ pub(crate) fn list_files(
         Some(fault) if files.is_empty() && listing.left == 0 => return Err(fault),
         _ => {}
     }
+    if let (true, Some(to)) = (listing.left > 0 && !files.is_empty(), to) {
+        let left = counted(listing.left as u64, "file");
+        let verb = if listing.left == 1 { "is" } else { "are" };
+        let note = format!("{left} that {verb} {} already {verb} left out", to.name());
+        listing.notes.push(note);
+    }
     let files = files.into_iter().map(|file| vec![file]);
     listing.ranks = (0u32..).zip(files).collect();
     Ok(listing)
@@ -83,6 +91,8 @@ fn names(path: &Path, contains: Option<&str>, listing: &mut Listing) -> Result<V
         }
         Standing::Directory | Standing::EmptyDirectory => {
             let inside = io::list(path)?;
+            let here = |map: &&&str| inside.iter().any(|(name, room)| name == **map && !room);
+            listing.index = MAPS.iter().find(here).map(|map| (*map).to_owned());
             names.extend(weights(&inside));
             let rooms = inside.iter().filter(|(_, directory)| *directory);
             for (room, _) in rooms.filter(|(name, _)| name.starts_with("rank")) {

@@ -28,6 +28,8 @@ pub struct Source {
     pub notes: Vec<String>,
     /// What it has beside tensors, by name.
     pub values: Vec<String>,
+    /// The index of full weights that lie in several files.
+    pub index: Option<String>,
 }
 
 impl Source {

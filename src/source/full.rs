@@ -78,6 +78,7 @@ pub(super) fn list_full(
         (Some(glob), _) => contents.matching(glob)?,
         (None, Some(map)) => {
             listing.index = Some((*map).to_owned());
+            contents.refuse_other_maps(map)?;
             contents.indexed(map)?
         }
         (None, None) => contents.only()?,
@@ -175,9 +176,8 @@ impl Contents<'_> {
     /// The files that the index `map` lists.
     fn indexed(&self, map: &str) -> Result<BTreeSet<String>> {
         let map_path = self.path.join(map);
-        let text = json::bytes(&map_path, full_dir::MAP_BYTES_MAX)?;
         let at = |fault: Fault| fault.file(map_path.display().to_string());
-        let index = full_dir::parse_map(&text).map_err(at)?;
+        let index = self.index(map)?;
         let mut tensors: BTreeMap<&str, usize> = BTreeMap::new();
         for file in index.values() {
             *tensors.entry(file).or_default() += 1;
@@ -202,6 +202,34 @@ impl Contents<'_> {
             )));
         }
         Ok(tensors.into_keys().map(str::to_owned).collect())
+    }
+
+    /// What the index `map` says.
+    fn index(&self, map: &str) -> Result<BTreeMap<String, String>> {
+        let path = self.path.join(map);
+        let text = json::bytes(&path, full_dir::MAP_BYTES_MAX)?;
+        full_dir::parse_map(&text).map_err(|fault| fault.file(path.display().to_string()))
+    }
+
+    /// Refuses a directory of which another index says something else than `map`.
+    fn refuse_other_maps(&self, map: &str) -> Result<()> {
+        let others = full_dir::MAPS.iter();
+        let others = others.filter(|other| **other != map && **other != full_dir::TORCH_MAP);
+        for other in others.filter(|other| self.has(other)) {
+            let (own, others) = (self.index(map)?, self.index(other)?);
+            let unlike = own.iter().find_map(|(tensor, file)| {
+                let another = others.get(tensor).filter(|another| *another != file)?;
+                Some((tensor, file, another))
+            });
+            if let Some((tensor, file, another)) = unlike {
+                let message = format!("{map} says that it is in {file}, {other} in {another}");
+                return Err(self
+                    .fault(Kind::Ambiguous, message)
+                    .tensor(tensor.as_str())
+                    .hint("remove the index that is of another save, or say with --weights 'GLOB' which files are meant"));
+            }
+        }
+        Ok(())
     }
 
     /// What to say of a file that an index lists and that isn't there.

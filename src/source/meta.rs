@@ -132,10 +132,25 @@ impl Name {
     /// Whether `other` was written by the same run: it differs in epoch and step only.
     #[must_use]
     pub fn same_run(&self, other: &Name) -> bool {
-        self.prefix == other.prefix
-            && self.repeat == other.repeat
-            && self.ranked == other.ranked
-            && self.extension == other.extension
+        self.family() == other.family() && self.repeat == other.repeat
+    }
+
+    /// What all runs of its job into these directories have in common.
+    #[must_use]
+    pub fn family(&self) -> (&str, bool, bool, &str) {
+        let Name {
+            prefix, extension, ..
+        } = self;
+        (prefix, self.ranked, self.iteration, extension)
+    }
+
+    /// The same name at the beginning of its run, which no checkpoint has.
+    pub(super) fn run(&self) -> Name {
+        Name {
+            epoch: 0,
+            step: 0,
+            ..self.clone()
+        }
     }
 
     /// Where it stands in its run.

@@ -2,6 +2,7 @@
 //! complete.
 
 use crate::fault::Result;
+use crate::source::directory::other_step;
 use crate::source::meta::Name;
 use crate::source::saved::{Checkpoint, Survey};
 use crate::store::io::{self, ReadFile, Standing};
@@ -59,6 +60,9 @@ fn look_at(
     };
     if seen.files.is_empty() {
         seen.why = Some("it has no files".into());
+    }
+    if seen.why.is_none() {
+        seen.why = other_step(&place, format, &glimpse.progress);
     }
     for (rank, file) in &seen.files {
         let path = place.join(file);

@@ -67,6 +67,7 @@ pub fn open(
         Which::Checkpoint(suffix) => {
             let wanted = Wanted::of(world, topology, path, suffix.as_deref())?;
             let source = found(world, topology, reading, mode, &wanted)?;
+            agree(world, refuse_empty(&source))?;
             if reading.verify == Verify::All {
                 agree(world, seals::check(&source, false))?;
             }
@@ -113,6 +114,23 @@ pub fn open(
         metadata,
         layered: false,
     })
+}
+
+/// Refuses a checkpoint without any tensor: nothing would be made of it. Local.
+///
+/// # Errors
+/// [`Kind::MissingShard`] naming the file, or the directory of several.
+fn refuse_empty(source: &Source) -> Result<()> {
+    let mut schemas = source.catalog.distinct_schemas();
+    if schemas.any(|(_, schema)| !schema.entries.is_empty()) || !source.values.is_empty() {
+        return Ok(());
+    }
+    let fault = Fault::new(Kind::MissingShard, "has no tensors");
+    let mut files = source.catalog.ranks.values().flatten();
+    Err(source.place(match (files.next(), files.next()) {
+        (Some(one), None) => fault.file(one.path.as_str()),
+        _ => fault,
+    }))
 }
 
 /// All that files' metadata tell. What this program has noted of how tensors lie in them must be the same in
@@ -242,7 +260,7 @@ fn assemble(
     let mut values = values::names(&headers.catalog);
     let adapter = told.as_ref().filter(|told| told.own.adapter.is_some());
     values.extend(adapter.map(|_| ADAPTER.to_owned()));
-    if let Some(index) = &merged.index {
+    if let Some(index) = merged.index.as_ref().filter(|_| one_step) {
         notes.extend(by_index(
             world,
             &reach,
@@ -262,6 +280,7 @@ fn assemble(
         still,
         notes,
         values,
+        index: merged.index,
     })
 }
 

@@ -4,6 +4,7 @@
 //! file's header is read by one process.
 
 use crate::exchange::{Topology, World, agree, all_gather, all_gather_agreed};
+use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
 use crate::source::meta::{META, META_BYTES_MAX, Meta, Name};
 use crate::source::numbered::{self, Numbered};
@@ -46,6 +47,7 @@ struct Header {
     batch: Option<u64>,
     redundancy_removed: Option<bool>,
     counts: Counts,
+    tensors: Option<usize>,
     bad: Option<String>,
 }
 
@@ -267,6 +269,7 @@ fn read_header(path: &Path) -> Result<Header> {
             .get("remove_redundancy")
             .map(|value| value == "True"),
         counts: Spots::of(&schema).read(&file)?,
+        tensors: Some(schema.entries.len()),
         bad: None,
     })
 }
@@ -283,7 +286,7 @@ fn group(
             *place = header;
         }
     }
-    let mut groups: BTreeMap<Name, Vec<(&File, &Header)>> = BTreeMap::new();
+    let mut groups = Groups::new();
     for (file, header) in files.iter().zip(&headers) {
         if let Some((name, rank)) = Name::parse(&file.seen.file)
             && rank.is_none_or(|rank| rank == file.seen.rank)
@@ -291,6 +294,7 @@ fn group(
             groups.entry(name).or_default().push((file, header));
         }
     }
+    let fullest = fullest(&groups);
     let checkpoints = groups.into_iter().map(|(name, members)| {
         let ranks: Vec<u32> = members.iter().map(|(file, _)| file.seen.rank).collect();
         let missing: Vec<u32> = (0..expected).filter(|rank| !ranks.contains(rank)).collect();
@@ -302,7 +306,9 @@ fn group(
             .map(|(file, header)| (file.seen.rank, header.counts))
             .collect();
         let why = match missing[..] {
-            [] => bad.or_else(|| step::difference(&counts)),
+            [] => bad
+                .or_else(|| step::difference(&counts))
+                .or_else(|| lacking(&name, &members, &fullest)),
             [rank] => Some(format!("rank {rank} has no file of it")),
             _ => Some(format!("{} have no file of it", named(&missing))),
         };
@@ -332,6 +338,43 @@ fn group(
         }
     });
     checkpoints.collect()
+}
+
+/// The files of each checkpoint, with what their headers say.
+type Groups<'a> = BTreeMap<Name, Vec<(&'a File, &'a Header)>>;
+
+/// The run of a checkpoint, and a rank.
+type Saver = (Name, u32);
+
+/// Of each rank the file of a run that has the most tensors, and how many.
+fn fullest<'a>(groups: &Groups<'a>) -> BTreeMap<Saver, (usize, &'a str)> {
+    let mut fullest: BTreeMap<Saver, (usize, &str)> = BTreeMap::new();
+    for (name, members) in groups {
+        for (file, header) in members {
+            let key = (name.run(), file.seen.rank);
+            let tensors = header.tensors.unwrap_or_default();
+            let most = fullest.entry(key).or_default();
+            *most = (*most).max((tensors, &file.seen.file));
+        }
+    }
+    fullest
+}
+
+/// A file that has fewer tensors than its rank has saved at another step of the run.
+fn lacking(
+    name: &Name,
+    members: &[(&File, &Header)],
+    fullest: &BTreeMap<Saver, (usize, &str)>,
+) -> Option<String> {
+    members.iter().find_map(|(file, header)| {
+        let Seen { rank, file, .. } = &file.seen;
+        let (most, other) = fullest.get(&(name.run(), *rank))?;
+        let own = header.tensors.filter(|own| own < most)?;
+        let tensors = counted(own as u64, "tensor");
+        Some(format!(
+            "rank {rank}: {file} has {tensors}, {other} has {most}"
+        ))
+    })
 }
 
 /// Where a checkpoint stands in its job, as far as it tells.

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 /// What a file is a part of.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Position {
-    /// No number in its name says more than the rank.
-    Plain,
+    /// No number in its name says more than the rank; its name without that.
+    Plain(String),
     /// Its name without the rank has numbers, but not a trainer's.
     Numbered(String),
     /// A trainer's.
@@ -19,7 +19,7 @@ impl Position {
     /// What orders positions in time, as MindSpore does: the last two numbers.
     pub(super) fn age(&self) -> Vec<u128> {
         match self {
-            Position::Plain => Vec::new(),
+            Position::Plain(_) => Vec::new(),
             Position::Saved(name) => vec![name.epoch.into(), name.step.into()],
             Position::Numbered(text) => {
                 let numbers = text.split(|c: char| !c.is_ascii_digit());
@@ -34,9 +34,8 @@ impl Position {
 
     pub(super) fn suffix(&self) -> String {
         match self {
-            Position::Plain => "(no number)".into(),
             Position::Saved(name) => name.suffix(),
-            Position::Numbered(text) => {
+            Position::Plain(text) | Position::Numbered(text) => {
                 let tail = text.rsplit('*').next().unwrap_or(text);
                 if tail.is_empty() { text } else { tail }.to_owned()
             }
@@ -49,7 +48,7 @@ impl Position {
             Position::Saved(Name { repeat: None, .. }) => 0,
             Position::Saved(_) => 1,
             Position::Numbered(_) => 2,
-            Position::Plain => 3,
+            Position::Plain(_) => 3,
         }
     }
 }
@@ -121,7 +120,7 @@ fn position(rank: u32, path: &str, times: &HashMap<&str, u32>) -> (Position, Opt
         if text.contains(|c: char| c.is_ascii_digit()) {
             Position::Numbered(text)
         } else {
-            Position::Plain
+            Position::Plain(text)
         }
     };
     if let Some((before, named, after)) = rank_inside(stem) {
