@@ -7,7 +7,7 @@ use crate::job::copies::{self, Compared, Stranger};
 use crate::job::origin::Origin;
 use crate::job::spec::{Goal, Job};
 use crate::plan::build::{Leftovers, Unmatched};
-use crate::source::{Opened, Verify};
+use crate::source::{Opened, Verify, fragment};
 use crate::strategy::{Strategy, StrategyInput};
 use std::sync::Arc;
 
@@ -57,6 +57,10 @@ pub(super) fn fit(
         Verify::None => Origin::default(),
         _ => Origin::read(world, topology, &opened.source)?,
     };
+    if let (Some(_), None, true) = (leftovers, &opened.strategy, verify != Verify::None) {
+        let chosen = job.reading.weights.is_some();
+        agree(world, fragment::refuse(&opened.source, chosen))?;
+    }
     agree(world, origin.check_shapes(opened))?;
     let compared = copies::check(world, topology, opened, &origin, verify, &job.moving);
     let compared = compared.map_err(|fault| with_strategy(fault, path));

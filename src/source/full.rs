@@ -109,7 +109,7 @@ pub(super) fn list_full(
 }
 
 /// How many files there are, as the name of one of several tells: `model-00001-of-00005.safetensors`.
-fn parts_of(name: &str) -> Option<u64> {
+pub(super) fn parts_of(name: &str) -> Option<u64> {
     let (stem, _) = name.rsplit_once('.')?;
     let (before, count) = stem.rsplit_once("-of-")?;
     let (_, number) = before.rsplit_once('-')?;

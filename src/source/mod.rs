@@ -14,6 +14,7 @@ mod directory;
 pub mod expected;
 mod files;
 mod found;
+pub(crate) mod fragment;
 mod full;
 mod headers;
 mod identity;

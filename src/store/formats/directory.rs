@@ -124,6 +124,12 @@ pub trait DirectoryFormat: Sync {
     /// [`crate::fault::Kind::MissingShard`], naming the missing file inside the directory.
     fn check_unlisted(&self, files: &[&str]) -> Result<()>;
 
+    /// Whether a file of this name and structure says by itself that it is one of several of it.
+    fn is_part(&self, name: &str, schema: &FileSchema) -> bool {
+        let _ = (name, schema);
+        false
+    }
+
     /// The format of its files.
     fn files(&self) -> Format;
 

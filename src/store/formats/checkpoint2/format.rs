@@ -157,6 +157,10 @@ impl DirectoryFormat for Checkpoint2 {
             .hint("`shardloom checkpoints list` shows which iterations are complete"))
     }
 
+    fn is_part(&self, name: &str, _: &FileSchema) -> bool {
+        cards(name).is_some_and(|cards| cards > 1)
+    }
+
     fn files(&self) -> Format {
         Format::SAFETENSORS
     }

@@ -104,6 +104,10 @@ impl DirectoryFormat for HuggingFace {
         Ok(())
     }
 
+    fn is_part(&self, _: &str, schema: &FileSchema) -> bool {
+        schema.metadata.contains_key(SHARDING)
+    }
+
     fn files(&self) -> Format {
         Format::SAFETENSORS
     }

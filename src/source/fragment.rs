@@ -1,0 +1,169 @@
+//! Whether what is taken for full weights is a part of more: one of several files, or one rank's.
+
+use crate::catalog::{Entry, FileSchema, ShardFile};
+use crate::fault::memory::zeroed;
+use crate::fault::{Fault, Kind, Result};
+use crate::source::found::Source;
+use crate::source::full::parts_of;
+use crate::store::io::{self, ReadFile, Standing};
+use crate::store::rank_dir::rank_of;
+use crate::store::{Directory, Format};
+use std::cmp::Reverse;
+use std::path::{Path, PathBuf};
+
+/// Tensors of which bytes are compared with another rank's: the largest.
+const TENSORS_COMPARED: usize = 8;
+/// Bytes of each of them.
+const BYTES_COMPARED: u64 = 4 << 10;
+
+/// Refuses full weights that are a part of more, as their files, their names or the ranks beside them tell.
+/// Files that were `chosen` one by one may be some of several. Local, for the process that reads rank 0's files.
+///
+/// # Errors
+/// [`Kind::MissingShard`] naming the file, or a rank.
+pub(crate) fn refuse(source: &Source, chosen: bool) -> Result<()> {
+    if source.told.is_some() || source.catalog.ranks.len() > 1 {
+        return Ok(());
+    }
+    let Some((rank, files)) = source.catalog.ranks.first_key_value() else {
+        return Ok(());
+    };
+    if *rank > 0 {
+        let message =
+            format!("of all ranks only rank {rank} is here, and there is no source strategy");
+        let fault = Fault::new(Kind::MissingShard, message).rank(*rank);
+        return Err(source.place(fault).hint(format!(
+            "bring all ranks' directories together and give --src-strategy; if each rank has all of the \
+             weights, give rank_{rank} itself"
+        )));
+    }
+    for file in files {
+        of_several(file, source.index.is_some() || chosen).map_err(|fault| source.place(fault))?;
+    }
+    match source.reach.sees(0) {
+        true => of_ranks(source, files),
+        false => Ok(()),
+    }
+}
+
+/// Refuses a file that says that it is one of several. `together` with the others it may be.
+fn of_several(file: &ShardFile, together: bool) -> Result<()> {
+    let name = file.path.rsplit('/').next().unwrap_or_default();
+    let part = |format: &Directory| format.is_part(name, &file.schema);
+    if let Some(format) = Directory::all().find(part) {
+        let message = format!("is a part of {}", format.called());
+        let fault = Fault::new(Kind::MissingShard, message).file(file.path.as_str());
+        return Err(fault.hint("give its directory, with all of its files"));
+    }
+    match parts_of(name).filter(|_| !together) {
+        None => Ok(()),
+        Some(of) => {
+            let message = format!("is one of {of} files");
+            let fault = Fault::new(Kind::MissingShard, message).file(file.path.as_str());
+            Err(fault.hint(
+                "give the directory with all of them and their index; --weights there takes this one alone",
+            ))
+        }
+    }
+}
+
+/// Refuses files of a rank's directory if another rank's, beside it, has something else in them.
+fn of_ranks(source: &Source, files: &[ShardFile]) -> Result<()> {
+    for file in files {
+        let path = source.base.join(&file.path);
+        let Some((rank, other, theirs)) = beside(&path)? else {
+            continue;
+        };
+        if !alike(&path, &file.schema, &theirs)? {
+            let message = format!(
+                "is rank {rank}'s, and rank {other} beside it has something else ({}): it is no full weights",
+                theirs.display()
+            );
+            return Err(Fault::new(Kind::MissingShard, message)
+                .rank(rank)
+                .file(path.display().to_string())
+                .hint(
+                    "give the directory with all ranks and --src-strategy; --verify none takes this rank's as \
+                     they are",
+                ));
+        }
+    }
+    Ok(())
+}
+
+/// The rank of a file in a rank's directory, and the file of the lowest other rank beside it.
+fn beside(path: &Path) -> Result<Option<(u32, u32, PathBuf)>> {
+    let resolved = match io::standing(path)? {
+        Standing::File => io::resolve(
+            path.parent()
+                .filter(|p| !p.as_os_str().is_empty())
+                .unwrap_or(Path::new(".")),
+        )?,
+        _ => return Ok(None),
+    };
+    let room = resolved.file_name().and_then(|name| name.to_str());
+    let (Some(rank), Some(above)) = (room.and_then(rank_of), resolved.parent()) else {
+        return Ok(None);
+    };
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let (own, stem_end) = (format!("rank_{rank}"), format!("{rank}."));
+    let mut rooms: Vec<(u32, String)> = io::list(above)?
+        .into_iter()
+        .filter(|(_, folder)| *folder)
+        .filter_map(|(room, _)| Some((rank_of(&room)?, room)))
+        .filter(|(other, _)| *other != rank)
+        .collect();
+    rooms.sort_unstable();
+    for (other, room) in rooms {
+        let numbered = name.replacen(&stem_end, &format!("{other}."), 1);
+        for theirs in [name.replace(&own, &format!("rank_{other}")), numbered] {
+            let theirs = above.join(&room).join(theirs);
+            if io::standing(&theirs)? == Standing::File {
+                return Ok(Some((rank, other, theirs)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Whether two files have the same tensors, as far as a sample of the largest tells.
+fn alike(path: &Path, schema: &FileSchema, other: &Path) -> Result<bool> {
+    let theirs_file = ReadFile::open(other)?;
+    let Ok(theirs) = Format::recognise(&theirs_file).and_then(|format| format.read(&theirs_file))
+    else {
+        // Whoever asks for it will be told what is wrong with it.
+        return Ok(true);
+    };
+    let file = ReadFile::open(path)?;
+    let own = schema.entries.iter();
+    let mut pairs: Vec<(&Entry, &Entry)> = Vec::new();
+    for entry in own {
+        match theirs.get(&entry.name) {
+            Some(other) if (other.dtype, &other.shape) == (entry.dtype, &entry.shape) => {
+                pairs.push((entry, other));
+            }
+            _ => return Ok(false),
+        }
+    }
+    pairs.sort_by_key(|(entry, _)| Reverse(entry.bytes()));
+    for (entry, other) in pairs.into_iter().take(TENSORS_COMPARED) {
+        if middle(&file, entry)? != middle(&theirs_file, other)? {
+            return Ok(false);
+        }
+    }
+    Ok(theirs.entries.len() == schema.entries.len())
+}
+
+/// Bytes from the middle of a tensor, as they lie in its file.
+fn middle(file: &ReadFile, entry: &Entry) -> Result<Vec<u8>> {
+    let begin = (entry.bytes() / 2).saturating_sub(BYTES_COMPARED / 2);
+    let end = (begin + BYTES_COMPARED).min(entry.bytes());
+    let mut all = Vec::new();
+    entry.locate(begin..end, |offset, part| {
+        let mut bytes = zeroed(usize::try_from(part.end - part.start).unwrap_or(usize::MAX))?;
+        file.read_at(&mut bytes, offset)?;
+        all.extend(bytes);
+        Ok(())
+    })?;
+    Ok(all)
+}
