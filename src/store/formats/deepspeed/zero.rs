@@ -333,7 +333,7 @@ fn weights(
             entries.whole(name, found, window);
         }
     }
-    let gathered = gather(pickle).unwrap_or_default();
+    let gathered = gather(pickle)?;
     let apart = |name: &str| {
         let first = name.split('.').next().unwrap_or_default();
         SHAPES.contains(&first) || [MODULE, FROZEN].contains(&first)
