@@ -53,9 +53,12 @@ pub(super) fn list(path: &Path, inner: Inner) -> Result<Listing> {
     let mut listing = Listing::default();
     for (rank, files) in inner.format.list(&place)? {
         for file in files {
+            let inside = format!("{}{file}", inner.directory);
             if io::standing(&place.join(&file))? == Standing::File {
-                let file = Listed::new(path, format!("{}{file}", inner.directory))?;
+                let file = Listed::new(path, inside)?;
                 listing.ranks.entry(rank).or_default().push(file);
+            } else {
+                listing.absent.insert((rank, inside));
             }
         }
     }
@@ -66,12 +69,20 @@ pub(super) fn list(path: &Path, inner: Inner) -> Result<Listing> {
 /// Checks that files that no text lists are all that there were to be. Local.
 ///
 /// # Errors
-/// [`Kind::MissingShard`] naming the text.
+/// [`Kind::MissingShard`] naming the text, or a file that others tell of.
 pub(super) fn check_unlisted(base: &Path, inner: &Inner, listing: &Listing) -> Result<()> {
     let files = listing.ranks.values().flatten();
     let files: Vec<&str> = files.map(|file| file.path.as_str()).collect();
     let checked = inner.format.check_unlisted(&files);
-    checked.map_err(|fault| inside(fault, &base.join(&inner.directory)))
+    checked.map_err(|fault| inside(fault, &base.join(&inner.directory)))?;
+    match listing.absent.first() {
+        None => Ok(()),
+        Some((rank, path)) => {
+            let name = path.strip_prefix(&*inner.directory).unwrap_or(path);
+            let fault = inner.format.absent(*rank, name);
+            Err(fault.file(base.join(path).display().to_string()))
+        }
+    }
 }
 
 /// Checks the same if the text that lists the files isn't there. Local.
