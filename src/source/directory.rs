@@ -27,7 +27,8 @@ pub(super) fn find(
     Ok(None)
 }
 
-/// Refuses a directory whose files are parts of tensors, where each file is to be read for itself. Local.
+/// Refuses a directory that tells its own layout where each file is to be read for itself: its files are parts of
+/// tensors, and without what tells how they belong together they would be weights of nothing. Local.
 ///
 /// # Errors
 /// [`Kind::Unsupported`], naming the directory; as [`find`].
@@ -35,16 +36,17 @@ pub(super) fn refuse_parts(path: &Path) -> Result<()> {
     if io::standing(path)? != Standing::Directory {
         return Ok(());
     }
-    let inner = find(path, &io::list(path)?, None)?;
-    let Some(inner) = inner.filter(|inner| inner.format.tells_structure()) else {
+    let Some(inner) = find(path, &io::list(path)?, None)? else {
         return Ok(());
     };
     let message = format!(
-        "is {}: its files are parts of tensors",
+        "is {}: its files are parts of it, and none has weights for itself",
         inner.format.called()
     );
     let fault = Fault::new(Kind::Unsupported, message).file(path.display().to_string());
-    Err(fault.hint("unify, reshard, diff and others read the directory"))
+    Err(fault.hint(
+        "unify, reshard, diff and others read the directory: `unify` makes full weights of it",
+    ))
 }
 
 /// Lists the files of the checkpoint in `inner` that this node sees. Local.

@@ -100,3 +100,40 @@ fn one_checkpoint_is_not_called_broken_where_several_are_listed() {
         assert!(said.contains("one checkpoint"), "{told:#?}");
     }
 }
+
+/// Whatever tells how files belong together is lost where each is read for itself.
+#[test]
+fn files_that_are_parts_are_not_converted_one_by_one() {
+    let room = tempfile::tempdir().expect("a directory");
+    let out = room.path().join("out");
+    let inside = |name: &str, folder: &str| case(name).join("src").join(folder);
+    for (number, place) in [
+        inside("ds_universal", ""),
+        inside("ds_universal3", ""),
+        inside("ds_zero1", ""),
+        inside("ds_zero3", "global_step2"),
+        inside("dcp_hf_shards", ""),
+        inside("dcp_plain", ""),
+        inside("hyper_parallel", ""),
+        inside("mg_ranks", ""),
+        inside("dyn_dp2tp2", "iteration_00000020"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (place, to) = (place.display(), ["safetensors", "ckpt"][number % 2]);
+        let line = format!("convert {place} --dst {} --to {to}", out.display());
+        let told = run(if number == 0 { 2 } else { 1 }, &line);
+        assert_eq!(told.status.code(), Some(1), "{place}: {told:#?}");
+        assert!(error_line(&told).contains("parts of it"), "{told:#?}");
+        assert!(!out.exists(), "{place}: something was written");
+    }
+    // One file is what its name says.
+    let one = inside("ds_universal", "zero/up.weight/fp32.pt");
+    let line = format!(
+        "convert {} --dst {} --to safetensors",
+        one.display(),
+        out.display()
+    );
+    run(1, &line).succeeds();
+}
