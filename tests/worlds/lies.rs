@@ -245,6 +245,12 @@ const LIES: &[(&str, Lie, &str)] = &[
         Lie::Swap(".metadata", b"StorageInfo", b"StorageEval"),
         "StorageEval",
     ),
+    // The key of another tensor.
+    (
+        "hyper_parallel",
+        Lie::Swap(".metadata", b"h\x9ah)ub", b"h\x9ah\x07ub"),
+        "where model.w lies",
+    ),
     (
         "dyn_dp2tp2",
         Lie::Swap(
