@@ -8,6 +8,7 @@ use crate::source::found::Told;
 use crate::source::listed::{Inner, Listed, Listing};
 use crate::store::Directory;
 use crate::store::formats::{Progress, Text};
+use crate::store::full_dir::MAPS;
 use crate::store::io::{self, ReadFile, Standing};
 use std::ops::Range;
 use std::path::Path;
@@ -25,6 +26,20 @@ pub(super) fn find(
         }
     }
     Ok(None)
+}
+
+/// Whether what lies at `path` tells which files there ought to be: it is of a format that tells its own layout, or has
+/// an index. Local.
+///
+/// # Errors
+/// As [`find`].
+pub(crate) fn tells(path: &Path) -> Result<bool> {
+    if io::standing(path)? != Standing::Directory {
+        return Ok(false);
+    }
+    let names = io::list(path)?;
+    let index = |(name, folder): &(String, bool)| !folder && MAPS.contains(&&**name);
+    Ok(names.iter().any(index) || find(path, &names, None)?.is_some())
 }
 
 /// Refuses a directory that tells its own layout where each file is to be read for itself: its files are parts of
@@ -75,16 +90,13 @@ pub(super) fn list(path: &Path, inner: Inner) -> Result<Listing> {
 pub(super) fn check_unlisted(base: &Path, inner: &Inner, listing: &Listing) -> Result<()> {
     let files = listing.ranks.values().flatten();
     let files: Vec<&str> = files.map(|file| file.path.as_str()).collect();
-    let checked = inner.format.check_unlisted(&files);
-    checked.map_err(|fault| inside(fault, &base.join(&inner.directory)))?;
-    match listing.absent.first() {
-        None => Ok(()),
-        Some((rank, path)) => {
-            let name = path.strip_prefix(&*inner.directory).unwrap_or(path);
-            let fault = inner.format.absent(*rank, name);
-            Err(fault.file(base.join(path).display().to_string()))
-        }
+    if let Some((rank, path)) = listing.absent.first() {
+        let name = path.strip_prefix(&*inner.directory).unwrap_or(path);
+        let fault = inner.format.absent(*rank, name);
+        return Err(fault.file(base.join(path).display().to_string()));
     }
+    let checked = inner.format.check_unlisted(&files);
+    checked.map_err(|fault| inside(fault, &base.join(&inner.directory)))
 }
 
 /// Checks the same if the text that lists the files isn't there. Local.

@@ -137,3 +137,62 @@ fn files_that_are_parts_are_not_converted_one_by_one() {
     );
     run(1, &line).succeeds();
 }
+
+/// A manifest isn't the only word on which files there ought to be.
+#[test]
+fn verify_without_a_manifest_believes_what_a_checkpoint_tells_of_its_files() {
+    type Broken = fn(&Path);
+    let gone = |path: &Path| std::fs::remove_file(path).expect("it was there");
+    let cut = |path: &Path| {
+        let bytes = std::fs::read(path).expect("a file");
+        std::fs::write(path, &bytes[..bytes.len() * 2 / 3]).expect("written");
+    };
+    let junk = |path: &Path| std::fs::write(path, "{}").expect("written");
+    let step = "global_step2/zero_pp_rank_1_mp_rank_00_optim_states.pt";
+    let cases: [(&str, &str, Broken); 11] = [
+        ("dcp_shard0", ".metadata", gone),
+        ("dcp_shard0", ".metadata", cut),
+        ("dcp_shard0", ".metadata", junk),
+        ("dcp_shard0", "__1_0.distcp", gone),
+        ("dcp_shard0", "__1_0.distcp", cut),
+        ("mg_tp2", "iter_0000012/__1_0.distcp", gone),
+        ("ds_zero2", step, gone),
+        ("ds_zero2", "global_step2/mp_rank_00_model_states.pt", gone),
+        ("ds_universal", "zero/up.weight/exp_avg_sq.pt", gone),
+        ("hyper_parallel", ".metadata", junk),
+        ("hyper_parallel", "_rank1_.safetensors", gone),
+    ];
+    for (number, (name, file, broken)) in cases.into_iter().enumerate() {
+        let room = tempfile::tempdir().expect("a directory");
+        let src = room.path().join("src");
+        copy(&case(name).join("src"), &src);
+        let line = format!("verify {}", src.display());
+        if file.contains("distcp") || name.starts_with("ds_") {
+            run(1, &line).succeeds();
+        }
+        broken(&src.join(file));
+        let told = run(if number == 3 { 2 } else { 1 }, &line);
+        assert_eq!(told.status.code(), Some(1), "{name}, {file}: {told:#?}");
+        let said = format!("{}{}", told.stdout, told.stderr);
+        let short = file.rsplit('/').next().unwrap_or(file);
+        assert!(said.contains(short), "{name}, {file}: {told:#?}");
+        assert!(!said.contains("good"), "{told:#?}");
+    }
+}
+
+#[test]
+fn verify_names_a_file_that_an_index_lists_and_that_is_missing() {
+    let room = tempfile::tempdir().expect("a directory");
+    let src = copied("pt_views", room.path());
+    let map = r#"{"weight_map": {"a": "pytorch_model-00001-of-00002.bin", "b": "pytorch_model-00002-of-00002.bin"}}"#;
+    std::fs::rename(
+        src.join("model.pt"),
+        src.join("pytorch_model-00001-of-00002.bin"),
+    )
+    .expect("renamed");
+    std::fs::write(src.join("pytorch_model.bin.index.json"), map).expect("written");
+    let told = run(1, &format!("verify {}", src.display()));
+    assert_eq!(told.status.code(), Some(1), "{told:#?}");
+    let said = error_line(&told);
+    assert!(said.contains("pytorch_model-00002-of-00002.bin"), "{said}");
+}

@@ -45,9 +45,13 @@ impl DirectoryFormat for HyperParallel {
     }
 
     fn recognise(&self, path: &Path, names: &Names, _: Option<&str>) -> Result<Option<String>> {
+        // A node may have its own ranks' files alone; a damaged `.metadata` is told when it is read.
+        let mut files = names.iter().filter(|(_, folder)| !folder);
+        if files.any(|(name, _)| is_file(name)) {
+            return Ok(Some(String::new()));
+        }
         if !has(names, METADATA, false) {
-            let mut files = names.iter().filter(|(_, folder)| !folder);
-            return Ok(files.any(|(name, _)| is_file(name)).then(String::new));
+            return Ok(None);
         }
         let file = ReadFile::open(&path.join(METADATA))?;
         let ours = Start::of(&file, |start| start.with(&[0x80]) && start.has(MODULE))?;
