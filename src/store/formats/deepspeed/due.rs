@@ -135,3 +135,32 @@ pub(super) fn of_universal_checkpoint(
     }
     Ok(due)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_weight_has_all_states_that_another_with_its_own_has() {
+        let room = tempfile::tempdir().unwrap();
+        let missing = |files: &[&str]| {
+            let files = files.iter().map(|file| format!("zero/{file}.pt"));
+            let files: BTreeSet<String> = files.collect();
+            let due = of_universal_checkpoint(room.path(), &files).unwrap();
+            due.difference(&files).cloned().collect::<Vec<_>>()
+        };
+        let adam = ["a/fp32", "a/exp_avg", "a/exp_avg_sq", "a/step"];
+        let with = |more: &[&'static str]| missing(&[&adam[..], more].concat());
+        assert_eq!(with(&["b/fp32"]), [""; 0], "it got no gradient yet");
+        assert_eq!(
+            with(&["b/exp_avg"]),
+            ["zero/b/exp_avg_sq.pt", "zero/b/fp32.pt", "zero/b/step.pt"]
+        );
+        let lacks = with(&["b/fp32", "b/exp_avg_sq", "b/step"]);
+        assert_eq!(lacks, ["zero/b/exp_avg.pt"]);
+        // Another optimizer's state is one of its own.
+        assert_eq!(with(&["b/fp32", "b/momentum_buffer"]), [""; 0]);
+        assert_eq!(with(&["b/fp32", "b/momentum_buffer", "b/step"]), [""; 0]);
+        assert_eq!(missing(&["a/fp32", "b/fp32"]), [""; 0]);
+    }
+}
