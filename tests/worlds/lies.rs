@@ -216,6 +216,11 @@ const LIES: &[(&str, Lie, &str)] = &[
         "table/fp32.pt: table: is missing",
     ),
     (
+        "ds_universal",
+        Lie::Gone("mp_rank_00_model_states.pt"),
+        "it tells which weights there are",
+    ),
+    (
         "ds_universal3",
         Lie::Gone("zero/norm.bias"),
         "norm.bias/fp32.pt: norm.bias: is missing",

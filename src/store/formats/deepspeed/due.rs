@@ -15,6 +15,8 @@ use std::path::Path;
 pub(super) const MASTER: &str = "fp32";
 /// What the weights of one of several experts are called; each rank tells of its own by the same names.
 const EXPERTS: &str = "deepspeed_experts";
+/// A model's states that are the same on all ranks.
+const STATES: &str = "mp_rank_00_model_states.pt";
 /// Ranks beyond this are none.
 const RANKS_MAX: u64 = 1 << 20;
 
@@ -60,7 +62,7 @@ pub(super) fn of_zero(place: &Path, ours: &[String]) -> Result<BTreeSet<(u32, St
         }
     }
     if !each {
-        due.insert((0, "mp_rank_00_model_states.pt".into()));
+        due.insert((0, STATES.into()));
     }
     Ok(due)
 }
@@ -88,7 +90,7 @@ fn weights(path: &Path) -> Result<(Vec<String>, Vec<String>)> {
 
 /// The files of a universal checkpoint that what is in `place` tells of, of which `files` are there. Local.
 ///
-/// Each weight that the model's states name has its own file. Where a weight has any state, it has all that another
+/// The model's states are there; each weight that they name has its own file. Where a weight has any state, it has all that another
 /// weight with these has; one without any has got no gradient yet.
 ///
 /// # Errors
@@ -119,6 +121,10 @@ pub(super) fn of_universal_checkpoint(
         let told = file(name).filter(|_| !folder);
         told.is_some_and(|told| told.side == Side::Model && told.rank.unwrap_or_default() == 0)
     });
+    let models: Vec<(String, bool)> = models.collect();
+    if models.is_empty() {
+        due.insert(STATES.into());
+    }
     for (model, _) in models {
         let (own, others) = weights(&place.join(&model))?;
         let trained: BTreeSet<&str> = own.iter().map(String::as_str).collect();
@@ -146,7 +152,8 @@ mod tests {
         let missing = |files: &[&str]| {
             let files = files.iter().map(|file| format!("zero/{file}.pt"));
             let files: BTreeSet<String> = files.collect();
-            let due = of_universal_checkpoint(room.path(), &files).unwrap();
+            let mut due = of_universal_checkpoint(room.path(), &files).unwrap();
+            assert!(due.remove(STATES), "it tells of the weights");
             due.difference(&files).cloned().collect::<Vec<_>>()
         };
         let adam = ["a/fp32", "a/exp_avg", "a/exp_avg_sq", "a/step"];

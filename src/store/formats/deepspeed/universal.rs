@@ -91,7 +91,11 @@ impl DirectoryFormat for Universal {
     }
 
     fn absent(&self, _: u32, file: &str) -> Fault {
-        let (name, kind) = of_universal(file).unwrap_or_default();
+        let Some((name, kind)) = of_universal(file) else {
+            let message = "is missing: it tells which weights there are, and of which shapes";
+            let fault = Fault::new(Kind::MissingShard, message);
+            return fault.hint("copy it again: it lies beside the directory `zero`");
+        };
         let fault = match kind {
             MASTER => {
                 let message = "is missing: other files tell of this weight";
