@@ -125,7 +125,10 @@ fn other_kinds_of_files_are_told_by_every_command() {
 fn other_kinds_of_directories_are_told() {
     let cases: [(&[&str], &str); 5] = [
         (&["pytorch_model.bin"], "pytorch_model.bin"),
-        (&[".metadata", "__0_0.distcp"], "torch.distributed"),
+        (
+            &[".metadata", "__0_0.distcp"],
+            "PyTorch distributed checkpoint",
+        ),
         (
             &[
                 "latest",

@@ -223,6 +223,42 @@ fn what_megatron_cannot_have_is_refused_and_nothing_is_written() {
     unify("__0_0.distcp");
 }
 
+/// What `import` writes is what `unify` makes of full weights, and a model may lie in PyTorch's form.
+#[test]
+fn import_writes_and_reads_the_forms_of_other_frameworks() {
+    let room = tempfile::tempdir().expect("a directory");
+    let room = room.path();
+    let equal = |a: &str, b: &str| {
+        let line = format!("diff {} {} --json", at(room, a), at(room, b));
+        let found = object(&run(1, &line));
+        assert_eq!(found["equal"], true, "{a}, {b}: {found:#?}");
+    };
+    let import = |processes: u32, hf: &Path, rest: &str, to: &str| {
+        let line = format!("import --hf {} --dst {} {rest}", hf.display(), at(room, to));
+        run(processes, &line).succeeds();
+    };
+    let hf = model("qwen3").join("hf");
+    import(1, &hf, "--names mcore", "full");
+    let cut = "--names mcore --dst-strategy dp=1,tp=2 --tp 2 --format dcp";
+    import(2, &hf, cut, "dcp");
+    equal("full", "dcp");
+    assert!(room.join("dcp/__1_0.distcp").exists());
+    let theirs = room.join("theirs");
+    let (from, to) = (hf.display(), theirs.display());
+    run(1, &format!("unify --src {from} --dst {to} --format dcp")).succeeds();
+    std::fs::copy(hf.join("config.json"), theirs.join("config.json")).expect("copied");
+    import(1, &theirs, "--names mcore", "read");
+    equal("full", "read");
+    // The usual names of this family aren't Megatron's.
+    let hf = model("qwen2").join("hf");
+    import(1, &hf, "--format megatron", "mg");
+    import(1, &hf, "--names mcore", "full2");
+    let line = "unify --src @full2 --dst @again --format megatron";
+    run(1, &line.replace('@', &format!("{}/", room.display()))).succeeds();
+    equal("again", "mg");
+    assert!(room.join("mg/release/.metadata").exists());
+}
+
 /// A configuration of the recorded network.
 fn configuration(folder: &Path) {
     let config = json!({

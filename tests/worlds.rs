@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 mod kept;
 mod lies;
+mod whole;
 
 fn case(name: &str) -> PathBuf {
     fixtures::data().join("worlds").join(name)

@@ -21,6 +21,7 @@ use crate::plan::arrange::{Files, Naming, RankName};
 use crate::plan::build::Select;
 use crate::source::Reading;
 use crate::source::derived::Derived;
+use crate::store::formats::laid::DirectoryAsked;
 use crate::strategy::StrategyInput;
 use clap::Args;
 use std::path::PathBuf;
@@ -29,13 +30,14 @@ const EXAMPLES: &str = "\
 Examples:
   mpirun -n 8 shardloom import --hf Qwen3-8B --dst out --dst-strategy strategy --tp 4
   shardloom import --hf Qwen3-8B --dst full --names mcore
-  shardloom import --hf Qwen3-8B --dst full --dtype bf16 --allow-extra";
+  shardloom import --hf Qwen3-8B --dst full --dtype bf16 --allow-extra
+  shardloom import --hf Qwen3-8B --dst mg --format megatron";
 
 /// Hugging Face weights -> MindSpore weights, full or distributed.
 #[derive(Clone, Debug, Args)]
 #[command(before_help = EXAMPLES)]
 pub(crate) struct Import {
-    /// A Hugging Face model: config.json and safetensors files.
+    /// A Hugging Face model: config.json and files of weights, in any format that is read.
     #[arg(long, value_name = "DIR")]
     hf: PathBuf,
     #[command(flatten)]
@@ -85,7 +87,11 @@ impl Import {
     ///
     /// # Errors
     /// [`crate::fault::Kind::Usage`], and whatever the files say that the arguments name.
-    pub(crate) fn job(self) -> Result<(Deriving, Job)> {
+    pub(crate) fn job(mut self) -> Result<(Deriving, Job)> {
+        // Megatron's names are made of these.
+        if self.writing.directory().is_some_and(|of| of.is_megatron()) {
+            self.names.get_or_insert(Scheme::Mcore);
+        }
         let (import, derived) = self.import()?;
         let files = match self.cut.dst_strategy {
             None => self.tensors.full(Naming::Hf),
@@ -96,13 +102,7 @@ impl Import {
         };
         let extras = self.step.beside(&files);
         let files = self.step.files(files, &self.writing)?;
-        if let Some(format) = self.writing.directory() {
-            let message = format!(
-                "import writes rank directories or full weights; reshard makes {} of them",
-                format.name()
-            );
-            return Err(Fault::new(Kind::Usage, message));
-        }
+        let files = self.writing.files(files, DirectoryAsked::default());
         let mut deriving = self.model.deriving(&self.hf, self.names);
         let mla = self.family.mla.map(|mla| (LATENT, mla == Latent::Joined));
         deriving.rejoined = mla.into_iter().collect();

@@ -8,6 +8,7 @@ use crate::source::found::Told;
 use crate::source::listed::{Inner, Listed, Listing};
 use crate::store::Directory;
 use crate::store::formats::{Progress, Text};
+use crate::store::full_dir::MAPS;
 use crate::store::io::{self, ReadFile, Standing};
 use std::ops::Range;
 use std::path::Path;
@@ -27,7 +28,22 @@ pub(super) fn find(
     Ok(None)
 }
 
-/// Refuses a directory whose files are parts of tensors, where each file is to be read for itself. Local.
+/// Whether what lies at `path` tells which files there ought to be: it is of a format that tells its own layout, or has
+/// an index. Local.
+///
+/// # Errors
+/// As [`find`].
+pub(crate) fn tells(path: &Path) -> Result<bool> {
+    if io::standing(path)? != Standing::Directory {
+        return Ok(false);
+    }
+    let names = io::list(path)?;
+    let index = |(name, folder): &(String, bool)| !folder && MAPS.contains(&&**name);
+    Ok(names.iter().any(index) || find(path, &names, None)?.is_some())
+}
+
+/// Refuses a directory that tells its own layout where each file is to be read for itself: its files are parts of
+/// tensors, and without what tells how they belong together they would be weights of nothing. Local.
 ///
 /// # Errors
 /// [`Kind::Unsupported`], naming the directory; as [`find`].
@@ -35,16 +51,17 @@ pub(super) fn refuse_parts(path: &Path) -> Result<()> {
     if io::standing(path)? != Standing::Directory {
         return Ok(());
     }
-    let inner = find(path, &io::list(path)?, None)?;
-    let Some(inner) = inner.filter(|inner| inner.format.tells_structure()) else {
+    let Some(inner) = find(path, &io::list(path)?, None)? else {
         return Ok(());
     };
     let message = format!(
-        "is {}: its files are parts of tensors",
+        "is {}: its files are parts of it, and none has weights for itself",
         inner.format.called()
     );
     let fault = Fault::new(Kind::Unsupported, message).file(path.display().to_string());
-    Err(fault.hint("unify, reshard, diff and others read the directory"))
+    Err(fault.hint(
+        "unify, reshard, diff and others read the directory: `unify` makes full weights of it",
+    ))
 }
 
 /// Lists the files of the checkpoint in `inner` that this node sees. Local.
@@ -53,9 +70,12 @@ pub(super) fn list(path: &Path, inner: Inner) -> Result<Listing> {
     let mut listing = Listing::default();
     for (rank, files) in inner.format.list(&place)? {
         for file in files {
+            let inside = format!("{}{file}", inner.directory);
             if io::standing(&place.join(&file))? == Standing::File {
-                let file = Listed::new(path, format!("{}{file}", inner.directory))?;
+                let file = Listed::new(path, inside)?;
                 listing.ranks.entry(rank).or_default().push(file);
+            } else {
+                listing.absent.insert((rank, inside));
             }
         }
     }
@@ -66,10 +86,15 @@ pub(super) fn list(path: &Path, inner: Inner) -> Result<Listing> {
 /// Checks that files that no text lists are all that there were to be. Local.
 ///
 /// # Errors
-/// [`Kind::MissingShard`] naming the text.
+/// [`Kind::MissingShard`] naming the text, or a file that others tell of.
 pub(super) fn check_unlisted(base: &Path, inner: &Inner, listing: &Listing) -> Result<()> {
     let files = listing.ranks.values().flatten();
     let files: Vec<&str> = files.map(|file| file.path.as_str()).collect();
+    if let Some((rank, path)) = listing.absent.first() {
+        let name = path.strip_prefix(&*inner.directory).unwrap_or(path);
+        let fault = inner.format.absent(*rank, name);
+        return Err(fault.file(base.join(path).display().to_string()));
+    }
     let checked = inner.format.check_unlisted(&files);
     checked.map_err(|fault| inside(fault, &base.join(&inner.directory)))
 }

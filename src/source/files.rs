@@ -17,13 +17,17 @@ use std::path::Path;
 /// Each stands for a rank, to be [`number`]ed. Local.
 ///
 /// # Errors
-/// As [`Format::recognise`], for a file whose name doesn't speak of format `to`.
+/// [`Kind::Unsupported`] for a directory that is one checkpoint by what lies in it, whose files are parts of that; as
+/// [`Format::recognise`], for a file whose name doesn't speak of format `to`.
 pub(crate) fn list_files(
     path: &Path,
     to: Option<Format>,
     contains: Option<&str>,
 ) -> Result<Listing> {
     let mut listing = Listing::default();
+    if !pattern::is_one(path) {
+        refuse_parts(path)?;
+    }
     let names = names(path, contains, &mut listing)?;
     let base = match listing.single_file {
         true => &pattern::base(path),
@@ -123,7 +127,6 @@ pub(crate) fn number(listings: Vec<&mut Listing>, path: &Path, to: Format) -> Re
                 Fault::new(Kind::MissingShard, message).hint("give another format with --to"),
             );
         }
-        refuse_parts(path)?;
         refuse_directory(path)?;
         return named(Fault::new(
             Kind::MissingShard,

@@ -5,7 +5,7 @@ use crate::source::position::Offered;
 use crate::store::Directory;
 use crate::store::io::ReadFile;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// What one node sees.
@@ -23,6 +23,8 @@ pub(crate) struct Listing {
     pub(crate) notes: Vec<String>,
     /// For each rank its files.
     pub(crate) ranks: BTreeMap<u32, Vec<Listed>>,
+    /// For what tells its own layout: rank and path of files that it tells of and that aren't seen.
+    pub(crate) absent: BTreeSet<(u32, String)>,
     /// For each rank's directory the paths of the weight files that are to be chosen from.
     pub(crate) offered: Offered,
 }

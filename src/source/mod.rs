@@ -41,7 +41,7 @@ mod values;
 mod views;
 
 pub(crate) use choice::chosen;
-pub(crate) use directory::{structure, told};
+pub(crate) use directory::{structure, tells, told};
 pub(crate) use files::list_files;
 pub use found::{Source, Told};
 pub(crate) use full::index_notes;

@@ -2,7 +2,8 @@
 //! complete.
 
 use crate::fault::Result;
-use crate::source::directory::other_step;
+use crate::source::directory;
+use crate::source::listed::Inner;
 use crate::source::meta::Name;
 use crate::source::saved::{Checkpoint, Survey};
 use crate::store::io::{self, ReadFile, Standing};
@@ -31,10 +32,28 @@ pub(super) fn look(base: &Path, names: &[(String, bool)], headers: bool) -> Resu
     for format in Directory::all() {
         let last = format.last(base)?;
         for number in format.numbers(names) {
-            seen.push(look_at(base, format, number, last, headers)?);
+            let place = base.join(format.directory(number));
+            if of(&place, number)? == Some(format) {
+                seen.push(look_at(base, format, number, last, headers)?);
+            }
         }
     }
     Ok(seen)
+}
+
+/// Which of the formats that call the directory of checkpoint `number` as `place` is called has it: the one that
+/// knows it by what is in it, or else the first. Local.
+fn of(place: &Path, number: u64) -> Result<Option<Directory>> {
+    let name = place.file_name().unwrap_or_default();
+    let inside = io::list(place)?;
+    let called = Directory::all().filter(|format| *format.directory(number) == *name);
+    let called: Vec<Directory> = called.collect();
+    let knows = |format: &Directory| {
+        let known = format.recognise(place, &inside, None);
+        known.is_ok_and(|directory| directory.is_some_and(|inside| inside.is_empty()))
+    };
+    let found = called.iter().find(|format| knows(format));
+    Ok(found.or(called.first()).copied())
 }
 
 /// Looks at one; `last` is the last complete one, and the file that tells it. Local.
@@ -45,7 +64,8 @@ fn look_at(
     (last, told_by): (Option<u64>, &str),
     headers: bool,
 ) -> Result<Numbered> {
-    let place = base.join(format.directory(number));
+    let inside = format!("{}/", format.directory(number));
+    let place = base.join(&inside);
     let glimpse = format.glimpse(&place)?;
     let mut seen = Numbered {
         format,
@@ -59,11 +79,26 @@ fn look_at(
         committed: last == Some(number),
     };
     if seen.files.is_empty() {
-        seen.why = Some("it has no files".into());
+        seen.why.get_or_insert_with(|| "it has no files".into());
     }
     if seen.why.is_none() {
-        seen.why = other_step(&place, format, &glimpse.progress);
+        seen.why = directory::other_step(&place, format, &glimpse.progress);
     }
+    // What can't be told has been said by the glimpse.
+    let inner = Inner {
+        format,
+        directory: inside.clone(),
+    };
+    let listing = directory::list(base, inner).unwrap_or_default();
+    let told = directory::told(base, &listing).unwrap_or_default();
+    let read = |file: &str, open: &ReadFile| {
+        let path = format!("{inside}{file}");
+        match directory::structure(told.as_ref(), &listing, &path, open)? {
+            Some(_) => Ok(()),
+            None if format.tells_structure() => Ok(()),
+            None => Format::recognise(open)?.read(open).map(|_| ()),
+        }
+    };
     for (rank, file) in &seen.files {
         let path = place.join(file);
         if io::standing(&path)? != Standing::File {
@@ -74,12 +109,13 @@ fn look_at(
         let (bytes, modified) = io::stamp(&path)?.unwrap_or_default();
         seen.bytes += bytes;
         seen.modified = seen.modified.max(modified);
-        if headers && format.files().tells_itself() {
-            let read = ReadFile::open(&path).and_then(|open| Format::recognise(&open)?.read(&open));
-            if let Err(fault) = read {
-                seen.why
-                    .get_or_insert_with(|| format!("rank {rank}: {file}: {}", fault.message));
-            }
+        if headers && seen.why.is_none() {
+            let read = ReadFile::open(&path).and_then(|open| read(file, &open));
+            seen.why = read.err().map(|fault| {
+                let tensor = fault.tensor.map(|tensor| format!("{tensor}: "));
+                let tensor = tensor.unwrap_or_default();
+                format!("rank {rank}: {file}: {tensor}{}", fault.message)
+            });
         }
     }
     if last.is_none_or(|last| number > last) {

@@ -6,6 +6,7 @@
 use crate::exchange::{Topology, World, agree, all_gather, all_gather_agreed};
 use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
+use crate::source::directory;
 use crate::source::meta::{META, META_BYTES_MAX, Meta, Name};
 use crate::source::numbered::{self, Numbered};
 use crate::source::ranks::named;
@@ -119,6 +120,7 @@ fn begin(
         .flat_map(|sight| sight.ranks.iter().copied())
         .collect();
     let Some(last) = found.last() else {
+        refuse_single(&base)?;
         refuse_directory(directory)?;
         return Err(Fault::new(Kind::MissingShard, "no process finds rank directories here")
             .file(directory.display().to_string())
@@ -135,6 +137,27 @@ fn begin(
         }
     }
     Ok((survey, join(sights, topology)))
+}
+
+/// Refuses a directory that is one checkpoint, which tells its own layout, and not a job's several. Local.
+///
+/// # Errors
+/// [`Kind::Unsupported`] saying what it is.
+fn refuse_single(base: &Path) -> Result<()> {
+    if io::standing(base)? != Standing::Directory {
+        return Ok(());
+    }
+    let Some(inner) = directory::find(base, &io::list(base)?, None)? else {
+        return Ok(());
+    };
+    let message = format!(
+        "is {}: one checkpoint, and not several of a job by their numbers",
+        inner.format.called()
+    );
+    let fault = Fault::new(Kind::Unsupported, message).file(base.display().to_string());
+    Err(fault.hint(
+        "`inspect` shows what it has, `verify` checks it; checkpoints are listed in the directory that has a job's",
+    ))
 }
 
 /// Lists what this node sees. Local.

@@ -224,6 +224,7 @@ impl Views {
             if merged.inner.is_none() {
                 merged.inner.clone_from(&listing.inner);
             }
+            merged.absent.extend(listing.absent.iter().cloned());
             for (rank, files) in &listing.ranks {
                 match merged.ranks.get(rank) {
                     None => {
@@ -248,6 +249,13 @@ impl Views {
                     }
                 }
             }
+        }
+        if !merged.absent.is_empty() {
+            let seen = self.0.iter().flat_map(|view| view.listing.ranks.values());
+            let seen: BTreeSet<&str> = seen.flatten().map(|file| file.path.as_str()).collect();
+            merged
+                .absent
+                .retain(|(_, path)| !seen.contains(path.as_str()));
         }
         if merged.ranks.is_empty() {
             let fault = Fault::new(Kind::MissingShard, "no process finds weight files here");

@@ -160,7 +160,7 @@ const LIES: &[(&str, Lie, &str)] = &[
     (
         "ds_zero1",
         Lie::Gone("global_step2/bf16_zero_pp_rank_1_mp_rank_00_optim_states.pt"),
-        "in no file",
+        "the others tell of it",
     ),
     (
         "ds_zero2",
@@ -170,7 +170,7 @@ const LIES: &[(&str, Lie, &str)] = &[
     (
         "ds_zero1",
         Lie::Gone("global_step2/mp_rank_00_model_states.pt"),
-        "can't be read without it",
+        "mp_rank_00_model_states.pt: is missing",
     ),
     (
         "ds_zero3",
@@ -197,7 +197,33 @@ const LIES: &[(&str, Lie, &str)] = &[
     (
         "ds_universal",
         Lie::Gone("zero/up.weight/fp32.pt"),
-        "is missing",
+        "up.weight: is missing",
+    ),
+    (
+        "ds_universal",
+        Lie::Gone("zero/up.weight/exp_avg.pt"),
+        "up.weight/exp_avg.pt: up.weight: is missing",
+    ),
+    (
+        "ds_universal",
+        Lie::Gone("zero/up.weight"),
+        "up.weight/fp32.pt: up.weight: is missing",
+    ),
+    // A weight that the optimizer doesn't have, as its file is one of all the model's.
+    (
+        "ds_universal",
+        Lie::Gone("zero/table"),
+        "table/fp32.pt: table: is missing",
+    ),
+    (
+        "ds_universal",
+        Lie::Gone("mp_rank_00_model_states.pt"),
+        "it tells which weights there are",
+    ),
+    (
+        "ds_universal3",
+        Lie::Gone("zero/norm.bias"),
+        "norm.bias/fp32.pt: norm.bias: is missing",
     ),
     (
         "ds_universal",
@@ -224,6 +250,12 @@ const LIES: &[(&str, Lie, &str)] = &[
         Lie::Swap(".metadata", b"StorageInfo", b"StorageEval"),
         "StorageEval",
     ),
+    // The key of another tensor.
+    (
+        "hyper_parallel",
+        Lie::Swap(".metadata", b"h\x9ah)ub", b"h\x9ah\x07ub"),
+        "where model.w lies",
+    ),
     (
         "dyn_dp2tp2",
         Lie::Swap(
@@ -241,6 +273,9 @@ impl Lie {
             Lie::Nothing => {}
             Lie::Swap(file, old, new) => swap(&src.join(file), old, new),
             Lie::Cut(file, by) => cut(&src.join(file), *by),
+            Lie::Gone(file) if src.join(file).is_dir() => {
+                std::fs::remove_dir_all(src.join(file)).expect("it was there");
+            }
             Lie::Gone(file) => std::fs::remove_file(src.join(file)).expect("it was there"),
             Lie::Put(file, bytes) => {
                 // A tape's archive has its mark behind the first file's name.

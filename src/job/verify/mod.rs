@@ -37,8 +37,8 @@ pub struct Verification {
 }
 
 /// What is said where there is no manifest.
-const NO_MANIFEST: &str = "there is no manifest: each file was compared with the checksums that it carries of itself; whether others are \
-                           missing isn't known";
+const NO_MANIFEST: &str = "there is no manifest: each file was compared with the checksums that it carries of itself; whether any are \
+                           missing is known only where the others tell of them";
 
 /// Verifies a directory; `observer` hears how many bytes are read, of how many. Collective.
 ///

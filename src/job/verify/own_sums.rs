@@ -5,7 +5,9 @@ use crate::fault::{Kind, Result};
 use crate::job::outcome::BadFile;
 use crate::job::tally;
 use crate::job::verify::found::{Found, look};
+use crate::plan::reach::ExchangeMode;
 use crate::source::seals::check_file;
+use crate::source::{Reading, open, tells};
 use crate::store::Format;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::tensor::digest::checksum;
@@ -24,11 +26,31 @@ pub(super) struct Told {
     pub(super) bad: Vec<BadFile>,
 }
 
+/// Checks that the files are there that what lies at `path` tells of, and have what it says of them. Nothing is known
+/// where it tells of none. Collective.
+///
+/// # Errors
+/// The same on every process: as [`open`], naming the file.
+fn check_told(world: &World, topology: &Topology, path: &Path) -> Result<()> {
+    let mut told_of = [u64::from(agree(world, tells(path))?)];
+    all_reduce(world, &mut told_of, Operation::Max)?;
+    if told_of[0] == 0 {
+        return Ok(());
+    }
+    let reading = Reading::checkpoint(path.to_path_buf(), None, None);
+    let mode = ExchangeMode::default();
+    match open(world, topology, &reading, None, mode, |_| false) {
+        // Which of several files would be read is no question here.
+        Err(fault) if fault.kind == Kind::Ambiguous => Ok(()),
+        opened => opened.map(|_| ()),
+    }
+}
+
 /// Compares the files at `path`, a directory or a file; none where there is a manifest, or not all files carry checksums.
 /// Collective.
 ///
 /// # Errors
-/// The same on every process: [`Kind::Io`].
+/// The same on every process: [`Kind::Io`]; as [`check_told`].
 pub(super) fn own_sums(world: &World, topology: &Topology, path: &Path) -> Result<Option<Told>> {
     let seen = agree(world, files(path))?;
     let mut told_of = [u64::from(seen.is_none())];
@@ -63,6 +85,9 @@ pub(super) fn own_sums(world: &World, topology: &Topology, path: &Path) -> Resul
         .flatten()
         .collect();
     told.bad.sort();
+    if told.bad.is_empty() {
+        check_told(world, topology, path)?;
+    }
     // Where some say nothing of themselves, the others' word isn't enough.
     let enough = told.checked > 0 && (told.without == 0 || !told.bad.is_empty());
     Ok(enough.then_some(told))

@@ -63,17 +63,38 @@ pub trait DirectoryFormat: Sync {
     /// [`crate::fault::Kind::Io`].
     fn last(&self, base: &Path) -> Result<(Option<u64>, &'static str)>;
 
-    /// The files of the checkpoint in `place` that there ought to be. Local.
+    /// The files of the checkpoint in `place` that there ought to be, by what lies there: those that are there, and
+    /// those that these tell of. Local.
     ///
     /// # Errors
     /// [`crate::fault::Kind::Corrupt`] and others, naming the file.
     fn list(&self, place: &Path) -> Result<RankFiles>;
 
+    /// What is said of `file` of `rank`, which [`DirectoryFormat::list`] has and nobody finds.
+    fn absent(&self, rank: u32, file: &str) -> Fault {
+        let _ = file;
+        let message = "is missing: other files tell of it, and no process finds it";
+        Fault::new(Kind::MissingShard, message).rank(rank)
+    }
+
     /// What there is to say of the checkpoint in `place`, damaged or not. Local.
     ///
     /// # Errors
     /// [`crate::fault::Kind::Io`].
-    fn glimpse(&self, place: &Path) -> Result<Glimpse>;
+    fn glimpse(&self, place: &Path) -> Result<Glimpse> {
+        let mut glimpse = Glimpse::default();
+        match self.list(place) {
+            Ok(files) => glimpse.files = each(files),
+            Err(fault) if fault.kind == Kind::Io => return Err(fault),
+            Err(fault) => {
+                let file = fault.file.as_deref().map(Path::new);
+                let file = file.map(|file| file.strip_prefix(place).unwrap_or(file));
+                let named = file.map(|file| format!("{} ", file.display()));
+                glimpse.why = Some(format!("{}{}", named.unwrap_or_default(), fault.message));
+            }
+        }
+        Ok(glimpse)
+    }
 
     /// The small files that tell of the others, that which lists them first.
     fn texts(&self) -> &'static [Text];

@@ -1,7 +1,7 @@
 //! Distributed checkpoints as rows of the table.
 
 use super::chunks::{by_file, structure};
-use super::metadata::parse;
+use super::metadata::{Metadata, parse};
 use super::ranks::by_rank;
 use super::write::{VALUES, arrange, metadata, one_behind_another};
 use crate::catalog::FileSchema;
@@ -37,7 +37,7 @@ fn list(place: &Path) -> Result<RankFiles> {
     }
     let at = |fault: Fault| fault.file(path.display().to_string());
     let bytes = ReadFile::open(&path)?.read_all(METADATA_BYTES_MAX)?;
-    let files = by_file(parse(&bytes).map_err(at)?);
+    let files = by_file(parsed(&bytes).map_err(at)?);
     Ok(by_rank(files.into_keys()))
 }
 
@@ -46,11 +46,21 @@ fn is_file(name: &str) -> bool {
     name.ends_with(".distcp")
 }
 
+/// What `.metadata` tells, if it is one.
+fn parsed(bytes: &[u8]) -> Result<Metadata> {
+    if bytes.first() != Some(&PICKLE) {
+        let message = "is no pickle: this PyTorch distributed checkpoint (torch.distributed) has no whole .metadata";
+        let fault = Fault::new(Kind::Corrupt, message);
+        return Err(fault.hint("take .metadata from a copy; without it the files can't be read"));
+    }
+    parse(bytes)
+}
+
 fn read(texts: &[Option<Vec<u8>>]) -> Result<Own> {
     let Some(Some(bytes)) = texts.first() else {
         return Err(interrupted());
     };
-    let mut metadata = parse(bytes).map_err(|fault| fault.file(METADATA))?;
+    let mut metadata = parsed(bytes).map_err(|fault| fault.file(METADATA))?;
     let paths = std::mem::take(&mut metadata.paths);
     let contents = by_file(metadata);
     let files = by_rank(contents.keys().cloned());
@@ -98,10 +108,14 @@ impl DirectoryFormat for Dcp {
     }
 
     fn recognise(&self, path: &Path, names: &Names, _: Option<&str>) -> Result<Option<String>> {
+        // A node may have its own ranks' files alone; beside them `.metadata` may be damaged, which is told when
+        // it is read.
+        let mut files = names.iter().filter(|(_, folder)| !folder);
+        if files.any(|(name, _)| is_file(name)) {
+            return Ok(Some(String::new()));
+        }
         if !has(names, METADATA, false) {
-            // What a node has of it that has its own ranks' files alone.
-            let mut files = names.iter().filter(|(_, folder)| !folder);
-            return Ok(files.any(|(name, _)| is_file(name)).then(String::new));
+            return Ok(None);
         }
         let mut first = [0];
         let file = ReadFile::open(&path.join(METADATA))?;

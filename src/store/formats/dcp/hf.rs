@@ -4,9 +4,7 @@ use super::ranks::by_rank;
 use super::write::{arrange, offset};
 use crate::catalog::{FileSchema, Held, Part};
 use crate::fault::{Fault, Kind, Result};
-use crate::store::formats::directory::{
-    DirectoryFormat, Glimpse, Names, Own, RankFiles, Text, each,
-};
+use crate::store::formats::directory::{DirectoryFormat, Names, Own, RankFiles, Text};
 use crate::store::formats::handle::Format;
 use crate::store::formats::laid::{DirectoryAsked, DirectoryFile, Laid};
 use crate::store::io::{self, ReadFile};
@@ -73,13 +71,6 @@ impl DirectoryFormat for HuggingFace {
         let names = io::list(place)?.into_iter();
         let parts = names.filter(|(name, folder)| !folder && is_part(name));
         Ok(by_rank(parts.map(|(name, _)| name)))
-    }
-
-    fn glimpse(&self, place: &Path) -> Result<Glimpse> {
-        Ok(Glimpse {
-            files: each(self.list(place)?),
-            ..Glimpse::default()
-        })
     }
 
     fn texts(&self) -> &'static [Text] {

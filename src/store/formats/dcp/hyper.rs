@@ -7,9 +7,7 @@ use super::hyper_metadata::{MODULE, parse};
 use super::ranks::by_rank;
 use crate::catalog::{Entry, FileSchema, Held, Part};
 use crate::fault::{Fault, Kind, Result};
-use crate::store::formats::directory::{
-    DirectoryFormat, Glimpse, Names, Own, RankFiles, Text, each, has,
-};
+use crate::store::formats::directory::{DirectoryFormat, Names, Own, RankFiles, Text, has};
 use crate::store::formats::handle::Format;
 use crate::store::formats::row::Start;
 use crate::store::io::{self, ReadFile, Standing};
@@ -47,9 +45,13 @@ impl DirectoryFormat for HyperParallel {
     }
 
     fn recognise(&self, path: &Path, names: &Names, _: Option<&str>) -> Result<Option<String>> {
+        // A node may have its own ranks' files alone; a damaged `.metadata` is told when it is read.
+        let mut files = names.iter().filter(|(_, folder)| !folder);
+        if files.any(|(name, _)| is_file(name)) {
+            return Ok(Some(String::new()));
+        }
         if !has(names, METADATA, false) {
-            let mut files = names.iter().filter(|(_, folder)| !folder);
-            return Ok(files.any(|(name, _)| is_file(name)).then(String::new));
+            return Ok(None);
         }
         let file = ReadFile::open(&path.join(METADATA))?;
         let ours = Start::of(&file, |start| start.with(&[0x80]) && start.has(MODULE))?;
@@ -70,15 +72,6 @@ impl DirectoryFormat for HyperParallel {
         let bytes = ReadFile::open(&path)?.read_all(METADATA_BYTES_MAX)?;
         let at = |fault: Fault| fault.file(path.display().to_string());
         Ok(by_rank(parse(&bytes).map_err(at)?.into_keys()))
-    }
-
-    fn glimpse(&self, place: &Path) -> Result<Glimpse> {
-        let mut glimpse = Glimpse::default();
-        match self.list(place) {
-            Ok(files) => glimpse.files = each(files),
-            Err(fault) => glimpse.why = Some(format!("{METADATA} {}", fault.message)),
-        }
-        Ok(glimpse)
     }
 
     fn texts(&self) -> &'static [Text] {

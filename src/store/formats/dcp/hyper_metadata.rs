@@ -29,6 +29,9 @@ struct Lies<'a> {
 /// Where all lies, by name and offset.
 type Stored<'a> = HashMap<(&'a str, Vec<u64>), Lies<'a>>;
 
+/// What lies where in the files: by file and key, the tensor.
+type Taken<'a> = HashMap<(&'a str, &'a str), &'a str>;
+
 fn corrupt(message: impl Into<String>) -> Fault {
     Fault::new(Kind::Corrupt, message)
 }
@@ -53,7 +56,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<BTreeMap<String, Content>> {
     let tensors = due(tensors, "state_dict_metadata")?;
     let mut files: BTreeMap<String, Content> = BTreeMap::new();
     let mut names = HashSet::new();
-    let mut values = Vec::new();
+    let (mut values, mut taken) = (Vec::new(), Taken::new());
     for pair in tensors.chunks_exact(2) {
         let name = due(pickle.text(pair[0]), "name")?;
         if !names.insert(name) {
@@ -65,8 +68,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<BTreeMap<String, Content>> {
             values.push((name.to_owned(), lies.map_or(0..0, |lies| lies.bytes)));
             continue;
         }
-        let taken = tensor(&pickle, name, pair[1], &mut stored, &mut files);
-        taken.map_err(|fault| fault.tensor(name))?;
+        let put = tensor(&pickle, name, pair[1], &mut stored, &mut files, &mut taken);
+        put.map_err(|fault| fault.tensor(name))?;
     }
     if let Some(mut first) = files.first_entry() {
         first.get_mut().values = values;
@@ -116,6 +119,7 @@ fn tensor<'a>(
     value: Value,
     stored: &mut Stored<'a>,
     files: &mut BTreeMap<String, Content>,
+    taken: &mut Taken<'a>,
 ) -> Result<()> {
     let known = ["properties", "size", "chunks"];
     let class = (MODULE, "TensorStorageMetadata");
@@ -153,14 +157,16 @@ fn tensor<'a>(
         };
         let key = (name, region.offset.clone());
         let lies = stored.remove(&key).ok_or_else(missing)?;
-        put(
-            files.entry(lies.file.to_owned()).or_default(),
-            &lies,
-            name,
-            dtype,
-            &full,
-            &region,
-        );
+        let content = files.entry(lies.file.to_owned()).or_default();
+        let key = (lies.file, lies.key.unwrap_or(name));
+        if let Some(other) = taken.insert(key, name) {
+            return Err(corrupt(format!(
+                "lies under '{}' in {}, where {other} lies",
+                key.1.escape_default(),
+                lies.file
+            )));
+        }
+        put(content, &lies, name, dtype, &full, &region);
         regions.push(region);
     }
     check_cover(&full, &regions.iter().collect::<Vec<_>>())

@@ -62,6 +62,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Metadata> {
     let [tensors, planner, storage, ..] =
         fields(&pickle, pickle.root(), (METADATA, "Metadata"), known)?;
     let mut stored = stored(&pickle, due(storage, "storage_data")?)?;
+    check_apart(&stored)?;
     let tensors = due(
         tensors.and_then(|tensors| pickle.items(tensors)),
         "state_dict_metadata",
@@ -158,6 +159,40 @@ fn stored(pickle: &Pickle<'_>, storage: Value) -> Result<HashMap<Key, Lies>> {
         }
     }
     Ok(stored)
+}
+
+/// Checks that each byte of a file is of one chunk or value.
+///
+/// # Errors
+/// [`Kind::Corrupt`] naming the file and both.
+fn check_apart(stored: &HashMap<Key, Lies>) -> Result<()> {
+    let places = stored.iter().map(|(key, lies)| {
+        let bytes = &lies.bytes;
+        (lies.file.as_str(), bytes.start, bytes.end, key)
+    });
+    let mut places: Vec<_> = places.filter(|(_, begin, end, _)| begin < end).collect();
+    places.sort_unstable();
+    let shown = |(name, offset): &Key| match offset {
+        Some(offset) => format!("{name} at {offset:?}"),
+        None => name.clone(),
+    };
+    for pair in places.windows(2) {
+        let [(file, _, end, first), (next, begin, _, second)] = pair else {
+            continue;
+        };
+        if file == next && begin < end {
+            let message = format!(
+                "lies from byte {begin} of {file} on ({}), where {} lies up to byte {end}",
+                shown(second),
+                shown(first)
+            );
+            let fault = corrupt(message).tensor(second.0.as_str());
+            return Err(
+                fault.hint("one of them was overwritten: take .metadata and files of one save")
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Type, shape and chunks of the tensor `name`.

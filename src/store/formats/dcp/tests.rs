@@ -90,7 +90,7 @@ fn chunks_that_lie_are_refused_by_name() {
     let flat: (&[u64], &[u64]) = (&[0, 0], &[4]);
     refused(&crafted(&[5, 3], both, stored), missing, "12 of its 15");
     refused(&crafted(&[3, 3], both, stored), corrupt, "outside");
-    let overlaid = [WHOLE, (&[1, 0][..], "a", 0, 9)];
+    let overlaid = [WHOLE, (&[1, 0][..], "a", 9, 9)];
     refused(
         &crafted(&[4, 3], &[FIRST, over], &overlaid),
         corrupt,
@@ -116,6 +116,13 @@ fn chunks_that_lie_are_refused_by_name() {
 fn places_that_lie_are_refused_by_name() {
     let both = &[FIRST, SECOND][..];
     let corrupt = Kind::Corrupt;
+    for (begin, length) in [(0, 9), (8, 9), (3, 2)] {
+        let within = (&[2, 0][..], "a", begin, length);
+        let words = format!("from byte {begin} of a on (w at");
+        refused(&crafted(&[4, 3], both, &[WHOLE, within]), corrupt, &words);
+    }
+    let other_file = (&[2, 0][..], "b", 0, 9);
+    parse(&crafted(&[4, 3], both, &[WHOLE, other_file])).unwrap();
     refused(
         &crafted(&[4, 3], both, &[WHOLE]),
         Kind::MissingShard,

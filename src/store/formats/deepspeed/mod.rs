@@ -1,6 +1,7 @@
 //! What DeepSpeed saves: a ZeRO checkpoint, in which weights of float32 and the optimizer's moments are flat
 //! parts over the ranks, and a universal checkpoint, with a directory of files for each weight.
 
+mod due;
 mod entries;
 mod model;
 mod names;

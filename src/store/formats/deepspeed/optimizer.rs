@@ -71,6 +71,11 @@ impl<'a> Optimizer<'a> {
         })
     }
 
+    /// The ranks over which the weights are cut, of the group that has most.
+    pub(super) fn most_ranks(&self) -> u64 {
+        self.ranks.iter().copied().max().unwrap_or_default()
+    }
+
     /// Gives `entries` all that is in the file.
     ///
     /// # Errors

@@ -1,12 +1,11 @@
 //! Universal checkpoints as a row of the table: a directory for each weight, and a file for each of its states.
 
+use super::due::{MASTER, of_universal_checkpoint};
 use super::names::of_universal;
 use super::zero::{meant, read};
 use crate::catalog::{Entry, FileSchema, Held};
 use crate::fault::{Fault, Kind, Result};
-use crate::store::formats::directory::{
-    DirectoryFormat, Glimpse, Names, Own, RankFiles, Text, each, has,
-};
+use crate::store::formats::directory::{DirectoryFormat, Names, Own, RankFiles, Text, has};
 use crate::store::formats::handle::Format;
 use crate::store::formats::row::FileFormat;
 use crate::store::formats::torch::TorchFile;
@@ -20,8 +19,6 @@ const WEIGHTS: &str = "zero";
 const LATEST: &str = "latest_universal";
 /// The states of a model whose weights are cut over ranks.
 const STATES: &str = "zero_pp_rank_0_mp_rank_00_model_states.pt";
-/// The state that is the weight itself.
-const MASTER: &str = "fp32";
 
 /// DeepSpeed's universal checkpoints.
 pub(in crate::store::formats) struct Universal;
@@ -87,14 +84,31 @@ impl DirectoryFormat for Universal {
             let paths = paths.filter(|path| of_universal(path).is_some());
             files.entry(0).or_default().extend(paths);
         }
+        let own = files.entry(0).or_default();
+        let due = of_universal_checkpoint(place, own)?;
+        own.extend(due);
         Ok(files)
     }
 
-    fn glimpse(&self, place: &Path) -> Result<Glimpse> {
-        Ok(Glimpse {
-            files: each(self.list(place)?),
-            ..Glimpse::default()
-        })
+    fn absent(&self, _: u32, file: &str) -> Fault {
+        let Some((name, kind)) = of_universal(file) else {
+            let message = "is missing: it tells which weights there are, and of which shapes";
+            let fault = Fault::new(Kind::MissingShard, message);
+            return fault.hint("copy it again: it lies beside the directory `zero`");
+        };
+        let fault = match kind {
+            MASTER => {
+                let message = "is missing: other files tell of this weight";
+                let fault = Fault::new(Kind::MissingShard, message);
+                fault.hint("copy it again, or read the checkpoint that this one was made of")
+            }
+            _ => {
+                let message = "is missing: other weights have this state of the optimizer";
+                let fault = Fault::new(Kind::MissingShard, message);
+                fault.hint("copy it again, or take all states away to read the weights alone")
+            }
+        };
+        fault.tensor(name)
     }
 
     fn texts(&self) -> &'static [Text] {
@@ -115,23 +129,8 @@ impl DirectoryFormat for Universal {
         shaped(name, schema, open.path()).map(Some)
     }
 
-    /// Each weight has its file.
-    fn check_unlisted(&self, files: &[&str]) -> Result<()> {
-        let mut whole: BTreeMap<&str, bool> = BTreeMap::new();
-        for path in files {
-            let begin = path.find(&format!("{WEIGHTS}/")).unwrap_or_default();
-            if let Some((name, kind)) = of_universal(&path[begin..]) {
-                *whole.entry(name).or_default() |= kind == MASTER;
-            }
-        }
-        let Some((name, _)) = whole.iter().find(|(_, whole)| !**whole) else {
-            return Ok(());
-        };
-        let fault = Fault::new(
-            Kind::MissingShard,
-            "is missing, and files of its states are there",
-        );
-        Err(fault.file(format!("{WEIGHTS}/{name}/{MASTER}.pt")))
+    fn check_unlisted(&self, _: &[&str]) -> Result<()> {
+        Ok(())
     }
 
     fn files(&self) -> Format {

@@ -1,14 +1,13 @@
 //! ZeRO checkpoints as a row of the table.
 
+use super::due::of_zero;
 use super::entries::{Entries, Meant};
 use super::model::{Model, some};
 use super::names::{File, Side, file, is_ours};
 use super::optimizer::Optimizer;
 use crate::catalog::FileSchema;
 use crate::fault::{Fault, Kind, Result};
-use crate::store::formats::directory::{
-    DirectoryFormat, Glimpse, Names, Own, RankFiles, Text, each, has,
-};
+use crate::store::formats::directory::{DirectoryFormat, Names, Own, RankFiles, Text, has};
 use crate::store::formats::handle::Format;
 use crate::store::formats::pickle::{self, Pickle};
 use crate::store::formats::torch::{Saved, TorchFile, gather, tensor};
@@ -127,7 +126,11 @@ impl DirectoryFormat for Zero {
 
     fn list(&self, place: &Path) -> Result<RankFiles> {
         let mut files = RankFiles::new();
-        for name in ours(place)? {
+        let ours = ours(place)?;
+        for (rank, name) in of_zero(place, &ours)? {
+            files.entry(rank).or_default().insert(name);
+        }
+        for name in ours {
             let rank = file(&name).and_then(|file| file.rank).unwrap_or_default();
             let rank = if rank < RANKS_MAX { rank } else { 0 };
             files.entry(rank).or_default().insert(name);
@@ -135,11 +138,13 @@ impl DirectoryFormat for Zero {
         Ok(files)
     }
 
-    fn glimpse(&self, place: &Path) -> Result<Glimpse> {
-        Ok(Glimpse {
-            files: each(self.list(place)?),
-            ..Glimpse::default()
-        })
+    fn absent(&self, rank: u32, file: &str) -> Fault {
+        let message = "is missing: the others tell of it, and no process finds it";
+        let fault = Fault::new(Kind::MissingShard, message);
+        match file.contains("zero_pp_rank_") {
+            true => fault.rank(rank),
+            false => fault,
+        }
     }
 
     fn texts(&self) -> &'static [Text] {
@@ -333,7 +338,7 @@ fn weights(
             entries.whole(name, found, window);
         }
     }
-    let gathered = gather(pickle).unwrap_or_default();
+    let gathered = gather(pickle)?;
     let apart = |name: &str| {
         let first = name.split('.').next().unwrap_or_default();
         SHAPES.contains(&first) || [MODULE, FROZEN].contains(&first)

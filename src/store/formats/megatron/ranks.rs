@@ -6,9 +6,7 @@ use super::part::parts;
 use super::stand;
 use crate::catalog::FileSchema;
 use crate::fault::{Fault, Kind, Result};
-use crate::store::formats::directory::{
-    DirectoryFormat, Glimpse, Names, Own, RankFiles, TRACKER, Text, each,
-};
+use crate::store::formats::directory::{DirectoryFormat, Names, Own, RankFiles, TRACKER, Text};
 use crate::store::formats::handle::Format;
 use crate::store::formats::megatron::format::{Megatron, iteration};
 use crate::store::formats::megatron::split::Split;
@@ -87,16 +85,16 @@ impl DirectoryFormat for MegatronRanks {
         meant(path, names, number, there)
     }
 
-    fn numbers(&self, _: &Names) -> Vec<u64> {
-        Vec::new()
+    fn numbers(&self, names: &Names) -> Vec<u64> {
+        Megatron.numbers(names)
     }
 
     fn directory(&self, number: u64) -> String {
         Megatron.directory(number)
     }
 
-    fn last(&self, _: &Path) -> Result<(Option<u64>, &'static str)> {
-        Ok((None, TRACKER))
+    fn last(&self, base: &Path) -> Result<(Option<u64>, &'static str)> {
+        Megatron.last(base)
     }
 
     /// All that the first of them says there are.
@@ -121,20 +119,6 @@ impl DirectoryFormat for MegatronRanks {
             }
         }
         Ok(RankFiles::from([(0, files)]))
-    }
-
-    fn glimpse(&self, place: &Path) -> Result<Glimpse> {
-        let listed = self.list(place);
-        Ok(match listed {
-            Ok(files) => Glimpse {
-                files: each(files),
-                ..Glimpse::default()
-            },
-            Err(fault) => Glimpse {
-                why: Some(fault.message),
-                ..Glimpse::default()
-            },
-        })
     }
 
     fn texts(&self) -> &'static [Text] {

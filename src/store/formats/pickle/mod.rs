@@ -15,4 +15,4 @@ mod tests;
 mod value;
 
 pub(super) use machine::read;
-pub(super) use value::{Node, Pickle, Value};
+pub(super) use value::{Made, Node, Pickle, Value};

@@ -61,7 +61,8 @@ fn leads(pickle: &Pickle<'_>, value: Value, depth: usize) -> Result<bool> {
     if depth > DEPTH_MAX {
         return Err(deep());
     }
-    if tensor(pickle, value)?.is_some() || pickle.items(value).is_some() {
+    // One that can't be read is named where it is put.
+    if !matches!(tensor(pickle, value), Ok(None)) || pickle.items(value).is_some() {
         return Ok(true);
     }
     let (Node::List(elements) | Node::Tuple(elements)) = pickle.node(value) else {

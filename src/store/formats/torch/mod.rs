@@ -6,6 +6,8 @@ mod archive;
 mod file;
 mod gather;
 mod tensor;
+#[cfg(test)]
+mod tests;
 mod zip;
 
 pub(super) use archive::{Saved, seals_of_all};

@@ -1,7 +1,7 @@
 //! A tensor as a pickle tells it: which part of which storage, with which strides.
 
 use crate::fault::{Fault, Kind, Result};
-use crate::store::formats::pickle::{Node, Pickle, Value};
+use crate::store::formats::pickle::{Made, Node, Pickle, Value};
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
 use std::ops::Range;
@@ -73,7 +73,8 @@ pub(in crate::store::formats) fn names_of(dtype: Dtype) -> Option<(&'static str,
 /// The tensor that `value` is, if it is one.
 ///
 /// # Errors
-/// [`Kind::Corrupt`] if it lies outside its storage or its numbers make no sense; [`Kind::Dtype`].
+/// [`Kind::Corrupt`] if it lies outside its storage or its numbers make no sense; [`Kind::Dtype`];
+/// [`Kind::Unsupported`] if its values are others than those that are stored, as of a conjugate, or may be.
 pub(in crate::store::formats) fn tensor(
     pickle: &Pickle<'_>,
     value: Value,
@@ -82,15 +83,23 @@ pub(in crate::store::formats) fn tensor(
         return Ok(None);
     };
     let mut call = (module, name, made.arguments);
+    let mut changed = is_changed(pickle, made);
     for _ in 0..WRAPPERS_MAX {
         let Node::Tuple(arguments) = pickle.node(call.2) else {
             return Ok(None);
         };
+        let known = call.0.starts_with("torch.") && call.1.starts_with("_rebuild_");
+        if known && changed {
+            let message = "is changed by its pickle after it is made, which is not read";
+            return Err(Fault::new(Kind::Unsupported, message).hint(SAVE_ANEW));
+        }
         match (call.0, call.1) {
             ("torch._utils", "_rebuild_tensor_v2") => {
+                is_as_stored(pickle, arguments, 6)?;
                 return rebuilt(pickle, arguments, None).map(Some);
             }
             ("torch._utils", "_rebuild_tensor_v3") => {
+                is_as_stored(pickle, arguments, 7)?;
                 let dtype = arguments.get(6).and_then(|dtype| pickle.names(*dtype));
                 let dtype = dtype.filter(|(module, _)| *module == "torch");
                 let (_, dtype) = dtype.ok_or_else(|| corrupt("a tensor has no type"))?;
@@ -100,6 +109,7 @@ pub(in crate::store::formats) fn tensor(
                 let inner = arguments.first().and_then(|inner| pickle.made(*inner));
                 let (module, name, made) =
                     inner.ok_or_else(|| corrupt("a parameter has no tensor"))?;
+                changed = is_changed(pickle, made);
                 call = (module, name, made.arguments);
             }
             ("torch._tensor", "_rebuild_from_type_v2") => {
@@ -109,12 +119,102 @@ pub(in crate::store::formats) fn tensor(
                 let (Some((module, name)), Some(inner)) = (function, arguments.get(2)) else {
                     return Err(corrupt("a tensor has no function that makes it"));
                 };
+                is_plain_class(pickle, arguments.get(1).copied())?;
                 call = (module, name, *inner);
             }
             _ => return Ok(None),
         }
     }
     Err(corrupt("a tensor is wrapped too often"))
+}
+
+/// What to do about a tensor whose values aren't those that are stored.
+const SAVE_ANEW: &str =
+    "save it anew in Python as a plain tensor: tensor.resolve_conj().resolve_neg().contiguous()";
+
+/// What torch_npu says in a tensor's metadata: how it lay on the device, as `npu_format_/NCHW`. What is stored lies
+/// as any tensor.
+const OF_DEVICE: [&str; 5] = [
+    "base_sizes_",
+    "base_strides_",
+    "storage_sizes_",
+    "origin_format_",
+    "npu_format_",
+];
+
+fn is_of_device(key: &str) -> bool {
+    let said = key.split_once('/').map(|(said, _)| said);
+    said.is_some_and(|said| OF_DEVICE.contains(&said))
+}
+
+/// Whether something is put into a tensor after it is made: a state, items or elements, of which each may be
+/// other values. An empty state is none.
+fn is_changed(pickle: &Pickle<'_>, made: &Made) -> bool {
+    let empty = |state: Value| match pickle.node(state) {
+        Node::None => true,
+        Node::Dict(items) => items.is_empty(),
+        _ => false,
+    };
+    let state = made.state.is_some_and(|state| !empty(state));
+    state || !made.items.is_empty() || !made.elements.is_empty()
+}
+
+/// Refuses arguments that say that a tensor's values are others than those stored: the bits in its metadata,
+/// which is argument `metadata` if there is one, and whatever isn't known.
+///
+/// # Errors
+/// [`Kind::Unsupported`] naming what it is.
+fn is_as_stored(pickle: &Pickle<'_>, arguments: &[Value], metadata: usize) -> Result<()> {
+    let refused = |message: String| {
+        let fault = Fault::new(Kind::Unsupported, message);
+        Err(fault.hint(SAVE_ANEW))
+    };
+    if arguments.len() > metadata + 1 {
+        return refused(format!(
+            "is made with {} arguments, of which {} are known",
+            arguments.len(),
+            metadata + 1
+        ));
+    }
+    let Some(told) = arguments.get(metadata).copied() else {
+        return Ok(());
+    };
+    if *pickle.node(told) == Node::None {
+        return Ok(());
+    }
+    let Some(items) = pickle.items(told) else {
+        return refused("has metadata that is no mapping, which is not read".into());
+    };
+    for pair in items.chunks_exact(2) {
+        let key = pickle.text(pair[0]).unwrap_or("something");
+        if *pickle.node(pair[1]) == Node::Bool(false) || is_of_device(key) {
+            continue;
+        }
+        let key: String = key.chars().take(40).collect();
+        return refused(match &*key {
+            "conj" => "is the conjugate of the values that are stored".into(),
+            "neg" => "is the negative of the values that are stored".into(),
+            _ => format!(
+                "has '{}' in its metadata, which is not read",
+                key.escape_default()
+            ),
+        });
+    }
+    Ok(())
+}
+
+/// Refuses a tensor of a class that may make other values of those that are stored, as one that quantises.
+///
+/// # Errors
+/// [`Kind::Unsupported`] naming the class.
+fn is_plain_class(pickle: &Pickle<'_>, class: Option<Value>) -> Result<()> {
+    let class = class.and_then(|class| pickle.names(class));
+    let (module, name) = class.ok_or_else(|| corrupt("a tensor has no class"))?;
+    if (module, name) == ("torch", "Tensor") || module == "torch.nn.parameter" {
+        return Ok(());
+    }
+    let message = format!("is a {module}.{name}, whose values may be others than those stored");
+    Err(Fault::new(Kind::Unsupported, message).hint(SAVE_ANEW))
 }
 
 /// The tensor that these arguments make.
@@ -184,7 +284,7 @@ fn stored(pickle: &Pickle<'_>, storage: Value) -> Result<(Option<Dtype>, String,
     let Node::Persistent(id) = pickle.node(storage) else {
         return Err(odd());
     };
-    let Some([what, kind, key, _, count, ..]) = pickle.elements(*id) else {
+    let Some([what, kind, key, _, count]) = pickle.elements(*id) else {
         return Err(odd());
     };
     if pickle.text(*what) != Some("storage") {
