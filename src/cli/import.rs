@@ -30,7 +30,6 @@ const EXAMPLES: &str = "\
 Examples:
   mpirun -n 8 shardloom import --hf Qwen3-8B --dst out --dst-strategy strategy --tp 4
   shardloom import --hf Qwen3-8B --dst full --names mcore
-  shardloom import --hf Qwen3-8B --dst full --dtype bf16 --allow-extra
   shardloom import --hf Qwen3-8B --dst mg --format megatron";
 
 /// Hugging Face weights -> MindSpore weights, full or distributed.

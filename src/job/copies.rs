@@ -7,6 +7,7 @@
 use crate::catalog::Place;
 use crate::exchange::{Topology, World, all_gather, all_gather_agreed, exchange_values};
 use crate::fault::Result;
+use crate::job::cells;
 use crate::job::compare;
 use crate::job::nodes;
 use crate::job::origin::Origin;
@@ -54,6 +55,7 @@ pub(super) fn check(
     match verify {
         Verify::None => Ok(word),
         Verify::All => {
+            cells::check(world, opened)?;
             nodes::check(world, topology, &opened.source, verify, 0)?;
             compare::copies(world, topology, opened, moving)?;
             Ok(word)
@@ -63,6 +65,7 @@ pub(super) fn check(
             if origin.tells_all(&opened.source) {
                 return Ok(Some("manifest"));
             }
+            cells::check(world, opened)?;
             nodes::check(world, topology, &opened.source, verify, 0)?;
             by_sample(world, opened)?;
             Ok(word)

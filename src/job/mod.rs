@@ -10,6 +10,7 @@ mod above;
 pub mod account;
 mod adapter;
 mod alike;
+mod cells;
 mod clock;
 mod compare;
 mod composed;

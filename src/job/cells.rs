@@ -1,0 +1,149 @@
+//! Whether parts that the strategy calls different are: ranks whose files have the same bytes in all of them are
+//! copies of each other, which another strategy cuts, or one's file was copied over the other's.
+
+use crate::catalog::Place;
+use crate::exchange::{World, all_gather_agreed, exchange_values};
+use crate::fault::memory::zeroed;
+use crate::fault::{Fault, Kind, Result};
+use crate::job::lying::{in_rows, read};
+use crate::plan::Spread;
+use crate::source::Opened;
+use crate::tensor::digest::residue;
+use crate::transport::{Filler, IoMode, Readers};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// Tensors of a stage that are looked at: the largest that are cut.
+const TENSORS: usize = 8;
+/// Bytes from the middle of each of them.
+const BYTES: u64 = 256;
+/// Fewer bytes than these may be the same by chance.
+const BYTES_MIN: usize = 64;
+
+/// What a rank has: the first rank of its stage, a value of its bytes, its number, and a value of its cells.
+type Evidence = (u32, u64, u32, u64);
+
+/// The tensors of a stage that are looked at, each with its cells.
+type Looked<'a> = Vec<(&'a Arc<str>, &'a Spread)>;
+
+/// Checks it by a sample of the largest tensors. Bytes that are all alike, such as zeros, tell nothing.
+/// Collective.
+///
+/// # Errors
+/// [`Kind::Differs`] naming two ranks, the same on every process; as reading them.
+pub(super) fn check(world: &World, opened: &Opened) -> Result<()> {
+    let processes = u64::from(world.size());
+    let referred = |evidence: Evidence| {
+        let referee = u32::try_from(evidence.1 % processes).unwrap_or_default();
+        (referee, evidence)
+    };
+    let own = own(opened).map(|own| own.into_iter().map(referred).collect());
+    let mut evidence: Vec<Evidence> = exchange_values(world, own)?;
+    evidence.sort_unstable();
+    let mut first: HashMap<(u32, u64), (u32, u64)> = HashMap::new();
+    let mut found: Option<[u32; 2]> = None;
+    for (stage, value, rank, cells) in evidence {
+        let (other, known) = *first.entry((stage, value)).or_insert((rank, cells));
+        if known != cells {
+            found = found.into_iter().chain([[other, rank]]).min();
+        }
+    }
+    let all = all_gather_agreed(world, Ok(found))?;
+    let Some([one, other]) = all.into_iter().flatten().min() else {
+        return Ok(());
+    };
+    let files = opened.source.catalog.ranks.get(&other);
+    let file = files.and_then(|files| files.first());
+    let message = format!(
+        "ranks {one} and {other} have the same bytes where the source strategy says that they have different \
+         parts"
+    );
+    let fault = Fault::new(Kind::Differs, message).rank(other).hint(HINT);
+    Err(match file {
+        Some(file) => fault.file(opened.source.base.join(&file.path).display().to_string()),
+        None => fault,
+    })
+}
+
+/// What to do about them.
+const HINT: &str = "is it the strategy that these files were saved by, or was one rank's file copied over \
+                    another's? --verify none takes them as they are";
+
+/// Of each stage, by its first rank, the tensors that are looked at.
+fn looked(opened: &Opened) -> BTreeMap<u32, Looked<'_>> {
+    let mut all: BTreeMap<u32, Looked<'_>> = BTreeMap::new();
+    for (name, tensor) in &opened.inventory.tensors {
+        for spread in tensor
+            .spreads
+            .iter()
+            .filter(|spread| spread.layout.is_cut())
+        {
+            all.entry(spread.first_rank)
+                .or_default()
+                .push((name, spread));
+        }
+    }
+    let size = |spread: &Spread| spread.grid.cell_shape().0.iter().product::<u64>();
+    for stage in all.values_mut() {
+        stage.sort_by_key(|(_, spread)| Reverse(size(spread)));
+        stage.truncate(TENSORS);
+    }
+    all
+}
+
+/// What the ranks that this process serves have. Local.
+fn own(opened: &Opened) -> Result<Vec<Evidence>> {
+    let source = &opened.source;
+    let (catalog, reach) = (&source.catalog, &source.reach);
+    let readers = Readers::new(&source.base, catalog, IoMode::Auto);
+    let mut filler = Filler::new(&readers);
+    let mut all = Vec::new();
+    for (first_rank, stage) in looked(opened) {
+        let ranks = stage.iter().map(|(_, spread)| spread.ranks().end).max();
+        for rank in first_rank..ranks.unwrap_or(first_rank) {
+            if reach.owner(rank) != Some(reach.process) {
+                continue;
+            }
+            let (mut bytes, mut cells) = (Vec::new(), Vec::new());
+            for (number, (name, spread)) in stage.iter().enumerate() {
+                let Some(place) = catalog.find(rank, name) else {
+                    continue;
+                };
+                let sample = sample(&mut filler, opened, place)?;
+                if !sample.is_empty() && spread.ranks().contains(&rank) {
+                    let cell = spread.layout.cell(rank - spread.first_rank);
+                    bytes.push((number, sample));
+                    cells.push((number, cell));
+                }
+            }
+            if bytes.iter().map(|(_, sample)| sample.len()).sum::<usize>() >= BYTES_MIN {
+                let value = |text: String| residue(text.as_bytes());
+                let (bytes, cells) = (value(format!("{bytes:?}")), value(format!("{cells:?}")));
+                all.push((first_rank, bytes, rank, cells));
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Bytes from the middle of the shard at `place`; none if its elements there are all alike.
+fn sample(filler: &mut Filler<'_>, opened: &Opened, place: Place) -> Result<Vec<u8>> {
+    let catalog = &opened.source.catalog;
+    let entry = catalog.entry(place);
+    let (all, width) = (
+        entry.shape.bytes(entry.dtype)?,
+        u64::from(entry.dtype.bits() / 8).max(1),
+    );
+    let begin = (all / 2).saturating_sub(BYTES / 2) / width * width;
+    let length = BYTES.min(all - begin);
+    let mut bytes = zeroed(usize::try_from(length).unwrap_or(usize::MAX))?;
+    read(filler, &in_rows(catalog, place), place, begin, &mut bytes)?;
+    let width = usize::try_from(width).unwrap_or(1);
+    let mut elements = bytes.chunks(width);
+    let first = elements.next();
+    if elements.all(|element| Some(element) == first) {
+        bytes.clear();
+    }
+    Ok(bytes)
+}
