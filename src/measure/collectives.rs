@@ -5,10 +5,9 @@ use crate::exchange::{Operation as Joined, Topology, World, agree, all_reduce, b
 use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
 use crate::measure::bench::{Measured, Repeat, Row, Unmeasured, all_wrong};
-use crate::measure::found::machine;
 use crate::measure::operation::{Buffers, By, Call, Operation, Place};
 use crate::measure::operations::OPERATIONS;
-use crate::measure::pairs::pairs;
+use crate::measure::pairs::{Pairs, pairs};
 use crate::measure::sampling::{Exercise, Timing, sample};
 use std::time::{Duration, Instant};
 
@@ -149,20 +148,24 @@ pub fn collectives(world: &World, question: &Question) -> Result<Measured> {
         OPERATIONS.iter().position(same)
     };
     rows.sort_by_key(|row| (place(row), row.variant.clone(), row.processes, row.bytes));
-    let mut measured = Measured::new("collectives", world, &topology, rows);
-    measured.unmeasured = unmeasured;
-    if question.pairs && world.size() > 1 {
-        let bytes = question.bytes_max;
-        measured.pairs = pairs(world, &topology, bytes, question.repeat.time * PAIRS_ROWS)?;
-        let slow = measured.pairs.iter().flat_map(|pairs| &pairs.outliers);
-        measured.verdict.extend(slow.cloned());
-    } else if question.pairs {
+    let pairs = match question.pairs {
+        true => {
+            let time = question.repeat.time * PAIRS_ROWS;
+            pairs(world, &topology, question.bytes_max, time)?
+        }
+        false => None,
+    };
+    let mut measured = Measured::new("collectives", world, &topology, rows, pairs);
+    measured.unmeasured.splice(0..0, unmeasured);
+    let told = measured.pairs.iter().flat_map(Pairs::told);
+    let told: Vec<String> = told.collect();
+    measured.verdict.extend(told);
+    if question.pairs && world.size() < 2 {
         measured.unmeasured.push(Unmeasured {
             operation: "pairs".to_owned(),
             why: "needs two processes".to_owned(),
         });
     }
-    measured.machine = machine(&measured.rows, measured.pairs.as_ref(), &topology);
     Ok(measured)
 }
 
@@ -301,6 +304,7 @@ impl Run<'_> {
         row.variant = operation.variant.map(str::to_owned);
         row.by = by.name();
         row.processes = place.all;
+        row.bus_gbps = row.bus_gbps.filter(|_| place.all > 1);
         if operation.name == "many_pairs" && timing.seconds.median > 0.0 {
             row.messages_per_second = Some(factor / timing.seconds.median);
         }

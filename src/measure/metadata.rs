@@ -3,7 +3,7 @@
 use crate::exchange::{World, agree};
 use crate::fault::Result;
 use crate::measure::bench::{Repeat, Row};
-use crate::measure::sampling::timed;
+use crate::measure::sampling::{is_over, timed};
 use crate::store::ability::{self, Ability};
 use crate::store::io::{self, ReadFile};
 use std::path::Path;
@@ -54,12 +54,16 @@ pub(super) fn metadata(
     agree(world, io::make_directory(&room))?;
     let mut spent = vec![Vec::new(); STEPS.len()];
     let mut failed = Ok(());
+    let begun = Instant::now();
     for _ in 0..repeat.iterations.min(5) {
         for ((_, act), spent) in STEPS.iter().zip(&mut spent) {
             let start = Instant::now();
             let done = (0..FILES).try_for_each(|file| act(&room, file));
             failed = failed.and(done);
             spent.push(start.elapsed());
+        }
+        if is_over(world, begun, repeat.time)? {
+            break;
         }
     }
     let lacks = lacking(&room);

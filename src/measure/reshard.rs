@@ -7,7 +7,7 @@ use crate::job::{Goal, Job, Write, run};
 use crate::layout::Layout;
 use crate::measure::bench::{Measured, Repeat, Row};
 use crate::measure::contents::byte;
-use crate::measure::sampling::{rate, timed};
+use crate::measure::sampling::{is_over, rate, timed};
 use crate::measure::storage::each_call;
 use crate::plan::arrange::{Files, RankName};
 use crate::plan::build::{Leftovers, Unmatched};
@@ -59,7 +59,7 @@ pub fn reshard(world: &World, repeat: Repeat, directory: &Path, bytes: u64) -> R
     for row in &mut rows {
         row.processes = world.size();
     }
-    Ok(Measured::new("reshard", world, &topology, rows))
+    Ok(Measured::new("reshard", world, &topology, rows, None))
 }
 
 /// Removes a directory on every node's disks, or those that they share. Collective.
@@ -96,6 +96,7 @@ fn one(
     agree(world, source.write(&room.join("source"), world))?;
     let job = job(room);
     let (mut resharding, mut copying, mut moved) = (Vec::new(), Vec::new(), 0);
+    let begun = Instant::now();
     for round in 0..repeat.warmup + repeat.iterations {
         barrier(world)?;
         let start = Instant::now();
@@ -106,6 +107,9 @@ fn one(
         if round >= repeat.warmup {
             resharding.push(resharded);
             copying.push(copied);
+        }
+        if is_over(world, begun, repeat.time)? && round >= repeat.warmup {
+            break;
         }
     }
     Ok((moved, resharding, copying))

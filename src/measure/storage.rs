@@ -6,9 +6,8 @@ use crate::fault::Result;
 use crate::fault::memory::zeroed;
 use crate::measure::bench::{Measured, Repeat, Row, Unmeasured, all_wrong};
 use crate::measure::contents::{Wrong, byte};
-use crate::measure::found::machine;
 use crate::measure::metadata::metadata;
-use crate::measure::sampling::timed;
+use crate::measure::sampling::{is_over, timed};
 use crate::store::io::{self, ReadFile, Standing, WriteFile};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -68,7 +67,7 @@ pub fn storage(world: &World, repeat: Repeat, directory: &Path, bytes: u64) -> R
     rows.sort_by_key(|row: &Row| (row.operation.clone(), row.variant.clone(), row.bytes));
     let (of_metadata, notes) = metadata(world, repeat, directory)?;
     rows.extend(of_metadata);
-    let mut measured = Measured::new("storage", world, &topology, rows);
+    let mut measured = Measured::new("storage", world, &topology, rows, None);
     measured.verdict.extend(notes);
     measured.verdict.extend(coldness(kept));
     if !measured.rows.iter().any(|row| row.operation == DIRECT) {
@@ -77,7 +76,6 @@ pub fn storage(world: &World, repeat: Repeat, directory: &Path, bytes: u64) -> R
             why: "the file system reads nothing past the page cache (O_DIRECT)".to_owned(),
         });
     }
-    measured.machine = machine(&measured.rows, None, &topology);
     Ok(measured)
 }
 
@@ -159,9 +157,7 @@ fn one(
             false => Ok(()),
         };
         agree(world, lived.and(removed))?;
-        let mut over = [u64::from(begun.elapsed() >= repeat.time)];
-        all_reduce(world, &mut over, Operation::Max)?;
-        if over[0] > 0 && round >= repeat.warmup {
+        if is_over(world, begun, repeat.time)? && round >= repeat.warmup {
             break;
         }
     }
@@ -183,6 +179,7 @@ fn one(
         let variant = sharers.map_or("a file each", |sharers| sharers.variant);
         row.variant = Some(variant.to_owned());
         row.processes = world.size();
+        row.stored = true;
         (row.wrong_bytes, row.wrong) = (wrong_bytes, wrong.clone());
         rows.push(row);
     }
