@@ -113,9 +113,10 @@ fn moved(out: &mut Text, outcome: &Outcome) {
 fn planned(out: &mut Text, outcome: &Outcome) {
     if let Some(plan) = &outcome.plan {
         out.line(format_args!(
-            "  plan       {}, {}",
+            "  plan       {}, {}; about {:.2} s on this machine",
             counted(plan.transfers, "copy").replace("copys", "copies"),
-            counted(plan.rounds, "round")
+            counted(plan.rounds, "round"),
+            plan.seconds_estimated
         ));
         for p in &outcome.per_process {
             out.line(format_args!(
