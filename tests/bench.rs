@@ -378,7 +378,11 @@ fn files_and_a_reshard_are_measured_and_nothing_is_left() {
     assert_eq!(std::fs::read_dir(room.path()).unwrap().count(), 1);
     let missing = format!("{dir}/missing");
     let line = ["bench", "storage", "--dir", &missing, "--bytes", "1KiB"];
-    refuses(&under_mpi(2, &line), "missing");
+    refuses(&under_mpi(2, &line), "missing: --dir doesn't exist");
+    refuses(
+        &alone(&["bench", "all", "--dir", &svg]),
+        "bench.svg: --dir is no directory",
+    );
 }
 
 #[test]

@@ -6,11 +6,12 @@ mod schemas;
 
 mod pages;
 
-use crate::support::{self, ckpt, command, fixtures, oracle, sample, tensors};
+use crate::support::{self, ckpt, command, fixtures, oracle, sample, schema, tensors};
 use command::{RESHARD, alone, error_line, nothing_written, object, refuses, under_mpi};
 use fixtures::{listing, tensors_of};
 use oracle::Strategy;
 use sample::{Sample, image, layout};
+use schema::fits;
 use serde_json::Value;
 use std::path::Path;
 use tensors::Tensors;
@@ -138,14 +139,37 @@ fn wrong_usage_ends_with_2() {
             run.stdout.is_empty() && !run.stderr.is_empty(),
             "{line}: {run:#?}"
         );
+        // Wherever an object is asked for, it is one as of any other error.
+        let lines = [format!("{line} --json"), format!("--json {line}")];
+        for line in lines {
+            let run = alone(&words(&line));
+            assert_eq!(run.status.code(), Some(2), "{line}: {run:#?}");
+            assert_eq!(run.stdout.lines().count(), 1, "{line}: {run:#?}");
+            let told = object(&run);
+            fits("error", &told);
+            assert_eq!(
+                (&told["ok"], &told["error"]["kind"]),
+                (&false.into(), &"usage".into())
+            );
+            let command = line.split(' ').find(|word| !word.starts_with("--"));
+            let known = command.filter(|word| !["", "weave"].contains(word));
+            assert_eq!(told["command"], known.unwrap_or("shardloom"), "{line}");
+        }
     }
+    let run = alone(&words("reshard --json"));
+    let message = object(&run)["error"]["message"].to_string();
+    assert!(
+        message.contains("--src") && message.contains("--dst"),
+        "{message}"
+    );
 }
 
 // proves P10
 #[test]
 fn wrong_usage_is_printed_once_by_four_processes() {
-    let run = under_mpi(4, &words("reshard --src a --dst b --colour red"));
+    let run = under_mpi(4, &words("reshard --src a --dst b --colour red --json"));
     assert_eq!(run.status.code(), Some(2), "{run:#?}");
+    assert_eq!(object(&run)["error"]["kind"], "usage");
     assert!(error_line(&run).contains("--colour"), "{run:#?}");
 }
 

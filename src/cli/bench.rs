@@ -115,6 +115,7 @@ impl Command for Bench {
         self.question.check()?;
         let asked = self.question.output().report.clone();
         Ok(Prepared::together(move |world| {
+            self.question.check_place(world)?;
             let output = self.question.output().open(world)?;
             let mut measured = self.question.measure(world)?;
             output.compare(&mut measured);
@@ -145,6 +146,15 @@ impl Question {
         match self {
             Question::Collectives { messages, .. } => messages.check(),
             Question::Exchange { planned, .. } => planned.check(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether there is a place for files. Collective.
+    fn check_place(&self, world: &World) -> Result<()> {
+        match self {
+            Question::Storage { place, .. } | Question::Reshard { place, .. } => place.check(world),
+            Question::All { dir, .. } => PlaceArgs { dir: dir.clone() }.check(world),
             _ => Ok(()),
         }
     }

@@ -1,5 +1,6 @@
 //! What a file system does with many small files, and what a commit needs of it.
 
+use crate::course;
 use crate::exchange::{World, agree};
 use crate::fault::Result;
 use crate::measure::bench::{Repeat, Row};
@@ -51,6 +52,7 @@ pub(super) fn metadata(
     directory: &Path,
 ) -> Result<(Vec<Row>, Vec<String>)> {
     let room = directory.join(format!("shardloom-bench-files-{}", world.process()));
+    let _scratch = course::tries_with(&room);
     agree(world, io::make_directory(&room))?;
     let mut spent = vec![Vec::new(); STEPS.len()];
     let mut failed = Ok(());

@@ -1,5 +1,6 @@
 //! A real reshard of generated weights, against plain copying of as many bytes.
 
+use crate::course;
 use crate::destination::Writing;
 use crate::exchange::{Topology, World, agree, all_gather_agreed, barrier};
 use crate::fault::{Fault, Kind, Result};
@@ -39,6 +40,7 @@ const CALL: usize = 1 << 20;
 /// Those of a job.
 pub fn reshard(world: &World, repeat: Repeat, directory: &Path, bytes: u64) -> Result<Measured> {
     let room = directory.join("shardloom-bench-reshard");
+    let _scratch = course::tries_with(&room);
     let topology = Topology::discover(world)?;
     let mut rows = Vec::new();
     for (name, dimension) in [("columns", 1), ("rows", 0)] {

@@ -1,6 +1,7 @@
 //! Writing, flushing and reading files, as the sink and the readers do it, and what a commit needs of a
 //! file system.
 
+use crate::course;
 use crate::exchange::{Operation, Topology, World, agree, all_reduce, barrier};
 use crate::fault::Result;
 use crate::fault::memory::zeroed;
@@ -91,6 +92,7 @@ impl Sharers {
     /// All, or, where `directory` lies on the nodes' own disks, the processes of a node. Collective.
     fn of(world: &World, topology: &Topology, directory: &Path) -> Result<Sharers> {
         let path = directory.join("shardloom-bench-shared");
+        let _scratch = course::tries_with(&path);
         let made = match world.process() {
             0 => io::write_small(&path, b"", false),
             _ => Ok(()),
@@ -143,6 +145,7 @@ fn one(
         bytes,
         creates: place == 0,
     };
+    let _scratch = course::tries_with(&file.path);
     let pattern: Vec<u8> = (0..call).map(|i| byte(world.process(), 0, i)).collect();
     let mut lives = Lives::default();
     let begun = Instant::now();

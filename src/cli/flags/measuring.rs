@@ -10,6 +10,7 @@ use crate::measure::baseline::Baseline;
 use crate::measure::bench::{Measured, Repeat};
 use crate::measure::collectives::{self, BYTES_MAX, Question};
 use crate::report::{Report, save_picture};
+use crate::store::io::{Standing, standing};
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,15 +19,37 @@ use std::time::Duration;
 const ITERATIONS: (u32, u32) = (5, 1000);
 /// How long a row may take where nothing is said, unless files are written.
 const TIME: Duration = Duration::from_millis(100);
+/// What is said where there is no directory.
+const EXISTING: &str = "--dir takes a directory that exists, on every node: make it first";
 /// No limit.
 const FOR_EVER: Duration = Duration::from_secs(1 << 30);
 
 /// Where it is measured.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct PlaceArgs {
-    /// Existing directory to write in.
+    /// Existing directory to write in, for what concerns files.
     #[arg(long)]
     pub(crate) dir: PathBuf,
+}
+
+impl PlaceArgs {
+    /// Whether there is such a directory, on all nodes. Collective.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub(crate) fn check(&self, world: &World) -> Result<()> {
+        let stands = standing(&self.dir).map_err(|fault| fault.hint(EXISTING));
+        let message = match agree(world, stands)? {
+            Standing::Nothing => Some("--dir doesn't exist"),
+            Standing::File => Some("--dir is no directory"),
+            _ => None,
+        };
+        let refused = message.map(|message| {
+            let fault = Fault::new(Kind::Io, message);
+            fault.file(self.dir.display().to_string()).hint(EXISTING)
+        });
+        agree(world, refused.map_or(Ok(()), Err))
+    }
 }
 
 /// How often something is measured.
