@@ -32,6 +32,8 @@ pub struct Course {
     pub phase: &'static str,
     /// Bytes moved, of how many, in this phase.
     pub bytes: (u64, u64),
+    /// The same in the last phase that counted any.
+    pub counted: (u64, u64),
     /// Where its result goes, once that is known.
     pub destination: Option<PathBuf>,
     /// The lock beside it.
@@ -49,6 +51,7 @@ pub struct Scratch(PathBuf);
 static COURSE: Mutex<Course> = Mutex::new(Course {
     phase: "starting",
     bytes: (0, 0),
+    counted: (0, 0),
     destination: None,
     lock: None,
     leaves: Leaves::Nothing,
@@ -87,7 +90,9 @@ pub fn phase(phase: &'static str) {
 
 /// Tells how many bytes have been moved, of how many.
 pub fn moved(done: u64, total: u64) {
-    course().bytes = (done, total);
+    let mut course = course();
+    course.bytes = (done, total);
+    course.counted = course.bytes;
 }
 
 /// Tells where the result goes, and which lock is held for it.

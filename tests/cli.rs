@@ -718,6 +718,9 @@ fn a_run_has_one_id_in_all_it_says() {
         .collect();
     let last = lines.last().expect("a last line");
     assert_eq!((&last["last"], &last["ok"]), (&true.into(), &true.into()));
+    // It is of all that was moved, though what came last moved nothing.
+    assert_eq!(last["total_bytes"], result["bytes"]["written"]);
+    assert_eq!(last["done_bytes"], last["total_bytes"]);
     for progress in &lines {
         assert_eq!(
             (&progress["run"], &progress["schema"]),
@@ -735,6 +738,25 @@ fn a_run_has_one_id_in_all_it_says() {
             log.lines().any(|line| line.contains(&of_it)),
             "{process}: {log}"
         );
+    }
+    let written = &last["total_bytes"];
+    let bench = "bench collectives --operation all_to_all --max-size 64 --time 1ms";
+    for (line, total) in [
+        (&*format!("{RESHARD} --resume"), Some(written)),
+        (&*format!("{RESHARD} --overwrite --dry-run"), Some(written)),
+        (bench, None),
+        ("checkpoints list @out --names-only", Some(&0.into())),
+        ("doctor @", Some(&0.into())),
+    ] {
+        let run = alone(&sample.args(&format!("{line} --progress json")));
+        let last = run.stderr.lines().last().expect("a last line");
+        let last: Value = serde_json::from_str(last).expect("an object");
+        assert_eq!(last["last"], true, "{line}: {last}");
+        assert_eq!(last["done_bytes"], last["total_bytes"], "{line}: {last}");
+        match total {
+            Some(total) => assert_eq!(&last["total_bytes"], total, "{line}: {last}"),
+            None => assert!(last["total_bytes"].as_u64() > Some(0), "{line}: {last}"),
+        }
     }
     let checked = under_mpi(2, &sample.args("verify @out --json --progress json")).succeeds();
     let last = checked.stderr.lines().last().expect("a last line");

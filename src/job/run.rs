@@ -167,6 +167,7 @@ impl Run<'_> {
         let mut moved = Moved::default();
         if self.job.dry_run {
             moved.written_bytes = survey.written_bytes;
+            observer(surveyed.total_bytes, surveyed.total_bytes);
         } else {
             let writing = Written {
                 run: self,

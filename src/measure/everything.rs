@@ -9,6 +9,7 @@ use crate::measure::found::{MESSAGE_BYTES_MIN, fastest};
 use crate::measure::reshard::reshard;
 use crate::measure::sampling::is_over;
 use crate::measure::storage::storage;
+use crate::transport::Observer;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -31,23 +32,31 @@ const NOISY: f64 = 20.0;
 ///
 /// # Errors
 /// [`Kind::Memory`], [`Kind::Mpi`].
-pub fn everything(world: &World, directory: &Path, budget: Duration) -> Result<Measured> {
+pub fn everything(
+    world: &World,
+    directory: &Path,
+    budget: Duration,
+    observer: &mut Observer<'_>,
+) -> Result<Measured> {
     let begun = Instant::now();
     let row = (budget / 3 / ROWS).clamp(ROW_TIME.0, ROW_TIME.1);
     let per_second = FILE_BYTES.0.saturating_mul(budget.as_secs().max(1));
     let bytes = per_second.min(FILE_BYTES.1);
     let files = Repeat::new(3, 0, budget / 4 / FILES);
     // Files first: how long they take depends on the disks, what is between processes stops when it is told.
-    let stored = Some(storage(world, files, directory, bytes));
+    let stored = Some(storage(world, files, directory, bytes, observer));
     let resharded = match is_over(world, begun, budget / 2)? {
         true => None,
-        false => Some(reshard(world, Repeat::new(2, 1, row), directory, bytes)),
+        false => {
+            let few = Repeat::new(2, 1, row);
+            Some(reshard(world, few, directory, bytes, observer))
+        }
     };
     let mut question = Question::new(BYTES_MAX, Repeat::new(1000, 1, row));
     question.factor = FACTOR;
     question.budget = Some(left(world, begun, budget)?);
     question.pairs = true;
-    let mut all = collectives(world, &question)?;
+    let mut all = collectives(world, &question, observer)?;
     all.bench = "all";
     let mut told = verdict(&all);
     all.add("storage", stored, &mut told)?;

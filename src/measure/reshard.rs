@@ -18,7 +18,7 @@ use crate::store::io::{self, ReadFile, WriteFile};
 use crate::strategy::{StageLayout, Strategy};
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
-use crate::transport::Moving;
+use crate::transport::{Moving, Observer};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,13 +38,26 @@ const CALL: usize = 1 << 20;
 ///
 /// # Errors
 /// Those of a job.
-pub fn reshard(world: &World, repeat: Repeat, directory: &Path, bytes: u64) -> Result<Measured> {
+pub fn reshard(
+    world: &World,
+    repeat: Repeat,
+    directory: &Path,
+    bytes: u64,
+    observer: &mut Observer<'_>,
+) -> Result<Measured> {
     let room = directory.join("shardloom-bench-reshard");
     let _scratch = course::tries_with(&room);
     let topology = Topology::discover(world)?;
     let mut rows = Vec::new();
-    for (name, dimension) in [("columns", 1), ("rows", 0)] {
-        let result = one(world, &topology, repeat, &room, bytes, dimension);
+    let rounds = u64::from(repeat.warmup + repeat.iterations);
+    for (number, (name, dimension)) in (0..).zip([("columns", 1), ("rows", 0)]) {
+        let mut tell = |round: u64| {
+            course::phase("measuring a reshard");
+            observer((number * rounds + round) * bytes, 2 * rounds * bytes);
+        };
+        let what = (bytes, dimension);
+        let result = one(world, &topology, repeat, &room, what, &mut tell);
+        tell(rounds);
         barrier(world)?;
         let removed = remove(world, &topology, &room);
         let (moved, resharded, copied) = result?;
@@ -78,14 +91,14 @@ fn remove(world: &World, topology: &Topology, path: &Path) -> Result<()> {
     agree(world, others)
 }
 
-/// Bytes written, and the time that each iteration of both took.
+/// Bytes written, and the time that each iteration of both took; `tell` is told how many are done.
 fn one(
     world: &World,
     topology: &Topology,
     repeat: Repeat,
     room: &Path,
-    bytes: u64,
-    dimension: usize,
+    (bytes, dimension): (u64, usize),
+    tell: &mut dyn FnMut(u64),
 ) -> Result<(u64, Vec<Duration>, Vec<Duration>)> {
     let source = Weights::new(bytes, SOURCE_RANKS, dimension)?;
     let destination = Weights::new(bytes, DESTINATION_RANKS, dimension)?;
@@ -110,6 +123,7 @@ fn one(
             resharding.push(resharded);
             copying.push(copied);
         }
+        tell(u64::from(round) + 1);
         if is_over(world, begun, repeat.time)? && round >= repeat.warmup {
             break;
         }

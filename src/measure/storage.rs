@@ -10,6 +10,7 @@ use crate::measure::contents::{Wrong, byte};
 use crate::measure::metadata::metadata;
 use crate::measure::sampling::{is_over, timed};
 use crate::store::io::{self, ReadFile, Standing, WriteFile};
+use crate::transport::Observer;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -43,14 +44,30 @@ struct Lives {
 ///
 /// # Errors
 /// [`crate::fault::Kind::Io`], [`crate::fault::Kind::NoSpace`].
-pub fn storage(world: &World, repeat: Repeat, directory: &Path, bytes: u64) -> Result<Measured> {
+pub fn storage(
+    world: &World,
+    repeat: Repeat,
+    directory: &Path,
+    bytes: u64,
+    observer: &mut Observer<'_>,
+) -> Result<Measured> {
+    course::phase("measuring files");
     let topology = Topology::discover(world)?;
     let mut rows = Vec::new();
     let mut kept = [0, 0];
     let common = Sharers::of(world, &topology, directory)?;
-    for sharers in [None, Some(&common)] {
+    let kinds = [None, Some(&common)];
+    let each = bytes * u64::from(world.size());
+    let rounds = u64::from(repeat.warmup + repeat.iterations);
+    let whole = rounds * (kinds.len() * CALLS.len()) as u64 * each;
+    let mut done = 0;
+    for sharers in kinds {
         for call in CALLS {
-            let (still, looks) = one(world, repeat, directory, (bytes, call, sharers), &mut rows)?;
+            let mut tell = |round: u32| observer(done + u64::from(round) * each, whole);
+            let what = (bytes, call, sharers);
+            let (still, looks) = one(world, repeat, directory, what, &mut rows, &mut tell)?;
+            done += rounds * each;
+            observer(done, whole);
             kept = [kept[0] + u64::from(still), kept[1] + u64::from(looks)];
         }
     }
@@ -59,7 +76,10 @@ pub fn storage(world: &World, repeat: Repeat, directory: &Path, bytes: u64) -> R
         let members = topology.nodes.first().cloned().unwrap_or_default();
         let part = world.part(members.contains(&world.process()))?;
         let done = match &part {
-            Some(part) => one(part, repeat, directory, (bytes, CALLS[1], None), &mut rows),
+            Some(part) => {
+                let what = (bytes, CALLS[1], None);
+                one(part, repeat, directory, what, &mut rows, &mut |_| {})
+            }
             None => Ok((0, 0)),
         };
         agree(world, done)?;
@@ -125,13 +145,15 @@ impl Sharers {
     }
 }
 
-/// Files of `bytes` a process by calls of `call` bytes, of its own or one of the `sharers`. Collective.
+/// Files of `bytes` a process by calls of `call` bytes, of its own or one of the `sharers`; `tell` is told how often it
+/// was done. Collective.
 fn one(
     world: &World,
     repeat: Repeat,
     directory: &Path,
     (bytes, call, sharers): (u64, usize, Option<&Sharers>),
     rows: &mut Vec<Row>,
+    tell: &mut dyn FnMut(u32),
 ) -> Result<(u32, u32)> {
     let name = match sharers {
         Some(_) => "shardloom-bench-shared".to_owned(),
@@ -160,6 +182,7 @@ fn one(
             false => Ok(()),
         };
         agree(world, lived.and(removed))?;
+        tell(round + 1);
         if is_over(world, begun, repeat.time)? && round >= repeat.warmup {
             break;
         }

@@ -1,6 +1,7 @@
 //! The very all-to-all of a reshard, with made-up bytes and without files: the rounds, partners and sizes
 //! of its plan.
 
+use crate::course;
 use crate::exchange::{Operation, Topology, World, agree, all_reduce};
 use crate::fault::Result;
 use crate::measure::bench::{Measured, Repeat, Row, Traveled, all_wrong};
@@ -61,6 +62,7 @@ pub fn exchange(
     reshard: &Reshard,
     shapes: &Shapes,
 ) -> Result<Measured> {
+    course::phase("measuring an exchange");
     let topology = Topology::discover(world)?;
     let (mut traveled, rounds, exchange, note) = plan(world, &topology, reshard, shapes)?;
     let mut replay = Replay::new(world, exchange.traffic, rounds)?;
@@ -107,7 +109,7 @@ fn link(world: &World, repeat: Repeat) -> Result<Measured> {
     question.bytes_min = LINK_BYTES;
     question.window = 4;
     question.operations = vec!["many_pairs".to_owned()];
-    collectives(world, &question)
+    collectives(world, &question, &mut |_, _| {})
 }
 
 type Planned = (Traveled, Vec<Vec<Asked>>, Exchange, Option<String>);

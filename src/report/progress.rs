@@ -94,9 +94,14 @@ impl Script {
 /// One line, in one write; nobody is left to tell where stderr is closed.
 fn say(command: &str, begun: Instant, ended: Option<bool>) {
     let course = course::now();
+    // What comes after the bytes were moved counts none; the last line is of all of the run.
+    let (done, total) = match ended {
+        Some(_) => course.counted,
+        None => course.bytes,
+    };
     let mut line = json!({
         "schema": 1, "progress": true, "run": course::run(), "command": command,
-        "phase": course.phase, "done_bytes": course.bytes.0, "total_bytes": course.bytes.1,
+        "phase": course.phase, "done_bytes": done, "total_bytes": total,
         "seconds": begun.elapsed().as_millis() as f64 / 1e3, "last": ended.is_some(),
     });
     if let (Some(ok), Some(object)) = (ended, line.as_object_mut()) {

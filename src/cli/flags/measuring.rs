@@ -1,6 +1,7 @@
 //! What is measured between processes, how often, and where the result goes.
 
 use crate::cli::flags::amount::{parse_percent, parse_size_or_nothing, parse_time};
+use crate::cli::flags::moving::ProgressArgs;
 use crate::cli::flags::report::ReportArgs;
 use crate::cli::flags::size::parse_size;
 use crate::cli::output::try_replacing;
@@ -164,6 +165,8 @@ pub(crate) struct OutputArgs {
     /// Write a page with tables and pictures.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) progress: ProgressArgs,
     #[command(flatten)]
     pub(crate) report: ReportArgs,
     /// Compare with an earlier result (--json); what is slower is named, and the exit code is 1.
