@@ -45,7 +45,8 @@ pub(super) fn exit(error: &clap::Error) -> ExitCode {
 /// The same as a fault: its first paragraph in a line, and what is proposed in place of it.
 pub(super) fn fault(error: &clap::Error) -> Fault {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return Fault::new(Kind::Usage, "a command is missing").hint("--help says which there are");
+        return Fault::new(Kind::Usage, "a command is missing")
+            .hint("`shardloom help` says which there are");
     }
     let text = error.render().to_string();
     let text = text.trim_start_matches("error: ");
@@ -55,7 +56,7 @@ pub(super) fn fault(error: &clap::Error) -> Fault {
     });
     let fault = Fault::new(Kind::Usage, paragraphs.next().unwrap_or_default());
     let tip = paragraphs.find_map(|paragraph| Some(paragraph.strip_prefix("tip: ")?.to_owned()));
-    fault.hint(tip.unwrap_or_else(|| "--help says what can be typed".to_owned()))
+    fault.hint(tip.unwrap_or_else(|| "`shardloom help` says what can be typed".to_owned()))
 }
 
 /// Prints wrong usage, or help, in one write: what a launcher has to say doesn't come between.
