@@ -45,6 +45,9 @@ pub struct Row {
     /// Whether they go to files or come from there.
     #[serde(skip)]
     pub stored: bool,
+    /// Whether they come from memory, though they were to come from disks.
+    #[serde(skip)]
+    pub cached: bool,
     /// Messages a second, of all processes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub messages_per_second: Option<f64>,

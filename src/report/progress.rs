@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 /// How often a script hears.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// The command that measures how fast bytes are moved.
+const MEASURES: &str = "bench";
+
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
@@ -38,10 +41,10 @@ struct Script {
 }
 
 impl Teller {
-    /// One that tells of `command` so.
+    /// One that tells of `command` so; of a bench no rates, which it measures itself.
     #[must_use]
     pub fn start(command: &'static str, progress: Progress) -> Teller {
-        let people = people(progress == Progress::Auto);
+        let people = people(progress == Progress::Auto, command == MEASURES);
         let script = (progress == Progress::Json)
             .then(|| Script::start(command))
             .flatten();
@@ -111,8 +114,8 @@ fn say(command: &str, begun: Instant, ended: Option<bool>) {
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
-/// Nothing is said before a second has passed.
-fn people(shown: bool) -> Box<dyn FnMut(u64, u64)> {
+/// Nothing is said before a second has passed, and no rate of what `measures` them.
+fn people(shown: bool, measures: bool) -> Box<dyn FnMut(u64, u64)> {
     if !shown {
         return Box::new(|_, _| {});
     }
@@ -135,7 +138,10 @@ fn people(shown: bool) -> Box<dyn FnMut(u64, u64)> {
         } else if !finished && now - last >= every && (first || !terminal) {
             last = now;
             visible = true;
-            let text = text::progress(done, total, start.elapsed());
+            let text = match measures {
+                true => text::measuring(course::now().phase, done, total),
+                false => text::progress(done, total, start.elapsed()),
+            };
             let end = if terminal { "\r" } else { "\n" };
             let _ = write!(std::io::stderr(), "{text}{end}");
         }

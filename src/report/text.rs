@@ -206,6 +206,13 @@ fn verified(outcome: &Outcome, bad: &[BadFile]) -> Text {
     out
 }
 
+/// A line of progress of what measures: how fast that is, is no progress's to say.
+#[allow(clippy::cast_precision_loss)]
+pub(super) fn measuring(phase: &str, done: u64, total: u64) -> String {
+    let percent = 100.0 * done as f64 / total.max(1) as f64;
+    format!("{phase}: {percent:.0} %   ")
+}
+
 /// A line of progress.
 #[allow(clippy::cast_precision_loss)]
 pub(super) fn progress(done: u64, total: u64, elapsed: Duration) -> String {
