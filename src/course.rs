@@ -6,7 +6,9 @@ pub mod pace;
 
 use crate::host::identity::{self, SLOTS, slot};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 /// What a run would leave.
@@ -30,21 +32,34 @@ pub struct Course {
     pub phase: &'static str,
     /// Bytes moved, of how many, in this phase.
     pub bytes: (u64, u64),
+    /// The same in the last phase that counted any.
+    pub counted: (u64, u64),
     /// Where its result goes, once that is known.
     pub destination: Option<PathBuf>,
     /// The lock beside it.
     pub lock: Option<PathBuf>,
     /// What it would leave.
     pub leaves: Leaves,
+    /// Files and directories that something is only tried or measured with: they go with the run.
+    pub scratch: Vec<PathBuf>,
 }
+
+/// A file or directory that something is only tried or measured with, as long as this lives.
+#[derive(Debug)]
+pub struct Scratch(PathBuf);
 
 static COURSE: Mutex<Course> = Mutex::new(Course {
     phase: "starting",
     bytes: (0, 0),
+    counted: (0, 0),
     destination: None,
     lock: None,
     leaves: Leaves::Nothing,
+    scratch: Vec::new(),
 });
+/// Whether the run is ended by a thread of its own, and by which.
+static ENDING: AtomicBool = AtomicBool::new(false);
+static ENDED_BY: OnceLock<ThreadId> = OnceLock::new();
 static RUN: Mutex<String> = Mutex::new(String::new());
 static PLACING: [Mutex<()>; SLOTS] = [const { Mutex::new(()) }; SLOTS];
 
@@ -75,7 +90,9 @@ pub fn phase(phase: &'static str) {
 
 /// Tells how many bytes have been moved, of how many.
 pub fn moved(done: u64, total: u64) {
-    course().bytes = (done, total);
+    let mut course = course();
+    course.bytes = (done, total);
+    course.counted = course.bytes;
 }
 
 /// Tells where the result goes, and which lock is held for it.
@@ -89,6 +106,40 @@ pub fn writes(destination: &Path, lock: &Path) {
 /// Tells what would be left from now on.
 pub fn leaves(leaves: Leaves) {
     course().leaves = leaves;
+}
+
+/// Tells of a file or directory, which need not be there yet, that is of no use to anybody after the run: if a signal
+/// ends it, `path` is removed with all below it.
+#[must_use]
+pub fn tries_with(path: &Path) -> Scratch {
+    course().scratch.push(path.to_path_buf());
+    Scratch(path.to_path_buf())
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let mut course = course();
+        let place = course.scratch.iter().position(|path| *path == self.0);
+        if let Some(place) = place {
+            course.scratch.swap_remove(place);
+        }
+    }
+}
+
+/// Ends all work with files but this thread's.
+pub fn ends() {
+    let _ = ENDED_BY.set(thread::current().id());
+    ENDING.store(true, Ordering::Release);
+}
+
+/// Lets a call pass, unless another thread ends the run: then this one does nothing any more.
+pub fn pass() {
+    if !ENDING.load(Ordering::Acquire) || ENDED_BY.get() == Some(&thread::current().id()) {
+        return;
+    }
+    loop {
+        thread::park();
+    }
 }
 
 /// Held while a result is put in place: whoever wants to end the run waits for it.

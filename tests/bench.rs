@@ -74,6 +74,10 @@ fn every_operation_is_measured_and_brings_what_was_sent() {
                 _ => continue,
             };
             assert_eq!(row["processes"], processes);
+            if processes == 1 {
+                assert!(row["bus_gbps"].is_null(), "{row}");
+                continue;
+            }
             let bus = number(&row["bus_gbps"]);
             assert!((bus - factor * rate).abs() <= 1e-9 * rate, "{row}");
             assert!(
@@ -83,11 +87,16 @@ fn every_operation_is_measured_and_brings_what_was_sent() {
         }
         let machine = &measured["machine"];
         assert_eq!(machine["ranks_per_node"], processes);
+        // One process has none to send to, and small messages tell no rate.
         assert_eq!(
-            machine["network_gbps"].is_number(),
+            machine["latency_us"].is_number(),
             processes > 1,
             "{machine}"
         );
+        assert!(machine["network_gbps"].is_null(), "{machine}");
+        let left_out = measured["unmeasured"].to_string();
+        let told = left_out.contains("machine.network_gbps");
+        assert_eq!(told, processes > 1, "{left_out}");
     }
 }
 
@@ -170,6 +179,20 @@ fn grows_with_the_processes_and_is_compared_with_an_earlier_result() {
         let slower = object(&run)["slower"].as_array().map_or(0, Vec::len);
         assert_eq!(slower > 0, code == 1, "{run:#?}");
     }
+    // Rows that have no partner are named; without any it isn't well.
+    let others = ["--operation", "barrier", "--baseline", &old];
+    let run = under_mpi(2, &collectives(&others));
+    assert_eq!(run.status.code(), Some(1), "{run:#?}");
+    let measured = object(&run);
+    assert_eq!(
+        (&measured["ok"], &measured["compared"]),
+        (&false.into(), &0.into())
+    );
+    let left = measured["not_compared"].to_string();
+    assert!(
+        left.contains("all_to_all of 8 bytes, 4 processes"),
+        "{left}"
+    );
 }
 
 #[test]
@@ -204,6 +227,10 @@ fn sends_what_a_reshard_would_send() {
             "{measured}"
         );
         assert_eq!(bytes["partners_max"], simulated["partners_max"]);
+        assert!(
+            measured["machine"]["ranks_per_node"].is_number(),
+            "{measured}"
+        );
         assert_eq!(rows(&measured).is_empty(), processes == 1);
         for row in rows(&measured) {
             assert_eq!(
@@ -351,7 +378,29 @@ fn files_and_a_reshard_are_measured_and_nothing_is_left() {
     assert_eq!(std::fs::read_dir(room.path()).unwrap().count(), 1);
     let missing = format!("{dir}/missing");
     let line = ["bench", "storage", "--dir", &missing, "--bytes", "1KiB"];
-    refuses(&under_mpi(2, &line), "missing");
+    refuses(&under_mpi(2, &line), "missing: --dir doesn't exist");
+    refuses(
+        &alone(&["bench", "all", "--dir", &svg]),
+        "bench.svg: --dir is no directory",
+    );
+}
+
+#[test]
+fn a_row_takes_its_time_with_all_that_is_done_for_it() {
+    let line = [
+        "--operation",
+        "barrier",
+        "--off-cache",
+        "--time",
+        "50ms",
+        "--json",
+    ];
+    let line = [&["bench", "collectives"], &line[..]].concat();
+    let measured = object(&under_mpi(2, &line).succeeds());
+    for row in rows(&measured) {
+        // Emptying caches takes milliseconds each time.
+        assert!(row["iterations"].as_u64() < Some(50), "{row}");
+    }
 }
 
 #[test]

@@ -205,6 +205,52 @@ fn prune_keeps_what_is_asked_for_and_the_last_complete_one() {
     assert_eq!(none.status.code(), Some(2), "{none:#?}");
 }
 
+#[test]
+fn prune_leaves_other_jobs_and_looks_what_the_newest_holds() {
+    let room = Room::new();
+    for step in 1..=2 {
+        room.save(0..2, &format!("1_{step}"), step);
+    }
+    let room_of = |rank: u32| {
+        room.file(rank, "1_1")
+            .parent()
+            .expect("a parent")
+            .to_path_buf()
+    };
+    for rank in 0..2 {
+        let other = room_of(rank).join(format!("other_rank_{rank}-1_1.safetensors"));
+        std::fs::copy(room.file(rank, "1_1"), other).expect("copied");
+    }
+    let best = room_of(0).join("best-1_1.safetensors");
+    std::fs::copy(room.file(0, "1_1"), &best).expect("copied");
+    // The newest has lost its weights on one rank: nothing may go for it.
+    let whole = tensors::read(&room.file(1, "1_2"))
+        .expect("readable")
+        .tensors;
+    let counts = whole
+        .clone()
+        .into_iter()
+        .filter(|(name, _)| name.ends_with("_num"));
+    tensors::write(&room.file(1, "1_2"), &counts.collect());
+    let pruned = room.run("prune --keep 1");
+    assert!(suffixes(&pruned["removed"]).is_empty(), "{pruned}");
+    let why = pruned["kept"]
+        .as_array()
+        .expect("a list")
+        .last()
+        .expect("one")["why"]
+        .to_string();
+    assert!(
+        why.contains("m_rank_1-1_2") && why.contains("m_rank_1-1_1"),
+        "{pruned}"
+    );
+    tensors::write(&room.file(1, "1_2"), &whole);
+    let pruned = room.run("prune --keep 1");
+    assert_eq!(suffixes(&pruned["removed"]), [("1_1", true)]);
+    assert!(best.exists() && room_of(1).join("other_rank_1-1_1.safetensors").exists());
+    assert!(!room.file(0, "1_1").exists());
+}
+
 // proves P78
 #[test]
 fn ranks_whose_directories_are_gone_are_missed() {

@@ -6,11 +6,12 @@ mod schemas;
 
 mod pages;
 
-use crate::support::{self, ckpt, command, fixtures, oracle, sample, tensors};
+use crate::support::{self, ckpt, command, fixtures, oracle, sample, schema, tensors};
 use command::{RESHARD, alone, error_line, nothing_written, object, refuses, under_mpi};
 use fixtures::{listing, tensors_of};
 use oracle::Strategy;
 use sample::{Sample, image, layout};
+use schema::fits;
 use serde_json::Value;
 use std::path::Path;
 use tensors::Tensors;
@@ -138,14 +139,37 @@ fn wrong_usage_ends_with_2() {
             run.stdout.is_empty() && !run.stderr.is_empty(),
             "{line}: {run:#?}"
         );
+        // Wherever an object is asked for, it is one as of any other error.
+        let lines = [format!("{line} --json"), format!("--json {line}")];
+        for line in lines {
+            let run = alone(&words(&line));
+            assert_eq!(run.status.code(), Some(2), "{line}: {run:#?}");
+            assert_eq!(run.stdout.lines().count(), 1, "{line}: {run:#?}");
+            let told = object(&run);
+            fits("error", &told);
+            assert_eq!(
+                (&told["ok"], &told["error"]["kind"]),
+                (&false.into(), &"usage".into())
+            );
+            let command = line.split(' ').find(|word| !word.starts_with("--"));
+            let known = command.filter(|word| !["", "weave"].contains(word));
+            assert_eq!(told["command"], known.unwrap_or("shardloom"), "{line}");
+        }
     }
+    let run = alone(&words("reshard --json"));
+    let message = object(&run)["error"]["message"].to_string();
+    assert!(
+        message.contains("--src") && message.contains("--dst"),
+        "{message}"
+    );
 }
 
 // proves P10
 #[test]
 fn wrong_usage_is_printed_once_by_four_processes() {
-    let run = under_mpi(4, &words("reshard --src a --dst b --colour red"));
+    let run = under_mpi(4, &words("reshard --src a --dst b --colour red --json"));
     assert_eq!(run.status.code(), Some(2), "{run:#?}");
+    assert_eq!(object(&run)["error"]["kind"], "usage");
     assert!(error_line(&run).contains("--colour"), "{run:#?}");
 }
 
@@ -694,6 +718,9 @@ fn a_run_has_one_id_in_all_it_says() {
         .collect();
     let last = lines.last().expect("a last line");
     assert_eq!((&last["last"], &last["ok"]), (&true.into(), &true.into()));
+    // It is of all that was moved, though what came last moved nothing.
+    assert_eq!(last["total_bytes"], result["bytes"]["written"]);
+    assert_eq!(last["done_bytes"], last["total_bytes"]);
     for progress in &lines {
         assert_eq!(
             (&progress["run"], &progress["schema"]),
@@ -711,6 +738,25 @@ fn a_run_has_one_id_in_all_it_says() {
             log.lines().any(|line| line.contains(&of_it)),
             "{process}: {log}"
         );
+    }
+    let written = &last["total_bytes"];
+    let bench = "bench collectives --operation all_to_all --max-size 64 --time 1ms";
+    for (line, total) in [
+        (&*format!("{RESHARD} --resume"), Some(written)),
+        (&*format!("{RESHARD} --overwrite --dry-run"), Some(written)),
+        (bench, None),
+        ("checkpoints list @out --names-only", Some(&0.into())),
+        ("doctor @", Some(&0.into())),
+    ] {
+        let run = alone(&sample.args(&format!("{line} --progress json")));
+        let last = run.stderr.lines().last().expect("a last line");
+        let last: Value = serde_json::from_str(last).expect("an object");
+        assert_eq!(last["last"], true, "{line}: {last}");
+        assert_eq!(last["done_bytes"], last["total_bytes"], "{line}: {last}");
+        match total {
+            Some(total) => assert_eq!(&last["total_bytes"], total, "{line}: {last}"),
+            None => assert!(last["total_bytes"].as_u64() > Some(0), "{line}: {last}"),
+        }
     }
     let checked = under_mpi(2, &sample.args("verify @out --json --progress json")).succeeds();
     let last = checked.stderr.lines().last().expect("a last line");

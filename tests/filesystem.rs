@@ -519,6 +519,7 @@ fn the_doctor_tells_what_a_place_lacks() {
         2,
         "{told}"
     );
+    assert!(odd.contains("doesn't exist: what follows is of "), "{told}");
     let right = of("right").join("\n");
     assert_eq!(right.matches("all nodes share it").count(), 2, "{told}");
     assert!(of("wrong").is_empty() && told["ok"] == true, "{told}");

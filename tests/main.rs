@@ -41,6 +41,7 @@ mod mpi;
 mod names;
 mod old;
 mod overwrite;
+mod parts;
 mod power;
 mod property;
 mod proved;

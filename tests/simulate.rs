@@ -37,6 +37,13 @@ fn foretells_the_bytes_of_a_real_run() {
                 "{key}, {processes} {mode}"
             );
         }
+        // The dry run tells the same, on the same machine.
+        assert_eq!(simulated["bytes"]["read"], dry["bytes"]["read"]);
+        for key in ["transfers", "rounds", "seconds_estimated"] {
+            let (ours, theirs) = (&simulated["plan"][key], &dry["plan"][key]);
+            assert_eq!(ours, theirs, "{key}, {processes} {mode}");
+        }
+        assert!(dry["plan"]["seconds_estimated"].as_f64() > Some(0.0));
         let plans = simulated["per_process"].as_array().unwrap();
         let planned = dry["per_process"].as_array().unwrap();
         assert_eq!(plans.len(), planned.len());
@@ -66,6 +73,10 @@ fn one_process_of_a_node_gets_what_it_gets_among_all() {
     assert_eq!(all["bytes"]["sent"], all["bytes"]["sent_lower_bound"]);
     assert_eq!(all["bytes"]["received_same_node"], 0);
     assert!(sent > 0);
+    // What is sent is read first: nothing is written that isn't read from files.
+    assert_eq!(all["bytes"]["read"], all["bytes"]["read_unique"]);
+    let read = |process: usize| all["per_process"][process]["read"].as_u64().unwrap();
+    assert_eq!(Value::from(read(0) + read(1)), all["bytes"]["read"]);
 
     // Reading and traveling take turns, and writing costs one round more.
     let machine = r#"{"disk_read_gbps": 0.002, "disk_write_gbps": 0.001, "network_gbps": 0.001, "latency_us": 0}"#;
@@ -74,7 +85,7 @@ fn one_process_of_a_node_gets_what_it_gets_among_all() {
     let of = |process: usize, key: &str| timed["per_process"][process][key].as_f64().unwrap();
     let rounds = timed["plan"]["rounds"].as_f64().unwrap();
     let expected = [(0, 1), (1, 0)].map(|(own, other)| {
-        let read = (of(own, "read") + of(other, "received")) / 2e6;
+        let read = of(own, "read") / 2e6;
         let traveled = of(own, "received").max(of(other, "received")) / 1e6;
         let (moved, written) = (read + traveled, of(own, "written") / 1e6);
         moved.max(written) + moved.min(written) / rounds

@@ -13,6 +13,7 @@ use crate::measure::everything::everything;
 use crate::measure::reshard::reshard;
 use crate::measure::storage::storage;
 use crate::report::Report;
+use crate::transport::Observer;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -114,9 +115,11 @@ impl Command for Bench {
     fn prepare(self) -> Result<Prepared> {
         self.question.check()?;
         let asked = self.question.output().report.clone();
-        Ok(Prepared::together(move |world| {
+        let progress = self.question.output().progress.clone();
+        Ok(Prepared::told(&progress, asked, move |world, observer| {
+            self.question.check_place(world)?;
             let output = self.question.output().open(world)?;
-            let mut measured = self.question.measure(world)?;
+            let mut measured = self.question.measure(world, observer)?;
             output.compare(&mut measured);
             let page = Report::measured_page(&measured);
             let told = Told::new(measured.ok, move |report| {
@@ -124,8 +127,7 @@ impl Command for Bench {
                 report.measured(&measured)
             });
             Ok(told.with_page(page))
-        })
-        .with_report(asked))
+        }))
     }
 }
 
@@ -149,19 +151,28 @@ impl Question {
         }
     }
 
+    /// Whether there is a place for files. Collective.
+    fn check_place(&self, world: &World) -> Result<()> {
+        match self {
+            Question::Storage { place, .. } | Question::Reshard { place, .. } => place.check(world),
+            Question::All { dir, .. } => PlaceArgs { dir: dir.clone() }.check(world),
+            _ => Ok(()),
+        }
+    }
+
     /// Measures it. Collective.
-    fn measure(&self, world: &World) -> Result<Measured> {
+    fn measure(&self, world: &World, observer: &mut Observer<'_>) -> Result<Measured> {
         match self {
             Question::Collectives {
                 messages, repeat, ..
-            } => collectives(world, &messages.question(repeat.many())),
+            } => collectives(world, &messages.question(repeat.many()), observer),
             Question::Storage {
                 place,
                 bytes,
                 repeat,
                 ..
-            } => storage(world, repeat.few(), &place.dir, *bytes),
-            Question::All { dir, budget, .. } => everything(world, dir, *budget),
+            } => storage(world, repeat.few(), &place.dir, *bytes, observer),
+            Question::All { dir, budget, .. } => everything(world, dir, *budget, observer),
             Question::Exchange {
                 planned, repeat, ..
             } => planned.measure(world, repeat.some()),
@@ -170,7 +181,7 @@ impl Question {
                 bytes,
                 repeat,
                 ..
-            } => reshard(world, repeat.few(), &place.dir, *bytes),
+            } => reshard(world, repeat.few(), &place.dir, *bytes, observer),
         }
     }
 }

@@ -2,6 +2,9 @@
 
 use crate::checkpoint::rotation;
 use crate::cli::command::{Command, Prepared, Told};
+use crate::cli::flags::moving::ProgressArgs;
+use crate::cli::flags::report::ReportArgs;
+use crate::course;
 use crate::destination::hold;
 use crate::exchange::{Topology, World};
 use crate::fault::Result;
@@ -28,6 +31,17 @@ Examples:
 pub(crate) struct Checkpoints {
     #[command(subcommand)]
     question: Question,
+}
+
+impl Question {
+    /// Which checkpoints are looked at.
+    fn which(&self) -> &WhichArgs {
+        match self {
+            Question::List { which }
+            | Question::Latest { which }
+            | Question::Prune { which, .. } => which,
+        }
+    }
 }
 
 /// What is asked.
@@ -79,11 +93,19 @@ struct WhichArgs {
     /// Go by the files' names alone, as the trainer does; don't look whether they are truncated.
     #[arg(long)]
     names_only: bool,
+    #[command(flatten)]
+    progress: ProgressArgs,
 }
 
 impl Command for Checkpoints {
     fn prepare(self) -> Result<Prepared> {
-        Ok(Prepared::together(move |world| self.question.answer(world)))
+        let (progress, none) = (
+            self.question.which().progress.clone(),
+            ReportArgs::default(),
+        );
+        Ok(Prepared::told(&progress, none, move |world, _| {
+            self.question.answer(world)
+        }))
     }
 }
 
@@ -124,6 +146,7 @@ impl Question {
                 let companions = rotation::companions(world, &topology, survey, &removed)?;
                 rotation::check(world, &topology, survey, &removed, &companions)?;
                 if !dry_run {
+                    course::phase("removing checkpoints");
                     rotation::remove(world, &topology, survey, &removed, &companions)?;
                 }
                 drop(held);
@@ -154,6 +177,7 @@ impl WhichArgs {
     /// Looks at the checkpoints, and into their files if `inside`; of all the ranks that what lies beside
     /// them tells of. Collective.
     fn look(&self, world: &World, topology: &Topology, inside: bool) -> Result<Seen> {
+        course::phase("looking at the checkpoints");
         let look = |ranks| survey(world, topology, &self.dir, ranks, inside);
         let survey = look(self.ranks)?;
         let told = match self.ranks {

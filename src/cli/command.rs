@@ -56,15 +56,6 @@ impl Prepared {
         Prepared::Alone(Box::new(work))
     }
 
-    /// Work for all processes that shows no progress.
-    pub(crate) fn together(work: impl FnOnce(&World) -> Result<Told> + 'static) -> Prepared {
-        Prepared::Together {
-            progress: Progress::Never,
-            report: ReportArgs::default(),
-            work: Box::new(|world, _| work(world)),
-        }
-    }
-
     /// Work for all processes that shows its progress, if `moving` says so.
     pub(crate) fn shown(
         moving: &MoveArgs,
@@ -99,18 +90,6 @@ impl Prepared {
         Ok(Prepared::shown(moving, move |world, observer| {
             run(world, &job, observer).map(Told::outcome)
         }))
-    }
-
-    /// The same, with a page of it.
-    pub(crate) fn with_report(self, asked: ReportArgs) -> Prepared {
-        match self {
-            Prepared::Together { progress, work, .. } => Prepared::Together {
-                progress,
-                report: asked,
-                work,
-            },
-            other => other,
-        }
     }
 
     /// A job whose strategies need not lie in files.

@@ -1,6 +1,8 @@
 //! `shardloom doctor`: what of this machine a job would stumble over.
 
 use crate::cli::command::{Command, Prepared, Told};
+use crate::cli::flags::moving::ProgressArgs;
+use crate::cli::flags::report::ReportArgs;
 use crate::fault::Result;
 use crate::fault::plain::{Text, first};
 use crate::measure::doctor::{Examined, State, examine};
@@ -26,15 +28,22 @@ pub(crate) struct Doctor {
     /// Directories that results go to or sources lie in.
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
+    #[command(flatten)]
+    progress: ProgressArgs,
 }
 
 impl Command for Doctor {
     fn prepare(self) -> Result<Prepared> {
-        Ok(Prepared::together(move |world| {
-            let examined = examine(world, &self.paths)?;
-            let (ok, text) = (examined.ok, shown(&examined));
-            Ok(Told::new(ok, move |report| report.data(&examined, &text)))
-        }))
+        let none = ReportArgs::default();
+        Ok(Prepared::told(
+            &self.progress.clone(),
+            none,
+            move |world, _| {
+                let examined = examine(world, &self.paths)?;
+                let (ok, text) = (examined.ok, shown(&examined));
+                Ok(Told::new(ok, move |report| report.data(&examined, &text)))
+            },
+        ))
     }
 }
 

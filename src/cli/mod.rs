@@ -40,22 +40,24 @@ mod strategy;
 mod to;
 mod unify;
 mod verify;
+mod wrong;
 
 use crate::course;
 use crate::exchange::World;
 use crate::fault::{Fault, Kind, Result, plain};
 use crate::report::{Report, is_log_settled, log_process, note};
 use crate::store::{io, token};
-use clap::error::{ContextValue, ErrorKind};
+use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use command::{Command, Parsed, Prepared};
 use settings::{MPIS, Settings};
-use start::{Meant, USAGE, code, fail, launched_process};
-use std::io::{IsTerminal, Write};
+use start::{Meant, code, fail, launched_process, unsaid};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::OnceLock;
+use wrong::typed;
 
 /// Digits of a run's id.
 const RUN_DIGITS: usize = 16;
@@ -74,6 +76,15 @@ macro_rules! commands {
             fn name(&self) -> &'static str {
                 match self {
                     $(Commands::$args(_) => stringify!($module),)*
+                }
+            }
+
+            /// The command that is called so, by its own name or another.
+            fn named(word: &str) -> Option<&'static str> {
+                let line = Cli::command();
+                match line.find_subcommand(word)?.get_name() {
+                    $(stringify!($module) => Some(stringify!($module)),)*
+                    _ => None,
                 }
             }
 
@@ -227,10 +238,11 @@ fn parse_job(words: &[String]) -> Result<Parsed> {
         }
     };
     let wrong = |error: clap::Error| {
-        let text = error.to_string();
-        let text = text.trim_start_matches("error: ");
-        let line = text.lines().next().unwrap_or_default();
-        Fault::new(Kind::Usage, line).hint("a job is a command as it would be typed")
+        Fault {
+            hint: None,
+            ..wrong::fault(&error)
+        }
+        .hint("a job is a command as it would be typed")
     };
     let all = ["shardloom"]
         .into_iter()
@@ -279,55 +291,6 @@ impl Cli {
     }
 }
 
-/// Prints wrong usage, or help, in one write: what a launcher has to say doesn't come between.
-fn print(error: &mut clap::Error) {
-    in_their_lines(error);
-    let (rendered, to_stderr) = (error.render(), error.use_stderr());
-    let terminal = if to_stderr {
-        std::io::stderr().is_terminal()
-    } else {
-        std::io::stdout().is_terminal()
-    };
-    let bare = rendered.to_string();
-    let typed: Vec<String> = typed().collect();
-    let safe = plain::lines(&bare, &typed);
-    let coloured = terminal && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
-    // A file's name that acts on a terminal may have been typed by a pattern.
-    let text = if coloured && safe == bare {
-        rendered.ansi().to_string()
-    } else {
-        safe.into_owned()
-    };
-    // A pipe that nobody reads any more is no error.
-    let _ = if to_stderr {
-        std::io::stderr().write_all(text.as_bytes())
-    } else {
-        std::io::stdout().write_all(text.as_bytes())
-    };
-}
-
-/// Keeps the words that it names, which may be names of files, each in its line.
-fn in_their_lines(error: &mut clap::Error) {
-    let safe = |word: &String| plain::line(word).into_owned();
-    let named = error.context().filter_map(|(kind, value)| match value {
-        ContextValue::String(word) => Some((kind, ContextValue::String(safe(word)))),
-        ContextValue::Strings(words) => {
-            let words = words.iter().map(safe).collect();
-            Some((kind, ContextValue::Strings(words)))
-        }
-        _ => None,
-    });
-    for (kind, value) in named.collect::<Vec<_>>() {
-        error.insert(kind, value);
-    }
-}
-
-/// What was typed.
-fn typed() -> impl Iterator<Item = String> {
-    let words = std::env::args_os().skip(1);
-    words.map(|word| word.to_string_lossy().into_owned())
-}
-
 /// Whether an argument asks for more.
 fn is_verbose(argument: String) -> bool {
     argument == "--verbose" || argument.starts_with("-v") || argument == "-Vv"
@@ -355,15 +318,16 @@ pub fn main() -> ExitCode {
         Typed::Unset(fault, report) if first => {
             return fail(&report, &fault, 0, Cli::command);
         }
-        Typed::Unset(fault, _) => return ExitCode::from(code(&fault)),
+        Typed::Unset(fault, _) => return unsaid(ExitCode::from(code(&fault))),
         Typed::Wrong(mut error) => {
-            if first {
-                print(&mut error);
-                if error.kind() == ErrorKind::DisplayVersion && typed().any(is_verbose) {
-                    built();
-                }
+            if !first {
+                return unsaid(wrong::exit(&error));
             }
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
+            let exit = wrong::tell(&mut error, Commands::named);
+            if error.kind() == ErrorKind::DisplayVersion && typed().any(is_verbose) {
+                built();
+            }
+            return exit;
         }
     };
     let report = cli.report();
@@ -372,12 +336,8 @@ pub fn main() -> ExitCode {
     signals::outlive_long_files();
     if first {
         report.prepare(None);
-        let words = std::env::args_os().skip(1);
-        let words = words.map(|word| word.to_string_lossy().into_owned());
-        note(&format!(
-            "begins: shardloom {}",
-            words.collect::<Vec<_>>().join(" ")
-        ));
+        let words: Vec<String> = typed().collect();
+        note(&format!("begins: shardloom {}", words.join(" ")));
     }
     // What isn't the first process's is told when all can hear it.
     let (own, later) = if first {

@@ -6,16 +6,23 @@
 use crate::course::{self, Course, Leaves};
 use crate::fault::{Fault, Result, plain};
 use crate::report::note;
+use crate::store::io::Standing;
 use crate::store::{io, lock};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long the end waits for a result that is being put in place.
 const PLACING: Duration = Duration::from_millis(1200);
+/// How often what is to go is removed, what the run makes meanwhile too, and how long it is waited between.
+const CLEARED: u32 = 20;
+const BETWEEN: Duration = Duration::from_millis(10);
+/// Paths that are named in a line.
+const NAMED_MAX: usize = 3;
 /// How long a process waits for another to say what is left.
 const OTHERS: Duration = Duration::from_millis(600);
 
@@ -75,7 +82,9 @@ fn end(process: u32, signal: i32) {
         SIGTERM => "SIGTERM",
         _ => "SIGHUP",
     };
-    if process == 0 {
+    if !course.scratch.is_empty() {
+        clear(process, name, &course);
+    } else if process == 0 {
         say(&format!("ended by {name}: {}", left(&course)));
     } else if alone_knows(&course) {
         let left = left(&course);
@@ -83,6 +92,41 @@ fn end(process: u32, signal: i32) {
     }
     lock::release_all();
     signal_hook::low_level::exit(128 + signal);
+}
+
+/// Ends a run that only tries or measures something: what it does that with is of no use any more.
+fn clear(process: u32, name: &str, course: &Course) {
+    course::ends();
+    // A launcher that is told to end may leave a process some milliseconds only.
+    if process == 0 {
+        let paths: Vec<String> = course
+            .scratch
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        let paths = plain::first(&paths, NAMED_MAX);
+        say(&format!(
+            "ended by {name}: nothing was measured to the end; what it was measured with is removed: {paths}"
+        ));
+    }
+    // What is just being made may stand in the way of the first time.
+    for _ in 0..CLEARED {
+        let removed = course.scratch.iter().map(|path| match io::standing(path) {
+            Ok(Standing::Directory | Standing::EmptyDirectory) => io::remove_directory(path),
+            _ => io::remove(path),
+        });
+        // Every one is tried.
+        let left = removed.filter(Result::is_err).count();
+        std::thread::sleep(BETWEEN);
+        let stands = |path: &PathBuf| io::standing(path).ok() != Some(Standing::Nothing);
+        if left == 0 && !course.scratch.iter().any(stands) {
+            return;
+        }
+    }
+    let stands = |path: &&PathBuf| io::standing(path).ok() != Some(Standing::Nothing);
+    for path in course.scratch.iter().filter(stands) {
+        say(&format!("{} is left: remove it", path.display()));
+    }
 }
 
 /// Whether no other process has heard of the end: one that has removes the lock.

@@ -10,11 +10,15 @@ use crate::fault::{Fault, Kind, Result, memory};
 use crate::report::{Progress, Report, Teller, log_process};
 use crate::store::io;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Address space that an MPI library wants to start; without it some don't say so, but die.
 const MPI_BYTES: usize = 128 << 20;
 /// The whole command line, as it is described.
 pub(super) type Line = fn() -> clap::Command;
+
+/// How long a process has to say why all end.
+const SPEAKING: Duration = Duration::from_millis(300);
 
 /// Exit code for wrong usage.
 pub(super) const USAGE: u8 = 2;
@@ -42,8 +46,15 @@ pub(super) fn start(
             fail(report, &fault, 0, line)
         }
         Err(fault) if first => fail(report, &fault, 0, line),
-        Err(fault) => ExitCode::from(code(&fault)),
+        Err(fault) => unsaid(ExitCode::from(code(&fault))),
     }
+}
+
+/// Ends a process that another speaks for, a moment later: a launcher that sees one fail ends the others, in the
+/// middle of their words. Local.
+pub(super) fn unsaid(exit: ExitCode) -> ExitCode {
+    std::thread::sleep(SPEAKING);
+    exit
 }
 
 /// How a command of one process ends.
@@ -89,7 +100,7 @@ fn together(
         return if speaks {
             fail(&fault, 0)
         } else {
-            ExitCode::from(code(&fault))
+            unsaid(ExitCode::from(code(&fault)))
         };
     }
     let shown = match shows {

@@ -113,16 +113,16 @@ impl Account {
         }
     }
 
-    /// Adds what processes would do: of each its number and its part of a plan. Local.
+    /// Adds what processes would do: of each its number, its part of a plan, and the bytes that it reads. Local.
     pub fn plan<'a>(
         &mut self,
-        parts: impl Iterator<Item = (u32, &'a Survey)>,
+        parts: impl Iterator<Item = (u32, &'a Survey, u64)>,
         node_of: &[u32],
         nodes: usize,
     ) {
-        let share = |(process, survey): (u32, &Survey)| Share {
+        let share = |(process, survey, read): (u32, &Survey, u64)| Share {
             process,
-            read: survey.needed_bytes - survey.received_bytes,
+            read,
             received: survey.received_bytes,
             written: survey.written_bytes,
             paced: Paced::default(),

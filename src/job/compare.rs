@@ -242,6 +242,10 @@ fn against(ours: &Arc<SourceTensor>, theirs: &Arc<SourceTensor>) -> Result<Vec<T
     Ok(theirs.spreads.iter().map(plan).collect())
 }
 
+/// What to do about a copy that is none.
+const TIED_HINT: &str = "tie_word_embeddings of config.json says so: set it to false to keep both; --allow-extra \
+                         leaves this one out";
+
 /// Compares source tensors that are left out as copies with what they are copies of. Collective.
 ///
 /// # Errors
@@ -256,11 +260,19 @@ pub(super) fn left_out(
     let tensors = &opened.inventory.tensors;
     let mut plans = Vec::new();
     for (copy, of) in copies {
-        if let (Some(copy), Some(of)) = (tensors.get(copy), tensors.get(of))
-            && (copy.dtype, &copy.shape) == (of.dtype, &of.shape)
-        {
-            plans.extend(agree(world, against(of, copy))?);
+        let (Some(copy), Some(of)) = (tensors.get(copy), tensors.get(of)) else {
+            continue;
+        };
+        let kinds = [copy, of].map(|tensor| format!("{} {}", tensor.dtype, tensor.shape));
+        if kinds[0] != kinds[1] {
+            let message = format!(
+                "it is {}, and '{}', of which it should be a copy, is {}",
+                kinds[0], of.name, kinds[1]
+            );
+            let fault = Fault::new(Kind::Differs, message).tensor(&*copy.name);
+            return agree(world, Err(opened.source.place(fault.hint(TIED_HINT))));
         }
+        plans.extend(agree(world, against(of, copy))?);
     }
     if plans.is_empty() {
         return Ok(());
@@ -284,10 +296,9 @@ pub(super) fn left_out(
         let message = format!(
             "{elements} of its elements {are} unlike {those} of '{of}', of which it should be a copy"
         );
-        Fault::new(Kind::Differs, message).tensor(&*name).hint(
-            "tie_word_embeddings of config.json says so: set it to false to keep both; --allow-extra \
-             leaves this one out",
-        )
+        Fault::new(Kind::Differs, message)
+            .tensor(&*name)
+            .hint(TIED_HINT)
     });
     agree(
         world,

@@ -57,11 +57,11 @@ pub(super) fn fit(
         Verify::None => Origin::default(),
         _ => Origin::read(world, topology, &opened.source)?,
     };
+    agree(world, origin.check_shapes(opened))?;
     if let (Some(_), None, true) = (leftovers, &opened.strategy, verify != Verify::None) {
         let chosen = job.reading.weights.is_some();
         agree(world, fragment::refuse(&opened.source, chosen))?;
     }
-    agree(world, origin.check_shapes(opened))?;
     let compared = copies::check(world, topology, opened, &origin, verify, &job.moving);
     let compared = compared.map_err(|fault| with_strategy(fault, path));
     if let Some(leftovers) = leftovers {

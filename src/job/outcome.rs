@@ -1,7 +1,6 @@
 //! What happened: data only, the same for every job.
 
 use crate::job::account::Account;
-use crate::plan::survey::Survey;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -49,6 +48,8 @@ pub struct PlanFigures {
     pub transfers: u64,
     /// Rounds of the exchange.
     pub rounds: u64,
+    /// What the slowest node takes on the machine, and the rounds' latency.
+    pub seconds_estimated: f64,
 }
 
 /// One process's part of a plan.
@@ -57,7 +58,7 @@ pub struct PlanFigures {
 pub struct ProcessFigures {
     /// The process.
     pub process: u32,
-    /// Source bytes it needs.
+    /// Bytes that it reads from files, for itself and for others.
     pub read: u64,
     /// Bytes it gets from others.
     pub received: u64,
@@ -195,19 +196,6 @@ pub struct Outcome {
     /// For a repair: what was made anew.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repaired: Option<Vec<Repaired>>,
-}
-
-impl ProcessFigures {
-    /// What `survey` says of `process`.
-    #[must_use]
-    pub fn of(process: u32, survey: &Survey) -> Self {
-        ProcessFigures {
-            process,
-            read: survey.needed_bytes - survey.received_bytes,
-            received: survey.received_bytes,
-            written: survey.written_bytes,
-        }
-    }
 }
 
 impl TensorSide {

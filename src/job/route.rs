@@ -31,7 +31,7 @@ pub(super) struct Surveyed<'a> {
     /// How slices travel, if any do: the same on every process.
     pub(super) exchange: Option<Exchange>,
     /// Bytes that all processes write together.
-    total_bytes: u64,
+    pub(super) total_bytes: u64,
     threads: usize,
     memory_bytes: u64,
 }

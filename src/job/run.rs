@@ -23,6 +23,7 @@ use crate::job::spec::{Goal, Job};
 use crate::job::steps::{Early, Run};
 use crate::job::tally;
 use crate::job::written::Written;
+use crate::plan::forecast::Shares;
 use crate::source::{Opened, Verify};
 use crate::store::io;
 use crate::transport::{Moved, Observer, Readers};
@@ -154,7 +155,7 @@ impl Run<'_> {
         let surveyed = route.settle(world, &survey, threads, moving.memory_bytes)?;
         if let Some(told) = told {
             told(Foretold {
-                read: tally::sum(world, survey.read_bytes)?,
+                read: tally::sum(world, survey.read_bytes())?,
                 written: tally::sum(world, survey.written_bytes)?,
             })?;
         }
@@ -166,6 +167,7 @@ impl Run<'_> {
         let mut moved = Moved::default();
         if self.job.dry_run {
             moved.written_bytes = survey.written_bytes;
+            observer(surveyed.total_bytes, surveyed.total_bytes);
         } else {
             let writing = Written {
                 run: self,
@@ -180,7 +182,7 @@ impl Run<'_> {
         let seconds = clock.stop();
         tally::total(world, &mut outcome, &survey, &moved, &readers, &seconds)?;
         let read = match self.job.dry_run {
-            true => survey.read_bytes,
+            true => survey.read_bytes(),
             false => readers.read_bytes(),
         };
         let part = Part {
@@ -191,10 +193,43 @@ impl Run<'_> {
         };
         outcome.account = account(world, self.topology, &part)?;
         if self.job.dry_run {
-            foretell(world, &mut outcome, &surveyed)?;
+            self.foretell(&mut outcome, ready, &surveyed)?;
         }
         outcome.ok = true;
         Ok(outcome)
+    }
+
+    /// Fills in what a dry run tells. Collective.
+    fn foretell(
+        &self,
+        outcome: &mut Outcome,
+        ready: &Ready<'_>,
+        surveyed: &Surveyed<'_>,
+    ) -> Result<()> {
+        let (world, survey) = (self.world, surveyed.survey);
+        outcome.per_process = tally::per_process(world, survey)?;
+        let rounds = tally::rounds(world, survey, surveyed.exchange)?;
+        let source = &ready.source.source;
+        let several = source.reach.nodes.len() > 1;
+        let mut ranks = source.catalog.ranks.keys();
+        let shares = Shares {
+            source: several && ranks.all(|rank| source.reach.common().contains(rank)),
+            destination: several && ready.destination.site.everybody,
+        };
+        let machine = &self.job.moving.machine;
+        outcome.plan = Some(PlanFigures {
+            transfers: tally::sum(world, survey.transfers)?,
+            rounds,
+            seconds_estimated: tally::seconds(
+                world,
+                survey,
+                &source.reach,
+                (machine, shares, rounds),
+            )?,
+        });
+        outcome.bytes.read = tally::sum(world, survey.read_bytes())?;
+        outcome.bytes.sent = tally::sum(world, survey.received_bytes)?;
+        Ok(())
     }
 
     /// What is known of the outcome once all is planned.
@@ -275,18 +310,4 @@ fn differing(compared: Result<()>) -> Result<bool> {
         Err(fault) if fault.kind == Kind::Differs => Ok(true),
         Err(fault) => Err(fault),
     }
-}
-
-/// Fills in what a dry run tells. Collective.
-fn foretell(world: &World, outcome: &mut Outcome, surveyed: &Surveyed<'_>) -> Result<()> {
-    let survey = surveyed.survey;
-    outcome.per_process = tally::per_process(world, survey)?;
-    let rounds = tally::rounds(world, survey, surveyed.exchange)?;
-    outcome.plan = Some(PlanFigures {
-        transfers: tally::sum(world, survey.transfers)?,
-        rounds,
-    });
-    outcome.bytes.read = tally::sum(world, survey.read_bytes)?;
-    outcome.bytes.sent = tally::sum(world, survey.received_bytes)?;
-    Ok(())
 }

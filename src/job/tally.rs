@@ -6,13 +6,20 @@ use crate::exchange::{
 use crate::fault::Result;
 use crate::fault::plain::{counted, first};
 use crate::job::outcome::{Outcome, ProcessFigures, Seconds};
+use crate::plan::forecast::{Nodes, Shares, reads};
+use crate::plan::machine::Machine;
 use crate::plan::ratio::ratio;
+use crate::plan::reach::Reach;
 use crate::plan::survey::Survey;
 use crate::store::io::peak_memory_bytes;
 use crate::transport::Exchange;
 use crate::transport::Moved;
 use crate::transport::Readers;
 use std::collections::BTreeMap;
+use std::iter;
+
+/// Most processes that are listed.
+const LISTED_MAX: usize = 64;
 
 /// The outcome of a command before anything has happened. Local.
 pub(super) fn outcome(world: &World, topology: &Topology, command: &str) -> Outcome {
@@ -130,14 +137,53 @@ fn became_infinite(world: &World, moved: &Moved) -> Result<String> {
 /// # Errors
 /// [`crate::fault::Kind::Mpi`].
 pub(super) fn per_process(world: &World, survey: &Survey) -> Result<Vec<ProcessFigures>> {
-    let mine = if world.process() < 64 {
-        agree(world, encode(survey))?
-    } else {
-        agree(world, Ok(Vec::new()))?
+    let listed = usize::try_from(world.size()).map_or(LISTED_MAX, |size| size.min(LISTED_MAX));
+    let asked = reads(iter::once(survey));
+    let mut read: Vec<u64> = (0..)
+        .take(listed)
+        .map(|reader| asked.get(&reader).copied().unwrap_or(0))
+        .collect();
+    all_reduce(world, &mut read, Operation::Sum)?;
+    let own = [survey.received_bytes, survey.written_bytes];
+    let mine = match usize::try_from(world.process()) {
+        Ok(process) if process < listed => agree(world, encode(&own))?,
+        _ => agree(world, Ok(Vec::new()))?,
     };
     let all = all_gather_bytes(world, &mine)?;
-    let figures = all.iter().take(64).zip(0..).map(|(bytes, process)| {
-        decode::<Survey>(bytes).map(|survey| ProcessFigures::of(process, &survey))
-    });
+    let figures = all
+        .iter()
+        .zip(read)
+        .zip(0..)
+        .map(|((bytes, read), process)| {
+            let [received, written] = decode::<[u64; 2]>(bytes)?;
+            Ok(ProcessFigures {
+                process,
+                read,
+                received,
+                written,
+            })
+        });
     agree(world, figures.collect())
+}
+
+/// The seconds that a job would take on such a machine, where storage is shared so, in so many rounds.
+///
+/// # Errors
+/// [`crate::fault::Kind::Mpi`].
+pub(super) fn seconds(
+    world: &World,
+    survey: &Survey,
+    reach: &Reach,
+    (machine, shares, rounds): (&Machine, Shares, u64),
+) -> Result<f64> {
+    let mut nodes = Nodes::new(reach.nodes.len());
+    nodes.add((world.process(), survey), reach, shares, (1, 1));
+    let mut sums: Vec<u64> = nodes.bytes.iter().flatten().copied().collect();
+    sums.extend(nodes.together);
+    all_reduce(world, &mut sums, Operation::Sum)?;
+    let own = nodes.bytes.iter_mut().flatten();
+    for (bytes, sum) in own.chain(&mut nodes.together).zip(sums) {
+        *bytes = sum;
+    }
+    Ok(nodes.seconds(machine, shares, rounds, 1.0))
 }

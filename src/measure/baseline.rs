@@ -1,16 +1,20 @@
 //! What became slower since an earlier result.
 
+use crate::fault::plain::{counted, first};
 use crate::fault::{Fault, Kind, Result};
 use crate::measure::bench::{Measured, Row};
 use crate::store::io::ReadFile;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Largest result that is read.
 const BYTES_MAX: u64 = 256 << 20;
 /// Differences below this are the clock's.
 const SECONDS_LEAST: f64 = 1e-9;
+
+/// Rows that are named in a line.
+const NAMED_MAX: usize = 8;
 
 /// What tells a row from others.
 type Key = (String, String, String, u64, u32);
@@ -69,14 +73,15 @@ impl Baseline {
     }
 
     /// Adds to the verdict what is slower by more than `tolerance` (0.1 is a tenth), and says that it is
-    /// not well then; rows that only one side has are counted.
+    /// not well then, or if no row could be compared. The earlier result's rows that nothing was compared with
+    /// are named, others counted.
     pub fn judge(&self, measured: &mut Measured, tolerance: f64) {
-        let mut known = 0_usize;
+        let mut known = BTreeSet::new();
         for row in &measured.rows {
-            let Some(before) = self.medians.get(&key(row)) else {
+            let Some((key, before)) = self.medians.get_key_value(&key(row)) else {
                 continue;
             };
-            known += 1;
+            known.insert(key);
             let now = row.seconds.median;
             if now > before * (1.0 + tolerance) + SECONDS_LEAST {
                 measured.ok = false;
@@ -90,14 +95,46 @@ impl Baseline {
                 measured.slower.push(row.label());
             }
         }
-        let (now, before) = (measured.rows.len() - known, self.medians.len() - known);
-        measured.compared = Some(known as u64);
-        if now + before > 0 {
+        let lacking = self.medians.keys().filter(|key| !known.contains(key));
+        measured.not_compared = lacking.map(label).collect();
+        measured.compared = Some(known.len() as u64);
+        let new = measured.rows.len().saturating_sub(known.len()) as u64;
+        if new > 0 {
+            let new = counted(new, "row");
+            let line = format!("not compared: {new} that the earlier result lacks");
+            measured.verdict.push(line);
+        }
+        if !measured.not_compared.is_empty() {
+            let left = measured.not_compared.len();
+            let names = first(&measured.not_compared, NAMED_MAX);
             measured.verdict.push(format!(
-                "not compared: {now} rows that the earlier result lacks, {before} that only it has"
+                "not compared: {left} of the {} of the earlier result: {names}",
+                counted(self.medians.len() as u64, "row")
             ));
         }
+        if known.is_empty() {
+            measured.ok = false;
+            let line = "nothing was compared with the earlier result: measure the same operations and \
+                        sizes, by as many processes, as it has";
+            measured.verdict.push(line.to_owned());
+        }
     }
+}
+
+/// A row of the earlier result, in words.
+fn label((operation, variant, by, bytes, processes): &Key) -> String {
+    let row = Row {
+        operation: operation.clone(),
+        variant: Some(variant.clone()).filter(|variant| !variant.is_empty()),
+        by: match by.as_str() {
+            "library" => "library",
+            _ => "shardloom",
+        },
+        bytes: *bytes,
+        processes: *processes,
+        ..Row::default()
+    };
+    row.label()
 }
 
 fn key(row: &Row) -> Key {
@@ -145,12 +182,43 @@ mod tests {
         };
         baseline.judge(&mut measured, 0.1);
         assert!(measured.ok && measured.slower.is_empty(), "{measured:?}");
-        assert_eq!(measured.compared, Some(2));
+        assert_eq!(
+            (measured.compared, measured.not_compared.len()),
+            (Some(2), 0)
+        );
+        assert!(
+            measured
+                .verdict
+                .iter()
+                .any(|line| line.contains("1 row that the earlier"))
+        );
         baseline.judge(&mut measured, 0.01);
         assert!(
             !measured.ok && measured.slower == ["barrier by the MPI library, 4 processes"],
             "{measured:?}"
         );
         assert!(Baseline::parse(b"{}").is_err());
+        // What is left out is named; where nothing is left it isn't well.
+        for (rows, ok) in [
+            (vec![row("barrier", 0, 1.0)], true),
+            (vec![row("gather", 8, 1.0)], false),
+        ] {
+            let mut measured = Measured {
+                ok: true,
+                rows,
+                ..Measured::default()
+            };
+            baseline.judge(&mut measured, 0.1);
+            assert_eq!(measured.ok, ok, "{measured:?}");
+            let left = "broadcast of 8 bytes by the MPI library, 4 processes";
+            assert!(
+                measured.not_compared.iter().any(|name| name == left),
+                "{measured:?}"
+            );
+            assert!(
+                measured.verdict.iter().any(|line| line.contains(left)),
+                "{measured:?}"
+            );
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What a measurement is: rows of times and rates.
 
-use crate::exchange::{Topology, World, all_gather};
+use crate::exchange::{World, all_gather};
 use crate::fault::Result;
 use crate::fault::plain::counted;
 use crate::measure::contents::Wrong;
@@ -36,8 +36,18 @@ pub struct Row {
     pub processes_seconds: Seconds,
     /// 10^9 bytes a second as the caller sees them, at the median.
     pub algorithm_gbps: f64,
-    /// 10^9 bytes a second that really travel.
-    pub bus_gbps: f64,
+    /// 10^9 bytes a second that really travel, or go to and from files; none between processes where there
+    /// is one, as nothing travels.
+    pub bus_gbps: Option<f64>,
+    /// Bytes that all processes move in one time.
+    #[serde(skip)]
+    pub moved_bytes: u64,
+    /// Whether they go to files or come from there.
+    #[serde(skip)]
+    pub stored: bool,
+    /// Whether they come from memory, though they were to come from disks.
+    #[serde(skip)]
+    pub cached: bool,
     /// Messages a second, of all processes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub messages_per_second: Option<f64>,
@@ -70,7 +80,8 @@ impl Row {
             seconds: timing.seconds,
             processes_seconds: timing.processes,
             algorithm_gbps,
-            bus_gbps: algorithm_gbps * travel,
+            bus_gbps: Some(algorithm_gbps * travel),
+            moved_bytes: moved,
             ..Row::default()
         }
     }
@@ -182,28 +193,13 @@ pub struct Measured {
     /// Rows that were compared with an earlier result.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compared: Option<u64>,
+    /// Rows of an earlier result that none was compared with.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_compared: Vec<String>,
     /// What is wrong, slow or worth knowing, in words.
     pub verdict: Vec<String>,
     /// What was found out about a node, in the form that `--machine` takes.
     pub machine: BTreeMap<&'static str, serde_json::Value>,
-}
-
-impl Measured {
-    /// Rows of a bench; it is well if no byte is wrong. Local.
-    #[must_use]
-    pub fn new(bench: &'static str, world: &World, topology: &Topology, rows: Vec<Row>) -> Self {
-        let verdict: Vec<String> = rows.iter().filter_map(Row::complaint).collect();
-        Measured {
-            ok: verdict.is_empty(),
-            bench,
-            processes: world.size(),
-            nodes: u32::try_from(topology.nodes.len()).unwrap_or(u32::MAX),
-            library: World::library(),
-            rows,
-            verdict,
-            ..Measured::default()
-        }
-    }
 }
 
 /// The wrong bytes of all processes together, and the first process's. Collective.

@@ -1,15 +1,16 @@
 //! Bytes between the processes: every operation, at every size, by the primitives that jobs use and by
 //! the MPI library's own calls.
 
+use crate::course;
 use crate::exchange::{Operation as Joined, Topology, World, agree, all_reduce, barrier};
 use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
 use crate::measure::bench::{Measured, Repeat, Row, Unmeasured, all_wrong};
-use crate::measure::found::machine;
 use crate::measure::operation::{Buffers, By, Call, Operation, Place};
 use crate::measure::operations::OPERATIONS;
-use crate::measure::pairs::pairs;
+use crate::measure::pairs::{Pairs, pairs};
 use crate::measure::sampling::{Exercise, Timing, sample};
+use crate::transport::Observer;
 use std::time::{Duration, Instant};
 
 /// Most bytes of a size: rounds carry less than 2^31.
@@ -110,7 +111,12 @@ pub fn names() -> Vec<&'static str> {
 ///
 /// # Errors
 /// [`Kind::Memory`] for a size that this machine has no memory for, [`Kind::Mpi`].
-pub fn collectives(world: &World, question: &Question) -> Result<Measured> {
+pub fn collectives(
+    world: &World,
+    question: &Question,
+    observer: &mut Observer<'_>,
+) -> Result<Measured> {
+    course::phase("measuring messages");
     let topology = Topology::discover(world)?;
     let mut run = Run {
         world,
@@ -118,6 +124,8 @@ pub fn collectives(world: &World, question: &Question) -> Result<Measured> {
         neighbours: busiest(&topology),
         begun: Instant::now(),
         turns: (0, 1),
+        told: (0, 0),
+        observer,
         rows: Vec::new(),
         unmeasured: Vec::new(),
     };
@@ -126,6 +134,7 @@ pub fn collectives(world: &World, question: &Question) -> Result<Measured> {
     let levels = question.levels(world.size());
     let turns = couples.len() + others.len() * levels.len();
     run.turns.1 = u32::try_from(turns).unwrap_or(u32::MAX);
+    run.told.1 = turns as u64 * question.sizes().iter().sum::<u64>();
     if world.size() < 2 {
         run.leave_out(&couples, "needs two processes");
     } else {
@@ -142,27 +151,34 @@ pub fn collectives(world: &World, question: &Question) -> Result<Measured> {
     let Run {
         mut rows,
         unmeasured,
+        told: (_, whole),
         ..
     } = run;
+    observer(whole, whole);
     let place = |row: &Row| {
         let same = |operation: &Operation| operation.name == row.operation;
         OPERATIONS.iter().position(same)
     };
     rows.sort_by_key(|row| (place(row), row.variant.clone(), row.processes, row.bytes));
-    let mut measured = Measured::new("collectives", world, &topology, rows);
-    measured.unmeasured = unmeasured;
-    if question.pairs && world.size() > 1 {
-        let bytes = question.bytes_max;
-        measured.pairs = pairs(world, &topology, bytes, question.repeat.time * PAIRS_ROWS)?;
-        let slow = measured.pairs.iter().flat_map(|pairs| &pairs.outliers);
-        measured.verdict.extend(slow.cloned());
-    } else if question.pairs {
+    let pairs = match question.pairs {
+        true => {
+            course::phase("measuring pairs");
+            let time = question.repeat.time * PAIRS_ROWS;
+            pairs(world, &topology, question.bytes_max, time)?
+        }
+        false => None,
+    };
+    let mut measured = Measured::new("collectives", world, &topology, rows, pairs);
+    measured.unmeasured.splice(0..0, unmeasured);
+    let told = measured.pairs.iter().flat_map(Pairs::told);
+    let told: Vec<String> = told.collect();
+    measured.verdict.extend(told);
+    if question.pairs && world.size() < 2 {
         measured.unmeasured.push(Unmeasured {
             operation: "pairs".to_owned(),
             why: "needs two processes".to_owned(),
         });
     }
-    measured.machine = machine(&measured.rows, measured.pairs.as_ref(), &topology);
     Ok(measured)
 }
 
@@ -172,18 +188,21 @@ fn busiest(topology: &Topology) -> u64 {
     most.unwrap_or(1) as u64
 }
 
-struct Run<'a> {
+struct Run<'a, 'o> {
     world: &'a World,
     question: &'a Question,
     neighbours: u64,
     begun: Instant,
     /// Operations begun, of how many, each counted once a number of processes.
     turns: (u32, u32),
+    /// Sizes measured, of which all together, in bytes.
+    told: (u64, u64),
+    observer: &'a mut Observer<'o>,
     rows: Vec<Row>,
     unmeasured: Vec<Unmeasured>,
 }
 
-impl Run<'_> {
+impl Run<'_, '_> {
     /// Measures operations among the processes that are `inside`, process 0 always. Collective.
     fn among(&mut self, operations: &[&Operation], inside: impl Fn(u32) -> bool) -> Result<()> {
         if operations.is_empty() {
@@ -210,7 +229,7 @@ impl Run<'_> {
                 false => vec![0],
             };
             // Some of each operation is measured, however late it is.
-            let mut begun = false;
+            let (mut begun, mut told) = (false, self.told.0);
             for (done, &bytes) in sizes.iter().enumerate() {
                 if bytes == 0 && operation.sized && !operation.unpaused {
                     continue;
@@ -235,7 +254,12 @@ impl Run<'_> {
                     self.rows.push(row);
                     begun = true;
                 }
+                told += bytes;
+                (self.observer)(told, self.told.1);
             }
+            let all = self.question.sizes().iter().sum::<u64>();
+            self.told.0 = self.told.1.min(self.told.0 + all);
+            (self.observer)(self.told.0, self.told.1);
         }
         Ok(())
     }
@@ -301,6 +325,7 @@ impl Run<'_> {
         row.variant = operation.variant.map(str::to_owned);
         row.by = by.name();
         row.processes = place.all;
+        row.bus_gbps = row.bus_gbps.filter(|_| place.all > 1);
         if operation.name == "many_pairs" && timing.seconds.median > 0.0 {
             row.messages_per_second = Some(factor / timing.seconds.median);
         }

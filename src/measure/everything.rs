@@ -5,8 +5,11 @@ use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
 use crate::measure::bench::{Measured, Repeat, Row, Unmeasured};
 use crate::measure::collectives::{Question, collectives};
+use crate::measure::found::{MESSAGE_BYTES_MIN, fastest};
 use crate::measure::reshard::reshard;
+use crate::measure::sampling::is_over;
 use crate::measure::storage::storage;
+use crate::transport::Observer;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -29,23 +32,31 @@ const NOISY: f64 = 20.0;
 ///
 /// # Errors
 /// [`Kind::Memory`], [`Kind::Mpi`].
-pub fn everything(world: &World, directory: &Path, budget: Duration) -> Result<Measured> {
+pub fn everything(
+    world: &World,
+    directory: &Path,
+    budget: Duration,
+    observer: &mut Observer<'_>,
+) -> Result<Measured> {
     let begun = Instant::now();
     let row = (budget / 3 / ROWS).clamp(ROW_TIME.0, ROW_TIME.1);
     let per_second = FILE_BYTES.0.saturating_mul(budget.as_secs().max(1));
     let bytes = per_second.min(FILE_BYTES.1);
     let files = Repeat::new(3, 0, budget / 4 / FILES);
     // Files first: how long they take depends on the disks, what is between processes stops when it is told.
-    let stored = Some(storage(world, files, directory, bytes));
-    let resharded = match late(world, begun, budget / 2)? {
+    let stored = Some(storage(world, files, directory, bytes, observer));
+    let resharded = match is_over(world, begun, budget / 2)? {
         true => None,
-        false => Some(reshard(world, Repeat::new(2, 1, row), directory, bytes)),
+        false => {
+            let few = Repeat::new(2, 1, row);
+            Some(reshard(world, few, directory, bytes, observer))
+        }
     };
     let mut question = Question::new(BYTES_MAX, Repeat::new(1000, 1, row));
     question.factor = FACTOR;
     question.budget = Some(left(world, begun, budget)?);
     question.pairs = true;
-    let mut all = collectives(world, &question)?;
+    let mut all = collectives(world, &question, observer)?;
     all.bench = "all";
     let mut told = verdict(&all);
     all.add("storage", stored, &mut told)?;
@@ -67,13 +78,6 @@ fn left(world: &World, begun: Instant, budget: Duration) -> Result<Duration> {
     Ok(Duration::from_millis(least[0]))
 }
 
-/// Whether so much time has passed. Collective.
-fn late(world: &World, begun: Instant, most: Duration) -> Result<bool> {
-    let mut late = [u64::from(begun.elapsed() >= most)];
-    all_reduce(world, &mut late, Operation::Max)?;
-    Ok(late[0] > 0)
-}
-
 impl Measured {
     /// Adds what another bench has measured; a fault that all have is told. Local.
     fn add(
@@ -89,6 +93,7 @@ impl Measured {
                 self.rows.extend(other.rows);
                 self.verdict.extend(other.verdict);
                 self.machine.extend(other.machine);
+                self.unmeasured.extend(other.unmeasured);
                 return Ok(());
             }
             // A disk that is full or can't be written to says nothing of the rest.
@@ -130,9 +135,7 @@ fn verdict(measured: &Measured) -> Vec<String> {
         ("write and flush", "written and flushed by all"),
         ("read cold", "read by all from what was dropped from memory"),
     ] {
-        let fastest = rows.iter().filter(|row| row.operation == operation);
-        let fastest = fastest.map(|row| row.bus_gbps).fold(0.0, f64::max);
-        if fastest > 0.0 {
+        if let Ok(Some(fastest)) = fastest(rows, operation, measured.nodes) {
             let fastest = match fastest < 0.1 {
                 true => format!("{:.2} MB/s", fastest * 1e3),
                 false => format!("{fastest:.2} GB/s"),
@@ -140,10 +143,11 @@ fn verdict(measured: &Measured) -> Vec<String> {
             told.push(format!("{fastest} {words}"));
         }
     }
-    if let (Some(ours), Some(theirs)) = (
-        of("all_to_all", "shardloom").max_by_key(|row| row.bytes),
-        of("all_to_all", "library").max_by_key(|row| row.bytes),
-    ) {
+    let largest = |by| {
+        let rows = of("all_to_all", by).filter(|row| row.bytes >= MESSAGE_BYTES_MIN);
+        rows.max_by_key(|row| row.bytes)
+    };
+    if let (Some(ours), Some(theirs)) = (largest("shardloom"), largest("library")) {
         let times = ours.seconds.median / theirs.seconds.median.max(f64::MIN_POSITIVE);
         told.push(format!(
             "the largest all-to-all takes {times:.2} times as long as by the MPI library alone"
@@ -163,7 +167,7 @@ fn verdict(measured: &Measured) -> Vec<String> {
         ));
     }
     match &measured.pairs {
-        Some(pairs) if pairs.outliers.is_empty() => {
+        Some(pairs) if pairs.outliers.is_empty() && !pairs.shares_cores => {
             told.push("no node and no path between two is slow".to_owned());
         }
         _ => {}

@@ -1,9 +1,10 @@
 //! What a file system does with many small files, and what a commit needs of it.
 
+use crate::course;
 use crate::exchange::{World, agree};
 use crate::fault::Result;
 use crate::measure::bench::{Repeat, Row};
-use crate::measure::sampling::timed;
+use crate::measure::sampling::{is_over, timed};
 use crate::store::ability::{self, Ability};
 use crate::store::io::{self, ReadFile};
 use std::path::Path;
@@ -51,15 +52,20 @@ pub(super) fn metadata(
     directory: &Path,
 ) -> Result<(Vec<Row>, Vec<String>)> {
     let room = directory.join(format!("shardloom-bench-files-{}", world.process()));
+    let _scratch = course::tries_with(&room);
     agree(world, io::make_directory(&room))?;
     let mut spent = vec![Vec::new(); STEPS.len()];
     let mut failed = Ok(());
+    let begun = Instant::now();
     for _ in 0..repeat.iterations.min(5) {
         for ((_, act), spent) in STEPS.iter().zip(&mut spent) {
             let start = Instant::now();
             let done = (0..FILES).try_for_each(|file| act(&room, file));
             failed = failed.and(done);
             spent.push(start.elapsed());
+        }
+        if is_over(world, begun, repeat.time)? {
+            break;
         }
     }
     let lacks = lacking(&room);

@@ -2,14 +2,17 @@
 //! all links are loaded at once.
 
 use crate::exchange::{
-    DataRound, Library, Operation, Packed, Topology, Traffic, World, agree, all_reduce, decode,
-    encode, exchange_bytes,
+    DataRound, Library, Operation, Packed, Topology, Traffic, World, agree, all_gather, all_reduce,
+    decode, encode, exchange_bytes,
 };
 use crate::fault::memory::zeroed;
 use crate::fault::{Fault, Kind, Result};
 use crate::measure::contents::append;
 use crate::measure::sampling::rate;
+use crate::store::io::read_text;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 /// Messages of a process in flight.
@@ -44,8 +47,12 @@ pub struct Pairs {
     pub gbps: Vec<Vec<Option<f64>>>,
     /// What is usual.
     pub usual_gbps: f64,
-    /// What is slow, in words.
+    /// What is slow, in words; nothing where processes share cores.
     pub outliers: Vec<String>,
+    /// Whether there are fewer cores than processes somewhere: they wait for each other there, and what is
+    /// slow is no link's fault.
+    #[serde(default)]
+    pub shares_cores: bool,
 }
 
 /// Measures it; none on other processes than the first, or if there are no two. Collective.
@@ -77,6 +84,7 @@ pub fn pairs(
         processes: one_node,
         names,
         bytes,
+        shares_cores: shares_cores(&all_gather(world, &Seat::of(world))?),
         ..Pairs::default()
     };
     for _ in 0..=AGAIN {
@@ -103,7 +111,58 @@ impl Pairs {
             }
         }
         (self.usual_gbps, self.outliers) = outliers(&self.names, &self.gbps);
+        if self.shares_cores {
+            self.outliers.clear();
+        }
     }
+
+    /// What is slow, or why that can't be told.
+    pub(super) fn told(&self) -> Vec<String> {
+        match self.shares_cores {
+            true => vec![
+                "there are fewer cores than processes: which link is slow can't be told".to_owned(),
+            ],
+            false => self.outliers.clone(),
+        }
+    }
+}
+
+/// Where a process runs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Seat {
+    /// Its machine's name.
+    host: String,
+    /// The cores that it may run on, as the system lists them.
+    cores: String,
+    /// How many of them it may use, a container's limit included.
+    usable: u64,
+}
+
+impl Seat {
+    fn of(world: &World) -> Seat {
+        let status = read_text("/proc/self/status").unwrap_or_default();
+        let mut lines = status.lines();
+        let cores = lines.find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+        Seat {
+            host: world.hostname().to_owned(),
+            cores: cores.unwrap_or_default().trim().to_owned(),
+            usable: available_parallelism().map_or(1, |usable| usable.get() as u64),
+        }
+    }
+}
+
+/// Whether a host has fewer cores than processes. Processes with equal lists of cores have them in common.
+fn shares_cores(seats: &[Seat]) -> bool {
+    let mut hosts: BTreeMap<&str, (u64, BTreeMap<&str, u64>)> = BTreeMap::new();
+    for seat in seats {
+        let host = hosts.entry(&seat.host).or_default();
+        host.0 += 1;
+        let usable = host.1.entry(&seat.cores).or_insert(seat.usable);
+        *usable = seat.usable.min(*usable);
+    }
+    let crowded =
+        |(processes, cores): &(u64, BTreeMap<&str, u64>)| *processes > cores.values().sum();
+    hosts.values().any(crowded)
 }
 
 /// Rates from each group to each by the seconds of all processes; nothing on other processes than the
@@ -303,6 +362,33 @@ mod tests {
             (0..nodes).map(cell).collect()
         };
         outliers(&names, &(0..nodes).map(row).collect::<Vec<_>>()).1
+    }
+
+    #[test]
+    fn processes_that_share_cores_are_no_slow_links() {
+        let seat = |host: &str, cores: &str, usable| Seat {
+            host: host.into(),
+            cores: cores.into(),
+            usable,
+        };
+        let bound = [seat("a", "0", 1), seat("a", "1", 1)];
+        assert!(!shares_cores(&bound));
+        assert!(shares_cores(&[&bound[..], &bound[..1]].concat()));
+        let free = [seat("a", "0-1", 2), seat("a", "0-1", 2)];
+        assert!(!shares_cores(&[&free[..], &[seat("b", "0-1", 2)]].concat()));
+        assert!(shares_cores(&[&free[..], &free[..1]].concat()));
+        let swept = || vec![vec![None, Some(1.0)], vec![Some(0.2), None]];
+        for shares_cores in [false, true] {
+            let mut pairs = Pairs {
+                names: vec!["process 0".into(), "process 1".into()],
+                shares_cores,
+                ..Pairs::default()
+            };
+            pairs.add(swept());
+            assert_eq!(pairs.outliers.is_empty(), shares_cores);
+            let blamed = pairs.told().iter().any(|line| line.contains("that path"));
+            assert_eq!(blamed, !shares_cores, "{:?}", pairs.told());
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A real reshard of generated weights, against plain copying of as many bytes.
 
+use crate::course;
 use crate::destination::Writing;
 use crate::exchange::{Topology, World, agree, all_gather_agreed, barrier};
 use crate::fault::{Fault, Kind, Result};
@@ -7,7 +8,7 @@ use crate::job::{Goal, Job, Write, run};
 use crate::layout::Layout;
 use crate::measure::bench::{Measured, Repeat, Row};
 use crate::measure::contents::byte;
-use crate::measure::sampling::{rate, timed};
+use crate::measure::sampling::{is_over, rate, timed};
 use crate::measure::storage::each_call;
 use crate::plan::arrange::{Files, RankName};
 use crate::plan::build::{Leftovers, Unmatched};
@@ -17,7 +18,7 @@ use crate::store::io::{self, ReadFile, WriteFile};
 use crate::strategy::{StageLayout, Strategy};
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
-use crate::transport::Moving;
+use crate::transport::{Moving, Observer};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,12 +38,26 @@ const CALL: usize = 1 << 20;
 ///
 /// # Errors
 /// Those of a job.
-pub fn reshard(world: &World, repeat: Repeat, directory: &Path, bytes: u64) -> Result<Measured> {
+pub fn reshard(
+    world: &World,
+    repeat: Repeat,
+    directory: &Path,
+    bytes: u64,
+    observer: &mut Observer<'_>,
+) -> Result<Measured> {
     let room = directory.join("shardloom-bench-reshard");
+    let _scratch = course::tries_with(&room);
     let topology = Topology::discover(world)?;
     let mut rows = Vec::new();
-    for (name, dimension) in [("columns", 1), ("rows", 0)] {
-        let result = one(world, &topology, repeat, &room, bytes, dimension);
+    let rounds = u64::from(repeat.warmup + repeat.iterations);
+    for (number, (name, dimension)) in (0..).zip([("columns", 1), ("rows", 0)]) {
+        let mut tell = |round: u64| {
+            course::phase("measuring a reshard");
+            observer((number * rounds + round) * bytes, 2 * rounds * bytes);
+        };
+        let what = (bytes, dimension);
+        let result = one(world, &topology, repeat, &room, what, &mut tell);
+        tell(rounds);
         barrier(world)?;
         let removed = remove(world, &topology, &room);
         let (moved, resharded, copied) = result?;
@@ -59,7 +74,7 @@ pub fn reshard(world: &World, repeat: Repeat, directory: &Path, bytes: u64) -> R
     for row in &mut rows {
         row.processes = world.size();
     }
-    Ok(Measured::new("reshard", world, &topology, rows))
+    Ok(Measured::new("reshard", world, &topology, rows, None))
 }
 
 /// Removes a directory on every node's disks, or those that they share. Collective.
@@ -76,14 +91,14 @@ fn remove(world: &World, topology: &Topology, path: &Path) -> Result<()> {
     agree(world, others)
 }
 
-/// Bytes written, and the time that each iteration of both took.
+/// Bytes written, and the time that each iteration of both took; `tell` is told how many are done.
 fn one(
     world: &World,
     topology: &Topology,
     repeat: Repeat,
     room: &Path,
-    bytes: u64,
-    dimension: usize,
+    (bytes, dimension): (u64, usize),
+    tell: &mut dyn FnMut(u64),
 ) -> Result<(u64, Vec<Duration>, Vec<Duration>)> {
     let source = Weights::new(bytes, SOURCE_RANKS, dimension)?;
     let destination = Weights::new(bytes, DESTINATION_RANKS, dimension)?;
@@ -96,6 +111,7 @@ fn one(
     agree(world, source.write(&room.join("source"), world))?;
     let job = job(room);
     let (mut resharding, mut copying, mut moved) = (Vec::new(), Vec::new(), 0);
+    let begun = Instant::now();
     for round in 0..repeat.warmup + repeat.iterations {
         barrier(world)?;
         let start = Instant::now();
@@ -106,6 +122,10 @@ fn one(
         if round >= repeat.warmup {
             resharding.push(resharded);
             copying.push(copied);
+        }
+        tell(u64::from(round) + 1);
+        if is_over(world, begun, repeat.time)? && round >= repeat.warmup {
+            break;
         }
     }
     Ok((moved, resharding, copying))

@@ -156,7 +156,7 @@ pub(super) fn sample(
     };
     let (mut times, mut spent, mut batch) = (Times::default(), 0, 1);
     loop {
-        let begun = times.mine.len();
+        let (begun, batch_begun) = (times.mine.len(), Instant::now());
         let most = u64::from(repeat.iterations) - begun as u64;
         for _ in 0..most.min(u64::from(batch)) {
             empty_caches(&mut cold);
@@ -167,10 +167,13 @@ pub(super) fn sample(
             }
             times.mine.push(picoseconds(start.elapsed()) / together);
         }
+        // What is done between two times, as emptying caches, takes of the time that a row has, too.
+        let batch_spent = picoseconds(batch_begun.elapsed());
         exercise.check()?;
         let mut slowest = times.mine[begun..].to_vec();
+        slowest.push(batch_spent);
         all_reduce(world, &mut slowest, Operation::Max)?;
-        spent += slowest.iter().sum::<u64>() * together;
+        spent += slowest.pop().unwrap_or_default();
         times.slowest.extend(slowest);
         let enough = times.mine.len() as u64 >= u64::from(repeat.iterations);
         if enough || spent >= picoseconds(repeat.time) || steady(&times.slowest) {
@@ -178,10 +181,21 @@ pub(super) fn sample(
         }
         // No batch takes much longer than what is left.
         let left = picoseconds(repeat.time) - spent;
-        let fits = left * times.slowest.len() as u64 / spent.max(1);
+        let each = spent / times.slowest.len().max(1) as u64;
+        let fits = left / each.max(1);
         let fits = u32::try_from(fits).unwrap_or(BATCH_MAX);
         batch = (batch * 2).min(BATCH_MAX).min(fits).max(1);
     }
+}
+
+/// Whether so much time has passed on any process. Collective.
+///
+/// # Errors
+/// [`crate::fault::Kind::Mpi`].
+pub(super) fn is_over(world: &World, begun: Instant, most: Duration) -> Result<bool> {
+    let mut over = [u64::from(begun.elapsed() >= most)];
+    all_reduce(world, &mut over, Operation::Max)?;
+    Ok(over[0] > 0)
 }
 
 /// The timing of what each process has timed by itself, as often on all. Collective.

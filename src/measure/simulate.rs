@@ -6,6 +6,7 @@ use crate::job::account::Account;
 use crate::measure::chosen::{sample, standing_for};
 use crate::measure::shapes::SHAPES_BYTES_MAX;
 use crate::plan::arrange::Arranged;
+use crate::plan::forecast::{Nodes, Shares, reads};
 use crate::plan::machine::Machine;
 use crate::plan::ratio::ratio;
 use crate::plan::reach::{ExchangeMode, Reach};
@@ -167,6 +168,7 @@ pub fn plan_telling(
             ..Simulated::default()
         },
         shared,
+        reads_for_others: None,
     };
     match question.process {
         Some(process) if process < cluster.processes => {
@@ -177,6 +179,7 @@ pub fn plan_telling(
             let even =
                 cluster.mode == ExchangeMode::Collective || cluster.storage != Storage::Local;
             total.sent = if even { total.received } else { sent };
+            run.reads_for_others = Some(if even { run.read_for(process) } else { sent });
         }
         Some(process) => {
             let message = format!("--process {process}: there are {}", cluster.processes);
@@ -200,6 +203,8 @@ struct Run<'a> {
     total: Simulated,
     /// Seconds of what all processes' plans begin with.
     shared: f64,
+    /// Of one process alone: about what it reads for others.
+    reads_for_others: Option<u64>,
 }
 
 impl Run<'_> {
@@ -247,12 +252,7 @@ impl Run<'_> {
 
     fn add(&mut self, process: u32, survey: Survey, reach: &Reach, plan_seconds: f64) {
         let (bytes, weight) = (&mut self.total.bytes, self.weight);
-        let read = if self.cluster.storage.shares_source() {
-            survey.read_bytes
-        } else {
-            survey.needed_bytes - survey.received_bytes
-        };
-        bytes.read += read * weight;
+        bytes.read += survey.read_bytes() * weight;
         bytes.read_unique += survey.needed_bytes * weight;
         bytes.received += survey.received_bytes * weight;
         bytes.sent_lower_bound += survey.received_bytes_lower_bound * weight;
@@ -270,7 +270,7 @@ impl Run<'_> {
         self.total.seconds.plan = self.total.seconds.plan.max(plan_seconds);
         let plan = ProcessPlan {
             process,
-            read: survey.needed_bytes - survey.received_bytes,
+            read: 0,
             received: survey.received_bytes,
             written: survey.written_bytes,
             partners: survey.senders.len() as u64,
@@ -284,13 +284,47 @@ impl Run<'_> {
         self.weights.push(if alone { weight } else { 1 });
     }
 
+    /// What other processes read for `process`, which is planned for.
+    fn read_for(&self, process: u32) -> u64 {
+        let readers = self.plans.iter().flat_map(|(_, survey)| &survey.readers);
+        let others = readers.filter(|(reader, _)| **reader != process);
+        others.map(|(_, bytes)| bytes).sum()
+    }
+
+    /// What each of the processes reads from files.
+    fn read(&mut self) {
+        let reads = reads(self.plans.iter().map(|(_, survey)| survey));
+        let others = self.reads_for_others.unwrap_or_default();
+        for (plan, _) in &mut self.plans {
+            plan.read = reads.get(&plan.process).copied().unwrap_or_default() + others;
+        }
+        if self.reads_for_others.is_some() {
+            self.total.bytes.read = self.plans.iter().map(|(plan, _)| plan.read).sum();
+        }
+    }
+
+    /// Most processes that one sends to or receives from, as an exchange has buffers for.
+    fn partners(&self) -> u64 {
+        let mut asked: BTreeMap<u32, u64> = BTreeMap::new();
+        for sender in self
+            .plans
+            .iter()
+            .flat_map(|(_, survey)| survey.senders.keys())
+        {
+            *asked.entry(*sender).or_default() += 1;
+        }
+        let senders = self.plans.iter().map(|(plan, _)| plan.partners);
+        senders.chain(asked.into_values()).max().unwrap_or_default()
+    }
+
     fn finish(mut self, reach: &Reach) -> Simulated {
+        self.read();
         let partners = self.plans.iter().map(|(plan, _)| plan.partners).max();
         let partners = partners.unwrap_or_default();
         let received = self.plans.iter().map(|(plan, _)| plan.received).max();
         let exchange = Exchange::of(
             self.cluster.processes,
-            partners,
+            self.partners(),
             received.unwrap_or_default(),
             self.question.memory_bytes,
         );
@@ -306,22 +340,28 @@ impl Run<'_> {
         let most = self.plans.iter().map(|(plan, _)| work(plan)).max();
         let sum: u64 = self.plans.iter().map(|(plan, _)| work(plan)).sum();
         total.balance_max_over_mean = ratio(most.unwrap_or(0) * self.plans.len() as u64, sum);
-        let one = self.question.process.is_some();
-        let seconds = estimate(
-            &self.question.machine,
-            (&self.plans, &self.weights),
-            reach,
-            (one, total.plan.rounds),
-            self.cluster,
-        );
-        let latency = ratio(total.plan.rounds, 1) * self.question.machine.latency_us / 1e6;
-        total.plan.seconds_estimated = seconds + latency;
+        let shares = Shares {
+            source: self.cluster.storage.shares_source(),
+            destination: self.cluster.storage.shares_destination(),
+        };
+        // One process is taken for all of its node, and those planned for stand for all.
+        let times = match self.question.process {
+            Some(_) => u64::from(self.cluster.per_node),
+            None => 1,
+        };
+        let mut nodes = Nodes::new(reach.nodes.len());
+        for ((plan, survey), weight) in self.plans.iter().zip(&self.weights) {
+            nodes.add((plan.process, survey), reach, shares, (times, *weight));
+        }
+        let world = ratio(u64::from(self.cluster.processes), self.plans.len() as u64);
+        let machine = &self.question.machine;
+        total.plan.seconds_estimated = nodes.seconds(machine, shares, total.plan.rounds, world);
         total.memory_peak_bytes_max = peak_memory_bytes();
         if let Some(account) = &mut total.account {
             let surveys = self
                 .plans
                 .iter()
-                .map(|(plan, survey)| (plan.process, survey));
+                .map(|(plan, survey)| (plan.process, survey, plan.read));
             account.plan(surveys, &reach.node_of, reach.nodes.len());
         }
         let load = |plan: &ProcessPlan| Load {
@@ -335,69 +375,4 @@ impl Run<'_> {
         total.per_process = listed.map(|(plan, _)| plan).collect();
         self.total
     }
-}
-
-/// Plans, and how many times each sender sends what it sends.
-type Weighted<'a> = (&'a [(ProcessPlan, Survey)], &'a [u64]);
-
-/// Seconds of the slowest node. In a round it reads and sends, which take turns, while the round before is
-/// written: what overlaps counts once, but for one round. Where nothing is sent, reading and writing overlap.
-/// Storage that all share is never faster than for all of them together. One process is taken for all of its
-/// node, and those planned for stand for all.
-fn estimate(
-    machine: &Machine,
-    (plans, weights): Weighted<'_>,
-    reach: &Reach,
-    (one, rounds): (bool, u64),
-    cluster: &Cluster,
-) -> f64 {
-    let mut nodes: BTreeMap<u32, [u64; 4]> = BTreeMap::new();
-    let (mut read, mut written) = (0, 0);
-    let local = !cluster.storage.shares_source();
-    for ((plan, survey), weight) in plans.iter().zip(weights) {
-        let node = reach.node_of[plan.process as usize];
-        let times = if one { u64::from(cluster.per_node) } else { 1 };
-        let mut add = |node: u32, stage: usize, bytes: u64| {
-            nodes.entry(node).or_default()[stage] += bytes * times;
-        };
-        add(node, 0, if local { plan.read } else { survey.read_bytes });
-        add(node, 1, plan.written);
-        read += survey.read_bytes;
-        written += plan.written;
-        for (sender, bytes) in &survey.senders {
-            let from = reach.node_of[*sender as usize];
-            if local {
-                add(from, 0, bytes * weight);
-            }
-            if from != node {
-                add(node, 2, *bytes);
-                add(from, 3, bytes * weight);
-            }
-        }
-    }
-    let rates = [
-        machine.disk_read_gbps,
-        machine.disk_write_gbps,
-        machine.network_gbps,
-        machine.network_gbps,
-    ];
-    let seconds = |bytes: u64, rate: f64| ratio(bytes, 1) / (rate * 1e9);
-    let world = ratio(u64::from(cluster.processes), plans.len() as u64);
-    let (mut read_together, mut written_together) = (0.0, 0.0);
-    if cluster.storage.shares_source() {
-        read_together = seconds(read, machine.shared_read_gbps) * world;
-    }
-    if cluster.storage.shares_destination() {
-        written_together = seconds(written, machine.shared_write_gbps) * world;
-    }
-    let slowest = nodes.values().map(|bytes| {
-        let [read, written, received, sent] =
-            std::array::from_fn(|stage| seconds(bytes[stage], rates[stage]));
-        let (read, written) = (read.max(read_together), written.max(written_together));
-        let traveled = received.max(sent);
-        let once = if rounds > 0 { ratio(1, rounds) } else { 0.0 };
-        let before = if rounds > 0 { read + traveled } else { read };
-        before.max(written) + before.min(written) * once
-    });
-    slowest.fold(0.0, f64::max)
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct Bytes {
-    /// Read from files.
+    /// Read from files for them, by whoever does; of one process alone what it reads itself, about.
     pub read: u64,
     /// Source bytes needed, each counted once a cell.
     pub read_unique: u64,
@@ -59,7 +59,8 @@ pub struct Plan {
 pub struct ProcessPlan {
     /// The process.
     pub process: u32,
-    /// Source bytes it reads for itself.
+    /// Bytes that it reads from files, for itself and for others that are planned for; of one process alone,
+    /// about what it reads for all others.
     pub read: u64,
     /// What others read for it.
     pub received: u64,
@@ -80,7 +81,7 @@ pub struct ProcessPlan {
 pub struct Load {
     /// The process.
     pub process: u32,
-    /// What it reads for itself.
+    /// What it reads from files.
     pub read: u64,
     /// What others read for it.
     pub received: u64,

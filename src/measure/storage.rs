@@ -1,15 +1,16 @@
 //! Writing, flushing and reading files, as the sink and the readers do it, and what a commit needs of a
 //! file system.
 
+use crate::course;
 use crate::exchange::{Operation, Topology, World, agree, all_reduce, barrier};
 use crate::fault::Result;
 use crate::fault::memory::zeroed;
 use crate::measure::bench::{Measured, Repeat, Row, Unmeasured, all_wrong};
 use crate::measure::contents::{Wrong, byte};
-use crate::measure::found::machine;
 use crate::measure::metadata::metadata;
-use crate::measure::sampling::timed;
+use crate::measure::sampling::{is_over, timed};
 use crate::store::io::{self, ReadFile, Standing, WriteFile};
+use crate::transport::Observer;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,10 @@ const CALLS: [usize; 3] = [256 << 10, 1 << 20, 4 << 20];
 const BLOCK: usize = 4096;
 /// How often is looked whether a page was dropped.
 const LOOKS: u64 = 8;
+/// Of so many pages that were to be dropped at most one is in memory still where reading is cold.
+const KEPT_MOST: u64 = 10;
+/// Reading what was dropped from memory.
+const COLD: &str = "read cold";
 /// Reading past the page cache.
 const DIRECT: &str = "read direct";
 
@@ -43,14 +48,30 @@ struct Lives {
 ///
 /// # Errors
 /// [`crate::fault::Kind::Io`], [`crate::fault::Kind::NoSpace`].
-pub fn storage(world: &World, repeat: Repeat, directory: &Path, bytes: u64) -> Result<Measured> {
+pub fn storage(
+    world: &World,
+    repeat: Repeat,
+    directory: &Path,
+    bytes: u64,
+    observer: &mut Observer<'_>,
+) -> Result<Measured> {
+    course::phase("measuring files");
     let topology = Topology::discover(world)?;
     let mut rows = Vec::new();
     let mut kept = [0, 0];
     let common = Sharers::of(world, &topology, directory)?;
-    for sharers in [None, Some(&common)] {
+    let kinds = [None, Some(&common)];
+    let each = bytes * u64::from(world.size());
+    let rounds = u64::from(repeat.warmup + repeat.iterations);
+    let whole = rounds * (kinds.len() * CALLS.len()) as u64 * each;
+    let mut done = 0;
+    for sharers in kinds {
         for call in CALLS {
-            let (still, looks) = one(world, repeat, directory, (bytes, call, sharers), &mut rows)?;
+            let mut tell = |round: u32| observer(done + u64::from(round) * each, whole);
+            let what = (bytes, call, sharers);
+            let (still, looks) = one(world, repeat, directory, what, &mut rows, &mut tell)?;
+            done += rounds * each;
+            observer(done, whole);
             kept = [kept[0] + u64::from(still), kept[1] + u64::from(looks)];
         }
     }
@@ -59,16 +80,27 @@ pub fn storage(world: &World, repeat: Repeat, directory: &Path, bytes: u64) -> R
         let members = topology.nodes.first().cloned().unwrap_or_default();
         let part = world.part(members.contains(&world.process()))?;
         let done = match &part {
-            Some(part) => one(part, repeat, directory, (bytes, CALLS[1], None), &mut rows),
+            Some(part) => {
+                let what = (bytes, CALLS[1], None);
+                one(part, repeat, directory, what, &mut rows, &mut |_| {})
+            }
             None => Ok((0, 0)),
         };
         agree(world, done)?;
         part.map_or(Ok(()), World::finish)?;
     }
+    // What the file system hasn't dropped from memory tells nothing of its disks.
+    let cached = kept[0] * KEPT_MOST > kept[1];
+    for row in rows
+        .iter_mut()
+        .filter(|row: &&mut Row| row.operation == COLD)
+    {
+        row.cached = cached;
+    }
     rows.sort_by_key(|row: &Row| (row.operation.clone(), row.variant.clone(), row.bytes));
     let (of_metadata, notes) = metadata(world, repeat, directory)?;
     rows.extend(of_metadata);
-    let mut measured = Measured::new("storage", world, &topology, rows);
+    let mut measured = Measured::new("storage", world, &topology, rows, None);
     measured.verdict.extend(notes);
     measured.verdict.extend(coldness(kept));
     if !measured.rows.iter().any(|row| row.operation == DIRECT) {
@@ -77,7 +109,6 @@ pub fn storage(world: &World, repeat: Repeat, directory: &Path, bytes: u64) -> R
             why: "the file system reads nothing past the page cache (O_DIRECT)".to_owned(),
         });
     }
-    measured.machine = machine(&measured.rows, None, &topology);
     Ok(measured)
 }
 
@@ -93,6 +124,7 @@ impl Sharers {
     /// All, or, where `directory` lies on the nodes' own disks, the processes of a node. Collective.
     fn of(world: &World, topology: &Topology, directory: &Path) -> Result<Sharers> {
         let path = directory.join("shardloom-bench-shared");
+        let _scratch = course::tries_with(&path);
         let made = match world.process() {
             0 => io::write_small(&path, b"", false),
             _ => Ok(()),
@@ -125,13 +157,15 @@ impl Sharers {
     }
 }
 
-/// Files of `bytes` a process by calls of `call` bytes, of its own or one of the `sharers`. Collective.
+/// Files of `bytes` a process by calls of `call` bytes, of its own or one of the `sharers`; `tell` is told how often it
+/// was done. Collective.
 fn one(
     world: &World,
     repeat: Repeat,
     directory: &Path,
     (bytes, call, sharers): (u64, usize, Option<&Sharers>),
     rows: &mut Vec<Row>,
+    tell: &mut dyn FnMut(u32),
 ) -> Result<(u32, u32)> {
     let name = match sharers {
         Some(_) => "shardloom-bench-shared".to_owned(),
@@ -145,6 +179,7 @@ fn one(
         bytes,
         creates: place == 0,
     };
+    let _scratch = course::tries_with(&file.path);
     let pattern: Vec<u8> = (0..call).map(|i| byte(world.process(), 0, i)).collect();
     let mut lives = Lives::default();
     let begun = Instant::now();
@@ -159,9 +194,8 @@ fn one(
             false => Ok(()),
         };
         agree(world, lived.and(removed))?;
-        let mut over = [u64::from(begun.elapsed() >= repeat.time)];
-        all_reduce(world, &mut over, Operation::Max)?;
-        if over[0] > 0 && round >= repeat.warmup {
+        tell(round + 1);
+        if is_over(world, begun, repeat.time)? && round >= repeat.warmup {
             break;
         }
     }
@@ -171,7 +205,7 @@ fn one(
         ("write", &lives.write),
         ("write and flush", &lives.flushed),
         ("read cached", &lives.cached),
-        ("read cold", &lives.cold),
+        (COLD, &lives.cold),
         (DIRECT, &lives.direct),
     ] {
         let mut all_have = [u64::from(times.is_empty())];
@@ -183,6 +217,7 @@ fn one(
         let variant = sharers.map_or("a file each", |sharers| sharers.variant);
         row.variant = Some(variant.to_owned());
         row.processes = world.size();
+        row.stored = true;
         (row.wrong_bytes, row.wrong) = (wrong_bytes, wrong.clone());
         rows.push(row);
     }

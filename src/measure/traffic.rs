@@ -1,6 +1,7 @@
 //! The very all-to-all of a reshard, with made-up bytes and without files: the rounds, partners and sizes
 //! of its plan.
 
+use crate::course;
 use crate::exchange::{Operation, Topology, World, agree, all_reduce};
 use crate::fault::Result;
 use crate::measure::bench::{Measured, Repeat, Row, Traveled, all_wrong};
@@ -15,6 +16,7 @@ use crate::plan::work::Skip;
 use crate::source::strategy_files::read_alone;
 use crate::strategy::StrategyInput;
 use crate::transport::{Asked, Exchange, traffic};
+use std::collections::BTreeMap;
 
 /// Messages of this size tell what a link carries.
 const LINK_BYTES: u64 = 4 << 20;
@@ -60,30 +62,36 @@ pub fn exchange(
     reshard: &Reshard,
     shapes: &Shapes,
 ) -> Result<Measured> {
+    course::phase("measuring an exchange");
     let topology = Topology::discover(world)?;
     let (mut traveled, rounds, exchange, note) = plan(world, &topology, reshard, shapes)?;
     let mut replay = Replay::new(world, exchange.traffic, rounds)?;
     let (sent, busiest) = replay.bytes()?;
     (traveled.sent, traveled.busiest_process) = (sent, busiest);
-    let mut rows = Vec::new();
+    let (mut rows, mut machine, mut unmeasured) = (Vec::new(), BTreeMap::new(), Vec::new());
     if sent > 0 {
         for by in [By::Shardloom, By::Library] {
             replay.by = by;
             replay.look()?;
             let timing = sample(world, repeat, false, &mut replay)?;
             let mut row = Row::new("exchange", sent, timing, sent, 1.0);
-            row.bus_gbps = rate(busiest, timing.seconds.median);
+            row.bus_gbps = Some(rate(busiest, timing.seconds.median));
             row.by = by.name();
             row.processes = world.size();
             (row.wrong_bytes, row.wrong) = all_wrong(world, replay.wrong.as_ref())?;
             rows.push(row);
         }
-        let link = link(world, repeat)?;
+        let linked = link(world, repeat)?;
+        let rates = linked.rows.iter().map(|row| row.algorithm_gbps);
+        let link = rates.fold(0.0, f64::max);
         if link > 0.0 {
             traveled.seconds_lower_bound = seconds_at(busiest, link);
         }
+        (machine, unmeasured) = (linked.machine, linked.unmeasured);
     }
-    let mut measured = Measured::new("exchange", world, &topology, rows);
+    let mut measured = Measured::new("exchange", world, &topology, rows, None);
+    measured.machine.extend(machine);
+    measured.unmeasured.extend(unmeasured);
     measured.verdict.extend(note);
     measured.bytes = Some(traveled);
     Ok(measured)
@@ -95,17 +103,13 @@ fn seconds_at(bytes: u64, gbps: f64) -> f64 {
     bytes as f64 / 1e9 / gbps
 }
 
-/// What a pair carries while all do, in 10^9 bytes a second. Collective.
-fn link(world: &World, repeat: Repeat) -> Result<f64> {
+/// What pairs carry while all do. Collective.
+fn link(world: &World, repeat: Repeat) -> Result<Measured> {
     let mut question = Messages::new(LINK_BYTES, repeat);
     question.bytes_min = LINK_BYTES;
     question.window = 4;
     question.operations = vec!["many_pairs".to_owned()];
-    let rows = collectives(world, &question)?.rows;
-    Ok(rows
-        .iter()
-        .map(|row| row.algorithm_gbps)
-        .fold(0.0, f64::max))
+    collectives(world, &question, &mut |_, _| {})
 }
 
 type Planned = (Traveled, Vec<Vec<Asked>>, Exchange, Option<String>);

@@ -23,6 +23,7 @@ mod directory;
 mod divided;
 mod division;
 mod files;
+pub mod forecast;
 pub(crate) mod full;
 mod group;
 pub mod inventory;

@@ -65,6 +65,8 @@ pub struct Served {
     pub candidate: usize,
     /// The process that reads it.
     pub process: u32,
+    /// Whether it is read once for all nodes that need it, whose turn it is.
+    pub in_turn: bool,
 }
 
 impl Reach {
@@ -226,7 +228,11 @@ impl Reach {
         } else {
             self.counterpart(node)?
         };
-        Some(Served { candidate, process })
+        Some(Served {
+            candidate,
+            process,
+            in_turn: true,
+        })
     }
 
     /// Chooses which of the `candidates` (ranks that hold the same cell) serves this process, and
@@ -250,6 +256,7 @@ impl Reach {
             return Some(Served {
                 candidate,
                 process: self.owner(candidates[candidate])?,
+                in_turn: false,
             });
         }
         let own = |rank: &u32| self.sees(*rank) && !self.common.contains(rank);
@@ -265,6 +272,7 @@ impl Reach {
             return Some(Served {
                 candidate,
                 process: self.process,
+                in_turn: false,
             });
         }
         if self.mode == ExchangeMode::Direct {
@@ -281,6 +289,7 @@ impl Reach {
                 return Some(Served {
                     candidate,
                     process: self.reader(*node, *rank, salt / places as u64)?,
+                    in_turn: false,
                 });
             }
             place -= homes.len();
@@ -316,7 +325,8 @@ mod tests {
             reach.serve([3, 0].into_iter(), 5, None, None),
             Some(Served {
                 candidate: 1,
-                process: 1
+                process: 1,
+                in_turn: false
             })
         );
         let asked: BTreeSet<u32> = (0..4)
@@ -369,21 +379,21 @@ mod tests {
             let reach = Reach::new(process, nodes(), seen.clone(), 2, ExchangeMode::Auto);
             let reach = reach.with_common(common.iter().copied().collect());
             let served = reach.serve([0, 1].into_iter(), salt, None, Some(&turns));
-            served.map(|served| (served.candidate, served.process))
+            served.map(|served| (served.candidate, served.process, served.in_turn))
         };
         // All turn to the same node; there it is the process with the same place.
         assert_eq!(
             [0, 1, 2, 3].map(|p| served(p, &[0, 1], 6)),
-            [0, 1, 0, 1].map(|p| Some((0, p)))
+            [0, 1, 0, 1].map(|p| Some((0, p, true)))
         );
         assert_eq!(
             [0, 1, 2, 3].map(|p| served(p, &[0, 1], 7)),
-            [2, 3, 2, 3].map(|p| Some((0, p)))
+            [2, 3, 2, 3].map(|p| Some((0, p, true)))
         );
         // A copy on a node's own disks is nobody's business.
-        assert_eq!(served(1, &[0], 7), Some((1, 1)));
+        assert_eq!(served(1, &[0], 7), Some((1, 1, false)));
         // Who doesn't see it asks those that do.
-        assert_eq!(served(4, &[0, 1], 7), Some((0, 2)));
+        assert_eq!(served(4, &[0, 1], 7), Some((0, 2, true)));
     }
 
     #[test]

@@ -19,9 +19,9 @@ pub struct Survey {
     pub needed_bytes: u64,
     /// Of those, what other processes read and send.
     pub received_bytes: u64,
-    /// What is read for this process, by whoever does: of what nodes read in turn for each other, its
-    /// part of what is read once.
-    pub read_bytes: u64,
+    /// The processes that read something for this one, itself too, and how much: of what nodes read in turn
+    /// for each other, its part of what is read once.
+    pub readers: BTreeMap<u32, u64>,
     /// Least bytes that must come from other nodes.
     pub received_bytes_lower_bound: u64,
     /// Bytes written.
@@ -31,11 +31,19 @@ pub struct Survey {
 }
 
 impl Survey {
+    /// Bytes that are read from files for this process, by whoever does.
+    #[must_use]
+    pub fn read_bytes(&self) -> u64 {
+        self.readers.values().sum()
+    }
+
     /// Counts bytes that `served` brings to `slab`.
     fn need(&mut self, reach: &Reach, slab: &Slab<'_>, served: Served, bytes: u64) {
         self.needed_bytes += bytes;
-        let turns = slab.turns.as_ref();
-        self.read_bytes += turns.map_or(bytes, |turns| turns.read_bytes(bytes));
+        // What lies on its own disks, or comes from there, is read for it alone.
+        let turns = slab.turns.as_ref().filter(|_| served.in_turn);
+        let read = turns.map_or(bytes, |turns| turns.read_bytes(bytes));
+        *self.readers.entry(served.process).or_default() += read;
         if served.process != reach.process {
             self.received_bytes += bytes;
             *self.senders.entry(served.process).or_default() += bytes;
@@ -50,7 +58,9 @@ impl std::iter::Sum for Survey {
             sum.transfers += survey.transfers;
             sum.needed_bytes += survey.needed_bytes;
             sum.received_bytes += survey.received_bytes;
-            sum.read_bytes += survey.read_bytes;
+            for (reader, bytes) in survey.readers {
+                *sum.readers.entry(reader).or_default() += bytes;
+            }
             sum.received_bytes_lower_bound += survey.received_bytes_lower_bound;
             sum.written_bytes += survey.written_bytes;
             for (sender, bytes) in survey.senders {

@@ -36,7 +36,7 @@ pub(super) fn measured(measured: &Measured) -> Text {
             (bytes, _) => size(bytes),
         };
         out.line(format_args!(
-            "  {:width$} {:>5} {:>8} {:>10.2} {:>10.2} {:>10.2} {:>10.2} {:>8.3} {:>8.3}",
+            "  {:width$} {:>5} {:>8} {:>10.2} {:>10.2} {:>10.2} {:>10.2} {:>8.3} {:>8}",
             row.title(),
             row.processes,
             size,
@@ -46,6 +46,7 @@ pub(super) fn measured(measured: &Measured) -> Text {
             row.seconds.max * 1e6,
             row.algorithm_gbps,
             row.bus_gbps
+                .map_or("-".to_owned(), |rate| format!("{rate:.3}"))
         ));
         out.add(beside(measured, row));
     }
@@ -180,7 +181,7 @@ pub(super) fn picture(measured: &Measured) -> String {
         let values = sizes.iter().map(|bytes| {
             let mut rows = own();
             rows.find(|row| row.title() == *operation && row.bytes == *bytes)
-                .map(|row| row.bus_gbps)
+                .and_then(|row| row.bus_gbps)
         });
         (operation.clone(), values.collect())
     });
@@ -228,7 +229,9 @@ pub(super) fn table(measured: &Measured) -> String {
             p.min,
             p.max,
             row.algorithm_gbps,
-            row.bus_gbps,
+            row.bus_gbps
+                .map(|rate| rate.to_string())
+                .unwrap_or_default(),
             row.wrong_bytes
         );
     }

@@ -119,6 +119,8 @@ fn run(sheet: &mut Sheet, outcome: &Outcome) {
     if let Some(plan) = &outcome.plan {
         table.row(["transfers".to_owned(), plan.transfers.to_string()]);
         table.row(["rounds".to_owned(), plan.rounds.to_string()]);
+        let seconds = format!("{:.3}", plan.seconds_estimated);
+        table.row(["seconds, about".to_owned(), seconds]);
     }
     if let Some(compared) = outcome.copies_compared {
         table.row(["copies compared", compared]);

@@ -18,7 +18,11 @@ pub(super) fn simulated(simulated: &Simulated) -> Text {
         s.processes_planned
     ));
     let b = &s.bytes;
-    out.line(format_args!("  read       {} locally", bytes(b.read)));
+    out.line(format_args!(
+        "  read       {} ({} needed)",
+        bytes(b.read),
+        bytes(b.read_unique)
+    ));
     out.line(format_args!(
         "  received   {}: {} from the same node, {} from others (at least {})",
         bytes(b.received),

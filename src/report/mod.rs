@@ -238,6 +238,11 @@ impl Report {
         let told = error(fault, others);
         let _ = std::io::stderr().write_all(told.as_bytes());
         note(&told);
+        self.fault_object(fault);
+    }
+
+    /// Prints the object of an error, if one was asked for, and nothing else of it.
+    pub fn fault_object(&self, fault: &Fault) {
         if self.json {
             let _ = json::fault(self.command, fault).and_then(|text| object(&text));
         }

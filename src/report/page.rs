@@ -89,12 +89,12 @@ fn curves(measured: &Measured) -> String {
         let time = title == "latency";
         let point = |row: &Row| {
             let value = if time {
-                row.seconds.median
+                Some(row.seconds.median)
             } else {
                 row.bus_gbps
             };
             let known = row.title() == title && row.processes == here && row.bytes > 0;
-            known.then(|| (real(row.bytes), value))
+            Some((real(row.bytes), value?)).filter(|_| known)
         };
         let unit = if time { "time" } else { "bus GB/s" };
         let picture = Curves {
@@ -127,12 +127,12 @@ fn growth(measured: &Measured) -> String {
         let time = largest == 0;
         let point = |row: &Row| {
             let value = if time {
-                row.seconds.median
+                Some(row.seconds.median)
             } else {
                 row.bus_gbps
             };
             let known = row.title() == title && row.bytes == largest;
-            known.then(|| (f64::from(row.processes), value))
+            Some((f64::from(row.processes), value?)).filter(|_| known)
         };
         let unit = if time {
             "time".to_owned()
@@ -227,7 +227,7 @@ fn rows(measured: &Measured) -> String {
             out,
             "<td>{}</td><td>{}</td><td>{}</td></tr>",
             number(row.algorithm_gbps),
-            number(row.bus_gbps),
+            row.bus_gbps.map_or("-".to_owned(), number),
             row.wrong_bytes
         );
     }

@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 /// How often a script hears.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// The command that measures how fast bytes are moved.
+const MEASURES: &str = "bench";
+
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
@@ -38,10 +41,10 @@ struct Script {
 }
 
 impl Teller {
-    /// One that tells of `command` so.
+    /// One that tells of `command` so; of a bench no rates, which it measures itself.
     #[must_use]
     pub fn start(command: &'static str, progress: Progress) -> Teller {
-        let people = people(progress == Progress::Auto);
+        let people = people(progress == Progress::Auto, command == MEASURES);
         let script = (progress == Progress::Json)
             .then(|| Script::start(command))
             .flatten();
@@ -94,9 +97,14 @@ impl Script {
 /// One line, in one write; nobody is left to tell where stderr is closed.
 fn say(command: &str, begun: Instant, ended: Option<bool>) {
     let course = course::now();
+    // What comes after the bytes were moved counts none; the last line is of all of the run.
+    let (done, total) = match ended {
+        Some(_) => course.counted,
+        None => course.bytes,
+    };
     let mut line = json!({
         "schema": 1, "progress": true, "run": course::run(), "command": command,
-        "phase": course.phase, "done_bytes": course.bytes.0, "total_bytes": course.bytes.1,
+        "phase": course.phase, "done_bytes": done, "total_bytes": total,
         "seconds": begun.elapsed().as_millis() as f64 / 1e3, "last": ended.is_some(),
     });
     if let (Some(ok), Some(object)) = (ended, line.as_object_mut()) {
@@ -106,8 +114,8 @@ fn say(command: &str, begun: Instant, ended: Option<bool>) {
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
-/// Nothing is said before a second has passed.
-fn people(shown: bool) -> Box<dyn FnMut(u64, u64)> {
+/// Nothing is said before a second has passed, and no rate of what `measures` them.
+fn people(shown: bool, measures: bool) -> Box<dyn FnMut(u64, u64)> {
     if !shown {
         return Box::new(|_, _| {});
     }
@@ -130,7 +138,10 @@ fn people(shown: bool) -> Box<dyn FnMut(u64, u64)> {
         } else if !finished && now - last >= every && (first || !terminal) {
             last = now;
             visible = true;
-            let text = text::progress(done, total, start.elapsed());
+            let text = match measures {
+                true => text::measuring(course::now().phase, done, total),
+                false => text::progress(done, total, start.elapsed()),
+            };
             let end = if terminal { "\r" } else { "\n" };
             let _ = write!(std::io::stderr(), "{text}{end}");
         }

@@ -113,9 +113,10 @@ fn moved(out: &mut Text, outcome: &Outcome) {
 fn planned(out: &mut Text, outcome: &Outcome) {
     if let Some(plan) = &outcome.plan {
         out.line(format_args!(
-            "  plan       {}, {}",
+            "  plan       {}, {}; about {:.2} s on this machine",
             counted(plan.transfers, "copy").replace("copys", "copies"),
-            counted(plan.rounds, "round")
+            counted(plan.rounds, "round"),
+            plan.seconds_estimated
         ));
         for p in &outcome.per_process {
             out.line(format_args!(
@@ -203,6 +204,13 @@ fn verified(outcome: &Outcome, bad: &[BadFile]) -> Text {
     }
     notes(&mut out, outcome);
     out
+}
+
+/// A line of progress of what measures: how fast that is, is no progress's to say.
+#[allow(clippy::cast_precision_loss)]
+pub(super) fn measuring(phase: &str, done: u64, total: u64) -> String {
+    let percent = 100.0 * done as f64 / total.max(1) as f64;
+    format!("{phase}: {percent:.0} %   ")
 }
 
 /// A line of progress.

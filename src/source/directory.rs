@@ -158,28 +158,15 @@ pub(super) fn read(world: &World, base: &Path, listing: &Listing) -> Result<Opti
     {
         told.own.progress = told.format.stands(&bytes);
     }
-    agree(world, check_number(&place, told.format, &told.own.progress))?;
     Ok(Some(told))
 }
 
-/// Checks that a checkpoint in `place` tells the step that the name of its directory has, where both do.
-///
-/// # Errors
-/// [`Kind::Differs`] naming both.
-fn check_number(place: &Path, format: Directory, progress: &Progress) -> Result<()> {
-    match other_step(place, format, progress) {
-        None => Ok(()),
-        Some(difference) => Err(Fault::new(Kind::Differs, difference)
-            .file(place.components().as_path().display().to_string())
-            .hint(
-                "was a file of another checkpoint copied into it, or the directory renamed? Give it its own \
-                 files, or the name of its step",
-            )),
-    }
-}
-
-/// In words where the counts of a checkpoint in `place` are of another step than its name says.
-pub(super) fn other_step(place: &Path, format: Directory, progress: &Progress) -> Option<String> {
+/// What is to be said of a checkpoint in `base` whose counts are of another step than the name of its directory
+/// says. They are what a trainer goes by.
+pub(super) fn other_step(base: &Path, listing: &Listing, told: &Told) -> Option<String> {
+    let (format, progress) = (told.format, &told.own.progress);
+    let inner = listing.inner.as_ref()?;
+    let place = base.join(&inner.directory);
     let name = place.file_name()?.to_str()?;
     let number = *format.numbers(&[(name.to_owned(), true)]).first()?;
     // Some count steps, some the optimizer's, some have the last one planned in one of the two.
@@ -187,7 +174,7 @@ pub(super) fn other_step(place: &Path, format: Directory, progress: &Progress) -
     let counts: Vec<u64> = counts.into_iter().flatten().collect();
     let other = counts.first().filter(|_| !counts.contains(&number))?;
     Some(format!(
-        "its name says step {number}, and what it holds is of step {other}"
+        "{name} tells of step {other} itself: was a file of another checkpoint copied into it?"
     ))
 }
 

@@ -81,9 +81,6 @@ fn look_at(
     if seen.files.is_empty() {
         seen.why.get_or_insert_with(|| "it has no files".into());
     }
-    if seen.why.is_none() {
-        seen.why = directory::other_step(&place, format, &glimpse.progress);
-    }
     // What can't be told has been said by the glimpse.
     let inner = Inner {
         format,

@@ -257,6 +257,8 @@ fn assemble(
     let opened = std::mem::take(&mut headers.opened);
     let still = agree(world, Still::watch(&reach, &base, &merged, opened))?;
     let mut notes = merged.notes.clone();
+    let other_step = |told| directory::other_step(&base, &merged, told);
+    notes.extend(told.as_ref().and_then(other_step));
     let mut values = values::names(&headers.catalog);
     let adapter = told.as_ref().filter(|told| told.own.adapter.is_some());
     values.extend(adapter.map(|_| ADAPTER.to_owned()));

@@ -39,6 +39,7 @@ pub fn parse_map(bytes: &[u8]) -> Result<BTreeMap<String, String>> {
             let file = file.as_str().ok_or_else(|| {
                 corrupt("the map gives no file name".into()).tensor(name.as_str())
             })?;
+            let file = file.strip_prefix("./").unwrap_or(file);
             check_inside(file).map_err(|fault| fault.tensor(name.as_str()))?;
             Ok((name.clone(), file.to_owned()))
         })

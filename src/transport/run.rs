@@ -29,6 +29,8 @@ pub fn run(
     // What was reported is heard, whatever has come of it: no message stays under way.
     let told = progress.finish();
     let moved = moved?;
-    observer(told?, 0);
+    // What wasn't moved now was there already.
+    let whole = told?.max(mover.total_bytes);
+    observer(whole, whole);
     Ok(moved)
 }

@@ -46,6 +46,41 @@ fn signals_end_a_run_at_once_and_say_what_is_left() {
     }
 }
 
+/// Nobody has use of what was measured with, and nothing goes on from there.
+#[test]
+fn signals_end_a_bench_and_its_files_go() {
+    for (line, file) in [
+        ("storage --bytes 64MiB", "shardloom-bench-0"),
+        (
+            "reshard --bytes 64MiB",
+            "shardloom-bench-reshard/destination",
+        ),
+    ] {
+        let sample = sample(1);
+        let room = sample.path("room");
+        std::fs::create_dir(&room).expect("a directory");
+        let line = format!("bench {line} --iterations 1000 --dir @room");
+        let mut run = start(&sample, &line);
+        while !room.join(file).exists() {
+            assert!(run.try_wait().expect("a child").is_none(), "{line}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        send(&run, Signal::TERM);
+        let run = end(run);
+        let told = words(&run);
+        assert_eq!(run.status.code(), Some(143), "{told}");
+        assert_eq!(told.lines().count(), 1, "{told}");
+        let begins = "shardloom: ended by SIGTERM: nothing was measured to the end";
+        assert!(
+            told.starts_with(begins) && told.contains("shardloom-bench-"),
+            "{told}"
+        );
+        assert!(!told.contains("--resume"), "{told}");
+        let left = std::fs::read_dir(&room).expect("a directory");
+        assert_eq!(left.count(), 0, "{told}");
+    }
+}
+
 /// A run that was sent `signal` in its middle, and how long it took to end. One that has ended before it could
 /// be told, on a busy machine, is followed by a longer one, and more than once.
 fn interrupted(signal: Signal) -> (Sample, Duration, Output) {

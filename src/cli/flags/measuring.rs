@@ -1,6 +1,7 @@
 //! What is measured between processes, how often, and where the result goes.
 
 use crate::cli::flags::amount::{parse_percent, parse_size_or_nothing, parse_time};
+use crate::cli::flags::moving::ProgressArgs;
 use crate::cli::flags::report::ReportArgs;
 use crate::cli::flags::size::parse_size;
 use crate::cli::output::try_replacing;
@@ -10,6 +11,7 @@ use crate::measure::baseline::Baseline;
 use crate::measure::bench::{Measured, Repeat};
 use crate::measure::collectives::{self, BYTES_MAX, Question};
 use crate::report::{Report, save_picture};
+use crate::store::io::{Standing, standing};
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,15 +20,37 @@ use std::time::Duration;
 const ITERATIONS: (u32, u32) = (5, 1000);
 /// How long a row may take where nothing is said, unless files are written.
 const TIME: Duration = Duration::from_millis(100);
+/// What is said where there is no directory.
+const EXISTING: &str = "--dir takes a directory that exists, on every node: make it first";
 /// No limit.
 const FOR_EVER: Duration = Duration::from_secs(1 << 30);
 
 /// Where it is measured.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct PlaceArgs {
-    /// Existing directory to write in.
+    /// Existing directory to write in, for what concerns files.
     #[arg(long)]
     pub(crate) dir: PathBuf,
+}
+
+impl PlaceArgs {
+    /// Whether there is such a directory, on all nodes. Collective.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub(crate) fn check(&self, world: &World) -> Result<()> {
+        let stands = standing(&self.dir).map_err(|fault| fault.hint(EXISTING));
+        let message = match agree(world, stands)? {
+            Standing::Nothing => Some("--dir doesn't exist"),
+            Standing::File => Some("--dir is no directory"),
+            _ => None,
+        };
+        let refused = message.map(|message| {
+            let fault = Fault::new(Kind::Io, message);
+            fault.file(self.dir.display().to_string()).hint(EXISTING)
+        });
+        agree(world, refused.map_or(Ok(()), Err))
+    }
 }
 
 /// How often something is measured.
@@ -141,6 +165,8 @@ pub(crate) struct OutputArgs {
     /// Write a page with tables and pictures.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) progress: ProgressArgs,
     #[command(flatten)]
     pub(crate) report: ReportArgs,
     /// Compare with an earlier result (--json); what is slower is named, and the exit code is 1.

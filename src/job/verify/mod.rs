@@ -9,6 +9,7 @@ pub(super) mod reader;
 mod share;
 mod subset;
 
+use crate::course;
 use crate::course::pace::{Doing, doing};
 use crate::exchange::{Topology, World};
 use crate::fault::Result;
@@ -49,6 +50,7 @@ pub fn verify(
     verification: &Verification,
     observer: &mut Observer<'_>,
 ) -> Result<Outcome> {
+    course::phase("checking files");
     let start = std::time::Instant::now();
     let topology = Topology::discover(world)?;
     let mut outcome = tally::outcome(world, &topology, "verify");

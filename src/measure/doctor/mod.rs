@@ -13,6 +13,7 @@ mod system;
 
 pub use finding::{Examined, Finding, State};
 
+use crate::course;
 use crate::exchange::{Topology, World, all_gather};
 use crate::fault::Result;
 use finding::merged;
@@ -25,6 +26,7 @@ use system::{Machine, Seat};
 /// # Errors
 /// [`crate::fault::Kind::Mpi`]. What is wrong with the machine is a finding.
 pub fn examine(world: &World, paths: &[PathBuf]) -> Result<Examined> {
+    course::phase("looking at the nodes");
     let topology = Topology::discover(world)?;
     let seat = Seat::of(world, &topology);
     let machine = Machine::here();
@@ -37,6 +39,7 @@ pub fn examine(world: &World, paths: &[PathBuf]) -> Result<Examined> {
         mine.extend(launch::checks(&machine, &seat));
     }
     mine.extend(launch::binding(&machine, &seat));
+    course::phase("trying file systems");
     mine.extend(places::look(paths, &topology, world));
     let mut all = all_gather(world, &mine)?;
     all.push(processes::alike(world, &topology)?);

@@ -2,6 +2,7 @@
 
 use super::finding::Finding;
 use super::memory::gib;
+use crate::course;
 use crate::destination::{sharing, standing_directory};
 use crate::exchange::{Topology, World};
 use crate::fault::{Fault, Kind, Result};
@@ -27,7 +28,11 @@ pub(super) fn look(paths: &[PathBuf], topology: &Topology, world: &World) -> Vec
     let found = paths.iter().flat_map(|path| {
         let topic = path.display().to_string();
         match directory(path) {
-            Ok(directory) => of_place(&topic, &directory),
+            Ok(directory) => {
+                let mut found = Vec::from_iter(nothing_there(&topic, path, &directory));
+                found.extend(of_place(&topic, &directory));
+                found
+            }
             Err(fault) => {
                 let advice = fault
                     .hint
@@ -48,6 +53,16 @@ fn directory(path: &Path) -> Result<PathBuf> {
     standing_directory(&result(path))
 }
 
+/// What is said of a path where nothing is: a result's directory is made, a source's has to be there.
+fn nothing_there(topic: &str, path: &Path, directory: &Path) -> Option<Finding> {
+    if io::standing(path).ok() != Some(Standing::Nothing) {
+        return None;
+    }
+    let found = format!("doesn't exist: what follows is of {}", directory.display());
+    let advice = "a job makes it for its result; if a source is meant, the name is wrong or it isn't mounted";
+    Some(Finding::odd(topic, found, advice))
+}
+
 /// A result that would go to the directory `path`.
 fn result(path: &Path) -> PathBuf {
     path.join(TRIAL)
@@ -57,6 +72,7 @@ fn of_place(topic: &str, directory: &Path) -> Vec<Finding> {
     let mut found = Vec::new();
     found.push(room(topic, directory));
     let trial = directory.join(format!("{TRIAL}{}", token()));
+    let _scratch = course::tries_with(&trial);
     let tried = io::make_directory(&trial).and_then(|()| ability::each(&trial));
     let removed = match io::standing(&trial) {
         Ok(Standing::Nothing) => Ok(()),

@@ -5,6 +5,7 @@
 //! Calls that not every file system has pass by [`able`] too: `SHARDLOOM_IO_LACKS=swap:EINVAL,link:EPERM`
 //! makes them fail always.
 
+use crate::course;
 use rustix::io::Errno;
 use std::cell::Cell;
 use std::io;
@@ -83,6 +84,7 @@ pub(super) fn gate() -> io::Result<Hiccup> {
     if let Some(ill) = crate::host::cluster::at_file() {
         return befallen(ill);
     }
+    course::pass();
     let call = CALLS.fetch_add(1, Ordering::Relaxed) + 1;
     match injected() {
         Injected::Nothing => Ok(Hiccup::None),

@@ -1,0 +1,274 @@
+//! A part is never taken for the whole, and one rank's bytes never for another's.
+
+use crate::support::{command, fixtures, oracle, sample, tensors};
+use command::{alone, nothing_written, object, refuses, under_mpi};
+use oracle::{Strategy, to_protobuf};
+use sample::{Sample, layout};
+use tensors::{Tensor, Tensors};
+
+/// The line is refused by one process and by four, with all of `words`, and nothing is written.
+#[track_caller]
+fn refused(sample: &Sample, line: &str, words: &[&str]) {
+    let args = sample.args(line);
+    for run in [alone(&args), under_mpi(4, &args)] {
+        refuses(&run, words[0]);
+        for word in words {
+            assert!(run.stderr.contains(word), "{line}: {word}: {run:#?}");
+        }
+        nothing_written(sample);
+    }
+}
+
+/// The line succeeds, and `@out` is taken away again.
+#[track_caller]
+fn taken(sample: &Sample, line: &str) -> Tensors {
+    alone(&sample.args(line)).succeeds();
+    let out = sample.path("out");
+    let files = fixtures::listing(&out).into_iter();
+    let weights = files.filter(|file| file.extension().is_some_and(|end| end == "safetensors"));
+    let read = weights.flat_map(|file| tensors::read(&out.join(file)).expect("readable").tensors);
+    let read = read.collect();
+    std::fs::remove_dir_all(out).expect("removed");
+    read
+}
+
+#[test]
+fn one_of_several_is_no_full_weights() {
+    let sample = Sample::in_memory();
+    sample.copy("src/rank_1/net.safetensors", "only/rank_1/net.safetensors");
+    for line in [
+        "unify --src @full --dst @multi --max-shard-size 300",
+        "reshard --src @src --src-strategy @four.ckpt --dst @second --dst-strategy @four.ckpt --format checkpoint2",
+        "reshard --src @src --src-strategy @four.ckpt --dst @hf --dst-strategy @four.ckpt --format dcp-hf",
+    ] {
+        alone(&sample.args(line)).succeeds();
+    }
+    for result in ["second", "hf"] {
+        let manifest = sample.path(result).join("shardloom.json");
+        std::fs::remove_file(manifest).expect("removed");
+    }
+    let second = fixtures::listing(&sample.path("second")).into_iter();
+    let second = second.map(|file| file.display().to_string());
+    let second = second.filter(|file| file.ends_with("-0000004.safetensors"));
+    let iteration = second.max().expect("a part");
+    for (src, words) in [
+        ("src/rank_1", ["is rank 1's", "rank 0 beside it"]),
+        (
+            "src/rank_0/net.safetensors",
+            ["is rank 0's", "rank 1 beside it"],
+        ),
+        ("only", ["only rank 1 is here", "--src-strategy"]),
+        (
+            "multi/model-00001-of-00003.safetensors",
+            ["one of 3 files", "--weights"],
+        ),
+        (
+            &format!("second/{iteration}"),
+            ["a part of a checkpoint 2.0", "directory"],
+        ),
+        (
+            "hf/shard-00002-model-00001-of-00001.safetensors",
+            ["is a part of", "directory"],
+        ),
+    ] {
+        refused(&sample, &format!("unify --src @{src} --dst @out"), &words);
+        let line = format!("split --src @{src} --dst @out --dst-strategy @two.ckpt");
+        refuses(&alone(&sample.args(&line)), words[0]);
+        nothing_written(&sample);
+    }
+    // Who asks for it gets it; what each rank has alike is whole.
+    taken(&sample, "unify --src @src/rank_1 --dst @out --verify none");
+    let some = taken(
+        &sample,
+        "unify --src @multi --weights model-00001* --dst @out",
+    );
+    assert!(!some.is_empty() && some.len() < sample.whole.len());
+    for rank in 0..2 {
+        let copy = format!("replicas/rank_{rank}/m_rank_{rank}-1_1.safetensors");
+        sample.copy("full/model.safetensors", &copy);
+    }
+    assert_eq!(
+        taken(&sample, "unify --src @replicas/rank_1 --dst @out"),
+        sample.whole
+    );
+    assert_eq!(
+        taken(&sample, "unify --src @multi --dst @out"),
+        sample.whole
+    );
+}
+
+#[test]
+fn different_parts_are_not_the_same_bytes() {
+    let sample = Sample::in_memory();
+    // As many ranks, and each tensor cut once more than these files are.
+    let finer = Strategy::of(&[
+        ("b", layout(&[4], &[-1])),
+        ("w1", layout(&[4], &[0, -1])),
+        ("w2", layout(&[4], &[0, -1])),
+    ]);
+    tensors::write_bytes(&sample.path("finer.ckpt"), &to_protobuf(&finer));
+    let halves = Strategy::of(&[
+        ("b", layout(&[2, 2], &[-1])),
+        ("w1", layout(&[2, 2], &[0, -1])),
+        ("w2", layout(&[2, 2], &[0, -1])),
+    ]);
+    for rank in 0..4 {
+        let shards = halves.cut(&sample.whole, rank).expect("it can be cut");
+        tensors::write(
+            &sample.path(&format!("halves/rank_{rank}/net.safetensors")),
+            &shards,
+        );
+        let zeros = sample
+            .four
+            .cut(&sample.whole, rank)
+            .expect("it can be cut")
+            .into_iter();
+        let zeros = zeros.map(|(name, tensor)| {
+            let data = vec![0; tensor.data.len()];
+            (name, Tensor { data, ..tensor })
+        });
+        let path = sample.path(&format!("zeros/rank_{rank}/net.safetensors"));
+        tensors::write(&path, &zeros.collect());
+    }
+    let finer = "unify --src @halves --src-strategy @finer.ckpt --dst @out";
+    refused(&sample, finer, &["the same bytes", "strategy"]);
+    taken(
+        &sample,
+        "unify --src @zeros --src-strategy @four.ckpt --dst @out",
+    );
+    let line = "reshard --src @src --src-strategy @four.ckpt --dst @out --dst-strategy @two.ckpt";
+    taken(&sample, line);
+    sample.copy("src/rank_2/net.safetensors", "src/rank_3/net.safetensors");
+    for line in [
+        line,
+        "unify --src @src --src-strategy @four.ckpt --dst @out",
+    ] {
+        refused(
+            &sample,
+            line,
+            &["ranks 2 and 3 have the same bytes", "--verify none"],
+        );
+        refused(
+            &sample,
+            &format!("{line} --verify all"),
+            &["have the same bytes"],
+        );
+    }
+    taken(&sample, &format!("{line} --verify none"));
+}
+
+#[test]
+fn what_contradicts_itself_is_refused() {
+    let sample = Sample::in_memory();
+    let map = |file: &str| {
+        let names = sample.whole.keys().map(|name| (name.clone(), file.into()));
+        serde_json::Value::Object(names.collect())
+    };
+    let text = |name: &str, value: serde_json::Value| {
+        tensors::write_bytes(&sample.path(name), value.to_string().as_bytes());
+    };
+    for file in ["a", "b"] {
+        sample.copy(
+            "full/model.safetensors",
+            &format!("maps/{file}.safetensors"),
+        );
+    }
+    text("maps/param_name_map.json", map("a.safetensors"));
+    text(
+        "maps/model.safetensors.index.json",
+        serde_json::json!({ "weight_map": map("./b.safetensors") }),
+    );
+    let unify = "unify --src @maps --dst @out";
+    refused(
+        &sample,
+        unify,
+        &["param_name_map.json", "b.safetensors", "--weights"],
+    );
+    taken(&sample, &format!("{unify} --weights b*"));
+    text(
+        "maps/model.safetensors.index.json",
+        serde_json::json!({ "weight_map": map("./a.safetensors") }),
+    );
+    assert_eq!(taken(&sample, unify), sample.whole);
+    // Two saves, told apart by their names alone.
+    for rank in 0..4 {
+        let name = if rank < 2 { "before" } else { "after" };
+        let from = format!("src/rank_{rank}/net.safetensors");
+        sample.copy(&from, &format!("named/rank_{rank}/{name}.safetensors"));
+    }
+    let named = "unify --src @named --src-strategy @four.ckpt --dst @out";
+    refused(
+        &sample,
+        named,
+        &["before on ranks 0-1", "after on ranks 2-3"],
+    );
+    tensors::write_raw(&sample.path("empty/model.safetensors"), "{}", &[]);
+    for line in ["unify --src @empty --dst @out", "diff @empty @full"] {
+        refused(&sample, line, &["model.safetensors", "no tensors"]);
+    }
+}
+
+#[test]
+fn one_cards_checkpoint_keeps_its_counts() {
+    let sample = Sample::in_memory();
+    let count = |dtype: &str, shape: Vec<usize>| Tensor {
+        dtype: dtype.into(),
+        shape,
+        data: vec![7, 0, 0, 0],
+    };
+    let mut one = sample.whole.clone();
+    one.insert("step_num".into(), count("I32", vec![1]));
+    one.insert("learning_rate".into(), count("F32", vec![]));
+    tensors::write(&sample.path("one/rank_0/m_rank_0-1_7.safetensors"), &one);
+    let line = "reshard --src @one --dst @two --dst-strategy @two.ckpt";
+    alone(&sample.args(line)).succeeds();
+    for file in fixtures::listing(&sample.path("two")) {
+        if file.extension().is_some_and(|end| end == "safetensors") {
+            let read = tensors::read(&sample.path("two").join(&file))
+                .expect("readable")
+                .tensors;
+            assert_eq!(read.get("step_num"), one.get("step_num"), "{file:?}");
+            assert_eq!(
+                read.get("learning_rate"),
+                one.get("learning_rate"),
+                "{file:?}"
+            );
+        }
+    }
+    // Another tensor that the strategy doesn't know is still asked for.
+    one.insert("w9".into(), count("F32", vec![1]));
+    tensors::write(&sample.path("one/rank_0/m_rank_0-1_7.safetensors"), &one);
+    let line = "reshard --src @one --dst @out --dst-strategy @two.ckpt";
+    refused(&sample, line, &["w9", "--unmatched"]);
+}
+
+#[test]
+fn what_is_converted_has_its_index() {
+    let sample = Sample::in_memory();
+    for line in [
+        "unify --src @full --dst @multi --max-shard-size 300",
+        "convert @multi --to ckpt --dst @ckpt",
+        "convert @ckpt --to safetensors --dst @back",
+    ] {
+        alone(&sample.args(line)).succeeds();
+    }
+    for other in ["ckpt", "back"] {
+        alone(&sample.args(&format!("diff @{other} @full"))).succeeds();
+        assert!(sample.path(other).join("param_name_map.json").exists());
+    }
+    let first = sample.path("multi/model-00001-of-00003.safetensors");
+    std::fs::remove_file(sample.path("multi/shardloom.json")).expect("removed");
+    std::fs::remove_file(first).expect("removed");
+    sample.copy(
+        "ckpt/model-00001-of-00003.ckpt",
+        "multi/model-00001-of-00003.ckpt",
+    );
+    let line = "convert @multi --to safetensors --dst @out --json";
+    let told = object(&alone(&sample.args(line)).succeeds());
+    assert!(
+        told["notes"]
+            .to_string()
+            .contains("2 files that are safetensors already"),
+        "{told}"
+    );
+}
