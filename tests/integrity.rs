@@ -280,7 +280,7 @@ fn leftovers_of_another_job_are_refused_or_discarded() {
     let sample = larger();
     let envs = [
         ("SHARDLOOM_JOURNAL_SECONDS", "0"),
-        ("SHARDLOOM_IO_FAULT", "exit:115"),
+        ("SHARDLOOM_IO_FAULT", "exit:125"),
     ];
     let killed = run(None, &sample.args(&format!("{RESHARD} --threads 1")), &envs);
     assert!(!killed.status.success(), "{killed:#?}");
