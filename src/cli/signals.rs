@@ -12,7 +12,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Display, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -82,6 +82,8 @@ fn end(process: u32, signal: i32) {
         SIGTERM => "SIGTERM",
         _ => "SIGHUP",
     };
+    // Nothing is begun behind these words either.
+    course::ends();
     if !course.scratch.is_empty() {
         clear(process, name, &course);
     } else if process == 0 {
@@ -96,7 +98,6 @@ fn end(process: u32, signal: i32) {
 
 /// Ends a run that only tries or measures something: what it does that with is of no use any more.
 fn clear(process: u32, name: &str, course: &Course) {
-    course::ends();
     // A launcher that is told to end may leave a process some milliseconds only.
     if process == 0 {
         let paths: Vec<String> = course
@@ -151,7 +152,10 @@ fn left(course: &Course) -> String {
     };
     let destination = destination.display();
     match &course.leaves {
-        Leaves::Nothing => format!("nothing at {destination} changed, and nothing is left"),
+        Leaves::Nothing => unchanged(&destination),
+        Leaves::Staged(partial) if io::standing(partial).ok() == Some(Standing::Nothing) => {
+            unchanged(&destination)
+        }
         Leaves::Staged(partial) => format!(
             "nothing at {destination} changed; what was written so far is in {}: run again with \
              --resume to go on, or remove it",
@@ -166,6 +170,11 @@ fn left(course: &Course) -> String {
             replaced.display()
         ),
     }
+}
+
+/// Of a run that has made nothing yet.
+fn unchanged(destination: &Display<'_>) -> String {
+    format!("nothing at {destination} changed, and nothing is left")
 }
 
 /// Where a run is.

@@ -59,9 +59,9 @@ impl Written<'_> {
             flush,
         };
         course::phase("making files");
-        let staged = Staged::create(world, destination, &planned.catalog, &wanted)?;
         let partial = destination.staging.partial().to_path_buf();
         course::leaves(Leaves::Staged(partial));
+        let staged = Staged::create(world, destination, &planned.catalog, &wanted)?;
         course::phase("moving");
         clock.lap(|seconds| &mut seconds.write);
         let proving = Proving {
