@@ -130,6 +130,43 @@ fn different_parts_are_not_the_same_bytes() {
         let path = sample.path(&format!("zeros/rank_{rank}/net.safetensors"));
         tensors::write(&path, &zeros.collect());
     }
+    // Weights that were only made up tell nothing: the same file for all, a pattern that repeats itself.
+    for rank in 0..4 {
+        let copy = format!("made/rank_{rank}/net.safetensors");
+        sample.copy("src/rank_1/net.safetensors", &copy);
+        let pattern = |shape: &[usize]| {
+            let bytes = 4 * shape.iter().product::<usize>();
+            let data = (0..bytes).map(|at| (at % 256 * 7 + 1) as u8);
+            Tensor {
+                dtype: "F32".into(),
+                shape: shape.to_vec(),
+                data: data.collect(),
+            }
+        };
+        let mut shards = Tensors::from([
+            ("w1".to_owned(), pattern(&[64, 32])),
+            ("w2".to_owned(), pattern(&[16, 64])),
+        ]);
+        if rank > 1 {
+            shards = shards
+                .into_iter()
+                .map(|(name, mut tensor)| {
+                    tensor.data.rotate_left(8);
+                    (name, tensor)
+                })
+                .collect();
+        }
+        tensors::write(
+            &sample.path(&format!("pattern/rank_{rank}/net.safetensors")),
+            &shards,
+        );
+    }
+    for made in ["made", "pattern"] {
+        taken(
+            &sample,
+            &format!("unify --src @{made} --src-strategy @four.ckpt --dst @out"),
+        );
+    }
     let finer = "unify --src @halves --src-strategy @finer.ckpt --dst @out";
     refused(&sample, finer, &["the same bytes", "strategy"]);
     taken(

@@ -1,7 +1,7 @@
 //! Whether parts that the strategy calls different are: ranks whose files have the same bytes in all of them are
 //! copies of each other, which another strategy cuts, or one's file was copied over the other's.
 
-use crate::catalog::Place;
+use crate::catalog::{Entry, Place};
 use crate::exchange::{World, all_gather_agreed, exchange_values};
 use crate::fault::memory::zeroed;
 use crate::fault::{Fault, Kind, Result};
@@ -11,23 +11,30 @@ use crate::source::Opened;
 use crate::tensor::digest::residue;
 use crate::transport::{Filler, IoMode, Readers};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Tensors of a stage that are looked at: the largest that are cut.
 const TENSORS: usize = 8;
 /// Bytes from the middle of each of them.
 const BYTES: u64 = 256;
+/// Bytes of a tensor in which they are looked for again.
+const WINDOW: u64 = 2 << 20;
 /// Fewer bytes than these may be the same by chance.
 const BYTES_MIN: usize = 64;
 
 /// What a rank has: the first rank of its stage, a value of its bytes, its number, and a value of its cells.
 type Evidence = (u32, u64, u32, u64);
 
+/// The first rank of a stage, how many of its ranks a process has heard of, and two with the same bytes and
+/// different cells, with how many ranks have these bytes.
+type Alike = (u32, u64, Option<([u32; 2], u64)>);
+
 /// The tensors of a stage that are looked at, each with its cells.
 type Looked<'a> = Vec<(&'a Arc<str>, &'a Spread)>;
 
-/// Checks it by a sample of the largest tensors. Bytes that are all alike, such as zeros, tell nothing.
+/// Checks it by a sample of the largest tensors. Bytes that are all alike, such as zeros, tell nothing, nor do
+/// those of a pattern that repeats itself, nor ranks that all have the same, as where weights were only made up.
 /// Collective.
 ///
 /// # Errors
@@ -39,20 +46,25 @@ pub(super) fn check(world: &World, opened: &Opened) -> Result<()> {
         (referee, evidence)
     };
     let own = own(opened).map(|own| own.into_iter().map(referred).collect());
-    let mut evidence: Vec<Evidence> = exchange_values(world, own)?;
-    evidence.sort_unstable();
-    let mut first: HashMap<(u32, u64), (u32, u64)> = HashMap::new();
-    let mut found: Option<[u32; 2]> = None;
-    for (stage, value, rank, cells) in evidence {
-        let (other, known) = *first.entry((stage, value)).or_insert((rank, cells));
-        if known != cells {
-            found = found.into_iter().chain([[other, rank]]).min();
-        }
-    }
-    let all = all_gather_agreed(world, Ok(found))?;
-    let Some([one, other]) = all.into_iter().flatten().min() else {
+    let evidence: Vec<Evidence> = exchange_values(world, own)?;
+    let all = all_gather_agreed(world, Ok(alike(evidence)))?;
+    let all: Vec<Alike> = all.into_iter().flatten().collect();
+    let found = all.iter().filter_map(|(stage, _, found)| {
+        let (pair, alike) = (*found)?;
+        let ranks = all.iter().filter(|other| other.0 == *stage);
+        let ranks: u64 = ranks.map(|other| other.1).sum();
+        (alike < ranks).then_some(pair)
+    });
+    let Some([one, other]) = found.min() else {
         return Ok(());
     };
+    let repeats = match opened.source.reach.owner(one) == Some(world.process()) {
+        true => repeats(opened, one),
+        false => Ok(false),
+    };
+    if all_gather_agreed(world, repeats)?.contains(&true) {
+        return Ok(());
+    }
     let files = opened.source.catalog.ranks.get(&other);
     let file = files.and_then(|files| files.first());
     let message = format!(
@@ -69,6 +81,57 @@ pub(super) fn check(world: &World, opened: &Opened) -> Result<()> {
 /// What to do about them.
 const HINT: &str = "is it the strategy that these files were saved by, or was one rank's file copied over \
                     another's? --verify none takes them as they are";
+
+/// What this process has heard of each stage. Local.
+fn alike(mut evidence: Vec<Evidence>) -> Vec<Alike> {
+    evidence.sort_unstable();
+    let mut stages: BTreeMap<u32, Alike> = BTreeMap::new();
+    for same in evidence.chunk_by(|one, other| (one.0, one.1) == (other.0, other.1)) {
+        let (stage, _, rank, cells) = same[0];
+        let ranks = same.len() as u64;
+        let other = same.iter().find(|other| other.3 != cells);
+        let found = other.map(|other| ([rank, other.2], ranks));
+        let (_, all, first) = stages.entry(stage).or_insert((stage, 0, None));
+        *all += ranks;
+        *first = found.into_iter().chain(*first).min();
+    }
+    stages.into_values().collect()
+}
+
+/// Whether what is looked at of `rank` stands elsewhere in the same tensors, too. Local.
+fn repeats(opened: &Opened, rank: u32) -> Result<bool> {
+    let catalog = &opened.source.catalog;
+    let readers = Readers::new(&opened.source.base, catalog, IoMode::Auto);
+    let mut filler = Filler::new(&readers);
+    for (name, _) in looked(opened).into_values().flatten() {
+        let Some(place) = catalog.find(rank, name) else {
+            continue;
+        };
+        let sample = sample(&mut filler, opened, place)?;
+        let entry = catalog.entry(place);
+        let (all, copy) = (entry.shape.bytes(entry.dtype)?, in_rows(catalog, place));
+        let (begin, _) = middle(entry);
+        let at = |filler: &mut Filler<'_>, from: u64, length: u64| {
+            let mut bytes = zeroed(usize::try_from(length).unwrap_or(usize::MAX))?;
+            read(filler, &copy, place, from, &mut bytes).map(|()| bytes)
+        };
+        let from = begin.saturating_sub(WINDOW / 2);
+        let window = at(&mut filler, from, WINDOW.min(all - from))?;
+        let length = sample.len().max(1);
+        let found = window.windows(length).filter(|bytes| *bytes == sample);
+        if found.count() > 1 {
+            return Ok(true);
+        }
+        let length = sample.len() as u64;
+        let steps = (0..u64::BITS - 1).map(|bit| begin + (1 << bit));
+        for other in steps.take_while(|other| other + length <= all) {
+            if length > 0 && other >= begin + length && at(&mut filler, other, length)? == sample {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
 
 /// Of each stage, by its first rank, the tensors that are looked at.
 fn looked(opened: &Opened) -> BTreeMap<u32, Looked<'_>> {
@@ -127,16 +190,20 @@ fn own(opened: &Opened) -> Result<Vec<Evidence>> {
     Ok(all)
 }
 
+/// Where the bytes that are looked at begin in a shard, at an element, and how many they are.
+fn middle(entry: &Entry) -> (u64, u64) {
+    let all = entry.shape.bytes(entry.dtype).unwrap_or_default();
+    let width = u64::from(entry.dtype.bits() / 8).max(1);
+    let begin = (all / 2).saturating_sub(BYTES / 2) / width * width;
+    (begin, BYTES.min(all - begin))
+}
+
 /// Bytes from the middle of the shard at `place`; none if its elements there are all alike.
 fn sample(filler: &mut Filler<'_>, opened: &Opened, place: Place) -> Result<Vec<u8>> {
     let catalog = &opened.source.catalog;
     let entry = catalog.entry(place);
-    let (all, width) = (
-        entry.shape.bytes(entry.dtype)?,
-        u64::from(entry.dtype.bits() / 8).max(1),
-    );
-    let begin = (all / 2).saturating_sub(BYTES / 2) / width * width;
-    let length = BYTES.min(all - begin);
+    let (begin, length) = middle(entry);
+    let width = u64::from(entry.dtype.bits() / 8).max(1);
     let mut bytes = zeroed(usize::try_from(length).unwrap_or(usize::MAX))?;
     read(filler, &in_rows(catalog, place), place, begin, &mut bytes)?;
     let width = usize::try_from(width).unwrap_or(1);
