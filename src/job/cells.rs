@@ -108,6 +108,9 @@ fn repeats(opened: &Opened, rank: u32) -> Result<bool> {
             continue;
         };
         let sample = sample(&mut filler, opened, place)?;
+        if sample.is_empty() {
+            continue;
+        }
         let entry = catalog.entry(place);
         let (all, copy) = (entry.shape.bytes(entry.dtype)?, in_rows(catalog, place));
         let (begin, _) = middle(entry);
@@ -117,15 +120,16 @@ fn repeats(opened: &Opened, rank: u32) -> Result<bool> {
         };
         let from = begin.saturating_sub(WINDOW / 2);
         let window = at(&mut filler, from, WINDOW.min(all - from))?;
-        let length = sample.len().max(1);
-        let found = window.windows(length).filter(|bytes| *bytes == sample);
+        let found = window
+            .windows(sample.len())
+            .filter(|bytes| *bytes == sample);
         if found.count() > 1 {
             return Ok(true);
         }
         let length = sample.len() as u64;
         let steps = (0..u64::BITS - 1).map(|bit| begin + (1 << bit));
         for other in steps.take_while(|other| other + length <= all) {
-            if length > 0 && other >= begin + length && at(&mut filler, other, length)? == sample {
+            if other >= begin + length && at(&mut filler, other, length)? == sample {
                 return Ok(true);
             }
         }

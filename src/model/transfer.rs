@@ -19,7 +19,7 @@ use super::vocabulary::Vocabulary;
 use super::wrapped::refuse_wrapped;
 use crate::fault::{Fault, Kind, Result};
 use crate::job::Viewed;
-use crate::plan::inventory::Inventory;
+use crate::plan::inventory::{Inventory, JOB_SCALARS};
 use crate::tensor::cast::is_castable;
 use crate::tensor::dtype::Dtype;
 use crate::view::{MadeOf, Piece, Table};
@@ -27,17 +27,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-/// Beginnings of the names of a training job's own state.
-const STATES: [&str; 18] = [
+/// Beginnings of the names of a training job's own state, beside [`JOB_SCALARS`].
+const STATES: [&str; 12] = [
     "accu_grads",
     "fi_parameter",
     "global_step",
-    "learning_rate",
-    "beta1_power",
-    "beta2_power",
-    "current_iterator_step",
-    "last_overflow_iterator_step",
-    "scale_sense",
     "epoch_num",
     "step_num",
     "loss_scale",
@@ -416,5 +410,9 @@ fn most(table: &Table, inventory: &Inventory) -> Option<Dtype> {
 fn is_state(name: &str, known: &BTreeSet<&str>) -> bool {
     let ends = name.match_indices(['.', '_']);
     let mut ends = ends.map(|(at, _)| &name[at + 1..]);
-    ends.any(|end| known.contains(end)) || STATES.iter().any(|state| name.starts_with(state))
+    ends.any(|end| known.contains(end))
+        || STATES
+            .iter()
+            .chain(&JOB_SCALARS)
+            .any(|state| name.starts_with(state))
 }

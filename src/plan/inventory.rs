@@ -17,15 +17,18 @@ use std::sync::Arc;
 /// Name that MindSpore gives the file of what is in no strategy (step, epoch, learning rate …).
 pub const HYPER_STEM: &str = "hyper_param";
 
-/// Tensors of one element in which a trainer keeps where its job stands: they are in no strategy, and every
-/// rank has them.
-pub const JOB_SCALARS: [&str; 12] = [
+/// Tensors of one element in which a trainer counts: they are in no strategy, and every rank has them.
+const COUNTS: [&str; 6] = [
     "epoch_num",
     "step_num",
     "global_step",
     "loss_scale",
     "global_batch_size",
     "consumed_samples",
+];
+
+/// The same in which it keeps its schedule.
+pub const JOB_SCALARS: [&str; 6] = [
     "learning_rate",
     "beta1_power",
     "beta2_power",
@@ -201,12 +204,12 @@ impl Inventory {
         Ok(inventory)
     }
 
-    /// Whether `name` is one of [`JOB_SCALARS`] of one card's checkpoint.
+    /// Whether `name` is a count or one of [`JOB_SCALARS`] of one card's checkpoint.
     #[must_use]
     pub fn stands_for_job(&self, name: &str) -> bool {
         let tensor = self.tensors.get(name);
         let single = tensor.is_some_and(|tensor| tensor.shape.0.iter().all(|size| *size == 1));
-        self.ranks == 1 && single && JOB_SCALARS.contains(&name)
+        self.ranks == 1 && single && (COUNTS.contains(&name) || JOB_SCALARS.contains(&name))
     }
 
     /// MindSpore's removal of redundancy keeps no copy at all of a tensor whose optimizer shard is

@@ -40,7 +40,7 @@ pub(crate) fn refuse(source: &Source, chosen: bool) -> Result<()> {
     for file in files {
         of_several(file, source.index.is_some() || chosen).map_err(|fault| source.place(fault))?;
     }
-    match source.reach.sees(0) {
+    match source.reach.owner(0) == Some(source.reach.process) {
         true => of_ranks(source, files),
         false => Ok(()),
     }
