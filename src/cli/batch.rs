@@ -12,12 +12,12 @@ use crate::fault::plain::{Text, counted};
 use crate::fault::{Fault, Kind, Result};
 use crate::report::Report;
 use crate::source::survey::survey;
+use crate::store::io;
 use crate::store::manifest;
-use crate::store::{io, token};
 use crate::transport::Observer;
 use clap::Args;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 const EXAMPLES: &str = "\
@@ -351,21 +351,30 @@ fn publish(world: &World, topology: &Topology, out: &Path, newest: &str) -> Resu
     agree(world, linked)
 }
 
+/// How often the link is made while other runs, or nodes, make it too.
+const ATTEMPTS: u32 = 100;
+
 fn link(out: &Path, newest: &str) -> Result<()> {
     let place = out.join(LATEST);
-    let is_link = io::link_target(&place)?.is_some();
-    if !is_link && io::standing(&place)? != io::Standing::Nothing {
-        let fault = Fault::new(Kind::Exists, "exists, and is no link");
-        return Err(fault.file(place.display().to_string()).hint("move it away"));
+    let partial = out.join(format!(".{LATEST}.shardloom-partial"));
+    let mut made = Ok(());
+    for _ in 0..ATTEMPTS {
+        // What a killed run has left has the same name.
+        io::remove(&partial)?;
+        let leads_to = io::link_target(&place)?;
+        if leads_to.is_none() && io::standing(&place)? != io::Standing::Nothing {
+            let fault = Fault::new(Kind::Exists, "exists, and is no link");
+            return Err(fault.file(place.display().to_string()).hint("move it away"));
+        }
+        if leads_to.as_deref() == Some(Path::new(newest)) {
+            return Ok(());
+        }
+        made = io::link_softly(Path::new(newest), &partial)
+            .and_then(|()| io::rename(&partial, &place));
+        if made.is_ok() {
+            return io::sync_directory(out);
+        }
     }
-    if io::link_target(&place)?.as_deref() == Some(Path::new(newest)) {
-        return Ok(());
-    }
-    let partial: PathBuf = out.join(format!(".{LATEST}.shardloom-partial-{}", token()));
-    let made = io::link_softly(Path::new(newest), &partial);
-    let made = made.and_then(|()| io::rename(&partial, &place));
-    if made.is_err() {
-        let _ = io::remove(&partial);
-    }
-    made.and_then(|()| io::sync_directory(out))
+    let _ = io::remove(&partial);
+    made
 }

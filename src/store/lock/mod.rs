@@ -84,6 +84,7 @@ impl Lock {
         names::unlink(&own);
         forget(&own);
         taken?;
+        lock.clear_graves();
         lock.heart = Heart::start(&lock.path);
         Ok(lock)
     }
@@ -190,6 +191,26 @@ impl Lock {
         names::unlink(&right);
         forget(&right);
         done
+    }
+
+    /// Removes what runs have left beside the lock, under names of their own, that died while they took it.
+    fn clear_graves(&self) {
+        for path in names::beside(&self.path) {
+            let Ok(Some(seen)) = Seen::at(&path) else {
+                continue;
+            };
+            let left = match seen.holder {
+                Some(_) => seen.life(&self.holder) == Some(Life::Gone),
+                // One that is just being written is so only for a moment.
+                None => {
+                    clock::sleep(LOOK);
+                    matches!(Seen::at(&path), Ok(Some(now)) if now.bytes == seen.bytes)
+                }
+            };
+            if left {
+                self.bury(&path, &seen);
+            }
+        }
     }
 
     /// Removes `path` if it is still what was `seen` there, without harm to what may have come since.

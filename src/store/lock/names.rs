@@ -2,7 +2,7 @@
 
 use crate::store::io::trace;
 use rustix::io::Result;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Removes a file.
 pub(super) fn unlink(path: &Path) {
@@ -30,4 +30,30 @@ pub(super) fn link(from: &Path, to: &Path) {
     if rustix::fs::link(from, to).is_ok() {
         trace::linked(to);
     }
+}
+
+/// The files beside `lock` that runs make while they take it: its name, a dash, and words or hexadecimal numbers
+/// with dashes between. None where the directory can't be read.
+pub(super) fn beside(lock: &Path) -> Vec<PathBuf> {
+    let directory = match lock.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let of_this = |name: &str| {
+        let name = lock
+            .file_name()
+            .and_then(|lock| name.strip_prefix(lock.to_str()?));
+        let parts = name.and_then(|rest| rest.strip_prefix('-'));
+        parts.is_some_and(|parts| {
+            parts
+                .split('-')
+                .all(|part| part == "heir" || part.chars().all(|c| c.is_ascii_hexdigit()))
+        })
+    };
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let names = names.filter(|name| of_this(name));
+    names.map(|name| lock.with_file_name(name)).collect()
 }

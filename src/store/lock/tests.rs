@@ -59,6 +59,34 @@ fn takes_over_from_the_dead_after_adopting_what_it_left() {
 }
 
 #[test]
+fn clears_away_what_runs_have_left_that_died_while_they_took_it() {
+    let room = tempfile::tempdir().unwrap();
+    let path = beside(&room.path().join("out"));
+    let named = |ending: &str| room.path().join(format!(".out.shardloom-lock-{ending}"));
+    for left in ["0123abcd", "4567-heir", "89ab-dead", "dead"] {
+        dead(&named(left));
+    }
+    // One that died while it wrote its name.
+    io::write_small(&named("00ff"), b"{", false).unwrap();
+    let living = Holder::of_this_process("test", "here");
+    io::write_small(&named("beef"), &living.to_bytes().unwrap(), false).unwrap();
+    // These are of other places.
+    dead(&named("notes"));
+    dead(&beside(&room.path().join("other")));
+    let lock = take(&path).unwrap();
+    lock.prove().unwrap();
+    let mut left = names(room.path());
+    left.sort();
+    let expected = [
+        ".other.shardloom-lock",
+        ".out.shardloom-lock",
+        ".out.shardloom-lock-beef",
+        ".out.shardloom-lock-notes",
+    ];
+    assert_eq!(left, expected);
+}
+
+#[test]
 fn one_of_many_wins() {
     for round in 0..30 {
         let room = tempfile::tempdir().unwrap();
