@@ -284,7 +284,7 @@ def copy_twice(place, job):
     return timed(*(["sh", "-ec", script] for script in scripts))
 
 
-def shardloom(exchange, sync="none"):
+def shardloom(exchange, sync="none", program="shardloom"):
     def run(place, job):
         source, target = JOBS[job]
         command = [job.split()[0], "--src", place.layout(source), "--dst", place.out]
@@ -298,9 +298,20 @@ def shardloom(exchange, sync="none"):
             if target != "full":
                 command += ["--dst-strategy", place.strategies[target]]
         command += ["--exchange", exchange, "--sync", sync, "--progress", "never", "--json"]
-        return timed([*launcher(), "shardloom", *map(str, command)])
+        return timed([*launcher(), program, *map(str, command)])
 
     return run
+
+
+def beside(results):
+    """Lines: shardloom's times by those of the build of `--before`, of the same round."""
+    for result in results:
+        for name in ("auto", "collective"):
+            pair = [result["contenders"].get(f"{who} {name}", {}).get("seconds") for who in ("before", "shardloom")]
+            if all(pair):
+                ratios = [now / before for before, now in zip(*pair)]
+                yield (f"{result['model']} on {result['place']}, {result['job']}, {name}: {statistics.median(ratios):.3f} of before "
+                       f"({min(ratios):.2f} to {max(ratios):.2f})")
 
 
 def plain_python(place, job):
@@ -469,7 +480,8 @@ def measure(place, job, contenders, empty, options, full, notes):
     place.warm(target)
     for number in range(rounds + 1):
         start = empty()
-        for name, run in contenders.items():
+        # What comes first has it easier, or harder: they take turns.
+        for name, run in list(contenders.items())[:: -1 if number % 2 else 1]:
             slow = name.startswith(("MindSpore", "PyTorch", "plain"))
             if slow and options.slow_rounds == 0:
                 failed[name] = "not applicable"
@@ -500,7 +512,7 @@ def measure(place, job, contenders, empty, options, full, notes):
                 notes.append(f"{place.model}, {place.name}, {job}: {name} failed: {error}")
                 continue
             if number > 0:
-                samples[name].append(seconds - start if name.startswith("shardloom") else seconds)
+                samples[name].append(seconds - start if name.startswith(("shardloom", "before")) else seconds)
         if number > 0:
             starts.append(start)
         print(f"  {job}: round {number} of {rounds}" + (" (warm-up)" if number == 0 else ""), file=sys.stderr)
@@ -576,6 +588,7 @@ def arguments():
     parser.add_argument("--places", default="tmpfs,disk", help="of tmpfs, disk")
     parser.add_argument("--tmpfs", default="/dev/shm", help="where tmpfs is mounted")
     parser.add_argument("--disk", default=str(ROOT / "target" / "compare"), help="a directory on a disk")
+    parser.add_argument("--before", metavar="PROGRAM", help="a build of shardloom to compare this one with, round by round")
     parser.add_argument("--cold", action="store_true", help="sources are not in the page cache, and results are flushed; on disk")
     parser.add_argument("--no-mindspore", action="store_true", help="leave MindSpore out")
     parser.add_argument("--output", default=str(ROOT / "target" / "compare" / "results.json"), help="figures as JSON")
@@ -632,6 +645,9 @@ def main():
         if options.cold:
             contenders = {name: floor.flushed(contenders[name]) for name in ("cp", "cp x2", "floor")}
             contenders["shardloom auto"] = shardloom("auto", "commit")
+        elif options.before:
+            for exchange in ("auto", "collective"):
+                contenders[f"before {exchange}"] = shardloom(exchange, program=options.before)
         if options.no_mindspore:
             notes.append("MindSpore: left out, as asked")
         elif not python.exists():
@@ -700,6 +716,8 @@ def main():
           + ", ".join(f"{place}: {kind}" for place, kind in about["file_systems"].items())
           + f". MPI start-up of {statistics.median(starts):.2f} s (median) is subtracted from shardloom's times.")
     print(table(results, list(contenders)))
+    for line in beside(results):
+        print(f"\n{line}")
     for note in notes:
         print(f"\nNote: {note}")
     print(f"\nAll figures: {options.output}")

@@ -42,6 +42,8 @@ pub struct Course {
     pub leaves: Leaves,
     /// Files and directories that something is only tried or measured with: they go with the run.
     pub scratch: Vec<PathBuf>,
+    /// Whether it has begun to tell how it ended.
+    pub told: bool,
 }
 
 /// A file or directory that something is only tried or measured with, as long as this lives.
@@ -56,6 +58,7 @@ static COURSE: Mutex<Course> = Mutex::new(Course {
     lock: None,
     leaves: Leaves::Nothing,
     scratch: Vec::new(),
+    told: false,
 });
 /// Whether the run is ended by a thread of its own, and by which.
 static ENDING: AtomicBool = AtomicBool::new(false);
@@ -106,6 +109,11 @@ pub fn writes(destination: &Path, lock: &Path) {
 /// Tells what would be left from now on.
 pub fn leaves(leaves: Leaves) {
     course().leaves = leaves;
+}
+
+/// Tells that the run says now how it has ended.
+pub fn tells() {
+    course().told = true;
 }
 
 /// Tells of a file or directory, which need not be there yet, that is of no use to anybody after the run: if a signal

@@ -48,6 +48,8 @@ pub enum Kind {
     Busy,
     /// Copies that should be equal differ.
     Differs,
+    /// A signal has ended the run.
+    Ended,
     /// MPI failed.
     Mpi,
     /// Another process failed; this one stopped for it.

@@ -43,7 +43,7 @@ fn start_with(sample: &Sample, line: &str, envs: &[(&str, &str)]) -> Child {
         .env("SHARDLOOM_CONFIG", "")
         .envs(envs.iter().copied())
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     command.spawn().expect("the program starts")
 }

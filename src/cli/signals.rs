@@ -4,8 +4,8 @@
 //! launcher gives a signal to all of them, or ends the others when one has ended.
 
 use crate::course::{self, Course, Leaves};
-use crate::fault::{Fault, Result, plain};
-use crate::report::note;
+use crate::fault::{Fault, Kind, Result, plain};
+use crate::report::{Report, note};
 use crate::store::io::Standing;
 use crate::store::{io, lock};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
@@ -26,11 +26,13 @@ const NAMED_MAX: usize = 3;
 /// How long a process waits for another to say what is left.
 const OTHERS: Duration = Duration::from_millis(600);
 
-/// Begins to hear signals, on `process`. Those that are ignored stay so, as `nohup` wants it.
+/// Begins to hear signals, on `process`, the first of which tells of the end as `report` has it. Those that are ignored
+/// stay so, as `nohup` wants it.
 ///
 /// # Errors
 /// [`crate::fault::Kind::Io`].
-pub(super) fn hear(process: u32) -> Result<()> {
+pub(super) fn hear(process: u32, report: &Report) -> Result<()> {
+    let report = *report;
     let ignored = ignored();
     let ends = [SIGINT, SIGTERM, SIGHUP];
     let heard = ends.into_iter().filter(|signal| !ignored(*signal));
@@ -49,7 +51,7 @@ pub(super) fn hear(process: u32) -> Result<()> {
                     say(&whereabouts(&course::now(), start.elapsed()));
                 }
             } else {
-                end(process, signal);
+                end(process, signal, &report);
             }
         }
     });
@@ -74,7 +76,7 @@ fn ignored() -> impl Fn(i32) -> bool {
 }
 
 /// Ends this process.
-fn end(process: u32, signal: i32) {
+fn end(process: u32, signal: i32, report: &Report) {
     // What is held keeps the result from being put in place behind these words.
     let (course, _placing) = course::settled(PLACING);
     let name = match signal {
@@ -84,11 +86,20 @@ fn end(process: u32, signal: i32) {
     };
     // Nothing is begun behind these words either.
     course::ends();
+    if process == 0 {
+        let left = match course.scratch.is_empty() {
+            true => left(&course),
+            false => left_of_trials(&course),
+        };
+        let told = format!("ended by {name}: {left}");
+        say(&told);
+        if !course.told {
+            report.fault_object_at_once(&Fault::new(Kind::Ended, told));
+        }
+    }
     if !course.scratch.is_empty() {
-        clear(process, name, &course);
-    } else if process == 0 {
-        say(&format!("ended by {name}: {}", left(&course)));
-    } else if alone_knows(&course) {
+        clear(&course);
+    } else if process != 0 && alone_knows(&course) {
         let left = left(&course);
         say(&format!("process {process} was ended by {name}: {left}"));
     }
@@ -96,20 +107,16 @@ fn end(process: u32, signal: i32) {
     signal_hook::low_level::exit(128 + signal);
 }
 
-/// Ends a run that only tries or measures something: what it does that with is of no use any more.
-fn clear(process: u32, name: &str, course: &Course) {
-    // A launcher that is told to end may leave a process some milliseconds only.
-    if process == 0 {
-        let paths: Vec<String> = course
-            .scratch
-            .iter()
-            .map(|path| path.display().to_string())
-            .collect();
-        let paths = plain::first(&paths, NAMED_MAX);
-        say(&format!(
-            "ended by {name}: nothing was measured to the end; what it was measured with is removed: {paths}"
-        ));
-    }
+/// Of a run that only tries or measures something. It is said before it is done: a launcher that is told to end may
+/// leave a process some milliseconds only.
+fn left_of_trials(course: &Course) -> String {
+    let paths = course.scratch.iter().map(|path| path.display().to_string());
+    let paths = plain::first(&paths.collect::<Vec<_>>(), NAMED_MAX);
+    format!("nothing was measured to the end; what it was measured with is removed: {paths}")
+}
+
+/// Removes what a run tries or measures something with: it is of no use any more.
+fn clear(course: &Course) {
     // What is just being made may stand in the way of the first time.
     for _ in 0..CLEARED {
         let removed = course.scratch.iter().map(|path| match io::standing(path) {

@@ -94,7 +94,7 @@ fn together(
     }
     log_process(world.process());
     report.prepare(Some((world.process(), world.hostname())));
-    if let Err(fault) = begin(&world, meant) {
+    if let Err(fault) = begin(&world, meant, report) {
         let speaks = launched_process() == 0;
         let fault = world.finish().err().unwrap_or(fault);
         return if speaks {
@@ -121,6 +121,7 @@ fn together(
         }
         world.abort(1);
     }
+    course::tells();
     let exit = match result {
         Ok(Told { ok, tell, .. }) => {
             let reported = if first { tell(report) } else { Ok(()) };
@@ -152,7 +153,7 @@ pub(super) struct Meant {
 }
 
 /// Checks that the processes have found each other and are set alike, and begins to hear signals. Collective.
-fn begin(world: &World, meant: Meant) -> Result<()> {
+fn begin(world: &World, meant: Meant, report: &Report) -> Result<()> {
     if !meant.alone {
         launched_together(world)?;
     }
@@ -164,7 +165,10 @@ fn begin(world: &World, meant: Meant) -> Result<()> {
         return Err(Fault::new(Kind::Usage, message).hint("leave out mpirun, or the setting"));
     }
     let ready = meant.logged.and_then(|()| io::check_open_files());
-    agree(world, ready.and_then(|()| signals::hear(world.process())))?;
+    agree(
+        world,
+        ready.and_then(|()| signals::hear(world.process(), report)),
+    )?;
     let mut marks = [meant.mark, !meant.mark];
     all_reduce(world, &mut marks, Operation::Max)?;
     if marks[0] == !marks[1] {

@@ -11,8 +11,10 @@ use crate::measure::bench::Measured;
 use crate::measure::simulate::Simulated;
 use crate::store::io;
 use crate::strategy::Strategy;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 mod benched;
@@ -245,6 +247,20 @@ impl Report {
     pub fn fault_object(&self, fault: &Fault) {
         if self.json {
             let _ = json::fault(self.command, fault).and_then(|text| object(&text));
+        }
+    }
+
+    /// The same of a run that is ended in the middle: whoever else is writing isn't waited for, nor a pipe that is full.
+    pub fn fault_object_at_once(&self, fault: &Fault) {
+        let told = json::fault(self.command, fault).ok();
+        let Some(text) = told.filter(|_| self.json) else {
+            return;
+        };
+        let stdout = std::io::stdout();
+        let mut takes = [PollFd::new(&stdout, PollFlags::OUT)];
+        if matches!(poll(&mut takes, Some(&Timespec::default())), Ok(1)) {
+            let line = format!("{}\n", plain::json(&text));
+            let _ = rustix::io::write(stdout.as_fd(), line.as_bytes());
         }
     }
 

@@ -145,7 +145,8 @@ fn jobs_killed_at_random_leave_things_whole() {
     );
 }
 
-fn hidden(directory: &Path) -> Vec<PathBuf> {
+/// What stands in `directory` under a name that begins with a dot.
+pub(super) fn hidden(directory: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).expect("a directory");
     let paths = entries.map(|entry| entry.expect("an entry").path());
     let is_hidden = |path: &PathBuf| {

@@ -2,6 +2,7 @@
 
 use super::command::RESHARD;
 use super::fixtures;
+use super::kills::hidden;
 use super::sample::{Sample, image};
 use super::support::{self, Run};
 use std::path::{Path, PathBuf};
@@ -118,10 +119,8 @@ impl Job {
         let again = self.run(None);
         assert!(again.status.success(), "after {fault}: {again:#?}");
         assert!(self.visible().as_ref() == Some(&self.new), "after {fault}");
-        assert!(!self.partial().exists(), "{fault}: leftovers stay");
-        for name in [".out.shardloom-old", ".out.shardloom-moves"] {
-            assert!(!self.sample.path(name).exists(), "{fault}: {name} stays");
-        }
+        let left = hidden(self.sample.room.path());
+        assert!(left.is_empty(), "{fault}: {left:?} stay");
         run
     }
 }

@@ -5,6 +5,7 @@ use super::{
     stop_in_the_middle, support, words,
 };
 use rustix::process::Signal;
+use serde_json::Value;
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,17 @@ fn signals_end_a_run_at_once_and_say_what_is_left() {
             sample.path("out").display()
         );
         assert_eq!(told.trim_end(), right);
+        let object: Value = serde_json::from_slice(&run.stdout).expect("an object");
+        assert_eq!(
+            (&object["ok"], &object["command"]),
+            (&false.into(), &"reshard".into())
+        );
+        let error = &object["error"];
+        assert_eq!(error["kind"], "ended");
+        assert_eq!(
+            format!("shardloom: {}", error["message"].as_str().expect("words")),
+            right
+        );
         assert!(sample.path(PARTIAL).exists() && !sample.path("out").exists());
         assert!(!sample.path(LOCK).exists());
         let next = end(start(&sample, &format!("{RESHARD}{resume}")));
@@ -86,7 +98,7 @@ fn signals_end_a_bench_and_its_files_go() {
 fn interrupted(signal: Signal) -> (Sample, Duration, Output) {
     for tensors in [8, 24, 72, 72, 216, 216, 216, 216] {
         let sample = sample(tensors);
-        let mut run = start(&sample, RESHARD);
+        let mut run = start(&sample, &format!("{RESHARD} --json"));
         stop_in_the_middle(&sample, &mut run);
         send(&run, signal);
         let begun = Instant::now();
