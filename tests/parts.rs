@@ -130,10 +130,10 @@ fn different_parts_are_not_the_same_bytes() {
         let path = sample.path(&format!("zeros/rank_{rank}/net.safetensors"));
         tensors::write(&path, &zeros.collect());
     }
-    // Weights that were only made up tell nothing: the same file for all, a pattern that repeats itself.
+    // Copies of one are no parts; a pattern that repeats itself tells nothing.
     for rank in 0..4 {
-        let copy = format!("made/rank_{rank}/net.safetensors");
-        sample.copy("src/rank_1/net.safetensors", &copy);
+        let copy = format!("copies/rank_{rank}/net.safetensors");
+        sample.copy("full/model.safetensors", &copy);
         let pattern = |shape: &[usize]| {
             let bytes = 4 * shape.iter().product::<usize>();
             let data = (0..bytes).map(|at| (at % 256 * 7 + 1) as u8);
@@ -161,12 +161,10 @@ fn different_parts_are_not_the_same_bytes() {
             &shards,
         );
     }
-    for made in ["made", "pattern"] {
-        taken(
-            &sample,
-            &format!("unify --src @{made} --src-strategy @four.ckpt --dst @out"),
-        );
-    }
+    let pattern = "unify --src @pattern --src-strategy @four.ckpt --dst @out";
+    taken(&sample, pattern);
+    let copies = "unify --src @copies --src-strategy @four.ckpt --dst @out";
+    refused(&sample, copies, &["the same bytes", "--verify none"]);
     let finer = "unify --src @halves --src-strategy @finer.ckpt --dst @out";
     refused(&sample, finer, &["the same bytes", "strategy"]);
     taken(
@@ -192,6 +190,78 @@ fn different_parts_are_not_the_same_bytes() {
         );
     }
     taken(&sample, &format!("{line} --verify none"));
+}
+
+#[test]
+fn parts_with_ranks_of_another_stage_are_not_lost() {
+    let sample = Sample::in_memory();
+    let names =
+        (0..4).flat_map(|layer| ["wq", "norm"].map(|name| format!("layers.{layer}.{name}")));
+    let whole: Tensors = names
+        .enumerate()
+        .map(|(seed, name)| {
+            let shape: &[usize] = if name.ends_with("wq") { &[8, 4] } else { &[16] };
+            (name, Tensor::counting("F32", shape, seed * 64))
+        })
+        .collect();
+    tensors::write(&sample.path("deep/model.safetensors"), &whole);
+    let made = |line: &str| alone(&sample.args(line)).succeeds();
+    for (name, mesh, rule) in [
+        ("tp4", "tp=4", "--rule *wq=tp,-"),
+        ("dp4", "dp=4", ""),
+        ("pp2", "pp=2,tp=2", "--rule *wq=tp,-"),
+        ("pp4", "pp=4", ""),
+    ] {
+        let line = "strategy new --weights @deep --mesh";
+        made(&format!("{line} {mesh} {rule} --output @{name}.ckpt"));
+    }
+    for (name, also) in [("tp4", ""), ("dp4", "--remove-redundancy"), ("pp2", "")] {
+        let line = format!("split --src @deep --dst @{name} --dst-strategy @{name}.ckpt {also}");
+        made(&line);
+        std::fs::remove_file(sample.path(name).join("shardloom.json")).expect("removed");
+    }
+    for (from, strategy) in [("tp4", "pp2"), ("dp4", "pp4"), ("pp2", "pp4")] {
+        let source = format!("--src @{from} --src-strategy @{strategy}.ckpt");
+        for line in [
+            format!("unify {source} --dst @out"),
+            format!("unify {source} --dst @out --verify none"),
+            format!("reshard {source} --dst @out --dst-strategy @dp4.ckpt"),
+            format!("reshard {source} --in-place --dst-strategy @dp4.ckpt"),
+        ] {
+            refused(&sample, &line, &["stage", "the strategy of the job"]);
+        }
+    }
+    // All that is there is right.
+    assert_eq!(
+        taken(
+            &sample,
+            "unify --src @pp2 --src-strategy @pp2.ckpt --dst @out"
+        ),
+        whole
+    );
+}
+
+#[test]
+fn what_lies_beside_weights_is_none_after_its_rank_is_gone() {
+    let sample = Sample::in_memory();
+    for (number, name) in ["opt.bin", "rng_state.pth", "optimizer.pt"]
+        .into_iter()
+        .enumerate()
+    {
+        for rank in 0..4 {
+            let from = format!("src/rank_{rank}/net.safetensors");
+            sample.copy(&from, &format!("job{number}/rank_{rank}/net.safetensors"));
+        }
+        let beside = sample.path(&format!("job{number}/rank_3/{name}"));
+        tensors::write_bytes(&beside, b"data");
+        let line = format!(
+            "reshard --in-place --src @job{number} --src-strategy @four.ckpt --dst-strategy @two.ckpt"
+        );
+        alone(&sample.args(&line)).succeeds();
+        assert!(beside.exists(), "{name}");
+        let line = format!("unify --src @job{number} --src-strategy @two.ckpt --dst @out");
+        assert_eq!(taken(&sample, &line), sample.whole, "{name}");
+    }
 }
 
 #[test]
@@ -296,6 +366,15 @@ fn what_is_converted_has_its_index() {
     let first = sample.path("multi/model-00001-of-00003.safetensors");
     std::fs::remove_file(sample.path("multi/shardloom.json")).expect("removed");
     std::fs::remove_file(first).expect("removed");
+    // What the index lists and isn't there would be lost.
+    refused(
+        &sample,
+        "convert @multi --to ckpt --dst @out",
+        &["model-00001-of-00003.safetensors", "which isn't there"],
+    );
+    for index in ["param_name_map.json", "model.safetensors.index.json"] {
+        std::fs::remove_file(sample.path("multi").join(index)).expect("removed");
+    }
     sample.copy(
         "ckpt/model-00001-of-00003.ckpt",
         "multi/model-00001-of-00003.ckpt",

@@ -26,16 +26,11 @@ const BYTES_MIN: usize = 64;
 /// What a rank has: the first rank of its stage, a value of its bytes, its number, and a value of its cells.
 type Evidence = (u32, u64, u32, u64);
 
-/// The first rank of a stage, how many of its ranks a process has heard of, and two with the same bytes and
-/// different cells, with how many ranks have these bytes.
-type Alike = (u32, u64, Option<([u32; 2], u64)>);
-
 /// The tensors of a stage that are looked at, each with its cells.
 type Looked<'a> = Vec<(&'a Arc<str>, &'a Spread)>;
 
 /// Checks it by a sample of the largest tensors. Bytes that are all alike, such as zeros, tell nothing, nor do
-/// those of a pattern that repeats itself, nor ranks that all have the same, as where weights were only made up.
-/// Collective.
+/// those of a pattern that repeats itself. Collective.
 ///
 /// # Errors
 /// [`Kind::Differs`] naming two ranks, the same on every process; as reading them.
@@ -48,14 +43,7 @@ pub(super) fn check(world: &World, opened: &Opened) -> Result<()> {
     let own = own(opened).map(|own| own.into_iter().map(referred).collect());
     let evidence: Vec<Evidence> = exchange_values(world, own)?;
     let all = all_gather_agreed(world, Ok(alike(evidence)))?;
-    let all: Vec<Alike> = all.into_iter().flatten().collect();
-    let found = all.iter().filter_map(|(stage, _, found)| {
-        let (pair, alike) = (*found)?;
-        let ranks = all.iter().filter(|other| other.0 == *stage);
-        let ranks: u64 = ranks.map(|other| other.1).sum();
-        (alike < ranks).then_some(pair)
-    });
-    let Some([one, other]) = found.min() else {
+    let Some([one, other]) = all.into_iter().flatten().min() else {
         return Ok(());
     };
     let repeats = match opened.source.reach.owner(one) == Some(world.process()) {
@@ -82,20 +70,16 @@ pub(super) fn check(world: &World, opened: &Opened) -> Result<()> {
 const HINT: &str = "is it the strategy that these files were saved by, or was one rank's file copied over \
                     another's? --verify none takes them as they are";
 
-/// What this process has heard of each stage. Local.
-fn alike(mut evidence: Vec<Evidence>) -> Vec<Alike> {
+/// The first two ranks of those that this process has heard of that have the same bytes and different cells. Local.
+fn alike(mut evidence: Vec<Evidence>) -> Option<[u32; 2]> {
     evidence.sort_unstable();
-    let mut stages: BTreeMap<u32, Alike> = BTreeMap::new();
-    for same in evidence.chunk_by(|one, other| (one.0, one.1) == (other.0, other.1)) {
-        let (stage, _, rank, cells) = same[0];
-        let ranks = same.len() as u64;
-        let other = same.iter().find(|other| other.3 != cells);
-        let found = other.map(|other| ([rank, other.2], ranks));
-        let (_, all, first) = stages.entry(stage).or_insert((stage, 0, None));
-        *all += ranks;
-        *first = found.into_iter().chain(*first).min();
-    }
-    stages.into_values().collect()
+    let same = evidence.chunk_by(|one, other| (one.0, one.1) == (other.0, other.1));
+    let pairs = same.filter_map(|same| {
+        let (_, _, rank, cells) = same[0];
+        let other = same.iter().find(|other| other.3 != cells)?;
+        Some([rank, other.2])
+    });
+    pairs.min()
 }
 
 /// Whether what is looked at of `rank` stands elsewhere in the same tensors, too. Local.

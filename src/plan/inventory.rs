@@ -3,6 +3,7 @@
 use crate::catalog::{Catalog, Entry, FileSchema, Place};
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::Layout;
+use crate::plan::outside;
 use crate::plan::patch::Patch;
 use crate::plan::patched::{Patches, of_patches};
 use crate::plan::source_tensor::SourceTensor;
@@ -156,6 +157,7 @@ impl Inventory {
                 .rank(*last)
                 .hint("is it the strategy of another job, or of one pipeline stage only?"));
         }
+        outside::check(catalog, strategy)?;
         let mut inventory = Inventory {
             ranks: strategy.ranks(),
             ..Inventory::default()

@@ -37,6 +37,7 @@ mod made;
 pub mod megatron;
 pub mod names;
 mod nodes;
+mod outside;
 mod padding;
 mod patch;
 mod patched;

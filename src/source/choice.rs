@@ -110,6 +110,13 @@ pub(super) fn choose_from<'a>(
         let of_files = files.iter().filter_map(|file| Format::of(file));
         formats.extend(of_files.map(Format::extension));
     }
+    // What only may be weights is none where a rank, this or another, has some that are.
+    if !formats.is_empty() {
+        offered.retain(|_, files| {
+            files.retain(|file| Format::of(file).is_some());
+            !files.is_empty()
+        });
+    }
     if offered.is_empty() {
         return Ok(None);
     }

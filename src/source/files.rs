@@ -3,6 +3,7 @@
 use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
 use crate::source::directory::refuse_parts;
+use crate::source::full::refuse_missing;
 use crate::source::listed::{Listed, Listing};
 use crate::source::pattern;
 use crate::store::Format;
@@ -96,6 +97,9 @@ fn names(path: &Path, contains: Option<&str>, listing: &mut Listing) -> Result<V
         Standing::Directory | Standing::EmptyDirectory => {
             let inside = io::list(path)?;
             let here = |map: &&&str| inside.iter().any(|(name, room)| name == **map && !room);
+            if contains.is_none() {
+                refuse_missing(path, &inside)?;
+            }
             listing.index = MAPS.iter().find(here).map(|map| (*map).to_owned());
             names.extend(weights(&inside));
             let rooms = inside.iter().filter(|(_, directory)| *directory);

@@ -60,24 +60,11 @@ pub(super) fn list_full(
     wanted: Option<&str>,
     listing: &mut Listing,
 ) -> Result<()> {
-    let files = names.iter().filter(|(_, directory)| !directory);
-    let files = files.map(|(name, _)| name.as_str());
-    let files = Format::weights(files).into_iter();
-    let (hyper, weights) = files.partition(|name| name.starts_with(HYPER_STEM));
-    let contents = Contents {
-        path,
-        names,
-        weights,
-        hyper,
-    };
-    let map = full_dir::MAPS.iter().find(|map| contents.has(map));
-    // An index of files that are passed over says nothing.
-    let passed = |map: &&&str| **map == full_dir::TORCH_MAP && !contents.is_torch();
-    let map = map.filter(|map| !passed(map));
-    let mut taken = match (wanted, map) {
+    let contents = Contents::of(path, names);
+    let mut taken = match (wanted, contents.map()) {
         (Some(glob), _) => contents.matching(glob)?,
         (None, Some(map)) => {
-            listing.index = Some((*map).to_owned());
+            listing.index = Some(map.to_owned());
             contents.refuse_other_maps(map)?;
             contents.indexed(map)?
         }
@@ -106,6 +93,17 @@ pub(super) fn list_full(
         listing.ranks.insert(0, listed);
     }
     Ok(())
+}
+
+/// Refuses a directory with these `names` whose index lists a file that isn't there. Local.
+///
+/// # Errors
+/// [`Kind::MissingShard`]; as the index is read.
+pub(super) fn refuse_missing(path: &Path, names: &[(String, bool)]) -> Result<()> {
+    let contents = Contents::of(path, names);
+    contents
+        .map()
+        .map_or(Ok(()), |map| contents.all_there(map).map(|_| ()))
 }
 
 /// How many files there are, as the name of one of several tells: `model-00001-of-00005.safetensors`.
@@ -141,7 +139,26 @@ fn left_aside(taken: &BTreeSet<String>, aside: &[&str]) -> String {
     )
 }
 
-impl Contents<'_> {
+impl<'a> Contents<'a> {
+    fn of(path: &'a Path, names: &'a [(String, bool)]) -> Contents<'a> {
+        let files = names.iter().filter(|(_, directory)| !directory);
+        let files = files.map(|(name, _)| name.as_str());
+        let files = Format::weights(files).into_iter();
+        let (hyper, weights) = files.partition(|name| name.starts_with(HYPER_STEM));
+        Contents {
+            path,
+            names,
+            weights,
+            hyper,
+        }
+    }
+
+    /// Its index. One of files that are passed over says nothing.
+    fn map(&self) -> Option<&'static str> {
+        let map = full_dir::MAPS.into_iter().find(|map| self.has(map));
+        map.filter(|map| *map != full_dir::TORCH_MAP || self.is_torch())
+    }
+
     fn has(&self, name: &str) -> bool {
         self.names
             .iter()
@@ -175,25 +192,14 @@ impl Contents<'_> {
 
     /// The files that the index `map` lists.
     fn indexed(&self, map: &str) -> Result<BTreeSet<String>> {
-        let map_path = self.path.join(map);
-        let at = |fault: Fault| fault.file(map_path.display().to_string());
-        let index = self.index(map)?;
-        let mut tensors: BTreeMap<&str, usize> = BTreeMap::new();
-        for file in index.values() {
-            *tensors.entry(file).or_default() += 1;
-        }
-        let stale = self.has(SINGLE) && !tensors.contains_key(SINGLE);
-        for (file, count) in &tensors {
-            if io::standing(&self.path.join(file))? == Standing::Nothing {
-                return Err(at(self.missing(file, *count, stale)));
-            }
-        }
-        if stale {
+        let files = self.all_there(map)?;
+        if self.has(SINGLE) && !files.contains(SINGLE) {
+            let listed: Vec<&str> = files.iter().map(String::as_str).collect();
             let message = format!(
                 "has {SINGLE} and {map}, which lists {} and not it: one of them is of another save",
-                first(&tensors.keys().copied().collect::<Vec<_>>(), TOLD)
+                first(&listed, TOLD)
             );
-            let glob = tensors.keys().next().copied().unwrap_or_default();
+            let glob = listed.first().copied().unwrap_or_default();
             let glob = glob
                 .find(|c: char| c.is_ascii_digit())
                 .map_or_else(|| glob.to_owned(), |at| format!("{}*", &glob[..at]));
@@ -201,7 +207,24 @@ impl Contents<'_> {
                 "--weights {SINGLE} takes the one file, --weights '{glob}' those that are listed"
             )));
         }
-        Ok(tensors.into_keys().map(str::to_owned).collect())
+        Ok(files)
+    }
+
+    /// The same, whatever lies beside them.
+    fn all_there(&self, map: &str) -> Result<BTreeSet<String>> {
+        let index = self.index(map)?;
+        let mut tensors: BTreeMap<String, usize> = BTreeMap::new();
+        for file in index.into_values() {
+            *tensors.entry(file).or_default() += 1;
+        }
+        let stale = self.has(SINGLE) && !tensors.contains_key(SINGLE);
+        for (file, count) in &tensors {
+            if io::standing(&self.path.join(file))? == Standing::Nothing {
+                let place = self.path.join(map).display().to_string();
+                return Err(self.missing(file, *count, stale).file(place));
+            }
+        }
+        Ok(tensors.into_keys().collect())
     }
 
     /// What the index `map` says.
