@@ -288,7 +288,13 @@ fn list(survey: &Survey, note: Option<String>) -> Told {
         } else {
             ""
         };
-        text.line(format_args!("  {}{mark}", line(checkpoint)));
+        let others = survey.checkpoints.iter();
+        let mut others = others.filter(|other| other.name.prefix != checkpoint.name.prefix);
+        let of = match others.any(|other| other.name.suffix() == checkpoint.name.suffix()) {
+            true => format!("{} ", checkpoint.name.prefix),
+            false => String::new(),
+        };
+        text.line(format_args!("  {of}{}{mark}", line(checkpoint)));
     }
     let fields = json!({
         "checkpoints": checkpoints,

@@ -239,7 +239,7 @@ impl To {
         };
         let names = self.network.names.map(spelled).map(OsString::from);
         add("--names", names);
-        for (flag, word) in self.form.words(false) {
+        for (flag, word) in self.form.words_read() {
             add(flag, Some(word.into()));
         }
         add("--hf-config", Some(model.into()));

@@ -24,6 +24,9 @@ pub struct Mapping {
     pub only_hf: Vec<(Arc<str>, Option<Arc<str>>)>,
     /// Hugging Face tensors that have no name in the chosen scheme.
     pub unnamed: Vec<Arc<str>>,
+    /// Layers for predicting further tokens that are left out, as none of their tensors is there: beginnings of
+    /// names at Hugging Face.
+    pub absent: Vec<String>,
 }
 
 /// Where a rule is spelled out.
@@ -105,7 +108,9 @@ impl Mapping {
                     ms: ms.as_deref(),
                 };
                 let ms = ms.as_deref().unwrap_or_default();
-                if block.mtp && !present(&spot.spell(&block.hf, "."), &spot.spell(ms, ".")) {
+                let hf = spot.spell(&block.hf, ".");
+                if block.mtp && !present(&hf, &spot.spell(ms, ".")) {
+                    speller.mapping.absent.push(hf);
                     continue;
                 }
                 speller.spell_all(family, |w| w.is_some_and(|w| spot.is_within(w)), &spot)?;

@@ -8,10 +8,10 @@ use super::link::Tensor;
 use super::mapping::Mapping;
 use super::quantised::QUANTISED;
 use crate::fault::{Fault, Kind, Result, nearest};
-use crate::plan::Spread;
 use crate::plan::dequantise::{SCALES, is_scaled};
 use crate::plan::inventory::Inventory;
 use crate::plan::value::{Step, Value};
+use crate::plan::{SourceTensor, Spread};
 use crate::tensor::dtype::Dtype;
 use std::sync::Arc;
 
@@ -114,9 +114,7 @@ pub(super) fn refuse_adapted(inventory: &Inventory, mapping: &Mapping) -> Result
         };
         let added = |step: &Step| !matches!(step, Step::Scale { .. });
         let merged = |value: &Value| value.steps.iter().any(added);
-        let own = |spread: &Spread| spread.first_rank < inventory.ranks.max(1);
-        let replaced = !tensor.spreads.iter().all(own);
-        if !replaced && !tensor.value.as_deref().is_some_and(merged) {
+        if !is_replaced(inventory, tensor) && !tensor.value.as_deref().is_some_and(merged) {
             continue;
         }
         let of = of.as_ref().map(|of| format!("'{of}'"));
@@ -130,6 +128,45 @@ pub(super) fn refuse_adapted(inventory: &Inventory, mapping: &Mapping) -> Result
             .hint("set tie_word_embeddings to false, for a model with a head of its own"));
     }
     Ok(())
+}
+
+/// Refuses an adapter that brings a trained embedding where that is the head, too, by config.json: the head that it
+/// was trained with stayed as it was, as the modules that PEFT saves whole are copies.
+pub(super) fn refuse_untied(inventory: &Inventory, mapping: &Mapping) -> Result<()> {
+    if !mapping.only_hf.iter().any(|(name, _)| is_head(name)) {
+        return Ok(());
+    }
+    let mut words = mapping.links.iter().flat_map(|link| &link.hf);
+    let embedding = words.find(|tensor| tensor.vocabulary && !is_head(&tensor.name));
+    let found = embedding.and_then(|tensor| inventory.tensors.get(&tensor.name));
+    let Some(found) = found.filter(|found| is_replaced(inventory, found)) else {
+        return Ok(());
+    };
+    let message = format!(
+        "the adapter brings it anew, but by {TIED} of config.json it is the head, too, and that stayed as it was in \
+         the training"
+    );
+    Err(Fault::new(Kind::Unsupported, message)
+        .tensor(&*found.name)
+        .hint("merge it with PEFT, which gives the model a head of its own, and import what comes out"))
+}
+
+/// Whether another file's tensor, as one that was trained in full, is in its place.
+fn is_replaced(inventory: &Inventory, tensor: &SourceTensor) -> bool {
+    let own = |spread: &Spread| spread.first_rank < inventory.ranks.max(1);
+    !tensor.spreads.iter().all(own)
+}
+
+/// What is said of layers that are left out.
+pub(super) fn absent(mapping: &Mapping) -> Option<String> {
+    (!mapping.absent.is_empty()).then(|| {
+        let layers = mapping.absent.iter().map(|name| name.trim_end_matches('.'));
+        format!(
+            "config.json has layers that predict further tokens, and the source has none of their tensors: they are left \
+             out ({})",
+            layers.collect::<Vec<_>>().join(", ")
+        )
+    })
 }
 
 /// Whether this is the name of a model's head.

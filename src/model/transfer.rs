@@ -12,8 +12,8 @@ use super::link::{Link, Tensor};
 use super::mapping::Mapping;
 use super::quantise::{self, Quantise};
 use super::refusals::{
-    check_named, check_shape, extra_tensor, missing_tensor, refuse_adapted, refuse_other_names,
-    refuse_quantised, unknown,
+    absent, check_named, check_shape, extra_tensor, missing_tensor, refuse_adapted,
+    refuse_other_names, refuse_quantised, refuse_untied, unknown,
 };
 use super::vocabulary::Vocabulary;
 use super::wrapped::refuse_wrapped;
@@ -127,6 +127,7 @@ impl Import {
             fused.values().map(|fused| &*fused.name),
         )?;
         refuse_adapted(inventory, &mapping)?;
+        refuse_untied(inventory, &mapping)?;
         let mut vocabulary = Vocabulary::new(self.vocabulary_rows);
         let mut table = Table::new();
         for link in &mapping.links {
@@ -178,7 +179,11 @@ impl Import {
         Ok(Viewed {
             table,
             metadata,
-            notes: vocabulary.notes(),
+            notes: vocabulary
+                .notes()
+                .into_iter()
+                .chain(absent(&mapping))
+                .collect(),
             copies: self.copies(inventory, &mapping),
             ..Viewed::default()
         })

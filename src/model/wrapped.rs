@@ -5,17 +5,8 @@ use crate::plan::affix::Affixes;
 use crate::plan::inventory::Inventory;
 use std::collections::BTreeSet;
 
-/// Beginnings that wrappers give.
-const WRAPPERS: [&str; 8] = [
-    "module.",
-    "_orig_mod.",
-    "base_model.model.",
-    "model.language_model.",
-    "language_model.",
-    "language_model.model.",
-    "_orig_mod.module.",
-    "module._orig_mod.",
-];
+/// How a model's own names begin, which some save without.
+const OWN: &str = "model.";
 
 /// Refuses names of which most are those of `family` but for a beginning; says which.
 ///
@@ -35,8 +26,10 @@ pub(super) fn refuse_wrapped(
     if right * 2 >= all {
         return Ok(());
     }
-    let strips = std::iter::once("").chain(WRAPPERS);
-    let ways = strips.flat_map(|strip| [(strip, ""), (strip, "model.")]);
+    let strips = strips(inventory, known);
+    let ways = strips
+        .iter()
+        .flat_map(|strip| [(*strip, ""), (*strip, OWN)]);
     let fitting = |affixes: &Affixes| {
         let fitting = names().filter(|name| known.contains(affixes.of(name).as_str()));
         fitting.count()
@@ -67,4 +60,18 @@ pub(super) fn refuse_wrapped(
     );
     let fault = Fault::new(Kind::UnknownTensor, message);
     Err(fault.hint(format!("{} reads them", flags.join(" "))))
+}
+
+/// Beginnings, whole parts of names, without which some name is one that is known; the shortest first.
+fn strips<'a>(inventory: &'a Inventory, known: &BTreeSet<&str>) -> Vec<&'a str> {
+    let mut strips = BTreeSet::from([(0, "")]);
+    for name in inventory.tensors.keys() {
+        let cuts = name.match_indices('.').map(|(at, _)| at + 1);
+        let fits = |at: &usize| {
+            let rest = &name[*at..];
+            known.contains(rest) || known.contains(format!("{OWN}{rest}").as_str())
+        };
+        strips.extend(cuts.filter(fits).map(|at| (at, &name[..at])));
+    }
+    strips.into_iter().map(|(_, strip)| strip).collect()
 }

@@ -10,6 +10,7 @@ use crate::store::Format;
 use crate::store::formats::refuse_directory;
 use crate::store::full_dir::MAPS;
 use crate::store::io::{self, ReadFile, Standing};
+use crate::store::manifest::{self, Manifest};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -99,17 +100,46 @@ fn names(path: &Path, contains: Option<&str>, listing: &mut Listing) -> Result<V
             let here = |map: &&&str| inside.iter().any(|(name, room)| name == **map && !room);
             if contains.is_none() {
                 refuse_missing(path, &inside)?;
+                refuse_unlike_manifest(path)?;
             }
             listing.index = MAPS.iter().find(here).map(|map| (*map).to_owned());
             names.extend(weights(&inside));
             let rooms = inside.iter().filter(|(_, directory)| *directory);
             for (room, _) in rooms.filter(|(name, _)| name.starts_with("rank")) {
-                let files = weights(&io::list(&path.join(room))?).into_iter();
+                let inside = io::list(&path.join(room))?;
+                let no_file = |(name, room): &&(String, bool)| *room && Format::of(name).is_some();
+                if let Some((name, _)) = inside.iter().find(no_file) {
+                    let place = path.join(room).join(name).display().to_string();
+                    let fault =
+                        Fault::new(Kind::Unsupported, "is a directory, and no file of weights");
+                    return Err(fault
+                        .file(place)
+                        .hint("move it away, or put the file in its place"));
+                }
+                let files = weights(&inside).into_iter();
                 names.extend(files.map(|file| format!("{room}/{file}")));
             }
         }
     }
     Ok(names)
+}
+
+/// Refuses a directory that lacks weights which its own manifest lists. Local.
+fn refuse_unlike_manifest(path: &Path) -> Result<()> {
+    let Some(manifest) = Manifest::read_sound(path)? else {
+        return Ok(());
+    };
+    let listed = manifest.files.iter().map(|file| &file.path);
+    for file in listed.filter(|file| Format::of(file).is_some()) {
+        if io::standing(&path.join(file))? != Standing::File {
+            let message = format!("lists {file}, which isn't there");
+            let place = path.join(manifest::NAME).display().to_string();
+            return Err(Fault::new(Kind::MissingShard, message).file(place).hint(
+                "copy all of the directory; --file-name-contains chooses some of its files",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Numbers files that stand for ranks the same on all nodes: by path. Says so if there is none.

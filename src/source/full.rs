@@ -18,13 +18,16 @@ use std::path::Path;
 /// The name of weights in one file.
 const SINGLE: &str = "model.safetensors";
 /// Beginnings of files that lie beside a model's weights and are something else.
-const BESIDE: [&str; 6] = [
+const BESIDE: [&str; 9] = [
     "adapter_model",
     "consolidated",
     "optimizer",
     "scheduler",
     "training_args",
     "random_states",
+    "rng_state",
+    "scaler",
+    "non_lora_trainables",
 ];
 /// What follows the name of a file that isn't downloaded yet.
 const UNFINISHED: [&str; 6] = [
@@ -35,6 +38,8 @@ const UNFINISHED: [&str; 6] = [
     ".download",
     ".tmp",
 ];
+/// What a file has beside it, of the same name, until all its bytes are there: its size is right before.
+const CONTROL: &str = ".aria2";
 /// Names told of many.
 const TOLD: usize = 3;
 
@@ -79,6 +84,16 @@ pub(super) fn list_full(
         listing.notes.push(left_aside(&taken, &aside));
     }
     taken.extend(contents.hyper.iter().map(|name| (*name).to_owned()));
+    if let Some(file) = taken
+        .iter()
+        .find(|file| contents.has(&format!("{file}{CONTROL}")))
+    {
+        let message = format!("{file} isn't downloaded to its end: {file}{CONTROL} is beside it");
+        let fault = contents.fault(Kind::MissingShard, message);
+        return Err(fault.hint(
+            "wait until it is done, or start it again; remove the file beside it if it is old",
+        ));
+    }
     let formats = taken.iter().filter_map(|file| Format::of(file));
     let formats: BTreeSet<_> = formats.map(Format::extension).collect();
     if formats.len() > 1 {

@@ -8,12 +8,15 @@ use crate::source::saved::{Checkpoint, Survey};
 /// and of that run the newest checkpoint up to there which all ranks have. So one that some rank had
 /// not finished is never chosen, nor, as the survey has looked into the files, a truncated one.
 ///
+/// Of two jobs' checkpoints of that step none is chosen, unless the records are of one of them.
+///
 /// Where that leaves none, as when a job died soon after a restart, the next older record is the limit, and at
 /// last the newest complete one of an older run is taken, which [`passed_over`] tells. Without any `meta.json`
 /// it is the newest complete one by run, epoch and step.
 ///
 /// # Errors
-/// [`Kind::MissingShard`] if there is none, naming the newest and what is wrong with it.
+/// [`Kind::MissingShard`] if there is none, naming the newest and what is wrong with it; [`Kind::Ambiguous`]
+/// naming two jobs' checkpoints.
 pub fn latest(survey: &Survey) -> Result<&Checkpoint> {
     let mut limits: Vec<&Name> = survey.metas.values().collect();
     limits.sort_by_key(|name| (name.position(), name.repeat));
@@ -37,6 +40,22 @@ pub fn latest(survey: &Survey) -> Result<&Checkpoint> {
             older.max_by_key(|checkpoint| &checkpoint.name)
         }),
     };
+    let rival = chosen.and_then(|chosen| {
+        let meant =
+            |name: &Name| limits.is_empty() || limits.iter().any(|limit| limit.same_run(name));
+        let place = |name: &Name| (name.repeat, name.position());
+        let mut others = complete().filter(|other| other.name.prefix != chosen.name.prefix);
+        let rival =
+            others.find(|other| place(&other.name) == place(&chosen.name) && meant(&other.name))?;
+        Some((chosen, rival))
+    });
+    if let Some((chosen, rival)) = rival {
+        let (one, other) = (chosen.name.prefixed(), rival.name.prefixed());
+        let message = format!("{one} and {other} are of the same step of two jobs");
+        return Err(Fault::new(Kind::Ambiguous, message)
+            .file(survey.directory.display().to_string())
+            .hint(format!("--file-suffix {one} of a job chooses one of them")));
+    }
     chosen.ok_or_else(|| {
         let newest = survey.checkpoints.last();
         let message = match newest {

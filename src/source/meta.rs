@@ -129,6 +129,16 @@ impl Name {
         }
     }
 
+    /// The same with its prefix, which tells it from another job's of the same step.
+    #[must_use]
+    pub fn prefixed(&self) -> String {
+        let (prefix, suffix) = (&self.prefix, self.suffix());
+        match self.repeat {
+            None => format!("{prefix}-{suffix}"),
+            Some(_) => format!("{prefix}{suffix}"),
+        }
+    }
+
     /// Whether `other` was written by the same run: it differs in epoch and step only.
     #[must_use]
     pub fn same_run(&self, other: &Name) -> bool {

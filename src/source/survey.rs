@@ -8,6 +8,7 @@ use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
 use crate::source::directory;
 use crate::source::meta::{META, META_BYTES_MAX, Meta, Name};
+use crate::source::nothing::absent;
 use crate::source::numbered::{self, Numbered};
 use crate::source::ranks::named;
 use crate::source::saved::{Checkpoint, Survey};
@@ -120,6 +121,9 @@ fn begin(
         .flat_map(|sight| sight.ranks.iter().copied())
         .collect();
     let Some(last) = found.last() else {
+        if io::standing(directory)? == Standing::Nothing {
+            return Err(absent(directory));
+        }
         refuse_single(&base)?;
         refuse_directory(directory)?;
         return Err(Fault::new(Kind::MissingShard, "no process finds rank directories here")

@@ -74,6 +74,18 @@ impl RemakeArgs {
             .collect()
     }
 
+    /// The flags that were given for the form there is, as `export` has them; those for the form to write mean
+    /// the same where nothing else is written.
+    pub(crate) fn words_read(&self) -> Vec<(&'static str, String)> {
+        let read = RemakeArgs {
+            qkv: self.src_qkv.or(self.qkv),
+            ffn: self.src_ffn.or(self.ffn),
+            tp: self.src_tp.or(self.tp),
+            ..self.clone()
+        };
+        read.words(false)
+    }
+
     /// What is written in one, as far as it is said, by the keys of a configuration.
     pub(crate) fn joined(&self) -> Vec<(&'static str, bool)> {
         let qkv = self.qkv.map(|qkv| (JOINED, qkv != Fusion::Separate));

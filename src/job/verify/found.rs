@@ -2,7 +2,9 @@
 
 use crate::fault::{Fault, Kind, Result};
 use crate::job::outcome::BadFile;
+use crate::source::nothing::absent;
 use crate::source::pattern::is_one as is_pattern;
+use crate::store::io::{self, Standing};
 use crate::store::manifest::{self, Manifest};
 use std::path::Path;
 
@@ -29,6 +31,9 @@ pub(in crate::job) fn no_manifest(directory: &Path) -> Fault {
         return Fault::new(Kind::Usage, message)
             .file(directory.display().to_string())
             .hint("`diff` compares any two checkpoints");
+    }
+    if io::standing(directory).ok() == Some(Standing::Nothing) {
+        return absent(directory);
     }
     Fault::new(Kind::Unsupported, "has no manifest to verify it by")
         .file(directory.join(manifest::NAME).display().to_string())

@@ -1,12 +1,15 @@
 //! From what all ranks offer to one position, or to a fault that says who has what.
 
-use super::name::{File, Position, classify, file_name, fits, prefixed};
+use super::name::{File, Position, classify, file_name, fits};
 use super::{Asked, Chosen, Offered};
 use crate::fault::plain::first;
 use crate::fault::{Fault, Kind, Result};
 use crate::source::ranks::named;
 use std::collections::BTreeMap;
 
+/// What to do where several files of a rank could be meant.
+const SAY_WHICH: &str =
+    "say which with --file-suffix, for example --file-suffix 1_100 (epoch_step)";
 /// Most positions that a message spells out.
 const SHOWN_MAX: usize = 6;
 
@@ -35,7 +38,7 @@ pub(crate) fn choose(offered: &Offered, asked: Asked<'_>) -> Result<Chosen> {
         match standing.of(position, *rank)[..] {
             [] => return Err(standing.uneven(position)),
             [one] => chosen.insert(*rank, one.to_owned()),
-            ref more => return Err(ambiguous(*rank, more)),
+            ref more => return Err(ambiguous(*rank, more).hint(SAY_WHICH)),
         };
     }
     Ok(Chosen {
@@ -147,7 +150,7 @@ impl<'a> Standing<'a> {
             .keys()
             .filter(|other| other.suffix() == suffix);
         match position {
-            Position::Saved(name) if same.count() > 1 => prefixed(name),
+            Position::Saved(name) if same.count() > 1 => name.prefixed(),
             _ => suffix,
         }
     }
@@ -229,7 +232,14 @@ impl<'a> Standing<'a> {
                 .flat_map(|position| self.of(position, *rank))
                 .collect();
             if here.len() > 1 {
-                return ambiguous(*rank, &here);
+                let mut labels: Vec<String> = meant.iter().map(|one| self.label(one)).collect();
+                labels.dedup();
+                return match &labels[..] {
+                    [one, .., last] => ambiguous(*rank, &here).hint(format!(
+                        "--file-suffix {one} chooses one, --file-suffix {last} another"
+                    )),
+                    _ => ambiguous(*rank, &here).hint(SAY_WHICH),
+                };
             }
         }
         let message = format!(
@@ -280,5 +290,4 @@ fn ambiguous(rank: u32, paths: &[&str]) -> Fault {
     Fault::new(Kind::Ambiguous, message)
         .file(directory)
         .rank(rank)
-        .hint("say which with --file-suffix, for example --file-suffix 1_100 (epoch_step)")
 }

@@ -71,14 +71,6 @@ fn stem(path: &str) -> &str {
     name.rsplit_once('.').map_or(name, |(stem, _)| stem)
 }
 
-pub(super) fn prefixed(name: &Name) -> String {
-    let suffix = name.suffix();
-    match name.repeat {
-        None => format!("{}-{suffix}", name.prefix),
-        Some(_) => format!("{}{suffix}", name.prefix),
-    }
-}
-
 /// Reads all names. A name that ends with its own rank's number says the rank by that, unless another
 /// rank has a file of the same name.
 pub(super) fn classify(offered: &Offered) -> Vec<File<'_>> {
@@ -163,7 +155,7 @@ pub(super) fn fits(suffix: &str, file: &File<'_>) -> bool {
         return ends();
     };
     let Some(numbers) = numbers(suffix) else {
-        return ends() || suffix == prefixed(name);
+        return ends() || suffix == name.prefixed();
     };
     match numbers[..] {
         [step] => name.step == step,

@@ -94,6 +94,18 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Metadata> {
             return Err(twice());
         }
     }
+    let known =
+        |name: &str| metadata.tensors.contains_key(name) || metadata.values.contains_key(name);
+    let unknown = stored
+        .keys()
+        .map(|(name, _)| name)
+        .filter(|name| !known(name));
+    if let Some(name) = unknown.min() {
+        let message = "is stored, and nothing says of which type and shape it is";
+        return Err(corrupt(message)
+            .tensor(name.as_str())
+            .hint("take .metadata from the same save as the files"));
+    }
     Ok(metadata)
 }
 

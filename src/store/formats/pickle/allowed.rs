@@ -154,6 +154,11 @@ pub(super) fn is_allowed(module: &str, name: &str) -> bool {
     if !(is_plain(module) && is_plain(name)) || name.contains('.') {
         return false;
     }
+    // As protocol 2 spells it.
+    let module = match module {
+        "__builtin__" => "builtins",
+        module => module,
+    };
     let package = module.split('.').next().unwrap_or_default();
     let class = name.starts_with(|c: char| c.is_ascii_uppercase());
     has(MEANT, module, name)
