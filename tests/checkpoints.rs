@@ -1,6 +1,6 @@
 //! `shardloom checkpoints`: what is complete, what is resumed from, what may go.
 
-use crate::support::{self, command, tensors};
+use crate::support::{self, command, oracle, sample, tensors};
 use command::{alone, object, refuses};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -120,6 +120,59 @@ fn resumes_from_the_oldest_position_that_the_ranks_agree_on() {
         room.run("latest")["suffix"],
         "1_12",
         "a broken record has no vote"
+    );
+}
+
+/// Which of them a job is to read only its user knows, or the ranks' records.
+#[test]
+fn of_two_jobs_with_the_same_step_none_is_chosen() {
+    let room = Room::new();
+    room.save(0..2, "1_1", 1);
+    room.save(0..2, "1_2", 2);
+    for rank in 0..2 {
+        let other = format!("ema_rank_{rank}-1_2.safetensors");
+        std::fs::copy(
+            room.file(rank, "1_2"),
+            room.file(rank, "1_2").with_file_name(other),
+        )
+        .expect("copied");
+    }
+    let run = alone(&room.args("latest"));
+    refuses(&run, "m-1_2");
+    assert!(run.stderr.contains("ema-1_2"), "{run:#?}");
+    assert_eq!(object(&run)["error"]["kind"], "ambiguous");
+    let list = alone(
+        &room
+            .args("list")
+            .into_iter()
+            .filter(|word| word != "--json")
+            .collect::<Vec<_>>(),
+    );
+    for line in ["  ema 1_2: step", "  m 1_2: step", "  1_1: step"] {
+        assert!(list.stdout.contains(line), "{list:#?}");
+    }
+    let strategy = oracle::Strategy::of(&[("w", sample::layout(&[2], &[-1]))]);
+    let at = |name: &str| room.0.path().join(name);
+    tensors::write_bytes(&at("s.ckpt"), &oracle::to_protobuf(&strategy));
+    let read = |suffix: &str| {
+        let mut words = vec!["unify", "--dry-run", "--file-suffix", suffix];
+        let paths = ["checkpoint", "s.ckpt", "out"].map(|name| at(name).display().to_string());
+        for (flag, path) in ["--src", "--src-strategy", "--dst"].into_iter().zip(&paths) {
+            words.extend([flag, path]);
+        }
+        alone(&words.into_iter().map(str::to_owned).collect::<Vec<_>>())
+    };
+    for suffix in ["latest", "1_2"] {
+        let run = read(suffix);
+        refuses(&run, "ema");
+        assert!(run.stderr.contains("--file-suffix"), "{run:#?}");
+    }
+    room.meta(0, 1, 2);
+    room.meta(1, 1, 2);
+    let latest = room.run("latest");
+    assert_eq!(
+        (&latest["suffix"], &latest["prefix"]),
+        (&json!("1_2"), &json!("m"))
     );
 }
 

@@ -377,6 +377,16 @@ fn says_what_is_not_downloaded_yet() {
             Refused(&[INDEX, "aria2 is beside it: the download isn't finished"]),
         ),
         (
+            "a shard whose size is right already",
+            || {
+                let room = Room::sharded();
+                std::fs::write(room.at("m").join(format!("{}.aria2", SHARDS[1])), "x").unwrap();
+                room
+            },
+            "",
+            Refused(&[SHARDS[1], "isn't downloaded to its end"]),
+        ),
+        (
             "a shard of a cache",
             || {
                 let room = without_a_shard("");
@@ -480,6 +490,19 @@ fn reads_names_that_a_wrapper_has_changed() {
         ),
         (renamed(lacking), "lack 'model.'", "--add-prefix model."),
         (
+            renamed(|n| format!("model.{n}")),
+            "have 'model.' too much",
+            "--strip-prefix model.",
+        ),
+        (
+            renamed(|n| {
+                let within = n.replace(".mlp.", "._fsdp_wrapped_module.mlp.");
+                format!("_fsdp_wrapped_module.{within}")
+            }),
+            "have '_fsdp_wrapped_module.' too much",
+            "--strip-prefix _fsdp_wrapped_module.",
+        ),
+        (
             renamed(|n| n.replace("model.", "model.language_model.")),
             "have 'model.language_model.' too much and lack 'model.'",
             "--strip-prefix model.language_model. --add-prefix model.",
@@ -490,6 +513,80 @@ fn reads_names_that_a_wrapper_has_changed() {
         says(&refused, &[told, &format!("{flags} reads them")]);
         room.run(&format!("{IMPORT} {flags}")).succeeds();
         tensors::compare(&right, &room.out()).unwrap_or_else(|e| panic!("{told}: {e}"));
+    }
+}
+
+#[test]
+fn trainers_files_beside_a_model_are_left_aside() {
+    let right = imported();
+    let room = Room::single();
+    std::fs::rename(
+        room.at("m/model.safetensors"),
+        room.at("m/weights.safetensors"),
+    )
+    .unwrap();
+    for other in [
+        "rng_state_0",
+        "scaler",
+        "non_lora_trainables",
+        "training_args",
+    ] {
+        let path = format!("m/{other}.safetensors");
+        room.put(
+            &path,
+            &Tensors::from([("x".into(), Tensor::counting("F32", &[2], 1))]),
+        );
+    }
+    let run = room.run(IMPORT).succeeds();
+    assert!(
+        run.stdout.contains("weights.safetensors is taken"),
+        "{run:#?}"
+    );
+    tensors::compare(&right, &room.out()).unwrap();
+}
+
+/// The head that an adapter's embedding was trained with is the old one: PEFT's copy of the embedding is no head.
+#[test]
+fn a_trained_embedding_of_a_tied_model_is_refused() {
+    let room = Room::new();
+    let config = std::fs::read(room.at("m/config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    let mut weights = weights();
+    let query = "model.layers.0.self_attn.q_proj.weight";
+    let [rows, columns] = weights[query].shape[..] else {
+        unreachable!("a matrix")
+    };
+    let of = |shape: &[usize]| Tensor::counting("F32", shape, 3);
+    let module = format!("base_model.model.{}", query.trim_end_matches(".weight"));
+    let mut adapter = Tensors::from([
+        (format!("{module}.lora_A.weight"), of(&[1, columns])),
+        (format!("{module}.lora_B.weight"), of(&[rows, 1])),
+    ]);
+    let text = r#"{"r": 1, "lora_alpha": 1}"#;
+    tensors::write_bytes(&room.at("ad/adapter_config.json"), text.as_bytes());
+    for tied in [false, true] {
+        config["tie_word_embeddings"] = tied.into();
+        std::fs::write(room.at("m/config.json"), config.to_string()).unwrap();
+        if tied {
+            weights.remove("lm_head.weight");
+        }
+        room.put("m/model.safetensors", &weights);
+        let line = format!("{IMPORT} --lora @ad");
+        room.put("ad/adapter_model.safetensors", &adapter);
+        room.run(&line).succeeds();
+        let mut whole = adapter.clone();
+        let name = format!("base_model.model.{EMBEDDING}");
+        whole.insert(name, of(&weights[EMBEDDING].shape));
+        room.put("ad/adapter_model.safetensors", &whole);
+        let run = room.run(&line);
+        match tied {
+            false => drop(run.succeeds()),
+            true => says(
+                &run,
+                &[EMBEDDING, "tie_word_embeddings", "merge it with PEFT"],
+            ),
+        }
+        adapter.retain(|name, _| name.contains("lora"));
     }
 }
 

@@ -52,6 +52,14 @@ fn two_tensors_of_one_name_are_refused() {
     }
 }
 
+#[test]
+fn a_new_name_that_the_strategy_does_not_have_is_the_one_that_is_told() {
+    let sample = Sample::new();
+    std::fs::write(sample.path("map.json"), r#"{"w1": "w1.new"}"#).expect("a map");
+    let words = ["w1.new: the destination strategy", "it is w1 in the source"];
+    refused(&sample, &run(1, &sample, WITH_MAPS[0]), &words);
+}
+
 // proves P58
 #[test]
 fn names_may_change_places() {

@@ -350,6 +350,26 @@ fn one_cards_checkpoint_keeps_its_counts() {
 }
 
 #[test]
+fn what_a_manifest_lists_is_converted_or_named() {
+    let sample = Sample::in_memory();
+    let line = "split --src @full --dst @ranks --dst-strategy @four.ckpt";
+    alone(&sample.args(line)).succeeds();
+    std::fs::remove_dir_all(sample.path("ranks/rank_2")).expect("removed");
+    let convert = "convert @ranks --to ckpt --dst @out";
+    let words = ["rank_2/", "which isn't there", "--file-name-contains"];
+    refused(&sample, convert, &words);
+    alone(&sample.args(&format!("{convert} --file-name-contains net"))).succeeds();
+    std::fs::remove_dir_all(sample.path("out")).expect("removed");
+    std::fs::remove_file(sample.path("ranks/shardloom.json")).expect("removed");
+    std::fs::create_dir_all(sample.path("ranks/rank_2/net.safetensors")).expect("made");
+    refused(
+        &sample,
+        convert,
+        &["rank_2/net.safetensors", "is a directory"],
+    );
+}
+
+#[test]
 fn what_is_converted_has_its_index() {
     let sample = Sample::in_memory();
     for line in [

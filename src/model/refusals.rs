@@ -108,6 +108,7 @@ pub(super) fn check_shape(inventory: &Inventory, wanted: &Tensor, name: &str) ->
 
 /// Refuses an adapter for a tensor that isn't written, as it is a copy of another by config.json.
 pub(super) fn refuse_adapted(inventory: &Inventory, mapping: &Mapping) -> Result<()> {
+    refuse_untied(inventory, mapping)?;
     for (name, of) in &mapping.only_hf {
         let Some(tensor) = inventory.tensors.get(name) else {
             continue;
@@ -132,7 +133,7 @@ pub(super) fn refuse_adapted(inventory: &Inventory, mapping: &Mapping) -> Result
 
 /// Refuses an adapter that brings a trained embedding where that is the head, too, by config.json: the head that it
 /// was trained with stayed as it was, as the modules that PEFT saves whole are copies.
-pub(super) fn refuse_untied(inventory: &Inventory, mapping: &Mapping) -> Result<()> {
+fn refuse_untied(inventory: &Inventory, mapping: &Mapping) -> Result<()> {
     if !mapping.only_hf.iter().any(|(name, _)| is_head(name)) {
         return Ok(());
     }

@@ -13,7 +13,7 @@ use super::mapping::Mapping;
 use super::quantise::{self, Quantise};
 use super::refusals::{
     absent, check_named, check_shape, extra_tensor, missing_tensor, refuse_adapted,
-    refuse_other_names, refuse_quantised, refuse_untied, unknown,
+    refuse_other_names, refuse_quantised, unknown,
 };
 use super::vocabulary::Vocabulary;
 use super::wrapped::refuse_wrapped;
@@ -127,7 +127,6 @@ impl Import {
             fused.values().map(|fused| &*fused.name),
         )?;
         refuse_adapted(inventory, &mapping)?;
-        refuse_untied(inventory, &mapping)?;
         let mut vocabulary = Vocabulary::new(self.vocabulary_rows);
         let mut table = Table::new();
         for link in &mapping.links {
@@ -179,11 +178,7 @@ impl Import {
         Ok(Viewed {
             table,
             metadata,
-            notes: vocabulary
-                .notes()
-                .into_iter()
-                .chain(absent(&mapping))
-                .collect(),
+            notes: vocabulary.notes(absent(&mapping)),
             copies: self.copies(inventory, &mapping),
             ..Viewed::default()
         })
@@ -352,7 +347,7 @@ impl Export {
             table,
             metadata: BTreeMap::from([("format".to_owned(), "pt".to_owned())]),
             extras: extras.into_iter().collect(),
-            notes: notes.chain(vocabulary.notes()).collect(),
+            notes: notes.chain(vocabulary.notes(None)).collect(),
             copies: Vec::new(),
         })
     }

@@ -1,7 +1,7 @@
 //! Names that are the model's but for a beginning: of a wrapper around it, or of the model's own.
 
 use crate::fault::{Fault, Kind, Result};
-use crate::plan::affix::Affixes;
+use crate::plan::affix::{Affixes, WITHIN};
 use crate::plan::inventory::Inventory;
 use std::collections::BTreeSet;
 
@@ -62,9 +62,12 @@ pub(super) fn refuse_wrapped(
     Err(fault.hint(format!("{} reads them", flags.join(" "))))
 }
 
-/// Beginnings, whole parts of names, without which some name is one that is known; the shortest first.
+/// What wrappers add, and beginnings, whole parts of names, without which some name is one that is known; the
+/// shortest first.
 fn strips<'a>(inventory: &'a Inventory, known: &BTreeSet<&str>) -> Vec<&'a str> {
-    let mut strips = BTreeSet::from([(0, "")]);
+    let wrappers = WITHIN.map(|wrapper| (wrapper.len(), wrapper));
+    let mut strips = BTreeSet::from(wrappers);
+    strips.insert((0, ""));
     for name in inventory.tensors.keys() {
         let cuts = name.match_indices('.').map(|(at, _)| at + 1);
         let fits = |at: &usize| {

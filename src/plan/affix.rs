@@ -5,15 +5,19 @@ use crate::plan::inventory::Inventory;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What torch.compile puts into names, in the middle too.
-const COMPILED: &str = "_orig_mod.";
+/// What wrappers of PyTorch put into names, in the middle too: torch.compile, FSDP, checkpointing of activations.
+pub const WITHIN: [&str; 3] = [
+    "_orig_mod.",
+    "_fsdp_wrapped_module.",
+    "_checkpoint_wrapped_module.",
+];
 /// Beginning of the names of a head, which lies beside what has the beginning that is added.
 const HEAD: &str = "lm_head.";
 
 /// A beginning to take away, and one to put there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Affixes {
-    /// Taken from names that begin with it; of `_orig_mod.` every one in a name.
+    /// Taken from names that begin with it; of [`WITHIN`] every one in a name.
     pub strip: String,
     /// Then put before all names but those of `lm_head`, that don't begin with it.
     pub add: String,
@@ -24,8 +28,8 @@ impl Affixes {
     #[must_use]
     pub fn of(&self, name: &str) -> String {
         let mut rest = name.to_owned();
-        if self.strip == COMPILED {
-            rest = rest.replace(COMPILED, "");
+        if WITHIN.contains(&&*self.strip) {
+            rest = rest.replace(&self.strip, "");
         } else if let Some(stripped) = name.strip_prefix(&self.strip) {
             rest = stripped.to_owned();
         }

@@ -245,12 +245,21 @@ impl Build {
                     Unmatched::Copy => copied.push(name.clone()),
                     Unmatched::Drop => self.dropped.push(name.clone()),
                     Unmatched::Fail if inventory.stands_for_job(name) => copied.push(name.clone()),
-                    Unmatched::Fail => unknown.push(&**name),
+                    Unmatched::Fail => unknown.push((name, select.written_name(name))),
                 },
             }
         }
         if !unknown.is_empty() {
-            return Err(unknown_tensor(&unknown, destination));
+            let names: Vec<&str> = unknown.iter().map(|(_, written)| &**written).collect();
+            let renamed = unknown.first().filter(|(name, written)| *name != written);
+            let fault = unknown_tensor(&names, destination);
+            return Err(match renamed {
+                Some((name, _)) => Fault {
+                    message: format!("{}; it is {name} in the source", fault.message),
+                    ..fault
+                },
+                None => fault,
+            });
         }
         Ok(copied)
     }

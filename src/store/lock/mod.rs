@@ -12,6 +12,7 @@
 mod heart;
 mod holder;
 mod names;
+mod seen;
 #[cfg(test)]
 mod tests;
 
@@ -23,8 +24,9 @@ use crate::store::io;
 use heart::Heart;
 use holder::{Holder, Life};
 pub use holder::{date, token};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD};
 use rustix::io::Errno;
+use seen::Seen;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -35,8 +37,6 @@ const SILENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(200);
 /// How often it is tried to take what others are taking, too.
 const ATTEMPTS: u32 = 200;
-/// Longest lock that is read.
-const BYTES_MAX: usize = 4096;
 
 /// The locks, and their other names, that this process must remove when it ends.
 static HELD: Mutex<Vec<(PathBuf, Vec<u8>)>> = Mutex::new(Vec::new());
@@ -322,10 +322,6 @@ fn bury(path: &Path, bytes: &[u8], grave: &Path) {
     names::unlink(grave);
 }
 
-fn failed(action: &str, path: &Path, error: std::io::Error) -> Fault {
-    Fault::io(action, &error).file(path.display().to_string())
-}
-
 /// The directories above `path` that don't exist, the outermost first.
 fn missing_parents(path: &Path) -> Result<Vec<PathBuf>> {
     let mut missing = Vec::new();
@@ -337,75 +333,6 @@ fn missing_parents(path: &Path) -> Result<Vec<PathBuf>> {
     }
     missing.reverse();
     Ok(missing)
-}
-
-/// A lock as it was when it was looked at.
-#[derive(Clone)]
-struct Seen {
-    bytes: Vec<u8>,
-    holder: Option<Holder>,
-    /// Time of its last change, in seconds and nanoseconds.
-    beat: (i64, u64),
-}
-
-impl Seen {
-    /// What stands at `path`; none if nothing does.
-    fn at(path: &Path) -> Result<Option<Seen>> {
-        // A file that is opened is looked up anew, also over a network.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = match rustix::fs::open(path, flags, Mode::empty()) {
-            Ok(file) => file,
-            Err(Errno::NOENT | Errno::STALE) => return Ok(None),
-            Err(errno) => return Err(failed("can't open", path, errno.into())),
-        };
-        let read = || -> rustix::io::Result<Seen> {
-            let stat = rustix::fs::fstat(&file)?;
-            let mut bytes = vec![0; BYTES_MAX];
-            let mut length = 0;
-            while length < BYTES_MAX {
-                match rustix::io::read(&file, &mut bytes[length..])? {
-                    0 => break,
-                    more => length += more,
-                }
-            }
-            bytes.truncate(length);
-            Ok(Seen {
-                holder: Holder::of_bytes(&bytes),
-                bytes,
-                beat: (stat.st_mtime, stat.st_mtime_nsec),
-            })
-        };
-        match read() {
-            Ok(seen) => Ok(Some(seen)),
-            Err(Errno::STALE) => Ok(None),
-            Err(errno) => Err(failed("can't read", path, errno.into())),
-        }
-    }
-
-    /// Whether its process lives, where that can be told.
-    fn life(&self, asks: &Holder) -> Option<Life> {
-        self.holder.as_ref().and_then(|holder| holder.life(asks))
-    }
-
-    /// A name for it.
-    fn key(&self) -> String {
-        match &self.holder {
-            Some(holder) => holder.token.clone(),
-            None => format!("{:016x}", crate::tensor::digest::checksum(&self.bytes)),
-        }
-    }
-
-    fn who(&self) -> String {
-        let who = match &self.holder {
-            Some(holder) => holder.to_string(),
-            None => "nobody knows who".to_owned(),
-        };
-        let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
-        let beat = u64::try_from(self.beat.0).map(Duration::from_secs);
-        let beat = beat.unwrap_or_default() + Duration::from_nanos(self.beat.1);
-        let age = now.saturating_sub(beat).as_secs();
-        format!("{who}; its last sign of life is {age} s old")
-    }
 }
 
 /// What a lock that stands is.

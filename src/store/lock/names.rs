@@ -1,6 +1,7 @@
 //! Names beside a lock that come and go without a step that tests can fail: what they were is looked at anew.
 
 use crate::store::io::trace;
+use rustix::fs::{Dir, Mode, OFlags};
 use rustix::io::Result;
 use std::path::{Path, PathBuf};
 
@@ -50,10 +51,15 @@ pub(super) fn beside(lock: &Path) -> Vec<PathBuf> {
                 .all(|part| part == "heir" || part.chars().all(|c| c.is_ascii_hexdigit()))
         })
     };
-    let Ok(entries) = std::fs::read_dir(directory) else {
+    let open = rustix::fs::open(
+        directory,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    );
+    let Ok(entries) = open.and_then(Dir::new) else {
         return Vec::new();
     };
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let names = entries.filter_map(|entry| Some(entry.ok()?.file_name().to_str().ok()?.to_owned()));
     let names = names.filter(|name| of_this(name));
     names.map(|name| lock.with_file_name(name)).collect()
 }

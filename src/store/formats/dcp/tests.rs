@@ -172,6 +172,16 @@ fn what_is_packed_or_there_twice_is_refused() {
     );
     let twice = [&length[..], &length[..]].concat();
     refused(&swapped(&length, &twice), Kind::Corrupt, "twice");
+    // What is stored of a tensor that isn't told of.
+    let mut more = crafted(
+        &[4, 3],
+        &[FIRST, SECOND],
+        &[WHOLE, LOW, (&[0, 0], "z.distcp", 0, 4)],
+    );
+    let name = b"X\x03\0\0\0fqnX\x01\0\0\0w";
+    let last = more.windows(name.len()).rposition(|part| part == name);
+    more[last.unwrap() + name.len() - 1] = b'v';
+    refused(&more, Kind::Corrupt, "is stored");
     // The tensors once more.
     let begin = good.windows(4).position(|part| part == b"}(X\x01").unwrap() + 2;
     let end = good.windows(5).position(|part| part == b"eubuX").unwrap() + 3;

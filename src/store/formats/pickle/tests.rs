@@ -99,6 +99,19 @@ fn call(module: &str, name: &str) -> [Vec<u8>; 2] {
     [old, new]
 }
 
+/// As protocol 2 spells them.
+#[test]
+fn sets_and_the_like_are_carried_under_their_old_names_too() {
+    for name in ["set", "complex", "bytearray"] {
+        for module in ["builtins", "__builtin__"] {
+            let mut bytes = b"\x80\x02c".to_vec();
+            bytes.extend(format!("{module}\n{name}\n)R.").bytes());
+            let read = read(&bytes);
+            assert!(read.is_ok(), "{module}.{name}: {read:?}");
+        }
+    }
+}
+
 // proves P103
 #[test]
 fn whoever_is_not_on_the_list_is_refused_by_name() {
