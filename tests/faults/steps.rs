@@ -136,7 +136,7 @@ fn disturb_each_step_without(line: &str, replaces: bool, lacks: &'static str) {
     let full = std::env::var("SHARDLOOM_FAULTS").is_ok_and(|text| text == "full");
     let (mut steps, mut runs) = (0, 0);
     // Every few, until that is beyond the last, which is then looked for.
-    for stride in [if full { 1 } else { 16 }, 1] {
+    for stride in [if full { 1 } else { 24 }, 1] {
         while !job.disturb("exit", steps + stride).status.success() {
             steps += stride;
             runs += 1;
@@ -144,7 +144,7 @@ fn disturb_each_step_without(line: &str, replaces: bool, lacks: &'static str) {
         }
     }
     assert!(steps > 10, "only {steps} steps");
-    for (kind, usual) in [("eio", 29), ("enospc", 61), ("eintr", 53), ("short", 53)] {
+    for (kind, usual) in [("eio", 43), ("enospc", 89), ("eintr", 79), ("short", 79)] {
         let stride = if full { 1 } else { usual };
         for step in (1..=steps).step_by(stride) {
             let run = job.disturb(kind, step);
