@@ -31,8 +31,7 @@ const OTHERS: Duration = Duration::from_millis(600);
 ///
 /// # Errors
 /// [`crate::fault::Kind::Io`].
-pub(super) fn hear(process: u32, report: &Report) -> Result<()> {
-    let report = *report;
+pub(super) fn hear(process: u32, report: Report) -> Result<()> {
     let ignored = ignored();
     let ends = [SIGINT, SIGTERM, SIGHUP];
     let heard = ends.into_iter().filter(|signal| !ignored(*signal));

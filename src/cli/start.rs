@@ -167,7 +167,7 @@ fn begin(world: &World, meant: Meant, report: &Report) -> Result<()> {
     let ready = meant.logged.and_then(|()| io::check_open_files());
     agree(
         world,
-        ready.and_then(|()| signals::hear(world.process(), report)),
+        ready.and_then(|()| signals::hear(world.process(), *report)),
     )?;
     let mut marks = [meant.mark, !meant.mark];
     all_reduce(world, &mut marks, Operation::Max)?;

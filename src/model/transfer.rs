@@ -175,10 +175,11 @@ impl Import {
         let mut metadata = self.choices.metadata();
         metadata.extend(heads::metadata(&self.numbers));
         metadata.insert("format".into(), "ms".into());
+        let notes = vocabulary.notes();
         Ok(Viewed {
             table,
             metadata,
-            notes: vocabulary.notes(absent(&mapping)),
+            notes: notes.into_iter().chain(absent(&mapping)).collect(),
             copies: self.copies(inventory, &mapping),
             ..Viewed::default()
         })
@@ -347,7 +348,7 @@ impl Export {
             table,
             metadata: BTreeMap::from([("format".to_owned(), "pt".to_owned())]),
             extras: extras.into_iter().collect(),
-            notes: notes.chain(vocabulary.notes(None)).collect(),
+            notes: notes.chain(vocabulary.notes()).collect(),
             copies: Vec::new(),
         })
     }

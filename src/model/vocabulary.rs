@@ -61,15 +61,14 @@ impl Vocabulary {
         }
     }
 
-    /// What is to be said of it, and `more`.
-    pub(super) fn notes(self, more: Option<String>) -> Vec<String> {
+    /// What is to be said of it.
+    pub(super) fn notes(self) -> Vec<String> {
         let told = |list: &[String], how: &str| {
             (!list.is_empty()).then(|| format!("{how}: {}", list.join(", ")))
         };
         let notes = [
             told(&self.cut, "cut"),
             told(&self.filled, "filled with zeros"),
-            more,
         ];
         notes.into_iter().flatten().collect()
     }
