@@ -532,3 +532,29 @@ fn the_doctor_tells_what_a_place_lacks() {
     assert_eq!(refused.status.code(), Some(1), "{refused:#?}");
     assert!(refused.stdout.contains("WRONG  is a file"), "{refused:#?}");
 }
+
+/// A file that a command writes is there or isn't, wherever it dies, and nothing hidden stays once it has been
+/// written.
+#[test]
+fn a_single_file_leaves_nothing_of_runs_that_died() {
+    let sample = Sample::new();
+    let line = "strategy new --mesh tp=2 --rule w1=tp,- --weights @full --output @new.json";
+    run(1, &sample, line, &[]).succeeds();
+    let whole = std::fs::read(sample.path("new.json")).expect("a strategy");
+    std::fs::remove_file(sample.path("new.json")).expect("removed");
+    let mut left_at_all = 0;
+    for step in 1.. {
+        let fault = format!("exit:{step}");
+        let died = run(1, &sample, line, &[("SHARDLOOM_IO_FAULT", &fault)]);
+        let there = std::fs::read(sample.path("new.json")).unwrap_or_default();
+        assert!(there.is_empty() || there == whole, "{fault}");
+        left_at_all += hidden(&sample).len();
+        run(1, &sample, &format!("{line} --overwrite"), &[]).succeeds();
+        assert!(hidden(&sample).is_empty(), "{fault}: {:?}", hidden(&sample));
+        std::fs::remove_file(sample.path("new.json")).expect("removed");
+        if died.status.success() {
+            break;
+        }
+    }
+    assert!(left_at_all > 0, "none died in the middle");
+}

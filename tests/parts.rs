@@ -370,6 +370,45 @@ fn what_a_manifest_lists_is_converted_or_named() {
 }
 
 #[test]
+fn rank_directories_between_others_are_asked_for() {
+    let sample = Sample::in_memory();
+    std::fs::remove_dir_all(sample.path("src/rank_2")).expect("removed");
+    let convert = "convert @src --to ckpt --dst @out";
+    let place = sample.path("src").display().to_string();
+    let message = "lacks rank directories between others: 2";
+    refused(&sample, convert, &[message, &place]);
+    alone(&sample.args(&format!("{convert} --file-name-contains net"))).succeeds();
+    std::fs::remove_dir_all(sample.path("out")).expect("removed");
+    // Those of one node are whole by themselves.
+    std::fs::remove_dir_all(sample.path("src/rank_0")).expect("removed");
+    std::fs::remove_dir_all(sample.path("src/rank_1")).expect("removed");
+    alone(&sample.args(convert)).succeeds();
+}
+
+#[test]
+fn shapes_are_those_of_all_not_of_a_part() {
+    let sample = Sample::in_memory();
+    let line = "unify --src @full --dst @multi --max-shard-size 300";
+    alone(&sample.args(line)).succeeds();
+    let part = "@multi/model-00001-of-00003.safetensors";
+    let made = "--output @out.json";
+    for line in [
+        format!("strategy new --mesh dp=2 --weights {part} {made}"),
+        format!("simulate --dst-strategy @two.ckpt --shapes {part}"),
+        format!("bench exchange --dst-strategy @two.ckpt --shapes {part}"),
+    ] {
+        let run = alone(&sample.args(&line));
+        refuses(&run, "is one of 3 files");
+        assert!(!sample.path("out.json").exists(), "{line}");
+    }
+    std::fs::remove_dir_all(sample.path("src/rank_3")).expect("removed");
+    let line = format!("strategy new --mesh dp=2 --weights @src --strategy @four.ckpt {made}");
+    let run = alone(&sample.args(&line));
+    refuses(&run, "rank 3 of 4 is missing");
+    assert!(!sample.path("out.json").exists());
+}
+
+#[test]
 fn what_is_converted_has_its_index() {
     let sample = Sample::in_memory();
     for line in [

@@ -121,7 +121,10 @@ fn check(path: &Path, model: &Path, report: &Report) -> Result<bool> {
     let family = family_table(path)?;
     let names = family.usual_names;
     let (family, numbers) = described(model, "auto", Some(family))?;
-    let tensors: BTreeMap<String, Vec<u64>> = full_tensors(model)?.into_iter().collect();
+    let held = full_tensors(model)?.into_iter();
+    let tensors: BTreeMap<String, Vec<u64>> = held
+        .map(|(name, _, shape)| (name.to_string(), shape.0))
+        .collect();
     let present = |hf: &str, _: &str| tensors.keys().any(|name| name.starts_with(hf));
     let mapping = Mapping::new(&family, &numbers, &Choices::usual(names), &present)
         .map_err(|fault| fault.file(path.display().to_string()))?;

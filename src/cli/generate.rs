@@ -1,10 +1,11 @@
 //! `shardloom generate`: what other programs want of the command line: manual pages, completions.
 
 use crate::cli::command::{Command, Prepared};
-use crate::cli::output::{check_output, write_output};
+use crate::cli::output::check_output;
 use crate::fault::plain::Text;
 use crate::fault::{Fault, Kind, Result};
 use crate::report::Report;
+use crate::store::single::write_single;
 use clap::{Args, Subcommand};
 use clap_complete::Shell;
 use serde_json::json;
@@ -90,7 +91,7 @@ fn given(report: &Report, output: Option<&Path>, overwrite: bool, bytes: &[u8]) 
         }
         Some(output) => {
             check_output(output, overwrite, &[])?;
-            write_output(output, bytes)?;
+            write_single(output, bytes)?;
             told(report, &[output.display().to_string()])
         }
     }
@@ -115,7 +116,7 @@ fn pages(
     let mut files = Vec::new();
     for (name, bytes) in pages {
         let path = directory.join(name);
-        write_output(&path, &bytes)?;
+        write_single(&path, &bytes)?;
         files.push(path.display().to_string());
     }
     told(report, &files)

@@ -2,9 +2,10 @@
 
 use crate::destination::allowed;
 use crate::fault::{Fault, Kind, Result};
+use crate::store::Format;
 use crate::store::io::{self, ReadFile, Standing};
-use crate::store::{Format, token};
-use std::path::{Path, PathBuf};
+use crate::store::single::try_single;
+use std::path::Path;
 
 /// Whether a file may be written at `output` by a command that reads `inputs`. Local.
 ///
@@ -46,30 +47,14 @@ pub(crate) fn no_weights(output: &Path) -> Result<()> {
         .hint("give another name, or move it away"))
 }
 
-/// Writes the file beside its place and renames it there. Local.
-///
-/// # Errors
-/// [`Kind::Usage`] if it has no name, [`Kind::Io`].
-pub(crate) fn write_output(output: &Path, bytes: &[u8]) -> Result<()> {
-    let partial = partial(output)?;
-    let written = io::write_small(&partial, bytes, true);
-    let written = written.and_then(|()| io::rename(&partial, output));
-    if written.is_err() {
-        let _ = io::remove(&partial);
-    }
-    written
-}
-
 /// Whether a file could be written at `output`: its directory is made, and a file in it, which goes
 /// again. Local.
 ///
 /// # Errors
-/// As [`write_output`] and [`no_weights`].
+/// As [`try_single`] and [`no_weights`].
 pub(crate) fn try_output(output: &Path) -> Result<()> {
     no_weights(output)?;
-    let partial = partial(output)?;
-    io::write_small(&partial, b"", false)?;
-    io::remove(&partial)
+    try_single(output)
 }
 
 /// The same for one that only replaces files which begin as it does.
@@ -91,23 +76,4 @@ pub(crate) fn try_replacing(output: &Path, begins: &str) -> Result<()> {
         }
     }
     try_output(output)
-}
-
-/// Where the file is written before it has its name; its directory is made.
-fn partial(output: &Path) -> Result<PathBuf> {
-    let Some(name) = output.file_name() else {
-        let fault = Fault::new(Kind::Usage, "is no file name");
-        return Err(fault.file(output.display().to_string()));
-    };
-    if let Some(parent) = output
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-    {
-        io::make_directory(parent)?;
-    }
-    let mut hidden = std::ffi::OsString::from(".");
-    hidden.push(name);
-    // Whoever else writes here at the same time has another name.
-    hidden.push(format!(".shardloom-partial-{}", token()));
-    Ok(output.with_file_name(hidden))
 }

@@ -7,11 +7,12 @@ pub(super) mod recognise;
 
 use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::strategy::{NetworkArgs, strategy};
-use crate::cli::output::{check_output, write_output};
+use crate::cli::output::check_output;
 use crate::fault::{Fault, Kind, Result};
 use crate::front::Deriving;
 use crate::report::Report;
 use crate::source::strategy_files::{read_alone, strategy_bytes};
+use crate::store::single::write_single;
 use crate::strategy::merge::merge;
 use crate::strategy::{self, Form, StrategyFile, StrategyInput, show};
 use clap::{Args, Subcommand};
@@ -173,7 +174,7 @@ fn join(sources: &[PathBuf], output: &Path, report: &Report) -> Result<()> {
             output.display()
         );
     }
-    write_output(output, &merged.bytes)?;
+    write_single(output, &merged.bytes)?;
     report.strategy_written(output, merged.stages, files.len() as u64)
 }
 

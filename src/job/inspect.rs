@@ -1,10 +1,13 @@
 //! What is in files, from their headers. Local: one process, no MPI.
 
-use crate::catalog::{Entry, FileSchema};
+use crate::catalog::{Catalog, Entry, FileSchema, ShardFile};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::composed::Composed;
-use crate::job::inspected::{Inspected, InspectedFile, InspectedTensor};
+use crate::job::inspected::{From, Inspected, InspectedFile, InspectedTensor};
+use crate::plan::simulate::Shapes;
 use crate::source::Offered;
+use crate::source::complete;
+use crate::source::fragment::refuse_part;
 use crate::source::meta::Name;
 use crate::source::nothing;
 use crate::source::pattern::base;
@@ -16,32 +19,41 @@ use crate::store::io::ReadFile;
 use crate::store::whole::{ranges, spelled};
 use crate::strategy::Strategy;
 use crate::strategy::name::matches;
+use crate::tensor::dtype::Dtype;
 use crate::tensor::figures::Figures;
 use crate::tensor::region::Region;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
-/// The tensors of full weights: names and full shapes. Local.
+/// The tensors of full weights, which are no part of more: names, element types and full shapes. Local.
 ///
 /// # Errors
-/// As `discover`.
-pub fn full_tensors(path: &Path) -> Result<Vec<(String, Vec<u64>)>> {
+/// As `discover`; [`Kind::Usage`] for distributed weights; [`Kind::MissingShard`] for a part of more.
+pub fn full_tensors(path: &Path) -> Result<Shapes> {
     let inspected = inspect(path, None, None, Wanted::default())?;
     if inspected.ranks > 1 {
         let fault = Fault::new(Kind::Usage, "is distributed; full weights are needed here");
         return Err(fault.file(path.display().to_string()));
     }
+    let from = &inspected.from;
+    if !from.told {
+        refuse_part(&from.base, &from.catalog, from.indexed, true)?;
+    }
     let tensors = inspected.files.into_iter().flat_map(|file| file.tensors);
-    Ok(tensors
-        .map(|tensor| (tensor.name, tensor.shape.0))
-        .collect())
+    tensors
+        .map(|tensor| {
+            let dtype = Dtype::from_safetensors(tensor.dtype)?;
+            Ok((tensor.name.into(), dtype, tensor.shape))
+        })
+        .collect()
 }
 
 /// The tensors of rank directories that are cut by `strategy`: names and full shapes; those that it
 /// doesn't know as they are. Local.
 ///
 /// # Errors
-/// As [`inspect`], [`Kind::Strategy`] for ranks that it hasn't.
+/// As [`inspect`], [`Kind::Strategy`] for ranks that it hasn't, [`Kind::MissingShard`] for ranks that aren't there.
 pub fn cut_tensors(path: &Path, strategy: &Strategy) -> Result<Vec<(String, Vec<u64>)>> {
     let inspected = inspect(path, None, None, Wanted::default())?;
     let mut tensors = BTreeMap::new();
@@ -63,6 +75,13 @@ pub fn cut_tensors(path: &Path, strategy: &Strategy) -> Result<Vec<(String, Vec<
             tensors.entry(tensor.name).or_insert(full);
         }
     }
+    let from = inspected.from;
+    if !from.told {
+        complete::check(&from.catalog, strategy, |_| true).map_err(|mut fault| {
+            let place = from.base.join(fault.file.take().unwrap_or_default());
+            fault.file(place.display().to_string())
+        })?;
+    }
     Ok(tensors.into_iter().collect())
 }
 
@@ -82,24 +101,27 @@ pub fn inspect(
         let fault = Fault::new(Kind::MissingShard, "holds no weight files");
         return Err(fault.file(path.display().to_string()));
     }
-    let base = if listing.single_file {
-        base(path)
-    } else {
-        path.to_path_buf()
+    let base = &*match listing.single_file {
+        true => base(path),
+        false => path.to_path_buf(),
     };
-    let base = &*base;
     // Whose files parts of full weights lie in says nothing of them.
     let in_parts = |inner: &Inner| inner.format.tells_structure();
     let in_parts = listing.inner.as_ref().is_some_and(in_parts);
-    let ranks = if in_parts { 1 } else { listing.ranks.len() };
     let mut inspected = Inspected {
-        ranks,
+        ranks: if in_parts { 1 } else { listing.ranks.len() },
         tensor_bytes: 0,
         steps: steps(&listing.offered),
         notes: listing.notes.clone(),
         files: Vec::new(),
+        from: From {
+            base: base.to_path_buf(),
+            told: listing.inner.is_some(),
+            indexed: listing.index.is_some(),
+            ..From::default()
+        },
     };
-    let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut ranks: BTreeMap<u32, Vec<ShardFile>> = BTreeMap::new();
     let mut composed = Composed::new(in_parts);
     let told = told(base, &listing)?;
     for (rank, files) in &listing.ranks {
@@ -114,29 +136,45 @@ pub fn inspect(
             };
             let mut parts = |tensor, region| composed.take(*rank, tensor, region);
             let tensors = tensors(&file, &schema, wanted, &mut parts)?;
-            if listing.index.is_some() {
-                let own = schema.entries.iter().map(|entry| entry.name.to_string());
-                names.insert(name.clone(), own.collect());
-            }
             inspected.tensor_bytes += tensors.iter().map(|tensor| tensor.bytes).sum::<u64>();
-            let metadata = schema.metadata.into_iter().chain(schema.held.values);
-            inspected.files.push(InspectedFile {
+            let file = ShardFile {
                 path: name.clone(),
-                rank: *rank,
-                bytes: schema.size,
-                metadata: metadata.collect(),
-                tensors,
-            });
+                schema: Arc::new(schema),
+            };
+            inspected.files.push(shown(*rank, &file, tensors));
+            ranks.entry(*rank).or_default().push(file);
         }
     }
-    if let Some(index) = listing.index.as_ref().filter(|_| !names.is_empty()) {
-        inspected
-            .notes
-            .extend(index_notes(&base.join(index), &names));
+    if let Some(index) = listing.index.as_ref().filter(|_| !ranks.is_empty()) {
+        let names = ranks.values().flatten().map(names_in).collect();
+        let notes = index_notes(&base.join(index), &names);
+        inspected.notes.extend(notes);
     }
+    inspected.from.catalog = Catalog::of(ranks);
     composed.settle(&mut inspected)?;
     check_wanted(path, &listing, wanted, &inspected)?;
     Ok(inspected)
+}
+
+/// A file and the names of its tensors.
+fn names_in(file: &ShardFile) -> (String, Vec<String>) {
+    let names = file.schema.entries.iter();
+    let names = names.map(|entry| entry.name.to_string());
+    (file.path.clone(), names.collect())
+}
+
+/// A file of `rank` with these `tensors`.
+fn shown(rank: u32, file: &ShardFile, tensors: Vec<InspectedTensor>) -> InspectedFile {
+    let metadata = file.schema.metadata.iter().chain(&file.schema.held.values);
+    InspectedFile {
+        path: file.path.clone(),
+        rank,
+        bytes: file.schema.size,
+        metadata: metadata
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect(),
+        tensors,
+    }
 }
 
 /// The files to look at. Local.

@@ -1,9 +1,11 @@
 //! What `inspect` shows.
 
+use crate::catalog::Catalog;
 use crate::tensor::figures::Figures;
 use crate::tensor::shape::Shape;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// A file as `inspect` shows it.
 #[derive(Clone, Debug, Serialize)]
@@ -54,4 +56,20 @@ pub struct Inspected {
     pub notes: Vec<String>,
     /// The files.
     pub files: Vec<InspectedFile>,
+    /// What they were read from.
+    #[serde(skip)]
+    pub(crate) from: From,
+}
+
+/// What was inspected, as a job knows it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct From {
+    /// The directory that the catalog's paths are in.
+    pub(crate) base: PathBuf,
+    /// What lies where.
+    pub(crate) catalog: Catalog,
+    /// Its format tells its own layout, and which files there are.
+    pub(crate) told: bool,
+    /// An index lists its files.
+    pub(crate) indexed: bool,
 }

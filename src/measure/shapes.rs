@@ -1,7 +1,7 @@
 //! Full shapes of tensors, from a file.
 
 use crate::fault::{Fault, Kind, Result};
-use crate::job::inspect::{Wanted, inspect};
+use crate::job::inspect::full_tensors;
 use crate::plan::simulate::Shapes;
 use crate::store::io::ReadFile;
 use crate::tensor::dtype::Dtype;
@@ -17,7 +17,7 @@ pub(super) const SHAPES_BYTES_MAX: u64 = 1 << 30;
 /// is one), a safetensors file, or a directory of full weights.
 ///
 /// # Errors
-/// [`Kind::Corrupt`], [`Kind::Usage`] for distributed weights.
+/// [`Kind::Corrupt`]; as [`full_tensors`].
 pub fn read_shapes(path: &Path) -> Result<Shapes> {
     let named = |fault: Fault| fault.file(path.display().to_string());
     if path
@@ -27,20 +27,7 @@ pub fn read_shapes(path: &Path) -> Result<Shapes> {
         let text = ReadFile::open(path)?.read_all(SHAPES_BYTES_MAX)?;
         return parse_shapes(&text).map_err(named);
     }
-    let inspected = inspect(path, None, None, Wanted::default())?;
-    if inspected.ranks > 1 {
-        return Err(named(Fault::new(
-            Kind::Usage,
-            "is distributed; full shapes are needed here",
-        )));
-    }
-    let tensors = inspected.files.into_iter().flat_map(|file| file.tensors);
-    tensors
-        .map(|tensor| {
-            let dtype = Dtype::from_safetensors(tensor.dtype)?;
-            Ok((tensor.name.into(), dtype, tensor.shape))
-        })
-        .collect()
+    full_tensors(path)
 }
 
 #[derive(Deserialize)]

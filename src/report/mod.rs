@@ -10,6 +10,7 @@ use crate::job::overview::Overview;
 use crate::measure::bench::Measured;
 use crate::measure::simulate::Simulated;
 use crate::store::io;
+use crate::store::single::write_single;
 use crate::strategy::Strategy;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
@@ -317,12 +318,9 @@ pub fn is_report(text: &str) -> bool {
 /// Writes a picture, in place of an earlier one.
 ///
 /// # Errors
-/// [`crate::fault::Kind::Io`].
+/// As [`write_single`].
 pub fn save_picture(path: &Path, picture: &str) -> Result<()> {
-    if io::standing(path)? == io::Standing::File {
-        io::remove(path)?;
-    }
-    io::write_small(path, picture.as_bytes(), false)
+    write_single(path, picture.as_bytes())
 }
 
 /// Where a log goes.

@@ -21,7 +21,7 @@ const SHOWN_MAX: usize = 3;
 ///
 /// # Errors
 /// [`Kind::MissingShard`] naming all missing ranks and the first tensors.
-pub(super) fn check(
+pub(crate) fn check(
     catalog: &Catalog,
     strategy: &Strategy,
     needed: impl Fn(&str) -> bool,

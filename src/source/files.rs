@@ -11,6 +11,8 @@ use crate::store::formats::refuse_directory;
 use crate::store::full_dir::MAPS;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::manifest::{self, Manifest};
+use crate::store::rank_dir::rank_of;
+use crate::store::whole::{ranges, spelled};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -117,7 +119,11 @@ fn names(path: &Path, contains: Option<&str>, listing: &mut Listing) -> Result<V
                         .hint("move it away, or put the file in its place"));
                 }
                 let files = weights(&inside).into_iter();
-                names.extend(files.map(|file| format!("{room}/{file}")));
+                let files: Vec<_> = files.map(|file| format!("{room}/{file}")).collect();
+                if let (Some(rank), false) = (rank_of(room), files.is_empty()) {
+                    listing.offered.insert(rank, files.clone());
+                }
+                names.extend(files);
             }
         }
     }
@@ -140,6 +146,30 @@ fn refuse_unlike_manifest(path: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Refuses rank directories of which some between others are on no node. A node's own, apart from the others',
+/// are whole ones. Local.
+///
+/// # Errors
+/// [`Kind::MissingShard`] naming the ranks.
+pub(crate) fn refuse_gaps<'a>(
+    listings: impl Iterator<Item = &'a Listing>,
+    path: &Path,
+) -> Result<()> {
+    let here: BTreeSet<u32> = listings.flat_map(|l| l.offered.keys().copied()).collect();
+    let runs = ranges(here);
+    let gaps: Vec<_> = runs.windows(2).map(|two| (two[0].1, two[1].0)).collect();
+    let Some((rank, _)) = gaps.first() else {
+        return Ok(());
+    };
+    let message = format!("lacks rank directories between others: {}", spelled(&gaps));
+    Err(Fault::new(Kind::MissingShard, message)
+        .rank(*rank)
+        .file(path.display().to_string())
+        .hint(
+            "bring all ranks' directories together; --file-name-contains chooses some of the files",
+        ))
 }
 
 /// Numbers files that stand for ranks the same on all nodes: by path. Says so if there is none.

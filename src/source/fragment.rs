@@ -1,6 +1,6 @@
 //! Whether what is taken for full weights is a part of more: one of several files, or one rank's.
 
-use crate::catalog::{Entry, FileSchema, ShardFile};
+use crate::catalog::{Catalog, Entry, FileSchema, ShardFile};
 use crate::fault::memory::zeroed;
 use crate::fault::{Fault, Kind, Result};
 use crate::source::found::Source;
@@ -16,50 +16,71 @@ const TENSORS_COMPARED: usize = 8;
 /// Bytes of each of them.
 const BYTES_COMPARED: u64 = 4 << 10;
 
-/// Refuses full weights that are a part of more, as their files, their names or the ranks beside them tell.
-/// Files that were `chosen` one by one may be some of several. Local, for the process that reads rank 0's files.
+/// Refuses full weights of a source that are a part of more, as [`refuse_part`]. Files that were `chosen` one by
+/// one may be some of several. Local.
 ///
 /// # Errors
 /// [`Kind::MissingShard`] naming the file, or a rank.
 pub(crate) fn refuse(source: &Source, chosen: bool) -> Result<()> {
-    if source.told.is_some() || source.catalog.ranks.len() > 1 {
+    if source.told.is_some() {
         return Ok(());
     }
-    let Some((rank, files)) = source.catalog.ranks.first_key_value() else {
+    let together = source.index.is_some() || chosen;
+    let read_here = source.reach.owner(0) == Some(source.reach.process);
+    refuse_part(&source.base, &source.catalog, together, read_here)
+}
+
+/// Refuses full weights that are a part of more, as their files, their names or the ranks beside them tell.
+/// `together` are files that may be some of several; `read_here`: by this process, which then looks at the
+/// ranks beside them. Local.
+///
+/// # Errors
+/// [`Kind::MissingShard`] naming the file, or a rank.
+pub(crate) fn refuse_part(
+    base: &Path,
+    catalog: &Catalog,
+    together: bool,
+    read_here: bool,
+) -> Result<()> {
+    if catalog.ranks.len() > 1 {
+        return Ok(());
+    }
+    let Some((rank, files)) = catalog.ranks.first_key_value() else {
         return Ok(());
     };
     if *rank > 0 {
         let message =
             format!("of all ranks only rank {rank} is here, and there is no source strategy");
         let fault = Fault::new(Kind::MissingShard, message).rank(*rank);
-        return Err(source.place(fault).hint(format!(
+        return Err(fault.file(base.display().to_string()).hint(format!(
             "bring all ranks' directories together and give --src-strategy; if each rank has all of the \
              weights, give rank_{rank} itself"
         )));
     }
     for file in files {
-        of_several(file, source.index.is_some() || chosen).map_err(|fault| source.place(fault))?;
+        of_several(base, file, together)?;
     }
-    match source.reach.owner(0) == Some(source.reach.process) {
-        true => of_ranks(source, files),
+    match read_here {
+        true => of_ranks(base, files),
         false => Ok(()),
     }
 }
 
 /// Refuses a file that says that it is one of several. `together` with the others it may be.
-fn of_several(file: &ShardFile, together: bool) -> Result<()> {
+fn of_several(base: &Path, file: &ShardFile, together: bool) -> Result<()> {
+    let place = base.join(&file.path).display().to_string();
     let name = file.path.rsplit('/').next().unwrap_or_default();
     let part = |format: &Directory| format.is_part(name, &file.schema);
     if let Some(format) = Directory::all().find(part) {
         let message = format!("is a part of {}", format.called());
-        let fault = Fault::new(Kind::MissingShard, message).file(file.path.as_str());
+        let fault = Fault::new(Kind::MissingShard, message).file(place);
         return Err(fault.hint("give its directory, with all of its files"));
     }
     match parts_of(name).filter(|_| !together) {
         None => Ok(()),
         Some(of) => {
             let message = format!("is one of {of} files");
-            let fault = Fault::new(Kind::MissingShard, message).file(file.path.as_str());
+            let fault = Fault::new(Kind::MissingShard, message).file(place);
             Err(fault.hint(
                 "give the directory with all of them and their index; --weights there takes this one alone",
             ))
@@ -68,9 +89,9 @@ fn of_several(file: &ShardFile, together: bool) -> Result<()> {
 }
 
 /// Refuses files of a rank's directory if another rank's, beside it, has something else in them.
-fn of_ranks(source: &Source, files: &[ShardFile]) -> Result<()> {
+fn of_ranks(base: &Path, files: &[ShardFile]) -> Result<()> {
     for file in files {
-        let path = source.base.join(&file.path);
+        let path = base.join(&file.path);
         let Some((rank, other, theirs)) = beside(&path)? else {
             continue;
         };

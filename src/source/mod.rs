@@ -7,7 +7,7 @@
 
 pub mod adapter;
 mod choice;
-mod complete;
+pub(crate) mod complete;
 pub mod counts;
 pub mod derived;
 mod directory;

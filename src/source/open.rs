@@ -9,7 +9,7 @@ use crate::source::choice::{Wanted, choose_from};
 use crate::source::complete;
 use crate::source::derived::Derived;
 use crate::source::directory;
-use crate::source::files::{list_files, number};
+use crate::source::files::{list_files, number, refuse_gaps};
 use crate::source::found::Source;
 use crate::source::headers::read_headers;
 use crate::source::index::{Settled, settle};
@@ -93,6 +93,10 @@ pub fn open(
             let begin = || list_files(path, Some(*to), contains).map(Begun::from);
             let full = || Ok(Listing::default());
             let mut views = Views::list(world, topology, path, begin, full)?;
+            if contains.is_none() {
+                let listings = views.0.iter().map(|view| &view.listing);
+                agree(world, refuse_gaps(listings, path))?;
+            }
             let listings = views.0.iter_mut().map(|view| &mut view.listing);
             agree(world, number(listings.collect(), path, *to))?;
             let source = assemble(world, topology, path, mode, &views, false)?;

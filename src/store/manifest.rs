@@ -234,18 +234,19 @@ impl Manifest {
         Ok(true)
     }
 
-    /// Whether `directory` has all files of weights in full size and no later change than the manifest's
-    /// own. Notes beside the weights may have gone on.
+    /// Whether `directory` has all files of weights as they were written: no later change than the manifest's own,
+    /// or the bytes of which it tells the CRC. Notes beside the weights may have gone on.
     ///
     /// # Errors
     /// [`Kind::Io`].
     pub fn stands_unchanged(&self, directory: &Path) -> Result<bool> {
-        let Some((_, written)) = io::stamp(&directory.join(NAME))? else {
-            return Ok(false);
-        };
+        let own = directory.join(NAME);
         for file in self.files.iter().filter(|file| file.structure.is_some()) {
-            let unchanged = |(bytes, time)| bytes == file.bytes && time <= written;
-            if !io::stamp(&directory.join(&file.path))?.is_some_and(unchanged) {
+            let path = directory.join(&file.path);
+            let stands = io::size(&path)? == Some(file.bytes)
+                && (Manifest::stands_untouched(&own, directory, file)?
+                    || crc(&path)? == file.crc64);
+            if !stands {
                 return Ok(false);
             }
         }

@@ -26,6 +26,7 @@ mod own;
 pub mod rank_dir;
 pub mod replaceable;
 pub mod resolved;
+pub mod single;
 pub mod whole;
 
 pub use formats::{Directory, Format, checkpoint2, ckpt, safetensors};

@@ -1,6 +1,6 @@
 //! `--report`: what was done, as a page.
 
-use crate::cli::output::{try_output, write_output};
+use crate::cli::output::try_output;
 use crate::course::pace;
 use crate::destination::allowed;
 use crate::exchange::{World, agree};
@@ -8,6 +8,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::job::Job;
 use crate::report::is_report;
 use crate::store::io::{ReadFile, Standing, standing};
+use crate::store::single::write_single;
 use clap::Args;
 use std::path::{Path, PathBuf};
 
@@ -115,7 +116,7 @@ impl ReportArgs {
     /// [`crate::fault::Kind::Io`].
     pub(crate) fn save(&self, page: &str) -> Result<()> {
         match &self.report {
-            Some(report) => write_output(report, page.as_bytes()),
+            Some(report) => write_single(report, page.as_bytes()),
             None => Ok(()),
         }
     }

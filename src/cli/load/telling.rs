@@ -2,7 +2,7 @@
 
 use crate::cli::command::Told;
 use crate::cli::load::sight::Sight;
-use crate::cli::output::{check_output, try_output, write_output};
+use crate::cli::output::{check_output, try_output};
 use crate::config::based::{BASE, Layered, bases};
 use crate::config::edit::{quoted, set_keys};
 use crate::config::train_yaml::{Action, TrainConfig, YAML_BYTES_MAX};
@@ -12,6 +12,7 @@ use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
 use crate::job::outcome::Outcome;
 use crate::store::io::{self, ReadFile, Standing};
+use crate::store::single::write_single;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -71,7 +72,7 @@ impl Telling {
     ) -> Result<()> {
         let text = with_keys(config, path, &self.yaml())?;
         let written = if sight.world.process() == 0 {
-            write_output(path, text.as_bytes())
+            write_single(path, text.as_bytes())
         } else {
             Ok(())
         };

@@ -3,13 +3,14 @@
 use super::rank_files::{check_directory, write_directory};
 use crate::cli::flags::choice::choice;
 use crate::cli::flags::family::SCHEMES;
-use crate::cli::output::{check_output, write_output};
+use crate::cli::output::check_output;
 use crate::fault::plain::Text;
 use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
 use crate::model::Scheme;
 use crate::model::derive::{Derived, Job, Seen, configured, derive, usual};
 use crate::report::Report;
+use crate::store::single::write_single;
 use crate::strategy::Form;
 use clap::Args;
 use serde_json::json;
@@ -80,7 +81,7 @@ impl DeriveArgs {
             form,
         )?;
         if let Some(merged) = &self.merged {
-            write_output(merged, &Derived::merged(form, &files)?)?;
+            write_single(merged, &Derived::merged(form, &files)?)?;
         }
         self.tell(&derived, files.len(), report)
     }

@@ -3,15 +3,16 @@
 use crate::cli::flags::choice::choice;
 use crate::cli::flags::family::SCHEMES;
 use crate::cli::flags::strategy::strategy;
-use crate::cli::output::{check_output, write_output};
+use crate::cli::output::check_output;
 use crate::fault::{Fault, Kind, Result};
 use crate::front::Deriving;
-use crate::job::inspect::{cut_tensors, full_tensors};
+use crate::job::inspect::cut_tensors;
 use crate::measure::shapes::read_shapes;
 use crate::model::Scheme;
 use crate::model::derive::{Seen, derive, usual};
 use crate::report::Report;
 use crate::source::strategy_files::read_alone;
+use crate::store::single::write_single;
 use crate::strategy::derive::{Mesh, Rule};
 use crate::strategy::like::like;
 use crate::strategy::{self, Form, Strategy, StrategyInput};
@@ -88,7 +89,7 @@ impl NewArgs {
             Some(old) => self.cut_like(old, &mesh)?,
             None => self.cut_by_rules(&mesh)?,
         };
-        write_output(&self.output, &made.bytes)?;
+        write_single(&self.output, &made.bytes)?;
         report.strategy_made(&self.output, &made.strategy, &made.rules, made.tensors)
     }
 
@@ -138,12 +139,6 @@ impl NewArgs {
     /// Names and full shapes of the tensors that it is for.
     fn tensors(&self) -> Result<Vec<(String, Vec<u64>)>> {
         match (&self.weights, &self.model) {
-            (Some(weights), _) if weights.extension().is_some_and(|ending| ending == "json") => {
-                let shapes = read_shapes(weights)?.into_iter();
-                Ok(shapes
-                    .map(|(name, _, shape)| (name.to_string(), shape.0))
-                    .collect())
-            }
             (Some(weights), _) => match &self.strategy {
                 Some(input) => {
                     let deriving = Deriving {
@@ -152,14 +147,16 @@ impl NewArgs {
                     };
                     cut_tensors(weights, &read_alone(&deriving.make_alone(input.clone())?)?)
                 }
-                None => full_tensors(weights).map_err(|fault| {
-                    let cut = fault.kind == Kind::Usage && fault.hint.is_none();
-                    if cut {
-                        fault.hint("--strategy S says how it is cut")
-                    } else {
-                        fault
-                    }
-                }),
+                None => {
+                    let shapes = read_shapes(weights).map_err(|fault| match fault.kind {
+                        Kind::Usage => fault.hint("--strategy S says how it is cut"),
+                        _ => fault,
+                    })?;
+                    let named = shapes.into_iter();
+                    Ok(named
+                        .map(|(name, _, shape)| (name.to_string(), shape.0))
+                        .collect())
+                }
             },
             (None, Some(model)) => {
                 let seen = Seen {
