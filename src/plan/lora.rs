@@ -100,7 +100,7 @@ pub fn take_own_pairs(inventory: &mut Inventory) -> Vec<Arc<SourceTensor>> {
 /// # Errors
 /// [`Kind::UnknownTensor`] for a pair whose weight isn't there, with the nearest names;
 /// [`Kind::Shape`] naming both where they don't fit; [`Kind::Unsupported`] for a tensor that is
-/// neither; [`Kind::MissingShard`] if one of a pair, or every pair, is missing; [`Kind::Corrupt`] for a
+/// neither; [`Kind::MissingShard`] if one of a pair, every pair, or that of a parameter that `meaning` names, is missing; [`Kind::Corrupt`] for a
 /// tensor without elements.
 pub fn merge(
     inventory: &mut Inventory,
@@ -127,6 +127,7 @@ pub fn merge(
     if pairs.is_empty() {
         return Err(Fault::new(Kind::MissingShard, "there is no low-rank pair"));
     }
+    let mut merged: Vec<String> = Vec::new();
     for (module, pair) in pairs {
         let Pair { embedding, parts } = pair;
         let [Some(a), Some(b)] = parts else {
@@ -145,7 +146,8 @@ pub fn merge(
             if meaning.parameters.is_empty() {
                 return Err(unknown(inventory, &a.name, &weight));
             }
-            of_experts(inventory, catalog, module, experts::Pair { a, b }, meaning)?;
+            let pair = experts::Pair { a, b };
+            merged.push(of_experts(inventory, catalog, module, pair, meaning)?);
             continue;
         };
         let rank = a.shape.0.first().copied().unwrap_or_default();
@@ -157,9 +159,27 @@ pub fn merge(
             transposed: check(tensor, a, b, embedding, meaning.transposed)?,
         };
         let tensor = tensor.clone();
-        add(inventory, &tensor, weight.into(), step);
+        add(inventory, &tensor, weight.as_str().into(), step);
+        merged.push(weight);
     }
-    Ok(())
+    refuse_without_pair(meaning, &merged)
+}
+
+/// Refuses an adapter that says that it has pairs of parameters of which none was `merged`.
+fn refuse_without_pair(meaning: &Meaning, merged: &[String]) -> Result<()> {
+    let mut told = meaning.parameters.iter();
+    let lacks = |target: &&String| !merged.iter().any(|name| experts::is_called(name, target));
+    let Some(target) = told.find(lacks) else {
+        return Ok(());
+    };
+    let message = format!(
+        "the adapter's configuration names '{target}' in target_parameters, and there is no pair for it"
+    );
+    let fault = Fault::new(Kind::MissingShard, message);
+    Err(fault.hint(
+        "is it this adapter's file, and whole? Save the adapter again; a parameter that was never trained may be taken \
+         out of target_parameters",
+    ))
 }
 
 /// Adds a step to those that make `tensor`, called `name`.
@@ -174,14 +194,14 @@ fn add(inventory: &mut Inventory, tensor: &SourceTensor, name: Arc<str>, step: S
     inventory.tensors.insert(name, Arc::new(merged));
 }
 
-/// Merges a pair of a parameter that holds a matrix for each of several experts.
+/// Merges a pair of a parameter that holds a matrix for each of several experts; gives the parameter's name.
 fn of_experts(
     inventory: &mut Inventory,
     catalog: &Catalog,
     module: &str,
     pair: experts::Pair<'_>,
     meaning: &Meaning,
-) -> Result<()> {
+) -> Result<String> {
     let (a, b) = (pair.a, pair.b);
     let (targets, turned) = (&meaning.parameters, meaning.turned);
     let found = experts::find(inventory, catalog, module, pair, targets, turned)?;
@@ -194,7 +214,7 @@ fn of_experts(
         check_types(&tensor, [a, b])?;
         add(inventory, &tensor, name, step);
     }
-    Ok(())
+    Ok(found.parameter)
 }
 
 /// Checks the rank of a pair of `module` against what is told of it.

@@ -142,12 +142,15 @@ pub(super) fn find<'a>(
     })
 }
 
+/// Whether a parameter's name is, or ends in, one that an adapter says.
+pub(super) fn is_called(name: &str, target: &str) -> bool {
+    let rest = name.strip_suffix(target);
+    rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
 /// The parameters of module `base` that targets name, as the source has them.
 fn parameters(inventory: &Inventory, base: &str, targets: &[String]) -> Vec<Parameter> {
-    let is_target = |name: &str| {
-        let mut targets = targets.iter();
-        targets.any(|target| name == target || name.ends_with(&format!(".{target}")))
-    };
+    let is_target = |name: &str| targets.iter().any(|target| is_called(name, target));
     let mut found = Vec::new();
     for (name, tensor) in &inventory.tensors {
         let own = name

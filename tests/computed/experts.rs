@@ -100,5 +100,14 @@ fn merges_pairs_of_experts() {
         let fails = run(&room, 1, "unify --src @less --lora @ad --dst @none");
         let line = error_line(&fails);
         assert!(line.contains("don't fit"), "{fails:#?}");
+        pairs.retain(|name, _| name.contains(".base_layer."));
+        tensors::write(&at("half/adapter_model.safetensors"), &pairs);
+        tensors::write_bytes(&at("half/adapter_config.json"), config.as_bytes());
+        let fails = run(&room, 1, "unify --src @one --lora @half --dst @none");
+        let line = error_line(&fails);
+        assert!(
+            line.contains("names 'mlp.experts.down_proj' in target_parameters"),
+            "{fails:#?}"
+        );
     }
 }
