@@ -840,65 +840,84 @@ fn finds_damage_in_a_vocabulary_of_which_rows_are_cut_off() {
     }
 }
 
-/// Experts in one tensor are what they are each in their own.
-#[test]
-fn reads_experts_in_one_tensor() {
-    let recorded = fixtures::data().join("model/qwen3_moe/hf");
-    let apart = tensors::read(&recorded.join("model.safetensors"))
-        .unwrap()
-        .tensors;
-    let mut fused = Tensors::new();
-    for (name, tensor) in &apart {
+/// The tensors of a model with those of its experts in one for all, as transformers 5 has them: the first matrix with
+/// the second below it, and the third.
+fn experts_together(apart: &Tensors, matrices: [&str; 3]) -> Tensors {
+    let mut together = Tensors::new();
+    for (name, tensor) in apart {
+        let name = name.replace(".block_sparse_moe.", ".mlp.");
         let Some((room, rest)) = name.split_once(".experts.") else {
-            fused.insert(name.clone(), tensor.clone());
+            together.insert(name, tensor.clone());
             continue;
         };
         let matrix = rest.split('.').nth(1).unwrap();
-        if rest.split('.').next() != Some("0") || matrix == "up_proj" {
+        if rest.split('.').next() != Some("0") || matrix == matrices[1] {
             continue;
         }
-        let (whole, parts): (_, &[&str]) = match matrix {
-            "down_proj" => ("down_proj", &["down_proj"]),
-            _ => ("gate_up_proj", &["gate_proj", "up_proj"]),
+        let (whole, parts) = match matrix == matrices[2] {
+            true => ("down_proj", &matrices[2..]),
+            false => ("gate_up_proj", &matrices[..2]),
+        };
+        let of = |expert: usize, part: &str| {
+            let ending = format!(".experts.{expert}.{part}.weight");
+            let layer = room.rsplit_once('.').unwrap().0;
+            let mut names = apart.iter();
+            let own =
+                |name: &str| name.starts_with(&format!("{layer}.")) && name.ends_with(&ending);
+            names.find(|(name, _)| own(name)).map(|(_, tensor)| tensor)
         };
         let (mut data, mut experts) = (Vec::new(), 0);
-        while apart.contains_key(&format!("{room}.experts.{experts}.{matrix}.weight")) {
+        while of(experts, matrix).is_some() {
             for part in parts {
-                data.extend(&apart[&format!("{room}.experts.{experts}.{part}.weight")].data);
+                data.extend(&of(experts, part).unwrap().data);
             }
             experts += 1;
         }
         let shape = vec![experts, parts.len() * tensor.shape[0], tensor.shape[1]];
         let dtype = tensor.dtype.clone();
-        fused.insert(
-            format!("{room}.experts.{whole}"),
-            Tensor { dtype, shape, data },
+        let fused = Tensor { dtype, shape, data };
+        together.insert(format!("{room}.experts.{whole}"), fused);
+    }
+    together
+}
+
+/// Experts in one tensor are what they are each in their own.
+#[test]
+fn reads_experts_in_one_tensor() {
+    for (family, matrices) in [
+        ("qwen3_moe", ["gate_proj", "up_proj", "down_proj"]),
+        ("mixtral", ["w1", "w3", "w2"]),
+    ] {
+        let recorded = fixtures::data().join("model").join(family).join("hf");
+        let apart = tensors::read(&recorded.join("model.safetensors"))
+            .unwrap()
+            .tensors;
+        let mut fused = experts_together(&apart, matrices);
+        assert!(fused.len() < apart.len());
+        let room = Room::new();
+        std::fs::copy(recorded.join("config.json"), room.at("m/config.json")).unwrap();
+        for flags in [
+            "--names mcore --experts stacked",
+            "--names mcore --experts separate",
+        ] {
+            let import = format!("import --hf @m --overwrite {flags} --dst");
+            room.put("m/model.safetensors", &apart);
+            room.run(&format!("{import} @apart")).succeeds();
+            room.put("m/model.safetensors", &fused);
+            room.run(&format!("{import} @out")).succeeds();
+            tensors::compare(&full(&room.at("apart")), &room.out()).unwrap();
+        }
+        let turned = fused
+            .iter_mut()
+            .find(|(name, _)| name.ends_with("gate_up_proj"));
+        let shape = &mut turned.unwrap().1.shape;
+        (shape[1], shape[2]) = (shape[1] / 2, shape[2] * 2);
+        room.put("m/model.safetensors", &fused);
+        says(
+            &room.run("import --hf @m --dst @x --names mcore"),
+            &["experts in one tensor are read as [experts, rows, columns], gate before up"],
         );
     }
-    assert!(fused.len() < apart.len());
-    let room = Room::new();
-    std::fs::copy(recorded.join("config.json"), room.at("m/config.json")).unwrap();
-    for flags in [
-        "--names mcore --experts stacked",
-        "--names mcore --experts separate",
-    ] {
-        let import = format!("import --hf @m --overwrite {flags} --dst");
-        room.put("m/model.safetensors", &apart);
-        room.run(&format!("{import} @apart")).succeeds();
-        room.put("m/model.safetensors", &fused);
-        room.run(&format!("{import} @out")).succeeds();
-        tensors::compare(&full(&room.at("apart")), &room.out()).unwrap();
-    }
-    let turned = fused
-        .iter_mut()
-        .find(|(name, _)| name.ends_with("gate_up_proj"));
-    let shape = &mut turned.unwrap().1.shape;
-    (shape[1], shape[2]) = (shape[1] / 2, shape[2] * 2);
-    room.put("m/model.safetensors", &fused);
-    says(
-        &room.run("import --hf @m --dst @x --names mcore"),
-        &["experts in one tensor are read as [experts, rows, columns], gate before up"],
-    );
 }
 
 /// A head that config.json says is the embedding, and that is another one, is no copy to leave out.

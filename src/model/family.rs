@@ -149,6 +149,13 @@ pub struct Rule {
     /// The one Hugging Face tensor that has these below each other, in their order; none: each is one.
     #[serde(default)]
     pub hf_joined: Option<String>,
+    /// For `experts`: the one Hugging Face tensor that may have these for all experts, `[experts, rows, columns]`,
+    /// in their order below each other.
+    #[serde(default)]
+    pub hf_all: Option<String>,
+    /// Other Hugging Face names that are accepted when read.
+    #[serde(default)]
+    pub hf_also: Vec<String>,
     /// Legacy names.
     #[serde(default)]
     pub legacy: Option<Side>,

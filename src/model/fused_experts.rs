@@ -1,33 +1,61 @@
-//! Experts that lie in one tensor at Hugging Face, as transformers 5 keeps them:
-//! `…experts.gate_up_proj` `[experts, 2 * rows, columns]`, gate before up, and `…experts.down_proj`
-//! `[experts, rows, columns]`, in the place of a tensor for each expert.
+//! Experts that lie in one tensor at Hugging Face, as transformers 5 keeps them: `[experts, rows, columns]`, in the
+//! place of a tensor for each expert. A family's table names it, and what lies below each other in it.
 
-use super::link::Tensor;
+use super::family::{Family, Rule};
+use super::link::{AllExperts, Tensor};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::Inventory;
+use crate::plan::lora::Apart;
 use crate::tensor::shape::Shape;
 use crate::view::{AxisMap, Piece};
-use std::sync::Arc;
 
-/// What an expert's matrix is called, the tensor that has it for all experts, how many lie below each
-/// other in that, and which of them it is.
-const PLACES: [(&str, &str, u64, u64); 3] = [
-    ("gate_proj", "gate_up_proj", 2, 0),
-    ("up_proj", "gate_up_proj", 2, 1),
-    ("down_proj", "down_proj", 1, 0),
-];
-
-/// Where an expert's matrix lies in a tensor of all experts.
-#[derive(Clone, Debug)]
-pub(super) struct Fused {
-    /// That tensor's name.
-    pub(super) name: Arc<str>,
-    expert: u64,
-    row: u64,
+/// Says of the matrices of an expert that they may lie below each other in the tensor `name` of all experts.
+pub(super) fn lie_within(matrices: &mut [Tensor], name: &str) {
+    let rows = |tensor: &Tensor| tensor.shape.0.first().copied().unwrap_or_default();
+    let height = matrices.iter().map(rows).fold(0, u64::saturating_add);
+    let mut row = 0u64;
+    for tensor in matrices {
+        tensor.within = Some(AllExperts {
+            name: name.into(),
+            expert: 0,
+            row,
+            height,
+        });
+        row = row.saturating_add(rows(tensor));
+    }
 }
 
-impl Fused {
-    /// Finds an expert's matrix among the tensors of all experts, if it has none of its own.
+/// The parameters of all experts that models of any family may have, and how they lie expert by expert.
+///
+/// # Errors
+/// Never: a test reads all tables.
+pub fn experts_apart() -> Result<Vec<Apart>> {
+    let families = Family::built_in()?;
+    let rules = families.iter().flat_map(|family| &family.tensors);
+    let apart = |rule: &Rule| {
+        let names = rule.hf.list().iter();
+        let names = names.map(|name| name.split(" [").next().unwrap_or(name).to_owned());
+        Some(Apart {
+            parameter: rule.hf_all.clone()?,
+            matrices: names.collect(),
+        })
+    };
+    let mut all: Vec<Apart> = Vec::new();
+    for apart in rules.filter_map(apart) {
+        if !all.contains(&apart) {
+            all.push(apart);
+        }
+    }
+    Ok(all)
+}
+
+impl AllExperts {
+    /// The same of this expert.
+    pub(super) fn of(self, expert: u64) -> AllExperts {
+        AllExperts { expert, ..self }
+    }
+
+    /// Where an expert's matrix lies among those of all experts, if it has no tensor of its own.
     ///
     /// # Errors
     /// [`Kind::Shape`] if the tensor of all experts isn't as it should be for `experts`.
@@ -35,38 +63,24 @@ impl Fused {
         inventory: &Inventory,
         wanted: &Tensor,
         experts: u64,
-    ) -> Result<Option<Fused>> {
+    ) -> Result<Option<AllExperts>> {
+        let (Some(all), [_, columns]) = (&wanted.within, &wanted.shape.0[..]) else {
+            return Ok(None);
+        };
         if inventory.tensors.contains_key(&wanted.name) {
             return Ok(None);
         }
-        let Some((room, rest)) = wanted.name.split_once(".experts.") else {
+        let Some(found) = inventory.tensors.get(&all.name) else {
             return Ok(None);
         };
-        let mut words = rest.split('.');
-        let expert = words.next().and_then(|word| word.parse::<u64>().ok());
-        let matrix = words.next().unwrap_or_default();
-        let place = PLACES.iter().find(|(name, ..)| *name == matrix);
-        let (Some(expert), Some((_, fused, count, part)), [rows, columns]) =
-            (expert, place, &wanted.shape.0[..])
-        else {
-            return Ok(None);
-        };
-        let name = format!("{room}.experts.{fused}");
-        let Some((name, found)) = inventory.tensors.get_key_value(name.as_str()) else {
-            return Ok(None);
-        };
-        let due = Shape(vec![experts, count * rows, *columns]);
+        let due = Shape(vec![experts, all.height, *columns]);
         if found.shape != due {
             let message = format!("is {}, config.json asks for {due}", found.shape);
-            return Err(Fault::new(Kind::Shape, message).tensor(&**name).hint(
+            return Err(Fault::new(Kind::Shape, message).tensor(&*all.name).hint(
                 "experts in one tensor are read as [experts, rows, columns], gate before up",
             ));
         }
-        Ok(Some(Fused {
-            name: name.clone(),
-            expert,
-            row: part * rows,
-        }))
+        Ok(Some(all.clone()))
     }
 
     /// A piece of the expert's own matrix, as one of the tensor of all experts.

@@ -2,6 +2,7 @@
 
 use super::family::Make;
 use super::fuse::Joint;
+use crate::fault::{Fault, Kind, Result};
 use crate::tensor::shape::Shape;
 use crate::view::{AxisMap, Cut, Piece};
 use std::sync::Arc;
@@ -19,9 +20,35 @@ pub struct Tensor {
     pub also: Vec<Arc<str>>,
     /// It has a row for each word of the vocabulary.
     pub vocabulary: bool,
+    /// The tensor of all experts that it may lie in.
+    pub within: Option<AllExperts>,
+}
+
+/// Where an expert's matrix lies in a tensor of all experts, `[experts, height, columns]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AllExperts {
+    /// That tensor's name.
+    pub name: Arc<str>,
+    /// The expert.
+    pub expert: u64,
+    /// The first of its rows.
+    pub row: u64,
+    /// The rows that an expert has in it.
+    pub height: u64,
 }
 
 impl Tensor {
+    /// The size of dimension 0.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] for a tensor without dimensions.
+    pub(super) fn rows(&self) -> Result<u64> {
+        let rows = self.shape.0.first().copied();
+        rows.ok_or_else(|| {
+            Fault::new(Kind::Corrupt, "the table gives no shape").tensor(&*self.name)
+        })
+    }
+
     /// The same; if it is to stand, with a dimension for the experts that lie below each other in it.
     pub(super) fn standing(&self, stands: bool, experts: u64) -> Tensor {
         let shape = match self.shape.0[..] {

@@ -4,6 +4,7 @@ use super::choices::{Choices, Experts, Fusion, Scheme, spelled};
 use super::expression::Numbers;
 use super::family::{Block, Family, Make, Rule, Side, Within};
 use super::fuse::{Joint, Lane, fuse, stack, stack_transposed};
+use super::fused_experts::lie_within;
 use super::joined::below_each_other;
 use super::latent::check_latent;
 use super::link::{Bond, Link, Tensor};
@@ -168,6 +169,7 @@ impl Speller<'_> {
             cut: Cut::Anywhere,
             also: Vec::new(),
             vocabulary,
+            within: None,
         })
     }
 
@@ -206,7 +208,11 @@ impl Speller<'_> {
             Some(Make::Experts) => self.choices.experts != Experts::Separate,
             Some(Make::Rows | Make::Blocks) | None => false,
         };
-        let hf = self.tensors(spot.hf, rule.hf.list(), spot)?;
+        let mut hf = self.tensors(spot.hf, rule.hf.list(), spot)?;
+        accept(&mut hf, &rule.hf_also, |name| spot.spell(spot.hf, name));
+        if let Some(all) = &rule.hf_all {
+            lie_within(&mut hf, &spot.spell(spot.hf, all));
+        }
         let (Some(prefix), Some(side)) = (spot.ms, side) else {
             let names = hf.into_iter().map(|tensor| tensor.name);
             self.mapping.unnamed.extend(names);
@@ -218,10 +224,7 @@ impl Speller<'_> {
             Side::Choice { separate, .. } => separate,
         };
         let mut ms = self.tensors(prefix, ms.list(), spot)?;
-        if let [tensor] = &mut ms[..] {
-            let also = rule.also.iter().map(|name| spot.spell(prefix, name).into());
-            tensor.also = also.collect();
-        }
+        accept(&mut ms, &rule.also, |name| spot.spell(prefix, name));
         match rule.make {
             Some(Make::Experts) => {
                 // Without a choice they are stacked as they are, each kind in one of its own.
@@ -278,7 +281,7 @@ impl Speller<'_> {
                 (self.choices.qkv, unit, self.numbers.value("kv_heads")?)
             }
             Some(Make::Rows) => (Fusion::Contiguous, 1, 1),
-            _ => (self.choices.ffn, 1, rows(&hf[0])?),
+            _ => (self.choices.ffn, 1, hf[0].rows()?),
         };
         let tp = match rule.make {
             Some(Make::Rows) => 1,
@@ -294,7 +297,7 @@ impl Speller<'_> {
             _ => tp,
         };
         let lanes = hf.iter().map(|tensor| {
-            let rows = rows(tensor)?;
+            let rows = tensor.rows()?;
             Ok(Lane {
                 rows,
                 unit,
@@ -330,7 +333,7 @@ impl Speller<'_> {
         }
         let groups = self.numbers.value(rule.blocks.as_deref().unwrap_or("1"))?;
         let lanes = ms.iter().enumerate().map(|(part, tensor)| {
-            let rows = rows(tensor)?;
+            let rows = tensor.rows()?;
             Ok(Lane {
                 rows,
                 unit: rows / groups.max(1),
@@ -370,6 +373,7 @@ impl Speller<'_> {
             let number = expert.to_string();
             let numbered = tensors.iter().map(|tensor| Tensor {
                 name: tensor.name.replace("{expert}", &number).into(),
+                within: tensor.within.clone().map(|all| all.of(expert)),
                 ..tensor.clone()
             });
             numbered.collect()
@@ -430,9 +434,11 @@ impl Speller<'_> {
     }
 }
 
-fn rows(tensor: &Tensor) -> Result<u64> {
-    let rows = tensor.shape.0.first().copied();
-    rows.ok_or_else(|| Fault::new(Kind::Corrupt, "the table gives no shape").tensor(&*tensor.name))
+/// Lets the only one of the tensors have these other names.
+fn accept(tensors: &mut [Tensor], names: &[String], spell: impl Fn(&str) -> String) {
+    if let [tensor] = tensors {
+        tensor.also = names.iter().map(|name| spell(name).into()).collect();
+    }
 }
 
 fn list_of_one(tensors: Vec<Tensor>) -> Result<[Tensor; 1]> {

@@ -38,6 +38,7 @@ pub use described::{CONFIG, described};
 pub use detect::{Given, find_family};
 pub use expression::Numbers;
 pub use family::Family;
+pub use fused_experts::experts_apart;
 pub use link::{Link, Tensor};
 pub use mapping::Mapping;
 pub use quantise::Quantise;

@@ -6,9 +6,8 @@ use super::described::CONFIG;
 use super::detect::{Given, choices_of};
 use super::expression::Numbers;
 use super::family::Family;
-use super::fused_experts::Fused;
 use super::heads;
-use super::link::{Link, Tensor};
+use super::link::{AllExperts, Link, Tensor};
 use super::mapping::Mapping;
 use super::quantise::{self, Quantise};
 use super::refusals::{
@@ -132,11 +131,12 @@ impl Import {
         for link in &mapping.links {
             let mut missing = None;
             for tensor in &link.hf {
-                if !vocabulary.takes(inventory, tensor, &tensor.name) {
-                    check_shape(inventory, tensor, &tensor.name)?;
+                let name = found(inventory, tensor);
+                let called = name.as_ref().unwrap_or(&tensor.name);
+                if !vocabulary.takes(inventory, tensor, called) {
+                    check_shape(inventory, tensor, called)?;
                 }
-                let there = inventory.tensors.contains_key(&tensor.name);
-                if !there && !fused.contains_key(&tensor.name) {
+                if name.is_none() && !fused.contains_key(&tensor.name) {
                     missing.get_or_insert(&tensor.name);
                 }
             }
@@ -150,9 +150,10 @@ impl Import {
             }
             let mut pieces: Vec<Vec<Piece>> = vec![Vec::new(); link.ms.len()];
             for bond in &link.bonds {
-                let name = &link.hf[bond.hf].name;
-                let piece = bond.import(name);
-                pieces[bond.ms].push(match fused.get(name) {
+                let tensor = &link.hf[bond.hf];
+                let name = found(inventory, tensor);
+                let piece = bond.import(name.as_ref().unwrap_or(&tensor.name));
+                pieces[bond.ms].push(match fused.get(&tensor.name) {
                     Some(fused) => fused.piece(piece),
                     None => piece,
                 });
@@ -208,11 +209,15 @@ impl Import {
     }
 
     /// The experts' matrices that lie in tensors of all experts, by their own names.
-    fn fused(&self, inventory: &Inventory, mapping: &Mapping) -> Result<BTreeMap<Arc<str>, Fused>> {
+    fn fused(
+        &self,
+        inventory: &Inventory,
+        mapping: &Mapping,
+    ) -> Result<BTreeMap<Arc<str>, AllExperts>> {
         let experts = self.numbers.value("experts").unwrap_or_default();
         let mut fused = BTreeMap::new();
         for tensor in mapping.links.iter().flat_map(|link| &link.hf) {
-            if let Some(found) = Fused::find(inventory, tensor, experts)? {
+            if let Some(found) = AllExperts::find(inventory, tensor, experts)? {
                 fused.insert(tensor.name.clone(), found);
             }
         }
@@ -226,7 +231,8 @@ impl Import {
         fused: impl Iterator<Item = &'a str>,
     ) -> Result<()> {
         let linked = mapping.links.iter().flat_map(|link| &link.hf);
-        let mut known: BTreeSet<&str> = linked.map(|tensor| &*tensor.name).collect();
+        let names = linked.flat_map(|tensor| std::iter::once(&tensor.name).chain(&tensor.also));
+        let mut known: BTreeSet<&str> = names.map(|name| &**name).collect();
         known.extend(mapping.only_hf.iter().map(|(name, _)| &**name));
         known.extend(fused);
         refuse_wrapped(inventory, &known, &self.family.family)?;

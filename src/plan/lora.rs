@@ -7,7 +7,7 @@ use crate::catalog::Catalog;
 use crate::fault::{Fault, Kind, Result, nearest};
 use crate::plan::inventory::Inventory;
 use crate::plan::lora_experts as experts;
-pub use crate::plan::lora_meaning::{Factor, Meaning};
+pub use crate::plan::lora_meaning::{Apart, Factor, Meaning};
 pub use crate::plan::pattern::{Pattern, Patterns};
 use crate::plan::source_tensor::SourceTensor;
 use crate::plan::source_tensor::{Step, Value};
@@ -203,8 +203,7 @@ fn of_experts(
     meaning: &Meaning,
 ) -> Result<String> {
     let (a, b) = (pair.a, pair.b);
-    let (targets, turned) = (&meaning.parameters, meaning.turned);
-    let found = experts::find(inventory, catalog, module, pair, targets, turned)?;
+    let found = experts::find(inventory, catalog, module, pair, meaning)?;
     check_rank(meaning, &found.parameter, found.rank, a)?;
     let factor = meaning.factor.of(&found.parameter, found.rank);
     for (name, step) in found.steps(inventory, factor)? {

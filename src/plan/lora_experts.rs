@@ -11,6 +11,7 @@ use crate::catalog::{Catalog, Place};
 use crate::fault::plain::first;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::Inventory;
+use crate::plan::lora_meaning::Meaning;
 use crate::plan::patch::Patch;
 use crate::plan::patched::of_patches;
 use crate::plan::source_tensor::{SourceTensor, Step};
@@ -21,11 +22,6 @@ use std::sync::Arc;
 
 /// What PEFT puts into the name of a module for each parameter of it that is wrapped.
 const INNER: &str = ".base_layer";
-/// A parameter of all experts, and what its rows are called where they lie expert by expert.
-const APART: [(&str, &[&str]); 2] = [
-    ("gate_up_proj", &["gate_proj", "up_proj"]),
-    ("down_proj", &["down_proj"]),
-];
 /// Parameters told of many.
 const TOLD: usize = 3;
 
@@ -77,8 +73,7 @@ pub(super) struct Found<'a> {
     pair: Pair<'a>,
 }
 
-/// Finds the parameter of a pair of `module` among those that `targets` name; `turned` tells which way
-/// round pairs lie where shapes don't.
+/// Finds the parameter of a pair of `module` among those that `meaning` names.
 ///
 /// # Errors
 /// [`Kind::UnknownTensor`] if the source has none, [`Kind::Shape`] if none fits, [`Kind::Ambiguous`] if several
@@ -88,11 +83,10 @@ pub(super) fn find<'a>(
     catalog: &Catalog,
     module: &str,
     pair: Pair<'a>,
-    targets: &[String],
-    turned: Option<bool>,
+    meaning: &Meaning,
 ) -> Result<Found<'a>> {
     let base = module.replace(INNER, "");
-    let known = parameters(inventory, &base, targets);
+    let known = parameters(inventory, &base, meaning);
     let named = |fault: Fault| fault.tensor(&*pair.a.name);
     if known.is_empty() {
         let message = format!("is for a parameter of '{base}', of which the source has none");
@@ -118,7 +112,7 @@ pub(super) fn find<'a>(
             ),
         }));
     };
-    let turned = match (ways.straight, ways.turned, turned) {
+    let turned = match (ways.straight, ways.turned, meaning.turned) {
         (true, false, _) => false,
         (false, true, _) => true,
         (_, _, Some(turned)) => turned,
@@ -149,7 +143,8 @@ pub(super) fn is_called(name: &str, target: &str) -> bool {
 }
 
 /// The parameters of module `base` that targets name, as the source has them.
-fn parameters(inventory: &Inventory, base: &str, targets: &[String]) -> Vec<Parameter> {
+fn parameters(inventory: &Inventory, base: &str, meaning: &Meaning) -> Vec<Parameter> {
+    let targets = &meaning.parameters;
     let is_target = |name: &str| targets.iter().any(|target| is_called(name, target));
     let mut found = Vec::new();
     for (name, tensor) in &inventory.tensors {
@@ -167,21 +162,24 @@ fn parameters(inventory: &Inventory, base: &str, targets: &[String]) -> Vec<Para
             });
         }
     }
-    for (parameter, parts) in APART {
-        let name = format!("{base}.{parameter}");
+    for row in &meaning.apart {
+        let Some((module, parameter)) = row.parameter.rsplit_once('.') else {
+            continue;
+        };
+        let (name, before) = (format!("{base}.{parameter}"), base.strip_suffix(module));
         let known = found.iter().any(|one| one.name == name);
-        if !known && is_target(&name) {
-            found.extend(apart(inventory, base, name, parts));
+        if let Some(before) = before.filter(|_| !known && is_target(&name)) {
+            found.extend(apart(inventory, before, name, &row.matrices));
         }
     }
     found
 }
 
 /// A parameter whose experts' matrices are tensors of their own.
-fn apart(inventory: &Inventory, base: &str, name: String, parts: &[&str]) -> Option<Parameter> {
+fn apart(inventory: &Inventory, before: &str, name: String, parts: &[String]) -> Option<Parameter> {
     let of = |expert: usize| {
         let names = parts.iter().map(|part| {
-            let name = format!("{base}.{expert}.{part}.weight");
+            let name = format!("{before}{part}").replace("{expert}", &expert.to_string());
             let found = inventory.tensors.get_key_value(name.as_str());
             found.map(|(name, _)| name.clone())
         });

@@ -17,6 +17,8 @@ pub struct Meaning {
     pub described: bool,
     /// Parameters that hold a matrix for each of several experts, and have pairs: ends of their names.
     pub parameters: Vec<String>,
+    /// How those may lie in the source expert by expert.
+    pub apart: Vec<Apart>,
     /// Whether A and B of these lie the other way round, where shapes don't tell it.
     pub turned: Option<bool>,
 }
@@ -32,9 +34,21 @@ impl Meaning {
             transposed: false,
             described: false,
             parameters: Vec::new(),
+            apart: Vec::new(),
             turned: None,
         }
     }
+}
+
+/// A parameter that holds a matrix for each of several experts, as the model's own files may have it: a tensor for
+/// each expert and matrix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Apart {
+    /// The end of the parameter's name: `.mlp.experts.down_proj`.
+    pub parameter: String,
+    /// In its place, those of an expert's matrices that lie below each other in it:
+    /// `.mlp.experts.{expert}.down_proj.weight`.
+    pub matrices: Vec<String>,
 }
 
 /// What a pair's product is multiplied by.

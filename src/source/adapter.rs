@@ -71,6 +71,7 @@ fn of(config: &Map<String, Value>, fixed: Option<f64>) -> Result<Meaning> {
         transposed: truth("fan_in_fan_out"),
         described: true,
         parameters: parameters(config)?,
+        apart: Vec::new(),
         turned: turned(config),
     })
 }

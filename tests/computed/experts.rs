@@ -20,18 +20,28 @@ fn together(matrix: &Matrix, [rows, columns]: [usize; 2]) -> Tensor {
     }
 }
 
-/// The tensors of each expert by itself.
-fn apart(name: &str, matrix: &Matrix, [rows, columns]: [usize; 2], all: &mut Tensors) {
+/// Where each expert has tensors of its own, and what they are called: gate, up, down.
+const FORMS: [(&str, [&str; 3]); 2] = [
+    (MODULE, ["gate_proj", "up_proj", "down_proj"]),
+    (
+        "model.layers.0.block_sparse_moe.experts",
+        ["w1", "w3", "w2"],
+    ),
+];
+
+/// The tensors of each expert by itself, in the form of this number.
+fn apart(form: usize, name: &str, matrix: &Matrix, [rows, columns]: [usize; 2], all: &mut Tensors) {
+    let (module, [gate, up, down]) = FORMS[form];
     let parts: &[&str] = match name {
-        "gate_up_proj" => &["gate_proj", "up_proj"],
-        _ => &["down_proj"],
+        "gate_up_proj" => &[gate, up],
+        _ => &[down],
     };
     let height = rows / parts.len();
     for expert in 0..EXPERTS {
         for (part, called) in parts.iter().enumerate() {
             let first = expert * rows + part * height;
             let own = Matrix::by([height, columns], |i, j| matrix.at(first + i, j));
-            all.insert(format!("{MODULE}.{expert}.{called}.weight"), own.to("F32"));
+            all.insert(format!("{module}.{expert}.{called}.weight"), own.to("F32"));
         }
     }
 }
@@ -57,7 +67,8 @@ fn merges_pairs_of_experts() {
         let room = tempfile::tempdir().unwrap();
         let mut seed = 17;
         let (mut before, mut after, mut pairs) = (Tensors::new(), Tensors::new(), Tensors::new());
-        let (mut before_apart, mut after_apart) = (Tensors::new(), Tensors::new());
+        let mut before_apart = [Tensors::new(), Tensors::new()];
+        let mut after_apart = before_apart.clone();
         for (number, (name, shape)) in PARAMETERS.into_iter().enumerate() {
             let [rows, columns] = shape;
             let base = small(&mut seed, [EXPERTS * rows, columns]);
@@ -72,8 +83,10 @@ fn merges_pairs_of_experts() {
             let own = format!("{MODULE}.{name}");
             before.insert(own.clone(), together(&base, shape));
             after.insert(own, together(&new, shape));
-            apart(name, &base, shape, &mut before_apart);
-            apart(name, &new, shape, &mut after_apart);
+            for form in 0..FORMS.len() {
+                apart(form, name, &base, shape, &mut before_apart[form]);
+                apart(form, name, &new, shape, &mut after_apart[form]);
+            }
             // The first is wrapped again by the second.
             let inner = if number == 0 { ".base_layer" } else { "" };
             let module = format!("base_model.model.{MODULE}{inner}");
@@ -88,8 +101,13 @@ fn merges_pairs_of_experts() {
         tensors::write(&at("ad/adapter_model.safetensors"), &pairs);
         tensors::write_bytes(&at("ad/adapter_config.json"), config.as_bytes());
         tensors::write(&at("one/model.safetensors"), &before);
-        tensors::write(&at("each/model.safetensors"), &before_apart);
-        for (source, due, processes) in [("one", &after, 3), ("each", &after_apart, 1)] {
+        tensors::write(&at("each/model.safetensors"), &before_apart[0]);
+        tensors::write(&at("other/model.safetensors"), &before_apart[1]);
+        for (source, due, processes) in [
+            ("one", &after, 3),
+            ("each", &after_apart[0], 1),
+            ("other", &after_apart[1], 2),
+        ] {
             let line = format!("unify --src @{source} --lora @ad --dst @out --overwrite");
             run(&room, processes, &line).succeeds();
             let found: Tensors = held(&at("out")).into_values().flatten().collect();

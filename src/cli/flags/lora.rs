@@ -72,7 +72,10 @@ impl LoraArgs {
         };
         Ok(Some(Lora {
             file: Some(file),
-            meaning,
+            meaning: Meaning {
+                apart: model::experts_apart()?,
+                ..meaning
+            },
         }))
     }
 }
