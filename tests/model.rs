@@ -309,6 +309,38 @@ fn room_with(family: &str, change: impl FnOnce(&mut Tensors)) -> TempDir {
     room
 }
 
+/// A layout that is typed has experts in the layers where config.json has them, as import has.
+#[test]
+fn layers_without_experts_are_cut_as_such() {
+    for (key, value) in [("mlp_only_layers", "[0]"), ("decoder_sparse_step", "2")] {
+        let room = room_with("qwen3_moe", |_| {});
+        let config = room.path().join("hf/config.json");
+        let text = std::fs::read(&config).unwrap();
+        let mut keys: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(&text).unwrap();
+        keys.insert("mlp_only_layers".into(), serde_json::json!([]));
+        keys.insert(key.into(), serde_json::from_str(value).unwrap());
+        std::fs::write(&config, serde_json::to_vec(&keys).unwrap()).unwrap();
+        let run = |line: &str| alone(&words(line, room.path(), "", &[])).succeeds();
+        let layout = "dp=2,tp=2,ep=2";
+        run(&format!(
+            "import --hf @hf --dst @ranks --dst-strategy {layout} --names mcore"
+        ));
+        run(&format!(
+            "unify --src @ranks --src-strategy {layout} --model @hf --dst @out"
+        ));
+        run("import --hf @hf --dst @whole --names mcore");
+        let (whole, out) = (
+            full(&room.path().join("whole")).0,
+            full(&room.path().join("out")).0,
+        );
+        assert!(whole.contains_key("decoder.layers.0.mlp.linear_fc1.weight"));
+        tensors::compare(&whole, &out).unwrap();
+        let told = run("strategy recognise @ranks --model @hf");
+        assert!(told.stdout.contains(layout), "{key}: {told:#?}");
+    }
+}
+
 /// The cache keeps files apart, under names that tell nothing; a snapshot links to them.
 #[test]
 fn reads_a_snapshot_in_the_cache() {

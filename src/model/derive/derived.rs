@@ -41,6 +41,7 @@ fn layouts(job: &Job) -> Result<Derived> {
         family: &job.family,
         training: &job.training,
         numbers: &job.numbers,
+        as_model: job.as_model,
     };
     check(job, &network)?;
     let layers = job.numbers.value("layers").map_err(as_config)?;

@@ -29,6 +29,8 @@ pub struct Job {
     pub(super) assumed: Vec<String>,
     /// A key that releases before 1.8 obey.
     pub(super) ignored: Option<&'static str>,
+    /// Layers have experts where config.json says so: there is no trainer's configuration.
+    pub(super) as_model: bool,
     pub(super) family: Family,
     pub(super) training: Training,
     pub(super) numbers: Numbers,
@@ -161,6 +163,7 @@ impl Job {
         let mesh = sizes.mesh;
         let mut job = Job::new(family, training, merged, mesh, optimizer)?;
         job.sequence = true;
+        job.as_model = true;
         job.vocabulary_whole = sizes.vocabulary_whole.unwrap_or(true) && mesh.stages == 1;
         job.accumulates = mesh.stages > 1;
         job.offset = sizes.offset.clone();
@@ -191,6 +194,7 @@ impl Job {
             origin: String::new(),
             assumed: Vec::new(),
             ignored: None,
+            as_model: false,
             scheme: training.names,
             family,
             training,

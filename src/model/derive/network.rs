@@ -77,6 +77,8 @@ pub(super) struct Network<'a> {
     pub(super) family: &'a Family,
     pub(super) training: &'a Training,
     pub(super) numbers: &'a Numbers,
+    /// Whether its layers have experts where config.json says so, and not where the trainer's network has them.
+    pub(super) as_model: bool,
 }
 
 impl Network<'_> {
@@ -135,6 +137,9 @@ impl Network<'_> {
     }
 
     fn has_experts(&self, layer: u64) -> Result<bool> {
+        if self.as_model {
+            return self.family.has_experts(self.numbers, layer);
+        }
         if self.training.experts_everywhere {
             return Ok(true);
         }
