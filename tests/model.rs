@@ -341,6 +341,23 @@ fn layers_without_experts_are_cut_as_such() {
     }
 }
 
+/// What was imported without layers for further tokens is recognised, and goes out again.
+#[test]
+fn a_model_without_its_further_layers_is_recognised() {
+    let further = |name: &str| name.starts_with("model.layers.2.");
+    let room = room_with("deepseek_v3", |hf| hf.retain(|name, _| !further(name)));
+    let run = |line: &str| alone(&words(line, room.path(), "", &[])).succeeds();
+    let layout = "dp=2,tp=2,ep=2";
+    run(&format!(
+        "import --hf @hf --dst @ranks --dst-strategy {layout} --names mcore"
+    ));
+    let told = run("strategy recognise @ranks --model @hf");
+    assert!(told.stdout.contains(layout), "{told:#?}");
+    run("to hf --src @ranks --model @hf --dst @out --yes");
+    let (hf, _) = full(&room.path().join("hf"));
+    tensors::compare(&hf, &full(&room.path().join("out")).0).unwrap();
+}
+
 /// The cache keeps files apart, under names that tell nothing; a snapshot links to them.
 #[test]
 fn reads_a_snapshot_in_the_cache() {

@@ -45,7 +45,7 @@ pub fn recognise(ranks: &BTreeMap<u32, Held>, model: &Path) -> Result<Vec<Candid
         return Err(Fault::new(Kind::MissingShard, "there are no rank files"));
     };
     let names = ranks.values().flat_map(BTreeMap::keys);
-    let files = Files::new(ranks, Seen::of(names.map(String::as_str)));
+    let files = Files::new(ranks, Seen::of_all(names.map(String::as_str)));
     let described = Described::read(model)?;
     let job = described.job(&Sizes::from(Mesh::ONE), &files.seen)?;
     let whole = derive(&job)?;

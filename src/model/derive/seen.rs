@@ -11,10 +11,15 @@ pub struct Seen {
     pub names: Option<Scheme>,
     /// What the trainer's configuration says of such a network, by key.
     pub keys: Vec<(String, bool)>,
+    /// These are all of a checkpoint's names, and none is of a layer that predicts further tokens.
+    #[serde(default)]
+    pub without_further: bool,
 }
 
 /// The key for query, key and value in one.
 pub const JOINED: &str = "qkv_concat";
+/// How the names of layers that predict further tokens begin, and the key for how many there are.
+const FURTHER: (&str, &str) = ("mtp.layers.", "mtp_num_layers");
 /// The key for latent projections in one.
 pub const LATENT: &str = "mla_qkv_concat";
 
@@ -82,6 +87,14 @@ impl Seen {
         seen
     }
 
+    /// What these names tell, which are all that a checkpoint has.
+    pub fn of_all<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Seen {
+        Seen {
+            without_further: !names.clone().any(|name| name.contains(FURTHER.0)),
+            ..Seen::of(names)
+        }
+    }
+
     /// The same of a network for which `key` says whether tensors are in one.
     pub fn rejoin(&mut self, key: &str, joined: bool) {
         self.keys.retain(|(known, _)| known != key);
@@ -91,7 +104,10 @@ impl Seen {
     /// The keys as a configuration has them.
     pub(super) fn configuration(&self) -> Map<String, Value> {
         let keys = self.keys.iter();
-        keys.map(|(key, value)| (key.clone(), Value::Bool(*value)))
-            .collect()
+        let keys = keys.map(|(key, value)| (key.clone(), Value::Bool(*value)));
+        let none = self
+            .without_further
+            .then(|| (FURTHER.1.to_owned(), 0.into()));
+        keys.chain(none).collect()
     }
 }
