@@ -20,7 +20,10 @@ impl Numbers {
     pub fn new(defined: &BTreeMap<String, String>, config: &Map<String, Value>) -> Self {
         Numbers {
             defined: defined.clone(),
-            config: config.clone(),
+            config: config
+                .iter()
+                .map(|(key, value)| (key.clone(), whole(value)))
+                .collect(),
         }
     }
 
@@ -110,6 +113,24 @@ impl Numbers {
                 .ok_or_else(|| format!("config.json's '{name}' is {value}, no whole number")),
             None => Err(format!("config.json has no '{name}'")),
         }
+    }
+}
+
+/// A value in which whole numbers are integers, as `64.0` is 64.
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "whole, and below what floats have gaps from"
+)]
+fn whole(value: &Value) -> Value {
+    const EXACT_BELOW: f64 = 9_007_199_254_740_992.0;
+    match value {
+        Value::Array(list) => list.iter().map(whole).collect(),
+        Value::Number(number) if !(number.is_u64() || number.is_i64()) => {
+            let float = number.as_f64();
+            let float = float.filter(|float| float.fract() == 0.0 && float.abs() < EXACT_BELOW);
+            float.map_or_else(|| value.clone(), |float| Value::from(float as i64))
+        }
+        _ => value.clone(),
     }
 }
 
@@ -207,6 +228,20 @@ fn checked(value: Option<u64>) -> Read {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whole_numbers_may_be_written_as_floats() {
+        let config = serde_json::json!({
+            "a": 64.0, "b": [0.0, 1], "c": 0.0, "d": 1.5, "e": -1.0
+        });
+        let numbers = Numbers::new(&BTreeMap::new(), config.as_object().unwrap());
+        assert_eq!(numbers.value("a / 2"), Ok(32));
+        assert_eq!(numbers.list("b"), [0, 1]);
+        assert!(!numbers.holds("c") && numbers.holds("d"));
+        for none in ["d", "e"] {
+            assert!(numbers.value(none).is_err(), "{none}");
+        }
+    }
 
     #[test]
     fn takes_the_first_alternative_that_is_known() {
