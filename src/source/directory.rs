@@ -200,6 +200,9 @@ fn check_seen(place: &Path, inner: &Inner, listing: &Listing, rank: u32, file: &
     let text = inner.format.texts().first().map_or("", |(name, _)| name);
     let message = format!("{text} names this file; no process finds it");
     let fault = Fault::new(Kind::MissingShard, message).rank(rank);
+    let fault = fault.hint(
+        "copy all files of the checkpoint together, or start a process on every node that has some of them",
+    );
     Err(fault.file(place.join(file).display().to_string()))
 }
 

@@ -180,6 +180,36 @@ fn verify_without_a_manifest_believes_what_a_checkpoint_tells_of_its_files() {
     }
 }
 
+/// What is missing of a distributed checkpoint is named, and what to do.
+#[test]
+fn a_distributed_checkpoint_without_its_files_says_what_is_missing() {
+    let room = tempfile::tempdir().expect("a directory");
+    let src = room.path().join("src");
+    copy(&case("dcp_shard0").join("src"), &src);
+    let line = format!(
+        "unify --src {} --dst {}",
+        src.display(),
+        room.path().join("o").display()
+    );
+    for (file, told, hint) in [
+        (
+            "__1_0.distcp",
+            "__1_0.distcp: .metadata names this file",
+            "copy all files",
+        ),
+        (
+            "__0_0.distcp",
+            "only .metadata is here, and no .distcp file",
+            "and all files",
+        ),
+    ] {
+        std::fs::remove_file(src.join(file)).expect("it was there");
+        let fails = run(1, &line);
+        assert!(error_line(&fails).contains(told), "{fails:#?}");
+        assert!(fails.stderr.contains(hint), "{fails:#?}");
+    }
+}
+
 #[test]
 fn verify_names_a_file_that_an_index_lists_and_that_is_missing() {
     let room = tempfile::tempdir().expect("a directory");

@@ -19,8 +19,11 @@ fn file(start: &Start<'_>) -> Option<String> {
 }
 
 fn directory(entries: &Entries) -> Option<String> {
-    let found = entries.find(|name| name.ends_with(".distcp"))?;
-    Some(format!(
-        "is a PyTorch distributed checkpoint (torch.distributed) without a whole .metadata: it has {found}"
-    ))
+    let what = "is a PyTorch distributed checkpoint (torch.distributed)";
+    match entries.find(|name| name.ends_with(".distcp")) {
+        Some(found) => Some(format!("{what} without a whole .metadata: it has {found}")),
+        None => entries
+            .find(|name| name == ".metadata")
+            .map(|_| format!("{what} of which only .metadata is here, and no .distcp file")),
+    }
 }

@@ -3,7 +3,17 @@
 /// Those that tensors and their metadata are made by: module, and names in it.
 const MEANT: &[(&str, &[&str])] = &[
     ("collections", &["OrderedDict"]),
-    ("torch", &["Size", "device", "Tensor"]),
+    (
+        "torch",
+        &[
+            "Size",
+            "device",
+            "Tensor",
+            "per_tensor_affine",
+            "per_channel_affine",
+            "per_channel_affine_float_qparams",
+        ],
+    ),
     (
         "torch._utils",
         &[
@@ -11,6 +21,9 @@ const MEANT: &[(&str, &[&str])] = &[
             "_rebuild_tensor_v3",
             "_rebuild_parameter",
             "_rebuild_parameter_with_state",
+            "_rebuild_sparse_tensor",
+            "_rebuild_sparse_csr_tensor",
+            "_rebuild_qtensor",
         ],
     ),
     ("torch._tensor", &["_rebuild_from_type_v2"]),

@@ -122,6 +122,15 @@ pub(in crate::store::formats) fn tensor(
                 is_plain_class(pickle, arguments.get(1).copied())?;
                 call = (module, name, *inner);
             }
+            ("torch._utils", "_rebuild_sparse_tensor" | "_rebuild_sparse_csr_tensor") => {
+                let fault = Fault::new(Kind::Unsupported, "is a sparse tensor, which is not read");
+                return Err(fault.hint("save it anew in Python as a dense one: tensor.to_dense()"));
+            }
+            ("torch._utils", "_rebuild_qtensor") => {
+                let message = "is quantised by PyTorch (a qtensor), which is not read";
+                let fault = Fault::new(Kind::Unsupported, message);
+                return Err(fault.hint("save it anew in Python as floats: tensor.dequantize()"));
+            }
             _ => return Ok(None),
         }
     }

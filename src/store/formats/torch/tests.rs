@@ -88,6 +88,29 @@ fn what_is_stored_with_bits_that_change_it_is_refused_by_name() {
 }
 
 #[test]
+fn sparse_and_quantised_tensors_are_refused_by_name() {
+    for (function, word, hint) in [
+        ("_rebuild_sparse_tensor", "is a sparse tensor", "to_dense"),
+        (
+            "_rebuild_sparse_csr_tensor",
+            "is a sparse tensor",
+            "to_dense",
+        ),
+        ("_rebuild_qtensor", "is quantised", "dequantize"),
+    ] {
+        let mut out = b"\x80\x02}X\x05\0\0\0net.w".to_vec();
+        out.extend_from_slice(format!("ctorch._utils\n{function}\n(").as_bytes());
+        storage(&mut out, false);
+        out.extend_from_slice(b"K\0(ctorch\nper_tensor_affine\nK\x01K\0ttRs.");
+        let fault = gathered(&out).unwrap_err();
+        assert_eq!(fault.kind, Kind::Unsupported, "{fault}");
+        assert!(fault.message.contains(word), "{fault}, not {word}");
+        assert_eq!(fault.tensor.as_deref(), Some("net.w"));
+        assert!(fault.hint.unwrap().contains(hint));
+    }
+}
+
+#[test]
 fn a_class_that_may_make_other_values_is_refused_and_wrappers_are_taken_off() {
     let wrapped = |class: &[u8]| {
         let inner = pickled(Made::default());
