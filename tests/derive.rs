@@ -349,6 +349,30 @@ fn keys_that_do_not_fit_are_named() {
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
+/// What a trainer's configuration can be for is not what layouts alone are known of.
+#[test]
+fn a_network_that_no_table_is_for_is_told_with_those_that_are_trained() {
+    let case = data().join("qwen3_dp2tp2");
+    let scratch = tempfile::tempdir().unwrap();
+    let model = scratch.path().join("config.json");
+    std::fs::write(&model, r#"{"model_type": "gpt2"}"#).unwrap();
+    let text = std::fs::read_to_string(case.join("train.yaml")).unwrap();
+    let yaml = scratch.path().join("train.yaml");
+    let kept = text.lines().filter(|line| {
+        let own = ["model_type", "architectures"];
+        !own.iter().any(|key| line.trim_start().starts_with(key))
+    });
+    std::fs::write(&yaml, kept.collect::<Vec<_>>().join("\n")).unwrap();
+    let configured = configured(&yaml, Some(&model)).unwrap_err();
+    let usual = usual("dp=2", &Seen::default(), &model).unwrap_err();
+    for (fault, layouts) in [(configured, false), (usual, true)] {
+        assert!(fault.message.contains("gpt2"), "{fault}");
+        let hint = fault.hint.unwrap();
+        assert!(hint.contains("qwen3_moe"), "{hint}");
+        assert_eq!(hint.contains("mixtral"), layouts, "{hint}");
+    }
+}
+
 #[test]
 fn sizes_alone_give_the_usual_job() {
     let case = data().join("ds3_dp2tp2_ep2");

@@ -88,7 +88,7 @@ impl Job {
         };
         let class = config.model.arch.class.as_deref();
         let own = &config.model.model_config;
-        let family = family_of(scheme, class, own, model)?;
+        let family = family_of(scheme, class, own, model, true)?;
         let training = training_of(&family, scheme)?;
         if training.only_layouts {
             let message = format!(
@@ -155,7 +155,7 @@ impl Job {
     /// # Errors
     /// [`Kind::Config`], [`Kind::Unsupported`] for a model that no table is for.
     pub fn usual(seen: &Seen, sizes: &Sizes, model: &Map<String, Value>) -> Result<Job> {
-        let family = family_of(Scheme::Mcore, None, model, model)?;
+        let family = family_of(Scheme::Mcore, None, model, model, false)?;
         let names = seen.names.unwrap_or(family.usual_names);
         let training = training_of(&family, names)?;
         let merged = merge(&training, &seen.configuration(), model, true)?;
@@ -275,12 +275,14 @@ pub(super) fn as_config(mut fault: Fault) -> Fault {
     fault
 }
 
-/// The family whose network the configuration names: by its class, or by the model's type.
+/// The family whose network the configuration names: by its class, or by the model's type; for a fault, those that
+/// can be `trained`, or all.
 fn family_of(
     scheme: Scheme,
     class: Option<&str>,
     own: &Map<String, Value>,
     model: &Map<String, Value>,
+    trained: bool,
 ) -> Result<Family> {
     let text = |key: &str| {
         let values = [own.get(key), model.get(key)];
@@ -305,6 +307,9 @@ fn family_of(
         let is_kind = |kind: &str| family.model_types.iter().any(|known| known == kind);
         if kind.map_or_else(|| class.as_ref().is_some_and(is_class), is_kind) {
             return Ok(family);
+        }
+        if trained && training.only_layouts {
+            continue;
         }
         let names = training.architectures.join(", ");
         known.push(format!("{} ({names})", family.model_types.join(", ")));
