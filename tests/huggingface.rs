@@ -590,6 +590,37 @@ fn a_trained_embedding_of_a_tied_model_is_refused() {
     }
 }
 
+/// Files that by name belong to those of an index, which doesn't list them, are not left aside.
+#[test]
+fn an_index_that_does_not_list_a_file_is_refused() {
+    let room = Room::sharded();
+    room.reindex(|map| map.retain(|_, file| file.as_str() == Some(SHARDS[0])));
+    let told = format!("which lists 1 file and not {}", SHARDS[1]);
+    let hint = "--weights 'model-*-of-00002.safetensors' takes all";
+    for line in [IMPORT, "unify --src @m --dst @out"] {
+        says(&room.run(line), &[INDEX, &told, hint]);
+    }
+    room.run(&format!("{IMPORT} --weights model-*-of-00002.safetensors"))
+        .succeeds();
+    // Those of another save have another number of files.
+    let room = Room::sharded();
+    room.put("m/model-00001-of-00003.safetensors", &part(0));
+    let run = room.run(IMPORT).succeeds();
+    assert!(run.stdout.contains("is left aside"), "{run:#?}");
+}
+
+/// An index of PyTorch's files beside other weights is told of.
+#[test]
+fn tells_of_an_index_that_is_left_aside() {
+    let room = Room::single();
+    let index = room.at("m/pytorch_model.bin.index.json");
+    std::fs::write(index, r#"{"weight_map": {"w": "pytorch_model.bin"}}"#).unwrap();
+    let run = room.run(IMPORT).succeeds();
+    let told =
+        "pytorch_model.bin.index.json and its files are left aside: model.safetensors is taken";
+    assert!(run.stdout.contains(told), "{run:#?}");
+}
+
 #[test]
 fn reads_small_files_as_python_and_windows_write_them() {
     let right = imported();

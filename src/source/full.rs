@@ -75,6 +75,11 @@ pub(super) fn list_full(
         }
         (None, None) => contents.only()?,
     };
+    if wanted.is_none() && contents.has(full_dir::TORCH_MAP) && !contents.is_torch() {
+        let taken: Vec<&String> = taken.iter().collect();
+        let note = format!("{} and its files are left aside", full_dir::TORCH_MAP);
+        listing.notes.push(format!("{note}: {} taken", are(&taken)));
+    }
     let aside = contents.weights.iter();
     let aside: Vec<&str> = aside
         .filter(|name| !taken.contains(**name))
@@ -143,15 +148,19 @@ fn left_aside(taken: &BTreeSet<String>, aside: &[&str]) -> String {
         1 => ("is", "it"),
         _ => ("are", "them"),
     };
-    let taken: Vec<&str> = taken.iter().map(String::as_str).collect();
     format!(
         "{} {verb} left aside, {} taken; --weights NAME takes {those} instead",
         first(aside, TOLD),
-        match taken.len() {
-            1 => format!("{} is", taken[0]),
-            count => format!("{count} files ({}) are", first(&taken, TOLD)),
-        },
+        are(&taken.iter().collect::<Vec<_>>()),
     )
+}
+
+/// These files, with their verb.
+fn are(files: &[&String]) -> String {
+    match files {
+        [one] => format!("{one} is"),
+        files => format!("{} files ({}) are", files.len(), first(files, TOLD)),
+    }
 }
 
 impl<'a> Contents<'a> {
@@ -222,7 +231,34 @@ impl<'a> Contents<'a> {
                 "--weights {SINGLE} takes the one file, --weights '{glob}' those that are listed"
             )));
         }
+        self.refuse_unlisted(map, &files)?;
         Ok(files)
+    }
+
+    /// Refuses files that are called as further ones of those that the index `map` lists, and that it doesn't list.
+    fn refuse_unlisted(&self, map: &str, files: &BTreeSet<String>) -> Result<()> {
+        // What comes before the number, and after it.
+        let called = |name: &str| {
+            parts_of(name)?;
+            let end = name.rfind("-of-")?;
+            let begin = name[..end].rfind('-')?;
+            Some((name[..begin].to_owned(), name[end..].to_owned()))
+        };
+        let listed: BTreeSet<_> = files.iter().filter_map(|name| called(name)).collect();
+        let beside = self.weights.iter().filter(|name| !files.contains(**name));
+        let more = beside.filter(|name| called(name).is_some_and(|own| listed.contains(&own)));
+        let more: Vec<&str> = more.copied().collect();
+        let Some((stem, end)) = more.first().and_then(|name| called(name)) else {
+            return Ok(());
+        };
+        let message = format!(
+            "has {map}, which lists {} and not {}, which by name belongs to them",
+            counted(files.len() as u64, "file"),
+            first(&more, TOLD),
+        );
+        Err(self.fault(Kind::Ambiguous, message).hint(format!(
+            "is the index whole? --weights '{stem}-*{end}' takes all these files without it"
+        )))
     }
 
     /// The same, whatever lies beside them.
