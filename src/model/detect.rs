@@ -38,12 +38,29 @@ pub fn find_family(name: &str, config: &Map<String, Value>) -> Result<Family> {
             Fault::new(Kind::Usage, message).hint(format!("{near}known: {known}"))
         });
     }
-    let wanted = config
-        .get("model_type")
-        .and_then(Value::as_str)
+    let wanted = config.get("model_type").and_then(Value::as_str);
+    let listed = config.get("architectures").and_then(Value::as_array);
+    let class = listed
+        .and_then(|all| all.first()?.as_str())
         .unwrap_or_default();
-    let has = |family: &Family| family.model_types.iter().any(|known| known == wanted);
+    let has = |family: &Family| match (wanted, &family.training) {
+        (Some(wanted), _) => family.model_types.iter().any(|known| known == wanted),
+        (None, Some(training)) => training.architectures.iter().any(|known| known == class),
+        (None, None) => false,
+    };
     families.into_iter().find(has).ok_or_else(|| {
+        let Some(wanted) = wanted else {
+            let message = match class {
+                "" => "has no model_type, which says of which family the model is".to_owned(),
+                class => format!(
+                    "has no model_type, and no family table is for its architecture '{class}'"
+                ),
+            };
+            return Fault::new(Kind::Unsupported, message).hint(format!(
+                "is it a model's config.json, and whole? --family takes one of {}",
+                names.join(", ")
+            ));
+        };
         let message = match UNKNOWN_TENSORS.iter().find(|(kind, _)| *kind == wanted) {
             Some((_, why)) => {
                 format!("model type '{wanted}' has {why}, which no family table knows")
@@ -202,6 +219,14 @@ mod type_tests {
         ] {
             assert_eq!(of(kind).ok().as_deref(), Some(family), "{kind}");
         }
+        for (class, family) in [("Qwen3MoeForCausalLM", Some("qwen3_moe")), ("GPT2", None)] {
+            let config = Map::from_iter([("architectures".to_owned(), vec![class].into())]);
+            let found = find_family("auto", &config).map(|family| family.family);
+            assert_eq!(found.ok().as_deref(), family, "{class}");
+        }
+        let fault = find_family("auto", &Map::new()).unwrap_err();
+        assert!(fault.message.contains("model_type"), "{fault:?}");
+        assert!(fault.hint.unwrap().contains("--family"));
         for (kind, words) in [("deepseek_v4", "an indexer"), ("gpt2", "no family table")] {
             let told = of(kind).unwrap_or_else(|fault| fault.message);
             assert!(told.contains(words) && told.contains(kind), "{told}");

@@ -50,7 +50,7 @@ pub fn bytes(path: &Path, limit_bytes: u64) -> Result<Vec<u8>> {
     })
 }
 
-/// Refuses a text that Git LFS keeps in place of a file. Local.
+/// Refuses a text that stands for a file: of Git LFS, or a link that a copy made a text. Local.
 ///
 /// # Errors
 /// [`Kind::Corrupt`] naming the file.

@@ -1,6 +1,7 @@
 //! The fault for what is known by sight.
 
 use crate::fault::{Fault, Result};
+use crate::store::formats::foreign::link::LINK;
 use crate::store::formats::foreign::pointer::GIT_LFS;
 use crate::store::formats::row::{Entries, Start};
 use crate::store::formats::table::FOREIGN;
@@ -24,12 +25,13 @@ pub fn known_by_sight() -> impl Iterator<Item = (&'static str, &'static str)> {
     FOREIGN.iter().map(|row| (row.name, row.hint))
 }
 
-/// Refuses a text that Git LFS keeps in place of a file. Local.
+/// Refuses a text that stands for a file: what Git LFS keeps in its place, or a link that a copy made a text. Local.
 ///
 /// # Errors
 /// [`crate::fault::Kind::Corrupt`], without the file's name.
 pub fn refuse_pointer(start: &Start<'_>) -> Result<()> {
-    let told = (GIT_LFS.file)(start).map(|what| GIT_LFS.fault(what));
+    let mut rows = [&GIT_LFS, &LINK].into_iter();
+    let told = rows.find_map(|row| (row.file)(start).map(|what| row.fault(what)));
     told.map_or(Ok(()), Err)
 }
 
