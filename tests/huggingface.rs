@@ -12,6 +12,9 @@ const SHARDS: [&str; 2] = [
 ];
 const INDEX: &str = "model.safetensors.index.json";
 const EMBEDDING: &str = "model.embed_tokens.weight";
+const HEAD: &str = "lm_head.weight";
+/// What the embedding is called once it is imported.
+const EMBEDDED: &str = "model.tok_embeddings.embedding_weight";
 
 /// A room with a small llama's config.json and, if asked for, its weights in two files with an index.
 struct Room(TempDir);
@@ -45,6 +48,15 @@ impl Room {
 
     fn at(&self, path: &str) -> PathBuf {
         self.0.path().join(path)
+    }
+
+    /// Changes a key of config.json.
+    fn configure(&self, key: &str, value: serde_json::Value) {
+        let path = self.at("m/config.json");
+        let mut config: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        config[key] = value;
+        std::fs::write(path, config.to_string()).unwrap();
     }
 
     fn put(&self, path: &str, tensors: &Tensors) {
@@ -545,49 +557,152 @@ fn trainers_files_beside_a_model_are_left_aside() {
     tensors::compare(&right, &room.out()).unwrap();
 }
 
-/// The head that an adapter's embedding was trained with is the old one: PEFT's copy of the embedding is no head.
+/// The head that an adapter's embedding was trained with is the old one: PEFT's copy of the embedding is no head. One
+/// that comes along and is the same is.
 #[test]
-fn a_trained_embedding_of_a_tied_model_is_refused() {
+fn a_trained_embedding_of_a_tied_model_needs_an_equal_head() {
     let room = Room::new();
-    let config = std::fs::read(room.at("m/config.json")).unwrap();
-    let mut config: serde_json::Value = serde_json::from_slice(&config).unwrap();
     let mut weights = weights();
     let query = "model.layers.0.self_attn.q_proj.weight";
     let [rows, columns] = weights[query].shape[..] else {
         unreachable!("a matrix")
     };
-    let of = |shape: &[usize]| Tensor::counting("F32", shape, 3);
+    let of = |shape: &[usize], seed| Tensor::counting("F32", shape, seed);
     let module = format!("base_model.model.{}", query.trim_end_matches(".weight"));
-    let mut adapter = Tensors::from([
-        (format!("{module}.lora_A.weight"), of(&[1, columns])),
-        (format!("{module}.lora_B.weight"), of(&[rows, 1])),
+    let adapter = Tensors::from([
+        (format!("{module}.lora_A.weight"), of(&[1, columns], 3)),
+        (format!("{module}.lora_B.weight"), of(&[rows, 1], 3)),
     ]);
-    let text = r#"{"r": 1, "lora_alpha": 1}"#;
-    tensors::write_bytes(&room.at("ad/adapter_config.json"), text.as_bytes());
-    for tied in [false, true] {
-        config["tie_word_embeddings"] = tied.into();
-        std::fs::write(room.at("m/config.json"), config.to_string()).unwrap();
-        if tied {
-            weights.remove("lm_head.weight");
+    let line = format!("{IMPORT} --lora @ad");
+    let old = weights[EMBEDDING].clone();
+    let trained: Vec<u8> = old.data.chunks(2).rev().flatten().copied().collect();
+    let embedding = Tensor {
+        dtype: "F32".into(),
+        data: trained
+            .chunks(2)
+            .flat_map(|two| [0, 0, two[0], two[1]])
+            .collect(),
+        ..old
+    };
+    let other = of(&weights[EMBEDDING].shape, 4);
+    let run = |tied: bool, more: &[(&str, &Tensor)]| {
+        let mut all = adapter.clone();
+        for (name, tensor) in more {
+            all.insert(format!("base_model.model.{name}"), (*tensor).clone());
+        }
+        room.put("ad/adapter_model.safetensors", &all);
+        let text = format!(r#"{{"r": 1, "lora_alpha": 1, "ensure_weight_tying": {tied}}}"#);
+        tensors::write_bytes(&room.at("ad/adapter_config.json"), text.as_bytes());
+        room.run(&line)
+    };
+    room.put("m/model.safetensors", &weights);
+    run(false, &[]).succeeds();
+    run(false, &[(EMBEDDING, &embedding)]).succeeds();
+    room.configure("tie_word_embeddings", true.into());
+    weights.remove(HEAD);
+    for head in [false, true] {
+        if head {
+            weights.insert(HEAD.into(), weights[EMBEDDING].clone());
         }
         room.put("m/model.safetensors", &weights);
-        let line = format!("{IMPORT} --lora @ad");
-        room.put("ad/adapter_model.safetensors", &adapter);
-        room.run(&line).succeeds();
-        let mut whole = adapter.clone();
-        let name = format!("base_model.model.{EMBEDDING}");
-        whole.insert(name, of(&weights[EMBEDDING].shape));
-        room.put("ad/adapter_model.safetensors", &whole);
-        let run = room.run(&line);
-        match tied {
-            false => drop(run.succeeds()),
-            true => says(
+        run(true, &[]).succeeds();
+        for tied in [false, true] {
+            let run = run(tied, &[(EMBEDDING, &embedding)]);
+            says(
                 &run,
                 &[EMBEDDING, "tie_word_embeddings", "merge it with PEFT"],
-            ),
+            );
         }
-        adapter.retain(|name, _| name.contains("lora"));
+        run(true, &[(EMBEDDING, &embedding), (HEAD, &embedding)]).succeeds();
+        let found = room.out()[EMBEDDED].clone();
+        assert_eq!((&*found.dtype, found.data), ("BF16", trained.clone()));
+        assert!(!room.out().contains_key(HEAD));
+        says(
+            &run(true, &[(EMBEDDING, &embedding), (HEAD, &other)]),
+            &[
+                "lm_head.weight: ",
+                "unlike those of 'model.embed_tokens.weight'",
+            ],
+        );
     }
+}
+
+/// Scales that are powers of two are named as such, wherever they lie.
+#[test]
+fn names_scales_that_are_powers_of_two() {
+    let room = Room::new();
+    let mut weights = weights();
+    let name = "model.layers.0.mlp.up_proj.weight";
+    let tensor = weights[name].clone();
+    weights.insert(name.into(), Tensor::counting("F8_E4M3", &tensor.shape, 0));
+    for (ending, config) in [
+        (
+            "_scale_inv",
+            serde_json::json!({"quant_method": "fp8", "weight_block_size": [16, 16], "scale_fmt": "ue8m0"}),
+        ),
+        ("_scale", serde_json::Value::Null),
+    ] {
+        let mut all = weights.clone();
+        let scales = Tensor::counting("F8_E8M0", &[1, 1], 127);
+        all.insert(format!("{name}{ending}"), scales);
+        room.put("m/model.safetensors", &all);
+        room.configure("quantization_config", config);
+        says(
+            &room.run(IMPORT),
+            &[
+                &format!("{name}{ending}: is F8_E8M0"),
+                "powers of two",
+                "ue8m0",
+            ],
+        );
+    }
+}
+
+/// A pair for the embedding of a tied model changes the head, too, and that is told.
+#[test]
+fn tells_that_a_pair_for_a_tied_embedding_changes_the_head() {
+    let room = Room::new();
+    room.configure("tie_word_embeddings", true.into());
+    let mut weights = weights();
+    weights.remove(HEAD);
+    room.put("m/model.safetensors", &weights);
+    let [rows, columns] = weights[EMBEDDING].shape[..] else {
+        unreachable!("a matrix")
+    };
+    let name = |part: &str| format!("base_model.model.model.embed_tokens.lora_embedding_{part}");
+    let adapter = Tensors::from([
+        (name("A"), Tensor::counting("F32", &[1, rows], 3)),
+        (name("B"), Tensor::counting("F32", &[columns, 1], 3)),
+    ]);
+    room.put("ad/adapter_model.safetensors", &adapter);
+    tensors::write_bytes(
+        &room.at("ad/adapter_config.json"),
+        br#"{"r": 1, "lora_alpha": 1}"#,
+    );
+    let run = room.run(&format!("{IMPORT} --lora @ad")).succeeds();
+    assert!(run.stdout.contains("changes the head, too"), "{run:#?}");
+}
+
+/// Where head and embedding are one and the files call it the head, that is the embedding.
+#[test]
+fn a_tied_head_stands_for_the_embedding() {
+    let room = Room::new();
+    let mut weights = weights();
+    room.put("m/model.safetensors", &weights);
+    room.run(IMPORT).succeeds();
+    let right = room.out()[EMBEDDED].clone();
+    let embedding = weights.remove(EMBEDDING).unwrap();
+    weights.insert(HEAD.into(), embedding);
+    room.put("m/model.safetensors", &weights);
+    says(&room.run(IMPORT), &["model.embed_tokens.weight: "]);
+    room.configure("tie_word_embeddings", true.into());
+    let run = room.run(IMPORT).succeeds();
+    assert!(
+        run.stdout
+            .contains("lm_head.weight is taken for the embedding"),
+        "{run:#?}"
+    );
+    assert_eq!(room.out()[EMBEDDED], right);
 }
 
 /// Files that by name belong to those of an index, which doesn't list them, are not left aside.
@@ -619,6 +734,49 @@ fn tells_of_an_index_that_is_left_aside() {
     let told =
         "pytorch_model.bin.index.json and its files are left aside: model.safetensors is taken";
     assert!(run.stdout.contains(told), "{run:#?}");
+}
+
+/// A config.json that lacks what tells the family, or stands for another file.
+#[test]
+fn says_what_a_config_lacks() {
+    let room = Room::single();
+    let whole = std::fs::read(room.at("m/config.json")).unwrap();
+    let mut keys: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(&whole).unwrap();
+    let mut run = |change: &dyn Fn(&mut serde_json::Map<String, serde_json::Value>)| {
+        change(&mut keys);
+        let text = serde_json::to_vec(&keys).unwrap();
+        std::fs::write(room.at("m/config.json"), text).unwrap();
+        room.run(IMPORT)
+    };
+    run(&|keys| {
+        keys.insert("hidden_size".into(), 16.0.into());
+    })
+    .succeeds();
+    let off = serde_json::json!({"load_in_4bit": false, "load_in_8bit": false});
+    run(&|keys| {
+        keys.insert("quantization_config".into(), off.clone());
+    })
+    .succeeds();
+    // The architecture tells the family, too.
+    run(&|keys| drop(keys.remove("model_type"))).succeeds();
+    tensors::compare(&imported(), &room.out()).unwrap();
+    let fails = run(&|keys| drop(keys.remove("architectures")));
+    says(
+        &fails,
+        &[
+            "config.json: has no model_type",
+            "--family takes one of llama",
+        ],
+    );
+    std::fs::write(room.at("m/config.json"), "../../blobs/4a1c34b9").unwrap();
+    says(
+        &room.run(IMPORT),
+        &[
+            "config.json: is a link that a copy made a text: ../../blobs/4a1c34b9",
+            "cp -rL",
+        ],
+    );
 }
 
 #[test]

@@ -341,6 +341,69 @@ fn layers_without_experts_are_cut_as_such() {
     }
 }
 
+/// Names of the other network than is asked for are named as that, and so is what has them.
+#[test]
+fn names_of_the_other_network_are_named_as_such() {
+    let room = tempfile::tempdir().unwrap();
+    let run = |line: &str, family: &str| alone(&words(line, room.path(), family, &[]));
+    for family in ["llama", "mixtral"] {
+        for (names, other) in [("legacy", "mcore"), ("mcore", "legacy")] {
+            let line = format!("import --hf % --dst @in --names {names} --overwrite");
+            run(&line, family).succeeds();
+            let line = "export --src @in --hf-config % --dst @out --overwrite --names";
+            let fails = run(&format!("{line} {other}"), family);
+            refuses(&fails, &format!("is a name of the {names} network"));
+            assert!(
+                fails.stderr.contains(&format!("--names {names} reads")),
+                "{fails:?}"
+            );
+            run(&format!("{line} {names}"), family).succeeds();
+        }
+    }
+    // A query that isn't made of a low-rank one has no legacy name.
+    let config = std::fs::read(recorded("deepseek_v3").join("hf/config.json")).unwrap();
+    let mut keys: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    keys["q_lora_rank"] = serde_json::Value::Null;
+    let own = |key: &str| usize::try_from(keys[key].as_u64().unwrap()).unwrap();
+    let rows = own("num_attention_heads") * (own("qk_nope_head_dim") + own("qk_rope_head_dim"));
+    let query = Tensor::counting("BF16", &[rows, own("hidden_size")], 0);
+    let room = room_with("deepseek_v3", |hf| {
+        hf.retain(|name, _| !name.starts_with("model.layers.2.") && !name.contains(".q_a_"));
+        for name in hf.keys().cloned().collect::<Vec<_>>() {
+            if name.contains(".q_b_proj.") {
+                hf.remove(&name);
+                hf.insert(name.replace(".q_b_proj.", ".q_proj."), query.clone());
+            }
+        }
+    });
+    std::fs::write(room.path().join("hf/config.json"), keys.to_string()).unwrap();
+    let line = "import --hf @hf --dst @out --names";
+    let fails = alone(&words(&format!("{line} legacy"), room.path(), "", &[]));
+    refuses(
+        &fails,
+        "self_attn.q_proj.weight: family deepseek_v3 has no legacy name",
+    );
+    assert!(fails.stderr.contains("--names mcore has one"), "{fails:?}");
+    alone(&words(&format!("{line} mcore"), room.path(), "", &[])).succeeds();
+}
+
+/// A further-token layer's own embedding that is another one has a hint of its own.
+#[test]
+fn a_further_layers_own_embedding_is_no_tied_head() {
+    let name = "model.layers.2.embed_tokens.weight";
+    let room = room_with("deepseek_v3", |hf| hf.get_mut(name).unwrap().data[0] ^= 1);
+    let line = "import --hf @hf --dst @out --names mcore";
+    let fails = alone(&words(line, room.path(), "", &[]));
+    refuses(
+        &fails,
+        "1 of its elements is unlike that of 'model.embed_tokens.weight'",
+    );
+    assert!(
+        fails.stderr.contains("further-token layers") && !fails.stderr.contains("tie_word"),
+        "{fails:?}"
+    );
+}
+
 /// What was imported without layers for further tokens is recognised, and goes out again.
 #[test]
 fn a_model_without_its_further_layers_is_recognised() {

@@ -242,9 +242,21 @@ fn against(ours: &Arc<SourceTensor>, theirs: &Arc<SourceTensor>) -> Result<Vec<T
     Ok(theirs.spreads.iter().map(plan).collect())
 }
 
-/// What to do about a copy that is none.
+/// What to do about a head that is no copy of the embedding.
 const TIED_HINT: &str = "tie_word_embeddings of config.json says so: set it to false to keep both; --allow-extra \
                          leaves this one out";
+/// What to do about a layer's own embedding or head that is no copy of the model's.
+const FURTHER_HINT: &str = "the trainer's network has one for all, for its further-token layers too; --allow-extra \
+                            leaves this one out, and what predicts further tokens is changed by that";
+
+/// What to do about `copy`, which is none.
+fn hint(copy: &str) -> &'static str {
+    if copy.contains(".layers.") {
+        FURTHER_HINT
+    } else {
+        TIED_HINT
+    }
+}
 
 /// Compares source tensors that are left out as copies with what they are copies of. Collective.
 ///
@@ -270,7 +282,10 @@ pub(super) fn left_out(
                 kinds[0], of.name, kinds[1]
             );
             let fault = Fault::new(Kind::Differs, message).tensor(&*copy.name);
-            return agree(world, Err(opened.source.place(fault.hint(TIED_HINT))));
+            return agree(
+                world,
+                Err(opened.source.place(fault.hint(hint(&copy.name)))),
+            );
         }
         plans.extend(agree(world, against(of, copy))?);
     }
@@ -298,7 +313,7 @@ pub(super) fn left_out(
         );
         Fault::new(Kind::Differs, message)
             .tensor(&*name)
-            .hint(TIED_HINT)
+            .hint(hint(&name))
     });
     agree(
         world,

@@ -8,7 +8,7 @@ use super::link::Tensor;
 use super::mapping::Mapping;
 use super::quantised::QUANTISED;
 use crate::fault::{Fault, Kind, Result, nearest};
-use crate::plan::dequantise::{SCALES, is_scaled};
+use crate::plan::dequantise::{SCALES, is_scaled, powers_of_two};
 use crate::plan::inventory::Inventory;
 use crate::plan::value::{Step, Value};
 use crate::plan::{SourceTensor, Spread};
@@ -36,14 +36,15 @@ pub(crate) fn check_named(family: &Family, mapping: &Mapping, names: Scheme) -> 
     Ok(())
 }
 
-fn other(names: Scheme) -> Scheme {
+/// The names of the other network.
+pub(super) fn other(names: Scheme) -> Scheme {
     match names {
         Scheme::Legacy => Scheme::Mcore,
         Scheme::Mcore => Scheme::Legacy,
     }
 }
 
-/// Refuses tensors that have the names of the other network than `names` says, where the family has none such.
+/// Refuses tensors that have the names of the other network than `names` says.
 pub(super) fn refuse_other_names(
     inventory: &Inventory,
     family: &Family,
@@ -54,21 +55,28 @@ pub(super) fn refuse_other_names(
         Scheme::Mcore => block.legacy.is_some(),
     };
     let seen = Seen::of(inventory.tensors.keys().map(|name| &**name));
-    if seen.names != Some(other(names)) || family.blocks.iter().any(has) {
+    if seen.names != Some(other(names)) {
         return Ok(());
     }
     let own = |name: &&Arc<str>| Seen::of([&***name]).names == seen.names;
     let first = inventory.tensors.keys().find(own);
-    let message = format!(
-        "is a name of the {} network, and family {} is known by {} names only",
-        spelled(other(names)),
-        family.family,
-        spelled(names)
-    );
-    let fault = Fault::new(Kind::UnknownTensor, message);
-    Err(fault.tensor(first.map_or("", |name| &**name)).hint(
-        "is --hf-config this model's config.json? --family, or --name-map, takes another table",
-    ))
+    let (own, asked) = (spelled(other(names)), spelled(names));
+    let fault = if family.blocks.iter().any(has) {
+        let message = format!("is a name of the {own} network, and {asked} names are asked for");
+        let fault = Fault::new(Kind::UnknownTensor, message);
+        fault.hint(format!(
+            "--names {own} reads them; without it names tell whose they are"
+        ))
+    } else {
+        let message = format!(
+            "is a name of the {own} network, and family {} is known by {asked} names only",
+            family.family
+        );
+        Fault::new(Kind::UnknownTensor, message).hint(
+            "is --hf-config this model's config.json? --family, or --name-map, takes another table",
+        )
+    };
+    Err(fault.tensor(first.map_or("", |name| &**name)))
 }
 
 /// Checks that a tensor, if it is there, is as config.json asks.
@@ -109,13 +117,14 @@ pub(super) fn check_shape(inventory: &Inventory, wanted: &Tensor, name: &str) ->
 /// Refuses an adapter for a tensor that isn't written, as it is a copy of another by config.json.
 pub(super) fn refuse_adapted(inventory: &Inventory, mapping: &Mapping) -> Result<()> {
     refuse_untied(inventory, mapping)?;
+    let anew = embedding(inventory, mapping).is_some_and(|found| is_replaced(inventory, found));
     for (name, of) in &mapping.only_hf {
         let Some(tensor) = inventory.tensors.get(name) else {
             continue;
         };
-        let added = |step: &Step| !matches!(step, Step::Scale { .. });
-        let merged = |value: &Value| value.steps.iter().any(added);
-        if !is_replaced(inventory, tensor) && !tensor.value.as_deref().is_some_and(merged) {
+        let replaced = is_replaced(inventory, tensor);
+        // Both anew: they are compared, as copies in the files are.
+        if anew && replaced && is_head(name) || !replaced && !is_merged(tensor) {
             continue;
         }
         let of = of.as_ref().map(|of| format!("'{of}'"));
@@ -131,16 +140,26 @@ pub(super) fn refuse_adapted(inventory: &Inventory, mapping: &Mapping) -> Result
     Ok(())
 }
 
-/// Refuses an adapter that brings a trained embedding where that is the head, too, by config.json: the head that it
-/// was trained with stayed as it was, as the modules that PEFT saves whole are copies.
-fn refuse_untied(inventory: &Inventory, mapping: &Mapping) -> Result<()> {
-    if !mapping.only_hf.iter().any(|(name, _)| is_head(name)) {
-        return Ok(());
-    }
+/// The embedding that is there.
+fn embedding<'a>(inventory: &'a Inventory, mapping: &Mapping) -> Option<&'a SourceTensor> {
     let mut words = mapping.links.iter().flat_map(|link| &link.hf);
     let embedding = words.find(|tensor| tensor.vocabulary && !is_head(&tensor.name));
-    let found = embedding.and_then(|tensor| inventory.tensors.get(&tensor.name));
-    let Some(found) = found.filter(|found| is_replaced(inventory, found)) else {
+    let found = inventory.tensors.get(&embedding?.name);
+    found.map(|found| &**found)
+}
+
+/// Refuses an adapter that brings a trained embedding where that is the head, too, by config.json, and no head: that
+/// which it was trained with stayed as it was, as the modules that PEFT saves whole are copies.
+fn refuse_untied(inventory: &Inventory, mapping: &Mapping) -> Result<()> {
+    let mut heads = mapping.only_hf.iter().filter(|(name, _)| is_head(name));
+    let Some((head, _)) = heads.next() else {
+        return Ok(());
+    };
+    let anew = |tensor: &SourceTensor| is_replaced(inventory, tensor);
+    if inventory.tensors.get(head).is_some_and(|head| anew(head)) {
+        return Ok(());
+    }
+    let Some(found) = embedding(inventory, mapping).filter(|found| anew(found)) else {
         return Ok(());
     };
     let message = format!(
@@ -150,6 +169,33 @@ fn refuse_untied(inventory: &Inventory, mapping: &Mapping) -> Result<()> {
     Err(Fault::new(Kind::Unsupported, message)
         .tensor(&*found.name)
         .hint("merge it with PEFT, which gives the model a head of its own, and import what comes out"))
+}
+
+/// Whether an adapter's pair is added to a tensor.
+fn is_merged(tensor: &SourceTensor) -> bool {
+    let added = |step: &Step| !matches!(step, Step::Scale { .. });
+    let merged = |value: &Value| value.steps.iter().any(added);
+    tensor.value.as_deref().is_some_and(merged)
+}
+
+/// What is said of a head and an embedding that are one by config.json, and aren't in the files or the adapter.
+pub(super) fn tied(inventory: &Inventory, mapping: &Mapping) -> Option<String> {
+    let mut heads = mapping.only_hf.iter().map(|(name, _)| name);
+    let head = heads.find(|name| is_head(name))?;
+    match embedding(inventory, mapping) {
+        Some(found) => is_merged(found).then(|| {
+            format!(
+                "the adapter's pair for {} changes the head, too, as {TIED} of config.json is true: so does PEFT's \
+                 merge, though in the training the head may have stayed as it was",
+                found.name
+            )
+        }),
+        None => inventory.tensors.contains_key(head).then(|| {
+            format!(
+                "{head} is taken for the embedding, which isn't there: {TIED} of config.json is true"
+            )
+        }),
+    }
 }
 
 /// Whether another file's tensor, as one that was trained in full, is in its place.
@@ -168,6 +214,18 @@ pub(super) fn absent(mapping: &Mapping) -> Option<String> {
             layers.collect::<Vec<_>>().join(", ")
         )
     })
+}
+
+/// The head that is there in place of an embedding that isn't, as by config.json they are one; none if there is no
+/// such.
+pub(super) fn head_for<'a>(
+    inventory: &Inventory,
+    mapping: &'a Mapping,
+    wanted: &Tensor,
+) -> Option<&'a Arc<str>> {
+    let own = wanted.vocabulary && !is_head(&wanted.name);
+    let mut heads = mapping.only_hf.iter().map(|(name, _)| name);
+    heads.find(|name| own && is_head(name) && inventory.tensors.contains_key(*name))
 }
 
 /// Whether this is the name of a model's head.
@@ -200,6 +258,10 @@ pub(super) fn refuse_quantised(inventory: &Inventory) -> Result<()> {
     let Some(tensor) = quantised else {
         return Ok(());
     };
+    let mut all = inventory.tensors.values();
+    if let Some(scales) = all.find(|tensor| tensor.dtype == Dtype::F8_E8M0) {
+        return Err(powers_of_two(&scales.name));
+    }
     let mut names = inventory.tensors.keys();
     let others = |name: &&Arc<str>| OTHER_SCALES.iter().any(|end| name.ends_with(end));
     if !tensor.name.ends_with(SCALES)

@@ -11,8 +11,8 @@ use super::link::{AllExperts, Link, Tensor};
 use super::mapping::Mapping;
 use super::quantise::{self, Quantise};
 use super::refusals::{
-    absent, check_named, check_shape, extra_tensor, missing_tensor, refuse_adapted,
-    refuse_other_names, refuse_quantised, unknown,
+    absent, check_named, check_shape, extra_tensor, head_for, missing_tensor, other,
+    refuse_adapted, refuse_other_names, refuse_quantised, tied, unknown,
 };
 use super::vocabulary::Vocabulary;
 use super::wrapped::refuse_wrapped;
@@ -131,7 +131,7 @@ impl Import {
         for link in &mapping.links {
             let mut missing = None;
             for tensor in &link.hf {
-                let name = found(inventory, tensor);
+                let name = there(inventory, &mapping, tensor);
                 let called = name.as_ref().unwrap_or(&tensor.name);
                 if !vocabulary.takes(inventory, tensor, called) {
                     check_shape(inventory, tensor, called)?;
@@ -148,16 +148,7 @@ impl Import {
                     return Err(missing_tensor(inventory, name, family, &self.numbers));
                 }
             }
-            let mut pieces: Vec<Vec<Piece>> = vec![Vec::new(); link.ms.len()];
-            for bond in &link.bonds {
-                let tensor = &link.hf[bond.hf];
-                let name = found(inventory, tensor);
-                let piece = bond.import(name.as_ref().unwrap_or(&tensor.name));
-                pieces[bond.ms].push(match fused.get(&tensor.name) {
-                    Some(fused) => fused.piece(piece),
-                    None => piece,
-                });
-            }
+            let pieces = pieces(inventory, &mapping, link, &fused);
             for (tensor, pieces) in link.ms.iter().zip(pieces) {
                 let source = pieces
                     .first()
@@ -176,11 +167,13 @@ impl Import {
         let mut metadata = self.choices.metadata();
         metadata.extend(heads::metadata(&self.numbers));
         metadata.insert("format".into(), "ms".into());
-        let notes = vocabulary.notes();
+        let mut notes = vocabulary.notes();
+        notes.extend(tied(inventory, &mapping));
+        notes.extend(absent(&mapping));
         Ok(Viewed {
             table,
             metadata,
-            notes: notes.into_iter().chain(absent(&mapping)).collect(),
+            notes,
             copies: self.copies(inventory, &mapping),
             ..Viewed::default()
         })
@@ -190,7 +183,8 @@ impl Import {
     fn copies(&self, inventory: &Inventory, mapping: &Mapping) -> Vec<(Arc<str>, Arc<str>)> {
         let stored = |name: &Arc<str>| {
             let tensor = inventory.tensors.get(name);
-            tensor.is_some_and(|tensor| tensor.value.is_none())
+            let value = tensor.map(|tensor| tensor.value.as_deref());
+            value.is_some_and(|value| value.is_none_or(|value| value.steps.is_empty()))
         };
         let pairs = mapping.only_hf.iter().filter(|_| !self.allow_extra);
         // A head that isn't there to be written is the embedding: the other with a row for each word.
@@ -247,7 +241,10 @@ impl Import {
         {
             let names = spelled(self.choices.names);
             let message = format!("family {family} has no {names} name for it");
-            return Err(unknown(name, message).hint("--allow-extra leaves it out"));
+            let other = spelled(other(self.choices.names));
+            return Err(unknown(name, message).hint(format!(
+                "--names {other} has one; --allow-extra leaves it out"
+            )));
         }
         let mut extra = inventory
             .tensors
@@ -384,6 +381,32 @@ impl Export {
             known.into_iter(),
         ))
     }
+}
+
+/// What makes each MindSpore tensor of a link, of which `fused` tells the matrices in tensors of all experts.
+fn pieces(
+    inventory: &Inventory,
+    mapping: &Mapping,
+    link: &Link,
+    fused: &BTreeMap<Arc<str>, AllExperts>,
+) -> Vec<Vec<Piece>> {
+    let mut pieces: Vec<Vec<Piece>> = vec![Vec::new(); link.ms.len()];
+    for bond in &link.bonds {
+        let tensor = &link.hf[bond.hf];
+        let name = there(inventory, mapping, tensor);
+        let piece = bond.import(name.as_ref().unwrap_or(&tensor.name));
+        pieces[bond.ms].push(match fused.get(&tensor.name) {
+            Some(fused) => fused.piece(piece),
+            None => piece,
+        });
+    }
+    pieces
+}
+
+/// The name of the tensor that one of Hugging Face's is read from.
+fn there(inventory: &Inventory, mapping: &Mapping, tensor: &Tensor) -> Option<Arc<str>> {
+    let head = || head_for(inventory, mapping, tensor).cloned();
+    found(inventory, tensor).or_else(head)
 }
 
 /// The name by which a tensor is there.

@@ -27,7 +27,7 @@ pub fn is_scaled(dtype: Dtype) -> bool {
 ///
 /// # Errors
 /// [`Kind::Shape`] if scales don't fit their weight; [`Kind::MissingShard`] for scales without a
-/// weight in 8 bits.
+/// weight in 8 bits; [`Kind::Unsupported`] for scales that are powers of two alone.
 pub fn dequantise(inventory: &mut Inventory, block: [u64; 2]) -> Result<Vec<String>> {
     let rules = rules(inventory, block);
     let mut filled = 0;
@@ -44,6 +44,9 @@ pub fn dequantise(inventory: &mut Inventory, block: [u64; 2]) -> Result<Vec<Stri
         let Some(scales) = inventory.tensors.remove(&name) else {
             continue;
         };
+        if scales.dtype == Dtype::F8_E8M0 {
+            return Err(powers_of_two(&name));
+        }
         let fits = match (&scaled.shape.0[..], &scales.shape.0[..]) {
             (&[rows, columns], &[down, across]) => {
                 let due = [rows, columns].map(|length| length.max(1));
@@ -73,6 +76,18 @@ pub fn dequantise(inventory: &mut Inventory, block: [u64; 2]) -> Result<Vec<Stri
         inventory.tensors.insert(made.name.clone(), Arc::new(made));
     }
     Ok((filled > 0).then(|| larger(filled)).into_iter().collect())
+}
+
+/// The fault for scales that are powers of two and nothing else.
+#[must_use]
+pub fn powers_of_two(scales: &str) -> Fault {
+    let message = format!(
+        "is {}: scales that are powers of two, of 8 bits each, as MXFP8 has them (scale_fmt 'ue8m0' or quant_method of \
+         quantization_config in config.json), aren't read",
+        Dtype::F8_E8M0
+    );
+    let fault = Fault::new(Kind::Unsupported, message).tensor(scales);
+    fault.hint("take the model in bfloat16, or in 8 bits with a scale a block in F32, BF16 or F16")
 }
 
 /// What is to be said of so many grids that are larger than they need be.

@@ -120,7 +120,12 @@ pub fn merge(
                     return Err(Fault::new(Kind::Corrupt, message).tensor(&*tensor.name));
                 }
             }
-            None if meaning.described => replace(inventory, tensor)?,
+            None if meaning.described => {
+                let others = adapter
+                    .iter()
+                    .filter(|other| meaning.tied && other.name != tensor.name);
+                replace(inventory, tensor, others)?;
+            }
             None => return Err(no_pair(&tensor.name)),
         }
     }
@@ -245,15 +250,26 @@ fn no_pair(name: &str) -> Fault {
     )
 }
 
-/// Puts a tensor that was trained in full in the place of the source's, in the type of that.
-fn replace(inventory: &mut Inventory, tensor: &Arc<SourceTensor>) -> Result<()> {
-    let name = tensor.name.strip_prefix(WRAPPED).unwrap_or(&tensor.name);
-    let mut plain = name.to_owned();
-    for inside in KEPT_WHOLE {
-        plain = plain.replace(inside, ".");
-    }
-    let old = inventory.tensors.get(plain.as_str());
-    let Some(old) = old.filter(|_| !name.contains(".original_module.")) else {
+/// The source's name of a tensor that was trained in full.
+fn plain(name: &str) -> String {
+    let name = name.strip_prefix(WRAPPED).unwrap_or(name).to_owned();
+    KEPT_WHOLE
+        .iter()
+        .fold(name, |name, inside| name.replace(inside, "."))
+}
+
+/// Puts a tensor that was trained in full in the place of the source's, in the type of that; or beside it, where one
+/// of the `others` of the same shape is in its place.
+fn replace<'a>(
+    inventory: &mut Inventory,
+    tensor: &Arc<SourceTensor>,
+    others: impl Iterator<Item = &'a Arc<SourceTensor>>,
+) -> Result<()> {
+    let plain = self::plain(&tensor.name);
+    let of = |name: &str| inventory.tensors.get(name);
+    let mut twins = others.filter(|other| other.shape == tensor.shape);
+    let old = of(&plain).or_else(|| twins.find_map(|twin| of(&self::plain(&twin.name))));
+    let Some(old) = old.filter(|_| !tensor.name.contains(".original_module.")) else {
         return Err(no_pair(&tensor.name));
     };
     if old.shape != tensor.shape {

@@ -15,6 +15,9 @@ pub struct Meaning {
     pub transposed: bool,
     /// All this is told by the adapter itself: what isn't a pair is a tensor in place of the source's.
     pub described: bool,
+    /// A tensor that was trained in full may be there twice, under a name too that the source hasn't: embedding and head
+    /// of a model that has one for both.
+    pub tied: bool,
     /// Parameters that hold a matrix for each of several experts, and have pairs: ends of their names.
     pub parameters: Vec<String>,
     /// How those may lie in the source expert by expert.
@@ -33,6 +36,7 @@ impl Meaning {
             ranks: Patterns::default(),
             transposed: false,
             described: false,
+            tied: false,
             parameters: Vec::new(),
             apart: Vec::new(),
             turned: None,

@@ -70,6 +70,7 @@ fn of(config: &Map<String, Value>, fixed: Option<f64>) -> Result<Meaning> {
         ranks: patterns(config, "rank_pattern", Value::as_u64)?,
         transposed: truth("fan_in_fan_out"),
         described: true,
+        tied: truth("ensure_weight_tying"),
         parameters: parameters(config)?,
         apart: Vec::new(),
         turned: turned(config),
