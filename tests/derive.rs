@@ -349,6 +349,37 @@ fn keys_that_do_not_fit_are_named() {
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
+/// Layers have experts where the model's configuration says so, in a typed layout; the trainer's network has them in
+/// every layer, and that is told.
+#[test]
+fn layers_without_experts_are_those_of_the_model() {
+    let scratch = tempfile::tempdir().unwrap();
+    let model = scratch.path().join("config.json");
+    let config = serde_json::json!({
+        "model_type": "qwen2_moe", "hidden_size": 16, "intermediate_size": 32, "moe_intermediate_size": 8,
+        "shared_expert_intermediate_size": 16, "num_hidden_layers": 4, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "num_experts": 4, "vocab_size": 32, "decoder_sparse_step": 2, "mlp_only_layers": [3],
+    });
+    std::fs::write(&model, config.to_string()).unwrap();
+    let job = usual("dp=2,tp=2,ep=2", &Seen::default(), &model).unwrap();
+    let derived = derive(&job).unwrap();
+    let held = derived.held(0);
+    for layer in 0..4 {
+        let has = |rest: &str| held.contains_key(&format!("decoder.layers.{layer}.mlp.{rest}"));
+        assert_eq!(has("experts.weight1"), layer == 1, "{layer}");
+        assert_eq!(has("linear_fc1.weight"), layer != 1, "{layer}");
+    }
+    assert!(derived.doubts.is_empty(), "{:?}", derived.doubts);
+    let trained = of_case(&data().join("qwen3moe_mlponly_dp2tp2_ep2")).unwrap();
+    let [doubt] = &trained.doubts[..] else {
+        panic!("{:?}", trained.doubts);
+    };
+    assert!(
+        doubt.contains("mlp_only_layers") && doubt.contains("layer 0"),
+        "{doubt}"
+    );
+}
+
 /// What a trainer's configuration can be for is not what layouts alone are known of.
 #[test]
 fn a_network_that_no_table_is_for_is_told_with_those_that_are_trained() {

@@ -130,6 +130,7 @@ fn doubts(job: &Job) -> Vec<String> {
             "{key} is True: MindSpore Transformers from 1.8 on takes no notice of it in this network, 1.7 leaves the embedding whole"
         ));
     }
+    doubts.extend(spared(job));
     if !job.assumed.is_empty() {
         doubts.push(format!(
             "the configuration leaves to the network's defaults: {}",
@@ -137,6 +138,24 @@ fn doubts(job: &Job) -> Vec<String> {
         ));
     }
     doubts
+}
+
+/// What is said of layers without experts, by the model's configuration, that have some in the trainer's network.
+fn spared(job: &Job) -> Option<String> {
+    let experts = job.family.experts_in.as_ref()?;
+    if job.as_model || !job.training.experts_everywhere {
+        return None;
+    }
+    let layers = 0..job.numbers.value("layers").ok()?;
+    let mut spared =
+        layers.filter(|layer| job.family.has_experts(&job.numbers, *layer) == Ok(false));
+    let layer = spared.next()?;
+    let step = experts.every.split('|').next().unwrap_or_default().trim();
+    Some(format!(
+        "by {} or {step} of the model's configuration layer {layer} has no experts: the trainer's network takes no \
+         notice of them and has experts in every layer",
+        experts.except
+    ))
 }
 
 impl Derived {
