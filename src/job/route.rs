@@ -56,6 +56,7 @@ impl<'a> Route<'a> {
             reach: &self.source.reach,
             skip,
             sharing: self.sharing,
+            windows_max: u64::MAX,
         }
     }
 

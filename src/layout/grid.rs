@@ -5,7 +5,7 @@ use crate::tensor::region::Region;
 use crate::tensor::shape::Shape;
 
 /// Equal cuts of every dimension of one tensor. Cells partition the tensor by construction.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Grid {
     /// Number of cells along each dimension.
     parts: Vec<u64>,

@@ -10,7 +10,7 @@ use crate::plan::forecast::{Nodes, Shares, reads};
 use crate::plan::machine::Machine;
 use crate::plan::ratio::ratio;
 use crate::plan::reach::{ExchangeMode, Reach};
-use crate::plan::simulate::{Cluster, Model, Shapes, Storage};
+use crate::plan::simulate::{Cluster, Model, Shapes, Storage, keep_some};
 use crate::plan::survey::Survey;
 use crate::plan::turns::Home;
 use crate::source::strategy_files::read_alone;
@@ -51,7 +51,8 @@ pub struct Question {
     pub memory_bytes: u64,
     /// What a node can do.
     pub machine: Machine,
-    /// Plan for about so many nodes, some of each stage, which stand for the others; none: for all of them.
+    /// Plan for about so many nodes, some of each stage, which stand for the others, and there for some of the
+    /// tensors that are alike; none: for all of them.
     pub nodes_max: Option<usize>,
 }
 
@@ -235,7 +236,9 @@ impl Run<'_> {
         let ranks = self.total.destination_ranks;
         let first = processes.first().copied().unwrap_or_default();
         let mut site = self.cluster.site(first, ranks);
-        let arranged = self.model.arrange(&site.ranks)?;
+        let mut arranged = self.model.arrange(&site.ranks)?;
+        let some = self.question.nodes_max.is_some();
+        let alike = some.then(|| keep_some(&mut arranged.plans));
         let shared = self.shared + start.elapsed().as_secs_f64();
         for process in processes {
             let start = Instant::now();
@@ -243,7 +246,10 @@ impl Run<'_> {
             reach.process = *process;
             let machine = &self.question.machine;
             let homes = &self.homes;
-            let survey = self.model.survey(&arranged, &site, reach, homes, machine)?;
+            let alike = alike.as_deref();
+            let survey = self
+                .model
+                .survey(&arranged, alike, &site, reach, (homes, machine))?;
             let seconds = shared + start.elapsed().as_secs_f64();
             self.add(*process, survey, reach, seconds);
         }

@@ -143,7 +143,7 @@ fn plan(world: &World, topology: &Topology, reshard: &Reshard, shapes: &Shapes) 
     let made = cluster.reach(&model.source).and_then(|mut reach| {
         reach.process = me;
         let arranged = model.arrange(&site.ranks)?;
-        let survey = model.survey(&arranged, &site, &reach, &homes, &machine)?;
+        let survey = model.survey(&arranged, None, &site, &reach, (&homes, &machine))?;
         Ok((reach, arranged, survey))
     });
     let (reach, arranged, survey) = agree(world, made)?;

@@ -271,7 +271,7 @@ mod tests {
     /// Builds every window of every unit both ways; gives the transfers of both.
     fn both(shape: &[u64], from: &[u64], to: &[u64], turned: bool) -> (usize, usize) {
         let (plan, catalog, shards) = planned(shape, from, to, turned);
-        let group = Group::of(&plan);
+        let group = Group::of(&plan, u64::MAX);
         let cells: u64 = to.iter().product();
         let ranks = 0..cells as u32;
         let units = ranks.map(|rank| group.unit_of(&plan.destination.layout.cell(rank)));

@@ -34,7 +34,8 @@ pub(super) struct Group<'a> {
 }
 
 impl<'a> Group<'a> {
-    pub(super) fn of(plan: &'a TensorPlan) -> Self {
+    /// Of `plan`, with at most `windows_max` windows a cell.
+    pub(super) fn of(plan: &'a TensorPlan, windows_max: u64) -> Self {
         let row = |parts: &[u64]| parts.iter().skip(1).product::<u64>();
         let parts = plan.destination.grid.parts();
         let cell_bytes = plan.cell_bytes();
@@ -42,7 +43,9 @@ impl<'a> Group<'a> {
         let (across, below) = neighbours(plan, parts);
         let size = across.min(row(parts)).clamp(1, small.max(CELLS_MAX));
         let rows = below.clamp(1, (small / size).max(1));
-        let window_bytes = window_bytes(plan, size);
+        let least = window_bytes(plan, size);
+        let windows = cell_bytes.div_ceil(least);
+        let window_bytes = least * windows.div_ceil(windows_max).max(1);
         Group {
             parts,
             row: row(parts),

@@ -16,7 +16,7 @@ use crate::plan::site::Site;
 use crate::plan::slab::Skip;
 use crate::plan::source_tensor::SourceTensor;
 use crate::plan::spread::Spread;
-use crate::plan::survey::{Survey, survey};
+use crate::plan::survey::{Survey, survey, survey_alike};
 use crate::plan::tensor_plan::TensorPlan;
 use crate::plan::turns::{Home, Sharing};
 use crate::plan::work::{Division, Work};
@@ -24,7 +24,7 @@ use crate::store::Format;
 use crate::strategy::Strategy;
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Where files are.
@@ -68,6 +68,11 @@ pub struct Cluster {
     /// How slices travel.
     pub mode: ExchangeMode,
 }
+
+/// Most windows of a cell that are counted where tensors stand for others: as many as processes share one, about.
+const WINDOWS_COUNTED: u64 = 64;
+/// Most tensors of a kind that stand for all of it, each of which other processes may read.
+const ALIKE_COUNTED: u64 = 4;
 
 /// Full tensors: name, element type, full shape.
 pub type Shapes = Vec<(Arc<str>, Dtype, Shape)>;
@@ -146,20 +151,34 @@ impl Model {
         arrange(build, &files, Format::SAFETENSORS, &metadata, ranks)
     }
 
-    /// What a process, the one `reach` speaks of, has to do at `site`.
+    /// What a process, the one `reach` speaks of, has to do at `site`; of tensors each of which stands for so
+    /// many, if `alike` says so, about.
     ///
     /// # Errors
     /// [`Kind::MissingShard`].
     pub fn survey(
         &self,
         arranged: &Arranged,
+        alike: Option<&[u64]>,
         site: &Site,
         reach: &Reach,
-        homes: &[Home],
-        machine: &Machine,
+        (homes, machine): (&[Home], &Machine),
     ) -> Result<Survey> {
         let skip = Skip::Nothing;
-        survey(&self.work(arranged, site, reach, (homes, machine, &skip)))
+        let work = self.work(arranged, site, reach, (homes, machine, &skip));
+        match alike {
+            None => survey(&work),
+            Some(alike) => {
+                let windows_max = WINDOWS_COUNTED;
+                survey_alike(
+                    &Work {
+                        windows_max,
+                        ..work
+                    },
+                    alike,
+                )
+            }
+        }
     }
 
     /// The share of the process that `reach` speaks of; who builds what elsewhere, what a machine can do
@@ -184,6 +203,7 @@ impl Model {
                 kept: &arranged.kept,
                 machine,
             }),
+            windows_max: u64::MAX,
         }
     }
 
@@ -319,6 +339,42 @@ impl Cluster {
                 .then(Division::default),
         }
     }
+}
+
+/// Of tensors that are cut alike on both sides, as those of a model's layers are, keeps some, and tells how many
+/// each stands for.
+pub fn keep_some(plans: &mut Vec<TensorPlan>) -> Vec<u64> {
+    let spread = |spread: &Spread| {
+        (
+            spread.first_rank,
+            spread.layout.clone(),
+            spread.grid.clone(),
+        )
+    };
+    let kind = |plan: &TensorPlan| {
+        let sources = plan.pieces.iter().flat_map(|(_, tensor)| &tensor.spreads);
+        let sources: Vec<_> = sources.map(spread).collect();
+        (spread(&plan.destination), plan.element_bytes, sources)
+    };
+    let mut kinds: HashMap<_, u64> = HashMap::new();
+    for plan in &*plans {
+        *kinds.entry(kind(plan)).or_default() += 1;
+    }
+    let mut kept: HashMap<_, u64> = HashMap::new();
+    let mut alike = Vec::new();
+    plans.retain(|plan| {
+        let kind = kind(plan);
+        let count = kinds.get(&kind).copied().unwrap_or(1);
+        let most = count.min(ALIKE_COUNTED);
+        let number = kept.entry(kind).or_default();
+        if *number == most {
+            return false;
+        }
+        alike.push(count / most + u64::from(*number < count % most));
+        *number += 1;
+        true
+    });
+    alike
 }
 
 /// The shards of a stage's ranks.

@@ -37,12 +37,13 @@ impl Survey {
         self.readers.values().sum()
     }
 
-    /// Counts bytes that `served` brings to `slab`.
-    fn need(&mut self, reach: &Reach, slab: &Slab<'_>, served: Served, bytes: u64) {
-        self.needed_bytes += bytes;
+    /// Counts bytes that `served` brings to `slab`, and to so many like it.
+    fn need(&mut self, reach: &Reach, slab: &Slab<'_>, served: Served, bytes: u64, alike: u64) {
         // What lies on its own disks, or comes from there, is read for it alone.
         let turns = slab.turns.as_ref().filter(|_| served.in_turn);
-        let read = turns.map_or(bytes, |turns| turns.read_bytes(bytes));
+        let read = alike * turns.map_or(bytes, |turns| turns.read_bytes(bytes));
+        let bytes = alike * bytes;
+        self.needed_bytes += bytes;
         *self.readers.entry(served.process).or_default() += read;
         if served.process != reach.process {
             self.received_bytes += bytes;
@@ -76,12 +77,21 @@ impl std::iter::Sum for Survey {
 /// # Errors
 /// [`crate::fault::Kind::MissingShard`] if a shard is needed that nobody sees.
 pub fn survey(work: &Work<'_>) -> Result<Survey> {
+    survey_alike(work, &[])
+}
+
+/// The same where each of the work's tensors stands for so many like it, itself too; for one where nothing is said.
+///
+/// # Errors
+/// As [`survey`].
+pub fn survey_alike(work: &Work<'_>, alike: &[u64]) -> Result<Survey> {
     let reach = work.reach;
     let mut survey = Survey::default();
     let mut seen: BTreeMap<u32, u64> = BTreeMap::new();
     let mut clipped = Vec::new();
     work.for_each_span(|span| {
-        survey.written_bytes += span.written_bytes();
+        let alike = alike.get(span.id.tensor as usize).copied().unwrap_or(1);
+        survey.written_bytes += alike * span.written_bytes();
         for filled in span.filled() {
             seen.clear();
             let mut unseen = 0;
@@ -93,9 +103,9 @@ pub fn survey(work: &Work<'_>) -> Result<Survey> {
                     continue;
                 }
                 let bytes: u64 = clipped.iter().map(StridedCopy::bytes).sum();
-                survey.transfers += clipped.len() as u64;
+                survey.transfers += alike * clipped.len() as u64;
                 let served = span.serve(reach, filled.share, transfer)?;
-                survey.need(reach, &span, served, bytes);
+                survey.need(reach, &span, served, bytes, alike);
                 if reach.all_see_all() {
                     continue;
                 }
@@ -115,15 +125,15 @@ pub fn survey(work: &Work<'_>) -> Result<Survey> {
             }
             // A shared destination could be built on the node that sees most of it.
             survey.received_bytes_lower_bound +=
-                unseen - seen.values().max().copied().unwrap_or_default();
+                alike * (unseen - seen.values().max().copied().unwrap_or_default());
         }
         for cell in span.cells.iter() {
             let patches = patches(span.plan, &cell.cell, span.begin..span.end)?;
             for transfer in operand_transfers(&patches, span.source)? {
                 let bytes = transfer.copy.bytes();
-                survey.transfers += 1;
+                survey.transfers += alike;
                 let served = span.serve(reach, cell.share, &transfer)?;
-                survey.need(reach, &span, served, bytes);
+                survey.need(reach, &span, served, bytes, alike);
             }
         }
         Ok(())

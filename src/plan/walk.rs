@@ -41,7 +41,7 @@ impl<'a> Work<'a> {
             let from = ranks.partition_point(|rank| *rank < stage.start);
             let to = ranks.partition_point(|rank| *rank < stage.end);
             if from < to {
-                let group = Group::of(plan);
+                let group = Group::of(plan, self.windows_max);
                 let cells = ranks[from..to].iter().map(|rank| rank - stage.start);
                 let units: BTreeSet<u64> = cells
                     .map(|local| group.unit_of(&plan.destination.layout.cell(local)))

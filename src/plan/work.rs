@@ -31,4 +31,6 @@ pub struct Work<'a> {
     /// Where the other ranks are built, if nodes build different ones and may send each other what
     /// they read.
     pub sharing: Option<Sharing<'a>>,
+    /// Most windows that a cell is built in: fewer than there are where it is only counted.
+    pub windows_max: u64,
 }

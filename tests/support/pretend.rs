@@ -279,6 +279,7 @@ impl Pretended {
                     kept: &arranged.kept,
                     machine: &machine,
                 }),
+                windows_max: u64::MAX,
             };
             let mut trouble = Ok(());
             let walked = work.for_each_slab(|slab| {
