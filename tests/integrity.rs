@@ -423,6 +423,87 @@ fn several_steps_are_refused_in_place() {
     assert!(!run.stderr.contains("already"), "{run:#?}");
 }
 
+/// What a job that goes on saves there meanwhile, or afterwards, isn't lost and isn't taken for done.
+#[test]
+fn what_comes_to_a_directory_that_is_replaced_stays() {
+    let line = "reshard --src @src --src-strategy @four.ckpt --dst-strategy @two.ckpt --in-place";
+    for processes in [None, Some(2)] {
+        let sample = larger();
+        let args = sample.args(&format!("{line} --threads 1"));
+        let new = sample.path("src/rank_0/log.txt");
+        let staging = sample.path(".src.shardloom-partial");
+        let ended = std::thread::scope(|scope| {
+            let job = scope.spawn(|| run(processes, &args, &[]));
+            while !staging.exists() && !job.is_finished() {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            std::fs::write(&new, "new").expect("written");
+            job.join().expect("it ends")
+        });
+        let kept = std::fs::read_to_string(&new);
+        assert_eq!(kept.expect("it stays"), "new", "{ended:#?}");
+        if !ended.status.success() {
+            assert!(
+                ended.stderr.contains("rank_0/log.txt has come"),
+                "{ended:#?}"
+            );
+        }
+    }
+    let sample = Sample::new();
+    alone(&sample.args(line)).succeeds();
+    sample.copy(
+        "full/model.safetensors",
+        "src/rank_0/net_rank_0-1_20.safetensors",
+    );
+    let again = alone(&sample.args(line)).fails();
+    assert!(!again.stderr.contains("already"), "{again:#?}");
+}
+
+/// A second name is one of the very file, and what a strategy or a file's name says wrongly is found all the same.
+#[test]
+fn what_is_linked_is_what_the_manifest_tells_of() {
+    let whole = Tensors::from([(
+        "w".to_owned(),
+        tensors::Tensor::counting("BF16", &[8, 16], 50),
+    )]);
+    let strategy = |axes: [i64; 2]| {
+        let cut = oracle::Layout {
+            mesh: vec![2, 2],
+            map: vec![axes.to_vec(), vec![-1]],
+            ..oracle::Layout::default()
+        };
+        oracle::Strategy::of(&[("w", cut)])
+    };
+    let sample = Sample::of(whole, strategy([1, 0]), strategy([0, 1]));
+    let split = "split --src @full --dst @cut --dst-strategy @four.ckpt";
+    alone(&sample.args(split)).succeeds();
+    let line = |from: &str, to: &str| {
+        format!("reshard --src @cut --src-strategy @{from} --dst @out --dst-strategy @{to} --link")
+    };
+    // Linked shards lead to files elsewhere, from where they lie.
+    std::fs::rename(sample.path("cut/rank_0"), sample.path("store")).expect("moved");
+    std::os::unix::fs::symlink("../store", sample.path("cut/rank_0")).expect("linked");
+    alone(&sample.args(&line("four.ckpt", "four.ckpt"))).succeeds();
+    for file in fixtures::listing(&sample.path("out")) {
+        let found = std::fs::symlink_metadata(sample.path("out").join(&file));
+        assert!(found.expect("it stands").is_file(), "{file:?}");
+    }
+    alone(&sample.args("verify @out")).succeeds();
+    std::fs::remove_dir_all(sample.path("out")).expect("removed");
+    std::fs::remove_file(sample.path("cut/rank_0")).expect("removed");
+    std::fs::rename(sample.path("store"), sample.path("cut/rank_0")).expect("moved");
+    // The other order of axes.
+    let run = alone(&sample.args(&line("two.ckpt", "four.ckpt")));
+    refuses(&run, "w");
+    // Two ranks' directories have changed places.
+    for (from, to) in [("rank_1", "rank"), ("rank_2", "rank_1"), ("rank", "rank_2")] {
+        let path = |name: &str| sample.path(&format!("cut/{name}"));
+        std::fs::rename(path(from), path(to)).expect("moved");
+    }
+    let run = alone(&sample.args(&line("four.ckpt", "four.ckpt")));
+    refuses(&run, "w");
+}
+
 /// Files that stay as they are get a second name, with the same manifest; who says so twice gets no other.
 #[test]
 fn files_that_stay_are_linked() {

@@ -165,9 +165,24 @@ fn result_of(directory: &Path, request: u64, survives: &[String]) -> Result<Opti
     };
     let asked = manifest.whole.as_ref().map(|whole| whole.request.0);
     let ours = asked == Some(request)
+        && !has_others(&manifest, directory)?
         && manifest.stands_unchanged(directory)?
         && manifest.is_sure(directory, survives)?;
     Ok(ours.then_some(manifest))
+}
+
+/// Whether ranks have files of weights that `manifest` doesn't list, as a job makes that goes on. Local.
+fn has_others(manifest: &Manifest, directory: &Path) -> Result<bool> {
+    let listed: BTreeSet<&str> = manifest.files.iter().map(|file| &*file.path).collect();
+    let is_weights = |path: &str| {
+        let room = path.split_once('/');
+        room.is_some_and(|(room, _)| rank_dir::rank_of(room).is_some())
+            && Format::of(path).is_some()
+    };
+    let files = io::list_files(directory)?;
+    Ok(files
+        .iter()
+        .any(|path| is_weights(path) && !listed.contains(path.as_str())))
 }
 
 /// What goes into the new directory besides weights.
@@ -177,6 +192,42 @@ pub(crate) struct Carried {
     pub(crate) links: Vec<String>,
     /// Files written anew.
     pub(crate) extras: Vec<(String, Vec<u8>)>,
+    /// All files that were there, on the process that leads its directory.
+    present: Option<Vec<String>>,
+}
+
+impl Carried {
+    /// Checks that no file has come to the source's directory `base` since, which would be lost. Collective.
+    ///
+    /// # Errors
+    /// [`Kind::Exists`] naming the first.
+    pub(crate) fn check_all(&self, world: &World, base: &Path) -> Result<()> {
+        agree(world, self.check_own(base))
+    }
+
+    fn check_own(&self, base: &Path) -> Result<()> {
+        let Some(present) = &self.present else {
+            return Ok(());
+        };
+        let before: BTreeSet<&String> = present.iter().collect();
+        let now = files_in(base)?;
+        match now.iter().find(|path| !before.contains(path)) {
+            None => Ok(()),
+            Some(new) => {
+                let message = format!("{new} has come while it was read, and would be lost");
+                let fault = Fault::new(Kind::Exists, message).file(base.display().to_string());
+                Err(fault.hint("nothing was changed; run again when nobody else writes there"))
+            }
+        }
+    }
+}
+
+/// The files in `base`, if it is a directory. Local.
+fn files_in(base: &Path) -> Result<Vec<String>> {
+    match io::standing(base)? {
+        Standing::Directory => io::list_files(base),
+        _ => Ok(Vec::new()),
+    }
 }
 
 /// Checks that the source can be replaced, and finds what has to be carried along. Collective.
@@ -305,12 +356,8 @@ fn find(
         .map(|file| file.path.as_str())
         .collect();
     // A node may get ranks that had none before.
-    let standing = io::standing(source.base)?;
-    let present = if standing == Standing::Directory {
-        io::list_files(source.base)?
-    } else {
-        Vec::new()
-    };
+    let present = files_in(source.base)?;
+    carried.present = Some(present.clone());
     for path in present {
         if written.contains(path.as_str()) && !gone.contains(&path) {
             let message = format!("{path} isn't read and would be replaced");

@@ -5,22 +5,24 @@
 //! says the same of itself. Where all files of a job are, and the source's manifest tells of them, nothing
 //! is read either; else their bytes are read for their digests, as ever.
 
-use crate::catalog::{Catalog, FileSchema, Held, Place, ShardFile};
+use crate::catalog::{Catalog, Entry, FileSchema, Held, Place, ShardFile};
 use crate::destination::{Destination, Linked};
 use crate::exchange::{Operation, World, agree, all_reduce};
 use crate::fault::Result;
 use crate::fault::memory::zeroed;
 use crate::job::origin::Origin;
 use crate::job::planned::Planned;
+use crate::job::verify::reader::Reader;
 use crate::plan::TensorPlan;
 use crate::source::Source;
 use crate::store::Format;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::manifest::{FileRecord, Manifest, NAME};
-use crate::tensor::digest::residue_of_crc;
+use crate::store::rank_dir::rank_of;
+use crate::tensor::digest::{finish, residue_of_crc, shift};
 use crate::transport::Done;
-use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Tensors that a rank has for itself are compared if they are no larger: those of ranks that are renumbered
@@ -47,12 +49,22 @@ pub(super) fn find(
     for (place, (from, schema)) in found {
         let (rank, file) = place;
         if let Some(to) = planned.catalog.restructure(rank, file, schema) {
-            let from = source.base.join(&source.catalog.file(from).path);
+            let from = real(&source.base, &source.catalog.file(from).path);
             let to = to.to_owned();
             destination.linked.insert(place, Linked { from, to });
         }
     }
     Ok(())
+}
+
+/// The file at `path` inside `base`: what a link in it leads to, which gets no second name itself. Local.
+fn real(base: &Path, path: &str) -> PathBuf {
+    let file = base.join(path);
+    let resolved = (io::resolve(&file), io::resolve(base));
+    match resolved {
+        (Ok(real), Ok(base)) if real != base.join(path) => real,
+        _ => file,
+    }
 }
 
 /// What a site's files are, by their rank and number: those of the source.
@@ -273,12 +285,45 @@ pub(super) fn known(
     Ok(done.filter(|_| all[0] == 1))
 }
 
+/// The rank in whose directory the file at `path` inside a source is.
+fn rank_in(path: &str) -> Option<u32> {
+    path.split_once('/').and_then(|(room, _)| rank_of(room))
+}
+
 /// Whether a file stands as it stood when the manifest beside it, or above its rank's directory, was written.
 fn stands_untouched(base: &Path, record: &FileRecord) -> bool {
     let own = [Some(base), base.parent()].into_iter().flatten();
     let mut own = own.map(|directory| directory.join(NAME));
     let own = own.find(|path| matches!(io::standing(path), Ok(Standing::File)));
     own.is_some_and(|own| Manifest::stands_untouched(&own, base, record).is_ok_and(|stands| stands))
+}
+
+/// Whether a file has the bytes that its manifest tells of, by the smallest of its tensors that not all ranks have
+/// alike: a file of the same size may have come in its place. Local.
+fn has_its_own(
+    file: &Path,
+    entries: &[Entry],
+    shards: &HashMap<&str, u64>,
+    planned: &Planned,
+) -> bool {
+    let cut = planned.plans.iter().filter(|plan| {
+        let layout = &plan.destination.layout;
+        layout.replicas() < u64::from(layout.ranks())
+    });
+    let cut: HashSet<&str> = cut.map(|plan| &*plan.name).collect();
+    let own = entries.iter().filter(|entry| cut.contains(&*entry.name));
+    let Some(least) = own.min_by_key(|entry| entry.bytes()) else {
+        return true;
+    };
+    let read = || -> Result<u64> {
+        let (open, mut reader) = (ReadFile::open(file)?, Reader::default());
+        let mut parts = least.segments.iter();
+        parts.try_fold(0, |sum, part| {
+            let residue = reader.residue(&open, part.clone())?;
+            Ok(shift(sum, part.end - part.start) ^ residue)
+        })
+    };
+    read().is_ok_and(|sum| shards.get(&*least.name) == Some(&finish(sum, least.bytes())))
 }
 
 fn all_known(
@@ -303,7 +348,9 @@ fn all_known(
         for ((rank, number), linked) in &destination.linked {
             let inside = linked.from.strip_prefix(&source.base).ok()?.to_str()?;
             let record = records.get(inside)?;
-            if !stands_untouched(&source.base, record) {
+            // Under another rank's name what the strategy says of it is proved by its bytes alone.
+            let own = rank_in(inside) == Some(*rank);
+            if !own || !stands_untouched(&source.base, record) {
                 return None;
             }
             let entries = &planned
@@ -316,6 +363,9 @@ fn all_known(
             let placed = manifest.placed(record).iter().zip(&record.shards);
             let shards: HashMap<&str, u64> =
                 placed.map(|((name, _), crc)| (&**name, crc.0)).collect();
+            if !has_its_own(&linked.from, entries, &shards, planned) {
+                return None;
+            }
             for (entry, own) in (0u32..).zip(entries) {
                 let residue = residue_of_crc(*shards.get(&*own.name)?, own.bytes());
                 let (rank, file) = (*rank, *number);

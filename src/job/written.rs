@@ -50,7 +50,7 @@ impl Written<'_> {
         };
         let carried = self.carried(writing)?;
         let mut extras = planned.extras.clone();
-        extras.extend(carried.extras);
+        extras.extend(carried.extras.iter().cloned());
         let (replace, flush) = (writing.replaces(), !writing.unflushed);
         let wanted = Wanted {
             job: fingerprint(world, &self.source.source, &self.run.depends_on(planned))?,
@@ -75,7 +75,10 @@ impl Written<'_> {
         let traced = Traced::new(&planned.plans, Trace::InPieces, proving.share(), known);
         let known = self.known()?;
         let linked = known.is_none();
-        let proof = |shown: &Shown<'_>| self.prove(&proving, &traced, linked, shown);
+        let proof = |shown: &Shown<'_>| {
+            carried.check_all(world, &self.source.source.base)?;
+            self.prove(&proving, &traced, linked, shown)
+        };
         let commit = Commit {
             proof: &proof,
             command: job.command,
