@@ -12,6 +12,7 @@ use crate::fault::plain::{Text, counted};
 use crate::fault::{Fault, Kind, Result};
 use crate::report::Report;
 use crate::source::survey::survey;
+use crate::store::hidden::{PARTIAL, hidden};
 use crate::store::io;
 use crate::store::manifest;
 use crate::transport::Observer;
@@ -356,7 +357,7 @@ const ATTEMPTS: u32 = 100;
 
 fn link(out: &Path, newest: &str) -> Result<()> {
     let place = out.join(LATEST);
-    let partial = out.join(format!(".{LATEST}.shardloom-partial"));
+    let partial = hidden(&place, PARTIAL);
     let mut made = Ok(());
     for _ in 0..ATTEMPTS {
         // What a killed run has left has the same name.

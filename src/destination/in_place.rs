@@ -192,7 +192,7 @@ pub(crate) struct Carried {
     pub(crate) links: Vec<String>,
     /// Files written anew.
     pub(crate) extras: Vec<(String, Vec<u8>)>,
-    /// All files that were there, on the process that leads its directory.
+    /// All files that were there, sorted, on the process that leads its directory.
     present: Option<Vec<String>>,
 }
 
@@ -209,9 +209,8 @@ impl Carried {
         let Some(present) = &self.present else {
             return Ok(());
         };
-        let before: BTreeSet<&String> = present.iter().collect();
-        let now = files_in(base)?;
-        match now.iter().find(|path| !before.contains(path)) {
+        let is_new = |path: &&String| present.binary_search(path).is_err();
+        match files_in(base)?.iter().find(is_new) {
             None => Ok(()),
             Some(new) => {
                 let message = format!("{new} has come while it was read, and would be lost");
@@ -357,19 +356,19 @@ fn find(
         .collect();
     // A node may get ranks that had none before.
     let present = files_in(source.base)?;
-    carried.present = Some(present.clone());
-    for path in present {
-        if written.contains(path.as_str()) && !gone.contains(&path) {
+    for path in &present {
+        if written.contains(path.as_str()) && !gone.contains(path) {
             let message = format!("{path} isn't read and would be replaced");
             return Err(source.place(Fault::new(Kind::Exists, message)));
         }
-        if gone.contains(&path) {
-            check_own(source, &path)?;
+        if gone.contains(path) {
+            check_own(source, path)?;
             continue;
         }
-        check_entry(source, &path)?;
-        carried.links.push(path);
+        check_entry(source, path)?;
+        carried.links.push(path.clone());
     }
+    carried.present = Some(present);
     Ok(carried)
 }
 

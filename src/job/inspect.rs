@@ -3,7 +3,7 @@
 use crate::catalog::{Catalog, Entry, FileSchema, ShardFile};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::composed::Composed;
-use crate::job::inspected::{From, Inspected, InspectedFile, InspectedTensor};
+use crate::job::inspected::{Contents, Inspected, InspectedFile, InspectedTensor};
 use crate::plan::simulate::Shapes;
 use crate::source::Offered;
 use crate::source::complete;
@@ -12,7 +12,7 @@ use crate::source::meta::Name;
 use crate::source::nothing;
 use crate::source::pattern::base;
 use crate::source::{
-    Inner, Listed, Listing, chosen, index_notes, list, list_files, structure, told,
+    Inner, Listed, Listing, chosen, index_notes, list, list_files, place, structure, told,
 };
 use crate::store::Format;
 use crate::store::io::ReadFile;
@@ -36,9 +36,9 @@ pub fn full_tensors(path: &Path) -> Result<Shapes> {
         let fault = Fault::new(Kind::Usage, "is distributed; full weights are needed here");
         return Err(fault.file(path.display().to_string()));
     }
-    let from = &inspected.from;
-    if !from.told {
-        refuse_part(&from.base, &from.catalog, from.indexed, true)?;
+    let contents = &inspected.contents;
+    if !contents.told {
+        refuse_part(&contents.base, &contents.catalog, contents.indexed, true)?;
     }
     let tensors = inspected.files.into_iter().flat_map(|file| file.tensors);
     tensors
@@ -75,12 +75,10 @@ pub fn cut_tensors(path: &Path, strategy: &Strategy) -> Result<Vec<(String, Vec<
             tensors.entry(tensor.name).or_insert(full);
         }
     }
-    let from = inspected.from;
-    if !from.told {
-        complete::check(&from.catalog, strategy, |_| true).map_err(|mut fault| {
-            let place = from.base.join(fault.file.take().unwrap_or_default());
-            fault.file(place.display().to_string())
-        })?;
+    let contents = inspected.contents;
+    if !contents.told {
+        complete::check(&contents.catalog, strategy, |_| true)
+            .map_err(|fault| place(&contents.base, fault))?;
     }
     Ok(tensors.into_iter().collect())
 }
@@ -114,11 +112,11 @@ pub fn inspect(
         steps: steps(&listing.offered),
         notes: listing.notes.clone(),
         files: Vec::new(),
-        from: From {
+        contents: Contents {
             base: base.to_path_buf(),
             told: listing.inner.is_some(),
             indexed: listing.index.is_some(),
-            ..From::default()
+            ..Contents::default()
         },
     };
     let mut ranks: BTreeMap<u32, Vec<ShardFile>> = BTreeMap::new();
@@ -150,7 +148,7 @@ pub fn inspect(
         let notes = index_notes(&base.join(index), &names);
         inspected.notes.extend(notes);
     }
-    inspected.from.catalog = Catalog::of(ranks);
+    inspected.contents.catalog = Catalog::of(ranks);
     composed.settle(&mut inspected)?;
     check_wanted(path, &listing, wanted, &inspected)?;
     Ok(inspected)

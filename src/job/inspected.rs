@@ -58,12 +58,12 @@ pub struct Inspected {
     pub files: Vec<InspectedFile>,
     /// What they were read from.
     #[serde(skip)]
-    pub(crate) from: From,
+    pub(crate) contents: Contents,
 }
 
 /// What was inspected, as a job knows it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct From {
+pub(crate) struct Contents {
     /// The directory that the catalog's paths are in.
     pub(crate) base: PathBuf,
     /// What lies where.

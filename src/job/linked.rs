@@ -19,7 +19,7 @@ use crate::store::Format;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::manifest::{FileRecord, Manifest, NAME};
 use crate::store::rank_dir::rank_of;
-use crate::tensor::digest::{finish, residue_of_crc, shift};
+use crate::tensor::digest::residue_of_crc;
 use crate::transport::Done;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -46,10 +46,15 @@ pub(super) fn find(
         false => Finding::new(source, planned).all(),
     };
     let found = agree(world, found)?;
+    let resolved = io::resolve(&source.base).ok();
     for (place, (from, schema)) in found {
         let (rank, file) = place;
         if let Some(to) = planned.catalog.restructure(rank, file, schema) {
-            let from = real(&source.base, &source.catalog.file(from).path);
+            let path = &source.catalog.file(from).path;
+            let from = real(
+                source.base.join(path),
+                resolved.as_ref().map(|base| base.join(path)),
+            );
             let to = to.to_owned();
             destination.linked.insert(place, Linked { from, to });
         }
@@ -57,13 +62,12 @@ pub(super) fn find(
     Ok(())
 }
 
-/// The file at `path` inside `base`: what a link in it leads to, which gets no second name itself. Local.
-fn real(base: &Path, path: &str) -> PathBuf {
-    let file = base.join(path);
-    let resolved = (io::resolve(&file), io::resolve(base));
-    match resolved {
-        (Ok(real), Ok(base)) if real != base.join(path) => real,
-        _ => file,
+/// The file at `path`, which is at `resolved` if only what is above the source has links: else what a link leads
+/// to, which gets no second name itself. Local.
+fn real(path: PathBuf, resolved: Option<PathBuf>) -> PathBuf {
+    match (io::resolve(&path), resolved) {
+        (Ok(real), Some(resolved)) if real != resolved => real,
+        _ => path,
     }
 }
 
@@ -298,32 +302,29 @@ fn stands_untouched(base: &Path, record: &FileRecord) -> bool {
     own.is_some_and(|own| Manifest::stands_untouched(&own, base, record).is_ok_and(|stands| stands))
 }
 
-/// Whether a file has the bytes that its manifest tells of, by the smallest of its tensors that not all ranks have
-/// alike: a file of the same size may have come in its place. Local.
-fn has_its_own(
-    file: &Path,
-    entries: &[Entry],
-    shards: &HashMap<&str, u64>,
-    planned: &Planned,
-) -> bool {
+/// The names of the tensors that not all ranks have alike.
+fn cut(planned: &Planned) -> HashSet<&str> {
     let cut = planned.plans.iter().filter(|plan| {
         let layout = &plan.destination.layout;
         layout.replicas() < u64::from(layout.ranks())
     });
-    let cut: HashSet<&str> = cut.map(|plan| &*plan.name).collect();
+    cut.map(|plan| &*plan.name).collect()
+}
+
+/// Whether a file has the bytes that its manifest tells of, by the smallest of its tensors that are `cut`: a file of
+/// the same size may have come in its place. Local.
+fn has_its_own(
+    file: &Path,
+    entries: &[Entry],
+    shards: &HashMap<&str, u64>,
+    cut: &HashSet<&str>,
+) -> bool {
     let own = entries.iter().filter(|entry| cut.contains(&*entry.name));
     let Some(least) = own.min_by_key(|entry| entry.bytes()) else {
         return true;
     };
-    let read = || -> Result<u64> {
-        let (open, mut reader) = (ReadFile::open(file)?, Reader::default());
-        let mut parts = least.segments.iter();
-        parts.try_fold(0, |sum, part| {
-            let residue = reader.residue(&open, part.clone())?;
-            Ok(shift(sum, part.end - part.start) ^ residue)
-        })
-    };
-    read().is_ok_and(|sum| shards.get(&*least.name) == Some(&finish(sum, least.bytes())))
+    let crc = ReadFile::open(file).and_then(|open| Reader::default().crc(&open, least));
+    crc.is_ok_and(|crc| shards.get(&*least.name) == Some(&crc))
 }
 
 fn all_known(
@@ -345,6 +346,7 @@ fn all_known(
         let manifest = origin.own()?;
         let records = manifest.files.iter();
         let records: HashMap<&str, &FileRecord> = records.map(|file| (&*file.path, file)).collect();
+        let cut = cut(planned);
         for ((rank, number), linked) in &destination.linked {
             let inside = linked.from.strip_prefix(&source.base).ok()?.to_str()?;
             let record = records.get(inside)?;
@@ -363,7 +365,7 @@ fn all_known(
             let placed = manifest.placed(record).iter().zip(&record.shards);
             let shards: HashMap<&str, u64> =
                 placed.map(|((name, _), crc)| (&**name, crc.0)).collect();
-            if !has_its_own(&linked.from, entries, &shards, planned) {
+            if !has_its_own(&linked.from, entries, &shards, &cut) {
                 return None;
             }
             for (entry, own) in (0u32..).zip(entries) {

@@ -9,7 +9,6 @@ use crate::fault::{Fault, Kind, Result};
 use crate::job::planned::Planned;
 use crate::job::verify::reader::Reader;
 use crate::store::io::ReadFile;
-use crate::tensor::digest::{finish, shift};
 use std::collections::HashMap;
 
 /// Of a linked file: where it is linked to, where it is from, and of each tensor its CRC.
@@ -70,13 +69,7 @@ fn read(linked: &Linked, file: &ShardFile, reader: &mut Reader) -> Result<Found>
     let open = ReadFile::open(&linked.from)?;
     let mut shards = Vec::new();
     for entry in &file.schema.entries {
-        let (mut sum, mut length) = (0, 0);
-        for part in &entry.segments {
-            let bytes = part.end - part.start;
-            sum = shift(sum, bytes) ^ reader.residue(&open, part.clone())?;
-            length += bytes;
-        }
-        shards.push((entry.name.to_string(), finish(sum, length)));
+        shards.push((entry.name.to_string(), reader.crc(&open, entry)?));
     }
     let from = linked.from.display().to_string();
     Ok((file.path.clone(), from, shards))

@@ -48,9 +48,9 @@ impl Written<'_> {
         let Some(writing) = job.goal.writing() else {
             return Ok(Moved::default());
         };
-        let carried = self.carried(writing)?;
+        let mut carried = self.carried(writing)?;
         let mut extras = planned.extras.clone();
-        extras.extend(carried.extras.iter().cloned());
+        extras.append(&mut carried.extras);
         let (replace, flush) = (writing.replaces(), !writing.unflushed);
         let wanted = Wanted {
             job: fingerprint(world, &self.source.source, &self.run.depends_on(planned))?,

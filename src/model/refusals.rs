@@ -223,9 +223,11 @@ pub(super) fn head_for<'a>(
     mapping: &'a Mapping,
     wanted: &Tensor,
 ) -> Option<&'a Arc<str>> {
-    let own = wanted.vocabulary && !is_head(&wanted.name);
+    if !wanted.vocabulary || is_head(&wanted.name) {
+        return None;
+    }
     let mut heads = mapping.only_hf.iter().map(|(name, _)| name);
-    heads.find(|name| own && is_head(name) && inventory.tensors.contains_key(*name))
+    heads.find(|name| is_head(name) && inventory.tensors.contains_key(*name))
 }
 
 /// Whether this is the name of a model's head.

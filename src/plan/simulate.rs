@@ -16,7 +16,7 @@ use crate::plan::site::Site;
 use crate::plan::slab::Skip;
 use crate::plan::source_tensor::SourceTensor;
 use crate::plan::spread::Spread;
-use crate::plan::survey::{Survey, survey, survey_alike};
+use crate::plan::survey::{Survey, survey_alike};
 use crate::plan::tensor_plan::TensorPlan;
 use crate::plan::turns::{Home, Sharing};
 use crate::plan::work::{Division, Work};
@@ -166,19 +166,12 @@ impl Model {
     ) -> Result<Survey> {
         let skip = Skip::Nothing;
         let work = self.work(arranged, site, reach, (homes, machine, &skip));
-        match alike {
-            None => survey(&work),
-            Some(alike) => {
-                let windows_max = WINDOWS_COUNTED;
-                survey_alike(
-                    &Work {
-                        windows_max,
-                        ..work
-                    },
-                    alike,
-                )
-            }
-        }
+        let windows_max = alike.map_or(work.windows_max, |_| WINDOWS_COUNTED);
+        let work = Work {
+            windows_max,
+            ..work
+        };
+        survey_alike(&work, alike.unwrap_or_default())
     }
 
     /// The share of the process that `reach` speaks of; who builds what elsewhere, what a machine can do
@@ -356,15 +349,19 @@ pub fn keep_some(plans: &mut Vec<TensorPlan>) -> Vec<u64> {
         let sources: Vec<_> = sources.map(spread).collect();
         (spread(&plan.destination), plan.element_bytes, sources)
     };
-    let mut kinds: HashMap<_, u64> = HashMap::new();
-    for plan in &*plans {
-        *kinds.entry(kind(plan)).or_default() += 1;
+    let kinds: Vec<_> = plans.iter().map(kind).collect();
+    let mut counts: HashMap<_, u64> = HashMap::new();
+    for kind in &kinds {
+        *counts.entry(kind).or_default() += 1;
     }
     let mut kept: HashMap<_, u64> = HashMap::new();
     let mut alike = Vec::new();
-    plans.retain(|plan| {
-        let kind = kind(plan);
-        let count = kinds.get(&kind).copied().unwrap_or(1);
+    let mut each = kinds.iter();
+    plans.retain(|_| {
+        let Some(kind) = each.next() else {
+            return true;
+        };
+        let count = counts.get(kind).copied().unwrap_or(1);
         let most = count.min(ALIKE_COUNTED);
         let number = kept.entry(kind).or_default();
         if *number == most {

@@ -7,7 +7,7 @@ use crate::source::still::Still;
 use crate::store::formats::Own;
 use crate::store::{Directory, Format};
 use crate::strategy::Strategy;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A source as all processes know it.
 #[derive(Clone, Debug)]
@@ -36,12 +36,8 @@ impl Source {
     /// Gives a fault of the plan, which knows files by their path inside the source, the path that
     /// the user knows.
     #[must_use]
-    pub fn place(&self, mut fault: Fault) -> Fault {
-        let file = fault
-            .file
-            .take()
-            .map_or_else(|| self.base.clone(), |file| self.base.join(file));
-        fault.file(file.display().to_string())
+    pub fn place(&self, fault: Fault) -> Fault {
+        place(&self.base, fault)
     }
 
     /// The strategy to read it by: its own, if it tells one, which `given` must agree with. Local.
@@ -74,6 +70,13 @@ impl Source {
         let told = self.told.as_ref();
         told.is_some_and(|told| told.format.apart().contains(&name))
     }
+}
+
+/// Gives a fault that knows files by their path inside `base`, or none, the path that the user knows.
+pub(crate) fn place(base: &Path, mut fault: Fault) -> Fault {
+    let file = fault.file.take();
+    let file = file.map_or_else(|| base.to_path_buf(), |file| base.join(file));
+    fault.file(file.display().to_string())
 }
 
 /// What a checkpoint tells of itself, and of which format it is.

@@ -3,7 +3,7 @@
 use crate::catalog::{Catalog, Entry, FileSchema, ShardFile};
 use crate::fault::memory::zeroed;
 use crate::fault::{Fault, Kind, Result};
-use crate::source::found::Source;
+use crate::source::found::{Source, place};
 use crate::source::full::parts_of;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::rank_dir::rank_of;
@@ -52,13 +52,13 @@ pub(crate) fn refuse_part(
         let message =
             format!("of all ranks only rank {rank} is here, and there is no source strategy");
         let fault = Fault::new(Kind::MissingShard, message).rank(*rank);
-        return Err(fault.file(base.display().to_string()).hint(format!(
+        return Err(place(base, fault).hint(format!(
             "bring all ranks' directories together and give --src-strategy; if each rank has all of the \
              weights, give rank_{rank} itself"
         )));
     }
     for file in files {
-        of_several(base, file, together)?;
+        of_several(file, together).map_err(|fault| place(base, fault))?;
     }
     match read_here {
         true => of_ranks(base, files),
@@ -67,20 +67,19 @@ pub(crate) fn refuse_part(
 }
 
 /// Refuses a file that says that it is one of several. `together` with the others it may be.
-fn of_several(base: &Path, file: &ShardFile, together: bool) -> Result<()> {
-    let place = base.join(&file.path).display().to_string();
+fn of_several(file: &ShardFile, together: bool) -> Result<()> {
     let name = file.path.rsplit('/').next().unwrap_or_default();
     let part = |format: &Directory| format.is_part(name, &file.schema);
     if let Some(format) = Directory::all().find(part) {
         let message = format!("is a part of {}", format.called());
-        let fault = Fault::new(Kind::MissingShard, message).file(place);
+        let fault = Fault::new(Kind::MissingShard, message).file(file.path.as_str());
         return Err(fault.hint("give its directory, with all of its files"));
     }
     match parts_of(name).filter(|_| !together) {
         None => Ok(()),
         Some(of) => {
             let message = format!("is one of {of} files");
-            let fault = Fault::new(Kind::MissingShard, message).file(place);
+            let fault = Fault::new(Kind::MissingShard, message).file(file.path.as_str());
             Err(fault.hint(
                 "give the directory with all of them and their index; --weights there takes this one alone",
             ))

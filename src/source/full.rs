@@ -128,11 +128,17 @@ pub(super) fn refuse_missing(path: &Path, names: &[(String, bool)]) -> Result<()
 
 /// How many files there are, as the name of one of several tells: `model-00001-of-00005.safetensors`.
 pub(super) fn parts_of(name: &str) -> Option<u64> {
+    numbered(name).map(|(count, _)| count)
+}
+
+/// The same, with what comes before its number, and after it.
+fn numbered(name: &str) -> Option<(u64, (&str, &str))> {
     let (stem, _) = name.rsplit_once('.')?;
     let (before, count) = stem.rsplit_once("-of-")?;
-    let (_, number) = before.rsplit_once('-')?;
+    let (beginning, number) = before.rsplit_once('-')?;
     number.parse::<u64>().ok()?;
-    count.parse().ok().filter(|count| *count > 1)
+    let count = count.parse().ok().filter(|count| *count > 1)?;
+    Some((count, (beginning, &name[before.len()..])))
 }
 
 /// The fault of a directory with files of two formats.
@@ -237,18 +243,12 @@ impl<'a> Contents<'a> {
 
     /// Refuses files that are called as further ones of those that the index `map` lists, and that it doesn't list.
     fn refuse_unlisted(&self, map: &str, files: &BTreeSet<String>) -> Result<()> {
-        // What comes before the number, and after it.
-        let called = |name: &str| {
-            parts_of(name)?;
-            let end = name.rfind("-of-")?;
-            let begin = name[..end].rfind('-')?;
-            Some((name[..begin].to_owned(), name[end..].to_owned()))
-        };
-        let listed: BTreeSet<_> = files.iter().filter_map(|name| called(name)).collect();
+        let around = |name| numbered(name).map(|(_, around)| around);
+        let listed: BTreeSet<_> = files.iter().filter_map(|name| around(name)).collect();
         let beside = self.weights.iter().filter(|name| !files.contains(**name));
-        let more = beside.filter(|name| called(name).is_some_and(|own| listed.contains(&own)));
+        let more = beside.filter(|name| around(name).is_some_and(|own| listed.contains(&own)));
         let more: Vec<&str> = more.copied().collect();
-        let Some((stem, end)) = more.first().and_then(|name| called(name)) else {
+        let Some((stem, end)) = more.first().and_then(|name| around(name)) else {
             return Ok(());
         };
         let message = format!(

@@ -44,6 +44,7 @@ mod views;
 pub(crate) use choice::chosen;
 pub(crate) use directory::{structure, tells, told};
 pub(crate) use files::list_files;
+pub(crate) use found::place;
 pub use found::{Source, Told};
 pub use identity::fingerprint;
 pub(crate) use index::index_notes;

@@ -6,17 +6,16 @@ use crate::host::bug::Bug;
 use crate::host::planted::planted;
 use crate::store::ability;
 use crate::store::aside::{Aside, Moves};
+use crate::store::hidden::{PARTIAL, hidden};
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::lock::Lock;
 use crate::store::manifest::{self, Hex, Manifest};
 use crate::store::replaceable::{self, Replace};
 use crate::store::resolved::resolved;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What is staged, beside the destination (after a dot and its name) or inside it.
-const PARTIAL: &str = ".shardloom-partial";
 /// What is replaced, while the new comes in.
 const OLD: &str = ".shardloom-old";
 /// The record of what is moved.
@@ -61,17 +60,17 @@ impl Staging {
     /// [`Kind::Usage`] for a path without a name (`/`, `..`).
     pub fn new(destination: &Path) -> Result<Staging> {
         let resolved = resolved(destination)?;
-        let Some(name) = resolved.file_name() else {
+        if resolved.file_name().is_none() {
             let fault = Fault::new(Kind::Usage, "is no place for a new directory");
             return Err(fault.file(destination.display().to_string()));
-        };
+        }
         let stands = io::standing(&resolved)?;
         let directory = matches!(stands, Standing::Directory | Standing::EmptyDirectory);
         let inside = directory && io::is_mount(&resolved)?;
         let partial = if inside {
             resolved.join(PARTIAL)
         } else {
-            resolved.with_file_name(hidden(name, PARTIAL))
+            hidden(&resolved, PARTIAL)
         };
         Ok(Staging {
             partial,
@@ -236,7 +235,7 @@ impl Staging {
     /// Moves of which one death can leave only some, and their record.
     fn moves(&self, flush: bool) -> Aside {
         let record = match self.destination.file_name() {
-            Some(name) if !self.inside => hidden(name, RECORD),
+            Some(name) if !self.inside => hidden(Path::new(name), RECORD),
             _ => RECORD.into(),
         };
         Aside::new(self.parent(), &record.to_string_lossy(), flush)
@@ -323,11 +322,7 @@ impl Staging {
             let message = "can't be replaced here: its name is no UTF-8";
             return Err(self.known(Fault::new(Kind::Unsupported, message)));
         };
-        let beside = |what| {
-            hidden(OsStr::new(name), what)
-                .to_string_lossy()
-                .into_owned()
-        };
+        let beside = |what| hidden(Path::new(name), what).to_string_lossy().into_owned();
         Ok(Moves {
             old: vec![(name.to_owned(), beside(OLD))],
             new: vec![(beside(PARTIAL), name.to_owned())],
@@ -358,12 +353,4 @@ impl Staging {
 
 fn names(entries: Vec<(String, bool)>) -> Vec<String> {
     entries.into_iter().map(|(name, _)| name).collect()
-}
-
-/// The hidden name of what belongs to `name`.
-fn hidden(name: &OsStr, what: &str) -> OsString {
-    let mut hidden = OsString::from(".");
-    hidden.push(name);
-    hidden.push(what);
-    hidden
 }

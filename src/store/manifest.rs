@@ -240,11 +240,14 @@ impl Manifest {
     /// # Errors
     /// [`Kind::Io`].
     pub fn stands_unchanged(&self, directory: &Path) -> Result<bool> {
-        let own = directory.join(NAME);
+        let Some(own) = Stamp::of(&directory.join(NAME))? else {
+            return Ok(false);
+        };
         for file in self.files.iter().filter(|file| file.structure.is_some()) {
             let path = directory.join(&file.path);
+            // The size is one of a regular file alone.
             let stands = io::size(&path)? == Some(file.bytes)
-                && (Manifest::stands_untouched(&own, directory, file)?
+                && (Stamp::of(&path)?.is_some_and(|stamp| stamp.is_no_later_than(&own))
                     || crc(&path)? == file.crc64);
             if !stands {
                 return Ok(false);

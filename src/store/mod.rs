@@ -14,6 +14,7 @@ pub mod commit;
 pub mod formats;
 pub mod full_dir;
 mod hex;
+pub mod hidden;
 pub mod io;
 pub mod journal;
 pub mod json;

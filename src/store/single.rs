@@ -1,9 +1,9 @@
 //! A small file by itself: there in one step, and by one run at a time.
 
 use crate::fault::{Fault, Kind, Result};
+use crate::store::hidden::{PARTIAL, hidden};
 use crate::store::io::{self, Standing};
 use crate::store::lock::{Lock, beside};
-use std::ffi::OsString;
 use std::path::Path;
 
 /// Writes `bytes` beside `path` and renames that there; directories above are made. What a run has left beside it
@@ -31,14 +31,11 @@ pub fn try_single(path: &Path) -> Result<()> {
 
 /// Does `work` with the place of the file before it has its name, which nobody else uses meanwhile.
 fn alone(path: &Path, work: impl Fn(&Path) -> Result<()>) -> Result<()> {
-    let Some(name) = path.file_name() else {
+    if path.file_name().is_none() {
         let fault = Fault::new(Kind::Usage, "is no file name");
         return Err(fault.file(path.display().to_string()));
-    };
-    let mut hidden = OsString::from(".");
-    hidden.push(name);
-    hidden.push(".shardloom-partial");
-    let partial = path.with_file_name(hidden);
+    }
+    let partial = hidden(path, PARTIAL);
     let command = "a command that makes this file";
     let lock = Lock::take(&beside(path), command, &io::host_name(), &|_| Ok(()));
     // The user knows the file, not what is hidden beside it.

@@ -7,6 +7,7 @@ use crate::job::repair::copies::{Copies, Place};
 use crate::job::repair::frame::{Bare, write};
 use crate::job::repair::parts::{CHUNK_BYTES, Part, gaps, parts, steps};
 use crate::job::verify::reader::Reader;
+use crate::store::hidden::hidden;
 use crate::store::io::{self, ReadFile, WriteFile};
 use crate::store::manifest::FileRecord;
 use crate::tensor::digest::{finish, residue, shift};
@@ -281,11 +282,4 @@ fn kept(path: &Path) -> Result<PathBuf> {
 /// Where a file is made anew: hidden, in the same directory.
 fn beside(path: &Path) -> PathBuf {
     hidden(path, ENDING)
-}
-
-fn hidden(path: &Path, ending: &str) -> PathBuf {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(ending);
-    path.with_file_name(name)
 }

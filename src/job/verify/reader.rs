@@ -1,5 +1,6 @@
 //! Reads files for their sums, and says what is wrong with one.
 
+use crate::catalog::Entry;
 use crate::fault::memory::grow;
 use crate::fault::{Fault, Kind, Result};
 use crate::job::outcome::BadFile;
@@ -52,7 +53,18 @@ impl Reader {
         self.residue_telling(file, range, &mut |_| {})
     }
 
-    /// The same; `told` hears of the bytes of each read.
+    /// The CRC of an entry's bytes, however they lie in the file.
+    pub(in crate::job) fn crc(&mut self, file: &ReadFile, entry: &Entry) -> Result<u64> {
+        let (mut sum, mut length) = (0, 0);
+        for part in &entry.segments {
+            let bytes = part.end - part.start;
+            sum = shift(sum, bytes) ^ self.residue(file, part.clone())?;
+            length += bytes;
+        }
+        Ok(finish(sum, length))
+    }
+
+    /// The residue of a range; `told` hears of the bytes of each read.
     fn residue_telling(
         &mut self,
         file: &ReadFile,

@@ -20,6 +20,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::host::bug::Bug;
 use crate::host::planted::planted;
 use crate::host::{clock, identity};
+use crate::store::hidden::hidden;
 use crate::store::io;
 use heart::Heart;
 use holder::{Holder, Life};
@@ -253,10 +254,7 @@ const SUFFIX: &str = ".shardloom-lock";
 /// Where the lock of the directory at `path` is: `.NAME.shardloom-lock` beside it.
 #[must_use]
 pub fn beside(path: &Path) -> PathBuf {
-    let mut hidden = std::ffi::OsString::from(".");
-    hidden.push(path.file_name().unwrap_or_default());
-    hidden.push(SUFFIX);
-    path.with_file_name(hidden)
+    hidden(path, SUFFIX)
 }
 
 /// Where it is of a directory that is a mount point: `.shardloom-lock` in it.
