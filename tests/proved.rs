@@ -77,6 +77,29 @@ fn a_changed_result_is_not_resumed_as_done() {
     refuses(&alone(&sample.args(&format!("{RESHARD} --resume"))), "out");
 }
 
+#[test]
+fn a_source_that_was_rewritten_under_its_old_time_is_no_longer_the_same() {
+    let sample = Sample::new();
+    alone(&sample.args(RESHARD)).succeeds();
+    let path = sample.path("src/rank_0/net.safetensors");
+    let mut bytes = std::fs::read(&path).expect("a file");
+    let written = std::fs::metadata(&path).and_then(|of| of.modified());
+    let before = bytes.clone();
+    *bytes.last_mut().expect("bytes") ^= 1;
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    std::fs::write(&path, bytes).expect("written");
+    let file = std::fs::File::options().write(true).open(&path);
+    let dated = file.and_then(|file| file.set_modified(written.expect("a time")));
+    dated.expect("dated");
+    refuses(&alone(&sample.args(&format!("{RESHARD} --resume"))), "out");
+    // A link that a job makes of the source is no change of it.
+    std::fs::write(&path, before).expect("written");
+    let link =
+        "reshard --src @src --src-strategy @four.ckpt --dst @same --dst-strategy @four.ckpt --link";
+    alone(&sample.args(link)).succeeds();
+    alone(&sample.args(&format!("{link} --resume"))).succeeds();
+}
+
 // proves P75
 #[test]
 fn verify_names_files_that_nobody_listed() {

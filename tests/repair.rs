@@ -535,6 +535,36 @@ fn the_last_copy_of_what_cannot_be_mended_stays() {
     assert_eq!(own[0]["tensor"], "w2", "{result}");
 }
 
+#[test]
+fn weights_that_are_newer_than_their_manifest_are_not_lost() {
+    let sample = checkpoint(true);
+    for (name, bytes) in &files(&sample.path("out")) {
+        tensors::write_bytes(&sample.path("copy").join(name), bytes);
+    }
+    let old = weights(&sample.path("out"));
+    let mut newer = Files::new();
+    for (name, bytes) in &old {
+        let mut bytes = bytes.clone();
+        let data = bytes.len() - 2 * W1_BYTES;
+        bytes[data..].iter_mut().for_each(|byte| *byte ^= 1);
+        std::fs::write(sample.path("out").join(name), &bytes).expect("write");
+        newer.insert(name.clone(), bytes);
+    }
+    for processes in [None, Some(4)] {
+        let run = verify(processes, &sample, "verify @out --repair --from @copy");
+        let run = run.succeeds();
+        assert!(run.stderr.contains("shardloom-damaged"), "{run:#?}");
+        for (name, bytes) in &newer {
+            let path = sample.path("out").join(name);
+            let file = path.file_name().expect("a name").to_string_lossy();
+            let kept = path.with_file_name(format!(".{file}.shardloom-damaged"));
+            assert!(std::fs::read(&path).expect("a file") == old[name], "{name}");
+            assert!(std::fs::read(&kept).expect("kept") == *bytes, "{name}");
+            std::fs::rename(&kept, &path).expect("rename");
+        }
+    }
+}
+
 /// The one file of full weights in a directory.
 fn weights_of(directory: &Path) -> PathBuf {
     let files = fixtures::listing(directory);

@@ -254,7 +254,9 @@ fn functions_are_short_enough_to_read() {
             let Some(at) = words.iter().position(|word| *word == "fn") else {
                 continue;
             };
-            let qualifiers = ["pub", "const", "async", "unsafe", "extern", "\"C\""];
+            let qualifiers = [
+                "pub", "crate::", "const", "async", "unsafe", "extern", "\"C\"",
+            ];
             if !words[..at]
                 .iter()
                 .all(|word| qualifiers.iter().any(|q| word.starts_with(q)))

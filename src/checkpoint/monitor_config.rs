@@ -175,6 +175,9 @@ impl MonitorConfig {
         if self.prefix.contains('/') {
             return wrong("prefix is part of a file name, without '/'".into());
         }
+        if self.prefix.starts_with('.') {
+            return wrong("prefix begins with '.': hidden files are no checkpoints".into());
+        }
         if self.checkpoint_format != "safetensors" {
             return wrong("checkpoint_format must be 'safetensors'".into());
         }
@@ -240,6 +243,7 @@ mod tests {
         for bad in [
             "prefixx: m",
             "prefix: a/b",
+            "prefix: .a",
             "type: Other",
             "checkpoint_format: ckpt",
             "save_checkpoint_steps: 0",

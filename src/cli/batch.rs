@@ -110,14 +110,9 @@ fn all(
         Some(steps) => {
             let topology = Topology::discover(world)?;
             let survey = survey(world, &topology, &steps.source, None, true)?;
-            let found = survey.checkpoints.iter().map(|checkpoint| Step {
-                suffix: checkpoint.name.suffix(),
-                why: checkpoint.why.clone(),
-            });
-            let found: Vec<Step> = found.collect();
-            let suffixes = found.iter().map(|step| step.suffix.clone()).collect();
+            let found = batch_jobs::steps(&survey.checkpoints);
             let jobs = steps.jobs(&found)?;
-            (jobs, Some((steps.destination, suffixes, topology)))
+            (jobs, Some((steps.destination, found, topology)))
         }
     };
     let mut done = Done {
@@ -151,9 +146,11 @@ fn all(
     }
     course::phase("publishing the newest");
     let latest = match out {
-        Some((out, suffixes, topology)) => newest(world, &out, suffixes)?.map(|newest| {
-            let published = publish(world, &topology, &out, &newest);
-            (newest, published)
+        Some((out, found, topology)) => newest(world, &out, found)?.map(|newest| {
+            let published = newest.alone();
+            let published =
+                published.and_then(|()| publish(world, &topology, &out, &newest.suffix));
+            (newest.suffix, published)
         }),
         None => None,
     };
@@ -331,15 +328,41 @@ impl Done {
     }
 }
 
+/// The newest result.
+struct Newest {
+    suffix: String,
+    /// Another job's, of the same step.
+    beside: Option<String>,
+}
+
+impl Newest {
+    /// It alone is the newest.
+    fn alone(&self) -> Result<()> {
+        let Some(beside) = &self.beside else {
+            return Ok(());
+        };
+        let message = format!("{} and {beside} are of the same step", self.suffix);
+        Err(Fault::new(Kind::Ambiguous, message).hint("say which are meant with --steps"))
+    }
+}
+
 /// The newest of these steps, which are in order, whose result is there, whoever has made it. Collective.
-fn newest(world: &World, out: &Path, suffixes: Vec<String>) -> Result<Option<String>> {
-    let there = suffixes
+fn newest(world: &World, out: &Path, found: Vec<Step>) -> Result<Option<Newest>> {
+    let there = found
         .iter()
-        .map(|suffix| u64::from(has_manifest(&out.join(suffix))));
+        .map(|step| u64::from(has_manifest(&out.join(&step.suffix))));
     let mut there: Vec<u64> = there.collect();
     all_reduce(world, &mut there, Operation::Max)?;
-    let mut found = suffixes.into_iter().zip(there).rev();
-    Ok(found.find_map(|(suffix, there)| (there == 1).then_some(suffix)))
+    let found = found.into_iter().zip(there).rev();
+    let mut found = found.filter_map(|(step, there)| (there == 1).then_some(step));
+    let Some(newest) = found.next() else {
+        return Ok(None);
+    };
+    let beside = found.next().filter(|step| step.age == newest.age);
+    Ok(Some(Newest {
+        suffix: newest.suffix,
+        beside: beside.map(|step| step.suffix),
+    }))
 }
 
 /// Lets `latest` lead to the newest step, in one step, on every node. Collective.

@@ -4,8 +4,9 @@ use crate::cli::batch_places::Places;
 use crate::cli::command::{Parse, Parsed};
 use crate::fault::plain::first;
 use crate::fault::{Fault, Kind, Result};
+use crate::source::saved::Checkpoint;
 use crate::store::io::ReadFile;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The commands that may be jobs.
@@ -37,10 +38,30 @@ pub(super) struct Job {
 /// A step that there is.
 #[derive(Clone, Debug)]
 pub(super) struct Step {
-    /// What `--file-suffix` takes.
+    /// What `--file-suffix` takes to mean it alone.
     pub(super) suffix: String,
+    /// Its run, and its epoch and step.
+    pub(super) age: (Option<u64>, (u64, u64)),
     /// Why it isn't complete; none, if it is.
     pub(super) why: Option<String>,
+}
+
+/// The steps of these checkpoints, each by what means no other job's, too.
+pub(super) fn steps(checkpoints: &[Checkpoint]) -> Vec<Step> {
+    let mut times: BTreeMap<String, u32> = BTreeMap::new();
+    for checkpoint in checkpoints {
+        *times.entry(checkpoint.name.suffix()).or_default() += 1;
+    }
+    let step = |checkpoint: &Checkpoint| {
+        let (name, suffix) = (&checkpoint.name, checkpoint.name.suffix());
+        let shared = times.get(&suffix).is_some_and(|times| *times > 1);
+        Step {
+            suffix: if shared { name.prefixed() } else { suffix },
+            age: (name.repeat, name.position()),
+            why: checkpoint.why.clone(),
+        }
+    };
+    checkpoints.iter().map(step).collect()
 }
 
 /// A job for each step.

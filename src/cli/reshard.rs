@@ -13,6 +13,7 @@ use crate::front::Deriving;
 use crate::job::{Goal, Job, Write};
 use crate::plan::arrange::{Files, RankName};
 use crate::plan::build::Leftovers;
+use crate::source::is_told_apart;
 use crate::store::formats::laid::DirectoryAsked;
 use clap::Args;
 use std::path::PathBuf;
@@ -135,10 +136,17 @@ impl Reshard {
     }
 }
 
-/// A beginning of a file name: no separators.
+/// A beginning of a file name: no separators, and none that would make names which can't be read again.
 fn parse_stem(text: &str) -> std::result::Result<String, String> {
     if text.contains('/') || text.contains('\0') {
         return Err("a prefix is part of a file name, without '/'".into());
+    }
+    if !is_told_apart(text) {
+        return Err(
+            "files called so could not be read again: the rank's number follows a letter or '_', and no '.' \
+             stands first"
+                .into(),
+        );
     }
     Ok(text.to_owned())
 }

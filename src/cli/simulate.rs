@@ -8,6 +8,7 @@ use crate::cli::flags::report::ReportArgs;
 use crate::cli::output::try_replacing;
 use crate::course;
 use crate::fault::Result;
+use crate::layout::RANKS_MAX;
 use crate::measure::simulate::{Question, plan_telling, read_machine, read_shapes};
 use crate::model::derive::{Seen, layouts, tensors};
 use crate::plan::simulate::Storage;
@@ -78,10 +79,10 @@ pub(crate) struct Simulate {
     #[arg(long, value_name = "P")]
     process: Option<u32>,
     /// Number of processes [default: one for each destination rank].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(RANKS_MAX)))]
     processes: Option<u32>,
     /// Processes of a node [default: the machine's, or 8].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(RANKS_MAX)))]
     ranks_per_node: Option<u32>,
     /// Where source and destination are.
     #[arg(long, default_value = "local", value_parser = choice(STORAGES))]

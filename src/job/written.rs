@@ -51,13 +51,8 @@ impl Written<'_> {
         let mut carried = self.carried(writing)?;
         let mut extras = planned.extras.clone();
         extras.append(&mut carried.extras);
-        let (replace, flush) = (writing.replaces(), !writing.unflushed);
-        let wanted = Wanted {
-            job: fingerprint(world, &self.source.source, &self.run.depends_on(planned))?,
-            resume: writing.resume,
-            replace,
-            flush,
-        };
+        let wanted = self.wanted(writing)?;
+        let (replace, flush) = (wanted.replace, wanted.flush);
         course::phase("making files");
         let partial = destination.staging.partial().to_path_buf();
         course::leaves(Leaves::Staged(partial));
@@ -103,6 +98,21 @@ impl Written<'_> {
             destination.discard();
         }
         moved
+    }
+
+    /// How the destination is prepared. Collective.
+    fn wanted(&self, writing: &Writing) -> Result<Wanted> {
+        // Links are names, and what is replaced inside a mount point is moved.
+        let moves = writing.in_place && self.destination.staging.is_inside();
+        let keeps = !writing.link && !moves;
+        let depends = self.run.depends_on(self.planned);
+        let source = &self.source.source;
+        Ok(Wanted {
+            job: fingerprint(self.run.world, source, &depends, keeps)?,
+            resume: writing.resume,
+            replace: writing.replaces(),
+            flush: !writing.unflushed,
+        })
     }
 
     /// What goes along when the source is replaced. Collective.

@@ -51,6 +51,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn of_thousands_some_nodes_are_planned_for() {
+        let nodes: Vec<Vec<u32>> = (0..1025).map(|node| vec![node * 8, node * 8 + 1]).collect();
+        assert_eq!(sample(&nodes, EXACT_PROCESSES_MAX).len(), 1025);
+        let chosen = sample(&nodes, EXACT_PROCESSES_MAX + 1);
+        let first: Vec<u32> = chosen.iter().map(|(members, _)| members[0]).collect();
+        assert!(first.len() <= SAMPLE_NODES && first[..2] == [0, 17 * 8]);
+    }
+
+    #[test]
     fn nodes_stand_for_all() {
         for (count, most) in [(1, 16), (5, 16), (16, 16), (128, 16), (129, 7), (40, 1)] {
             let nodes: Vec<Vec<u32>> = (0..count).map(|node| vec![node]).collect();

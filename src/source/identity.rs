@@ -3,15 +3,16 @@
 use crate::exchange::{Operation, World, agree, all_reduce, encode};
 use crate::fault::Result;
 use crate::source::found::Source;
-use crate::store::io;
+use crate::store::io::Stamp;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// A number for a job: of its source, and of `rest`, which says all else that the result depends on.
-/// Collective.
+/// A number for a job: of its source, and of `rest`, which says all else that the result depends on. `keeps` says
+/// that the job itself gives the source's files no other names: then what changed them counts, too, and not only what
+/// wrote them. Collective.
 ///
 /// # Errors
 /// [`crate::fault::Kind::Io`] if a source file is gone.
-pub fn fingerprint(world: &World, source: &Source, rest: &str) -> Result<u64> {
+pub fn fingerprint(world: &World, source: &Source, rest: &str, keeps: bool) -> Result<u64> {
     let mut own = 0u64;
     let mut stamps = || -> Result<()> {
         for (rank, files) in &source.catalog.ranks {
@@ -19,7 +20,8 @@ pub fn fingerprint(world: &World, source: &Source, rest: &str) -> Result<u64> {
                 continue;
             }
             for file in files {
-                let stamp = io::stamp(&source.base.join(&file.path))?;
+                let stamp = Stamp::of(&source.base.join(&file.path))?;
+                let stamp = stamp.map(|stamp| stamp.lasting(keeps));
                 let mut hasher = DefaultHasher::new();
                 (rank, &file.path, stamp).hash(&mut hasher);
                 own = own.wrapping_add(hasher.finish());

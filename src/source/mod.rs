@@ -51,7 +51,7 @@ pub(crate) use index::index_notes;
 pub(crate) use listed::{Inner, Listed, Listing};
 pub(crate) use listing::list;
 pub use open::{OWN_KEYS, Opened, open};
-pub(crate) use position::Offered;
+pub(crate) use position::{Offered, is_told_apart};
 pub use reading::{Reading, Verify, Which};
 pub use still::Still;
 pub use values::{left, missing, uncompared};

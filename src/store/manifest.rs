@@ -235,7 +235,7 @@ impl Manifest {
     }
 
     /// Whether `directory` has all files of weights as they were written: no later change than the manifest's own,
-    /// or the bytes of which it tells the CRC. Notes beside the weights may have gone on.
+    /// or the bytes of which it tells the CRC. Notes beside the weights must be there, and may have gone on.
     ///
     /// # Errors
     /// [`Kind::Io`].
@@ -243,10 +243,14 @@ impl Manifest {
         let Some(own) = Stamp::of(&directory.join(NAME))? else {
             return Ok(false);
         };
-        for file in self.files.iter().filter(|file| file.structure.is_some()) {
+        for file in &self.files {
             let path = directory.join(&file.path);
             // The size is one of a regular file alone.
-            let stands = io::size(&path)? == Some(file.bytes)
+            let size = io::size(&path)?;
+            if file.structure.is_none() && size.is_some() {
+                continue;
+            }
+            let stands = size == Some(file.bytes)
                 && (Stamp::of(&path)?.is_some_and(|stamp| stamp.is_no_later_than(&own))
                     || crc(&path)? == file.crc64);
             if !stands {

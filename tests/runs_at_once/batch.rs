@@ -196,6 +196,38 @@ fn a_step_that_fails_does_not_stop_the_others_and_what_is_done_stays() {
 }
 
 #[test]
+fn two_jobs_checkpoints_of_one_step_have_places_of_their_own() {
+    let sample = Sample::in_memory();
+    let all = run_of_steps(&sample, 2);
+    for rank in 0..4 {
+        let path = |prefix, step| {
+            sample.path(&format!(
+                "run/rank_{rank}/{prefix}_rank_{rank}-1_{step}.safetensors"
+            ))
+        };
+        std::fs::copy(path("m", 20), path("n", 40)).expect("copied");
+    }
+    let line = format!("{BATCH} --json");
+    let run = alone(&sample.args(&line)).fails();
+    let (lines, last) = lines_of(&run);
+    let names = lines.iter().filter_map(|line| line["name"].as_str());
+    let mut names: Vec<&str> = names.collect();
+    names.sort_unstable();
+    assert_eq!(names, ["1_20", "m-1_40", "n-1_40"]);
+    assert_eq!((&last["done"], &last["latest"]), (&3.into(), &Value::Null));
+    assert!(!sample.path("all/latest").exists(), "{run:#?}");
+    holds(&sample, "all/m-1_40", &all[1].1);
+    holds(&sample, "all/n-1_40", &all[0].1);
+    let both = line.replace("--steps all", "--steps 1_40");
+    let run = alone(&sample.args(&both)).fails();
+    assert!(run.stdout.contains("m-1_40, n-1_40"), "{run:#?}");
+    let one = line.replace("--steps all", "--steps m-1_40");
+    let one = one.replace("@all", "@one");
+    let (_, last) = lines_of(&alone(&sample.args(&one)).succeeds());
+    assert_eq!(last["latest"], "m-1_40");
+}
+
+#[test]
 fn jobs_of_a_file_are_all_understood_before_one_begins() {
     let sample = Sample::in_memory();
     let word = |name: &str| sample.path(name).display().to_string();

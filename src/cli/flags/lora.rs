@@ -7,7 +7,7 @@ use crate::source::adapter::{CONFIG, WEIGHTS, meaning};
 use crate::source::derived::{Derived, Lora};
 use crate::store::Format;
 use crate::store::cache::refuse_cache;
-use crate::store::io::{self, Standing};
+use crate::store::io::{self, ReadFile, Standing};
 use crate::store::json;
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -55,7 +55,11 @@ impl LoraArgs {
         refuse_model(path)?;
         let (directory, file) = match io::standing(path)? {
             Standing::Directory => (path.as_path(), weights_in(path)?),
-            _ => (path.parent().unwrap_or(Path::new("")), path.clone()),
+            _ => {
+                // What is no file is called that first.
+                ReadFile::glance(path)?;
+                (path.parent().unwrap_or(Path::new("")), path.clone())
+            }
         };
         let config = directory.join(CONFIG);
         json::refuse_dangling(&config)?;
@@ -65,8 +69,9 @@ impl LoraArgs {
             fixed if described => meaning(&config, fixed)?,
             Some(fixed) => Meaning::plain(fixed),
             None => {
-                let message = format!("{} has no {CONFIG}", directory.display());
+                let message = format!("has no {CONFIG} beside it");
                 return Err(Fault::new(Kind::Usage, message)
+                    .file(file.display().to_string())
                     .hint("--lora-scaling FACTOR says what B * A is multiplied by"));
             }
         };

@@ -18,6 +18,9 @@ use crate::strategy::StrategyInput;
 use crate::transport::Observer;
 use std::path::{Path, PathBuf};
 
+/// Why what stands is kept where most shards of sound files are bad: the manifest may be older.
+const STALE: &str = "most of what stands is sound, and not what the manifest tells of";
+
 /// What to repair.
 #[derive(Clone, Debug)]
 pub struct Repair {
@@ -37,8 +40,8 @@ pub(super) struct Given {
     pub(super) checked: Checked,
     /// The manifest, if it is none of the directory's own and is to be put there.
     pub(super) fresh: Option<Lent>,
-    /// Whether files that are replaced are kept, for all that is known of them is another checkpoint's word.
-    pub(super) keeps: bool,
+    /// Why files that are replaced are kept, if they are: what is to be right may be another checkpoint's word.
+    pub(super) keeps: Option<&'static str>,
 }
 
 /// Whether `directory` has directories of ranks, as any process sees it. Collective.
@@ -83,12 +86,13 @@ pub(super) fn given(
         let manifest = lent.as_ref().map(|lent| &lent.manifest);
         let mut checked = check(world, directory, repair.subset, manifest, observer)?;
         let all = repair.subset.is_none();
+        let (bad, shards) = unlike(world, directory, &checked.manifest, &checked, &is_sound)?;
         let fresh = lent.filter(|lent| lent.is_believed(&mut checked, all));
         let known = own || fresh.is_some() || !here;
         let given = Given {
             checked,
             fresh,
-            keeps: false,
+            keeps: (bad * 2 > shards).then_some(STALE),
         };
         if !any(world, !known)? {
             return Ok(given);
@@ -107,7 +111,7 @@ pub(super) fn given(
         return Ok(Given {
             checked,
             fresh: Some(made).filter(|_| believed && !own && here),
-            keeps: true,
+            keeps: Some("no manifest was there that says which is right"),
         });
     }
     match first {
@@ -115,9 +119,46 @@ pub(super) fn given(
         None => Ok(Given {
             checked: check(world, directory, repair.subset, None, observer)?,
             fresh: None,
-            keeps: false,
+            keeps: None,
         }),
     }
+}
+
+/// Shards that aren't as `manifest` has them in those files that `counts` takes, and all shards of the files that
+/// stand. Collective.
+fn unlike(
+    world: &World,
+    directory: &Path,
+    manifest: &Manifest,
+    checked: &Checked,
+    counts: &dyn Fn(&Path) -> bool,
+) -> Result<(u64, u64)> {
+    let own = checked.own();
+    let bad = own.iter().filter_map(|number| manifest.files.get(*number));
+    let bad = bad.filter(|record| counts(&directory.join(&record.path)));
+    let bad = bad.map(|record| bad_shards(directory, manifest, record, &|_| true).len());
+    let files = manifest.files.iter();
+    let files = files.filter(|record| stands(&directory.join(&record.path)));
+    let shards: usize = files.map(|record| record.shards.len()).sum();
+    let mut sums = [
+        bad.sum::<usize>() as u64,
+        if checked.speaks() { shards as u64 } else { 0 },
+    ];
+    all_reduce(world, &mut sums, Operation::Sum)?;
+    Ok((sums[0], sums[1]))
+}
+
+fn stands(path: &Path) -> bool {
+    matches!(io::size(path), Ok(Some(_)))
+}
+
+/// Whether a file's header can be read.
+fn is_sound(path: &Path) -> bool {
+    let file = ReadFile::open(path);
+    file.is_ok_and(|file| {
+        let format = Format::recognise(&file);
+        format.and_then(|format| format.read(&file)).is_ok()
+    })
 }
 
 /// A manifest made of the other checkpoint, brought into this layout; none if that needs a strategy. Collective.
@@ -182,19 +223,7 @@ fn is_believed(
     checked: &mut Checked,
 ) -> Result<bool> {
     let manifest = &made.manifest;
-    let stands = |path: &str| matches!(io::size(&directory.join(path)), Ok(Some(_)));
-    let own = checked.own();
-    let bad = own.iter().filter_map(|number| manifest.files.get(*number));
-    let bad = bad.filter(|record| stands(&record.path));
-    let bad = bad.flat_map(|record| bad_shards(directory, manifest, record, &|_| true));
-    let files = manifest.files.iter().filter(|record| stands(&record.path));
-    let shards: usize = files.map(|record| record.shards.len()).sum();
-    let mut sums = [
-        bad.count() as u64,
-        if checked.speaks() { shards as u64 } else { 0 },
-    ];
-    all_reduce(world, &mut sums, Operation::Sum)?;
-    let [bad, shards] = sums;
+    let (bad, shards) = unlike(world, directory, manifest, checked, &stands)?;
     let left = agree(world, left(directory, manifest))?;
     let alike = left.unwrap_or(bad * 2 < shards);
     let from = repair

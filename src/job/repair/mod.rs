@@ -46,6 +46,9 @@ use survey::{Holding, Survey, needed};
 pub use given::Repair;
 pub use relayout::Origin;
 
+/// Why a replaced file is kept that others are still to be mended of.
+const HOLDS: &str = "it holds parts of one that can't be mended yet";
+
 /// What became of the damaged files that are this process's, by number.
 type Results = BTreeMap<usize, Mended>;
 
@@ -142,8 +145,8 @@ struct Work<'w> {
     repair: &'w Repair,
     /// Whether the directory has directories of ranks.
     tree: bool,
-    /// Whether what is replaced is kept.
-    keeps: bool,
+    /// Why what is replaced is kept, if it is.
+    keeps: Option<&'static str>,
 }
 
 impl Work<'_> {
@@ -368,13 +371,10 @@ impl Work<'_> {
                 Mended::Good => {}
                 Mended::Ready(ready) => {
                     let parts = keep.contains(&number);
-                    match ready.place(&copies.path(0, number), parts || self.keeps) {
+                    let why = parts.then_some(HOLDS).or(self.keeps);
+                    match ready.place(&copies.path(0, number), why.is_some()) {
                         Ok(kept) => {
-                            if let Some(kept) = kept {
-                                let why = match parts {
-                                    true => "it holds parts of one that can't be mended yet",
-                                    false => "no manifest was there that says which is right",
-                                };
+                            if let (Some(kept), Some(why)) = (kept, why) {
                                 let kept = kept.display();
                                 tracing::warn!("{kept}: the file that was replaced is kept: {why}");
                             }

@@ -108,13 +108,9 @@ pub(in crate::job) fn check(
     let looked = files.try_for_each(|file| still.also(&directory.join(&file.path)));
     agree(world, looked)?;
     let (sums, read, wrong) = sums(world, &share, directory, &part, observer)?;
-    let messages = exchange_bytes(world, vec![(head, agree(world, encode(&(sums, wrong)))?)])?;
-    let suspects = (head == process).then(|| suspects(&part, &messages));
-    let suspects = agree(world, suspects.unwrap_or_else(|| Ok(Vec::new())))?;
-    let mut suspects = all_gather(world, &suspects)?;
-    let suspects = suspects.get_mut(head as usize).map(std::mem::take);
-    let suspects = suspects.unwrap_or_default().into_iter();
-    let suspects = suspects.filter_map(|number: usize| chosen.get(number).copied());
+    let found = agree(world, encode(&(sums, wrong)))?;
+    let suspects = gathered(world, head, found, &part)?.into_iter();
+    let suspects = suspects.filter_map(|number| chosen.get(number).copied());
     still.check(world)?;
     Ok(Checked {
         manifest,
@@ -128,6 +124,16 @@ pub(in crate::job) fn check(
         speaks,
         seen,
     })
+}
+
+/// What is suspect by what all processes of `head` have found, by number in `part`. Collective.
+fn gathered(world: &World, head: u32, found: Vec<u8>, part: &Manifest) -> Result<Vec<usize>> {
+    let messages = exchange_bytes(world, vec![(head, found)])?;
+    let suspects = (head == world.process()).then(|| suspects(part, &messages));
+    let suspects = agree(world, suspects.unwrap_or_else(|| Ok(Vec::new())))?;
+    let mut suspects = all_gather(world, &suspects)?;
+    let suspects = suspects.get_mut(head as usize).map(std::mem::take);
+    Ok(suspects.unwrap_or_default())
 }
 
 /// What this process's share comes to; the observer hears how far all are. Collective.

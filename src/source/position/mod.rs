@@ -14,6 +14,16 @@ use std::collections::BTreeMap;
 /// The weight files of each rank's directory: paths that end with the file's name.
 pub(crate) type Offered = BTreeMap<u32, Vec<String>>;
 
+/// Whether the files `rank_R/{prefix}{R}` are read again as one checkpoint of their ranks: no name is hidden, and no
+/// number at the prefix's end is taken for a rank's first digits, or for a step.
+pub(crate) fn is_told_apart(prefix: &str) -> bool {
+    let offered = [0, 1, 12].map(|rank| {
+        let path = format!("rank_{rank}/{prefix}{rank}.safetensors");
+        (rank, vec![path])
+    });
+    !prefix.starts_with('.') && choose::choose(&offered.into(), Asked::Newest).is_ok()
+}
+
 /// Which position is asked for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Asked<'a> {

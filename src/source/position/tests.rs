@@ -1,5 +1,5 @@
 use super::choose::choose;
-use super::{Asked, Offered};
+use super::{Asked, Offered, is_told_apart};
 use crate::fault::Kind;
 use crate::source::meta::Name;
 
@@ -205,4 +205,22 @@ fn knows_the_older_ones_that_all_have() {
     let (name, _) = Name::parse("n_rank_0-1_10.safetensors").unwrap();
     let saved = choose(&offered(&ranks), Asked::Saved(&name)).unwrap();
     assert_eq!(saved.files[&1], "rank_1/n_rank_1-1_10.safetensors");
+}
+
+#[test]
+fn prefixes_make_names_that_are_read_again() {
+    for prefix in [
+        "net",
+        "",
+        "llama3_",
+        "a_rank_",
+        "checkpoint_",
+        "x-1-",
+        "Qwen2.5-0.5B_",
+    ] {
+        assert!(is_told_apart(prefix), "{prefix}");
+    }
+    for prefix in ["net1", "x-1_", ".h", ".", "x_rank_3b"] {
+        assert!(!is_told_apart(prefix), "{prefix}");
+    }
 }

@@ -46,9 +46,7 @@ impl Stamp {
             names: i128::from(found.st_nlink),
         }))
     }
-}
 
-impl Stamp {
     /// Size in bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -60,6 +58,14 @@ impl Stamp {
     #[must_use]
     pub fn is_no_later_than(&self, other: &Stamp) -> bool {
         self.modified <= other.modified && (self.changed <= other.changed || self.names > 1)
+    }
+
+    /// What stays while nobody writes the file: size, time of the last write and, if `changes` count and the file has
+    /// no other name, time of the last change. Each name that a file gets is a change.
+    #[must_use]
+    pub fn lasting(&self, changes: bool) -> (i64, i128, Option<i128>) {
+        let changed = (changes && self.names == 1).then_some(self.changed);
+        (self.size, self.modified, changed)
     }
 }
 
