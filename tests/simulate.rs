@@ -168,7 +168,7 @@ impl DeepSeek {
 
     /// A model a sixteenth as large, from 32 ranks to 16.
     fn small() -> DeepSeek {
-        DeepSeek::on(4, &[("source", 2, 8, 2, 8), ("destination", 1, 4, 4, 4)])
+        DeepSeek::on(8, &[("source", 2, 8, 2, 8), ("destination", 1, 4, 4, 4)])
     }
 
     /// What is told of a reshard; no destination means full weights.

@@ -102,9 +102,8 @@ impl Written<'_> {
 
     /// How the destination is prepared. Collective.
     fn wanted(&self, writing: &Writing) -> Result<Wanted> {
-        // Links are names, and what is replaced inside a mount point is moved.
-        let moves = writing.in_place && self.destination.staging.is_inside();
-        let keeps = !writing.link && !moves;
+        // Links are names, and a source that is replaced may be half moved.
+        let keeps = !writing.link && !writing.in_place;
         let depends = self.run.depends_on(self.planned);
         let source = &self.source.source;
         Ok(Wanted {
