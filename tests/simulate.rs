@@ -166,7 +166,7 @@ impl DeepSeek {
         DeepSeek::on(part, &meshes)
     }
 
-    /// A model a sixteenth as large, from 32 ranks to 16.
+    /// A model whose dimensions are an eighth, from 32 ranks to 16.
     fn small() -> DeepSeek {
         DeepSeek::on(8, &[("source", 2, 8, 2, 8), ("destination", 1, 4, 4, 4)])
     }

@@ -358,7 +358,7 @@ fn newest(world: &World, out: &Path, found: Vec<Step>) -> Result<Option<Newest>>
     let Some(newest) = found.next() else {
         return Ok(None);
     };
-    let beside = found.next().filter(|step| step.age == newest.age);
+    let beside = found.next().filter(|step| step.place == newest.place);
     Ok(Some(Newest {
         suffix: newest.suffix,
         beside: beside.map(|step| step.suffix),

@@ -40,8 +40,8 @@ pub(super) struct Job {
 pub(super) struct Step {
     /// What `--file-suffix` takes to mean it alone.
     pub(super) suffix: String,
-    /// Its run, and its epoch and step.
-    pub(super) age: (Option<u64>, (u64, u64)),
+    /// Its run, epoch and step.
+    pub(super) place: (Option<u64>, (u64, u64)),
     /// Why it isn't complete; none, if it is.
     pub(super) why: Option<String>,
 }
@@ -57,7 +57,7 @@ pub(super) fn steps(checkpoints: &[Checkpoint]) -> Vec<Step> {
         let shared = times.get(&suffix).is_some_and(|times| *times > 1);
         Step {
             suffix: if shared { name.prefixed() } else { suffix },
-            age: (name.repeat, name.position()),
+            place: name.place(),
             why: checkpoint.why.clone(),
         }
     };

@@ -43,10 +43,9 @@ pub fn latest(survey: &Survey) -> Result<&Checkpoint> {
     let rival = chosen.and_then(|chosen| {
         let meant =
             |name: &Name| limits.is_empty() || limits.iter().any(|limit| limit.same_run(name));
-        let place = |name: &Name| (name.repeat, name.position());
         let mut others = complete().filter(|other| other.name.prefix != chosen.name.prefix);
         let rival =
-            others.find(|other| place(&other.name) == place(&chosen.name) && meant(&other.name))?;
+            others.find(|other| other.name.place() == chosen.name.place() && meant(&other.name))?;
         Some((chosen, rival))
     });
     if let Some((chosen, rival)) = rival {

@@ -168,6 +168,12 @@ impl Name {
     pub fn position(&self) -> (u64, u64) {
         (self.epoch, self.step)
     }
+
+    /// Run, epoch and step: the same for the checkpoints that two jobs have saved at the same time of theirs.
+    #[must_use]
+    pub fn place(&self) -> (Option<u64>, (u64, u64)) {
+        (self.repeat, self.position())
+    }
 }
 
 /// What `--file-suffix` takes to mean the checkpoint that the file at `path` is of, if a trainer named it.
