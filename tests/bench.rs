@@ -164,8 +164,8 @@ fn grows_with_the_processes_and_is_compared_with_an_earlier_result() {
     let page = std::fs::read_to_string(&html).unwrap();
     assert!(page.contains(">By processes</h2>") && page.contains("all_to_all"));
     assert_eq!(measured["machine"]["ranks_per_node"], 4);
-    // All of it was a thousand times slower once: nothing is slower now; and the other way round.
-    for (factor, code) in [(1e3, 0), (1e-6, 1)] {
+    // All of it took years once: nothing is slower now, however busy the machine is; and the other way round.
+    for (factor, code) in [(1e15, 0), (1e-30, 1)] {
         for row in measured["rows"].as_array_mut().unwrap() {
             row["seconds"]["median"] = (number(&row["seconds"]["median"]) * factor).into();
         }
