@@ -404,6 +404,56 @@ fn a_network_that_no_table_is_for_is_told_with_those_that_are_trained() {
     }
 }
 
+/// What is wrong with a typed layout is said in its words, and every size that is proposed does.
+#[test]
+fn a_typed_layout_is_refused_in_its_own_words() {
+    let scratch = tempfile::tempdir().unwrap();
+    let model = scratch.path().join("config.json");
+    let config = serde_json::json!({
+        "model_type": "qwen3", "hidden_size": 64, "intermediate_size": 36, "num_hidden_layers": 2,
+        "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 4, "vocab_size": 120,
+    });
+    std::fs::write(&model, config.to_string()).unwrap();
+    let fault = |sizes: &str| {
+        let fault = usual(sizes, &Seen::default(), scratch.path())
+            .and_then(|job| derive(&job))
+            .unwrap_err();
+        assert!(
+            fault
+                .file
+                .as_deref()
+                .is_some_and(|file| file.ends_with("config.json")),
+            "{fault:?}"
+        );
+        (fault.message, fault.hint.unwrap())
+    };
+    for (sizes, message, hint) in [
+        (
+            "tp=8",
+            "intermediate_size is 36 and can't be cut by tp in 8",
+            "tp: one of 1, 2, 4",
+        ),
+        (
+            "tp=16",
+            "num_key_value_heads 8 can't be cut by tp 16",
+            "tp: one of 1, 2, 4",
+        ),
+        ("pp=3", "pp 3 is more than the 2 layers", "at most 2 fit"),
+        (
+            "pp=2,offset=1:0:0",
+            "[1, 0, 0] has 3 numbers, pp is 2",
+            "give 2 numbers",
+        ),
+    ] {
+        let (said, told) = fault(sizes);
+        assert!(said.contains(message) && told == hint, "{said} ({told})");
+    }
+    for fits in [1, 2, 4] {
+        let job = usual(&format!("tp={fits}"), &Seen::default(), &model).unwrap();
+        derive(&job).unwrap();
+    }
+}
+
 #[test]
 fn sizes_alone_give_the_usual_job() {
     let case = data().join("ds3_dp2tp2_ep2");
@@ -548,6 +598,15 @@ fn another_mesh_is_cut_as_the_old_one() {
         ("qwen3_dp2tp2", "dp=1,cp=1,tp=4", "qwen3_tp4"),
         ("qwen3_dp4tp2_opt0", "dp=4,cp=1,tp=2", "qwen3_dp4tp2_opt0"),
         ("llama_pp2_dp2tp2", "dp=2,tp=2,pp=2", "llama_pp2_dp2tp2"),
+        // Experts have a mesh of their own.
+        ("ds3_dp2tp2", "dp=2,cp=1,tp=2,ep=2", "ds3_dp2tp2_ep2"),
+        ("ds3_dp2tp2_ep2", "dp=2,tp=2,ep=1", "ds3_dp2tp2"),
+        ("qwen3moe_dp2tp2_ep2", "dp=2,tp=2", "qwen3moe_dp2tp2_ep2"),
+        (
+            "ds3_dp4tp2_ep4_opt0",
+            "dp=4,cp=1,tp=2,ep=4",
+            "ds3_dp4tp2_ep4_opt0",
+        ),
     ] {
         let (made, compiled) = (on(old, mesh).unwrap(), strategy(new));
         assert_eq!(
@@ -569,9 +628,13 @@ fn another_mesh_is_cut_as_the_old_one() {
     // One axis alone doesn't say which of two it stands for.
     let fault = on("llama_dp2tp2", "tp=4").unwrap_err();
     assert!(fault.message.contains("the old mesh is [2, 2]"), "{fault}");
-    let fault = on("ds3_dp2tp2_ep2", "dp=4,cp=1,tp=2").unwrap_err();
+    // Ranks that can't share the experts as they did.
+    let fault = on("ds3_dp2tp2_ep2", "dp=3,cp=1,tp=1").unwrap_err();
     assert_eq!(fault.kind, Kind::Usage);
-    assert!(fault.message.contains("--mesh names one"), "{fault}");
+    assert!(
+        fault.message.contains("ep=2 doesn't divide the 3 ranks"),
+        "{fault}"
+    );
 }
 
 #[test]

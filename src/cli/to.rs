@@ -6,6 +6,7 @@ use crate::cli::flags::carried::Carried;
 use crate::cli::flags::family::{FUSIONS, LATENTS, spelled};
 use crate::cli::flags::lora::LoraArgs;
 use crate::cli::flags::moving::MoveArgs;
+use crate::cli::flags::quantise::QuantiseArgs;
 use crate::cli::flags::reading::{CheckArgs, WeightsArgs};
 use crate::cli::flags::remake::{RemakeArgs, word};
 use crate::cli::flags::strategy::{NetworkArgs, strategy};
@@ -56,6 +57,8 @@ struct HandedOn {
     tensors: TensorArgs,
     #[command(flatten)]
     lora: LoraArgs,
+    #[command(flatten)]
+    quantise: QuantiseArgs,
 }
 
 /// Bring weights of any kind to where they are wanted: a job's layout, or a Hugging Face model.

@@ -36,7 +36,7 @@ mod sheet;
 mod sim_page;
 mod svg;
 mod text;
-mod unit;
+pub(crate) mod unit;
 
 pub use inspected::Shown;
 pub use log::{Notes, is_log_settled, is_logged, log_process, note, open_log};

@@ -28,7 +28,7 @@ impl Unit {
 }
 
 /// A number of bytes in the unit that fits it.
-pub(super) fn written(bytes: u64) -> String {
+pub(crate) fn written(bytes: u64) -> String {
     let unit = Unit::of(bytes);
     format!("{} {}", short(real(bytes) / unit.bytes), unit.name)
 }

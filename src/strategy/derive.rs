@@ -85,6 +85,19 @@ impl Mesh {
         self.stages
     }
 
+    /// The size of the axis `name`, if it is one.
+    pub(super) fn size(&self, name: &str) -> Option<u64> {
+        let axis = self.axes.iter().find(|axis| axis.0 == name);
+        axis.map(|axis| axis.1)
+    }
+
+    /// The same without the axis `name`.
+    pub(super) fn without(&self, name: &str) -> Mesh {
+        let mut mesh = self.clone();
+        mesh.axes.retain(|axis| axis.0 != name);
+        mesh
+    }
+
     pub(super) fn device_matrix(&self) -> Vec<u64> {
         match self.axes[..] {
             [] => vec![1],

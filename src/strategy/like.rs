@@ -1,5 +1,6 @@
 //! A strategy for another mesh, cut as an older one.
 
+use super::axes::{EXPERT, named};
 use super::derive::{Mesh, innermost_step, layer};
 use super::layouts::Strategy;
 use super::stage_layout::StageLayout;
@@ -14,16 +15,18 @@ fn usage(message: String) -> Fault {
 
 /// The strategy on `mesh` in which each axis cuts what the axis in its place cuts in `old`.
 ///
-/// The axes of `mesh` stand for those of `old`'s mesh in their order; ones of size 1 there need none. A
+/// The axes of `mesh` stand for those of `old`'s mesh in their order; ones of size 1 there need none. Where
+/// experts lie on a mesh of their own, `ep` of `mesh` is theirs; left out, they are cut as before. A
 /// tensor with an optimizer shard over all its replicas has one again, any other keeps its pieces. With
 /// another number of stages layers (the first number between dots of a name) are spread evenly, and
 /// what is no layer stays at the end that it is at.
 ///
 /// # Errors
-/// [`Kind::Usage`] if tensors are cut on several meshes, or another number of axes is given;
+/// [`Kind::Usage`] if other tensors are cut on several meshes, another number of axes is given, or the ranks of a
+/// stage can't share the experts;
 /// [`Kind::Shape`], naming the tensor, where `old` tells shapes (JSON) that can't be cut so.
 pub fn like(old: &Strategy, mesh: &Mesh) -> Result<Strategy> {
-    let axes = Axes::between(old, mesh)?;
+    let meshes = Meshes::between(old, mesh)?;
     let stages = mesh.stages();
     let layers: BTreeSet<u64> = old.names().filter_map(|name| layer(name)).collect();
     let layers: Vec<u64> = layers.into_iter().collect();
@@ -35,6 +38,7 @@ pub fn like(old: &Strategy, mesh: &Mesh) -> Result<Strategy> {
     }
     let mut made: Vec<(Arc<str>, StageLayout)> = Vec::new();
     for (name, held) in old.iter() {
+        let axes = meshes.of(name, held);
         let layout = axes.layout(held).map_err(|fault| fault.tensor(&**name))?;
         let stage = match layer(name).map(|layer| layers.binary_search(&layer)) {
             _ if stages == old.stages() => held.stage,
@@ -51,9 +55,59 @@ pub fn like(old: &Strategy, mesh: &Mesh) -> Result<Strategy> {
             made.push((Arc::clone(name), StageLayout::new(stage, layout)));
         }
     }
-    let ranks = mesh.device_matrix().iter().product::<u64>();
-    let ranks = u32::try_from(ranks).map_err(|_| usage("--mesh is too large".into()))?;
+    let ranks =
+        u32::try_from(meshes.main.ranks()).map_err(|_| usage("--mesh is too large".into()))?;
     Strategy::from_layouts(stages, ranks, made)
+}
+
+/// The mesh of most tensors, and that of experts where they have one of their own.
+struct Meshes {
+    main: Axes,
+    experts: Option<Axes>,
+}
+
+impl Meshes {
+    fn between(old: &Strategy, mesh: &Mesh) -> Result<Meshes> {
+        let experts = old.iter().find(|(name, held)| has_experts_mesh(name, held));
+        let Some((_, held)) = experts else {
+            let main = Axes::between(old, mesh.device_matrix())?;
+            return Ok(Meshes {
+                main,
+                experts: None,
+            });
+        };
+        let main = Axes::between(old, mesh.without(EXPERT).device_matrix())?;
+        let before = held.layout.mesh().last().copied().unwrap_or(1);
+        let (ranks, parts) = (main.ranks(), mesh.size(EXPERT).unwrap_or(before));
+        if !ranks.is_multiple_of(parts) {
+            let message = format!("{EXPERT}={parts} doesn't divide the {ranks} ranks of a stage");
+            return Err(usage(message).hint(format!(
+                "{EXPERT} of --mesh says how many share the experts"
+            )));
+        }
+        let experts = Axes {
+            new: vec![ranks / parts, parts],
+            numbers: vec![Some(1), Some(0)],
+        };
+        Ok(Meshes {
+            main,
+            experts: Some(experts),
+        })
+    }
+
+    /// The axes of this tensor.
+    fn of(&self, name: &str, held: &StageLayout) -> &Axes {
+        let experts = self.experts.as_ref();
+        experts
+            .filter(|_| has_experts_mesh(name, held))
+            .unwrap_or(&self.main)
+    }
+}
+
+/// Whether the tensor lies on the mesh of experts.
+fn has_experts_mesh(name: &str, held: &StageLayout) -> bool {
+    let layout = &held.layout;
+    named(name, layout.mesh(), &layout.axis_numbers()).ends_with(&[EXPERT.to_owned()])
 }
 
 /// Which axis of the new mesh stands for which of the old one.
@@ -64,13 +118,13 @@ struct Axes {
 }
 
 impl Axes {
-    fn between(old: &Strategy, mesh: &Mesh) -> Result<Axes> {
-        let cut = old.iter().filter(|(_, held)| {
+    /// Those of the tensors of `old` that don't lie on the mesh of experts.
+    fn between(old: &Strategy, new: Vec<u64>) -> Result<Axes> {
+        let cut = old.iter().filter(|(name, held)| {
             let map = held.layout.map();
-            map.iter().any(|axes| !axes.is_empty())
+            map.iter().any(|axes| !axes.is_empty()) && !has_experts_mesh(name, held)
         });
         let mut cut = cut.map(|(name, held)| (name, held.layout.mesh()));
-        let new = mesh.device_matrix();
         let Some((first, own)) = cut.next() else {
             return Ok(Axes {
                 new,
@@ -97,6 +151,11 @@ impl Axes {
             numbers[*axis] = i64::try_from(new.len() - 1 - place).ok();
         }
         Ok(Axes { new, numbers })
+    }
+
+    /// Ranks of a stage.
+    fn ranks(&self) -> u64 {
+        self.new.iter().product()
     }
 
     fn layout(&self, held: &StageLayout) -> Result<Layout> {

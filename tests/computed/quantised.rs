@@ -254,6 +254,9 @@ fn quantises_what_is_published_in_8_bits_and_keeps_what_is_to_be_kept() {
         left.iter()
             .all(|name| name.contains(".experts.1.") || name.contains(".o_proj."))
     );
+    let to = format!("to hf --src @full --model {hf} --dst @to --quantise fp8-block {keep}");
+    run(&room, 2, &to).succeeds();
+    same(&room, "some", "to");
     let some = all_of(&room, "some");
     for name in &left {
         assert_eq!(some[name], plain.tensors[name], "{name}");

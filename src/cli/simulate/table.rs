@@ -6,6 +6,7 @@ use crate::measure::each::plan_each;
 use crate::measure::simulate::Question;
 use crate::model::derive::Derived;
 use crate::plan::simulate::Shapes;
+use crate::report::unit::written;
 use crate::strategy::Strategy;
 use crate::tensor::dtype::Dtype;
 use serde_json::{Value, json};
@@ -33,16 +34,18 @@ pub(super) fn table(
     let make = |number: usize| layouts[number].1.strategy();
     let all = plan_each(&question, shapes, source, layouts.len(), &make, tell)?;
     let mut text = Text::new(format_args!(
-        "{:<24} {:>16} {:>16} {:>16} {:>10}",
-        "layout", "largest file", "read", "exchanged", "seconds"
+        "{:>12} {:>10} {:>10} {:>10}  layout",
+        "largest file", "read", "exchanged", "seconds"
     ));
     let mut rows: Vec<Value> = Vec::new();
     for ((parallel, derived), simulated) in layouts.iter().zip(all) {
         let largest = derived.largest_bytes(weights, states);
         let (bytes, seconds) = (&simulated.bytes, simulated.plan.seconds_estimated);
         text.line(format_args!(
-            "{parallel:<24} {largest:>16} {:>16} {:>16} {seconds:>10.3}",
-            bytes.read, bytes.received
+            "{:>12} {:>10} {:>10} {seconds:>10.3}  {parallel}",
+            written(largest),
+            written(bytes.read),
+            written(bytes.received)
         ));
         rows.push(json!({
             "parallel": parallel, "largest_file_bytes": largest, "bytes": {

@@ -20,22 +20,29 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, Args)]
 pub(super) struct DeriveArgs {
     /// The trainer's configuration (YAML).
-    #[arg(long, value_name = "YAML", required_unless_present = "parallel")]
+    #[arg(
+        long,
+        value_name = "YAML",
+        required_unless_present_any = ["parallel", "sizes"],
+        conflicts_with = "sizes"
+    )]
     config: Option<PathBuf>,
     /// In place of a configuration: the usual job on so many ranks; dp, tp, pp, cp and ep, each 1 if left
     /// out, and opt, the pieces of the optimizer shard (-1: all replicas). Example: dp=2,tp=4,pp=2.
     #[arg(
         long,
         value_name = "SIZES",
-        conflicts_with = "config",
+        conflicts_with_all = ["config", "sizes"],
         requires = "model"
     )]
     parallel: Option<String>,
+    #[command(flatten)]
+    sizes: SizeArgs,
     /// The model's directory, or its config.json [default: the configuration's `pretrained_model_dir`].
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     /// Names of the network's tensors [default: those of the family's usual job].
-    #[arg(long, requires = "parallel", value_parser = choice(SCHEMES))]
+    #[arg(long, conflicts_with = "config", value_parser = choice(SCHEMES))]
     names: Option<Scheme>,
     /// Directory to write: a file for each rank, named as the trainer names them.
     #[arg(long, value_name = "DIR")]
@@ -49,6 +56,52 @@ pub(super) struct DeriveArgs {
     /// Replace what is there.
     #[arg(long)]
     overwrite: bool,
+}
+
+/// The same as `--parallel`, each size by itself.
+#[derive(Clone, Debug, Args)]
+#[group(id = "sizes", multiple = true, requires = "model")]
+struct SizeArgs {
+    /// Ranks that split the batch (data parallel).
+    #[arg(long, value_name = "N")]
+    dp: Option<u64>,
+    /// Ranks that share each layer's tensors (tensor parallel).
+    #[arg(long, value_name = "N")]
+    tp: Option<u64>,
+    /// Stages of the pipeline.
+    #[arg(long, value_name = "N")]
+    pp: Option<u64>,
+    /// Ranks that share a sequence (context parallel).
+    #[arg(long, value_name = "N")]
+    cp: Option<u64>,
+    /// Ranks that share the experts (expert parallel).
+    #[arg(long, value_name = "N")]
+    ep: Option<u64>,
+    /// Pieces of the optimizer shard; -1: all replicas.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    opt_shard: Option<i64>,
+}
+
+impl SizeArgs {
+    /// As `--parallel` has them; none if none is given.
+    fn parallel(&self) -> Option<String> {
+        let sizes = [
+            ("dp", self.dp),
+            ("tp", self.tp),
+            ("pp", self.pp),
+            ("cp", self.cp),
+            ("ep", self.ep),
+        ];
+        let sizes = sizes
+            .iter()
+            .filter_map(|(name, size)| Some((*name, (*size)?.to_string())));
+        let shard = self.opt_shard.map(|pieces| ("opt", pieces.to_string()));
+        let given: Vec<String> = sizes
+            .chain(shard)
+            .map(|(name, size)| format!("{name}={size}"))
+            .collect();
+        (!given.is_empty()).then(|| given.join(","))
+    }
 }
 
 impl DeriveArgs {
@@ -87,18 +140,19 @@ impl DeriveArgs {
     }
 
     fn job(&self) -> Result<Job> {
-        match (&self.config, &self.parallel, &self.model) {
+        let parallel = self.parallel.clone().or_else(|| self.sizes.parallel());
+        match (&self.config, parallel, &self.model) {
             (Some(config), _, model) => configured(config, model.as_deref()),
             (None, Some(parallel), Some(model)) => {
                 let seen = Seen {
                     names: self.names,
                     ..Seen::default()
                 };
-                usual(parallel, &seen, model)
+                usual(&parallel, &seen, model)
             }
             _ => Err(Fault::new(
                 Kind::Usage,
-                "give --config, or --parallel and --model",
+                "give --config, or --parallel (or --dp, --tp, …) and --model",
             )),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::job::{Job, as_config};
 use super::network::{Network, Parameter};
-use super::placement::Placement;
+use super::placement::{Placement, place};
 use crate::fault::{Fault, Kind, Result};
 use crate::model::choices::Scheme;
 use crate::model::training::Cut;
@@ -57,11 +57,17 @@ pub(super) fn check(job: &Job, network: &Network<'_>) -> Result<()> {
     Ok(())
 }
 
-fn heads(job: &Job) -> Result<()> {
+/// The heads of queries, and those of keys and values.
+fn head_counts(job: &Job) -> Result<[u64; 2]> {
     let value = |number: &str| job.numbers.value(number).map_err(as_config);
-    let (heads, hidden) = (value("heads")?, value("hidden")?);
+    let heads = value("heads")?;
     let has_kv = job.family.numbers.contains_key("kv_heads");
-    let kv = if has_kv { value("kv_heads")? } else { heads };
+    Ok([heads, if has_kv { value("kv_heads")? } else { heads }])
+}
+
+fn heads(job: &Job) -> Result<()> {
+    let hidden = job.numbers.value("hidden").map_err(as_config)?;
+    let [heads, kv] = head_counts(job)?;
     if heads == 0 || kv == 0 {
         return Err(wrong("the model has no heads".into()));
     }
@@ -80,10 +86,8 @@ fn heads(job: &Job) -> Result<()> {
         if !count.is_multiple_of(cut) {
             let key = key_of(job, number);
             let message = format!("{key} {count} can't be cut by {by}");
-            return Err(wrong(message).hint(format!(
-                "model_parallel: one of {}",
-                divisors(&[heads / ulysses.max(1), kv / ulysses.max(1)], kv)
-            )));
+            let fits = tensor_sizes(job)?;
+            return Err(wrong(message).hint(format!("model_parallel: one of {fits}")));
         }
     }
     if !hidden.is_multiple_of(heads) {
@@ -172,17 +176,15 @@ fn cubic(job: &Job) -> Result<()> {
     Ok(())
 }
 
-/// Checks that the pieces of a tensor are equal, and those of each part of a fused one.
-///
-/// # Errors
-/// [`Kind::Config`] with the number of the model that can't be cut.
-pub(super) fn even(job: &Job, parameter: &Parameter, placement: &Placement) -> Result<()> {
+/// Into how many pieces what of a tensor is cut: the rows of a dimension, and those of each part of a fused one.
+fn cuts<'a>(
+    job: &'a Job,
+    parameter: &'a Parameter,
+    placement: &'a Placement,
+) -> impl Iterator<Item = (&'a str, u64, u64)> {
     let axes = placement.mesh.len();
-    let by = match parameter.cut {
-        Cut::Expert => "expert_parallel",
-        _ => "model_parallel",
-    };
-    for (dimension, cuts) in placement.map.iter().enumerate() {
+    let each = placement.map.iter().enumerate();
+    each.flat_map(move |(dimension, cuts)| {
         let sizes = cuts.iter().filter_map(|number| {
             let place = usize::try_from(*number).ok()?;
             placement.mesh.get(axes.checked_sub(1 + place)?)
@@ -192,18 +194,52 @@ pub(super) fn even(job: &Job, parameter: &Parameter, placement: &Placement) -> R
         let sum = parameter.sizes.get(dimension).map_or("", String::as_str);
         let parts = sum.split(" + ").filter(|_| !sum.contains('('));
         let parts = parts.filter_map(|part| Some((part, job.numbers.value(part).ok()?)));
-        for (part, rows) in parts.chain([(sum, size)]) {
-            if !rows.is_multiple_of(pieces) {
-                let message = format!(
-                    "{} is {rows} and can't be cut by {by} in {pieces}",
-                    spelled(job, part)
-                );
-                let fault = wrong(message).tensor(&*parameter.name);
-                return Err(fault.hint(format!("{by}: one of {}", divisors(&[rows], rows))));
-            }
+        let parts = parts.chain([(sum, size)]);
+        parts.map(move |(part, rows)| (part, rows, pieces))
+    })
+}
+
+/// Checks that the pieces of a tensor are equal, and those of each part of a fused one.
+///
+/// # Errors
+/// [`Kind::Config`] with the number of the model that can't be cut.
+pub(super) fn even(job: &Job, parameter: &Parameter, placement: &Placement) -> Result<()> {
+    let odd = |(_, rows, pieces): &(&str, u64, u64)| !rows.is_multiple_of(*pieces);
+    let Some((part, rows, pieces)) = cuts(job, parameter, placement).find(odd) else {
+        return Ok(());
+    };
+    let (by, fits) = match parameter.cut {
+        Cut::Expert => ("expert_parallel", divisors(&[rows], rows)),
+        _ => ("model_parallel", tensor_sizes(job)?),
+    };
+    let message = format!(
+        "{} is {rows} and can't be cut by {by} in {pieces}",
+        spelled(job, part)
+    );
+    let fault = wrong(message).tensor(&*parameter.name);
+    Err(fault.hint(format!("{by}: one of {fits}")))
+}
+
+/// The sizes of `model_parallel` that cut the heads and every tensor evenly.
+///
+/// # Errors
+/// [`Kind::Config`] for numbers that the model's configuration lacks.
+fn tensor_sizes(job: &Job) -> Result<String> {
+    let mut counts = head_counts(job)?
+        .map(|count| count / job.ulysses.max(1))
+        .to_vec();
+    // A legacy network leaves these whole where they can't be cut.
+    let may_be_whole =
+        |cut: Cut| job.scheme == Scheme::Legacy && matches!(cut, Cut::Head | Cut::Embedding);
+    for parameter in Network::of(job).parameters().map_err(as_config)? {
+        if parameter.cut != Cut::Expert && !may_be_whole(parameter.cut) {
+            let placement = place(job, &parameter);
+            let cut = cuts(job, &parameter, &placement).filter(|(.., pieces)| *pieces > 1);
+            counts.extend(cut.map(|(_, rows, _)| rows));
         }
     }
-    Ok(())
+    let most = counts.iter().min().copied().unwrap_or(1);
+    Ok(divisors(&counts, most))
 }
 
 /// A table's expression in the keys of the model's configuration.

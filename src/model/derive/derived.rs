@@ -5,6 +5,7 @@ use super::job::{Job, as_config};
 use super::network::{Network, Parameter, Place};
 use super::placement::place;
 use super::shard::shard;
+use super::sizes::as_typed;
 use super::stages::{Stages, deal};
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::Layout;
@@ -30,19 +31,17 @@ pub struct Derived {
 /// [`Kind::Config`], naming file, key and value, for a job that the trainer refuses, and for what can't
 /// be known without the cluster.
 pub fn derive(job: &Job) -> Result<Derived> {
-    layouts(job).map_err(|fault| match &*job.origin {
-        "" => fault,
-        origin => fault.file(origin),
+    layouts(job).map_err(|fault| {
+        let fault = if job.as_model { as_typed(fault) } else { fault };
+        match &*job.origin {
+            "" => fault,
+            origin => fault.file(origin),
+        }
     })
 }
 
 fn layouts(job: &Job) -> Result<Derived> {
-    let network = Network {
-        family: &job.family,
-        training: &job.training,
-        numbers: &job.numbers,
-        as_model: job.as_model,
-    };
+    let network = Network::of(job);
     check(job, &network)?;
     let layers = job.numbers.value("layers").map_err(as_config)?;
     let stages = deal(job, layers)?;

@@ -1,6 +1,7 @@
 //! The tensors of a training network: a family's table spelled out for one job.
 
 use super::conditions::hold;
+use super::job::Job;
 use crate::fault::{Fault, Kind, Result};
 use crate::model::choices::Scheme;
 use crate::model::expression::Numbers;
@@ -81,7 +82,17 @@ pub(super) struct Network<'a> {
     pub(super) as_model: bool,
 }
 
-impl Network<'_> {
+impl<'a> Network<'a> {
+    /// That of a job.
+    pub(super) fn of(job: &'a Job) -> Network<'a> {
+        Network {
+            family: &job.family,
+            training: &job.training,
+            numbers: &job.numbers,
+            as_model: job.as_model,
+        }
+    }
+
     /// All tensors.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use super::job::Job;
 use super::seen::{JOINED, LATENT, Seen};
-use super::sizes::Sizes;
+use super::sizes::{Sizes, as_typed};
 use crate::config::based::Layered;
 use crate::config::job_yaml::JobConfig;
 use crate::config::train_yaml::YAML_BYTES_MAX;
@@ -28,9 +28,9 @@ pub fn configured(yaml: &Path, model: Option<&Path>) -> Result<Job> {
     let keys = Layered::read(yaml, &read)?.merged()?;
     let config = JobConfig::of(&keys).map_err(|fault| fault.file(&*name))?;
     let model = match model {
-        Some(path) => model_config(path)?,
+        Some(path) => model_config(path)?.1,
         None => match beside(yaml, &config)? {
-            Some(path) => model_config(&path)?,
+            Some(path) => model_config(&path)?.1,
             None => Map::new(),
         },
     };
@@ -60,9 +60,10 @@ pub(super) struct Described {
 impl Described {
     /// That of the model in `model`. Local.
     pub(super) fn read(model: &Path) -> Result<Described> {
+        let (path, config) = model_config(model)?;
         Ok(Described {
-            name: model.display().to_string(),
-            config: model_config(model)?,
+            name: path.display().to_string(),
+            config,
         })
     }
 
@@ -73,7 +74,7 @@ impl Described {
             origin: self.name.clone(),
             ..job
         })
-        .map_err(|fault| fault.file(self.name.clone()))
+        .map_err(|fault| as_typed(fault).file(self.name.clone()))
     }
 }
 
@@ -155,7 +156,7 @@ pub fn latent(yaml: &Path, family: &Family) -> Result<bool> {
 
 /// The type of a model's weights as its config.json tells; bfloat16 if it doesn't.
 pub(super) fn element_type(model: &Path) -> Result<Dtype> {
-    let config = model_config(model)?;
+    let (_, config) = model_config(model)?;
     let told = ["torch_dtype", "dtype"]
         .iter()
         .find_map(|key| config.get(*key)?.as_str());
@@ -199,7 +200,7 @@ fn beside(yaml: &Path, config: &JobConfig) -> Result<Option<PathBuf>> {
 }
 
 /// The config.json in a directory, or a file of any name.
-fn model_config(path: &Path) -> Result<Map<String, Value>> {
+fn model_config(path: &Path) -> Result<(PathBuf, Map<String, Value>)> {
     if io::standing(path)? == Standing::Directory
         && io::standing(&path.join(CONFIG))? == Standing::Nothing
     {
@@ -209,8 +210,11 @@ fn model_config(path: &Path) -> Result<Map<String, Value>> {
         Standing::Directory | Standing::EmptyDirectory => path.join(CONFIG),
         Standing::File | Standing::Nothing => path.to_path_buf(),
     };
-    json::parse(&json::bytes(&path, SMALL_BYTES_MAX)?).map_err(|error| {
-        let fault = Fault::new(Kind::Config, format!("is no JSON object: {error}"));
-        fault.file(path.display().to_string())
-    })
+    match json::parse(&json::bytes(&path, SMALL_BYTES_MAX)?) {
+        Ok(config) => Ok((path, config)),
+        Err(error) => {
+            let fault = Fault::new(Kind::Config, format!("is no JSON object: {error}"));
+            Err(fault.file(path.display().to_string()))
+        }
+    }
 }

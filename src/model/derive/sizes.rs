@@ -40,19 +40,31 @@ impl From<Mesh> for Sizes {
     }
 }
 
-/// The keys, each with where its value goes.
-const KEYS: [(&str, Key); 10] = [
-    ("dp", Key::Data),
-    ("tp", Key::Tensor),
-    ("pp", Key::Stages),
-    ("cp", Key::Context),
-    ("ep", Key::Expert),
-    ("opt", Key::Shard),
-    ("threshold", Key::Threshold),
-    ("offset", Key::Offset),
-    ("interleave", Key::Chunks),
-    ("vocab_emb_dp", Key::Vocabulary),
+/// The keys: what is typed, what a trainer's configuration calls it, and where its value goes.
+const KEYS: [(&str, &str, Key); 10] = [
+    ("dp", "data_parallel", Key::Data),
+    ("tp", "model_parallel", Key::Tensor),
+    ("pp", "pipeline_stage", Key::Stages),
+    ("cp", "context_parallel", Key::Context),
+    ("ep", "expert_parallel", Key::Expert),
+    ("opt", "optimizer_weight_shard_size", Key::Shard),
+    ("threshold", "parallel_optimizer_threshold", Key::Threshold),
+    ("offset", "offset", Key::Offset),
+    ("interleave", "pp_interleave_num", Key::Chunks),
+    ("vocab_emb_dp", "vocab_emb_dp", Key::Vocabulary),
 ];
+
+/// The same fault in the words of a layout that was typed.
+pub(super) fn as_typed(mut fault: Fault) -> Fault {
+    let said = |text: &str| {
+        KEYS.iter().fold(text.to_owned(), |text, (typed, key, _)| {
+            text.replace(key, typed)
+        })
+    };
+    fault.message = said(&fault.message);
+    fault.hint = fault.hint.as_deref().map(said);
+    fault
+}
 
 #[derive(Clone, Copy)]
 enum Key {
@@ -73,7 +85,7 @@ impl Sizes {
     #[must_use]
     pub fn is_meant(text: &str) -> bool {
         let name = text.split_once('=').map(|(name, _)| name.trim());
-        name.is_some_and(|name| KEYS.iter().any(|(key, _)| *key == name))
+        name.is_some_and(|name| KEYS.iter().any(|(key, ..)| *key == name))
     }
 
     /// Reads `dp=2,tp=4,pp=2,cp=1,ep=2,opt=-1,threshold=64,offset=1:0,interleave=1,vocab_emb_dp=true`; what
@@ -91,8 +103,8 @@ impl Sizes {
                 .split_once('=')
                 .ok_or_else(|| usage(format!("'{part}' is not NAME=SIZE")))?;
             let (name, value) = (name.trim(), value.trim());
-            let key = KEYS.iter().find(|(key, _)| *key == name);
-            let (name, key) = *key.ok_or_else(|| usage(format!("'{name}' is unknown")))?;
+            let key = KEYS.iter().find(|(key, ..)| *key == name);
+            let (name, _, key) = *key.ok_or_else(|| usage(format!("'{name}' is unknown")))?;
             if !seen.insert(name) {
                 return Err(usage(format!("'{name}' is given twice")));
             }
