@@ -14,7 +14,9 @@
     reason = "it is a program that says what it does"
 )]
 
-use shardloom::{Buffer, Dtype, Result, World};
+use shardloom::World;
+use shardloom::fault::Result;
+use shardloom::memory::{Buffer, Dtype};
 use std::collections::BTreeMap;
 
 /// A parameter of the model, as this rank has it.

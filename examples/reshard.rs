@@ -9,7 +9,8 @@
     reason = "it is a program that says what it does"
 )]
 
-use shardloom::{Result, World};
+use shardloom::World;
+use shardloom::fault::Result;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

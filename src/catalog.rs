@@ -3,6 +3,8 @@
 //! A catalog is *found* from headers for a source and *designed* before the first write for a
 //! destination; the type is the same. De-duplication is no mode: a holder that the catalog lacks is
 //! no candidate.
+//!
+//! *Absent on purpose*: bytes of tensors, and how a file is opened.
 
 mod part;
 

@@ -1,6 +1,8 @@
 //! Where this run is: what it does, how many bytes it has moved, and what it would leave if it ended now.
 //!
 //! For whoever asks from outside, by a signal; the run itself only tells and never asks.
+//!
+//! *Absent on purpose*: what a job is; it says in words where it is.
 
 pub mod pace;
 

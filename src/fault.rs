@@ -1,10 +1,14 @@
 //! The one error of the library: what went wrong, and where.
 //!
 //! A [`Fault`] starts as a message with a stable [`Kind`]; each layer on its way up adds the one
-//! noun it knows: the store the file, the engine the tensor, rank and process. It is plain data, so
+//! noun it knows: the store the file, the job the tensor, rank and process. It is plain data, so
 //! it can travel to other processes and be printed as text or JSON.
+//!
+//! *Absent on purpose*: other errors. What a library below reports becomes a fault where it is met.
 
+#[doc(hidden)]
 pub mod memory;
+#[doc(hidden)]
 pub mod plain;
 
 use serde::{Deserialize, Serialize};

@@ -4,16 +4,19 @@
 //! slices, each writes its part. [`World::start`] starts MPI, `World::from_communicator` joins a
 //! program that has started it. Built without the feature `mpi` there is one process.
 //!
-//! ```no_run
-//! # fn main() -> shardloom::Result<()> {
+//! ```
+//! # fn main() -> shardloom::fault::Result<()> {
+//! # std::env::set_current_dir("tests/data/reshard_8_to_4").unwrap();
+//! # let room = tempfile::tempdir().unwrap();
+//! # let full = room.path().join("full");
 //! let world = shardloom::World::start()?;
-//! shardloom::unify("output/checkpoint", "full")
-//!     .source_strategy("output/strategy")
-//!     .file_suffix("1_20")
+//! let outcome = shardloom::unify("src", &full)
+//!     .source_strategy("strategy/src.ckpt")
+//!     .file_suffix("1_1")
 //!     .run(&world)?;
-//! let equal = shardloom::diff("output/checkpoint", "full")
-//!     .source_strategy("output/strategy")
-//!     .file_suffix("1_20")
+//! assert_eq!(outcome.files, ["model.safetensors"]);
+//! let equal = shardloom::diff("src", &full)
+//!     .source_strategy("strategy/src.ckpt")
 //!     .run(&world)?
 //!     .equal;
 //! assert_eq!(equal, Some(true));
@@ -22,7 +25,8 @@
 //! ```
 //!
 //! What a job is, is put together as a [`Task`] and done by [`Task::run`], or with the buffers of a
-//! training loop by [`Task::into_buffers`]. A training loop saves by a [`CheckpointMonitor`].
+//! training loop by [`Task::into_buffers`] ([`memory`]). A training loop saves by a [`CheckpointMonitor`]
+//! ([`monitor`]). What goes wrong is a [`Fault`] ([`fault`]).
 //!
 //! Below is one pipeline, told on a page by `docs/architecture.md`; its rooms are public for the
 //! program's own tests and tools, and may change at any time.
@@ -41,7 +45,6 @@ pub mod course;
 pub mod destination;
 #[doc(hidden)]
 pub mod exchange;
-#[doc(hidden)]
 pub mod fault;
 mod front;
 #[doc(hidden)]
@@ -71,16 +74,26 @@ pub mod transport;
 #[doc(hidden)]
 pub mod view;
 
-pub use checkpoint::monitor::{CheckpointMonitor, MonitorConfig, State, StateTensor};
+pub use checkpoint::monitor::CheckpointMonitor;
 pub use exchange::World;
-pub use fault::{Fault, Kind, Result};
+pub use fault::Fault;
 pub use front::{
-    Repair, Shard, Task, convert, diff, export, import, load, repair, reshard, split, unify, verify,
+    Repair, Task, convert, diff, export, import, load, repair, reshard, split, unify, verify,
 };
 pub use job::Outcome;
 pub use store::Format;
-pub use tensor::dtype::Dtype;
-pub use transport::Buffer;
+
+/// What goes with [`Task::into_buffers`]: shards in the memory of the program.
+pub mod memory {
+    pub use crate::front::Shard;
+    pub use crate::tensor::dtype::Dtype;
+    pub use crate::transport::Buffer;
+}
+
+/// What goes with [`CheckpointMonitor`]: what it saves, and how.
+pub mod monitor {
+    pub use crate::checkpoint::monitor::{MonitorConfig, State, StateTensor};
+}
 
 #[cfg(test)]
 #[path = "../tests/virtual/mod.rs"]

@@ -464,11 +464,9 @@ fn files_of_a_room_import_each_other_one_way() {
 
 /// The folders of `src`.
 fn rooms() -> BTreeSet<String> {
-    let files = files("src", "/mod.rs");
-    files
-        .iter()
-        .map(|file| module_of(file).to_owned())
-        .collect()
+    let inside = |file: &String| file.matches('/').count() > 1;
+    let files = sources().filter(inside);
+    files.map(|file| module_of(&file).to_owned()).collect()
 }
 
 #[test]
@@ -477,14 +475,59 @@ fn rooms_say_what_is_absent_on_purpose() {
     assert!(rooms.len() > 10, "{rooms:?}");
     let mut found = Vec::new();
     for room in rooms {
-        let text = read(&format!("src/{room}/mod.rs"));
+        let module = format!("src/{room}/mod.rs");
+        let file = format!("src/{room}.rs");
+        let module = if root().join(&file).exists() {
+            file
+        } else {
+            module
+        };
+        let text = read(&module);
         let mut head = text.lines().take_while(|line| line.starts_with("//!"));
         if !head.any(|line| line.starts_with("//! *Absent on purpose*: ")) {
             found.push(format!(
-                "src/{room}/mod.rs: its head doesn't say what is absent on purpose"
+                "{module}: its head doesn't say what is absent on purpose"
             ));
         }
     }
+    nothing(&found);
+}
+
+/// A function that takes the world says whether all processes must call it; a file may say it of all of its own.
+#[test]
+fn functions_say_whether_all_processes_call_them() {
+    let mut found = Vec::new();
+    let mut checked = 0;
+    for file in sources() {
+        let text = read(&file);
+        let all = text
+            .lines()
+            .take_while(|line| line.starts_with("//!"))
+            .any(|line| line == "//! Every function here is collective.");
+        let lines: Vec<&str> = text.lines().collect();
+        for (number, line) in lines.iter().enumerate() {
+            let line = line.trim_start();
+            if !(line.starts_with("pub") && line.contains("fn ")) || all {
+                continue;
+            }
+            let until = |line: &&&str| !line.trim_end().ends_with(['{', ';']);
+            let rest = lines[number..].iter().take_while(until).count();
+            let signature = lines[number..=(number + rest).min(lines.len() - 1)].concat();
+            if !signature.contains(": &World") {
+                continue;
+            }
+            checked += 1;
+            let above = lines[..number].iter().rev();
+            let mut above = above.take_while(|line| line.trim_start().starts_with(['/', '#']));
+            if !above.any(|line| line.contains("Collective") || line.contains("Local")) {
+                found.push(format!(
+                    "{file}:{}: say Collective or Local of a function that takes the world",
+                    number + 1
+                ));
+            }
+        }
+    }
+    assert!(checked > 100, "{checked}");
     nothing(&found);
 }
 

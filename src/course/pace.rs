@@ -26,6 +26,7 @@ pub enum Doing {
 
 /// What was measured on a process.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Paced {
     /// Microseconds of a bin.
     pub width_us: u64,

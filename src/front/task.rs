@@ -67,14 +67,17 @@ fn rank_files(numbered: bool) -> Files {
 /// Distributed weights in another layout: `rank_R/` directories in `destination`. Files that a trainer
 /// has saved keep their names, with a `meta.json` to resume from; [`Task::prefix`] gives others.
 ///
-/// ```no_run
-/// # fn main() -> shardloom::Result<()> {
+/// ```
+/// # fn main() -> shardloom::fault::Result<()> {
+/// # std::env::set_current_dir("tests/data/reshard_8_to_4").unwrap();
+/// # let room = tempfile::tempdir().unwrap();
+/// # let new = room.path().join("new");
 /// let world = shardloom::World::start()?;
-/// let outcome = shardloom::reshard("old", "new")
-///     .source_strategy("old.ckpt")
-///     .strategy("new.ckpt")
+/// let outcome = shardloom::reshard("src", &new)
+///     .source_strategy("strategy/src.ckpt")
+///     .strategy("strategy/dst.ckpt")
 ///     .run(&world)?;
-/// println!("{} tensors", outcome.tensors);
+/// assert_eq!(outcome.tensors, 5);
 /// world.finish()
 /// # }
 /// ```

@@ -17,6 +17,7 @@ const PAIRED_MAX: u32 = 64;
 
 /// What a process did.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Share {
     /// The process.
     pub process: u32,
@@ -34,6 +35,7 @@ pub struct Share {
 
 /// Bytes between places.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Traffic {
     /// What the places are: nodes, or processes.
     pub by_node: bool,
@@ -45,6 +47,7 @@ pub struct Traffic {
 
 /// What a report tells of a job beside its outcome.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Account {
     /// The processes, in order.
     pub shares: Vec<Share>,

@@ -34,6 +34,7 @@ pub mod overview;
 mod pairs;
 mod pieces;
 mod planned;
+mod ready;
 pub mod repair;
 mod request;
 mod rest;
@@ -53,5 +54,6 @@ mod written;
 
 pub use fill::{fill, shards};
 pub use outcome::Outcome;
-pub use run::{Foretold, Told, run, run_told};
+pub use ready::{Foretold, Told};
+pub use run::{run, run_told};
 pub use spec::{Comparing, Convert, Goal, Job, ViewMaker, Viewed, Write};

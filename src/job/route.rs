@@ -25,9 +25,8 @@ pub(super) struct Route<'a> {
 }
 
 /// What is known of a way before anything moves.
-#[derive(Clone, Copy)]
-pub(super) struct Surveyed<'a> {
-    pub(super) survey: &'a Survey,
+pub(super) struct Surveyed {
+    pub(super) survey: Survey,
     /// How slices travel, if any do: the same on every process.
     pub(super) exchange: Option<Exchange>,
     /// Bytes that all processes write together.
@@ -60,32 +59,25 @@ impl<'a> Route<'a> {
         }
     }
 
-    /// Walks the way of this process without moving a byte. Local.
+    /// Walks the way of every process without moving a byte, and chooses how slices travel. Collective.
     ///
     /// # Errors
-    /// [`crate::fault::Kind::MissingShard`] if a shard is needed that nobody sees.
-    pub(super) fn survey(&self, threads: usize) -> Result<Survey> {
-        let survey = transport::survey(&self.work(&Skip::Nothing), threads);
-        survey.map_err(|fault| self.source.place(fault))
-    }
-
-    /// Chooses how slices travel. Collective.
-    ///
-    /// # Errors
-    /// [`crate::fault::Kind::Mpi`].
-    pub(super) fn settle<'s>(
+    /// [`crate::fault::Kind::MissingShard`] if a shard is needed that nobody sees; [`crate::fault::Kind::Mpi`].
+    pub(super) fn survey(
         &self,
         world: &World,
-        survey: &'s Survey,
-        threads: usize,
-        memory_bytes: u64,
-    ) -> Result<Surveyed<'s>> {
+        topology: &Topology,
+        moving: &Moving,
+    ) -> Result<Surveyed> {
+        let threads = threads(moving, topology, world);
+        let survey = transport::survey(&self.work(&Skip::Nothing), threads);
+        let survey = agree(world, survey.map_err(|fault| self.source.place(fault)))?;
         Ok(Surveyed {
-            survey,
             total_bytes: tally::sum(world, survey.written_bytes)?,
-            exchange: Exchange::choose(world, survey, memory_bytes)?,
+            exchange: Exchange::choose(world, &survey, moving.memory_bytes)?,
+            survey,
             threads,
-            memory_bytes,
+            memory_bytes: moving.memory_bytes,
         })
     }
 
@@ -96,7 +88,7 @@ impl<'a> Route<'a> {
     pub(super) fn go(
         &self,
         world: &World,
-        surveyed: &Surveyed<'_>,
+        surveyed: &Surveyed,
         readers: &Readers<'_>,
         into: &Into<'_>,
         observer: &mut Observer<'_>,
@@ -127,9 +119,7 @@ impl<'a> Route<'a> {
         (sink, witness): (&dyn Sink, Option<&dyn Witness>),
         observer: &mut Observer<'_>,
     ) -> Result<Moved> {
-        let threads = threads(moving, topology, world);
-        let survey = agree(world, self.survey(threads))?;
-        let surveyed = self.settle(world, &survey, threads, moving.memory_bytes)?;
+        let surveyed = self.survey(world, topology, moving)?;
         let into = Into {
             sink,
             witness,
@@ -140,7 +130,7 @@ impl<'a> Route<'a> {
 }
 
 /// Worker threads of this process.
-pub(super) fn threads(moving: &Moving, topology: &Topology, world: &World) -> usize {
+fn threads(moving: &Moving, topology: &Topology, world: &World) -> usize {
     if moving.threads > 0 {
         return moving.threads;
     }

@@ -32,23 +32,26 @@ pub struct Job {
 impl Job {
     /// A job of a process's whole memory and threads, which doesn't stop at its plan.
     ///
-    /// ```no_run
+    /// ```
     /// use shardloom::destination::Writing;
     /// use shardloom::job::{Goal, Job, Write};
     /// use shardloom::plan::arrange::{Files, RankName};
     /// use shardloom::plan::build::{Leftovers, Unmatched};
     /// use shardloom::source::Reading;
     ///
-    /// # fn main() -> shardloom::Result<()> {
+    /// # fn main() -> shardloom::fault::Result<()> {
+    /// # std::env::set_current_dir("tests/data/reshard_8_to_4").unwrap();
+    /// # let room = tempfile::tempdir().unwrap();
+    /// # let new = room.path().join("new");
     /// let world = shardloom::World::start()?;
-    /// let mut writing = Writing::into("new");
-    /// writing.strategy = Some("new.ckpt".into());
+    /// let mut writing = Writing::into(&new);
+    /// writing.strategy = Some("strategy/dst.ckpt".into());
     /// let files = Files::Ranks { name: RankName::new("net", true), remove_redundancy: false };
     /// let write = Write::new(Leftovers::Reshard(Unmatched::Fail), files, writing);
-    /// let reading = Reading::checkpoint("old".into(), Some("old.ckpt".into()), None);
+    /// let reading = Reading::checkpoint("src".into(), Some("strategy/src.ckpt".into()), None);
     /// let job = Job::new("reshard", reading, Goal::Write(Box::new(write)));
     /// let outcome = shardloom::job::run(&world, &job, &mut |_, _| {})?;
-    /// println!("{} tensors", outcome.tensors);
+    /// assert!(outcome.ok);
     /// world.finish()
     /// # }
     /// ```

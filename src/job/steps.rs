@@ -1,22 +1,21 @@
-//! The first three steps of a job: what each is made of.
+//! The first two steps of a job: both ends are opened.
 
+use crate::course;
 use crate::destination::{Destination, finished};
 use crate::exchange::{Topology, World, agree};
 use crate::fault::{Fault, Kind, Result};
-use crate::job::convert;
 use crate::job::fits::{Fitted, fit};
+use crate::job::inputs;
 use crate::job::megatron::by_layers;
 use crate::job::nodes;
 use crate::job::outcome::Outcome;
-use crate::job::planned::Planned;
 use crate::job::request::request;
-use crate::job::route::Route;
 use crate::job::spec::{Goal, Job};
 use crate::job::tally;
 use crate::plan::reach::equal_share;
-use crate::plan::turns::Sharing;
 use crate::source::strategy_files::read_strategy;
 use crate::source::{self, Opened};
+use crate::store::io;
 use crate::strategy::Strategy;
 
 /// What a run has at hand throughout.
@@ -25,7 +24,7 @@ pub(super) struct Run<'a> {
     pub(super) topology: &'a Topology,
     pub(super) job: &'a Job,
     /// The strategy of each side.
-    strategies: [Option<Strategy>; 2],
+    pub(super) strategies: [Option<Strategy>; 2],
     /// CRC of each of them, by side.
     pub(super) layouts: Layouts,
 }
@@ -43,8 +42,11 @@ pub(super) enum Early {
 }
 
 impl<'a> Run<'a> {
-    /// Reads the strategies of both sides. Collective.
+    /// Checks that the job may write where it is to, and reads the strategies of both sides. Collective.
     pub(super) fn new(world: &'a World, topology: &'a Topology, job: &'a Job) -> Result<Self> {
+        agree(world, io::check_open_files())?;
+        inputs::check_place(world, topology, job)?;
+        course::phase("reading what is there");
         let other = match &job.goal {
             Goal::Compare(comparing) => comparing.other.strategy.as_ref(),
             goal => goal.writing().and_then(|writing| writing.strategy.as_ref()),
@@ -121,24 +123,38 @@ impl<'a> Run<'a> {
         source: &Opened,
         standing: Option<Destination>,
     ) -> Result<Destination> {
-        match (&self.job.goal, standing) {
-            (_, Some(standing)) => Ok(standing),
-            (Goal::Convert(convert), None) => {
-                let reach = &source.source.reach;
-                // A file stays on the node that it is on.
-                let home = |rank| reach.owner(rank).unwrap_or_default();
-                let writing = &convert.writing;
-                Destination::find(
-                    self.world,
-                    self.topology,
-                    &writing.path,
-                    reach.source_ranks,
-                    home,
-                    writing.placement,
-                )
-            }
-            (_, None) => self.destination_of_ranks(),
+        let (world, job) = (self.world, self.job);
+        let held = standing.is_some();
+        let mut destination = match standing {
+            Some(standing) => standing,
+            None => self.find_destination(source)?,
+        };
+        if !held && !job.dry_run {
+            destination.hold(world, job.command)?;
         }
+        destination.divide(&source.source.reach);
+        destination.denied = inputs::denied(world, job, source)?;
+        inputs::check_files(world, job, source, &destination)?;
+        Ok(destination)
+    }
+
+    /// Where it is, and who shares it. Collective.
+    fn find_destination(&self, source: &Opened) -> Result<Destination> {
+        let Goal::Convert(convert) = &self.job.goal else {
+            return self.destination_of_ranks();
+        };
+        let reach = &source.source.reach;
+        // A file stays on the node that it is on.
+        let home = |rank| reach.owner(rank).unwrap_or_default();
+        let writing = &convert.writing;
+        Destination::find(
+            self.world,
+            self.topology,
+            &writing.path,
+            reach.source_ranks,
+            home,
+            writing.placement,
+        )
     }
 
     /// The destination of a strategy's ranks. Collective.
@@ -186,41 +202,5 @@ impl<'a> Run<'a> {
             exchange,
             needed,
         )
-    }
-
-    /// The third step. Collective.
-    pub(super) fn plan(&self, source: &Opened, destination: &Destination) -> Result<Planned> {
-        match &self.job.goal {
-            Goal::Convert(goal) => {
-                let planned = convert::plan(goal, source, &destination.site.ranks);
-                agree(self.world, planned)
-            }
-            Goal::Write(write) => {
-                let strategy = self.strategies[1].as_ref();
-                let ranks = &destination.site.ranks;
-                Planned::of_write(self.world, write, source, strategy, ranks)
-            }
-            Goal::Compare(_) => Err(Fault::new(Kind::Internal, "nothing is written")),
-        }
-    }
-
-    /// The way of what is planned.
-    pub(super) fn route<'r>(
-        &'r self,
-        source: &'r Opened,
-        destination: &'r Destination,
-        planned: &'r Planned,
-    ) -> Route<'r> {
-        Route {
-            source: &source.source,
-            plans: &planned.plans,
-            catalog: &planned.catalog,
-            site: &destination.site,
-            sharing: (!planned.by_file).then_some(Sharing {
-                homes: &destination.homes,
-                kept: &planned.kept,
-                machine: &self.job.moving.machine,
-            }),
-        }
     }
 }

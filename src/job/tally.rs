@@ -32,7 +32,7 @@ pub(super) fn outcome(world: &World, topology: &Topology, command: &str) -> Outc
     }
 }
 
-/// The sum of every process's `value`.
+/// The sum of every process's `value`. Collective.
 ///
 /// # Errors
 /// [`crate::fault::Kind::Mpi`].
@@ -42,7 +42,7 @@ pub(super) fn sum(world: &World, value: u64) -> Result<u64> {
     Ok(values[0])
 }
 
-/// The rounds that the exchange will take: those of the process with most to receive.
+/// The rounds that the exchange will take: those of the process with most to receive. Collective.
 ///
 /// # Errors
 /// [`crate::fault::Kind::Mpi`].
@@ -52,7 +52,7 @@ pub(super) fn rounds(world: &World, survey: &Survey, exchange: Option<Exchange>)
     Ok(rounds[0])
 }
 
-/// Fills in what is summed or taken from the slowest process.
+/// Fills in what is summed or taken from the slowest process. Collective.
 ///
 /// # Errors
 /// [`crate::fault::Kind::Mpi`].
@@ -132,7 +132,7 @@ fn became_infinite(world: &World, moved: &Moved) -> Result<String> {
     ))
 }
 
-/// The plans of the first 64 processes.
+/// The plans of the first 64 processes. Collective.
 ///
 /// # Errors
 /// [`crate::fault::Kind::Mpi`].
@@ -166,7 +166,7 @@ pub(super) fn per_process(world: &World, survey: &Survey) -> Result<Vec<ProcessF
     agree(world, figures.collect())
 }
 
-/// The seconds that a job would take on such a machine, where storage is shared so, in so many rounds.
+/// The seconds that a job would take on such a machine, where storage is shared so, in so many rounds. Collective.
 ///
 /// # Errors
 /// [`crate::fault::Kind::Mpi`].

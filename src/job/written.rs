@@ -1,113 +1,217 @@
 //! The last two steps of a job that writes: move, commit.
 
 use crate::course::{self, Leaves};
-use crate::destination::{
-    Carried, Commit, Destination, Replaced, Shown, Staged, Wanted, Writing, carry,
-};
-use crate::fault::Result;
+use crate::destination::{Carried, Commit, Replaced, Shown, Staged, Wanted, Writing, carry};
+use crate::fault::{Fault, Kind, Result};
 use crate::host::bug::Bug;
 use crate::host::planted::planted;
 use crate::job::adapter;
-use crate::job::clock::Clock;
 use crate::job::linked;
 use crate::job::linked_bytes;
-use crate::job::origin::Origin;
 use crate::job::pieces::Proving;
-use crate::job::planned::Planned;
+use crate::job::ready::Ready;
 use crate::job::request::request;
-use crate::job::route::{Into, Route, Surveyed};
+use crate::job::route::{Into, Surveyed};
 use crate::job::same;
 use crate::job::sealed;
-use crate::job::steps::Run;
 use crate::plan::SourceTensor;
 use crate::plan::work::Skip;
-use crate::source::{Opened, Verify, fingerprint, meta};
+use crate::source::{Verify, fingerprint, meta};
 use crate::transport::{Done, FileSink, Ledger, Moved, Observer, Readers, Trace, Traced};
 
 /// The last two steps of a job that writes.
 pub(super) struct Written<'a> {
-    pub(super) run: &'a Run<'a>,
-    pub(super) source: &'a Opened,
-    pub(super) origin: &'a Origin,
-    pub(super) destination: &'a Destination,
-    pub(super) planned: &'a Planned,
+    ready: &'a Ready<'a>,
+    writing: &'a Writing,
 }
 
-impl Written<'_> {
-    /// Creates the files, fills them and puts them in place. Collective.
-    pub(super) fn all(
-        &self,
-        route: &Route<'_>,
-        surveyed: &Surveyed<'_>,
-        readers: &Readers<'_>,
-        observer: &mut Observer<'_>,
-        clock: &mut Clock,
-    ) -> Result<Moved> {
-        let (world, job) = (self.run.world, self.run.job);
-        let (destination, planned) = (self.destination, self.planned);
-        let Some(writing) = job.goal.writing() else {
-            return Ok(Moved::default());
-        };
-        let mut carried = self.carried(writing)?;
-        let mut extras = planned.extras.clone();
-        extras.append(&mut carried.extras);
-        let wanted = self.wanted(writing)?;
-        let (replace, flush) = (wanted.replace, wanted.flush);
+/// Files that stand beside the destination, to be filled and put in place.
+pub(super) struct Standing {
+    carried: Carried,
+    wanted: Wanted,
+    staged: Staged,
+    traced: Traced,
+    /// What is known of the result beforehand.
+    known: Option<Done>,
+}
+
+impl<'a> Written<'a> {
+    /// Those of what is planned.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`] for a job that writes nothing.
+    pub(super) fn of(ready: &'a Ready<'a>) -> Result<Self> {
+        let writing = ready.run.job.goal.writing();
+        let writing = writing.ok_or_else(|| Fault::new(Kind::Internal, "nothing is written"))?;
+        Ok(Written { ready, writing })
+    }
+
+    /// Creates the files. Collective.
+    pub(super) fn stage(&self) -> Result<Standing> {
+        let Ready {
+            run,
+            fitted,
+            destination,
+            planned,
+            ..
+        } = self.ready;
+        let carried = self.carried()?;
+        let wanted = self.wanted()?;
         course::phase("making files");
         let partial = destination.staging.partial().to_path_buf();
         course::leaves(Leaves::Staged(partial));
-        let staged = Staged::create(world, destination, &planned.catalog, &wanted)?;
+        let staged = Staged::create(run.world, destination, &planned.catalog, &wanted)?;
+        let known = |tensor: &SourceTensor| fitted.origin.digest(tensor).is_some();
+        let share = self.proving().share();
+        Ok(Standing {
+            carried,
+            wanted,
+            staged,
+            traced: Traced::new(&planned.plans, Trace::InPieces, share, known),
+            known: self.known()?,
+        })
+    }
+
+    /// Fills the files, of a source that has stood still. Collective.
+    pub(super) fn go(
+        &self,
+        standing: &Standing,
+        surveyed: &Surveyed,
+        readers: &Readers<'_>,
+        observer: &mut Observer<'_>,
+    ) -> Result<(Moved, Done)> {
         course::phase("moving");
-        clock.lap(|seconds| &mut seconds.write);
-        let proving = Proving {
-            world,
-            topology: self.run.topology,
-            opened: self.source,
-            moving: &job.moving,
-            verify: job.reading.verify,
+        let gone = self.filled(standing, surveyed, readers, observer);
+        self.or_discard(gone)
+    }
+
+    fn filled(
+        &self,
+        standing: &Standing,
+        surveyed: &Surveyed,
+        readers: &Readers<'_>,
+        observer: &mut Observer<'_>,
+    ) -> Result<(Moved, Done)> {
+        let Ready {
+            run,
+            source,
+            destination,
+            planned,
+            ..
+        } = self.ready;
+        let (world, source) = (run.world, &source.source);
+        let (site, staging) = (&destination.site, &destination.staging);
+        let sink = FileSink::new(staging.partial(), &planned.catalog, site.division.is_some());
+        let sink = sink.without(destination.linked.keys().copied());
+        let ledger = Ledger::new(
+            &planned.catalog,
+            site,
+            (&planned.kept, &standing.traced),
+            staging.partial(),
+            staging.journals(),
+            standing.wanted.flush,
+        );
+        let skip = match standing.known {
+            Some(_) => &Skip::All,
+            None => standing.staged.skip(),
         };
-        let known = |tensor: &SourceTensor| self.origin.digest(tensor).is_some();
-        let traced = Traced::new(&planned.plans, Trace::InPieces, proving.share(), known);
-        let known = self.known()?;
+        let into = Into {
+            sink: &sink,
+            witness: Some(&ledger),
+            skip,
+        };
+        let route = self.ready.route();
+        let mut moved = route.go(world, surveyed, readers, &into, observer)?;
+        moved.written_bytes = moved.written_bytes.saturating_sub(sink.passed_bytes());
+        source.still.check(world)?;
+        sealed::check(world, source, readers)?;
+        Ok((moved, ledger.close()))
+    }
+
+    /// Proves what was `done`, and puts it in place. Collective.
+    pub(super) fn commit(&self, standing: Standing, done: Done) -> Result<()> {
+        course::phase("putting in place");
+        if !self.ready.destination.leads {
+            course::leaves(Leaves::Unknown);
+        }
+        let committed = self.committed(standing, done);
+        self.or_discard(committed)?;
+        course::leaves(Leaves::Placed(None));
+        Ok(())
+    }
+
+    fn committed(&self, standing: Standing, done: Done) -> Result<()> {
+        let Ready {
+            run,
+            source,
+            destination,
+            planned,
+            ..
+        } = self.ready;
+        let (world, job) = (run.world, run.job);
+        let Standing {
+            mut carried,
+            wanted,
+            staged,
+            traced,
+            known,
+        } = standing;
+        let mut extras = planned.extras.clone();
+        extras.append(&mut carried.extras);
         let linked = known.is_none();
         let proof = |shown: &Shown<'_>| {
-            carried.check_all(world, &self.source.source.base)?;
-            self.prove(&proving, &traced, linked, shown)
+            carried.check_all(world, &source.source.base)?;
+            self.prove(&traced, linked, shown)
         };
         let commit = Commit {
             proof: &proof,
             command: job.command,
             job: wanted.job,
-            request: request(job, &self.run.layouts),
-            ranks: self.run.ranks_written(self.source),
-            layouts: self.run.layouts,
+            request: request(job, &run.layouts),
+            ranks: run.ranks_written(source),
+            layouts: run.layouts,
             destination,
             catalog: &planned.catalog,
             plans: &planned.plans,
             extras: &extras,
             links: &carried.links,
-            replace,
-            flush,
+            replace: wanted.replace,
+            flush: wanted.flush,
             trailers: planned.trailers,
             by_file: planned.by_file,
         };
-        let with = (surveyed, readers, &traced, known);
-        let moved = self.fill(route, with, &staged, &commit, observer, clock);
-        // A run that takes up leftovers leaves them to be taken up again.
-        if moved.is_err() && !writing.resume {
-            destination.discard();
+        commit.make(world, &staged, known.unwrap_or(done))
+    }
+
+    /// A run that takes up leftovers leaves them to be taken up again; another leaves none. Local.
+    fn or_discard<T>(&self, result: Result<T>) -> Result<T> {
+        if result.is_err() && !self.writing.resume {
+            self.ready.destination.discard();
         }
-        moved
+        result
+    }
+
+    /// What shows that the bytes read are those that the source's manifests list.
+    fn proving(&self) -> Proving<'_> {
+        let run = self.ready.run;
+        Proving {
+            world: run.world,
+            topology: run.topology,
+            opened: &self.ready.source,
+            moving: &run.job.moving,
+            verify: run.job.reading.verify,
+        }
     }
 
     /// How the destination is prepared. Collective.
-    fn wanted(&self, writing: &Writing) -> Result<Wanted> {
+    fn wanted(&self) -> Result<Wanted> {
+        let (run, writing) = (self.ready.run, self.writing);
         // Links are names, and a source that is replaced may be half moved.
         let keeps = !writing.link && !writing.in_place;
-        let depends = self.run.depends_on(self.planned);
-        let source = &self.source.source;
+        let depends = run.depends_on(&self.ready.planned);
+        let source = &self.ready.source.source;
         Ok(Wanted {
-            job: fingerprint(self.run.world, source, &depends, keeps)?,
+            job: fingerprint(run.world, source, &depends, keeps)?,
             resume: writing.resume,
             replace: writing.replaces(),
             flush: !writing.unflushed,
@@ -115,11 +219,12 @@ impl Written<'_> {
     }
 
     /// What goes along when the source is replaced. Collective.
-    fn carried(&self, writing: &Writing) -> Result<Carried> {
-        if !writing.in_place {
+    fn carried(&self) -> Result<Carried> {
+        if !self.writing.in_place {
             return Ok(Carried::default());
         }
-        let source = &self.source.source;
+        let ready = self.ready;
+        let source = &ready.source.source;
         let replaced = Replaced {
             base: &source.base,
             catalog: &source.catalog,
@@ -127,105 +232,55 @@ impl Written<'_> {
             suffix: meta::suffix_of,
         };
         carry(
-            self.run.world,
+            ready.run.world,
             &replaced,
-            self.destination,
-            &self.planned.catalog,
+            &ready.destination,
+            &ready.planned.catalog,
         )
     }
 
-    /// Whether files that are the source's may be linked: the same on every process.
-    fn links(&self) -> bool {
-        self.run
-            .job
-            .goal
-            .writing()
-            .is_some_and(|writing| writing.link)
-    }
-
     /// Whether what has been written may be put in place; files that are `linked` are looked at for it. Collective.
-    fn prove(
-        &self,
-        proving: &Proving<'_>,
-        traced: &Traced,
-        linked: bool,
-        shown: &Shown<'_>,
-    ) -> Result<()> {
-        let (world, job) = (self.run.world, self.run.job);
-        adapter::check(world, self.run.topology, &job.reading)?;
+    fn prove(&self, traced: &Traced, linked: bool, shown: &Shown<'_>) -> Result<()> {
+        let Ready {
+            run,
+            fitted,
+            destination,
+            planned,
+            ..
+        } = self.ready;
+        let (world, job, origin) = (run.world, run.job, &fitted.origin);
+        adapter::check(world, run.topology, &job.reading)?;
         if planted(Bug::DigestUnasked) {
             return Ok(());
         }
-        if linked && self.links() && job.reading.verify != Verify::None {
-            linked_bytes::check(world, self.destination, self.planned, shown)?;
+        if linked && self.writing.link && job.reading.verify != Verify::None {
+            linked_bytes::check(world, destination, planned, shown)?;
         }
-        let plans = &self.planned.plans;
+        let plans = &planned.plans;
         let unlike = match job.reading.verify {
             Verify::None => Vec::new(),
-            _ => same::unlike(world, plans, &self.planned.catalog, shown)?,
+            _ => same::unlike(world, plans, &planned.catalog, shown)?,
         };
-        let told = |name: &str| self.origin.of(name).is_some();
+        let told = |name: &str| origin.of(name).is_some();
         let damaged = same::sources(plans, &unlike, &told)?;
-        self.origin.check(proving, plans, traced, shown, damaged)
+        origin.check(&self.proving(), plans, traced, shown, damaged)
     }
 
     /// What is known of the result beforehand, where it is all of linked files that stand as their manifest says.
     /// Collective.
     fn known(&self) -> Result<Option<Done>> {
         // Where every byte is to be verified, those that are linked are read, too.
-        if !self.links() || self.run.job.reading.verify == Verify::All {
+        let Ready {
+            run,
+            source,
+            fitted,
+            destination,
+            planned,
+        } = self.ready;
+        if !self.writing.link || run.job.reading.verify == Verify::All {
             return Ok(None);
         }
-        let (world, source) = (self.run.world, &self.source.source);
-        linked::known(world, self.origin, source, self.destination, self.planned)
-    }
-
-    /// Fills the staged files, then commits them. Collective.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "the values of all steps meet here"
-    )]
-    fn fill(
-        &self,
-        route: &Route<'_>,
-        (surveyed, readers, traced, known): (&Surveyed<'_>, &Readers<'_>, &Traced, Option<Done>),
-        staged: &Staged,
-        commit: &Commit<'_>,
-        observer: &mut Observer<'_>,
-        clock: &mut Clock,
-    ) -> Result<Moved> {
-        let (world, staging) = (self.run.world, &self.destination.staging);
-        let shared = self.destination.site.division.is_some();
-        let catalog = &self.planned.catalog;
-        let linked = &self.destination.linked;
-        let sink = FileSink::new(staging.partial(), catalog, shared);
-        let sink = sink.without(linked.keys().copied());
-        let source = &self.source.source;
-        let ledger = Ledger::new(
-            catalog,
-            &self.destination.site,
-            (&self.planned.kept, traced),
-            staging.partial(),
-            staging.journals(),
-            commit.flush,
-        );
-        let into = Into {
-            sink: &sink,
-            witness: Some(&ledger),
-            skip: known.as_ref().map_or(staged.skip(), |_| &Skip::All),
-        };
-        let mut moved = route.go(world, surveyed, readers, &into, observer)?;
-        moved.written_bytes = moved.written_bytes.saturating_sub(sink.passed_bytes());
-        clock.lap(|seconds| &mut seconds.exchange);
-        source.still.check(world)?;
-        sealed::check(world, source, readers)?;
-        course::phase("putting in place");
-        if !self.destination.leads {
-            course::leaves(Leaves::Unknown);
-        }
-        commit.make(world, staged, known.unwrap_or_else(|| ledger.close()))?;
-        course::leaves(Leaves::Placed(None));
-        clock.lap(|seconds| &mut seconds.commit);
-        Ok(moved)
+        let (origin, source) = (&fitted.origin, &source.source);
+        linked::known(run.world, origin, source, destination, planned)
     }
 }

@@ -1,4 +1,6 @@
 //! How each operation is done: by the primitives that jobs use, and by the MPI library's own call.
+//!
+//! Every function here is collective.
 
 use crate::exchange::{
     self, DataRound, Traffic, World, all_gather_bytes, all_reduce, broadcast_bytes,

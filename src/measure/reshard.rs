@@ -34,7 +34,7 @@ const COLUMNS: u64 = 4096;
 const CALL: usize = 1 << 20;
 
 /// Reshards weights of about `bytes` from eight to four ranks, cut by columns and cut by rows, through
-/// the engine, and copies as many bytes in the same rounds. Nothing is flushed. Collective.
+/// a job, and copies as many bytes in the same rounds. Nothing is flushed. Collective.
 ///
 /// # Errors
 /// Those of a job.

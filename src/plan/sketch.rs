@@ -11,6 +11,7 @@ const HOLDERS_MAX: usize = 64;
 
 /// A part of a tensor, and who holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Held {
     /// First element along each dimension.
     pub offset: Vec<u64>,
@@ -24,6 +25,7 @@ pub struct Held {
 
 /// A tensor on one side of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Side {
     /// Its name there.
     pub name: String,
@@ -39,6 +41,7 @@ pub struct Side {
 
 /// A tensor before and after.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Sketch {
     /// Its element type, as it is written.
     pub dtype: String,

@@ -103,14 +103,14 @@ impl Views {
         Views(views.collect())
     }
 
-    /// Whether this process looks first, for all that share a view with it.
+    /// Whether this process looks first, for all that share a view with it. Local.
     pub(super) fn leads(&self, world: &World) -> bool {
         let mut views = self.0.iter();
         views.any(|view| view.members.first() == Some(&world.process()))
     }
 
     /// What the first process of each view has told, which this one shares, with its place among those that
-    /// share it, and how many they are.
+    /// share it, and how many they are. Local.
     pub(super) fn told<'a, T>(
         &self,
         world: &World,

@@ -1,7 +1,7 @@
 //! Where tensors lie, and how they are committed.
 //!
 //! A format ([`formats`]) turns bytes into a [`crate::catalog::FileSchema`] (found) or lays one out
-//! (designed); all reading and writing of tensor bytes is the engine's, by the schema's byte ranges.
+//! (designed); all reading and writing of tensor bytes is [`crate::transport`]'s, by the schema's byte ranges.
 //! Every system call that touches a file goes through [`io`].
 //!
 //! *Absent on purpose*: MPI, and who needs what: a store is told what to read and to write; a file

@@ -256,14 +256,14 @@ impl Next<'_> {
             .collect();
         let described = owned.iter().map(|(name, shape, dtype, bytes)| {
             let dtype = Dtype::from_safetensors(&dtype.to_string()).expect("a type");
-            shardloom::StateTensor::new(name, dtype, shape, bytes)
+            shardloom::monitor::StateTensor::new(name, dtype, shape, bytes)
         });
         let described: Vec<_> = described.collect();
         let words = |fault: shardloom::Fault| format!("the next training: {fault}");
         let config = MonitorConfig::parse(config).map_err(words)?;
         let mut monitor =
             CheckpointMonitor::new(self.world, config, output, None).map_err(words)?;
-        let at = |step: u64| shardloom::State::new(&described, step);
+        let at = |step: u64| shardloom::monitor::State::new(&described, step);
         for step in last + 1..=last + 2 {
             monitor.step(self.world, || at(step)).map_err(words)?;
         }

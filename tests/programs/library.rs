@@ -8,7 +8,8 @@
 
 use mpi::topology::Color;
 use mpi::traits::{Communicator, CommunicatorCollectives, Root};
-use shardloom::{Buffer, World};
+use shardloom::World;
+use shardloom::memory::Buffer;
 use std::path::Path;
 
 fn main() {
@@ -96,6 +97,6 @@ fn work(part: &impl Communicator, arguments: &[String]) {
     )];
     let refused = load.into_buffers(&world, rank, &mut too_few);
     let fault = refused.expect_err("a tensor has no buffer");
-    assert_eq!(fault.kind, shardloom::Kind::UnknownTensor, "{fault}");
+    assert_eq!(fault.kind, shardloom::fault::Kind::UnknownTensor, "{fault}");
     world.finish().expect("finished");
 }

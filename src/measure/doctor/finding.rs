@@ -91,6 +91,7 @@ pub struct Examined {
 }
 
 impl Examined {
+    /// What all have found. Local.
     pub(super) fn new(world: &World, topology: &Topology, findings: Vec<Finding>) -> Examined {
         Examined {
             ok: findings.iter().all(|finding| finding.state < State::Wrong),

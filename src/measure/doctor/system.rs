@@ -82,6 +82,7 @@ pub(super) struct Seat {
 }
 
 impl Seat {
+    /// That of this process. Local.
     pub(super) fn of(world: &World, topology: &Topology) -> Seat {
         let node = topology
             .node_of

@@ -2,7 +2,7 @@
 
 use super::job::{Job, as_config};
 use super::network::{Network, Parameter};
-use super::placement::{Placement, place};
+use super::placement::{Placement, network, place};
 use crate::fault::{Fault, Kind, Result};
 use crate::model::choices::Scheme;
 use crate::model::training::Cut;
@@ -231,7 +231,7 @@ fn tensor_sizes(job: &Job) -> Result<String> {
     // A legacy network leaves these whole where they can't be cut.
     let may_be_whole =
         |cut: Cut| job.scheme == Scheme::Legacy && matches!(cut, Cut::Head | Cut::Embedding);
-    for parameter in Network::of(job).parameters().map_err(as_config)? {
+    for parameter in network(job).parameters().map_err(as_config)? {
         if parameter.cut != Cut::Expert && !may_be_whole(parameter.cut) {
             let placement = place(job, &parameter);
             let cut = cuts(job, &parameter, &placement).filter(|(.., pieces)| *pieces > 1);

@@ -2,8 +2,8 @@
 
 use super::check::{check, even};
 use super::job::{Job, as_config};
-use super::network::{Network, Parameter, Place};
-use super::placement::place;
+use super::network::{Parameter, Place};
+use super::placement::{network, place};
 use super::shard::shard;
 use super::sizes::as_typed;
 use super::stages::{Stages, deal};
@@ -41,7 +41,7 @@ pub fn derive(job: &Job) -> Result<Derived> {
 }
 
 fn layouts(job: &Job) -> Result<Derived> {
-    let network = Network::of(job);
+    let network = network(job);
     check(job, &network)?;
     let layers = job.numbers.value("layers").map_err(as_config)?;
     let stages = deal(job, layers)?;

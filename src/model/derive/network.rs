@@ -1,7 +1,6 @@
 //! The tensors of a training network: a family's table spelled out for one job.
 
 use super::conditions::hold;
-use super::job::Job;
 use crate::fault::{Fault, Kind, Result};
 use crate::model::choices::Scheme;
 use crate::model::expression::Numbers;
@@ -82,17 +81,7 @@ pub(super) struct Network<'a> {
     pub(super) as_model: bool,
 }
 
-impl<'a> Network<'a> {
-    /// That of a job.
-    pub(super) fn of(job: &'a Job) -> Network<'a> {
-        Network {
-            family: &job.family,
-            training: &job.training,
-            numbers: &job.numbers,
-            as_model: job.as_model,
-        }
-    }
-
+impl Network<'_> {
     /// All tensors.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
-//! The mesh and the tensor map that the network gives a tensor, before the optimizer shard.
+//! A job's network, and the mesh and the tensor map that it gives a tensor, before the optimizer shard.
 
 use super::job::Job;
-use super::network::Parameter;
+use super::network::{Network, Parameter};
 use crate::model::choices::Scheme;
 use crate::model::training::Cut;
 
@@ -10,6 +10,16 @@ use crate::model::training::Cut;
 pub(super) struct Placement {
     pub(super) mesh: Vec<u64>,
     pub(super) map: Vec<Vec<i64>>,
+}
+
+/// The network that a job trains.
+pub(super) fn network(job: &Job) -> Network<'_> {
+    Network {
+        family: &job.family,
+        training: &job.training,
+        numbers: &job.numbers,
+        as_model: job.as_model,
+    }
 }
 
 /// Where a tensor goes.
