@@ -9,10 +9,6 @@ use crate::store::io::ReadFile;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// The commands that may be jobs.
-const JOBS: &[&str] = &[
-    "reshard", "unify", "split", "import", "export", "convert", "load", "to", "diff", "verify",
-];
 /// The flag that says where a result goes, and another's name for it.
 const DESTINATIONS: &[&str] = &["--dst", "--output_dir"];
 /// The flag that says how a run shows how far it is.
@@ -88,9 +84,9 @@ fn usage(message: impl Into<String>) -> Fault {
 
 fn understood(words: &[String], parse: Parse) -> Result<Parsed> {
     let job = parse(words)?;
-    if !JOBS.contains(&job.name) {
+    if !job.jobs.contains(&job.name) {
         let fault = usage(format!("'{}' is no job of a batch", job.name));
-        return Err(fault.hint(format!("jobs are {}", JOBS.join(", "))));
+        return Err(fault.hint(format!("jobs are {}", job.jobs.join(", "))));
     }
     let shows = job.is_given(PROGRESS).then_some(PROGRESS);
     if let Some(flag) = job.of_all.or(shows) {

@@ -18,6 +18,9 @@ use std::rc::Rc;
 
 /// A command: its arguments, read by clap, whose help begins with examples.
 pub(crate) trait Command: Args {
+    /// Whether it may be a job of a batch.
+    const IS_JOB: bool = false;
+
     /// Checks all that can be checked without other processes. Local.
     ///
     /// # Errors
@@ -173,6 +176,8 @@ impl Told {
 pub(crate) struct Parsed {
     /// Its command.
     pub(crate) name: &'static str,
+    /// The commands that may be jobs of a batch.
+    pub(crate) jobs: Vec<&'static str>,
     /// A flag that was typed of it and is one of the whole run.
     pub(crate) of_all: Option<&'static str>,
     /// What was typed of the command's own flags.

@@ -55,6 +55,8 @@ pub(crate) struct Convert {
 }
 
 impl Command for Convert {
+    const IS_JOB: bool = true;
+
     fn prepare(self) -> Result<Prepared> {
         if self.crc && !self.to.has_checksum() {
             let message = "--crc is for .ckpt files: --to ckpt";

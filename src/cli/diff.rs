@@ -61,6 +61,8 @@ pub(crate) struct Diff {
 }
 
 impl Command for Diff {
+    const IS_JOB: bool = true;
+
     fn prepare(self) -> Result<Prepared> {
         let side = |path, strategy| Reading {
             weights: self.weights.weights.clone(),

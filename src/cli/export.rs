@@ -58,6 +58,8 @@ pub(crate) struct Export {
 }
 
 impl Command for Export {
+    const IS_JOB: bool = true;
+
     fn prepare(self) -> Result<Prepared> {
         let moving = self.moving.clone();
         let (deriving, job) = self.job()?;

@@ -74,6 +74,8 @@ pub(crate) struct Import {
 }
 
 impl Command for Import {
+    const IS_JOB: bool = true;
+
     fn prepare(self) -> Result<Prepared> {
         let moving = self.moving.clone();
         let (deriving, job) = self.job()?;

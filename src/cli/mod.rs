@@ -88,6 +88,12 @@ macro_rules! commands {
                 }
             }
 
+            /// The commands that may be jobs of a batch.
+            fn jobs() -> Vec<&'static str> {
+                let all = [$(($module::$args::IS_JOB, stringify!($module)),)*];
+                all.iter().filter(|(is_job, _)| *is_job).map(|(_, name)| *name).collect()
+            }
+
             fn prepare(self) -> Result<Prepared> {
                 match self {
                     $(Commands::$args(args) => args.prepare(),)*
@@ -260,6 +266,7 @@ fn parse_job(words: &[String]) -> Result<Parsed> {
     let of_all = OF_ALL.into_iter().find(|id| typed_here(id));
     Ok(Parsed {
         name: cli.command.name(),
+        jobs: Commands::jobs(),
         of_all,
         typed: typed.clone(),
         flags: flags

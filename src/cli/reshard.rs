@@ -69,6 +69,8 @@ pub(crate) struct Reshard {
 }
 
 impl Command for Reshard {
+    const IS_JOB: bool = true;
+
     fn prepare(self) -> Result<Prepared> {
         let moving = self.moving.clone();
         let (deriving, job) = self.job()?;

@@ -57,6 +57,8 @@ pub(crate) struct Split {
 }
 
 impl Command for Split {
+    const IS_JOB: bool = true;
+
     fn prepare(self) -> Result<Prepared> {
         let moving = self.moving.clone();
         let (deriving, job) = self.job()?;

@@ -97,6 +97,8 @@ pub(crate) struct To {
 }
 
 impl Command for To {
+    const IS_JOB: bool = true;
+
     fn prepare(self) -> Result<Prepared> {
         let moving = self.moving.clone();
         let paths = [

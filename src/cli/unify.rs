@@ -92,6 +92,8 @@ pub(crate) struct Unify {
 }
 
 impl Command for Unify {
+    const IS_JOB: bool = true;
+
     fn prepare(self) -> Result<Prepared> {
         let moving = self.moving.clone();
         let (deriving, job) = self.job()?;

@@ -54,6 +54,8 @@ pub(crate) struct Verify {
 }
 
 impl Command for Verify {
+    const IS_JOB: bool = true;
+
     fn prepare(mut self) -> Result<Prepared> {
         // A manifest is that of the directory in which files of a pattern are.
         if pattern::is_one(&self.directory) {

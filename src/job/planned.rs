@@ -16,7 +16,6 @@ use crate::plan::names::check_map;
 use crate::source::meta::Name;
 use crate::source::{Opened, Source, counts, left, missing};
 use crate::store::Format;
-use crate::store::checkpoint2::ADAPTER;
 use crate::store::formats::{Count, Progress};
 use crate::strategy::Strategy;
 use std::collections::{BTreeMap, BTreeSet};
@@ -99,7 +98,8 @@ fn values_kept(write: &Write, files: Files, source: &Opened) -> (Files, Option<S
     // What a view makes has other names.
     let keeps = |name: &str| write.view.is_none() && select.keeps(name);
     let mut kept = missing(&named, &asked.values.archives);
-    kept.retain(|name| name != ADAPTER || asked.adapter.is_none());
+    let adapter = asked.adapter.as_deref().map(|(name, _)| *name);
+    kept.retain(|name| Some(&**name) != adapter);
     let lost = if write.view.is_none() { kept } else { named };
     let values = asked
         .values

@@ -6,7 +6,6 @@ use crate::plan::arrange::Files;
 use crate::source::found::Source;
 use crate::source::scalars::{scalar, whole};
 use crate::source::values;
-use crate::store::checkpoint2::ADAPTER;
 use crate::store::formats::laid::DirectoryAsked;
 use crate::store::formats::{Progress, Values};
 use crate::store::io::ReadFile;
@@ -26,7 +25,7 @@ pub fn settle(world: &World, source: &Source, files: &Files) -> Result<Files> {
     };
     let own = source.told.as_ref().map(|told| &told.own);
     let adapter = own.and_then(|own| own.adapter.clone());
-    let adapter = adapter.filter(|_| format.holds(ADAPTER));
+    let adapter = adapter.filter(|(name, _)| format.holds(name));
     let progress = match (&asked.progress, &source.told) {
         (Some(given), _) => given.clone(),
         (None, Some(told)) if told.own.progress != Progress::default() => told.own.progress.clone(),

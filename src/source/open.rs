@@ -23,7 +23,6 @@ use crate::source::step;
 use crate::source::still::Still;
 use crate::source::values;
 use crate::source::views::Views;
-use crate::store::checkpoint2::ADAPTER;
 use crate::strategy::Strategy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -264,8 +263,8 @@ fn assemble(
     let other_step = |told| directory::other_step(&base, &merged, told);
     notes.extend(told.as_ref().and_then(other_step));
     let mut values = values::names(&headers.catalog);
-    let adapter = told.as_ref().filter(|told| told.own.adapter.is_some());
-    values.extend(adapter.map(|_| ADAPTER.to_owned()));
+    let adapter = told.as_ref().and_then(|told| told.own.adapter.as_ref());
+    values.extend(adapter.map(|(name, _)| (*name).to_owned()));
     if let Some(index) = merged.index.as_ref().filter(|_| one_step) {
         notes.extend(by_index(
             world,

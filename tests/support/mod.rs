@@ -21,7 +21,8 @@ pub(crate) mod strategy;
 pub(crate) mod tensors;
 pub(crate) mod wire;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::unix::process::CommandExt;
@@ -211,8 +212,9 @@ fn wait(child: &mut Child, deadline: Instant) -> Option<ExitStatus> {
     if let Some(status) = wait_until(child, deadline) {
         return Some(status);
     }
-    // The launcher ends its processes when it is asked to; a killed one could not.
     let group = Pid::from_child(child);
+    ask_where(group);
+    // The launcher ends its processes when it is asked to; a killed one could not.
     for signal in [Signal::TERM, Signal::KILL] {
         let _ = kill_process_group(group, signal);
         if wait_until(child, Instant::now() + Duration::from_secs(3)).is_some() {
@@ -220,6 +222,31 @@ fn wait(child: &mut Child, deadline: Instant) -> Option<ExitStatus> {
         }
     }
     None
+}
+
+/// Has the programs that this process has started, through others, say where they are.
+fn ask_where(first: Pid) {
+    let parents: BTreeMap<i32, (i32, String)> = std::fs::read_dir("/proc")
+        .expect("a process table")
+        .filter_map(|entry| {
+            let number = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            let stat = std::fs::read_to_string(format!("/proc/{number}/stat")).ok()?;
+            let (name, rest) = stat.split_once(" (")?.1.rsplit_once(") ")?;
+            let parent = rest.split(' ').nth(1)?.parse().ok()?;
+            Some((number, (parent, name.to_owned())))
+        })
+        .collect();
+    let above = |number: &i32| parents.get(number).map(|(parent, _)| *parent);
+    for (number, (_, name)) in &parents {
+        let mut line = std::iter::successors(Some(*number), above);
+        if name == "shardloom"
+            && line.any(|number| number == first.as_raw_nonzero().get())
+            && let Some(pid) = Pid::from_raw(*number)
+        {
+            let _ = kill_process(pid, Signal::USR1);
+        }
+    }
+    std::thread::sleep(Duration::from_secs(1));
 }
 
 fn wait_until(child: &mut Child, deadline: Instant) -> Option<ExitStatus> {

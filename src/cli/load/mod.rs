@@ -74,6 +74,8 @@ pub(crate) struct Load {
 }
 
 impl Command for Load {
+    const IS_JOB: bool = true;
+
     fn prepare(self) -> Result<Prepared> {
         let moving = self.moving.clone();
         Ok(Prepared::shown(&moving, move |world, observer| {

@@ -250,8 +250,8 @@ pub struct Own {
     pub contents: BTreeMap<String, Content>,
     /// Of a checkpoint 2.0: whether the trainer of dynamic graphs wrote it.
     pub dynamic: bool,
-    /// What that trainer says of an adapter.
-    pub adapter: Option<Vec<u8>>,
+    /// What that trainer says of an adapter: the file's name, and its text.
+    pub adapter: Option<(&'static str, Vec<u8>)>,
     /// The paths that its flat names were made of, but for names that are their own path.
     pub paths: BTreeMap<String, Vec<PathPart>>,
 }

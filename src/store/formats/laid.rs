@@ -19,8 +19,8 @@ pub struct DirectoryAsked {
     pub progress: Option<Progress>,
     /// Of a checkpoint 2.0: whether it is for the trainer of dynamic graphs.
     pub dynamic: bool,
-    /// What that trainer says of an adapter.
-    pub adapter: Option<Arc<Vec<u8>>>,
+    /// What that trainer says of an adapter: the file's name, and its text.
+    pub adapter: Option<Arc<(&'static str, Vec<u8>)>>,
     /// What the source has beside tensors, where the format keeps that.
     pub values: Arc<Values>,
 }

@@ -4,7 +4,7 @@ use crate::fault::Result;
 use crate::layout::Cell;
 use crate::store::formats::checkpoint2::counts;
 use crate::store::formats::checkpoint2::layout::ordinal_of;
-use crate::store::formats::checkpoint2::names::{ADAPTER, COMMON, METADATA, directory};
+use crate::store::formats::checkpoint2::names::{COMMON, METADATA, directory};
 use crate::store::formats::checkpoint2::write::{Described, metadata};
 use crate::store::formats::directory::TRACKER;
 use crate::store::formats::laid::{DirectoryAsked, DirectoryFile, Laid, LaidTensor};
@@ -75,9 +75,9 @@ pub(super) fn texts<'a>(
         (format!("{place}/{COMMON}"), counts::text(&progress)?),
         (TRACKER.to_owned(), asked.number().to_string().into_bytes()),
     ];
-    if let Some(adapter) = &asked.adapter {
-        texts.push((format!("{place}/{ADAPTER}"), adapter.to_vec()));
-        texts.push((ADAPTER.to_owned(), adapter.to_vec()));
+    if let Some((name, text)) = asked.adapter.as_deref() {
+        texts.push((format!("{place}/{name}"), text.clone()));
+        texts.push(((*name).to_owned(), text.clone()));
     }
     Ok(texts)
 }

@@ -125,7 +125,7 @@ impl DirectoryFormat for Checkpoint2 {
         let metadata = metadata.map_err(|fault| fault.file(METADATA))?.flatten();
         let progress = text(1).map(counts::parse).transpose()?;
         // One card's has no metadata; only the trainer of dynamic graphs counts samples.
-        let adapter = text(2).map(<[u8]>::to_vec);
+        let adapter = text(2).map(|text| (ADAPTER, text.to_vec()));
         let counted = progress
             .as_ref()
             .is_some_and(|told: &Progress| told.consumed_samples.is_some());

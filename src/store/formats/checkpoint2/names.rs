@@ -7,7 +7,7 @@ pub const METADATA: &str = "metadata.json";
 pub const COMMON: &str = "common.json";
 
 /// The file in which the trainer of dynamic graphs tells of an adapter.
-pub const ADAPTER: &str = "mindformers_adapter_config.json";
+pub(super) const ADAPTER: &str = "mindformers_adapter_config.json";
 
 /// Longest such file that is read, in bytes.
 pub(super) const ADAPTER_BYTES_MAX: u64 = 1 << 20;
