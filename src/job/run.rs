@@ -3,6 +3,7 @@
 use crate::exchange::{Topology, World};
 use crate::fault::Result;
 use crate::job::clock::Clock;
+use crate::job::inputs;
 use crate::job::outcome::Outcome;
 use crate::job::ready::Told;
 use crate::job::spec::{Goal, Job};
@@ -30,6 +31,7 @@ pub fn run_told(
 ) -> Result<Outcome> {
     let mut clock = Clock::start();
     let topology = Topology::discover(world)?;
+    inputs::check_place(world, &topology, job)?;
     let run = Run::new(world, &topology, job)?;
     let standing = match run.take_place()? {
         Early::Done(outcome) => return Ok(*outcome),

@@ -42,10 +42,9 @@ pub(super) enum Early {
 }
 
 impl<'a> Run<'a> {
-    /// Checks that the job may write where it is to, and reads the strategies of both sides. Collective.
+    /// Reads the strategies of both sides. Collective.
     pub(super) fn new(world: &'a World, topology: &'a Topology, job: &'a Job) -> Result<Self> {
         agree(world, io::check_open_files())?;
-        inputs::check_place(world, topology, job)?;
         course::phase("reading what is there");
         let other = match &job.goal {
             Goal::Compare(comparing) => comparing.other.strategy.as_ref(),
