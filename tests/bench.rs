@@ -5,6 +5,7 @@ use command::{alone, object, refuses, under_mpi};
 use sample::Sample;
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 /// The names that results have.
@@ -374,6 +375,28 @@ fn files_and_a_reshard_are_measured_and_nothing_is_left() {
             assert!(std::fs::read_to_string(&svg).unwrap().contains("bench"));
         }
     }
+    // Of two nodes each alone, too, and as many small files as are asked for.
+    let line = [
+        "bench", "storage", "--bytes", "300KiB", "--dir", &dir, "--files", "3",
+    ];
+    let line = [&line[..], &common].concat();
+    let program = Path::new(env!("CARGO_BIN_EXE_shardloom"));
+    let run = support::mpirun(4, program, &line, &[("SHARDLOOM_NODES", "2")]).succeeds();
+    let measured = object(&run);
+    let alone_rows = rows(&measured).iter().filter(|row| row["node"].is_string());
+    let alone_rows: Vec<_> = alone_rows.collect();
+    let nodes: BTreeSet<_> = alone_rows.iter().map(|row| row["node"].as_str()).collect();
+    assert_eq!(nodes.len(), 2, "{alone_rows:#?}");
+    for row in &alone_rows {
+        assert_eq!(row["processes"], 2, "{row}");
+    }
+    let written = alone_rows.iter().filter(|row| row["operation"] == "write");
+    assert_eq!(written.count(), 2);
+    assert!(
+        measured["verdict"]
+            .to_string()
+            .contains("of what a commit needs it can ")
+    );
     // Nothing is left but the picture.
     assert_eq!(std::fs::read_dir(room.path()).unwrap().count(), 1);
     let missing = format!("{dir}/missing");

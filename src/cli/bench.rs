@@ -11,7 +11,7 @@ use crate::measure::bench::Measured;
 use crate::measure::collectives::collectives;
 use crate::measure::everything::everything;
 use crate::measure::reshard::reshard;
-use crate::measure::storage::storage;
+use crate::measure::storage::{FILES, Files, storage};
 use crate::report::Report;
 use crate::transport::Observer;
 use clap::{Args, Subcommand};
@@ -23,6 +23,9 @@ Examples:
   mpirun -n 8 shardloom bench all --dir /scratch --budget 5min --html cluster.html
   mpirun -n 8 shardloom bench collectives --max-size 16MiB
   mpirun -n 8 shardloom bench exchange --src-strategy strategy --dst-strategy new --shapes full";
+
+/// Most small files of a process.
+const FILES_MAX: i64 = 1 << 20;
 
 /// Measure what this machine can do, with the program's own primitives.
 #[derive(Clone, Debug, Args)]
@@ -60,6 +63,9 @@ Examples:
         /// Size of each process's file.
         #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
         bytes: u64,
+        /// Small files that each process makes.
+        #[arg(long, value_name = "N", default_value_t = FILES, value_parser = clap::value_parser!(u32).range(1..=FILES_MAX))]
+        files: u32,
         #[command(flatten)]
         repeat: RepeatArgs,
         #[command(flatten)]
@@ -169,9 +175,14 @@ impl Question {
             Question::Storage {
                 place,
                 bytes,
+                files,
                 repeat,
                 ..
-            } => storage(world, repeat.few(), &place.dir, *bytes, observer),
+            } => {
+                let (bytes, count) = (*bytes, *files);
+                let files = Files { bytes, count };
+                storage(world, repeat.few(), &place.dir, files, observer)
+            }
             Question::All { dir, budget, .. } => everything(world, dir, *budget, observer),
             Question::Exchange {
                 planned, repeat, ..

@@ -21,6 +21,9 @@ pub struct Row {
     /// What tells it from others of the same name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
+    /// The node that did it alone, while the others waited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// Who did it: `shardloom`, by the primitives that jobs use, or `library`, by the MPI library's own
     /// call.
     pub by: &'static str,
@@ -86,12 +89,14 @@ impl Row {
         }
     }
 
-    /// The operation's name and variant.
+    /// The operation's name and variant, and the node that did it alone.
     #[must_use]
     pub fn title(&self) -> String {
-        match &self.variant {
-            Some(variant) => format!("{} ({variant})", self.operation),
-            None => self.operation.clone(),
+        let node = self.node.as_ref().map(|node| format!("{node} alone"));
+        let more: Vec<String> = self.variant.iter().cloned().chain(node).collect();
+        match more.is_empty() {
+            true => self.operation.clone(),
+            false => format!("{} ({})", self.operation, more.join(", ")),
         }
     }
 

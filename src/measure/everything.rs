@@ -8,7 +8,7 @@ use crate::measure::collectives::{Question, collectives};
 use crate::measure::found::{MESSAGE_BYTES_MIN, fastest};
 use crate::measure::reshard::reshard;
 use crate::measure::sampling::is_over;
-use crate::measure::storage::storage;
+use crate::measure::storage::{self, Files, storage};
 use crate::transport::Observer;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -43,8 +43,12 @@ pub fn everything(
     let per_second = FILE_BYTES.0.saturating_mul(budget.as_secs().max(1));
     let bytes = per_second.min(FILE_BYTES.1);
     let files = Repeat::new(3, 0, budget / 4 / FILES);
+    let large = Files {
+        bytes,
+        count: storage::FILES,
+    };
     // Files first: how long they take depends on the disks, what is between processes stops when it is told.
-    let stored = Some(storage(world, files, directory, bytes, observer));
+    let stored = Some(storage(world, files, directory, large, observer));
     let resharded = match is_over(world, begun, budget / 2)? {
         true => None,
         false => {

@@ -6,6 +6,7 @@
 use crate::exchange::{Topology, World};
 use crate::measure::bench::{Measured, Row, Unmeasured};
 use crate::measure::pairs::Pairs;
+use crate::measure::storage::ONE_FILE;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -94,9 +95,21 @@ fn machine(
     let mut machine = BTreeMap::from([("ranks_per_node", json!(most))]);
     let mut unmeasured = Vec::new();
     let nodes = nodes(topology);
-    let disk = |operation| {
-        let all = fastest(rows, operation, nodes)?;
-        Ok(all.map(|rate| rate / f64::from(nodes.max(1))))
+    // What all nodes do together with storage that they share isn't what each does.
+    let shared = nodes > 1
+        && rows
+            .iter()
+            .any(|row| row.variant.as_deref() == Some(ONE_FILE));
+    let disk = |operation| match shared {
+        true => Ok(alone(rows, operation)),
+        false => {
+            let all = fastest(rows, operation, nodes)?;
+            Ok(all.map(|rate| rate / f64::from(nodes.max(1))))
+        }
+    };
+    let together = |operation| match shared {
+        true => fastest(rows, operation, nodes),
+        false => Ok(None),
     };
     // Where a file system drops nothing from memory, what was read past it tells.
     let past_memory = |why| match disk("read direct") {
@@ -108,6 +121,8 @@ fn machine(
         ("latency_us", latency(rows)),
         ("disk_write_gbps", disk("write and flush")),
         ("disk_read_gbps", disk("read cold").or_else(past_memory)),
+        ("shared_write_gbps", together("write and flush")),
+        ("shared_read_gbps", together("read cold")),
     ] {
         match figure {
             Ok(Some(value)) => {
@@ -121,6 +136,14 @@ fn machine(
         }
     }
     (machine, unmeasured)
+}
+
+/// The slowest node's rate of an operation that each did alone, in 10^9 bytes a second.
+fn alone(rows: &[Row], operation: &str) -> Option<f64> {
+    let of_it = rows.iter().filter(|row| row.operation == operation);
+    let of_it =
+        of_it.filter(|row| row.node.is_some() && row.moved_bytes >= FILES_BYTES_MIN && !row.cached);
+    of_it.filter_map(|row| row.bus_gbps).min_by(f64::total_cmp)
 }
 
 /// All-to-alls of ours among all processes.
@@ -261,6 +284,33 @@ mod tests {
         assert_eq!(machine["network_gbps"], 3.0);
         assert_eq!(machine["disk_write_gbps"], 0.5);
         assert_eq!(machine["disk_read_gbps"], 1.0);
+        assert!(left.is_empty(), "{left:?}");
+    }
+
+    #[test]
+    fn storage_that_nodes_share_is_told_apart_from_what_a_node_does() {
+        let of = |node: Option<&str>, operation, gbps| Row {
+            node: node.map(str::to_owned),
+            variant: Some(ONE_FILE.into()),
+            processes: if node.is_some() { 2 } else { 4 },
+            ..stored(operation, 64 << 20, gbps)
+        };
+        let rows = [
+            of(None, "write and flush", 3.0),
+            of(Some("a"), "write and flush", 2.5),
+            of(Some("b"), "write and flush", 2.0),
+            of(None, "read cold", 6.0),
+            of(Some("a"), "read cold", 4.0),
+            of(Some("b"), "read cold", 5.0),
+        ];
+        let (machine, left) = told(&rows, None, 2);
+        assert_eq!(
+            machine,
+            json!({
+                "ranks_per_node": 2, "disk_write_gbps": 2.0, "disk_read_gbps": 4.0,
+                "shared_write_gbps": 3.0, "shared_read_gbps": 6.0
+            })
+        );
         assert!(left.is_empty(), "{left:?}");
     }
 

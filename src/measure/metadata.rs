@@ -10,9 +10,6 @@ use crate::store::io::{self, ReadFile};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Files of each process.
-const FILES: u32 = 64;
-
 /// A step with all files: what it is called, and what becomes of one of them.
 type Step = (&'static str, fn(&Path, u32) -> Result<()>);
 
@@ -40,9 +37,9 @@ const STEPS: &[Step] = &[
     }),
 ];
 
-/// Each process creates, opens, asks for, lists, renames and removes small files in a directory of its
-/// own; the rates are of all processes, their bytes the files of one. And what is missing of what a
-/// commit needs, in words. Collective.
+/// Each process creates, opens, asks for, lists, renames and removes so many small `files` in a directory of its
+/// own; the rates are of all processes. And what there is, and what is missing, of what a commit needs, in words.
+/// Collective.
 ///
 /// # Errors
 /// [`crate::fault::Kind::Io`].
@@ -50,6 +47,7 @@ pub(super) fn metadata(
     world: &World,
     repeat: Repeat,
     directory: &Path,
+    files: u32,
 ) -> Result<(Vec<Row>, Vec<String>)> {
     let room = directory.join(format!("shardloom-bench-files-{}", world.process()));
     let _scratch = course::tries_with(&room);
@@ -60,7 +58,7 @@ pub(super) fn metadata(
     for _ in 0..repeat.iterations.min(5) {
         for ((_, act), spent) in STEPS.iter().zip(&mut spent) {
             let start = Instant::now();
-            let done = (0..FILES).try_for_each(|file| act(&room, file));
+            let done = (0..files).try_for_each(|file| act(&room, file));
             failed = failed.and(done);
             spent.push(start.elapsed());
         }
@@ -68,12 +66,12 @@ pub(super) fn metadata(
             break;
         }
     }
-    let lacks = lacking(&room);
+    let able = able(&room);
     let removed = io::remove_directory(&room);
-    let lacks = agree(world, failed.and(removed).and(lacks))?;
+    let able = agree(world, failed.and(removed).and(able))?;
     let mut rows = Vec::new();
     for ((name, _), spent) in STEPS.iter().zip(&spent) {
-        let times = if *name == "list" { 1 } else { FILES };
+        let times = if *name == "list" { 1 } else { files };
         let each: Vec<Duration> = spent.iter().map(|time| *time / times).collect();
         let mut row = Row::new(name, 0, timed(world, &each)?, 0, 1.0);
         row.processes = world.size();
@@ -83,16 +81,20 @@ pub(super) fn metadata(
         }
         rows.push(row);
     }
-    Ok((rows, lacks))
+    Ok((rows, able))
 }
 
-/// What this file system can't do of what a commit makes use of.
-fn lacking(room: &Path) -> Result<Vec<String>> {
+/// What this file system can and can't do of what a commit makes use of.
+fn able(room: &Path) -> Result<Vec<String>> {
     let abilities = ability::each(room)?.into_iter();
-    let lacks = abilities.filter(|ability| ability.lacking.is_some());
+    let (lacks, has): (Vec<Ability>, Vec<Ability>) =
+        abilities.partition(|ability| ability.lacking.is_some());
     let told = |ability: Ability| match ability.way_round {
         Some(way) => format!("it can't {} here: {way}", ability.what),
         None => format!("it can't {} here, and nothing can be written", ability.what),
     };
-    Ok(lacks.map(told).collect())
+    let has: Vec<&str> = has.iter().map(|ability| ability.what).collect();
+    let has =
+        (!has.is_empty()).then(|| format!("of what a commit needs it can {} here", has.join(", ")));
+    Ok(has.into_iter().chain(lacks.into_iter().map(told)).collect())
 }

@@ -18,6 +18,7 @@ pub mod each;
 pub mod everything;
 mod found;
 mod lanes;
+mod lives;
 mod metadata;
 mod operation;
 mod operations;

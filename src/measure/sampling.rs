@@ -98,7 +98,7 @@ impl Seconds {
 }
 
 /// What was measured: the same on all processes.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Timing {
     /// How often.
     pub(super) iterations: u32,

@@ -23,25 +23,31 @@ pub(super) fn measured(measured: &Measured) -> Text {
     let width = measured.rows.iter().map(|row| row.title().len()).max();
     let width = width.unwrap_or_default().max(9);
     out.line(format_args!(
-        "  {:width$} {:>5} {:>8} {:>10} {:>10} {:>10} {:>10} {:>8} {:>8}",
-        "operation", "procs", "size", "min us", "median us", "p99 us", "max us", "GB/s", "bus GB/s"
+        "  {:width$} {:>5} {:>8} {:>10} {:>10} {:>10} {:>10} {:>10} {:>8} {:>8}",
+        "operation",
+        "procs",
+        "size",
+        "min us",
+        "median us",
+        "mean us",
+        "p99 us",
+        "max us",
+        "GB/s",
+        "bus GB/s"
     ));
     for row in &measured.rows {
         // A library's row stands beside the program's own, where there is one.
         if row.by == "library" && twin(measured, row).is_some() {
             continue;
         }
-        let size = match (row.bytes, row.operation.as_str()) {
-            (0, operation) if operation != "latency" => String::new(),
-            (bytes, _) => size(bytes),
-        };
         out.line(format_args!(
-            "  {:width$} {:>5} {:>8} {:>10.2} {:>10.2} {:>10.2} {:>10.2} {:>8.3} {:>8}",
+            "  {:width$} {:>5} {:>8} {:>10.2} {:>10.2} {:>10.2} {:>10.2} {:>10.2} {:>8.3} {:>8}",
             row.title(),
             row.processes,
-            size,
+            size_of(row),
             row.seconds.min * 1e6,
             row.seconds.median * 1e6,
+            row.seconds.mean * 1e6,
             row.seconds.p99 * 1e6,
             row.seconds.max * 1e6,
             row.algorithm_gbps,
@@ -73,6 +79,14 @@ pub(super) fn measured(measured: &Measured) -> Text {
         out.line(format_args!("  {line}"));
     }
     out
+}
+
+/// The size of a call or message, where there is one.
+fn size_of(row: &Row) -> String {
+    match (row.bytes, row.operation.as_str()) {
+        (0, operation) if operation != "latency" => String::new(),
+        (bytes, _) => size(bytes),
+    }
 }
 
 /// A size as messages have it: in powers of two where it is a multiple of one.
@@ -206,17 +220,19 @@ pub(super) fn picture(measured: &Measured) -> String {
 /// Rows of values separated by commas, the first their names.
 pub(super) fn table(measured: &Measured) -> String {
     let mut out = String::from(
-        "operation,variant,by,bytes,processes,iterations,seconds_min,seconds_median,seconds_mean,\
-         seconds_p99,seconds_max,processes_seconds_min,processes_seconds_max,algorithm_gbps,\
-         bus_gbps,wrong_bytes\n",
+        "operation,variant,node,by,bytes,processes,iterations,seconds_min,seconds_median,seconds_mean,\
+         seconds_p99,seconds_max,processes_seconds_min,processes_seconds_median,processes_seconds_mean,\
+         processes_seconds_p99,processes_seconds_max,algorithm_gbps,bus_gbps,wrong_bytes,messages_per_second,\
+         operations_per_second,overlap_percent,ratio_to_copy\n",
     );
     for row in &measured.rows {
         let (s, p) = (&row.seconds, &row.processes_seconds);
         let _ = writeln!(
             out,
-            "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}",
+            "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}",
             quoted(&row.operation),
             quoted(row.variant.as_deref().unwrap_or_default()),
+            quoted(row.node.as_deref().unwrap_or_default()),
             row.by,
             row.bytes,
             row.processes,
@@ -227,15 +243,25 @@ pub(super) fn table(measured: &Measured) -> String {
             s.p99,
             s.max,
             p.min,
+            p.median,
+            p.mean,
+            p.p99,
             p.max,
             row.algorithm_gbps,
-            row.bus_gbps
-                .map(|rate| rate.to_string())
-                .unwrap_or_default(),
-            row.wrong_bytes
+            cell(row.bus_gbps),
+            row.wrong_bytes,
+            cell(row.messages_per_second),
+            cell(row.operations_per_second),
+            cell(row.overlap_percent),
+            cell(row.ratio_to_copy)
         );
     }
     out
+}
+
+/// Nothing where there is no number.
+fn cell(number: Option<f64>) -> String {
+    number.map_or_else(String::new, |number| number.to_string())
 }
 
 fn quoted(text: &str) -> String {

@@ -55,15 +55,17 @@ const KEYS: [(&str, &str, Key); 10] = [
 ];
 
 /// The same fault in the words of a layout that was typed.
-pub(super) fn as_typed(mut fault: Fault) -> Fault {
-    let said = |text: &str| {
-        KEYS.iter().fold(text.to_owned(), |text, (typed, key, _)| {
-            text.replace(key, typed)
-        })
-    };
-    fault.message = said(&fault.message);
-    fault.hint = fault.hint.as_deref().map(said);
-    fault
+pub(super) fn as_typed(fault: Fault) -> Fault {
+    Fault {
+        message: in_typed_words(&fault.message),
+        hint: fault.hint.as_deref().map(in_typed_words),
+        ..fault
+    }
+}
+
+fn in_typed_words(text: &str) -> String {
+    let replace = |text: String, (typed, key, _): &(&str, &str, Key)| text.replace(key, typed);
+    KEYS.iter().fold(text.to_owned(), replace)
 }
 
 #[derive(Clone, Copy)]
