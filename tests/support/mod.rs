@@ -34,6 +34,9 @@ use std::time::{Duration, Instant};
 /// How long a job may take before it is killed and its test fails.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
+/// A look at a program that is this late wasn't its fault.
+const STANDS_STILL: Duration = Duration::from_millis(500);
+
 /// What a program left behind.
 #[derive(Debug)]
 pub(crate) struct Run {
@@ -176,7 +179,7 @@ pub(crate) fn run_within(mut command: Command, limit: Duration) -> Run {
         .process_group(0)
         .spawn()
         .unwrap_or_else(|error| panic!("can't start {command:?}: {error}"));
-    let status = wait(&mut child, start + limit);
+    let status = wait(&mut child, limit);
     let (elapsed, out, err) = (start.elapsed(), text(&mut stdout), text(&mut stderr));
     let Some(status) = status else {
         panic!("{command:?} hangs\nstdout:\n{out}\nstderr:\n{err}");
@@ -207,9 +210,9 @@ pub(crate) fn own_settings(command: &mut Command) {
     }
 }
 
-/// Waits for `child`; at `deadline` ends it and everything it has started, and gives `None`.
-fn wait(child: &mut Child, deadline: Instant) -> Option<ExitStatus> {
-    if let Some(status) = wait_until(child, deadline) {
+/// Waits so long for `child`, then ends it and everything it has started, and gives `None`.
+fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
+    if let Some(status) = wait_for(child, limit) {
         return Some(status);
     }
     let group = Pid::from_child(child);
@@ -217,7 +220,7 @@ fn wait(child: &mut Child, deadline: Instant) -> Option<ExitStatus> {
     // The launcher ends its processes when it is asked to; a killed one could not.
     for signal in [Signal::TERM, Signal::KILL] {
         let _ = kill_process_group(group, signal);
-        if wait_until(child, Instant::now() + Duration::from_secs(3)).is_some() {
+        if wait_for(child, Duration::from_secs(3)).is_some() {
             break;
         }
     }
@@ -249,12 +252,16 @@ fn ask_where(first: Pid) {
     std::thread::sleep(Duration::from_secs(1));
 }
 
-fn wait_until(child: &mut Child, deadline: Instant) -> Option<ExitStatus> {
+/// Waits so long for it; what a machine stood still in between, as virtual ones do, doesn't count.
+fn wait_for(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
+    let (mut waited, mut looked) = (Duration::ZERO, Instant::now());
     loop {
         if let Some(status) = child.try_wait().expect("a child can be waited for") {
             return Some(status);
         }
-        if Instant::now() >= deadline {
+        waited += looked.elapsed().min(STANDS_STILL);
+        looked = Instant::now();
+        if waited >= limit {
             return None;
         }
         std::thread::sleep(Duration::from_millis(5));
