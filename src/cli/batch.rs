@@ -393,6 +393,14 @@ fn link(out: &Path, newest: &str) -> Result<()> {
         if leads_to.as_deref() == Some(Path::new(newest)) {
             return Ok(());
         }
+        // Ours leads to a result beside it.
+        if leads_to
+            .as_ref()
+            .is_some_and(|to| to.components().count() > 1 || to.is_absolute())
+        {
+            let fault = Fault::new(Kind::Exists, "is a link that leads elsewhere");
+            return Err(fault.file(place.display().to_string()).hint("move it away"));
+        }
         made = io::link_softly(Path::new(newest), &partial)
             .and_then(|()| io::rename(&partial, &place));
         if made.is_ok() {

@@ -4,7 +4,7 @@ use crate::catalog::Catalog;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::reach::Reach;
 use crate::store::io::{self, Standing};
-use crate::store::resolved::resolved;
+use crate::store::resolved::{lies_in, resolved};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -29,8 +29,9 @@ pub(crate) fn check(
         return Err(refuse("is the root directory".into()).hint(ELSEWHERE));
     }
     for (what, directory) in ours()? {
-        if directory.starts_with(&place) {
-            let relation = if directory == place { "is" } else { "contains" };
+        if lies_in(&directory, &place) {
+            let same = lies_in(&place, &directory);
+            let relation = if same { "is" } else { "contains" };
             let hint = if in_place {
                 "run it from another directory"
             } else {
@@ -45,14 +46,11 @@ pub(crate) fn check(
     }
     for (what, input) in inputs {
         let input = resolved(input)?;
-        let relation = if input == place {
-            "is"
-        } else if input.starts_with(&place) {
-            "contains"
-        } else if place.starts_with(&input) {
-            "lies inside"
-        } else {
-            continue;
+        let relation = match (lies_in(&place, &input), lies_in(&input, &place)) {
+            (true, true) => "is",
+            (false, true) => "contains",
+            (true, false) => "lies inside",
+            (false, false) => continue,
         };
         let message = format!("{relation} the {what} ({})", input.display());
         return Err(refuse(message).hint(ELSEWHERE));
@@ -71,8 +69,9 @@ pub(crate) fn check_file(output: &Path, inputs: &[(&'static str, &Path)]) -> Res
     let place = resolved(output)?;
     for (what, input) in inputs {
         let input = resolved(input)?;
-        if place.starts_with(&input) {
-            let relation = if place == input { "is" } else { "lies inside" };
+        if lies_in(&place, &input) {
+            let same = lies_in(&input, &place);
+            let relation = if same { "is" } else { "lies inside" };
             let message = format!("{relation} the {what} ({})", input.display());
             let fault = Fault::new(Kind::Usage, message).file(output.display().to_string());
             return Err(fault.hint("give a file apart from what is read"));
@@ -124,7 +123,7 @@ pub(crate) fn check_files(
                 continue;
             }
             let real = io::resolve(&path)?;
-            if real.starts_with(&place) {
+            if lies_in(&real, &place) {
                 let message = format!("contains {}, which is read", path.display());
                 let fault = Fault::new(Kind::Usage, message);
                 let fault = fault.file(destination.display().to_string());

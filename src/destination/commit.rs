@@ -177,6 +177,12 @@ impl Commit<'_> {
         whole: Whole,
         survives: Option<String>,
     ) -> Result<()> {
+        let mut tensors = tensors;
+        for (_, schema) in self.catalog.distinct_schemas() {
+            for (name, record) in manifest::counts(schema) {
+                tensors.entry(name).or_insert(record);
+            }
+        }
         let layouts = self.layouts.iter();
         let mut manifest = Manifest {
             schema: manifest::SCHEMA,

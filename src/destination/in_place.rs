@@ -392,6 +392,11 @@ fn check_entry(source: &Replaced<'_>, path: &str) -> Result<()> {
     if rank_dir::rank_of(path).is_some() {
         return Err(linked(source, path));
     }
+    let whole = source.base.join(path);
+    if io::link_target(&whole)?.is_none() {
+        // A pipe or a device is nothing that can be carried along.
+        ReadFile::open(&whole)?;
+    }
     if !path.starts_with("rank_") || Format::of(path).is_none() {
         return Ok(());
     }

@@ -33,6 +33,13 @@ pub(super) fn pairs(
         });
         kept.cloned().collect::<BTreeSet<Arc<str>>>()
     });
+    if ours.is_empty() && theirs.is_empty() {
+        let fault = Fault::new(Kind::Usage, "no tensor is left to compare");
+        return Err(fault.hint(match filter {
+            [] => "neither side has any",
+            _ => "--filter-out-param-prefix leaves all of them out",
+        }));
+    }
     check(map.keys(), &ours, "first checkpoint")?;
     check(map.values(), &theirs, "second checkpoint")?;
     let called = |name: &Arc<str>| match map.get(&**name) {

@@ -101,6 +101,9 @@ pub(super) fn missing(
     Ok(found)
 }
 
+/// Endings of files that may be weights, too.
+const OTHER_WEIGHTS: [&str; 5] = [".bin", ".pt", ".pth", ".distcp", ".npz"];
+
 /// The files of weights in `directory` that its manifest doesn't know. Local.
 ///
 /// # Errors
@@ -115,7 +118,9 @@ pub(super) fn unlisted(directory: &Path, manifest: &Manifest) -> Result<Vec<BadF
     let known: BTreeSet<&str> = listed.into_iter().chain(carried).collect();
     let hidden = |path: &str| path.split('/').any(|part| part.starts_with('.'));
     let strange = io::list_files(directory)?.into_iter().filter(|path| {
-        Format::of(path).is_some() && !hidden(path) && !known.contains(path.as_str())
+        let weights =
+            Format::of(path).is_some() || OTHER_WEIGHTS.iter().any(|ending| path.ends_with(ending));
+        weights && !hidden(path) && !known.contains(path.as_str())
     });
     let bad = |file: String| BadFile {
         file,

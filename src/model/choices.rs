@@ -270,6 +270,7 @@ impl Partial {
                     .is_some_and(|(a, b)| a != b),
             ),
             (MLA, self.mla.zip(recorded.mla).is_some_and(|(a, b)| a != b)),
+            (TP, self.tp.zip(recorded.tp).is_some_and(|(a, b)| a != b)),
         ];
         match unlike.iter().find(|(_, unlike)| *unlike) {
             None => Ok(()),

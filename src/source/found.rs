@@ -48,6 +48,13 @@ impl Source {
         let own = self.told.as_ref();
         let own = own.and_then(|told| Some((told.format, told.own.strategy.as_ref()?)));
         match (own, given) {
+            (None, Some(_)) if self.in_parts() => {
+                let called = self.told.as_ref().map_or("it", |told| told.format.called());
+                let message =
+                    format!("{called} tells its own layout: no source strategy is read with it");
+                let fault = Fault::new(Kind::Strategy, message);
+                Err(self.place(fault.hint("leave the strategy of this source out")))
+            }
             (None, given) => Ok(given),
             (Some((_, own)), None) => Ok(Some(own.clone())),
             (Some((format, own)), Some(given)) => {

@@ -63,6 +63,16 @@ fn no_choice(path: &Path, glob: &str, what: &str) -> Fault {
     Fault::new(Kind::Usage, message).file(path.display().to_string())
 }
 
+/// Refuses to choose by a number where nothing has one. Local.
+fn unnumbered(path: &Path, suffix: Option<&str>, what: &str) -> Result<()> {
+    let Some(suffix) = suffix else {
+        return Ok(());
+    };
+    let message = format!("--file-suffix {suffix}: this is {what}, which has no number");
+    let fault = Fault::new(Kind::Usage, message).file(path.display().to_string());
+    Err(fault.hint("leave it out; it chooses among the files of rank directories"))
+}
+
 /// Lists full weights. Local.
 pub(crate) fn full(path: &Path, wanted: Option<&str>) -> Result<Listing> {
     let mut listing = Listing::default();
@@ -85,6 +95,7 @@ pub(crate) fn begin(path: &Path, suffix: Option<&str>, wanted: Option<&str>) -> 
                 .map(|name| name.to_string_lossy().into_owned());
             let base = path.parent().unwrap_or(Path::new(""));
             let named = name.as_deref().unwrap_or_default();
+            unnumbered(path, suffix, "one file")?;
             if let Some(glob) = wanted.filter(|glob| !matches(glob, named)) {
                 return Err(no_choice(path, glob, "one file of another name").hint("leave it out"));
             }
@@ -101,6 +112,16 @@ pub(crate) fn begin(path: &Path, suffix: Option<&str>, wanted: Option<&str>) -> 
             let fault = no_choice(path, glob, "a directory that names its files");
             return Err(fault.hint("leave it out; --file-suffix chooses among several checkpoints"));
         }
+        let number = |suffix: &str| {
+            path.file_name()
+                .is_some_and(|name| name.to_string_lossy().ends_with(suffix))
+        };
+        if inner.directory.is_empty()
+            && inner.format.numbers(&names).is_empty()
+            && !suffix.is_some_and(number)
+        {
+            unnumbered(path, suffix, inner.format.called())?;
+        }
         return directory::list(path, inner).map(Begun::from);
     }
     let rooms = names.iter().filter(|(_, directory)| *directory);
@@ -109,6 +130,9 @@ pub(crate) fn begin(path: &Path, suffix: Option<&str>, wanted: Option<&str>) -> 
         .collect();
     if rooms.is_empty() {
         list_full(path, &names, wanted, &mut listing)?;
+        if !listing.ranks.is_empty() {
+            unnumbered(path, suffix, "full weights")?;
+        }
     }
     Ok(Begun { listing, rooms })
 }

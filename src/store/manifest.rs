@@ -103,6 +103,25 @@ pub fn structure(schema: &FileSchema) -> Vec<Placed> {
     schema.entries.iter().map(placed).collect()
 }
 
+/// The tensors of a file whose bytes are part of its layout: a job's counts.
+pub fn counts(schema: &FileSchema) -> impl Iterator<Item = (String, TensorRecord)> {
+    schema.entries.iter().filter_map(|entry| {
+        let [range] = &entry.segments[..] else {
+            return None;
+        };
+        let mut literals = schema.literals.iter().skip(1);
+        let length = range.end - range.start;
+        let own = literals.find(|(at, bytes)| *at == range.start && bytes.len() as u64 == length);
+        let (_, bytes) = own?;
+        let record = TensorRecord {
+            dtype: entry.dtype.safetensors_name().to_owned(),
+            shape: entry.shape.0.clone(),
+            digest: Hex(digest::finish(digest::residue(bytes), length)),
+        };
+        Some((entry.name.to_string(), record))
+    })
+}
+
 impl Manifest {
     /// Takes files with their structures from another list.
     pub fn add(&mut self, structures: &[Vec<Placed>], files: Vec<FileRecord>) {

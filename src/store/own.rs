@@ -33,7 +33,13 @@ impl Staging {
             }
             io::rename(&aside, self.partial())
         };
-        let taken = Lock::take(&path, command, host, &adopt);
+        let mut taken = Lock::take(&path, command, host, &adopt);
+        // Who sees this directory as a mount point has its lock inside.
+        let other = inside(self.destination());
+        if taken.is_ok() && other != path && io::number(&other).is_some() {
+            let free = Lock::take(&other, command, host, &|_| Ok(()));
+            taken = free.and(taken);
+        }
         // The user knows the destination, not what is hidden beside it.
         let lock = taken.map_err(|mut fault| {
             if fault.kind == Kind::Io {

@@ -16,6 +16,17 @@ pub fn resolved(path: &Path) -> Result<PathBuf> {
     follow(path, 0)
 }
 
+/// Whether `inner`, which is resolved, is `outer` or lies in it: by its path, or, where a file system is mounted at
+/// several places, by the numbers of the directories above it. Local.
+#[must_use]
+pub fn lies_in(inner: &Path, outer: &Path) -> bool {
+    if inner.starts_with(outer) {
+        return true;
+    }
+    let number = io::number(outer);
+    number.is_some() && inner.ancestors().any(|above| io::number(above) == number)
+}
+
 fn follow(path: &Path, links: u32) -> Result<PathBuf> {
     let fault = |message: &str| {
         let fault = Fault::new(Kind::Usage, message);

@@ -177,6 +177,13 @@ pub fn derive(
     if optimizer_shard.is_some_and(|size| size < -1 || size == 0) {
         return Err(usage("--optimizer-shard takes a size from 1, or -1".into()));
     }
+    if tensors.iter().any(|(name, _)| name.is_empty()) {
+        let fault = Fault::new(
+            Kind::UnknownTensor,
+            "the weights have a tensor without a name",
+        );
+        return Err(fault.hint("a strategy has none for such a one: give it a name, by --name-map of `unify` or `reshard`"));
+    }
     let mut used = vec![0u64; rules.len()];
     let mut layouts = Vec::new();
     let mut sharded = false;

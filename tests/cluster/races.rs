@@ -1,6 +1,7 @@
 //! Two runs over the same three hosts, at about the same time; some process of one stands still for a while.
 //!
-//! `SHARDLOOM_RACES=100 cargo test --test all cluster::races -- --nocapture` races as often.
+//! `SHARDLOOM_RACES=100 cargo test --test all cluster::races -- --nocapture` races as often, from the race
+//! `SHARDLOOM_FIRST` on: one that a busy machine has ended is taken up there.
 
 use super::{PER_HOST, Sample, assert_tidy, dealt, due, found, home, large, rank_of, written};
 use crate::support::Run;
@@ -9,6 +10,9 @@ use crate::support::hosts::Hosts;
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+/// After so many races it is told how far they are.
+const TOLD: usize = 25;
 
 /// Stops a process that has these two words in its command line, for as long.
 fn hold(words: [&str; 2], nth: usize, long: Duration) {
@@ -63,8 +67,9 @@ fn runs_over_the_same_hosts_leave_what_one_of_them_makes() {
     let Some(hosts) = dealt(&sample, &[1, 1, 2, 2, 3, 3]) else {
         return;
     };
-    let count = std::env::var("SHARDLOOM_RACES").ok();
-    let count = count.and_then(|text| text.parse().ok()).unwrap_or(2);
+    let number = |name: &str| std::env::var(name).ok()?.parse::<usize>().ok();
+    let count = number("SHARDLOOM_RACES").unwrap_or(2);
+    let first = number("SHARDLOOM_FIRST").unwrap_or(0);
     let shared = sample.path("shared");
     let line = "reshard --src @src --src-strategy @four.ckpt --dst-strategy @two.ckpt --dst";
     alone(&sample.args(&format!("{line} @out"))).succeeds();
@@ -72,7 +77,7 @@ fn runs_over_the_same_hosts_leave_what_one_of_them_makes() {
     let own = due(&sample.path("out"), |file| home(rank_of(file), 6));
     let source = found(&hosts, "src");
     let mut refused = 0;
-    for number in 0..count {
+    for number in first..first + count {
         let more = ["", " --overwrite", " --resume"][number / 2 % 3];
         let place = [shared.display().to_string(), "@out".to_owned()];
         let line = format!("{line} {}{more}", place[number % 2]);
@@ -100,6 +105,9 @@ fn runs_over_the_same_hosts_leave_what_one_of_them_makes() {
         let _ = std::fs::remove_dir_all(&shared);
         for host in 1..=super::HOSTS {
             let _ = std::fs::remove_dir_all(hosts.disk(host).join("out"));
+        }
+        if number % TOLD == TOLD - 1 {
+            println!("up to race {number}: {refused} runs refused");
         }
     }
     println!("{count} races, {refused} runs refused");

@@ -152,6 +152,13 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
     named("can't resolve", path, fs::canonicalize(path))
 }
 
+/// The numbers of what stands at `path`, of its file system and there, by which it is known under every name; none if
+/// nothing does, or if it can't be told.
+pub fn number(path: &Path) -> Option<(u64, u64)> {
+    let found = rustix::fs::stat(path).ok()?;
+    Some((found.st_dev, found.st_ino))
+}
+
 /// Where the link at `path` leads; none if no link is there.
 ///
 /// # Errors

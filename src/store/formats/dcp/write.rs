@@ -117,6 +117,11 @@ pub(in crate::store::formats) fn metadata(
             let known = tensors
                 .entry(&tensor.name)
                 .or_insert_with(|| (tensor, Vec::new()));
+            // Pieces without elements begin where others do: one of them tells it all.
+            let begun = || known.1.iter().any(|(offset, ..)| *offset == chunk.0);
+            if chunk.1.0.contains(&0) && begun() {
+                continue;
+            }
             known.1.push(chunk);
         }
     }
