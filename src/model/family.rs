@@ -27,6 +27,8 @@ const FILES: &[(&str, &str)] = tables![
     "mixtral",
     "glm4",
     "glm4_moe",
+    "chatglm",
+    "glm",
     "deepseek_v3",
     "deepseek_v32",
 ];
