@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use tensors::{Tensor, Tensors};
 
-const FAMILIES: [&str; 10] = [
+const FAMILIES: [&str; 12] = [
     "llama",
     "qwen2",
     "qwen3",
@@ -20,6 +20,8 @@ const FAMILIES: [&str; 10] = [
     "mixtral",
     "chatglm",
     "glm",
+    "telechat",
+    "telechat3",
 ];
 
 fn recorded(family: &str) -> PathBuf {
@@ -315,13 +317,21 @@ fn query_key_and_value_in_one_on_both_sides_go_in_and_out() {
     round_trips("glm");
 }
 
+#[test]
+fn key_and_value_in_turns_of_heads_go_in_and_out() {
+    round_trips("telechat");
+    round_trips("telechat3");
+}
+
 /// Layouts that are typed cut the families' tensors as their networks do: ChatGLM's head by all ranks.
 #[test]
 fn typed_layouts_cut_as_the_networks_do() {
-    let chatglm = "transformer.output_layer.weight";
+    let (chatglm, mcore) = ("transformer.output_layer.weight", "output_layer.weight");
     for (family, names, head, by_all) in [
         ("chatglm", "legacy", chatglm, true),
         ("glm", "legacy", chatglm, true),
+        ("telechat", "mcore", mcore, false),
+        ("telechat3", "mcore", mcore, false),
     ] {
         let vocabulary = "dp=2,tp=2,vocab_emb_dp=False";
         for (layout, pieces) in [("dp=1,tp=2", 2), ("dp=2,tp=2", 2), (vocabulary, 4)] {

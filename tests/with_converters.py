@@ -89,6 +89,52 @@ def glm(dtype, **more):
     return config, numbers(shapes, dtype)
 
 
+def telechat(dtype, **more):
+    """config.json and tensors, by the names of TeleChat2's own code."""
+    config = {
+        "architectures": ["TelechatForCausalLM"], "model_type": "telechat", "dtype": str(dtype).removeprefix("torch."),
+        "embed_layernorm": False, "ffn_hidden_size": 12, "hidden_size": 24, "n_head": 4, "n_layer": 2, "num_key_value_heads": 2,
+        "pad_token_id": 3, "tie_word_embeddings": False, "vocab_size": 24, **more,
+    }
+    hidden, ffn, words = (config[key] for key in ("hidden_size", "ffn_hidden_size", "vocab_size"))
+    rows = 2 * config["num_key_value_heads"] * hidden // config["n_head"]
+    shapes = {"transformer.word_embeddings.weight": (words, hidden), "lm_head.weight": (words, hidden),
+              "transformer.ln_f.weight": (hidden,)}
+    for layer in range(config["n_layer"]):
+        root = f"transformer.h.{layer}."
+        shapes |= {
+            f"{root}input_layernorm.weight": (hidden,), f"{root}post_attention_layernorm.weight": (hidden,),
+            f"{root}self_attention.query.weight": (hidden, hidden), f"{root}self_attention.key_value.weight": (rows, hidden),
+            f"{root}self_attention.dense.weight": (hidden, hidden), f"{root}self_attention.dense.bias": (hidden,),
+            f"{root}mlp.gate_proj.weight": (ffn, hidden), f"{root}mlp.up_proj.weight": (ffn, hidden),
+            f"{root}mlp.down_proj.weight": (hidden, ffn), f"{root}mlp.down_proj.bias": (hidden,),
+        }
+    return config, numbers(shapes, dtype)
+
+
+def telechat3(dtype, **more):
+    """config.json and tensors, by the names of Llama, as TeleChat3 has them."""
+    config = {
+        "architectures": ["TeleChat3ForCausalLM"], "model_type": "telechat3", "attention_bias": False,
+        "dtype": str(dtype).removeprefix("torch."), "head_dim": 6, "hidden_size": 24, "intermediate_size": 12, "mlp_bias": False,
+        "num_attention_heads": 4, "num_hidden_layers": 2, "num_key_value_heads": 2, "pad_token_id": 3,
+        "tie_word_embeddings": False, "vocab_size": 24, **more,
+    }
+    hidden, ffn, words = (config[key] for key in ("hidden_size", "intermediate_size", "vocab_size"))
+    rows = {"q": config["num_attention_heads"] * config["head_dim"]}
+    rows["k"] = rows["v"] = config["num_key_value_heads"] * config["head_dim"]
+    shapes = {"model.embed_tokens.weight": (words, hidden), "lm_head.weight": (words, hidden), "model.norm.weight": (hidden,)}
+    for layer in range(config["num_hidden_layers"]):
+        root = f"model.layers.{layer}."
+        shapes |= {
+            f"{root}input_layernorm.weight": (hidden,), f"{root}post_attention_layernorm.weight": (hidden,),
+            f"{root}self_attn.o_proj.weight": (hidden, rows["q"]), f"{root}mlp.gate_proj.weight": (ffn, hidden),
+            f"{root}mlp.up_proj.weight": (ffn, hidden), f"{root}mlp.down_proj.weight": (hidden, ffn),
+        }
+        shapes |= {f"{root}self_attn.{letter}_proj.weight": (rows[letter], hidden) for letter in "qkv"}
+    return config, numbers(shapes, dtype)
+
+
 # --- the trainer's converters -------------------------------------------------------------------------------------------
 
 
@@ -126,6 +172,45 @@ def converted_glm(config, hf, joined, _room):
     return {name: tensor.view(dtype) for name, tensor in tensors.items()}
 
 
+def converted_telechat(config, hf, _joined, room):
+    """What the network that answers (there is none to train) reads of a model's files."""
+    from mindformers.models.telechat2 import modeling_telechat2_infer as network
+
+    dtype = getattr(torch, config["dtype"])
+    # Rows are moved whatever they hold: numpy has no bf16.
+    source = {name: t.view(torch.int16) if dtype == torch.bfloat16 else t for name, t in hf.items()}
+    save_file(source, room / "source.safetensors")
+    reader = network.InferenceTelechat2ForCausalLM
+    asked = SimpleNamespace(config=SimpleNamespace(**config, quantization=None), quant_config=None)
+    asked.convert_name = lambda name: network.Telechat2PreTrainedModel.convert_name(asked, name)
+    asked.weight_mapping = reader.weight_mapping
+    with mock.patch.object(network, "get_tensor_model_parallel_rank", lambda: 0), \
+            mock.patch("mindformers.parallel_core.utils.model_mixin.is_legacy_model", lambda: False):
+        made = {name: np.ascontiguousarray(value[:]) for name, value in
+                reader._safetensors_weights_iterator(asked, [str(room / "source.safetensors")])}
+    tensors = {name: torch.from_numpy(value) for name, value in made.items()}
+    return {name: tensor.view(dtype) for name, tensor in tensors.items()}
+
+
+def converted_telechat3(config, hf, joined, _room):
+    """The names of the network, and what is in one as the class that it shares with the others puts it together."""
+    from mindformers.models.telechat3 import modeling_telechat3_train as network
+
+    dtype, own = getattr(torch, config["dtype"]), network.TrainingTeleChat3ForCausalLM
+    with mock.patch("mindformers.parallel_core.utils.model_mixin.is_legacy_model", lambda: False):
+        named = {own.convert_name(own, name): tensor for name, tensor in hf.items()}
+    named = {name: (t.view(torch.int16) if dtype == torch.bfloat16 else t).numpy() for name, t in named.items()}
+    heads, groups = config["num_attention_heads"], config["num_key_value_heads"]
+    for name in [name for name in named if joined and ".linear_q." in name]:
+        parts = [named.pop(name.replace("linear_q", f"linear_{letter}")) for letter in "qkv"]
+        named |= own.concat_qkv_interleaved(own, *parts, name, config["head_dim"], groups, heads)
+    for name in [name for name in named if joined and ".gating." in name]:
+        parts = named.pop(name), named.pop(name.replace("gating", "hidden"))
+        named |= own.concat_linear_fc1_interleaved(own, *parts, name, config["intermediate_size"])
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in named.items()}
+    return {name: tensor.view(dtype) for name, tensor in tensors.items()}
+
+
 # Family: its models, its converter, other shapes, and for each case whether tensors are in one, and the flags.
 NETWORK = {"legacy": (True, ["--names", "legacy", *JOINED]), "legacy_separate": (False, ["--names", "legacy", *SEPARATE])}
 FAMILIES = {
@@ -133,6 +218,12 @@ FAMILIES = {
         {}, dict(num_attention_heads=8, multi_query_group_num=4, kv_channels=4), dict(add_qkv_bias=False, num_layers=3)]),
     "glm": (glm, converted_glm, NETWORK, [
         {}, dict(num_attention_heads=8, num_key_value_heads=4, head_dim=4), dict(attention_bias=False, num_hidden_layers=3)]),
+    "telechat": (telechat, converted_telechat, {"mcore_separate": (False, ["--names", "mcore", *SEPARATE])}, [
+        {}, dict(n_head=6, num_key_value_heads=6, n_layer=3), dict(n_head=6, num_key_value_heads=1, ffn_hidden_size=40)]),
+    "telechat3": (telechat3, converted_telechat3, {
+        "mcore": (True, ["--names", "mcore", "--qkv", "interleaved", "--ffn", "interleaved"]),
+        "mcore_separate": (False, ["--names", "mcore", *SEPARATE])}, [
+        {}, dict(num_attention_heads=8, num_key_value_heads=4, head_dim=3), dict(num_key_value_heads=1, num_hidden_layers=3)]),
 }
 
 

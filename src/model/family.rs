@@ -29,6 +29,8 @@ const FILES: &[(&str, &str)] = tables![
     "glm4_moe",
     "chatglm",
     "glm",
+    "telechat",
+    "telechat3",
     "deepseek_v3",
     "deepseek_v32",
 ];
