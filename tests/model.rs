@@ -1,5 +1,5 @@
 //! Hugging Face models in and out, against recorded models of every family and what torch makes of them
-//! (`tests/with_transformers.py --write-golden`).
+//! (`tests/with_transformers.py --write-golden`), or the trainer's own converters (`tests/with_converters.py`).
 
 use crate::support::{self, command, fixtures, oracle, sample, tensors};
 use command::{alone, error_line, object, refuses, under_mpi};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use tensors::{Tensor, Tensors};
 
-const FAMILIES: [&str; 8] = [
+const FAMILIES: [&str; 12] = [
     "llama",
     "qwen2",
     "qwen3",
@@ -18,6 +18,10 @@ const FAMILIES: [&str; 8] = [
     "deepseek_v3_legacy",
     "glm4",
     "mixtral",
+    "chatglm",
+    "glm",
+    "telechat",
+    "telechat3",
 ];
 
 fn recorded(family: &str) -> PathBuf {
@@ -84,9 +88,11 @@ fn strategy(whole: &Tensors, flags: &[String], tp: usize, stages: usize) -> Stra
     };
     // Recorded models have two key-value groups; what is contiguous is for one size only.
     let fits = |name: &str| {
-        let (fused, groups) = if name.contains("qkv.") {
+        let gate_up = ["linear_fc1", "dense_h_to_4h"];
+        let (fused, groups) = if name.contains("qkv.") || name.contains("query_key_value.") {
             (given("--qkv"), 2)
-        } else if name.contains("linear_fc1") && !name.contains("local_experts") {
+        } else if gate_up.iter().any(|part| name.contains(part)) && !name.contains("local_experts")
+        {
             (given("--ffn"), usize::MAX)
         } else {
             ("", usize::MAX)
@@ -96,7 +102,14 @@ fn strategy(whole: &Tensors, flags: &[String], tp: usize, stages: usize) -> Stra
             _ => tp <= groups,
         }
     };
-    let by_columns = ["linear_proj.weight", "fc2.weight", "wo.weight", "w2.weight"];
+    let by_columns = [
+        "linear_proj.weight",
+        "fc2.weight",
+        "wo.weight",
+        "w2.weight",
+        "dense.weight",
+        "dense_4h_to_h.weight",
+    ];
     let items = whole.iter().map(|(name, tensor)| {
         let first_columns = by_columns.iter().any(|end| name.ends_with(end));
         let cut = if first_columns && tensor.shape.len() == 2 {
@@ -296,6 +309,80 @@ fn deepseek_v3_goes_in_and_out_by_its_legacy_names() {
 fn tensors_below_each_other_and_stacked_as_they_are_go_in_and_out() {
     round_trips("glm4");
     round_trips("mixtral");
+}
+
+#[test]
+fn query_key_and_value_in_one_on_both_sides_go_in_and_out() {
+    round_trips("chatglm");
+    round_trips("glm");
+}
+
+#[test]
+fn key_and_value_in_turns_of_heads_go_in_and_out() {
+    round_trips("telechat");
+    round_trips("telechat3");
+}
+
+/// Layouts that are typed cut the families' tensors as their networks do: ChatGLM's head by all ranks.
+#[test]
+fn typed_layouts_cut_as_the_networks_do() {
+    let (chatglm, mcore) = ("transformer.output_layer.weight", "output_layer.weight");
+    for (family, names, head, by_all) in [
+        ("chatglm", "legacy", chatglm, true),
+        ("glm", "legacy", chatglm, true),
+        ("telechat", "mcore", mcore, false),
+        ("telechat3", "mcore", mcore, false),
+    ] {
+        let vocabulary = "dp=2,tp=2,vocab_emb_dp=False";
+        for (layout, pieces) in [("dp=1,tp=2", 2), ("dp=2,tp=2", 2), (vocabulary, 4)] {
+            if pieces == 4 && !by_all {
+                continue;
+            }
+            let room = tempfile::tempdir().unwrap();
+            let run = |processes: u32, line: &str, flags: &[String]| {
+                runs(processes, &words(line, room.path(), family, flags));
+            };
+            run(
+                1,
+                &format!("import --hf % --dst @whole --names {names}"),
+                &[],
+            );
+            let whole = full(&room.path().join("whole")).0;
+            let line =
+                format!("import --hf % --dst @ranks --names {names} --dst-strategy {layout}");
+            run(2, &line, &[]);
+            let first = tensors::read(&room.path().join("ranks/rank_0/net.safetensors")).unwrap();
+            assert_eq!(
+                first.tensors[head].shape[0],
+                24 / pieces,
+                "{family} {layout}"
+            );
+            let rest = first.tensors.iter().filter(|(name, _)| *name != head);
+            for (name, piece) in rest {
+                let cut = [1, 2].contains(&(whole[name].data.len() / piece.data.len()));
+                assert!(cut, "{family} {layout} {name}");
+            }
+            // The same without a word on names: they are those of the family's usual job.
+            run(1, &format!("to {layout} --src % --dst @same --yes"), &[]);
+            assert!(room.path().join("same/rank_1").is_dir());
+            let line = format!("unify --src @ranks --src-strategy {layout} --model % --dst @full");
+            run(1, &line, &[]);
+            tensors::compare(&whole, &full(&room.path().join("full")).0).unwrap();
+            let line =
+                format!("export --src @ranks --src-strategy {layout} --hf-config % --dst @back");
+            run(4, &line, &[]);
+            tensors::compare(&hf_of(family), &full(&room.path().join("back")).0).unwrap();
+            if by_all {
+                let joined = "--names legacy --qkv contiguous --ffn contiguous --tp 2";
+                let line = format!("import --hf % --dst @one --dst-strategy {layout} {joined}");
+                run(4, &line, &[]);
+                let line =
+                    format!("export --src @one --src-strategy {layout} --hf-config % --dst @again");
+                run(1, &line, &[]);
+                tensors::compare(&hf_of(family), &full(&room.path().join("again")).0).unwrap();
+            }
+        }
+    }
 }
 
 /// A room with `hf/`, a copy of a recorded model that a test may change.
@@ -836,8 +923,13 @@ fn takes_a_table_of_the_users_own() {
 #[test]
 fn shows_the_names_of_both_sides() {
     for family in FAMILIES {
-        let line = "inspect % --names mcore --json";
-        let run = alone(&words(line, Path::new(""), family, &[])).succeeds();
+        let names = if ["chatglm", "glm"].contains(&family) {
+            "legacy"
+        } else {
+            "mcore"
+        };
+        let line = format!("inspect % --names {names} --json");
+        let run = alone(&words(&line, Path::new(""), family, &[])).succeeds();
         let shown = object(&run);
         let links = shown["names"].as_array().unwrap();
         let mut hf = Vec::new();

@@ -53,6 +53,8 @@ MODELS = {
                                       num_local_experts=4, num_experts_per_tok=2)),
     "glm4": ("Glm4Config", dict(num_attention_heads=4, num_key_value_heads=2, head_dim=6, intermediate_size=12,
                                 attention_bias=True)),
+    "glm": ("GlmConfig", dict(num_attention_heads=4, num_key_value_heads=2, head_dim=8, intermediate_size=12,
+                              attention_bias=True)),
     "glm4_moe": ("Glm4MoeConfig", dict(num_attention_heads=4, num_key_value_heads=2, head_dim=6, intermediate_size=16,
                                        moe_intermediate_size=8, n_routed_experts=4, n_shared_experts=2,
                                        num_experts_per_tok=2, n_group=1, topk_group=1, first_k_dense_replace=1,
@@ -68,6 +70,7 @@ SHAPES = {
     "qwen2_moe": [dict(num_attention_heads=8, num_key_value_heads=4, num_experts=6, moe_intermediate_size=24)],
     "mixtral": [dict(num_attention_heads=8, num_key_value_heads=8, num_local_experts=2), dict(num_key_value_heads=4)],
     "glm4": [dict(num_attention_heads=8, num_key_value_heads=4, head_dim=4, attention_bias=False)],
+    "glm": [dict(num_attention_heads=8, num_key_value_heads=4, head_dim=4, attention_bias=False)],
     "glm4_moe": [dict(num_attention_heads=8, num_key_value_heads=4, head_dim=4, n_routed_experts=6, use_qk_norm=False),
                  dict(n_shared_experts=1, attention_bias=False, first_k_dense_replace=0)],
     "deepseek_v32": [dict(num_attention_heads=2, num_key_value_heads=2, n_routed_experts=8, index_n_heads=4)],
@@ -75,7 +78,7 @@ SHAPES = {
 
 
 # What was recorded keeps its numbers: what is new comes last.
-SEEDS = ["deepseek_v3", "llama", "qwen2", "qwen3", "qwen3_moe", "deepseek_v32", "glm4", "glm4_moe", "mixtral", "qwen2_moe"]
+SEEDS = ["deepseek_v3", "llama", "qwen2", "qwen3", "qwen3_moe", "deepseek_v32", "glm4", "glm4_moe", "mixtral", "qwen2_moe", "glm"]
 
 
 def make(family, directory, **more):
@@ -170,7 +173,17 @@ MCORE = [("self_attn.q_proj.", "self_attention.linear_q."), ("self_attn.k_proj."
 TOP = {"legacy": {"model.embed_tokens.weight": "model.tok_embeddings.embedding_weight",
                   "model.norm.weight": "model.norm_out.weight", "lm_head.weight": "lm_head.weight"},
        "mcore": {"model.embed_tokens.weight": "embedding.word_embeddings.weight",
-                 "model.norm.weight": "decoder.final_layernorm.weight", "lm_head.weight": "output_layer.weight"}}
+                 "model.norm.weight": "decoder.final_layernorm.weight", "lm_head.weight": "output_layer.weight"},
+       "glm": {"model.embed_tokens.weight": "transformer.embedding.embedding_weight",
+               "model.norm.weight": "transformer.encoder.final_layernorm.weight",
+               "lm_head.weight": "transformer.output_layer.weight"}}
+GLM = [("self_attn.q_proj.", "self_attention.wq."), ("self_attn.k_proj.", "self_attention.wk."),
+       ("self_attn.v_proj.", "self_attention.wv."), ("self_attn.o_proj.", "self_attention.dense."),
+       ("gate_proj.", "dense_left."), ("up_proj.", "dense_right."), ("down_proj.", "dense_4h_to_h.")]
+RENAMES = {"legacy": LEGACY, "mcore": MCORE, "glm": GLM}
+FUSED = {"legacy": ("attention.w_qkv.", "w_gate_hidden."), "mcore": ("self_attention.linear_qkv.", "linear_fc1."),
+         "glm": ("self_attention.query_key_value.", "dense_h_to_4h.")}
+ROOTS = {"legacy": "model.layers.", "mcore": "decoder.layers.", "glm": "transformer.encoder.layers."}
 
 
 def usual_names(hf):
@@ -199,12 +212,12 @@ def mindspore_side(hf, config, names, qkv, ffn, experts, tp=1):
     mixtral = config["model_type"] == "mixtral"
     for name in [n for n in moved if n.endswith((f"layers.{layers}.embed_tokens.weight", "shared_head.head.weight"))]:
         del moved[name]
-    renames = LEGACY if names == "legacy" else MCORE
-    fused = {"legacy": ("attention.w_qkv.", "w_gate_hidden."), "mcore": ("self_attention.linear_qkv.", "linear_fc1.")}[names]
+    form = "glm" if config["model_type"] == "glm" else names
+    renames, fused = RENAMES[form], FUSED[form]
 
     def put(name, tensor):
-        if name in TOP[names]:
-            out[TOP[names][name]] = tensor
+        if name in TOP[form]:
+            out[TOP[form][name]] = tensor
             return
         _, _, layer, rest = name.split(".", 3)
         in_mlp = rest.startswith("mlp.")
@@ -212,7 +225,7 @@ def mindspore_side(hf, config, names, qkv, ffn, experts, tp=1):
             if rest.startswith(old) or in_mlp and old in ("gate_proj.", "up_proj.", "down_proj."):
                 rest = rest.replace(old, new)
         if int(layer) < layers:
-            root = f"model.layers.{layer}." if names == "legacy" else f"decoder.layers.{layer}."
+            root = f"{ROOTS[form]}{layer}."
         else:
             root = f"mtp.layers.{int(layer) - layers}."
             rest = rest.replace("shared_head.norm", "final_layernorm")
@@ -311,6 +324,10 @@ CASES = {
         "mcore_tp2": dict(names="mcore", qkv="contiguous", ffn="contiguous", experts="stacked", tp=2),
         "mcore_separate": dict(names="mcore", qkv="separate", ffn="separate", experts="stacked"),
     },
+    "glm": {
+        "legacy": dict(names="legacy", qkv="contiguous", ffn="contiguous", experts="stacked", tp=1),
+        "legacy_separate": dict(names="legacy", qkv="separate", ffn="separate", experts="stacked"),
+    },
     "glm4_moe": {
         "mcore": dict(names="mcore", qkv="interleaved", ffn="interleaved", experts="stacked"),
         "mcore_separate": dict(names="mcore", qkv="separate", ffn="separate", experts="separate"),
@@ -330,17 +347,18 @@ def flags(case):
 
 
 # Of families that are like recorded ones only what is new is recorded.
-RECORDED = {"qwen2_moe": [], "mixtral": ["legacy"], "glm4": ["mcore"], "glm4_moe": [], "deepseek_v32": []}
+RECORDED = {"qwen2_moe": [], "mixtral": ["legacy"], "glm4": ["mcore"], "glm4_moe": [], "deepseek_v32": [],
+            "glm": []}  # tests/with_converters.py records it.
 
 
 def write_golden(root):
     """Recorded data: the Hugging Face model and, for each case, the flags and what import must make."""
-    shutil.rmtree(root, ignore_errors=True)
     for family, all_cases in CASES.items():
         cases = {name: all_cases[name] for name in RECORDED.get(family, all_cases)}
         if not cases:
             continue
         directory = root / family
+        shutil.rmtree(directory, ignore_errors=True)
         make(family.removesuffix("_legacy"), directory / "hf")
         if family == "deepseek_v3":
             add_mtp(directory / "hf")
@@ -380,7 +398,8 @@ def strategy(room, full, name, mesh):
     """A strategy file for the full weights in `full`: rows of what is fused or stacked, columns of what follows."""
     rules = ["*weight1=tp,-", "*weight2=tp,-", "*linear_qkv.weight=tp,-", "*linear_fc1.weight=tp,-", "*linear_proj.weight=-,tp",
              "*linear_fc2.weight=-,tp", "*embeddings.weight=tp,-", "*embedding_weight=tp,-", "*.w_qkv.weight=tp,-",
-             "*.wq.weight=tp,-", "*.wo.weight=-,tp", "*.w_gate_hidden.weight=tp,-", "*feed_forward.w2.weight=-,tp", "*up_proj.weight=tp,-"]
+             "*.wq.weight=tp,-", "*.wo.weight=-,tp", "*.w_gate_hidden.weight=tp,-", "*feed_forward.w2.weight=-,tp", "*up_proj.weight=tp,-",
+             "*.dense_left.weight=tp,-", "*.dense_4h_to_h.weight=-,tp", "*.self_attention.dense.weight=-,tp"]
     path = room / f"{name}.ckpt"
     names = [n for file in full.glob("*.safetensors") for n in safe_open(file, "pt").keys()]
     rules = [rule for rule in rules if fnmatch.filter(names, rule.split("=")[0])]
@@ -600,7 +619,7 @@ def trials():
             yield f"{family} {name}", lambda room, f=family, c=case: round_trip(f.removesuffix("_legacy"), c, room)
     for family, shapes in SHAPES.items():
         for number, shape in enumerate(shapes, 2):
-            case = CASES[family]["mcore"]
+            case = next(case for name, case in CASES[family].items() if name in ("mcore", "legacy_separate"))
             yield f"{family} of shape {number}", lambda room, f=family, c=case, s=shape: round_trip(f, c, room, **s)
     yield "deepseek_v3 in 8 bits", lambda room: eight_bits(CASES["deepseek_v3"]["mcore"], room)
     yield "qwen3 out in 8 bits", lambda room: eight_bits_out(CASES["qwen3"]["mcore"], room)

@@ -14,8 +14,8 @@ use crate::config::based::is_yaml;
 use crate::fault::{Fault, Kind, Result};
 use crate::front::Deriving;
 use crate::job::{Goal, Job, ViewMaker, Write};
-use crate::model::derive::{LATENT, latent};
-use crate::model::{self, CONFIG, Latent, Mapping, Scheme, quantised_block};
+use crate::model::derive::{JOINED, LATENT, latent};
+use crate::model::{self, CONFIG, Fusion, Latent, Mapping, Scheme, quantised_block};
 use crate::plan::affix::Affixes;
 use crate::plan::arrange::{Files, Naming, RankName};
 use crate::plan::build::Select;
@@ -106,7 +106,8 @@ impl Import {
         let files = self.writing.files(files, DirectoryAsked::default());
         let mut deriving = self.model.deriving(&self.hf, self.names);
         let mla = self.family.mla.map(|mla| (LATENT, mla == Latent::Joined));
-        deriving.rejoined = mla.into_iter().collect();
+        let qkv = self.family.qkv.is_some_and(|qkv| qkv != Fusion::Separate);
+        deriving.rejoined = mla.into_iter().chain([(JOINED, qkv)]).collect();
         let reading = Reading {
             weights: self.weights.weights,
             ..Reading::checkpoint(self.hf, None, None)

@@ -27,6 +27,10 @@ const FILES: &[(&str, &str)] = tables![
     "mixtral",
     "glm4",
     "glm4_moe",
+    "chatglm",
+    "glm",
+    "telechat",
+    "telechat3",
     "deepseek_v3",
     "deepseek_v32",
 ];

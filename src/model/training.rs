@@ -65,6 +65,8 @@ pub enum Cut {
     Embedding,
     /// The vocabulary, on the last stage.
     Head,
+    /// The vocabulary, on the last stage, by all ranks of it.
+    HeadByAll,
     /// Nothing: the weights of a layer's norm.
     Norm,
     /// Nothing: the weights of the norm after the last layer.

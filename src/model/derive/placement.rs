@@ -47,7 +47,7 @@ fn mcore(job: &Job, parameter: &Parameter) -> Placement {
     let main = vec![mesh.data, mesh.context, mesh.tensor];
     let experts = vec![mesh.ranks_per_stage() / mesh.expert, mesh.expert];
     let (mesh, map) = match parameter.cut {
-        Cut::Column | Cut::Head => (main, cut(dimensions, 0, 0)),
+        Cut::Column | Cut::Head | Cut::HeadByAll => (main, cut(dimensions, 0, 0)),
         Cut::Row => (main, cut(dimensions, 1, 0)),
         Cut::Embedding if mesh.tensor > 1 => (main, cut(dimensions, 0, 0)),
         Cut::Embedding | Cut::Whole | Cut::Norm | Cut::LastNorm => (main, whole),
@@ -79,13 +79,19 @@ fn legacy(job: &Job, parameter: &Parameter) -> Placement {
     }
     let every = vec![mesh.data, mesh.context, mesh.tensor];
     let vocabulary = mesh.tensor * mesh.context;
+    let stage = mesh.ranks_per_stage();
     let (mesh, map) = match parameter.cut {
         Cut::Column => (layers, cut(dimensions, 0, 0)),
         Cut::Row => (layers, cut(dimensions, 1, 0)),
         Cut::Head if !job.vocabulary_whole && rows.is_multiple_of(mesh.tensor) => {
             (layers, cut(dimensions, 0, 0))
         }
-        Cut::Head => (layers, whole),
+        Cut::HeadByAll if !job.vocabulary_whole && rows.is_multiple_of(stage) => {
+            (vec![stage], cut(dimensions, 0, 0))
+        }
+        // Otherwise sequence parallel cuts it as the layers.
+        Cut::HeadByAll if job.sequence => (layers, cut(dimensions, 0, 0)),
+        Cut::Head | Cut::HeadByAll => (layers, whole),
         Cut::Embedding if !job.vocabulary_whole && rows.is_multiple_of(vocabulary) => {
             (vec![mesh.data, vocabulary], cut(dimensions, 0, 0))
         }

@@ -25,8 +25,24 @@ pub const LATENT: &str = "mla_qkv_concat";
 
 type Telling = (&'static str, Scheme, Option<(&'static str, bool)>);
 
+/// What a model of Hugging Face has whose other names are those of its network at MindSpore.
+const FOREIGN: &str = "transformer.embedding.word_embeddings.";
+
 /// What tells: a part of a name, whose it is, and a key of the configuration with its value.
-const TELLING: [Telling; 14] = [
+const TELLING: [Telling; 18] = [
+    // Before those of the mcore network, of whose names these have a part.
+    ("transformer.encoder.", Scheme::Legacy, None),
+    ("transformer.output_layer.", Scheme::Legacy, None),
+    (
+        ".self_attention.wq.weight",
+        Scheme::Legacy,
+        Some((JOINED, false)),
+    ),
+    (
+        ".self_attention.query_key_value.weight",
+        Scheme::Legacy,
+        Some((JOINED, true)),
+    ),
     ("decoder.layers.", Scheme::Mcore, None),
     ("embedding.word_embeddings.", Scheme::Mcore, None),
     ("output_layer.weight", Scheme::Mcore, None),
@@ -72,6 +88,9 @@ impl Seen {
     pub fn of<'a>(names: impl IntoIterator<Item = &'a str>) -> Seen {
         let mut seen = Seen::default();
         for name in names {
+            if name.contains(FOREIGN) {
+                return Seen::default();
+            }
             for (part, scheme, key) in &TELLING {
                 if !name.contains(part) {
                     continue;

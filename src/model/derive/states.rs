@@ -79,7 +79,7 @@ impl Optimizer {
         if !parameter.trained {
             return &[];
         }
-        let of_vocabulary = matches!(parameter.cut, Cut::Embedding | Cut::Head);
+        let of_vocabulary = matches!(parameter.cut, Cut::Embedding | Cut::Head | Cut::HeadByAll);
         match self.0.of_matrices {
             Some(states) if parameter.shape.len() == 2 && !of_vocabulary => states,
             _ => self.0.states,

@@ -1,0 +1,306 @@
+#!/usr/bin/env python3
+"""shardloom and the converters of MindSpore Transformers side by side, for families that transformers has no network of, or
+that only these converters take to MindSpore's names: models of random numbers, converted by the trainer's own code and
+imported, must be equal, bit for bit, and come back, on one process and on four.
+
+    tests/with_converters.py [--write-golden tests/data/model] WHEEL
+
+WHEEL is the unpacked wheel of MindSpore Transformers 1.9.0. Needs what it needs, MindSpore and torch, and shardloom
+and mpirun (`. launch/env`). Ends with `N passed, N failed`; --write-golden makes the recorded data of tests/model.rs anew.
+"""
+
+import json
+import multiprocessing
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+DTYPES = [torch.bfloat16, torch.float16, torch.float32]
+SEPARATE = ["--qkv", "separate", "--ffn", "separate"]
+JOINED = ["--qkv", "contiguous", "--ffn", "contiguous", "--tp", "1"]
+
+
+def numbers(shapes, dtype):
+    return {name: (torch.randn(shape) * 0.3 + 0.1).to(dtype) for name, shape in shapes.items()}
+
+
+# --- models -----------------------------------------------------------------------------------------------------------
+
+
+def chatglm(dtype, **more):
+    """config.json and tensors, by the names of ChatGLM's own code."""
+    config = {
+        "architectures": ["ChatGLMForConditionalGeneration"], "model_type": "chatglm", "add_bias_linear": False,
+        "add_qkv_bias": True, "ffn_hidden_size": 12, "hidden_size": 16, "kv_channels": 8, "multi_query_attention": True,
+        "multi_query_group_num": 2, "num_attention_heads": 4, "num_layers": 2, "padded_vocab_size": 24,
+        "post_layer_norm": True, "rmsnorm": True, "seq_length": 64, "tie_word_embeddings": False,
+        "torch_dtype": str(dtype).removeprefix("torch."), "vocab_size": 24, **more,
+    }
+    hidden, ffn, words = (config[key] for key in ("hidden_size", "ffn_hidden_size", "padded_vocab_size"))
+    query = config["num_attention_heads"] * config["kv_channels"]
+    rows = query + 2 * config["multi_query_group_num"] * config["kv_channels"]
+    shapes = {"transformer.embedding.word_embeddings.weight": (words, hidden), "transformer.output_layer.weight": (words, hidden),
+              "transformer.encoder.final_layernorm.weight": (hidden,)}
+    for layer in range(config["num_layers"]):
+        root = f"transformer.encoder.layers.{layer}."
+        shapes |= {
+            f"{root}input_layernorm.weight": (hidden,), f"{root}post_attention_layernorm.weight": (hidden,),
+            f"{root}self_attention.query_key_value.weight": (rows, hidden),
+            f"{root}self_attention.dense.weight": (hidden, query), f"{root}mlp.dense_h_to_4h.weight": (2 * ffn, hidden),
+            f"{root}mlp.dense_4h_to_h.weight": (hidden, ffn),
+        }
+        if config["add_qkv_bias"]:
+            shapes[f"{root}self_attention.query_key_value.bias"] = (rows,)
+    return config, numbers(shapes, dtype)
+
+
+def glm(dtype, **more):
+    """config.json and tensors, by the names of transformers."""
+    config = {
+        "architectures": ["GlmForCausalLM"], "model_type": "glm", "attention_bias": True, "dtype": str(dtype).removeprefix("torch."),
+        "head_dim": 8, "hidden_size": 16, "intermediate_size": 12, "max_position_embeddings": 64, "num_attention_heads": 4,
+        "num_hidden_layers": 2, "num_key_value_heads": 2, "pad_token_id": 2, "tie_word_embeddings": False, "vocab_size": 24, **more,
+    }
+    hidden, ffn, words = (config[key] for key in ("hidden_size", "intermediate_size", "vocab_size"))
+    rows = {"q": config["num_attention_heads"] * config["head_dim"]}
+    rows["k"] = rows["v"] = config["num_key_value_heads"] * config["head_dim"]
+    shapes = {"model.embed_tokens.weight": (words, hidden), "lm_head.weight": (words, hidden), "model.norm.weight": (hidden,)}
+    for layer in range(config["num_hidden_layers"]):
+        root = f"model.layers.{layer}."
+        shapes |= {
+            f"{root}input_layernorm.weight": (hidden,), f"{root}post_attention_layernorm.weight": (hidden,),
+            f"{root}self_attn.o_proj.weight": (hidden, rows["q"]), f"{root}mlp.gate_up_proj.weight": (2 * ffn, hidden),
+            f"{root}mlp.down_proj.weight": (hidden, ffn),
+        }
+        for letter in "qkv":
+            shapes[f"{root}self_attn.{letter}_proj.weight"] = (rows[letter], hidden)
+            if config["attention_bias"]:
+                shapes[f"{root}self_attn.{letter}_proj.bias"] = (rows[letter],)
+    return config, numbers(shapes, dtype)
+
+
+def telechat(dtype, **more):
+    """config.json and tensors, by the names of TeleChat2's own code."""
+    config = {
+        "architectures": ["TelechatForCausalLM"], "model_type": "telechat", "dtype": str(dtype).removeprefix("torch."),
+        "embed_layernorm": False, "ffn_hidden_size": 12, "hidden_size": 24, "n_head": 4, "n_layer": 2, "num_key_value_heads": 2,
+        "pad_token_id": 3, "tie_word_embeddings": False, "vocab_size": 24, **more,
+    }
+    hidden, ffn, words = (config[key] for key in ("hidden_size", "ffn_hidden_size", "vocab_size"))
+    rows = 2 * config["num_key_value_heads"] * hidden // config["n_head"]
+    shapes = {"transformer.word_embeddings.weight": (words, hidden), "lm_head.weight": (words, hidden),
+              "transformer.ln_f.weight": (hidden,)}
+    for layer in range(config["n_layer"]):
+        root = f"transformer.h.{layer}."
+        shapes |= {
+            f"{root}input_layernorm.weight": (hidden,), f"{root}post_attention_layernorm.weight": (hidden,),
+            f"{root}self_attention.query.weight": (hidden, hidden), f"{root}self_attention.key_value.weight": (rows, hidden),
+            f"{root}self_attention.dense.weight": (hidden, hidden), f"{root}self_attention.dense.bias": (hidden,),
+            f"{root}mlp.gate_proj.weight": (ffn, hidden), f"{root}mlp.up_proj.weight": (ffn, hidden),
+            f"{root}mlp.down_proj.weight": (hidden, ffn), f"{root}mlp.down_proj.bias": (hidden,),
+        }
+    return config, numbers(shapes, dtype)
+
+
+def telechat3(dtype, **more):
+    """config.json and tensors, by the names of Llama, as TeleChat3 has them."""
+    config = {
+        "architectures": ["TeleChat3ForCausalLM"], "model_type": "telechat3", "attention_bias": False,
+        "dtype": str(dtype).removeprefix("torch."), "head_dim": 6, "hidden_size": 24, "intermediate_size": 12, "mlp_bias": False,
+        "num_attention_heads": 4, "num_hidden_layers": 2, "num_key_value_heads": 2, "pad_token_id": 3,
+        "tie_word_embeddings": False, "vocab_size": 24, **more,
+    }
+    hidden, ffn, words = (config[key] for key in ("hidden_size", "intermediate_size", "vocab_size"))
+    rows = {"q": config["num_attention_heads"] * config["head_dim"]}
+    rows["k"] = rows["v"] = config["num_key_value_heads"] * config["head_dim"]
+    shapes = {"model.embed_tokens.weight": (words, hidden), "lm_head.weight": (words, hidden), "model.norm.weight": (hidden,)}
+    for layer in range(config["num_hidden_layers"]):
+        root = f"model.layers.{layer}."
+        shapes |= {
+            f"{root}input_layernorm.weight": (hidden,), f"{root}post_attention_layernorm.weight": (hidden,),
+            f"{root}self_attn.o_proj.weight": (hidden, rows["q"]), f"{root}mlp.gate_proj.weight": (ffn, hidden),
+            f"{root}mlp.up_proj.weight": (ffn, hidden), f"{root}mlp.down_proj.weight": (hidden, ffn),
+        }
+        shapes |= {f"{root}self_attn.{letter}_proj.weight": (rows[letter], hidden) for letter in "qkv"}
+    return config, numbers(shapes, dtype)
+
+
+# --- the trainer's converters -------------------------------------------------------------------------------------------
+
+
+def converted_chatglm(config, hf, joined, room):
+    """glm2/convert_weight.py, which is given the model's tensors in the place of a model that it would load."""
+    import mindspore
+    from mindformers.models.glm2 import convert_weight
+
+    keys = ["num_layers", "padded_vocab_size", "hidden_size", "ffn_hidden_size", "kv_channels", "num_attention_heads",
+            "multi_query_group_num", "multi_query_attention", "add_qkv_bias", "add_bias_linear", "rmsnorm"]
+    settings = {key: config[key] for key in keys} | {"qkv_concat": joined, "mlp_concat": joined}
+    (room / "job.yaml").write_text(json.dumps({"model": {"model_config": settings}}))
+    model = SimpleNamespace(from_pretrained=lambda _: SimpleNamespace(state_dict=lambda: dict(hf)))
+    dtype = getattr(mindspore, config["torch_dtype"])
+    with mock.patch.object(convert_weight, "AutoModel", model):
+        convert_weight.convert_pt_to_ms(str(room), str(room / "net.ckpt"), str(room / "job.yaml"), dtype=dtype)
+    made = mindspore.load_checkpoint(str(room / "net.ckpt"))
+    bits = {name: torch.from_numpy(p.float().asnumpy() if dtype == mindspore.bfloat16 else p.asnumpy()) for name, p in made.items()}
+    return {name: tensor.to(getattr(torch, config["torch_dtype"])) for name, tensor in bits.items()}
+
+
+def converted_glm(config, hf, joined, _room):
+    """The network's convert_weight_dict."""
+    from mindformers.models.glm2.glm2 import ChatGLM2ForConditionalGeneration
+
+    dtype = getattr(torch, config["dtype"])
+    asked = SimpleNamespace(qkv_concat=joined, kv_channels=config["head_dim"], num_attention_heads=config["num_attention_heads"],
+                            multi_query_group_num=config["num_key_value_heads"], ffn_hidden_size=config["intermediate_size"])
+    more = {"qkv_dict": multiprocessing.Manager().dict(), "condition": multiprocessing.Condition()} if joined else {}
+    # numpy has no bf16, and rows are moved whatever they hold.
+    source = {name: (t.view(torch.int16) if dtype == torch.bfloat16 else t).numpy() for name, t in hf.items()}
+    made = ChatGLM2ForConditionalGeneration.convert_weight_dict(source, model_config=asked, **more)
+    arrays = {name: value.asnumpy() if hasattr(value, "asnumpy") else value for name, value in made.items()}
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
+    return {name: tensor.view(dtype) for name, tensor in tensors.items()}
+
+
+def converted_telechat(config, hf, _joined, room):
+    """What the network that answers (there is none to train) reads of a model's files."""
+    from mindformers.models.telechat2 import modeling_telechat2_infer as network
+
+    dtype = getattr(torch, config["dtype"])
+    # Rows are moved whatever they hold: numpy has no bf16.
+    source = {name: t.view(torch.int16) if dtype == torch.bfloat16 else t for name, t in hf.items()}
+    save_file(source, room / "source.safetensors")
+    reader = network.InferenceTelechat2ForCausalLM
+    asked = SimpleNamespace(config=SimpleNamespace(**config, quantization=None), quant_config=None)
+    asked.convert_name = lambda name: network.Telechat2PreTrainedModel.convert_name(asked, name)
+    asked.weight_mapping = reader.weight_mapping
+    with mock.patch.object(network, "get_tensor_model_parallel_rank", lambda: 0), \
+            mock.patch("mindformers.parallel_core.utils.model_mixin.is_legacy_model", lambda: False):
+        made = {name: np.ascontiguousarray(value[:]) for name, value in
+                reader._safetensors_weights_iterator(asked, [str(room / "source.safetensors")])}
+    tensors = {name: torch.from_numpy(value) for name, value in made.items()}
+    return {name: tensor.view(dtype) for name, tensor in tensors.items()}
+
+
+def converted_telechat3(config, hf, joined, _room):
+    """The names of the network, and what is in one as the class that it shares with the others puts it together."""
+    from mindformers.models.telechat3 import modeling_telechat3_train as network
+
+    dtype, own = getattr(torch, config["dtype"]), network.TrainingTeleChat3ForCausalLM
+    with mock.patch("mindformers.parallel_core.utils.model_mixin.is_legacy_model", lambda: False):
+        named = {own.convert_name(own, name): tensor for name, tensor in hf.items()}
+    named = {name: (t.view(torch.int16) if dtype == torch.bfloat16 else t).numpy() for name, t in named.items()}
+    heads, groups = config["num_attention_heads"], config["num_key_value_heads"]
+    for name in [name for name in named if joined and ".linear_q." in name]:
+        parts = [named.pop(name.replace("linear_q", f"linear_{letter}")) for letter in "qkv"]
+        named |= own.concat_qkv_interleaved(own, *parts, name, config["head_dim"], groups, heads)
+    for name in [name for name in named if joined and ".gating." in name]:
+        parts = named.pop(name), named.pop(name.replace("gating", "hidden"))
+        named |= own.concat_linear_fc1_interleaved(own, *parts, name, config["intermediate_size"])
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in named.items()}
+    return {name: tensor.view(dtype) for name, tensor in tensors.items()}
+
+
+# Family: its models, its converter, other shapes, and for each case whether tensors are in one, and the flags.
+NETWORK = {"legacy": (True, ["--names", "legacy", *JOINED]), "legacy_separate": (False, ["--names", "legacy", *SEPARATE])}
+FAMILIES = {
+    "chatglm": (chatglm, converted_chatglm, NETWORK, [
+        {}, dict(num_attention_heads=8, multi_query_group_num=4, kv_channels=4), dict(add_qkv_bias=False, num_layers=3)]),
+    "glm": (glm, converted_glm, NETWORK, [
+        {}, dict(num_attention_heads=8, num_key_value_heads=4, head_dim=4), dict(attention_bias=False, num_hidden_layers=3)]),
+    "telechat": (telechat, converted_telechat, {"mcore_separate": (False, ["--names", "mcore", *SEPARATE])}, [
+        {}, dict(n_head=6, num_key_value_heads=6, n_layer=3), dict(n_head=6, num_key_value_heads=1, ffn_hidden_size=40)]),
+    "telechat3": (telechat3, converted_telechat3, {
+        "mcore": (True, ["--names", "mcore", "--qkv", "interleaved", "--ffn", "interleaved"]),
+        "mcore_separate": (False, ["--names", "mcore", *SEPARATE])}, [
+        {}, dict(num_attention_heads=8, num_key_value_heads=4, head_dim=3), dict(num_key_value_heads=1, num_hidden_layers=3)]),
+}
+
+
+def save(config, hf, directory):
+    directory.mkdir(parents=True)
+    save_file(hf, directory / "model.safetensors", {"format": "pt"})
+    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def write_golden(root):
+    """Recorded data: the Hugging Face model and, for each case, the flags and what the converter makes."""
+    for seed, (family, (make, convert, cases, _)) in enumerate(FAMILIES.items()):
+        shutil.rmtree(root / family, ignore_errors=True)
+        torch.manual_seed(seed)
+        config, hf = make(torch.bfloat16)
+        save(config, hf, root / family / "hf")
+        for case, (joined, _) in cases.items():
+            with tempfile.TemporaryDirectory() as room:
+                save_file(convert(config, hf, joined, Path(room)), root / family / f"{case}.safetensors", {"format": "ms"})
+        words = {case: [*flags, "--experts", "stacked"] for case, (_, flags) in cases.items()}
+        (root / family / "cases.json").write_text(json.dumps(words, indent=1) + "\n")
+
+
+# --- side by side -------------------------------------------------------------------------------------------------------
+
+
+def shardloom(processes, *words):
+    launcher = [os.environ.get("MPIRUN", "mpirun"), "-n", str(processes), *shlex.split(os.environ.get("MPIRUN_ARGS", ""))]
+    done = subprocess.run([*launcher, "shardloom", *map(str, words)], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"shardloom {words[0]} failed: {done.stderr}")
+
+
+def load_all(directory):
+    return {name: tensor for file in sorted(directory.glob("*.safetensors")) for name, tensor in load_file(file).items()}
+
+
+def equal(a, b):
+    assert a.keys() == b.keys(), f"names differ: {sorted(a.keys() ^ b.keys())[:6]}"
+    for name in a:
+        same = a[name].dtype == b[name].dtype and a[name].shape == b[name].shape
+        assert same and torch.equal(a[name].view(torch.uint8), b[name].view(torch.uint8)), f"{name} differs"
+
+
+def trial(family, joined, flags, dtype, shape, processes, room):
+    """The converter's tensors are those of import, and export gives the model back."""
+    make, convert, _, _ = FAMILIES[family]
+    config, hf = make(dtype, **shape)
+    save(config, hf, room / "hf")
+    shardloom(processes, "import", "--hf", room / "hf", "--dst", room / "full", *flags)
+    equal(load_all(room / "full"), convert(config, hf, joined, room))
+    shardloom(processes, "export", "--src", room / "full", "--hf-config", room / "hf", "--dst", room / "back")
+    equal(load_all(room / "back"), hf)
+
+
+def main():
+    passed, failed = 0, []
+    for family, (_, _, cases, shapes) in FAMILIES.items():
+        for case, (joined, flags) in cases.items():
+            for number, shape in enumerate(shapes, 1):
+                for dtype in DTYPES:
+                    for processes in (1, 4):
+                        name = f"{family} {case} of shape {number} in {dtype} on {processes}"
+                        with tempfile.TemporaryDirectory() as room:
+                            try:
+                                trial(family, joined, flags, dtype, shape, processes, Path(room))
+                                passed += 1
+                            except Exception as error:  # noqa: BLE001
+                                failed.append(name)
+                                print(f"FAILED  {name}: {error}", flush=True)
+    print(f"{passed} passed, {len(failed)} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, sys.argv[-1])
+    if "--write-golden" in sys.argv:
+        write_golden(Path(sys.argv[sys.argv.index("--write-golden") + 1]))
+    else:
+        sys.exit(main())
