@@ -488,6 +488,73 @@ impl Mounted {
     }
 }
 
+impl Mounted {
+    /// A directory under another name, too; none without the right to mount it.
+    fn again(directory: &Path, path: &Path) -> Option<Mounted> {
+        std::fs::create_dir(path).expect("make a directory");
+        let mut mount = Command::new("mount");
+        mount.arg("--bind").args([directory, path]);
+        let mounted = mount.output().is_ok_and(|run| run.status.success());
+        mounted.then(|| Mounted(path.to_owned()))
+    }
+}
+
+/// A directory that is mounted at two places is one: what is read there isn't written over, and who writes by one name
+/// is seen by the other.
+#[test]
+fn a_directory_under_two_names_is_one() {
+    let sample = Sample::new();
+    let [volume, other] = ["src", "other"].map(|name| sample.path(name));
+    let Some(_mounted) = Mounted::again(&volume, &other) else {
+        println!("skipped: no right to mount");
+        return;
+    };
+    let before = image(&volume);
+    for processes in [1, 4] {
+        for (line, relation) in [
+            (
+                "unify --src @src --src-strategy @four.ckpt --dst @other",
+                "is the source",
+            ),
+            (
+                "unify --src @other --src-strategy @four.ckpt --dst @src",
+                "is the source",
+            ),
+            (
+                "unify --src @src --src-strategy @four.ckpt --dst @other/rank_0",
+                "lies inside the source",
+            ),
+            (
+                "convert @src --to ckpt --dst @other/new",
+                "lies inside the source",
+            ),
+            (
+                "reshard --src @other --src-strategy @four.ckpt --dst-strategy @two.ckpt --dst @src",
+                "is the source",
+            ),
+        ] {
+            let refused = run(processes, &sample, &format!("{line} --overwrite"), &[]).fails();
+            assert!(
+                error_line(&refused).contains(relation),
+                "{line}: {refused:#?}"
+            );
+            assert!(before == image(&volume), "{line}");
+        }
+    }
+    // Another's lock lies where that one's name for the directory is a mount point: inside.
+    let result = sample.path("result");
+    alone(&sample.args("unify --src @src --src-strategy @four.ckpt --dst @result")).succeeds();
+    tensors::write_bytes(&result.join(".shardloom-lock"), own_lock().as_bytes());
+    let before = image(&result);
+    let line = "unify --src @src --src-strategy @four.ckpt --dst @result --overwrite";
+    let busy = run(1, &sample, line, &[]).fails();
+    assert!(
+        error_line(&busy).contains("another run is writing here"),
+        "{busy:#?}"
+    );
+    assert!(before == image(&result));
+}
+
 impl Drop for Mounted {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();

@@ -459,3 +459,74 @@ fn an_adapter_and_what_is_verified_must_stand_still() {
         }
     }
 }
+
+/// What a step has counted is compared with the manifest as weights are.
+#[test]
+fn damaged_counts_get_no_fresh_checksums() {
+    let sample = Sample::new();
+    let line = "split --src @full --dst-strategy @two.ckpt --dst @cut --step 20";
+    alone(&sample.args(line)).succeeds();
+    let manifest = std::fs::read_to_string(sample.path("cut/shardloom.json")).expect("a manifest");
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).expect("JSON");
+    for count in ["step_num", "epoch_num", "global_step"] {
+        assert!(manifest["tensors"][count].is_object(), "{count}");
+    }
+    alone(
+        &sample.args(
+            "reshard --src @cut --src-strategy @two.ckpt --dst @good --dst-strategy @four.ckpt",
+        ),
+    )
+    .succeeds();
+    let against = alone(&sample.args("verify @cut --against @good"));
+    assert!(against.status.success(), "{against:#?}");
+    for rank in 0..2 {
+        let file = format!("cut/rank_{rank}/net_rank_{rank}-1_20.safetensors");
+        tensors::damage(&sample.path(&file), "step_num");
+    }
+    for world in WORLDS {
+        for line in [
+            "unify --src @cut --src-strategy @two.ckpt --dst @out",
+            "reshard --src @cut --src-strategy @two.ckpt --dst @out --dst-strategy @four.ckpt",
+        ] {
+            let corrupt = on(&sample, world, line).fails();
+            assert!(
+                error_line(&corrupt).contains("step_num"),
+                "{line}: {corrupt:#?}"
+            );
+            nothing_written(&sample);
+        }
+    }
+}
+
+/// Nothing that is compared is no equality, and a number that nothing has chooses nothing.
+#[test]
+fn what_chooses_nothing_is_wrong_usage() {
+    let sample = Sample::new();
+    for (line, culprit) in [
+        (
+            "diff @src @full --a-strategy @four.ckpt --filter-out-param-prefix",
+            "no tensor is left to compare",
+        ),
+        (
+            "unify --src @full --dst @out --file-suffix 1_99",
+            "full weights, which has no number",
+        ),
+        ("inspect @full --file-suffix 1_99", "which has no number"),
+        (
+            "to @two.ckpt --src @full --dst @out --file-suffix 1_99",
+            "which has no number",
+        ),
+    ] {
+        let mut args = sample.args(line);
+        if line.ends_with("prefix") {
+            args.push(String::new());
+        }
+        let refused = alone(&args);
+        assert_eq!(refused.status.code(), Some(2), "{line}: {refused:#?}");
+        assert!(
+            error_line(&refused).contains(culprit),
+            "{line}: {refused:#?}"
+        );
+        nothing_written(&sample);
+    }
+}

@@ -601,3 +601,36 @@ fn files_that_stay_are_linked() {
         "reshard --src @plain --src-strategy @two.ckpt --dst-strategy @four.ckpt --in-place --link";
     assert_eq!(alone(&sample.args(both)).status.code(), Some(2));
 }
+
+/// What may be weights and wasn't written with the others is named, whatever it is called; a pipe goes nowhere.
+#[test]
+fn what_came_to_a_result_is_named_or_refused() {
+    let sample = Sample::new();
+    alone(&sample.args(RESHARD)).succeeds();
+    for name in [
+        "model.bin",
+        "rank_0/more.pt",
+        "more.pth",
+        "__0_0.distcp",
+        "more.safetensors",
+    ] {
+        let file = sample.path("out").join(name);
+        std::fs::write(&file, b"?").unwrap();
+        let found = alone(&sample.args("verify @out")).fails();
+        assert!(found.stdout.contains(name), "{name}: {found:#?}");
+        std::fs::remove_file(&file).unwrap();
+    }
+    alone(&sample.args("verify @out")).succeeds();
+    let pipe = sample.path("out/rank_1/meta.json");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.is_ok_and(|status| status.success()));
+    let line = "reshard --src @out --src-strategy @two.ckpt --dst-strategy @four.ckpt --in-place";
+    for processes in [1, 4] {
+        let refused = under_mpi(processes, &sample.args(line)).fails();
+        assert!(
+            refused.stderr.contains("meta.json: is a named pipe"),
+            "{refused:#?}"
+        );
+        assert!(sample.path("out/rank_1").exists());
+    }
+}

@@ -1550,3 +1550,22 @@ fn deepseek_v3_of_dynamic_graphs_goes_in_and_out() {
         "{refused:#?}"
     );
 }
+
+/// How the rows of files lie is in what they say of themselves; a flag that says otherwise is refused.
+#[test]
+fn a_recorded_tensor_parallel_size_is_not_overridden() {
+    let room = tempfile::tempdir().unwrap();
+    let room = room.path();
+    let flags = &cases("llama")["mcore_tp4"];
+    runs(1, &words("import --hf % --dst @full", room, "llama", flags));
+    for line in [
+        "export --src @full --hf-config % --dst @hf --tp 1",
+        "to hf --src @full --model % --dst @hf --tp 2",
+    ] {
+        let refused = alone(&words(line, room, "llama", &[]));
+        refuses(&refused, "'shardloom.tp' says something else");
+        assert!(!room.join("hf").exists());
+    }
+    let line = "export --src @full --hf-config % --dst @hf --tp 4";
+    runs(1, &words(line, room, "llama", &[]));
+}

@@ -1,7 +1,7 @@
 //! Checkpoints of other frameworks, written by these themselves: read bit-equal by every command, and
 //! refused by name where they lie.
 
-use crate::support::tensors::{Tensors, compare, read};
+use crate::support::tensors::{Tensor, Tensors, compare, read};
 use crate::support::{Run, command, fixtures, tensors};
 use command::{alone, error_line, object, under_mpi};
 use serde_json::Value;
@@ -467,5 +467,81 @@ fn a_damaged_record_is_named() {
         run(1, &format!("verify {}", source(name))).succeeds();
         let line = format!("unify --src {src} --dst {dst} --verify none");
         run(1, &line).succeeds();
+    }
+}
+
+/// A checkpoint that tells its own layout is read by no other: its parts are no tensors.
+#[test]
+fn no_strategy_is_read_with_parts() {
+    let room = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| room.path().join(name).display().to_string();
+    let src = source("dcp_plain");
+    run(1, &format!("unify --src {src} --dst {}", at("full"))).succeeds();
+    let rules = "--rule layers.0.q.weight=tp,-";
+    let new = format!(
+        "strategy new --mesh tp=2 {rules} --weights {} --output {}",
+        at("full"),
+        at("s.ckpt")
+    );
+    run(1, &new).succeeds();
+    let strategy = at("s.ckpt");
+    for line in [
+        format!(
+            "unify --src {src} --src-strategy {strategy} --dst {}",
+            at("out")
+        ),
+        format!(
+            "reshard --src {src} --src-strategy {strategy} --dst-strategy {strategy} --dst {}",
+            at("out")
+        ),
+        format!("diff {src} {} --a-strategy {strategy}", at("full")),
+    ] {
+        for processes in [1, 4] {
+            let refused = run(processes, &line).fails();
+            assert!(
+                refused.stderr.contains("tells its own layout"),
+                "{line}: {refused:#?}"
+            );
+            assert!(!room.path().join("out").exists());
+        }
+    }
+}
+
+/// Tensors without elements are one piece, however they are cut.
+#[test]
+fn empty_tensors_that_are_cut_are_written_and_read() {
+    let room = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| room.path().join(name).display().to_string();
+    let mut weights = Tensors::new();
+    weights.insert("columns".into(), Tensor::counting("F32", &[0, 4], 1));
+    weights.insert("rows".into(), Tensor::counting("F32", &[4, 0], 1));
+    weights.insert("w".into(), Tensor::counting("F32", &[4, 4], 1));
+    tensors::write(&room.path().join("full/model.safetensors"), &weights);
+    let rules = "--rule columns=-,tp --rule rows=tp,- --rule w=tp,-";
+    let new = format!(
+        "strategy new --mesh tp=2 {rules} --weights {} --output {}",
+        at("full"),
+        at("s.ckpt")
+    );
+    run(1, &new).succeeds();
+    for processes in [1, 4] {
+        let cut = format!(
+            "split --src {} --dst-strategy {} --dst {} --format dcp --overwrite",
+            at("full"),
+            at("s.ckpt"),
+            at("dcp")
+        );
+        run(processes, &cut).succeeds();
+        run(
+            processes,
+            &format!(
+                "unify --src {} --dst {} --overwrite",
+                at("dcp"),
+                at("again")
+            ),
+        )
+        .succeeds();
+        compare(&weights, &full(&room.path().join("again")))
+            .unwrap_or_else(|why| unreachable!("{why}"));
     }
 }

@@ -291,3 +291,24 @@ fn jobs_of_a_file_are_all_understood_before_one_begins() {
     assert_eq!((&last["done"], &last["latest"]), (&2.into(), &Value::Null));
     sample.check("b c", &sample.two, &sample.whole);
 }
+
+/// `latest` is a link to a result beside it, and no other link is replaced.
+#[test]
+fn a_link_of_somebody_else_called_latest_stays() {
+    let sample = Sample::new();
+    run_of_steps(&sample, 2);
+    std::fs::create_dir(sample.path("all")).expect("a directory");
+    let link = sample.path("all/latest");
+    std::os::unix::fs::symlink("/etc", &link).expect("a link");
+    let told = alone(&sample.args(BATCH)).fails();
+    assert!(
+        told.stderr.contains("is a link that leads elsewhere"),
+        "{told:#?}"
+    );
+    let target = std::fs::read_link(&link).expect("a link");
+    assert_eq!(target, std::path::Path::new("/etc"));
+    std::fs::remove_file(&link).expect("removed");
+    alone(&sample.args(BATCH)).succeeds();
+    let target = std::fs::read_link(&link).expect("a link");
+    assert_eq!(target, std::path::Path::new("1_40"));
+}
