@@ -9,8 +9,8 @@ use crate::fault::plain::{counted, first};
 use crate::fault::{Fault, Kind, Result};
 use crate::model::derive::Seen;
 use crate::model::{CONFIG, Scheme};
-use crate::source::nothing;
 use crate::source::sampled::{Lies, Sampled, sample};
+use crate::source::{LATEST, nothing, unnumbered};
 use crate::store::io::{self, Standing};
 use crate::strategy::StrategyInput;
 use serde::{Deserialize, Serialize};
@@ -92,6 +92,9 @@ impl Question<'_> {
             true => self.source.join(CHECKPOINT),
             false => self.source.to_path_buf(),
         };
+        if seen.lies == Lies::Full && self.suffix != Some(LATEST) {
+            agree(world, unnumbered(&path, self.suffix, "full weights"))?;
+        }
         let hf = seen.lies == Lies::Full && seen.names.is_none() && seen.config;
         // A model is its directory, with its config.json.
         let (path, weights) = match (hf && seen.alone, path.file_name()) {

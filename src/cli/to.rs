@@ -206,6 +206,8 @@ impl To {
                 "--src-strategy",
                 strategy.map(|strategy| strategy.typed().into()),
             );
+        }
+        if found.lies != Lies::Full {
             add("--file-suffix", self.file_suffix.clone().map(Into::into));
         }
         if let Some(target) = target {

@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The `--file-suffix` that means what `shardloom checkpoints latest` gives.
-const LATEST: &str = "latest";
+pub(crate) const LATEST: &str = "latest";
 
 /// Which position a job wants.
 #[derive(Clone, Debug)]

@@ -64,7 +64,7 @@ fn no_choice(path: &Path, glob: &str, what: &str) -> Fault {
 }
 
 /// Refuses to choose by a number where nothing has one. Local.
-fn unnumbered(path: &Path, suffix: Option<&str>, what: &str) -> Result<()> {
+pub(crate) fn unnumbered(path: &Path, suffix: Option<&str>, what: &str) -> Result<()> {
     let Some(suffix) = suffix else {
         return Ok(());
     };

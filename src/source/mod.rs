@@ -41,6 +41,7 @@ pub mod survey;
 mod values;
 mod views;
 
+pub(crate) use choice::LATEST;
 pub(crate) use choice::chosen;
 pub(crate) use directory::{structure, tells, told};
 pub(crate) use files::list_files;
@@ -49,7 +50,7 @@ pub use found::{Source, Told};
 pub use identity::fingerprint;
 pub(crate) use index::index_notes;
 pub(crate) use listed::{Inner, Listed, Listing};
-pub(crate) use listing::list;
+pub(crate) use listing::{list, unnumbered};
 pub use open::{OWN_KEYS, Opened, open};
 pub(crate) use position::{Offered, is_told_apart};
 pub use reading::{Reading, Verify, Which};

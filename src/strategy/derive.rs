@@ -178,11 +178,8 @@ pub fn derive(
         return Err(usage("--optimizer-shard takes a size from 1, or -1".into()));
     }
     if tensors.iter().any(|(name, _)| name.is_empty()) {
-        let fault = Fault::new(
-            Kind::UnknownTensor,
-            "the weights have a tensor without a name",
-        );
-        return Err(fault.hint("a strategy has none for such a one: give it a name, by --name-map of `unify` or `reshard`"));
+        let fault = usage("the weights have a tensor without a name".into());
+        return Err(fault.hint("give it one: --name-map of `unify`"));
     }
     let mut used = vec![0u64; rules.len()];
     let mut layouts = Vec::new();
