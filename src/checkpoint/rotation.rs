@@ -125,7 +125,8 @@ pub fn remove(
     for file in files.filter(|_| leads) {
         removed = removed.and_then(|()| io::remove(&survey.directory.join(file)));
     }
-    agree(world, removed)
+    let stays = "what was removed before stays removed: let it be removed, too, and prune again";
+    agree(world, removed.map_err(|fault| fault.hint(stays)))
 }
 
 #[cfg(test)]

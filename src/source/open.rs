@@ -129,6 +129,8 @@ fn refuse_empty(source: &Source) -> Result<()> {
         return Ok(());
     }
     let fault = Fault::new(Kind::MissingShard, "has no tensors");
+    let fault = fault
+        .hint("nothing would be made of it; is it the file, or the directory, that was meant?");
     let mut files = source.catalog.ranks.values().flatten();
     Err(source.place(match (files.next(), files.next()) {
         (Some(one), None) => fault.file(one.path.as_str()),

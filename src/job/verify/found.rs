@@ -4,7 +4,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::job::outcome::BadFile;
 use crate::source::nothing::absent;
 use crate::source::pattern::is_one as is_pattern;
-use crate::store::io::{self, Standing};
+use crate::store::io::{self, ReadFile, Standing};
 use crate::store::manifest::{self, Manifest};
 use std::path::Path;
 
@@ -17,6 +17,10 @@ pub(in crate::job) enum Found {
 
 /// The manifest that this process's node sees at `directory`. Local.
 pub(in crate::job) fn look(directory: &Path) -> Result<Found> {
+    if io::standing(directory)? == Standing::File {
+        // A pipe or a device is called one.
+        ReadFile::open(directory)?;
+    }
     match Manifest::read(directory) {
         Ok(None) => Ok(Found::Nothing),
         Ok(Some(manifest)) => Ok(Found::Manifest(Box::new(manifest))),
