@@ -14,7 +14,7 @@
 //!     .source_strategy("strategy/src.ckpt")
 //!     .file_suffix("1_1")
 //!     .run(&world)?;
-//! assert_eq!(outcome.files, ["model.safetensors"]);
+//! assert_eq!(outcome.tensors, 10);
 //! let equal = shardloom::diff("src", &full)
 //!     .source_strategy("strategy/src.ckpt")
 //!     .run(&world)?

@@ -77,7 +77,7 @@ fn rank_files(numbered: bool) -> Files {
 ///     .source_strategy("strategy/src.ckpt")
 ///     .strategy("strategy/dst.ckpt")
 ///     .run(&world)?;
-/// assert_eq!(outcome.tensors, 5);
+/// assert_eq!(outcome.tensors, 10);
 /// world.finish()
 /// # }
 /// ```
