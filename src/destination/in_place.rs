@@ -393,8 +393,8 @@ fn check_entry(source: &Replaced<'_>, path: &str) -> Result<()> {
         return Err(linked(source, path));
     }
     let whole = source.base.join(path);
-    if io::link_target(&whole)?.is_none() {
-        // A pipe or a device is nothing that can be carried along.
+    if io::link_target(&whole)?.is_none() && io::size(&whole)?.is_none() {
+        // A pipe or a device, which this names, is nothing that can be carried along.
         ReadFile::open(&whole)?;
     }
     if !path.starts_with("rank_") || Format::of(path).is_none() {
