@@ -172,12 +172,11 @@ impl Commit<'_> {
 
     fn write_manifest(
         &self,
-        tensors: BTreeMap<String, TensorRecord>,
+        mut tensors: BTreeMap<String, TensorRecord>,
         sites: Vec<SiteFiles>,
         whole: Whole,
         survives: Option<String>,
     ) -> Result<()> {
-        let mut tensors = tensors;
         for (_, schema) in self.catalog.distinct_schemas() {
             for (name, record) in manifest::counts(schema) {
                 tensors.entry(name).or_insert(record);
@@ -316,10 +315,7 @@ impl Commit<'_> {
                     let length = range.end - range.start;
                     let part = shards.get(place, segment);
                     // A tensor that is part of the layout has been counted into the file with it.
-                    let literal = schema.literals.iter().skip(1).find(|(offset, bytes)| {
-                        *offset == range.start && bytes.len() as u64 == length
-                    });
-                    let own = literal.map_or(part, |(_, bytes)| residue(bytes));
+                    let own = schema.literal(range).map_or(part, residue);
                     shard = shift(shard, length) ^ own;
                     whole ^= shift(part, schema.size - range.end);
                 }

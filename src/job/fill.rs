@@ -5,7 +5,6 @@ use crate::exchange::{Topology, World, agree, all_gather};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::adapter;
 use crate::job::outcome::Outcome;
-use crate::job::pieces::Proving;
 use crate::job::planned::Planned;
 use crate::job::route::Route;
 use crate::job::sealed;
@@ -15,9 +14,9 @@ use crate::job::tally;
 use crate::plan::SourceTensor;
 use crate::plan::arrange::Kept;
 use crate::plan::work::Site;
-use crate::source::{Opened, Verify};
+use crate::source::Opened;
 use crate::strategy::Strategy;
-use crate::transport::{Buffer, MemorySink, Observer, Proofs, Readers, Trace, Traced, Witness};
+use crate::transport::{Buffer, MemorySink, Observer, Proofs, Trace, Traced, Witness};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What the destination's ranks will hold, as far as `rank` is concerned: nothing is moved. Collective.
@@ -82,8 +81,7 @@ pub fn fill(
     fitted.compared()?;
     let sink = MemorySink::new(&planned.catalog, rank.unwrap_or_default(), buffers);
     let sink = agree(world, sink)?;
-    let readers = Readers::new(&source.source.base, &source.source.catalog, job.moving.io);
-    let readers = readers.minding_seals(job.reading.verify == Verify::Sample);
+    let readers = run.readers(&source);
     let route = Route {
         source: &source.source,
         plans: &planned.plans,
@@ -91,13 +89,7 @@ pub fn fill(
         site: &site,
         sharing: None,
     };
-    let proving = Proving {
-        world,
-        topology: &topology,
-        opened: &source,
-        moving: &job.moving,
-        verify: job.reading.verify,
-    };
+    let proving = run.proving(&source);
     let (origin, plans) = (&fitted.origin, &planned.plans);
     let known = |tensor: &SourceTensor| origin.digest(tensor).is_some();
     let traced = Traced::new(plans, Trace::All, proving.share(), known);

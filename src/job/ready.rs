@@ -19,7 +19,7 @@ use crate::job::steps::Run;
 use crate::job::tally;
 use crate::plan::forecast::Shares;
 use crate::plan::turns::Sharing;
-use crate::source::{Opened, Verify};
+use crate::source::Opened;
 use crate::transport::{Moved, Observer, Readers};
 
 /// What a plan foretells, over all processes.
@@ -118,13 +118,6 @@ impl Ready<'_> {
         }
     }
 
-    /// What reads the source's files.
-    pub(super) fn readers(&self) -> Readers<'_> {
-        let source = &self.source.source;
-        let readers = Readers::new(&source.base, &source.catalog, self.run.job.moving.io);
-        readers.minding_seals(self.run.job.reading.verify == Verify::Sample)
-    }
-
     /// Walks the way; `told` is what it foretells. Collective.
     ///
     /// # Errors
@@ -177,7 +170,7 @@ impl Ready<'_> {
             ..Moved::default()
         };
         observer(surveyed.total_bytes, surveyed.total_bytes);
-        let readers = self.readers();
+        let readers = self.run.readers(&self.source);
         let mut outcome = self.told(surveyed, &moved, &readers, survey.read_bytes(), clock)?;
         outcome.per_process = tally::per_process(world, survey)?;
         let rounds = tally::rounds(world, survey, surveyed.exchange)?;

@@ -56,7 +56,7 @@ pub fn run_told(
     let written = Written::of(&ready)?;
     let staged = written.stage()?;
     clock.lap(|seconds| &mut seconds.write);
-    let readers = ready.readers();
+    let readers = run.readers(&ready.source);
     let (moved, done) = written.go(&staged, &surveyed, &readers, observer)?;
     clock.lap(|seconds| &mut seconds.exchange);
     written.commit(staged, done)?;

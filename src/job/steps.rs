@@ -9,14 +9,16 @@ use crate::job::inputs;
 use crate::job::megatron::by_layers;
 use crate::job::nodes;
 use crate::job::outcome::Outcome;
+use crate::job::pieces::Proving;
 use crate::job::request::request;
 use crate::job::spec::{Goal, Job};
 use crate::job::tally;
 use crate::plan::reach::equal_share;
 use crate::source::strategy_files::read_strategy;
-use crate::source::{self, Opened};
+use crate::source::{self, Opened, Verify};
 use crate::store::io;
 use crate::strategy::Strategy;
+use crate::transport::Readers;
 
 /// What a run has at hand throughout.
 pub(super) struct Run<'a> {
@@ -114,6 +116,24 @@ impl<'a> Run<'a> {
         source.derive(world, &job.reading.derived)?;
         nodes::check(world, topology, &source.source, job.reading.verify, beside)?;
         Ok((source, fitted))
+    }
+
+    /// What reads the files of a source.
+    pub(super) fn readers<'s>(&self, opened: &'s Opened) -> Readers<'s> {
+        let source = &opened.source;
+        let readers = Readers::new(&source.base, &source.catalog, self.job.moving.io);
+        readers.minding_seals(self.job.reading.verify == Verify::Sample)
+    }
+
+    /// What shows that the bytes read of a source are those that its manifests list.
+    pub(super) fn proving<'s>(&'s self, opened: &'s Opened) -> Proving<'s> {
+        Proving {
+            world: self.world,
+            topology: self.topology,
+            opened,
+            moving: &self.job.moving,
+            verify: self.job.reading.verify,
+        }
     }
 
     /// The second step, for a job that writes. Collective.

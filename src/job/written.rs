@@ -8,7 +8,6 @@ use crate::host::planted::planted;
 use crate::job::adapter;
 use crate::job::linked;
 use crate::job::linked_bytes;
-use crate::job::pieces::Proving;
 use crate::job::ready::Ready;
 use crate::job::request::request;
 use crate::job::route::{Into, Surveyed};
@@ -50,10 +49,10 @@ impl<'a> Written<'a> {
     pub(super) fn stage(&self) -> Result<Standing> {
         let Ready {
             run,
+            source,
             fitted,
             destination,
             planned,
-            ..
         } = self.ready;
         let carried = self.carried()?;
         let wanted = self.wanted()?;
@@ -62,7 +61,7 @@ impl<'a> Written<'a> {
         course::leaves(Leaves::Staged(partial));
         let staged = Staged::create(run.world, destination, &planned.catalog, &wanted)?;
         let known = |tensor: &SourceTensor| fitted.origin.digest(tensor).is_some();
-        let share = self.proving().share();
+        let share = run.proving(source).share();
         Ok(Standing {
             carried,
             wanted,
@@ -191,18 +190,6 @@ impl<'a> Written<'a> {
         result
     }
 
-    /// What shows that the bytes read are those that the source's manifests list.
-    fn proving(&self) -> Proving<'_> {
-        let run = self.ready.run;
-        Proving {
-            world: run.world,
-            topology: run.topology,
-            opened: &self.ready.source,
-            moving: &run.job.moving,
-            verify: run.job.reading.verify,
-        }
-    }
-
     /// How the destination is prepared. Collective.
     fn wanted(&self) -> Result<Wanted> {
         let (run, writing) = (self.ready.run, self.writing);
@@ -243,10 +230,10 @@ impl<'a> Written<'a> {
     fn prove(&self, traced: &Traced, linked: bool, shown: &Shown<'_>) -> Result<()> {
         let Ready {
             run,
+            source,
             fitted,
             destination,
             planned,
-            ..
         } = self.ready;
         let (world, job, origin) = (run.world, run.job, &fitted.origin);
         adapter::check(world, run.topology, &job.reading)?;
@@ -263,7 +250,7 @@ impl<'a> Written<'a> {
         };
         let told = |name: &str| origin.of(name).is_some();
         let damaged = same::sources(plans, &unlike, &told)?;
-        origin.check(&self.proving(), plans, traced, shown, damaged)
+        origin.check(&run.proving(source), plans, traced, shown, damaged)
     }
 
     /// What is known of the result beforehand, where it is all of linked files that stand as their manifest says.

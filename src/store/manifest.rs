@@ -109,14 +109,11 @@ pub fn counts(schema: &FileSchema) -> impl Iterator<Item = (String, TensorRecord
         let [range] = &entry.segments[..] else {
             return None;
         };
-        let mut literals = schema.literals.iter().skip(1);
-        let length = range.end - range.start;
-        let own = literals.find(|(at, bytes)| *at == range.start && bytes.len() as u64 == length);
-        let (_, bytes) = own?;
+        let bytes = schema.literal(range)?;
         let record = TensorRecord {
             dtype: entry.dtype.safetensors_name().to_owned(),
             shape: entry.shape.0.clone(),
-            digest: Hex(digest::finish(digest::residue(bytes), length)),
+            digest: Hex(digest::finish(digest::residue(bytes), bytes.len() as u64)),
         };
         Some((entry.name.to_string(), record))
     })

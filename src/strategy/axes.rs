@@ -25,6 +25,12 @@ const EXPERTS: [&str; 3] = [".mlp.experts.", ".mlp.router.", ".mlp.expert_bias"]
 /// What the axis is called that cuts experts.
 pub(super) const EXPERT: &str = "ep";
 
+/// Whether the mesh of the tensor `name` is one of the experts alone.
+pub(super) fn lies_on_experts_mesh(name: &str, mesh: &[u64]) -> bool {
+    let has = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
+    mesh.len() == 2 && has(&MCORE) && has(&EXPERTS)
+}
+
 /// What each axis of the mesh of the tensor `name` is called, the first one first: `dp`, `cp`, `tp`, `ep`, `edp`
 /// for the replicas of experts, or `axis 0` and so on. `map` has for each dimension the axes that cut it,
 /// numbered from the right.
@@ -34,7 +40,7 @@ pub(super) fn named(name: &str, mesh: &[u64], map: &[Vec<i64>]) -> Vec<String> {
     let cuts_last = cutting.peek().is_some() && cutting.all(|axis| *axis == 0);
     let known: &[&str] = match mesh.len() {
         3 if has(&MCORE) || name.contains("final_layernorm.") => &["dp", "cp", "tp"],
-        2 if has(&MCORE) && has(&EXPERTS) => &["edp", EXPERT],
+        2 if lies_on_experts_mesh(name, mesh) => &["edp", EXPERT],
         3 if has(&LEGACY) && cuts_last => &["dp", "cp", "tp"],
         2 if has(&LEGACY) && cuts_last => &["dp", "tp"],
         1 if has(&LEGACY) && cuts_last => &["tp"],

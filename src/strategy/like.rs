@@ -1,6 +1,6 @@
 //! A strategy for another mesh, cut as an older one.
 
-use super::axes::{EXPERT, named};
+use super::axes::{EXPERT, lies_on_experts_mesh};
 use super::derive::{Mesh, innermost_step, layer};
 use super::layouts::Strategy;
 use super::stage_layout::StageLayout;
@@ -106,8 +106,7 @@ impl Meshes {
 
 /// Whether the tensor lies on the mesh of experts.
 fn has_experts_mesh(name: &str, held: &StageLayout) -> bool {
-    let layout = &held.layout;
-    named(name, layout.mesh(), &layout.axis_numbers()).ends_with(&[EXPERT.to_owned()])
+    lies_on_experts_mesh(name, held.layout.mesh())
 }
 
 /// Which axis of the new mesh stands for which of the old one.
