@@ -40,6 +40,8 @@ pub struct Course {
     pub destination: Option<PathBuf>,
     /// The lock beside it.
     pub lock: Option<PathBuf>,
+    /// The file that its messages go to.
+    pub log: Option<PathBuf>,
     /// What it would leave.
     pub leaves: Leaves,
     /// Files and directories that something is only tried or measured with: they go with the run.
@@ -58,6 +60,7 @@ static COURSE: Mutex<Course> = Mutex::new(Course {
     counted: (0, 0),
     destination: None,
     lock: None,
+    log: None,
     leaves: Leaves::Nothing,
     scratch: Vec::new(),
     told: false,
@@ -106,6 +109,11 @@ pub fn writes(destination: &Path, lock: &Path) {
     course.destination = Some(destination.to_path_buf());
     course.lock = Some(lock.to_path_buf());
     course.leaves = Leaves::Nothing;
+}
+
+/// Tells which file the run's messages go to.
+pub fn logs(path: &Path) {
+    course().log = Some(path.to_path_buf());
 }
 
 /// Tells what would be left from now on.

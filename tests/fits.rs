@@ -56,6 +56,43 @@ fn whole_in_the_strategy_and_cut_in_the_files_is_noticed() {
     alone(&sample.args(&format!("{UNIFY} --verify none"))).succeeds();
 }
 
+/// A strategy in JSON tells the shape of each tensor: one of other shapes is of another model, or of files that
+/// are cut otherwise.
+#[test]
+fn shapes_that_a_strategy_tells_are_those_of_the_files() {
+    let sample = Sample::new();
+    let json = |name: &str, rows: [u64; 2]| {
+        let item = |map: &[i64], shape: &[u64]| {
+            serde_json::json!({
+                "dev_matrix": [4], "field": 0, "opt_weight_shard_size": 0, "opt_weight_shard_step": 0,
+                "tensor_map": map, "tensor_shape": shape,
+            })
+        };
+        let told = serde_json::json!({ "parallel_layout_item": {
+            "b": item(&[-1], &[16]), "w1": item(&[0, -1], &rows), "w2": item(&[-1, 0], &[16, 8]),
+        }});
+        tensors::write_bytes(&sample.path(name), told.to_string().as_bytes());
+    };
+    json("right.json", [8, 16]);
+    json("other.json", [16, 16]);
+    for world in WORLDS {
+        for line in [
+            "unify --src @src --src-strategy @other.json --dst @out",
+            "reshard --src @src --src-strategy @other.json --dst @out --dst-strategy @two.ckpt",
+            "reshard --src @src --src-strategy @other.json --in-place --dst-strategy @two.ckpt",
+            "reshard --src @src --src-strategy @four.ckpt --dst @out --dst-strategy @other.json",
+            "diff @src @src --a-strategy @other.json --b-strategy @four.ckpt",
+        ] {
+            let run = on(&sample, world, line);
+            refuses(&run, "w1");
+            assert!(run.stderr.contains("[16, 16]"), "{run:#?}");
+            nothing_written(&sample);
+        }
+    }
+    let line = "reshard --src @src --src-strategy @four.ckpt --dst @out --dst-strategy @right.json";
+    alone(&sample.args(line)).succeeds();
+}
+
 // proves P25
 #[test]
 fn a_copy_that_differs_is_noticed_and_what_was_compared_is_said() {

@@ -97,6 +97,53 @@ fn within(sample: &Sample, directory: &str, home: &Path, line: &str, destination
     }
 }
 
+#[test]
+fn the_log_of_a_run_is_never_replaced() {
+    let sample = Sample::new();
+    run(1, &sample, &format!("{UNIFY} @out")).succeeds();
+    for line in [
+        format!("{UNIFY} @out --overwrite --log @out/log.txt"),
+        format!("{IN_PLACE} --log @src/log.txt"),
+    ] {
+        for processes in [1, 4] {
+            let run = run(processes, &sample, &line);
+            refused(&run, "log of this run", &line);
+            assert!(run.stderr.contains("--log"), "{run:#?}");
+        }
+    }
+    let line = format!("{UNIFY} @out --overwrite --log @log.txt");
+    run(4, &sample, &line).succeeds();
+}
+
+#[test]
+fn a_strategy_replaces_only_a_strategy() {
+    let sample = Sample::new();
+    std::fs::write(sample.path("notes.ckpt"), "what I have found out").expect("written");
+    std::fs::write(sample.path("config.json"), "{\"layers\": 3}").expect("written");
+    std::fs::write(sample.path("empty.ckpt"), "").expect("written");
+    for line in [
+        "merge @two.ckpt --output",
+        "new --weights @full --mesh tp=2 --output",
+    ] {
+        for (name, replaced) in [
+            ("notes.ckpt", false),
+            ("config.json", false),
+            ("src/rank_0/net0.safetensors", false),
+            ("empty.ckpt", true),
+            ("four.ckpt", true),
+        ] {
+            let before = std::fs::read(sample.path(name)).expect("a file");
+            let run = alone(&sample.args(&format!("strategy {line} @{name} --overwrite")));
+            if replaced {
+                run.succeeds();
+            } else {
+                refused(&run, "would be lost", name);
+                assert!(std::fs::read(sample.path(name)).expect("a file") == before);
+            }
+        }
+    }
+}
+
 // proves P40
 #[test]
 fn where_the_user_stands_is_never_replaced() {

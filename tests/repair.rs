@@ -874,3 +874,34 @@ fn a_manifest_is_made_anew_of_another_layout() {
     assert!(files(&sample.path("out")) == before);
     assert!(good.len() == before.len() + 1 && whole.exists());
 }
+
+/// What a job counts, and the other checkpoint doesn't, is as it stands.
+#[test]
+fn a_manifest_is_made_anew_of_files_that_count_steps() {
+    let sample = checkpoint(true);
+    for line in [
+        "unify --src @src --src-strategy @four.ckpt --dst @whole",
+        "split --src @whole --dst-strategy @two.ckpt --dst @step --step 20",
+    ] {
+        alone(&sample.args(line)).succeeds();
+    }
+    let good = files(&sample.path("step"));
+    let (name, bytes) = good
+        .iter()
+        .find(|(name, _)| name.starts_with("rank_1/net"))
+        .expect("weights");
+    let mut bytes = bytes.clone();
+    let last = bytes.len() - 8;
+    bytes[last] ^= 1;
+    std::fs::write(sample.path("step").join(name), bytes).expect("written");
+    std::fs::remove_file(sample.path("step/shardloom.json")).expect("removed");
+    let line = "verify @step --repair --from @whole --strategy @two.ckpt --json";
+    let result = object(&alone(&sample.args(line)).succeeds());
+    let repaired = named(&result, "repaired");
+    assert!(repaired.contains(name.as_str()), "{result}");
+    alone(&sample.args("verify @step")).succeeds();
+    for (name, bytes) in good.iter().filter(|(name, _)| *name != "shardloom.json") {
+        let now = std::fs::read(sample.path("step").join(name)).expect("a file");
+        assert!(now == *bytes, "{name}");
+    }
+}

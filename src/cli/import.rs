@@ -90,7 +90,11 @@ impl Import {
     /// [`crate::fault::Kind::Usage`], and whatever the files say that the arguments name.
     pub(crate) fn job(mut self) -> Result<(Deriving, Job)> {
         // Megatron's names are made of these.
-        if self.writing.directory().is_some_and(|of| of.is_megatron()) {
+        if self
+            .writing
+            .directory()
+            .is_some_and(|of| of.stacks_layers())
+        {
             self.names.get_or_insert(Scheme::Mcore);
         }
         let (import, derived) = self.import()?;

@@ -2,6 +2,7 @@
 
 use crate::destination::allowed;
 use crate::fault::{Fault, Kind, Result};
+use crate::source::strategy_files::read_alone;
 use crate::store::Format;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::single::try_single;
@@ -28,6 +29,33 @@ pub(crate) fn check_output(
             Err(Fault::new(Kind::Exists, "is a directory").file(output.display().to_string()))
         }
     }
+}
+
+/// As [`check_output`], for a strategy, which replaces only another.
+///
+/// # Errors
+/// As [`check_output`], [`Kind::Exists`] for a file of another kind.
+pub(crate) fn check_strategy(
+    output: &Path,
+    overwrite: bool,
+    inputs: &[(&'static str, &Path)],
+) -> Result<()> {
+    check_output(output, overwrite, inputs)?;
+    if io::standing(output)? != Standing::File {
+        return Ok(());
+    }
+    let bytes = ReadFile::open(output)?.size();
+    match read_alone(&output.to_path_buf().into()) {
+        Err(_) if bytes > 0 => Err(another(output)),
+        _ => Ok(()),
+    }
+}
+
+/// What stands there is something else than what would be written.
+fn another(output: &Path) -> Fault {
+    Fault::new(Kind::Exists, "is a file of another kind, and would be lost")
+        .file(output.display().to_string())
+        .hint("give another name, or move it away")
 }
 
 /// Whether what stands at `output` is no weights, which no small file may replace. Local.
@@ -69,10 +97,7 @@ pub(crate) fn try_replacing(output: &Path, begins: &str) -> Result<()> {
         start.truncate(usize::try_from(length).unwrap_or_default());
         file.read_at(&mut start, 0)?;
         if !start.is_empty() && start != begins.as_bytes() {
-            let fault = Fault::new(Kind::Exists, "is a file of another kind, and would be lost");
-            return Err(fault
-                .file(output.display().to_string())
-                .hint("give another name, or move it away"));
+            return Err(another(output));
         }
     }
     try_output(output)

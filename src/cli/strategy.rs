@@ -7,7 +7,7 @@ pub(super) mod recognise;
 
 use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::strategy::{NetworkArgs, strategy};
-use crate::cli::output::check_output;
+use crate::cli::output::check_strategy;
 use crate::fault::{Fault, Kind, Result};
 use crate::front::Deriving;
 use crate::report::Report;
@@ -124,7 +124,7 @@ impl Action {
                 overwrite,
             } => {
                 let inputs = sources.iter().map(|path| ("strategy", path.as_path()));
-                check_output(output, *overwrite, &inputs.collect::<Vec<_>>())?;
+                check_strategy(output, *overwrite, &inputs.collect::<Vec<_>>())?;
                 join(sources, output, report)?;
             }
             Action::Show {

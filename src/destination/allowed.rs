@@ -1,6 +1,7 @@
 //! Which places a job may write to: none that holds what it reads, or what the user stands on.
 
 use crate::catalog::Catalog;
+use crate::course;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::reach::Reach;
 use crate::store::io::{self, Standing};
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// Checks that nothing of what a job reads would go with what it replaces: `destination` is, contains
 /// and lies inside none of `inputs` (what each is called, and its path). Nor is or contains it the
-/// working directory, the home directory or the root. Of a job `in_place` the destination is the
+/// working directory, the home directory, the run's log or the root. Of a job `in_place` the destination is the
 /// source, and keeps what else lies in it. Local.
 ///
 /// # Errors
@@ -28,14 +29,14 @@ pub(crate) fn check(
     if place.parent().is_none() {
         return Err(refuse("is the root directory".into()).hint(ELSEWHERE));
     }
-    for (what, directory) in ours()? {
-        if lies_in(&directory, &place) {
-            let same = lies_in(&place, &directory);
+    for (what, ours) in ours()? {
+        if lies_in(&ours, &place) {
+            let same = lies_in(&place, &ours);
             let relation = if same { "is" } else { "contains" };
-            let hint = if in_place {
-                "run it from another directory"
-            } else {
-                ELSEWHERE
+            let hint = match (what, in_place) {
+                (LOG, _) => "give --log a file apart from what is written",
+                (_, true) => "run it from another directory",
+                (_, false) => ELSEWHERE,
             };
             let message = format!("{relation} the {what}, and would be replaced by a new one");
             return Err(refuse(message).hint(hint));
@@ -58,6 +59,8 @@ pub(crate) fn check(
     Ok(())
 }
 
+/// What the file of the run's messages is called.
+const LOG: &str = "log of this run";
 const ELSEWHERE: &str = "give a directory apart from what is read";
 
 /// Checks that a file may be written at `output`: it is none of `inputs` (what each is called, and its
@@ -80,7 +83,7 @@ pub(crate) fn check_file(output: &Path, inputs: &[(&'static str, &Path)]) -> Res
     Ok(())
 }
 
-/// The directories that are never replaced.
+/// The directories and the file that are never replaced.
 fn ours() -> Result<Vec<(&'static str, PathBuf)>> {
     let working = std::env::current_dir().ok();
     let home = std::env::var_os("HOME").map(PathBuf::from);
@@ -91,6 +94,9 @@ fn ours() -> Result<Vec<(&'static str, PathBuf)>> {
         if let Some(path) = path.filter(|path| path.exists()) {
             all.push((what, io::resolve(&path)?));
         }
+    }
+    if let Some(log) = course::now().log {
+        all.push((LOG, resolved(&log)?));
     }
     Ok(all)
 }

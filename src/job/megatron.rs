@@ -40,7 +40,7 @@ pub(super) struct Formed {
 
 /// Whether Megatron's form is written.
 fn is_stacked(files: &Files) -> bool {
-    matches!(files, Files::Directory { format, .. } if format.is_megatron())
+    matches!(files, Files::Directory { format, .. } if format.stacks_layers())
 }
 
 /// Puts the layers of a source that has them in one tensor by themselves, where they are wanted so; `strategy`
@@ -55,7 +55,7 @@ pub(super) fn by_layers(
 ) -> Result<()> {
     let strategy = strategy.filter(|_| !is_stacked(&write.files));
     let told = source.source.told.as_ref();
-    let theirs = told.is_some_and(|told| told.format.is_megatron());
+    let theirs = told.is_some_and(|told| told.format.stacks_layers());
     let inventory = &mut source.inventory;
     let wanted = strategy.is_some_and(|strategy| theirs || is_layered_for(inventory, strategy));
     if write.view.is_none() && !wanted {
@@ -94,7 +94,7 @@ pub(super) fn formed(
     let inventory = &opened.inventory;
     if is_stacked(files) {
         let told = opened.source.told.as_ref();
-        let theirs = told.is_some_and(|told| told.format.is_megatron());
+        let theirs = told.is_some_and(|told| told.format.stacks_layers());
         let (table, rows) = match is_view {
             true => (
                 std::mem::take(&mut viewed.table),

@@ -9,6 +9,7 @@ use crate::plan::patched::{Patches, of_patches};
 use crate::plan::source_tensor::SourceTensor;
 use crate::plan::spread::Spread;
 use crate::plan::strangers::strangers;
+use crate::store::formats::COUNT_NAMES;
 use crate::strategy::{StageLayout, Strategy};
 use crate::tensor::region::Region;
 use crate::tensor::shape::Shape;
@@ -18,17 +19,7 @@ use std::sync::Arc;
 /// Name that MindSpore gives the file of what is in no strategy (step, epoch, learning rate …).
 pub const HYPER_STEM: &str = "hyper_param";
 
-/// Tensors of one element in which a trainer counts: they are in no strategy, and every rank has them.
-const COUNTS: [&str; 6] = [
-    "epoch_num",
-    "step_num",
-    "global_step",
-    "loss_scale",
-    "global_batch_size",
-    "consumed_samples",
-];
-
-/// The same in which it keeps its schedule.
+/// Tensors of one element in which a trainer keeps its schedule: they are in no strategy, and every rank has them.
 pub const JOB_SCALARS: [&str; 6] = [
     "learning_rate",
     "beta1_power",
@@ -211,7 +202,7 @@ impl Inventory {
     pub fn stands_for_job(&self, name: &str) -> bool {
         let tensor = self.tensors.get(name);
         let single = tensor.is_some_and(|tensor| tensor.shape.0.iter().all(|size| *size == 1));
-        self.ranks == 1 && single && (COUNTS.contains(&name) || JOB_SCALARS.contains(&name))
+        self.ranks == 1 && single && (COUNT_NAMES.contains(&name) || JOB_SCALARS.contains(&name))
     }
 
     /// MindSpore's removal of redundancy keeps no copy at all of a tensor whose optimizer shard is

@@ -36,6 +36,7 @@ pub fn open_log(path: &Path) -> Result<()> {
     let file = opened
         .map_err(|fault| fault.hint("--log takes a new file, or the log of an earlier run"))?;
     let _ = LOG.set(file);
+    course::logs(path);
     Ok(())
 }
 

@@ -26,8 +26,8 @@ impl StageLayout {
     /// the map `[[-1], [1, 0]]`. A layout whose number of dimensions fits is returned as it is.
     ///
     /// # Errors
-    /// [`Kind::Shape`] if the number of dimensions can't fit; [`Kind::Strategy`] if no way or more
-    /// than one way of merging flattened dimensions gives the shape.
+    /// [`Kind::Shape`] if the number of dimensions can't fit, or the file tells another shape of as many;
+    /// [`Kind::Strategy`] if no way or more than one way of merging flattened dimensions gives the shape.
     pub fn fit_full(&self, full: &[u64]) -> Result<Arc<Layout>> {
         self.fit(full, "shape", |_, group| {
             group.iter().try_fold(1, |n: u64, d| n.checked_mul(d.size))
@@ -60,6 +60,7 @@ impl StageLayout {
     ) -> Result<Arc<Layout>> {
         let dimensions = self.layout.dimensions();
         if shape.len() == dimensions {
+            self.tells(shape, what, size_of)?;
             return Ok(Arc::clone(&self.layout));
         }
         let map = self.layout.axis_numbers();
@@ -108,6 +109,47 @@ impl StageLayout {
         }
     }
 
+    /// Whether the file tells the shape that the tensor has, if it tells one.
+    fn tells(
+        &self,
+        shape: &[u64],
+        what: &str,
+        size_of: impl Fn(usize, &[Flattened]) -> Option<u64>,
+    ) -> Result<()> {
+        let Some(expanded) = &self.expanded_shape else {
+            return Ok(());
+        };
+        let parts = self.layout.map().iter().map(|axes| self.parts(axes));
+        let mut sizes = expanded.iter().zip(parts).zip(shape).enumerate();
+        let fits = sizes.all(|(dimension, ((size, parts), told))| {
+            let whole = Flattened {
+                size: *size,
+                slice: if size.is_multiple_of(parts) {
+                    size / parts
+                } else {
+                    0
+                },
+                axes: Vec::new(),
+            };
+            size_of(dimension, &[whole]) == Some(*told)
+        });
+        if fits {
+            return Ok(());
+        }
+        let message = format!(
+            "the strategy is of a tensor of shape {expanded:?}, which this one with {what} {shape:?} isn't"
+        );
+        Err(Fault::new(Kind::Shape, message).hint(
+            "the strategy is of another model, or of other files: give the one that the checkpoint was saved \
+             with, or that the new job has written",
+        ))
+    }
+
+    /// Into how many pieces `axes` of the mesh cut a dimension.
+    fn parts(&self, axes: &[usize]) -> u64 {
+        axes.iter().map(|axis| self.layout.mesh()[*axis]).product()
+    }
+
     fn remap(&self, map: &[Vec<i64>]) -> Result<Arc<Layout>> {
         Layout::new(self.layout.mesh(), map, self.layout.optimizer()).map(Arc::new)
     }
@@ -117,7 +159,7 @@ impl StageLayout {
         let mut flattened = Vec::new();
         let cuts = self.layout.map().iter().zip(map);
         for (size, (axes, numbers)) in expanded.iter().zip(cuts) {
-            let parts: u64 = axes.iter().map(|axis| self.layout.mesh()[*axis]).product();
+            let parts = self.parts(axes);
             if *size == 0 || !size.is_multiple_of(parts) {
                 return None;
             }
@@ -202,8 +244,20 @@ mod tests {
     #[test]
     fn a_fitting_layout_is_the_same_arc() {
         let columns = flat(&[2, 2, 2], &[-1, 1, 0], &[48, 2, 12]);
-        let same = columns.fit_full(&[1, 2, 3]).unwrap();
+        let same = columns.fit_full(&[48, 2, 12]).unwrap();
         assert!(Arc::ptr_eq(&same, &columns.layout));
+    }
+
+    #[test]
+    fn refuses_another_shape_of_as_many_dimensions() {
+        let rows = flat(&[2, 2], &[1, -1], &[48, 24]);
+        assert_eq!(rows.fit_shard(&[24, 24]).unwrap().parts(), [2, 1]);
+        for shard in [[48, 24], [12, 24], [24, 12]] {
+            assert_eq!(rows.fit_shard(&shard).unwrap_err().kind, Kind::Shape);
+        }
+        assert_eq!(rows.fit_full(&[24, 24]).unwrap_err().kind, Kind::Shape);
+        let odd = flat(&[2, 2], &[1, -1], &[47, 24]);
+        assert_eq!(odd.fit_shard(&[23, 24]).unwrap_err().kind, Kind::Shape);
     }
 
     #[test]

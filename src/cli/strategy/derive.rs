@@ -3,7 +3,7 @@
 use super::rank_files::{check_directory, write_directory};
 use crate::cli::flags::choice::choice;
 use crate::cli::flags::family::SCHEMES;
-use crate::cli::output::check_output;
+use crate::cli::output::check_strategy;
 use crate::fault::plain::Text;
 use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
@@ -117,7 +117,7 @@ impl DeriveArgs {
             let config = self.config.iter().map(|path| ("configuration", path));
             let inputs = config.chain(self.model.iter().map(|path| ("model", path)));
             let inputs = inputs.map(|(what, path)| (what, path.as_path()));
-            check_output(merged, self.overwrite, &inputs.collect::<Vec<_>>())?;
+            check_strategy(merged, self.overwrite, &inputs.collect::<Vec<_>>())?;
         }
         check_directory(&self.output, self.overwrite)?;
         let job = self.job()?;

@@ -3,7 +3,7 @@
 use crate::cli::flags::choice::choice;
 use crate::cli::flags::family::SCHEMES;
 use crate::cli::flags::strategy::strategy;
-use crate::cli::output::check_output;
+use crate::cli::output::check_strategy;
 use crate::fault::{Fault, Kind, Result};
 use crate::front::Deriving;
 use crate::job::inspect::cut_tensors;
@@ -83,7 +83,7 @@ impl NewArgs {
         let inputs = given
             .into_iter()
             .filter_map(|(what, path)| Some((what, path?)));
-        check_output(&self.output, self.overwrite, &inputs.collect::<Vec<_>>())?;
+        check_strategy(&self.output, self.overwrite, &inputs.collect::<Vec<_>>())?;
         let mesh = Mesh::parse(&self.mesh)?;
         let made = match &self.like {
             Some(old) => self.cut_like(old, &mesh)?,

@@ -1,11 +1,12 @@
 //! A manifest that is damaged or gone, made anew of the same checkpoint in another layout: what that is in this
 //! layout says what each shard should be, and the files say how they lie.
 
-use crate::catalog::FileSchema;
+use crate::catalog::{Entry, FileSchema};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::repair::parts::{gaps, length, parts, steps};
 use crate::job::verify::reader::Reader;
 use crate::store::Format;
+use crate::store::formats::COUNT_NAMES;
 use crate::store::io::{self, ReadFile};
 use crate::store::manifest::{FileRecord, Hex, Manifest, NAME, Placed, structure};
 use crate::store::rank_dir::rank_of;
@@ -21,7 +22,11 @@ pub(super) struct Model<'m> {
     pub(super) manifest: &'m Manifest,
 }
 
-/// A shard as it should be: the record of its file, and its position there.
+/// A shard as it should be: the record of its file, and its position there; none for a count of the job's that
+/// the other checkpoint doesn't keep, which is as it stands.
+type Known<'m> = Option<Due<'m>>;
+
+/// The record of a shard's file, and its position there.
 #[derive(Clone, Copy)]
 struct Due<'m> {
     file: &'m FileRecord,
@@ -166,24 +171,24 @@ impl OfRank<'_> {
         };
         let schema = Format::recognise(&file).and_then(|format| format.read(&file));
         let Ok(schema) = schema else { return Ok(None) };
-        let dues: Option<Vec<Due<'_>>> = schema
-            .entries
-            .iter()
-            .map(|entry| self.due(&entry.name))
-            .collect();
-        let Some(dues) = dues.filter(|dues| !dues.is_empty()) else {
+        let known = schema.entries.iter().map(|entry| self.known(entry));
+        let Some(dues) = known.collect::<Option<Vec<Known<'_>>>>() else {
             return Ok(None);
         };
-        if !self.alike(&schema, &dues)? {
+        if dues.iter().all(Option::is_none) || !self.alike(&schema, &dues)? {
             return Ok(None);
         }
         let placed = structure(&schema);
-        let shards = dues
-            .iter()
-            .map(|due| due.file.shards.get(due.position).copied());
-        let Some(shards) = shards.collect::<Option<Vec<Hex>>>() else {
-            return Ok(None);
-        };
+        let mut shards = Vec::new();
+        for (entry, due) in schema.entries.iter().zip(&dues) {
+            shards.push(match due {
+                None => Hex(reader.crc(&file, entry)?),
+                Some(due) => match due.file.shards.get(due.position) {
+                    Some(shard) => *shard,
+                    None => return Ok(None),
+                },
+            });
+        }
         let mut record = FileRecord {
             path: path.to_owned(),
             bytes: file.size(),
@@ -207,6 +212,13 @@ impl OfRank<'_> {
         Ok(Some((record, placed)))
     }
 
+    /// Where the shard of `entry` is as it should be, if that is known; none if it is no tensor of the rank's.
+    fn known(&self, entry: &Entry) -> Option<Known<'_>> {
+        let due = self.due(&entry.name);
+        let counts = due.is_none() && COUNT_NAMES.contains(&&*entry.name);
+        (due.is_some() || counts).then_some(due)
+    }
+
     /// Where the tensor `name` of the rank is as it should be.
     fn due(&self, name: &str) -> Option<Due<'_>> {
         self.due.iter().find_map(|file| {
@@ -217,9 +229,9 @@ impl OfRank<'_> {
     }
 
     /// Whether the tensors of a header are those that should be, by type and shape. Local.
-    fn alike(&self, schema: &FileSchema, dues: &[Due<'_>]) -> Result<bool> {
+    fn alike(&self, schema: &FileSchema, dues: &[Known<'_>]) -> Result<bool> {
         let mut known: HashMap<&str, FileSchema> = HashMap::new();
-        for due in dues {
+        for due in dues.iter().flatten() {
             if !known.contains_key(&*due.file.path) {
                 let file = ReadFile::open(&self.model.directory.join(&due.file.path))?;
                 let schema = Format::recognise(&file)?.read(&file)?;
@@ -227,6 +239,7 @@ impl OfRank<'_> {
             }
         }
         Ok(schema.entries.iter().zip(dues).all(|(entry, due)| {
+            let Some(due) = due else { return true };
             let other = known
                 .get(&*due.file.path)
                 .and_then(|schema| schema.get(&entry.name));
@@ -239,13 +252,14 @@ impl OfRank<'_> {
         &self,
         ranges: &[(u64, u64)],
         crc: u64,
-        due: &Due<'_>,
+        due: &Known<'_>,
         bytes: u64,
         reader: &mut Reader,
     ) -> Result<u64> {
         if let [(begin, end)] = ranges {
             return Ok(shift(residue_of_crc(crc, end - begin), bytes - end));
         }
+        let Some(due) = due else { return Ok(0) };
         let placed = self.model.manifest.placed(due.file);
         let Some((_, from)) = placed
             .get(due.position)

@@ -120,7 +120,7 @@ pub trait DirectoryFormat: Sync {
 
     /// Whether it is of Megatron's making: layers are stacked where it is written, gates lie before ups, and
     /// names are Megatron's.
-    fn is_megatron(&self) -> bool {
+    fn stacks_layers(&self) -> bool {
         false
     }
 

@@ -183,7 +183,7 @@ impl DirectoryFormat for Megatron {
         true
     }
 
-    fn is_megatron(&self) -> bool {
+    fn stacks_layers(&self) -> bool {
         true
     }
 

@@ -137,7 +137,7 @@ impl DirectoryFormat for MegatronRanks {
         stand::read(bytes)
     }
 
-    fn is_megatron(&self) -> bool {
+    fn stacks_layers(&self) -> bool {
         true
     }
 
