@@ -111,6 +111,7 @@ fn the_log_of_a_run_is_never_replaced() {
             assert!(run.stderr.contains("--log"), "{run:#?}");
         }
     }
+    std::fs::remove_file(sample.path("out/log.txt")).expect("removed");
     let line = format!("{UNIFY} @out --overwrite --log @log.txt");
     run(4, &sample, &line).succeeds();
 }
@@ -128,7 +129,7 @@ fn a_strategy_replaces_only_a_strategy() {
         for (name, replaced) in [
             ("notes.ckpt", false),
             ("config.json", false),
-            ("src/rank_0/net0.safetensors", false),
+            ("src/rank_0/net.safetensors", false),
             ("empty.ckpt", true),
             ("four.ckpt", true),
         ] {
