@@ -86,6 +86,7 @@ const CROSSINGS: &[(&str, &str)] = &[
     // What such a format is told.
     ("plan", "store::formats::laid"),
     ("plan", "store::formats::Count"),
+    ("plan", "store::formats::COUNT_NAMES"),
 ];
 
 /// Rooms whose contents nobody can name have no place in the house.
