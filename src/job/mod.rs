@@ -52,8 +52,8 @@ mod values;
 pub mod verify;
 mod written;
 
-pub use fill::{fill, shards};
+pub use fill::shards;
 pub use outcome::Outcome;
 pub use ready::{Foretold, Told};
-pub use run::{run, run_told};
+pub use run::{fill, run, run_told};
 pub use spec::{Comparing, Convert, Goal, Job, ViewMaker, Viewed, Write};

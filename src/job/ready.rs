@@ -19,6 +19,7 @@ use crate::job::steps::Run;
 use crate::job::tally;
 use crate::plan::forecast::Shares;
 use crate::plan::turns::Sharing;
+use crate::plan::work::Site;
 use crate::source::Opened;
 use crate::transport::{Moved, Observer, Readers};
 
@@ -35,12 +36,38 @@ pub struct Foretold {
 /// Who is told of a plan before anything is moved. Collective; an error, the same on every process, ends the job.
 pub type Told<'a> = dyn FnMut(Foretold) -> Result<()> + 'a;
 
+/// Where a result goes.
+pub(super) enum Place {
+    /// Files of a directory.
+    Directory(Box<Destination>),
+    /// Buffers of this process.
+    Memory(Site),
+}
+
+impl Place {
+    /// Who shares the work with this process.
+    pub(super) fn site(&self) -> &Site {
+        match self {
+            Place::Directory(destination) => &destination.site,
+            Place::Memory(site) => site,
+        }
+    }
+
+    /// The directory, if it is one.
+    pub(super) fn directory(&self) -> Option<&Destination> {
+        match self {
+            Place::Directory(destination) => Some(destination),
+            Place::Memory(_) => None,
+        }
+    }
+}
+
 /// Both sides, and the plan.
 pub(super) struct Ready<'a> {
     pub(super) run: &'a Run<'a>,
     pub(super) source: Opened,
     pub(super) fitted: Fitted,
-    pub(super) destination: Destination,
+    pub(super) place: Place,
     pub(super) planned: Planned,
 }
 
@@ -49,13 +76,15 @@ impl Run<'_> {
     pub(super) fn plan(
         &self,
         (source, fitted): (Opened, Fitted),
-        mut destination: Destination,
+        mut place: Place,
     ) -> Result<Ready<'_>> {
         let (world, topology, job) = (self.world, self.topology, self.job);
         course::phase("planning");
-        let mut planned = self.planned(&source, &destination)?;
-        if job.goal.writing().is_some_and(|writing| writing.link) {
-            linked::find(world, &source.source, &mut destination, &mut planned)?;
+        let mut planned = self.planned(&source, place.site())?;
+        if let Place::Directory(destination) = &mut place
+            && job.goal.writing().is_some_and(|writing| writing.link)
+        {
+            linked::find(world, &source.source, destination, &mut planned)?;
         }
         alike::check(world, topology, &planned.plans, &self.meant())?;
         fitted.compared()?;
@@ -66,22 +95,21 @@ impl Run<'_> {
             run: self,
             source,
             fitted,
-            destination,
+            place,
             planned,
         })
     }
 
     /// What is written of the source, as the destination is cut. Collective.
-    fn planned(&self, source: &Opened, destination: &Destination) -> Result<Planned> {
+    fn planned(&self, source: &Opened, site: &Site) -> Result<Planned> {
         match &self.job.goal {
             Goal::Convert(goal) => {
-                let planned = convert::plan(goal, source, &destination.site.ranks);
+                let planned = convert::plan(goal, source, &site.ranks);
                 agree(self.world, planned)
             }
             Goal::Write(write) => {
                 let strategy = self.strategies[1].as_ref();
-                let ranks = &destination.site.ranks;
-                Planned::of_write(self.world, write, source, strategy, ranks)
+                Planned::of_write(self.world, write, source, strategy, &site.ranks)
             }
             Goal::Compare(_) => Err(Fault::new(Kind::Internal, "nothing is written")),
         }
@@ -104,13 +132,14 @@ impl Run<'_> {
 impl Ready<'_> {
     /// The way of what is planned.
     pub(super) fn route(&self) -> Route<'_> {
-        let (destination, planned) = (&self.destination, &self.planned);
+        let planned = &self.planned;
+        let shared = self.place.directory().filter(|_| !planned.by_file);
         Route {
             source: &self.source.source,
             plans: &planned.plans,
             catalog: &planned.catalog,
-            site: &destination.site,
-            sharing: (!planned.by_file).then_some(Sharing {
+            site: self.place.site(),
+            sharing: shared.map(|destination| Sharing {
                 homes: &destination.homes,
                 kept: &planned.kept,
                 machine: &self.run.job.moving.machine,
@@ -179,7 +208,7 @@ impl Ready<'_> {
         let mut ranks = source.catalog.ranks.keys();
         let shares = Shares {
             source: several && ranks.all(|rank| source.reach.common().contains(rank)),
-            destination: several && self.destination.site.everybody,
+            destination: several && self.place.site().everybody,
         };
         let machine = &self.run.job.moving.machine;
         let way = (machine, shares, rounds);
@@ -221,8 +250,11 @@ impl Ready<'_> {
     /// What is known of the outcome once all is planned. Local.
     fn described(&self) -> Outcome {
         let (source, planned) = (&self.source.source, &self.planned);
-        let mut files = planned.catalog.paths();
-        files.extend(planned.extras.iter().map(|(path, _)| path.clone()));
+        let mut files = Vec::new();
+        if self.place.directory().is_some() {
+            files = planned.catalog.paths();
+            files.extend(planned.extras.iter().map(|(path, _)| path.clone()));
+        }
         Outcome {
             tensors: planned.tensors,
             files,

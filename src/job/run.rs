@@ -3,13 +3,14 @@
 use crate::exchange::{Topology, World};
 use crate::fault::Result;
 use crate::job::clock::Clock;
+use crate::job::fill::Filling;
 use crate::job::inputs;
 use crate::job::outcome::Outcome;
-use crate::job::ready::Told;
+use crate::job::ready::{Place, Told};
 use crate::job::spec::{Goal, Job};
 use crate::job::steps::{Early, Run};
 use crate::job::written::Written;
-use crate::transport::Observer;
+use crate::transport::{Buffer, Observer};
 
 /// Runs a job. Collective.
 ///
@@ -29,11 +30,46 @@ pub fn run_told(
     observer: &mut Observer<'_>,
     told: Option<&mut Told<'_>>,
 ) -> Result<Outcome> {
-    let mut clock = Clock::start();
     let topology = Topology::discover(world)?;
     inputs::check_place(world, &topology, job)?;
-    let run = Run::new(world, &topology, job)?;
-    let standing = match run.take_place()? {
+    run_to(world, &topology, job, observer, (told, None))
+}
+
+/// Runs a job whose result goes into `buffers`, the shard of destination rank `rank` into those of
+/// this process; nothing is written to disk. Collective: each process names a rank of its own, or
+/// none and no buffers.
+///
+/// The destination's tensors are those that [`run`] would write for that rank.
+///
+/// # Errors
+/// The same on every process: those of a job, [`crate::fault::Kind::UnknownTensor`], [`crate::fault::Kind::Dtype`] and
+/// [`crate::fault::Kind::Shape`] if buffers and tensors don't fit.
+pub fn fill(
+    world: &World,
+    job: &Job,
+    rank: Option<u32>,
+    buffers: &mut [Buffer<'_>],
+    observer: &mut Observer<'_>,
+) -> Result<Outcome> {
+    let topology = Topology::discover(world)?;
+    let mut filling = Filling { rank, buffers };
+    run_to(world, &topology, job, observer, (None, Some(&mut filling)))
+}
+
+/// Any of these: into the buffers of `filling` in place of the job's files, if it is given. Collective.
+///
+/// # Errors
+/// As [`run_told`], and as [`Filling::go`].
+fn run_to(
+    world: &World,
+    topology: &Topology,
+    job: &Job,
+    observer: &mut Observer<'_>,
+    (told, filling): (Option<&mut Told<'_>>, Option<&mut Filling<'_, '_>>),
+) -> Result<Outcome> {
+    let mut clock = Clock::start();
+    let run = Run::new(world, topology, job)?;
+    let standing = match run.take_place(filling.is_none())? {
         Early::Done(outcome) => return Ok(*outcome),
         Early::Standing(destination) => Some(destination),
         Early::Unknown => None,
@@ -46,20 +82,30 @@ pub fn run_told(
         let found = run.compare([&source, &other], &pairing, observer)?;
         return run.compared([&source, &other], (pairing, comparing), &found, clock);
     }
-    let destination = run.open_destination(&source, standing)?;
-    let ready = run.plan((source, fitted), destination)?;
+    let place = match &filling {
+        Some(filling) => filling.place(&run)?,
+        None => Place::Directory(Box::new(run.open_destination(&source, standing)?)),
+    };
+    let ready = run.plan((source, fitted), place)?;
     let surveyed = ready.survey(told)?;
     clock.lap(|seconds| &mut seconds.plan);
     if job.dry_run {
         return ready.foretold(&surveyed, observer, clock);
     }
-    let written = Written::of(&ready)?;
-    let staged = written.stage()?;
-    clock.lap(|seconds| &mut seconds.write);
     let readers = run.readers(&ready.source);
-    let (moved, done) = written.go(&staged, &surveyed, &readers, observer)?;
-    clock.lap(|seconds| &mut seconds.exchange);
-    written.commit(staged, done)?;
-    clock.lap(|seconds| &mut seconds.commit);
+    let moved = if let Some(filling) = filling {
+        let filled = filling.go(&ready, &surveyed, &readers, observer)?;
+        clock.lap(|seconds| &mut seconds.exchange);
+        filled
+    } else {
+        let written = Written::of(&ready)?;
+        let staged = written.stage()?;
+        clock.lap(|seconds| &mut seconds.write);
+        let (moved, done) = written.go(&staged, &surveyed, &readers, observer)?;
+        clock.lap(|seconds| &mut seconds.exchange);
+        written.commit(staged, done)?;
+        clock.lap(|seconds| &mut seconds.commit);
+        moved
+    };
     ready.outcome(&surveyed, &moved, &readers, clock)
 }

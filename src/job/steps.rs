@@ -63,10 +63,10 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// For a job that replaces its source: its directory, unless nothing is left to do, which is
+    /// For a job that replaces its source with `files`: its directory, unless nothing is left to do, which is
     /// said. Collective.
-    pub(super) fn take_place(&self) -> Result<Early> {
-        let Some(writing) = self.job.goal.writing() else {
+    pub(super) fn take_place(&self, files: bool) -> Result<Early> {
+        let Some(writing) = self.job.goal.writing().filter(|_| files) else {
             return Ok(Early::Unknown);
         };
         if !writing.in_place || self.job.dry_run {

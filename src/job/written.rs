@@ -1,7 +1,9 @@
 //! The last two steps of a job that writes: move, commit.
 
 use crate::course::{self, Leaves};
-use crate::destination::{Carried, Commit, Replaced, Shown, Staged, Wanted, Writing, carry};
+use crate::destination::{
+    Carried, Commit, Destination, Replaced, Shown, Staged, Wanted, Writing, carry,
+};
 use crate::fault::{Fault, Kind, Result};
 use crate::host::bug::Bug;
 use crate::host::planted::planted;
@@ -21,6 +23,7 @@ use crate::transport::{Done, FileSink, Ledger, Moved, Observer, Readers, Trace, 
 /// The last two steps of a job that writes.
 pub(super) struct Written<'a> {
     ready: &'a Ready<'a>,
+    destination: &'a Destination,
     writing: &'a Writing,
 }
 
@@ -41,8 +44,14 @@ impl<'a> Written<'a> {
     /// [`Kind::Internal`] for a job that writes nothing.
     pub(super) fn of(ready: &'a Ready<'a>) -> Result<Self> {
         let writing = ready.run.job.goal.writing();
-        let writing = writing.ok_or_else(|| Fault::new(Kind::Internal, "nothing is written"))?;
-        Ok(Written { ready, writing })
+        let ends = writing.zip(ready.place.directory());
+        let (writing, destination) =
+            ends.ok_or_else(|| Fault::new(Kind::Internal, "nothing is written"))?;
+        Ok(Written {
+            ready,
+            destination,
+            writing,
+        })
     }
 
     /// Creates the files. Collective.
@@ -51,9 +60,10 @@ impl<'a> Written<'a> {
             run,
             source,
             fitted,
-            destination,
             planned,
+            ..
         } = self.ready;
+        let destination = self.destination;
         let carried = self.carried()?;
         let wanted = self.wanted()?;
         course::phase("making files");
@@ -94,10 +104,10 @@ impl<'a> Written<'a> {
         let Ready {
             run,
             source,
-            destination,
             planned,
             ..
         } = self.ready;
+        let destination = self.destination;
         let (world, source) = (run.world, &source.source);
         let (site, staging) = (&destination.site, &destination.staging);
         let sink = FileSink::new(staging.partial(), &planned.catalog, site.division.is_some());
@@ -130,7 +140,7 @@ impl<'a> Written<'a> {
     /// Proves what was `done`, and puts it in place. Collective.
     pub(super) fn commit(&self, standing: Standing, done: Done) -> Result<()> {
         course::phase("putting in place");
-        if !self.ready.destination.leads {
+        if !self.destination.leads {
             course::leaves(Leaves::Unknown);
         }
         let committed = self.committed(standing, done);
@@ -143,10 +153,10 @@ impl<'a> Written<'a> {
         let Ready {
             run,
             source,
-            destination,
             planned,
             ..
         } = self.ready;
+        let destination = self.destination;
         let (world, job) = (run.world, run.job);
         let Standing {
             mut carried,
@@ -185,7 +195,7 @@ impl<'a> Written<'a> {
     /// A run that takes up leftovers leaves them to be taken up again; another leaves none. Local.
     fn or_discard<T>(&self, result: Result<T>) -> Result<T> {
         if result.is_err() && !self.writing.resume {
-            self.ready.destination.discard();
+            self.destination.discard();
         }
         result
     }
@@ -221,7 +231,7 @@ impl<'a> Written<'a> {
         carry(
             ready.run.world,
             &replaced,
-            &ready.destination,
+            self.destination,
             &ready.planned.catalog,
         )
     }
@@ -232,8 +242,8 @@ impl<'a> Written<'a> {
             run,
             source,
             fitted,
-            destination,
             planned,
+            ..
         } = self.ready;
         let (world, job, origin) = (run.world, run.job, &fitted.origin);
         adapter::check(world, run.topology, &job.reading)?;
@@ -241,7 +251,7 @@ impl<'a> Written<'a> {
             return Ok(());
         }
         if linked && self.writing.link && job.reading.verify != Verify::None {
-            linked_bytes::check(world, destination, planned, shown)?;
+            linked_bytes::check(world, self.destination, planned, shown)?;
         }
         let plans = &planned.plans;
         let unlike = match job.reading.verify {
@@ -261,13 +271,13 @@ impl<'a> Written<'a> {
             run,
             source,
             fitted,
-            destination,
             planned,
+            ..
         } = self.ready;
         if !self.writing.link || run.job.reading.verify == Verify::All {
             return Ok(None);
         }
         let (origin, source) = (&fitted.origin, &source.source);
-        linked::known(run.world, origin, source, destination, planned)
+        linked::known(run.world, origin, source, self.destination, planned)
     }
 }
