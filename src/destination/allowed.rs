@@ -35,7 +35,7 @@ pub(crate) fn check(
             let hint = if in_place {
                 "run it from another directory"
             } else {
-                ELSEWHERE
+                "give a directory in it, or another: one that is to be made, or holds nothing else"
             };
             let message = format!("{relation} the {what}, and would be replaced by a new one");
             return Err(refuse(message).hint(hint));
