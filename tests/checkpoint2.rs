@@ -190,6 +190,33 @@ fn counts_come_along_to_rank_directories() {
     }
 }
 
+/// Files may have tensors that `metadata.json` doesn't give them, as those of other stages' layers that a network keeps
+/// on all ranks: the trainer never reads these.
+#[test]
+fn what_the_metadata_does_not_give_a_file_is_left_aside() {
+    for processes in [None, Some(3)] {
+        let sample = sample();
+        alone(&sample.args(WRITE)).succeeds();
+        let place = sample.path("second/iteration_00000040");
+        let mut told = metadata(&sample);
+        let stored = told["storage_data"]["('b', (0,))"]
+            .as_array_mut()
+            .expect("a list");
+        stored.retain(|entry| entry["storage_rank"] != 3);
+        tensors::write_bytes(&place.join("metadata.json"), told.to_string().as_bytes());
+        let file = place.join("model-0000003-0000004.safetensors");
+        let mut all = tensors::read(&file).expect("readable").tensors;
+        all.get_mut("b").expect("a tensor").data.fill(7);
+        tensors::write(&file, &all);
+        let args = sample.args(&format!("{READ} --verify all"));
+        let run = processes.map_or_else(|| alone(&args), |n| under_mpi(n, &args));
+        let run = run.succeeds();
+        let note = "b lies in files of rank 3, too, where it doesn't count by metadata.json";
+        assert!(run.stdout.contains(note), "{run:#?}");
+        check_beside_counts(&sample, "out");
+    }
+}
+
 #[test]
 fn removes_redundancy_by_bytes() {
     let sample = sample();

@@ -557,74 +557,179 @@ fn trainers_files_beside_a_model_are_left_aside() {
     tensors::compare(&right, &room.out()).unwrap();
 }
 
-/// The head that an adapter's embedding was trained with is the old one: PEFT's copy of the embedding is no head. One
-/// that comes along and is the same is.
-#[test]
-fn a_trained_embedding_of_a_tied_model_needs_an_equal_head() {
+/// A tied model's room, with or without the head in its files, and an adapter in `ad` that has `tensors` beside a pair.
+fn tied(head: bool, tensors: &[(&str, &Tensor)], config: &str) -> Room {
     let room = Room::new();
+    room.configure("tie_word_embeddings", true.into());
     let mut weights = weights();
-    let query = "model.layers.0.self_attn.q_proj.weight";
-    let [rows, columns] = weights[query].shape[..] else {
+    weights.remove(HEAD);
+    if head {
+        weights.insert(HEAD.into(), weights[EMBEDDING].clone());
+    }
+    room.put("m/model.safetensors", &weights);
+    let query = "model.layers.0.self_attn.q_proj";
+    let [rows, columns] = weights[&format!("{query}.weight")].shape[..] else {
         unreachable!("a matrix")
     };
-    let of = |shape: &[usize], seed| Tensor::counting("F32", shape, seed);
-    let module = format!("base_model.model.{}", query.trim_end_matches(".weight"));
-    let adapter = Tensors::from([
-        (format!("{module}.lora_A.weight"), of(&[1, columns], 3)),
-        (format!("{module}.lora_B.weight"), of(&[rows, 1], 3)),
-    ]);
-    let line = format!("{IMPORT} --lora @ad");
-    let old = weights[EMBEDDING].clone();
-    let trained: Vec<u8> = old.data.chunks(2).rev().flatten().copied().collect();
-    let embedding = Tensor {
+    let pair = [("A", [1, columns]), ("B", [rows, 1])].map(|(part, shape)| {
+        let name = format!("base_model.model.{query}.lora_{part}.weight");
+        (name, Tensor::counting("F32", &shape, 3))
+    });
+    let more = tensors.iter();
+    let more = more.map(|(name, tensor)| (format!("base_model.model.{name}"), (*tensor).clone()));
+    room.put(
+        "ad/adapter_model.safetensors",
+        &pair.into_iter().chain(more).collect(),
+    );
+    let text = format!(r#"{{"r": 1, "lora_alpha": 1{config}}}"#);
+    tensors::write_bytes(&room.at("ad/adapter_config.json"), text.as_bytes());
+    room
+}
+
+/// The embedding's bytes the other way round, in BF16, and as a tensor in F32.
+fn trained() -> (Vec<u8>, Tensor) {
+    let old = weights()[EMBEDDING].clone();
+    let bytes: Vec<u8> = old.data.chunks(2).rev().flatten().copied().collect();
+    let wide = bytes.chunks(2).flat_map(|two| [0, 0, two[0], two[1]]);
+    let tensor = Tensor {
         dtype: "F32".into(),
-        data: trained
-            .chunks(2)
-            .flat_map(|two| [0, 0, two[0], two[1]])
-            .collect(),
+        data: wide.collect(),
         ..old
     };
-    let other = of(&weights[EMBEDDING].shape, 4);
-    let run = |tied: bool, more: &[(&str, &Tensor)]| {
-        let mut all = adapter.clone();
-        for (name, tensor) in more {
-            all.insert(format!("base_model.model.{name}"), (*tensor).clone());
-        }
-        room.put("ad/adapter_model.safetensors", &all);
-        let text = format!(r#"{{"r": 1, "lora_alpha": 1, "ensure_weight_tying": {tied}}}"#);
-        tensors::write_bytes(&room.at("ad/adapter_config.json"), text.as_bytes());
-        room.run(&line)
-    };
-    room.put("m/model.safetensors", &weights);
-    run(false, &[]).succeeds();
-    run(false, &[(EMBEDDING, &embedding)]).succeeds();
-    room.configure("tie_word_embeddings", true.into());
-    weights.remove(HEAD);
+    (bytes, tensor)
+}
+
+/// An embedding that PEFT saves whole is a copy, and the head that it was trained with is the old one, unless the
+/// adapter says that they are one.
+#[test]
+fn a_trained_embedding_of_a_tied_model_leaves_the_head() {
+    let line = format!("{IMPORT} --lora @ad");
+    let (bytes, new) = trained();
+    let old = weights()[EMBEDDING].data.clone();
+    let one = r#", "ensure_weight_tying": true"#;
+    let other = Tensor::counting("F32", &new.shape, 4);
     for head in [false, true] {
-        if head {
-            weights.insert(HEAD.into(), weights[EMBEDDING].clone());
-        }
-        room.put("m/model.safetensors", &weights);
-        run(true, &[]).succeeds();
-        for tied in [false, true] {
-            let run = run(tied, &[(EMBEDDING, &embedding)]);
-            says(
-                &run,
-                &[EMBEDDING, "tie_word_embeddings", "merge it with PEFT"],
-            );
-        }
-        run(true, &[(EMBEDDING, &embedding), (HEAD, &embedding)]).succeeds();
-        let found = room.out()[EMBEDDED].clone();
-        assert_eq!((&*found.dtype, found.data), ("BF16", trained.clone()));
-        assert!(!room.out().contains_key(HEAD));
+        let room = tied(head, &[(EMBEDDING, &new)], "");
         says(
-            &run(true, &[(EMBEDDING, &embedding), (HEAD, &other)]),
+            &room.run(&line),
+            &[EMBEDDING, "tie_word_embeddings", "--untie writes that head"],
+        );
+        room.run(&format!("{line} --untie")).succeeds();
+        assert_eq!(room.out()[EMBEDDED].data, bytes);
+        assert_eq!(room.out()[HEAD].data, old);
+        // What lies below a pair is the weight of both, and with the mark or an equal head the new one is.
+        let below = "model.embed_tokens.base_layer.weight";
+        for (config, tensors) in [
+            (one, vec![(EMBEDDING, &new)]),
+            (one, vec![(EMBEDDING, &new), (HEAD, &new)]),
+            ("", vec![(below, &new)]),
+        ] {
+            let room = tied(head, &tensors, config);
+            room.run(&line).succeeds();
+            let found = room.out()[EMBEDDED].clone();
+            assert_eq!(
+                (&*found.dtype, found.data),
+                ("BF16", bytes.clone()),
+                "{tensors:?}"
+            );
+            assert!(!room.out().contains_key(HEAD));
+        }
+        let room = tied(head, &[(EMBEDDING, &new), (HEAD, &other)], one);
+        says(
+            &room.run(&line),
             &[
                 "lm_head.weight: ",
                 "unlike those of 'model.embed_tokens.weight'",
+                "--untie keeps both",
             ],
         );
     }
+}
+
+/// Pairs for head and embedding are one where they are each other's, transposed; others need a head of its own.
+#[test]
+fn pairs_for_both_of_a_tied_model_are_one_or_need_two() {
+    let line = format!("{IMPORT} --lora @ad");
+    let [rows, columns] = weights()[EMBEDDING].shape[..] else {
+        unreachable!("a matrix")
+    };
+    let of = |shape: &[usize], seed| Tensor::counting("F32", shape, seed);
+    let turned = |tensor: &Tensor| {
+        let [height, width] = tensor.shape[..] else {
+            unreachable!("a matrix")
+        };
+        let at = |row: usize, column: usize| &tensor.data[4 * (row * width + column)..][..4];
+        let all = (0..width).flat_map(|column| (0..height).map(move |row| (row, column)));
+        Tensor {
+            dtype: tensor.dtype.clone(),
+            shape: vec![width, height],
+            data: all
+                .flat_map(|(row, column)| at(row, column))
+                .copied()
+                .collect(),
+        }
+    };
+    let (a, b) = (of(&[3, rows], 5), of(&[columns, 3], 6));
+    let embedding = [
+        ("model.embed_tokens.lora_embedding_A", &a),
+        ("model.embed_tokens.lora_embedding_B", &b),
+    ];
+    let ranks = r#", "rank_pattern": {"lm_head": 3, "embed_tokens": 3}"#;
+    let room = tied(false, &embedding, ranks);
+    let run = room.run(&line).succeeds();
+    assert!(run.stdout.contains("changes the head, too"), "{run:#?}");
+    let right = room.out();
+    let head_of = |a: &Tensor, b: &Tensor| {
+        [
+            ("lm_head.lora_A.weight", turned(b)),
+            ("lm_head.lora_B.weight", turned(a)),
+        ]
+    };
+    for (head, same) in [
+        (head_of(&a, &b), true),
+        (head_of(&of(&[3, rows], 9), &b), false),
+    ] {
+        let head = head.each_ref().map(|(name, tensor)| (*name, tensor));
+        let all = [&embedding[..], &head[..]].concat();
+        for (in_files, processes) in [(false, None), (true, None), (false, Some(3))] {
+            let room = tied(in_files, &all, ranks);
+            let words = room.words(&line);
+            let run = processes.map_or_else(|| alone(&words), |n| under_mpi(n, &words));
+            if same {
+                run.succeeds();
+                assert_eq!(room.out(), right);
+            } else {
+                says(
+                    &run,
+                    &["lm_head.lora_A.weight: is for 'lm_head.weight'", "--untie"],
+                );
+                assert!(!room.at("out").exists());
+            }
+        }
+        // As of a model whose head is its own, with the same weights in it.
+        let room = tied(true, &all, ranks);
+        room.configure("tie_word_embeddings", false.into());
+        room.run(&line).succeeds();
+        let due = room.out();
+        let room = tied(false, &all, ranks);
+        room.run(&format!("{line} --untie")).succeeds();
+        assert_eq!(room.out(), due);
+        assert_eq!(due[EMBEDDED], right[EMBEDDED]);
+        assert_eq!(due[HEAD].data == right[EMBEDDED].data, same);
+    }
+    let room = tied(
+        false,
+        &head_of(&a, &b)
+            .each_ref()
+            .map(|(name, tensor)| (*name, tensor)),
+        ranks,
+    );
+    says(&room.run(&line), &["lm_head.lora_A.weight", "--untie"]);
+    let room = Room::single();
+    says(
+        &room.run(&format!("{IMPORT} --untie")),
+        &["--untie: tie_word_embeddings"],
+    );
 }
 
 /// Scales that are powers of two are named as such, wherever they lie.

@@ -15,7 +15,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::front::Deriving;
 use crate::job::{Goal, Job, ViewMaker, Write};
 use crate::model::derive::{JOINED, LATENT, latent};
-use crate::model::{self, CONFIG, Fusion, Latent, Mapping, Scheme, quantised_block};
+use crate::model::{self, CONFIG, Fusion, Latent, Mapping, Scheme, TIED, quantised_block};
 use crate::plan::affix::Affixes;
 use crate::plan::arrange::{Files, Naming, RankName};
 use crate::plan::build::Select;
@@ -63,6 +63,10 @@ pub(crate) struct Import {
     /// Then put this before all names but those of lm_head, as `model.`.
     #[arg(long, value_name = "P", default_value = "", hide_default_value = true)]
     add_prefix: String,
+    /// Give a model whose tie_word_embeddings is true a head of its own: that in the files, or else a copy of the
+    /// embedding. An adapter then changes each for itself.
+    #[arg(long)]
+    untie: bool,
     #[command(flatten)]
     step: StepArgs,
     #[command(flatten)]
@@ -112,6 +116,9 @@ impl Import {
         let mla = self.family.mla.map(|mla| (LATENT, mla == Latent::Joined));
         let qkv = self.family.qkv.is_some_and(|qkv| qkv != Fusion::Separate);
         deriving.rejoined = mla.into_iter().chain([(JOINED, qkv)]).collect();
+        if self.untie {
+            deriving.rejoined.push((TIED, false));
+        }
         let reading = Reading {
             weights: self.weights.weights,
             ..Reading::checkpoint(self.hf, None, None)
@@ -142,7 +149,7 @@ impl Import {
 impl Import {
     /// What is made of the model's tensors, and which of them are made of others first.
     fn import(&self) -> Result<(model::Import, Derived)> {
-        let (family, numbers) = self.family.model(&self.hf)?;
+        let (family, mut numbers) = self.family.model(&self.hf)?;
         let block = quantised_block(&numbers).map_err(|fault| {
             let config = self.hf.join(CONFIG);
             fault.file(config.display().to_string())
@@ -163,7 +170,13 @@ impl Import {
             ));
         }
         // What the table and config.json can't agree on is found before MPI starts.
-        Mapping::new(&family, &numbers, &choices, &|_, _| true)?;
+        let mapping = Mapping::new(&family, &numbers, &choices, &|_, _| true)?;
+        let tied = model::tied(&mapping, self.untie);
+        if self.untie {
+            numbers = model::untied(&numbers)?;
+        }
+        let lora = self.lora.derived()?;
+        let meaning = lora.lora.as_ref().map(|lora| &lora.meaning);
         let import = model::Import {
             family,
             numbers,
@@ -172,6 +185,7 @@ impl Import {
             allow_missing: self.tensors.allow_missing,
             allow_extra: self.tensors.allow_extra,
             vocabulary_rows: self.tensors.vocab_rows,
+            as_one: meaning.is_some_and(|meaning| meaning.tied),
         };
         let derived = Derived {
             block,
@@ -179,7 +193,8 @@ impl Import {
                 strip: self.strip_prefix.clone(),
                 add: self.add_prefix.clone(),
             },
-            ..self.lora.derived()?
+            tied,
+            ..lora
         };
         Ok((import, derived))
     }

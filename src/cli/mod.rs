@@ -31,6 +31,7 @@ mod output;
 mod recognised;
 mod reported;
 mod reshard;
+mod said;
 mod settings;
 mod signals;
 mod simulate;

@@ -3,6 +3,7 @@
 use crate::cli::command::{self, Prepared, Told};
 use crate::cli::flags::report::ReportArgs;
 use crate::cli::reported::reported;
+use crate::cli::said::said;
 use crate::cli::{fitted, signals};
 use crate::course;
 use crate::exchange::{Operation, World, agree, all_reduce, broadcast_bytes, launched_together};
@@ -185,7 +186,7 @@ pub(super) fn code(fault: &Fault) -> u8 {
 
 pub(super) fn fail(report: &Report, fault: &Fault, others: u32, line: Line) -> ExitCode {
     let shown = fitted::fitted(&line(), report.command, fault.clone());
-    report.fault(&shown, others);
+    report.fault(&said(report.command, shown), others);
     ExitCode::from(code(fault))
 }
 

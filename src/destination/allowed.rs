@@ -36,7 +36,9 @@ pub(crate) fn check(
             let hint = match (what, in_place) {
                 (LOG, _) => "give --log a file apart from what is written",
                 (_, true) => "run it from another directory",
-                (_, false) => ELSEWHERE,
+                (_, false) => {
+                    "give a directory in it, or another: one that is to be made, or holds nothing else"
+                }
             };
             let message = format!("{relation} the {what}, and would be replaced by a new one");
             return Err(refuse(message).hint(hint));

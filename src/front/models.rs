@@ -44,6 +44,7 @@ pub fn import(model: impl Into<PathBuf>, destination: impl Into<PathBuf>) -> Res
         allow_missing: false,
         allow_extra: false,
         vocabulary_rows: None,
+        as_one: false,
     };
     let view = ViewMaker::new(move |inventory, _| import.view(inventory));
     let reading = Reading {

@@ -243,8 +243,7 @@ fn against(ours: &Arc<SourceTensor>, theirs: &Arc<SourceTensor>) -> Result<Vec<T
 }
 
 /// What to do about a head that is no copy of the embedding.
-const TIED_HINT: &str = "tie_word_embeddings of config.json says so: set it to false to keep both; --allow-extra \
-                         leaves this one out";
+const TIED_HINT: &str = "tie_word_embeddings of config.json says so: --untie keeps both; --allow-extra leaves this one out";
 /// What to do about a layer's own embedding or head that is no copy of the model's.
 const FURTHER_HINT: &str = "the trainer's network has one for all, for its further-token layers too; --allow-extra \
                             leaves this one out, and what predicts further tokens is changed by that";

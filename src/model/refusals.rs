@@ -7,18 +7,17 @@ use super::family::{Block, Family};
 use super::link::Tensor;
 use super::mapping::Mapping;
 use super::quantised::QUANTISED;
+use super::tied::{self, TIED, is_head, is_replaced};
 use crate::fault::{Fault, Kind, Result, nearest};
+use crate::plan::SourceTensor;
 use crate::plan::dequantise::{SCALES, is_scaled, powers_of_two};
 use crate::plan::inventory::Inventory;
 use crate::plan::value::{Step, Value};
-use crate::plan::{SourceTensor, Spread};
 use crate::tensor::dtype::Dtype;
 use std::sync::Arc;
 
-/// Key of config.json that says that the head is the embedding.
-const TIED: &str = "tie_word_embeddings";
-/// Ends of the names of heads, on both sides.
-const HEADS: [&str; 2] = ["lm_head.weight", "output_layer.weight"];
+/// What PEFT puts into the name of a weight that a pair belongs to.
+const BELOW_PAIR: &str = ".base_layer.";
 
 /// The fault for a tensor that isn't known.
 pub(super) fn unknown(name: &str, message: String) -> Fault {
@@ -106,7 +105,16 @@ pub(super) fn check_shape(inventory: &Inventory, wanted: &Tensor, name: &str) ->
         }
         Some(found) if found.shape != wanted.shape => {
             let message = format!("is {}, config.json asks for {}", found.shape, wanted.shape);
-            Err(Fault::new(Kind::Shape, message).tensor(name).hint(
+            let fault = Fault::new(Kind::Shape, message).tensor(name);
+            if let Some((part, dimension)) = part_of(&found.shape.0, &wanted.shape.0)
+                && inventory.ranks > 1
+            {
+                return Err(fault.hint(format!(
+                    "it has one part of {part} along dimension {dimension}: is it cut where the source strategy says \
+                     that it isn't? `shardloom strategy show --param` tells"
+                )));
+            }
+            Err(fault.hint(
                 "is it this model's config.json, and do --qkv, --ffn, --experts and --tp fit?",
             ))
         }
@@ -114,9 +122,28 @@ pub(super) fn check_shape(inventory: &Inventory, wanted: &Tensor, name: &str) ->
     }
 }
 
-/// Refuses an adapter for a tensor that isn't written, as it is a copy of another by config.json.
-pub(super) fn refuse_adapted(inventory: &Inventory, mapping: &Mapping) -> Result<()> {
-    refuse_untied(inventory, mapping)?;
+/// Of how many parts `found` is one, and along which dimension, if it differs from `wanted` by that alone.
+fn part_of(found: &[u64], wanted: &[u64]) -> Option<(u64, usize)> {
+    let mut other = found
+        .iter()
+        .zip(wanted)
+        .enumerate()
+        .filter(|(_, (a, b))| a != b);
+    let (Some((dimension, (part, whole))), None) = (other.next(), other.next()) else {
+        return None;
+    };
+    let parts = whole
+        .checked_div(*part)
+        .filter(|parts| parts * part == *whole)?;
+    (found.len() == wanted.len()).then_some((parts, dimension))
+}
+
+/// Refuses an adapter for a tensor that isn't written, as it is a copy of another by config.json; `as_one` says that
+/// what the adapter has for the embedding is for the head, too.
+pub(super) fn refuse_adapted(inventory: &Inventory, mapping: &Mapping, as_one: bool) -> Result<()> {
+    if !as_one {
+        refuse_untied(inventory, mapping)?;
+    }
     let anew = embedding(inventory, mapping).is_some_and(|found| is_replaced(inventory, found));
     for (name, of) in &mapping.only_hf {
         let Some(tensor) = inventory.tensors.get(name) else {
@@ -135,27 +162,26 @@ pub(super) fn refuse_adapted(inventory: &Inventory, mapping: &Mapping) -> Result
         );
         return Err(Fault::new(Kind::Unsupported, message)
             .tensor(&**name)
-            .hint("set tie_word_embeddings to false, for a model with a head of its own"));
+            .hint("--untie gives the model a head of its own"));
     }
     Ok(())
 }
 
 /// The embedding that is there.
 fn embedding<'a>(inventory: &'a Inventory, mapping: &Mapping) -> Option<&'a SourceTensor> {
-    let mut words = mapping.links.iter().flat_map(|link| &link.hf);
-    let embedding = words.find(|tensor| tensor.vocabulary && !is_head(&tensor.name));
-    let found = inventory.tensors.get(&embedding?.name);
+    let found = inventory.tensors.get(tied::embedding(mapping)?);
     found.map(|found| &**found)
 }
 
 /// Refuses an adapter that brings a trained embedding where that is the head, too, by config.json, and no head: that
-/// which it was trained with stayed as it was, as the modules that PEFT saves whole are copies.
+/// which it was trained with stayed as it was, as the modules that PEFT saves whole are copies. What lies below a pair
+/// is none: it is the weight of both.
 fn refuse_untied(inventory: &Inventory, mapping: &Mapping) -> Result<()> {
-    let mut heads = mapping.only_hf.iter().filter(|(name, _)| is_head(name));
-    let Some((head, _)) = heads.next() else {
+    let Some(head) = tied::head(mapping) else {
         return Ok(());
     };
-    let anew = |tensor: &SourceTensor| is_replaced(inventory, tensor);
+    let anew =
+        |tensor: &SourceTensor| is_replaced(inventory, tensor) && !tensor.name.contains(BELOW_PAIR);
     if inventory.tensors.get(head).is_some_and(|head| anew(head)) {
         return Ok(());
     }
@@ -168,7 +194,7 @@ fn refuse_untied(inventory: &Inventory, mapping: &Mapping) -> Result<()> {
     );
     Err(Fault::new(Kind::Unsupported, message)
         .tensor(&*found.name)
-        .hint("merge it with PEFT, which gives the model a head of its own, and import what comes out"))
+        .hint("--untie writes that head beside it, as PEFT's merge gives the model one of its own"))
 }
 
 /// Whether an adapter's pair is added to a tensor.
@@ -179,15 +205,15 @@ fn is_merged(tensor: &SourceTensor) -> bool {
 }
 
 /// What is said of a head and an embedding that are one by config.json, and aren't in the files or the adapter.
-pub(super) fn tied(inventory: &Inventory, mapping: &Mapping) -> Option<String> {
-    let mut heads = mapping.only_hf.iter().map(|(name, _)| name);
-    let head = heads.find(|name| is_head(name))?;
+pub(super) fn tied(inventory: &Inventory, mapping: &Mapping, as_one: bool) -> Option<String> {
+    let head = tied::head(mapping)?;
     match embedding(inventory, mapping) {
+        Some(_) if as_one => None,
         Some(found) => is_merged(found).then(|| {
             format!(
                 "the adapter's pair for {} changes the head, too, as {TIED} of config.json is true: so does PEFT's \
-                 merge, though in the training the head may have stayed as it was",
-                found.name
+                 merge, though in the training the head may have stayed as it was, as it does with --untie",
+                tied::embedding(mapping).unwrap_or(&found.name)
             )
         }),
         None => inventory.tensors.contains_key(head).then(|| {
@@ -196,12 +222,6 @@ pub(super) fn tied(inventory: &Inventory, mapping: &Mapping) -> Option<String> {
             )
         }),
     }
-}
-
-/// Whether another file's tensor, as one that was trained in full, is in its place.
-fn is_replaced(inventory: &Inventory, tensor: &SourceTensor) -> bool {
-    let own = |spread: &Spread| spread.first_rank < inventory.ranks.max(1);
-    !tensor.spreads.iter().all(own)
 }
 
 /// What is said of layers that are left out.
@@ -226,13 +246,7 @@ pub(super) fn head_for<'a>(
     if !wanted.vocabulary || is_head(&wanted.name) {
         return None;
     }
-    let mut heads = mapping.only_hf.iter().map(|(name, _)| name);
-    heads.find(|name| is_head(name) && inventory.tensors.contains_key(*name))
-}
-
-/// Whether this is the name of a model's head.
-fn is_head(name: &str) -> bool {
-    HEADS.iter().any(|end| name.ends_with(end))
+    tied::head(mapping).filter(|name| inventory.tensors.contains_key(*name))
 }
 
 /// Ends of the names of scales that other ways to quantise have.

@@ -14,6 +14,7 @@ use super::refusals::{
     absent, check_named, check_shape, extra_tensor, head_for, missing_tensor, other,
     refuse_adapted, refuse_other_names, refuse_quantised, tied, unknown,
 };
+use super::tied::copies;
 use super::vocabulary::Vocabulary;
 use super::wrapped::refuse_wrapped;
 use crate::fault::{Fault, Kind, Result};
@@ -59,6 +60,8 @@ pub struct Import {
     pub allow_extra: bool,
     /// Rows to write of what has a row for each word; none: as config.json says.
     pub vocabulary_rows: Option<u64>,
+    /// What an adapter has for an embedding that is the head, too, is for both.
+    pub as_one: bool,
 }
 
 /// MindSpore weights to Hugging Face weights.
@@ -125,7 +128,7 @@ impl Import {
             &mapping,
             fused.values().map(|fused| &*fused.name),
         )?;
-        refuse_adapted(inventory, &mapping)?;
+        refuse_adapted(inventory, &mapping, self.as_one)?;
         let mut vocabulary = Vocabulary::new(self.vocabulary_rows);
         let mut table = Table::new();
         for link in &mapping.links {
@@ -164,42 +167,25 @@ impl Import {
                 enter(&mut table, &tensor.name, made)?;
             }
         }
+        // What isn't known is left out unseen, if that was asked for.
+        let copies = if self.allow_extra {
+            Vec::new()
+        } else {
+            copies(inventory, &mapping)
+        };
         let mut metadata = self.choices.metadata();
         metadata.extend(heads::metadata(&self.numbers));
         metadata.insert("format".into(), "ms".into());
         let mut notes = vocabulary.notes();
-        notes.extend(tied(inventory, &mapping));
+        notes.extend(tied(inventory, &mapping, self.as_one));
         notes.extend(absent(&mapping));
         Ok(Viewed {
             table,
             metadata,
             notes,
-            copies: self.copies(inventory, &mapping),
+            copies,
             ..Viewed::default()
         })
-    }
-
-    /// The tensors that are left out as copies of others, unless what isn't known is left out anyway.
-    fn copies(&self, inventory: &Inventory, mapping: &Mapping) -> Vec<(Arc<str>, Arc<str>)> {
-        let stored = |name: &Arc<str>| {
-            let tensor = inventory.tensors.get(name);
-            let value = tensor.map(|tensor| tensor.value.as_deref());
-            value.is_some_and(|value| value.is_none_or(|value| value.steps.is_empty()))
-        };
-        let pairs = mapping.only_hf.iter().filter(|_| !self.allow_extra);
-        // A head that isn't there to be written is the embedding: the other with a row for each word.
-        let linked = mapping.links.iter().flat_map(|link| &link.hf);
-        let embedding = linked
-            .filter(|tensor| tensor.vocabulary)
-            .map(|tensor| &tensor.name)
-            .next();
-        let tied = |name: &Arc<str>| embedding.filter(|_| name.ends_with("lm_head.weight"));
-        let pairs =
-            pairs.filter_map(|(name, of)| Some((name, of.as_ref().or_else(|| tied(name))?)));
-        pairs
-            .filter(|(name, of)| stored(name) && stored(of))
-            .map(|(name, of)| (name.clone(), of.clone()))
-            .collect()
     }
 
     /// The experts' matrices that lie in tensors of all experts, by their own names.

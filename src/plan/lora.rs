@@ -44,11 +44,11 @@ const STATES: [&str; 4] = ["adam_m.", "adam_v.", "accu_grads.", "muon_m."];
 
 /// What the name of a tensor of a pair tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Part<'a> {
+pub(super) struct Part<'a> {
     /// 0: A, 1: B.
-    which: usize,
+    pub(super) which: usize,
     /// The module it is of.
-    module: &'a str,
+    pub(super) module: &'a str,
     /// The module is a table of embeddings.
     embedding: bool,
 }
@@ -61,7 +61,7 @@ struct Pair<'a> {
 }
 
 /// Which of a pair a name means, and of which module.
-fn part_of(name: &str) -> Option<Part<'_>> {
+pub(super) fn part_of(name: &str) -> Option<Part<'_>> {
     let name = name.strip_prefix(WRAPPED).unwrap_or(name);
     let mut endings = ENDINGS.iter().enumerate();
     endings.find_map(|(number, (a, b))| {

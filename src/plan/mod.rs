@@ -32,6 +32,7 @@ mod listing;
 pub mod lora;
 mod lora_experts;
 mod lora_meaning;
+pub mod lora_tied;
 pub mod machine;
 mod made;
 pub mod megatron;

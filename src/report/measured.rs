@@ -2,7 +2,7 @@
 
 use crate::fault::plain::{Text, counted};
 use crate::measure::simulate::Simulated;
-use crate::report::text::bytes;
+use crate::report::text::{bytes, uneven};
 
 /// What a simulation found.
 pub(super) fn simulated(simulated: &Simulated) -> Text {
@@ -24,32 +24,38 @@ pub(super) fn simulated(simulated: &Simulated) -> Text {
         bytes(b.read_unique)
     ));
     out.line(format_args!(
-        "  received   {}: {} from the same node, {} from others (at least {})",
+        "  received   {}: {} from the same node, {} from others{}",
         bytes(b.received),
         bytes(b.received_same_node),
         bytes(b.received_other_nodes),
-        bytes(b.sent_lower_bound)
+        match s.nodes {
+            1 => String::new(),
+            _ => format!(" (at least {} must cross nodes)", bytes(b.sent_lower_bound)),
+        }
     ));
     out.line(format_args!("  sent       {}", bytes(b.sent)));
     out.line(format_args!(
-        "  written    {} (largest share of all bytes {:.2} of the mean)",
+        "  written    {}{}",
         bytes(b.written),
-        s.balance_max_over_mean
+        uneven(s.balance_max_over_mean)
     ));
     out.line(format_args!(
-        "  plan       {} transfers, {} partners at most, {} rounds; about {:.2} s on this machine",
-        s.plan.transfers, s.partners_max, s.plan.rounds, s.plan.seconds_estimated
+        "  plan       {}, {} at most, {}; about {:.2} s on this machine",
+        counted(s.plan.transfers, "transfer"),
+        counted(s.partners_max, "partner"),
+        counted(s.plan.rounds, "round"),
+        s.plan.seconds_estimated
     ));
     for p in s.per_process.iter().take(8) {
         out.line(format_args!(
-            "  process {:<5} reads {}, receives {} from {}, writes {}, {} transfers, {} rounds",
+            "  process {:<5} reads {}, receives {} from {}, writes {}, {}, {}",
             p.process,
             bytes(p.read),
             bytes(p.received),
-            p.partners,
+            counted(p.partners, "process"),
             bytes(p.written),
-            p.transfers,
-            p.rounds
+            counted(p.transfers, "transfer"),
+            counted(p.rounds, "round")
         ));
     }
     if s.per_process.len() > 8 {

@@ -83,6 +83,15 @@ fn nodes(outcome: &Outcome) -> String {
     }
 }
 
+/// How uneven shares of what is written are, where that is to be seen: ` (one process 1.20 times the mean)`.
+pub(super) fn uneven(max_over_mean: f64) -> String {
+    if max_over_mean >= 1.005 {
+        format!(" (one process {max_over_mean:.2} times the mean)")
+    } else {
+        String::new()
+    }
+}
+
 /// The bytes, by what became of them.
 fn moved(out: &mut Text, outcome: &Outcome) {
     let b = &outcome.bytes;
@@ -96,12 +105,7 @@ fn moved(out: &mut Text, outcome: &Outcome) {
     } else {
         String::new()
     };
-    let uneven = if outcome.balance_max_over_mean >= 1.005 {
-        let times = outcome.balance_max_over_mean;
-        format!(" (one process {times:.2} times the mean)")
-    } else {
-        String::new()
-    };
+    let uneven = uneven(outcome.balance_max_over_mean);
     out.line(format_args!("  exchanged  {}{crossing}", bytes(b.sent)));
     out.line(format_args!("  written    {}{uneven}", bytes(b.written)));
     if b.reused > 0 {

@@ -11,8 +11,10 @@ use crate::plan::affix::Affixes;
 use crate::plan::dequantise::dequantise;
 use crate::plan::inventory::{Inventory, whole_tensor};
 use crate::plan::lora::{Meaning, merge, take_own_pairs};
+use crate::plan::lora_tied::Tied;
 use crate::plan::reach::Reach;
 use crate::source::found::Source;
+use crate::source::tied_pairs::joined;
 use crate::store::Format;
 use crate::store::io::ReadFile;
 use std::collections::BTreeSet;
@@ -29,6 +31,8 @@ pub struct Derived {
     pub lora: Option<Lora>,
     /// Beginnings of names taken away and given.
     pub affixes: Affixes,
+    /// A head that is the embedding, too.
+    pub tied: Option<Tied>,
 }
 
 /// An adapter.
@@ -66,7 +70,10 @@ impl Derived {
             }
             let file = ReadFile::open(&path)?;
             let name = path.display().to_string();
-            let schema = Format::recognise(&file)?.read(&file)?;
+            let mut schema = Format::recognise(&file)?.read(&file)?;
+            if let Some(tied) = &self.tied {
+                schema = joined(&file, schema, tied).map_err(|fault| fault.file(&*name))?;
+            }
             let mut hasher = DefaultHasher::new();
             (encode(&schema.entries)?, schema.size).hash(&mut hasher);
             Ok((name, schema, hasher.finish()))
@@ -108,6 +115,9 @@ impl Derived {
         self.affixes.apply(inventory)?;
         let block = self.block.map(|block| dequantise(inventory, block));
         let notes = block.transpose()?.unwrap_or_default();
+        if let Some(tied) = &self.tied {
+            tied.part(inventory);
+        }
         let Some(lora) = &self.lora else {
             return Ok(notes);
         };

@@ -1,17 +1,21 @@
 //! A directory that tells its own layout, as a source.
 
-use crate::catalog::FileSchema;
+use crate::catalog::{Catalog, FileSchema};
 use crate::exchange::{World, agree, all_gather_bytes, broadcast_bytes};
 use crate::fault::memory::zeroed;
+use crate::fault::plain::first;
 use crate::fault::{Fault, Kind, Result};
 use crate::source::found::Told;
 use crate::source::listed::{Inner, Listed, Listing};
+use crate::source::ranks::named;
 use crate::store::Directory;
 use crate::store::formats::{Progress, Text};
 use crate::store::full_dir::MAPS;
 use crate::store::io::{self, ReadFile, Standing};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 /// The checkpoint in `path`, which has these entries, that tells its own layout: that with this number,
 /// or else the last complete one. Local.
@@ -159,6 +163,66 @@ pub(super) fn read(world: &World, base: &Path, listing: &Listing) -> Result<Opti
         told.own.progress = told.format.stands(&bytes);
     }
     Ok(Some(told))
+}
+
+/// Takes out of `catalog` what files have of tensors that they don't count for, as their checkpoint tells; gives what
+/// is to be said of it. Local.
+///
+/// # Errors
+/// As [`FileSchema::without`].
+pub(super) fn keep_counted(
+    catalog: &mut Catalog,
+    listing: &Listing,
+    told: &Told,
+) -> Result<Option<String>> {
+    let (Some(counted), Some(inner)) = (&told.own.counted, &listing.inner) else {
+        return Ok(None);
+    };
+    let known: BTreeSet<&str> = counted.values().flatten().map(|name| &**name).collect();
+    // Files of one structure that lose the same keep one structure.
+    let mut kept: BTreeMap<(*const FileSchema, BTreeSet<String>), Arc<FileSchema>> =
+        BTreeMap::new();
+    let (mut names, mut ranks) = (BTreeSet::new(), BTreeSet::new());
+    for (rank, files) in &mut catalog.ranks {
+        for file in files {
+            let own = counted.get(
+                file.path
+                    .strip_prefix(&*inner.directory)
+                    .unwrap_or_default(),
+            );
+            let is_stray =
+                |name: &&str| known.contains(name) && own.is_none_or(|own| !own.contains(*name));
+            let entries = file.schema.entries.iter().map(|entry| &*entry.name);
+            let stray: BTreeSet<&str> = entries.filter(is_stray).collect();
+            if stray.is_empty() {
+                continue;
+            }
+            ranks.insert(*rank);
+            let owned: BTreeSet<String> = stray.iter().map(|name| (*name).to_owned()).collect();
+            names.extend(owned.iter().cloned());
+            let key = (Arc::as_ptr(&file.schema), owned);
+            let schema = match kept.get(&key) {
+                Some(schema) => Arc::clone(schema),
+                None => Arc::new(file.schema.without(&stray)?),
+            };
+            kept.insert(key, Arc::clone(&schema));
+            file.schema = schema;
+        }
+    }
+    let names: Vec<String> = names.into_iter().collect();
+    let text = inner.format.texts().first().map_or("", |(name, _)| name);
+    let words = match names.len() {
+        0 => return Ok(None),
+        1 => ["lies", "it doesn't"],
+        _ => ["lie", "they don't"],
+    };
+    Ok(Some(format!(
+        "{} {} in files of {}, too, where {} count by {text}: what these have is left aside",
+        first(&names, 3),
+        words[0],
+        named(&ranks.into_iter().collect::<Vec<_>>()),
+        words[1],
+    )))
 }
 
 /// What is to be said of a checkpoint in `base` whose counts are of another step than the name of its directory

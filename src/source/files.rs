@@ -5,9 +5,9 @@ use crate::fault::{Fault, Kind, Result};
 use crate::source::directory::refuse_parts;
 use crate::source::full::refuse_missing;
 use crate::source::listed::{Listed, Listing};
+use crate::source::nothing;
 use crate::source::pattern;
 use crate::store::Format;
-use crate::store::formats::refuse_directory;
 use crate::store::full_dir::MAPS;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::manifest::{self, Manifest};
@@ -176,7 +176,7 @@ pub(crate) fn refuse_gaps<'a>(
 ///
 /// # Errors
 /// [`Kind::MissingShard`], also if all are in format `to` already; what
-/// [`refuse_directory`] says.
+/// [`nothing::refuse`] says.
 pub(crate) fn number(listings: Vec<&mut Listing>, path: &Path, to: Format) -> Result<()> {
     let files = listings.iter().flat_map(|l| l.ranks.values().flatten());
     let paths: BTreeSet<String> = files.map(|file| file.path.clone()).collect();
@@ -191,7 +191,7 @@ pub(crate) fn number(listings: Vec<&mut Listing>, path: &Path, to: Format) -> Re
                 Fault::new(Kind::MissingShard, message).hint("give another format with --to"),
             );
         }
-        refuse_directory(path)?;
+        nothing::refuse(path)?;
         return named(Fault::new(
             Kind::MissingShard,
             "has no weight files to convert",

@@ -38,6 +38,7 @@ mod step;
 mod still;
 pub mod strategy_files;
 pub mod survey;
+mod tied_pairs;
 mod values;
 mod views;
 

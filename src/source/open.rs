@@ -259,9 +259,14 @@ fn assemble(
     }
     let told = directory::read(world, &base, &merged)?;
     let mut headers = read_headers(world, &reach, &base, &merged, told.as_ref())?;
+    let left = told
+        .as_ref()
+        .map(|told| directory::keep_counted(&mut headers.catalog, &merged, told));
+    let left = agree(world, left.transpose())?;
     let opened = std::mem::take(&mut headers.opened);
     let still = agree(world, Still::watch(&reach, &base, &merged, opened))?;
     let mut notes = merged.notes.clone();
+    notes.extend(left.flatten());
     let other_step = |told| directory::other_step(&base, &merged, told);
     notes.extend(told.as_ref().and_then(other_step));
     let mut values = values::names(&headers.catalog);

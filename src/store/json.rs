@@ -21,7 +21,8 @@ const NO_JSON: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 pub fn read<T: DeserializeOwned>(path: &Path, limit_bytes: u64, what: &str) -> Result<T> {
     parse(&bytes(path, limit_bytes)?).map_err(|error| {
         let fault = Fault::new(Kind::Corrupt, format!("is no {what}: {error}"));
-        fault.file(path.display().to_string())
+        let fault = fault.file(path.display().to_string());
+        fault.hint("mend that place in an editor, or copy or download the file again")
     })
 }
 

@@ -141,8 +141,12 @@ impl Axes {
             count if count == own.len() => (0..own.len()).collect(),
             count if count == wide.len() => wide,
             count => {
-                let message = format!("--mesh has {count} axes, but the old mesh is {own:?}");
-                return Err(usage(message).hint("name its axes, in their order"));
+                let message = format!(
+                    "--mesh has {count} axes beside pp, and the old mesh {own:?} has {}",
+                    own.len()
+                );
+                return Err(usage(message)
+                    .hint("give a size for each of the old mesh's axes, in their order"));
             }
         };
         let mut numbers = vec![None; own.len()];

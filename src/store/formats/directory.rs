@@ -20,6 +20,9 @@ pub type Names = [(String, bool)];
 /// The names of each rank's files.
 pub type RankFiles = BTreeMap<u32, BTreeSet<String>>;
 
+/// The names of the tensors that each file counts for, by the file's own name.
+pub type Counted = BTreeMap<String, BTreeSet<Arc<str>>>;
+
 /// A small file that tells of the others: its name, and the most bytes of it that are read.
 pub type Text = (&'static str, u64);
 
@@ -244,6 +247,8 @@ pub struct Own {
     pub progress: Progress,
     /// Its files, where one of its texts lists them.
     pub files: Option<RankFiles>,
+    /// The tensors that each of them counts for, where that text tells it: what else a file has of these doesn't.
+    pub counted: Option<Counted>,
     /// What is in these, by name, where they don't tell it themselves.
     pub entries: BTreeMap<String, Vec<Entry>>,
     /// Of a distributed checkpoint of PyTorch: what is in its files, by name.

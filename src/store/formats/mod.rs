@@ -28,7 +28,7 @@ mod values;
 
 pub use dcp::Content;
 pub use directories::Directory;
-pub use directory::{DirectoryFormat, Glimpse, Names, Own, RankFiles, Text};
+pub use directory::{Counted, DirectoryFormat, Glimpse, Names, Own, RankFiles, Text};
 pub use handle::Format;
 pub use progress::{COUNT_NAMES, Count, Progress, stored};
 pub use refuse::{known_by_sight, refuse_directory, refuse_pointer, refuse_start};

@@ -145,13 +145,21 @@ pub fn parse(header: &[u8], size: u64) -> Result<FileSchema> {
     let Header { metadata, tensors } = reader
         .deserialize_map(HeaderVisitor)
         .and_then(|parsed| reader.end().map(|()| parsed))
-        .map_err(|error| corrupt(format!("header is wrong: {error}")))?;
+        .map_err(|error| {
+            let fault = corrupt(format!("header is wrong: {error}"));
+            match fault.message.contains("__metadata__") {
+                true => fault.hint(
+                    "save it again with texts there: save_file(…, metadata={name: str(value)})",
+                ),
+                false => fault,
+            }
+        })?;
     let data = 8 + header.len() as u64;
     let checked =
         Metadata::new(None, tensors.clone()).map_err(|error| refused(&tensors, &error))?;
     let end = data.checked_add(checked.data_len() as u64);
     if end != Some(size) {
-        return Err(corrupt(match end {
+        let fault = corrupt(match end {
             Some(end) if end < size => format!(
                 "has {} bytes too many: its tensors end at byte {end}, the file at {size}",
                 size - end
@@ -160,7 +168,13 @@ pub fn parse(header: &[u8], size: u64) -> Result<FileSchema> {
                 format!("header describes a file of {end} bytes, it has {size} (truncated?)")
             }
             None => "header describes a file that is larger than any".to_owned(),
-        }));
+        });
+        return Err(match end.is_some_and(|end| end < size) {
+            true => fault.hint(
+                "was something appended, or a longer file written over? Copy, download or save it again",
+            ),
+            false => fault,
+        });
     }
     let mut entries = Vec::with_capacity(tensors.len());
     for (name, info) in tensors {

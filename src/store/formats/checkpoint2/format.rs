@@ -131,11 +131,14 @@ impl DirectoryFormat for Checkpoint2 {
             .is_some_and(|told: &Progress| told.consumed_samples.is_some());
         let dynamic = metadata.as_ref().is_some_and(|told| told.dynamic)
             || metadata.is_none() && (counted || adapter.is_some());
-        let (strategy, files) = metadata.map(|told| (told.strategy, told.files)).unzip();
+        let told = metadata.map(|told| (told.strategy, (told.files, told.counted)));
+        let (strategy, lists) = told.unzip();
+        let (files, counted) = lists.unzip();
         Ok(Own {
             dynamic,
             adapter,
             strategy,
+            counted,
             progress: progress.unwrap_or_default(),
             files,
             ..Own::default()

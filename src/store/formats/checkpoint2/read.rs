@@ -3,6 +3,7 @@
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::Layout;
 use crate::store::formats::checkpoint2::layout::{ordinal_of, read_layout};
+use crate::store::formats::directory::Counted;
 use crate::store::full_dir::check_inside;
 use crate::strategy::{StageLayout, Strategy};
 use serde::Deserialize;
@@ -17,6 +18,8 @@ pub struct Metadata {
     pub strategy: Strategy,
     /// The files of each rank.
     pub files: BTreeMap<u32, BTreeSet<String>>,
+    /// The tensors that each file counts for.
+    pub counted: Counted,
     /// Whether the trainer of dynamic graphs wrote it, which calls types otherwise.
     pub dynamic: bool,
 }
@@ -64,9 +67,9 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Metadata>> {
     let document: Document = serde_json::from_value(value)
         .map_err(|error| corrupt(format!("is no metadata of a checkpoint 2.0: {error}")))?;
     let layouts = cut_layouts(&document)?;
-    let stored = stored(&document)?;
+    let stored = stored(&document, &layouts)?;
     let strategy = strategy(&document, &layouts, &stored)?;
-    let files = stored.files;
+    let Stored { files, counted, .. } = stored;
     let types = document.state_dict_metadata.values();
     let types = types.map(|tensor| &tensor.properties.dtype);
     let dynamic = types
@@ -75,6 +78,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Metadata>> {
     Ok(Some(Metadata {
         strategy,
         files,
+        counted,
         dynamic,
     }))
 }
@@ -101,16 +105,21 @@ fn cut_layouts(document: &Document) -> Result<Layouts<'_>> {
 struct Stored<'a> {
     /// The files of each rank.
     files: BTreeMap<u32, BTreeSet<String>>,
+    /// The tensors that each file counts for.
+    counted: Counted,
     /// How many ranks are named.
     ranks: u32,
     /// Tensor, number of its cell, and the rank that stores it.
     held: Vec<(&'a str, u64, u32)>,
 }
 
-fn stored(document: &Document) -> Result<Stored<'_>> {
+/// What `document` says of where its tensors lie. Of one that lies with ranks, too, that its layout doesn't speak of,
+/// what these have doesn't count, as the trainer never reads it.
+fn stored<'a>(document: &'a Document, layouts: &Layouts<'_>) -> Result<Stored<'a>> {
     let corrupt = |message: String| Fault::new(Kind::Corrupt, message);
     let mut files: BTreeMap<u32, BTreeSet<String>> = BTreeMap::new();
     let mut ranks = 0;
+    let mut counted = Counted::new();
     let mut held: Vec<(&str, u64, u32)> = Vec::new();
     for (key, entries) in &document.storage_data {
         let (name, ordinal) = split_key(key).ok_or_else(|| {
@@ -118,12 +127,12 @@ fn stored(document: &Document) -> Result<Stored<'_>> {
                 "storage_data: '{key}' is no pair of name and offset"
             ))
         })?;
+        let (shared, layout): (Arc<str>, _) = (name.into(), layouts.get(name));
         for entry in entries {
             check_inside(&entry.file_name)?;
-            files
-                .entry(entry.storage_rank)
-                .or_default()
-                .insert(entry.file_name.clone());
+            let of_rank = files.entry(entry.storage_rank).or_default();
+            of_rank.insert(entry.file_name.clone());
+            let names = counted.entry(entry.file_name.clone()).or_default();
             let last = entry
                 .rank_group
                 .iter()
@@ -132,10 +141,22 @@ fn stored(document: &Document) -> Result<Stored<'_>> {
                 .unwrap_or(0)
                 .max(entry.storage_rank);
             ranks = ranks.max(last.saturating_add(1));
-            held.push((name, ordinal, entry.storage_rank));
+            let local = |first: u32| entry.storage_rank.checked_sub(first);
+            let speaks = |(first, layout): &(u32, Arc<Layout>)| {
+                local(*first).is_some_and(|local| local < layout.ranks())
+            };
+            if layout.is_none_or(speaks) {
+                names.insert(Arc::clone(&shared));
+                held.push((name, ordinal, entry.storage_rank));
+            }
         }
     }
-    Ok(Stored { files, ranks, held })
+    Ok(Stored {
+        files,
+        counted,
+        ranks,
+        held,
+    })
 }
 
 /// All tensors' layouts, each checked against what the ranks store.

@@ -95,6 +95,31 @@ fn reads_back_what_it_writes() {
     assert!(parse(wrong.as_bytes()).is_err());
 }
 
+/// An embedding that a second stage has, too: the first stage's layout is told, and what it gives counts.
+#[test]
+fn what_lies_with_ranks_of_another_stage_does_not_count() {
+    let cut = Arc::new(layout(&[2], &[0, -1], None));
+    let of = |name: &str, first_rank: u32| Described {
+        name: name.into(),
+        dtype: "Float32".into(),
+        shape: vec![4, 6],
+        layout: Some(Arc::clone(&cut)),
+        first_rank,
+        stored: (first_rank..first_rank + 2)
+            .map(|rank| (rank, format!("f{rank}")))
+            .collect(),
+    };
+    let bytes = metadata(&[of("e", 0), of("e", 2), of("n", 2)]).unwrap();
+    let read = parse(&bytes).unwrap().unwrap();
+    assert_eq!((read.strategy.ranks(), read.files.len()), (4, 4));
+    let stages = read.strategy.layouts("e").iter().map(|stage| stage.stage);
+    assert_eq!(stages.collect::<Vec<_>>(), [0]);
+    for (file, due) in [("f0", "e"), ("f1", "e"), ("f2", "n"), ("f3", "n")] {
+        let names: Vec<&str> = read.counted[file].iter().map(|name| &**name).collect();
+        assert_eq!(names, [due], "{file}");
+    }
+}
+
 #[test]
 fn tells_iterations_by_their_names() {
     assert_eq!(

@@ -1,0 +1,90 @@
+//! The pairs of an adapter for a head and an embedding that are one.
+
+use crate::catalog::{Entry, FileSchema};
+use crate::fault::memory::zeroed;
+use crate::fault::{Fault, Kind, Result};
+use crate::plan::lora_tied::Tied;
+use crate::store::io::ReadFile;
+use std::collections::BTreeSet;
+
+/// Most bytes of a tensor that are looked at in one go.
+const BLOCK_BYTES: u64 = 4 << 20;
+
+/// Takes the head's pair out of `schema`, where `tied` keeps head and embedding one and the file has a pair for each:
+/// A of the one must be B of the other, transposed, as where an adapter was trained as one for both. Local.
+///
+/// # Errors
+/// [`Kind::Unsupported`] if they are others, or the head's is alone, naming it; [`Kind::Io`].
+pub(super) fn joined(file: &ReadFile, schema: FileSchema, tied: &Tied) -> Result<FileSchema> {
+    let [head, embedding] = tied.pairs(&schema);
+    let Some([a, b]) = head.filter(|_| !tied.parted) else {
+        return Ok(schema);
+    };
+    let one = "by tie_word_embeddings of config.json the two are one";
+    let refuse = |message: String| {
+        let fault = Fault::new(Kind::Unsupported, message).tensor(&*a.name);
+        fault.hint(
+            "--untie gives the model a head of its own, as PEFT says to do before such is merged",
+        )
+    };
+    let Some([embedding_a, embedding_b]) = embedding else {
+        return Err(refuse(format!(
+            "is for '{}', and there is none for '{}': {one}, and the change would be lost",
+            tied.head, tied.embedding
+        )));
+    };
+    if !turned(file, a, embedding_b)? || !turned(file, embedding_a, b)? {
+        return Err(refuse(format!(
+            "is for '{}', and there is another pair for '{}': {one}",
+            tied.head, tied.embedding
+        )));
+    }
+    schema.without(&BTreeSet::from([&*a.name, &*b.name]))
+}
+
+/// Whether a matrix is the other one transposed, bit for bit. Local.
+fn turned(file: &ReadFile, wide: &Entry, tall: &Entry) -> Result<bool> {
+    let ([rank, columns], [rows, width]) = (&wide.shape.0[..], &tall.shape.0[..]) else {
+        return Ok(false);
+    };
+    if (rank, columns, wide.dtype) != (width, rows, tall.dtype) || *rank == 0 {
+        return Ok(false);
+    }
+    let bytes = u64::from(wide.dtype.bits() / 8);
+    let each = (BLOCK_BYTES / (rank * bytes).max(1)).max(1);
+    for from in (0..*columns).step_by(usize::try_from(each).unwrap_or(usize::MAX)) {
+        let to = columns.min(&(from + each)).to_owned();
+        let below = read(file, tall, [from * rank * bytes, to * rank * bytes])?;
+        for row in 0..*rank {
+            let begin = row * columns * bytes;
+            let beside = read(file, wide, [begin + from * bytes, begin + to * bytes])?;
+            let (size, step, first) = (index(bytes), index(rank * bytes), index(row * bytes));
+            let same = |(number, element): (usize, &[u8])| {
+                let begin = number * step + first;
+                below.get(begin..begin + size) == Some(element)
+            };
+            if !beside.chunks(size.max(1)).enumerate().all(same) {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// A length that fits memory, as all that is read here does.
+fn index(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+/// Bytes of a tensor. Local.
+fn read(file: &ReadFile, entry: &Entry, [begin, end]: [u64; 2]) -> Result<Vec<u8>> {
+    let mut bytes = zeroed(index(end.saturating_sub(begin)))?;
+    entry.locate(begin..end, |at, range| {
+        let part = index(range.start - begin)..index(range.end - begin);
+        match bytes.get_mut(part) {
+            Some(part) => file.read_at(part, at),
+            None => Ok(()),
+        }
+    })?;
+    Ok(bytes)
+}
