@@ -17,6 +17,10 @@ import traceback
 from pathlib import Path
 
 HIDDEN, HEADS, GROUPS, HEAD, FFN, WORDS, EXPERT_FFN = 16, 4, 2, 4, 24, 32, 12
+# Ranks of latent attention, and heads of its parts.
+Q_RANK, KV_RANK, NOPE, ROPE, VALUE = 12, 8, 4, 2, 4
+LATENT = {"latent", "latent experts"}
+EXPERTS = {"experts", "spread experts", "latent experts"}
 HOW = {"distrib_optim_sharding_type": "fully_reshardable", "singleton_local_shards": False, "chained_optim_avoid_prefix": True}
 
 
@@ -50,27 +54,34 @@ class Job:
         from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
         from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
         from megatron.core.tensor_parallel import random
-        from megatron.core.transformer import TransformerConfig
+        from megatron.core.transformer.transformer_config import MLATransformerConfig, TransformerConfig
         from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
         # torch's own Adam keeps its step as a tensor, which Megatron takes from the groups and then asks for once more.
         put = DistributedOptimizer._set_main_param_and_optimizer_states
         DistributedOptimizer._set_main_param_and_optimizer_states = lambda self, of, state: put(self, of, {"step": None, **state})
         random.CudaRNGStatesTracker.fork = lambda self, *a, **k: contextlib.nullcontext()
         dist.init_process_group("gloo", rank=int(os.environ["RANK"]), world_size=int(os.environ["WORLD_SIZE"]))
-        parallel_state.initialize_model_parallel(tensors)
+        # Experts that are dealt to ranks have an optimizer of their own.
+        spread = min(2, dist.get_world_size()) if kind == "spread experts" else 1
+        parallel_state.initialize_model_parallel(tensors, expert_model_parallel_size=spread)
         self.torch, self.dist = torch, dist
         torch.manual_seed(11)
-        experts = 4 if kind == "experts" else None
+        experts = 4 if kind in EXPERTS else None
         dtype = torch.bfloat16 if kind == "bf16" else torch.float32
-        config = TransformerConfig(
+        latent = {"q_lora_rank": Q_RANK, "kv_lora_rank": KV_RANK, "qk_head_dim": NOPE, "qk_pos_emb_head_dim": ROPE, "v_head_dim": VALUE,
+                  "rope_type": "rope", "multi_latent_attention": True} if kind in LATENT else {}
+        make = MLATransformerConfig if latent else TransformerConfig
+        config = make(
             num_layers=2, hidden_size=HIDDEN, num_attention_heads=HEADS, num_query_groups=GROUPS, kv_channels=HEAD, ffn_hidden_size=FFN,
             use_cpu_initialization=True, gated_linear_unit=True, activation_func=torch.nn.functional.silu, add_bias_linear=False,
             normalization="RMSNorm", qk_layernorm=True, hidden_dropout=0.0, attention_dropout=0.0, tensor_model_parallel_size=tensors,
+            expert_model_parallel_size=spread,
             params_dtype=dtype, bf16=dtype is torch.bfloat16, pipeline_dtype=dtype, num_moe_experts=experts,
             moe_ffn_hidden_size=EXPERT_FFN if experts else None, moe_token_dispatcher_type="allgather", bias_activation_fusion=False,
             masked_softmax_fusion=False, bias_dropout_fusion=False, gradient_accumulation_fusion=False,
-            sequence_parallel=bool(experts) and tensors > 1)
-        spec = get_gpt_layer_local_spec(num_experts=experts, qk_layernorm=True, normalization="RMSNorm")
+            sequence_parallel=bool(experts) and tensors > 1, **latent)
+        spec = get_gpt_layer_local_spec(num_experts=experts, qk_layernorm=True, normalization="RMSNorm",
+                                        multi_latent_attention=bool(latent))
         self.model = GPTModel(config, spec, vocab_size=WORDS, max_sequence_length=16, share_embeddings_and_output_weights=False,
                               position_embedding_type="rope").to(dtype)
         self.parallel = DistributedDataParallel(config, DistributedDataParallelConfig(use_distributed_optimizer=True), self.model)
@@ -193,9 +204,13 @@ def equal(found, due):
 
 
 def configuration(room, kind):
-    told = {"model_type": "qwen3_moe" if kind == "experts" else "qwen3", "num_hidden_layers": 2, "hidden_size": HIDDEN, "vocab_size": WORDS,
+    family = "deepseek_v3" if kind in LATENT else "qwen3_moe" if kind in EXPERTS else "qwen3"
+    told = {"model_type": family, "num_hidden_layers": 2, "hidden_size": HIDDEN, "vocab_size": WORDS,
             "num_attention_heads": HEADS, "num_key_value_heads": GROUPS, "head_dim": HEAD, "intermediate_size": FFN,
             "tie_word_embeddings": False, "attention_bias": False, "num_local_experts": 4, "moe_intermediate_size": EXPERT_FFN}
+    if kind in LATENT:
+        told |= {"q_lora_rank": Q_RANK, "kv_lora_rank": KV_RANK, "qk_nope_head_dim": NOPE, "qk_rope_head_dim": ROPE, "v_head_dim": VALUE,
+                 "n_routed_experts": 4, "first_k_dense_replace": 2, "num_nextn_predict_layers": 0}
     (room / "model").mkdir()
     (room / "model/config.json").write_text(json.dumps(told))
     return room / "model"
