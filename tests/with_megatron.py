@@ -17,10 +17,7 @@ import traceback
 from pathlib import Path
 
 HIDDEN, HEADS, GROUPS, HEAD, FFN, WORDS, EXPERT_FFN = 16, 4, 2, 4, 24, 32, 12
-# Ranks of latent attention, and heads of its parts.
-Q_RANK, KV_RANK, NOPE, ROPE, VALUE = 12, 8, 4, 2, 4
-LATENT = {"latent", "latent experts"}
-EXPERTS = {"experts", "spread experts", "latent experts"}
+EXPERTS = {"experts", "spread experts"}
 HOW = {"distrib_optim_sharding_type": "fully_reshardable", "singleton_local_shards": False, "chained_optim_avoid_prefix": True}
 
 
@@ -54,7 +51,7 @@ class Job:
         from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
         from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
         from megatron.core.tensor_parallel import random
-        from megatron.core.transformer.transformer_config import MLATransformerConfig, TransformerConfig
+        from megatron.core.transformer.transformer_config import TransformerConfig
         from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
         # torch's own Adam keeps its step as a tensor, which Megatron takes from the groups and then asks for once more.
         put = DistributedOptimizer._set_main_param_and_optimizer_states
@@ -68,10 +65,7 @@ class Job:
         torch.manual_seed(11)
         experts = 4 if kind in EXPERTS else None
         dtype = torch.bfloat16 if kind == "bf16" else torch.float32
-        latent = {"q_lora_rank": Q_RANK, "kv_lora_rank": KV_RANK, "qk_head_dim": NOPE, "qk_pos_emb_head_dim": ROPE, "v_head_dim": VALUE,
-                  "rope_type": "rope", "multi_latent_attention": True} if kind in LATENT else {}
-        make = MLATransformerConfig if latent else TransformerConfig
-        config = make(
+        config = TransformerConfig(
             num_layers=2, hidden_size=HIDDEN, num_attention_heads=HEADS, num_query_groups=GROUPS, kv_channels=HEAD, ffn_hidden_size=FFN,
             use_cpu_initialization=True, gated_linear_unit=True, activation_func=torch.nn.functional.silu, add_bias_linear=False,
             normalization="RMSNorm", qk_layernorm=True, hidden_dropout=0.0, attention_dropout=0.0, tensor_model_parallel_size=tensors,
@@ -79,9 +73,8 @@ class Job:
             params_dtype=dtype, bf16=dtype is torch.bfloat16, pipeline_dtype=dtype, num_moe_experts=experts,
             moe_ffn_hidden_size=EXPERT_FFN if experts else None, moe_token_dispatcher_type="allgather", bias_activation_fusion=False,
             masked_softmax_fusion=False, bias_dropout_fusion=False, gradient_accumulation_fusion=False,
-            sequence_parallel=bool(experts) and tensors > 1, **latent)
-        spec = get_gpt_layer_local_spec(num_experts=experts, qk_layernorm=True, normalization="RMSNorm",
-                                        multi_latent_attention=bool(latent))
+            sequence_parallel=bool(experts) and tensors > 1)
+        spec = get_gpt_layer_local_spec(num_experts=experts, qk_layernorm=True, normalization="RMSNorm")
         self.model = GPTModel(config, spec, vocab_size=WORDS, max_sequence_length=16, share_embeddings_and_output_weights=False,
                               position_embedding_type="rope").to(dtype)
         self.parallel = DistributedDataParallel(config, DistributedDataParallelConfig(use_distributed_optimizer=True), self.model)
@@ -129,9 +122,14 @@ class Job:
         self.model.load_state_dict(loaded["model"])
         # Rates and decay are the job's own; the number of steps is the file's.
         saved = loaded["optimizer"]
-        steps = saved["optimizer"]["param_groups"][0]["step"]
-        groups = [{key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups]
-        saved["optimizer"]["param_groups"] = [{**group, "step": float(steps)} for group in groups]
+        told = {key: saved.pop(key) for key in ("optimizer", "param_state_sharding_type")}
+        steps = told["optimizer"]["param_groups"][0]["step"]
+        inner = self.optimizer.chained_optimizers
+        for number, optimizer in enumerate(inner):
+            groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+            # What is of one optimizer has no number.
+            own = saved if len(inner) == 1 else saved.setdefault(number, {})
+            own.update(told, optimizer={"param_groups": [{**group, "step": float(steps)} for group in groups]})
         self.optimizer.load_state_dict(saved)
         # One tensor would count for all weights.
         for inner in self.optimizer.chained_optimizers:
@@ -204,22 +202,21 @@ def equal(found, due):
 
 
 def configuration(room, kind):
-    family = "deepseek_v3" if kind in LATENT else "qwen3_moe" if kind in EXPERTS else "qwen3"
+    family = "qwen3_moe" if kind in EXPERTS else "qwen3"
     told = {"model_type": family, "num_hidden_layers": 2, "hidden_size": HIDDEN, "vocab_size": WORDS,
             "num_attention_heads": HEADS, "num_key_value_heads": GROUPS, "head_dim": HEAD, "intermediate_size": FFN,
             "tie_word_embeddings": False, "attention_bias": False, "num_local_experts": 4, "moe_intermediate_size": EXPERT_FFN}
-    if kind in LATENT:
-        told |= {"q_lora_rank": Q_RANK, "kv_lora_rank": KV_RANK, "qk_nope_head_dim": NOPE, "qk_rope_head_dim": ROPE, "v_head_dim": VALUE,
-                 "n_routed_experts": 4, "first_k_dense_replace": 2, "num_nextn_predict_layers": 0}
     (room / "model").mkdir()
     (room / "model/config.json").write_text(json.dumps(told))
     return room / "model"
 
 
-def there_and_back(room, kind, tensors, layout):
+def there_and_back(room, kind, ranks, layout):
     from safetensors.torch import load_file
     saved, model = room / "saved", configuration(room, kind)
-    spawn(tensors, "train", saved / "iter_0000003", room / "due.pt", tensors, kind)
+    # Without sequence parallelism, which needs a GPU's norms, experts aren't cut.
+    tensors = lambda size: 1 if kind in EXPERTS else size  # noqa: E731
+    spawn(ranks, "train", saved / "iter_0000003", room / "due.pt", tensors(ranks), kind)
     (saved / "latest_checkpointed_iteration.txt").write_text("3")
     due = plain(saved / "iter_0000003")
     shardloom("unify", "--src", saved, "--dst", room / "flat", processes=2)
@@ -231,17 +228,21 @@ def there_and_back(room, kind, tensors, layout):
     shardloom("reshard", "--src", room / "mindspore", "--src-strategy", layout, "--model", model, "--names", "mcore", "--dst",
               room / "back", "--format", "megatron", processes=2)
     back = plain(room / "back/iter_0000003")
-    if kind != "bf16":
-        equal({name: tensor for name, tensor in back.items() if name in due}, due)
+    # Masters of weights in 16 bits have no place in this layout, and are made of these again.
+    masters = "optimizer.state.param." if kind == "bf16" else None
+    kept = {name: tensor for name, tensor in due.items() if not masters or not name.startswith(masters)}
+    equal({name: tensor for name, tensor in back.items() if name in kept}, kept)
     for size in (1, 2):
-        spawn(size, "resume", room / "back/iter_0000003", room / "found.pt", size, kind)
+        spawn(size, "resume", room / "back/iter_0000003", room / "found.pt", tensors(size), kind)
         if kind != "bf16":
-            same(room / "found.pt", room / "due.pt", size == tensors)
+            same(room / "found.pt", room / "due.pt", size == ranks)
 
 
 CASES = {}
-for kind, tensors, layout in [("dense", 2, "dp=1,tp=2")]:
-    CASES[f"{kind}, of {tensors}, by {layout}"] = lambda room, k=kind, t=tensors, l=layout: there_and_back(room, k, t, l)
+for kind, ranks, layout in [("dense", 2, "dp=1,tp=2"), ("bf16", 2, "dp=1,tp=2"), ("experts", 1, "dp=1,tp=2"),
+                            ("spread experts", 2, "dp=1,tp=2")]:
+    CASES[f"{kind}, of {ranks}, by {layout}"] = lambda room, k=kind, r=ranks, l=layout: there_and_back(room, k, r, l)
+
 
 
 def main():
