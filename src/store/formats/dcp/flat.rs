@@ -141,10 +141,7 @@ mod tests {
             .collect();
         assert_eq!(
             told,
-            [
-                (vec![4, 0], vec![2, 4], 2),
-                (vec![3, 2], vec![1, 2], 0)
-            ]
+            [(vec![4, 0], vec![2, 4], 2), (vec![3, 2], vec![1, 2], 0)]
         );
     }
 

@@ -119,7 +119,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Metadata> {
             continue;
         }
         let tensor = tensor(&pickle, name, pair[1], &mut stored);
-        let tensor = tensor.and_then(|tensor| tensor.of(whole.get(name))).map_err(at)?;
+        let tensor = tensor
+            .and_then(|tensor| tensor.of(whole.get(name)))
+            .map_err(at)?;
         if metadata.tensors.insert(name.to_owned(), tensor).is_some()
             || metadata.values.contains_key(name)
         {
