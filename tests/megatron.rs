@@ -314,6 +314,60 @@ fn what_megatron_trained_goes_to_mindspore_and_back() {
     assert!(full(&room.join("hf")).contains_key("model.layers.1.mlp.gate_proj.weight"));
 }
 
+/// Before 0.16 Megatron-Core saved an optimizer's states in runs of blocks, of each of several optimizers under its number.
+#[test]
+fn states_in_runs_go_to_mindspore_and_to_megatron_as_it_is_now() {
+    let room = tempfile::tempdir().expect("a directory");
+    let room = room.path();
+    let model = room.join("model");
+    std::fs::create_dir(&model).expect("a directory");
+    let config = json!({
+        "model_type": "qwen3_moe", "num_hidden_layers": 2, "hidden_size": 16, "vocab_size": 32,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4, "intermediate_size": 24,
+        "num_experts": 4, "moe_intermediate_size": 12, "tie_word_embeddings": false,
+        "attention_bias": false,
+    });
+    std::fs::write(model.join("config.json"), config.to_string()).expect("it is written");
+    let case = fixtures::data().join("worlds/mg_runs");
+    let (src, now) = (case.join("src").display().to_string(), at(room, "now"));
+    run(
+        1,
+        &format!("unify --src {src} --dst {now} --format megatron"),
+    )
+    .succeeds();
+    run(1, &format!("unify --src {now} --dst {}", at(room, "flat"))).succeeds();
+    let due = read(&case.join("expected.safetensors"))
+        .expect("what is due")
+        .tensors;
+    let called = |name: &str| {
+        let own = name.split_once("optimizer.");
+        let own = own.map_or(name.to_owned(), |(_, own)| format!("optimizer.{own}"));
+        own.replace(".fp32_param.", ".param.")
+    };
+    let due: Tensors = due
+        .into_iter()
+        .map(|(name, tensor)| (called(&name), tensor))
+        .collect();
+    let mut found = full(&room.join("flat"));
+    let step = found.remove("step_num").expect("a count");
+    assert_eq!(step.data, 2i64.to_le_bytes());
+    found.remove("global_step");
+    compare(&due, &found).unwrap_or_else(|why| unreachable!("{why}"));
+    let cut = |from: &str, to: &str| {
+        let (model, to) = (model.display(), at(room, to));
+        let line = format!("to dp=1,tp=2 --src {from} --dst {to} --model {model}");
+        run(2, &line).succeeds();
+    };
+    cut(&src, "ms");
+    cut(&now, "again");
+    for rank in ["rank_0", "rank_1"] {
+        let [ms, again] = ["ms", "again"].map(|out| full(&room.join(out).join(rank)));
+        let moment = &ms["adam_v.decoder.layers.1.mlp.experts.weight1"];
+        assert_eq!(moment.dtype, "F32");
+        compare(&ms, &again).unwrap_or_else(|why| unreachable!("{rank}: {why}"));
+    }
+}
+
 #[test]
 fn the_older_form_is_read_bit_equal() {
     let room = tempfile::tempdir().expect("a directory");

@@ -17,6 +17,7 @@ import traceback
 from pathlib import Path
 
 HIDDEN, HEADS, GROUPS, HEAD, FFN, WORDS, EXPERT_FFN = 16, 4, 2, 4, 24, 32, 12
+EXPERTS = {"experts", "spread experts"}
 HOW = {"distrib_optim_sharding_type": "fully_reshardable", "singleton_local_shards": False, "chained_optim_avoid_prefix": True}
 
 
@@ -50,22 +51,25 @@ class Job:
         from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
         from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
         from megatron.core.tensor_parallel import random
-        from megatron.core.transformer import TransformerConfig
+        from megatron.core.transformer.transformer_config import TransformerConfig
         from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
         # torch's own Adam keeps its step as a tensor, which Megatron takes from the groups and then asks for once more.
         put = DistributedOptimizer._set_main_param_and_optimizer_states
         DistributedOptimizer._set_main_param_and_optimizer_states = lambda self, of, state: put(self, of, {"step": None, **state})
         random.CudaRNGStatesTracker.fork = lambda self, *a, **k: contextlib.nullcontext()
         dist.init_process_group("gloo", rank=int(os.environ["RANK"]), world_size=int(os.environ["WORLD_SIZE"]))
-        parallel_state.initialize_model_parallel(tensors)
+        # Experts that are dealt to ranks have an optimizer of their own.
+        spread = min(2, dist.get_world_size()) if kind == "spread experts" else 1
+        parallel_state.initialize_model_parallel(tensors, expert_model_parallel_size=spread)
         self.torch, self.dist = torch, dist
         torch.manual_seed(11)
-        experts = 4 if kind == "experts" else None
+        experts = 4 if kind in EXPERTS else None
         dtype = torch.bfloat16 if kind == "bf16" else torch.float32
         config = TransformerConfig(
             num_layers=2, hidden_size=HIDDEN, num_attention_heads=HEADS, num_query_groups=GROUPS, kv_channels=HEAD, ffn_hidden_size=FFN,
             use_cpu_initialization=True, gated_linear_unit=True, activation_func=torch.nn.functional.silu, add_bias_linear=False,
             normalization="RMSNorm", qk_layernorm=True, hidden_dropout=0.0, attention_dropout=0.0, tensor_model_parallel_size=tensors,
+            expert_model_parallel_size=spread,
             params_dtype=dtype, bf16=dtype is torch.bfloat16, pipeline_dtype=dtype, num_moe_experts=experts,
             moe_ffn_hidden_size=EXPERT_FFN if experts else None, moe_token_dispatcher_type="allgather", bias_activation_fusion=False,
             masked_softmax_fusion=False, bias_dropout_fusion=False, gradient_accumulation_fusion=False,
@@ -118,9 +122,14 @@ class Job:
         self.model.load_state_dict(loaded["model"])
         # Rates and decay are the job's own; the number of steps is the file's.
         saved = loaded["optimizer"]
-        steps = saved["optimizer"]["param_groups"][0]["step"]
-        groups = [{key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups]
-        saved["optimizer"]["param_groups"] = [{**group, "step": float(steps)} for group in groups]
+        told = {key: saved.pop(key) for key in ("optimizer", "param_state_sharding_type")}
+        steps = told["optimizer"]["param_groups"][0]["step"]
+        inner = self.optimizer.chained_optimizers
+        for number, optimizer in enumerate(inner):
+            groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+            # What is of one optimizer has no number.
+            own = saved if len(inner) == 1 else saved.setdefault(number, {})
+            own.update(told, optimizer={"param_groups": [{**group, "step": float(steps)} for group in groups]})
         self.optimizer.load_state_dict(saved)
         # One tensor would count for all weights.
         for inner in self.optimizer.chained_optimizers:
@@ -193,7 +202,8 @@ def equal(found, due):
 
 
 def configuration(room, kind):
-    told = {"model_type": "qwen3_moe" if kind == "experts" else "qwen3", "num_hidden_layers": 2, "hidden_size": HIDDEN, "vocab_size": WORDS,
+    family = "qwen3_moe" if kind in EXPERTS else "qwen3"
+    told = {"model_type": family, "num_hidden_layers": 2, "hidden_size": HIDDEN, "vocab_size": WORDS,
             "num_attention_heads": HEADS, "num_key_value_heads": GROUPS, "head_dim": HEAD, "intermediate_size": FFN,
             "tie_word_embeddings": False, "attention_bias": False, "num_local_experts": 4, "moe_intermediate_size": EXPERT_FFN}
     (room / "model").mkdir()
@@ -201,10 +211,12 @@ def configuration(room, kind):
     return room / "model"
 
 
-def there_and_back(room, kind, tensors, layout):
+def there_and_back(room, kind, ranks, layout):
     from safetensors.torch import load_file
     saved, model = room / "saved", configuration(room, kind)
-    spawn(tensors, "train", saved / "iter_0000003", room / "due.pt", tensors, kind)
+    # Without sequence parallelism, which needs a GPU's norms, experts aren't cut.
+    tensors = lambda size: 1 if kind in EXPERTS else size  # noqa: E731
+    spawn(ranks, "train", saved / "iter_0000003", room / "due.pt", tensors(ranks), kind)
     (saved / "latest_checkpointed_iteration.txt").write_text("3")
     due = plain(saved / "iter_0000003")
     shardloom("unify", "--src", saved, "--dst", room / "flat", processes=2)
@@ -216,17 +228,21 @@ def there_and_back(room, kind, tensors, layout):
     shardloom("reshard", "--src", room / "mindspore", "--src-strategy", layout, "--model", model, "--names", "mcore", "--dst",
               room / "back", "--format", "megatron", processes=2)
     back = plain(room / "back/iter_0000003")
-    if kind != "bf16":
-        equal({name: tensor for name, tensor in back.items() if name in due}, due)
+    # Masters of weights in 16 bits have no place in this layout, and are made of these again.
+    masters = "optimizer.state.param." if kind == "bf16" else None
+    kept = {name: tensor for name, tensor in due.items() if not masters or not name.startswith(masters)}
+    equal({name: tensor for name, tensor in back.items() if name in kept}, kept)
     for size in (1, 2):
-        spawn(size, "resume", room / "back/iter_0000003", room / "found.pt", size, kind)
+        spawn(size, "resume", room / "back/iter_0000003", room / "found.pt", tensors(size), kind)
         if kind != "bf16":
-            same(room / "found.pt", room / "due.pt", size == tensors)
+            same(room / "found.pt", room / "due.pt", size == ranks)
 
 
 CASES = {}
-for kind, tensors, layout in [("dense", 2, "dp=1,tp=2")]:
-    CASES[f"{kind}, of {tensors}, by {layout}"] = lambda room, k=kind, t=tensors, l=layout: there_and_back(room, k, t, l)
+for kind, ranks, layout in [("dense", 2, "dp=1,tp=2"), ("bf16", 2, "dp=1,tp=2"), ("experts", 1, "dp=1,tp=2"),
+                            ("spread experts", 2, "dp=1,tp=2")]:
+    CASES[f"{kind}, of {ranks}, by {layout}"] = lambda room, k=kind, r=ranks, l=layout: there_and_back(room, k, r, l)
+
 
 
 def main():

@@ -53,12 +53,13 @@ fn full(directory: &Path) -> Tensors {
     all
 }
 
-const READ: [&str; 14] = [
+const READ: [&str; 15] = [
     "dcp_plain",
     "dcp_shard0",
     "dcp_values",
     "dcp_hf_shards",
     "mg_tp2",
+    "mg_runs",
     "pt_views",
     "pt_training",
     "dyn_dp2tp2",

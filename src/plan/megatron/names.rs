@@ -20,6 +20,8 @@ pub(super) const STATES: [(&str, &str); 4] = [
     ("optimizer.state.param.", MASTER),
     ("optimizer.state.fp32_param.", MASTER),
 ];
+/// What stands before the number of one of several optimizers, and that before its states.
+const CHAINED: &str = "chained_";
 /// The beginning of the names of masters in 32 bits.
 pub(super) const MASTER: &str = "main_param.";
 /// That of moments, where masters are due.
@@ -57,19 +59,24 @@ const PARTS: [(&str, &str); 7] = [
 /// How many of these are written, too: the others are read where there are such names.
 const PARTS_WRITTEN: usize = 5;
 
-/// A name in two: the beginning of a state on the other side, if it is one's, and the weight.
+/// A name in two: the beginning of a state on both sides, if it is one's under either name, and the weight.
 pub(super) fn to_theirs(name: &str) -> (&'static str, &'static str, &str) {
-    let state = STATES
-        .iter()
-        .find_map(|(theirs, ours)| Some((*theirs, *ours, name.strip_prefix(ours)?)));
+    let (of_theirs, weight) = to_ours(name);
+    let state = STATES.iter().find_map(|(theirs, ours)| match of_theirs {
+        "" => Some((*theirs, *ours, name.strip_prefix(ours)?)),
+        _ => (*ours == of_theirs).then_some((*theirs, *ours, weight)),
+    });
     state.unwrap_or(("", "", name))
 }
 
 /// The same of Megatron's name.
 pub(super) fn to_ours(name: &str) -> (&'static str, &str) {
+    // One of several optimizers is told before its states.
+    let chained = name.strip_prefix(CHAINED).and_then(number);
+    let own = chained.map_or(name, |(_, own)| own);
     let state = STATES
         .iter()
-        .find_map(|(theirs, ours)| Some((*ours, name.strip_prefix(theirs)?)));
+        .find_map(|(theirs, ours)| Some((*ours, own.strip_prefix(theirs)?)));
     state.unwrap_or(("", name))
 }
 
@@ -154,6 +161,14 @@ mod tests {
         assert_eq!(
             to_ours("optimizer.state.fp32_param.a"),
             ("main_param.", "a")
+        );
+        assert_eq!(
+            to_ours("chained_1.optimizer.state.exp_avg.a"),
+            ("adam_m.", "a")
+        );
+        assert_eq!(
+            to_theirs("chained_0.optimizer.state.fp32_param.a"),
+            ("optimizer.state.param.", "main_param.", "a")
         );
         assert_eq!(numbered("decoder.layers.12.mlp.x"), Some((12, "mlp.x")));
         assert_eq!(numbered("decoder.layers.mlp.x"), None);

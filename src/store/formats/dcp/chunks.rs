@@ -1,6 +1,7 @@
 //! What is in the files of a distributed checkpoint: entries by file, and what each chunk's archive says.
 
 use super::content::Content;
+use super::flat::Run;
 use super::metadata::Metadata;
 use crate::catalog::{Entry, FileSchema, Held, Part};
 use crate::fault::{Fault, Kind, Result};
@@ -40,6 +41,7 @@ pub(super) fn by_file(metadata: Metadata) -> BTreeMap<String, Content> {
                 };
                 content.parts.insert(number, part);
             }
+            content.runs.extend(lies.run.map(|run| (number, run)));
             content.entries.push(Entry {
                 name: own,
                 dtype: tensor.dtype,
@@ -66,7 +68,7 @@ pub(super) fn structure(own: &Own, name: &str, file: &ReadFile) -> Result<FileSc
         let mut part = content.parts.get(&number).cloned();
         let tensor = part.as_ref().map_or(&entry.name, |part| &part.of).clone();
         let at = |fault: Fault| fault.tensor(&*tensor);
-        let strides = settle(entry, file).map_err(at)?;
+        let strides = settle(entry, content.runs.get(&number), file).map_err(at)?;
         match (&mut part, strides) {
             (None, None) => {}
             (None, Some(strides)) => {
@@ -95,9 +97,9 @@ pub(super) fn structure(own: &Own, name: &str, file: &ReadFile) -> Result<FileSc
     schema.holding(held)
 }
 
-/// Puts the bytes of the tensor in an entry's archive into the place of the archive's; gives its strides
-/// in bytes, if it doesn't lie row after row.
-fn settle(entry: &mut Entry, file: &ReadFile) -> Result<Option<Vec<u64>>> {
+/// Puts the bytes of the tensor in an entry's archive, or of that `run` of it, into the place of the archive's;
+/// gives its strides in bytes, if it doesn't lie row after row.
+fn settle(entry: &mut Entry, run: Option<&Run>, file: &ReadFile) -> Result<Option<Vec<u64>>> {
     let range = entry.segments.first().cloned().unwrap_or_default();
     if range.end > file.size() {
         let message = format!(
@@ -114,17 +116,27 @@ fn settle(entry: &mut Entry, file: &ReadFile) -> Result<Option<Vec<u64>>> {
     let stored = tensor(&pickle, pickle.root())?.ok_or_else(none)?;
     // One piece without elements stands for all of them.
     let empty = stored.shape.0.contains(&0) && entry.shape.0.contains(&0);
-    if stored.dtype != entry.dtype || (stored.shape != entry.shape && !empty) {
+    let due = run.map_or(&entry.shape, |run| &run.shape);
+    if stored.dtype != entry.dtype || (stored.shape != *due && !empty) {
         let message = format!(
-            ".metadata says {}{}, its archive has {}{}",
-            entry.dtype, entry.shape, stored.dtype, stored.shape
+            ".metadata says {}{due}, its archive has {}{}",
+            entry.dtype, stored.dtype, stored.shape
         );
         return Err(Fault::new(Kind::Corrupt, message));
     }
-    if entry.bytes() < stored.window.end - stored.window.start {
+    if due.bytes(entry.dtype)? < stored.window.end - stored.window.start {
         return Err(Fault::new(Kind::Corrupt, "its archive is smaller than it"));
     }
-    entry.segments = vec![saved.window(&stored)?];
+    let mut window = saved.window(&stored)?;
+    if let Some(run) = run {
+        if stored.strides.is_some() {
+            let message = "is a run of elements that don't lie one after the other";
+            return Err(Fault::new(Kind::Corrupt, message));
+        }
+        window.start += run.first * u64::from(entry.dtype.bits() / 8);
+        window.end = window.start + entry.bytes();
+    }
+    entry.segments = vec![window];
     saved.sound()?;
     Ok(stored.strides)
 }

@@ -1,5 +1,6 @@
 //! What `.metadata` says of one file.
 
+use super::flat::Run;
 use crate::catalog::{Entry, Part};
 use crate::tensor::dtype::Dtype;
 use crate::tensor::region::Region;
@@ -12,6 +13,8 @@ use std::ops::Range;
 pub struct Content {
     pub(super) entries: Vec<Entry>,
     pub(super) parts: BTreeMap<u32, Part>,
+    /// Of entries that aren't all that an archive has, which of its elements they are.
+    pub(super) runs: BTreeMap<u32, Run>,
     pub(super) values: Vec<(String, Range<u64>)>,
     /// What the file itself calls each entry, where that is something else.
     pub(super) keys: Vec<String>,

@@ -1,5 +1,6 @@
 //! From the pickle in `.metadata` to tensors, their chunks, and where these lie.
 
+use super::flat::{Run, pieces, shapes};
 use super::states::{FILES, METADATA, due, fields};
 use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::pickle::{self, Node, Pickle, Value};
@@ -12,11 +13,19 @@ use crate::tensor::shape::Shape;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
+/// What Megatron-Core 0.15 calls its own kind of [`METADATA`], and in which module.
+const MEGATRON: (&str, &str) = (
+    "megatron.core.dist_checkpointing.strategies.torch",
+    "MCoreMetadata",
+);
+
 /// Where something lies: a file, and its bytes there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Lies {
     pub(super) file: String,
     pub(super) bytes: Range<u64>,
+    /// Which of the elements there, if not all.
+    pub(super) run: Option<Run>,
 }
 
 /// A tensor, and the chunks of it that have elements (one, if it has none).
@@ -25,6 +34,23 @@ pub(super) struct Tensor {
     pub(super) dtype: Dtype,
     pub(super) shape: Shape,
     pub(super) chunks: Vec<(Region, Lies)>,
+}
+
+impl Tensor {
+    /// The same, if it is cut twice of shape `whole`, with all of its elements.
+    ///
+    /// # Errors
+    /// [`Kind::MissingShard`], [`Kind::Corrupt`], [`Kind::Shape`].
+    fn of(mut self, whole: Option<&Shape>) -> Result<Tensor> {
+        if let Some(whole) = whole {
+            whole.bytes(self.dtype)?;
+            self.chunks = pieces(whole, &self.shape, &self.chunks)?;
+            self.shape = whole.clone();
+        }
+        let regions: Vec<&Region> = self.chunks.iter().map(|(region, _)| region).collect();
+        check_cover(&self.shape, &regions)?;
+        Ok(self)
+    }
 }
 
 /// What `.metadata` tells.
@@ -58,9 +84,14 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Metadata> {
         "storage_meta",
         "version",
         "all_local_plans",
+        "mcore_data",
     ];
-    let [tensors, planner, storage, ..] =
-        fields(&pickle, pickle.root(), (METADATA, "Metadata"), known)?;
+    let class = match pickle.made(pickle.root()) {
+        Some((module, name, _)) if (module, name) == MEGATRON => MEGATRON,
+        _ => (METADATA, "Metadata"),
+    };
+    let [tensors, planner, storage, .., megatron] = fields(&pickle, pickle.root(), class, known)?;
+    let whole = shapes(&pickle, megatron)?;
     let mut stored = stored(&pickle, due(storage, "storage_data")?)?;
     check_apart(&stored)?;
     let tensors = due(
@@ -87,7 +118,10 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Metadata> {
             }
             continue;
         }
-        let tensor = tensor(&pickle, name, pair[1], &mut stored).map_err(at)?;
+        let tensor = tensor(&pickle, name, pair[1], &mut stored);
+        let tensor = tensor
+            .and_then(|tensor| tensor.of(whole.get(name)))
+            .map_err(at)?;
         if metadata.tensors.insert(name.to_owned(), tensor).is_some()
             || metadata.values.contains_key(name)
         {
@@ -165,6 +199,7 @@ fn stored(pickle: &Pickle<'_>, storage: Value) -> Result<HashMap<Key, Lies>> {
         let lies = Lies {
             file: file.to_owned(),
             bytes: begin..end,
+            run: None,
         };
         if stored.insert((name.to_owned(), offset), lies).is_some() {
             return Err(at(corrupt("has one chunk in two places")));
@@ -261,8 +296,6 @@ fn tensor(
         };
         found.push((Region { offset, shape }, lies));
     }
-    let regions: Vec<&Region> = found.iter().map(|(region, _)| region).collect();
-    check_cover(&shape, &regions)?;
     Ok(Tensor {
         dtype,
         shape,

@@ -5,6 +5,7 @@ mod archive;
 mod chunks;
 mod content;
 mod emit;
+mod flat;
 mod format;
 mod hf;
 mod hyper;

@@ -17,8 +17,9 @@ const EXTRA: &str = "_extra_state";
 /// The weights of modules that have such a state, by the end of their names; and modules that have one though
 /// they have no weights, beside them.
 const MODULES: [(&str, &str); 2] = [(".linear_proj.weight", ".core_attention."), (".weight", "")];
-/// Modules with states: the last word of their names.
-const LINEAR: &str = "linear_";
+/// Modules with states: how the last word of their names begins, and how it ends. Norms have one in Transformer Engine.
+const BEGINS: [&str; 2] = ["linear_", "eh_proj"];
+const ENDS: &str = "norm";
 
 /// The values as archives, by name. `tensors` are names and full shapes.
 ///
@@ -52,9 +53,10 @@ fn modules(weight: &str) -> Vec<String> {
     }
     let found = MODULES.iter().filter_map(|(end, beside)| {
         let module = weight.strip_suffix(end)?;
-        let linear = module.rsplit('.').next()?.starts_with(LINEAR);
+        let word = module.rsplit('.').next()?;
+        let own = word.ends_with(ENDS) || BEGINS.iter().any(|begin| word.starts_with(begin));
         match beside.is_empty() {
-            true => linear.then(|| format!("{module}.")),
+            true => own.then(|| format!("{module}.")),
             false => Some(format!("{module}{beside}")),
         }
     });
@@ -118,7 +120,15 @@ mod tests {
                 "decoder.layers.0.self_attention.linear_proj._extra_state/shard_0_1"
             ]
         );
-        assert!(of("decoder.final_layernorm.weight", &[8]).is_empty());
+        assert_eq!(
+            of("decoder.final_layernorm.weight", &[8]),
+            ["decoder.final_layernorm._extra_state/shard_0_1"]
+        );
+        assert_eq!(
+            of("mtp.layers.0.eh_proj.weight", &[8, 16]),
+            ["mtp.layers.0.eh_proj._extra_state/shard_0_1"]
+        );
+        assert!(of("decoder.layers.mlp.router.weight", &[2, 4, 8]).is_empty());
         assert!(
             of(
                 "optimizer.state.exp_avg.decoder.layers.mlp.linear_fc1.weight",
