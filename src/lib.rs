@@ -95,6 +95,10 @@ pub mod monitor {
     pub use crate::checkpoint::monitor::{MonitorConfig, State, StateTensor};
 }
 
+// Files that other tests share call it by its name.
+#[cfg(test)]
+extern crate self as shardloom;
+
 #[cfg(test)]
 #[path = "../tests/virtual/mod.rs"]
 mod virtual_cluster;

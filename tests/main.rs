@@ -35,6 +35,7 @@ mod limits;
 mod load;
 mod megatron;
 mod messages;
+mod metadata;
 mod model;
 mod monitor;
 mod mpi;

@@ -17,6 +17,7 @@ use crate::strategy::merge::merge;
 use crate::strategy::{self, Form, StrategyFile, StrategyInput, show};
 use clap::{Args, Subcommand};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -178,7 +179,7 @@ fn join(sources: &[PathBuf], output: &Path, report: &Report) -> Result<()> {
     report.strategy_written(output, merged.stages, files.len() as u64)
 }
 
-fn read_all(sources: &[PathBuf]) -> Result<Vec<(String, Vec<u8>)>> {
+fn read_all(sources: &[PathBuf]) -> Result<Vec<(String, Arc<Vec<u8>>)>> {
     let mut files = Vec::new();
     for source in sources {
         match strategy_bytes(source)? {
@@ -192,7 +193,7 @@ fn read_all(sources: &[PathBuf]) -> Result<Vec<(String, Vec<u8>)>> {
     Ok(files)
 }
 
-fn views(files: &[(String, Vec<u8>)]) -> Vec<StrategyFile<'_>> {
+fn views(files: &[(String, Arc<Vec<u8>>)]) -> Vec<StrategyFile<'_>> {
     files
         .iter()
         .map(|(name, bytes)| StrategyFile { name, bytes })

@@ -1,17 +1,17 @@
 //! The last step: what has been moved gets its manifest and is put in place.
 
 use crate::catalog::{Catalog, Place};
+use crate::destination::digests;
 use crate::destination::place::Destination;
 use crate::destination::resume::{Resumed, State};
 use crate::destination::sites;
 use crate::destination::stage::Staged;
-use crate::exchange::{World, agree, broadcast_bytes, decode, encode, exchange_bytes};
+use crate::exchange::{World, agree, decode, encode, exchange_bytes};
 use crate::fault::memory::zeroed;
 use crate::fault::{Fault, Kind, Result};
 use crate::host::bug::Bug;
 use crate::host::planted::planted;
 use crate::plan::TensorPlan;
-use crate::plan::arrange::element_shape;
 use crate::store::Format;
 use crate::store::io::{self, ReadFile, WriteFile};
 use crate::store::manifest::{self, FileRecord, Hex, Manifest, Placed, TensorRecord, structure};
@@ -19,7 +19,6 @@ use crate::store::replaceable::Replace;
 use crate::store::whole::Whole;
 use crate::tensor::digest::{finish, residue, shift};
 use crate::transport::{Done, Residues, Sums};
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -74,36 +73,6 @@ pub(crate) struct Shown<'a> {
 /// Proves that what has been written may be put in place. Collective; fails on every process alike.
 pub(crate) type Proof<'a> = dyn Fn(&Shown<'_>) -> Result<()> + 'a;
 
-/// A share of a tensor's digest; or the digests of all tensors, known from before.
-#[derive(Serialize, Deserialize)]
-enum Known {
-    Shares(Vec<Share>),
-    All(Vec<(String, String, Vec<u64>, u64)>),
-}
-
-#[derive(Serialize, Deserialize)]
-struct Share {
-    name: Arc<str>,
-    first_rank: u32,
-    dtype: String,
-    shape: Vec<u64>,
-    bytes: u64,
-    residue: u64,
-    /// Bytes that were read, and their residue, where other ones are written.
-    stored: Option<(u64, u64)>,
-}
-
-/// The digests of all tensors: name, element type, shape, digest; and of what was read of those that
-/// are changed.
-#[derive(Default, Serialize, Deserialize)]
-struct Joined {
-    tensors: Vec<(String, String, Vec<u64>, u64)>,
-    stored: Vec<(String, u64)>,
-}
-
-/// What a manifest says of tensors, by name.
-type Records = BTreeMap<String, TensorRecord>;
-
 /// The files of a site, with their structures.
 pub(crate) type SiteFiles = (Vec<Vec<Placed>>, Vec<FileRecord>);
 
@@ -152,7 +121,8 @@ impl Commit<'_> {
         done: &Done,
         resumed: &Resumed,
     ) -> Result<()> {
-        let (tensors, stored) = self.tensors(world, plans, done, resumed)?;
+        let known = resumed.manifest.as_ref();
+        let (tensors, stored) = digests::all(world, plans, done, known, self.by_file)?;
         let files = self.files(world, done, resumed)?;
         (self.proof)(&Shown {
             tensors: &tensors,
@@ -212,50 +182,6 @@ impl Commit<'_> {
         io::remove(&path)?;
         let denied = self.destination.denied;
         io::write_small_without(&path, &manifest.to_bytes()?, self.flush, denied)
-    }
-
-    /// The digests of all tensors, and of what was read of those that are changed, on every process.
-    /// Collective.
-    fn tensors(
-        &self,
-        world: &World,
-        plans: &[TensorPlan],
-        done: &Done,
-        resumed: &Resumed,
-    ) -> Result<(Records, Vec<(String, u64)>)> {
-        let known = match &resumed.manifest {
-            Some(manifest) => Known::All(
-                manifest
-                    .tensors
-                    .iter()
-                    .map(|(name, t)| (name.clone(), t.dtype.clone(), t.shape.clone(), t.digest.0))
-                    .collect(),
-            ),
-            None => Known::Shares(shares(plans, done, world.process() == 0)),
-        };
-        let message = agree(world, encode(&known))?;
-        let messages = exchange_bytes(world, vec![(0, message)])?;
-        let joined = messages
-            .iter()
-            .map(|(_, bytes)| decode::<Known>(bytes))
-            .collect::<Result<Vec<_>>>()
-            .map(|known| join(known, self.by_file));
-        let joined = agree(world, joined)?;
-        let bytes = agree(world, encode(&joined))?;
-        let bytes = broadcast_bytes(world, 0, bytes)?;
-        let all: Joined = agree(world, decode(&bytes))?;
-        let record = |(name, dtype, shape, digest)| {
-            let digest = Hex(digest);
-            (
-                name,
-                TensorRecord {
-                    dtype,
-                    shape,
-                    digest,
-                },
-            )
-        };
-        Ok((all.tensors.into_iter().map(record).collect(), all.stored))
     }
 
     /// The files of the directory that this process leads, site by site. Collective.
@@ -346,85 +272,6 @@ impl Commit<'_> {
         let mut tail = zeroed(length)?;
         file.read_at(&mut tail, from)?;
         Ok(tail)
-    }
-}
-
-/// What this process has of the tensors; the first process also names those without bytes.
-fn shares(plans: &[TensorPlan], done: &Done, first: bool) -> Vec<Share> {
-    let mut shares = Vec::new();
-    for (number, plan) in (0u32..).zip(plans) {
-        let residue = done.tensors.get(&number).copied();
-        if residue.is_none() && !first {
-            continue;
-        }
-        let shape = plan.destination.grid.full_shape();
-        let read = shape.0.iter().product::<u64>() * plan.element_bytes;
-        let stored = done.stored.get(&number);
-        shares.push(Share {
-            name: plan.name.clone(),
-            first_rank: plan.destination.first_rank,
-            dtype: plan.written.safetensors_name().to_owned(),
-            bytes: plan.written_bytes(read),
-            shape: element_shape(&plan.written_shape(&shape), plan.written).0,
-            residue: residue.unwrap_or(0),
-            stored: stored.map(|residue| (read, *residue)),
-        });
-    }
-    shares
-}
-
-/// Joins the shares of each tensor. A name that ranks or stages have different tensors of is left
-/// out: it is several tensors.
-fn join(known: Vec<Known>, by_file: bool) -> Joined {
-    let mut tensors: BTreeMap<Arc<str>, BTreeMap<u32, Share>> = BTreeMap::new();
-    for known in known {
-        let shares = match known {
-            Known::All(tensors) => {
-                return Joined {
-                    tensors,
-                    ..Joined::default()
-                };
-            }
-            Known::Shares(shares) => shares,
-        };
-        for share in shares {
-            let ranks = tensors.entry(share.name.clone()).or_default();
-            match ranks.entry(share.first_rank) {
-                std::collections::btree_map::Entry::Occupied(mut entry) => {
-                    let joined = entry.get_mut();
-                    joined.residue ^= share.residue;
-                    if let Some((bytes, residue)) = share.stored {
-                        joined.stored.get_or_insert((bytes, 0)).1 ^= residue;
-                    }
-                }
-                std::collections::btree_map::Entry::Vacant(entry) => {
-                    entry.insert(share);
-                }
-            }
-        }
-    }
-    let read = tensors.iter().flat_map(|(name, ranks)| {
-        let stored = ranks.values().filter_map(|share| share.stored);
-        stored.map(move |(bytes, residue)| (name.to_string(), finish(residue, bytes)))
-    });
-    let stored = read.collect();
-    let one = |(_, ranks): (Arc<str>, BTreeMap<u32, Share>)| {
-        let several = by_file && ranks.len() > 1;
-        let mut shares = ranks.into_values();
-        let share = shares.next().filter(|_| !several)?;
-        let same = |other: Share| {
-            (&other.dtype, &other.shape, other.residue)
-                == (&share.dtype, &share.shape, share.residue)
-        };
-        if !shares.all(same) {
-            return None;
-        }
-        let digest = finish(share.residue, share.bytes);
-        Some((share.name.to_string(), share.dtype, share.shape, digest))
-    };
-    Joined {
-        tensors: tensors.into_iter().filter_map(one).collect(),
-        stored,
     }
 }
 

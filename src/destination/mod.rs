@@ -6,6 +6,7 @@
 
 pub(crate) mod allowed;
 mod commit;
+mod digests;
 mod guard;
 mod in_place;
 mod openness;

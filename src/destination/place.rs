@@ -232,12 +232,12 @@ impl Destination {
         for part in above.components() {
             directory.push(part);
             let path = partial.join(&directory);
-            if io::standing(&path)? != Standing::Nothing {
+            if io::glance(&path)? != Standing::Nothing {
                 continue;
             }
             io::make_directory(&path)?;
             let model = old.join(&directory);
-            match io::standing(&model)? {
+            match io::glance(&model)? {
                 Standing::Directory | Standing::EmptyDirectory => io::take_after(&path, &model)?,
                 Standing::Nothing | Standing::File => io::restrict(&path, self.denied)?,
             }

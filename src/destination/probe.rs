@@ -153,7 +153,7 @@ fn sees(path: &Path, token: &Token) -> bool {
     let file = directory.join(&token.name);
     let here = |file: &Path| {
         let stands = |standing| standing == Standing::File && !is_late();
-        io::standing(file).is_ok_and(stands)
+        io::glance(file).is_ok_and(stands)
     };
     let listed = || {
         // A list is asked for anew where a single name may be remembered as absent.
@@ -179,7 +179,7 @@ fn sees(path: &Path, token: &Token) -> bool {
 
 /// The nearest directory above what is staged for `path` that exists: of a mount point itself.
 pub(crate) fn standing_directory(path: &Path) -> Result<PathBuf> {
-    if io::standing(path)? != Standing::Nothing && io::is_mount(path)? {
+    if io::glance(path)? != Standing::Nothing && io::is_mount(path)? {
         return Ok(path.to_path_buf());
     }
     let mut directory = path.parent().unwrap_or(Path::new(""));
@@ -189,7 +189,7 @@ pub(crate) fn standing_directory(path: &Path) -> Result<PathBuf> {
         } else {
             directory
         };
-        match io::standing(here)? {
+        match io::glance(here)? {
             Standing::Directory | Standing::EmptyDirectory => return Ok(here.to_path_buf()),
             Standing::File => {
                 let fault = Fault::new(Kind::Io, "is no directory");

@@ -63,4 +63,4 @@ pub use wire::{decode, encode};
 pub use world::World;
 
 #[cfg(test)]
-mod in_memory;
+pub(crate) mod in_memory;

@@ -38,6 +38,8 @@ fn gather<T: DeserializeOwned>(world: &World, mine: Result<Vec<u8>>) -> Result<V
         Ok(bytes) => [&[GOOD], &bytes[..]].concat(),
         Err(_) => Vec::new(),
     };
+    #[cfg(test)]
+    crate::exchange::in_memory::speak_of::<T>();
     let all = all_gather_bytes(world, &message)?;
     if all.iter().any(Vec::is_empty) {
         // All see that some have failed.

@@ -122,8 +122,8 @@ type Understood = (u64, Arc<Vec<u8>>, Arc<Spots>);
 /// What a process has read, and how the files stood then.
 type Own = (Vec<OwnSchema>, HashMap<String, Moment>);
 
-/// Reads the headers of the files that fall to this process: those of the ranks whose [`first_reader`]
-/// is its node, dealt over the node's processes. Equal headers are understood once. Local.
+/// Reads the headers of the files that fall to this process: those whose [`first_reader`] is its
+/// node, dealt over the node's processes. Equal headers are understood once. Local.
 fn read_own_headers(
     reach: &Reach,
     base: &Path,
@@ -134,10 +134,10 @@ fn read_own_headers(
     let mut opened = HashMap::new();
     let mut known: HashMap<Header, Understood> = HashMap::new();
     for (rank, files) in &merged.ranks {
-        let Some(node) = first_reader(reach, *rank) else {
-            continue;
-        };
         for (number, Listed { path, size, .. }) in files.iter().enumerate() {
+            let Some(node) = first_reader(reach, *rank, number) else {
+                continue;
+            };
             if reader_on(reach, node, *rank, number) != Some(reach.process) {
                 continue;
             }

@@ -87,8 +87,8 @@ pub(crate) fn begin(path: &Path, suffix: Option<&str>, wanted: Option<&str>) -> 
         return chosen.map_or(Ok(listing.into()), Err);
     }
     let mut listing = Listing::default();
-    match io::standing(path)? {
-        Standing::Nothing | Standing::EmptyDirectory => return Ok(listing.into()),
+    match io::glance(path)? {
+        Standing::Nothing => return Ok(listing.into()),
         Standing::File => {
             let name = path
                 .file_name()
@@ -104,9 +104,12 @@ pub(crate) fn begin(path: &Path, suffix: Option<&str>, wanted: Option<&str>) -> 
             listing.ranks.insert(0, vec![file]);
             return Ok(listing.into());
         }
-        Standing::Directory => {}
+        Standing::Directory | Standing::EmptyDirectory => {}
     }
     let names = io::list(path)?;
+    if names.is_empty() {
+        return Ok(listing.into());
+    }
     if let Some(inner) = directory::find(path, &names, suffix)? {
         if let Some(glob) = wanted {
             let fault = no_choice(path, glob, "a directory that names its files");

@@ -149,25 +149,64 @@ impl Still {
 fn watches(reach: &Reach, rank: u32, number: usize) -> bool {
     let node = reach.node();
     let here = if reach.common().contains(&rank) {
-        first_reader(reach, rank) == Some(node)
+        first_reader(reach, rank, number) == Some(node)
     } else {
         reach.sees(rank)
     };
     here && reader_on(reach, node, rank, number) == Some(reach.process)
 }
 
-/// The node that reads the headers of `rank`'s files for all.
-pub(super) fn first_reader(reach: &Reach, rank: u32) -> Option<u32> {
+/// The node that reads the header of file `number` of `rank` for all: those that share it take turns.
+pub(super) fn first_reader(reach: &Reach, rank: u32, number: usize) -> Option<u32> {
     let homes = reach.homes(rank);
     if reach.common().contains(&rank) {
-        return homes.get(rank as usize % homes.len().max(1)).copied();
+        let turn = rank as usize + number;
+        return homes.get(turn % homes.len().max(1)).copied();
     }
     homes.first().copied()
 }
 
-/// The process that does so on `node` for file `number` of `rank`.
+/// The process that does so on `node`, whose turn it is, for file `number` of `rank`.
 pub(super) fn reader_on(reach: &Reach, node: u32, rank: u32, number: usize) -> Option<u32> {
     let members = reach.nodes.get(node as usize)?;
-    let place = (rank as usize + number) % members.len().max(1);
-    members.get(place).copied()
+    let mut turn = rank as usize + number;
+    if reach.common().contains(&rank) {
+        // One of so many falls to the node.
+        turn /= reach.homes(rank).len().max(1);
+    }
+    members.get(turn % members.len().max(1)).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::reach::ExchangeMode;
+    use std::collections::BTreeSet;
+
+    /// How many of 64 ranks' files, or of one rank's, fall to each of 8 processes on 4 nodes.
+    fn dealt(ranks: u32, files: usize, shared: bool) -> Vec<usize> {
+        let nodes: Vec<Vec<u32>> = (0..4).map(|node| vec![2 * node, 2 * node + 1]).collect();
+        let all: Arc<BTreeSet<u32>> = Arc::new((0..ranks).collect());
+        let reach = Reach::new(0, nodes, vec![all; 4], ranks, ExchangeMode::Auto);
+        let common = if shared { (0..ranks).collect() } else { BTreeSet::new() };
+        let reach = reach.with_common(common);
+        let mut counts = vec![0; 8];
+        for rank in 0..ranks {
+            for number in 0..files {
+                let node = first_reader(&reach, rank, number).unwrap();
+                let process = reader_on(&reach, node, rank, number).unwrap();
+                assert_eq!(reach.node_of[process as usize], node);
+                counts[process as usize] += 1;
+            }
+        }
+        counts
+    }
+
+    #[test]
+    fn headers_are_read_in_turn_by_all_that_share_them() {
+        assert_eq!(dealt(64, 1, true), [8; 8]);
+        assert_eq!(dealt(1, 64, true), [8; 8]);
+        // Copies on each node's own disk: the first node has them all.
+        assert_eq!(dealt(64, 1, false), [32, 32, 0, 0, 0, 0, 0, 0]);
+    }
 }

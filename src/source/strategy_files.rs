@@ -1,4 +1,5 @@
-//! Strategy files, read where a node sees them and given to all processes.
+//! Strategy files, read where a node sees them and given to all processes. A job may have written one a rank, and those
+//! of a stage alike: equal ones are kept once.
 
 use crate::exchange::all_gather;
 use crate::exchange::{
@@ -10,13 +11,14 @@ use crate::source::views::Views;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::strategy::StrategyInput;
 use crate::strategy::{Strategy, StrategyFile};
-use crate::tensor::digest::checksum;
-use std::collections::BTreeMap;
+use crate::tensor::digest::{checksum, finish, residue, shift};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What a node sees of a strategy: nothing, or files with their bytes.
-type StrategyBytes = Option<Vec<(String, Vec<u8>)>>;
+type StrategyBytes = Option<Vec<(String, Arc<Vec<u8>>)>>;
 
 /// Largest strategy file that is read.
 const STRATEGY_BYTES_MAX: u64 = 1 << 30;
@@ -49,10 +51,22 @@ pub fn read_strategy(
         .iter()
         .map(|(name, bytes)| StrategyFile { name, bytes })
         .collect();
-    let contents: Vec<&[u8]> = views.iter().map(|file| file.bytes).collect();
-    let crc = checksum(&contents.concat());
+    let crc = checksum_of_all(&files);
     let read = Strategy::read(&views).map_err(|fault| fault.file(path.display().to_string()));
     Ok((Some(agree(world, read)?), Some(crc)))
+}
+
+/// The CRC of what the files say, one after the other.
+fn checksum_of_all(files: &[(String, Arc<Vec<u8>>)]) -> u64 {
+    let mut known: HashMap<*const Vec<u8>, u64> = HashMap::new();
+    let (mut whole, mut length) = (0, 0);
+    for (_, bytes) in files {
+        let own = known.entry(Arc::as_ptr(bytes));
+        let own = *own.or_insert_with(|| residue(bytes));
+        whole = shift(whole, bytes.len() as u64) ^ own;
+        length += bytes.len() as u64;
+    }
+    finish(whole, length)
 }
 
 /// The files at `path` that fall to this process: those that share it list it once, and read each file once,
@@ -65,9 +79,7 @@ fn read_in_turn(world: &World, topology: &Topology, path: &Path) -> Result<Strat
     for (files, place, turns) in views.told(world, &listed) {
         let Some(files) = files else { continue };
         let own = files.iter().skip(place).step_by(turns);
-        let read = own
-            .map(|file| read_file(file))
-            .collect::<Result<Vec<_>>>()?;
+        let read = read_files(own)?;
         mine.get_or_insert_with(Vec::new).extend(read);
     }
     Ok(mine)
@@ -102,16 +114,14 @@ fn at_hand(path: &Path, bytes: &[u8]) -> Result<Strategy> {
 /// The files that all nodes together see: each has its own, where the disks are not shared.
 /// Collective.
 fn gather(world: &World, mine: StrategyBytes) -> Result<StrategyBytes> {
-    let hash_of = |bytes: &Vec<u8>| {
-        let mut hasher = DefaultHasher::new();
-        bytes.hash(&mut hasher);
-        hasher.finish()
+    let mut known: HashMap<*const Vec<u8>, u64> = HashMap::new();
+    let mut hash_of = |bytes: &Arc<Vec<u8>>| {
+        let known = known.entry(Arc::as_ptr(bytes));
+        *known.or_insert_with(|| hash(bytes))
     };
     let hashes = mine.as_ref().map(|files| -> Vec<(String, u64)> {
-        files
-            .iter()
-            .map(|(name, bytes)| (name.clone(), hash_of(bytes)))
-            .collect()
+        let hashed = files.iter().map(|(name, bytes)| (name.clone(), hash_of(bytes)));
+        hashed.collect()
     });
     let seen: Vec<Option<Vec<(String, u64)>>> = all_gather(world, &hashes)?;
     if seen.iter().all(Option::is_none) {
@@ -133,7 +143,7 @@ fn gather(world: &World, mine: StrategyBytes) -> Result<StrategyBytes> {
             }
         }
     }
-    let sent: Vec<(u64, &Vec<u8>)> = mine
+    let sent: Vec<(u64, &Arc<Vec<u8>>)> = mine
         .iter()
         .flatten()
         .map(|(_, bytes)| (hash_of(bytes), bytes))
@@ -141,19 +151,28 @@ fn gather(world: &World, mine: StrategyBytes) -> Result<StrategyBytes> {
         .collect::<BTreeMap<_, _>>()
         .into_iter()
         .collect();
-    let bytes: BTreeMap<u64, Vec<u8>> = allgather_into(world, &sent)?;
+    let bytes: BTreeMap<u64, Arc<Vec<u8>>> = allgather_into(world, &sent)?;
     let files = first
         .iter()
-        .filter_map(|(name, (_, hash))| Some(((*name).to_owned(), bytes.get(hash)?.clone())));
+        .filter_map(|(name, (_, hash))| Some(((*name).to_owned(), Arc::clone(bytes.get(hash)?))));
     Ok(Some(files.collect()))
 }
 
+fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
+}
+
 /// What all processes give, put together. Collective.
-fn allgather_into(world: &World, mine: &Vec<(u64, &Vec<u8>)>) -> Result<BTreeMap<u64, Vec<u8>>> {
+fn allgather_into(
+    world: &World,
+    mine: &Vec<(u64, &Arc<Vec<u8>>)>,
+) -> Result<BTreeMap<u64, Arc<Vec<u8>>>> {
     let bytes = agree(world, encode(mine))?;
     let all = all_gather_bytes(world, &bytes)?;
     let together = all.iter().try_fold(BTreeMap::new(), |mut together, bytes| {
-        let decoded: Vec<(u64, Vec<u8>)> = decode(bytes)?;
+        let decoded: Vec<(u64, Arc<Vec<u8>>)> = decode(bytes)?;
         together.extend(decoded);
         Ok(together)
     });
@@ -166,13 +185,23 @@ fn allgather_into(world: &World, mine: &Vec<(u64, &Vec<u8>)>) -> Result<BTreeMap
 /// [`Kind::Io`], [`Kind::Strategy`] for a directory without strategy files.
 pub fn strategy_bytes(path: &Path) -> Result<StrategyBytes> {
     let paths = strategy_paths(path)?;
-    let read = |paths: Vec<PathBuf>| paths.iter().map(|path| read_file(path)).collect();
-    paths.map(read).transpose()
+    paths.map(|paths| read_files(paths.iter())).transpose()
 }
 
-fn read_file(path: &Path) -> Result<(String, Vec<u8>)> {
-    let bytes = ReadFile::open(path)?.read_all(STRATEGY_BYTES_MAX)?;
-    Ok((path.display().to_string(), bytes))
+/// Reads files, and keeps equal ones once. Local.
+fn read_files<'a>(
+    paths: impl Iterator<Item = &'a PathBuf>,
+) -> Result<Vec<(String, Arc<Vec<u8>>)>> {
+    let mut known: HashMap<u64, Arc<Vec<u8>>> = HashMap::new();
+    let read = paths.map(|path| {
+        let bytes = ReadFile::open(path)?.read_all(STRATEGY_BYTES_MAX)?;
+        let alike = known.entry(hash(&bytes)).or_default();
+        if **alike != bytes {
+            *alike = Arc::new(bytes);
+        }
+        Ok((path.display().to_string(), Arc::clone(alike)))
+    });
+    read.collect()
 }
 
 /// The strategy file at `path`, or those of the directory. Local.

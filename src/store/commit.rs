@@ -64,8 +64,7 @@ impl Staging {
             let fault = Fault::new(Kind::Usage, "is no place for a new directory");
             return Err(fault.file(destination.display().to_string()));
         }
-        let stands = io::standing(&resolved)?;
-        let directory = matches!(stands, Standing::Directory | Standing::EmptyDirectory);
+        let directory = io::glance(&resolved)? == Standing::Directory;
         let inside = directory && io::is_mount(&resolved)?;
         let partial = if inside {
             resolved.join(PARTIAL)

@@ -36,7 +36,7 @@ fn follow(path: &Path, links: u32) -> Result<PathBuf> {
         return Err(Fault::new(Kind::Usage, "an empty path names no directory")
             .hint("give the name of a new directory"));
     }
-    if io::standing(path)? != Standing::Nothing {
+    if io::glance(path)? != Standing::Nothing {
         return io::resolve(path);
     }
     if links > LINKS_MAX {

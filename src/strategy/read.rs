@@ -154,9 +154,13 @@ pub(super) fn stages<'a>(files: &[StrategyFile<'a>]) -> Result<Vec<Stage<'a>>> {
         );
         return Err(Fault::new(Kind::Strategy, message).file(first.name));
     }
-    let mut seen = HashSet::new();
+    // Equal ones may be the same bytes: these need not be looked at again.
+    let (mut places, mut seen) = (HashSet::new(), HashSet::new());
+    let mut is_new = |file: &&StrategyFile<'a>| {
+        places.insert(file.bytes.as_ptr_range()) && seen.insert(file.bytes)
+    };
     let mut stages: BTreeMap<u32, Stage> = BTreeMap::new();
-    for file in files.iter().filter(|file| seen.insert(file.bytes)) {
+    for file in files.iter().filter(|file| is_new(file)) {
         let document = Document::decode(file)?;
         let bad = |message: String| Fault::new(Kind::Strategy, message).file(file.name);
         let Some(stage) = document.stage() else {

@@ -201,7 +201,7 @@ impl Disk {
                 }]
             }
             "end" => vec![Step::End(words[1].to_owned())],
-            "mode" => Vec::new(),
+            "mode" | "open" | "list" => Vec::new(),
             other => unreachable!("{other} is no step"),
         }
     }

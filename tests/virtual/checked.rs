@@ -9,6 +9,7 @@ fn findings(work: impl Fn(&World) -> Result<()> + Sync) -> String {
     let setting = Setting {
         seed: 7,
         nodes: vec![0, 0, 1],
+        alone: None,
         ills: Ills::Listed(Vec::new()),
         calm: false,
         bug: None,

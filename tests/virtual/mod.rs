@@ -11,6 +11,9 @@
 
 mod case;
 mod checked;
+#[allow(dead_code, reason = "other tests use the rest")]
+#[path = "../support/deepseek.rs"]
+mod deepseek;
 mod judge;
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "../support/oracle.rs"]
@@ -20,6 +23,7 @@ mod room;
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "../support/tensors.rs"]
 mod tensors;
+mod thousands;
 mod tried;
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "../support/wire.rs"]

@@ -167,6 +167,7 @@ fn alone(root: &Path, job: &Job) {
     let setting = Setting {
         seed: 0,
         nodes: vec![0],
+        alone: None,
         ills: Ills::Listed(Vec::new()),
         calm: true,
         bug: None,

@@ -92,6 +92,7 @@ pub(super) fn attempt(seed: u64, just: Option<(&[Event], bool)>, bug: Option<Bug
     let setting = Setting {
         seed,
         nodes: case.node_of(),
+        alone: None,
         ills,
         calm,
         bug,

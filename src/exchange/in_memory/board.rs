@@ -1,5 +1,6 @@
 //! The communicators of a cluster, and the collectives under way in each.
 
+use super::imagined::is_alone;
 use super::post::Post;
 use crate::host::cluster::desk::Desk;
 use std::collections::BTreeMap;
@@ -90,6 +91,20 @@ impl Board {
     }
 }
 
+impl Meeting {
+    /// All others give the same as `me`, at once.
+    fn imagine(&mut self, me: usize, desk: &mut Desk<'_>) {
+        let same = self.given[me].clone().map(|given| Given {
+            needs: Vec::new(),
+            ..given
+        });
+        for given in self.given.iter_mut().filter(|given| given.is_none()) {
+            given.clone_from(&same);
+        }
+        self.due[me] = Some(desk.now());
+    }
+}
+
 impl Group {
     pub(super) fn of(members: Vec<usize>) -> Group {
         Group {
@@ -125,6 +140,10 @@ impl Group {
             ));
         }
         meeting.given[me] = Some(given);
+        if is_alone() {
+            meeting.imagine(me, desk);
+            return number;
+        }
         for (member, process) in self.members.iter().enumerate() {
             let Some(own) = &meeting.given[member] else {
                 continue;
@@ -158,7 +177,7 @@ impl Group {
         }
         let value = read(meeting, me, desk);
         meeting.taken += 1;
-        if meeting.taken == size {
+        if meeting.taken == size || is_alone() {
             self.meetings.remove(&number);
         }
         Some(value)

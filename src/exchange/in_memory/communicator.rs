@@ -2,6 +2,7 @@
 
 use super::board::{Board, Given, Group};
 use super::flight::{Flight, Look};
+use super::imagined::is_alone;
 use crate::exchange::message::Message;
 use crate::exchange::operation::Operation;
 use crate::exchange::parts::{Parted, Parts, buffer};
@@ -333,6 +334,9 @@ impl Communicator {
     ) -> Result<impl FnMut(&mut Board, &mut Desk<'_>) -> bool + 'static> {
         let (key, number, waits) = self.at(|group, me, desk| {
             let (key, process) = ((to, me, tag), group.members[to]);
+            if is_alone() && to != me {
+                return (key, 0, false);
+            }
             let waits = until_received || (!desk.is_calm() && desk.draw().one_in(2));
             (key, group.post.send(key, bytes, process, desk), waits)
         })?;

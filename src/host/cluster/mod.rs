@@ -93,7 +93,9 @@ pub(crate) fn run<T: Send>(
     let cluster = Arc::new(Cluster {
         state: Mutex::new(State::new(setting, &numbers)),
     });
+    let real = |process: &usize| setting.alone.is_none_or(|alone| alone == *process);
     let seats: Vec<Seat> = (0..numbers.len())
+        .filter(real)
         .map(|process| {
             let (task, turn) = lock(&cluster.state).task(process);
             Seat {
@@ -107,11 +109,11 @@ pub(crate) fn run<T: Send>(
     let ends = std::thread::scope(|scope| {
         let threads: Vec<_> = seats
             .into_iter()
-            .zip(&setting.nodes)
-            .map(|(seat, node)| {
+            .map(|seat| {
                 let (prepare, work) = (&prepare, &work);
+                let node = setting.nodes.get(seat.process).copied().unwrap_or_default();
                 scope.spawn(move || {
-                    prepare(*node);
+                    prepare(node);
                     live(seat, work)
                 })
             })

@@ -16,6 +16,8 @@ pub(crate) struct Setting {
     pub(crate) seed: u64,
     /// Process → its node.
     pub(crate) nodes: Vec<u32>,
+    /// The one process that there is, where the others are imagined.
+    pub(crate) alone: Option<usize>,
     pub(crate) ills: Ills,
     /// Whether processes come on in order, and messages at once.
     pub(crate) calm: bool,

@@ -3,6 +3,7 @@
 use crate::fault::{Fault, Kind, Result};
 use crate::store::io::gate::gate;
 use crate::store::io::named::named;
+use crate::store::io::trace;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -30,6 +31,7 @@ impl AppendFile {
             .create(true)
             .custom_flags(flags);
         let mut file = named("can't open", path, options.open(path))?;
+        trace::opened(&file);
         let metadata = named("can't read its size", path, file.metadata())?;
         let refused =
             |message: &str| Err(Fault::new(Kind::Exists, message).file(path.display().to_string()));

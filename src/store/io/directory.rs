@@ -25,6 +25,7 @@ impl Directory {
     /// [`Kind::Io`].
     pub fn open(path: &Path) -> Result<Directory> {
         let handle = named("can't open", path, File::open(path))?;
+        trace::opened(&handle);
         let path = path.to_path_buf();
         Ok(Directory { handle, path })
     }
@@ -80,7 +81,9 @@ pub fn share(from: &Path, to: &Path, denied: u32, flushes: bool) -> Result<()> {
 /// Waits until the bytes of the file at `path` are on the disk.
 fn flush(path: &Path) -> Result<()> {
     named("can't flush", path, gate())?;
-    let flushed = File::open(path).and_then(|file| trace::flushed(&file, || file.sync_all()));
+    let file = named("can't flush", path, File::open(path))?;
+    trace::opened(&file);
+    let flushed = trace::flushed(&file, || file.sync_all());
     named("can't flush", path, flushed)
 }
 
@@ -88,6 +91,7 @@ fn flush(path: &Path) -> Result<()> {
 fn cloned(from: &Path, to: &Path, denied: u32) -> Result<bool> {
     named("can't create", to, gate())?;
     let source = named("can't open", from, File::open(from))?;
+    trace::opened(&source);
     let mut options = fs::OpenOptions::new();
     let options = options.write(true).create_new(true).mode(0o666 & !denied);
     let file = named("can't create", to, options.open(to))?;
@@ -241,6 +245,7 @@ pub fn exchange(one: &Path, other: &Path) -> Result<()> {
 pub fn sync_directory(path: &Path) -> Result<()> {
     named("can't flush", path, gate())?;
     let directory = named("can't open", path, patiently(|| File::open(path)))?;
+    trace::opened(&directory);
     let sync = || able("sync_directory").and_then(|()| rustix::fs::fsync(&directory));
     match trace::flushed(&directory, || rustix::io::retry_on_intr(sync)) {
         Err(errno) if is_lack(errno) || errno == Errno::BADF => {

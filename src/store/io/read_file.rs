@@ -7,6 +7,7 @@ use crate::host::planted::planted;
 use crate::store::io::gate::{Wary, gate};
 use crate::store::io::named::named;
 use crate::store::io::stamp::Stamp;
+use crate::store::io::trace;
 use rustix::fs::Advice;
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -62,6 +63,7 @@ impl ReadFile {
     }
 
     fn of(file: File, path: &Path) -> Result<Self> {
+        trace::opened(&file);
         let metadata = named("can't read its size", path, file.metadata())?;
         let (size, identity) = regular(path, &metadata)?;
         Ok(ReadFile {

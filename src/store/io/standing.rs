@@ -3,6 +3,7 @@
 use crate::fault::{Fault, Kind, Result};
 use crate::store::io::gate::gate;
 use crate::store::io::named::named;
+use crate::store::io::trace;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -28,18 +29,28 @@ pub enum Standing {
 /// # Errors
 /// [`Kind::Io`].
 pub fn standing(path: &Path) -> Result<Standing> {
+    let standing = glance(path)?;
+    if standing != Standing::Directory {
+        return Ok(standing);
+    }
+    let first = named("can't list", path, fs::read_dir(path))?.next();
+    trace::listed(path);
+    Ok(match first {
+        None => Standing::EmptyDirectory,
+        Some(_) => Standing::Directory,
+    })
+}
+
+/// The same without looking into a directory: any is a [`Standing::Directory`].
+///
+/// # Errors
+/// [`Kind::Io`].
+pub fn glance(path: &Path) -> Result<Standing> {
     named("can't look at", path, gate())?;
     match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Standing::Nothing),
         Err(error) => named("can't look at", path, Err(error)),
-        Ok(metadata) if metadata.is_dir() => {
-            let first = named("can't list", path, fs::read_dir(path))?.next();
-            Ok(if first.is_none() {
-                Standing::EmptyDirectory
-            } else {
-                Standing::Directory
-            })
-        }
+        Ok(metadata) if metadata.is_dir() => Ok(Standing::Directory),
         Ok(_) => Ok(Standing::File),
     }
 }
@@ -76,7 +87,9 @@ pub fn stamp(path: &Path) -> Result<Option<(u64, i128)>> {
 pub fn list(path: &Path) -> Result<Vec<(String, bool)>> {
     named("can't list", path, gate())?;
     let mut names = Vec::new();
-    for entry in named("can't list", path, fs::read_dir(path))? {
+    let entries = named("can't list", path, fs::read_dir(path))?;
+    trace::listed(path);
+    for entry in entries {
         let entry = named("can't list", path, entry)?;
         let Ok(name) = entry.file_name().into_string() else {
             let message = format!(
@@ -104,6 +117,7 @@ pub fn list_beginning(path: &Path, beginning: &OsStr) -> Result<Vec<PathBuf>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => named("can't list", path, entries)?,
     };
+    trace::listed(path);
     let mut found = Vec::new();
     for entry in entries {
         let entry = named("can't list", path, entry)?;

@@ -1,5 +1,5 @@
-//! A record of every call that changes files, for tests that ask what a loss of power may leave
-//! (`SHARDLOOM_IO_TRACE=FILE`).
+//! A record of every call that changes files, for tests that ask what a loss of power may leave, and of every file
+//! that is opened and every directory that is listed, for those that count them (`SHARDLOOM_IO_TRACE=FILE`).
 //!
 //! All processes add lines to one file: a call when it has gone well, a flush when it begins and when it has
 //! ended. A line is the process's number, what was done, and to what: files and directories by device and
@@ -62,6 +62,16 @@ fn entry(path: &Path) -> io::Result<String> {
     let name = path.file_name().unwrap_or_default();
     let parent = node(&fs::metadata(parent)?);
     Ok(format!("{parent} {}", hex(name.as_bytes())))
+}
+
+/// A file or a directory that was opened: one that is made as well is told as [`created`] only.
+pub(super) fn opened(file: &File) {
+    note(|| Ok(format!("open {}", node_of(file)?)));
+}
+
+/// A directory whose names were asked for.
+pub(super) fn listed(path: &Path) {
+    note(|| Ok(format!("list {}", node(&fs::metadata(path)?))));
 }
 
 /// A file that was made at `path`.

@@ -98,6 +98,7 @@ impl WriteFile {
             path,
             patiently(|| OpenOptions::new().write(true).open(path)),
         )?;
+        trace::opened(&file);
         Ok(WriteFile {
             file: Some(file),
             path: path.to_path_buf(),
@@ -116,7 +117,9 @@ impl WriteFile {
         let open = || openat(&directory.handle, inside, flags, Mode::empty());
         // Another node may have created it.
         let opened = patiently(|| rustix::io::retry_on_intr(open).map_err(std::io::Error::from));
-        let file = Some(File::from(named(action, &path, opened)?));
+        let file = File::from(named(action, &path, opened)?);
+        trace::opened(&file);
+        let file = Some(file);
         Ok(WriteFile { file, path })
     }
 
@@ -147,7 +150,9 @@ impl WriteFile {
             return act(file);
         }
         let again = OpenOptions::new().write(true).open(&self.path);
-        act(&named("can't open for writing", &self.path, again)?)
+        let again = named("can't open for writing", &self.path, again)?;
+        trace::opened(&again);
+        act(&again)
     }
 
     /// Waits until the bytes are on the disk.
