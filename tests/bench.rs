@@ -1,12 +1,13 @@
 //! `bench`: what is measured, that its contents are looked at, and where the result goes.
 
-use crate::support::{self, command, sample};
+mod files;
+mod troubles;
+
+use crate::support::{self, Run, command, sample, schema};
 use command::{alone, object, refuses, under_mpi};
 use sample::Sample;
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::time::Duration;
 
 /// The names that results have.
 const OPERATIONS: [&str; 17] = [
@@ -28,6 +29,14 @@ const OPERATIONS: [&str; 17] = [
     "barrier",
     "overlap",
 ];
+
+/// The result of a bench, which is as its schema says.
+#[track_caller]
+fn result(run: &Run) -> Value {
+    let measured = object(run);
+    schema::described("bench", &measured);
+    measured
+}
 
 fn rows(measured: &Value) -> &Vec<Value> {
     measured["rows"].as_array().unwrap()
@@ -53,7 +62,7 @@ fn collectives<'a>(more: &[&'a str]) -> Vec<&'a str> {
 #[test]
 fn every_operation_is_measured_and_brings_what_was_sent() {
     for processes in [1, 2, 4] {
-        let measured = object(&under_mpi(processes, &collectives(&[])).succeeds());
+        let measured = result(&under_mpi(processes, &collectives(&[])).succeeds());
         assert_eq!(measured["ok"], true);
         let found = names(&measured);
         for name in OPERATIONS {
@@ -126,7 +135,7 @@ fn a_wrong_byte_is_found_and_its_way_is_named() {
         let line = [&line[..], &only].concat();
         let run = under_mpi(processes, &line);
         assert_eq!(run.status.code(), Some(1), "{run:#?}");
-        let measured = object(&run);
+        let measured = result(&run);
         assert_eq!(measured["ok"], false);
         let told = measured["verdict"][0].as_str().unwrap();
         assert!(told.contains(operation) && told.contains(from), "{told}");
@@ -147,7 +156,7 @@ fn grows_with_the_processes_and_is_compared_with_an_earlier_result() {
     let only = ["--scaling", "--operation", "all_to_all"];
     let line = collectives(&[&only[..], &["--csv", &csv, "--html", &html]].concat());
     let run = under_mpi(4, &line).succeeds();
-    let mut measured = object(&run);
+    let mut measured = result(&run);
     assert_eq!(names(&measured), BTreeSet::from(["all_to_all"]));
     let processes = rows(&measured).iter().map(|row| row["processes"].as_u64());
     assert_eq!(
@@ -177,14 +186,14 @@ fn grows_with_the_processes_and_is_compared_with_an_earlier_result() {
             &collectives(&[&only[..], &compare, &["--off-cache"]].concat()),
         );
         assert_eq!(run.status.code(), Some(code), "{run:#?}");
-        let slower = object(&run)["slower"].as_array().map_or(0, Vec::len);
+        let slower = result(&run)["slower"].as_array().map_or(0, Vec::len);
         assert_eq!(slower > 0, code == 1, "{run:#?}");
     }
     // Rows that have no partner are named; without any it isn't well.
     let others = ["--operation", "barrier", "--baseline", &old];
     let run = under_mpi(2, &collectives(&others));
     assert_eq!(run.status.code(), Some(1), "{run:#?}");
-    let measured = object(&run);
+    let measured = result(&run);
     assert_eq!(
         (&measured["ok"], &measured["compared"]),
         (&false.into(), &0.into())
@@ -207,7 +216,7 @@ fn sends_what_a_reshard_would_send() {
         (4, "--ranks-per-node 2"),
     ] {
         let line = format!("bench exchange {what} {flags} --iterations 2");
-        let measured = object(&under_mpi(processes, &sample.args(&line)).succeeds());
+        let measured = result(&under_mpi(processes, &sample.args(&line)).succeeds());
         let nodes = if flags.contains("per-node") {
             ""
         } else {
@@ -260,7 +269,7 @@ fn everything_is_measured_in_its_time_and_every_pair_of_nodes() {
     ];
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_shardloom"));
     let run = support::mpirun(4, program, &line, &[("SHARDLOOM_NODES", "2")]).succeeds();
-    let measured = object(&run);
+    let measured = result(&run);
     assert_eq!(
         (&measured["ok"], &measured["nodes"]),
         (&true.into(), &2.into())
@@ -326,89 +335,6 @@ fn everything_is_measured_in_its_time_and_every_pair_of_nodes() {
 }
 
 #[test]
-fn files_and_a_reshard_are_measured_and_nothing_is_left() {
-    let room = tempfile::tempdir().unwrap();
-    let dir = room.path().to_string_lossy().into_owned();
-    let svg = room.path().join("bench.svg").to_string_lossy().into_owned();
-    let common = [
-        "--json",
-        "--iterations",
-        "1",
-        "--warmup",
-        "0",
-        "--svg",
-        &svg,
-    ];
-    let cases: [(&[&str], &[&str]); 2] = [
-        (
-            &["storage", "--bytes", "300KiB", "--dir", &dir],
-            &[
-                "write",
-                "write and flush",
-                "read cached",
-                "read cold",
-                "create",
-                "list",
-            ],
-        ),
-        (
-            &["reshard", "--bytes", "64KiB", "--dir", &dir],
-            &["reshard by rows", "copy (rows)", "reshard by columns"],
-        ),
-    ];
-    for (args, operations) in cases {
-        for processes in [1, 3] {
-            let line = [&["bench"], args, &common].concat();
-            let measured = object(&under_mpi(processes, &line).succeeds());
-            assert_eq!(measured["ok"], true);
-            let found = names(&measured);
-            assert!(
-                operations.iter().all(|name| found.contains(name)),
-                "{found:?}"
-            );
-            if args[0] == "storage" {
-                // Not every file system reads so.
-                let told = measured["unmeasured"].to_string().contains("read direct");
-                assert_ne!(found.contains("read direct"), told, "{found:?}");
-                assert!(measured["verdict"].to_string().contains("read cold"));
-            }
-            assert!(std::fs::read_to_string(&svg).unwrap().contains("bench"));
-        }
-    }
-    // Of two nodes each alone, too, and as many small files as are asked for.
-    let line = [
-        "bench", "storage", "--bytes", "300KiB", "--dir", &dir, "--files", "3",
-    ];
-    let line = [&line[..], &common].concat();
-    let program = Path::new(env!("CARGO_BIN_EXE_shardloom"));
-    let run = support::mpirun(4, program, &line, &[("SHARDLOOM_NODES", "2")]).succeeds();
-    let measured = object(&run);
-    let alone_rows = rows(&measured).iter().filter(|row| row["node"].is_string());
-    let alone_rows: Vec<_> = alone_rows.collect();
-    let nodes: BTreeSet<_> = alone_rows.iter().map(|row| row["node"].as_str()).collect();
-    assert_eq!(nodes.len(), 2, "{alone_rows:#?}");
-    for row in &alone_rows {
-        assert_eq!(row["processes"], 2, "{row}");
-    }
-    let written = alone_rows.iter().filter(|row| row["operation"] == "write");
-    assert_eq!(written.count(), 2);
-    assert!(
-        measured["verdict"]
-            .to_string()
-            .contains("of what a commit needs it can ")
-    );
-    // Nothing is left but the picture.
-    assert_eq!(std::fs::read_dir(room.path()).unwrap().count(), 1);
-    let missing = format!("{dir}/missing");
-    let line = ["bench", "storage", "--dir", &missing, "--bytes", "1KiB"];
-    refuses(&under_mpi(2, &line), "missing: --dir doesn't exist");
-    refuses(
-        &alone(&["bench", "all", "--dir", &svg]),
-        "bench.svg: --dir is no directory",
-    );
-}
-
-#[test]
 fn a_row_takes_its_time_with_all_that_is_done_for_it() {
     let line = [
         "--operation",
@@ -419,31 +345,9 @@ fn a_row_takes_its_time_with_all_that_is_done_for_it() {
         "--json",
     ];
     let line = [&["bench", "collectives"], &line[..]].concat();
-    let measured = object(&under_mpi(2, &line).succeeds());
+    let measured = result(&under_mpi(2, &line).succeeds());
     for row in rows(&measured) {
         // Emptying caches takes milliseconds each time.
         assert!(row["iterations"].as_u64() < Some(50), "{row}");
-    }
-}
-
-#[test]
-fn what_cannot_be_measured_is_an_error_at_once() {
-    for (code, more) in [
-        (2, &["--min-size", "8KiB"][..]),
-        (2, &["--max-size", "2GiB"]),
-        (2, &["--operation", "gossip"]),
-        (2, &["--time", "never"]),
-        (1, &["--baseline", "/dev/null"]),
-        (1, &["--csv", "/proc/nowhere/rows.csv"]),
-    ] {
-        let mut line = vec!["bench", "collectives"];
-        if !more.contains(&"--max-size") {
-            line.extend(["--max-size", "4KiB"]);
-        }
-        line.extend(more);
-        let run = under_mpi(2, &line);
-        assert_eq!(run.status.code(), Some(code), "{run:#?}");
-        assert_eq!(run.stderr.matches("error:").count(), 1, "{run:#?}");
-        assert!(run.elapsed < Duration::from_secs(10), "{run:#?}");
     }
 }

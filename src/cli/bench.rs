@@ -75,7 +75,7 @@ Examples:
     #[command(before_help = "\
 Examples:
   mpirun -n 8 shardloom bench exchange --src-strategy strategy --dst-strategy new --shapes full
-  mpirun -n 8 shardloom bench exchange --src-strategy strategy --shapes s.json")]
+  mpirun -n 8 shardloom bench exchange --src-strategy dp=2,tp=4 --dst-strategy dp=1,tp=4 --model Qwen3-8B")]
     Exchange {
         #[command(flatten)]
         planned: Box<PlannedArgs>,
@@ -110,6 +110,9 @@ Examples:
         /// Size of the weights.
         #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
         bytes: u64,
+        /// Have the system drop what is read from memory before each time.
+        #[arg(long)]
+        off_cache: bool,
         #[command(flatten)]
         repeat: RepeatArgs,
         #[command(flatten)]
@@ -180,7 +183,11 @@ impl Question {
                 ..
             } => {
                 let (bytes, count) = (*bytes, *files);
-                let files = Files { bytes, count };
+                let files = Files {
+                    bytes,
+                    count,
+                    budget: None,
+                };
                 storage(world, repeat.few(), &place.dir, files, observer)
             }
             Question::All { dir, budget, .. } => everything(world, dir, *budget, observer),
@@ -190,9 +197,14 @@ impl Question {
             Question::Reshard {
                 place,
                 bytes,
+                off_cache,
                 repeat,
                 ..
-            } => reshard(world, repeat.few(), &place.dir, *bytes, observer),
+            } => {
+                let mut repeat = repeat.few();
+                repeat.off_cache = *off_cache;
+                reshard(world, repeat, &place.dir, *bytes, observer)
+            }
         }
     }
 }

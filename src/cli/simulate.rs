@@ -3,14 +3,14 @@
 use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::choice::{Choice, choice};
 use crate::cli::flags::moving::{ProgressArgs, RoundArgs};
-use crate::cli::flags::planned::SidesArgs;
+use crate::cli::flags::planned::{MODEL, SidesArgs};
 use crate::cli::flags::report::ReportArgs;
 use crate::cli::output::try_replacing;
 use crate::course;
 use crate::fault::Result;
 use crate::layout::RANKS_MAX;
-use crate::measure::simulate::{Question, plan_telling, read_machine, read_shapes};
-use crate::model::derive::{Seen, layouts, tensors};
+use crate::measure::simulate::{Question, plan_telling, read_machine};
+use crate::model::derive::{Seen, layouts};
 use crate::plan::simulate::Storage;
 use crate::report::{Progress, Report, Teller, said_page, save_picture};
 use crate::source::strategy_files::read_alone;
@@ -60,7 +60,7 @@ const STORAGES: &[Choice<Storage>] = &[
 #[command(
     mut_arg("src_strategy", |arg| arg.visible_alias("from")),
     mut_arg("dst_strategy", |arg| arg.visible_alias("to")),
-    mut_arg("model", |arg| arg.help("The model's directory, or its config.json: in place of --shapes, too"))
+    mut_arg("model", |arg| arg.help(MODEL))
 )]
 pub(crate) struct Simulate {
     #[command(flatten)]
@@ -133,6 +133,7 @@ impl Simulate {
         asked.try_file()?;
         let place = self.shapes.clone().unwrap_or_default();
         let question = self.question(&place)?;
+        let shapes = self.sides.shapes(self.shapes.as_deref(), self.states)?;
         let deriving = self.sides.network.deriving(&place);
         let (source, destination) = (self.sides.src_strategy, self.sides.cut.dst_strategy);
         let read = |side: Option<StrategyInput>| -> Result<Option<Strategy>> {
@@ -144,10 +145,6 @@ impl Simulate {
             ..Seen::default()
         };
         let model = self.sides.network.model.model.as_deref();
-        let shapes = match (&self.shapes, model) {
-            (None, Some(model)) => tensors(&seen, model, self.states)?,
-            _ => read_shapes(&place)?,
-        };
         let svg = self.svg.as_deref();
         svg.map_or(Ok(()), |svg| try_replacing(svg, "<svg"))?;
         let source = read(source)?;

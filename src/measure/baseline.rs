@@ -3,6 +3,7 @@
 use crate::fault::plain::{counted, first};
 use crate::fault::{Fault, Kind, Result};
 use crate::measure::bench::{Measured, Row};
+use crate::measure::pairs::Pairs;
 use crate::store::io::ReadFile;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,28 +18,40 @@ const SECONDS_LEAST: f64 = 1e-9;
 const NAMED_MAX: usize = 8;
 
 /// What tells a row from others.
-type Key = (String, String, String, u64, u32);
-
-/// An earlier result's rows.
-#[derive(Clone, Debug)]
-pub struct Baseline {
-    medians: BTreeMap<Key, f64>,
-}
-
-#[derive(Deserialize)]
-struct Earlier {
-    rows: Vec<EarlierRow>,
-}
-
-#[derive(Deserialize)]
-struct EarlierRow {
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+struct Key {
     operation: String,
     #[serde(default)]
     variant: Option<String>,
     #[serde(default)]
+    node: Option<String>,
+    #[serde(default)]
     by: String,
     bytes: u64,
     processes: u32,
+}
+
+/// An earlier result.
+#[derive(Clone, Debug)]
+pub struct Baseline {
+    library: Option<String>,
+    medians: BTreeMap<Key, f64>,
+    pairs: Option<Pairs>,
+}
+
+#[derive(Deserialize)]
+struct Earlier {
+    #[serde(default)]
+    library: Option<String>,
+    rows: Vec<EarlierRow>,
+    #[serde(default)]
+    pairs: Option<Pairs>,
+}
+
+#[derive(Deserialize)]
+struct EarlierRow {
+    #[serde(flatten)]
+    key: Key,
     seconds: EarlierSeconds,
 }
 
@@ -62,41 +75,28 @@ impl Baseline {
             let message = format!("is no result of a bench: {error}");
             Fault::new(Kind::Corrupt, message).hint("save one by: shardloom bench … --json > FILE")
         })?;
-        let rows = earlier.rows.into_iter().map(|row| {
-            let variant = row.variant.unwrap_or_default();
-            let key = (row.operation, variant, row.by, row.bytes, row.processes);
-            (key, row.seconds.median)
-        });
+        let rows = earlier.rows.into_iter();
         Ok(Baseline {
-            medians: rows.collect(),
+            library: earlier.library,
+            medians: rows.map(|row| (row.key, row.seconds.median)).collect(),
+            pairs: earlier.pairs,
         })
     }
 
-    /// Adds to the verdict what is slower by more than `tolerance` (0.1 is a tenth), and says that it is
-    /// not well then, or if no row could be compared. The earlier result's rows that nothing was compared with
-    /// are named, others counted.
+    /// Adds to the verdict what is slower by more than `tolerance` (0.1 is a tenth), rows and paths between
+    /// nodes, and says that it is not well then, or if no row could be compared. The earlier result's rows that
+    /// nothing was compared with are named, others counted.
     pub fn judge(&self, measured: &mut Measured, tolerance: f64) {
-        let mut known = BTreeSet::new();
-        for row in &measured.rows {
-            let Some((key, before)) = self.medians.get_key_value(&key(row)) else {
-                continue;
-            };
-            known.insert(key);
-            let now = row.seconds.median;
-            if now > before * (1.0 + tolerance) + SECONDS_LEAST {
-                measured.ok = false;
-                measured.verdict.push(format!(
-                    "slower: {}: {:.3} us, {:.3} before ({:+.0} %)",
-                    row.label(),
-                    now * 1e6,
-                    before * 1e6,
-                    100.0 * (now / before.max(f64::MIN_POSITIVE) - 1.0)
-                ));
-                measured.slower.push(row.label());
-            }
+        if let Some(library) = &self.library
+            && *library != measured.library
+        {
+            let line = format!("the earlier result is of another MPI library: {library}");
+            measured.verdict.push(line);
         }
+        let known = self.judge_rows(measured, tolerance);
+        self.judge_pairs(measured, tolerance);
         let lacking = self.medians.keys().filter(|key| !known.contains(key));
-        measured.not_compared = lacking.map(label).collect();
+        measured.not_compared = lacking.map(Key::label).collect();
         measured.compared = Some(known.len() as u64);
         let new = measured.rows.len().saturating_sub(known.len()) as u64;
         if new > 0 {
@@ -119,34 +119,100 @@ impl Baseline {
             measured.verdict.push(line.to_owned());
         }
     }
+
+    /// The rows that could be compared.
+    fn judge_rows(&self, measured: &mut Measured, tolerance: f64) -> BTreeSet<Key> {
+        let mut known = BTreeSet::new();
+        for row in &measured.rows {
+            let key = Key::of(row);
+            let Some(&before) = self.medians.get(&key) else {
+                continue;
+            };
+            known.insert(key);
+            let now = row.seconds.median;
+            if now > before * (1.0 + tolerance) + SECONDS_LEAST {
+                measured.ok = false;
+                measured.verdict.push(format!(
+                    "slower: {}: {:.3} us, {:.3} before ({:+.0} %)",
+                    row.label(),
+                    now * 1e6,
+                    before * 1e6,
+                    100.0 * (now / before.max(f64::MIN_POSITIVE) - 1.0)
+                ));
+                measured.slower.push(row.label());
+            }
+        }
+        known
+    }
+
+    /// Paths that both results have, by the nodes' names; the slowest first. Where processes share cores, no path can
+    /// be blamed.
+    fn judge_pairs(&self, measured: &mut Measured, tolerance: f64) {
+        let (Some(before), Some(now)) = (&self.pairs, &measured.pairs) else {
+            return;
+        };
+        if before.bytes != now.bytes || before.shares_cores || now.shares_cores {
+            return;
+        }
+        let mut slower = Vec::new();
+        let mut paths = 0_u64;
+        for (from, to, rate) in now.paths() {
+            let Some(earlier) = before.rate(from, to) else {
+                continue;
+            };
+            paths += 1;
+            if rate * (1.0 + tolerance) < earlier {
+                slower.push((rate / earlier, format!("{from} to {to}"), rate, earlier));
+            }
+        }
+        if slower.is_empty() {
+            return;
+        }
+        slower.sort_by(|one, other| one.0.total_cmp(&other.0));
+        let told = slower.iter().map(|(_, path, rate, earlier)| {
+            format!("{path} ({rate:.3} GB/s, {earlier:.3} before)")
+        });
+        measured.verdict.push(format!(
+            "slower: {} of {}: {}",
+            slower.len(),
+            counted(paths, "path"),
+            first(&told.collect::<Vec<_>>(), NAMED_MAX)
+        ));
+        measured.ok = false;
+        measured
+            .slower
+            .extend(slower.into_iter().map(|(_, path, ..)| path));
+    }
 }
 
-/// A row of the earlier result, in words.
-fn label((operation, variant, by, bytes, processes): &Key) -> String {
-    let row = Row {
-        operation: operation.clone(),
-        variant: Some(variant.clone()).filter(|variant| !variant.is_empty()),
-        by: match by.as_str() {
-            "library" => "library",
-            _ => "shardloom",
-        },
-        bytes: *bytes,
-        processes: *processes,
-        ..Row::default()
-    };
-    row.label()
-}
+impl Key {
+    fn of(row: &Row) -> Key {
+        Key {
+            operation: row.operation.clone(),
+            variant: row.variant.clone(),
+            node: row.node.clone(),
+            by: row.by.to_owned(),
+            bytes: row.bytes,
+            processes: row.processes,
+        }
+    }
 
-fn key(row: &Row) -> Key {
-    let variant = row.variant.clone().unwrap_or_default();
-    let operation = row.operation.clone();
-    (
-        operation,
-        variant,
-        row.by.to_owned(),
-        row.bytes,
-        row.processes,
-    )
+    /// The row in words.
+    fn label(&self) -> String {
+        let row = Row {
+            operation: self.operation.clone(),
+            variant: self.variant.clone(),
+            node: self.node.clone(),
+            by: match self.by.as_str() {
+                "library" => "library",
+                _ => "shardloom",
+            },
+            bytes: self.bytes,
+            processes: self.processes,
+            ..Row::default()
+        };
+        row.label()
+    }
 }
 
 #[cfg(test)]
@@ -219,6 +285,73 @@ mod tests {
                 measured.verdict.iter().any(|line| line.contains(left)),
                 "{measured:?}"
             );
+        }
+    }
+
+    #[test]
+    fn nodes_that_were_measured_alone_are_told_apart() {
+        let text = br#"{"rows": [
+            {"operation": "write", "node": "a", "by": "shardloom", "bytes": 8, "processes": 2, "seconds": {"median": 1.0}},
+            {"operation": "write", "node": "b", "by": "shardloom", "bytes": 8, "processes": 2, "seconds": {"median": 9.0}}]}"#;
+        let baseline = Baseline::parse(text).unwrap();
+        let row = |node: &str, median| Row {
+            operation: "write".into(),
+            node: Some(node.into()),
+            by: "shardloom",
+            bytes: 8,
+            processes: 2,
+            seconds: Seconds {
+                median,
+                ..Seconds::default()
+            },
+            ..Row::default()
+        };
+        let mut measured = Measured {
+            ok: true,
+            rows: vec![row("a", 5.0), row("b", 9.0)],
+            ..Measured::default()
+        };
+        baseline.judge(&mut measured, 0.1);
+        assert_eq!(measured.compared, Some(2));
+        let slower = "write (a alone) of 8 bytes, 2 processes";
+        assert!(!measured.ok && measured.slower == [slower], "{measured:?}");
+    }
+
+    #[test]
+    fn a_path_that_became_slow_is_named_whatever_the_order_of_nodes() {
+        let pairs = |names: [&str; 2], rates: [f64; 2], shares_cores| Pairs {
+            names: names.map(str::to_owned).to_vec(),
+            bytes: 1 << 20,
+            gbps: vec![vec![None, Some(rates[0])], vec![Some(rates[1]), None]],
+            shares_cores,
+            ..Pairs::default()
+        };
+        let baseline = |shares_cores| Baseline {
+            library: Some("MPI 1".into()),
+            medians: BTreeMap::new(),
+            pairs: Some(pairs(["a", "b"], [10.0, 20.0], shares_cores)),
+        };
+        let judged = |now: Pairs, before: Baseline| {
+            let mut measured = Measured {
+                ok: true,
+                pairs: Some(now),
+                ..Measured::default()
+            };
+            before.judge(&mut measured, 0.1);
+            measured
+        };
+        // b to a was at 20.
+        let measured = judged(pairs(["b", "a"], [5.0, 9.5], false), baseline(false));
+        assert_eq!(measured.slower, ["b to a"], "{measured:?}");
+        let told = measured.verdict.join("\n");
+        assert!(
+            told.contains("1 of 2 paths: b to a (5.000 GB/s, 20.000 before)"),
+            "{told}"
+        );
+        assert!(told.contains("another MPI library: MPI 1"), "{told}");
+        for (now, before) in [(true, false), (false, true)] {
+            let measured = judged(pairs(["b", "a"], [5.0, 9.5], now), baseline(before));
+            assert!(measured.slower.is_empty(), "{measured:?}");
         }
     }
 }

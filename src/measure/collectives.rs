@@ -6,7 +6,8 @@ use crate::exchange::{Operation as Joined, Topology, World, agree, all_reduce, b
 use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
 use crate::measure::bench::{Measured, Repeat, Row, Unmeasured, all_wrong};
-use crate::measure::operation::{Buffers, By, Call, Operation, Place};
+use crate::measure::doctor::memory::usable_bytes;
+use crate::measure::operation::{Buffers, By, Call, Operation, Place, fits};
 use crate::measure::operations::OPERATIONS;
 use crate::measure::pairs::{Pairs, pairs};
 use crate::measure::sampling::{Exercise, Timing, sample};
@@ -18,8 +19,10 @@ pub const BYTES_MAX: u64 = 1 << 30;
 /// The size after nothing.
 const BYTES_FIRST: u64 = 8;
 
-/// All pairs are measured as long as so many rows.
+/// All pairs are measured as long as so many rows; of a budget, at most this share and so long.
 const PAIRS_ROWS: u32 = 20;
+const PAIRS_SHARE: u32 = 6;
+const PAIRS_TIME: Duration = Duration::from_secs(10);
 
 /// What is measured.
 #[derive(Clone, Debug)]
@@ -88,7 +91,7 @@ impl Question {
     }
 
     /// How many processes, the most last.
-    fn levels(&self, all: u32) -> Vec<u32> {
+    pub(super) fn levels(&self, all: u32) -> Vec<u32> {
         let mut levels = Vec::new();
         if self.scaling {
             let powers = std::iter::successors(Some(2_u32), |level| level.checked_mul(2));
@@ -130,6 +133,7 @@ pub fn collectives(
         unmeasured: Vec::new(),
     };
     let asked = OPERATIONS.iter().filter(|row| question.asks_for(row));
+    agree(world, run.have_room(asked.clone()))?;
     let (couples, others): (Vec<_>, Vec<_>) = asked.partition(|operation| operation.pair);
     let levels = question.levels(world.size());
     let turns = couples.len() + others.len() * levels.len();
@@ -163,7 +167,10 @@ pub fn collectives(
     let pairs = match question.pairs {
         true => {
             course::phase("measuring pairs");
-            let time = question.repeat.time * PAIRS_ROWS;
+            let time = match question.budget {
+                Some(budget) => PAIRS_TIME.min(budget / PAIRS_SHARE),
+                None => question.repeat.time * PAIRS_ROWS,
+            };
             pairs(world, &topology, question.bytes_max, time)?
         }
         false => None,
@@ -183,7 +190,7 @@ pub fn collectives(
 }
 
 /// Most processes of a node.
-fn busiest(topology: &Topology) -> u64 {
+pub(super) fn busiest(topology: &Topology) -> u64 {
     let most = topology.nodes.iter().map(Vec::len).max();
     most.unwrap_or(1) as u64
 }
@@ -203,6 +210,26 @@ struct Run<'a, 'o> {
 }
 
 impl Run<'_, '_> {
+    /// Whether there is memory for the largest size of each operation, before anything is measured. Local.
+    fn have_room<'a>(&self, operations: impl Iterator<Item = &'a Operation>) -> Result<()> {
+        let bytes = self.question.sizes().into_iter().max().unwrap_or_default();
+        let memory = usable_bytes();
+        for operation in operations.filter(|operation| operation.least <= self.world.size()) {
+            let all = match operation.pair {
+                true => 2,
+                false => self.world.size(),
+            };
+            let place = Place {
+                me: self.world.process().min(all - 1),
+                all,
+                bytes,
+                window: self.question.window,
+            };
+            fits(operation, &place, self.neighbours, memory)?;
+        }
+        Ok(())
+    }
+
     /// Measures operations among the processes that are `inside`, process 0 always. Collective.
     fn among(&mut self, operations: &[&Operation], inside: impl Fn(u32) -> bool) -> Result<()> {
         if operations.is_empty() {
@@ -290,7 +317,7 @@ impl Run<'_, '_> {
             bytes,
             window: self.question.window,
         };
-        let mut buffers = Buffers::new(world, operation, place, by, self.neighbours)?;
+        let mut buffers = Buffers::new(world, operation, place, by)?;
         let planted = self.question.planted.as_deref() == Some(operation.name);
         buffers.planted = planted && place.me == place.all - 1;
         let mut called = Called {

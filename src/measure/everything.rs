@@ -1,10 +1,10 @@
 //! All that can be measured, in a bounded time, with a verdict.
 
-use crate::exchange::{Operation, World, all_reduce};
+use crate::exchange::{Operation, Topology, World, all_reduce};
 use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
 use crate::measure::bench::{Measured, Repeat, Row, Unmeasured};
-use crate::measure::collectives::{Question, collectives};
+use crate::measure::collectives::{Question, busiest, collectives};
 use crate::measure::found::{MESSAGE_BYTES_MIN, fastest};
 use crate::measure::reshard::reshard;
 use crate::measure::sampling::is_over;
@@ -24,6 +24,8 @@ const ROW_TIME: (Duration, Duration) = (Duration::from_millis(2), Duration::from
 const FILES: u32 = 6;
 /// Bytes of a file for each second of the budget, and the most.
 const FILE_BYTES: (u64, u64) = (1 << 20, 128 << 20);
+/// Most bytes of the files of a node's processes, and of all.
+const FILES_BYTES_MAX: (u64, u64) = (4 << 30, 64 << 30);
 /// Where the slowest is this many times the median, something else runs.
 const NOISY: f64 = 20.0;
 
@@ -39,13 +41,17 @@ pub fn everything(
     observer: &mut Observer<'_>,
 ) -> Result<Measured> {
     let begun = Instant::now();
-    let row = (budget / 3 / ROWS).clamp(ROW_TIME.0, ROW_TIME.1);
-    let per_second = FILE_BYTES.0.saturating_mul(budget.as_secs().max(1));
-    let bytes = per_second.min(FILE_BYTES.1);
+    let mut question = Question::new(BYTES_MAX, Repeat::new(1000, 1, budget));
+    (question.scaling, question.pairs, question.factor) = (true, true, FACTOR);
+    let levels = u32::try_from(question.levels(world.size()).len()).unwrap_or(u32::MAX);
+    let row = (budget / 3 / ROWS / levels).clamp(ROW_TIME.0, ROW_TIME.1);
+    question.repeat.time = row;
+    let bytes = file_bytes(budget, &Topology::discover(world)?);
     let files = Repeat::new(3, 0, budget / 4 / FILES);
     let large = Files {
         bytes,
         count: storage::FILES,
+        budget: Some(budget / 3),
     };
     // Files first: how long they take depends on the disks, what is between processes stops when it is told.
     let stored = Some(storage(world, files, directory, large, observer));
@@ -56,10 +62,7 @@ pub fn everything(
             Some(reshard(world, few, directory, bytes, observer))
         }
     };
-    let mut question = Question::new(BYTES_MAX, Repeat::new(1000, 1, row));
-    question.factor = FACTOR;
     question.budget = Some(left(world, begun, budget)?);
-    question.pairs = true;
     let mut all = collectives(world, &question, observer)?;
     all.bench = "all";
     let mut told = verdict(&all);
@@ -72,6 +75,14 @@ pub fn everything(
     all.verdict.splice(0..0, told);
     all.seconds = Some(begun.elapsed().as_secs_f64());
     Ok(all)
+}
+
+/// Bytes of each process's file: what disks can write in the time, and not too many for those that share them. Local.
+fn file_bytes(budget: Duration, topology: &Topology) -> u64 {
+    let per_second = FILE_BYTES.0.saturating_mul(budget.as_secs().max(1));
+    let of_node = FILES_BYTES_MAX.0 / busiest(topology);
+    let of_all = FILES_BYTES_MAX.1 / topology.node_of.len().max(1) as u64;
+    per_second.min(FILE_BYTES.1).min(of_node).min(of_all)
 }
 
 /// What is left of the time for what is measured between processes, and pairs of nodes after that. Collective.
@@ -159,7 +170,7 @@ fn verdict(measured: &Measured) -> Vec<String> {
     }
     for row in rows.iter().filter(|row| row.ratio_to_copy.is_some()) {
         let ratio = row.ratio_to_copy.unwrap_or_default();
-        told.push(format!("{}: {ratio:.2} of plain copying", row.operation));
+        told.push(format!("{}: {ratio:.2} of plain copying", row.title()));
     }
     let noisy = |row: &&Row| row.seconds.p99 > NOISY * row.seconds.median;
     let noisy = rows.iter().filter(noisy).count();

@@ -4,6 +4,7 @@ use crate::exchange::{Operation, World, agree, all_reduce};
 use crate::fault::Result;
 use crate::fault::memory::zeroed;
 use crate::measure::bench::{Row, all_wrong};
+use crate::measure::coldness::Kept;
 use crate::measure::contents::Wrong;
 use crate::measure::sampling::{Timing, timed};
 use crate::store::io::{self, ReadFile, WriteFile};
@@ -13,8 +14,6 @@ use std::time::{Duration, Instant};
 
 /// What a read past the page cache is a multiple of, in bytes.
 const BLOCK: usize = 4096;
-/// How often is looked whether a page was dropped.
-const LOOKS: u64 = 8;
 /// Reading what was dropped from memory.
 pub(super) const COLD: &str = "read cold";
 /// Reading past the page cache.
@@ -29,8 +28,7 @@ pub(super) struct Lives {
     cold: Vec<Duration>,
     /// Past the page cache; none where the file system reads so, or nothing is that large.
     direct: Vec<Duration>,
-    /// How many looks found a page in the cache that was to be dropped, of how many.
-    kept: (u32, u32),
+    kept: Kept,
     wrong: Option<Wrong>,
 }
 
@@ -44,8 +42,7 @@ impl Lives {
         variant: &str,
     ) -> Result<Lived> {
         let wrong = all_wrong(world, self.wrong.as_ref())?;
-        let mut kept = [u64::from(self.kept.0), u64::from(self.kept.1)];
-        all_reduce(world, &mut kept, Operation::Sum)?;
+        let kept = self.kept.of_all(world)?;
         let mut all_times = Vec::new();
         for (operation, times) in [
             ("write", &self.write),
@@ -66,7 +63,7 @@ impl Lives {
             processes: world.size(),
             variant: variant.to_owned(),
             times: all_times,
-            kept: (kept[0], kept[1]),
+            kept,
             wrong,
         })
     }
@@ -81,8 +78,7 @@ pub(super) struct Lived {
     processes: u32,
     variant: String,
     times: Vec<(String, Timing)>,
-    /// How many looks found a page in the cache that was to be dropped, of how many.
-    pub(super) kept: (u64, u64),
+    pub(super) kept: Kept,
     wrong: (u64, Option<Wrong>),
 }
 
@@ -146,7 +142,7 @@ impl Part {
         file.forget(0..self.whole);
         // Nobody reads before all have let the pages go.
         let cached = agree(world, cached)?;
-        self.look(&file, lives);
+        lives.kept.look(&file, self.begin, self.bytes);
         let cold = self.read(&file, pattern, lives);
         let cold = agree(world, cold)?;
         file.forget(0..self.whole);
@@ -158,16 +154,6 @@ impl Part {
             wrong.receiver = world.process();
         }
         Ok(())
-    }
-
-    /// Whether pages are still in memory, by a few looks.
-    fn look(&self, file: &ReadFile, lives: &mut Lives) {
-        for eighth in 0..LOOKS {
-            if let Some(kept) = file.is_cached(self.begin + self.bytes * eighth / LOOKS) {
-                lives.kept.0 += u32::from(kept);
-                lives.kept.1 += 1;
-            }
-        }
     }
 
     fn read(&self, file: &ReadFile, pattern: &[u8], lives: &mut Lives) -> Result<Duration> {

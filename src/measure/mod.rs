@@ -11,6 +11,7 @@ pub mod baseline;
 pub mod bench;
 mod calls;
 mod chosen;
+mod coldness;
 pub mod collectives;
 mod contents;
 pub mod doctor;

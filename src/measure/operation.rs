@@ -2,10 +2,9 @@
 //! the links carry more or less than the caller sees.
 
 use crate::exchange::{Counts, Library, Packed, World, agree};
-use crate::fault::memory::{grow, refused, zeroed};
+use crate::fault::memory::{grow, zeroed};
 use crate::fault::{Fault, Kind, Result};
 use crate::measure::contents::{Wrong, append, differing, sum, word};
-use crate::store::io::memory_bytes;
 use std::time::Duration;
 
 /// A place among the processes that take part, and what is asked of them.
@@ -127,13 +126,12 @@ impl Buffers {
     /// Buffers for `lanes`, filled. The library's calls have one lane. Collective.
     ///
     /// # Errors
-    /// [`Kind::Memory`] if the system refuses it, or a machine has less.
+    /// [`Kind::Memory`] if the system refuses it.
     pub(super) fn new(
         world: &World,
         operation: &Operation,
         place: Place,
         by: By,
-        neighbours: u64,
     ) -> Result<Buffers> {
         let mut lanes = (operation.lanes)(&place);
         if by == By::Library {
@@ -144,8 +142,7 @@ impl Buffers {
             });
             lanes = joined.into_iter().collect();
         }
-        let made = fits(&lanes, &place, neighbours).and_then(|()| Buffers::filled(place, lanes));
-        agree(world, made)
+        agree(world, Buffers::filled(place, lanes))
     }
 
     fn filled(place: Place, lanes: Vec<Lane>) -> Result<Buffers> {
@@ -303,24 +300,34 @@ impl Buffers {
     }
 }
 
-/// Whether this machine has memory for the buffers of `neighbours` processes like this one.
-fn fits(lanes: &[Lane], place: &Place, neighbours: u64) -> Result<()> {
+/// Whether `memory` bytes of a machine are enough for an operation's buffers in `neighbours` processes, or as many of
+/// them as take part. Local.
+///
+/// # Errors
+/// [`Kind::Memory`].
+pub(super) fn fits(
+    operation: &Operation,
+    place: &Place,
+    neighbours: u64,
+    memory: u64,
+) -> Result<()> {
+    let lanes = (operation.lanes)(place);
     let parts = lanes
         .iter()
         .flat_map(|lane| lane.send.iter().chain(&lane.receive));
     let words: u64 = lanes.iter().map(|lane| lane.words + lane.sums.1).sum();
     let bytes = parts.map(|part| part.bytes).sum::<u64>() + 8 * words;
-    if bytes.saturating_mul(neighbours) <= memory_bytes() / 10 * 8 {
+    let neighbours = neighbours.min(place.all.into());
+    if bytes.saturating_mul(neighbours) <= memory / 10 * 8 {
         return Ok(());
     }
-    let fault = refused(narrow(bytes)?);
     let message = format!(
-        "messages of {} bytes need {bytes} bytes of memory in each of {neighbours} processes; this \
-         machine has {} in all",
-        place.bytes,
-        memory_bytes()
+        "{}: messages of {} bytes need {bytes} bytes of memory in each of {neighbours} processes; a \
+         node has {memory}, which others use, too",
+        operation.name, place.bytes
     );
-    Err(Fault::new(fault.kind, message).hint("a smaller --max-size, or fewer processes on a node"))
+    Err(Fault::new(Kind::Memory, message)
+        .hint("a smaller --max-size, or fewer processes on a node"))
 }
 
 /// What a call needs of each process.

@@ -116,6 +116,27 @@ impl Pairs {
         }
     }
 
+    /// Whether a path of this rate is slow; none is where processes share cores.
+    #[must_use]
+    pub fn is_slow(&self, rate: f64) -> bool {
+        !self.shares_cores && rate < SLOW * self.usual_gbps
+    }
+
+    /// Every path: from whom, to whom, and its rate.
+    pub(super) fn paths(&self) -> impl Iterator<Item = (&str, &str, f64)> {
+        let rows = self.names.iter().zip(&self.gbps);
+        rows.flat_map(|(from, row)| {
+            let cells = self.names.iter().zip(row);
+            cells.filter_map(|(to, rate)| Some((from.as_str(), to.as_str(), (*rate)?)))
+        })
+    }
+
+    /// The rate of the path between two of these names.
+    pub(super) fn rate(&self, from: &str, to: &str) -> Option<f64> {
+        let place = |name: &str| self.names.iter().position(|known| known == name);
+        *self.gbps.get(place(from)?)?.get(place(to)?)?
+    }
+
     /// What is slow, or why that can't be told.
     pub(super) fn told(&self) -> Vec<String> {
         match self.shares_cores {

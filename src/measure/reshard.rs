@@ -7,9 +7,11 @@ use crate::fault::{Fault, Kind, Result};
 use crate::job::{Goal, Job, Write, run};
 use crate::layout::Layout;
 use crate::measure::bench::{Measured, Repeat, Row};
+use crate::measure::coldness::Kept;
 use crate::measure::contents::byte;
 use crate::measure::lives::each_call;
 use crate::measure::sampling::{is_over, rate, timed};
+use crate::measure::storage::ROOM;
 use crate::plan::arrange::{Files, RankName};
 use crate::plan::build::{Leftovers, Unmatched};
 use crate::source::Reading;
@@ -24,6 +26,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Where the weights lie, before and after.
+const SOURCE: &str = "source";
+const DESTINATION: &str = "destination";
 const SOURCE_RANKS: u32 = 8;
 const DESTINATION_RANKS: u32 = 4;
 /// Tensors of the weights.
@@ -33,8 +38,12 @@ const COLUMNS: u64 = 4096;
 /// Bytes of a call while copying and generating.
 const CALL: usize = 1 << 20;
 
+/// What tells rows of a cold source from others.
+const COLD: &str = "off cache";
+
 /// Reshards weights of about `bytes` from eight to four ranks, cut by columns and cut by rows, through
-/// a job, and copies as many bytes in the same rounds. Nothing is flushed. Collective.
+/// a job, and copies as many bytes in the same rounds. What is written isn't flushed; what is read is in memory, unless
+/// the system is asked to drop it before each time: whether it did is told. Collective.
 ///
 /// # Errors
 /// Those of a job.
@@ -48,7 +57,7 @@ pub fn reshard(
     let room = directory.join("shardloom-bench-reshard");
     let _scratch = course::tries_with(&room);
     let topology = Topology::discover(world)?;
-    let mut rows = Vec::new();
+    let (mut rows, mut kept) = (Vec::new(), Kept::default());
     let rounds = u64::from(repeat.warmup + repeat.iterations);
     for (number, (name, dimension)) in (0..).zip([("columns", 1), ("rows", 0)]) {
         let mut tell = |round: u64| {
@@ -60,10 +69,14 @@ pub fn reshard(
         tell(rounds);
         barrier(world)?;
         let removed = remove(world, &topology, &room);
-        let (moved, resharded, copied) = result?;
+        let done = result.map_err(|fault| match fault.kind {
+            Kind::NoSpace => fault.hint(ROOM),
+            _ => fault,
+        })?;
         removed?;
-        let copying = timed(world, &copied)?;
-        let seconds = timed(world, &resharded)?;
+        kept = kept.and(done.kept.of_all(world)?);
+        let (moved, copying) = (done.moved, timed(world, &done.copying)?);
+        let seconds = timed(world, &done.resharding)?;
         let title = format!("reshard by {name}");
         let mut resharding = Row::new(&title, moved, seconds, moved, 1.0);
         let copying = Row::new(&format!("copy ({name})"), moved, copying, moved, 1.0);
@@ -73,8 +86,36 @@ pub fn reshard(
     }
     for row in &mut rows {
         row.processes = world.size();
+        row.variant = repeat.off_cache.then(|| COLD.to_owned());
     }
-    Ok(Measured::new("reshard", world, &topology, rows, None))
+    let mut measured = Measured::new("reshard", world, &topology, rows, None);
+    measured.verdict.push(source(repeat, kept));
+    Ok(measured)
+}
+
+/// Where the bytes came from, in words.
+fn source(repeat: Repeat, kept: Kept) -> String {
+    if repeat.off_cache {
+        let instead = "their times may be memory's";
+        return kept.told("what reshard and copy read", instead);
+    }
+    let pages = match kept.percent() {
+        Some(percent) => format!("{percent} of 100 of its pages were in memory"),
+        None => "its pages may be in memory".to_owned(),
+    };
+    format!(
+        "what reshard and copy read was just written: {pages}; --off-cache has the system drop them"
+    )
+}
+
+/// What the iterations of both took, in the same rounds.
+#[derive(Default)]
+struct Rounds {
+    /// Bytes written in each.
+    moved: u64,
+    resharding: Vec<Duration>,
+    copying: Vec<Duration>,
+    kept: Kept,
 }
 
 /// Removes a directory on every node's disks, or those that they share. Collective.
@@ -91,7 +132,7 @@ fn remove(world: &World, topology: &Topology, path: &Path) -> Result<()> {
     agree(world, others)
 }
 
-/// Bytes written, and the time that each iteration of both took; `tell` is told how many are done.
+/// Both, as often as is asked for; `tell` is told how many are done. Collective.
 fn one(
     world: &World,
     topology: &Topology,
@@ -99,7 +140,7 @@ fn one(
     room: &Path,
     (bytes, dimension): (u64, usize),
     tell: &mut dyn FnMut(u64),
-) -> Result<(u64, Vec<Duration>, Vec<Duration>)> {
+) -> Result<Rounds> {
     let source = Weights::new(bytes, SOURCE_RANKS, dimension)?;
     let destination = Weights::new(bytes, DESTINATION_RANKS, dimension)?;
     remove(world, topology, room)?;
@@ -108,27 +149,36 @@ fn one(
         _ => Ok(()),
     };
     agree(world, prepared)?;
-    agree(world, source.write(&room.join("source"), world))?;
+    agree(world, source.write(&room.join(SOURCE), world))?;
     let job = job(room);
-    let (mut resharding, mut copying, mut moved) = (Vec::new(), Vec::new(), 0);
+    let mut done = Rounds::default();
     let begun = Instant::now();
     for round in 0..repeat.warmup + repeat.iterations {
+        let files = source.files(&room.join(SOURCE));
+        match repeat.off_cache {
+            true => done.kept.drop_all(world, &files)?,
+            false => agree(world, done.kept.look_at_all(&files))?,
+        }
         barrier(world)?;
         let start = Instant::now();
-        moved = run(world, &job, &mut |_, _| {})?.bytes.written;
+        done.moved = run(world, &job, &mut |_, _| {})?.bytes.written;
         barrier(world)?;
         let resharded = start.elapsed();
+        if repeat.off_cache {
+            done.kept
+                .drop_all(world, &destination.files(&room.join(DESTINATION)))?;
+        }
         let copied = copy(world, topology, room, &destination)?;
         if round >= repeat.warmup {
-            resharding.push(resharded);
-            copying.push(copied);
+            done.resharding.push(resharded);
+            done.copying.push(copied);
         }
         tell(u64::from(round) + 1);
         if is_over(world, begun, repeat.time)? && round >= repeat.warmup {
             break;
         }
     }
-    Ok((moved, resharding, copying))
+    Ok(done)
 }
 
 fn prepare(room: &Path, source: &Weights, destination: &Weights) -> Result<()> {
@@ -151,10 +201,10 @@ fn job(room: &Path) -> Job {
         strategy: Some(room.join("destination.ckpt").into()),
         overwrite: true,
         unflushed: true,
-        ..Writing::into(room.join("destination"))
+        ..Writing::into(room.join(DESTINATION))
     };
     let write = Write::new(Leftovers::Reshard(Unmatched::Fail), files, writing);
-    let reading = Reading::checkpoint(room.join("source"), Some(strategy.into()), None);
+    let reading = Reading::checkpoint(room.join(SOURCE), Some(strategy.into()), None);
     Job {
         moving: Moving {
             threads: 1,
@@ -168,7 +218,8 @@ fn job(room: &Path) -> Job {
 /// equal range of it. Removing the copies doesn't count. Collective.
 fn copy(world: &World, topology: &Topology, room: &Path, weights: &Weights) -> Result<Duration> {
     let copies = room.join("copies");
-    let file = |rank: u32| room.join(format!("destination/rank_{rank}/net{rank}.safetensors"));
+    let destination = room.join(DESTINATION);
+    let file = |rank: u32| Weights::file(&destination, rank);
     let copy = |rank: u32| copies.join(rank.to_string());
     remove(world, topology, &copies)?;
     agree(world, io::make_directory(&copies))?;
@@ -250,6 +301,16 @@ impl Weights {
         Strategy::from_layouts(1, self.ranks, layouts)?.to_protobuf()
     }
 
+    /// A rank's file below `base`.
+    fn file(base: &Path, rank: u32) -> PathBuf {
+        base.join(format!("rank_{rank}/net{rank}.safetensors"))
+    }
+
+    fn files(&self, base: &Path) -> Vec<PathBuf> {
+        let ranks = 0..self.ranks;
+        ranks.map(|rank| Weights::file(base, rank)).collect()
+    }
+
     /// Writes the files of this process's ranks.
     fn write(&self, base: &Path, world: &World) -> Result<()> {
         let listing: Vec<_> = Weights::names()
@@ -258,9 +319,9 @@ impl Weights {
         let metadata = BTreeMap::from([("format".to_owned(), "ms".to_owned())]);
         let schema = Format::SAFETENSORS.design(&listing, &metadata)?;
         for rank in (0..self.ranks).filter(|rank| rank % world.size() == world.process()) {
-            let directory: PathBuf = base.join(format!("rank_{rank}"));
-            io::make_directory(&directory)?;
-            let file = WriteFile::create(&directory.join("net.safetensors"), schema.size)?;
+            let path = Weights::file(base, rank);
+            path.parent().map_or(Ok(()), io::make_directory)?;
+            let file = WriteFile::create(&path, schema.size)?;
             let pattern: Vec<u8> = (0..CALL).map(|index| byte(rank, 1, index)).collect();
             each_call(CALL, schema.size, |at, length| {
                 file.write_at(&pattern[..length], at)

@@ -3,8 +3,9 @@
 
 use crate::course;
 use crate::exchange::{Operation, Topology, World, agree, all_gather, all_reduce, barrier};
-use crate::fault::Result;
+use crate::fault::{Fault, Kind, Result};
 use crate::measure::bench::{Measured, Repeat, Row, Unmeasured};
+use crate::measure::coldness::Kept;
 use crate::measure::contents::byte;
 use crate::measure::lives::{COLD, DIRECT, Lived, Lives, Part};
 use crate::measure::metadata::metadata;
@@ -12,15 +13,17 @@ use crate::measure::sampling::is_over;
 use crate::store::io::{self, Standing};
 use crate::transport::Observer;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Sizes of a call.
-const CALLS: [usize; 3] = [256 << 10, 1 << 20, 4 << 20];
+/// Sizes of a call; the first is measured however little time there is.
+const CALLS: [usize; 3] = [1 << 20, 4 << 20, 256 << 10];
 
-/// Of so many pages that were to be dropped at most one is in memory still where reading is cold.
-const KEPT_MOST: u64 = 10;
 /// One file of all processes, where all see the same directory.
 pub(super) const ONE_FILE: &str = "one file";
+/// What to do where there is too little room.
+pub(super) const ROOM: &str = "a smaller --bytes, or a --dir that has room";
+/// A file of each process.
+const EACH: &str = "a file each";
 
 /// How many bytes each process's file has, and how many small files each makes.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +32,8 @@ pub struct Files {
     pub bytes: u64,
     /// Small files.
     pub count: u32,
+    /// How long it may take altogether: what there is no time for then is told.
+    pub budget: Option<Duration>,
 }
 
 /// Small files of each process where nothing else is said.
@@ -48,42 +53,27 @@ pub fn storage(
     observer: &mut Observer<'_>,
 ) -> Result<Measured> {
     course::phase("measuring files");
-    let bytes = files.bytes;
     let topology = Topology::discover(world)?;
-    let mut rows = Vec::new();
-    let mut kept = (0, 0);
-    let common = Sharers::of(world, &topology, directory)?;
-    let kinds = [None, Some(&common)];
-    let each = bytes * u64::from(world.size());
-    let rounds = u64::from(repeat.warmup + repeat.iterations);
-    let whole = rounds * (kinds.len() * CALLS.len()) as u64 * each;
-    let mut done = 0;
-    for sharers in kinds {
-        for call in CALLS {
-            let mut tell = |round: u32| observer(done + u64::from(round) * each, whole);
-            let what = (bytes, call, sharers);
-            let lived = one(world, repeat, directory, what, &mut tell)?;
-            done += rounds * each;
-            observer(done, whole);
-            kept = (kept.0 + lived.kept.0, kept.1 + lived.kept.1);
-            rows.extend(lived.rows(None));
-        }
-    }
-    if topology.nodes.len() > 1 {
-        for node in 0..topology.nodes.len() {
-            let what = (bytes, CALLS[1], None);
-            rows.extend(of_node(world, &topology, node, (repeat, directory), what)?);
-        }
-    }
+    let mut found = Found {
+        begun: Instant::now(),
+        kept: Kept::default(),
+        rows: Vec::new(),
+        unmeasured: Vec::new(),
+    };
+    let asked = (repeat, directory, files);
+    found.together(world, &topology, asked, observer)?;
+    found.alone(world, &topology, asked)?;
+    let Found {
+        kept,
+        mut rows,
+        unmeasured,
+        ..
+    } = found;
     // What the file system hasn't dropped from memory tells nothing of its disks.
-    let cached = kept.0 * KEPT_MOST > kept.1;
-    for row in rows
-        .iter_mut()
-        .filter(|row: &&mut Row| row.operation == COLD)
-    {
-        row.cached = cached;
+    for row in rows.iter_mut().filter(|row| row.operation == COLD) {
+        row.cached = kept.is_much();
     }
-    rows.sort_by_key(|row: &Row| {
+    rows.sort_by_key(|row| {
         let (node, variant) = (row.node.clone(), row.variant.clone());
         (row.operation.clone(), node, variant, row.bytes)
     });
@@ -91,7 +81,9 @@ pub fn storage(
     rows.extend(of_metadata);
     let mut measured = Measured::new("storage", world, &topology, rows, None);
     measured.verdict.extend(notes);
-    measured.verdict.extend(coldness(kept));
+    let past = format!("`{DIRECT}` reads past it");
+    measured.verdict.push(kept.told(COLD, &past));
+    measured.unmeasured.extend(unmeasured);
     if !measured.rows.iter().any(|row| row.operation == DIRECT) {
         measured.unmeasured.push(Unmeasured {
             operation: DIRECT.to_owned(),
@@ -99,6 +91,100 @@ pub fn storage(
         });
     }
     Ok(measured)
+}
+
+/// What is measured with files: how often, where, and with which.
+type Asked<'a> = (Repeat, &'a Path, Files);
+
+/// What was found out so far.
+struct Found {
+    begun: Instant,
+    kept: Kept,
+    rows: Vec<Row>,
+    unmeasured: Vec<Unmeasured>,
+}
+
+impl Found {
+    /// All processes at once, by each size of a call. Collective.
+    fn together(
+        &mut self,
+        world: &World,
+        topology: &Topology,
+        (repeat, directory, files): Asked<'_>,
+        observer: &mut Observer<'_>,
+    ) -> Result<()> {
+        let common = Sharers::of(world, topology, directory)?;
+        agree(world, common.have_room(directory, files.bytes))?;
+        let kinds = [None, Some(&common)];
+        let each = files.bytes * u64::from(world.size());
+        let rounds = u64::from(repeat.warmup + repeat.iterations);
+        let whole = rounds * (kinds.len() * CALLS.len()) as u64 * each;
+        let mut done = 0;
+        for call in CALLS {
+            for sharers in kinds {
+                let variant = sharers.map_or(EACH, |sharers| sharers.variant);
+                let name = format!("{variant}, by calls of {call} bytes");
+                if self.is_late(world, files, &name)? {
+                    continue;
+                }
+                let mut tell = |round: u32| observer(done + u64::from(round) * each, whole);
+                let what = (files.bytes, call, sharers);
+                let lived = one(world, repeat, directory, what, &mut tell)?;
+                done += rounds * each;
+                observer(done, whole);
+                self.kept = self.kept.and(lived.kept);
+                self.rows.extend(lived.rows(None));
+            }
+        }
+        Ok(())
+    }
+
+    /// Of several nodes each alone. Collective.
+    fn alone(
+        &mut self,
+        world: &World,
+        topology: &Topology,
+        (repeat, directory, files): Asked<'_>,
+    ) -> Result<()> {
+        if topology.nodes.len() < 2 {
+            return Ok(());
+        }
+        for node in 0..topology.nodes.len() {
+            let name = format!("{} alone", name(topology, node));
+            if self.is_late(world, files, &name)? {
+                continue;
+            }
+            let what = (files.bytes, CALLS[0], None);
+            let rows = of_node(world, topology, node, (repeat, directory), what)?;
+            self.rows.extend(rows);
+        }
+        Ok(())
+    }
+
+    /// Whether the time is over, though something was measured: then `what` is left out. Collective.
+    fn is_late(&mut self, world: &World, files: Files, what: &str) -> Result<bool> {
+        let late = match files.budget {
+            Some(budget) => is_over(world, self.begun, budget)? && !self.rows.is_empty(),
+            None => false,
+        };
+        if late {
+            self.unmeasured.push(Unmeasured {
+                operation: format!("write and read ({what})"),
+                why: "no time is left".to_owned(),
+            });
+        }
+        Ok(late)
+    }
+}
+
+/// What a node is called among the others.
+fn name(topology: &Topology, node: usize) -> String {
+    let host = &topology.hostnames[node];
+    let namesakes = topology.hostnames.iter().filter(|name| *name == host);
+    match namesakes.count() {
+        1 => host.clone(),
+        _ => format!("node {node}"),
+    }
 }
 
 /// The same by the processes of one node, while the others wait. Collective.
@@ -117,16 +203,11 @@ fn of_node(
     let mine = agree(world, mine)?;
     part.map_or(Ok(()), World::finish)?;
     let lived = all_gather(world, &mine)?.into_iter().flatten().next();
-    let host = &topology.hostnames[node];
-    let namesakes = topology.hostnames.iter().filter(|name| *name == host);
-    let name = match namesakes.count() {
-        1 => host.clone(),
-        _ => format!("node {node}"),
-    };
+    let name = name(topology, node);
     Ok(lived.map_or_else(Vec::new, |lived| lived.rows(Some(&name))))
 }
 
-/// Those who can write one file.
+/// Those who can write one file, and have its disk in common.
 struct Sharers {
     /// The process's place among them.
     place: u64,
@@ -171,6 +252,23 @@ impl Sharers {
     }
 }
 
+impl Sharers {
+    /// Whether their files have room, before one is written. Local.
+    fn have_room(&self, directory: &Path, bytes: u64) -> Result<()> {
+        let needed = bytes.saturating_mul(self.count);
+        let free = io::free_bytes(directory)?;
+        if needed <= free {
+            return Ok(());
+        }
+        let message = format!(
+            "files of {} processes need {needed} bytes, {free} are free there",
+            self.count
+        );
+        let fault = Fault::new(Kind::NoSpace, message).file(directory.display().to_string());
+        Err(fault.hint(ROOM))
+    }
+}
+
 /// Files of `bytes` a process by calls of `call` bytes, of its own or one of the `sharers`; `tell` is told how often it
 /// was done. Collective.
 fn one(
@@ -212,19 +310,6 @@ fn one(
             break;
         }
     }
-    let variant = sharers.map_or("a file each", |sharers| sharers.variant);
+    let variant = sharers.map_or(EACH, |sharers| sharers.variant);
     lives.lived(world, call as u64, bytes, variant)
-}
-
-/// What reading cold was, in words, by how many looks found a page that was to be dropped, of how many.
-fn coldness((kept, looks): (u64, u64)) -> Option<String> {
-    match (kept, looks) {
-        (_, 0) => None,
-        (0, _) => Some("read cold: from what the system had dropped from memory".to_owned()),
-        _ => Some(format!(
-            "read cold: {} of 100 pages that were looked at were still in memory, though the system was asked to \
-             drop them; `{DIRECT}` reads past it",
-            kept * 100 / looks
-        )),
-    }
 }

@@ -29,6 +29,7 @@ mod layers;
 mod log;
 mod measured;
 mod page;
+mod pairs_map;
 mod plan_picture;
 mod progress;
 mod shares;

@@ -5,11 +5,16 @@ use crate::measure::bench::{Measured, Row};
 use crate::measure::pairs::Pairs;
 use crate::report::benched::{self, size};
 use crate::report::curves::{Curve, Curves};
-use crate::report::sheet::Sheet;
+use crate::report::pairs_map;
+use crate::report::sheet::{Sheet, Table};
 use crate::report::svg::escape;
-use crate::report::unit::real;
+use crate::report::unit::{number, real};
 use std::collections::BTreeSet;
 use std::fmt::Write;
+
+/// Whose line is whose.
+const KEY: &str = "<p class=\"key\"><span><i style=\"background:var(--c0)\"></i>shardloom</span>\
+                   <span><i style=\"background:var(--c1)\"></i>MPI library (dashed)</span></p>\n";
 
 /// The page.
 pub(super) fn page(measured: &Measured) -> String {
@@ -33,10 +38,11 @@ pub(super) fn page(measured: &Measured) -> String {
         sheet.markup(&list);
     }
     if let Some(pairs) = &measured.pairs {
-        sheet.markup(&heat(pairs));
+        between(&mut sheet, pairs);
     }
-    sheet.markup(&curves(measured));
-    sheet.markup(&growth(measured));
+    pictures(&mut sheet, "By size", &curves(measured));
+    pictures(&mut sheet, "By processes", &growth(measured));
+    sheet.section("Rows");
     sheet.markup(&rows(measured));
     sheet.finish()
 }
@@ -52,9 +58,13 @@ fn titles(measured: &Measured) -> Vec<String> {
     titles
 }
 
-fn key() -> &'static str {
-    "<p class=\"key\"><span><i style=\"background:var(--c0)\"></i>shardloom</span>\
-     <span><i style=\"background:var(--c1)\"></i>MPI library</span></p>\n"
+/// A section of pictures, if there are any; what they show is in the table of all rows.
+fn pictures(sheet: &mut Sheet, heading: &str, drawn: &str) {
+    if drawn.is_empty() {
+        return;
+    }
+    sheet.section(heading);
+    sheet.markup(&format!("{KEY}<div class=\"grids\">\n{drawn}</div>\n"));
 }
 
 /// A line for each side, of the rows that `of` gives a point for.
@@ -105,13 +115,7 @@ fn curves(measured: &Measured) -> String {
         };
         drawn.push_str(&picture.draw());
     }
-    match drawn.is_empty() {
-        true => drawn,
-        false => format!(
-            "<h2>By size</h2>\n{}<div class=\"grids\">\n{drawn}</div>\n",
-            key()
-        ),
-    }
+    drawn
 }
 
 /// Bandwidth of the largest size over numbers of processes.
@@ -147,66 +151,31 @@ fn growth(measured: &Measured) -> String {
         };
         drawn.push_str(&picture.draw());
     }
-    match drawn.is_empty() {
-        true => drawn,
-        false => format!(
-            "<h2>By processes</h2>\n{}<div class=\"grids\">\n{drawn}</div>\n",
-            key()
-        ),
-    }
+    drawn
 }
 
-/// Rates between nodes, the slower the redder.
-fn heat(pairs: &Pairs) -> String {
-    let kind = if pairs.processes {
-        "processes"
-    } else {
-        "nodes"
-    };
-    let mut out = format!(
-        "<h2>Between {kind}</h2>\n<p>GB/s from each row to each column, messages of {}, all links loaded at \
-         once; {} is usual.</p>\n<div class=\"wide\" tabindex=\"0\"><table class=\"heat\"><tr><th>from \\ to</th>",
-        size(pairs.bytes),
-        number(pairs.usual_gbps)
+/// Rates between nodes, as a map and a table.
+fn between(sheet: &mut Sheet, pairs: &Pairs) {
+    let kind = pairs_map::kind(pairs);
+    sheet.section(&format!("Between {kind}"));
+    let mut head = vec!["from"];
+    head.extend(pairs.names.iter().map(String::as_str));
+    let mut table = Table::new(&head);
+    for (from, rates) in pairs.names.iter().zip(&pairs.gbps) {
+        let rates = rates.iter().map(|rate| rate.map_or(String::new(), number));
+        table.row(std::iter::once(from.clone()).chain(rates));
+    }
+    let caption = format!(
+        "GB/s from each row to each column, messages of {}, all links loaded at once",
+        size(pairs.bytes)
     );
-    // Many have numbers alone, in their title.
-    let words = pairs.names.len() <= 16;
-    for name in &pairs.names {
-        let _ = write!(
-            out,
-            "<th>{}</th>",
-            if words { escape(name) } else { String::new() }
-        );
-    }
-    out.push_str("</tr>\n");
-    for (from, row) in pairs.names.iter().zip(&pairs.gbps) {
-        let _ = write!(out, "<tr><th>{}</th>", escape(from));
-        for (to, rate) in pairs.names.iter().zip(row) {
-            let Some(rate) = rate else {
-                out.push_str("<td></td>");
-                continue;
-            };
-            let share = (rate / pairs.usual_gbps.max(f64::MIN_POSITIVE)).clamp(0.0, 1.0);
-            let text = if words { number(*rate) } else { String::new() };
-            let _ = write!(
-                out,
-                "<td style=\"background:hsl({:.0} 65% 68%)\" title=\"{} to {}: {} GB/s\">{text}</td>",
-                130.0 * share * share,
-                escape(from),
-                escape(to),
-                number(*rate)
-            );
-        }
-        out.push_str("</tr>\n");
-    }
-    out.push_str("</table></div>\n");
-    out
+    sheet.figure(&caption, &pairs_map::map(pairs), &table);
 }
 
 /// All rows as a table.
 fn rows(measured: &Measured) -> String {
     let mut out = String::from(
-        "<h2>Rows</h2>\n<div class=\"wide\" tabindex=\"0\"><table><tr><th>operation</th><th>by</th><th>processes</th>\
+        "<div class=\"wide\" tabindex=\"0\"><table><tr><th>operation</th><th>by</th><th>processes</th>\
          <th>size</th><th>min</th><th>median</th><th>mean</th><th>99 %</th><th>max</th><th>GB/s</th>\
          <th>bus GB/s</th><th>wrong bytes</th></tr>\n",
     );
@@ -249,22 +218,6 @@ fn duration(seconds: f64) -> String {
     let unit = units.iter().find(|(unit, _)| seconds >= *unit * 0.9995);
     let (unit, name) = unit.unwrap_or(&(1e-9, "ns"));
     format!("{} {name}", number(seconds / unit))
-}
-
-/// Three digits that count.
-fn number(value: f64) -> String {
-    let digits = match value {
-        value if value >= 99.95 => 0,
-        value if value >= 9.995 => 1,
-        value if value >= 0.9995 => 2,
-        value if value >= 0.0009995 => 4,
-        _ => 7,
-    };
-    let text = format!("{value:.digits$}");
-    match text.contains('.') {
-        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
-        false => text,
-    }
 }
 
 #[allow(

@@ -27,7 +27,7 @@ svg text.on{fill:var(--paper)}
 .key span{display:inline-block;margin-right:1.2rem}.key i{display:inline-block;width:1rem;height:.7rem;vertical-align:middle;margin-right:.4rem}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{padding:.15rem .55rem;text-align:right;border-bottom:1px solid var(--faint);font-weight:400}
 thead th{font-weight:600}td:first-child,th:first-child{text-align:left}.wide{overflow:auto;max-height:32rem}.wide td{white-space:nowrap}
-.heat td{border:0;color:#10161c}.heat th{font-weight:500}summary{cursor:pointer}
+rect.slow{stroke:var(--bad);stroke-width:2}svg text.dark{fill:#10161c}summary{cursor:pointer}
 .bad{color:var(--bad);font-weight:600}";
 
 /// A page, from top to bottom.

@@ -49,6 +49,22 @@ pub(super) fn short(value: f64) -> String {
     }
 }
 
+/// Three digits that count.
+pub(super) fn number(value: f64) -> String {
+    let digits = match value {
+        value if value >= 99.95 => 0,
+        value if value >= 9.995 => 1,
+        value if value >= 0.9995 => 2,
+        value if value >= 0.0009995 => 4,
+        _ => 7,
+    };
+    let text = format!("{value:.digits$}");
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
+    }
+}
+
 /// As a number that can be drawn.
 #[allow(clippy::cast_precision_loss)]
 pub(super) fn real(bytes: u64) -> f64 {

@@ -29,7 +29,7 @@ fn wrong(schema: &Value, value: &Value, at: &str, found: &mut Vec<String>) {
     };
     for (rule, said) in rules {
         let ok = match rule.as_str() {
-            "$schema" | "$id" | "title" | "properties" | "items" => true,
+            "$schema" | "$id" | "title" | "description" | "properties" | "items" => true,
             "type" => match said {
                 Value::String(name) => is(name),
                 names => names
@@ -85,4 +85,30 @@ pub(crate) fn fits(name: &str, value: &Value) {
     let mut found = Vec::new();
     wrong(&schema(name), value, name, &mut found);
     assert!(found.is_empty(), "{}\n{value}", found.join("\n"));
+}
+
+/// What of `value` the schema says nothing of.
+fn unsaid(schema: &Value, value: &Value, at: &str, found: &mut Vec<String>) {
+    if let (Some(rules), Some(fields)) = (schema["properties"].as_object(), value.as_object()) {
+        for (name, field) in fields {
+            match rules.get(name) {
+                Some(rule) => unsaid(rule, field, &format!("{at}.{name}"), found),
+                None => found.push(format!("{at}.{name}")),
+            }
+        }
+    }
+    if let (Some(rule), Some(items)) = (schema.get("items"), value.as_array()) {
+        let at = format!("{at}[]");
+        items.iter().for_each(|item| unsaid(rule, item, &at, found));
+    }
+}
+
+/// `value` is as the schema of this name says, and has no field that it doesn't name.
+#[track_caller]
+pub(crate) fn described(name: &str, value: &Value) {
+    fits(name, value);
+    let mut found = Vec::new();
+    unsaid(&schema(name), value, name, &mut found);
+    found.dedup();
+    assert!(found.is_empty(), "{found:?} are not in the schema\n{value}");
 }

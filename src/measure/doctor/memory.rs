@@ -2,6 +2,7 @@
 
 use super::finding::Finding;
 use super::system::{Machine, Seat};
+use crate::store::io;
 
 const TOPIC: &str = "memory";
 const GIB: u64 = 1 << 30;
@@ -12,7 +13,7 @@ const SHARED_BYTES: u64 = 16 << 20;
 
 /// Memory, for all processes of a node. Local.
 pub(super) fn checks(machine: &Machine, seat: &Seat) -> Vec<Finding> {
-    let group = group_limit(machine);
+    let group = group_limit(&*machine.text);
     let all = group.map_or(machine.memory, |limit| limit.min(machine.memory));
     let each = all / seat.neighbours.max(1);
     let what = match group {
@@ -61,9 +62,15 @@ fn shared(machine: &Machine, seat: &Seat) -> Finding {
     }
 }
 
+/// Bytes of memory that the processes of this node may use together: the machine's, or its control group's. Local.
+pub(in crate::measure) fn usable_bytes() -> u64 {
+    let limit = group_limit(&|path| io::read_text(path).ok());
+    io::memory_bytes().min(limit.unwrap_or(u64::MAX))
+}
+
 /// The limit of the control group that this process is in, in bytes. Local.
-fn group_limit(machine: &Machine) -> Option<u64> {
-    let groups = (machine.text)("/proc/self/cgroup").unwrap_or_default();
+fn group_limit(text: &dyn Fn(&str) -> Option<String>) -> Option<u64> {
+    let groups = text("/proc/self/cgroup").unwrap_or_default();
     let second = groups.lines().find_map(|line| line.strip_prefix("0::"));
     let first = groups.lines().find_map(|line| {
         let (_, rest) = line.split_once(':')?;
@@ -78,13 +85,13 @@ fn group_limit(machine: &Machine) -> Option<u64> {
         // A group has at most what each group above it has.
         for path in above(path) {
             let file = format!("/sys/fs/cgroup{path}/memory.max");
-            limits.extend(number(machine, &file));
+            limits.extend(number(text, &file));
         }
     }
     if let Some(path) = first {
         for path in above(path) {
             let file = format!("/sys/fs/cgroup/memory{path}/memory.limit_in_bytes");
-            limits.extend(number(machine, &file));
+            limits.extend(number(text, &file));
         }
     }
     limits.into_iter().min()
@@ -102,8 +109,8 @@ fn above(path: &str) -> Vec<&str> {
     all
 }
 
-fn number(machine: &Machine, path: &str) -> Option<u64> {
-    (machine.text)(path)?.trim().parse().ok()
+fn number(text: &dyn Fn(&str) -> Option<String>, path: &str) -> Option<u64> {
+    text(path)?.trim().parse().ok()
 }
 
 /// Bytes as people read them.
@@ -129,7 +136,7 @@ mod tests {
             text: Box::new(texts),
             ..Machine::sound()
         };
-        assert_eq!(group_limit(&machine), Some(GIB));
+        assert_eq!(group_limit(&*machine.text), Some(GIB));
         let found = checks(&machine, &Seat::pair());
         assert_eq!(found[0].state, State::Odd);
         assert_eq!(found[0].advice.as_deref(), Some("--memory 384MiB"));

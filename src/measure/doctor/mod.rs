@@ -6,7 +6,7 @@
 mod finding;
 mod launch;
 mod limits;
-mod memory;
+pub(super) mod memory;
 mod places;
 mod processes;
 mod system;

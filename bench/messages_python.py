@@ -1,0 +1,57 @@
+"""What MPI's calls take through mpi4py in the plainest loop: as messages.c, one line for each size, in microseconds."""
+
+import statistics
+import sys
+
+from mpi4py import MPI
+
+WINDOW, SAMPLES = 64, 200
+world = MPI.COMM_WORLD
+process, last = world.rank, world.size - 1
+
+
+def latency(out, into):
+    if process == 0:
+        world.Send(out, last, 7)
+        world.Recv(into, last, 7)
+    elif process == last:
+        world.Recv(into, 0, 7)
+        world.Send(out, 0, 7)
+
+
+def one_way(out, into):
+    word = bytearray(4)
+    if process == 0:
+        MPI.Request.Waitall([world.Isend(out, last, 7) for _ in range(WINDOW)])
+        world.Recv(word, last, 7)
+    elif process == last:
+        MPI.Request.Waitall([world.Irecv(into[number], 0, 7) for number in range(WINDOW)])
+        world.Send(word, 0, 7)
+
+
+def all_to_all(out, into):
+    world.Alltoall(out, into)
+
+
+def measure(name, once, size, together, share, buffers):
+    for _ in range(2 * together):
+        once(*buffers)
+    samples = []
+    for _ in range(SAMPLES):
+        world.Barrier()
+        start = MPI.Wtime()
+        for _ in range(together):
+            once(*buffers)
+        samples.append(world.allreduce(MPI.Wtime() - start, op=MPI.MAX) * share / together)
+    if process == 0:
+        print(name, size, f"{1e6 * statistics.median(samples):.4f}")
+
+
+for size in map(int, sys.argv[1:]):
+    whole = size // world.size * world.size
+    out, into = bytearray(size), bytearray(size)
+    many = [bytearray(size) for _ in range(WINDOW)]
+    together = 100 if 200 << 10 > 20 * size else 1
+    measure("latency", latency, size, together, 0.5, (out, into))
+    measure("one_way", one_way, size, 1, 1 / WINDOW, (out, many))
+    measure("all_to_all", all_to_all, size, 1, 1.0, (memoryview(out)[:whole], memoryview(into)[:whole]))
