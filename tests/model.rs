@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use tensors::{Tensor, Tensors};
 
-const FAMILIES: [&str; 12] = [
+const FAMILIES: [&str; 13] = [
     "llama",
     "qwen2",
     "qwen3",
@@ -22,6 +22,7 @@ const FAMILIES: [&str; 12] = [
     "glm",
     "telechat",
     "telechat3",
+    "deepseek_v4",
 ];
 
 fn recorded(family: &str) -> PathBuf {
@@ -321,6 +322,49 @@ fn query_key_and_value_in_one_on_both_sides_go_in_and_out() {
 fn key_and_value_in_turns_of_heads_go_in_and_out() {
     round_trips("telechat");
     round_trips("telechat3");
+}
+
+/// Tensors side by side, parts of one, and tensors that only some layers have.
+#[test]
+fn kinds_of_layers_go_in_and_out() {
+    round_trips("deepseek_v4");
+}
+
+/// The dynamic graph's shapes are what a family takes that has no other network; names that transformers saves by are
+/// read; what config.json doesn't tell of its layers is named.
+#[test]
+fn layers_whose_kind_is_not_told_are_refused() {
+    let room = room_with("deepseek_v4", |hf| {
+        let own = std::mem::take(hf);
+        hf.extend(own.into_iter().map(|(name, tensor)| {
+            let name = match name.as_str() {
+                "embed.weight" => "embed_tokens.weight".to_owned(),
+                "hc_head_fn" => "hc_head.hc_fn".to_owned(),
+                name => name.replace(".attn.kv_norm.", ".attn.norm."),
+            };
+            (name, tensor)
+        }));
+    });
+    let run = |line: &str| alone(&words(line, room.path(), "deepseek_v4", &[]));
+    run("import --hf @hf --dst @full").succeeds();
+    let (found, _) = full(&room.path().join("full"));
+    tensors::compare(&expected("deepseek_v4", "mcore"), &found).unwrap();
+    let change = |key: &str, value: serde_json::Value| {
+        let path = recorded("deepseek_v4").join("hf/config.json");
+        let mut config: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        config.insert(key.to_owned(), value);
+        let text = serde_json::to_vec(&config).unwrap();
+        std::fs::write(room.path().join("hf/config.json"), text).unwrap();
+        run("import --hf @hf --dst @none")
+    };
+    refuses(&change("compress_ratios", ().into()), "layer_types");
+    let short = change("compress_ratios", vec![0, 4].into());
+    refuses(&short, "has 2 entries");
+    // Another kind than the files have tensors of.
+    let other = change("compress_ratios", vec![0, 4, 4, 4, 0].into());
+    refuses(&other, "layers.2.attn.compressor.ape");
+    assert!(!room.path().join("none").exists());
 }
 
 /// Layouts that are typed cut the families' tensors as their networks do: ChatGLM's head by all ranks.

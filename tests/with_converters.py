@@ -5,8 +5,8 @@ imported, must be equal, bit for bit, and come back, on one process and on four.
 
     tests/with_converters.py [--write-golden tests/data/model] WHEEL
 
-WHEEL is the unpacked wheel of MindSpore Transformers 1.9.0. Needs what it needs, MindSpore and torch, and shardloom
-and mpirun (`. launch/env`). Ends with `N passed, N failed`; --write-golden makes the recorded data of tests/model.rs anew.
+WHEEL is the unpacked wheel of MindSpore Transformers 1.9.0, or, for DeepSeek-V4 alone, of 2.1.0. Needs what it needs, MindSpore
+and torch, and shardloom and mpirun (`. launch/env`). Ends with `N passed, N failed`; --write-golden makes the recorded data of tests/model.rs anew.
 """
 
 import json
@@ -135,6 +135,68 @@ def telechat3(dtype, **more):
     return config, numbers(shapes, dtype)
 
 
+def deepseek_v4(dtype, **more):
+    """config.json and tensors, by the names of DeepSeek-V4's own code: of 4 layers each is another kind, and one predicts further."""
+    config = {
+        "architectures": ["DeepseekV4ForCausalLM"], "model_type": "deepseek_v4", "compress_ratios": [0, 4, 128, 4, 0],
+        "dtype": str(dtype).removeprefix("torch."), "hc_mult": 2, "head_dim": 8, "hidden_size": 16, "index_head_dim": 4,
+        "index_n_heads": 2, "moe_intermediate_size": 8, "n_routed_experts": 4, "n_shared_experts": 1, "num_attention_heads": 4,
+        "num_experts_per_tok": 2, "num_hash_layers": 1, "num_hidden_layers": 4, "num_nextn_predict_layers": 1, "o_groups": 2,
+        "o_lora_rank": 6, "q_lora_rank": 12, "tie_word_embeddings": False, "vocab_size": 24, **more,
+    }
+    hidden, words, head, rank, ffn = (config[key] for key in ("hidden_size", "vocab_size", "head_dim", "q_lora_rank", "moe_intermediate_size"))
+    query, streams = config["num_attention_heads"] * head, config["hc_mult"]
+    groups, index = config["o_groups"], config["index_head_dim"]
+
+    def head_of(root):
+        return {f"{root}hc_head_fn": (streams, streams * hidden), f"{root}hc_head_base": (streams,), f"{root}hc_head_scale": (1,)}
+
+    def compressor(root, size, ratio):
+        wide = 2 * size if ratio == 4 else size
+        return {f"{root}ape": (ratio, wide), f"{root}wkv.weight": (wide, hidden), f"{root}wgate.weight": (wide, hidden),
+                f"{root}norm.weight": (size,)}
+
+    def layer(root, number):
+        ratio, joined = config["compress_ratios"][number], (2 + streams) * streams
+        shapes = {
+            f"{root}attn_norm.weight": (hidden,), f"{root}ffn_norm.weight": (hidden,), f"{root}attn.wq_a.weight": (rank, hidden),
+            f"{root}attn.q_norm.weight": (rank,), f"{root}attn.wq_b.weight": (query, rank), f"{root}attn.wkv.weight": (head, hidden),
+            f"{root}attn.kv_norm.weight": (head,), f"{root}attn.wo_a.weight": (groups * config["o_lora_rank"], query // groups),
+            f"{root}attn.wo_b.weight": (hidden, groups * config["o_lora_rank"]), f"{root}attn.attn_sink": (config["num_attention_heads"],),
+            f"{root}ffn.gate.weight": (config["n_routed_experts"], hidden),
+        }
+        for part in ("attn", "ffn"):
+            shapes |= {f"{root}hc_{part}_fn": (joined, streams * hidden), f"{root}hc_{part}_base": (joined,), f"{root}hc_{part}_scale": (3,)}
+        if ratio:
+            shapes |= compressor(f"{root}attn.compressor.", head, ratio)
+        if ratio == 4:
+            shapes |= {f"{root}attn.indexer.wq_b.weight": (config["index_n_heads"] * index, rank),
+                       f"{root}attn.indexer.weights_proj.weight": (config["index_n_heads"], hidden)}
+            shapes |= compressor(f"{root}attn.indexer.compressor.", index, ratio)
+        if number >= config["num_hash_layers"]:
+            shapes[f"{root}ffn.gate.bias"] = (config["n_routed_experts"],)
+        for block in [*(f"experts.{e}" for e in range(config["n_routed_experts"])), "shared_experts"]:
+            shapes |= {f"{root}ffn.{block}.w{n}.weight": (hidden, ffn) if n == 2 else (ffn, hidden) for n in (1, 2, 3)}
+        return shapes
+
+    shapes = {"embed.weight": (words, hidden), "head.weight": (words, hidden), "norm.weight": (hidden,), **head_of("")}
+    for number in range(config["num_hidden_layers"]):
+        shapes |= layer(f"layers.{number}.", number)
+    for number in range(config["num_nextn_predict_layers"]):
+        root = f"mtp.{number}."
+        shapes |= layer(root, config["num_hidden_layers"] + number) | head_of(root)
+        shapes |= {f"{root}{name}.weight": (hidden,) for name in ("enorm", "hnorm", "norm")}
+        shapes |= {f"{root}{name}.weight": (hidden, hidden) for name in ("e_proj", "h_proj")}
+    made = numbers(shapes, dtype)
+    # What the model keeps in float32, and the experts of each word.
+    plain = ("norm.weight", "attn_sink", "gate.bias", "ape", "_fn", "_base", "_scale")
+    made = {name: tensor.float() if name.endswith(plain) else tensor for name, tensor in made.items()}
+    for number in range(config["num_hash_layers"]):
+        experts = torch.randint(config["n_routed_experts"], (words, config["num_experts_per_tok"]), dtype=torch.int32)
+        made[f"layers.{number}.ffn.gate.tid2eid"] = experts
+    return config, made
+
+
 # --- the trainer's converters -------------------------------------------------------------------------------------------
 
 
@@ -211,6 +273,43 @@ def converted_telechat3(config, hf, joined, _room):
     return {name: tensor.view(dtype) for name, tensor in tensors.items()}
 
 
+def converted_deepseek_v4(config, hf, standing, _room):
+    """The operations that the dynamic graph's network reads a model with. It puts an expert's matrices together first."""
+    from mindformers.checkpoint.converter.template import WeightTemplate
+    from mindformers.models.deepseek4.utils import DeepseekV4PreTrainedModel
+
+    template = WeightTemplate(DeepseekV4PreTrainedModel.weight_converters)
+    experts, hidden = config["n_routed_experts"], config["hidden_size"]
+    for operation in template.weight_converters:
+        if hasattr(operation, "set_model_config"):
+            operation.set_model_config(SimpleNamespace(
+                num_moe_experts=experts, hidden_size=hidden, moe_ffn_hidden_size=config["moe_intermediate_size"],
+                expert_model_parallel_size=1, use_interleaved_weight_layout_mlp=True))
+    made = {}
+
+    def put(results, dtype):
+        for name, value in results.items():
+            tensor = torch.from_numpy(np.ascontiguousarray(value)).view(dtype)
+            # The network has an axis for the experts.
+            made[name] = tensor.reshape(experts, -1, tensor.shape[1]) if standing and ".experts.weight" in name else tensor
+
+    def rows(name):
+        # Rows are moved whatever they hold: numpy has no bf16.
+        return (hf[name].view(torch.int16) if hf[name].dtype == torch.bfloat16 else hf[name]).numpy()
+
+    for name, tensor in hf.items():
+        if ".ffn.experts." in name:
+            if ".experts.0.w1." in name or ".experts.0.w2." in name:
+                slots = [name, name.replace(".w1.", ".w3.")] if ".w1." in name else [name]
+                stacks = {slot: np.stack([rows(slot.replace("experts.0", f"experts.{e}")) for e in range(experts)]) for slot in slots}
+                operation = template.get_convert_op(name, template.hf_name_to_converter)
+                operation.optimizer_parallel_size = 1
+                put(operation(stacks), tensor.dtype)
+            continue
+        put(template.add_hf_weight(name, rows(name)) or {}, tensor.dtype)
+    return made
+
+
 # Family: its models, its converter, other shapes, and for each case whether tensors are in one, and the flags.
 NETWORK = {"legacy": (True, ["--names", "legacy", *JOINED]), "legacy_separate": (False, ["--names", "legacy", *SEPARATE])}
 FAMILIES = {
@@ -224,7 +323,18 @@ FAMILIES = {
         "mcore": (True, ["--names", "mcore", "--qkv", "interleaved", "--ffn", "interleaved"]),
         "mcore_separate": (False, ["--names", "mcore", *SEPARATE])}, [
         {}, dict(num_attention_heads=8, num_key_value_heads=4, head_dim=3), dict(num_key_value_heads=1, num_hidden_layers=3)]),
+    "deepseek_v4": (deepseek_v4, converted_deepseek_v4, {
+        "mcore": (True, ["--names", "mcore", "--ffn", "interleaved", "--experts", "stacked-3d"]),
+        "mcore_stacked": (False, ["--names", "mcore", "--ffn", "interleaved", "--experts", "stacked"])}, [
+        {}, dict(num_attention_heads=8, o_groups=4, n_routed_experts=6, hc_mult=4), dict(num_hash_layers=0, compress_ratios=[128, 4, 0, 0, 0]),
+        dict(num_nextn_predict_layers=0, index_n_heads=4, num_hash_layers=3)]),
 }
+
+
+def known(wheel):
+    """The families that a wheel has converters of."""
+    new = (Path(wheel) / "mindformers/models/deepseek4").is_dir()
+    return {family: row for family, row in FAMILIES.items() if (family == "deepseek_v4") == new}
 
 
 def save(config, hf, directory):
@@ -236,6 +346,8 @@ def save(config, hf, directory):
 def write_golden(root):
     """Recorded data: the Hugging Face model and, for each case, the flags and what the converter makes."""
     for seed, (family, (make, convert, cases, _)) in enumerate(FAMILIES.items()):
+        if family not in known(sys.argv[-1]):
+            continue
         shutil.rmtree(root / family, ignore_errors=True)
         torch.manual_seed(seed)
         config, hf = make(torch.bfloat16)
@@ -243,7 +355,7 @@ def write_golden(root):
         for case, (joined, _) in cases.items():
             with tempfile.TemporaryDirectory() as room:
                 save_file(convert(config, hf, joined, Path(room)), root / family / f"{case}.safetensors", {"format": "ms"})
-        words = {case: [*flags, "--experts", "stacked"] for case, (_, flags) in cases.items()}
+        words = {case: flags if "--experts" in flags else [*flags, "--experts", "stacked"] for case, (_, flags) in cases.items()}
         (root / family / "cases.json").write_text(json.dumps(words, indent=1) + "\n")
 
 
@@ -281,7 +393,7 @@ def trial(family, joined, flags, dtype, shape, processes, room):
 
 def main():
     passed, failed = 0, []
-    for family, (_, _, cases, shapes) in FAMILIES.items():
+    for family, (_, _, cases, shapes) in known(sys.argv[-1]).items():
         for case, (joined, flags) in cases.items():
             for number, shape in enumerate(shapes, 1):
                 for dtype in DTYPES:

@@ -37,7 +37,7 @@ pub fn import(model: impl Into<PathBuf>, destination: impl Into<PathBuf>) -> Res
     let (family, numbers) = described(&model, "auto", None)?;
     let block = quantised_block(&numbers)?;
     let import = Import {
-        choices: Given::default().complete(family.usual_names),
+        choices: family.usual().complete(family.usual_names),
         family,
         numbers,
         dtype: None,

@@ -29,12 +29,14 @@ pub enum Fusion {
 }
 
 /// How the experts of a layer are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[non_exhaustive]
+#[serde(rename_all = "lowercase")]
 pub enum Experts {
     /// All in one tensor, for grouped multiplication.
     Stacked,
     /// The same in three dimensions, as networks of dynamic graphs have them under the mcore names.
+    #[serde(rename = "stacked-3d")]
     Stacked3d,
     /// As the layout without grouped multiplication has them.
     Separate,

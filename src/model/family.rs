@@ -2,11 +2,13 @@
 //!
 //! docs/formats.md explains the form for those who write one.
 
-use super::choices::Scheme;
+use super::choices::{Experts, Partial, Scheme};
 use super::expression::Numbers;
+use super::layer_kinds::{LayersOf, is_of};
 use super::training::{Trained, Training};
 use crate::fault::{Fault, Kind, Result};
 use serde::Deserialize;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
@@ -33,6 +35,7 @@ const FILES: &[(&str, &str)] = tables![
     "telechat3",
     "deepseek_v3",
     "deepseek_v32",
+    "deepseek_v4",
 ];
 
 /// How the models of a family are made on both sides.
@@ -51,11 +54,18 @@ pub struct Family {
     pub model_types: Vec<String>,
     /// The names that its usual training job has.
     pub usual_names: Scheme,
+    /// How its usual training job keeps experts; none: stacked.
+    #[serde(default)]
+    pub usual_experts: Option<Experts>,
     /// Short names for numbers, as expressions over config.json's keys.
     pub numbers: BTreeMap<String, String>,
     /// Which layers have experts; none: no layer has.
     #[serde(default)]
     pub experts_in: Option<ExpertsIn>,
+    /// Kinds of layers, by names that conditions (`when`) may have: of each, the ways in which config.json may tell
+    /// them, of which the first counts that it has.
+    #[serde(default)]
+    pub layer_kinds: BTreeMap<String, Vec<LayersOf>>,
     /// The runs of layers.
     pub blocks: Vec<Block>,
     /// The tensors.
@@ -131,6 +141,8 @@ pub enum Make {
     Experts,
     /// The rows of several Hugging Face tensors, those of the first before those of the next, in one.
     Rows,
+    /// The columns of several Hugging Face matrices, those of the first before those of the next, in one.
+    Columns,
     /// One Hugging Face tensor whose rows are blocks, each cut into parts: a tensor a part.
     Blocks,
 }
@@ -170,7 +182,8 @@ pub struct Rule {
     #[serde(default)]
     pub also: Vec<String>,
     /// When the tensors are there: keys of config.json that must be true (`!key`: must not be), joined
-    /// by `&`. `mla_qkv_concat` and `experts_3d` are what `--mla joined` and `--experts stacked-3d` say.
+    /// by `&`. `mla_qkv_concat` and `experts_3d` are what `--mla joined` and `--experts stacked-3d` say; a kind of
+    /// layers is true in these.
     #[serde(default)]
     pub when: Option<String>,
     /// Kept in its own element type whatever is asked for.
@@ -310,6 +323,34 @@ impl Family {
         Ok(layer >= from
             && (layer + 1).is_multiple_of(every.max(1))
             && !numbers.list(&experts.except).contains(&layer))
+    }
+
+    /// A model's numbers with the kinds that layer `layer` is of; `further`: it predicts further tokens.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] if config.json doesn't tell the kinds of its layers.
+    pub(super) fn numbers_of<'a>(
+        &self,
+        numbers: &'a Numbers,
+        layer: u64,
+        further: bool,
+    ) -> Result<Cow<'a, Numbers>> {
+        let mut own = Cow::Borrowed(numbers);
+        for (kind, ways) in &self.layer_kinds {
+            let is = is_of(kind, ways, numbers, layer, further)?;
+            own = Cow::Owned(own.into_owned().with(kind, is));
+        }
+        Ok(own)
+    }
+
+    /// What its usual training job has, as far as the table says.
+    #[must_use]
+    pub fn usual(&self) -> Partial {
+        Partial {
+            names: Some(self.usual_names),
+            experts: self.usual_experts,
+            ..Partial::default()
+        }
     }
 
     /// Whether `name` is one of its names.

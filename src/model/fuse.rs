@@ -1,6 +1,7 @@
 //! The pieces of tensors that are made of several.
 
 use crate::fault::{Fault, Kind, Result};
+use crate::tensor::shape::Shape;
 use crate::view::AxisMap;
 
 /// A piece between the `part`-th of several tensors and the one they are put together in.
@@ -116,6 +117,35 @@ pub(super) fn fuse(lanes: &[Lane], groups: u64, inner: &[u64]) -> Result<(u64, V
         offset += share;
     }
     Ok((width * groups, joints))
+}
+
+/// Puts matrices of as many rows beside each other: `[rows, a]` and `[rows, b]` are `[rows, a + b]`. Gives that shape and
+/// the pieces.
+///
+/// # Errors
+/// [`Kind::Corrupt`] for others than matrices, and for other rows.
+pub(super) fn beside(matrices: &[&Shape]) -> Result<(Shape, Vec<Joint>)> {
+    let (mut height, mut width) = (None, 0u64);
+    let mut joints = Vec::with_capacity(matrices.len());
+    for (part, shape) in matrices.iter().enumerate() {
+        let &[rows, columns] = &shape.0[..] else {
+            let message = format!("{shape} is no matrix, which columns are of");
+            return Err(Fault::new(Kind::Corrupt, message));
+        };
+        if rows != *height.get_or_insert(rows) {
+            let message = format!("{shape} and {} have other rows", matrices[0]);
+            return Err(Fault::new(Kind::Corrupt, message));
+        }
+        joints.push(Joint {
+            part,
+            domain: vec![rows, columns],
+            part_map: vec![affine(0, 1, 0), affine(0, 1, 1)],
+            joined_map: vec![affine(0, 1, 0), affine(width, 1, 1)],
+            again: false,
+        });
+        width = width.saturating_add(columns);
+    }
+    Ok((Shape(vec![height.unwrap_or_default(), width]), joints))
 }
 
 /// Puts matrices of one expert beside each other into a stacked tensor, transposed: `parts` of
@@ -265,5 +295,16 @@ mod tests {
             (1, 7),
         ];
         assert_eq!(rows(&lanes, 2), expected);
+    }
+
+    #[test]
+    fn only_matrices_of_as_many_rows_lie_beside_each_other() {
+        let shapes = [[3, 2], [3, 4]].map(|dims| Shape(dims.to_vec()));
+        let (shape, joints) = beside(&[&shapes[0], &shapes[1]]).unwrap();
+        assert_eq!(shape.0, [3, 6]);
+        assert_eq!(joints[1].joined_map, [affine(0, 1, 0), affine(2, 1, 1)]);
+        for other in [vec![2, 4], vec![3]] {
+            assert!(beside(&[&shapes[0], &Shape(other)]).is_err());
+        }
     }
 }

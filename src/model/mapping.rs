@@ -3,11 +3,12 @@
 use super::choices::{Choices, Experts, Fusion, Scheme, spelled};
 use super::expression::Numbers;
 use super::family::{Block, Family, Make, Rule, Side, Within};
-use super::fuse::{Joint, Lane, fuse, stack, stack_transposed};
+use super::fuse::{Joint, Lane, beside, fuse, stack, stack_transposed};
 use super::fused_experts::lie_within;
 use super::joined::below_each_other;
 use super::latent::check_latent;
 use super::link::{Bond, Link, Tensor};
+use super::spot::Spot;
 use crate::fault::{Fault, Kind, Result};
 use crate::tensor::shape::Shape;
 use crate::view::{Cut, Piece};
@@ -28,36 +29,6 @@ pub struct Mapping {
     /// Layers for predicting further tokens that are left out, as none of their tensors is there: beginnings of
     /// names at Hugging Face.
     pub absent: Vec<String>,
-}
-
-/// Where a rule is spelled out.
-struct Spot<'a> {
-    layer: u64,
-    mtp: Option<u64>,
-    moe: bool,
-    hf: &'a str,
-    ms: Option<&'a str>,
-}
-
-impl Spot<'_> {
-    fn is_within(&self, within: Within) -> bool {
-        match within {
-            Within::Layer => true,
-            Within::Dense => !self.moe,
-            Within::Moe => self.moe,
-            Within::Mtp => self.mtp.is_some(),
-        }
-    }
-
-    fn spell(&self, prefix: &str, pattern: &str) -> String {
-        let mut name = String::new();
-        if pattern.starts_with('.') {
-            name.push_str(prefix);
-        }
-        name.push_str(pattern);
-        name.replace("{layer}", &self.layer.to_string())
-            .replace("{mtp}", &self.mtp.unwrap_or_default().to_string())
-    }
 }
 
 struct Speller<'a> {
@@ -89,22 +60,18 @@ impl Mapping {
             choices,
             mapping: Mapping::default(),
         };
-        let nowhere = Spot {
-            layer: 0,
-            mtp: None,
-            moe: false,
-            hf: "",
-            ms: Some(""),
-        };
+        let nowhere = Spot::nowhere(numbers);
         speller.spell_all(family, |within| within.is_none(), &nowhere)?;
         for block in &family.blocks {
             let (from, to) = (numbers.value(&block.from)?, numbers.value(&block.to)?);
             let ms = side(block);
             for layer in from..to {
+                let mtp = block.mtp.then_some(layer - from);
                 let spot = Spot {
                     layer,
-                    mtp: block.mtp.then_some(layer - from),
+                    mtp,
                     moe: family.has_experts(numbers, layer)?,
+                    numbers: family.numbers_of(numbers, layer, mtp.is_some())?,
                     hf: &block.hf,
                     ms: ms.as_deref(),
                 };
@@ -128,7 +95,7 @@ impl Speller<'_> {
         applies: impl Fn(Option<Within>) -> bool,
         spot: &Spot<'_>,
     ) -> Result<()> {
-        let holds = |when: &Option<String>| when.as_ref().is_none_or(|w| self.numbers.holds(w));
+        let holds = |when: &Option<String>| when.as_ref().is_none_or(|w| spot.numbers.holds(w));
         for only in &family.only_hf {
             if applies(only.within) && holds(&only.when) {
                 let of = only.copy_of.as_ref();
@@ -206,7 +173,7 @@ impl Speller<'_> {
             Some(Make::Qkv) => self.choices.qkv != Fusion::Separate,
             Some(Make::GateUp) => self.choices.ffn != Fusion::Separate,
             Some(Make::Experts) => self.choices.experts != Experts::Separate,
-            Some(Make::Rows | Make::Blocks) | None => false,
+            Some(Make::Rows | Make::Columns | Make::Blocks) | None => false,
         };
         let mut hf = self.tensors(spot.hf, rule.hf.list(), spot)?;
         accept(&mut hf, &rule.hf_also, |name| spot.spell(spot.hf, name));
@@ -232,6 +199,7 @@ impl Speller<'_> {
                 return self.experts(rule, &hf, &ms, joined);
             }
             Some(Make::Blocks) => return self.blocks(rule, hf, ms),
+            Some(Make::Columns) if ms.len() == 1 => return self.columns(rule, hf, ms),
             Some(Make::Qkv | Make::GateUp | Make::Rows) if ms.len() == 1 => {
                 return self.fused(rule, hf, ms);
             }
@@ -320,6 +288,16 @@ impl Speller<'_> {
             .map(|joint| Bond::joining(joint, 0))
             .collect();
         self.link(rule, hf, ms, bonds);
+        Ok(())
+    }
+
+    /// Several Hugging Face matrices, side by side.
+    fn columns(&mut self, rule: &Rule, hf: Vec<Tensor>, mut ms: Vec<Tensor>) -> Result<()> {
+        let shapes: Vec<&Shape> = hf.iter().map(|tensor| &tensor.shape).collect();
+        let (shape, joints) = beside(&shapes)?;
+        ms[0].shape = shape;
+        let bonds = joints.into_iter().map(|joint| Bond::joining(joint, 0));
+        self.link(rule, hf, ms, bonds.collect());
         Ok(())
     }
 

@@ -78,6 +78,7 @@ impl FamilyArgs {
 
     /// All choices: what was said, and what the usual job of `family` has.
     pub(crate) fn choices(&self, family: &Family, names: Option<Scheme>) -> Choices {
-        self.given(names).complete(family.usual_names)
+        let given = self.given(names).or(family.usual());
+        given.complete(family.usual_names)
     }
 }

@@ -6,6 +6,7 @@ use crate::model::choices::Scheme;
 use crate::model::expression::Numbers;
 use crate::model::family::{Block, Family, Make, Rule, Side, Within};
 use crate::model::training::{Cut, Trained, Training};
+use std::borrow::Cow;
 
 /// A tensor of the network.
 #[derive(Clone, Debug)]
@@ -160,10 +161,16 @@ impl Network<'_> {
     }
 
     fn spell_all(&self, spot: &Spot<'_>, layers: u64, all: &mut Vec<Parameter>) -> Result<()> {
+        let numbers = match spot.block {
+            Some(_) => self
+                .family
+                .numbers_of(self.numbers, spot.layer, spot.mtp.is_some())?,
+            None => Cow::Borrowed(self.numbers),
+        };
         for rule in self.family.tensors.iter().filter(|r| spot.has(r.within)) {
             let Some(trained) = &rule.cut else { continue };
             let when = trained.when.as_ref().or(rule.when.as_ref());
-            if when.is_some_and(|when| !hold(self.numbers, when)) {
+            if when.is_some_and(|when| !hold(&numbers, when)) {
                 continue;
             }
             for pattern in self.patterns(rule)? {
@@ -172,7 +179,7 @@ impl Network<'_> {
         }
         for only in self.family.only_ms.iter().filter(|o| spot.has(o.within)) {
             let when = only.cut.when.as_ref();
-            if when.is_none_or(|when| hold(self.numbers, when)) {
+            if when.is_none_or(|when| hold(&numbers, when)) {
                 all.push(self.parameter(&only.mcore, &only.cut, spot, layers)?);
             }
         }
