@@ -159,7 +159,8 @@ fn verdict(measured: &Measured) -> Vec<String> {
         }
     }
     let largest = |by| {
-        let rows = of("all_to_all", by).filter(|row| row.bytes >= MESSAGE_BYTES_MIN);
+        let rows = of("all_to_all", by).filter(|row| row.processes == measured.processes);
+        let rows = rows.filter(|row| row.bytes >= MESSAGE_BYTES_MIN);
         rows.max_by_key(|row| row.bytes)
     };
     if let (Some(ours), Some(theirs)) = (largest("shardloom"), largest("library")) {

@@ -3,6 +3,7 @@
 
 use crate::course;
 use crate::exchange::{Operation, Topology, World, agree, all_gather, all_reduce, barrier};
+use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
 use crate::measure::bench::{Measured, Repeat, Row, Unmeasured};
 use crate::measure::coldness::Kept;
@@ -260,10 +261,8 @@ impl Sharers {
         if needed <= free {
             return Ok(());
         }
-        let message = format!(
-            "files of {} processes need {needed} bytes, {free} are free there",
-            self.count
-        );
+        let processes = counted(self.count, "process");
+        let message = format!("files of {processes} need {needed} bytes, {free} are free there");
         let fault = Fault::new(Kind::NoSpace, message).file(directory.display().to_string());
         Err(fault.hint(ROOM))
     }

@@ -118,9 +118,10 @@ fn names(pairs: &Pairs, joined: usize, w: f64) -> String {
         }
         let middle = w * (real(number as u64) + 0.5);
         let first = number * joined;
-        let (row, column) = match fit {
-            true => (short(name), short(name)),
-            false => (format!("{} {first}", short(name)), first.to_string()),
+        let (row, column) = match (fit, pairs.processes) {
+            (true, _) => (short(name), short(name)),
+            (false, true) => (short(name), first.to_string()),
+            (false, false) => (format!("{} {first}", short(name)), first.to_string()),
         };
         let _ = writeln!(
             out,
@@ -159,10 +160,14 @@ fn key(pairs: &Pairs, bottom: f64, joined: usize) -> String {
             kind(pairs)
         ),
     };
+    let edge = match pairs.shares_cores {
+        true => "",
+        false => "; what is slow has an edge",
+    };
     let x = LEFT + 62.0 * real(KEY.len() as u64);
     let _ = writeln!(
         out,
-        "<text x=\"{x:.0}\" y=\"{:.0}\">of the usual {} GB/s; what is slow has an edge{more}</text>",
+        "<text x=\"{x:.0}\" y=\"{:.0}\">of the usual {} GB/s{edge}{more}</text>",
         y + 11.0,
         number(pairs.usual_gbps)
     );
