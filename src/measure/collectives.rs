@@ -164,17 +164,7 @@ pub fn collectives(
         OPERATIONS.iter().position(same)
     };
     rows.sort_by_key(|row| (place(row), row.variant.clone(), row.processes, row.bytes));
-    let pairs = match question.pairs {
-        true => {
-            course::phase("measuring pairs");
-            let time = match question.budget {
-                Some(budget) => PAIRS_TIME.min(budget / PAIRS_SHARE),
-                None => question.repeat.time * PAIRS_ROWS,
-            };
-            pairs(world, &topology, question.bytes_max, time)?
-        }
-        false => None,
-    };
+    let pairs = every_pair(world, &topology, question)?;
     let mut measured = Measured::new("collectives", world, &topology, rows, pairs);
     measured.unmeasured.splice(0..0, unmeasured);
     let told = measured.pairs.iter().flat_map(Pairs::told);
@@ -187,6 +177,22 @@ pub fn collectives(
         });
     }
     Ok(measured)
+}
+
+/// Every node with every other, if that is asked for and there are several. Collective.
+///
+/// # Errors
+/// As [`pairs`].
+fn every_pair(world: &World, topology: &Topology, question: &Question) -> Result<Option<Pairs>> {
+    if !question.pairs {
+        return Ok(None);
+    }
+    course::phase("measuring pairs");
+    let time = match question.budget {
+        Some(budget) => PAIRS_TIME.min(budget / PAIRS_SHARE),
+        None => question.repeat.time * PAIRS_ROWS,
+    };
+    pairs(world, topology, question.bytes_max, time)
 }
 
 /// Most processes of a node.

@@ -10,7 +10,7 @@ use crate::source::complete;
 use crate::source::derived::Derived;
 use crate::source::directory;
 use crate::source::files::{list_files, number, refuse_gaps};
-use crate::source::found::Source;
+use crate::source::found::{Source, Told};
 use crate::source::headers::read_headers;
 use crate::source::index::{Settled, settle};
 use crate::source::listed::Listing;
@@ -265,13 +265,11 @@ fn assemble(
     let left = agree(world, left.transpose())?;
     let opened = std::mem::take(&mut headers.opened);
     let still = agree(world, Still::watch(&reach, &base, &merged, opened))?;
+    let values = values_of(&headers.catalog, told.as_ref());
     let mut notes = merged.notes.clone();
     notes.extend(left.flatten());
     let other_step = |told| directory::other_step(&base, &merged, told);
     notes.extend(told.as_ref().and_then(other_step));
-    let mut values = values::names(&headers.catalog);
-    let adapter = told.as_ref().and_then(|told| told.own.adapter.as_ref());
-    values.extend(adapter.map(|(name, _)| (*name).to_owned()));
     if let Some(index) = merged.index.as_ref().filter(|_| one_step) {
         notes.extend(by_index(
             world,
@@ -294,6 +292,14 @@ fn assemble(
         values,
         index: merged.index,
     })
+}
+
+/// What the files hold besides tensors, by name; an adapter's own file is of these. Local.
+fn values_of(catalog: &Catalog, told: Option<&Told>) -> Vec<String> {
+    let mut values = values::names(catalog);
+    let adapter = told.and_then(|told| told.own.adapter.as_ref());
+    values.extend(adapter.map(|(name, _)| (*name).to_owned()));
+    values
 }
 
 /// Keeps of tensors that several files have the one that the index says; gives what is to be said.

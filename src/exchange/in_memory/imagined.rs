@@ -1,6 +1,7 @@
 //! A process alone in a world of many: the others are imagined. They tell what a test has them tell, and the same as
 //! this process where it has them tell nothing else; what is sent to them is lost, and nothing comes from them.
 
+use rustix::time::{ClockId, clock_gettime};
 use std::any::type_name;
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
@@ -27,9 +28,8 @@ pub(crate) fn imagining() -> Duration {
 
 /// The processor's time of this thread.
 fn thread_time() -> Duration {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let first = text.split(' ').next().and_then(|word| word.parse().ok());
-    Duration::from_nanos(first.unwrap_or_default())
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(now).unwrap_or_default()
 }
 
 /// Whether they are.

@@ -2,7 +2,6 @@
 //! runs. Megatron-Core before 0.16 saves an optimizer's states so: in the file such a tensor has a dimension for each
 //! of its own, which counts blocks, and a last one for a block's elements.
 
-use super::metadata::Lies;
 use super::states::due;
 use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::pickle::{Pickle, Value};
@@ -10,6 +9,16 @@ use crate::tensor::region::Region;
 use crate::tensor::shape::Shape;
 use crate::tensor::window::boxes;
 use std::collections::HashMap;
+use std::ops::Range;
+
+/// Where something lies: a file, and its bytes there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Lies {
+    pub(super) file: String,
+    pub(super) bytes: Range<u64>,
+    /// Which of the elements there, if not all.
+    pub(super) run: Option<Run>,
+}
 
 /// What tells of a tensor that it is cut so, by its own shape.
 const WHOLE: &str = "nd_reformulated_orig_global_shape";

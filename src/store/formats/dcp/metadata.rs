@@ -1,6 +1,6 @@
 //! From the pickle in `.metadata` to tensors, their chunks, and where these lie.
 
-use super::flat::{Run, pieces, shapes};
+use super::flat::{Lies, pieces, shapes};
 use super::states::{FILES, METADATA, due, fields};
 use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::pickle::{self, Node, Pickle, Value};
@@ -11,22 +11,12 @@ use crate::tensor::dtype::Dtype;
 use crate::tensor::region::{Region, check_cover};
 use crate::tensor::shape::Shape;
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
 
 /// What Megatron-Core 0.15 calls its own kind of [`METADATA`], and in which module.
 const MEGATRON: (&str, &str) = (
     "megatron.core.dist_checkpointing.strategies.torch",
     "MCoreMetadata",
 );
-
-/// Where something lies: a file, and its bytes there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Lies {
-    pub(super) file: String,
-    pub(super) bytes: Range<u64>,
-    /// Which of the elements there, if not all.
-    pub(super) run: Option<Run>,
-}
 
 /// A tensor, and the chunks of it that have elements (one, if it has none).
 #[derive(Clone, Debug)]
