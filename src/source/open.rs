@@ -236,11 +236,8 @@ fn assemble(
         agree(world, nothing::refuse(path))?;
     }
     let merged = agree(world, merged)?;
-    let base = if merged.single_file {
-        pattern::base(path)
-    } else {
-        path.to_path_buf()
-    };
+    let base = merged.single_file.then(|| pattern::base(path));
+    let base = base.unwrap_or_else(|| path.to_path_buf());
     let source_ranks = merged.ranks.keys().next_back().map_or(1, |last| last + 1);
     let nodes = topology.nodes.clone();
     let seen = views.seen(nodes.len());
