@@ -7,7 +7,7 @@ use crate::support::{self, Run, command, sample, schema};
 use command::{alone, object, refuses, under_mpi};
 use sample::Sample;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The names that results have.
 const OPERATIONS: [&str; 17] = [
@@ -302,14 +302,18 @@ fn everything_is_measured_in_its_time_and_every_pair_of_nodes() {
         "{verdict:?}"
     );
     let page = std::fs::read_to_string(&html).unwrap();
-    for part in [
-        ">Verdict</h2>",
-        ">Between nodes</h2>",
-        ">By size</h2>",
-        "MiB",
-    ] {
+    for part in [">Verdict</h2>", ">Between nodes</h2>", "iB"] {
         assert!(page.contains(part), "{part}");
     }
+    // On a machine that is busy there may be time for one size only, of which there is no curve.
+    let mut sizes: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
+    for row in rows(&measured).iter().filter(|row| row["bytes"] != 0) {
+        let title = format!("{} {}", row["operation"], row["variant"]);
+        let bytes = row["bytes"].as_u64();
+        sizes.entry(title).or_default().extend(bytes);
+    }
+    let curves = sizes.values().any(|sizes| sizes.len() > 1);
+    assert!(page.contains(">By size</h2>") || !curves, "{sizes:?}");
     // It loads nothing.
     for part in [
         "http:", "https:", "src=", "@import", "url(", "<script", "NaN",
