@@ -75,14 +75,8 @@ pub(super) fn all(
 /// What a manifest tells of them.
 fn told(manifest: &Manifest) -> Joined {
     let tensors = manifest.tensors.iter();
-    let tensors = tensors.map(|(name, t)| {
-        (
-            name.clone(),
-            t.dtype.clone(),
-            t.shape.clone(),
-            t.digest.0,
-        )
-    });
+    let tensors =
+        tensors.map(|(name, t)| (name.clone(), t.dtype.clone(), t.shape.clone(), t.digest.0));
     Joined {
         tensors: tensors.collect(),
         ..Joined::default()
@@ -114,7 +108,9 @@ fn summed(
         Whole::of(plan, residue, stored.map(|(residues, _)| residues[number]))
     };
     let wholes = plans.iter().zip(residues).enumerate().map(of_plan);
-    let named = plans.iter().map(|plan| (&*plan.name, plan.destination.first_rank));
+    let named = plans
+        .iter()
+        .map(|plan| (&*plan.name, plan.destination.first_rank));
     Ok(Some(join(named.zip(wholes), by_file)))
 }
 
@@ -186,8 +182,7 @@ fn join<'a>(wholes: impl Iterator<Item = ((&'a str, u32), Whole)>, by_file: bool
         let mut wholes = ranks.into_values();
         let whole = wholes.next().filter(|_| !several)?;
         let same = |other: Whole| {
-            (other.dtype, &other.shape, other.residue)
-                == (whole.dtype, &whole.shape, whole.residue)
+            (other.dtype, &other.shape, other.residue) == (whole.dtype, &whole.shape, whole.residue)
         };
         if !wholes.all(same) {
             return None;

@@ -32,7 +32,7 @@ pub(super) fn look_above(directory: &Path) -> Result<Option<Manifest>> {
         true => Path::new("."),
         false => directory,
     };
-    if io::standing(directory)? == Standing::Nothing {
+    if io::glance(directory)? == Standing::Nothing {
         // On another node's disk.
         return Ok(None);
     }

@@ -138,25 +138,31 @@ pub(super) fn by_sample(world: &World, opened: &Opened) -> Result<()> {
     let mut files = Files::new(source, &readers, false);
     let gathered = (|| {
         let mut reports: Vec<(u32, Evidence)> = Vec::new();
-        for group in &groups {
-            let Some(referee) = group
-                .copies
-                .first()
-                .and_then(|p| source.reach.owner(p.rank))
-            else {
-                continue;
-            };
-            for (copy, place) in (0u32..).zip(&group.copies) {
-                if source.reach.owner(place.rank) == Some(source.reach.process) {
-                    let value = files.value(*place, group.number)?;
-                    reports.push((referee, (group.number, copy, value)));
-                }
+        for (place, group, copy) in own_copies(source, &groups) {
+            let first = group.copies.first();
+            if let Some(referee) = first.and_then(|first| source.reach.owner(first.rank)) {
+                let value = files.value(place, group.number)?;
+                reports.push((referee, (group.number, copy, value)));
             }
         }
         Ok(reports)
     })();
     let evidence = exchange_values(world, gathered)?;
     settle(world, source, Ok(judge(&groups, &names, evidence)))
+}
+
+/// The copies that fall to this process to read, file by file, each with its group and which of its copies it is. Local.
+fn own_copies<'a>(source: &Source, groups: &'a [Group]) -> Vec<(Place, &'a Group, u32)> {
+    let reach = &source.reach;
+    let copies = groups.iter().flat_map(|group| {
+        let copies = (0u32..).zip(&group.copies);
+        copies.map(move |(copy, place)| (*place, group, copy))
+    });
+    let own = copies.filter(|(place, ..)| reach.owner(place.rank) == Some(reach.process));
+    let mut own: Vec<(Place, &Group, u32)> = own.collect();
+    // No file is opened again for its next tensor.
+    own.sort_unstable_by_key(|(place, ..)| *place);
+    own
 }
 
 /// Compares what was read of the copies that fall to this process. Local.

@@ -188,7 +188,11 @@ mod tests {
         let nodes: Vec<Vec<u32>> = (0..4).map(|node| vec![2 * node, 2 * node + 1]).collect();
         let all: Arc<BTreeSet<u32>> = Arc::new((0..ranks).collect());
         let reach = Reach::new(0, nodes, vec![all; 4], ranks, ExchangeMode::Auto);
-        let common = if shared { (0..ranks).collect() } else { BTreeSet::new() };
+        let common = if shared {
+            (0..ranks).collect()
+        } else {
+            BTreeSet::new()
+        };
         let reach = reach.with_common(common);
         let mut counts = vec![0; 8];
         for rank in 0..ranks {

@@ -120,7 +120,9 @@ fn gather(world: &World, mine: StrategyBytes) -> Result<StrategyBytes> {
         *known.or_insert_with(|| hash(bytes))
     };
     let hashes = mine.as_ref().map(|files| -> Vec<(String, u64)> {
-        let hashed = files.iter().map(|(name, bytes)| (name.clone(), hash_of(bytes)));
+        let hashed = files
+            .iter()
+            .map(|(name, bytes)| (name.clone(), hash_of(bytes)));
         hashed.collect()
     });
     let seen: Vec<Option<Vec<(String, u64)>>> = all_gather(world, &hashes)?;
@@ -189,9 +191,7 @@ pub fn strategy_bytes(path: &Path) -> Result<StrategyBytes> {
 }
 
 /// Reads files, and keeps equal ones once. Local.
-fn read_files<'a>(
-    paths: impl Iterator<Item = &'a PathBuf>,
-) -> Result<Vec<(String, Arc<Vec<u8>>)>> {
+fn read_files<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Result<Vec<(String, Arc<Vec<u8>>)>> {
     let mut known: HashMap<u64, Arc<Vec<u8>>> = HashMap::new();
     let read = paths.map(|path| {
         let bytes = ReadFile::open(path)?.read_all(STRATEGY_BYTES_MAX)?;
