@@ -627,7 +627,10 @@ fn another_mesh_is_cut_as_the_old_one() {
     }
     // One axis alone doesn't say which of two it stands for.
     let fault = on("llama_dp2tp2", "tp=4").unwrap_err();
-    assert!(fault.message.contains("the old mesh [2, 2] has 2"), "{fault}");
+    assert!(
+        fault.message.contains("the old mesh [2, 2] has 2"),
+        "{fault}"
+    );
     // Ranks that can't share the experts as they did.
     let fault = on("ds3_dp2tp2_ep2", "dp=3,cp=1,tp=1").unwrap_err();
     assert_eq!(fault.kind, Kind::Usage);

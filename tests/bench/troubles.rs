@@ -49,7 +49,9 @@ fn a_process_that_is_stopped_makes_a_slow_row_and_nothing_hangs() {
     let room = tempfile::tempdir().unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_shardloom"));
     let mut command = support::launcher(2);
-    command.arg(program).args(["bench", "collectives", "--json"]);
+    command
+        .arg(program)
+        .args(["bench", "collectives", "--json"]);
     command.args(["--operation", "all_to_all", "--time", "2s"]);
     command.args(["--min-size", "256KiB", "--max-size", "1MiB"]);
     command.arg("--csv").arg(room.path().join("rows.csv"));
