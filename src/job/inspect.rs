@@ -224,7 +224,7 @@ fn check_wanted(
     if let Some(rank) = wanted.rank.filter(|rank| !listing.ranks.contains_key(rank)) {
         let ranks = spelled(&ranges(listing.ranks.keys().copied()));
         let message = format!("has nothing of rank {rank}; there are ranks {ranks}");
-        return at(Fault::new(Kind::Usage, message));
+        return at(Fault::new(Kind::Usage, message).hint("--rank takes one of these"));
     }
     if let Some(glob) = wanted.parameter
         && inspected.files.iter().all(|file| file.tensors.is_empty())

@@ -344,7 +344,7 @@ pub(super) fn extra_tensor<'a>(
         let message =
             format!("{TIED} of config.json is true, and the weights have a head of their own");
         return unknown(name, message).hint(format!(
-            "set {TIED} to false to keep it; --allow-extra leaves it out, if it equals the embedding"
+            "set {TIED} to false to keep it; --allow-extra leaves it out unseen, which is right where it equals the embedding"
         ));
     }
     let others = if others > 0 {

@@ -5,6 +5,7 @@ use crate::model;
 use crate::plan::lora::Meaning;
 use crate::source::adapter::{CONFIG, WEIGHTS, meaning};
 use crate::source::derived::{Derived, Lora};
+use crate::source::nothing::absent;
 use crate::store::Format;
 use crate::store::cache::refuse_cache;
 use crate::store::io::{self, ReadFile, Standing};
@@ -54,6 +55,7 @@ impl LoraArgs {
         };
         refuse_model(path)?;
         let (directory, file) = match io::standing(path)? {
+            Standing::Nothing => return Err(absent(path)),
             Standing::Directory => (path.as_path(), weights_in(path)?),
             _ => {
                 // What is no file is called that first.
