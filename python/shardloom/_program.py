@@ -113,12 +113,13 @@ def call(arguments: Sequence[str], launcher: Sequence[str] = (), verbose: bool =
         return result
     if result is not None:
         raise ShardloomError(**{k: v for k, v in result["error"].items() if k in _KNOWN})
+    lines = said.splitlines()
+    errors_said = [line[len("error: ") :] for line in lines if line.startswith("error: ")]
     if done.returncode == 2:
-        lines = said.splitlines()
-        raise ShardloomError("usage", lines[0].replace("error: ", "") if lines else "wrong usage")
+        raise ShardloomError("usage", errors_said[0] if errors_said else "wrong usage")
     how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
     kind = "killed" if done.returncode < 0 else "failed"
-    last = said.splitlines()[-1] if said else "it said nothing"
+    last = (errors_said or lines or ["it said nothing"])[-1]
     raise ShardloomError(kind, f"the program ended with {how}: {last}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import io
 import os
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
@@ -14,7 +14,6 @@ from ._program import call, flags
 Location = Union[str, "os.PathLike[str]"]
 # Cells of parameters that are asked for at once; beyond it each tensor's are, when it is read.
 _CELLS_MAX = 200_000
-_HEADER_BYTES_MAX = 100_000_000
 Cell = Tuple[int, ...]
 
 
@@ -25,6 +24,15 @@ class _Shard(NamedTuple):
     rank: int
     dtype: str
     shape: Tuple[int, ...]
+    # Byte ranges of the file that hold them, row after row; none where they lie in another way.
+    places: Optional[List[List[int]]]
+
+
+class _File(NamedTuple):
+    """A file as it was when it was opened."""
+
+    bytes: int
+    written: int
 
 
 def open(
@@ -40,7 +48,8 @@ def open(
     """Opens weights in any layout for reading.
 
     Args:
-        directory: rank directories, a directory of full weights, or one file; safetensors.
+        directory: rank directories, a directory of full weights, or one file; of any format in which a tensor's
+            elements lie row after row: safetensors, MindSpore's ``.ckpt``, PyTorch's ``.pt`` and ``.bin``.
         strategy: how they are cut: a strategy file, a directory of them, or a layout such as
             ``"dp=2,tp=4"``; left out for full weights.
         framework: ``"numpy"`` or ``"torch"``: what slices are. numpy has bfloat16 and 8-bit types by ml_dtypes.
@@ -57,7 +66,7 @@ def open(
     """
     if framework not in ("numpy", "torch"):
         raise ShardloomError("usage", f"framework is '{framework}': expected 'numpy' or 'torch'")
-    asked = {"file_suffix": file_suffix, "weights": weights}
+    asked: Dict[str, Any] = {"file_suffix": file_suffix, "weights": weights, "places": True}
     found = call(["inspect", os.fspath(directory), *flags(asked)])
     if file_suffix is None and len(found.get("steps") or []) > 1:
         asked["file_suffix"] = "latest"
@@ -160,7 +169,7 @@ class Weights:
         place = Path(os.fspath(directory))
         self._root = place if place.is_dir() else place.parent
         self._layout = layout
-        self._headers: Dict[str, Tuple[Dict[str, Any], int]] = {}
+        self._files: Dict[str, _File] = {}
         self._mapped: Dict[str, Any] = {}
         self._tensors: Dict[str, Tensor] = {}
         self._shards: Dict[str, List[_Shard]] = {}
@@ -181,16 +190,12 @@ class Weights:
             )
         for file in found["files"]:
             path = file["path"]
-            if not path.endswith(".safetensors"):
-                raise ShardloomError(
-                    "unsupported",
-                    "only safetensors files can be read slice by slice",
-                    file=str(self._root / path),
-                    hint="shardloom convert makes safetensors files of others",
-                )
+            self._files[path] = _File(int(file["bytes"]), int(file["written"]))
             self._metadata.update(file.get("metadata") or {})
             for tensor in file["tensors"]:
-                shard = _Shard(path, int(file["rank"] or 0), tensor["dtype"], tuple(tensor["shape"]))
+                shard = _Shard(
+                    path, int(file["rank"] or 0), tensor["dtype"], tuple(tensor["shape"]), tensor.get("places")
+                )
                 self._shards.setdefault(tensor["name"], []).append(shard)
 
     def __enter__(self) -> "Weights":
@@ -243,6 +248,15 @@ class Weights:
 
     def _pieces(self, name: str) -> "_Pieces":
         shards = self._shards[name]
+        scattered = next((shard for shard in shards if shard.places is None), None)
+        if scattered is not None:
+            raise ShardloomError(
+                "unsupported",
+                "lies in parts, or not row after row: it can't be read slice by slice",
+                tensor=name,
+                file=str(self._root / scattered.file),
+                hint="shardloom.unify, or shardloom convert, makes safetensors of it",
+            )
         described = self._layout.of(name) if self._layout else None
         if described is None:
             self._check_equal(name, shards)
@@ -300,45 +314,30 @@ class Weights:
         """The elements of a shard, mapped."""
         import numpy
 
-        header, start = self._header(shard.file)
-        entry = header.get(name)
-        if entry is None:
-            raise ShardloomError(
-                "missing_shard", "isn't in the file any more", tensor=name, file=str(self._root / shard.file)
-            )
-        width, plain = _dtypes.known(shard.dtype)
-        begin, end = entry["data_offsets"]
-        count = 1
-        for size in shard.shape:
-            count *= size
-        if entry["dtype"] != shard.dtype or tuple(entry["shape"]) != shard.shape or end - begin != count * width:
-            raise ShardloomError(
-                "changed", "has changed since it was opened", tensor=name, file=str(self._root / shard.file)
-            )
-        bytes_ = self._mapped[shard.file][start + begin : start + end]
+        _, plain = _dtypes.known(shard.dtype)
+        file = self._file(shard.file, name)
+        parts = [file[begin:end] for begin, end in shard.places or []]
+        # One, but for large tensors of a .ckpt file.
+        bytes_ = parts[0] if len(parts) == 1 else numpy.concatenate([file[:0], *parts])
         return bytes_.view(numpy.dtype(plain).newbyteorder("<")).reshape(shard.shape)
 
-    def _header(self, file: str) -> Tuple[Dict[str, Any], int]:
+    def _file(self, file: str, name: str) -> Any:
+        """The bytes of a file, mapped, if it is still the one that was opened."""
         if file in self._mapped:
-            return self._headers[file]
+            return self._mapped[file]
         import numpy
 
         path = self._root / file
-        bad = ShardloomError("format", "is no safetensors file", file=str(path))
-        mapped = numpy.memmap(path, dtype=numpy.uint8, mode="r")
-        length = int.from_bytes(mapped[:8].tobytes(), "little")
-        if len(mapped) < 8 or length > min(_HEADER_BYTES_MAX, len(mapped) - 8):
-            raise bad
         try:
-            header = json.loads(mapped[8 : 8 + length].tobytes())
-        except ValueError:
-            raise bad from None
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        if 8 + length + max(ends, default=0) > len(mapped):
-            raise ShardloomError("truncated", "ends too early", file=str(path))
-        self._headers[file] = (header, 8 + length)
+            with io.open(path, "rb") as opened:
+                stands = os.fstat(opened.fileno())
+                mapped = numpy.memmap(opened, dtype=numpy.uint8, mode="r") if stands.st_size else numpy.empty(0, "u1")
+        except FileNotFoundError:
+            raise ShardloomError("missing_shard", "isn't there any more", tensor=name, file=str(path)) from None
+        if _File(stands.st_size, stands.st_mtime_ns) != self._files[file]:
+            raise ShardloomError("changed", "has changed since it was opened", tensor=name, file=str(path))
         self._mapped[file] = mapped
-        return self._headers[file]
+        return mapped
 
 
 class _Pieces(NamedTuple):

@@ -84,6 +84,50 @@ def test_reads_full_weights_and_one_file():
             assert weights["w.row"][5, :7].tobytes() == expected["w.row"][5, :7].tobytes()
 
 
+def test_reads_ckpt_files(tmp_path):
+    shardloom.run("convert", CASE / "src", dst=tmp_path / "src", to="ckpt")
+    assert list((tmp_path / "src").glob("rank_*/*.ckpt")) and not list((tmp_path / "src").glob("rank_*/*.safetensors"))
+    expected = load_file(CASE / "full/full.safetensors")
+    with shardloom.open(tmp_path / "src", OLD) as weights:
+        for name, whole in expected.items():
+            assert weights[name][...].tobytes() == whole.tobytes(), name
+        assert weights["w.both"][3:17, ::-2].tobytes() == expected["w.both"][3:17, ::-2].tobytes()
+
+
+def test_reads_files_of_pytorch():
+    # A view of other strides lies in another order than its rows.
+    view = DATA / "worlds/pt_views/src/model.pt"
+    expected = load_file(DATA / "worlds/pt_views/expected.safetensors")
+    read, refused = 0, 0
+    with shardloom.open(view) as weights:
+        assert set(weights) == set(expected)
+        for name, whole in expected.items():
+            try:
+                assert weights[name][...].tobytes() == whole.tobytes(), name
+                read += 1
+            except shardloom.ShardloomError as error:
+                assert (error.kind, error.tensor) == ("unsupported", name)
+                refused += 1
+    assert read and refused, (read, refused)
+
+
+def test_a_file_that_has_changed_is_no_longer_read(tmp_path):
+    shutil.copytree(CASE / "full", tmp_path / "full")
+    file = tmp_path / "full/full.safetensors"
+    with shardloom.open(tmp_path / "full") as weights:
+        tensor = weights["w.row"]
+        save_file({"w.row": load_file(file)["w.row"] * 0}, file, {"format": "ms"})
+        with pytest.raises(shardloom.ShardloomError) as caught:
+            tensor[0]
+    assert caught.value.kind == "changed"
+    with shardloom.open(tmp_path / "full") as weights:
+        tensor = weights["w.row"]
+        file.unlink()
+        with pytest.raises(shardloom.ShardloomError) as caught:
+            tensor[0]
+    assert caught.value.kind == "missing_shard"
+
+
 def test_torch_has_the_same_bytes():
     torch = pytest.importorskip("torch")
     with shardloom.open(CASE / "src", OLD) as arrays, shardloom.open(CASE / "src", OLD, framework="torch") as tensors:

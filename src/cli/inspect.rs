@@ -60,6 +60,9 @@ pub(crate) struct Inspect {
     /// Read the tensors too: largest magnitude, norm, how many are NaN, infinite, zero.
     #[arg(long)]
     stats: bool,
+    /// In the JSON result, where in its file each tensor's bytes lie.
+    #[arg(long)]
+    places: bool,
     #[command(flatten)]
     family: FamilyArgs,
 }
@@ -96,6 +99,7 @@ impl Inspect {
             parameter: self.param.as_deref(),
             rank: self.rank,
             figures: self.stats,
+            places: self.places,
         };
         match inspect(path, self.file_suffix.as_deref(), weights, wanted) {
             Ok(inspected) => {

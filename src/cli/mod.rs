@@ -46,6 +46,7 @@ mod wrong;
 use crate::course;
 use crate::exchange::World;
 use crate::fault::{Fault, Kind, Result, plain};
+use crate::host::build;
 use crate::report::{Report, is_log_settled, log_process, note};
 use crate::store::{io, token};
 use clap::error::ErrorKind;
@@ -306,13 +307,18 @@ fn is_verbose(argument: String) -> bool {
 
 /// How the program was built, for `--version --verbose`.
 fn built() {
-    let profile = if cfg!(debug_assertions) {
-        "development"
-    } else {
-        "release"
-    };
     let system = format!("{} {}", std::env::consts::ARCH, std::env::consts::OS);
-    let text = format!("build: {profile}, {system}\nmpi: {}\n", World::library());
+    let features = match build::features() {
+        [] => "none".to_owned(),
+        features => features.join(", "),
+    };
+    let rows = [
+        ("build", format!("{}, {system}", build::profile())),
+        ("commit", build::commit().unwrap_or("not known").to_owned()),
+        ("features", features),
+        ("mpi", World::library()),
+    ];
+    let text: String = rows.map(|(name, what)| format!("{name}: {what}\n")).concat();
     let _ = std::io::stdout().write_all(plain::lines(&text, &[]).as_bytes());
 }
 

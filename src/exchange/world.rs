@@ -149,6 +149,12 @@ impl World {
             .to_owned()
     }
 
+    /// *Local.* What the MPI library is built for to move bytes, where it says so, as MPICH does (`ch4:ofi`).
+    #[must_use]
+    pub fn device() -> Option<String> {
+        device_in(&backend::library())
+    }
+
     /// *Local.* Cuts control messages at `bytes` from now on; the same on all processes. For tests
     /// of the cutting: the limit of MPI is what it is set to.
     pub fn limit_chunks(&mut self, bytes: usize) {
@@ -225,9 +231,28 @@ fn abort_on_panic(process: u32) {
     }));
 }
 
+/// What a library says of its device in the text with its version: `MPICH Device:    ch4:ofi`.
+fn device_in(text: &str) -> Option<String> {
+    let told = text.lines().find_map(|line| line.split_once("Device:"));
+    let device = told?.1.trim();
+    (!device.is_empty()).then(|| device.to_owned())
+}
+
 /// Last words of a process, in one write, so that they don't mix with others'.
 pub(super) fn complain(process: u32, message: &str) {
     let line = format!("shardloom: process {process}: {}\n", plain::line(message));
     // Nobody is left to be told that nobody can be told.
     let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_may_tell_its_device() {
+        let mpich = "MPICH Version:      5.0.2\nMPICH Device:       ch4:ofi\nMPICH configure: -x\n";
+        assert_eq!(device_in(mpich).as_deref(), Some("ch4:ofi"));
+        assert_eq!(device_in("Open MPI v4.1.4, package: Debian"), None);
+    }
 }

@@ -135,11 +135,12 @@ pub fn inspect(
             let mut parts = |tensor, region| composed.take(*rank, tensor, region);
             let tensors = tensors(&file, &schema, wanted, &mut parts)?;
             inspected.tensor_bytes += tensors.iter().map(|tensor| tensor.bytes).sum::<u64>();
+            let written = wanted.places.then(|| file.stamp().written_nanos());
             let file = ShardFile {
                 path: name.clone(),
                 schema: Arc::new(schema),
             };
-            inspected.files.push(shown(*rank, &file, tensors));
+            inspected.files.push(shown(*rank, &file, written, tensors));
             ranks.entry(*rank).or_default().push(file);
         }
     }
@@ -161,13 +162,19 @@ fn names_in(file: &ShardFile) -> (String, Vec<String>) {
     (file.path.clone(), names.collect())
 }
 
-/// A file of `rank` with these `tensors`.
-fn shown(rank: u32, file: &ShardFile, tensors: Vec<InspectedTensor>) -> InspectedFile {
+/// A file of `rank` with these `tensors`, `written` at this time.
+fn shown(
+    rank: u32,
+    file: &ShardFile,
+    written: Option<i64>,
+    tensors: Vec<InspectedTensor>,
+) -> InspectedFile {
     let metadata = file.schema.metadata.iter().chain(&file.schema.held.values);
     InspectedFile {
         path: file.path.clone(),
         rank,
         bytes: file.schema.size,
+        written,
         metadata: metadata
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect(),
@@ -211,6 +218,8 @@ pub struct Wanted<'a> {
     pub rank: Option<u32>,
     /// Whether their elements are read.
     pub figures: bool,
+    /// Whether it is told where in the files they lie.
+    pub places: bool,
 }
 
 /// Refuses a part that isn't there.
@@ -277,6 +286,9 @@ fn tensors(
         } else {
             None
         };
+        // Of a part, and of what lies in another order, ranges alone say too little.
+        let places = wanted.places && dense && part.is_none();
+        let segments = entry.segments.iter().map(|range| (range.start, range.end));
         let tensor = InspectedTensor {
             name: name.to_string(),
             dtype: entry.dtype.safetensors_name(),
@@ -284,6 +296,7 @@ fn tensors(
             bytes: part
                 .map_or(&entry.shape, |part| &part.full)
                 .bytes(entry.dtype)?,
+            places: places.then(|| segments.collect()),
             figures,
         };
         match part {

@@ -17,6 +17,9 @@ pub struct InspectedFile {
     pub rank: u32,
     /// Its size.
     pub bytes: u64,
+    /// When it was last written, in nanoseconds since 1970, where places were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub written: Option<i64>,
     /// Free text by key.
     pub metadata: BTreeMap<String, String>,
     /// Its tensors, in file order.
@@ -35,6 +38,10 @@ pub struct InspectedTensor {
     pub shape: Shape,
     /// Its bytes.
     pub bytes: u64,
+    /// The byte ranges of the file that hold its elements, row after row, each by its begin and its end; where
+    /// they were asked for and it lies so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub places: Option<Vec<(u64, u64)>>,
     /// What its elements come to, where that was asked for and they are numbers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub figures: Option<Figures>,

@@ -2,6 +2,7 @@
 //!
 //! *Absent on purpose*: decisions about the work: nothing here changes what a command does.
 
+use crate::course;
 use crate::fault::plain::{self, Text};
 use crate::fault::{Fault, Result, memory};
 use crate::job::inspected::Inspected;
@@ -240,7 +241,7 @@ impl Report {
     pub fn fault(&self, fault: &Fault, others: u32) {
         // Nobody is left to tell if stderr is closed.
         let told = error(fault, others);
-        let _ = std::io::stderr().write_all(told.as_bytes());
+        let _ = std::io::stderr().write_all(identified(&told).as_bytes());
         note(&told);
         self.fault_object(fault);
     }
@@ -274,7 +275,7 @@ impl Report {
             ..fault.clone()
         };
         memory::prepare(
-            |fault| error(&placed(fault), 0),
+            |fault| identified(&error(&placed(fault), 0)),
             |fault| {
                 let told = json::fault(self.command, &placed(fault)).ok();
                 told.filter(|_| self.json)
@@ -296,6 +297,14 @@ fn error(fault: &Fault, others: u32) -> String {
     }
     text.push('\n');
     text
+}
+
+/// The same with the run's id, by which its log and other processes' words are found.
+fn identified(error: &str) -> String {
+    match course::run() {
+        id if id.is_empty() => error.to_owned(),
+        id => format!("{error}  run: {id}\n"),
+    }
 }
 
 /// The page of a command that said this.

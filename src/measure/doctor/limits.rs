@@ -1,6 +1,7 @@
 //! What the system lets a process have.
 
 use super::finding::Finding;
+use super::groups;
 use super::system::{Machine, Seat};
 use crate::store::io::OPEN_FILES;
 
@@ -51,12 +52,24 @@ pub(super) fn checks(machine: &Machine, seat: &Seat) -> Vec<Finding> {
                     let advice = "InfiniBand and RoCE want to lock memory: ulimit -l unlimited";
                     Finding::odd(TOPIC, line, advice)
                 }
-                'n' => Finding::right(TOPIC, line),
+                'n' | 'l' | 's' => Finding::right(TOPIC, line),
                 _ => return None,
             })
         });
+    let found = found.chain(group(machine, seat));
     let node = &seat.node;
     found.map(|finding| finding.on(node)).collect()
+}
+
+/// The tasks that a container may have.
+fn group(machine: &Machine, seat: &Seat) -> Option<Finding> {
+    let tasks = groups::tasks(&*machine.text)?;
+    let few = tasks < TASKS * seat.neighbours;
+    few.then(|| {
+        let found = format!("the control group allows {tasks} processes and threads");
+        let advice = "raise it (docker: --pids-limit), or start fewer processes with fewer --threads";
+        Finding::odd(TOPIC, found, advice)
+    })
 }
 
 #[cfg(test)]
@@ -80,8 +93,38 @@ mod tests {
         assert_eq!(state('n', 256, 4096), Some(State::Odd));
         assert_eq!(state('n', 65536, 65536), Some(State::Right));
         assert_eq!(state('s', 4096, 4096), Some(State::Wrong));
+        assert_eq!(state('s', 8 << 20, 8 << 20), Some(State::Right));
+        assert_eq!(state('l', 1 << 16, 1 << 16), Some(State::Right));
         assert_eq!(state('f', 1 << 30, 1 << 30), Some(State::Odd));
         assert_eq!(state('u', 1 << 20, 1 << 20), None);
+    }
+
+    #[test]
+    fn locked_memory_counts_between_nodes() {
+        let machine = Machine {
+            limits: vec![('l', "locked memory", Some(1 << 16), Some(1 << 16))],
+            ..Machine::sound()
+        };
+        let seat = Seat {
+            nodes: 2,
+            ..Seat::pair()
+        };
+        assert_eq!(checks(&machine, &seat)[0].state, State::Odd);
+    }
+
+    #[test]
+    fn a_container_s_few_tasks_are_odd() {
+        let texts = |path: &str| match path {
+            "/proc/self/cgroup" => Some("0::/\n".to_owned()),
+            "/sys/fs/cgroup/pids.max" => Some("100\n".to_owned()),
+            _ => None,
+        };
+        let machine = Machine {
+            text: Box::new(texts),
+            limits: Vec::new(),
+            ..Machine::sound()
+        };
+        assert_eq!(checks(&machine, &Seat::pair())[0].state, State::Odd);
     }
 
     #[test]

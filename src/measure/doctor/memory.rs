@@ -1,6 +1,7 @@
 //! Memory: of the machine, of the control group, and what processes share.
 
 use super::finding::Finding;
+use super::groups;
 use super::system::{Machine, Seat};
 use crate::store::io;
 
@@ -13,15 +14,13 @@ const SHARED_BYTES: u64 = 16 << 20;
 
 /// Memory, for all processes of a node. Local.
 pub(super) fn checks(machine: &Machine, seat: &Seat) -> Vec<Finding> {
-    let group = group_limit(&*machine.text);
-    let all = group.map_or(machine.memory, |limit| limit.min(machine.memory));
+    let limit = limit(machine);
+    let all = limit.map_or(machine.memory, |(limit, _)| limit.min(machine.memory));
     let each = all / seat.neighbours.max(1);
-    let what = match group {
-        Some(limit) if limit < machine.memory => format!(
-            "{} of the machine's {} (the control group's limit)",
-            gib(limit),
-            gib(machine.memory)
-        ),
+    let what = match limit {
+        Some((limit, who)) if limit < machine.memory => {
+            format!("{} of the machine's {} ({who})", gib(limit), gib(machine.memory))
+        }
         _ => gib(machine.memory),
     };
     let line = format!("{what}, {} for each process of the node", gib(each));
@@ -31,9 +30,11 @@ pub(super) fn checks(machine: &Machine, seat: &Seat) -> Vec<Finding> {
     } else {
         Finding::right(TOPIC, line)
     };
-    let mut found = vec![memory];
-    if seat.neighbours > 1 {
-        found.push(shared(machine, seat));
+    let mut found = vec![memory, shared(machine, seat)];
+    let unlimited = limit.is_none_or(|(limit, _)| limit >= machine.memory);
+    if unlimited && machine.has("KUBERNETES_SERVICE_HOST") {
+        let advice = "resources.limits.memory: a pod without one is ended first where the node runs short";
+        found.push(Finding::odd(TOPIC, "nothing limits the pod's memory", advice));
     }
     found
         .into_iter()
@@ -44,6 +45,11 @@ pub(super) fn checks(machine: &Machine, seat: &Seat) -> Vec<Finding> {
 fn shared(machine: &Machine, seat: &Seat) -> Finding {
     let wanted = SHARED_BYTES * seat.neighbours;
     match machine.shared_memory {
+        None if seat.neighbours == 1 => Finding::odd(
+            TOPIC,
+            "/dev/shm is not there",
+            "processes of a node want it: mount a tmpfs there before more are started",
+        ),
         None => Finding::wrong(
             TOPIC,
             "/dev/shm is not there",
@@ -62,55 +68,26 @@ fn shared(machine: &Machine, seat: &Seat) -> Finding {
     }
 }
 
+/// What the processes of a node may have together, in bytes, and who says so; none where nobody does. Local.
+fn limit(machine: &Machine) -> Option<(u64, &'static str)> {
+    let group = groups::memory_bytes(&*machine.text).map(|bytes| (bytes, "the control group's limit"));
+    let slurm = slurm_bytes(machine).map(|bytes| (bytes, "what Slurm gives"));
+    group.into_iter().chain(slurm).min()
+}
+
+/// What Slurm gives the job on a node; its numbers are MiB, 0 is all that there is.
+fn slurm_bytes(machine: &Machine) -> Option<u64> {
+    let mib = machine.number("SLURM_MEM_PER_NODE").or_else(|| {
+        let each = machine.number("SLURM_MEM_PER_CPU")?;
+        each.checked_mul(machine.number("SLURM_CPUS_ON_NODE")?)
+    });
+    mib.filter(|mib| *mib > 0)?.checked_mul(1 << 20)
+}
+
 /// Bytes of memory that the processes of this node may use together: the machine's, or its control group's. Local.
 pub(in crate::measure) fn usable_bytes() -> u64 {
-    let limit = group_limit(&|path| io::read_text(path).ok());
+    let limit = groups::memory_bytes(&|path| io::read_text(path).ok());
     io::memory_bytes().min(limit.unwrap_or(u64::MAX))
-}
-
-/// The limit of the control group that this process is in, in bytes. Local.
-fn group_limit(text: &dyn Fn(&str) -> Option<String>) -> Option<u64> {
-    let groups = text("/proc/self/cgroup").unwrap_or_default();
-    let second = groups.lines().find_map(|line| line.strip_prefix("0::"));
-    let first = groups.lines().find_map(|line| {
-        let (_, rest) = line.split_once(':')?;
-        let (names, path) = rest.split_once(':')?;
-        names
-            .split(',')
-            .any(|name| name == "memory")
-            .then_some(path)
-    });
-    let mut limits = Vec::new();
-    if let Some(path) = second {
-        // A group has at most what each group above it has.
-        for path in above(path) {
-            let file = format!("/sys/fs/cgroup{path}/memory.max");
-            limits.extend(number(text, &file));
-        }
-    }
-    if let Some(path) = first {
-        for path in above(path) {
-            let file = format!("/sys/fs/cgroup/memory{path}/memory.limit_in_bytes");
-            limits.extend(number(text, &file));
-        }
-    }
-    limits.into_iter().min()
-}
-
-/// A group's path and those above it: `/a/b`, `/a`, ``.
-fn above(path: &str) -> Vec<&str> {
-    let path = path.trim_end_matches('/');
-    let mut all = vec![path];
-    let mut rest = path;
-    while let Some((parent, _)) = rest.rsplit_once('/') {
-        all.push(parent);
-        rest = parent;
-    }
-    all
-}
-
-fn number(text: &dyn Fn(&str) -> Option<String>, path: &str) -> Option<u64> {
-    text(path)?.trim().parse().ok()
 }
 
 /// Bytes as people read them.
@@ -125,21 +102,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_least_of_all_groups_holds() {
+    fn the_least_limit_holds() {
         let texts = |path: &str| match path {
-            "/proc/self/cgroup" => Some("0::/pod/one\n".to_owned()),
-            "/sys/fs/cgroup/pod/one/memory.max" => Some("max\n".to_owned()),
+            "/proc/self/cgroup" => Some("0::/pod\n".to_owned()),
             "/sys/fs/cgroup/pod/memory.max" => Some("1073741824\n".to_owned()),
             _ => None,
         };
+        let told = |slurm: Option<&'static str>| {
+            let variable = move |name: &str| {
+                let it = (name == "SLURM_MEM_PER_NODE").then_some(slurm).flatten();
+                it.map(str::to_owned)
+            };
+            let machine = Machine {
+                text: Box::new(texts),
+                variable: Box::new(variable),
+                ..Machine::sound()
+            };
+            checks(&machine, &Seat::pair())[0].clone()
+        };
+        let by_group = told(None);
+        assert_eq!(by_group.state, State::Odd);
+        assert_eq!(by_group.advice.as_deref(), Some("--memory 384MiB"));
+        assert!(by_group.found.contains("the control group's limit"));
+        assert!(told(Some("512")).found.starts_with("0.5 GiB of"));
+        assert!(told(Some("512")).found.contains("what Slurm gives"));
+        assert_eq!(told(Some("0")), by_group);
+    }
+
+    #[test]
+    fn a_pod_without_a_limit_is_odd() {
+        let variable = |name: &str| (name == "KUBERNETES_SERVICE_HOST").then(String::new);
         let machine = Machine {
-            text: Box::new(texts),
+            variable: Box::new(variable),
             ..Machine::sound()
         };
-        assert_eq!(group_limit(&*machine.text), Some(GIB));
         let found = checks(&machine, &Seat::pair());
-        assert_eq!(found[0].state, State::Odd);
-        assert_eq!(found[0].advice.as_deref(), Some("--memory 384MiB"));
+        assert_eq!(found.last().unwrap().state, State::Odd);
+        assert_eq!(found.len(), checks(&Machine::sound(), &Seat::pair()).len() + 1);
     }
 
     #[test]

@@ -4,12 +4,14 @@
 //! function of what the system says (`system::Machine`), so that each can be tried with the words of others.
 
 mod finding;
+mod groups;
 mod launch;
 mod limits;
 pub(super) mod memory;
 mod places;
 mod processes;
 mod system;
+mod ways;
 
 pub use finding::{Examined, Finding, State};
 
@@ -34,13 +36,15 @@ pub fn examine(world: &World, paths: &[PathBuf]) -> Result<Examined> {
     // What is the same for all processes of a node is told by one.
     if topology.leads(world.process()) {
         mine.extend(processes::checks(&machine, &seat));
+        mine.extend(ways::checks(&machine, &seat).map(|finding| finding.on(&seat.node)));
         mine.extend(limits::checks(&machine, &seat));
         mine.extend(memory::checks(&machine, &seat));
         mine.extend(launch::checks(&machine, &seat));
     }
     mine.extend(launch::binding(&machine, &seat));
     course::phase("trying file systems");
-    mine.extend(places::look(paths, &topology, world));
+    let contained = launch::in_container(&machine);
+    mine.extend(places::look(paths, &topology, world, contained));
     let mut all = all_gather(world, &mine)?;
     all.push(processes::alike(world, &topology)?);
     all.push(processes::clocks(world, &topology)?);

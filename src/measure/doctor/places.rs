@@ -9,16 +9,24 @@ use crate::fault::{Fault, Kind, Result};
 use crate::store::io::{self, Standing};
 use crate::store::{ability, token};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// Room below which a checkpoint hardly fits, in bytes.
 const ROOM_BYTES: u64 = 1 << 30;
 /// Files below which a checkpoint's ranks hardly fit.
 const ROOM_FILES: u64 = 10_000;
+/// Milliseconds from which a file server's clock is another.
+const CLOCK_MILLIS: i128 = 2_000;
 /// How the names begin of directories in which things are tried.
 const TRIAL: &str = ".shardloom-doctor-";
 
 /// Looks at the file system of each path, on each node's first process. Local.
-pub(super) fn look(paths: &[PathBuf], topology: &Topology, world: &World) -> Vec<Finding> {
+pub(super) fn look(
+    paths: &[PathBuf],
+    topology: &Topology,
+    world: &World,
+    contained: bool,
+) -> Vec<Finding> {
     if !topology.leads(world.process()) {
         return Vec::new();
     }
@@ -30,6 +38,8 @@ pub(super) fn look(paths: &[PathBuf], topology: &Topology, world: &World) -> Vec
         match directory(path) {
             Ok(directory) => {
                 let mut found = Vec::from_iter(nothing_there(&topic, path, &directory));
+                found.push(room(&topic, &directory));
+                found.extend(lasting(&topic, &directory, contained));
                 found.extend(of_place(&topic, &directory));
                 found
             }
@@ -70,10 +80,10 @@ fn result(path: &Path) -> PathBuf {
 
 fn of_place(topic: &str, directory: &Path) -> Vec<Finding> {
     let mut found = Vec::new();
-    found.push(room(topic, directory));
     let trial = directory.join(format!("{TRIAL}{}", token()));
     let _scratch = course::tries_with(&trial);
     let tried = io::make_directory(&trial).and_then(|()| ability::each(&trial));
+    found.extend(tried.as_ref().ok().and_then(|_| clock(topic, &trial)));
     let removed = match io::standing(&trial) {
         Ok(Standing::Nothing) => Ok(()),
         _ => io::remove_directory(&trial),
@@ -133,6 +143,47 @@ fn room(topic: &str, directory: &Path) -> Finding {
     Finding::right(topic, found)
 }
 
+/// What goes with the machine or the container.
+fn lasting(topic: &str, directory: &Path, contained: bool) -> Option<Finding> {
+    match io::file_system(directory).ok()?.as_str() {
+        "overlay" if contained => Some(Finding::odd(
+            topic,
+            "it is the container's own: what is written goes with the container",
+            "give a directory of a volume that is mounted",
+        )),
+        "tmpfs" | "ramfs" => Some(Finding::odd(
+            topic,
+            "it is memory: what is written takes of it, and is gone after a restart",
+            "copy what is to stay to a disk",
+        )),
+        _ => None,
+    }
+}
+
+/// How far the clock of the file system is from this node's: a file server has its own.
+fn clock(topic: &str, trial: &Path) -> Option<Finding> {
+    let file = trial.join("now");
+    let millis = || {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        now.map_or(0, |now| i128::try_from(now.as_millis()).unwrap_or_default())
+    };
+    let before = millis();
+    io::write_small(&file, b"1", false).ok()?;
+    let after = millis();
+    let (_, nanos) = io::stamp(&file).ok()??;
+    clock_apart(topic, before, nanos / 1_000_000, after)
+}
+
+/// A file of the time `written` was made between `before` and `after`, in milliseconds.
+fn clock_apart(topic: &str, before: i128, written: i128, after: i128) -> Option<Finding> {
+    let apart = (before - written).max(written - after);
+    (apart >= CLOCK_MILLIS).then(|| {
+        let found = format!("its clock is {} s from this node's", apart / 1000);
+        let advice = "let chrony or ntpd set both: which file is newer is told by their times";
+        Finding::odd(topic, found, advice)
+    })
+}
+
 /// Which places the nodes share. Collective.
 pub(super) fn shared(world: &World, topology: &Topology, paths: &[PathBuf]) -> Vec<Finding> {
     if topology.nodes.len() < 2 {
@@ -155,4 +206,19 @@ pub(super) fn shared(world: &World, topology: &Topology, paths: &[PathBuf]) -> V
         ))
     });
     found.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_server_s_clock_is_compared() {
+        let told = |written| clock_apart("/x", 10_000, written, 10_100);
+        assert_eq!(told(10_050), None);
+        // A file system may have whole seconds only.
+        assert_eq!(told(9_000), None);
+        assert!(told(4_000).unwrap().found.contains("6 s from"));
+        assert!(told(20_100).unwrap().found.contains("10 s from"));
+    }
 }

@@ -5,6 +5,7 @@ use super::system::{Machine, Seat};
 use crate::exchange::{Topology, World, all_gather, barrier};
 use crate::fault::Result;
 use crate::fault::plain::counted;
+use crate::host::build;
 use std::time::SystemTime;
 
 const TOPIC: &str = "mpi";
@@ -136,11 +137,7 @@ fn network(machine: &Machine) -> Finding {
 /// # Errors
 /// [`crate::fault::Kind::Mpi`].
 pub(super) fn alike(world: &World, topology: &Topology) -> Result<Vec<Finding>> {
-    let mine = format!(
-        "shardloom {}, {}",
-        env!("CARGO_PKG_VERSION"),
-        World::library()
-    );
+    let mine = format!("shardloom {}, {}", build::version(), World::library());
     let all = all_gather(world, &mine)?;
     let Some(first) = all.first() else {
         return Ok(Vec::new());

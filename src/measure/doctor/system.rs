@@ -2,6 +2,8 @@
 
 use crate::exchange::{Topology, World};
 use crate::store::io;
+use std::path::Path;
+use std::time::SystemTime;
 
 /// Limits by their letter: what is limited, soft, hard; none is no limit.
 pub(super) type Limits = Vec<(char, &'static str, Option<u64>, Option<u64>)>;
@@ -25,6 +27,10 @@ pub(super) struct Machine {
     pub(super) cores: u64,
     /// Whether it runs as root.
     pub(super) root: bool,
+    /// Network cards that can reach another node's memory, as InfiniBand's.
+    pub(super) cards: Vec<String>,
+    /// Seconds since 1970.
+    pub(super) now: u64,
 }
 
 impl Machine {
@@ -35,9 +41,13 @@ impl Machine {
             text: Box::new(|path| io::read_text(path).ok()),
             limits: io::limits(),
             memory: io::memory_bytes(),
-            shared_memory: io::free_bytes(std::path::Path::new("/dev/shm")).ok(),
+            shared_memory: io::free_bytes(Path::new("/dev/shm")).ok(),
             cores: std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64),
             root: io::is_root(),
+            cards: cards(),
+            now: SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(0, |now| now.as_secs()),
         }
     }
 
@@ -63,8 +73,16 @@ impl Machine {
             shared_memory: Some(32 << 30),
             cores: 8,
             root: false,
+            cards: Vec::new(),
+            now: 1_000_000,
         }
     }
+}
+
+fn cards() -> Vec<String> {
+    let listed = io::list(Path::new("/sys/class/infiniband"));
+    let names = listed.unwrap_or_default().into_iter();
+    names.map(|(name, _)| name).collect()
 }
 
 /// Where this process sits.
@@ -79,6 +97,8 @@ pub(super) struct Seat {
     pub(super) nodes: u64,
     /// The MPI library.
     pub(super) library: String,
+    /// The way between processes that it is built for, where it says so.
+    pub(super) device: Option<String>,
 }
 
 impl Seat {
@@ -94,6 +114,7 @@ impl Seat {
             processes: u64::from(world.size()),
             nodes: topology.nodes.len() as u64,
             library: World::library(),
+            device: World::device(),
         }
     }
 
@@ -106,6 +127,7 @@ impl Seat {
             processes: 2,
             nodes: 1,
             library: "Open MPI v4.1.4".to_owned(),
+            device: None,
         }
     }
 }

@@ -53,6 +53,12 @@ impl Stamp {
         u64::try_from(self.size).unwrap_or_default()
     }
 
+    /// Time of the last write, in nanoseconds since 1970.
+    #[must_use]
+    pub fn written_nanos(&self) -> i64 {
+        i64::try_from(self.modified).unwrap_or(i64::MAX)
+    }
+
     /// Whether the file was neither written nor changed in any other way after that of `other` was. Of one with
     /// several names its time of writing alone tells: each name that it gets is a change.
     #[must_use]
