@@ -50,8 +50,14 @@ fn every_command_explains_itself() {
             .to_owned()
     };
     assert!(told("build: ").contains(std::env::consts::ARCH), "{more}");
-    assert!(["mpi", "none"].contains(&told("features: ").as_str()), "{more}");
-    assert!(!told("commit: ").is_empty() && !told("mpi: ").is_empty(), "{more}");
+    assert!(
+        ["mpi", "none"].contains(&told("features: ").as_str()),
+        "{more}"
+    );
+    assert!(
+        !told("commit: ").is_empty() && !told("mpi: ").is_empty(),
+        "{more}"
+    );
 }
 
 /// The quickstart's blocks for a checkpoint and for a training, as they stand; those before them set a machine up.
@@ -781,7 +787,10 @@ fn a_run_has_one_id_in_all_it_says() {
     let other = error["run"].as_str().expect("an id");
     assert_ne!(id, other);
     assert!(failed.stderr.contains("\"ok\":false"), "{failed:#?}");
-    assert!(failed.stderr.contains(&format!("\n  run: {other}\n")), "{failed:#?}");
+    assert!(
+        failed.stderr.contains(&format!("\n  run: {other}\n")),
+        "{failed:#?}"
+    );
     let grown = read();
     let added = grown.strip_prefix(log.as_str()).expect("lines are added");
     let told = added.lines().find(|line| line.contains("error: "));

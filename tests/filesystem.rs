@@ -590,13 +590,26 @@ fn the_doctor_tells_what_a_place_lacks() {
     let right = of("right").join("\n");
     assert_eq!(right.matches("all nodes share it").count(), 2, "{told}");
     assert!(of("wrong").is_empty() && told["ok"] == true, "{told}");
-    let topics: Vec<&str> = findings.iter().filter_map(|finding| finding["topic"].as_str()).collect();
+    let topics: Vec<&str> = findings
+        .iter()
+        .filter_map(|finding| finding["topic"].as_str())
+        .collect();
     for topic in ["mpi", "limits", "memory", "cores", "clocks"] {
         assert!(topics.contains(&topic), "{topic}: {told}");
     }
-    for line in ["stack (ulimit -s)", "locked memory (ulimit -l)", "/dev/shm", " everywhere"] {
-        let all = findings.iter().filter_map(|finding| finding["found"].as_str());
-        assert!(all.into_iter().any(|found| found.contains(line)), "{line}: {told}");
+    for line in [
+        "stack (ulimit -s)",
+        "locked memory (ulimit -l)",
+        "/dev/shm",
+        " everywhere",
+    ] {
+        let all = findings
+            .iter()
+            .filter_map(|finding| finding["found"].as_str());
+        assert!(
+            all.into_iter().any(|found| found.contains(line)),
+            "{line}: {told}"
+        );
     }
     let after = std::fs::read_dir(sample.path(""))
         .expect("a directory")

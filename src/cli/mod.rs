@@ -318,7 +318,9 @@ fn built() {
         ("features", features),
         ("mpi", World::library()),
     ];
-    let text: String = rows.map(|(name, what)| format!("{name}: {what}\n")).concat();
+    let text: String = rows
+        .map(|(name, what)| format!("{name}: {what}\n"))
+        .concat();
     let _ = std::io::stdout().write_all(plain::lines(&text, &[]).as_bytes());
 }
 

@@ -8,7 +8,9 @@ fn directories(read: &Read<'_>, controller: &str) -> Vec<String> {
     let groups = read("/proc/self/cgroup").unwrap_or_default();
     let mut found = Vec::new();
     for line in groups.lines() {
-        let Some((names, path)) = line.split_once(':').and_then(|(_, rest)| rest.split_once(':'))
+        let Some((names, path)) = line
+            .split_once(':')
+            .and_then(|(_, rest)| rest.split_once(':'))
         else {
             continue;
         };
@@ -116,10 +118,7 @@ mod tests {
     fn groups_of_the_first_version_are_read() {
         let read = with(&[
             ("/proc/self/cgroup", "4:memory:/job\n3:cpu,cpuacct:/job\n"),
-            (
-                "/sys/fs/cgroup/memory/job/memory.limit_in_bytes",
-                "4096\n",
-            ),
+            ("/sys/fs/cgroup/memory/job/memory.limit_in_bytes", "4096\n"),
             ("/sys/fs/cgroup/cpu/job/cpu.cfs_quota_us", "200000\n"),
             ("/sys/fs/cgroup/cpu/job/cpu.cfs_period_us", "100000\n"),
             ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n"),

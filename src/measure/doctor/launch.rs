@@ -50,14 +50,16 @@ pub(super) fn binding(machine: &Machine, seat: &Seat) -> Vec<Finding> {
 
 /// The time of cores that all processes of the node get together, where it is less than the cores have.
 fn time_of_cores(machine: &Machine, seat: &Seat, allowed: u64) -> Option<Finding> {
-    let hundredths = groups::core_hundredths(&*machine.text).filter(|given| *given < allowed * 100)?;
+    let hundredths =
+        groups::core_hundredths(&*machine.text).filter(|given| *given < allowed * 100)?;
     let given = format!("{}.{:02}", hundredths / 100, hundredths % 100);
     let found = format!("the control group gives the time of {given} of {allowed} cores");
     if seat.neighbours * 100 <= hundredths {
         return Some(Finding::right(CORES, found));
     }
     let found = format!("{found} to {}", counted(seat.neighbours, "process"));
-    let advice = "raise it (Kubernetes: resources.limits.cpu, docker: --cpus), or start fewer processes";
+    let advice =
+        "raise it (Kubernetes: resources.limits.cpu, docker: --cpus), or start fewer processes";
     Some(Finding::odd(CORES, found, advice))
 }
 
@@ -108,7 +110,8 @@ fn slurm(machine: &Machine, seat: &Seat) -> Vec<Finding> {
             counted(nodes.unwrap_or_default(), "node"),
             seat.nodes
         );
-        let advice = "srun --ntasks-per-node=N puts some on each: more disks and networks work then";
+        let advice =
+            "srun --ntasks-per-node=N puts some on each: more disks and networks work then";
         Finding::odd(LAUNCHER, found, advice)
     } else {
         Finding::right(LAUNCHER, format!("Slurm's job {job}{how}"))
@@ -203,7 +206,10 @@ mod tests {
     fn a_process_bound_to_one_core_is_odd() {
         let states = |online, allowed| {
             let found = binding(&with(online, allowed, "max 100000"), &Seat::pair());
-            found.into_iter().map(|finding| finding.state).collect::<Vec<_>>()
+            found
+                .into_iter()
+                .map(|finding| finding.state)
+                .collect::<Vec<_>>()
         };
         assert_eq!(states("0-7", "3"), [State::Odd]);
         assert_eq!(states("0-7", "0-7"), [State::Right]);
@@ -239,7 +245,11 @@ mod tests {
     fn the_batch_system_is_compared() {
         let tasks = in_slurm(&[("SLURM_NTASKS", "16"), ("SLURM_MPI_TYPE", "none")]);
         assert_eq!(tasks[0].state, State::Odd);
-        assert!(tasks[0].found.contains("16 tasks, --mpi=none, 2 processes run"));
+        assert!(
+            tasks[0]
+                .found
+                .contains("16 tasks, --mpi=none, 2 processes run")
+        );
         let nodes = in_slurm(&[("SLURM_NTASKS", "2"), ("SLURM_JOB_NUM_NODES", "2")]);
         assert!(nodes[0].found.contains("2 nodes, processes run on 1"));
         let right = in_slurm(&[("SLURM_NTASKS", "2"), ("SLURM_JOB_END_TIME", "1003600")]);

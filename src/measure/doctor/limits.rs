@@ -67,7 +67,8 @@ fn group(machine: &Machine, seat: &Seat) -> Option<Finding> {
     let few = tasks < TASKS * seat.neighbours;
     few.then(|| {
         let found = format!("the control group allows {tasks} processes and threads");
-        let advice = "raise it (docker: --pids-limit), or start fewer processes with fewer --threads";
+        let advice =
+            "raise it (docker: --pids-limit), or start fewer processes with fewer --threads";
         Finding::odd(TOPIC, found, advice)
     })
 }

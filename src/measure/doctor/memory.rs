@@ -19,7 +19,11 @@ pub(super) fn checks(machine: &Machine, seat: &Seat) -> Vec<Finding> {
     let each = all / seat.neighbours.max(1);
     let what = match limit {
         Some((limit, who)) if limit < machine.memory => {
-            format!("{} of the machine's {} ({who})", gib(limit), gib(machine.memory))
+            format!(
+                "{} of the machine's {} ({who})",
+                gib(limit),
+                gib(machine.memory)
+            )
         }
         _ => gib(machine.memory),
     };
@@ -33,8 +37,13 @@ pub(super) fn checks(machine: &Machine, seat: &Seat) -> Vec<Finding> {
     let mut found = vec![memory, shared(machine, seat)];
     let unlimited = limit.is_none_or(|(limit, _)| limit >= machine.memory);
     if unlimited && machine.has("KUBERNETES_SERVICE_HOST") {
-        let advice = "resources.limits.memory: a pod without one is ended first where the node runs short";
-        found.push(Finding::odd(TOPIC, "nothing limits the pod's memory", advice));
+        let advice =
+            "resources.limits.memory: a pod without one is ended first where the node runs short";
+        found.push(Finding::odd(
+            TOPIC,
+            "nothing limits the pod's memory",
+            advice,
+        ));
     }
     found
         .into_iter()
@@ -70,7 +79,8 @@ fn shared(machine: &Machine, seat: &Seat) -> Finding {
 
 /// What the processes of a node may have together, in bytes, and who says so; none where nobody does. Local.
 fn limit(machine: &Machine) -> Option<(u64, &'static str)> {
-    let group = groups::memory_bytes(&*machine.text).map(|bytes| (bytes, "the control group's limit"));
+    let group =
+        groups::memory_bytes(&*machine.text).map(|bytes| (bytes, "the control group's limit"));
     let slurm = slurm_bytes(machine).map(|bytes| (bytes, "what Slurm gives"));
     group.into_iter().chain(slurm).min()
 }
@@ -138,7 +148,10 @@ mod tests {
         };
         let found = checks(&machine, &Seat::pair());
         assert_eq!(found.last().unwrap().state, State::Odd);
-        assert_eq!(found.len(), checks(&Machine::sound(), &Seat::pair()).len() + 1);
+        assert_eq!(
+            found.len(),
+            checks(&Machine::sound(), &Seat::pair()).len() + 1
+        );
     }
 
     #[test]

@@ -96,7 +96,10 @@ mod tests {
                     7f02-7f03 r-xp 0 0:0 2 /usr/lib/openmpi/mca_btl_tcp.so\n";
         let right = |text: &str| Some((State::Right, text.to_owned()));
         assert_eq!(found(both, 2, &[]), right("bytes go by shared memory, TCP"));
-        assert_eq!(found("7f-80 r-xp 0 0:0 1 /lib/libmpi.so.40\n", 2, &[]), None);
+        assert_eq!(
+            found("7f-80 r-xp 0 0:0 1 /lib/libmpi.so.40\n", 2, &[]),
+            None
+        );
         let (state, text) = found(both, 2, &["mlx5_0"]).unwrap();
         assert_eq!(state, State::Odd);
         assert!(text.contains("mlx5_0"), "{text}");
