@@ -2,11 +2,13 @@
 //!
 //! Each step runs by itself, on 4 processes, and with the collective exchange on 2 and on 8 by turns.
 //! `SHARDLOOM_GOLDEN=full` runs it on 1, 2, 4 and 8 processes with both exchanges;
+//! `SHARDLOOM_PROGRAM=FILE` tests this program, as a package has it;
 //! `SHARDLOOM_GOLDEN_CASE=NAME` keeps the steps whose description contains NAME.
 
 use crate::support::compare;
 use crate::support::expect;
-use crate::support::{self, Run, fixtures, oracle, tensors};
+use crate::support::command::{alone, under_mpi};
+use crate::support::{Run, fixtures, oracle, tensors};
 use compare::compare;
 use expect::{Expect, expectation};
 use fixtures::{Step, listing, ranks, steps};
@@ -191,11 +193,9 @@ fn run_step(step: &Step, expect: &Expect, launch: Launch) -> Result<(), String> 
 }
 
 fn shardloom(processes: Option<u32>, args: &[String]) -> Run {
-    let program = Path::new(env!("CARGO_BIN_EXE_shardloom"));
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match processes {
-        Some(processes) => support::mpirun(processes, program, &args, &[]),
-        None => support::alone(program, &args, &[]),
+        Some(processes) => under_mpi(processes, args),
+        None => alone(args),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::support::Run;
 use crate::support::command::{RESHARD, alone, under_mpi};
+use crate::support::fixtures;
 use crate::support::sample::Sample;
 use crate::support::schema::{fits, folder};
 use serde_json::Value;
@@ -38,6 +39,19 @@ fn what_is_printed_is_as_the_schemas_say() {
         let run = alone(&sample.args(&format!("{line} --json"))).succeeds();
         let name = line.split(' ').next().expect("a command");
         fits(name, &printed(&run));
+        seen.insert(name.to_owned());
+    }
+    let places = alone(&sample.args("inspect @src --places --json")).succeeds();
+    let places = printed(&places);
+    fits("inspect", &places);
+    assert_eq!(places["files"][0]["tensors"][0]["places"].as_array().map(Vec::len), Some(1));
+    // To the trainer's names and back.
+    let model = fixtures::data().join("model/qwen3/hf").display().to_string();
+    for (name, line) in [
+        ("import", format!("import --hf {model} --dst @trained --names mcore")),
+        ("export", format!("export --src @trained --hf-config {model} --dst @back")),
+    ] {
+        fits(name, &printed(&alone(&sample.args(&format!("{line} --json"))).succeeds()));
         seen.insert(name.to_owned());
     }
     fits(
@@ -90,7 +104,7 @@ fn what_is_printed_is_as_the_schemas_say() {
         .map(str::to_owned),
     );
     // What these print is checked where there is a model.
-    seen.extend(["export", "import", "load", "to"].map(str::to_owned));
+    seen.extend(["load", "to"].map(str::to_owned));
     let files = std::fs::read_dir(folder()).expect("schemas");
     let files = files.map(|file| {
         file.expect("a file")

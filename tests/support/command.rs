@@ -3,21 +3,32 @@
 use super::sample::Sample;
 use crate::support::{self, Run};
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// Reshards the sample from four ranks to two.
 pub(crate) const RESHARD: &str =
     "reshard --src @src --src-strategy @four.ckpt --dst @out --dst-strategy @two.ckpt";
 
+/// The program that is tested: that of these sources, or `$SHARDLOOM_PROGRAM`, as a package has it.
+pub(crate) fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let packed = std::env::var_os("SHARDLOOM_PROGRAM").map(PathBuf::from);
+        let program = packed.unwrap_or_else(|| env!("CARGO_BIN_EXE_shardloom").into());
+        assert!(program.is_absolute(), "{}: a whole path", program.display());
+        program
+    })
+}
+
 pub(crate) fn alone<S: AsRef<str>>(args: &[S]) -> Run {
     let args: Vec<&str> = args.iter().map(AsRef::as_ref).collect();
-    support::alone(Path::new(env!("CARGO_BIN_EXE_shardloom")), &args, &[])
+    support::alone(program(), &args, &[])
 }
 
 pub(crate) fn under_mpi<S: AsRef<str>>(processes: u32, args: &[S]) -> Run {
     let args: Vec<&str> = args.iter().map(AsRef::as_ref).collect();
-    let program = Path::new(env!("CARGO_BIN_EXE_shardloom"));
-    support::mpirun(processes, program, &args, &[])
+    support::mpirun(processes, program(), &args, &[])
 }
 
 /// The one line of `run` that starts with `error:`.

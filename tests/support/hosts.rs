@@ -1,5 +1,6 @@
 //! Three hosts with disks of their own, on this machine (`hosts.sh`).
 
+use crate::support::command::program;
 use crate::support::{self, Run};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -70,7 +71,7 @@ impl Hosts {
         let mut command = script("run");
         command.envs(environment.iter().map(|(name, value)| (name, value)));
         command.arg(&self.room).arg(per_host.to_string());
-        command.arg(env!("CARGO_BIN_EXE_shardloom"));
+        command.arg(program());
         command.args(line.split_whitespace().map(word));
         support::run(command)
     }
