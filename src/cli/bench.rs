@@ -75,7 +75,7 @@ Examples:
     #[command(before_help = "\
 Examples:
   mpirun -n 8 shardloom bench exchange --src-strategy strategy --dst-strategy new --shapes full
-  mpirun -n 8 shardloom bench exchange --src-strategy dp=2,tp=4 --dst-strategy dp=1,tp=4 --model Qwen3-8B")]
+  mpirun -n 8 shardloom bench exchange --src-strategy tp=4 --dst-strategy tp=2 --model Qwen3-8B")]
     Exchange {
         #[command(flatten)]
         planned: Box<PlannedArgs>,

@@ -126,7 +126,8 @@ fn takes(line: &Command, own: &BTreeSet<String>, named: &Named<'_>) -> bool {
     };
     let other = named.of.and_then(|of| line.find_subcommand(of)).map(flags);
     let flags = other.as_ref().unwrap_or(own);
-    flags.contains(named.flag) || global(named.flag)
+    // Every command says what it takes.
+    named.flag == "help" || flags.contains(named.flag) || global(named.flag)
 }
 
 /// The flags of a command and of those in it.
