@@ -102,6 +102,7 @@ impl Meeting {
             given.clone_from(&same);
         }
         self.due[me] = Some(desk.now());
+        desk.wake_at(desk.process, desk.now());
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::any::type_name;
 use std::cell::{Cell, RefCell};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What another process tells, as bytes, where this one tells `mine`, a value of the type that is named (or `bytes`); none:
 /// the same.
@@ -20,16 +20,9 @@ pub(crate) fn imagine(others: Box<Others>) {
     OTHERS.set(Some(others));
 }
 
-/// The processor's time that imagining them has taken so far.
+/// The time that imagining them has taken so far: the thread's own, where it isn't kept waiting.
 pub(crate) fn imagining() -> Duration {
     SPENT.get()
-}
-
-/// The processor's time of this thread.
-fn thread_time() -> Duration {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let first = text.split(' ').next().and_then(|word| word.parse().ok());
-    Duration::from_nanos(first.unwrap_or_default())
 }
 
 /// Whether they are.
@@ -53,9 +46,9 @@ pub(in crate::exchange) fn told(process: u32, size: u32, mine: &[u8]) -> Option<
             Some(bytes) if other != process => [mark, &bytes[..]].concat(),
             _ => mine.to_vec(),
         };
-        let begun = thread_time();
+        let begun = Instant::now();
         let all = (0..size).map(told).collect();
-        SPENT.set(SPENT.get() + thread_time().saturating_sub(begun));
+        SPENT.set(SPENT.get() + begun.elapsed());
         Some(all)
     })
 }

@@ -35,7 +35,8 @@ pub use modes::{is_mount, mode, restrict, take_after};
 pub use read_file::ReadFile;
 pub use stamp::Stamp;
 pub use standing::{
-    Standing, glance, link_target, list, list_beginning, list_files, number, resolve, size, stamp, standing,
+    Standing, glance, link_target, list, list_beginning, list_files, number, resolve, size, stamp,
+    standing,
 };
 pub use terminal::terminal_columns;
 pub use write_file::{WriteFile, write_small, write_small_without};
