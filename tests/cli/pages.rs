@@ -83,8 +83,12 @@ fn types(folder: &Path, page: &Path, lines: &str) {
     let old = std::env::var("PATH").unwrap_or_default();
     let path = format!("{}:{old}", folder.join("bin").display());
     let text = format!("cd {}\nset -ex\n{lines}", folder.display());
-    let envs = [("PATH", path.as_str()), ("OLD_PATH", old.as_str())];
-    let run = support::alone(Path::new("bash"), &["-c", &text], &envs);
+    let mut shell = Command::new("bash");
+    shell
+        .args(["-c", &text])
+        .envs([("PATH", &path), ("OLD_PATH", &old)]);
+    // What is measured takes its time.
+    let run = support::run_within(shell, 3 * support::TIMEOUT);
     assert!(run.status.success(), "{}: {run:#?}", page.display());
 }
 

