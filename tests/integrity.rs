@@ -634,3 +634,19 @@ fn what_came_to_a_result_is_named_or_refused() {
         assert!(sample.path("out/rank_1").exists());
     }
 }
+
+/// Manifests of converted rank files tell of parts alone: nothing is called good that wasn't compared.
+#[test]
+fn what_cant_be_compared_isnt_good() {
+    let sample = Sample::new();
+    for name in ["one", "other"] {
+        let line = format!("convert @src --dst @{name} --to ckpt");
+        alone(&sample.args(&line)).succeeds();
+    }
+    for line in ["verify @one --against @other", "verify @one --against @one"] {
+        let run = alone(&sample.args(line));
+        assert_eq!(run.status.code(), Some(1), "{run:#?}");
+        assert!(run.stdout.contains("`diff`"), "{run:#?}");
+    }
+    alone(&sample.args("verify @one")).succeeds();
+}

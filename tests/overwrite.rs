@@ -145,6 +145,39 @@ fn a_strategy_replaces_only_a_strategy() {
     }
 }
 
+#[test]
+fn what_runs_leave_is_no_destination() {
+    let sample = Sample::new();
+    for name in [".a.shardloom-partial", ".a.shardloom-old", ".a.shardloom-lock/x"] {
+        for processes in [1, 4] {
+            let run = run(processes, &sample, &format!("{UNIFY} @{name}"));
+            refused(&run, "kept for what runs leave", name);
+            assert!(!sample.path(name).exists(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_finished_result_with_strange_weights_is_not_done() {
+    let sample = Sample::new();
+    let cut = "split --src @full --dst @cut --dst-strategy @two.ckpt";
+    for (line, strange) in [
+        (format!("{UNIFY} @out"), "out/model.safetensors"),
+        (cut.to_owned(), "cut/rank_0/net_rank_0-1_1.safetensors"),
+    ] {
+        run(1, &sample, &line).succeeds();
+        sample.copy("full/model.safetensors", strange);
+        let again = format!("{line} --resume");
+        for processes in [1, 4] {
+            let run = run(processes, &sample, &again);
+            let (_, name) = strange.split_once('/').expect("a directory");
+            refused(&run, name, &line);
+        }
+        std::fs::remove_file(sample.path(strange)).expect("removed");
+        run(4, &sample, &again).succeeds();
+    }
+}
+
 // proves P40
 #[test]
 fn where_the_user_stands_is_never_replaced() {

@@ -14,8 +14,10 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Tensors of a stage that are looked at: the largest that are cut.
+/// Tensors of a stage that are looked at in each of a rank's files: the largest that are cut.
 const TENSORS: usize = 8;
+/// Files of a rank that are looked at.
+const FILES: u32 = 8;
 /// Bytes from the middle of each of them.
 const BYTES: u64 = 256;
 /// Bytes of a tensor in which they are looked for again.
@@ -26,7 +28,7 @@ const BYTES_MIN: usize = 64;
 /// What a rank has: the first rank of its stage, a value of its bytes, its number, and a value of its cells.
 type Evidence = (u32, u64, u32, u64);
 
-/// The tensors of a stage that are looked at, each with its cells.
+/// The tensors of a stage and one of its ranks' files that are looked at, each with its cells.
 type Looked<'a> = Vec<(&'a Arc<str>, &'a Spread)>;
 
 /// Checks it by a sample of the largest tensors. Bytes that are all alike, such as zeros, tell nothing, nor do
@@ -121,18 +123,24 @@ fn repeats(opened: &Opened, rank: u32) -> Result<bool> {
     Ok(false)
 }
 
-/// Of each stage, by its first rank, the tensors that are looked at.
-fn looked(opened: &Opened) -> BTreeMap<u32, Looked<'_>> {
-    let mut all: BTreeMap<u32, Looked<'_>> = BTreeMap::new();
+/// Of each stage, by its first rank, and of each of a rank's files the tensors that are looked at: one file alone
+/// may have been copied over another rank's.
+fn looked(opened: &Opened) -> BTreeMap<(u32, u32), Looked<'_>> {
+    let catalog = &opened.source.catalog;
+    let mut all: BTreeMap<(u32, u32), Looked<'_>> = BTreeMap::new();
     for (name, tensor) in &opened.inventory.tensors {
         for spread in tensor
             .spreads
             .iter()
             .filter(|spread| spread.layout.is_cut())
         {
-            all.entry(spread.first_rank)
-                .or_default()
-                .push((name, spread));
+            let place = catalog.find(spread.first_rank, name);
+            let file = place.map_or(0, |place| place.file);
+            if file < FILES {
+                all.entry((spread.first_rank, file))
+                    .or_default()
+                    .push((name, spread));
+            }
         }
     }
     let size = |spread: &Spread| spread.grid.cell_shape().0.iter().product::<u64>();
@@ -150,7 +158,7 @@ fn own(opened: &Opened) -> Result<Vec<Evidence>> {
     let readers = Readers::new(&source.base, catalog, IoMode::Auto);
     let mut filler = Filler::new(&readers);
     let mut all = Vec::new();
-    for (first_rank, stage) in looked(opened) {
+    for ((first_rank, file), stage) in looked(opened) {
         let ranks = stage.iter().map(|(_, spread)| spread.ranks().end).max();
         for rank in first_rank..ranks.unwrap_or(first_rank) {
             if reach.owner(rank) != Some(reach.process) {
@@ -170,7 +178,7 @@ fn own(opened: &Opened) -> Result<Vec<Evidence>> {
             }
             if bytes.iter().map(|(_, sample)| sample.len()).sum::<usize>() >= BYTES_MIN {
                 let value = |text: String| residue(text.as_bytes());
-                let (bytes, cells) = (value(format!("{bytes:?}")), value(format!("{cells:?}")));
+                let (bytes, cells) = (value(format!("{file} {bytes:?}")), value(format!("{cells:?}")));
                 all.push((first_rank, bytes, rank, cells));
             }
         }

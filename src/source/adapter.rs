@@ -50,13 +50,13 @@ pub fn meaning(path: &Path, fixed: Option<f64>) -> Result<Meaning> {
 fn of(config: &Map<String, Value>, fixed: Option<f64>) -> Result<Meaning> {
     refuse_foreign(config)?;
     refuse_beginning(config)?;
-    let number = |key: &str| config.get(key).and_then(Value::as_f64);
+    let number = |key: &str| config.get(key).and_then(factor_of);
     let truth = |key: &str| config.get(key).is_some_and(says);
     let factor = match (fixed, number("lora_alpha")) {
         (Some(factor), _) => Factor::Fixed(factor),
         (None, Some(alpha)) => Factor::Alpha {
             alpha,
-            patterns: patterns(config, "alpha_pattern", Value::as_f64)?,
+            patterns: patterns(config, "alpha_pattern", factor_of)?,
             by_root: truth("use_rslora"),
         },
         (None, None) => {
@@ -75,6 +75,12 @@ fn of(config: &Map<String, Value>, fixed: Option<f64>) -> Result<Meaning> {
         apart: Vec::new(),
         turned: turned(config),
     })
+}
+
+/// A number to multiply by, which 32 bits can hold.
+fn factor_of(value: &Value) -> Option<f64> {
+    let most = f64::from(f32::MAX);
+    value.as_f64().filter(|number| number.abs() <= most)
 }
 
 /// The parameters that have pairs of their own: ends of their names.

@@ -6,7 +6,7 @@ use crate::host::bug::Bug;
 use crate::host::planted::planted;
 use crate::store::ability;
 use crate::store::aside::{Aside, Moves};
-use crate::store::hidden::{PARTIAL, hidden};
+use crate::store::hidden::{OLD, PARTIAL, hidden};
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::lock::Lock;
 use crate::store::manifest::{self, Hex, Manifest};
@@ -16,8 +16,6 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What is replaced, while the new comes in.
-const OLD: &str = ".shardloom-old";
 /// The record of what is moved.
 const RECORD: &str = ".shardloom-moves";
 /// The directory of journals, inside the staging directory.

@@ -12,6 +12,19 @@ use std::path::Path;
 /// Element type, shape and digest of each tensor.
 type Digests = BTreeMap<String, (String, Vec<u64>, u64)>;
 
+/// Why a sound manifest may tell nothing of tensors: one of files that were converted knows parts alone.
+const UNTOLD: &str = "it, or that of the other checkpoint, tells of parts and of no whole tensor, so nothing can be \
+                      compared: `diff` compares the weights themselves";
+
+/// What is said of the manifest itself.
+fn of_manifest(reason: String) -> BadFile {
+    BadFile {
+        file: manifest::NAME.into(),
+        tensor: None,
+        reason,
+    }
+}
+
 /// What the processes together see of a checkpoint: its tensors, or why its manifest says nothing; and
 /// what they miss of it.
 struct Side {
@@ -45,11 +58,15 @@ impl Side {
                 encode(&std::result::Result::<Digests, _>::Err(reason.to_owned()))
             }
             (true, _, Some(manifest)) => {
-                let tensors = manifest.tensors.into_iter();
-                let digests = tensors.map(|(name, t)| (name, (t.dtype, t.shape, t.digest.0)));
-                encode(&std::result::Result::<Digests, String>::Ok(
-                    digests.collect(),
-                ))
+                let told = (!manifest.tensors.is_empty() || manifest.structures.is_empty())
+                    .then_some(manifest.tensors)
+                    .ok_or_else(|| UNTOLD.to_owned());
+                let digests = told.map(|tensors| {
+                    let tensors = tensors.into_iter();
+                    let digests = tensors.map(|(name, t)| (name, (t.dtype, t.shape, t.digest.0)));
+                    digests.collect::<Digests>()
+                });
+                encode(&digests)
             }
             _ => Ok(Vec::new()),
         };
@@ -80,6 +97,9 @@ pub(super) fn compare(
     bad.extend(theirs.missing);
     let (ours, theirs) = match (ours.digests, theirs.digests) {
         (Ok(ours), Ok(theirs)) => (ours, theirs),
+        (Err(reason), _) | (_, Err(reason)) if reason == UNTOLD => {
+            return Ok((0, vec![of_manifest(reason)]));
+        }
         (Err(reason), _) | (_, Err(reason)) => return Ok((0, vec![damaged(reason)])),
     };
     let other = against.display();

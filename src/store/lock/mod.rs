@@ -20,7 +20,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::host::bug::Bug;
 use crate::host::planted::planted;
 use crate::host::{clock, identity};
-use crate::store::hidden::hidden;
+use crate::store::hidden::{LOCK, hidden};
 use crate::store::io;
 use heart::Heart;
 use holder::{Holder, Life};
@@ -225,7 +225,7 @@ impl Lock {
 
     fn busy(&self, seen: &Seen) -> Fault {
         let place = self.path.display().to_string();
-        let place = place.strip_suffix(SUFFIX).map_or(place.clone(), shown);
+        let place = place.strip_suffix(LOCK).map_or(place.clone(), shown);
         let message = format!("another run is writing here: {}", seen.who());
         Fault::new(Kind::Busy, message)
             .file(place)
@@ -248,19 +248,16 @@ impl Drop for Lock {
     }
 }
 
-/// How a lock's name ends.
-const SUFFIX: &str = ".shardloom-lock";
-
 /// Where the lock of the directory at `path` is: `.NAME.shardloom-lock` beside it.
 #[must_use]
 pub fn beside(path: &Path) -> PathBuf {
-    hidden(path, SUFFIX)
+    hidden(path, LOCK)
 }
 
 /// Where it is of a directory that is a mount point: `.shardloom-lock` in it.
 #[must_use]
 pub fn inside(path: &Path) -> PathBuf {
-    path.join(SUFFIX)
+    path.join(LOCK)
 }
 
 /// The directory that a lock without its ending is of.
