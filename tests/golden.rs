@@ -5,9 +5,9 @@
 //! `SHARDLOOM_PROGRAM=FILE` tests this program, as a package has it;
 //! `SHARDLOOM_GOLDEN_CASE=NAME` keeps the steps whose description contains NAME.
 
+use crate::support::command::{alone, under_mpi};
 use crate::support::compare;
 use crate::support::expect;
-use crate::support::command::{alone, under_mpi};
 use crate::support::{Run, fixtures, oracle, tensors};
 use compare::compare;
 use expect::{Expect, expectation};

@@ -149,6 +149,8 @@ fn said(sample: &Sample, line: &str, otherwise: &str) -> String {
         let rest = rest.split_once(": ").map_or(rest, |(_, rest)| rest);
         format!("error: {rest}")
     });
+    // The run's id is another each time.
+    let lines = lines.filter(|line| !line.starts_with("  run: "));
     lines.collect::<Vec<_>>().join("\n")
 }
 

@@ -148,7 +148,11 @@ fn a_strategy_replaces_only_a_strategy() {
 #[test]
 fn what_runs_leave_is_no_destination() {
     let sample = Sample::new();
-    for name in [".a.shardloom-partial", ".a.shardloom-old", ".a.shardloom-lock/x"] {
+    for name in [
+        ".a.shardloom-partial",
+        ".a.shardloom-old",
+        ".a.shardloom-lock/x",
+    ] {
         for processes in [1, 4] {
             let run = run(processes, &sample, &format!("{UNIFY} @{name}"));
             refused(&run, "kept for what runs leave", name);

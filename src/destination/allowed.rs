@@ -4,8 +4,8 @@ use crate::catalog::Catalog;
 use crate::course;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::reach::Reach;
-use crate::store::io::{self, Standing};
 use crate::store::hidden::is_left;
+use crate::store::io::{self, Standing};
 use crate::store::resolved::{lies_in, resolved};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,8 @@ pub(crate) fn check(
         return Err(refuse("is the root directory".into()).hint(ELSEWHERE));
     }
     if is_left(&place) {
-        let message = "has a name that is kept for what runs leave behind, and would be removed by one";
+        let message =
+            "has a name that is kept for what runs leave behind, and would be removed by one";
         return Err(refuse(message.into()).hint("give a name that doesn't end so"));
     }
     for (what, ours) in ours()? {

@@ -178,7 +178,10 @@ fn own(opened: &Opened) -> Result<Vec<Evidence>> {
             }
             if bytes.iter().map(|(_, sample)| sample.len()).sum::<usize>() >= BYTES_MIN {
                 let value = |text: String| residue(text.as_bytes());
-                let (bytes, cells) = (value(format!("{file} {bytes:?}")), value(format!("{cells:?}")));
+                let (bytes, cells) = (
+                    value(format!("{file} {bytes:?}")),
+                    value(format!("{cells:?}")),
+                );
                 all.push((first_rank, bytes, rank, cells));
             }
         }

@@ -35,10 +35,18 @@ mod tests {
 
     #[test]
     fn knows_what_runs_leave() {
-        for path in ["/a/.b.shardloom-partial", ".b.shardloom-old/c", "/.b.shardloom-lock"] {
+        for path in [
+            "/a/.b.shardloom-partial",
+            ".b.shardloom-old/c",
+            "/.b.shardloom-lock",
+        ] {
             assert!(is_left(Path::new(path)), "{path}");
         }
-        for path in ["/a/b.shardloom-partial", "/a/.b.shardloom-repair", "/.hidden/a"] {
+        for path in [
+            "/a/b.shardloom-partial",
+            "/a/.b.shardloom-repair",
+            "/.hidden/a",
+        ] {
             assert!(!is_left(Path::new(path)), "{path}");
         }
     }

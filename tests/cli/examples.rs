@@ -111,9 +111,12 @@ fn weights() -> Sample {
         sample.copy(from, to);
     }
     let shapes = r#"{"b": {"dtype": "F32", "shape": [16]}, "w1": {"dtype": "BF16", "shape": [8, 16]}, "layers.0.wq.weight": {"dtype": "F32", "shape": [16, 8]}}"#;
-    let job =
-        "shardloom reshard --src ckpt --src-strategy strategy --dst out --dst-strategy new\n";
-    for (name, text) in [("shapes.json", shapes), ("s.json", shapes), ("jobs.txt", job)] {
+    let job = "shardloom reshard --src ckpt --src-strategy strategy --dst out --dst-strategy new\n";
+    for (name, text) in [
+        ("shapes.json", shapes),
+        ("s.json", shapes),
+        ("jobs.txt", job),
+    ] {
         std::fs::write(sample.path(name), text).expect("written");
     }
     sample
@@ -133,7 +136,10 @@ fn model() -> Sample {
             *tensor = Tensor::counting(&tensor.dtype.clone(), &shape, 7);
         }
     }
-    tensors::write(&sample.path(&format!("{MODEL}/model.safetensors")), &weights);
+    tensors::write(
+        &sample.path(&format!("{MODEL}/model.safetensors")),
+        &weights,
+    );
     let text = std::fs::read_to_string(real.join("config.json")).expect("a model");
     let (two, four) = ("\"num_key_value_heads\": 2", "\"num_key_value_heads\": 4");
     assert!(text.contains(two), "{text}");
@@ -160,7 +166,8 @@ fn prepare(sample: &Sample, line: &str) {
         }
     }
     if line.contains("diff net.ckpt") {
-        done(sample, "convert net.safetensors --dst . --to ckpt");
+        done(sample, "convert net.safetensors --dst other --to ckpt");
+        sample.copy("other/net.ckpt", "net.ckpt");
     }
     if line.contains("convert ckpt") {
         done(sample, "convert ckpt --dst other --to ckpt");
@@ -226,7 +233,9 @@ fn run(line: &str) -> Option<String> {
     let code = ended.status.code();
     let well = match typed.split_whitespace().next() {
         // These tell of differences, or of this machine, by their code.
-        Some("strategy") if typed.starts_with("strategy diff") => code.is_some_and(|code| code <= 1),
+        Some("strategy") if typed.starts_with("strategy diff") => {
+            code.is_some_and(|code| code <= 1)
+        }
         Some("doctor") => code.is_some_and(|code| code <= 1),
         _ => code == Some(0),
     };

@@ -101,7 +101,6 @@ fn every_command_of_a_task_page_works() {
         .expect("pages")
         .filter_map(|entry| Some(entry.ok()?.path()))
         .collect();
-    pages.push(docs().join("benchmark.md"));
     pages.sort();
     for page in pages {
         let folder = copied(template.path());
@@ -118,10 +117,13 @@ fn spans(page: &Path) -> String {
     let blocks = text.split("\n```");
     let outside: String = blocks.step_by(2).collect();
     let spans = outside.split('`').skip(1).step_by(2);
-    let typed = spans.filter(|span| span.contains("shardloom ") && !span.starts_with("shardloom --"));
+    let typed =
+        spans.filter(|span| span.contains("shardloom ") && !span.starts_with("shardloom --"));
     let real = typed.filter(|span| {
         let mut words = span.split_whitespace();
-        !words.any(|word| word.chars().all(|letter| letter.is_ascii_uppercase()) || word.contains('{'))
+        !words.any(|word| {
+            word.chars().all(|letter| letter.is_ascii_uppercase()) || word.contains('{')
+        })
     });
     real.map(|span| format!("{span}\n")).collect()
 }
@@ -171,14 +173,21 @@ fn commands_of_the_reference_work() {
         shardloom strategy derive --parallel dp=4,tp=1 --model Qwen3-8B --names mcore --output new\n";
     let page = docs().join("cli.md");
     types(room, &page, &format!("{before}{}", commands(&page)));
-    for place in ["resharded/1_10/rank_3", "resharded/1_20/rank_3", "all/one/rank_3"] {
+    for place in [
+        "resharded/1_10/rank_3",
+        "resharded/1_20/rank_3",
+        "all/one/rank_3",
+    ] {
         assert!(room.join(place).exists(), "{place}");
     }
     let page = docs().join("stable.md");
     let lines = commands(&page);
     // The checker of schemas isn't on every machine; the tests' own does the same.
     let (first, checks) = lines.split_once('\n').expect("two lines");
-    assert!(checks.contains("docs/schema/inspect.schema.json"), "{checks}");
+    assert!(
+        checks.contains("docs/schema/inspect.schema.json"),
+        "{checks}"
+    );
     types(room, &page, &format!("cp -r Qwen3-8B weights\n{first}"));
     let result = fs::read_to_string(room.join("result.json")).expect("a result");
     fits("inspect", &serde_json::from_str(&result).expect("JSON"));

@@ -44,14 +44,31 @@ fn what_is_printed_is_as_the_schemas_say() {
     let places = alone(&sample.args("inspect @src --places --json")).succeeds();
     let places = printed(&places);
     fits("inspect", &places);
-    assert_eq!(places["files"][0]["tensors"][0]["places"].as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        places["files"][0]["tensors"][0]["places"]
+            .as_array()
+            .map(Vec::len),
+        Some(1)
+    );
     // To the trainer's names and back.
-    let model = fixtures::data().join("model/qwen3/hf").display().to_string();
+    let model = fixtures::data()
+        .join("model/qwen3/hf")
+        .display()
+        .to_string();
     for (name, line) in [
-        ("import", format!("import --hf {model} --dst @trained --names mcore")),
-        ("export", format!("export --src @trained --hf-config {model} --dst @back")),
+        (
+            "import",
+            format!("import --hf {model} --dst @trained --names mcore"),
+        ),
+        (
+            "export",
+            format!("export --src @trained --hf-config {model} --dst @back"),
+        ),
     ] {
-        fits(name, &printed(&alone(&sample.args(&format!("{line} --json"))).succeeds()));
+        fits(
+            name,
+            &printed(&alone(&sample.args(&format!("{line} --json"))).succeeds()),
+        );
         seen.insert(name.to_owned());
     }
     fits(

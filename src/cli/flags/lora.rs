@@ -42,7 +42,10 @@ impl LoraArgs {
 
     /// The adapter to merge, if one is asked for.
     fn adapter(&self) -> Result<Option<Lora>> {
-        if let Some(scaling) = self.lora_scaling.filter(|factor| factor.is_nan() || factor.abs() > f64::from(f32::MAX)) {
+        if let Some(scaling) = self
+            .lora_scaling
+            .filter(|factor| factor.is_nan() || factor.abs() > f64::from(f32::MAX))
+        {
             let message = format!("--lora-scaling {scaling} is no number to multiply by");
             return Err(Fault::new(Kind::Usage, message));
         }
