@@ -335,8 +335,7 @@ fn a_file_of_another_rank_is_noticed() {
         cuts.push((name, layout(&[2], &[0, -1])));
     }
     let sample = Sample::of(whole, Strategy::of(&cuts), Strategy::of(&cuts));
-    let cut =
-        "split --src @full --dst @second --dst-strategy @two.ckpt --format checkpoint2";
+    let cut = "split --src @full --dst @second --dst-strategy @two.ckpt --format checkpoint2";
     alone(&sample.args(cut)).succeeds();
     std::fs::remove_file(sample.path("second/shardloom.json")).expect("removed");
     alone(&sample.args("unify --src @second --dst @whole")).succeeds();

@@ -147,6 +147,7 @@ fn model() -> Sample {
     std::fs::write(config, text.replace(two, four)).expect("written");
     for line in [
         "strategy derive --parallel dp=1,tp=4 --model Qwen3-8B --names mcore --output strategy",
+        "strategy derive --parallel dp=1,tp=4 --model Qwen3-8B --names mcore --output output/strategy",
         "import --hf Qwen3-8B --dst ckpt --dst-strategy strategy --names mcore",
         "import --hf Qwen3-8B --dst output/checkpoint --dst-strategy strategy --names mcore",
         "unify --src ckpt --src-strategy strategy --dst full",
