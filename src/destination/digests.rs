@@ -90,15 +90,22 @@ fn summed(
     done: &Done,
     by_file: bool,
 ) -> Result<Option<Joined>> {
-    let residues = xor(world, plans.len(), &done.tensors)?;
+    let residues = |mine: &BTreeMap<u32, u64>| {
+        let mine = mine.iter().map(|(number, residue)| (*number, *residue));
+        joined(world, plans.len(), mine, Operation::Xor)
+    };
+    let written = residues(&done.tensors)?;
     let mut changed = [done.stored.len() as u64];
     all_reduce(world, &mut changed, Operation::Max)?;
     let stored = match changed[0] {
         0 => None,
-        _ => Some((
-            xor(world, plans.len(), &done.stored)?,
-            touched(world, plans.len(), &done.stored)?,
-        )),
+        _ => {
+            let touched = done.stored.keys().map(|number| (*number, 1));
+            Some((
+                residues(&done.stored)?,
+                joined(world, plans.len(), touched, Operation::Max)?,
+            ))
+        }
     };
     if world.process() != 0 {
         return Ok(None);
@@ -107,34 +114,27 @@ fn summed(
         let stored = stored.as_ref().filter(|(_, touched)| touched[number] > 0);
         Whole::of(plan, residue, stored.map(|(residues, _)| residues[number]))
     };
-    let wholes = plans.iter().zip(residues).enumerate().map(of_plan);
+    let wholes = plans.iter().zip(written).enumerate().map(of_plan);
     let named = plans
         .iter()
         .map(|plan| (&*plan.name, plan.destination.first_rank));
     Ok(Some(join(named.zip(wholes), by_file)))
 }
 
-/// The residues of so many tensors, of all processes together. Collective.
-fn xor(world: &World, tensors: usize, mine: &BTreeMap<u32, u64>) -> Result<Vec<u64>> {
+/// What `mine` has of so many tensors, and 0 of the others, joined over all processes. Collective.
+fn joined(
+    world: &World,
+    tensors: usize,
+    mine: impl Iterator<Item = (u32, u64)>,
+    operation: Operation,
+) -> Result<Vec<u64>> {
     let mut all = vec![0; tensors];
-    for (number, residue) in mine {
-        if let Some(all) = all.get_mut(*number as usize) {
-            *all = *residue;
+    for (number, value) in mine {
+        if let Some(all) = all.get_mut(number as usize) {
+            *all = value;
         }
     }
-    all_reduce(world, &mut all, Operation::Xor)?;
-    Ok(all)
-}
-
-/// Of which of so many tensors some process has any. Collective.
-fn touched(world: &World, tensors: usize, mine: &BTreeMap<u32, u64>) -> Result<Vec<u64>> {
-    let mut all = vec![0; tensors];
-    for number in mine.keys() {
-        if let Some(all) = all.get_mut(*number as usize) {
-            *all = 1;
-        }
-    }
-    all_reduce(world, &mut all, Operation::Max)?;
+    all_reduce(world, &mut all, operation)?;
     Ok(all)
 }
 

@@ -3,7 +3,7 @@
 
 use crate::catalog::Catalog;
 use crate::destination::place::Destination;
-use crate::destination::resume::{survived, survives, unlisted};
+use crate::destination::resume::{survived, survives};
 use crate::exchange::{World, agree, all_gather};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::arrange::{Files, RankName};
@@ -173,11 +173,12 @@ fn result_of(directory: &Path, request: u64, survives: &[String]) -> Result<Opti
 
 /// Whether ranks have files of weights that `manifest` doesn't list, as a job makes that goes on. Local.
 fn has_others(manifest: &Manifest, directory: &Path) -> Result<bool> {
-    let of_rank = |path: &String| {
+    let of_rank = |path: &str| {
         let room = path.split_once('/');
         room.is_some_and(|(room, _)| rank_dir::rank_of(room).is_some())
+            && Format::of(path).is_some()
     };
-    Ok(unlisted(manifest, directory)?.iter().any(of_rank))
+    Ok(!manifest.others(directory, of_rank)?.is_empty())
 }
 
 /// What goes into the new directory besides weights.

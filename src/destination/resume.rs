@@ -13,7 +13,6 @@ use crate::store::io;
 use crate::store::manifest::Manifest;
 use crate::store::replaceable::Replace;
 use crate::transport::{Done, read_journals};
-use std::collections::BTreeSet;
 use std::path::Path;
 
 /// How far a site's earlier run has come.
@@ -198,26 +197,13 @@ fn look(destination: &Destination, wanted: &Wanted, survives: &[String]) -> Resu
 /// # Errors
 /// [`Kind::Exists`] naming the first.
 fn refuse_others(manifest: &Manifest, directory: &Path) -> Result<()> {
-    let Some(other) = unlisted(manifest, directory)?.into_iter().next() else {
+    let others = manifest.others(directory, |path| Format::of(path).is_some())?;
+    let Some(other) = others.into_iter().next() else {
         return Ok(());
     };
     let message = format!("is finished, and has {other}, weights that its run hasn't written");
     let fault = Fault::new(Kind::Exists, message).file(directory.display().to_string());
     Err(fault.hint("move that file away"))
-}
-
-/// The files of weights in `directory` that `manifest` doesn't list. Local.
-///
-/// # Errors
-/// [`Kind::Io`].
-pub(super) fn unlisted(manifest: &Manifest, directory: &Path) -> Result<Vec<String>> {
-    let listed: BTreeSet<&str> = manifest.files.iter().map(|file| &*file.path).collect();
-    let mut files = io::list_files(directory)?;
-    let hidden = |path: &str| path.split('/').any(|part| part.starts_with('.'));
-    files.retain(|path| {
-        Format::of(path).is_some() && !hidden(path) && !listed.contains(path.as_str())
-    });
-    Ok(files)
 }
 
 /// Whether the files that fall to this process are there in full size. Local.

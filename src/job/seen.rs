@@ -109,19 +109,10 @@ const OTHER_WEIGHTS: [&str; 5] = [".bin", ".pt", ".pth", ".distcp", ".npz"];
 /// # Errors
 /// [`crate::fault::Kind::Io`].
 pub(super) fn unlisted(directory: &Path, manifest: &Manifest) -> Result<Vec<BadFile>> {
-    let listed: BTreeSet<&str> = manifest
-        .files
-        .iter()
-        .map(|file| file.path.as_str())
-        .collect();
-    let carried = manifest.carried.iter().map(String::as_str);
-    let known: BTreeSet<&str> = listed.into_iter().chain(carried).collect();
-    let hidden = |path: &str| path.split('/').any(|part| part.starts_with('.'));
-    let strange = io::list_files(directory)?.into_iter().filter(|path| {
-        let weights =
-            Format::of(path).is_some() || OTHER_WEIGHTS.iter().any(|ending| path.ends_with(ending));
-        weights && !hidden(path) && !known.contains(path.as_str())
-    });
+    let weights = |path: &str| {
+        Format::of(path).is_some() || OTHER_WEIGHTS.iter().any(|ending| path.ends_with(ending))
+    };
+    let strange = manifest.others(directory, weights)?.into_iter();
     let bad = |file: String| BadFile {
         file,
         tensor: None,

@@ -220,6 +220,18 @@ mod tests {
     use super::*;
     use crate::measure::sampling::Seconds;
 
+    fn row(operation: &str, by: &'static str, median: f64) -> Row {
+        Row {
+            operation: operation.into(),
+            by,
+            seconds: Seconds {
+                median,
+                ..Seconds::default()
+            },
+            ..Row::default()
+        }
+    }
+
     #[test]
     fn names_what_is_slower() {
         let text = br#"{"ok": true, "rows": [
@@ -227,15 +239,9 @@ mod tests {
             {"operation": "broadcast", "by": "library", "bytes": 8, "processes": 4, "seconds": {"median": 1.0}}]}"#;
         let baseline = Baseline::parse(text).unwrap();
         let row = |operation: &str, bytes, median| Row {
-            operation: operation.into(),
-            by: "library",
             bytes,
             processes: 4,
-            seconds: Seconds {
-                median,
-                ..Seconds::default()
-            },
-            ..Row::default()
+            ..row(operation, "library", median)
         };
         let mut measured = Measured {
             ok: true,
@@ -295,16 +301,10 @@ mod tests {
             {"operation": "write", "node": "b", "by": "shardloom", "bytes": 8, "processes": 2, "seconds": {"median": 9.0}}]}"#;
         let baseline = Baseline::parse(text).unwrap();
         let row = |node: &str, median| Row {
-            operation: "write".into(),
             node: Some(node.into()),
-            by: "shardloom",
             bytes: 8,
             processes: 2,
-            seconds: Seconds {
-                median,
-                ..Seconds::default()
-            },
-            ..Row::default()
+            ..row("write", "shardloom", median)
         };
         let mut measured = Measured {
             ok: true,

@@ -9,7 +9,7 @@ use crate::store::io::{self, ReadFile, Stamp, Standing};
 use crate::store::whole::Whole;
 use crate::tensor::digest;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 pub use crate::store::hex::Hex;
@@ -287,6 +287,24 @@ impl Manifest {
             return Ok(false);
         };
         Ok(file.bytes() == record.bytes && file.is_no_later_than(&own))
+    }
+
+    /// The files in `directory`, but for hidden ones, that are weights by their paths, as `is_weights` says, and that
+    /// it neither lists nor has as carried along. Local.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub fn others(
+        &self,
+        directory: &Path,
+        is_weights: impl Fn(&str) -> bool,
+    ) -> Result<Vec<String>> {
+        let listed = self.files.iter().map(|file| &file.path);
+        let known: BTreeSet<&String> = listed.chain(&self.carried).collect();
+        let hidden = |path: &str| path.split('/').any(|part| part.starts_with('.'));
+        let mut others = io::list_files(directory)?;
+        others.retain(|path| is_weights(path) && !hidden(path) && !known.contains(path));
+        Ok(others)
     }
 
     /// The tensors of a file.

@@ -4,7 +4,7 @@ use crate::exchange::{Topology, World, agree, all_gather, broadcast_bytes, decod
 use crate::fault::Result;
 use crate::job::outcome::BadFile;
 use crate::job::seen::{missing, sights};
-use crate::job::verify::found::{Found, damaged, look, no_manifest};
+use crate::job::verify::found::{Found, damaged, look, no_manifest, of_manifest};
 use crate::store::manifest;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,16 +16,7 @@ type Digests = BTreeMap<String, (String, Vec<u64>, u64)>;
 const UNTOLD: &str = "it, or that of the other checkpoint, tells of parts and of no whole tensor, so nothing can be \
                       compared: `diff` compares the weights themselves";
 
-/// What is said of the manifest itself.
-fn of_manifest(reason: String) -> BadFile {
-    BadFile {
-        file: manifest::NAME.into(),
-        tensor: None,
-        reason,
-    }
-}
-
-/// What the processes together see of a checkpoint: its tensors, or why its manifest says nothing; and
+/// What the processes together see of a checkpoint: its tensors, or what is said of a manifest that tells nothing; and
 /// what they miss of it.
 struct Side {
     digests: std::result::Result<Digests, String>,
@@ -55,7 +46,8 @@ impl Side {
         let missing = missing(world, topology, mine.as_deref().filter(|_| speaks))?;
         let bytes = match (world.process() == first, seen, mine) {
             (true, Err(reason), _) => {
-                encode(&std::result::Result::<Digests, _>::Err(reason.to_owned()))
+                let reason = damaged(reason.to_owned()).reason;
+                encode(&std::result::Result::<Digests, _>::Err(reason))
             }
             (true, _, Some(manifest)) => {
                 let told = (!manifest.tensors.is_empty() || manifest.structures.is_empty())
@@ -97,10 +89,7 @@ pub(super) fn compare(
     bad.extend(theirs.missing);
     let (ours, theirs) = match (ours.digests, theirs.digests) {
         (Ok(ours), Ok(theirs)) => (ours, theirs),
-        (Err(reason), _) | (_, Err(reason)) if reason == UNTOLD => {
-            return Ok((0, vec![of_manifest(reason)]));
-        }
-        (Err(reason), _) | (_, Err(reason)) => return Ok((0, vec![damaged(reason)])),
+        (Err(reason), _) | (_, Err(reason)) => return Ok((0, vec![of_manifest(reason)])),
     };
     let other = against.display();
     let names: std::collections::BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();

@@ -45,12 +45,17 @@ pub(in crate::job) fn no_manifest(directory: &Path) -> Fault {
 }
 
 pub(in crate::job) fn damaged(reason: String) -> BadFile {
+    of_manifest(format!(
+        "{reason}; it can't be made anew from the files: take it from a copy of this directory (--repair --from COPY), or \
+         compare the weights with another checkpoint (`diff`), and write them anew from what is sound"
+    ))
+}
+
+/// What is said of the manifest itself.
+pub(in crate::job) fn of_manifest(reason: String) -> BadFile {
     BadFile {
         file: manifest::NAME.into(),
         tensor: None,
-        reason: format!(
-            "{reason}; it can't be made anew from the files: take it from a copy of this directory (--repair --from COPY), or \
-             compare the weights with another checkpoint (`diff`), and write them anew from what is sound"
-        ),
+        reason,
     }
 }
