@@ -235,7 +235,9 @@ def main():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(page(pages, name, body))
     for picture in (ROOT / "docs").rglob("*.svg"):
-        shutil.copy(picture, asked.output / picture.relative_to(ROOT / "docs"))
+        file = asked.output / picture.relative_to(ROOT / "docs")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(picture, file)
     (asked.output / "style.css").write_text(STYLE)
     (asked.output / "search.js").write_text(SCRIPT)
     (asked.output / "index.js").write_text(f"const INDEX = {json.dumps(index, ensure_ascii=False)};\n")
