@@ -1,8 +1,9 @@
 //! Names are data: none is lost, none is taken for something else, none acts on a terminal.
 
+use crate::support::oracle::Strategy;
 use crate::support::{Run, command, fixtures, sample, tensors};
 use command::{alone, error_line, nothing_written, object, under_mpi};
-use sample::Sample;
+use sample::{Sample, layout};
 use std::path::Path;
 use tensors::{Tensor, Tensors};
 
@@ -72,6 +73,70 @@ fn names_may_change_places() {
     let found = tensors::read(&file).expect("readable").tensors;
     assert_eq!(found["b"].data, sample.whole["w2"].data);
     assert_eq!(found["w2"].data, sample.whole["b"].data);
+}
+
+/// Two weights with a state each, cut alike.
+fn with_states() -> Sample {
+    let names = ["w1", "w2", "adam_m.w1", "adam_m.w2"];
+    let tensor = |start| Tensor::counting("F32", &[8, 8], start);
+    let whole = names.iter().zip([3, 50, 90, 170]);
+    let whole = whole.map(|(name, start)| ((*name).to_owned(), tensor(start)));
+    let cut =
+        |mesh: usize, axis: [i64; 2]| Strategy::of(&names.map(|n| (n, layout(&[mesh], &axis))));
+    Sample::of(whole.collect(), cut(4, [0, -1]), cut(2, [-1, 0]))
+}
+
+// proves P164
+#[test]
+fn states_go_where_their_tensor_goes() {
+    for (line, processes) in WITH_MAPS.iter().zip([4, 1, 4, 1]) {
+        let sample = with_states();
+        std::fs::write(sample.path("map.json"), r#"{"w1": "w2", "w2": "w1"}"#).expect("a map");
+        let swapped = sample.whole.keys().map(|name| {
+            let other = match name.ends_with('1') {
+                true => name.replace('1', "2"),
+                false => name.replace('2', "1"),
+            };
+            (name.clone(), sample.whole[&other].clone())
+        });
+        let swapped: Tensors = swapped.collect();
+        run(processes, &sample, line).succeeds();
+        match *line {
+            reshard if reshard.starts_with("reshard") => sample.check("out", &sample.two, &swapped),
+            split if split.starts_with("split") => sample.check("out", &sample.four, &swapped),
+            _ => {
+                let back = "unify --src @out --dst @back --file-name full";
+                run(1, &sample, back).succeeds();
+                let file = sample.path("back/full-00001-of-00001.safetensors");
+                assert_eq!(
+                    tensors::read(&file).expect("readable").tensors,
+                    swapped,
+                    "{line}"
+                );
+            }
+        }
+        let compared = format!("diff @full @{} --name-map @map.json", "back");
+        if sample.path("back").exists() {
+            run(1, &sample, &compared).succeeds();
+        }
+    }
+}
+
+#[test]
+fn no_tensor_becomes_a_count() {
+    for (line, processes) in WITH_MAPS.iter().zip([4, 1, 4, 1]) {
+        let sample = with_states();
+        let map = match line.starts_with("split") {
+            true => r#"{"step_num": "w1"}"#,
+            false => r#"{"w1": "step_num"}"#,
+        };
+        std::fs::write(sample.path("map.json"), map).expect("a map");
+        let words = match line.starts_with("split") {
+            true => ["step_num", "--name-map has it"],
+            false => ["step_num", "under which a trainer keeps a count"],
+        };
+        refused(&sample, &run(processes, &sample, line), &words);
+    }
 }
 
 // proves P60

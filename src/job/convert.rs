@@ -12,7 +12,7 @@ use crate::plan::arrange::Naming;
 use crate::plan::build::{Made, plan_tensor};
 use crate::plan::full::maps;
 use crate::plan::inventory::whole_tensor;
-use crate::plan::names::check_each;
+use crate::plan::names::{check_count, check_each, followed};
 use crate::plan::{Patch, SourceTensor, of_patches};
 use crate::source::{Opened, left};
 use crate::store::ckpt;
@@ -28,7 +28,7 @@ pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Resu
     let source = &opened.source;
     let mut catalog = Catalog::default();
     let mut plans = Vec::new();
-    check_map(conversion, opened)?;
+    let conversion = &mapped(conversion, opened).map_err(|fault| source.place(fault))?;
     let names = opened.source.catalog.distinct_schemas();
     let names = names.flat_map(|(_, schema)| schema.entries.iter().map(|entry| &*entry.name));
     let format = format_of(names.map(|name| match conversion.name_map.get(name) {
@@ -156,30 +156,31 @@ fn alone(file: &ShardFile, rank: u32, position: u32, entry: &Entry) -> Result<So
     )
 }
 
-/// Checks that every name of the map is one of a file.
-fn check_map(conversion: &Convert, opened: &Opened) -> Result<()> {
-    let schemas = || {
-        let files = opened.source.catalog.ranks.values().flatten();
-        files.map(|file| &file.schema)
-    };
-    let names = || {
-        schemas().flat_map(|schema| {
-            let entries = schema.entries.iter().map(|entry| &*entry.name);
-            entries.chain(schema.metadata.keys().map(String::as_str))
-        })
-    };
+/// `conversion` with what its map means for the states of the tensors that it has.
+///
+/// # Errors
+/// [`Kind::UnknownTensor`] for a name that no file has; as [`check_count`].
+fn mapped(conversion: &Convert, opened: &Opened) -> Result<Convert> {
     if conversion.name_map.is_empty() {
-        return Ok(());
+        return Ok(conversion.clone());
     }
-    let known: BTreeSet<&str> = names().collect();
-    let mapped = conversion.name_map.keys().map(String::as_str);
-    check_each(
-        mapped,
-        |name| known.contains(name),
-        "source",
-        || known.iter().copied(),
-    )
-    .map_err(|fault| opened.source.place(fault))
+    let mut known: BTreeSet<&str> = BTreeSet::new();
+    for (_, schema) in opened.source.catalog.distinct_schemas() {
+        for entry in &schema.entries {
+            known.insert(&entry.name);
+            if let Some(written) = conversion.name_map.get(&*entry.name) {
+                check_count(&entry.name, written, &entry.shape)?;
+            }
+        }
+        known.extend(schema.metadata.keys().map(String::as_str));
+    }
+    let names = conversion.name_map.keys().map(String::as_str);
+    let has = |name: &str| known.contains(name);
+    check_each(names, has, "source", || known.iter().copied())?;
+    Ok(Convert {
+        name_map: followed(&conversion.name_map, |name, _| has(name)),
+        ..conversion.clone()
+    })
 }
 
 /// What the other format can carry of a file's metadata: marks of packed types and texts; and whose

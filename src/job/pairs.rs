@@ -1,7 +1,7 @@
 //! Which tensor of the one side of a comparison is which of the other's.
 
 use crate::fault::{Fault, Kind, Result};
-use crate::plan::names::check_each;
+use crate::plan::names::{check_each, followed};
 use crate::source::Opened;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -42,6 +42,7 @@ pub(super) fn pairs(
     }
     check(map.keys(), &ours, "first checkpoint")?;
     check(map.values(), &theirs, "second checkpoint")?;
+    let map = followed(map, |name, _| ours.contains(name));
     let called = |name: &Arc<str>| match map.get(&**name) {
         Some(other) => Arc::from(other.as_str()),
         None => name.clone(),

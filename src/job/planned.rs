@@ -12,7 +12,6 @@ use crate::plan::TensorPlan;
 use crate::plan::arrange::{Files, Kept, arrange};
 use crate::plan::build::{Build, Leftovers, build};
 use crate::plan::inventory::Inventory;
-use crate::plan::names::check_map;
 use crate::source::meta::Name;
 use crate::source::{Opened, Source, counts, left, missing};
 use crate::store::Format;
@@ -64,6 +63,12 @@ impl Planned {
         ranks: &[u32],
     ) -> Result<Planned> {
         let files = counts::settle(world, &source.source, &write.files)?;
+        let select = write.select.followed(&source.inventory, strategy);
+        let select = agree(world, select.map_err(|fault| source.source.place(fault)))?;
+        let write = &Write {
+            select,
+            ..write.clone()
+        };
         let (files, left) = values_kept(write, files, source);
         let planned = arranged(write, &files, source, strategy, ranks);
         let mut planned = agree(world, planned)?;
@@ -144,7 +149,6 @@ fn arranged(
     let formed = formed(write, files, opened, strategy, made).map_err(|f| source.place(f))?;
     let (strategy, made) = (formed.strategy.as_ref().or(strategy), formed.viewed);
     select.view = formed.is_view.then_some(made.table);
-    check_map(&select, inventory, strategy)?;
     let built = build(
         inventory,
         &source.catalog,
@@ -235,8 +239,12 @@ fn counts(write: &Write, opened: &Opened) -> Result<Vec<Count>> {
     let said = write.progress.as_ref().map(Progress::counts).transpose()?;
     let inventory = &opened.inventory;
     for count in said.into_iter().flatten() {
-        let there = inventory.tensors.contains_key(count.name);
-        let there = there || inventory.private.contains(count.name);
+        let (written, read) = (&write.select.written, &write.select.read);
+        let own =
+            inventory.tensors.contains_key(count.name) || inventory.private.contains(count.name);
+        let named =
+            written.values().any(|name| name == count.name) || read.contains_key(count.name);
+        let there = named || own && !written.contains_key(count.name);
         if !there && counts.iter().all(|known| known.name != count.name) {
             counts.push(count);
         }

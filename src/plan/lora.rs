@@ -8,6 +8,7 @@ use crate::fault::{Fault, Kind, Result, nearest};
 use crate::plan::inventory::Inventory;
 use crate::plan::lora_experts as experts;
 pub use crate::plan::lora_meaning::{Apart, Factor, Meaning};
+use crate::plan::names::STATES;
 pub use crate::plan::pattern::{Pattern, Patterns};
 use crate::plan::source_tensor::SourceTensor;
 use crate::plan::source_tensor::{Step, Value};
@@ -39,8 +40,6 @@ const KEPT_WHOLE: [&str; 4] = [
 ];
 /// What PEFT puts before the model's own names.
 const WRAPPED: &str = "base_model.model.";
-/// Beginnings of the names of an optimizer's state.
-const STATES: [&str; 4] = ["adam_m.", "adam_v.", "accu_grads.", "muon_m."];
 
 /// What the name of a tensor of a pair tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

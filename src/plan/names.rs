@@ -3,19 +3,85 @@
 use crate::fault::{Fault, Kind, Result, nearest};
 use crate::plan::inventory::Inventory;
 use crate::plan::select::Select;
+use crate::store::formats::COUNT_NAMES;
 use crate::strategy::Strategy;
+use crate::tensor::shape::Shape;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Checks that every name that `select` maps is one of the source, and every name that it asks for one
-/// of the destination.
+/// Beginnings of the names of an optimizer's states: `adam_m.w` is one of `w`.
+pub(super) const STATES: [&str; 8] = [
+    "adam_m.",
+    "adam_v.",
+    "accu_grads.",
+    "muon_m.",
+    "main_param.",
+    "moment1.",
+    "moment2.",
+    "pma_weight_ema.",
+];
+
+impl Select {
+    /// Its maps with what they mean for the states of the tensors that they have.
+    ///
+    /// # Errors
+    /// As [`check_map`].
+    pub(crate) fn followed(
+        &self,
+        inventory: &Inventory,
+        destination: Option<&Strategy>,
+    ) -> Result<Select> {
+        check_map(self, inventory, destination)?;
+        let there = |name: &str| inventory.tensors.contains_key(name);
+        Ok(Select {
+            written: followed(&self.written, |own, _| there(own)),
+            read: followed(&self.read, |_, read| there(read) && !is_read(self, read)),
+            ..self.clone()
+        })
+    }
+}
+
+/// `map` with an entry for each state of its names that it doesn't have itself and of which, by its two
+/// names, there is one: a state goes where its tensor goes.
+pub(crate) fn followed(
+    map: &BTreeMap<String, String>,
+    there: impl Fn(&str, &str) -> bool,
+) -> BTreeMap<String, String> {
+    let mut all = map.clone();
+    for (key, value) in map {
+        for state in STATES {
+            let [key, value] = [key, value].map(|name| format!("{state}{name}"));
+            if there(&key, &value) {
+                all.entry(key).or_insert(value);
+            }
+        }
+    }
+    all
+}
+
+/// Checks that no tensor gets a name that a trainer counts under, unless it may be a count.
 ///
 /// # Errors
-/// [`Kind::UnknownTensor`] naming the first that isn't.
-pub fn check_map(
-    select: &Select,
-    inventory: &Inventory,
-    destination: Option<&Strategy>,
-) -> Result<()> {
+/// [`Kind::Ambiguous`] naming both.
+pub(crate) fn check_count(name: &str, written: &str, shape: &Shape) -> Result<()> {
+    let single = shape.0.iter().all(|size| *size == 1);
+    if name == written || single || !COUNT_NAMES.contains(&written) {
+        return Ok(());
+    }
+    let message = format!(
+        "--name-map gives '{name}' of {shape} this name, under which a trainer keeps a count"
+    );
+    Err(Fault::new(Kind::Ambiguous, message)
+        .tensor(written)
+        .hint("give it another name"))
+}
+
+/// Checks that every name that `select` maps is one of the source, and every name that it asks for one
+/// of the destination; and that none becomes a count's.
+///
+/// # Errors
+/// [`Kind::UnknownTensor`] naming the first that isn't; as [`check_count`].
+fn check_map(select: &Select, inventory: &Inventory, destination: Option<&Strategy>) -> Result<()> {
     let names = || {
         let cut = inventory.tensors.keys().map(|name| &**name);
         cut.chain(inventory.private.iter().map(|name| &**name))
@@ -30,6 +96,12 @@ pub fn check_map(
         let known = |name: &str| !strategy.layouts(name).is_empty();
         let names = || strategy.names().map(|name| &**name);
         check_each(asked, known, "destination's strategy", names)?;
+    }
+    let read = select.read.iter().map(|(written, read)| (read, written));
+    for (name, written) in select.written.iter().chain(read) {
+        if let Some(tensor) = inventory.tensors.get(name.as_str()) {
+            check_count(name, written, &tensor.shape)?;
+        }
     }
     Ok(())
 }
