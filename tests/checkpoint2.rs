@@ -139,6 +139,32 @@ fn is_read_without_a_strategy() {
     }
 }
 
+/// Without `common.json` nobody knows where the job stands, so neither do its results.
+#[test]
+fn where_it_stands_is_not_made_up() {
+    for (processes, line) in [
+        (1, READ),
+        (4, READ),
+        (2, "unify --src @second --dst @out"),
+        (1, "diff @second @src --b-strategy @four.ckpt"),
+        (1, "checkpoints latest @second"),
+    ] {
+        for with_manifest in [true, false] {
+            let sample = sample();
+            alone(&sample.args(WRITE)).succeeds();
+            let remove = |name: &str| std::fs::remove_file(sample.path(name)).expect("removed");
+            remove("second/iteration_00000040/common.json");
+            if !with_manifest {
+                remove("second/shardloom.json");
+            }
+            refuses(&under_mpi(processes, &sample.args(line)), "common.json");
+            assert!(!sample.path("out").exists(), "{line}");
+            let shown = alone(&sample.args("inspect @second")).succeeds();
+            assert!(shown.stdout.contains("common.json is missing"), "{shown:?}");
+        }
+    }
+}
+
 /// `common.json` says where the job stands; in rank directories, every rank's file does.
 #[test]
 fn counts_come_along_to_rank_directories() {

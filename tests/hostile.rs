@@ -260,6 +260,33 @@ fn sparse(path: &Path, small: &Tensor) {
 }
 
 #[test]
+fn a_tensor_that_does_not_fill_its_bytes_is_named() {
+    for (dtype, shape, end, word) in [
+        (
+            "F32",
+            "[3]",
+            8,
+            "has 12 bytes, its place is from byte 0 to 8",
+        ),
+        (
+            "F32",
+            "[4294967296,4294967296]",
+            8,
+            "is larger than any file",
+        ),
+        ("F4", "[3]", 8, "doesn't fill whole bytes"),
+    ] {
+        let sample = Sample::new();
+        let header =
+            format!(r#"{{"odd":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[0,{end}]}}}}"#);
+        tensors::write_raw(&sample.path("bad/model.safetensors"), &header, &[0; 8]);
+        let run = alone(&sample.args("unify --src @bad --dst @out"));
+        command::refuses(&run, "odd");
+        assert!(run.stderr.contains(word), "{run:?}");
+    }
+}
+
+#[test]
 fn offsets_beyond_four_gibibytes_are_right() {
     let sample = Sample::new();
     let small = Tensor::counting("F32", &[8, 4], 17);

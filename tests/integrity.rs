@@ -317,6 +317,11 @@ fn in_place_keeps_names_and_other_files() {
         let line =
             "reshard --src @src --src-strategy @four.ckpt --dst-strategy @two.ckpt --in-place";
         run(processes, &sample.args(line), &[]).succeeds();
+        // The directory of rank 3 stays with its log, and is no rank's.
+        let latest = run(processes, &sample.args("checkpoints latest @src"), &[]).succeeds();
+        assert!(latest.stdout.contains("on 2 ranks, complete"), "{latest:?}");
+        let unify = "unify --src @src --src-strategy @two.ckpt --dst @latest --file-suffix latest";
+        run(processes, &sample.args(unify), &[]).succeeds();
         for rank in 0..2 {
             let name = format!("net_rank_{rank}-3_100.safetensors");
             let path = sample.path(&format!("src/rank_{rank}/{name}"));

@@ -171,6 +171,26 @@ fn full_weights_on_several_devices_are_cut() {
     }
 }
 
+/// The next job's weights replace their directory, and would find a file in it that is none of theirs.
+#[test]
+fn a_configuration_is_not_written_among_the_weights() {
+    let job = Job::new();
+    let args = job.config(&[("load_checkpoint", "@full"), PARALLEL[0], PARALLEL[1]]);
+    let among = job.path("new/shardloom_checkpoint/out.yaml");
+    let args = args.into_iter().map(|arg| match arg.ends_with("out.yaml") {
+        true => among.clone(),
+        false => arg,
+    });
+    let run = alone(&args.collect::<Vec<_>>());
+    assert_eq!(run.status.code(), Some(2), "{run:?}");
+    assert!(
+        run.stderr
+            .contains("out.yaml: lies inside the directory of the weights"),
+        "{run:?}"
+    );
+    assert!(!job.sample.path("new/shardloom_checkpoint").exists());
+}
+
 /// Two files of full weights in one directory: the flag says which are meant.
 #[test]
 fn the_weights_that_are_named_are_cut() {

@@ -105,9 +105,9 @@ fn states_go_where_their_tensor_goes() {
             reshard if reshard.starts_with("reshard") => sample.check("out", &sample.two, &swapped),
             split if split.starts_with("split") => sample.check("out", &sample.four, &swapped),
             _ => {
-                let back = "unify --src @out --dst @back --file-name full";
+                let back = "unify --src @out --dst @back";
                 run(1, &sample, back).succeeds();
-                let file = sample.path("back/full-00001-of-00001.safetensors");
+                let file = sample.path("back/model-00001-of-00001.safetensors");
                 assert_eq!(
                     tensors::read(&file).expect("readable").tensors,
                     swapped,
@@ -163,12 +163,16 @@ fn a_name_that_fits_nothing_is_named_with_the_nearest() {
 fn a_name_that_stands_twice_in_a_map_is_refused() {
     let sample = Sample::new();
     std::fs::write(sample.path("map.json"), r#"{"w1": "x", "w1": "y"}"#).expect("a map");
+    std::fs::write(sample.path("map.yaml"), "w1: x\nw1: y\n").expect("a map");
     for line in &WITH_MAPS[..2] {
-        refused(
-            &sample,
-            &run(1, &sample, line),
-            &["map.json", "'w1' stands in it twice"],
-        );
+        for map in ["map.json", "map.yaml"] {
+            let words = [map, "'w1' stands in it twice"];
+            refused(
+                &sample,
+                &run(1, &sample, &line.replace("map.json", map)),
+                &words,
+            );
+        }
     }
     let index = r#"{"weight_map": {"w1": "other.safetensors", "w1": "model.safetensors"}}"#;
     std::fs::write(sample.path("full/model.safetensors.index.json"), index).expect("an index");

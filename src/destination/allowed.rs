@@ -85,7 +85,7 @@ pub(crate) fn check_file(output: &Path, inputs: &[(&'static str, &Path)]) -> Res
             let relation = if same { "is" } else { "lies inside" };
             let message = format!("{relation} the {what} ({})", input.display());
             let fault = Fault::new(Kind::Usage, message).file(output.display().to_string());
-            return Err(fault.hint("give a file apart from what is read"));
+            return Err(fault.hint("give a file apart from what is read and written"));
         }
     }
     Ok(())

@@ -121,6 +121,7 @@ pub fn inspect(
     };
     let mut ranks: BTreeMap<u32, Vec<ShardFile>> = BTreeMap::new();
     let mut composed = Composed::new(in_parts);
+    inspected.notes.extend(lacking(base, &listing)?);
     let told = told(base, &listing)?;
     for (rank, files) in &listing.ranks {
         if wanted.rank.is_some_and(|wanted| wanted != *rank) {
@@ -153,6 +154,17 @@ pub fn inspect(
     composed.settle(&mut inspected)?;
     check_wanted(path, &listing, wanted, &inspected)?;
     Ok(inspected)
+}
+
+/// What to say of a checkpoint that tells its own layout, and lacks what a job needs.
+fn lacking(base: &Path, listing: &Listing) -> Result<Option<String>> {
+    let inner = listing.inner.as_ref();
+    // What tells the files' structure is read anyway.
+    let Some(inner) = inner.filter(|inner| !inner.format.tells_structure()) else {
+        return Ok(None);
+    };
+    let glimpse = inner.format.glimpse(&base.join(&inner.directory))?;
+    Ok(glimpse.why.map(|why| format!("{why}: no job reads it so")))
 }
 
 /// A file and the names of its tensors.

@@ -200,7 +200,7 @@ pub struct Outcome {
 
 impl TensorSide {
     fn is_float(&self) -> bool {
-        ["F16", "BF16", "F32", "F64"].contains(&self.dtype)
+        ["F16", "BF16", "F32", "F64", "C64"].contains(&self.dtype) || self.dtype.starts_with("F8_")
     }
 }
 

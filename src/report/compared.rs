@@ -46,11 +46,14 @@ fn how(row: &TensorDifference) -> String {
             } else {
                 "differ"
             };
+            let by = match row.max_abs {
+                0.0 => "in bits that make no other number".to_owned(),
+                most if most.is_infinite() => "where one side is infinite or no number".to_owned(),
+                most => format!("by {most:.3e} at most ({:.3e} relative)", row.max_rel),
+            };
             format!(
-                "{} {verb}, by {:.3e} at most ({:.3e} relative)",
-                counted(row.elements_differing, "element"),
-                row.max_abs,
-                row.max_rel
+                "{} {verb}, {by}",
+                counted(row.elements_differing, "element")
             )
         }
         ("dtype" | "shape", Some(a), Some(b)) => {

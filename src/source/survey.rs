@@ -17,6 +17,7 @@ use crate::source::step::{self, Counts, Spots};
 use crate::source::views::Views;
 use crate::store::formats::refuse_directory;
 use crate::store::io::{self, ReadFile, Standing};
+use crate::store::manifest::Manifest;
 use crate::store::{Format, rank_dir};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -184,13 +185,19 @@ fn look(directory: &Path, headers: bool) -> Result<Sight> {
         sight.inside = true;
     }
     sight.numbered = numbered::look(&base, &names, headers)?;
+    let manifest = Manifest::read_sound(&base)?;
     for (directory, _) in names.iter().filter(|name| is_rank(name)) {
         let Some(rank) = rank_dir::rank_of(directory) else {
             continue;
         };
-        sight.ranks.insert(rank);
         let room = base.join(directory);
-        for (file, folder) in io::list(&room)? {
+        let entries = io::list(&room)?;
+        // What lay there is left of a rank that there is no more.
+        if (manifest.as_ref()).is_some_and(|known| known.only_carried(directory, &entries)) {
+            continue;
+        }
+        sight.ranks.insert(rank);
+        for (file, folder) in entries {
             if folder {
                 continue;
             }

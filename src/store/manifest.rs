@@ -307,6 +307,22 @@ impl Manifest {
         Ok(others)
     }
 
+    /// Whether each of the `entries` (name, whether a directory) of the `folder` in its directory is what was carried
+    /// along, or has only that.
+    #[must_use]
+    pub fn only_carried(&self, folder: &str, entries: &[(String, bool)]) -> bool {
+        let carried = |(name, is_directory): &(String, bool)| {
+            let path = format!("{folder}/{name}");
+            self.carried.iter().any(|carried| match is_directory {
+                true => carried
+                    .strip_prefix(&path)
+                    .is_some_and(|rest| rest.starts_with('/')),
+                false => *carried == path,
+            })
+        };
+        !entries.is_empty() && entries.iter().all(carried)
+    }
+
     /// The tensors of a file.
     #[must_use]
     pub fn placed(&self, file: &FileRecord) -> &[Placed] {

@@ -67,7 +67,7 @@ impl Rectangle {
 
 /// The numbers that an 8-bit float of 4 exponent bits, 3 mantissa bits and no infinity stands for
 /// (OCP 8-bit floating point, E4M3): all are exact in `f32`.
-fn e4m3(bits: u8) -> f32 {
+pub(super) fn e4m3(bits: u8) -> f32 {
     let (exponent, mantissa) = (i32::from(bits >> 3 & 0xf), f32::from(bits & 7));
     let size = match (exponent, bits & 7) {
         (15, 7) => f32::NAN,

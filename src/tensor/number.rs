@@ -1,5 +1,6 @@
 //! Elements as numbers, for comparing.
 
+use crate::tensor::arithmetic::e4m3;
 use crate::tensor::dtype::Dtype;
 use serde::{Deserialize, Serialize};
 
@@ -23,8 +24,7 @@ impl Difference {
     }
 }
 
-/// Compares two equally long buffers of whole elements. Types without numbers here (8 bits and below,
-/// complex) are counted only.
+/// Compares two equally long buffers of whole elements. Types of less than 8 bits are counted only, by bytes.
 #[must_use]
 pub fn compare(dtype: Dtype, a: &[u8], b: &[u8]) -> Difference {
     let width = (dtype.bits() as usize / 8).max(1);
@@ -34,16 +34,43 @@ pub fn compare(dtype: Dtype, a: &[u8], b: &[u8]) -> Difference {
             continue;
         }
         difference.elements += 1;
-        let (Some(x), Some(y)) = (number(dtype, x), number(dtype, y)) else {
+        let Some((apart, size)) = apart(dtype, x, y) else {
             continue;
         };
-        let apart = (x - y).abs();
-        let apart = if apart.is_nan() { f64::INFINITY } else { apart };
-        difference.max_abs = difference.max_abs.max(apart);
-        let relative = if apart == 0.0 { 0.0 } else { apart / x.abs() };
-        difference.max_rel = difference.max_rel.max(relative);
+        let relative = if apart == 0.0 { 0.0 } else { apart / size };
+        let or_infinite = |value: f64| if value.is_nan() { f64::INFINITY } else { value };
+        difference.max_abs = difference.max_abs.max(or_infinite(apart));
+        difference.max_rel = difference.max_rel.max(or_infinite(relative));
     }
     difference
+}
+
+/// How far two elements are apart, and the size of the first.
+fn apart(dtype: Dtype, x: &[u8], y: &[u8]) -> Option<(f64, f64)> {
+    if dtype == Dtype::C64 {
+        let part = |bytes: &[u8], at: usize| number(Dtype::F32, bytes.get(at..at + 4)?);
+        let (real, imaginary) = (part(x, 0)?, part(x, 4)?);
+        let apart = (real - part(y, 0)?).hypot(imaginary - part(y, 4)?);
+        return Some((apart, real.hypot(imaginary)));
+    }
+    let (x, y) = (number(dtype, x)?, number(dtype, y)?);
+    Some(((x - y).abs(), x.abs()))
+}
+
+/// An element of `exponent` and `mantissa` bits whose only special values are zero and, in the place of a
+/// negative zero, no number.
+fn without_infinity(bits: u8, mantissa: u32, bias: i32) -> f64 {
+    let (digits, rest) = (
+        f64::from(bits & ((1 << mantissa) - 1)),
+        (bits & 0x7f) >> mantissa,
+    );
+    let part = digits / f64::from(1_u32 << mantissa);
+    let size = match (bits, rest) {
+        (0x80, _) => f64::NAN,
+        (_, 0) => part * 2f64.powi(1 - bias),
+        _ => (1.0 + part) * 2f64.powi(i32::from(rest) - bias),
+    };
+    if bits & 0x80 == 0 { size } else { -size }
 }
 
 #[allow(clippy::cast_precision_loss)]
@@ -51,6 +78,15 @@ pub fn compare(dtype: Dtype, a: &[u8], b: &[u8]) -> Difference {
 #[must_use]
 pub fn number(dtype: Dtype, bytes: &[u8]) -> Option<f64> {
     Some(match dtype {
+        Dtype::F8_E4M3 => e4m3(*bytes.first()?).into(),
+        // The upper half of an f16 of the same number.
+        Dtype::F8_E5M2 => half::f16::from_bits(u16::from(*bytes.first()?) << 8).to_f64(),
+        Dtype::F8_E4M3FNUZ => without_infinity(*bytes.first()?, 3, 8),
+        Dtype::F8_E5M2FNUZ => without_infinity(*bytes.first()?, 2, 16),
+        Dtype::F8_E8M0 => match *bytes.first()? {
+            0xff => f64::NAN,
+            exponent => 2f64.powi(i32::from(exponent) - 127),
+        },
         Dtype::F16 => half::f16::from_le_bytes(bytes.try_into().ok()?).to_f64(),
         Dtype::BF16 => half::bf16::from_le_bytes(bytes.try_into().ok()?).to_f64(),
         Dtype::F32 => f32::from_le_bytes(bytes.try_into().ok()?).into(),
@@ -94,5 +130,27 @@ mod tests {
         );
         let nan = compare(Dtype::F32, &bytes(&[f32::NAN]), &bytes(&[1.0]));
         assert_eq!((nan.elements, nan.max_abs), (1, f64::INFINITY));
+        assert_eq!(nan.max_rel, f64::INFINITY);
+    }
+
+    #[test]
+    fn measures_every_type_of_whole_bytes() {
+        let distance = |dtype, a: &[u8], b: &[u8]| compare(dtype, a, b).max_abs;
+        // 1 and 2, by hand.
+        assert_eq!(distance(Dtype::F8_E4M3, &[0x38], &[0x40]), 1.0);
+        assert_eq!(distance(Dtype::F8_E5M2, &[0x3c], &[0x40]), 1.0);
+        assert_eq!(distance(Dtype::F8_E4M3FNUZ, &[0x40], &[0x48]), 1.0);
+        assert_eq!(distance(Dtype::F8_E5M2FNUZ, &[0x40], &[0x44]), 1.0);
+        assert_eq!(distance(Dtype::F8_E8M0, &[127], &[128]), 1.0);
+        assert_eq!(
+            distance(Dtype::F8_E4M3FNUZ, &[0x80], &[0x40]),
+            f64::INFINITY
+        );
+        // The largest of each.
+        assert_eq!(number(Dtype::F8_E4M3FNUZ, &[0x7f]), Some(240.0));
+        assert_eq!(number(Dtype::F8_E5M2FNUZ, &[0xff]), Some(-57344.0));
+        let complex = |re: f32, im: f32| [re.to_le_bytes(), im.to_le_bytes()].concat();
+        let apart = compare(Dtype::C64, &complex(3.0, 4.0), &complex(0.0, 8.0));
+        assert_eq!((apart.max_abs, apart.max_rel), (5.0, 1.0));
     }
 }

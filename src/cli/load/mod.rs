@@ -98,8 +98,13 @@ impl Load {
         let config = self.launch.over(config)?;
         let asked = config.source().map_err(named)?;
         let written = self.write_config.as_deref();
+        let default = || config.output().join(DESTINATION);
+        let destination = self.dst.clone().unwrap_or_else(default);
         if let Some(path) = written {
-            let mut read = vec![("configuration", self.config.as_path())];
+            let mut read = vec![
+                ("configuration", self.config.as_path()),
+                ("directory of the weights that are written", &destination),
+            ];
             read.extend(asked.iter().map(|asked| ("source", asked.path.as_path())));
             let bases = layered.paths();
             read.extend(bases.iter().map(|path| ("base_config", path.as_path())));
@@ -108,7 +113,7 @@ impl Load {
         let mut telling = match asked {
             None => Telling::new(Action::None)
                 .noted("no weights are asked for: the trainer starts from random ones"),
-            Some(asked) => self.ready(&sight, &config, &asked, observer)?,
+            Some(asked) => self.ready(&sight, (&config, &destination), &asked, observer)?,
         };
         telling.dry_run = self.writing.dry_run;
         if self.launch.any() && !telling.keys.is_empty() {
@@ -123,11 +128,11 @@ impl Load {
         telling.told(&sight)
     }
 
-    /// Gets the weights at `source` ready. Collective.
+    /// Gets the weights at `source` ready, at `destination`. Collective.
     fn ready(
         &self,
         sight: &Sight<'_>,
-        config: &TrainConfig,
+        (config, destination): (&TrainConfig, &Path),
         asked: &Asked,
         observer: &mut Observer<'_>,
     ) -> Result<Telling> {
@@ -170,9 +175,7 @@ impl Load {
         }
         let mut telling = found(Telling::new(action), config, &chosen);
         telling.notes.extend(strategies::note(&path));
-        let default = || config.output().join(DESTINATION);
-        let destination = self.dst.clone().unwrap_or_else(default);
-        let job = self.job(action, &chosen, strategy, path, destination.clone())?;
+        let job = self.job(action, &chosen, strategy, path, destination.to_owned())?;
         let outcome = run_job(sight.world, &job, observer)?;
         let ckpt = outcome.files.iter().any(|file| file.ends_with(".ckpt"));
         let format = if ckpt { "ckpt" } else { "safetensors" };

@@ -187,7 +187,11 @@ impl<'a> Standing<'a> {
             || "there is no position that all ranks have; was every rank's file copied?".into(),
             |position| {
                 let label = self.label(position);
-                format!("the newest that all ranks have is {label}: --file-suffix {label}")
+                // A shell would take the rank's place for names of files.
+                let quote = if label.contains('*') { "'" } else { "" };
+                format!(
+                    "the newest that all ranks have is {label}: --file-suffix {quote}{label}{quote}"
+                )
             },
         )
     }

@@ -143,7 +143,7 @@ fn trailing(stem: &str) -> Option<(&str, u64)> {
 }
 
 /// Whether `--file-suffix suffix` can mean this file: `[_]run-epoch_step`, `[-]epoch_step`, `[_]step`,
-/// all of them complete numbers, or the end of its name.
+/// all of them complete numbers, the end of its name, or its name with `*` in the rank's place.
 pub(super) fn fits(suffix: &str, file: &File<'_>) -> bool {
     let stem = stem(file.path);
     let ends = || {
@@ -151,8 +151,11 @@ pub(super) fn fits(suffix: &str, file: &File<'_>) -> bool {
         stem.strip_suffix(suffix)
             .is_some_and(|before| !(suffix.starts_with(cut) && before.ends_with(cut)))
     };
-    let Position::Saved(name) = &file.position else {
-        return ends();
+    let name = match &file.position {
+        Position::Saved(name) => name,
+        Position::Plain(text) | Position::Numbered(text) => {
+            return ends() || (text.contains('*') && text == suffix);
+        }
     };
     let Some(numbers) = numbers(suffix) else {
         return ends() || suffix == name.prefixed();

@@ -21,6 +21,19 @@ fn asked(suffix: &str) -> Asked<'_> {
 
 // proves P16, P18
 #[test]
+fn takes_a_name_by_the_place_of_its_rank() {
+    let both: [&[&str]; 2] = [&["net0", "net0-1_1"], &["net1", "net1-1_1"]];
+    let told = choose(&offered(&both), Asked::Newest).unwrap_err();
+    assert!(
+        told.hint
+            .unwrap_or_default()
+            .ends_with("--file-suffix 'net*'")
+    );
+    let chosen = choose(&offered(&both), asked("net*")).unwrap();
+    assert_eq!(chosen.files[&1], "rank_1/net1.safetensors");
+}
+
+#[test]
 fn takes_the_same_position_of_all_ranks() {
     let several: [&[&str]; 2] = [
         &[

@@ -3,6 +3,8 @@
 //! A file is an 8-byte little-endian header length, a JSON header, then the tensors' bytes without
 //! gaps. The crate's own checks are used; it accepts duplicate names, so those are checked here.
 
+mod refused;
+
 use crate::catalog::{Entry, FileSchema};
 use crate::fault::memory::zeroed;
 use crate::fault::{Fault, Kind, Result};
@@ -11,7 +13,6 @@ use crate::store::formats::seal::{Seal, Sealed};
 use crate::store::io::ReadFile;
 use crate::tensor::dtype::Dtype;
 use crate::tensor::shape::Shape;
-use ::safetensors::SafeTensorError;
 use ::safetensors::tensor::{Metadata, TensorInfo};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -156,7 +157,7 @@ pub fn parse(header: &[u8], size: u64) -> Result<FileSchema> {
         })?;
     let data = 8 + header.len() as u64;
     let checked =
-        Metadata::new(None, tensors.clone()).map_err(|error| refused(&tensors, &error))?;
+        Metadata::new(None, tensors.clone()).map_err(|error| refused::refused(&tensors, &error))?;
     let end = data.checked_add(checked.data_len() as u64);
     if end != Some(size) {
         let fault = corrupt(match end {
@@ -198,34 +199,6 @@ pub fn parse(header: &[u8], size: u64) -> Result<FileSchema> {
         key(a).cmp(&key(b)).then_with(|| a.name.cmp(&b.name))
     });
     FileSchema::new(entries, metadata, Vec::new(), size)
-}
-
-/// Why a header's tensors don't make a file; two that are of the same bytes are named.
-fn refused(tensors: &[(String, TensorInfo)], error: &SafeTensorError) -> Fault {
-    let corrupt = |message| Fault::new(Kind::Corrupt, message);
-    let other = || format!("header is wrong: {error}");
-    let SafeTensorError::InvalidOffset(name) = error else {
-        return corrupt(other());
-    };
-    let Some((_, this)) = tensors.iter().find(|(known, _)| known == name) else {
-        return corrupt(other());
-    };
-    let (begin, end) = this.data_offsets;
-    let shares = |(known, that): &&(String, TensorInfo)| {
-        let (from, to) = that.data_offsets;
-        known != name && from < end && begin < to
-    };
-    let Some((second, that)) = tensors.iter().find(shares) else {
-        return corrupt(other());
-    };
-    let which = match that.data_offsets == this.data_offsets {
-        true => "the same bytes",
-        false => "some of the same bytes",
-    };
-    corrupt(format!(
-        "header is wrong: '{name}' and '{second}' are of {which}"
-    ))
-    .hint("save each with bytes of its own: save_file(…) of a clone of one, or save_model(…)")
 }
 
 /// Lays out a file for `tensors`: by dtype, widest first, then by name, header padded with spaces to

@@ -17,6 +17,14 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Progress> {
         .map_err(|error| Fault::new(Kind::Corrupt, format!("can't be read: {error}")).file(COMMON))
 }
 
+/// That it isn't beside the text that tells the layout: a trainer writes both, and goes on from neither alone.
+pub(super) fn missing() -> Fault {
+    let message = "is missing, which says where the job stands: its step, epoch and loss scale";
+    Fault::new(Kind::MissingShard, message).file(COMMON).hint(
+        "copy it along; if it is lost, write what is known: {\"step_num\": 20, \"global_step\": 20}",
+    )
+}
+
 /// Its text, as the trainer indents it.
 ///
 /// # Errors

@@ -99,6 +99,8 @@ impl DirectoryFormat for Checkpoint2 {
         };
         if let Some(metadata) = read(METADATA).and_then(|bytes| parse(&bytes).ok().flatten()) {
             glimpse.files = each(metadata.files);
+            let counted = io::standing(&place.join(COMMON))? == Standing::File;
+            glimpse.why = (!counted).then(|| format!("{COMMON} is missing"));
             return Ok(glimpse);
         }
         let names = io::list(place)?.into_iter();
@@ -124,6 +126,9 @@ impl DirectoryFormat for Checkpoint2 {
         let metadata = text(0).map(parse).transpose();
         let metadata = metadata.map_err(|fault| fault.file(METADATA))?.flatten();
         let progress = text(1).map(counts::parse).transpose()?;
+        if metadata.is_some() && progress.is_none() {
+            return Err(counts::missing());
+        }
         // One card's has no metadata; only the trainer of dynamic graphs counts samples.
         let adapter = text(2).map(|text| (ADAPTER, text.to_vec()));
         let counted = progress
