@@ -187,12 +187,13 @@ fn verified(outcome: &Outcome, bad: &[BadFile]) -> Text {
     }
     let checked = outcome.checked.unwrap_or(0);
     let verdict = if bad.is_empty() { "good" } else { "bad" };
-    let what = if outcome.bytes.read > 0 {
-        let files = counted(checked, "file");
-        format!("{files}, {} read", bytes(outcome.bytes.read))
-    } else {
-        let tensors = counted(checked, "tensor");
-        format!("{tensors} compared by the digests in the manifests; no weights were read")
+    let what = match (checked, outcome.bytes.read) {
+        (0, 0) => "nothing could be compared".to_owned(),
+        (_, 0) => {
+            let tensors = counted(checked, "tensor");
+            format!("{tensors} compared by the digests in the manifests; no weights were read")
+        }
+        (_, read) => format!("{}, {} read", counted(checked, "file"), bytes(read)),
     };
     let complaints = counted(bad.len() as u64, "complaint");
     out.line(format_args!("{verdict}: {what}, {complaints}"));

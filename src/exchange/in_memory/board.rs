@@ -4,6 +4,7 @@ use super::imagined::is_alone;
 use super::post::Post;
 use crate::host::cluster::desk::Desk;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// All communicators, by number.
 #[derive(Default)]
@@ -37,9 +38,9 @@ pub(super) struct Meeting {
 /// What a member gives.
 #[derive(Clone, Default)]
 pub(super) struct Given {
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Arc<[u8]>,
     /// To each member, or just one length.
-    pub(super) lengths: Vec<usize>,
+    pub(super) lengths: Arc<[usize]>,
     /// Whose part it needs: those with `true`.
     pub(super) needs: Vec<bool>,
 }

@@ -65,8 +65,8 @@ impl Communicator {
             group.enter(
                 what,
                 Given {
-                    bytes,
-                    lengths,
+                    bytes: bytes.into(),
+                    lengths: lengths.into(),
                     needs,
                 },
                 desk,
