@@ -53,6 +53,7 @@ impl LoraArgs {
             let meaning = self.lora_scaling.map(Meaning::plain);
             return Ok(meaning.map(|meaning| Lora {
                 file: None,
+                given: None,
                 meaning,
             }));
         };
@@ -82,6 +83,7 @@ impl LoraArgs {
         };
         Ok(Some(Lora {
             file: Some(file),
+            given: Some(path.clone()),
             meaning: Meaning {
                 apart: model::experts_apart()?,
                 ..meaning
