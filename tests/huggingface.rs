@@ -732,6 +732,33 @@ fn pairs_for_both_of_a_tied_model_are_one_or_need_two() {
     );
 }
 
+/// Weights with a head of their own go out of a configuration that ties them as what they are, or not at all.
+#[test]
+fn a_head_of_its_own_goes_out_with_a_configuration_that_says_so() {
+    let room = Room::single();
+    let right = weights();
+    assert_ne!(right[HEAD].data, right[EMBEDDING].data);
+    room.run(IMPORT).succeeds();
+    room.configure("tie_word_embeddings", true.into());
+    for line in [
+        "export --src @out --hf-config @m --dst @hf",
+        "to hf --src @out --model @m --dst @hf",
+    ] {
+        let run = room.run(line);
+        says(&run, &[HEAD, "a head of their own", "--untie keeps it"]);
+        assert!(!room.at("hf").exists());
+        room.run(&format!("{line} --untie")).succeeds();
+        tensors::compare(&right, &full(&room.at("hf"))).unwrap();
+        let config = std::fs::read(room.at("hf/config.json")).unwrap();
+        let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+        assert_eq!(config["tie_word_embeddings"], false, "{line}");
+        std::fs::remove_dir_all(room.at("hf")).unwrap();
+    }
+    room.configure("tie_word_embeddings", false.into());
+    let run = room.run("export --src @out --hf-config @m --dst @hf --untie");
+    says(&run, &["--untie: tie_word_embeddings of config.json isn't true"]);
+}
+
 /// Scales that are powers of two are named as such, wherever they lie.
 #[test]
 fn names_scales_that_are_powers_of_two() {

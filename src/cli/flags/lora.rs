@@ -26,6 +26,15 @@ pub(crate) struct LoraArgs {
     pub(crate) lora_scaling: Option<f64>,
 }
 
+/// Whether head and embedding are one, as config.json says.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct UntieArgs {
+    /// Give a model whose tie_word_embeddings is true a head of its own: that in the files, or else a copy of the
+    /// embedding. An adapter then changes each for itself.
+    #[arg(long)]
+    pub(crate) untie: bool,
+}
+
 impl LoraArgs {
     /// What the adapter, if one is asked for, makes of the source's tensors.
     ///
