@@ -19,9 +19,18 @@ fn sample() -> Sample {
     ]);
     let of = |maps: [&[i64]; 2], mesh: &[usize]| {
         let layouts = maps.map(|map| layout(mesh, map));
-        Strategy::of(&["w.weight", "v.weight"].into_iter().zip(layouts).collect::<Vec<_>>())
+        Strategy::of(
+            &["w.weight", "v.weight"]
+                .into_iter()
+                .zip(layouts)
+                .collect::<Vec<_>>(),
+        )
     };
-    Sample::of(whole, of([&[1, -1], &[-1, 0]], &[2, 2]), of([&[0, -1], &[-1, 0]], &[2]))
+    Sample::of(
+        whole,
+        of([&[1, -1], &[-1, 0]], &[2, 2]),
+        of([&[0, -1], &[-1, 0]], &[2]),
+    )
 }
 
 #[test]
@@ -33,7 +42,9 @@ fn a_strategy_beside_rank_directories_is_no_weights() {
         let shown = alone(&sample.args("inspect @src")).succeeds();
         assert!(shown.stdout.contains("4 ranks"), "{name}: {shown:#?}");
         for strategy in ["@four.ckpt", &format!("@src/{name}")] {
-            let line = format!("reshard --src @src --src-strategy {strategy} --dst-strategy @two.ckpt --overwrite --dst @two");
+            let line = format!(
+                "reshard --src @src --src-strategy {strategy} --dst-strategy @two.ckpt --overwrite --dst @two"
+            );
             alone(&sample.args(&line)).succeeds();
             sample.check("two", &sample.two, &sample.whole);
         }
@@ -47,8 +58,14 @@ fn a_strategy_beside_ranks_files_is_no_weights() {
     fs::create_dir(sample.path("flat")).unwrap();
     for rank in 0..4 {
         let file = fs::read_dir(sample.path(&format!("src/rank_{rank}"))).unwrap();
-        let file = file.map(|file| file.unwrap().path()).find(|file| file.extension().is_some_and(|end| end == "safetensors"));
-        fs::copy(file.unwrap(), sample.path(&format!("flat/net_rank_{rank}.safetensors"))).unwrap();
+        let file = file
+            .map(|file| file.unwrap().path())
+            .find(|file| file.extension().is_some_and(|end| end == "safetensors"));
+        fs::copy(
+            file.unwrap(),
+            sample.path(&format!("flat/net_rank_{rank}.safetensors")),
+        )
+        .unwrap();
     }
     for name in [None, Some(NAMES[0]), Some(NAMES[1]), Some(NAMES[2])] {
         if let Some(name) = name {
@@ -57,8 +74,12 @@ fn a_strategy_beside_ranks_files_is_no_weights() {
         let shown = alone(&sample.args("inspect @flat")).succeeds();
         assert!(shown.stdout.contains("4 ranks"), "{name:?}: {shown:#?}");
         let refused = alone(&sample.args("unify --src @flat --src-strategy @four.ckpt --dst @out"));
-        assert!(error_line(&refused).contains("has 4 weight files"), "{refused:#?}");
-        let pattern = "flat/net_rank_{rank}.safetensors', with --src-strategy, takes them for ranks' files";
+        assert!(
+            error_line(&refused).contains("has 4 weight files"),
+            "{refused:#?}"
+        );
+        let pattern =
+            "flat/net_rank_{rank}.safetensors', with --src-strategy, takes them for ranks' files";
         assert!(refused.stderr.contains(pattern), "{refused:#?}");
         let line = "unify --src @flat/net_rank_{rank}.safetensors --src-strategy @four.ckpt --overwrite --dst @out";
         alone(&sample.args(line)).succeeds();
@@ -67,7 +88,11 @@ fn a_strategy_beside_ranks_files_is_no_weights() {
         alone(&sample.args("convert @flat --to ckpt --overwrite --dst @other")).succeeds();
         let written = fs::read_dir(sample.path("other")).unwrap();
         let names = written.map(|file| file.unwrap().file_name().into_string().unwrap());
-        assert_eq!(names.filter(|name| name.ends_with(".ckpt")).count(), 4, "{name:?}");
+        assert_eq!(
+            names.filter(|name| name.ends_with(".ckpt")).count(),
+            4,
+            "{name:?}"
+        );
         if let Some(name) = name {
             fs::remove_file(sample.path("flat").join(name)).unwrap();
         }

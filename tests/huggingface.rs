@@ -756,7 +756,10 @@ fn a_head_of_its_own_goes_out_with_a_configuration_that_says_so() {
     }
     room.configure("tie_word_embeddings", false.into());
     let run = room.run("export --src @out --hf-config @m --dst @hf --untie");
-    says(&run, &["--untie: tie_word_embeddings of config.json isn't true"]);
+    says(
+        &run,
+        &["--untie: tie_word_embeddings of config.json isn't true"],
+    );
 }
 
 /// Scales that are powers of two are named as such, wherever they lie.
@@ -975,9 +978,20 @@ fn copies_what_belongs_to_a_model_and_says_what_does_not() {
         "hf_quant_config.json",
         "train.txt",
     ];
-    for name in along.iter().chain(&left) {
-        std::fs::write(room.at("m").join(name), "{}").unwrap();
+    // As in a hub's cache, where each is a link.
+    std::fs::create_dir(room.at("blobs")).unwrap();
+    let content = |name: &str| {
+        format!("{{\"{name}\": 1}}").repeat(if name == along[0] { 1 << 18 } else { 1 })
+    };
+    for (number, name) in along.iter().chain(&left).enumerate() {
+        let blob = room.at(&format!("blobs/{number}"));
+        std::fs::write(&blob, content(name)).unwrap();
+        std::os::unix::fs::symlink(blob, room.at("m").join(name)).unwrap();
     }
+    let state = std::fs::OpenOptions::new()
+        .write(true)
+        .open(room.at("m/trainer_state.json"));
+    state.unwrap().set_len(140 << 20).unwrap();
     let huge = std::fs::File::create(room.at("m/dataset.json")).unwrap();
     huge.set_len(200 << 20).unwrap();
     let export = "export --src @out --hf-config @m --overwrite --dst";
@@ -988,7 +1002,12 @@ fn copies_what_belongs_to_a_model_and_says_what_does_not() {
     );
     tensors::compare(&weights(), &full(&room.at("back"))).unwrap();
     for name in along {
-        assert!(room.at("back").join(name).exists(), "{name}");
+        let copy = room.at("back").join(name);
+        assert!(!copy.is_symlink(), "{name}");
+        assert!(
+            std::fs::read(copy).unwrap() == content(name).into_bytes(),
+            "{name}"
+        );
     }
     for name in left {
         assert!(!room.at("back").join(name).exists(), "{name}");
