@@ -67,7 +67,7 @@ fn room() -> TempDir {
 
 const UNIFY: &str = "unify --src @base --lora @lora --overwrite --dst @out";
 
-// proves P163
+// proves P164
 #[test]
 fn what_an_adapter_is_to_have_and_lacks_is_named() {
     let room = room();
