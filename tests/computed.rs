@@ -3,6 +3,7 @@
 
 mod adapters;
 mod experts;
+mod lacking;
 mod quantised;
 
 use crate::support::float;
@@ -24,13 +25,16 @@ fn model(family: &str) -> PathBuf {
     fixtures::data().join("model").join(family)
 }
 
+/// The words of a command line, `@` standing for `room/`.
+fn room_words(room: &TempDir, line: &str) -> Vec<String> {
+    let room = format!("{}/", room.path().display());
+    let words = line.split_whitespace();
+    words.map(|word| word.replace('@', &room)).collect()
+}
+
 /// Runs a command line, `@` standing for `room/`.
 fn run(room: &TempDir, processes: u32, line: &str) -> Run {
-    let room = format!("{}/", room.path().display());
-    let words: Vec<String> = line
-        .split_whitespace()
-        .map(|word| word.replace('@', &room))
-        .collect();
+    let words = room_words(room, line);
     if processes == 1 {
         alone(&words)
     } else {

@@ -384,6 +384,28 @@ fn names_that_are_seen_late_are_waited_for() {
     }
 }
 
+/// What a run left that died while it asked who sees its files is taken for nobody's answer.
+#[test]
+fn a_probe_that_was_left_is_no_answer() {
+    let sample = Sample::new();
+    let mut left = Vec::new();
+    for name in ["00000000000000000000000000000000", "1", "4711"] {
+        let file = sample.room.path().join(format!(".shardloom-probe-{name}"));
+        std::fs::write(&file, "of another run").unwrap();
+        left.push(file);
+    }
+    let envs = [("SHARDLOOM_NODES", "2")];
+    run(2, &sample, &format!("{} --overwrite", JOBS[1].0), &envs).succeeds();
+    sample.check("out", &sample.two, &sample.whole);
+    let found = std::fs::read_dir(sample.room.path()).unwrap();
+    let probes = found.map(|file| file.unwrap().path()).filter(|path| {
+        let name = path.file_name().unwrap().to_string_lossy();
+        name.starts_with(".shardloom-probe-")
+    });
+    // Its own is gone; who left the others may still be there.
+    assert!(probes.into_iter().all(|path| left.contains(&path)));
+}
+
 // proves P52
 #[test]
 fn new_files_take_after_the_directory_that_they_are_made_in() {

@@ -732,6 +732,36 @@ fn pairs_for_both_of_a_tied_model_are_one_or_need_two() {
     );
 }
 
+/// Weights with a head of their own go out of a configuration that ties them as what they are, or not at all.
+#[test]
+fn a_head_of_its_own_goes_out_with_a_configuration_that_says_so() {
+    let room = Room::single();
+    let right = weights();
+    assert_ne!(right[HEAD].data, right[EMBEDDING].data);
+    room.run(IMPORT).succeeds();
+    room.configure("tie_word_embeddings", true.into());
+    for line in [
+        "export --src @out --hf-config @m --dst @hf",
+        "to hf --src @out --model @m --dst @hf",
+    ] {
+        let run = room.run(line);
+        says(&run, &[HEAD, "a head of their own", "--untie keeps it"]);
+        assert!(!room.at("hf").exists());
+        room.run(&format!("{line} --untie")).succeeds();
+        tensors::compare(&right, &full(&room.at("hf"))).unwrap();
+        let config = std::fs::read(room.at("hf/config.json")).unwrap();
+        let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+        assert_eq!(config["tie_word_embeddings"], false, "{line}");
+        std::fs::remove_dir_all(room.at("hf")).unwrap();
+    }
+    room.configure("tie_word_embeddings", false.into());
+    let run = room.run("export --src @out --hf-config @m --dst @hf --untie");
+    says(
+        &run,
+        &["--untie: tie_word_embeddings of config.json isn't true"],
+    );
+}
+
 /// Scales that are powers of two are named as such, wherever they lie.
 #[test]
 fn names_scales_that_are_powers_of_two() {
@@ -948,9 +978,20 @@ fn copies_what_belongs_to_a_model_and_says_what_does_not() {
         "hf_quant_config.json",
         "train.txt",
     ];
-    for name in along.iter().chain(&left) {
-        std::fs::write(room.at("m").join(name), "{}").unwrap();
+    // As in a hub's cache, where each is a link.
+    std::fs::create_dir(room.at("blobs")).unwrap();
+    let content = |name: &str| {
+        format!("{{\"{name}\": 1}}").repeat(if name == along[0] { 1 << 18 } else { 1 })
+    };
+    for (number, name) in along.iter().chain(&left).enumerate() {
+        let blob = room.at(&format!("blobs/{number}"));
+        std::fs::write(&blob, content(name)).unwrap();
+        std::os::unix::fs::symlink(blob, room.at("m").join(name)).unwrap();
     }
+    let state = std::fs::OpenOptions::new()
+        .write(true)
+        .open(room.at("m/trainer_state.json"));
+    state.unwrap().set_len(140 << 20).unwrap();
     let huge = std::fs::File::create(room.at("m/dataset.json")).unwrap();
     huge.set_len(200 << 20).unwrap();
     let export = "export --src @out --hf-config @m --overwrite --dst";
@@ -961,7 +1002,12 @@ fn copies_what_belongs_to_a_model_and_says_what_does_not() {
     );
     tensors::compare(&weights(), &full(&room.at("back"))).unwrap();
     for name in along {
-        assert!(room.at("back").join(name).exists(), "{name}");
+        let copy = room.at("back").join(name);
+        assert!(!copy.is_symlink(), "{name}");
+        assert!(
+            std::fs::read(copy).unwrap() == content(name).into_bytes(),
+            "{name}"
+        );
     }
     for name in left {
         assert!(!room.at("back").join(name).exists(), "{name}");

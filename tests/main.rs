@@ -15,6 +15,7 @@
 mod support;
 
 mod bench;
+mod beside;
 mod checkpoint2;
 mod checkpoints;
 mod cli;

@@ -436,6 +436,22 @@ def round_trip(family, case, room, **shape):
 BLOCK = (4, 4)
 
 
+def called_otherwise(model_type, room):
+    """A model whose config.json has another word for a family's network goes in and comes back as it was."""
+    if model_type == "mistral":
+        MODELS["mistral"] = ("MistralConfig", {**MODELS["llama"][1], "num_key_value_heads": 2, "sliding_window": None})
+        SEEDS.append("mistral")
+        make("mistral", room / "hf")
+    else:
+        make("deepseek_v3", room / "hf", num_nextn_predict_layers=0)
+        path = room / "hf" / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "model_type": model_type}))
+    shardloom(2, "import", "--hf", room / "hf", "--dst", room / "ms")
+    shardloom(2, "export", "--src", room / "ms", "--hf-config", room / "hf", "--dst", room / "back")
+    equal(load_all(room / "back"), load_all(room / "hf"))
+    assert load_all(room / "ms").keys() != load_all(room / "hf").keys(), "nothing is renamed"
+
+
 def quantise(hf):
     """The weights of linear layers in 8 bits with a scale a block; and, by torch, what they stand for."""
     stored, meant = {}, {}
@@ -621,6 +637,8 @@ def trials():
         for number, shape in enumerate(shapes, 2):
             case = next(case for name, case in CASES[family].items() if name in ("mcore", "legacy_separate"))
             yield f"{family} of shape {number}", lambda room, f=family, c=case, s=shape: round_trip(f, c, room, **s)
+    for model_type in ["mistral", "kimi_k2"]:
+        yield f"{model_type} by its name", lambda room, m=model_type: called_otherwise(m, room)
     yield "deepseek_v3 in 8 bits", lambda room: eight_bits(CASES["deepseek_v3"]["mcore"], room)
     yield "qwen3 out in 8 bits", lambda room: eight_bits_out(CASES["qwen3"]["mcore"], room)
     yield "llama with an adapter", lambda room: adapter(CASES["llama"]["legacy_fused"], room)

@@ -3,7 +3,7 @@
 use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::choice::choice;
 use crate::cli::flags::family::{FamilyArgs, SCHEMES};
-use crate::cli::flags::lora::LoraArgs;
+use crate::cli::flags::lora::{LoraArgs, UntieArgs};
 use crate::cli::flags::moving::MoveArgs;
 use crate::cli::flags::quantise::QuantiseArgs;
 use crate::cli::flags::reading::{CheckArgs, SourceArgs};
@@ -13,7 +13,7 @@ use crate::cli::flags::writing::{DestinationArgs, WriteArgs, WrittenFormat};
 use crate::fault::{Fault, Kind, Result};
 use crate::front::Deriving;
 use crate::job::{Goal, Job, ViewMaker, Write};
-use crate::model::{self, Scheme};
+use crate::model::{self, Scheme, TIED};
 use crate::plan::arrange::Naming;
 use crate::plan::build::Select;
 use crate::store::Format;
@@ -28,6 +28,7 @@ Examples:
 /// MindSpore weights, full or distributed -> Hugging Face weights.
 #[derive(Clone, Debug, Args)]
 #[command(before_help = EXAMPLES)]
+#[command(mut_arg("untie", |arg| arg.help("Of a model whose tie_word_embeddings is true write the head that the files have, and false there")))]
 pub(crate) struct Export {
     #[command(flatten)]
     source: SourceArgs,
@@ -47,6 +48,8 @@ pub(crate) struct Export {
     tensors: TensorArgs,
     #[command(flatten)]
     lora: LoraArgs,
+    #[command(flatten)]
+    tied: UntieArgs,
     #[command(flatten)]
     quantise: QuantiseArgs,
     #[command(flatten)]
@@ -78,7 +81,10 @@ impl Export {
             let message = "export writes safetensors files only";
             return Err(Fault::new(Kind::Usage, message));
         }
-        let (family, numbers) = self.family.model(&self.hf_config)?;
+        let (family, mut numbers) = self.family.model(&self.hf_config)?;
+        if self.tied.untie {
+            numbers = model::untied(&numbers)?;
+        }
         let companions = model::companions(&self.hf_config)?;
         let extras = companions.files.clone();
         let export = model::Export {
@@ -91,11 +97,15 @@ impl Export {
             allow_missing: self.tensors.allow_missing,
             allow_extra: self.tensors.allow_extra,
             vocabulary_rows: self.tensors.vocab_rows,
+            untied: self.tied.untie,
         };
         let make = move |inventory: &_, metadata: &_| export.view(inventory, metadata);
         // Its config.json is the model's.
         let deriving = self.model.deriving(&self.source.src, self.names);
-        let deriving = deriving.and(&self.hf_config);
+        let mut deriving = deriving.and(&self.hf_config);
+        if self.tied.untie {
+            deriving.rejoined.push((TIED, false));
+        }
         let job = Job {
             command: "export",
             reading: self.source.reading(&self.checks, self.lora.derived()?),

@@ -3,7 +3,7 @@
 use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::choice::choice;
 use crate::cli::flags::family::{FamilyArgs, SCHEMES};
-use crate::cli::flags::lora::LoraArgs;
+use crate::cli::flags::lora::{LoraArgs, UntieArgs};
 use crate::cli::flags::moving::MoveArgs;
 use crate::cli::flags::reading::{CheckArgs, WeightsArgs};
 use crate::cli::flags::step::StepArgs;
@@ -63,10 +63,8 @@ pub(crate) struct Import {
     /// Then put this before all names but those of lm_head, as `model.`.
     #[arg(long, value_name = "P", default_value = "", hide_default_value = true)]
     add_prefix: String,
-    /// Give a model whose tie_word_embeddings is true a head of its own: that in the files, or else a copy of the
-    /// embedding. An adapter then changes each for itself.
-    #[arg(long)]
-    untie: bool,
+    #[command(flatten)]
+    tied: UntieArgs,
     #[command(flatten)]
     step: StepArgs,
     #[command(flatten)]
@@ -116,7 +114,7 @@ impl Import {
         let mla = self.family.mla.map(|mla| (LATENT, mla == Latent::Joined));
         let qkv = self.family.qkv.is_some_and(|qkv| qkv != Fusion::Separate);
         deriving.rejoined = mla.into_iter().chain([(JOINED, qkv)]).collect();
-        if self.untie {
+        if self.tied.untie {
             deriving.rejoined.push((TIED, false));
         }
         let reading = Reading {
@@ -171,8 +169,8 @@ impl Import {
         }
         // What the table and config.json can't agree on is found before MPI starts.
         let mapping = Mapping::new(&family, &numbers, &choices, &|_, _| true)?;
-        let tied = model::tied(&mapping, self.untie);
-        if self.untie {
+        let tied = model::tied(&mapping, self.tied.untie);
+        if self.tied.untie {
             numbers = model::untied(&numbers)?;
         }
         let lora = self.lora.derived()?;

@@ -4,7 +4,7 @@ use crate::cli::command::{Command, Prepared, Told};
 use crate::cli::export::Export;
 use crate::cli::flags::carried::Carried;
 use crate::cli::flags::family::{FUSIONS, LATENTS, spelled};
-use crate::cli::flags::lora::LoraArgs;
+use crate::cli::flags::lora::{LoraArgs, UntieArgs};
 use crate::cli::flags::moving::MoveArgs;
 use crate::cli::flags::quantise::QuantiseArgs;
 use crate::cli::flags::reading::{CheckArgs, WeightsArgs};
@@ -57,6 +57,8 @@ struct HandedOn {
     tensors: TensorArgs,
     #[command(flatten)]
     lora: LoraArgs,
+    #[command(flatten)]
+    tied: UntieArgs,
     #[command(flatten)]
     quantise: QuantiseArgs,
 }

@@ -82,6 +82,7 @@ pub fn export(
         allow_missing: false,
         allow_extra: false,
         vocabulary_rows: None,
+        untied: false,
     };
     let view = ViewMaker::new(move |inventory, metadata| export.view(inventory, metadata));
     let write = Write {

@@ -16,9 +16,8 @@ fn inputs(job: &Job) -> Vec<(&'static str, &Path)> {
         all.push(("source's strategy", strategy));
     }
     let lora = job.reading.derived.lora.as_ref();
-    if let Some(file) = lora.and_then(|lora| lora.file.as_deref()) {
-        all.push(("adapter", file));
-    }
+    let adapter = lora.into_iter().flat_map(|lora| [&lora.given, &lora.file]);
+    all.extend(adapter.flatten().map(|path| ("adapter", path.as_path())));
     if let Some(writing) = job.goal.writing() {
         if let Some(strategy) = writing.strategy.as_ref().and_then(StrategyInput::path) {
             all.push(("destination's strategy", strategy));

@@ -4,10 +4,11 @@ use crate::fault::plain::first;
 use crate::fault::{Fault, Kind, Result};
 use crate::model::described::{CONFIG, SMALL_BYTES_MAX};
 use crate::model::quantise::note;
+use crate::model::tied::TIED;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::json;
 use crate::tensor::dtype::Dtype;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::path::Path;
 
 /// Largest of them.
@@ -137,15 +138,16 @@ fn read(directory: &Path, name: String) -> Result<(String, Vec<u8>)> {
 }
 
 /// A config.json for weights that are written in `dtype`, with so many `rows` in their vocabulary, and
-/// `quantised` so, or not at all; none if it says that already.
+/// `quantised` so, or not at all, and with a head of its own if it is `untied`; none if it says that already.
 pub(super) fn config_for(
     bytes: &[u8],
     dtype: Option<Dtype>,
     rows: Option<u64>,
     quantised: Option<&Value>,
+    untied: bool,
 ) -> Option<Vec<u8>> {
     json::edited(bytes, |config| {
-        let mut changed = note(config, quantised);
+        let mut changed = note(config, quantised) | (untied && untie(config));
         if let (Some(rows), Some(value)) = (rows, config.get_mut("vocab_size"))
             && *value != rows
         {
@@ -165,6 +167,16 @@ pub(super) fn config_for(
         }
         changed
     })
+}
+
+/// Says that the head is one of its own, where a configuration has the model's or its text's numbers.
+fn untie(config: &mut Map<String, Value>) -> bool {
+    if let Some(Value::Object(text)) = config.get_mut("text_config")
+        && text.contains_key(TIED)
+    {
+        text.insert(TIED.to_owned(), false.into());
+    }
+    config.insert(TIED.to_owned(), false.into()) != Some(false.into())
 }
 
 /// How a config.json calls a type of weights.

@@ -343,9 +343,9 @@ pub(super) fn extra_tensor<'a>(
     if is_head(name) && numbers.holds(TIED) {
         let message =
             format!("{TIED} of config.json is true, and the weights have a head of their own");
-        return unknown(name, message).hint(format!(
-            "set {TIED} to false to keep it; --allow-extra leaves it out unseen, which is right where it equals the embedding"
-        ));
+        return unknown(name, message).hint(
+            "--untie keeps it; --allow-extra leaves it out unseen, which is right where it equals the embedding",
+        );
     }
     let others = if others > 0 {
         format!(" (nor {others} others)")

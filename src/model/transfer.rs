@@ -85,6 +85,8 @@ pub struct Export {
     pub companions: Companions,
     /// Which weights are written in 8 bits; none: none.
     pub quantise: Option<Quantise>,
+    /// The head is one of its own, other than config.json says, which is to say so.
+    pub untied: bool,
 }
 
 /// Whether any name in a sorted map starts so.
@@ -330,7 +332,8 @@ impl Export {
         let kept = self.quantise.as_ref().map(|q| q.apply(&mut table));
         let quantised = kept.transpose()?.map(|kept| quantise::described(&kept));
         let (config, rows) = (self.companions.config(), self.vocabulary_rows);
-        let config = config.and_then(|bytes| config_for(bytes, dtype, rows, quantised.as_ref()));
+        let config = config
+            .and_then(|bytes| config_for(bytes, dtype, rows, quantised.as_ref(), self.untied));
         let extras = config.map(|bytes| (CONFIG.to_owned(), bytes));
         let notes = self.companions.note().into_iter();
         Ok(Viewed {

@@ -8,13 +8,14 @@ use crate::fault::{Fault, Kind, Result, nearest};
 use crate::plan::inventory::Inventory;
 use crate::plan::lora_experts as experts;
 pub use crate::plan::lora_meaning::{Apart, Factor, Meaning};
+pub use crate::plan::lora_told::{Biases, Modules, Told};
 use crate::plan::names::STATES;
 pub use crate::plan::pattern::{Pattern, Patterns};
 use crate::plan::source_tensor::SourceTensor;
 use crate::plan::source_tensor::{Step, Value};
 use crate::tensor::cast::is_castable;
 use crate::tensor::shape::Shape;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What the names of A and B end with. Those of [`EMBEDDINGS`] are for a table of rows.
@@ -52,6 +53,15 @@ pub(super) struct Part<'a> {
     embedding: bool,
 }
 
+/// What of an adapter found its place.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// Weights, or parameters of experts, that pairs were merged into.
+    pub merged: BTreeSet<String>,
+    /// Tensors that were replaced.
+    pub replaced: BTreeSet<String>,
+}
+
 /// A and B of a module, as far as they are there.
 #[derive(Default)]
 struct Pair<'a> {
@@ -74,15 +84,19 @@ pub(super) fn part_of(name: &str) -> Option<Part<'_>> {
     })
 }
 
+/// Whether this is the name of an optimizer's state.
+pub(super) fn is_state(name: &str) -> bool {
+    STATES.iter().any(|state| name.starts_with(state))
+}
+
 /// Takes the pairs that lie among the tensors of `inventory` itself out of it. What the optimizer
 /// keeps of them goes too: no layout without them has a place for it.
 #[must_use]
 pub fn take_own_pairs(inventory: &mut Inventory) -> Vec<Arc<SourceTensor>> {
     let (mut own, mut kept) = (Vec::new(), BTreeMap::new());
     for (name, tensor) in std::mem::take(&mut inventory.tensors) {
-        let state = STATES.iter().any(|state| name.starts_with(state));
         match part_of(&name) {
-            Some(_) if state => {}
+            Some(_) if is_state(&name) => {}
             Some(_) => own.push(tensor),
             None => {
                 kept.insert(name, tensor);
@@ -99,14 +113,15 @@ pub fn take_own_pairs(inventory: &mut Inventory) -> Vec<Arc<SourceTensor>> {
 /// # Errors
 /// [`Kind::UnknownTensor`] for a pair whose weight isn't there, with the nearest names;
 /// [`Kind::Shape`] naming both where they don't fit; [`Kind::Unsupported`] for a tensor that is
-/// neither; [`Kind::MissingShard`] if one of a pair, every pair, or that of a parameter that `meaning` names, is missing; [`Kind::Corrupt`] for a
-/// tensor without elements.
+/// neither; [`Kind::MissingShard`] if one of a pair, or every pair, is missing; [`Kind::Corrupt`] for a tensor without
+/// elements.
 pub fn merge(
     inventory: &mut Inventory,
     catalog: &Catalog,
     adapter: &[Arc<SourceTensor>],
     meaning: &Meaning,
-) -> Result<()> {
+) -> Result<Taken> {
+    let mut taken = Taken::default();
     let mut pairs: BTreeMap<&str, Pair<'_>> = BTreeMap::new();
     for tensor in adapter {
         refuse_empty(tensor)?;
@@ -123,7 +138,8 @@ pub fn merge(
                 let others = adapter
                     .iter()
                     .filter(|other| meaning.tied && other.name != tensor.name);
-                replace(inventory, tensor, others)?;
+                let name = replace(inventory, tensor, others)?;
+                taken.replaced.insert(name);
             }
             None => return Err(no_pair(&tensor.name)),
         }
@@ -131,7 +147,6 @@ pub fn merge(
     if pairs.is_empty() {
         return Err(Fault::new(Kind::MissingShard, "there is no low-rank pair"));
     }
-    let mut merged: Vec<String> = Vec::new();
     for (module, pair) in pairs {
         let Pair { embedding, parts } = pair;
         let [Some(a), Some(b)] = parts else {
@@ -151,7 +166,8 @@ pub fn merge(
                 return Err(unknown(inventory, &a.name, &weight));
             }
             let pair = experts::Pair { a, b };
-            merged.push(of_experts(inventory, catalog, module, pair, meaning)?);
+            let parameter = of_experts(inventory, catalog, module, pair, meaning)?;
+            taken.merged.insert(parameter);
             continue;
         };
         let rank = a.shape.0.first().copied().unwrap_or_default();
@@ -164,26 +180,9 @@ pub fn merge(
         };
         let tensor = tensor.clone();
         add(inventory, &tensor, weight.as_str().into(), step);
-        merged.push(weight);
+        taken.merged.insert(weight);
     }
-    refuse_without_pair(meaning, &merged)
-}
-
-/// Refuses an adapter that says that it has pairs of parameters of which none was `merged`.
-fn refuse_without_pair(meaning: &Meaning, merged: &[String]) -> Result<()> {
-    let mut told = meaning.parameters.iter();
-    let lacks = |target: &&String| !merged.iter().any(|name| experts::is_called(name, target));
-    let Some(target) = told.find(lacks) else {
-        return Ok(());
-    };
-    let message = format!(
-        "the adapter's configuration names '{target}' in target_parameters, and there is no pair for it"
-    );
-    let fault = Fault::new(Kind::MissingShard, message);
-    Err(fault.hint(
-        "is it this adapter's file, and whole? Save the adapter again; a parameter that was never trained may be taken \
-         out of target_parameters",
-    ))
+    Ok(taken)
 }
 
 /// Adds a step to those that make `tensor`, called `name`.
@@ -258,12 +257,12 @@ fn plain(name: &str) -> String {
 }
 
 /// Puts a tensor that was trained in full in the place of the source's, in the type of that; or beside it, where one
-/// of the `others` of the same shape is in its place.
+/// of the `others` of the same shape is in its place; gives its name there.
 fn replace<'a>(
     inventory: &mut Inventory,
     tensor: &Arc<SourceTensor>,
     others: impl Iterator<Item = &'a Arc<SourceTensor>>,
-) -> Result<()> {
+) -> Result<String> {
     let plain = self::plain(&tensor.name);
     let of = |name: &str| inventory.tensors.get(name);
     let mut twins = others.filter(|other| other.shape == tensor.shape);
@@ -290,8 +289,10 @@ fn replace<'a>(
             steps: Vec::new(),
         }));
     }
-    inventory.tensors.insert(plain.into(), Arc::new(new));
-    Ok(())
+    inventory
+        .tensors
+        .insert(plain.as_str().into(), Arc::new(new));
+    Ok(plain)
 }
 
 fn unknown(inventory: &Inventory, name: &str, weight: &str) -> Fault {

@@ -12,11 +12,13 @@ use crate::fault::plain::first;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::Inventory;
 use crate::plan::lora_meaning::Meaning;
+use crate::plan::lora_told::is_called;
 use crate::plan::patch::Patch;
 use crate::plan::patched::of_patches;
 use crate::plan::source_tensor::{SourceTensor, Step};
 use crate::tensor::region::Region;
 use crate::tensor::shape::Shape;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -136,10 +138,33 @@ pub(super) fn find<'a>(
     })
 }
 
-/// Whether a parameter's name is, or ends in, one that an adapter says.
-pub(super) fn is_called(name: &str, target: &str) -> bool {
-    let rest = name.strip_suffix(target);
-    rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+/// The names of all parameters that `meaning` names, as the source has them.
+pub(super) fn all(inventory: &Inventory, meaning: &Meaning) -> BTreeSet<String> {
+    let together = inventory.tensors.iter().filter_map(|(name, tensor)| {
+        let (module, _) = name.rsplit_once('.')?;
+        (tensor.shape.0.len() == 3).then_some(module.to_owned())
+    });
+    let mut modules: BTreeSet<String> = together.collect();
+    for row in &meaning.apart {
+        let Some((module, _)) = row.parameter.rsplit_once('.') else {
+            continue;
+        };
+        let first = row
+            .matrices
+            .iter()
+            .map(|part| part.replace("{expert}", "0"));
+        for end in first.take(1) {
+            let before = inventory
+                .tensors
+                .keys()
+                .filter_map(|name| name.strip_suffix(&*end));
+            modules.extend(before.map(|before| format!("{before}{module}")));
+        }
+    }
+    let found = modules
+        .iter()
+        .flat_map(|base| parameters(inventory, base, meaning));
+    found.map(|parameter| parameter.name).collect()
 }
 
 /// The parameters of module `base` that targets name, as the source has them.

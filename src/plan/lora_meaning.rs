@@ -1,5 +1,6 @@
 //! What the pairs of an adapter mean.
 
+use crate::plan::lora_told::Told;
 use crate::plan::pattern::Patterns;
 
 /// What pairs mean.
@@ -24,6 +25,8 @@ pub struct Meaning {
     pub apart: Vec<Apart>,
     /// Whether A and B of these lie the other way round, where shapes don't tell it.
     pub turned: Option<bool>,
+    /// What the adapter's file is to have.
+    pub told: Told,
 }
 
 impl Meaning {
@@ -40,6 +43,7 @@ impl Meaning {
             parameters: Vec::new(),
             apart: Vec::new(),
             turned: None,
+            told: Told::default(),
         }
     }
 }

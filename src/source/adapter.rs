@@ -5,6 +5,7 @@
 
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::lora::{Factor, Meaning, Pattern, Patterns};
+use crate::source::adapter_parts::{names, told};
 use crate::store::json;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -60,7 +61,14 @@ fn of(config: &Map<String, Value>, fixed: Option<f64>) -> Result<Meaning> {
             by_root: truth("use_rslora"),
         },
         (None, None) => {
-            let message = "has no number lora_alpha, which B * A is multiplied by";
+            let message = match config.get("lora_alpha") {
+                None | Some(Value::Null) => {
+                    "has no number lora_alpha, which B * A is multiplied by".to_owned()
+                }
+                Some(value) => {
+                    format!("lora_alpha is {value}, no number of 32 bits to multiply by")
+                }
+            };
             return Err(Fault::new(Kind::Corrupt, message));
         }
     };
@@ -71,9 +79,10 @@ fn of(config: &Map<String, Value>, fixed: Option<f64>) -> Result<Meaning> {
         transposed: truth("fan_in_fan_out"),
         described: true,
         tied: truth("ensure_weight_tying"),
-        parameters: parameters(config)?,
+        parameters: names(config, "target_parameters")?,
         apart: Vec::new(),
         turned: turned(config),
+        told: told(config)?,
     })
 }
 
@@ -81,21 +90,6 @@ fn of(config: &Map<String, Value>, fixed: Option<f64>) -> Result<Meaning> {
 fn factor_of(value: &Value) -> Option<f64> {
     let most = f64::from(f32::MAX);
     value.as_f64().filter(|number| number.abs() <= most)
-}
-
-/// The parameters that have pairs of their own: ends of their names.
-fn parameters(config: &Map<String, Value>) -> Result<Vec<String>> {
-    let key = "target_parameters";
-    let Some(value) = config.get(key).filter(|value| says(value)) else {
-        return Ok(Vec::new());
-    };
-    let list = value.as_array().map(|list| list.iter().map(Value::as_str));
-    let names: Option<Vec<&str>> = list.and_then(Iterator::collect);
-    let names = names.ok_or_else(|| {
-        let message = format!("{key} is {value}, no list of names");
-        Fault::new(Kind::Corrupt, message)
-    })?;
-    Ok(names.into_iter().map(str::to_owned).collect())
 }
 
 /// Whether the version of PEFT that wrote it has A and B of experts the other way round than

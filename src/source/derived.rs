@@ -11,6 +11,7 @@ use crate::plan::affix::Affixes;
 use crate::plan::dequantise::dequantise;
 use crate::plan::inventory::{Inventory, whole_tensor};
 use crate::plan::lora::{Meaning, merge, take_own_pairs};
+use crate::plan::lora_lacks::check;
 use crate::plan::lora_tied::Tied;
 use crate::plan::reach::Reach;
 use crate::source::found::Source;
@@ -40,6 +41,8 @@ pub struct Derived {
 pub struct Lora {
     /// Its file, which every node sees; none: it lies among the source's own tensors.
     pub file: Option<PathBuf>,
+    /// What was given: the file or its directory.
+    pub given: Option<PathBuf>,
     /// What its pairs mean.
     pub meaning: Meaning,
 }
@@ -105,7 +108,7 @@ impl Derived {
     /// Puts what is computed in the place of what is stored; gives what is to be said. Local.
     ///
     /// # Errors
-    /// As [`dequantise`] and [`merge`].
+    /// As [`dequantise`], [`merge`] and [`check`].
     pub(super) fn apply(
         &self,
         inventory: &mut Inventory,
@@ -124,7 +127,7 @@ impl Derived {
         let Some(Beside(rank)) = beside else {
             let own = take_own_pairs(inventory);
             let catalog = &source.catalog;
-            return merge(inventory, catalog, &own, &lora.meaning).map(|()| notes);
+            return merge(inventory, catalog, &own, &lora.meaning).map(|_| notes);
         };
         let files = source.catalog.ranks.get(&rank).into_iter().flatten();
         for file in files {
@@ -133,6 +136,7 @@ impl Derived {
             let adapter: Result<Vec<Arc<SourceTensor>>> = tensors.collect();
             adapter
                 .and_then(|adapter| merge(inventory, &source.catalog, &adapter, &lora.meaning))
+                .and_then(|taken| check(inventory, &lora.meaning, &taken, self.tied.as_ref()))
                 .map_err(|fault| fault.file(file.path.as_str()))?;
         }
         Ok(notes)

@@ -363,10 +363,29 @@ impl<'a> Contents<'a> {
             self.weights.len(),
             first(&self.weights, TOLD)
         );
-        Err(self.fault(Kind::Ambiguous, message).hint(
+        let fault = self.fault(Kind::Ambiguous, message);
+        if let Some(pattern) = self.of_ranks() {
+            let pattern = self.path.join(pattern);
+            return Err(fault.hint(format!(
+                "'{}', with --src-strategy, takes them for ranks' files",
+                pattern.display()
+            )));
+        }
+        Err(fault.hint(
             "--weights NAME says which one, --weights 'GLOB' which ones; several files of one model \
              usually have param_name_map.json or model.safetensors.index.json beside them",
         ))
+    }
+
+    /// The pattern of the names of its files, if ranks' numbers are all that differs in them.
+    fn of_ranks(&self) -> Option<String> {
+        let pattern = |name: &&str| {
+            let (before, rest) = name.rsplit_once("rank_")?;
+            let after = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+            (after.len() < rest.len()).then(|| format!("{before}rank_{{rank}}{after}"))
+        };
+        let patterns: Option<BTreeSet<String>> = self.weights.iter().map(pattern).collect();
+        patterns.filter(|all| all.len() == 1)?.pop_first()
     }
 
     /// Refuses what has files of weights that are no full weights.

@@ -6,6 +6,7 @@
 //! *Absent on purpose*: anything that writes, and anything that knows where bytes will go.
 
 pub mod adapter;
+mod adapter_parts;
 mod choice;
 pub(crate) mod complete;
 pub mod counts;

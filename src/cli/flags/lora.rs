@@ -26,6 +26,15 @@ pub(crate) struct LoraArgs {
     pub(crate) lora_scaling: Option<f64>,
 }
 
+/// Whether head and embedding are one, as config.json says.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct UntieArgs {
+    /// Give a model whose tie_word_embeddings is true a head of its own: that in the files, or else a copy of the
+    /// embedding. An adapter then changes each for itself.
+    #[arg(long)]
+    pub(crate) untie: bool,
+}
+
 impl LoraArgs {
     /// What the adapter, if one is asked for, makes of the source's tensors.
     ///
@@ -53,6 +62,7 @@ impl LoraArgs {
             let meaning = self.lora_scaling.map(Meaning::plain);
             return Ok(meaning.map(|meaning| Lora {
                 file: None,
+                given: None,
                 meaning,
             }));
         };
@@ -82,6 +92,7 @@ impl LoraArgs {
         };
         Ok(Some(Lora {
             file: Some(file),
+            given: Some(path.clone()),
             meaning: Meaning {
                 apart: model::experts_apart()?,
                 ..meaning

@@ -20,6 +20,12 @@ use std::sync::Arc;
 #[derive(Clone, Copy)]
 pub struct Format(&'static dyn FileFormat);
 
+/// Whether a file's name is one that trainers and their scripts give strategies: these end in `.ckpt`, too.
+fn is_strategy(name: &str) -> bool {
+    let stem = name.strip_suffix(".ckpt").unwrap_or_default();
+    stem == "merged_strategy" || stem.contains("ckpt_strategy")
+}
+
 impl Format {
     /// safetensors.
     pub const SAFETENSORS: Format = Format(&Safetensors);
@@ -69,9 +75,10 @@ impl Format {
     }
 
     /// Those of `names` that are weights by their names; files that only may be such where there are no
-    /// others.
+    /// others. What a trainer calls a strategy is none.
     #[must_use]
     pub fn weights<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<&'a str> {
+        let names = names.filter(|name| !is_strategy(name));
         let found: Vec<&str> = names
             .clone()
             .filter(|name| Format::of(name).is_some())

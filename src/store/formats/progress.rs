@@ -102,3 +102,24 @@ impl Progress {
         Ok(counts)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_beyond_32_bits_are_stored() {
+        let large = 5_000_000_000_u64;
+        let wide = (Dtype::I64, large.to_le_bytes().to_vec());
+        for name in ["epoch_num", "step_num", "global_step", "global_batch_size"] {
+            assert_eq!(stored(name, large).unwrap(), wide, "{name}");
+        }
+        assert_eq!(stored("step_num", 7).unwrap().0, Dtype::I64);
+        assert_eq!(stored("global_step", 7).unwrap().0, Dtype::I32);
+        let fault = stored("step_num", u64::MAX).unwrap_err();
+        assert_eq!(
+            (fault.kind, fault.tensor.as_deref()),
+            (Kind::Unsupported, Some("step_num"))
+        );
+    }
+}
