@@ -147,7 +147,7 @@ def in_order(case, room):
     """Puts patterns into the order they were given in: PEFT sorts them when it saves, and goes by the file's order when it loads."""
     path = room / "adapter" / "adapter_config.json"
     config = json.loads(path.read_text())
-    config.update({key: case["config"].get(key, {}) for key in ("rank_pattern", "alpha_pattern")})
+    config.update({key: case["config"][key] for key in ("rank_pattern", "alpha_pattern") if key in case["config"]})
     path.write_text(json.dumps(config))
 
 
