@@ -19,7 +19,8 @@ fn holds(numbers: &Numbers, term: &str) -> bool {
     };
     match numbers.raw(key) {
         Some(Value::String(text)) => text == word,
-        Some(value @ (Value::Bool(_) | Value::Number(_))) => value.to_string() == word,
+        Some(Value::Bool(set)) => set.to_string() == word,
+        Some(Value::Number(number)) => number.to_string() == word,
         _ => false,
     }
 }
