@@ -404,6 +404,78 @@ fn a_network_that_no_table_is_for_is_told_with_those_that_are_trained() {
     }
 }
 
+/// A case's files with words replaced, in a directory of their own.
+fn rewritten(case: &Path, words: &[(&str, &str)]) -> tempfile::TempDir {
+    let room = tempfile::tempdir().unwrap();
+    for file in ["train.yaml", "config.json"] {
+        let Ok(mut text) = std::fs::read_to_string(case.join(file)) else {
+            continue;
+        };
+        for (old, new) in words {
+            text = text.replace(old, new);
+        }
+        std::fs::write(room.path().join(file), text).unwrap();
+    }
+    room
+}
+
+/// TeleChat3's network with experts is DeepSeek-V3's, but that it takes two sizes of its own.
+#[test]
+fn telechat3_with_experts_is_cut_as_deepseek_v3() {
+    let own = [
+        ("DeepseekV3ForCausalLM", "TeleChat3MoeForCausalLM"),
+        ("deepseek_v3", "telechat3_moe"),
+    ];
+    let sizes = [
+        ("qk_nope_head_dim\": 16", "qk_nope_head_dim\": 128"),
+        ("qk_nope_head_dim: 16", "qk_nope_head_dim: 128"),
+        ("qk_rope_head_dim\": 16", "qk_rope_head_dim\": 64"),
+        ("qk_rope_head_dim: 16", "qk_rope_head_dim: 64"),
+    ];
+    let cases = std::fs::read_dir(data()).unwrap();
+    let cases = cases.map(|entry| entry.unwrap().path());
+    let named = |case: &PathBuf| case.file_name().unwrap().to_string_lossy().into_owned();
+    let cases = cases.filter(|case| named(case).starts_with("ds3_") && expected(case).is_some());
+    let mut compared = 0;
+    for case in cases {
+        let tables = |words: &[(&str, &str)]| {
+            let room = rewritten(&case, words);
+            let derived = of_case(room.path()).unwrap_or_else(|f| panic!("{case:?}: {f}"));
+            derived_tables(&derived)
+        };
+        assert_eq!(
+            tables(&[own.to_vec(), sizes.to_vec()].concat()),
+            tables(&sizes),
+            "{case:?}"
+        );
+        compared += 1;
+        let fault = of_case(rewritten(&case, &own).path()).unwrap_err();
+        assert!(
+            fault.message.contains("qk_nope_head_dim is 16") && fault.message.contains("128"),
+            "{fault}"
+        );
+    }
+    assert!(compared > 10, "{compared}");
+}
+
+/// Why a family's layouts aren't derived is said, whatever asks for them.
+#[test]
+fn families_whose_layouts_are_not_derived_say_why() {
+    for (kind, why) in [
+        ("deepseek_v4", "dynamic graph"),
+        ("deepseek_v32", "indexer"),
+    ] {
+        let own = [("deepseek_v3", kind)];
+        let room = rewritten(&data().join("ds3_dp2tp2_ep2"), &own);
+        let typed = usual("dp=2", &Seen::default(), room.path()).unwrap_err();
+        for fault in [of_case(room.path()).unwrap_err(), typed] {
+            let message = &fault.message;
+            assert!(message.contains(kind) && message.contains(why), "{fault}");
+            assert!(fault.hint.unwrap().contains("shardloom strategy new"));
+        }
+    }
+}
+
 /// What is wrong with a typed layout is said in its words, and every size that is proposed does.
 #[test]
 fn a_typed_layout_is_refused_in_its_own_words() {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use tensors::{Tensor, Tensors};
 
-const FAMILIES: [&str; 13] = [
+const FAMILIES: [&str; 14] = [
     "llama",
     "qwen2",
     "qwen3",
@@ -22,6 +22,7 @@ const FAMILIES: [&str; 13] = [
     "glm",
     "telechat",
     "telechat3",
+    "telechat3_moe",
     "deepseek_v4",
 ];
 
@@ -316,6 +317,11 @@ fn tensors_below_each_other_and_stacked_as_they_are_go_in_and_out() {
 fn query_key_and_value_in_one_on_both_sides_go_in_and_out() {
     round_trips("chatglm");
     round_trips("glm");
+}
+
+#[test]
+fn telechat3_with_experts_goes_in_and_out() {
+    round_trips("telechat3_moe");
 }
 
 #[test]

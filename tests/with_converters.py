@@ -135,6 +135,43 @@ def telechat3(dtype, **more):
     return config, numbers(shapes, dtype)
 
 
+def telechat3_moe(dtype, **more):
+    """config.json and tensors, by the names of DeepSeek-V3, as TeleChat3 with experts has them."""
+    config = {
+        "architectures": ["TeleChat3MoeForCausalLM"], "model_type": "telechat3_moe", "dtype": str(dtype).removeprefix("torch."),
+        "first_k_dense_replace": 1, "hidden_size": 16, "intermediate_size": 20, "kv_lora_rank": 8, "moe_intermediate_size": 8,
+        "n_routed_experts": 4, "n_shared_experts": 1, "num_attention_heads": 4, "num_experts_per_tok": 2, "num_hidden_layers": 3,
+        "num_key_value_heads": 4, "num_nextn_predict_layers": 0, "q_lora_rank": 12, "qk_nope_head_dim": 4, "qk_rope_head_dim": 2,
+        "tie_word_embeddings": False, "v_head_dim": 6, "vocab_size": 24, **more,
+    }
+    hidden, words, heads, rank, experts = (
+        config[key] for key in ("hidden_size", "vocab_size", "num_attention_heads", "kv_lora_rank", "n_routed_experts"))
+    nope, rope, value, query = (config[key] for key in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "q_lora_rank"))
+    shapes = {"model.embed_tokens.weight": (words, hidden), "lm_head.weight": (words, hidden), "model.norm.weight": (hidden,)}
+
+    def feed_forward(root, inner):
+        return {f"{root}gate_proj.weight": (inner, hidden), f"{root}up_proj.weight": (inner, hidden), f"{root}down_proj.weight": (hidden, inner)}
+
+    for layer in range(config["num_hidden_layers"]):
+        root = f"model.layers.{layer}."
+        shapes |= {
+            f"{root}input_layernorm.weight": (hidden,), f"{root}post_attention_layernorm.weight": (hidden,),
+            f"{root}self_attn.q_a_proj.weight": (query, hidden), f"{root}self_attn.q_a_layernorm.weight": (query,),
+            f"{root}self_attn.q_b_proj.weight": (heads * (nope + rope), query),
+            f"{root}self_attn.kv_a_proj_with_mqa.weight": (rank + rope, hidden), f"{root}self_attn.kv_a_layernorm.weight": (rank,),
+            f"{root}self_attn.kv_b_proj.weight": (heads * (nope + value), rank), f"{root}self_attn.o_proj.weight": (hidden, heads * value),
+        }
+        if layer < config["first_k_dense_replace"]:
+            shapes |= feed_forward(f"{root}mlp.", config["intermediate_size"])
+            continue
+        shapes |= {f"{root}mlp.gate.weight": (experts, hidden), f"{root}mlp.gate.e_score_correction_bias": (experts,)}
+        shapes |= feed_forward(f"{root}mlp.shared_experts.", config["moe_intermediate_size"] * config["n_shared_experts"])
+        for expert in range(experts):
+            shapes |= feed_forward(f"{root}mlp.experts.{expert}.", config["moe_intermediate_size"])
+    made = numbers(shapes, dtype)
+    return config, {name: tensor.float() if name.endswith("_bias") else tensor for name, tensor in made.items()}
+
+
 def deepseek_v4(dtype, **more):
     """config.json and tensors, by the names of DeepSeek-V4's own code: of 4 layers each is another kind, and one predicts further."""
     config = {
@@ -273,6 +310,37 @@ def converted_telechat3(config, hf, joined, _room):
     return {name: tensor.view(dtype) for name, tensor in tensors.items()}
 
 
+def converted_telechat3_moe(config, hf, joined, _room):
+    """The names of the network, and what is in one as its class puts it together."""
+    from mindformers.models.telechat3_moe import modeling_telechat3_moe_train as network
+
+    own = network.TrainingTeleChat3MoeForCausalLM
+    with mock.patch("mindformers.parallel_core.utils.model_mixin.is_legacy_model", lambda: False):
+        named = {own.convert_name(own, name): tensor for name, tensor in hf.items()}
+    types = {name: tensor.dtype for name, tensor in named.items()}
+    named = {name: (t.view(torch.int16) if t.dtype == torch.bfloat16 else t).numpy() for name, t in named.items()}
+    for name in [name for name in named if ".gating." in name]:
+        gate, up = name, name.replace("gating", "hidden")
+        dtype = types[gate]
+        if ".experts." in name:
+            made = own.concat_linear_fc1_contiguous(own, named.pop(gate), named.pop(up), gate)
+        elif joined:
+            rows = named[gate].shape[0]
+            made = own.concat_linear_fc1_interleaved(own, named.pop(gate), named.pop(up), gate, rows)
+        else:
+            continue
+        named |= made
+        types |= {name: dtype for name in made}
+    experts = config["n_routed_experts"]
+    network_of = SimpleNamespace(transformer_config=SimpleNamespace(
+        hidden_size=config["hidden_size"], moe_ffn_hidden_size=config["moe_intermediate_size"]))
+    downs = [name for name in named if ".experts." in name and ".linear_fc2." in name]
+    own.concat_expert_weight(network_of, downs, {}, multiprocessing.Condition(), named, config["num_hidden_layers"], experts)
+    dtype = getattr(torch, config["dtype"])
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in named.items()}
+    return {name: tensor.view(types.get(name, dtype)) for name, tensor in tensors.items()}
+
+
 def converted_deepseek_v4(config, hf, standing, _room):
     """The operations that the dynamic graph's network reads a model with. It puts an expert's matrices together first."""
     from mindformers.checkpoint.converter.template import WeightTemplate
@@ -310,7 +378,8 @@ def converted_deepseek_v4(config, hf, standing, _room):
     return made
 
 
-# Family: its models, its converter, other shapes, and for each case whether tensors are in one, and the flags.
+# Family: its models, its converter, other shapes, and for each case whether tensors are in one, and the flags. What was recorded
+# keeps its numbers: what is new comes last.
 NETWORK = {"legacy": (True, ["--names", "legacy", *JOINED]), "legacy_separate": (False, ["--names", "legacy", *SEPARATE])}
 FAMILIES = {
     "chatglm": (chatglm, converted_chatglm, NETWORK, [
@@ -328,6 +397,10 @@ FAMILIES = {
         "mcore_stacked": (False, ["--names", "mcore", "--ffn", "interleaved", "--experts", "stacked"])}, [
         {}, dict(num_attention_heads=8, o_groups=4, n_routed_experts=6, hc_mult=4), dict(num_hash_layers=0, compress_ratios=[128, 4, 0, 0, 0]),
         dict(num_nextn_predict_layers=0, index_n_heads=4, num_hash_layers=3)]),
+    "telechat3_moe": (telechat3_moe, converted_telechat3_moe, {
+        "mcore": (True, ["--names", "mcore", "--ffn", "interleaved"]), "mcore_separate": (False, ["--names", "mcore", "--ffn", "separate"])}, [
+        {}, dict(num_attention_heads=8, n_routed_experts=6, n_shared_experts=2, v_head_dim=4, moe_intermediate_size=6),
+        dict(first_k_dense_replace=0, q_lora_rank=8, kv_lora_rank=12, num_hidden_layers=2)]),
 }
 
 

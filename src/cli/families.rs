@@ -53,12 +53,14 @@ fn list(report: &Report) -> Result<bool> {
     let families = Family::built_in()?;
     let mut text = Text::new(format_args!("{} families of models", families.len()));
     let mut all: Vec<Value> = Vec::new();
+    let lengths = families.iter().map(|family| family.family.len());
+    let width = lengths.max().unwrap_or_default();
     for family in &families {
         let schemes = schemes(family).map(spelled);
         let derives = family.training.as_ref();
         let derives = derives.map(|training| spelled(training.names));
         text.line(format_args!(
-            "  {:<12} model_type {}; names {} (usual: {}); layouts derived for {} names",
+            "  {:<width$} model_type {}; names {} (usual: {}); layouts derived for {} names",
             family.family,
             family.model_types.join(", "),
             schemes.clone().collect::<Vec<_>>().join(", "),

@@ -33,6 +33,7 @@ const FILES: &[(&str, &str)] = tables![
     "glm",
     "telechat",
     "telechat3",
+    "telechat3_moe",
     "deepseek_v3",
     "deepseek_v32",
     "deepseek_v4",
@@ -79,6 +80,9 @@ pub struct Family {
     /// Its training network; none: how that cuts its tensors isn't known.
     #[serde(default)]
     pub training: Option<Training>,
+    /// Why that isn't known.
+    #[serde(default)]
+    pub not_derived: Option<String>,
 }
 
 /// Which layers have experts.

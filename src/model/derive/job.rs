@@ -300,11 +300,14 @@ fn family_of(
     };
     let mut known = Vec::new();
     for family in Family::built_in()? {
+        let is_kind = |kind: &str| family.model_types.iter().any(|known| known == kind);
         let Some(training) = family.training.as_ref() else {
+            if kind.is_some_and(is_kind) {
+                return Err(not_derived(&family));
+            }
             continue;
         };
         let is_class = |class: &String| training.architectures.contains(class);
-        let is_kind = |kind: &str| family.model_types.iter().any(|known| known == kind);
         if kind.map_or_else(|| class.as_ref().is_some_and(is_class), is_kind) {
             return Ok(family);
         }
@@ -320,6 +323,14 @@ fn family_of(
         (None, None) => "neither model.arch.type nor model_type says which network it is".into(),
     };
     Err(wrong(message).hint(format!("known: {}", known.join("; "))))
+}
+
+/// What to say of a family without a training network.
+fn not_derived(family: &Family) -> Fault {
+    let why = family.not_derived.as_deref();
+    let why = why.unwrap_or("its table doesn't say how its network cuts them");
+    let message = format!("layouts of family {} aren't derived: {why}", family.family);
+    wrong(message).hint("shardloom strategy new makes a strategy by rules of your own")
 }
 
 fn training_of(family: &Family, scheme: Scheme) -> Result<Training> {
