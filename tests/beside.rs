@@ -41,6 +41,13 @@ fn a_strategy_beside_rank_directories_is_no_weights() {
         fs::copy(sample.path("four.ckpt"), &beside).unwrap();
         let shown = alone(&sample.args("inspect @src")).succeeds();
         assert!(shown.stdout.contains("4 ranks"), "{name}: {shown:#?}");
+        let without = alone(&sample.args("unify --src @src --dst @full2"));
+        error_line(&without);
+        let hint = format!("give --src-strategy {}", beside.display());
+        assert!(without.stderr.contains(&hint), "{without:#?}");
+        let to = "to @two.ckpt --src @src --dst @two --overwrite --yes";
+        alone(&sample.args(to)).succeeds();
+        sample.check("two", &sample.two, &sample.whole);
         for strategy in ["@four.ckpt", &format!("@src/{name}")] {
             let line = format!(
                 "reshard --src @src --src-strategy {strategy} --dst-strategy @two.ckpt --overwrite --dst @two"

@@ -2,15 +2,13 @@
 
 use crate::cli::flags::family::spelled;
 use crate::cli::strategy::recognise::candidates;
-use crate::exchange::{
-    World, agree, all_gather, all_gather_agreed, broadcast_bytes, decode, encode,
-};
+use crate::exchange::{World, agree, all_gather_agreed, broadcast_bytes, decode, encode};
 use crate::fault::plain::{counted, first};
 use crate::fault::{Fault, Kind, Result};
 use crate::model::derive::Seen;
 use crate::model::{CONFIG, Scheme};
 use crate::source::sampled::{Lies, Sampled, sample};
-use crate::source::{LATEST, nothing, unnumbered};
+use crate::source::{LATEST, beside, nothing, unnumbered};
 use crate::store::io::{self, Standing};
 use crate::strategy::StrategyInput;
 use serde::{Deserialize, Serialize};
@@ -20,9 +18,8 @@ use std::fmt;
 use std::io::{BufRead, IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
 
-/// Where a run keeps its checkpoints, and where its strategy.
+/// Where a run keeps its checkpoints.
 const CHECKPOINT: &str = "checkpoint";
-const STRATEGY: &str = "strategy";
 /// Layouts told of many.
 const TOLD: usize = 4;
 
@@ -164,15 +161,8 @@ impl Question<'_> {
 
     /// The strategy that the run which wrote the weights has left. Collective.
     fn beside(&self, world: &World, path: &Path) -> Result<Option<PathBuf>> {
-        let above = path.parent().unwrap_or(Path::new(""));
-        for place in [above.join(STRATEGY), path.join(STRATEGY)] {
-            let standing = agree(world, io::standing(&place))?;
-            let seen = all_gather(world, &(standing == Standing::Directory))?;
-            if seen.contains(&true) {
-                return Ok(Some(place));
-            }
-        }
-        Ok(None)
+        let all = all_gather_agreed(world, beside(path))?;
+        Ok(all.into_iter().flatten().next())
     }
 
     /// The layout that the shapes of the files tell, if that is taken. Collective.

@@ -7,6 +7,7 @@
 
 pub mod adapter;
 mod adapter_parts;
+mod beside;
 mod choice;
 pub(crate) mod complete;
 pub mod counts;
@@ -43,6 +44,7 @@ mod tied_pairs;
 mod values;
 mod views;
 
+pub(crate) use beside::beside;
 pub(crate) use choice::LATEST;
 pub(crate) use choice::chosen;
 pub(crate) use directory::{structure, tells, told};

@@ -5,6 +5,7 @@ use crate::exchange::{Topology, World, agree, all_gather_agreed};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::Inventory;
 use crate::plan::reach::{ExchangeMode, Reach};
+use crate::source::beside::told_beside;
 use crate::source::choice::{Wanted, choose_from};
 use crate::source::complete;
 use crate::source::derived::Derived;
@@ -80,7 +81,10 @@ pub fn open(
                 (None, true) => Inventory::of_parts(&source.catalog),
                 _ => Inventory::new(&source.catalog, strategy.as_ref()),
             };
-            let inventory = inventory.map_err(|fault| source.place(fault));
+            let inventory = inventory.map_err(|fault| match strategy {
+                None => told_beside(source.place(fault), path),
+                Some(_) => source.place(fault),
+            });
             (source, strategy, agree(world, inventory)?)
         }
         Which::Every {

@@ -21,7 +21,8 @@ use std::sync::Arc;
 pub struct Format(&'static dyn FileFormat);
 
 /// Whether a file's name is one that trainers and their scripts give strategies: these end in `.ckpt`, too.
-fn is_strategy(name: &str) -> bool {
+#[must_use]
+pub fn is_strategy(name: &str) -> bool {
     let stem = name.strip_suffix(".ckpt").unwrap_or_default();
     stem == "merged_strategy" || stem.contains("ckpt_strategy")
 }
