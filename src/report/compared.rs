@@ -48,7 +48,9 @@ fn how(row: &TensorDifference) -> String {
             };
             let by = match row.max_abs {
                 0.0 => "in bits that make no other number".to_owned(),
-                most if most.is_infinite() => "where one side is infinite or no number".to_owned(),
+                most if most.is_infinite() => {
+                    "and not all are finite numbers on both sides".to_owned()
+                }
                 most => format!("by {most:.3e} at most ({:.3e} relative)", row.max_rel),
             };
             format!(
