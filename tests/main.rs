@@ -50,6 +50,7 @@ mod proved;
 mod repair;
 mod runs_at_once;
 mod simulate;
+mod states;
 mod strategy;
 mod strategy_property;
 mod strategy_ranks;

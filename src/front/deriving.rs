@@ -5,9 +5,9 @@ use crate::exchange::{World, agree, all_gather, broadcast_bytes};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::{Goal, Job};
 use crate::model::derive::{Derived, Seen, Sizes, configured, derive, usual};
-use crate::model::{CONFIG, Scheme};
+use crate::model::{CONFIG, Scheme, check_heads};
 use crate::plan::build::Leftovers;
-use crate::source::sampled::some_names;
+use crate::source::sampled::readable;
 use crate::store::io::{self, Standing};
 use crate::strategy::{Form, StrategyInput};
 use std::path::{Path, PathBuf};
@@ -144,8 +144,8 @@ impl Deriving {
 
     /// What this process sees of the sources' names. Local.
     fn seen(&self) -> Seen {
-        let found = self.sources.iter().filter_map(|source| some_names(source));
-        let mut found = found.map(|names| Seen::of(names.iter().map(String::as_str)));
+        let found = self.sources.iter().filter_map(|source| readable(source));
+        let mut found = found.map(|seen| Seen::of(seen.names.iter().map(String::as_str)));
         let seen = found.find(|seen| seen.names.is_some());
         let mut seen = seen.unwrap_or_default();
         seen.names = self.renamed.or(self.names).or(seen.names);
@@ -158,6 +158,11 @@ impl Deriving {
     /// What the file would hold. Local.
     fn derived(&self, typed: &Path, asked: &Asked, seen: Seen) -> Result<Vec<u8>> {
         let given = self.given(typed)?;
+        if let Some(model) = &given {
+            let found = self.sources.iter().filter_map(|source| readable(source));
+            let recorded = found.map(|seen| seen.metadata).next().unwrap_or_default();
+            check_heads(model, &recorded, self.beside()?.as_deref())?;
+        }
         let derived = match (asked, given) {
             (Asked::Config(config), Some(model)) => derive(&configured(config, Some(&model))?),
             (Asked::Config(config), None) => {

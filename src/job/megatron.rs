@@ -29,6 +29,10 @@ const MINDSPORE: [(&str, &str); 5] = [
     ("tp", "1"),
 ];
 
+/// What is said where files don't say how their rows lie.
+const UNTOLD_ROWS: &str = "the files don't say in which order they have the rows of gate and up, and of queries, keys and \
+                           values: they are taken as MindSpore's networks have them, in turns";
+
 /// What is made, and what it is cut by.
 pub(super) struct Formed {
     pub(super) viewed: Viewed,
@@ -106,6 +110,9 @@ pub(super) fn formed(
                 Rows::recorded(&opened.metadata, OWN_KEYS),
             ),
         };
+        if !is_view && !theirs && !opened.metadata.contains_key(&format!("{OWN_KEYS}ffn")) {
+            viewed.notes.push(UNTOLD_ROWS.to_owned());
+        }
         viewed.table = stack(&table, rows)?;
         let ranks = strategy.map(Strategy::ranks);
         formed.strategy = ranks

@@ -4,7 +4,7 @@ use crate::catalog::Catalog;
 use crate::destination::in_place_files;
 use crate::exchange::{World, agree};
 use crate::fault::plain::{counted, first};
-use crate::fault::{Kind, Result};
+use crate::fault::{Fault, Kind, Result};
 use crate::job::megatron::formed;
 use crate::job::metadata::{format_of, metadata};
 use crate::job::spec::{ViewMaker, Viewed, Write};
@@ -12,6 +12,7 @@ use crate::plan::TensorPlan;
 use crate::plan::arrange::{Files, Kept, arrange};
 use crate::plan::build::{Build, Leftovers, build};
 use crate::plan::inventory::Inventory;
+use crate::plan::names::is_state;
 use crate::source::meta::Name;
 use crate::source::{Opened, Source, counts, left, missing};
 use crate::store::Format;
@@ -161,6 +162,7 @@ fn arranged(
         (Some(strategy), Kind::UnknownTensor) => fault.file(strategy.to_string()),
         _ => source.place(fault),
     })?;
+    check_copied(write, files, &build, inventory).map_err(|fault| source.place(fault))?;
     let counts = counts(write, opened).map_err(|fault| source.place(fault))?;
     let counts = counts.into_iter();
     build.counts = counts.filter(|count| select.keeps(count.name)).collect();
@@ -171,6 +173,7 @@ fn arranged(
     ]);
     let dropped = texts(&build.dropped);
     let mut notes = made.notes;
+    notes.extend(lacking(&build.without_data));
     notes.extend(copied_as_they_are(&build.copied));
     let tensors = distinct(&build, inventory, formed.is_view);
     let format = write.format.unwrap_or_else(|| usual(files, source));
@@ -204,8 +207,52 @@ fn arranged(
     })
 }
 
+/// Checks that no shard that is copied as it is goes where a layout is told of each tensor.
+///
+/// # Errors
+/// [`Kind::UnknownTensor`] naming the tensor.
+fn check_copied(write: &Write, files: &Files, build: &Build, inventory: &Inventory) -> Result<()> {
+    let Files::Directory { format, .. } = files else {
+        return Ok(());
+    };
+    let cut = |name: &&Arc<str>| {
+        let tensor = inventory.tensors.get(*name);
+        tensor.is_some_and(|tensor| tensor.spreads.iter().any(|spread| spread.layout.is_cut()))
+    };
+    match build.copied.iter().find(cut) {
+        Some(name) if !matches!(write.leftovers, Leftovers::Unify(_)) => {
+            let message = format!(
+                "the destination strategy doesn't know it, and {} can't have its shards as they are",
+                format.called()
+            );
+            let fault = Fault::new(Kind::UnknownTensor, message).tensor(&**name);
+            Err(fault.hint(
+                "--unmatched drop leaves it out; or give a destination strategy that describes it",
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Names told of many.
 const NAMES_TOLD: usize = 3;
+
+/// What is said of weights that the destination's strategy has, and the source hasn't.
+fn lacking(names: &[Arc<str>]) -> Option<String> {
+    let weights = names
+        .iter()
+        .filter(|name| name.contains('.') && !is_state(name));
+    let weights: Vec<Arc<str>> = weights.cloned().collect();
+    let are = match weights.len() {
+        0 => return None,
+        1 => "1 tensor of the destination's network isn't".to_owned(),
+        count => format!("{count} tensors of the destination's network aren't"),
+    };
+    let first = first(&weights, NAMES_TOLD);
+    Some(format!(
+        "{are} in the source, so the result lacks them: {first}"
+    ))
+}
 
 /// What is said of tensors that the destination's strategy doesn't know.
 fn copied_as_they_are(names: &[Arc<str>]) -> Option<String> {

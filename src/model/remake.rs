@@ -81,6 +81,7 @@ impl Remake {
         check_named(family, &from, old.names)?;
         check_named(family, &to, new.names)?;
         let (middle, known) = self.middle(inventory, &from)?;
+        refuse_private(inventory, &known)?;
         let prefixes = states(inventory, &known);
         let mut table = Table::new();
         let mut used = BTreeSet::new();
@@ -223,6 +224,28 @@ fn states(inventory: &Inventory, known: &BTreeSet<Arc<str>>) -> BTreeSet<String>
         Some(name[..=dot.0].to_owned())
     };
     inventory.tensors.keys().filter_map(state).collect()
+}
+
+/// Refuses states of the tensors that are `known` which no strategy describes: how they lie isn't known, so they can't
+/// be made anew as these are.
+///
+/// # Errors
+/// [`Kind::UnknownTensor`] naming one.
+fn refuse_private(inventory: &Inventory, known: &BTreeSet<Arc<str>>) -> Result<()> {
+    let of = |name: &&Arc<str>| {
+        let mut dots = name.match_indices('.');
+        dots.any(|(at, _)| known.contains(&name[at + 1..]))
+    };
+    let Some(state) = inventory.private.iter().find(of) else {
+        return Ok(());
+    };
+    let message =
+        "is a state of a tensor that gets another form, and the source's strategy doesn't know it";
+    let fault = Fault::new(Kind::UnknownTensor, message).tensor(&**state);
+    let prefix = state.split_once('.').map_or("", |(prefix, _)| prefix);
+    Err(fault.hint(format!(
+        "give the strategy that its job was cut by; or --filter-out-param-prefix {prefix}. leaves such states out"
+    )))
 }
 
 /// Enters a tensor made of `pieces`, and each of its states, made so of the states of these.

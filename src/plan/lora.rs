@@ -4,12 +4,13 @@
 //! MindSpore's `X.mindpet_delta_lora_a` and `X.lora_a`, is A of `X.weight` (docs/formats.md).
 
 use crate::catalog::Catalog;
+use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result, nearest};
 use crate::plan::inventory::Inventory;
 use crate::plan::lora_experts as experts;
 pub use crate::plan::lora_meaning::{Apart, Factor, Meaning};
 pub use crate::plan::lora_told::{Biases, Modules, Told};
-use crate::plan::names::STATES;
+use crate::plan::names::{MASTER, is_state};
 pub use crate::plan::pattern::{Pattern, Patterns};
 use crate::plan::source_tensor::SourceTensor;
 use crate::plan::source_tensor::{Step, Value};
@@ -84,11 +85,6 @@ pub(super) fn part_of(name: &str) -> Option<Part<'_>> {
     })
 }
 
-/// Whether this is the name of an optimizer's state.
-pub(super) fn is_state(name: &str) -> bool {
-    STATES.iter().any(|state| name.starts_with(state))
-}
-
 /// Takes the pairs that lie among the tensors of `inventory` itself out of it. What the optimizer
 /// keeps of them goes too: no layout without them has a place for it.
 #[must_use]
@@ -105,6 +101,27 @@ pub fn take_own_pairs(inventory: &mut Inventory) -> Vec<Arc<SourceTensor>> {
     }
     inventory.tensors = kept;
     own
+}
+
+/// Leaves masters in 32 bits out of weights that were changed, and says so: a trainer goes on from its masters, and
+/// these know nothing of the change.
+pub fn leave_masters(inventory: &mut Inventory, taken: &Taken) -> Option<String> {
+    let changed = taken.merged.iter().chain(&taken.replaced);
+    let masters = changed.map(|name| format!("{MASTER}{name}"));
+    let left: Vec<String> = masters
+        .filter(|name| {
+            let known = inventory.tensors.remove(name.as_str()).is_some();
+            inventory.private.remove(name.as_str()) || known
+        })
+        .collect();
+    let first = left.first()?;
+    let (count, are) = (
+        counted(left.len() as u64, "master"),
+        if left.len() == 1 { "is" } else { "are" },
+    );
+    Some(format!(
+        "{count} of weights that the adapter changes {are} left out, as {first}: a trainer makes them anew from the weights"
+    ))
 }
 
 /// Merges the pairs among `adapter` into the weights of `inventory`, and puts its other tensors, which

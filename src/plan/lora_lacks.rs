@@ -3,11 +3,12 @@
 use crate::fault::plain::first;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::Inventory;
-use crate::plan::lora::{Taken, is_state};
+use crate::plan::lora::Taken;
 use crate::plan::lora_experts as experts;
 use crate::plan::lora_meaning::Meaning;
 use crate::plan::lora_tied::Tied;
 use crate::plan::lora_told::{Biases, Told, is_called};
+use crate::plan::names::is_state;
 use std::collections::BTreeMap;
 
 /// Names told of many.

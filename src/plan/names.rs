@@ -10,16 +10,24 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Beginnings of the names of an optimizer's states: `adam_m.w` is one of `w`.
-pub(super) const STATES: [&str; 8] = [
+const STATES: [&str; 8] = [
     "adam_m.",
     "adam_v.",
     "accu_grads.",
     "muon_m.",
-    "main_param.",
+    MASTER,
     "moment1.",
     "moment2.",
     "pma_weight_ema.",
 ];
+
+/// The beginning of the name of a weight's master in 32 bits, from which a trainer goes on.
+pub(super) const MASTER: &str = "main_param.";
+
+/// Whether a tensor of this name is what an optimizer keeps of another.
+pub(crate) fn is_state(name: &str) -> bool {
+    STATES.iter().any(|state| name.starts_with(state))
+}
 
 impl Select {
     /// Its maps with what they mean for the states of the tensors that they have.
@@ -32,7 +40,8 @@ impl Select {
         destination: Option<&Strategy>,
     ) -> Result<Select> {
         check_map(self, inventory, destination)?;
-        let there = |name: &str| inventory.tensors.contains_key(name);
+        let there =
+            |name: &str| inventory.tensors.contains_key(name) || inventory.private.contains(name);
         Ok(Select {
             written: followed(&self.written, |own, _| there(own)),
             read: followed(&self.read, |_, read| there(read) && !is_read(self, read)),

@@ -2,6 +2,7 @@
 
 use crate::fault::{Fault, Kind, nearest};
 use crate::plan::inventory::Inventory;
+use crate::plan::source_tensor::SourceTensor;
 use crate::strategy::Strategy;
 
 pub(super) fn nothing_in_common(inventory: &Inventory, destination: Option<&Strategy>) -> Fault {
@@ -67,6 +68,30 @@ pub(super) fn unknown_tensor(names: &[&str], destination: Option<&Strategy>) -> 
              over as they are, --unmatched drop leaves them out; --name-map tells which names mean \
              the same"
         ))
+}
+
+/// That `ranks` destination ranks can't take all shards of a tensor as they are.
+pub(super) fn shards_left(name: &str, ranks: u32) -> Fault {
+    let message = format!(
+        "the destination strategy doesn't know it, and {ranks} destination rank{} can't take all of its shards as they are",
+        if ranks == 1 { "" } else { "s" }
+    );
+    Fault::new(Kind::UnknownTensor, message)
+        .tensor(name)
+        .hint("--unmatched drop leaves it out; or give a destination strategy that describes it")
+}
+
+/// Whether each part of `tensor` is on one of the first `ranks` ranks.
+pub(super) fn is_held_by(tensor: &SourceTensor, ranks: u32) -> bool {
+    tensor.spreads.iter().any(|spread| {
+        let layout = &spread.layout;
+        let first = spread.first_rank;
+        let held = |rank: u32| {
+            let mut holders = layout.holders(&layout.cell(rank));
+            holders.any(|holder| first.saturating_add(holder) < ranks)
+        };
+        !layout.is_cut() || (0..layout.ranks()).all(held)
+    })
 }
 
 pub(super) fn not_in_strategy(names: &[&str], strategy: &Strategy) -> Fault {

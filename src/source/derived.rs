@@ -10,7 +10,7 @@ use crate::plan::SourceTensor;
 use crate::plan::affix::Affixes;
 use crate::plan::dequantise::dequantise;
 use crate::plan::inventory::{Inventory, whole_tensor};
-use crate::plan::lora::{Meaning, merge, take_own_pairs};
+use crate::plan::lora::{Meaning, leave_masters, merge, take_own_pairs};
 use crate::plan::lora_lacks::check;
 use crate::plan::lora_tied::Tied;
 use crate::plan::reach::Reach;
@@ -117,7 +117,7 @@ impl Derived {
     ) -> Result<Vec<String>> {
         self.affixes.apply(inventory)?;
         let block = self.block.map(|block| dequantise(inventory, block));
-        let notes = block.transpose()?.unwrap_or_default();
+        let mut notes = block.transpose()?.unwrap_or_default();
         if let Some(tied) = &self.tied {
             tied.part(inventory);
         }
@@ -127,17 +127,22 @@ impl Derived {
         let Some(Beside(rank)) = beside else {
             let own = take_own_pairs(inventory);
             let catalog = &source.catalog;
-            return merge(inventory, catalog, &own, &lora.meaning).map(|_| notes);
+            let taken = merge(inventory, catalog, &own, &lora.meaning)?;
+            notes.extend(leave_masters(inventory, &taken));
+            return Ok(notes);
         };
         let files = source.catalog.ranks.get(&rank).into_iter().flatten();
         for file in files {
             let entries = file.schema.entries.iter();
             let tensors = entries.map(|entry| whole_tensor(entry, rank).map(Arc::new));
             let adapter: Result<Vec<Arc<SourceTensor>>> = tensors.collect();
-            adapter
+            let taken = adapter
                 .and_then(|adapter| merge(inventory, &source.catalog, &adapter, &lora.meaning))
-                .and_then(|taken| check(inventory, &lora.meaning, &taken, self.tied.as_ref()))
+                .and_then(|taken| {
+                    check(inventory, &lora.meaning, &taken, self.tied.as_ref()).map(|()| taken)
+                })
                 .map_err(|fault| fault.file(file.path.as_str()))?;
+            notes.extend(leave_masters(inventory, &taken));
         }
         Ok(notes)
     }

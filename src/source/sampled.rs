@@ -10,6 +10,7 @@ use crate::source::pattern;
 use crate::store::Format;
 use crate::store::io::ReadFile;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// How weights lie.
@@ -34,7 +35,12 @@ pub struct Sampled {
     pub step: Option<String>,
     /// Names of the tensors in one file; none if it can't be read.
     pub names: Vec<String>,
+    /// That file's metadata.
+    pub metadata: BTreeMap<String, String>,
 }
+
+/// Names and metadata.
+type Told = (Vec<String>, BTreeMap<String, String>);
 
 /// What this node sees at `path`; none where there are no weights. Local.
 ///
@@ -58,19 +64,21 @@ pub fn sample(path: &Path) -> Result<Option<Sampled>> {
         false => path.to_path_buf(),
     };
     let ranks = listing.offered.len().max(listing.ranks.len());
+    let (names, metadata) = names(&base, &listing, first).unwrap_or_default();
     Ok(Some(Sampled {
         lies,
         ranks: u32::try_from(ranks).unwrap_or(u32::MAX),
         step: step(listing.offered.values().next()),
-        names: names(&base, &listing, first).unwrap_or_default(),
+        names,
+        metadata,
     }))
 }
 
-/// The names in one of the files at `path`; none where this node sees no weights that can be read. Local.
+/// The same; none where this node sees no weights that can be read. Local.
 #[must_use]
-pub fn some_names(path: &Path) -> Option<Vec<String>> {
+pub fn readable(path: &Path) -> Option<Sampled> {
     let sampled = sample(path).ok()??;
-    (!sampled.names.is_empty()).then_some(sampled.names)
+    (!sampled.names.is_empty()).then_some(sampled)
 }
 
 /// The ending of the newest of a rank's files.
@@ -81,14 +89,15 @@ fn step(files: Option<&Vec<String>>) -> Option<String> {
     Some(newest.suffix())
 }
 
-fn names(base: &Path, listing: &Listing, first: &str) -> Result<Vec<String>> {
+/// The names in a file, and its metadata.
+fn names(base: &Path, listing: &Listing, first: &str) -> Result<Told> {
     let told = told(base, listing)?;
     let contents = told.iter().flat_map(|told| told.own.contents.values());
     let names: Vec<String> = contents
         .flat_map(|file| file.names().map(str::to_owned))
         .collect();
     if !names.is_empty() {
-        return Ok(names);
+        return Ok((names, BTreeMap::new()));
     }
     let file = ReadFile::open(&base.join(first))?;
     let schema = match structure(told.as_ref(), listing, first, &file)? {
@@ -100,5 +109,5 @@ fn names(base: &Path, listing: &Listing, first: &str) -> Result<Vec<String>> {
         let part = schema.held.part(position);
         part.map_or(&entry.name, |part| &part.of).to_string()
     };
-    Ok(entries.map(name).collect())
+    Ok((entries.map(name).collect(), schema.metadata.clone()))
 }

@@ -177,6 +177,7 @@ impl Load {
         telling.notes.extend(strategies::note(&path));
         let job = self.job(action, &chosen, strategy, path, destination.to_owned())?;
         let outcome = run_job(sight.world, &job, observer)?;
+        telling.notes.extend(outcome.notes.iter().cloned());
         let ckpt = outcome.files.iter().any(|file| file.ends_with(".ckpt"));
         let format = if ckpt { "ckpt" } else { "safetensors" };
         telling.set("load_checkpoint", destination.display().to_string());

@@ -1,5 +1,7 @@
 //! The names of both sides.
 
+pub(super) use crate::plan::names::MASTER;
+
 /// What stands before the parts of a layer.
 pub(super) const LAYERS: &str = "decoder.layers.";
 /// What stands before the parts of a layer for further tokens, and behind its number.
@@ -22,8 +24,6 @@ pub(super) const STATES: [(&str, &str); 4] = [
 ];
 /// What stands before the number of one of several optimizers, and that before its states.
 const CHAINED: &str = "chained_";
-/// The beginning of the names of masters in 32 bits.
-pub(super) const MASTER: &str = "main_param.";
 /// That of moments, where masters are due.
 pub(super) const MOMENT: &str = "adam_m.";
 

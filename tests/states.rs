@@ -1,0 +1,173 @@
+//! What an optimizer keeps of a tensor, and what the network of the destination has, where strategies don't know it.
+
+use crate::support::command::{alone, nothing_written, refuses, under_mpi};
+use crate::support::fixtures;
+use crate::support::oracle::{Strategy, to_protobuf};
+use crate::support::sample::{Sample, layout};
+use crate::support::tensors::{self, Tensor, Tensors};
+use serde_json::Value;
+
+/// A weight and its master, both cut by `four` and `two`; `bare.ckpt` and `one.ckpt` know the weight only.
+fn sample() -> Sample {
+    let names = ["layers.0.w.weight", "main_param.layers.0.w.weight"];
+    let whole = names.iter().zip([3, 90]);
+    let whole = whole.map(|(name, at)| ((*name).to_owned(), Tensor::counting("F32", &[8, 8], at)));
+    let cut = |mesh: usize, names: &[&'static str]| {
+        let layouts: Vec<_> = names
+            .iter()
+            .map(|n| (*n, layout(&[mesh], &[0, -1])))
+            .collect();
+        Strategy::of(&layouts)
+    };
+    let sample = Sample::of(whole.collect(), cut(4, &names), cut(2, &names));
+    for (file, ranks) in [("bare.ckpt", 4), ("one.ckpt", 1)] {
+        let strategy = to_protobuf(&cut(ranks, &names[..1]));
+        tensors::write_bytes(&sample.path(file), &strategy);
+    }
+    sample
+}
+
+// proves P166
+#[test]
+fn no_shard_is_left_behind_where_they_are_copied() {
+    let job = "reshard --src @src --src-strategy @four.ckpt --dst @out --dst-strategy";
+    for processes in [1, 4] {
+        let sample = sample();
+        let go = |rest: &str| under_mpi(processes, &sample.args(&format!("{job} {rest}")));
+        for rest in [
+            "@one.ckpt --unmatched copy",
+            "@bare.ckpt --unmatched copy --format checkpoint2",
+        ] {
+            refuses(&go(rest), "main_param.layers.0.w.weight");
+            nothing_written(&sample);
+        }
+        go("@one.ckpt --unmatched drop").succeeds();
+        go("@bare.ckpt --unmatched copy --overwrite").succeeds();
+        sample.check("out", &sample.four, &sample.whole);
+    }
+}
+
+/// Whole on every rank, and in no strategy.
+fn with_whole_states(sample: &Sample) {
+    let split = "split --src @full --dst @whole --dst-strategy @bare.ckpt --unmatched copy";
+    alone(&sample.args(split)).succeeds();
+}
+
+#[test]
+fn a_state_that_no_strategy_knows_is_renamed_too() {
+    let sample = sample();
+    with_whole_states(&sample);
+    std::fs::write(
+        sample.path("map.json"),
+        r#"{"layers.0.w.weight": "x.weight"}"#,
+    )
+    .expect("a map");
+    let line = "unify --src @whole --src-strategy @bare.ckpt --dst @out --name-map @map.json";
+    under_mpi(3, &sample.args(line)).succeeds();
+    let found = all_in(&sample, "out");
+    let names: Vec<&str> = found.keys().map(String::as_str).collect();
+    assert_eq!(names, ["main_param.x.weight", "x.weight"]);
+}
+
+// proves P167
+#[test]
+fn a_master_does_not_undo_an_adapter() {
+    let sample = sample();
+    with_whole_states(&sample);
+    let module = "base_model.model.layers.0.w";
+    let pair = [("A", [2, 8]), ("B", [8, 2])];
+    let pair = pair.map(|(part, shape)| {
+        (
+            format!("{module}.lora_{part}.weight"),
+            Tensor::counting("F32", &shape, 0),
+        )
+    });
+    tensors::write(&sample.path("ad/adapter_model.safetensors"), &pair.into());
+    let config = r#"{"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["w"]}"#;
+    tensors::write_bytes(&sample.path("ad/adapter_config.json"), config.as_bytes());
+    for source in [
+        "@full",
+        "@whole --src-strategy @bare.ckpt",
+        "@src --src-strategy @four.ckpt",
+    ] {
+        let line = format!("unify --src {source} --dst @out --lora @ad --overwrite");
+        let run = alone(&sample.args(&line)).succeeds();
+        assert!(
+            run.stdout
+                .contains("left out, as main_param.layers.0.w.weight"),
+            "{run:#?}"
+        );
+        let found = all_in(&sample, "out");
+        assert_eq!(
+            found.keys().collect::<Vec<_>>(),
+            ["layers.0.w.weight"],
+            "{source}"
+        );
+    }
+}
+
+/// All tensors of the files in a directory.
+fn all_in(sample: &Sample, directory: &str) -> Tensors {
+    let mut found = Tensors::new();
+    for file in fixtures::listing(&sample.path(directory)) {
+        if file.extension().is_some_and(|end| end == "safetensors") {
+            let path = sample.path(directory).join(file);
+            found.extend(tensors::read(&path).expect("readable").tensors);
+        }
+    }
+    found
+}
+
+/// A layout is of the network of `--model`: one of other heads, or with more layers than the weights have.
+#[test]
+fn another_network_than_the_weights_is_told() {
+    let sample = sample();
+    let hf = fixtures::data()
+        .join("model/llama/hf")
+        .display()
+        .to_string();
+    let text = std::fs::read_to_string(format!("{hf}/config.json")).expect("a config");
+    let config: Value = serde_json::from_str(&text).expect("JSON");
+    let number = |key: &str| config[key].as_u64().expect("a number");
+    let heads = number("num_attention_heads");
+    let size = config["head_dim"]
+        .as_u64()
+        .unwrap_or(number("hidden_size") / heads);
+    let write = |place: &str, changes: &[(&str, u64)]| {
+        let mut other = config.clone();
+        for (key, value) in changes {
+            other[*key] = (*value).into();
+        }
+        let path = sample.path(&format!("{place}/config.json"));
+        tensors::write_bytes(&path, other.to_string().as_bytes());
+    };
+    let half = number("num_key_value_heads") / 2;
+    let other = [
+        ("num_attention_heads", heads / 2),
+        ("num_key_value_heads", half),
+        ("head_dim", size * 2),
+    ];
+    write("heads", &other);
+    write(
+        "more",
+        &[("num_hidden_layers", number("num_hidden_layers") + 1)],
+    );
+    alone(&sample.args(&format!("import --hf {hf} --dst @ms"))).succeeds();
+    let layout = "dp=1,tp=1";
+    for line in [
+        format!("import --hf {hf} --dst @out --dst-strategy {layout}"),
+        format!("to {layout} --src {hf} --dst @out"),
+        format!("split --src @ms --dst @out --dst-strategy {layout}"),
+        format!("to {layout} --src @ms --dst @out"),
+    ] {
+        refuses(
+            &alone(&sample.args(&format!("{line} --model @heads"))),
+            "/heads",
+        );
+        nothing_written(&sample);
+        let run = alone(&sample.args(&format!("{line} --model @more"))).succeeds();
+        let told = "of the destination's network aren't in the source, so the result lacks them";
+        assert!(run.stdout.contains(told), "{run:#?}");
+        std::fs::remove_dir_all(sample.path("out")).expect("removed");
+    }
+}
