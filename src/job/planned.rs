@@ -13,6 +13,7 @@ use crate::plan::arrange::{Files, Kept, arrange};
 use crate::plan::build::{Build, Leftovers, build};
 use crate::plan::inventory::Inventory;
 use crate::plan::names::is_state;
+use crate::plan::unmatched::is_held_by;
 use crate::source::meta::Name;
 use crate::source::{Opened, Source, counts, left, missing};
 use crate::store::Format;
@@ -175,6 +176,7 @@ fn arranged(
     let mut notes = made.notes;
     notes.extend(lacking(&build.without_data));
     notes.extend(copied_as_they_are(&build.copied));
+    notes.extend(strategy.and_then(|strategy| left_behind(write, &build, inventory, strategy)));
     let tensors = distinct(&build, inventory, formed.is_view);
     let format = write.format.unwrap_or_else(|| usual(files, source));
     notes.extend(written_as(write, format, source));
@@ -236,6 +238,29 @@ fn check_copied(write: &Write, files: &Files, build: &Build, inventory: &Invento
 
 /// Names told of many.
 const NAMES_TOLD: usize = 3;
+
+/// What is said of tensors whose shards are copied as they are, by fewer ranks than hold their parts.
+fn left_behind(
+    write: &Write,
+    build: &Build,
+    inventory: &Inventory,
+    strategy: &Strategy,
+) -> Option<String> {
+    let (ranks, few) = (strategy.ranks(), strategy.ranks() < inventory.ranks);
+    let left = |name: &&Arc<str>| {
+        let tensor = inventory.tensors.get(*name);
+        tensor.is_some_and(|tensor| !is_held_by(tensor, ranks))
+    };
+    let left = build.copied.iter().filter(left).cloned();
+    let left: Vec<Arc<str>> = left.filter(|_| few).collect();
+    if left.is_empty() || matches!(write.leftovers, Leftovers::Unify(_)) {
+        return None;
+    }
+    Some(format!(
+        "of the tensors copied as they are the result lacks parts, which no rank of it takes: {}",
+        first(&left, NAMES_TOLD)
+    ))
+}
 
 /// What is said of weights that the destination's strategy has, and the source hasn't.
 fn lacking(names: &[Arc<str>]) -> Option<String> {

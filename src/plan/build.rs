@@ -8,9 +8,7 @@ use crate::plan::made::made;
 use crate::plan::source_tensor::SourceTensor;
 use crate::plan::source_tensor::Value;
 use crate::plan::tensor_plan::TensorPlan;
-use crate::plan::unmatched::{
-    is_held_by, not_in_strategy, nothing_in_common, shards_left, unknown_tensor,
-};
+use crate::plan::unmatched::{not_in_strategy, nothing_in_common, unknown_tensor};
 use crate::store::formats::Count;
 use crate::strategy::Strategy;
 use std::collections::{BTreeMap, BTreeSet};
@@ -236,9 +234,7 @@ impl Build {
     ) -> Result<Vec<Arc<str>>> {
         let mut copied = Vec::new();
         let mut unknown = Vec::new();
-        let few = destination.map(Strategy::ranks);
-        let few = few.filter(|ranks| *ranks < inventory.ranks);
-        for (name, tensor) in &inventory.tensors {
+        for name in inventory.tensors.keys() {
             if used.contains(name) || !select.keeps(name) {
                 continue;
             }
@@ -246,12 +242,7 @@ impl Build {
                 Leftovers::View(_) => self.dropped.push(name.clone()),
                 Leftovers::Unify(_) => copied.push(name.clone()),
                 Leftovers::Reshard(unmatched) | Leftovers::Split(unmatched) => match unmatched {
-                    Unmatched::Copy => match few {
-                        Some(ranks) if !is_held_by(tensor, ranks) => {
-                            return Err(shards_left(name, ranks));
-                        }
-                        _ => copied.push(name.clone()),
-                    },
+                    Unmatched::Copy => copied.push(name.clone()),
                     Unmatched::Drop => self.dropped.push(name.clone()),
                     Unmatched::Fail if inventory.stands_for_job(name) => copied.push(name.clone()),
                     Unmatched::Fail => unknown.push((name, select.written_name(name))),

@@ -61,7 +61,7 @@ pub mod survey;
 mod tensor_plan;
 pub mod turns;
 mod unit;
-mod unmatched;
+pub(crate) mod unmatched;
 pub mod value;
 mod walk;
 mod window;

@@ -70,19 +70,8 @@ pub(super) fn unknown_tensor(names: &[&str], destination: Option<&Strategy>) -> 
         ))
 }
 
-/// That `ranks` destination ranks can't take all shards of a tensor as they are.
-pub(super) fn shards_left(name: &str, ranks: u32) -> Fault {
-    let message = format!(
-        "the destination strategy doesn't know it, and {ranks} destination rank{} can't take all of its shards as they are",
-        if ranks == 1 { "" } else { "s" }
-    );
-    Fault::new(Kind::UnknownTensor, message)
-        .tensor(name)
-        .hint("--unmatched drop leaves it out; or give a destination strategy that describes it")
-}
-
 /// Whether each part of `tensor` is on one of the first `ranks` ranks.
-pub(super) fn is_held_by(tensor: &SourceTensor, ranks: u32) -> bool {
+pub(crate) fn is_held_by(tensor: &SourceTensor, ranks: u32) -> bool {
     tensor.spreads.iter().any(|spread| {
         let layout = &spread.layout;
         let first = spread.first_rank;
