@@ -59,7 +59,7 @@ pub(super) fn check(numbers: &Numbers, metadata: &BTreeMap<String, String>) -> R
 ///
 /// # Errors
 /// As [`check`], naming the file.
-pub fn check_heads(
+pub(crate) fn check_heads(
     model: &Path,
     recorded: &BTreeMap<String, String>,
     beside: Option<&Path>,

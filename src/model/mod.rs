@@ -42,7 +42,7 @@ pub use detect::{Given, find_family};
 pub use expression::Numbers;
 pub use family::Family;
 pub use fused_experts::experts_apart;
-pub use heads::check_heads;
+pub(crate) use heads::check_heads;
 pub use link::{Link, Tensor};
 pub use mapping::Mapping;
 pub use quantise::Quantise;
