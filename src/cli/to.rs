@@ -24,7 +24,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::front::Deriving;
 use crate::job::{Foretold, Goal, Job, run_told};
 use crate::model::derive::{Formed, Seen, formed, latent};
-use crate::model::{CONFIG, Fusion, Latent, Scheme, described};
+use crate::model::{Fusion, Latent, Scheme, described, directory_of};
 use crate::report::{self, Report};
 use crate::source::sampled::Lies;
 use crate::source::strategy_files::read_alone;
@@ -299,7 +299,7 @@ impl To {
                 words.push((flag, word));
             }
         };
-        let (family, _) = described(directory(model), "auto", None)?;
+        let (family, _) = described(directory_of(model), "auto", None)?;
         if formed.ffn == Fusion::Contiguous {
             add("--tp", "1".into());
         }
@@ -310,12 +310,6 @@ impl To {
         }
         Ok(words)
     }
-}
-
-/// The directory of a model that is given by it, or by its config.json.
-fn directory(model: &Path) -> &Path {
-    let file = model.file_name().is_some_and(|name| name == CONFIG);
-    model.parent().filter(|_| file).unwrap_or(model)
 }
 
 /// How the network of a trainer's configuration has its tensors; none for another target. Local.

@@ -7,9 +7,10 @@ use crate::job::{Goal, Job};
 use crate::model::derive::{Derived, Seen, Sizes, configured, derive, usual};
 use crate::model::{CONFIG, Scheme, check_heads};
 use crate::plan::build::Leftovers;
-use crate::source::sampled::readable;
+use crate::source::sampled::{Sampled, readable};
 use crate::store::io::{self, Standing};
 use crate::strategy::{Form, StrategyInput};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// What is in the place of files.
@@ -118,10 +119,11 @@ impl Deriving {
         let Some((typed, asked)) = to_derive(input.as_ref()) else {
             return Ok(());
         };
-        let all = all_gather(world, &self.seen())?;
+        let sampled = self.sampled();
+        let all = all_gather(world, &self.seen(&sampled))?;
         let seen = all.into_iter().find(|seen| seen.names.is_some());
         let mine = if world.process() == 0 {
-            self.derived(&typed, &asked, seen.unwrap_or_default())
+            self.derived(&typed, &asked, seen.unwrap_or_default(), &sampled)
         } else {
             Ok(Vec::new())
         };
@@ -138,13 +140,20 @@ impl Deriving {
         let Some((typed, asked)) = to_derive(Some(&input)) else {
             return Ok(input);
         };
-        let bytes = self.derived(&typed, &asked, self.seen())?;
+        let sampled = self.sampled();
+        let bytes = self.derived(&typed, &asked, self.seen(&sampled), &sampled)?;
         Ok(StrategyInput::made(typed, bytes))
     }
 
-    /// What this process sees of the sources' names. Local.
-    fn seen(&self) -> Seen {
+    /// What this process sees of the sources. Local.
+    fn sampled(&self) -> Vec<Sampled> {
         let found = self.sources.iter().filter_map(|source| readable(source));
+        found.collect()
+    }
+
+    /// What their names tell.
+    fn seen(&self, sampled: &[Sampled]) -> Seen {
+        let found = sampled.iter();
         let mut found = found.map(|seen| Seen::of(seen.names.iter().map(String::as_str)));
         let seen = found.find(|seen| seen.names.is_some());
         let mut seen = seen.unwrap_or_default();
@@ -156,12 +165,18 @@ impl Deriving {
     }
 
     /// What the file would hold. Local.
-    fn derived(&self, typed: &Path, asked: &Asked, seen: Seen) -> Result<Vec<u8>> {
+    fn derived(
+        &self,
+        typed: &Path,
+        asked: &Asked,
+        seen: Seen,
+        sampled: &[Sampled],
+    ) -> Result<Vec<u8>> {
         let given = self.given(typed)?;
         if let Some(model) = &given {
-            let found = self.sources.iter().filter_map(|source| readable(source));
-            let recorded = found.map(|seen| seen.metadata).next().unwrap_or_default();
-            check_heads(model, &recorded, self.beside()?.as_deref())?;
+            let nothing = BTreeMap::new();
+            let recorded = sampled.first().map_or(&nothing, |seen| &seen.metadata);
+            check_heads(model, recorded, self.beside()?.as_deref())?;
         }
         let derived = match (asked, given) {
             (Asked::Config(config), Some(model)) => derive(&configured(config, Some(&model))?),

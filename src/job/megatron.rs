@@ -78,12 +78,14 @@ pub(super) fn by_layers(
     Ok(())
 }
 
-/// What `viewed` is in the form of the destination; `strategy` is that of the destination. Local.
+/// What `viewed` is in the form of the destination, under the names of `select`; `strategy` is that of the destination.
+/// Local.
 ///
 /// # Errors
 /// As [`stack`] and [`layered`].
 pub(super) fn formed(
     write: &Write,
+    select: &Select,
     files: &Files,
     opened: &Opened,
     strategy: Option<&Strategy>,
@@ -104,9 +106,9 @@ pub(super) fn formed(
                 std::mem::take(&mut viewed.table),
                 Rows::recorded(&viewed.metadata, OWN_KEYS),
             ),
-            false if theirs => (as_it_is(inventory, &write.select)?, Rows::Contiguous(1)),
+            false if theirs => (as_it_is(inventory, select)?, Rows::Contiguous(1)),
             false => (
-                as_it_is(inventory, &write.select)?,
+                as_it_is(inventory, select)?,
                 Rows::recorded(&opened.metadata, OWN_KEYS),
             ),
         };
@@ -121,7 +123,7 @@ pub(super) fn formed(
         record(&mut viewed, &MEGATRON);
         formed.is_view = true;
     } else if let (true, false, Some(strategy)) = (opened.layered, is_view, strategy) {
-        viewed.table = renamed(layered(inventory, strategy)?, &write.select)?;
+        viewed.table = renamed(layered(inventory, strategy)?, select)?;
         record(&mut viewed, &MINDSPORE);
         formed.is_view = true;
     }

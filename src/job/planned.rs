@@ -10,7 +10,7 @@ use crate::job::metadata::{format_of, metadata};
 use crate::job::spec::{ViewMaker, Viewed, Write};
 use crate::plan::TensorPlan;
 use crate::plan::arrange::{Files, Kept, arrange};
-use crate::plan::build::{Build, Leftovers, build};
+use crate::plan::build::{Build, Leftovers, Select, build};
 use crate::plan::inventory::Inventory;
 use crate::plan::names::is_state;
 use crate::plan::unmatched::is_held_by;
@@ -67,17 +67,13 @@ impl Planned {
         let files = counts::settle(world, &source.source, &write.files)?;
         let select = write.select.followed(&source.inventory, strategy);
         let select = agree(world, select.map_err(|fault| source.source.place(fault)))?;
-        let write = &Write {
-            select,
-            ..write.clone()
-        };
-        let (files, left) = values_kept(write, files, source);
-        let planned = arranged(write, &files, source, strategy, ranks);
+        let (files, left) = values_kept(write, &select, files, source);
+        let planned = arranged(write, &select, &files, source, strategy, ranks);
         let mut planned = agree(world, planned)?;
         planned.notes.extend(left);
         planned.depends_on = format!(
             "{:?} {:?} {:?} {:?} {:?} {} {} {}",
-            write.select,
+            select,
             write.leftovers,
             files,
             write.format,
@@ -91,8 +87,12 @@ impl Planned {
 }
 
 /// The files to write with those of the source's values that are meant, and what is to be said of the others.
-fn values_kept(write: &Write, files: Files, source: &Opened) -> (Files, Option<String>) {
-    let select = &write.select;
+fn values_kept(
+    write: &Write,
+    select: &Select,
+    files: Files,
+    source: &Opened,
+) -> (Files, Option<String>) {
     let named = source
         .source
         .values
@@ -137,20 +137,24 @@ fn write_as_source(files: &Files, source: &Source) -> Option<Files> {
         .then(|| first.files(remove_redundancy))
 }
 
-/// Lays out what `write` asks for. Local.
+/// Lays out what `write` asks for, of the names of `select`. Local.
 fn arranged(
     write: &Write,
+    select: &Select,
     files: &Files,
     opened: &Opened,
     strategy: Option<&Strategy>,
     ranks: &[u32],
 ) -> Result<Planned> {
     let (source, inventory) = (&opened.source, &opened.inventory);
-    let mut select = write.select.clone();
-    let (viewed, made) = seen(write, opened)?;
-    let formed = formed(write, files, opened, strategy, made).map_err(|f| source.place(f))?;
+    let (viewed, made) = seen(write, select, opened)?;
+    let formed = formed(write, select, files, opened, strategy, made);
+    let formed = formed.map_err(|fault| source.place(fault))?;
     let (strategy, made) = (formed.strategy.as_ref().or(strategy), formed.viewed);
-    select.view = formed.is_view.then_some(made.table);
+    let select = Select {
+        view: formed.is_view.then_some(made.table),
+        ..select.clone()
+    };
     let built = build(
         inventory,
         &source.catalog,
@@ -164,9 +168,7 @@ fn arranged(
         _ => source.place(fault),
     })?;
     check_copied(write, files, &build, inventory).map_err(|fault| source.place(fault))?;
-    let counts = counts(write, opened).map_err(|fault| source.place(fault))?;
-    let counts = counts.into_iter();
-    build.counts = counts.filter(|count| select.keeps(count.name)).collect();
+    build.counts = counts(write, &select, opened).map_err(|fault| source.place(fault))?;
     let texts = |names: &[Arc<str>]| names.iter().map(|n| n.to_string()).collect();
     let without_data = BTreeMap::from([
         ("source", texts(&inventory.without_data)),
@@ -174,9 +176,7 @@ fn arranged(
     ]);
     let dropped = texts(&build.dropped);
     let mut notes = made.notes;
-    notes.extend(lacking(&build.without_data));
-    notes.extend(copied_as_they_are(&build.copied));
-    notes.extend(strategy.and_then(|strategy| left_behind(write, &build, inventory, strategy)));
+    notes.extend(unmet(write, &build, inventory, strategy));
     let tensors = distinct(&build, inventory, formed.is_view);
     let format = write.format.unwrap_or_else(|| usual(files, source));
     notes.extend(written_as(write, format, source));
@@ -219,7 +219,7 @@ fn check_copied(write: &Write, files: &Files, build: &Build, inventory: &Invento
     };
     let cut = |name: &&Arc<str>| {
         let tensor = inventory.tensors.get(*name);
-        tensor.is_some_and(|tensor| tensor.spreads.iter().any(|spread| spread.layout.is_cut()))
+        tensor.is_some_and(|tensor| tensor.is_cut())
     };
     match build.copied.iter().find(cut) {
         Some(name) if !matches!(write.leftovers, Leftovers::Unify(_)) => {
@@ -239,6 +239,22 @@ fn check_copied(write: &Write, files: &Files, build: &Build, inventory: &Invento
 /// Names told of many.
 const NAMES_TOLD: usize = 3;
 
+/// What is said of names that the two sides don't have in common.
+fn unmet(
+    write: &Write,
+    build: &Build,
+    inventory: &Inventory,
+    strategy: Option<&Strategy>,
+) -> impl Iterator<Item = String> {
+    let left = strategy.and_then(|strategy| left_behind(write, build, inventory, strategy));
+    let told = [
+        lacking(&build.without_data),
+        copied_as_they_are(&build.copied),
+        left,
+    ];
+    told.into_iter().flatten()
+}
+
 /// What is said of tensors whose shards are copied as they are, by fewer ranks than hold their parts.
 fn left_behind(
     write: &Write,
@@ -246,20 +262,21 @@ fn left_behind(
     inventory: &Inventory,
     strategy: &Strategy,
 ) -> Option<String> {
-    let (ranks, few) = (strategy.ranks(), strategy.ranks() < inventory.ranks);
+    let ranks = strategy.ranks();
+    if ranks >= inventory.ranks || matches!(write.leftovers, Leftovers::Unify(_)) {
+        return None;
+    }
     let left = |name: &&Arc<str>| {
         let tensor = inventory.tensors.get(*name);
         tensor.is_some_and(|tensor| !is_held_by(tensor, ranks))
     };
-    let left = build.copied.iter().filter(left).cloned();
-    let left: Vec<Arc<str>> = left.filter(|_| few).collect();
-    if left.is_empty() || matches!(write.leftovers, Leftovers::Unify(_)) {
-        return None;
-    }
-    Some(format!(
-        "of the tensors copied as they are the result lacks parts, which no rank of it takes: {}",
-        first(&left, NAMES_TOLD)
-    ))
+    let left: Vec<Arc<str>> = build.copied.iter().filter(left).cloned().collect();
+    (!left.is_empty()).then(|| {
+        format!(
+            "of the tensors copied as they are the result lacks parts, which no rank of it takes: {}",
+            first(&left, NAMES_TOLD)
+        )
+    })
 }
 
 /// What is said of weights that the destination's strategy has, and the source hasn't.
@@ -302,7 +319,7 @@ fn counted_apart(opened: &Opened) -> Result<Vec<Count>> {
 }
 
 /// What is counted beside the tensors: as the source keeps it, else as it is said.
-fn counts(write: &Write, opened: &Opened) -> Result<Vec<Count>> {
+fn counts(write: &Write, select: &Select, opened: &Opened) -> Result<Vec<Count>> {
     let carried = matches!(write.leftovers, Leftovers::Reshard(_)) || write.view.is_none();
     let mut counts = match carried {
         true => counted_apart(opened)?,
@@ -311,7 +328,7 @@ fn counts(write: &Write, opened: &Opened) -> Result<Vec<Count>> {
     let said = write.progress.as_ref().map(Progress::counts).transpose()?;
     let inventory = &opened.inventory;
     for count in said.into_iter().flatten() {
-        let (written, read) = (&write.select.written, &write.select.read);
+        let (written, read) = (&select.written, &select.read);
         let own =
             inventory.tensors.contains_key(count.name) || inventory.private.contains(count.name);
         let named =
@@ -321,15 +338,16 @@ fn counts(write: &Write, opened: &Opened) -> Result<Vec<Count>> {
             counts.push(count);
         }
     }
+    counts.retain(|count| select.keeps(count.name));
     Ok(counts)
 }
 
 /// What the view of `write` makes, together with the files that it writes anyway, and a number of all
 /// that. Local.
-fn seen(write: &Write, opened: &Opened) -> Result<(u64, Viewed)> {
+fn seen(write: &Write, select: &Select, opened: &Opened) -> Result<(u64, Viewed)> {
     let mut extras = write.extras.clone();
     let Some(ViewMaker(make)) = &write.view else {
-        let format = format_written(write, &opened.inventory);
+        let format = format_written(select, &opened.inventory);
         let nothing = Viewed {
             metadata: metadata(&write.files, &opened.metadata, format),
             extras,
@@ -347,9 +365,9 @@ fn seen(write: &Write, opened: &Opened) -> Result<(u64, Viewed)> {
 }
 
 /// The `format` of the files that are written: as their names are.
-fn format_written(write: &Write, inventory: &Inventory) -> &'static str {
+fn format_written(select: &Select, inventory: &Inventory) -> &'static str {
     let names = inventory.tensors.keys();
-    let names: Vec<Arc<str>> = names.map(|name| write.select.written_name(name)).collect();
+    let names: Vec<Arc<str>> = names.map(|name| select.written_name(name)).collect();
     format_of(names.iter().map(|name| &**name))
 }
 

@@ -16,6 +16,18 @@ pub(super) const SMALL_BYTES_MAX: u64 = 128 << 20;
 /// The file that describes a model.
 pub const CONFIG: &str = "config.json";
 
+/// The directory of a model that is given by it, or by its config.json.
+#[must_use]
+pub fn directory_of(model: &Path) -> &Path {
+    match model.parent() {
+        Some(parent) if model.ends_with(CONFIG) => match parent.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => parent,
+        },
+        _ => model,
+    }
+}
+
 /// The table and the numbers of the model that `directory` describes: those of `table`, or of the
 /// family called `name` (`auto`: what its config.json says). Local.
 ///

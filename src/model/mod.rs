@@ -37,7 +37,7 @@ mod wrapped;
 
 pub use choices::{Choices, Experts, Fusion, Latent, Scheme, Spelled, spelled};
 pub use companions::{Companions, companions};
-pub use described::{CONFIG, described};
+pub use described::{CONFIG, described, directory_of};
 pub use detect::{Given, find_family};
 pub use expression::Numbers;
 pub use family::Family;

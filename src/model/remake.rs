@@ -213,15 +213,20 @@ impl Remake {
     }
 }
 
+/// What the name of a state of one of the `known` begins with, as `adam_m.` of `adam_m.NAME`.
+fn state_of<'a>(name: &'a str, known: &BTreeSet<Arc<str>>) -> Option<&'a str> {
+    let mut dots = name.match_indices('.');
+    let (dot, _) = dots.find(|(at, _)| known.contains(&name[at + 1..]))?;
+    Some(&name[..=dot])
+}
+
 /// Beginnings of the names of states: `adam_m.` of `adam_m.NAME`.
 fn states(inventory: &Inventory, known: &BTreeSet<Arc<str>>) -> BTreeSet<String> {
     let state = |name: &Arc<str>| {
         if known.contains(name) {
             return None;
         }
-        let mut dots = name.match_indices('.');
-        let dot = dots.find(|(at, _)| known.contains(&name[at + 1..]))?;
-        Some(name[..=dot.0].to_owned())
+        state_of(name, known).map(str::to_owned)
     };
     inventory.tensors.keys().filter_map(state).collect()
 }
@@ -232,19 +237,16 @@ fn states(inventory: &Inventory, known: &BTreeSet<Arc<str>>) -> BTreeSet<String>
 /// # Errors
 /// [`Kind::UnknownTensor`] naming one.
 fn refuse_private(inventory: &Inventory, known: &BTreeSet<Arc<str>>) -> Result<()> {
-    let of = |name: &&Arc<str>| {
-        let mut dots = name.match_indices('.');
-        dots.any(|(at, _)| known.contains(&name[at + 1..]))
-    };
-    let Some(state) = inventory.private.iter().find(of) else {
+    let mut names = inventory.private.iter();
+    let found = names.find_map(|name| Some((name, state_of(name, known)?)));
+    let Some((state, prefix)) = found else {
         return Ok(());
     };
     let message =
         "is a state of a tensor that gets another form, and the source's strategy doesn't know it";
     let fault = Fault::new(Kind::UnknownTensor, message).tensor(&**state);
-    let prefix = state.split_once('.').map_or("", |(prefix, _)| prefix);
     Err(fault.hint(format!(
-        "give the strategy that its job was cut by; or --filter-out-param-prefix {prefix}. leaves such states out"
+        "give the strategy that its job was cut by; or --filter-out-param-prefix {prefix} leaves such states out"
     )))
 }
 

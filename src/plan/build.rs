@@ -119,9 +119,7 @@ fn private_plans(
     for name in names {
         let elsewhere = || {
             // One that isn't cut is the same on every rank that kept it.
-            let whole = |tensor: &Arc<SourceTensor>| {
-                !tensor.spreads.iter().any(|spread| spread.layout.is_cut())
-            };
+            let whole = |tensor: &Arc<SourceTensor>| !tensor.is_cut();
             let wanted = matches!(leftovers, Leftovers::Reshard(_))
                 && inventory.tensors.get(name).is_some_and(whole)
                 || matches!(leftovers, Leftovers::Unify(_)) && inventory.private.contains(name);
@@ -270,8 +268,7 @@ fn value_of_copy(inventory: &Inventory, name: &Arc<str>) -> Result<Option<Arc<Va
     let Some(tensor) = inventory.tensors.get(name) else {
         return Ok(None);
     };
-    let cut = tensor.spreads.iter().any(|spread| spread.layout.is_cut());
-    if cut && tensor.value.is_some() {
+    if tensor.is_cut() && tensor.value.is_some() {
         let message = "is to be computed, but its shards are copied as they are";
         return Err(Fault::new(Kind::Unsupported, message)
             .tensor(&**name)

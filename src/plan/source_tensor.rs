@@ -25,6 +25,12 @@ pub struct SourceTensor {
 }
 
 impl SourceTensor {
+    /// Whether a rank may have a part of it only.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.spreads.iter().any(|spread| spread.layout.is_cut())
+    }
+
     /// The type of its elements, once computed.
     #[must_use]
     pub fn value_dtype(&self) -> Dtype {

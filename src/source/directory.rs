@@ -52,20 +52,35 @@ pub(crate) fn tells(path: &Path) -> Result<bool> {
 /// # Errors
 /// [`Kind::Unsupported`], naming the directory; as [`find`].
 pub(super) fn refuse_parts(path: &Path) -> Result<()> {
+    refuse(
+        path,
+        "its files are parts of it, and none has weights for itself",
+        "unify, reshard, diff and others read the directory: `unify` makes full weights of it",
+    )
+}
+
+/// Refuses a directory that is one checkpoint, which tells its own layout, and not a job's several. Local.
+///
+/// # Errors
+/// As [`refuse_parts`].
+pub(super) fn refuse_single(path: &Path) -> Result<()> {
+    refuse(
+        path,
+        "one checkpoint, and not several of a job by their numbers",
+        "`inspect` shows what it has, `verify` checks it; checkpoints are listed in the directory that has a job's",
+    )
+}
+
+fn refuse(path: &Path, why: &str, hint: &str) -> Result<()> {
     if io::standing(path)? != Standing::Directory {
         return Ok(());
     }
     let Some(inner) = find(path, &io::list(path)?, None)? else {
         return Ok(());
     };
-    let message = format!(
-        "is {}: its files are parts of it, and none has weights for itself",
-        inner.format.called()
-    );
+    let message = format!("is {}: {why}", inner.format.called());
     let fault = Fault::new(Kind::Unsupported, message).file(path.display().to_string());
-    Err(fault.hint(
-        "unify, reshard, diff and others read the directory: `unify` makes full weights of it",
-    ))
+    Err(fault.hint(hint))
 }
 
 /// Lists the files of the checkpoint in `inner` that this node sees. Local.

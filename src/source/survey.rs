@@ -125,7 +125,7 @@ fn begin(
         if io::standing(directory)? == Standing::Nothing {
             return Err(absent(directory));
         }
-        refuse_single(&base)?;
+        directory::refuse_single(&base)?;
         refuse_directory(directory)?;
         return Err(Fault::new(Kind::MissingShard, "no process finds rank directories here")
             .file(directory.display().to_string())
@@ -144,27 +144,6 @@ fn begin(
     Ok((survey, join(sights, topology)))
 }
 
-/// Refuses a directory that is one checkpoint, which tells its own layout, and not a job's several. Local.
-///
-/// # Errors
-/// [`Kind::Unsupported`] saying what it is.
-fn refuse_single(base: &Path) -> Result<()> {
-    if io::standing(base)? != Standing::Directory {
-        return Ok(());
-    }
-    let Some(inner) = directory::find(base, &io::list(base)?, None)? else {
-        return Ok(());
-    };
-    let message = format!(
-        "is {}: one checkpoint, and not several of a job by their numbers",
-        inner.format.called()
-    );
-    let fault = Fault::new(Kind::Unsupported, message).file(base.display().to_string());
-    Err(fault.hint(
-        "`inspect` shows what it has, `verify` checks it; checkpoints are listed in the directory that has a job's",
-    ))
-}
-
 /// Lists what this node sees. Local.
 fn look(directory: &Path, headers: bool) -> Result<Sight> {
     let mut sight = Sight::default();
@@ -172,10 +151,10 @@ fn look(directory: &Path, headers: bool) -> Result<Sight> {
     if !matches!(io::standing(&base)?, Standing::Directory) {
         return Ok(sight);
     }
-    let is_rank =
-        |(name, directory): &(String, bool)| *directory && rank_dir::rank_of(name).is_some();
+    let rank_of =
+        |(name, directory): &(String, bool)| rank_dir::rank_of(name).filter(|_| *directory);
     let mut names = io::list(&base)?;
-    if !names.iter().any(is_rank)
+    if !names.iter().any(|name| rank_of(name).is_some())
         && names
             .iter()
             .any(|(name, directory)| *directory && name == "checkpoint")
@@ -185,18 +164,17 @@ fn look(directory: &Path, headers: bool) -> Result<Sight> {
         sight.inside = true;
     }
     sight.numbered = numbered::look(&base, &names, headers)?;
-    let manifest = Manifest::read_sound(&base)?;
-    for (directory, _) in names.iter().filter(|name| is_rank(name)) {
-        let Some(rank) = rank_dir::rank_of(directory) else {
-            continue;
-        };
+    let mut bare = Vec::new();
+    for (directory, rank) in names
+        .iter()
+        .filter_map(|name| Some((&name.0, rank_of(name)?)))
+    {
         let room = base.join(directory);
         let entries = io::list(&room)?;
-        // What lay there is left of a rank that there is no more.
-        if (manifest.as_ref()).is_some_and(|known| known.only_carried(directory, &entries)) {
-            continue;
-        }
         sight.ranks.insert(rank);
+        if !entries.iter().any(|(file, _)| Name::parse(file).is_some()) {
+            bare.push((rank, directory, entries.clone()));
+        }
         for (file, folder) in entries {
             if folder {
                 continue;
@@ -216,6 +194,16 @@ fn look(directory: &Path, headers: bool) -> Result<Sight> {
                     modified,
                 });
             }
+        }
+    }
+    if !bare.is_empty()
+        && let Some(manifest) = Manifest::read_sound(&base)?
+    {
+        // What was carried along is left of ranks that there are no more.
+        bare.retain(|(_, directory, entries)| manifest.only_carried(directory, entries));
+        for (rank, ..) in bare {
+            sight.ranks.remove(&rank);
+            sight.metas.remove(&rank);
         }
     }
     Ok(sight)

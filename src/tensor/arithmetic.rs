@@ -77,6 +77,11 @@ pub(super) fn e4m3(bits: u8) -> f32 {
     if bits & 0x80 == 0 { size } else { -size }
 }
 
+/// Those of 5 exponent bits and 2 mantissa bits: each is the upper half of an `f16` of the same number.
+pub(super) fn e5m2(bits: u8) -> f32 {
+    f16::from_bits(u16::from(bits) << 8).to_f32()
+}
+
 /// Whether [`widen`] takes elements of this type.
 #[must_use]
 pub fn is_widened(dtype: Dtype) -> bool {
@@ -107,8 +112,7 @@ pub fn widen(dtype: Dtype, bytes: &[u8], out: &mut Vec<f32>) -> bool {
                 let bits = u8::try_from(bits).unwrap_or_default();
                 match dtype {
                     Dtype::F8_E4M3 => e4m3(bits),
-                    // The upper half of an f16 of the same number.
-                    _ => f16::from_bits(u16::from(bits) << 8).to_f32(),
+                    _ => e5m2(bits),
                 }
             });
             out.extend(bytes.iter().map(|bits| table[usize::from(*bits)]));

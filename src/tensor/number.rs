@@ -1,6 +1,6 @@
 //! Elements as numbers, for comparing.
 
-use crate::tensor::arithmetic::e4m3;
+use crate::tensor::arithmetic::{e4m3, e5m2};
 use crate::tensor::dtype::Dtype;
 use serde::{Deserialize, Serialize};
 
@@ -79,8 +79,7 @@ fn without_infinity(bits: u8, mantissa: u32, bias: i32) -> f64 {
 pub fn number(dtype: Dtype, bytes: &[u8]) -> Option<f64> {
     Some(match dtype {
         Dtype::F8_E4M3 => e4m3(*bytes.first()?).into(),
-        // The upper half of an f16 of the same number.
-        Dtype::F8_E5M2 => half::f16::from_bits(u16::from(*bytes.first()?) << 8).to_f64(),
+        Dtype::F8_E5M2 => e5m2(*bytes.first()?).into(),
         Dtype::F8_E4M3FNUZ => without_infinity(*bytes.first()?, 3, 8),
         Dtype::F8_E5M2FNUZ => without_infinity(*bytes.first()?, 2, 16),
         Dtype::F8_E8M0 => match *bytes.first()? {

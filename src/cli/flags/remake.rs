@@ -5,7 +5,7 @@ use crate::cli::flags::family::{EXPERTS, FUSIONS, LATENTS};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::ViewMaker;
 use crate::model::derive::{JOINED, LATENT};
-use crate::model::{CONFIG, Experts, Fusion, Given, Latent, Remake, Scheme, described};
+use crate::model::{Experts, Fusion, Given, Latent, Remake, Scheme, described, directory_of};
 use clap::Args;
 use std::path::Path;
 
@@ -116,9 +116,7 @@ impl RemakeArgs {
             return Err(Fault::new(Kind::Usage, message)
                 .hint("do one after the other: --name-map and --filter-out-param-prefix first"));
         }
-        let file = model.file_name().is_some_and(|name| name == CONFIG);
-        let directory = model.parent().filter(|_| file).unwrap_or(model);
-        let (family, numbers) = described(directory, "auto", None)?;
+        let (family, numbers) = described(directory_of(model), "auto", None)?;
         let remake = Remake {
             family,
             numbers,
