@@ -80,7 +80,7 @@ impl Command for Batch {
                 batch_jobs::of_steps(&self.steps, &self.words, parse)?
             };
             Ok(Prepared::Together {
-                progress: self.progress.progress,
+                shows: self.progress.shows(),
                 report: ReportArgs::default(),
                 work: Box::new(move |world, observer| all(world, asked, parse, &report, observer)),
             })

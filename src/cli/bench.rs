@@ -125,7 +125,7 @@ impl Command for Bench {
         self.question.check()?;
         let asked = self.question.output().report.clone();
         let progress = self.question.output().progress.clone();
-        Ok(Prepared::told(&progress, asked, move |world, observer| {
+        let measures = Prepared::told(&progress, asked, move |world, observer| {
             self.question.check_place(world)?;
             let output = self.question.output().open(world)?;
             let mut measured = self.question.measure(world, observer)?;
@@ -136,7 +136,8 @@ impl Command for Bench {
                 report.measured(&measured)
             });
             Ok(told.with_page(page))
-        }))
+        });
+        Ok(measures.without_rates())
     }
 }
 

@@ -8,7 +8,7 @@ use crate::fault::plain::Text;
 use crate::front::Deriving;
 use crate::job::outcome::Outcome;
 use crate::job::{Job, run};
-use crate::report::{Progress, Report, said_page};
+use crate::report::{Report, Shows, said_page};
 use crate::transport::Observer;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args};
@@ -44,8 +44,8 @@ pub(crate) enum Prepared {
     Many(Box<Many>),
     /// By all processes.
     Together {
-        /// How progress is shown.
-        progress: Progress,
+        /// What is shown of its progress.
+        shows: Shows,
         /// The page that is written of it.
         report: ReportArgs,
         /// What they do. Collective.
@@ -65,7 +65,7 @@ impl Prepared {
         work: impl FnOnce(&World, &mut Observer<'_>) -> Result<Told> + 'static,
     ) -> Prepared {
         Prepared::Together {
-            progress: moving.progress.progress,
+            shows: moving.progress.shows(),
             report: moving.reporting(),
             work: Box::new(work),
         }
@@ -78,10 +78,18 @@ impl Prepared {
         work: impl FnOnce(&World, &mut Observer<'_>) -> Result<Told> + 'static,
     ) -> Prepared {
         Prepared::Together {
-            progress: progress.progress,
+            shows: progress.shows(),
             report,
             work: Box::new(work),
         }
+    }
+
+    /// The same, of which people hear no rates: it measures them.
+    pub(crate) fn without_rates(mut self) -> Prepared {
+        if let Prepared::Together { shows, .. } = &mut self {
+            shows.rates = false;
+        }
+        self
     }
 
     /// A job.

@@ -10,9 +10,9 @@ use crate::course;
 use crate::fault::Result;
 use crate::layout::RANKS_MAX;
 use crate::measure::simulate::{Question, plan_telling, read_machine};
-use crate::model::derive::{Seen, layouts};
+use crate::model::derive::layouts;
 use crate::plan::simulate::Storage;
-use crate::report::{Progress, Report, Teller, said_page, save_picture};
+use crate::report::{Report, Teller, said_page, save_picture};
 use crate::source::strategy_files::read_alone;
 use crate::strategy::{Strategy, StrategyInput};
 use crate::tensor::dtype::Dtype;
@@ -140,19 +140,13 @@ impl Simulate {
             let made = side.map(|side| deriving.make_alone(side)).transpose()?;
             made.as_ref().map(read_alone).transpose()
         };
-        let seen = Seen {
-            names: self.sides.network.names,
-            ..Seen::default()
-        };
+        let seen = self.sides.network.seen();
         let model = self.sides.network.model.model.as_deref();
         let svg = self.svg.as_deref();
         svg.map_or(Ok(()), |svg| try_replacing(svg, "<svg"))?;
         let source = read(source)?;
-        let shown = match self.progress.progress {
-            Progress::Auto if report.quiet => Progress::Never,
-            shown => shown,
-        };
-        let mut teller = Teller::start(report.command, shown);
+        let shows = self.progress.shows().unless(report.quiet);
+        let mut teller = Teller::start(report.command, shows);
         let planned: u64 = shapes.iter().filter_map(bytes_of).sum();
         course::phase("planning");
         let mut tell = |done: u64, of: u64| {

@@ -8,7 +8,7 @@ use crate::cli::{fitted, signals};
 use crate::course;
 use crate::exchange::{Operation, World, agree, all_reduce, broadcast_bytes, launched_together};
 use crate::fault::{Fault, Kind, Result, memory};
-use crate::report::{Progress, Report, Teller, log_process};
+use crate::report::{Progress, Report, Shows, Teller, log_process};
 use crate::store::io;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -38,10 +38,10 @@ pub(super) fn start(
         Ok(Prepared::Alone(work)) => ended(report, work(report), line),
         Ok(Prepared::Described(work)) => ended(report, work(line(), report), line),
         Ok(Prepared::Together {
-            progress,
+            shows,
             report: page,
             work,
-        }) => together(report, meant, progress, &page, work, line),
+        }) => together(report, meant, shows, &page, work, line),
         Ok(Prepared::Many(_)) => {
             let fault = Fault::new(Kind::Internal, "jobs without a reader");
             fail(report, &fault, 0, line)
@@ -79,7 +79,7 @@ fn admit(prepared: Prepared) -> Result<Prepared> {
 fn together(
     report: &Report,
     meant: Meant,
-    shows: Progress,
+    shows: Shows,
     page: &ReportArgs,
     work: Box<command::Together>,
     line: Line,
@@ -104,12 +104,11 @@ fn together(
             unsaid(ExitCode::from(code(&fault)))
         };
     }
-    let shown = match shows {
-        Progress::Auto if report.quiet => Progress::Never,
-        _ if !first => Progress::Never,
-        shows => shows,
-    };
-    let mut teller = Teller::start(report.command, shown);
+    let mut shows = shows.unless(report.quiet);
+    if !first {
+        shows.progress = Progress::Never;
+    }
+    let mut teller = Teller::start(report.command, shows);
     let mut observer = |done, total| {
         course::moved(done, total);
         teller.moved(done, total);

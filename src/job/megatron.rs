@@ -72,7 +72,9 @@ pub(super) fn by_layers(
             let known = source.metadata.entry(format!("{OWN_KEYS}{key}"));
             known.or_insert_with(|| value.to_owned());
         }
-        let note = strategy.and_then(|strategy| set_aside(&mut source.inventory, strategy));
+        let unmatched = write.leftovers.unmatched();
+        let aside = |strategy| set_aside(&mut source.inventory, strategy, unmatched);
+        let note = strategy.and_then(aside);
         source.source.notes.extend(note);
     }
     Ok(())

@@ -68,7 +68,12 @@ pub fn build(
     };
     build.dropped.extend(inventory.left_out.iter().cloned());
     let viewed = match leftovers {
-        Leftovers::View(_) => true,
+        Leftovers::View(_) => {
+            let private = inventory.private.iter();
+            let private = private.filter(|name| select.keeps(name) && !used.contains(*name));
+            build.dropped.extend(private.cloned());
+            true
+        }
         _ => select.view.is_some(),
     };
     if let (true, Some(strategy)) = (viewed, destination) {

@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 
 /// Names told of many.
 const TOLD: usize = 3;
+/// Part of the names of experts, which may lie in the network otherwise than in an adapter.
+const EXPERTS: &str = ".experts.";
 /// A tensor that only a layer for further tokens has, which is no part of the network that adapters are trained with.
 const FURTHER: &str = "eh_proj.weight";
 
@@ -33,6 +35,7 @@ pub fn check(
     let names = inventory.tensors.keys().map(|name| &**name);
     let names: Vec<&str> = names.filter(|name| known(name)).collect();
     check_targets(inventory, &names, &meaning.told, taken, tied)?;
+    refuse_unnamed(meaning, taken, tied)?;
     check_parameters(inventory, meaning, taken, known)?;
     check_kept(&names, &meaning.told, taken, tied)?;
     check_biases(&names, meaning.told.biases, taken)
@@ -85,6 +88,38 @@ fn check_targets(
         refuse_gaps(&due, has, &format!("'{called}' in target_modules"))?;
     }
     Ok(())
+}
+
+/// Refuses pairs of modules that the configuration doesn't name beside others that it names: PEFT doesn't load them. If
+/// it names none of them, the names of the network are others than it was trained with.
+///
+/// # Errors
+/// [`Kind::UnknownTensor`] naming the modules.
+fn refuse_unnamed(meaning: &Meaning, taken: &Taken, tied: Option<&Tied>) -> Result<()> {
+    let told = &meaning.told;
+    let is_named = |module: &str| {
+        let mut targets = told.targets.iter();
+        let named = targets
+            .any(|(called, modules)| modules.has(module) && told.is_in_layer(called, module));
+        named && told.may_have(module)
+    };
+    let is_both =
+        |name: &str| tied.is_some_and(|tied| [&*tied.head, &*tied.embedding].contains(&name));
+    let merged = taken.merged.iter().filter(|name| !is_both(name));
+    let modules = merged.filter_map(|name| name.strip_suffix(".weight"));
+    let modules = modules.filter(|module| !module.contains(EXPERTS));
+    let (named, others): (Vec<&str>, Vec<&str>) = modules.partition(|module| is_named(module));
+    if told.targets.is_empty() || named.is_empty() || others.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "the adapter's file has pairs for {}, which its configuration doesn't name in target_modules: PEFT doesn't load \
+         them",
+        quoted(&others)
+    );
+    Err(Fault::new(Kind::UnknownTensor, message).hint(
+        "is it this adapter's adapter_config.json? Name them in target_modules, or take them out of the file",
+    ))
 }
 
 /// Refuses an adapter that has one of several modules, or parameters, `due` that only numbers in their names tell

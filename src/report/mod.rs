@@ -42,7 +42,7 @@ pub(crate) mod unit;
 
 pub use inspected::Shown;
 pub use log::{Notes, is_log_settled, is_logged, log_process, note, open_log};
-pub use progress::{Progress, Teller};
+pub use progress::{Progress, Shows, Teller};
 
 /// Columns of a terminal that doesn't say how many it has.
 const COLUMNS: usize = 120;

@@ -12,9 +12,6 @@ use std::time::{Duration, Instant};
 /// How often a script hears.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// The command that measures how fast bytes are moved.
-const MEASURES: &str = "bench";
-
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
@@ -24,6 +21,26 @@ pub enum Progress {
     Auto,
     /// A JSON object a second, and one at the end.
     Json,
+}
+
+/// What is shown of a run's progress.
+#[derive(Clone, Copy, Debug)]
+pub struct Shows {
+    /// How.
+    pub progress: Progress,
+    /// Whether people hear how fast bytes are moved; not of what measures that itself.
+    pub rates: bool,
+}
+
+impl Shows {
+    /// Nothing for people, where it is `quiet`.
+    #[must_use]
+    pub fn unless(mut self, quiet: bool) -> Shows {
+        if quiet && self.progress == Progress::Auto {
+            self.progress = Progress::Never;
+        }
+        self
+    }
 }
 
 /// A teller of progress.
@@ -41,10 +58,11 @@ struct Script {
 }
 
 impl Teller {
-    /// One that tells of `command` so; of a bench no rates, which it measures itself.
+    /// One that tells of `command` so.
     #[must_use]
-    pub fn start(command: &'static str, progress: Progress) -> Teller {
-        let people = people(progress == Progress::Auto, command == MEASURES);
+    pub fn start(command: &'static str, shows: Shows) -> Teller {
+        let Shows { progress, rates } = shows;
+        let people = people(progress == Progress::Auto, rates);
         let script = (progress == Progress::Json)
             .then(|| Script::start(command))
             .flatten();
@@ -114,8 +132,8 @@ fn say(command: &str, begun: Instant, ended: Option<bool>) {
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
-/// Nothing is said before a second has passed, and no rate of what `measures` them.
-fn people(shown: bool, measures: bool) -> Box<dyn FnMut(u64, u64)> {
+/// Nothing is said before a second has passed, and how fast it goes only with `rates`.
+fn people(shown: bool, rates: bool) -> Box<dyn FnMut(u64, u64)> {
     if !shown {
         return Box::new(|_, _| {});
     }
@@ -138,9 +156,10 @@ fn people(shown: bool, measures: bool) -> Box<dyn FnMut(u64, u64)> {
         } else if !finished && now - last >= every && (first || !terminal) {
             last = now;
             visible = true;
-            let text = match measures {
-                true => text::measuring(course::now().phase, done, total),
-                false => text::progress(done, total, start.elapsed()),
+            let text = if rates {
+                text::progress(done, total, start.elapsed())
+            } else {
+                text::measuring(course::now().phase, done, total)
             };
             let end = if terminal { "\r" } else { "\n" };
             let _ = write!(std::io::stderr(), "{text}{end}");

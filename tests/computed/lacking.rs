@@ -171,6 +171,44 @@ fn what_an_adapter_is_to_have_and_lacks_is_named() {
 }
 
 #[test]
+fn pairs_that_its_configuration_does_not_name_are_named() {
+    let room = room();
+    let all = [Q[0], Q[1], K[0], K[1]];
+    for (modules, config, named) in [
+        (
+            &all[..],
+            r#""target_modules": ["q"]"#,
+            "'model.layers.0.attn.k', 'model.layers.1.attn.k', which",
+        ),
+        (
+            &all,
+            r#""target_modules": ["q", "k"], "exclude_modules": ["model.layers.1.attn.k"]"#,
+            "'model.layers.1.attn.k', which",
+        ),
+        (
+            &Q,
+            r#""target_modules": ["q"], "layers_to_transform": [1]"#,
+            "'model.layers.0.attn.q', which",
+        ),
+    ] {
+        write(&room.path().join("lora"), modules, &[], config);
+        for processes in [1, 3] {
+            let words = room_words(&room, UNIFY);
+            let run = match processes {
+                1 => alone(&words),
+                _ => under_mpi(processes, &words),
+            };
+            let line = error_line(&run);
+            assert!(
+                line.contains(named) && line.contains("target_modules"),
+                "{run:#?}"
+            );
+            assert!(!room.path().join("out").exists());
+        }
+    }
+}
+
+#[test]
 fn an_adapter_need_not_have_more_than_its_configuration_says() {
     let room = room();
     let head = &["lm_head.weight"][..];

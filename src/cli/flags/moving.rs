@@ -6,7 +6,7 @@ use crate::cli::flags::size::parse_size;
 use crate::fault::Result;
 use crate::measure::simulate::read_machine;
 use crate::plan::reach::ExchangeMode;
-use crate::report::Progress;
+use crate::report::{Progress, Shows};
 use crate::transport::{IoMode, Moving, check_threads};
 use clap::Args;
 use std::path::Path;
@@ -73,6 +73,16 @@ pub(crate) struct ProgressArgs {
     /// Show progress.
     #[arg(long, default_value = "auto", value_parser = choice(PROGRESS))]
     pub(crate) progress: Progress,
+}
+
+impl ProgressArgs {
+    /// What is shown.
+    pub(crate) fn shows(&self) -> Shows {
+        Shows {
+            progress: self.progress,
+            rates: true,
+        }
+    }
 }
 
 /// How a job moves bytes.

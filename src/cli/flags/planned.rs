@@ -9,7 +9,7 @@ use crate::front::Deriving;
 use crate::measure::bench::{Measured, Repeat};
 use crate::measure::simulate::read_shapes;
 use crate::measure::traffic::{Reshard, exchange};
-use crate::model::derive::{Seen, tensors};
+use crate::model::derive::tensors;
 use crate::plan::simulate::Shapes;
 use crate::strategy::StrategyInput;
 use clap::Args;
@@ -37,12 +37,8 @@ impl SidesArgs {
     /// # Errors
     /// Those of the files.
     pub(crate) fn shapes(&self, shapes: Option<&Path>, states: bool) -> Result<Shapes> {
-        let seen = Seen {
-            names: self.network.names,
-            ..Seen::default()
-        };
         match (shapes, self.network.model.model.as_deref()) {
-            (None, Some(model)) => tensors(&seen, model, states),
+            (None, Some(model)) => tensors(&self.network.seen(), model, states),
             (shapes, _) => read_shapes(shapes.unwrap_or(Path::new(""))),
         }
     }

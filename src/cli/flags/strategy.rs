@@ -6,7 +6,7 @@ use crate::fault::{Fault, Result};
 use crate::front::Deriving;
 use crate::front::deriving::Asked;
 use crate::model::Scheme;
-use crate::model::derive::Sizes;
+use crate::model::derive::{Seen, Sizes};
 use crate::strategy::StrategyInput;
 use clap::Args;
 use clap::builder::{PathBufValueParser, TypedValueParser};
@@ -49,6 +49,14 @@ impl NetworkArgs {
     /// Deriving for weights in `source`.
     pub(crate) fn deriving(&self, source: &Path) -> Deriving {
         self.model.deriving(source, self.names)
+    }
+
+    /// What is known of tensors that are nowhere yet.
+    pub(crate) fn seen(&self) -> Seen {
+        Seen {
+            names: self.names,
+            ..Seen::default()
+        }
     }
 }
 

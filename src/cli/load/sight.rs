@@ -3,7 +3,7 @@
 use crate::config::train_yaml::{Asked, Shape};
 use crate::exchange::{Topology, World, agree, all_gather_bytes, decode, encode};
 use crate::fault::{Fault, Kind, Result};
-use crate::store::checkpoint2::{COMMON, METADATA, TRACKER};
+use crate::store::checkpoint2;
 use crate::store::io::{self, Standing};
 use std::path::Path;
 
@@ -80,8 +80,7 @@ fn look(path: &Path, format: &str) -> Result<Option<Shape>> {
     if names.iter().any(|(name, _)| name.starts_with("rank_")) {
         return Ok(Some(Shape::Ranks));
     }
-    // One card's iteration has no metadata.
-    if has(METADATA) || has(TRACKER) || has(COMMON) {
+    if checkpoint2::is_or_holds_one(&names) {
         return Ok(Some(Shape::Iteration));
     }
     let map = has("param_name_map.json");

@@ -8,6 +8,7 @@ use super::rows::{Experts, Rows};
 use crate::fault::plain::{counted, first};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::Inventory;
+use crate::plan::select::Unmatched;
 use crate::plan::source_tensor::SourceTensor;
 use crate::strategy::Strategy;
 use crate::tensor::shape::Shape;
@@ -28,13 +29,19 @@ pub fn is_layered_for(inventory: &Inventory, strategy: &Strategy) -> bool {
 }
 
 /// Takes single numbers that `strategy` doesn't know, a job's counts and rates, for what every rank has for
-/// itself, and leaves out masters that it doesn't know: gives what is to be said of these.
-pub fn set_aside(inventory: &mut Inventory, strategy: &Strategy) -> Option<String> {
+/// itself, and leaves out masters that it doesn't know, unless `unmatched` says what is done with them: gives what
+/// is to be said of these.
+pub fn set_aside(
+    inventory: &mut Inventory,
+    strategy: &Strategy,
+    unmatched: Unmatched,
+) -> Option<String> {
     let unknown = |name: &Arc<str>| strategy.layouts(name).is_empty();
+    let untold = unmatched == Unmatched::Fail;
     let mut masters = Vec::new();
     for (name, tensor) in std::mem::take(&mut inventory.tensors) {
         let single = tensor.shape.elements().is_ok_and(|count| count == 1);
-        if unknown(&name) && to_theirs(&name).1 == MASTER {
+        if untold && unknown(&name) && to_theirs(&name).1 == MASTER {
             masters.push(name);
         } else if unknown(&name) && single {
             inventory.private.insert(name);

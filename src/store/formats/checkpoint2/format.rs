@@ -5,7 +5,8 @@ use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::checkpoint2::arrange::{arrange, texts};
 use crate::store::formats::checkpoint2::counts::{self, COMMON_BYTES_MAX};
 use crate::store::formats::checkpoint2::names::{
-    ADAPTER, ADAPTER_BYTES_MAX, COMMON, METADATA, METADATA_BYTES_MAX, cards, directory, iteration,
+    ADAPTER, ADAPTER_BYTES_MAX, COMMON, METADATA, METADATA_BYTES_MAX, cards, directory, is_one,
+    iteration,
 };
 use crate::store::formats::checkpoint2::read::{Metadata, parse};
 use crate::store::formats::directory::{
@@ -202,11 +203,6 @@ impl DirectoryFormat for Checkpoint2 {
             || (Format::of(name).is_some() && !name.contains('/'));
         own && iteration(room).is_some_and(|number| directory(number) == room)
     }
-}
-
-/// Whether a directory of this name is an iteration.
-fn is_one(name: &str) -> bool {
-    name.starts_with("iteration_") && iteration(name).is_some()
 }
 
 fn read_metadata(path: &Path) -> Result<Option<Metadata>> {

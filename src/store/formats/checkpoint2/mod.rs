@@ -15,6 +15,6 @@ mod tests;
 pub use crate::store::formats::directory::TRACKER;
 pub use format::Checkpoint2;
 pub use layout::{fold, ordinal_of};
-pub use names::{COMMON, METADATA, METADATA_BYTES_MAX, directory, iteration};
+pub use names::{COMMON, METADATA, METADATA_BYTES_MAX, directory, is_or_holds_one, iteration};
 pub use read::{Metadata, parse};
 pub use write::{Described, metadata};

@@ -1,5 +1,7 @@
 //! What the files and directories are called.
 
+use crate::store::formats::directory::{Names, TRACKER, has};
+
 /// The file that tells the layout.
 pub const METADATA: &str = "metadata.json";
 
@@ -14,6 +16,20 @@ pub(super) const ADAPTER_BYTES_MAX: u64 = 1 << 20;
 
 /// Longest `metadata.json` that is read, in bytes.
 pub const METADATA_BYTES_MAX: u64 = 1 << 30;
+
+/// Whether a directory with these entries is an iteration, or holds several, by names alone.
+#[must_use]
+pub fn is_or_holds_one(names: &Names) -> bool {
+    // One card's iteration has no metadata.
+    let told = [METADATA, COMMON, TRACKER];
+    let told = told.iter().any(|name| has(names, name, false));
+    told || names.iter().any(|(name, folder)| *folder && is_one(name))
+}
+
+/// Whether a directory of this name is an iteration.
+pub(super) fn is_one(name: &str) -> bool {
+    name.starts_with("iteration_") && iteration(name).is_some()
+}
 
 /// Directory of iteration `number`.
 #[must_use]
