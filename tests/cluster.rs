@@ -2,6 +2,7 @@
 //!
 //! Skipped, with a word, where the system refuses namespaces.
 
+mod counts;
 mod races;
 
 use crate::support::hosts;

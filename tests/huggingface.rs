@@ -599,6 +599,29 @@ fn trained() -> (Vec<u8>, Tensor) {
     (bytes, tensor)
 }
 
+/// A head that is written though config.json says that there is none is part of every layout of these weights.
+#[test]
+fn a_head_of_its_own_is_cut_and_found_again() {
+    let room = tied(true, &[], "");
+    let head = weights()[EMBEDDING].data.clone();
+    for names in ["", "--names legacy"] {
+        let line = format!(
+            "import --hf @m --dst @cut --dst-strategy dp=1,tp=2 --untie {names} --overwrite"
+        );
+        room.run(&line).succeeds();
+        let shard = tensors::read(&room.at("cut/rank_0/net.safetensors")).unwrap();
+        assert!(head.starts_with(&shard.tensors[HEAD].data), "{names}");
+        for line in [
+            "unify --src @cut --src-strategy dp=1,tp=2 --model @m --dst @out --overwrite",
+            "export --src @cut --src-strategy dp=1,tp=2 --model @m --hf-config @m --untie --dst @out --overwrite",
+        ] {
+            room.run(line).succeeds();
+            let found = room.out();
+            assert_eq!(found[HEAD].data, head, "{line}");
+        }
+    }
+}
+
 /// An embedding that PEFT saves whole is a copy, and the head that it was trained with is the old one, unless the
 /// adapter says that they are one.
 #[test]

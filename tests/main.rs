@@ -45,6 +45,7 @@ mod old;
 mod overwrite;
 mod parts;
 mod power;
+mod private;
 mod property;
 mod proved;
 mod repair;

@@ -14,7 +14,9 @@ use crate::host::planted::planted;
 use crate::plan::TensorPlan;
 use crate::store::Format;
 use crate::store::io::{self, ReadFile, WriteFile};
-use crate::store::manifest::{self, FileRecord, Hex, Manifest, Placed, TensorRecord, structure};
+use crate::store::manifest::{
+    self, FileParts, FileRecord, Hex, Manifest, Placed, TensorRecord, structure,
+};
 use crate::store::replaceable::Replace;
 use crate::store::whole::Whole;
 use crate::tensor::digest::{finish, residue, shift};
@@ -40,6 +42,8 @@ pub(crate) struct Commit<'a> {
     pub(crate) catalog: &'a Catalog,
     /// What they are made of.
     pub(crate) plans: &'a [TensorPlan],
+    /// So many of them, the first, are the same on every process.
+    pub(crate) common: usize,
     /// Small files beside them.
     pub(crate) extras: &'a [(String, Vec<u8>)],
     /// Files of the directory that is replaced which the new one has too.
@@ -101,7 +105,7 @@ impl Commit<'_> {
         agree(world, finished)?;
         let links = if complete { &[] } else { self.links };
         agree(world, self.destination.link(links, self.flush))?;
-        self.describe(world, self.plans, &done, resumed)?;
+        self.describe(world, &done, resumed)?;
         let placed = if resumed.state == State::Placed {
             self.destination.discard_replaced()
         } else {
@@ -114,15 +118,15 @@ impl Commit<'_> {
     }
 
     /// Writes the manifests. Collective.
-    fn describe(
-        &self,
-        world: &World,
-        plans: &[TensorPlan],
-        done: &Done,
-        resumed: &Resumed,
-    ) -> Result<()> {
+    fn describe(&self, world: &World, done: &Done, resumed: &Resumed) -> Result<()> {
         let known = resumed.manifest.as_ref();
-        let (tensors, stored) = digests::all(world, plans, done, known, self.by_file)?;
+        let of = digests::Of {
+            plans: self.plans,
+            common: self.common,
+            by_file: self.by_file,
+            destination: self.destination,
+        };
+        let (tensors, stored) = digests::all(world, &of, done, known)?;
         let files = self.files(world, done, resumed)?;
         (self.proof)(&Shown {
             tensors: &tensors,
@@ -197,16 +201,23 @@ impl Commit<'_> {
         let heads = self.destination.head == world.process() && !complete;
         let files = if heads {
             self.site_files(&shards)
-                .and_then(|files| encode(&files))
+                .and_then(|(structures, files)| {
+                    let files = files.into_iter().map(FileParts::from);
+                    encode(&(structures, files.collect::<Vec<_>>()))
+                })
                 .map(|bytes| vec![(self.destination.leader, bytes)])
         } else {
             Ok(Vec::new())
         };
         let sites = exchange_bytes(world, agree(world, files)?)?;
-        agree(
-            world,
-            sites.iter().map(|(_, bytes)| decode(bytes)).collect(),
-        )
+        let received = |(_, bytes): &(u32, Vec<u8>)| {
+            let (structures, files): (_, Vec<FileParts>) = decode(bytes)?;
+            Ok((
+                structures,
+                files.into_iter().map(FileRecord::from).collect(),
+            ))
+        };
+        agree(world, sites.iter().map(received).collect())
     }
 
     /// The records of a site's files. Local.

@@ -1,9 +1,13 @@
 //! The digests of a result's tensors: what all processes have done of each, put together.
 //!
-//! All processes have the same plans, so a tensor is its number among them, and its residue one word of a sum: what
-//! comes to a process grows with the tensors, and not with the processes.
+//! All processes have the same plans of stages' tensors, so one is its number among them, and its residue one word of
+//! a sum: what comes to a process grows with the tensors, and not with the processes. Plans of what single ranks get
+//! are the same at one site only: there the first process puts them together, and tells of each name once.
 
-use crate::exchange::{Operation, World, agree, all_reduce, broadcast_bytes, decode, encode};
+use crate::destination::place::Destination;
+use crate::exchange::{
+    Operation, World, agree, all_reduce, broadcast_bytes, decode, encode, exchange_bytes,
+};
 use crate::fault::Result;
 use crate::plan::TensorPlan;
 use crate::plan::arrange::element_shape;
@@ -26,8 +30,9 @@ struct Joined {
 }
 
 /// A tensor of a rank or of a stage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Whole {
-    dtype: &'static str,
+    dtype: String,
     shape: Vec<u64>,
     bytes: u64,
     residue: u64,
@@ -35,24 +40,38 @@ struct Whole {
     stored: Option<(u64, u64)>,
 }
 
-/// The digests of all tensors of `plans`, and of what was read of those that are changed, on every process: as what
+/// Tensors of single ranks by name and rank: of a name the first rank's, and the next one's that is another.
+type Private = BTreeMap<String, BTreeMap<u32, Whole>>;
+
+/// What is put together.
+pub(super) struct Of<'a> {
+    /// The tensors.
+    pub(super) plans: &'a [TensorPlan],
+    /// So many of them, the first, are the same on every process.
+    pub(super) common: usize,
+    /// Ranks stand for files.
+    pub(super) by_file: bool,
+    /// Who makes them.
+    pub(super) destination: &'a Destination,
+}
+
+/// The digests of all tensors `of` a job, and of what was read of those that are changed, on every process: as what
 /// this one has `done` adds to them, or as `known` from before, to the first process that knows them. Collective.
 ///
 /// # Errors
 /// [`crate::fault::Kind::Mpi`], on every process.
 pub(super) fn all(
     world: &World,
-    plans: &[TensorPlan],
+    of: &Of<'_>,
     done: &Done,
     known: Option<&Manifest>,
-    by_file: bool,
 ) -> Result<(Records, Vec<(String, u64)>)> {
     let knows = known.map_or(u64::MAX, |_| u64::from(world.process()));
     let mut first = [knows];
     all_reduce(world, &mut first, Operation::Min)?;
     let (root, joined) = match u32::try_from(first[0]) {
         Ok(root) => (root, known.map(told)),
-        Err(_) => (0, summed(world, plans, done, by_file)?),
+        Err(_) => (0, summed(world, of, done)?),
     };
     let joined = joined.filter(|_| world.process() == root);
     let bytes = agree(world, encode(&joined.unwrap_or_default()))?;
@@ -84,12 +103,18 @@ fn told(manifest: &Manifest) -> Joined {
 }
 
 /// What all have done of the tensors, on the first process. Collective.
-fn summed(
-    world: &World,
-    plans: &[TensorPlan],
-    done: &Done,
-    by_file: bool,
-) -> Result<Option<Joined>> {
+fn summed(world: &World, of: &Of<'_>, done: &Done) -> Result<Option<Joined>> {
+    let site = &of.destination.site;
+    // Where all are one site they have all plans in common.
+    let common = match site.everybody {
+        true => of.plans.len(),
+        false => of.common,
+    };
+    let (plans, own) = of.plans.split_at(common);
+    let private = match site.everybody {
+        true => Private::new(),
+        false => of_ranks(world, of.destination.head, own, common, done)?,
+    };
     let residues = |mine: &BTreeMap<u32, u64>| {
         let mine = mine.iter().map(|(number, residue)| (*number, *residue));
         joined(world, plans.len(), mine, Operation::Xor)
@@ -117,8 +142,77 @@ fn summed(
     let wholes = plans.iter().zip(written).enumerate().map(of_plan);
     let named = plans
         .iter()
-        .map(|plan| (&*plan.name, plan.destination.first_rank));
-    Ok(Some(join(named.zip(wholes), by_file)))
+        .map(|plan| (plan.name.to_string(), plan.destination.first_rank));
+    let private = private.into_iter().flat_map(|(name, ranks)| {
+        let ranks = ranks.into_iter();
+        ranks.map(move |(rank, whole)| ((name.clone(), rank), whole))
+    });
+    Ok(Some(join(named.zip(wholes).chain(private), of.by_file)))
+}
+
+/// What all sites have done of the tensors of single ranks, on the first process: `own` are those of this process's
+/// site, numbered from `from` on, whose first process is `head`. Collective.
+fn of_ranks(
+    world: &World,
+    head: u32,
+    own: &[TensorPlan],
+    from: usize,
+    done: &Done,
+) -> Result<Private> {
+    let numbers = (from..).take(own.len());
+    let numbers = numbers.map(|number| u32::try_from(number).unwrap_or(u32::MAX));
+    let mine = numbers.map(|number| {
+        let of = |residues: &BTreeMap<u32, u64>| residues.get(&number).copied();
+        (of(&done.tensors).unwrap_or_default(), of(&done.stored))
+    });
+    let mine: Vec<(u64, Option<u64>)> = mine.collect();
+    let parts = exchange_bytes(world, vec![(head, agree(world, encode(&mine))?)])?;
+    let parts = parts.iter().map(|(_, bytes)| decode(bytes));
+    let parts: Vec<Vec<(u64, Option<u64>)>> = agree(world, parts.collect())?;
+    let mut private = Private::new();
+    if !parts.is_empty() {
+        for (index, plan) in own.iter().enumerate() {
+            let mut sum = (0, None);
+            for (residue, stored) in parts.iter().filter_map(|part| part.get(index)) {
+                sum.0 ^= residue;
+                if let Some(residue) = stored {
+                    *sum.1.get_or_insert(0) ^= residue;
+                }
+            }
+            let whole = Whole::of(plan, sum.0, sum.1);
+            take(
+                &mut private,
+                plan.name.to_string(),
+                plan.destination.first_rank,
+                whole,
+            );
+        }
+    }
+    let bytes = agree(world, encode(&private))?;
+    let told = (!private.is_empty()).then_some((0, bytes));
+    let sites = exchange_bytes(world, told.into_iter().collect())?;
+    let sites = sites.iter().map(|(_, bytes)| decode(bytes));
+    let sites: Vec<Private> = agree(world, sites.collect())?;
+    let mut all = Private::new();
+    for (name, ranks) in sites.into_iter().flatten() {
+        for (rank, whole) in ranks {
+            take(&mut all, name.clone(), rank, whole);
+        }
+    }
+    Ok(all)
+}
+
+/// Adds a rank's tensor, if it is needed to tell what the name has, and whether it is one.
+fn take(all: &mut Private, name: String, rank: u32, whole: Whole) {
+    let ranks = all.entry(name).or_default();
+    ranks.insert(rank, whole);
+    let mut told: BTreeMap<u32, Whole> = BTreeMap::new();
+    for (rank, whole) in std::mem::take(ranks) {
+        if told.len() < 2 && told.values().all(|known| *known != whole) {
+            told.insert(rank, whole);
+        }
+    }
+    *ranks = told;
 }
 
 /// What `mine` has of so many tensors, and 0 of the others, joined over all processes. Collective.
@@ -143,7 +237,7 @@ impl Whole {
         let shape = plan.destination.grid.full_shape();
         let read = shape.0.iter().product::<u64>() * plan.element_bytes;
         Whole {
-            dtype: plan.written.safetensors_name(),
+            dtype: plan.written.safetensors_name().to_owned(),
             bytes: plan.written_bytes(read),
             shape: element_shape(&plan.written_shape(&shape), plan.written).0,
             residue,
@@ -162,8 +256,8 @@ impl Whole {
 
 /// Joins what is of one name and first rank. A name that ranks or stages have different tensors of is left
 /// out: it is several tensors.
-fn join<'a>(wholes: impl Iterator<Item = ((&'a str, u32), Whole)>, by_file: bool) -> Joined {
-    let mut tensors: BTreeMap<&str, BTreeMap<u32, Whole>> = BTreeMap::new();
+fn join(wholes: impl Iterator<Item = ((String, u32), Whole)>, by_file: bool) -> Joined {
+    let mut tensors: BTreeMap<String, BTreeMap<u32, Whole>> = BTreeMap::new();
     for ((name, first_rank), whole) in wholes {
         match tensors.entry(name).or_default().entry(first_rank) {
             Entry::Occupied(mut entry) => entry.get_mut().add(&whole),
@@ -174,21 +268,22 @@ fn join<'a>(wholes: impl Iterator<Item = ((&'a str, u32), Whole)>, by_file: bool
     }
     let read = tensors.iter().flat_map(|(name, ranks)| {
         let stored = ranks.values().filter_map(|whole| whole.stored);
-        stored.map(move |(bytes, residue)| ((*name).to_owned(), finish(residue, bytes)))
+        stored.map(move |(bytes, residue)| (name.clone(), finish(residue, bytes)))
     });
     let stored = read.collect();
-    let one = |(name, ranks): (&str, BTreeMap<u32, Whole>)| {
+    let one = |(name, ranks): (String, BTreeMap<u32, Whole>)| {
         let several = by_file && ranks.len() > 1;
         let mut wholes = ranks.into_values();
         let whole = wholes.next().filter(|_| !several)?;
         let same = |other: Whole| {
-            (other.dtype, &other.shape, other.residue) == (whole.dtype, &whole.shape, whole.residue)
+            (&other.dtype, &other.shape, other.residue)
+                == (&whole.dtype, &whole.shape, whole.residue)
         };
         if !wholes.all(same) {
             return None;
         }
         let digest = finish(whole.residue, whole.bytes);
-        Some((name.to_owned(), whole.dtype.to_owned(), whole.shape, digest))
+        Some((name, whole.dtype, whole.shape, digest))
     };
     Joined {
         tensors: tensors.into_iter().filter_map(one).collect(),

@@ -38,6 +38,8 @@ pub struct Destination {
     pub homes: Vec<Home>,
     /// Whether this process prepares and publishes the directory for those that share it.
     pub leads: bool,
+    /// The ranks whose files lie in the directory that this process sees.
+    pub beside: Vec<u32>,
     /// The process that does so for this one.
     pub leader: u32,
     /// The first of the processes that build these ranks.
@@ -103,11 +105,11 @@ impl Destination {
             .position(|member| *member == process)
             .unwrap_or_default();
         let narrow = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-        let beside = |other| storages.same(topology, process, other);
-        let has_work = match placement {
+        let lies = |rank: &u32| match placement {
             Placement::Root => node == 0,
-            _ => shared || (0..ranks).any(|rank| beside(home(rank))),
+            _ => shared || storages.same(topology, process, home(*rank)),
         };
+        let lying: Vec<u32> = (0..ranks).filter(lies).collect();
         let first = storages.leader(topology, process);
         let at = |rank| {
             let process = home(rank);
@@ -121,7 +123,8 @@ impl Destination {
         Ok(Destination {
             staging,
             homes: (0..ranks).filter(|_| apart).map(at).collect(),
-            leads: process == first && has_work,
+            leads: process == first && !lying.is_empty(),
+            beside: lying,
             leader: first,
             head: members.first().copied().unwrap_or(process),
             shared,

@@ -120,10 +120,11 @@ impl Deriving {
             return Ok(());
         };
         let sampled = self.sampled();
-        let all = all_gather(world, &self.seen(&sampled))?;
-        let seen = all.into_iter().find(|seen| seen.names.is_some());
+        let mut all = all_gather(world, &self.seen(&sampled))?;
+        let telling = all.iter().position(|seen| seen.names.is_some());
+        let seen = all.swap_remove(telling.unwrap_or_default());
         let mine = if world.process() == 0 {
-            self.derived(&typed, &asked, seen.unwrap_or_default(), &sampled)
+            self.derived(&typed, &asked, seen, &sampled)
         } else {
             Ok(Vec::new())
         };

@@ -8,7 +8,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::plan::TensorPlan;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// Checks it by the plans, and by `more` that the result depends on. Collective.
+/// Checks it by the plans that all make, and by `more` that the result depends on. Collective.
 ///
 /// # Errors
 /// [`Kind::Differs`] naming two processes and their nodes, the same on every process.

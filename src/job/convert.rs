@@ -81,6 +81,7 @@ pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Resu
     Ok(Planned {
         extras,
         tensors: plans.len() as u64,
+        common: plans.len(),
         plans,
         catalog,
         depends_on: format!(

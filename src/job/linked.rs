@@ -76,6 +76,8 @@ type Found = BTreeMap<(u32, u32), (Place, Arc<FileSchema>)>;
 
 struct Finding<'a> {
     source: &'a Source,
+    /// That of the files to write.
+    format: Option<Format>,
     catalog: &'a Catalog,
     plans: HashMap<&'a str, Vec<&'a TensorPlan>>,
     /// Of the pairs of structures that were compared, the source's with its beginning, if they are alike.
@@ -90,6 +92,7 @@ impl<'a> Finding<'a> {
         }
         Finding {
             source,
+            format: planned.format,
             catalog: &planned.catalog,
             plans,
             alike: HashMap::new(),
@@ -99,7 +102,8 @@ impl<'a> Finding<'a> {
     /// All of them. Local.
     fn all(mut self) -> Result<Found> {
         let mut found = Found::new();
-        if self.source.format != Format::SAFETENSORS {
+        let formats = [Some(self.source.format), self.format];
+        if formats != [Some(Format::SAFETENSORS); 2] {
             return Ok(found);
         }
         for (rank, files) in &self.catalog.ranks {

@@ -9,7 +9,7 @@ use crate::job::megatron::formed;
 use crate::job::metadata::{format_of, metadata};
 use crate::job::spec::{ViewMaker, Viewed, Write};
 use crate::plan::TensorPlan;
-use crate::plan::arrange::{Files, Kept, arrange};
+use crate::plan::arrange::{Arranged, Files, Kept, arrange};
 use crate::plan::build::{Build, Leftovers, Select, build};
 use crate::plan::inventory::Inventory;
 use crate::plan::names::is_state;
@@ -28,6 +28,8 @@ use std::sync::Arc;
 pub(super) struct Planned {
     /// All tensors, in file order.
     pub(super) plans: Vec<TensorPlan>,
+    /// So many of them, the first, are the same on every process.
+    pub(super) common: usize,
     /// The files of this process's ranks.
     pub(super) catalog: Catalog,
     /// Who keeps what.
@@ -46,6 +48,8 @@ pub(super) struct Planned {
     pub(super) notes: Vec<String>,
     /// All but the source that the result depends on.
     pub(super) depends_on: String,
+    /// What the files are.
+    pub(super) format: Option<Format>,
     /// Append a CRC-32 to each file, as ckpt files have it.
     pub(super) trailers: bool,
     /// Ranks stand for files.
@@ -53,7 +57,8 @@ pub(super) struct Planned {
 }
 
 impl Planned {
-    /// What `write` makes of `source`. Collective.
+    /// What `write` makes of `source`: the files of `ranks`, and small ones of all ranks that lie in the same directory,
+    /// which come after them. Collective.
     ///
     /// # Errors
     /// The same on every process.
@@ -62,7 +67,7 @@ impl Planned {
         write: &Write,
         source: &Opened,
         strategy: Option<&Strategy>,
-        ranks: &[u32],
+        ranks: (&[u32], &[u32]),
     ) -> Result<Planned> {
         let files = counts::settle(world, &source.source, &write.files)?;
         let select = write.select.followed(&source.inventory, strategy);
@@ -144,7 +149,7 @@ fn arranged(
     files: &Files,
     opened: &Opened,
     strategy: Option<&Strategy>,
-    ranks: &[u32],
+    (ranks, beside): (&[u32], &[u32]),
 ) -> Result<Planned> {
     let (source, inventory) = (&opened.source, &opened.inventory);
     let (viewed, made) = seen(write, select, opened)?;
@@ -192,21 +197,39 @@ fn arranged(
         }
         files => files,
     };
-    let mut arranged = arrange(build, files, format, &made.metadata, ranks)?;
+    let mut arranged = arrange(build, files, format, &made.metadata, ranks, beside)?;
     arranged.extras.extend(made.extras);
     Ok(Planned {
         depends_on: format!("{} {viewed:016x}", arranged.extras.len()),
-        plans: arranged.plans,
-        catalog: arranged.catalog,
-        kept: arranged.kept,
-        extras: arranged.extras,
+        format: Some(written(files, format)),
         tensors,
         without_data,
         dropped,
         notes,
         copies: made.copies,
-        ..Planned::default()
+        ..Planned::from(arranged)
     })
+}
+
+impl From<Arranged> for Planned {
+    fn from(arranged: Arranged) -> Planned {
+        Planned {
+            plans: arranged.plans,
+            common: arranged.common,
+            catalog: arranged.catalog,
+            kept: arranged.kept,
+            extras: arranged.extras,
+            ..Planned::default()
+        }
+    }
+}
+
+/// What the files are, of which `format` are those of a layout that has none of its own.
+fn written(files: &Files, format: Format) -> Format {
+    match files {
+        Files::Directory { format, .. } => format.files(),
+        _ => format,
+    }
 }
 
 /// Checks that no shard that is copied as it is goes where a layout is told of each tensor.

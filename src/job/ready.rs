@@ -80,13 +80,14 @@ impl Run<'_> {
     ) -> Result<Ready<'_>> {
         let (world, topology, job) = (self.world, self.topology, self.job);
         course::phase("planning");
-        let mut planned = self.planned(&source, place.site())?;
+        let mut planned = self.planned(&source, &place)?;
         if let Place::Directory(destination) = &mut place
             && job.goal.writing().is_some_and(|writing| writing.link)
         {
             linked::find(world, &source.source, destination, &mut planned)?;
         }
-        alike::check(world, topology, &planned.plans, &self.meant())?;
+        let common = planned.plans.get(..planned.common);
+        alike::check(world, topology, common.unwrap_or_default(), &self.meant())?;
         fitted.compared()?;
         if !job.dry_run {
             compare::left_out(world, topology, &source, &planned.copies, &job.moving)?;
@@ -101,15 +102,18 @@ impl Run<'_> {
     }
 
     /// What is written of the source, as the destination is cut. Collective.
-    fn planned(&self, source: &Opened, site: &Site) -> Result<Planned> {
+    fn planned(&self, source: &Opened, place: &Place) -> Result<Planned> {
+        let ranks = &place.site().ranks;
         match &self.job.goal {
             Goal::Convert(goal) => {
-                let planned = convert::plan(goal, source, &site.ranks);
+                let planned = convert::plan(goal, source, ranks);
                 agree(self.world, planned)
             }
             Goal::Write(write) => {
                 let strategy = self.strategies[1].as_ref();
-                Planned::of_write(self.world, write, source, strategy, &site.ranks)
+                let directory = place.directory();
+                let beside = directory.map_or(&ranks[..], |directory| &directory.beside);
+                Planned::of_write(self.world, write, source, strategy, (ranks, beside))
             }
             Goal::Compare(_) => Err(Fault::new(Kind::Internal, "nothing is written")),
         }

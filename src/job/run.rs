@@ -71,7 +71,7 @@ fn run_to(
     let run = Run::new(world, topology, job)?;
     let standing = match run.take_place(filling.is_none())? {
         Early::Done(outcome) => return Ok(*outcome),
-        Early::Standing(destination) => Some(destination),
+        Early::Standing(destination) => Some(*destination),
         Early::Unknown => None,
     };
     let (source, fitted) = run.open_source()?;

@@ -38,7 +38,7 @@ pub(super) enum Early {
     /// An earlier run has left nothing to do.
     Done(Box<Outcome>),
     /// The source itself, which is to be replaced.
-    Standing(Destination),
+    Standing(Box<Destination>),
     /// It isn't known yet.
     Unknown,
 }
@@ -77,7 +77,7 @@ impl<'a> Run<'a> {
         let request = request(self.job, &self.layouts);
         let found = finished(self.world, &destination, request, !writing.unflushed)?;
         let Some(manifest) = found else {
-            return Ok(Early::Standing(destination));
+            return Ok(Early::Standing(Box::new(destination)));
         };
         if self.world.process() == 0 {
             let directory = writing.path.display();

@@ -182,6 +182,7 @@ impl<'a> Written<'a> {
             destination,
             catalog: &planned.catalog,
             plans: &planned.plans,
+            common: planned.common,
             extras: &extras,
             links: &carried.links,
             replace: wanted.replace,

@@ -1,5 +1,6 @@
 //! Which tensor goes into which destination file, and where in it.
 
+use crate::catalog::Catalog;
 use crate::fault::Result;
 use crate::plan::build::Build;
 use crate::plan::directory::by_directory;
@@ -14,7 +15,7 @@ pub use crate::plan::files::{FULL_FILE_BYTES_MAX, Files, Naming, RankName};
 pub use crate::plan::kept::Kept;
 pub use crate::plan::listing::element_shape;
 
-/// Lays out the files of `ranks`.
+/// Lays out the files of `ranks`; small files beside them are those of all ranks that lie in the same directory, `beside`.
 ///
 /// # Errors
 /// [`crate::fault::Kind::Dtype`] if the format doesn't know a tensor's type.
@@ -24,6 +25,7 @@ pub fn arrange(
     format: Format,
     metadata: &BTreeMap<String, String>,
     ranks: &[u32],
+    beside: &[u32],
 ) -> Result<Arranged> {
     let mut arranged = match files {
         Files::Ranks {
@@ -59,41 +61,41 @@ pub fn arrange(
             remove_redundancy,
         } => {
             let named = (prefix.as_str(), ending.as_str(), *position);
+            let ranks = (ranks, beside);
             to_resume(&build, named, *remove_redundancy, format, metadata, ranks)?
         }
         Files::AsSource(otherwise) => {
-            return arrange(build, otherwise, format, metadata, ranks);
+            return arrange(build, otherwise, format, metadata, ranks, beside);
         }
         Files::Full {
             naming,
             file_bytes_max,
         } => full(&build, *naming, *file_bytes_max, format, metadata)?,
     };
-    arranged.plans = build
-        .stages
-        .into_iter()
-        .chain(build.private.into_values())
-        .flatten()
-        .collect();
-    in_file_order(&mut arranged, files);
+    let mut private: Vec<TensorPlan> = build.private.into_values().flatten().collect();
+    arranged.plans = build.stages.into_iter().flatten().collect();
+    arranged.common = arranged.plans.len();
+    in_file_order(&mut arranged.plans, &arranged.catalog, files);
+    in_file_order(&mut private, &arranged.catalog, files);
+    arranged.plans.append(&mut private);
     Ok(arranged)
 }
 
-/// Puts the tensors into the order of the files that they go to.
-fn in_file_order(arranged: &mut Arranged, files: &Files) {
+/// Puts tensors into the order of the files of `catalog` that they go to.
+fn in_file_order(plans: &mut [TensorPlan], catalog: &Catalog, files: &Files) {
     let position: HashMap<&str, usize> = match files {
         Files::Ranks { .. }
         | Files::Resume { .. }
         | Files::AsSource(_)
         | Files::Directory { .. } => HashMap::new(),
         Files::Full { .. } => {
-            let files = arranged.catalog.ranks.values().flatten().enumerate();
+            let files = catalog.ranks.values().flatten().enumerate();
             files
                 .flat_map(|(i, f)| f.schema.entries.iter().map(move |e| (&*e.name, i)))
                 .collect()
         }
     };
-    arranged.plans.sort_by(|a, b| {
+    plans.sort_by(|a, b| {
         let key = |plan: &TensorPlan| {
             let file = position.get(&*plan.name).copied().unwrap_or_default();
             (file, plan.written.file_order())
@@ -106,14 +108,15 @@ fn in_file_order(arranged: &mut Arranged, files: &Files) {
     });
 }
 
-/// Lays out the files of `ranks` for a trainer that resumes at `position` (epoch, step in it).
+/// Lays out the files of `ranks`, with what tells of all `beside`, for a trainer that resumes at `position` (epoch, step
+/// in it).
 fn to_resume(
     build: &Build,
     (prefix, ending, position): (&str, &str, (u64, u64)),
     remove_redundancy: bool,
     format: Format,
     metadata: &BTreeMap<String, String>,
-    ranks: &[u32],
+    (ranks, beside): (&[u32], &[u32]),
 ) -> Result<Arranged> {
     let file = |rank: u32| format!("{prefix}_rank_{rank}{ending}.{}", format.extension());
     let name = |rank: u32| format!("rank_{rank}/{}", file(rank));
@@ -131,6 +134,6 @@ fn to_resume(
             meta.to_string().into_bytes(),
         )
     };
-    arranged.extras = ranks.iter().map(meta).collect();
+    arranged.extras = beside.iter().map(meta).collect();
     Ok(arranged)
 }

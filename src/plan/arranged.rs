@@ -9,8 +9,10 @@ use crate::plan::tensor_plan::TensorPlan;
 pub struct Arranged {
     /// The files of the ranks asked for.
     pub catalog: Catalog,
-    /// All tensors, in file order.
+    /// All tensors: those of stages in file order, then those that single ranks get.
     pub plans: Vec<TensorPlan>,
+    /// How many are of stages, and so the same whoever lays out the files.
+    pub common: usize,
     /// Small files beside them: path and contents.
     pub extras: Vec<(String, Vec<u8>)>,
     /// Who keeps what.

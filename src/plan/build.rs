@@ -246,8 +246,8 @@ impl Build {
                 Leftovers::Unify(_) => copied.push(name.clone()),
                 Leftovers::Reshard(unmatched) | Leftovers::Split(unmatched) => match unmatched {
                     Unmatched::Copy => copied.push(name.clone()),
+                    _ if inventory.stands_for_job(name) => copied.push(name.clone()),
                     Unmatched::Drop => self.dropped.push(name.clone()),
-                    Unmatched::Fail if inventory.stands_for_job(name) => copied.push(name.clone()),
                     Unmatched::Fail => unknown.push((name, select.written_name(name))),
                 },
             }

@@ -6,7 +6,6 @@ use crate::plan::arranged::Arranged;
 use crate::plan::build::Build;
 use crate::plan::files::Naming;
 use crate::plan::inventory::HYPER_STEM;
-use crate::plan::kept::Kept;
 use crate::plan::listing::{Listing, listed, with_counts};
 use crate::store::Format;
 use std::cmp::Reverse;
@@ -78,9 +77,8 @@ pub(super) fn full(
     let catalog = Catalog::of(BTreeMap::from([(0, files)]));
     Ok(Arranged {
         catalog,
-        plans: Vec::new(),
         extras,
-        kept: Kept::default(),
+        ..Arranged::default()
     })
 }
 

@@ -63,6 +63,34 @@ pub struct FileRecord {
     pub shards: Vec<Hex>,
 }
 
+/// All of a [`FileRecord`], as one process tells another: the record itself leaves out what is empty.
+pub type FileParts = (String, u64, u64, Option<usize>, Vec<u64>);
+
+impl From<FileRecord> for FileParts {
+    fn from(file: FileRecord) -> FileParts {
+        let shards = file.shards.into_iter().map(|Hex(crc)| crc);
+        (
+            file.path,
+            file.bytes,
+            file.crc64.0,
+            file.structure,
+            shards.collect(),
+        )
+    }
+}
+
+impl From<FileParts> for FileRecord {
+    fn from((path, bytes, crc64, structure, shards): FileParts) -> FileRecord {
+        FileRecord {
+            path,
+            bytes,
+            crc64: Hex(crc64),
+            structure,
+            shards: shards.into_iter().map(Hex).collect(),
+        }
+    }
+}
+
 /// What a directory holds, and of which job it is the result.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {

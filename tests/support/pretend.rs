@@ -2,7 +2,7 @@
 
 use shardloom::catalog::{Catalog, Entry, Place, ShardFile};
 use shardloom::plan::TensorPlan;
-use shardloom::plan::arrange::{Arranged, Files, Kept, arrange};
+use shardloom::plan::arrange::{Arranged, Files, arrange};
 use shardloom::plan::build::{Leftovers, Select, build};
 use shardloom::plan::inventory::Inventory;
 use shardloom::plan::machine::Machine;
@@ -227,8 +227,15 @@ impl Pretended {
             )
             .map_err(|fault| format!("{fault:?}"))?;
             let metadata = BTreeMap::new();
-            let arranged = arrange(build, &request.files, request.format, &metadata, &ranks)
-                .map_err(|fault| format!("{fault:?}"))?;
+            let arranged = arrange(
+                build,
+                &request.files,
+                request.format,
+                &metadata,
+                &ranks,
+                &ranks,
+            )
+            .map_err(|fault| format!("{fault:?}"))?;
             let homes = self.homes(to.map_or(1, Strategy::ranks));
             self.work(source, &arranged, &members, &ranks, &homes, &mut out)?;
         }
@@ -319,9 +326,9 @@ impl Pretended {
         }
         let arranged = Arranged {
             catalog,
+            common: plans.len(),
             plans,
-            extras: Vec::new(),
-            kept: Kept::default(),
+            ..Arranged::default()
         };
         let members: Vec<u32> = (0..self.processes).collect();
         let ranks: Vec<u32> = (0..ranks).collect();

@@ -1,5 +1,6 @@
 //! What the names of a checkpoint's tensors tell of the network that has them.
 
+use crate::model::TIED;
 use crate::model::choices::Scheme;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -25,6 +26,9 @@ pub const LATENT: &str = "mla_qkv_concat";
 
 type Telling = (&'static str, Scheme, Option<(&'static str, bool)>);
 
+/// The head of a legacy network, and of a model of Hugging Face, which may have it beside an embedding that it is.
+const HEAD: &str = "lm_head.weight";
+
 /// What a model of Hugging Face has whose other names are those of its network at MindSpore.
 const FOREIGN: &str = "transformer.embedding.word_embeddings.";
 
@@ -45,7 +49,12 @@ const TELLING: [Telling; 18] = [
     ),
     ("decoder.layers.", Scheme::Mcore, None),
     ("embedding.word_embeddings.", Scheme::Mcore, None),
-    ("output_layer.weight", Scheme::Mcore, None),
+    (
+        "output_layer.weight",
+        Scheme::Mcore,
+        // A head in files of its own is one, whatever the model says.
+        Some((TIED, false)),
+    ),
     (".self_attention.linear_qkv.", Scheme::Mcore, None),
     (
         ".self_attention.linear_kvb.",
@@ -87,7 +96,9 @@ impl Seen {
     /// What these names tell.
     pub fn of<'a>(names: impl IntoIterator<Item = &'a str>) -> Seen {
         let mut seen = Seen::default();
+        let mut head = false;
         for name in names {
+            head |= name == HEAD;
             if name.contains(FOREIGN) {
                 return Seen::default();
             }
@@ -102,6 +113,9 @@ impl Seen {
                     seen.keys.push(((*key).to_owned(), *value));
                 }
             }
+        }
+        if head && seen.names == Some(Scheme::Legacy) {
+            seen.rejoin(TIED, false);
         }
         seen
     }
