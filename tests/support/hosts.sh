@@ -79,7 +79,7 @@ start() {
         export FI_PROVIDER=tcp FI_TCP_IFACE=e0 UCX_NET_DEVICES=e0 UCX_TLS=tcp,self
         words+=(-launcher rsh -launcher-exec "$agent" -iface e0 -hosts "$hosts")
         ;;
-    *'(Open MPI) 4.'*)
+    *') 4.'*)
         words+=(--mca plm_rsh_agent "$agent" --mca plm_rsh_no_tree_spawn 1
             --mca pml ob1 --mca btl "${HOSTS_BTL:-tcp,vader,self}"
             --mca btl_tcp_if_include 10.77.0.0/24 --mca oob_tcp_if_include 10.77.0.0/24
