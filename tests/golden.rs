@@ -137,7 +137,8 @@ fn run_all(operations: &[&str], sets: &[Vec<(Option<u32>, &'static str)>]) {
         match expectation(step) {
             Ok(Expect::Skip(reason)) => println!("skipped: {step}: {reason}"),
             Ok(expect) => {
-                let here = |(processes, _): &&(Option<u32>, _)| processes.is_none() || !asked("alone");
+                let here =
+                    |(processes, _): &&(Option<u32>, _)| processes.is_none() || !asked("alone");
                 for (processes, exchange) in launches.iter().filter(here) {
                     let launch = Launch {
                         processes: *processes,
