@@ -6,7 +6,7 @@ mod counts;
 mod races;
 
 use crate::support::hosts;
-use crate::support::{Run, command, fixtures, oracle, sample, tensors};
+use crate::support::{self, Run, command, fixtures, oracle, sample, tensors};
 use command::{RESHARD, alone, error_line, object};
 use fixtures::listing;
 use hosts::{HOSTS, Hosts};
@@ -407,6 +407,10 @@ fn files_are_converted_on_the_hosts_that_have_them() {
 // proves P153
 #[test]
 fn a_host_that_is_cut_off_ends_the_run_and_loses_nothing() {
+    if !support::launcher_watches_hosts() {
+        println!("skipped: this launcher doesn't watch its hosts");
+        return;
+    }
     let sample = large();
     let Some(hosts) = dealt(&sample, &[1, 1, 2, 2, 3, 3]) else {
         return;
@@ -418,8 +422,10 @@ fn a_host_that_is_cut_off_ends_the_run_and_loses_nothing() {
         all.into_iter().filter(|(_, path)| !hidden(path)).collect()
     };
     let run = hosts.run_and_cut(PER_HOST, RESHARD, 4);
-    assert!(!run.status.success(), "{run:#?}");
     assert!(run.stderr.contains("lost communication"), "{run:#?}");
+    // Open MPI 5 says so, and ends with 0 all the same.
+    let of_version_5 = run.stderr.contains("PRTE has lost");
+    assert!(!run.status.success() || of_version_5, "{run:#?}");
     assert!((4..40).contains(&run.elapsed.as_secs()), "{run:#?}");
     let after = everything(&hosts);
     assert!(after.len() > before.len(), "it hadn't begun: {run:#?}");

@@ -2,6 +2,7 @@
 //!
 //! Each step runs by itself, on 4 processes, and with the collective exchange on 2 and on 8 by turns.
 //! `SHARDLOOM_GOLDEN=full` runs it on 1, 2, 4 and 8 processes with both exchanges;
+//! `SHARDLOOM_GOLDEN=alone` by itself only, for a place without a launcher;
 //! `SHARDLOOM_PROGRAM=FILE` tests this program, as a package has it;
 //! `SHARDLOOM_GOLDEN_CASE=NAME` keeps the steps whose description contains NAME.
 
@@ -35,7 +36,7 @@ fn reshard_unify_split_and_merge_equal_mindspore() {
     ];
     let processes = [None, Some(1), Some(2), Some(4), Some(8)];
     let full = processes.map(|processes| [(processes, "auto"), (processes, "collective")]);
-    let launches = if std::env::var("SHARDLOOM_GOLDEN").is_ok_and(|value| value == "full") {
+    let launches = if asked("full") {
         vec![full.concat()]
     } else {
         quick.to_vec()
@@ -120,6 +121,11 @@ fn oracle_compares(step: &Step) -> Result<usize, String> {
     Ok(compared)
 }
 
+/// Whether `SHARDLOOM_GOLDEN` is this word.
+fn asked(word: &str) -> bool {
+    std::env::var("SHARDLOOM_GOLDEN").is_ok_and(|value| value == word)
+}
+
 /// Runs every step of these kinds under a set of launches, the sets by turns, two at a time, and fails with all that went wrong.
 fn run_all(operations: &[&str], sets: &[Vec<(Option<u32>, &'static str)>]) {
     let narrow = std::env::var("SHARDLOOM_GOLDEN_CASE").unwrap_or_default();
@@ -131,7 +137,9 @@ fn run_all(operations: &[&str], sets: &[Vec<(Option<u32>, &'static str)>]) {
         match expectation(step) {
             Ok(Expect::Skip(reason)) => println!("skipped: {step}: {reason}"),
             Ok(expect) => {
-                for (processes, exchange) in launches {
+                let here =
+                    |(processes, _): &&(Option<u32>, _)| processes.is_none() || !asked("alone");
+                for (processes, exchange) in launches.iter().filter(here) {
                     let launch = Launch {
                         processes: *processes,
                         exchange,

@@ -56,7 +56,7 @@ fn main() -> ExitCode {
     let places = Places::look(&get, started, &home);
     let alone = args.iter().any(|arg| arg == "--alone");
     let chosen = match asked(&args, &get) {
-        Ok(Some(build)) => demanded(build, &places),
+        Ok(Some(build)) => demanded(build, program.as_ref().filter(|_| !alone), &places),
         Ok(None) if alone => Ok(one_process()),
         Ok(None) => choose(program.as_ref(), &places),
         Err(wrong) => Err(wrong),
@@ -75,7 +75,8 @@ fn one_process() -> Choice {
     }
 }
 
-fn demanded(build: Build, places: &Places) -> Result<Choice, Wrong> {
+/// The build that is asked for, if its library is here and the launcher speaks with it.
+fn demanded(build: Build, launcher: Option<&Launcher>, places: &Places) -> Result<Choice, Wrong> {
     let library = places.find(build);
     if build != Build::Alone && library.is_none() {
         return Err(Wrong {
@@ -85,6 +86,22 @@ fn demanded(build: Build, places: &Places) -> Result<Choice, Wrong> {
                 build.files().join(" or ")
             ),
             hint: remedy(build),
+        });
+    }
+    let foreign = |launcher: &&Launcher| {
+        build != Build::Alone && launcher.tasks != Some(1) && !launcher.speaks.contains(&build)
+    };
+    if let Some(launcher) = launcher.filter(foreign) {
+        return Err(Wrong {
+            message: format!(
+                "{} has started this, and mpi is to be {}, which can't speak with it",
+                launcher.name,
+                build.library()
+            ),
+            hint: format!(
+                "start it with {}'s mpirun; or leave --mpi, SHARDLOOM_MPI and mpi in shardloom.toml away: the right one is found",
+                build.library()
+            ),
         });
     }
     Ok(Choice { build, library })
@@ -246,4 +263,42 @@ fn quoted(text: &str) -> String {
     }
     quoted.push('"');
     quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_a_build_that_the_launcher_does_not_speak_with() {
+        let launcher = |tasks| Launcher {
+            name: "Open MPI's mpirun",
+            speaks: vec![Build::OpenMpi],
+            tasks,
+            first: true,
+            program: None,
+        };
+        let room = std::env::temp_dir().join(format!("shardloom-start-{}", std::process::id()));
+        fs::create_dir_all(&room).unwrap();
+        for file in ["libmpi.so.40", "libmpi.so.12"] {
+            fs::write(room.join(file), "").unwrap();
+        }
+        let places = Places {
+            told: vec![room.clone()],
+            ..Places::default()
+        };
+        let several = launcher(Some(4));
+        let wrong = demanded(Build::Mpich, Some(&several), &places).unwrap_err();
+        assert!(wrong.message.starts_with("Open MPI's mpirun has started"));
+        assert!(wrong.hint.starts_with("start it with MPICH's mpirun"));
+        for (build, launcher) in [
+            (Build::OpenMpi, Some(&several)),
+            (Build::Alone, Some(&several)),
+            (Build::Mpich, Some(&launcher(Some(1)))),
+            (Build::Mpich, None),
+        ] {
+            assert_eq!(demanded(build, launcher, &places).unwrap().build, build);
+        }
+        fs::remove_dir_all(room).unwrap();
+    }
 }

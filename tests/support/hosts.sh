@@ -66,6 +66,35 @@ limit() {
     ip netns exec "h$1" tc filter add dev e0 parent 1: protocol ip u32 match ip dst "10.77.0.$to" flowid 1:2
 }
 
+# Runs a command with its arguments on all hosts under $MPIRUN, in the words of its kind.
+start() {
+    local hosts=10.77.0.1:$per_host,10.77.0.2:$per_host,10.77.0.3:$per_host
+    local agent="bash $script agent" words=(-n $((3 * per_host)))
+    case $("$MPIRUN" --version </dev/null 2>&1) in
+    *HYDRA*)
+        # Its agent is one word. UCX 1.13, by TCP alone, doesn't come to an end where a run fails.
+        agent=$HOSTS_TMP/agent
+        printf '#!/bin/sh\nexec bash %q agent "$@"\n' "$script" >"$agent"
+        chmod +x "$agent"
+        export FI_PROVIDER=tcp FI_TCP_IFACE=e0 UCX_TLS=tcp,sm,self
+        words+=(-launcher rsh -launcher-exec "$agent" -iface e0 -hosts "$hosts")
+        ;;
+    *') 4.'*)
+        words+=(--mca plm_rsh_agent "$agent" --mca plm_rsh_no_tree_spawn 1
+            --mca pml ob1 --mca btl "${HOSTS_BTL:-tcp,vader,self}"
+            --mca btl_tcp_if_include 10.77.0.0/24 --mca oob_tcp_if_include 10.77.0.0/24
+            --oversubscribe --bind-to none --host "$hosts")
+        ;;
+    *)
+        words+=(--prtemca plm_ssh_agent "$agent" --prtemca plm_ssh_no_tree_spawn 1
+            --mca pml ob1 --mca btl "${HOSTS_BTL:-tcp,sm,self}"
+            --mca btl_tcp_if_include 10.77.0.0/24 --prtemca prte_if_include 10.77.0.0/24
+            --oversubscribe --bind-to none --host "$hosts")
+        ;;
+    esac
+    on_host 1 "$(printf ' %q' "$MPIRUN" "${words[@]}" "$@")"
+}
+
 case $mode in
 probe | run)
     user=()
@@ -91,7 +120,6 @@ inside-run)
     # As for a user of launch/mpirun.
     # shellcheck source=launch/env
     . "$(dirname -- "$script")/../../launch/env"
-    printf -v command ' %q' "$@"
     before=$(counters)
     status=0
     if [ -n "${HOSTS_CUT:-}" ]; then
@@ -106,13 +134,7 @@ inside-run)
             limit "$number" "$rate"
         done
     fi
-    (on_host 1 mpirun \
-        --mca plm_rsh_agent "'bash $script agent'" --mca plm_rsh_no_tree_spawn 1 \
-        --mca pml ob1 --mca btl "${HOSTS_BTL:-tcp,vader,self}" \
-        --mca btl_tcp_if_include 10.77.0.0/24 --mca oob_tcp_if_include 10.77.0.0/24 \
-        --oversubscribe --bind-to none \
-        --host "10.77.0.1:$per_host,10.77.0.2:$per_host,10.77.0.3:$per_host" -n $((3 * per_host)) \
-        "$command") || status=$?
+    (start "$@") || status=$?
     paste -d ' ' <(echo "$before") <(counters) |
         while read -r rx tx rx_now tx_now; do echo $((rx_now - rx)) $((tx_now - tx)); done \
             >"$HOSTS_ROOM/traffic"

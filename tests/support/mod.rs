@@ -125,7 +125,7 @@ fn build_example(name: &str, profile: &Path) {
 
 /// The launcher with everything before the program.
 pub(crate) fn launcher(processes: u32) -> Command {
-    let name = std::env::var("MPIRUN").unwrap_or_else(|_| "mpirun".to_owned());
+    let name = launcher_name();
     let mut command = Command::new(&name);
     command.arg("-n").arg(processes.to_string());
     if is_open_mpi(&name) {
@@ -142,6 +142,15 @@ pub(crate) fn launcher(processes: u32) -> Command {
         command.args(extra.split_whitespace());
     }
     command
+}
+
+fn launcher_name() -> String {
+    std::env::var("MPIRUN").unwrap_or_else(|_| "mpirun".to_owned())
+}
+
+/// Whether the launcher notices that a host is gone; MPICH's waits for its answer for ever.
+pub(crate) fn launcher_watches_hosts() -> bool {
+    is_open_mpi(&launcher_name())
 }
 
 /// Whether the launcher called `name` is OpenMPI's; MPICH's knows no `--oversubscribe`.
