@@ -4,6 +4,7 @@
 
 use crate::catalog::{Catalog, Entry, Place, ShardFile};
 use crate::fault::{Fault, Kind, Result};
+use crate::job::laid::renamed;
 use crate::job::metadata::format_of;
 use crate::job::planned::Planned;
 use crate::job::spec::Convert;
@@ -25,7 +26,7 @@ use std::sync::Arc;
 
 /// Lays out a file for each source file of `ranks`: same tensors, other format.
 pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Result<Planned> {
-    let source = &opened.source;
+    let (source, laid) = (&opened.source, opened.laid.as_ref());
     let mut catalog = Catalog::default();
     let mut plans = Vec::new();
     let conversion = &mapped(conversion, opened).map_err(|fault| source.place(fault))?;
@@ -83,6 +84,7 @@ pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Resu
         tensors: plans.len() as u64,
         plans,
         catalog,
+        laid: laid.and_then(|laid| renamed(&laid.strategy, &conversion.name_map)),
         depends_on: format!(
             "{:?} {:?} {}",
             conversion.format, conversion.name_map, conversion.crc

@@ -55,7 +55,7 @@ pub(super) fn fit(
     let (verify, path) = (job.reading.verify, job.reading.strategy.as_ref());
     let origin = match verify {
         Verify::None => Origin::default(),
-        _ => Origin::read(world, topology, &opened.source)?,
+        _ => Origin::read(world, topology, opened)?,
     };
     agree(world, origin.check_shapes(opened))?;
     if let (Some(_), None, true) = (leftovers, &opened.strategy, verify != Verify::None) {

@@ -5,6 +5,7 @@ use crate::destination::in_place_files;
 use crate::exchange::{World, agree};
 use crate::fault::plain::{counted, first};
 use crate::fault::{Fault, Kind, Result};
+use crate::job::laid::laid;
 use crate::job::megatron::formed;
 use crate::job::metadata::{format_of, metadata};
 use crate::job::spec::{ViewMaker, Viewed, Write};
@@ -19,6 +20,7 @@ use crate::source::{Opened, Source, counts, left, missing};
 use crate::store::Format;
 use crate::store::formats::{Count, Progress};
 use crate::strategy::Strategy;
+use crate::strategy::json::Document;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -32,6 +34,8 @@ pub(super) struct Planned {
     pub(super) catalog: Catalog,
     /// Who keeps what.
     pub(super) kept: Kept,
+    /// What the files are cut by, for those who read them.
+    pub(super) laid: Option<Document>,
     /// Small files beside them.
     pub(super) extras: Vec<(String, Vec<u8>)>,
     /// Distinct tensors.
@@ -72,7 +76,8 @@ impl Planned {
         let mut planned = agree(world, planned)?;
         planned.notes.extend(left);
         planned.depends_on = format!(
-            "{:?} {:?} {:?} {:?} {:?} {} {} {}",
+            "{:?} {:?} {:?} {:?} {:?} {:?} {} {} {}",
+            source.laid.as_ref().map(|laid| laid.crc),
             select,
             write.leftovers,
             files,
@@ -192,6 +197,7 @@ fn arranged(
         }
         files => files,
     };
+    let laid = laid(files, &build, strategy);
     let mut arranged = arrange(build, files, format, &made.metadata, ranks)?;
     arranged.extras.extend(made.extras);
     Ok(Planned {
@@ -199,6 +205,7 @@ fn arranged(
         plans: arranged.plans,
         catalog: arranged.catalog,
         kept: arranged.kept,
+        laid,
         extras: arranged.extras,
         tensors,
         without_data,
