@@ -3,6 +3,9 @@
 use crate::exchange::{Topology, World, agree, all_gather_agreed, broadcast_bytes};
 use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
+use crate::layout::Layout;
+use crate::plan::inventory::Inventory;
+use crate::plan::Spread;
 use crate::source::choice::chosen;
 use crate::source::found::Source;
 use crate::source::listed::Listing;
@@ -11,8 +14,11 @@ use crate::store::manifest::{Manifest, NAME};
 use crate::store::rank_dir::rank_of;
 use crate::strategy::{Strategy, StrategyFile};
 use crate::tensor::digest::checksum;
+use crate::tensor::shape::Shape;
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A layout that a manifest keeps.
 #[derive(Clone, Debug)]
@@ -25,13 +31,13 @@ pub struct Laid {
 
 /// What is known of a source's layout where no strategy is given.
 #[derive(Default)]
-pub(super) struct Lies {
+pub(crate) struct Lies {
     /// What its manifest keeps.
-    pub(super) laid: Option<Laid>,
+    pub(crate) laid: Option<Laid>,
     /// A file that is read, and that a manifest with a layout doesn't tell of as it is.
     untold: Option<String>,
     /// On a process that leads a node, the manifest.
-    pub(super) manifest: Option<Manifest>,
+    pub(crate) manifest: Option<Manifest>,
 }
 
 /// What a node's manifest says.
@@ -64,7 +70,7 @@ pub(crate) fn look(directory: &Path) -> Result<Option<Manifest>> {
 /// # Errors
 /// The same on every process: [`Kind::Corrupt`] for a manifest that is damaged, unless nothing is to be verified,
 /// [`Kind::Strategy`] for a layout that is none.
-pub(super) fn lies(
+pub(crate) fn lies(
     world: &World,
     topology: &Topology,
     source: &Source,
@@ -88,8 +94,11 @@ pub(super) fn lies(
     let words: Vec<Option<Word>> = all_gather_agreed(world, Ok(word))?;
     let (one, untold) = one_word(topology, source, &words);
     let Some((speaker, crc)) = one else {
-        let lies = Lies::default();
-        return Ok(Lies { untold, ..lies });
+        return Ok(Lies {
+            laid: None,
+            untold,
+            manifest,
+        });
     };
     let mine = bytes.filter(|_| world.process() == speaker);
     let bytes = broadcast_bytes(world, speaker, mine.unwrap_or_default())?;
@@ -141,6 +150,21 @@ fn one_word(
     (one, None)
 }
 
+/// What a strategy file would hold that the manifest at `path` with these `bytes` keeps. Local.
+///
+/// # Errors
+/// [`Kind::Strategy`] if it keeps none; as [`Manifest::parse`].
+pub(super) fn kept(path: &Path, bytes: &[u8]) -> Result<Vec<u8>> {
+    let kept = Manifest::parse(bytes).and_then(|manifest| manifest.strategy_bytes());
+    let kept = kept.and_then(|kept| {
+        let fault = Fault::new(Kind::Strategy, "keeps no layout of files of ranks");
+        kept.ok_or_else(|| {
+            fault.hint("it is of full weights, or was written by an older version: give a strategy")
+        })
+    });
+    kept.map_err(|fault| fault.file(path.display().to_string()))
+}
+
 /// The strategy that the manifest in `base` keeps.
 fn parsed(base: &Path, bytes: &[u8]) -> Result<Strategy> {
     // It is in the form that files of such a name have.
@@ -162,6 +186,35 @@ impl Lies {
 }
 
 impl Laid {
+    /// The first tensor of `inventory`, which a given strategy was read by, that this lays out otherwise, as far as
+    /// both know it.
+    pub(crate) fn differs<'a>(&self, inventory: &'a Inventory) -> Option<&'a Arc<str>> {
+        let per_stage = self.strategy.ranks_per_stage();
+        let mut same: HashSet<[*const Layout; 2]> = HashSet::new();
+        let mut is_same = |name: &str, shape: &Shape, spread: &Spread| {
+            let stage = spread.first_rank / per_stage;
+            let Some(own) = self.strategy.layout_in(name, stage) else {
+                return true;
+            };
+            let Ok(own) = own.fit_full(&shape.0) else {
+                return false;
+            };
+            let given = &spread.layout;
+            if !same.insert([Arc::as_ptr(&own), Arc::as_ptr(given)]) {
+                return true;
+            }
+            own.ranks() == given.ranks()
+                && own.parts() == given.parts()
+                && (0..own.ranks()).all(|rank| own.cell(rank) == given.cell(rank))
+        };
+        let mut tensors = inventory.tensors.iter();
+        let other = tensors.find(|(name, tensor)| {
+            let mut spreads = tensor.spreads.iter();
+            !spreads.all(|spread| is_same(name, &tensor.shape, spread))
+        });
+        other.map(|(name, _)| name)
+    }
+
     /// What is said where it is taken of the files in `base`.
     pub(super) fn note(&self, base: &Path) -> String {
         let shape = shape(&self.strategy);

@@ -55,7 +55,7 @@ pub use found::{Source, Told};
 pub use identity::fingerprint;
 pub(crate) use index::index_notes;
 pub use laid::Laid;
-pub(crate) use laid::{laid_at, laid_by_listing, look};
+pub(crate) use laid::{laid_at, laid_by_listing, lies, look};
 pub(crate) use listed::{Inner, Listed, Listing};
 pub(crate) use listing::{list, unnumbered};
 pub use open::{OWN_KEYS, Opened, open};

@@ -41,9 +41,9 @@ pub struct Opened {
     pub source: Source,
     /// Its strategy: its own, the given one, or what its manifest keeps.
     pub strategy: Option<Strategy>,
-    /// The layout that its manifest keeps, where no strategy was given.
+    /// The layout that its manifest keeps, where it was asked for.
     pub laid: Option<Laid>,
-    /// On a process that leads a node, the manifest that has told it.
+    /// On a process that leads a node, the manifest that was asked.
     pub manifest: Option<Manifest>,
     /// Its tensors; none where every file is read for itself.
     pub inventory: Inventory,
@@ -146,7 +146,13 @@ fn told_by(
     source: &mut Source,
     verify: Verify,
 ) -> Result<(Lies, Option<Strategy>)> {
-    let lies = lies(world, topology, source, verify)?;
+    let lies = lies(world, topology, source, verify).map_err(|fault| match fault.kind {
+        Kind::Corrupt => fault.hint(
+            "so the layout that it keeps isn't known: give the source's strategy; `verify --repair --from` takes \
+             the manifest from a copy",
+        ),
+        _ => fault,
+    })?;
     let note = lies.laid.as_ref().map(|laid| laid.note(&source.base));
     source.notes.extend(note);
     let strategy = lies.laid.as_ref().map(|laid| laid.strategy.clone());
