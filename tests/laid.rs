@@ -51,9 +51,13 @@ fn a_result_is_read_by_the_layout_that_it_keeps() {
         assert!(told["notes"].to_string().contains(SAID), "{told}");
         assert!(told["notes"].to_string().contains("2 ranks"), "{told}");
         sample.check("back", &sample.four, &sample.whole);
-        run(processes, &sample, "unify --src @out --dst @one --overwrite").succeeds();
-        let whole = tensors::read(&sample.path("one/model.safetensors")).expect("a file");
-        tensors::compare(&sample.whole, &whole.tensors).expect("equal");
+        run(
+            processes,
+            &sample,
+            "unify --src @out --dst @one --overwrite",
+        )
+        .succeeds();
+        run(processes, &sample, "diff @one @full").succeeds();
         // Either side by its own.
         run(processes, &sample, "diff @out @back --verify").succeeds();
         run(processes, &sample, "diff @full @out").succeeds();
@@ -116,42 +120,43 @@ fn a_result_may_be_moved_and_a_part_of_it_isnt_taken_for_more() {
     std::fs::rename(sample.path("away"), sample.path("moved/rank_1")).expect("moved");
     // A file that came later isn't judged by it, and so the rest isn't either.
     sample.copy(
-        "moved/rank_1/net.safetensors",
-        "moved/rank_2/net.safetensors",
+        "moved/rank_1/net1.safetensors",
+        "moved/rank_2/net2.safetensors",
     );
     let more = alone(&sample.args("unify --src @moved --dst @one"));
     assert_eq!(more.status.code(), Some(1), "{more:#?}");
-    assert!(more.stderr.contains("doesn't list rank_2/net"), "{more:#?}");
+    assert!(
+        more.stderr.contains("doesn't list rank_2/net2"),
+        "{more:#?}"
+    );
     assert!(!sample.path("one").exists());
 }
 
+// proves P168
 #[test]
 fn only_the_step_that_was_written_is_read_by_it() {
     let sample = Sample::in_memory();
-    let line = "reshard --src @src --src-strategy @four.ckpt --dst @out --dst-strategy @two.ckpt --step 7";
-    alone(&sample.args(line)).succeeds();
-    let steps: Vec<_> = fixtures::listing(&sample.path("out/rank_0"));
-    let written = steps.iter().find(|path| path.extension().is_some_and(|e| e == "safetensors"));
-    let written = written.expect("weights").display().to_string();
-    alone(&sample.args("unify --src @out --dst @one")).succeeds();
-    // The job that goes on saves another layout beside it.
-    let later = written.replace("_7.", "_9.");
-    assert_ne!(later, written);
-    for rank in 0..2 {
-        let named = |name: &str| name.replace("rank_0", &format!("rank_{rank}"));
-        let shards = sample.four.cut(&sample.whole, rank).expect("cut");
-        let path = sample.path(&format!("out/rank_{rank}/{}", named(&later)));
-        tensors::write(&path, &shards);
+    let name = |rank: usize, step: u32| format!("rank_{rank}/net_rank_{rank}-1_{step}.safetensors");
+    for rank in 0..4 {
+        let old = sample.path(&format!("src/rank_{rank}/net.safetensors"));
+        std::fs::rename(old, sample.path("src").join(name(rank, 7))).expect("renamed");
     }
-    let other = alone(&sample.args("unify --src @out --dst @two"));
-    assert_eq!(other.status.code(), Some(1), "{other:#?}");
-    assert!(!sample.path("two").exists(), "{other:#?}");
-    let suffix = written.rsplit_once('-').expect("a number").1;
-    let suffix = suffix.trim_end_matches(".safetensors");
-    let line = format!("unify --src @out --dst @two --file-suffix {suffix}");
-    let told = alone(&sample.args(&line)).succeeds();
-    assert!(told.stdout.contains(SAID), "{told:#?}");
-    alone(&sample.args("diff @two @full --filter-out-param-prefix step_num")).succeeds();
+    let line = "reshard --src @src --src-strategy @four.ckpt --dst-strategy @two.ckpt --in-place";
+    alone(&sample.args(line)).succeeds();
+    // The job that goes on saves another layout beside it.
+    for rank in 0..2 {
+        let shards = sample.four.cut(&sample.whole, rank).expect("cut");
+        tensors::write(&sample.path("src").join(name(rank, 9)), &shards);
+    }
+    for processes in [1, 4] {
+        let newest = run(processes, &sample, "unify --src @src --dst @one");
+        assert_eq!(newest.status.code(), Some(1), "{newest:#?}");
+        assert!(!sample.path("one").exists());
+        let line = "unify --src @src --dst @two --file-suffix 1_7 --overwrite";
+        let told = run(processes, &sample, line).succeeds();
+        assert!(told.stdout.contains(SAID), "{told:#?}");
+        alone(&sample.args("diff @two @full")).succeeds();
+    }
 }
 
 #[test]
@@ -169,15 +174,19 @@ fn names_are_those_that_were_written_and_leftovers_stay_leftovers() {
                 --name-map @names.json --unmatched copy";
     run(4, &sample, line).succeeds();
     let kept = manifest(&sample.path("out"));
-    let items = kept["strategy"]["parallel_layout_item"].as_object().expect("layouts");
+    let items = kept["strategy"]["parallel_layout_item"]
+        .as_object()
+        .expect("layouts");
     let names: Vec<&String> = items.keys().collect();
     assert_eq!(names, ["v1", "w2"]);
     let diff = "diff @src @out --a-strategy @four.ckpt --name-map @names.json";
     run(4, &sample, diff).succeeds();
     alone(&sample.args("convert @out --to ckpt --dst @back")).succeeds();
-    alone(&sample.args("diff @src @back --a-strategy @four.ckpt --name-map @names.json")).succeeds();
+    alone(&sample.args("diff @src @back --a-strategy @four.ckpt --name-map @names.json"))
+        .succeeds();
     // Of what is left out nothing is told.
-    let line = "reshard --src @out --dst @less --dst-strategy @new.ckpt --filter-out-param-prefix w2";
+    let line =
+        "reshard --src @out --dst @less --dst-strategy @new.ckpt --filter-out-param-prefix w2";
     alone(&sample.args(line)).succeeds();
     let items = &manifest(&sample.path("less"))["strategy"]["parallel_layout_item"];
     assert!(items["w2"].is_null() && items["v1"].is_object(), "{items}");
@@ -194,7 +203,12 @@ fn in_place_needs_no_strategy_either() {
         // Asked for the same again there is nothing to do, and for another layout there is.
         let again = run(processes, &sample, line).succeeds();
         assert!(again.stderr.contains("nothing is moved"), "{again:#?}");
-        run(processes, &sample, "reshard --src @out --dst-strategy @two.ckpt --in-place").succeeds();
+        run(
+            processes,
+            &sample,
+            "reshard --src @out --dst-strategy @two.ckpt --in-place",
+        )
+        .succeeds();
         sample.check("out", &sample.two, &sample.whole);
     }
 }
@@ -228,7 +242,10 @@ fn a_strategy_that_gives_other_parts_is_refused() {
     for processes in [1, 4] {
         let line = "unify --src @grid --src-strategy @turned.ckpt --dst @other";
         let wrong = run(processes, &sample, line);
-        refuses(&wrong, "turned.ckpt gives ranks other parts of it than they were written");
+        refuses(
+            &wrong,
+            "turned.ckpt gives ranks other parts of it than they were written",
+        );
         refuses(&wrong, "w1");
         assert!(!sample.path("other").exists());
     }
@@ -253,12 +270,19 @@ fn a_manifest_that_tells_nothing_or_is_damaged_gives_no_layout() {
     let sample = brought();
     let path = sample.path("out").join(MANIFEST);
     let mut bytes = std::fs::read(&path).expect("a manifest");
-    let place = bytes.windows(10).position(|part| part == b"dev_matrix").expect("a layout");
+    let place = bytes
+        .windows(10)
+        .position(|part| part == b"dev_matrix")
+        .expect("a layout");
     bytes[place + 13] ^= 1;
     std::fs::write(&path, bytes).expect("written");
     for processes in [1, 4] {
         refuses(&run(processes, &sample, line), "damaged");
-        let unverified = run(processes, &sample, "unify --src @out --dst @one --verify none");
+        let unverified = run(
+            processes,
+            &sample,
+            "unify --src @out --dst @one --verify none",
+        );
         assert_eq!(unverified.status.code(), Some(1), "{unverified:#?}");
     }
     let image = image(&sample.path("out"));
@@ -281,7 +305,9 @@ fn a_result_stands_for_its_strategy() {
     alone(&sample.args("simulate --from @out --to @four.ckpt --shapes @full")).succeeds();
     let inspected = alone(&sample.args("inspect @out")).succeeds();
     assert!(
-        inspected.stdout.contains("layout     2 ranks, device matrix [2]"),
+        inspected
+            .stdout
+            .contains("layout     2 ranks, device matrix [2]"),
         "{inspected:#?}"
     );
     let told = object(&alone(&sample.args("inspect @out --json")).succeeds());
@@ -295,7 +321,11 @@ fn to_says_how_it_knows_the_layout() {
     for processes in [1, 4] {
         let line = "to @four.ckpt --src @out --dst @back --json --overwrite";
         let done = run(processes, &sample, line).succeeds();
-        assert!(done.stderr.contains("shardloom.json (told by its manifest)"), "{done:#?}");
+        assert!(
+            done.stderr
+                .contains("shardloom.json (told by its manifest)"),
+            "{done:#?}"
+        );
         let told = object(&done);
         schema::fits("to", &told);
         assert_eq!(told["recognised"]["strategy_is"], "told by its manifest");
@@ -308,13 +338,46 @@ fn to_says_how_it_knows_the_layout() {
     sample.check("again", &sample.four, &sample.whole);
 }
 
+#[test]
+fn load_takes_it_before_a_strategy_that_lies_beside() {
+    let sample = brought();
+    std::fs::create_dir_all(sample.path("run")).expect("made");
+    std::fs::rename(sample.path("out"), sample.path("run/checkpoint")).expect("moved");
+    let lines = [
+        "run_mode: finetune".to_owned(),
+        "load_ckpt_format: safetensors".to_owned(),
+        "use_parallel: True".to_owned(),
+        "auto_trans_ckpt: True".to_owned(),
+        "parallel_config: {data_parallel: 1, model_parallel: 4}".to_owned(),
+        format!("output_dir: '{}'", sample.path("new").display()),
+        format!(
+            "load_checkpoint: '{}'",
+            sample.path("run/checkpoint").display()
+        ),
+    ];
+    std::fs::write(sample.path("train.yaml"), lines.join("\n")).expect("written");
+    let line =
+        "load --config @train.yaml --dst @ready --dst-strategy @four.ckpt --json --overwrite";
+    for processes in [1, 4] {
+        let told = object(&run(processes, &sample, line).succeeds());
+        assert_eq!(told["action"], "reshard");
+        assert!(told["notes"].to_string().contains(SAID), "{told}");
+        sample.check("ready", &sample.four, &sample.whole);
+    }
+    // That of an earlier job, which these weights don't have any more.
+    sample.copy("four.ckpt", "run/strategy/merged.ckpt");
+    let told = object(&run(1, &sample, line).succeeds());
+    assert_eq!(told["action"], "reshard");
+    sample.check("ready", &sample.four, &sample.whole);
+}
+
 /// A damaged file is made anew from another layout: both are known.
 #[test]
 fn a_repair_knows_both_layouts() {
     let sample = brought();
     let line = "reshard --src @src --src-strategy @four.ckpt --dst @four --dst-strategy @four.ckpt";
     alone(&sample.args(line)).succeeds();
-    let path = sample.path("out/rank_1/net.safetensors");
+    let path = sample.path("out/rank_1/net1.safetensors");
     let before = std::fs::read(&path).expect("a file");
     for processes in [1, 4] {
         let mut bytes = before.clone();
@@ -343,13 +406,19 @@ fn hosts_with_disks_of_their_own_each_keep_it() {
     hosts.run(2, line).succeeds();
     let seen = (1..=HOSTS).filter(|host| hosts.disk(*host).join("out/shardloom.json").exists());
     assert!(seen.count() > 1, "all of it is on one host");
-    let told = hosts.run(2, "reshard --json --src @out --dst @back --dst-strategy @two.ckpt");
+    let told = hosts.run(
+        2,
+        "reshard --json --src @out --dst @back --dst-strategy @two.ckpt",
+    );
     let told = object(&told.succeeds());
     assert!(told["notes"].to_string().contains(SAID), "{told}");
     hosts.run(2, "diff @back @full").succeeds();
     // One host's part has been written by another run: its layout is another one.
     let of = |host: usize| hosts.disk(host).join("out/shardloom.json");
-    let other = (1..=HOSTS).map(of).find(|path| path.exists()).expect("a manifest");
+    let other = (1..=HOSTS)
+        .map(of)
+        .find(|path| path.exists())
+        .expect("a manifest");
     as_before(other.parent().expect("a directory"));
     let mixed = hosts.run(2, "unify --src @out --dst @one");
     assert_eq!(mixed.status.code(), Some(1), "{mixed:#?}");

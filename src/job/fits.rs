@@ -106,7 +106,8 @@ fn check_laid(opened: &Opened, given: Option<&StrategyInput>) -> Result<()> {
     let Some(name) = laid.differs(&opened.inventory) else {
         return Ok(());
     };
-    let message = format!("the source strategy {given} gives ranks other parts of it than they were written");
+    let message =
+        format!("the source strategy {given} gives ranks other parts of it than they were written");
     let manifest = opened.source.base.join(NAME).display().to_string();
     let fault = Fault::new(Kind::Strategy, message).tensor(&**name);
     Err(fault.file(manifest).hint(

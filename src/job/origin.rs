@@ -50,11 +50,7 @@ impl Origin {
     /// # Errors
     /// The same on every process: [`Kind::Corrupt`] for a manifest that is damaged,
     /// [`Kind::Differs`] if those of two nodes are of different checkpoints.
-    pub(super) fn read(
-        world: &World,
-        topology: &Topology,
-        opened: &mut Opened,
-    ) -> Result<Origin> {
+    pub(super) fn read(world: &World, topology: &Topology, opened: &mut Opened) -> Result<Origin> {
         let source = &opened.source;
         let own = match (opened.manifest.take(), topology.leads(world.process())) {
             (None, true) => look_above(&source.base),
@@ -156,7 +152,7 @@ impl Origin {
             )
             .file(source.base.display().to_string())
             .hint(
-                "read the directory of all ranks with --src-strategy. If other files have been \
+                "read the directory of all ranks. If other files have been \
                  written in their place, remove shardloom.json",
             ),
         };

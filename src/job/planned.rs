@@ -168,13 +168,9 @@ fn arranged(
         write.leftovers,
         ranks,
     );
-    let mut build = built.map_err(|fault| match (&write.writing.strategy, fault.kind) {
-        (Some(strategy), Kind::UnknownTensor) => fault.file(strategy.to_string()),
-        _ => source.place(fault),
-    })?;
+    let mut build = built.map_err(|fault| unmade(write, source, fault))?;
     check_copied(write, files, &build, inventory).map_err(|fault| source.place(fault))?;
     build.counts = counts(write, &select, opened).map_err(|fault| source.place(fault))?;
-    let texts = |names: &[Arc<str>]| names.iter().map(|n| n.to_string()).collect();
     let without_data = BTreeMap::from([
         ("source", texts(&inventory.without_data)),
         ("destination", texts(&build.without_data)),
@@ -201,11 +197,11 @@ fn arranged(
     let mut arranged = arrange(build, files, format, &made.metadata, ranks)?;
     arranged.extras.extend(made.extras);
     Ok(Planned {
+        laid,
         depends_on: format!("{} {viewed:016x}", arranged.extras.len()),
         plans: arranged.plans,
         catalog: arranged.catalog,
         kept: arranged.kept,
-        laid,
         extras: arranged.extras,
         tensors,
         without_data,
@@ -214,6 +210,19 @@ fn arranged(
         copies: made.copies,
         ..Planned::default()
     })
+}
+
+/// Names in texts.
+fn texts(names: &[Arc<str>]) -> Vec<String> {
+    names.iter().map(|name| name.to_string()).collect()
+}
+
+/// `fault` of what can't be made, with the file that it is of.
+fn unmade(write: &Write, source: &Source, fault: Fault) -> Fault {
+    match (&write.writing.strategy, fault.kind) {
+        (Some(strategy), Kind::UnknownTensor) => fault.file(strategy.to_string()),
+        _ => source.place(fault),
+    }
 }
 
 /// Checks that no shard that is copied as it is goes where a layout is told of each tensor.

@@ -4,8 +4,8 @@ use crate::exchange::{Topology, World, agree, all_gather_agreed, broadcast_bytes
 use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::Layout;
-use crate::plan::inventory::Inventory;
 use crate::plan::Spread;
+use crate::plan::inventory::Inventory;
 use crate::source::choice::chosen;
 use crate::source::found::Source;
 use crate::source::listed::Listing;
@@ -177,9 +177,12 @@ impl Lies {
     /// `fault` of files of ranks that there is no strategy for, with why their manifest's layout isn't taken.
     pub(super) fn told(&self, fault: Fault) -> Fault {
         match (fault.kind, &self.untold) {
-            (Kind::Strategy, Some(untold)) => fault.hint(format!(
-                "{NAME} keeps a layout, but doesn't list {untold} as it is: give --src-strategy"
-            )),
+            (Kind::Strategy, Some(untold)) => Fault {
+                hint: Some(format!(
+                    "{NAME} keeps a layout, but doesn't list {untold} as it is: give --src-strategy"
+                )),
+                ..fault
+            },
             _ => fault,
         }
     }

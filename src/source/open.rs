@@ -25,6 +25,7 @@ use crate::source::step;
 use crate::source::still::Still;
 use crate::source::values;
 use crate::source::views::Views;
+use crate::store::Format;
 use crate::store::manifest::Manifest;
 use crate::strategy::Strategy;
 use std::collections::{BTreeMap, BTreeSet};
@@ -103,19 +104,7 @@ pub fn open(
             check_crc,
         } => {
             let contains = contains.as_deref();
-            let begin = || list_files(path, Some(*to), contains).map(Begun::from);
-            let full = || Ok(Listing::default());
-            let mut views = Views::list(world, topology, path, begin, full)?;
-            if contains.is_none() {
-                let listings = views.0.iter().map(|view| &view.listing);
-                agree(world, refuse_gaps(listings, path))?;
-            }
-            let listings = views.0.iter_mut().map(|view| &mut view.listing);
-            agree(world, number(listings.collect(), path, *to))?;
-            let source = assemble(world, topology, path, mode, &views, false)?;
-            if *check_crc || reading.verify == Verify::All {
-                agree(world, seals::check(&source, *check_crc))?;
-            }
+            let source = every(world, topology, reading, mode, (*to, contains, *check_crc))?;
             let lies = lies(world, topology, &source, reading.verify)?;
             (source, lies, None, Inventory::default())
         }
@@ -146,11 +135,13 @@ fn told_by(
     source: &mut Source,
     verify: Verify,
 ) -> Result<(Lies, Option<Strategy>)> {
+    const UNKNOWN: &str = "so the layout that it keeps isn't known: give the source's strategy; `verify --repair --from` \
+                           takes the manifest from a copy";
     let lies = lies(world, topology, source, verify).map_err(|fault| match fault.kind {
-        Kind::Corrupt => fault.hint(
-            "so the layout that it keeps isn't known: give the source's strategy; `verify --repair --from` takes \
-             the manifest from a copy",
-        ),
+        Kind::Corrupt => Fault {
+            hint: Some(UNKNOWN.to_owned()),
+            ..fault
+        },
         _ => fault,
     })?;
     let note = lies.laid.as_ref().map(|laid| laid.note(&source.base));
@@ -257,6 +248,31 @@ fn found(
         }
     }
     Err(fault)
+}
+
+/// Finds every file that isn't `to` this format already, of those whose names contain a text. Collective.
+fn every(
+    world: &World,
+    topology: &Topology,
+    reading: &Reading,
+    mode: ExchangeMode,
+    (to, contains, check_crc): (Format, Option<&str>, bool),
+) -> Result<Source> {
+    let path = &*reading.path;
+    let begin = || list_files(path, Some(to), contains).map(Begun::from);
+    let full = || Ok(Listing::default());
+    let mut views = Views::list(world, topology, path, begin, full)?;
+    if contains.is_none() {
+        let listings = views.0.iter().map(|view| &view.listing);
+        agree(world, refuse_gaps(listings, path))?;
+    }
+    let listings = views.0.iter_mut().map(|view| &mut view.listing);
+    agree(world, number(listings.collect(), path, to))?;
+    let source = assemble(world, topology, path, mode, &views, false)?;
+    if check_crc || reading.verify == Verify::All {
+        agree(world, seals::check(&source, check_crc))?;
+    }
+    Ok(source)
 }
 
 /// Puts what the nodes see together: with `one_step` all files are of one. Collective.

@@ -60,7 +60,7 @@ pub struct FileRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub structure: Option<usize>,
     /// CRC of each tensor of the structure.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub shards: Vec<Hex>,
 }
 
