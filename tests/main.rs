@@ -31,6 +31,7 @@ mod golden;
 mod hostile;
 mod huggingface;
 mod integrity;
+mod laid;
 mod library;
 mod limits;
 mod load;

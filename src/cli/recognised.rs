@@ -8,7 +8,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::model::derive::Seen;
 use crate::model::{CONFIG, Scheme};
 use crate::source::sampled::{Lies, Sampled, sample};
-use crate::source::{LATEST, beside, nothing, unnumbered};
+use crate::source::{LATEST, beside, laid_at, nothing, unnumbered};
 use crate::store::io::{self, Standing};
 use crate::strategy::StrategyInput;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,8 @@ use std::path::{Path, PathBuf};
 
 /// Where a run keeps its checkpoints.
 const CHECKPOINT: &str = "checkpoint";
+/// How a layout is known that the job itself finds.
+pub(super) const BY_MANIFEST: &str = "told by its manifest";
 /// Layouts told of many.
 const TOLD: usize = 4;
 
@@ -47,7 +49,7 @@ pub(super) struct Recognised {
     /// What rank directories are cut by.
     pub(super) strategy: Option<StrategyInput>,
     /// How that is known.
-    how: &'static str,
+    pub(super) how: &'static str,
     /// Whether somebody has to say yes to it.
     pub(super) unanswered: bool,
     /// Which of its tensors are in one, as names tell.
@@ -112,7 +114,10 @@ impl Question<'_> {
             joined: seen.joined,
         };
         if found.lies == Lies::Ranks && found.strategy.is_none() {
-            if let Some(beside) = self.beside(world, &found.path)? {
+            if let Some(manifest) = self.laid(world, &found.path)? {
+                found.strategy = Some(manifest.into());
+                found.how = BY_MANIFEST;
+            } else if let Some(beside) = self.beside(world, &found.path)? {
                 found.strategy = Some(beside.into());
                 found.how = "beside it";
             } else if found.ranks > 1 {
@@ -157,6 +162,12 @@ impl Question<'_> {
             config,
             alone,
         }))
+    }
+
+    /// The manifest that keeps the layout of what is read. Collective.
+    fn laid(&self, world: &World, path: &Path) -> Result<Option<PathBuf>> {
+        let all = all_gather_agreed(world, laid_at(path, self.suffix))?;
+        Ok(all.into_iter().flatten().next())
     }
 
     /// The strategy that the run which wrote the weights has left. Collective.

@@ -19,6 +19,7 @@ use crate::store::manifest::{
 };
 use crate::store::replaceable::Replace;
 use crate::store::whole::Whole;
+use crate::strategy::json::Document;
 use crate::tensor::digest::{finish, residue, shift};
 use crate::transport::{Done, Residues, Sums};
 use std::collections::{BTreeMap, HashMap};
@@ -36,6 +37,8 @@ pub(crate) struct Commit<'a> {
     pub(crate) ranks: u32,
     /// CRC of each strategy.
     pub(crate) layouts: [(&'static str, Option<u64>); 2],
+    /// What the files are cut by, where they don't tell.
+    pub(crate) strategy: Option<&'a Document>,
     /// Where to.
     pub(crate) destination: &'a Destination,
     /// The files.
@@ -165,6 +168,7 @@ impl Commit<'_> {
             layouts: layouts
                 .map(|(side, crc)| ((*side).to_owned(), crc.map(Hex)))
                 .collect(),
+            strategy: self.strategy.cloned(),
             whole: Some(whole),
             survives,
             tensors,

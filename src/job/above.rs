@@ -1,28 +1,17 @@
 //! The manifest that tells of a directory: its own, or, of a rank's directory that is read by itself,
 //! that of the checkpoint which it is a part of.
 
-use crate::fault::{Kind, Result};
+use crate::fault::Result;
+use crate::source::look;
 use crate::store::io::{self, Standing};
 use crate::store::manifest::Manifest;
 use crate::store::rank_dir::rank_of;
 use std::path::Path;
 
-/// The manifest in `directory`. Local. One of a newer version says nothing to us.
-pub(super) fn look(directory: &Path) -> Result<Option<Manifest>> {
-    match Manifest::read(directory) {
-        Err(fault) if fault.kind == Kind::Unsupported => Ok(None),
-        Err(fault) if fault.kind == Kind::Corrupt => Err(fault.hint(
-            "what it tells of the files can't be checked: `diff` compares them with another \
-             checkpoint; without shardloom.json they are taken as they are",
-        )),
-        other => other,
-    }
-}
-
-/// The same, or what the manifest above a rank's directory says of its files, named from there. Local.
+/// The manifest in `directory`, or what the one above a rank's directory says of its files, named from there. Local.
 ///
 /// # Errors
-/// [`Kind::Corrupt`], [`Kind::Io`].
+/// As [`look`].
 pub(super) fn look_above(directory: &Path) -> Result<Option<Manifest>> {
     let own = look(directory)?;
     if own.is_some() {

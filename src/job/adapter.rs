@@ -2,8 +2,8 @@
 
 use crate::exchange::{Topology, World, agree};
 use crate::fault::{Fault, Kind, Result};
-use crate::job::above::look;
 use crate::job::verify::bad_shards;
+use crate::source::look;
 use crate::source::seals::check_file;
 use crate::source::{Reading, Verify};
 use crate::store::io;

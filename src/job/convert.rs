@@ -4,6 +4,7 @@
 
 use crate::catalog::{Catalog, Entry, Place, ShardFile};
 use crate::fault::{Fault, Kind, Result};
+use crate::job::laid::renamed;
 use crate::job::metadata::format_of;
 use crate::job::planned::Planned;
 use crate::job::spec::Convert;
@@ -25,9 +26,8 @@ use std::sync::Arc;
 
 /// Lays out a file for each source file of `ranks`: same tensors, other format.
 pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Result<Planned> {
-    let source = &opened.source;
-    let mut catalog = Catalog::default();
-    let mut plans = Vec::new();
+    let (source, laid) = (&opened.source, opened.laid.as_ref());
+    let (mut catalog, mut plans) = (Catalog::default(), Vec::new());
     let conversion = &mapped(conversion, opened).map_err(|fault| source.place(fault))?;
     let names = opened.source.catalog.distinct_schemas();
     let names = names.flat_map(|(_, schema)| schema.entries.iter().map(|entry| &*entry.name));
@@ -84,6 +84,7 @@ pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Resu
         common: plans.len(),
         plans,
         catalog,
+        laid: laid.and_then(|laid| renamed(&laid.strategy, &conversion.name_map)),
         depends_on: format!(
             "{:?} {:?} {}",
             conversion.format, conversion.name_map, conversion.crc

@@ -7,7 +7,8 @@ use crate::job::copies::{self, Compared, Stranger};
 use crate::job::origin::Origin;
 use crate::job::spec::{Goal, Job};
 use crate::plan::build::{Leftovers, Unmatched};
-use crate::source::{Opened, Verify, fragment};
+use crate::source::{Opened, Verify, fragment, lies};
+use crate::store::manifest::NAME;
 use crate::strategy::{Strategy, StrategyInput};
 use std::sync::Arc;
 
@@ -55,9 +56,15 @@ pub(super) fn fit(
     let (verify, path) = (job.reading.verify, job.reading.strategy.as_ref());
     let origin = match verify {
         Verify::None => Origin::default(),
-        _ => Origin::read(world, topology, &opened.source)?,
+        _ => {
+            written_by(world, topology, opened, verify)?;
+            Origin::read(world, topology, opened)?
+        }
     };
     agree(world, origin.check_shapes(opened))?;
+    if verify != Verify::None {
+        agree(world, check_laid(opened, path))?;
+    }
     if let (Some(_), None, true) = (leftovers, &opened.strategy, verify != Verify::None) {
         let chosen = job.reading.weights.is_some();
         agree(world, fragment::refuse(&opened.source, chosen))?;
@@ -69,6 +76,44 @@ pub(super) fn fit(
         settle(opened, &strangers, leftovers).map_err(|f| with_strategy(f, path))?;
     }
     Ok(Fitted { origin, compared })
+}
+
+/// Asks the manifests for the layout of a source that a given strategy is read by. Collective.
+///
+/// # Errors
+/// The same on every process: as [`lies`].
+fn written_by(
+    world: &World,
+    topology: &Topology,
+    opened: &mut Opened,
+    verify: Verify,
+) -> Result<()> {
+    if opened.strategy.is_some() && opened.laid.is_none() {
+        let lies = lies(world, topology, &opened.source, verify)?;
+        (opened.laid, opened.manifest) = (lies.laid, lies.manifest);
+    }
+    Ok(())
+}
+
+/// Whether the strategy that was `given` cuts tensors as they were written. Local.
+///
+/// # Errors
+/// [`Kind::Strategy`] naming one.
+fn check_laid(opened: &Opened, given: Option<&StrategyInput>) -> Result<()> {
+    let (Some(laid), Some(given)) = (&opened.laid, given) else {
+        return Ok(());
+    };
+    let Some(name) = laid.differs(&opened.inventory) else {
+        return Ok(());
+    };
+    let message =
+        format!("the source strategy {given} gives ranks other parts of it than they were written");
+    let manifest = opened.source.base.join(NAME).display().to_string();
+    let fault = Fault::new(Kind::Strategy, message).tensor(&**name);
+    Err(fault.file(manifest).hint(
+        "leave --src-strategy out: the manifest keeps the layout. If other files have been written in their place, \
+         remove shardloom.json",
+    ))
 }
 
 /// Says which strategy it is that doesn't fit.

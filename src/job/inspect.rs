@@ -3,7 +3,7 @@
 use crate::catalog::{Catalog, Entry, FileSchema, ShardFile};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::composed::Composed;
-use crate::job::inspected::{Contents, Inspected, InspectedFile, InspectedTensor};
+use crate::job::inspected::{Contents, Inspected, InspectedFile, InspectedLayout, InspectedTensor};
 use crate::plan::simulate::Shapes;
 use crate::source::Offered;
 use crate::source::complete;
@@ -12,7 +12,8 @@ use crate::source::meta::Name;
 use crate::source::nothing;
 use crate::source::pattern::base;
 use crate::source::{
-    Inner, Listed, Listing, chosen, index_notes, list, list_files, place, structure, told,
+    Inner, Listed, Listing, chosen, index_notes, laid_by_listing, list, list_files, place,
+    structure, told,
 };
 use crate::store::Format;
 use crate::store::io::ReadFile;
@@ -110,6 +111,7 @@ pub fn inspect(
         ranks: if in_parts { 1 } else { listing.ranks.len() },
         tensor_bytes: 0,
         steps: steps(&listing.offered),
+        layout: laid_by_listing(base, &listing)?.map(|laid| InspectedLayout::of(&laid)),
         notes: listing.notes.clone(),
         files: Vec::new(),
         contents: Contents {

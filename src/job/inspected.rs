@@ -1,10 +1,11 @@
 //! What `inspect` shows.
 
 use crate::catalog::Catalog;
+use crate::strategy::Strategy;
 use crate::tensor::figures::Figures;
 use crate::tensor::shape::Shape;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// A file as `inspect` shows it.
@@ -47,6 +48,31 @@ pub struct InspectedTensor {
     pub figures: Option<Figures>,
 }
 
+/// A layout that a manifest keeps.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct InspectedLayout {
+    /// Ranks of all stages.
+    pub ranks: u32,
+    /// Pipeline stages.
+    pub stages: u32,
+    /// The device matrices of a stage's tensors, each once.
+    pub meshes: BTreeSet<Vec<u64>>,
+}
+
+impl InspectedLayout {
+    /// Of a strategy.
+    #[must_use]
+    pub fn of(strategy: &Strategy) -> InspectedLayout {
+        let layouts = strategy.iter().map(|(_, layout)| &layout.layout);
+        InspectedLayout {
+            ranks: strategy.ranks(),
+            stages: strategy.stages(),
+            meshes: layouts.map(|layout| layout.mesh().to_vec()).collect(),
+        }
+    }
+}
+
 /// What is at a path.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
@@ -59,6 +85,9 @@ pub struct Inspected {
     /// that have each, as ranges.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<Vec<(String, String)>>,
+    /// What they are cut by, where their manifest tells of them all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layout: Option<InspectedLayout>,
     /// What is to be said of the files that were chosen, and of what their index says of them.
     pub notes: Vec<String>,
     /// The files.

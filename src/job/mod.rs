@@ -22,6 +22,7 @@ mod fits;
 mod inputs;
 pub mod inspect;
 pub mod inspected;
+mod laid;
 mod linked;
 mod linked_bytes;
 mod lying;

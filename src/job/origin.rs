@@ -50,16 +50,13 @@ impl Origin {
     /// # Errors
     /// The same on every process: [`Kind::Corrupt`] for a manifest that is damaged,
     /// [`Kind::Differs`] if those of two nodes are of different checkpoints.
-    pub(super) fn read(world: &World, topology: &Topology, source: &Source) -> Result<Origin> {
-        let leads = topology.leads(world.process());
-        let own = agree(
-            world,
-            if leads {
-                look_above(&source.base)
-            } else {
-                Ok(None)
-            },
-        )?;
+    pub(super) fn read(world: &World, topology: &Topology, opened: &mut Opened) -> Result<Origin> {
+        let source = &opened.source;
+        let own = match (opened.manifest.take(), topology.leads(world.process())) {
+            (None, true) => look_above(&source.base),
+            (known, _) => Ok(known),
+        };
+        let own = agree(world, own)?;
         let word = own.as_ref().map(|manifest| word(manifest, source));
         let words: Vec<Option<Word>> = all_gather_agreed(world, word.transpose())?;
         let told = words.iter().zip(0u32..);
@@ -155,7 +152,7 @@ impl Origin {
             )
             .file(source.base.display().to_string())
             .hint(
-                "read the directory of all ranks with --src-strategy. If other files have been \
+                "read the directory of all ranks. If other files have been \
                  written in their place, remove shardloom.json",
             ),
         };

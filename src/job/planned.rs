@@ -5,6 +5,7 @@ use crate::destination::in_place_files;
 use crate::exchange::{World, agree};
 use crate::fault::plain::{counted, first};
 use crate::fault::{Fault, Kind, Result};
+use crate::job::laid::laid;
 use crate::job::megatron::formed;
 use crate::job::metadata::{format_of, metadata};
 use crate::job::spec::{ViewMaker, Viewed, Write};
@@ -19,6 +20,7 @@ use crate::source::{Opened, Source, counts, left, missing};
 use crate::store::Format;
 use crate::store::formats::{Count, Progress};
 use crate::strategy::Strategy;
+use crate::strategy::json::Document;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -34,6 +36,8 @@ pub(super) struct Planned {
     pub(super) catalog: Catalog,
     /// Who keeps what.
     pub(super) kept: Kept,
+    /// What the files are cut by, for those who read them.
+    pub(super) laid: Option<Document>,
     /// Small files beside them.
     pub(super) extras: Vec<(String, Vec<u8>)>,
     /// Distinct tensors.
@@ -77,7 +81,8 @@ impl Planned {
         let mut planned = agree(world, planned)?;
         planned.notes.extend(left);
         planned.depends_on = format!(
-            "{:?} {:?} {:?} {:?} {:?} {} {} {}",
+            "{:?} {:?} {:?} {:?} {:?} {:?} {} {} {}",
+            source.laid.as_ref().map(|laid| laid.crc),
             select,
             write.leftovers,
             files,
@@ -168,13 +173,9 @@ fn arranged(
         write.leftovers,
         ranks,
     );
-    let mut build = built.map_err(|fault| match (&write.writing.strategy, fault.kind) {
-        (Some(strategy), Kind::UnknownTensor) => fault.file(strategy.to_string()),
-        _ => source.place(fault),
-    })?;
+    let mut build = built.map_err(|fault| unmade(write, source, fault))?;
     check_copied(write, files, &build, inventory).map_err(|fault| source.place(fault))?;
     build.counts = counts(write, &select, opened).map_err(|fault| source.place(fault))?;
-    let texts = |names: &[Arc<str>]| names.iter().map(|n| n.to_string()).collect();
     let without_data = BTreeMap::from([
         ("source", texts(&inventory.without_data)),
         ("destination", texts(&build.without_data)),
@@ -197,9 +198,11 @@ fn arranged(
         }
         files => files,
     };
+    let laid = laid(files, &build, strategy);
     let mut arranged = arrange(build, files, format, &made.metadata, ranks, beside)?;
     arranged.extras.extend(made.extras);
     Ok(Planned {
+        laid,
         depends_on: format!("{} {viewed:016x}", arranged.extras.len()),
         format: Some(written(files, format)),
         tensors,
@@ -229,6 +232,19 @@ fn written(files: &Files, format: Format) -> Format {
     match files {
         Files::Directory { format, .. } => format.files(),
         _ => format,
+    }
+}
+
+/// Names in texts.
+fn texts(names: &[Arc<str>]) -> Vec<String> {
+    names.iter().map(|name| name.to_string()).collect()
+}
+
+/// `fault` of what can't be made, with the file that it is of.
+fn unmade(write: &Write, source: &Source, fault: Fault) -> Fault {
+    match (&write.writing.strategy, fault.kind) {
+        (Some(strategy), Kind::UnknownTensor) => fault.file(strategy.to_string()),
+        _ => source.place(fault),
     }
 }
 

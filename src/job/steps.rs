@@ -31,7 +31,7 @@ pub(super) struct Run<'a> {
     pub(super) layouts: Layouts,
 }
 
-type Layouts = [(&'static str, Option<u64>); 2];
+pub(super) type Layouts = [(&'static str, Option<u64>); 2];
 
 /// What stands at a destination before its source is looked at.
 pub(super) enum Early {
@@ -116,6 +116,13 @@ impl<'a> Run<'a> {
         source.derive(world, &job.reading.derived)?;
         nodes::check(world, topology, &source.source, job.reading.verify, beside)?;
         Ok((source, fitted))
+    }
+
+    /// CRC of each side's strategy, by side, where the source's may be what its manifest keeps.
+    pub(super) fn layouts_of(&self, opened: &Opened) -> Layouts {
+        let [(side, given), destination] = self.layouts;
+        let laid = opened.laid.as_ref().map(|laid| laid.crc);
+        [(side, given.or(laid)), destination]
     }
 
     /// What reads the files of a source.

@@ -1,7 +1,7 @@
 //! What `inspect` shows of weights: one screen, each tensor, or a tree of names.
 
-use crate::fault::plain::{Text, counted, line};
-use crate::job::inspected::{Inspected, InspectedTensor};
+use crate::fault::plain::{Text, counted, first, line};
+use crate::job::inspected::{Inspected, InspectedLayout, InspectedTensor};
 use crate::job::overview::{Group, Overview};
 use crate::report::text::bytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +11,9 @@ use std::fmt::Write;
 const ROWS: usize = 40;
 /// Columns of a name on one.
 const NAME_COLUMNS: usize = 60;
+
+/// Device matrices told of many.
+const MESHES: usize = 3;
 
 /// How much is shown.
 #[derive(Clone, Copy, Debug, Default)]
@@ -84,6 +87,9 @@ fn screen(inspected: &Inspected, overview: &Overview, all: bool) -> Text {
             bytes(least)
         ));
     }
+    if let Some(laid) = &inspected.layout {
+        layout(&mut out, laid);
+    }
     if let Some(steps) = &inspected.steps {
         for (step, ranks) in steps {
             out.line(format_args!("  step       {} on {}", step, ranked(ranks)));
@@ -107,6 +113,21 @@ fn screen(inspected: &Inspected, overview: &Overview, all: bool) -> Text {
         out.line(format_args!("  odd        {}", odd));
     }
     out
+}
+
+/// What the files are cut by.
+fn layout(out: &mut Text, laid: &InspectedLayout) {
+    let stages = match laid.stages {
+        1 => String::new(),
+        stages => format!(" in {stages} stages"),
+    };
+    let meshes = laid.meshes.iter().map(|mesh| format!("{mesh:?}"));
+    let meshes: Vec<String> = meshes.collect();
+    out.line(format_args!(
+        "  layout     {}{stages}, device matrix {}, told by its manifest",
+        counted(laid.ranks.into(), "rank"),
+        first(&meshes, MESHES)
+    ));
 }
 
 /// What the files say of themselves, each once.

@@ -97,10 +97,13 @@ impl Report {
     /// [`crate::fault::Kind::Io`].
     pub fn inspected(&self, inspected: &Inspected, shown: Shown) -> Result<()> {
         let overview = Overview::of(inspected);
-        let data = serde_json::json!({
+        let mut data = serde_json::json!({
             "ranks": inspected.ranks, "tensor_bytes": inspected.tensor_bytes,
             "steps": inspected.steps, "notes": inspected.notes, "files": inspected.files, "overview": overview,
         });
+        if let (Some(layout), Some(fields)) = (&inspected.layout, data.as_object_mut()) {
+            fields.insert("layout".into(), serde_json::json!(layout));
+        }
         let told = std::env::var("COLUMNS").ok();
         let told = told.and_then(|text| text.parse().ok());
         let columns = told.or_else(io::terminal_columns);

@@ -14,6 +14,7 @@ use crate::source::files::{list_files, number, refuse_gaps};
 use crate::source::found::{Source, Told};
 use crate::source::headers::read_headers;
 use crate::source::index::{Settled, settle};
+use crate::source::laid::{Laid, Lies, lies};
 use crate::source::listed::Listing;
 use crate::source::listing::{Begun, begin, full, refuse_choice};
 use crate::source::nothing;
@@ -24,6 +25,8 @@ use crate::source::step;
 use crate::source::still::Still;
 use crate::source::values;
 use crate::source::views::Views;
+use crate::store::Format;
+use crate::store::manifest::Manifest;
 use crate::strategy::Strategy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -37,8 +40,12 @@ pub const OWN_KEYS: &str = "shardloom.";
 pub struct Opened {
     /// Its files, and who sees them.
     pub source: Source,
-    /// Its strategy: its own, or the given one.
+    /// Its strategy: its own, the given one, or what its manifest keeps.
     pub strategy: Option<Strategy>,
+    /// The layout that its manifest keeps, where it was asked for.
+    pub laid: Option<Laid>,
+    /// On a process that leads a node, the manifest that was asked.
+    pub manifest: Option<Manifest>,
     /// Its tensors; none where every file is read for itself.
     pub inventory: Inventory,
     /// What its files say beside their tensors.
@@ -63,14 +70,18 @@ pub fn open(
     needed: impl Fn(&str) -> bool,
 ) -> Result<Opened> {
     let path = &reading.path;
-    let (source, strategy, inventory) = match &reading.which {
+    let (source, lies, strategy, inventory) = match &reading.which {
         Which::Checkpoint(suffix) => {
             let wanted = Wanted::of(world, topology, path, suffix.as_deref())?;
-            let source = found(world, topology, reading, mode, &wanted)?;
+            let mut source = found(world, topology, reading, mode, &wanted)?;
             agree(world, refuse_empty(&source))?;
             if reading.verify == Verify::All {
                 agree(world, seals::check(&source, false))?;
             }
+            let (lies, strategy) = match strategy {
+                None => told_by(world, topology, &mut source, reading.verify)?,
+                given => (Lies::default(), given),
+            };
             let strategy = agree(world, source.strategy(strategy))?;
             // What tells its own layout names its files, and they are all there.
             if let (Some(strategy), None) = (&strategy, &source.told) {
@@ -82,10 +93,10 @@ pub fn open(
                 _ => Inventory::new(&source.catalog, strategy.as_ref()),
             };
             let inventory = inventory.map_err(|fault| match strategy {
-                None => told_beside(source.place(fault), path),
+                None => lies.told(told_beside(source.place(fault), path)),
                 Some(_) => source.place(fault),
             });
-            (source, strategy, agree(world, inventory)?)
+            (source, lies, strategy, agree(world, inventory)?)
         }
         Which::Every {
             to,
@@ -93,20 +104,9 @@ pub fn open(
             check_crc,
         } => {
             let contains = contains.as_deref();
-            let begin = || list_files(path, Some(*to), contains).map(Begun::from);
-            let full = || Ok(Listing::default());
-            let mut views = Views::list(world, topology, path, begin, full)?;
-            if contains.is_none() {
-                let listings = views.0.iter().map(|view| &view.listing);
-                agree(world, refuse_gaps(listings, path))?;
-            }
-            let listings = views.0.iter_mut().map(|view| &mut view.listing);
-            agree(world, number(listings.collect(), path, *to))?;
-            let source = assemble(world, topology, path, mode, &views, false)?;
-            if *check_crc || reading.verify == Verify::All {
-                agree(world, seals::check(&source, *check_crc))?;
-            }
-            (source, None, Inventory::default())
+            let source = every(world, topology, reading, mode, (*to, contains, *check_crc))?;
+            let lies = lies(world, topology, &source, reading.verify)?;
+            (source, lies, None, Inventory::default())
         }
     };
     let schemas = source.catalog.distinct_schemas();
@@ -117,10 +117,37 @@ pub fn open(
     Ok(Opened {
         source,
         strategy,
+        laid: lies.laid,
+        manifest: lies.manifest,
         inventory,
         metadata,
         layered: false,
     })
+}
+
+/// What the manifest of `source` keeps of its layout, which is said. Collective.
+///
+/// # Errors
+/// As [`lies`].
+fn told_by(
+    world: &World,
+    topology: &Topology,
+    source: &mut Source,
+    verify: Verify,
+) -> Result<(Lies, Option<Strategy>)> {
+    const UNKNOWN: &str = "so the layout that it keeps isn't known: give the source's strategy; `verify --repair --from` \
+                           takes the manifest from a copy";
+    let lies = lies(world, topology, source, verify).map_err(|fault| match fault.kind {
+        Kind::Corrupt => Fault {
+            hint: Some(UNKNOWN.to_owned()),
+            ..fault
+        },
+        _ => fault,
+    })?;
+    let note = lies.laid.as_ref().map(|laid| laid.note(&source.base));
+    source.notes.extend(note);
+    let strategy = lies.laid.as_ref().map(|laid| laid.strategy.clone());
+    Ok((lies, strategy))
 }
 
 /// Refuses a checkpoint without any tensor: nothing would be made of it. Local.
@@ -221,6 +248,31 @@ fn found(
         }
     }
     Err(fault)
+}
+
+/// Finds every file that isn't `to` this format already, of those whose names contain a text. Collective.
+fn every(
+    world: &World,
+    topology: &Topology,
+    reading: &Reading,
+    mode: ExchangeMode,
+    (to, contains, check_crc): (Format, Option<&str>, bool),
+) -> Result<Source> {
+    let path = &*reading.path;
+    let begin = || list_files(path, Some(to), contains).map(Begun::from);
+    let full = || Ok(Listing::default());
+    let mut views = Views::list(world, topology, path, begin, full)?;
+    if contains.is_none() {
+        let listings = views.0.iter().map(|view| &view.listing);
+        agree(world, refuse_gaps(listings, path))?;
+    }
+    let listings = views.0.iter_mut().map(|view| &mut view.listing);
+    agree(world, number(listings.collect(), path, to))?;
+    let source = assemble(world, topology, path, mode, &views, false)?;
+    if check_crc || reading.verify == Verify::All {
+        agree(world, seals::check(&source, check_crc))?;
+    }
+    Ok(source)
 }
 
 /// Puts what the nodes see together: with `one_step` all files are of one. Collective.

@@ -6,9 +6,11 @@ use crate::exchange::{
     Topology, World, agree, all_gather_agreed, all_gather_bytes, decode, encode,
 };
 use crate::fault::{Fault, Kind, Result};
+use crate::source::laid::kept;
 use crate::source::nothing::{absent, refuse_weights};
 use crate::source::views::Views;
 use crate::store::io::{self, ReadFile, Standing};
+use crate::store::manifest::NAME;
 use crate::strategy::StrategyInput;
 use crate::strategy::{Strategy, StrategyFile};
 use crate::tensor::digest::{checksum, finish, residue, shift};
@@ -194,7 +196,10 @@ pub fn strategy_bytes(path: &Path) -> Result<StrategyBytes> {
 fn read_files<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Result<Vec<(String, Arc<Vec<u8>>)>> {
     let mut known: HashMap<u64, Arc<Vec<u8>>> = HashMap::new();
     let read = paths.map(|path| {
-        let bytes = ReadFile::open(path)?.read_all(STRATEGY_BYTES_MAX)?;
+        let mut bytes = ReadFile::open(path)?.read_all(STRATEGY_BYTES_MAX)?;
+        if path.ends_with(NAME) {
+            bytes = kept(path, &bytes)?;
+        }
         let alike = known.entry(hash(&bytes)).or_default();
         if **alike != bytes {
             *alike = Arc::new(bytes);
@@ -204,7 +209,7 @@ fn read_files<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Result<Vec<(Strin
     read.collect()
 }
 
-/// The strategy file at `path`, or those of the directory. Local.
+/// The strategy file at `path`, or those of the directory, or the manifest of a result. Local.
 fn strategy_paths(path: &Path) -> Result<Option<Vec<PathBuf>>> {
     match io::standing(path)? {
         Standing::Nothing => Ok(None),
@@ -213,6 +218,11 @@ fn strategy_paths(path: &Path) -> Result<Option<Vec<PathBuf>>> {
             Ok(Some(vec![path.to_path_buf()]))
         }
         Standing::Directory | Standing::EmptyDirectory => {
+            let manifest = path.join(NAME);
+            if io::standing(&manifest)? == Standing::File {
+                // A result is cut by what its manifest keeps.
+                return Ok(Some(vec![manifest]));
+            }
             let names = io::list(path)?;
             let files: Vec<PathBuf> = names
                 .iter()

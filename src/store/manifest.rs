@@ -7,6 +7,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::store::full_dir::check_inside;
 use crate::store::io::{self, ReadFile, Stamp, Standing};
 use crate::store::whole::Whole;
+use crate::strategy::json::{self, Document};
 use crate::tensor::digest;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -59,7 +60,7 @@ pub struct FileRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub structure: Option<usize>,
     /// CRC of each tensor of the structure.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub shards: Vec<Hex>,
 }
 
@@ -104,6 +105,9 @@ pub struct Manifest {
     pub job: Hex,
     /// CRC of the strategies' contents, by `source` and `destination`; none means full weights.
     pub layouts: BTreeMap<String, Option<Hex>>,
+    /// What the files of ranks are cut by; none of full weights, and of what tells its own layout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<Document>,
     /// What was asked for, and where the rest of it lies; none in a record of version 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub whole: Option<Whole>,
@@ -349,6 +353,26 @@ impl Manifest {
             })
         };
         !entries.is_empty() && entries.iter().all(carried)
+    }
+
+    /// What the files are cut by, as a strategy file in JSON form, if it tells.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`].
+    pub fn strategy_bytes(&self) -> Result<Option<Vec<u8>>> {
+        self.strategy.as_ref().map(json::encode).transpose()
+    }
+
+    /// The first of these files (path, size) that it doesn't list with that size.
+    pub fn first_untold<'a>(
+        &self,
+        files: impl IntoIterator<Item = (&'a str, u64)>,
+    ) -> Option<&'a str> {
+        let told = self.files.iter().map(|file| (&*file.path, file.bytes));
+        let told: HashMap<&str, u64> = told.collect();
+        let mut files = files.into_iter();
+        let untold = files.find(|(path, bytes)| told.get(path) != Some(bytes));
+        untold.map(|(path, _)| path)
     }
 
     /// The tensors of a file.

@@ -14,7 +14,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 /// A strategy file.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Document {
     /// Not the pipeline stage; nobody reads it.
     #[serde(default)]
@@ -28,7 +28,7 @@ pub struct Document {
 }
 
 /// How one parameter is cut. All but the last three keys are required, as in MindSpore 2.10.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayoutItem {
     /// Sizes of the mesh axes, the last one varying fastest.
     pub dev_matrix: Vec<u64>,
@@ -52,7 +52,7 @@ pub struct LayoutItem {
 }
 
 /// How one operator is cut.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperatorItem {
     /// Pieces of each dimension of each input.
     #[serde(default)]
@@ -62,7 +62,7 @@ pub struct OperatorItem {
 }
 
 /// An object's entries in the order of the file; a key given twice is an error.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entries<T>(pub Vec<(String, T)>);
 
 impl<T> Default for Entries<T> {

@@ -60,8 +60,16 @@ impl Strategy {
     /// Writes the JSON form: merged if there are several stages.
     ///
     /// # Errors
-    /// [`crate::fault::Kind::Strategy`] if several axes cut one dimension of a tensor.
+    /// As [`Strategy::document`].
     pub fn to_json(&self) -> Result<Vec<u8>> {
+        json::encode(&self.document()?)
+    }
+
+    /// What the JSON form holds.
+    ///
+    /// # Errors
+    /// [`crate::fault::Kind::Strategy`] if several axes cut one dimension of a tensor.
+    pub fn document(&self) -> Result<json::Document> {
         let prefixed = self.prefixed();
         let mut document = json::Document {
             current_stage: 1,
@@ -85,6 +93,6 @@ impl Strategy {
             let name = format!("shardloom_stage{stage}");
             document.parallel_strategy_item.0.push((name, item));
         }
-        json::encode(&document)
+        Ok(document)
     }
 }

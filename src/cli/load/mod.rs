@@ -157,13 +157,16 @@ impl Load {
                 let stays = self.writing.directory().is_some();
                 (Chosen::iteration(config, source, stays)?, None)
             }
-            Action::Reshard => (
-                Chosen::ranked(sight, config, source, &shape)?,
-                Some(strategies::of_source(sight, config, source, &shape)?),
-            ),
+            Action::Reshard => {
+                let chosen = Chosen::ranked(sight, config, source, &shape)?;
+                let found = strategies::of_source(sight, config, source, (&shape, &chosen))?;
+                (chosen, Some(found))
+            }
         };
-        let path = self.strategy(sight, config, source, strategy.as_deref())?;
-        let strategy = strategy.map(StrategyInput::from);
+        let beside = strategy.as_ref().and_then(|found| found.beside.as_deref());
+        let path = self.strategy(sight, config, source, beside)?;
+        let laid = strategy.as_ref().is_some_and(|found| found.laid);
+        let strategy = strategy.map(|found| StrategyInput::from(found.path));
         let read = |input: Option<&StrategyInput>| {
             read_strategy(sight.world, &sight.topology, input).map(|(strategy, _)| strategy)
         };
@@ -175,6 +178,8 @@ impl Load {
         }
         let mut telling = found(Telling::new(action), config, &chosen);
         telling.notes.extend(strategies::note(&path));
+        // What its manifest keeps the job finds itself.
+        let strategy = strategy.filter(|_| !laid);
         let job = self.job(action, &chosen, strategy, path, destination.to_owned())?;
         let outcome = run_job(sight.world, &job, observer)?;
         telling.notes.extend(outcome.notes.iter().cloned());

@@ -1,9 +1,12 @@
 //! Where the strategies of a training job lie.
 
+use crate::cli::load::chosen::Chosen;
 use crate::cli::load::sight::Sight;
 use crate::config::train_yaml::{ParallelConfig, Shape, TrainConfig};
+use crate::exchange::all_gather_agreed;
 use crate::fault::{Fault, Kind, Result};
 use crate::front::Deriving;
+use crate::source::laid_at;
 use crate::strategy::{Strategy, StrategyInput};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,34 +15,60 @@ use std::path::{Path, PathBuf};
 const MAKE_ONE: &str = "make it with `shardloom strategy derive --config`, or by running the trainer once with \
                         only_save_strategy: True";
 
-/// Where the trainer that wrote the weights left their strategy. Collective.
+/// The strategy of the weights that are loaded.
+pub(super) struct Found {
+    /// Where it is.
+    pub(super) path: PathBuf,
+    /// Whether that is the weights' own manifest.
+    pub(super) laid: bool,
+    /// What the trainer that wrote them has left beside them, or the configuration gives.
+    pub(super) beside: Option<PathBuf>,
+}
+
+/// The strategy that the configuration gives, that the manifest of what is `chosen` keeps, or that the trainer which
+/// wrote the weights has left beside them. Collective.
 pub(super) fn of_source(
     sight: &Sight<'_>,
     config: &TrainConfig,
     source: &Path,
-    shape: &Shape,
-) -> Result<PathBuf> {
+    (shape, chosen): (&Shape, &Chosen),
+) -> Result<Found> {
     let given = config
         .src_strategy_path_or_dir
         .as_deref()
         .unwrap_or_default();
     if !given.is_empty() {
-        return Ok(PathBuf::from(given));
+        let path = PathBuf::from(given);
+        return Ok(Found {
+            beside: Some(path.clone()),
+            laid: false,
+            path,
+        });
     }
     let up = if *shape == Shape::RankFile { 3 } else { 1 };
     let beside = (0..up)
         .try_fold(source, |path, _| path.parent())
         .unwrap_or(Path::new(""));
     let beside = beside.join("strategy");
-    if sight.anywhere(&beside)? {
-        return Ok(beside);
+    let is_there = sight.anywhere(&beside)?;
+    let laid = laid_at(&chosen.directory, chosen.suffix.as_deref());
+    let laid = all_gather_agreed(sight.world, laid)?;
+    let laid = laid.into_iter().flatten().next();
+    let found = |path: PathBuf, laid: bool| Found {
+        path,
+        laid,
+        beside: is_there.then(|| beside.clone()),
+    };
+    match laid {
+        Some(manifest) => Ok(found(manifest, true)),
+        None if is_there => Ok(found(beside.clone(), false)),
+        None => Err(Fault::new(
+            Kind::Config,
+            "src_strategy_path_or_dir is empty and there is no strategy beside load_checkpoint",
+        )
+        .file(beside.display().to_string())
+        .hint("set src_strategy_path_or_dir to the strategy of the job that wrote the weights")),
     }
-    Err(Fault::new(
-        Kind::Config,
-        "src_strategy_path_or_dir is empty and there is no strategy beside load_checkpoint",
-    )
-    .file(beside.display().to_string())
-    .hint("set src_strategy_path_or_dir to the strategy of the job that wrote the weights"))
 }
 
 /// The strategy of the job that is to be started; none if it isn't there yet. Collective.

@@ -37,7 +37,7 @@ use cuts::Cuts;
 use given::{given, is_tree};
 use mending::{Mended, Mender};
 use parts::Key;
-use relayout::{Missing, beside, relayout};
+use relayout::{Missing, beside, kept, relayout};
 use remains::{advice, lacks_copy, not_repaired, remaining};
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -248,9 +248,11 @@ impl Work<'_> {
         };
         // What tells its own parts is cut from full weights.
         let cut = all_gather(self.world, &!base.cuts.is_empty())?.contains(&true);
-        let strategy = self.repair.strategy.as_ref().filter(|_| !cut);
-        let told = strategy.is_some() || origin.strategy.is_some();
-        if self.tree && !told && !cut {
+        let given = self.repair.strategy.as_ref().filter(|_| !cut);
+        let told = given.is_some() || origin.strategy.is_some();
+        let kept = kept(self.world, self.directory, base.manifest)?;
+        let strategy = given.or(kept.as_ref()).filter(|_| !cut);
+        if self.tree && !told && strategy.is_none() && !cut {
             return Ok((false, 0));
         }
         let weights = base.manifest.files.iter();

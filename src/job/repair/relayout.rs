@@ -2,7 +2,7 @@
 //! ordinary job, into a hidden directory beside it.
 
 use crate::destination::Writing;
-use crate::exchange::{World, all_gather};
+use crate::exchange::{World, agree, all_gather, broadcast_bytes};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::run::run;
 use crate::job::spec::{Goal, Job, Write};
@@ -11,7 +11,7 @@ use crate::plan::arrange::{Files, Naming, RankName};
 use crate::plan::build::{Leftovers, Select, Unmatched};
 use crate::source::Reading;
 use crate::store::Format;
-use crate::store::manifest::Manifest;
+use crate::store::manifest::{Manifest, NAME};
 use crate::strategy::StrategyInput;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -77,6 +77,25 @@ pub(super) fn relayout(
     }
     let message = format!("more than {DAMAGED_MAX} tensors of it are damaged, too");
     Err(Fault::new(Kind::Corrupt, message).file(origin.path.display().to_string()))
+}
+
+/// What `directory` is cut by, as the manifest of a process that has one keeps it. Collective.
+///
+/// # Errors
+/// The same on every process: [`Kind::Mpi`].
+pub(super) fn kept(
+    world: &World,
+    directory: &Path,
+    manifest: &Manifest,
+) -> Result<Option<StrategyInput>> {
+    let mine = agree(world, manifest.strategy_bytes())?;
+    let all = all_gather(world, &mine.is_some())?;
+    let mut all = (0u32..).zip(all);
+    let Some(first) = all.find_map(|(process, has)| has.then_some(process)) else {
+        return Ok(None);
+    };
+    let bytes = broadcast_bytes(world, first, mine.unwrap_or_default())?;
+    Ok(Some(StrategyInput::made(directory.join(NAME), bytes)))
 }
 
 /// The job that writes all but the `unwanted` tensors. Local.
