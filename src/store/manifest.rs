@@ -60,7 +60,7 @@ pub struct FileRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub structure: Option<usize>,
     /// CRC of each tensor of the structure.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shards: Vec<Hex>,
 }
 
