@@ -91,8 +91,8 @@ fn ranks_may_be_without_tensors() {
     let one = Strategy::of(&[("w1", whole)]);
     let staged = Strategy {
         items: vec![
-            (0, "w1".to_owned(), halves()),
-            (1, "w2".to_owned(), halves()),
+            (0, "0-w1".to_owned(), halves()),
+            (1, "1-w2".to_owned(), halves()),
         ],
     };
     tensors::write_bytes(&sample.path("one.ckpt"), &to_protobuf(&one));

@@ -62,7 +62,7 @@ pub(super) struct Planned {
 
 impl Planned {
     /// What `write` makes of `source`: the files of `ranks`, and small ones of all ranks that lie in the same directory,
-    /// which come after them. Collective.
+    /// which come after them; whether all processes make the same. Collective.
     ///
     /// # Errors
     /// The same on every process.
@@ -71,7 +71,7 @@ impl Planned {
         write: &Write,
         source: &Opened,
         strategy: Option<&Strategy>,
-        ranks: (&[u32], &[u32]),
+        ranks: (&[u32], &[u32], bool),
     ) -> Result<Planned> {
         let files = counts::settle(world, &source.source, &write.files)?;
         let select = write.select.followed(&source.inventory, strategy);
@@ -154,7 +154,7 @@ fn arranged(
     files: &Files,
     opened: &Opened,
     strategy: Option<&Strategy>,
-    (ranks, beside): (&[u32], &[u32]),
+    (ranks, beside, together): (&[u32], &[u32], bool),
 ) -> Result<Planned> {
     let (source, inventory) = (&opened.source, &opened.inventory);
     let (viewed, made) = seen(write, select, opened)?;
@@ -199,7 +199,15 @@ fn arranged(
         files => files,
     };
     let laid = laid(files, &build, strategy);
-    let mut arranged = arrange(build, files, format, &made.metadata, ranks, beside)?;
+    let mut arranged = arrange(
+        build,
+        files,
+        format,
+        &made.metadata,
+        ranks,
+        beside,
+        together,
+    )?;
     arranged.extras.extend(made.extras);
     Ok(Planned {
         laid,

@@ -113,7 +113,13 @@ impl Run<'_> {
                 let strategy = self.strategies[1].as_ref();
                 let directory = place.directory();
                 let beside = directory.map_or(&ranks[..], |directory| &directory.beside);
-                Planned::of_write(self.world, write, source, strategy, (ranks, beside))
+                Planned::of_write(
+                    self.world,
+                    write,
+                    source,
+                    strategy,
+                    (ranks, beside, place.site().everybody),
+                )
             }
             Goal::Compare(_) => Err(Fault::new(Kind::Internal, "nothing is written")),
         }

@@ -16,6 +16,7 @@ pub use crate::plan::kept::Kept;
 pub use crate::plan::listing::element_shape;
 
 /// Lays out the files of `ranks`; small files beside them are those of all ranks that lie in the same directory, `beside`.
+/// With `together` all processes lay out the same ranks.
 ///
 /// # Errors
 /// [`crate::fault::Kind::Dtype`] if the format doesn't know a tensor's type.
@@ -26,6 +27,7 @@ pub fn arrange(
     metadata: &BTreeMap<String, String>,
     ranks: &[u32],
     beside: &[u32],
+    together: bool,
 ) -> Result<Arranged> {
     let mut arranged = match files {
         Files::Ranks {
@@ -65,7 +67,7 @@ pub fn arrange(
             to_resume(&build, named, *remove_redundancy, format, metadata, ranks)?
         }
         Files::AsSource(otherwise) => {
-            return arrange(build, otherwise, format, metadata, ranks, beside);
+            return arrange(build, otherwise, format, metadata, ranks, beside, together);
         }
         Files::Full {
             naming,
@@ -74,6 +76,9 @@ pub fn arrange(
     };
     let mut private: Vec<TensorPlan> = build.private.into_values().flatten().collect();
     arranged.plans = build.stages.into_iter().flatten().collect();
+    if together {
+        arranged.plans.append(&mut private);
+    }
     arranged.common = arranged.plans.len();
     in_file_order(&mut arranged.plans, &arranged.catalog, files);
     in_file_order(&mut private, &arranged.catalog, files);

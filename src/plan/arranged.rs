@@ -9,9 +9,9 @@ use crate::plan::tensor_plan::TensorPlan;
 pub struct Arranged {
     /// The files of the ranks asked for.
     pub catalog: Catalog,
-    /// All tensors: those of stages in file order, then those that single ranks get.
+    /// All tensors in file order; those that single ranks get after the others, where others lay out other ranks.
     pub plans: Vec<TensorPlan>,
-    /// How many are of stages, and so the same whoever lays out the files.
+    /// How many, the first, are the same whoever lays out the files.
     pub common: usize,
     /// Small files beside them: path and contents.
     pub extras: Vec<(String, Vec<u8>)>,

@@ -148,7 +148,15 @@ impl Model {
         };
         // As a job's files have it: who builds what depends on their sizes.
         let metadata = BTreeMap::from([("format".to_owned(), "ms".to_owned())]);
-        arrange(build, &files, Format::SAFETENSORS, &metadata, ranks, ranks)
+        arrange(
+            build,
+            &files,
+            Format::SAFETENSORS,
+            &metadata,
+            ranks,
+            ranks,
+            true,
+        )
     }
 
     /// What a process, the one `reach` speaks of, has to do at `site`; of tensors each of which stands for so

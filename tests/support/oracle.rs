@@ -352,12 +352,7 @@ pub(crate) fn to_protobuf(strategy: &Strategy) -> Vec<u8> {
     field_bytes(&mut operator, 1, b"MatMul-op0");
     field_bytes(&mut operator, 2, &stage);
     field_bytes(&mut file, 2, &operator);
-    let several = strategy.items.iter().any(|(stage, ..)| *stage > 0);
-    for (stage, name, layout) in &strategy.items {
-        let name = match several {
-            true => format!("{stage}-{name}"),
-            false => name.clone(),
-        };
+    for (_, name, layout) in &strategy.items {
         let mut layouts = Vec::new();
         let mesh: Vec<i64> = layout
             .mesh

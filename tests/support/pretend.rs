@@ -234,6 +234,7 @@ impl Pretended {
                 &metadata,
                 &ranks,
                 &ranks,
+                true,
             )
             .map_err(|fault| format!("{fault:?}"))?;
             let homes = self.homes(to.map_or(1, Strategy::ranks));
