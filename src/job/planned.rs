@@ -154,7 +154,7 @@ fn arranged(
     files: &Files,
     opened: &Opened,
     strategy: Option<&Strategy>,
-    (ranks, beside, together): (&[u32], &[u32], bool),
+    ranks: (&[u32], &[u32], bool),
 ) -> Result<Planned> {
     let (source, inventory) = (&opened.source, &opened.inventory);
     let (viewed, made) = seen(write, select, opened)?;
@@ -171,7 +171,7 @@ fn arranged(
         strategy,
         &select,
         write.leftovers,
-        ranks,
+        ranks.0,
     );
     let mut build = built.map_err(|fault| unmade(write, source, fault))?;
     check_copied(write, files, &build, inventory).map_err(|fault| source.place(fault))?;
@@ -199,15 +199,7 @@ fn arranged(
         files => files,
     };
     let laid = laid(files, &build, strategy);
-    let mut arranged = arrange(
-        build,
-        files,
-        format,
-        &made.metadata,
-        ranks,
-        beside,
-        together,
-    )?;
+    let mut arranged = arrange(build, files, format, &made.metadata, ranks)?;
     arranged.extras.extend(made.extras);
     Ok(Planned {
         laid,

@@ -25,9 +25,7 @@ pub fn arrange(
     files: &Files,
     format: Format,
     metadata: &BTreeMap<String, String>,
-    ranks: &[u32],
-    beside: &[u32],
-    together: bool,
+    (ranks, beside, together): (&[u32], &[u32], bool),
 ) -> Result<Arranged> {
     let mut arranged = match files {
         Files::Ranks {
@@ -67,7 +65,8 @@ pub fn arrange(
             to_resume(&build, named, *remove_redundancy, format, metadata, ranks)?
         }
         Files::AsSource(otherwise) => {
-            return arrange(build, otherwise, format, metadata, ranks, beside, together);
+            let ranks = (ranks, beside, together);
+            return arrange(build, otherwise, format, metadata, ranks);
         }
         Files::Full {
             naming,

@@ -153,9 +153,7 @@ impl Model {
             &files,
             Format::SAFETENSORS,
             &metadata,
-            ranks,
-            ranks,
-            true,
+            (ranks, ranks, true),
         )
     }
 

@@ -232,9 +232,7 @@ impl Pretended {
                 &request.files,
                 request.format,
                 &metadata,
-                &ranks,
-                &ranks,
-                true,
+                (&ranks, &ranks, true),
             )
             .map_err(|fault| format!("{fault:?}"))?;
             let homes = self.homes(to.map_or(1, Strategy::ranks));
