@@ -2,7 +2,7 @@
 //! whatever their names say.
 
 use crate::support::{Run, command, fixtures, sample, tensors};
-use command::{RESHARD, alone, error_line, nothing_written, object, under_mpi};
+use command::{RESHARD, alone, error_line, nothing_written, object};
 use sample::{Sample, image};
 use std::path::Path;
 
@@ -79,10 +79,7 @@ const COMMANDS: [&str; 6] = [
 ];
 
 fn run(sample: &Sample, processes: u32, line: &str) -> Run {
-    match processes {
-        1 => alone(&sample.args(line)),
-        _ => under_mpi(processes, &sample.args(line)),
-    }
+    command::on(processes, &sample.args(line))
 }
 
 /// It ended with 1, said `is` of the file, and `hint`; and nothing was written.
@@ -341,10 +338,7 @@ fn a_checksum_of_a_files_own_counts() {
             ),
             (2, format!("diff @{name} @full")),
         ] {
-            let run = match processes {
-                1 => alone(&sample.args(&format!("{line} --json"))),
-                _ => under_mpi(processes, &sample.args(&format!("{line} --json"))),
-            };
+            let run = command::on(processes, &sample.args(&format!("{line} --json")));
             let told = object(&run);
             assert_eq!(told["error"]["kind"], "corrupt", "{line}: {run:#?}");
             let named = told["error"]["file"].as_str().unwrap_or_default();

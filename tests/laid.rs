@@ -1,7 +1,7 @@
 //! A result keeps its layout: whoever reads it needs no strategy.
 
 use crate::support::{Run, command, fixtures, hosts, oracle, sample, schema, tensors};
-use command::{RESHARD, alone, object, refuses, under_mpi};
+use command::{RESHARD, alone, object, refuses};
 use fixtures::data;
 use hosts::{HOSTS, Hosts};
 use oracle::Strategy;
@@ -14,10 +14,7 @@ const SAID: &str = "its manifest tells its layout";
 
 /// Runs `line` with one process, or so many.
 fn run(processes: u32, sample: &Sample, line: &str) -> Run {
-    match processes {
-        1 => alone(&sample.args(line)),
-        more => under_mpi(more, &sample.args(line)),
-    }
+    command::on(processes, &sample.args(line))
 }
 
 /// A sample that was brought to `out`, two ranks.

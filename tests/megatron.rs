@@ -3,16 +3,13 @@
 
 use crate::support::tensors::{Tensor, Tensors, compare, read, write};
 use crate::support::{Run, command, fixtures};
-use command::{alone, error_line, object, under_mpi};
+use command::{error_line, object};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
 fn run(processes: u32, line: &str) -> Run {
     let args: Vec<&str> = line.split(' ').collect();
-    match processes {
-        1 => alone(&args),
-        _ => under_mpi(processes, &args),
-    }
+    command::on(processes, &args)
 }
 
 fn at(room: &Path, name: &str) -> String {

@@ -761,10 +761,7 @@ fn interrupted_import_and_export_are_taken_up() {
             refuses(&another, "is left of another job");
             let processes = if round == 1 { 2 } else { 1 };
             let resume = line(&format!("{command} --resume --json"));
-            let run = match processes {
-                1 => alone(&resume),
-                _ => under_mpi(processes, &resume),
-            };
+            let run = command::on(processes, &resume);
             let result = object(&run.succeeds());
             support::schema::fits(result["command"].as_str().expect("a command"), &result);
             reused += result["bytes"]["reused"].as_u64().unwrap();
@@ -1041,10 +1038,7 @@ fn a_layout_in_place_of_a_strategy_file_gives_the_same_bytes() {
                 None => word.to_owned(),
             })
             .collect();
-        let run = match processes {
-            1 => alone(&words),
-            more => under_mpi(more, &words),
-        };
+        let run = command::on(processes, &words);
         assert_eq!(run.status.code(), Some(0), "{line}: {}", run.stderr);
         run
     };

@@ -2,7 +2,7 @@
 
 use crate::support::oracle::Strategy;
 use crate::support::{Run, command, fixtures, sample, tensors};
-use command::{alone, error_line, nothing_written, object, under_mpi};
+use command::{alone, error_line, nothing_written, object};
 use sample::{Sample, layout};
 use std::path::Path;
 use tensors::{Tensor, Tensors};
@@ -21,10 +21,7 @@ fn run(processes: u32, sample: &Sample, line: &str) -> Run {
     let words = line.split(' ').filter(|word| !word.is_empty());
     let word = |word: &str| word.strip_prefix('@').map_or_else(|| word.to_owned(), path);
     let args: Vec<String> = words.map(word).collect();
-    match processes {
-        1 => alone(&args),
-        processes => under_mpi(processes, &args),
-    }
+    command::on(processes, &args)
 }
 
 /// The run says all of `words` in an error, and has written nothing.

@@ -1,7 +1,7 @@
 //! What single ranks have for themselves, such as a trainer's counts, and ranks that have nothing.
 
 use crate::support::{Run, command, oracle, sample, tensors};
-use command::{alone, error_line, object, under_mpi};
+use command::{alone, error_line, object};
 use oracle::{Layout, Strategy, to_protobuf};
 use sample::{Sample, layout};
 use shardloom::store::manifest::{Manifest, TensorRecord};
@@ -12,10 +12,7 @@ use tensors::{Tensor, Tensors};
 const TO_FOUR: &str = "--dst @out --dst-strategy @four.ckpt --overwrite";
 
 fn on(processes: u32, sample: &Sample, line: &str) -> Run {
-    match processes {
-        1 => alone(&sample.args(line)),
-        _ => under_mpi(processes, &sample.args(line)),
-    }
+    command::on(processes, &sample.args(line))
 }
 
 fn counts() -> Tensors {

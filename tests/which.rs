@@ -373,10 +373,7 @@ fn one_of_several_files_is_no_model() {
     ] {
         for processes in [1, 4] {
             let args = sample.args(line);
-            let run = match processes {
-                1 => alone(&args),
-                _ => under_mpi(processes, &args),
-            };
+            let run = command::on(processes, &args);
             refuses(&run, "is one of 5 files");
             nothing_written(&sample);
         }

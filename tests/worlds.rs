@@ -3,7 +3,7 @@
 
 use crate::support::tensors::{Tensor, Tensors, compare, read};
 use crate::support::{Run, command, fixtures, tensors};
-use command::{alone, error_line, object, under_mpi};
+use command::{error_line, object};
 use serde_json::Value;
 use shardloom::store::manifest::Manifest;
 use std::path::{Path, PathBuf};
@@ -34,10 +34,7 @@ fn source(name: &str) -> String {
 
 fn run(processes: u32, line: &str) -> Run {
     let args: Vec<&str> = line.split(' ').collect();
-    match processes {
-        1 => alone(&args),
-        _ => under_mpi(processes, &args),
-    }
+    command::on(processes, &args)
 }
 
 /// All tensors of the safetensors files in a directory, but for those of hyper parameters.

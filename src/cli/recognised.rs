@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 /// Where a run keeps its checkpoints.
 const CHECKPOINT: &str = "checkpoint";
 /// How a layout is known that the job itself finds.
-pub(super) const BY_MANIFEST: &str = "told by its manifest";
+const BY_MANIFEST: &str = "told by its manifest";
 /// Layouts told of many.
 const TOLD: usize = 4;
 
@@ -49,7 +49,7 @@ pub(super) struct Recognised {
     /// What rank directories are cut by.
     pub(super) strategy: Option<StrategyInput>,
     /// How that is known.
-    pub(super) how: &'static str,
+    how: &'static str,
     /// Whether somebody has to say yes to it.
     pub(super) unanswered: bool,
     /// Which of its tensors are in one, as names tell.
@@ -253,6 +253,11 @@ fn is_terminal() -> bool {
 }
 
 impl Recognised {
+    /// The strategy that a job must be told; none where it finds it by itself.
+    pub(super) fn named_strategy(&self) -> Option<&StrategyInput> {
+        self.strategy.as_ref().filter(|_| self.how != BY_MANIFEST)
+    }
+
     /// Asks whether its layout, which is guessed, is meant. Collective.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use crate::cli::flags::strategy::{NetworkArgs, strategy};
 use crate::cli::flags::tensors::TensorArgs;
 use crate::cli::flags::writing::WriteArgs;
 use crate::cli::import::Import;
-use crate::cli::recognised::{BY_MANIFEST, Question, Recognised};
+use crate::cli::recognised::{Question, Recognised};
 use crate::cli::reshard::Reshard;
 use crate::cli::split::Split;
 use crate::config::based::is_yaml;
@@ -203,8 +203,7 @@ impl To {
         add("--format", self.writing.format_word().map(Into::into));
         add("--model", model.clone().map(Into::into));
         if found.lies == Lies::Ranks {
-            let strategy = found.strategy.as_ref();
-            let strategy = strategy.filter(|_| found.how != BY_MANIFEST);
+            let strategy = found.named_strategy();
             add(
                 "--src-strategy",
                 strategy.map(|strategy| strategy.typed().into()),

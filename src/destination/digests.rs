@@ -105,15 +105,11 @@ fn told(manifest: &Manifest) -> Joined {
 /// What all have done of the tensors, on the first process. Collective.
 fn summed(world: &World, of: &Of<'_>, done: &Done) -> Result<Option<Joined>> {
     let site = &of.destination.site;
+    let (plans, own) = of.plans.split_at(of.common);
     // Where all are one site they have all plans in common.
-    let common = match site.everybody {
-        true => of.plans.len(),
-        false => of.common,
-    };
-    let (plans, own) = of.plans.split_at(common);
     let private = match site.everybody {
         true => Private::new(),
-        false => of_ranks(world, of.destination.head, own, common, done)?,
+        false => of_ranks(world, of.destination.head, own, of.common, done)?,
     };
     let residues = |mine: &BTreeMap<u32, u64>| {
         let mine = mine.iter().map(|(number, residue)| (*number, *residue));

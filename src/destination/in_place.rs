@@ -173,11 +173,7 @@ fn result_of(directory: &Path, request: u64, survives: &[String]) -> Result<Opti
 
 /// Whether ranks have files of weights that `manifest` doesn't list, as a job makes that goes on. Local.
 fn has_others(manifest: &Manifest, directory: &Path) -> Result<bool> {
-    let of_rank = |path: &str| {
-        let room = path.split_once('/');
-        room.is_some_and(|(room, _)| rank_dir::rank_of(room).is_some())
-            && Format::of(path).is_some()
-    };
+    let of_rank = |path: &str| rank_dir::rank_in(path).is_some() && Format::of(path).is_some();
     Ok(!manifest.others(directory, of_rank)?.is_empty())
 }
 

@@ -42,6 +42,16 @@ pub fn counted(count: u64, noun: &str) -> String {
     format!("{count} {noun}{ending}")
 }
 
+/// So many ranks: `8 ranks in 2 stages`.
+#[must_use]
+pub fn in_stages(ranks: u32, stages: u32) -> String {
+    let ranks = counted(ranks.into(), "rank");
+    match stages {
+        1 => ranks,
+        stages => format!("{ranks} in {stages} stages"),
+    }
+}
+
 /// The first `most` of some names, and how many more there are: `a, b and 3 more`.
 #[must_use]
 pub fn first<T: AsRef<str>>(names: &[T], most: usize) -> String {

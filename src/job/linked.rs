@@ -18,7 +18,7 @@ use crate::source::Source;
 use crate::store::Format;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::manifest::{FileRecord, Manifest, NAME};
-use crate::store::rank_dir::rank_of;
+use crate::store::rank_dir::rank_in;
 use crate::tensor::digest::residue_of_crc;
 use crate::transport::Done;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -291,11 +291,6 @@ pub(super) fn known(
     let mut all = [u64::from(done.is_some())];
     all_reduce(world, &mut all, Operation::Min)?;
     Ok(done.filter(|_| all[0] == 1))
-}
-
-/// The rank in whose directory the file at `path` inside a source is.
-fn rank_in(path: &str) -> Option<u32> {
-    path.split_once('/').and_then(|(room, _)| rank_of(room))
 }
 
 /// Whether a file stands as it stood when the manifest beside it, or above its rank's directory, was written.

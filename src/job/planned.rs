@@ -10,7 +10,7 @@ use crate::job::megatron::formed;
 use crate::job::metadata::{format_of, metadata};
 use crate::job::spec::{ViewMaker, Viewed, Write};
 use crate::plan::TensorPlan;
-use crate::plan::arrange::{Arranged, Files, Kept, arrange};
+use crate::plan::arrange::{Arranged, Files, Kept, Ranks, arrange};
 use crate::plan::build::{Build, Leftovers, Select, build};
 use crate::plan::inventory::Inventory;
 use crate::plan::names::is_state;
@@ -61,8 +61,7 @@ pub(super) struct Planned {
 }
 
 impl Planned {
-    /// What `write` makes of `source`: the files of `ranks`, and small ones of all ranks that lie in the same directory,
-    /// which come after them; whether all processes make the same. Collective.
+    /// What `write` makes of `source`, in the files of `ranks`. Collective.
     ///
     /// # Errors
     /// The same on every process.
@@ -71,7 +70,7 @@ impl Planned {
         write: &Write,
         source: &Opened,
         strategy: Option<&Strategy>,
-        ranks: (&[u32], &[u32], bool),
+        ranks: Ranks<'_>,
     ) -> Result<Planned> {
         let files = counts::settle(world, &source.source, &write.files)?;
         let select = write.select.followed(&source.inventory, strategy);
@@ -154,7 +153,7 @@ fn arranged(
     files: &Files,
     opened: &Opened,
     strategy: Option<&Strategy>,
-    ranks: (&[u32], &[u32], bool),
+    ranks: Ranks<'_>,
 ) -> Result<Planned> {
     let (source, inventory) = (&opened.source, &opened.inventory);
     let (viewed, made) = seen(write, select, opened)?;
@@ -171,7 +170,7 @@ fn arranged(
         strategy,
         &select,
         write.leftovers,
-        ranks.0,
+        ranks.built,
     );
     let mut build = built.map_err(|fault| unmade(write, source, fault))?;
     check_copied(write, files, &build, inventory).map_err(|fault| source.place(fault))?;

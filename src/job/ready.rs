@@ -17,6 +17,7 @@ use crate::job::route::{Route, Surveyed};
 use crate::job::spec::Goal;
 use crate::job::steps::Run;
 use crate::job::tally;
+use crate::plan::arrange::Ranks;
 use crate::plan::forecast::Shares;
 use crate::plan::turns::Sharing;
 use crate::plan::work::Site;
@@ -112,14 +113,12 @@ impl Run<'_> {
             Goal::Write(write) => {
                 let strategy = self.strategies[1].as_ref();
                 let directory = place.directory();
-                let beside = directory.map_or(&ranks[..], |directory| &directory.beside);
-                Planned::of_write(
-                    self.world,
-                    write,
-                    source,
-                    strategy,
-                    (ranks, beside, place.site().everybody),
-                )
+                let ranks = Ranks {
+                    built: ranks,
+                    beside: directory.map_or(ranks, |directory| &directory.beside),
+                    together: place.site().everybody,
+                };
+                Planned::of_write(self.world, write, source, strategy, ranks)
             }
             Goal::Compare(_) => Err(Fault::new(Kind::Internal, "nothing is written")),
         }

@@ -10,13 +10,12 @@ use crate::plan::tensor_plan::TensorPlan;
 use crate::store::Format;
 use std::collections::{BTreeMap, HashMap};
 
-pub use crate::plan::arranged::Arranged;
+pub use crate::plan::arranged::{Arranged, Ranks};
 pub use crate::plan::files::{FULL_FILE_BYTES_MAX, Files, Naming, RankName};
 pub use crate::plan::kept::Kept;
 pub use crate::plan::listing::element_shape;
 
-/// Lays out the files of `ranks`; small files beside them are those of all ranks that lie in the same directory, `beside`.
-/// With `together` all processes lay out the same ranks.
+/// Lays out the files of `ranks`.
 ///
 /// # Errors
 /// [`crate::fault::Kind::Dtype`] if the format doesn't know a tensor's type.
@@ -25,7 +24,7 @@ pub fn arrange(
     files: &Files,
     format: Format,
     metadata: &BTreeMap<String, String>,
-    (ranks, beside, together): (&[u32], &[u32], bool),
+    ranks: Ranks<'_>,
 ) -> Result<Arranged> {
     let mut arranged = match files {
         Files::Ranks {
@@ -49,10 +48,17 @@ pub fn arrange(
                 };
                 format!("rank_{rank}/{before}{number}{after}.{}", format.extension())
             };
-            by_rank(&build, *remove_redundancy, format, &metadata, ranks, name)?
+            by_rank(
+                &build,
+                *remove_redundancy,
+                format,
+                &metadata,
+                ranks.built,
+                name,
+            )?
         }
         Files::Directory { format: own, asked } => {
-            by_directory(&mut build, *own, asked, metadata, ranks)?
+            by_directory(&mut build, *own, asked, metadata, ranks.built)?
         }
         Files::Resume {
             prefix,
@@ -61,11 +67,9 @@ pub fn arrange(
             remove_redundancy,
         } => {
             let named = (prefix.as_str(), ending.as_str(), *position);
-            let ranks = (ranks, beside);
             to_resume(&build, named, *remove_redundancy, format, metadata, ranks)?
         }
         Files::AsSource(otherwise) => {
-            let ranks = (ranks, beside, together);
             return arrange(build, otherwise, format, metadata, ranks);
         }
         Files::Full {
@@ -75,7 +79,7 @@ pub fn arrange(
     };
     let mut private: Vec<TensorPlan> = build.private.into_values().flatten().collect();
     arranged.plans = build.stages.into_iter().flatten().collect();
-    if together {
+    if ranks.together {
         arranged.plans.append(&mut private);
     }
     arranged.common = arranged.plans.len();
@@ -112,15 +116,14 @@ fn in_file_order(plans: &mut [TensorPlan], catalog: &Catalog, files: &Files) {
     });
 }
 
-/// Lays out the files of `ranks`, with what tells of all `beside`, for a trainer that resumes at `position` (epoch, step
-/// in it).
+/// Lays out the files of `ranks` for a trainer that resumes at `position` (epoch, step in it).
 fn to_resume(
     build: &Build,
     (prefix, ending, position): (&str, &str, (u64, u64)),
     remove_redundancy: bool,
     format: Format,
     metadata: &BTreeMap<String, String>,
-    (ranks, beside): (&[u32], &[u32]),
+    ranks: Ranks<'_>,
 ) -> Result<Arranged> {
     let file = |rank: u32| format!("{prefix}_rank_{rank}{ending}.{}", format.extension());
     let name = |rank: u32| format!("rank_{rank}/{}", file(rank));
@@ -128,7 +131,14 @@ fn to_resume(
     if remove_redundancy {
         metadata.insert("remove_redundancy".into(), "True".into());
     }
-    let mut arranged = by_rank(build, remove_redundancy, format, &metadata, ranks, name)?;
+    let mut arranged = by_rank(
+        build,
+        remove_redundancy,
+        format,
+        &metadata,
+        ranks.built,
+        name,
+    )?;
     let meta = |rank: &u32| {
         let meta = serde_json::json!({
             "last_epoch": position.0, "last_step": position.1, "last_ckpt_file": file(*rank),
@@ -138,6 +148,6 @@ fn to_resume(
             meta.to_string().into_bytes(),
         )
     };
-    arranged.extras = beside.iter().map(meta).collect();
+    arranged.extras = ranks.beside.iter().map(meta).collect();
     Ok(arranged)
 }

@@ -4,6 +4,29 @@ use crate::catalog::Catalog;
 use crate::plan::kept::Kept;
 use crate::plan::tensor_plan::TensorPlan;
 
+/// The ranks that are laid out.
+#[derive(Clone, Copy, Debug)]
+pub struct Ranks<'a> {
+    /// Those whose files are.
+    pub built: &'a [u32],
+    /// All whose files lie in the same directory: the small files there tell of them.
+    pub beside: &'a [u32],
+    /// Whether all processes lay out the same ones.
+    pub together: bool,
+}
+
+impl<'a> Ranks<'a> {
+    /// These, by all processes.
+    #[must_use]
+    pub fn all(ranks: &'a [u32]) -> Ranks<'a> {
+        Ranks {
+            built: ranks,
+            beside: ranks,
+            together: true,
+        }
+    }
+}
+
 /// A destination laid out: every file's structure before the first write.
 #[derive(Clone, Debug, Default)]
 pub struct Arranged {

@@ -4,7 +4,7 @@
 use crate::catalog::{Catalog, FileSchema, ShardFile};
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::grid::Grid;
-use crate::plan::arrange::arrange;
+use crate::plan::arrange::{Ranks, arrange};
 use crate::plan::arranged::Arranged;
 use crate::plan::build::build;
 use crate::plan::files::{Files, RankName};
@@ -153,7 +153,7 @@ impl Model {
             &files,
             Format::SAFETENSORS,
             &metadata,
-            (ranks, ranks, true),
+            Ranks::all(ranks),
         )
     }
 

@@ -1,6 +1,6 @@
 //! What `inspect` shows of weights: one screen, each tensor, or a tree of names.
 
-use crate::fault::plain::{Text, counted, first, line};
+use crate::fault::plain::{Text, counted, first, in_stages, line};
 use crate::job::inspected::{Inspected, InspectedLayout, InspectedTensor};
 use crate::job::overview::{Group, Overview};
 use crate::report::text::bytes;
@@ -117,15 +117,11 @@ fn screen(inspected: &Inspected, overview: &Overview, all: bool) -> Text {
 
 /// What the files are cut by.
 fn layout(out: &mut Text, laid: &InspectedLayout) {
-    let stages = match laid.stages {
-        1 => String::new(),
-        stages => format!(" in {stages} stages"),
-    };
     let meshes = laid.meshes.iter().map(|mesh| format!("{mesh:?}"));
     let meshes: Vec<String> = meshes.collect();
     out.line(format_args!(
-        "  layout     {}{stages}, device matrix {}, told by its manifest",
-        counted(laid.ranks.into(), "rank"),
+        "  layout     {}, device matrix {}, told by its manifest",
+        in_stages(laid.ranks, laid.stages),
         first(&meshes, MESHES)
     ));
 }

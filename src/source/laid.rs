@@ -1,7 +1,7 @@
 //! The layout that a result keeps in its manifest: files of ranks that it tells of need no strategy.
 
 use crate::exchange::{Topology, World, agree, all_gather_agreed, broadcast_bytes};
-use crate::fault::plain::counted;
+use crate::fault::plain::in_stages;
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::Layout;
 use crate::plan::Spread;
@@ -11,7 +11,7 @@ use crate::source::found::Source;
 use crate::source::listed::Listing;
 use crate::source::reading::Verify;
 use crate::store::manifest::{Manifest, NAME};
-use crate::store::rank_dir::rank_of;
+use crate::store::rank_dir::rank_in;
 use crate::strategy::{Strategy, StrategyFile};
 use crate::tensor::digest::checksum;
 use crate::tensor::shape::Shape;
@@ -112,8 +112,7 @@ pub(crate) fn lies(
 
 /// Whether a file's path is one in a rank's directory.
 fn is_of_rank(path: &str) -> bool {
-    let room = path.split_once('/').map(|(room, _)| room);
-    room.and_then(rank_of).is_some()
+    rank_in(path).is_some()
 }
 
 /// What this node's manifest says of the files that it sees.
@@ -220,17 +219,8 @@ impl Laid {
 
     /// What is said where it is taken of the files in `base`.
     pub(super) fn note(&self, base: &Path) -> String {
-        let shape = shape(&self.strategy);
+        let shape = in_stages(self.strategy.ranks(), self.strategy.stages());
         format!("{}: its manifest tells its layout, {shape}", base.display())
-    }
-}
-
-/// For people: `8 ranks in 2 stages`.
-fn shape(strategy: &Strategy) -> String {
-    let ranks = counted(strategy.ranks().into(), "rank");
-    match strategy.stages() {
-        1 => ranks,
-        stages => format!("{ranks} in {stages} stages"),
     }
 }
 

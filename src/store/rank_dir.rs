@@ -10,6 +10,12 @@ pub fn rank_of(name: &str) -> Option<u32> {
     digits.parse().ok()
 }
 
+/// The rank in whose directory the file at `path` inside a checkpoint is.
+#[must_use]
+pub fn rank_in(path: &str) -> Option<u32> {
+    path.split_once('/').and_then(|(room, _)| rank_of(room))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,7 @@
 //! An adapter's file has what its configuration says that it has, or is refused.
 
 use super::adapters::small;
-use super::command::{alone, error_line, under_mpi};
+use super::command::{self, alone, error_line};
 use super::room_words;
 use super::tensors::{self, Tensor, Tensors};
 use std::path::Path;
@@ -147,10 +147,7 @@ fn what_an_adapter_is_to_have_and_lacks_is_named() {
         write(&room.path().join("lora"), modules, whole, config);
         for processes in [1, 3] {
             let words = room_words(&room, UNIFY);
-            let run = match processes {
-                1 => alone(&words),
-                _ => under_mpi(processes, &words),
-            };
+            let run = command::on(processes, &words);
             for part in named
                 .iter()
                 .chain(&["lora/adapter_model.safetensors: the adapter's configuration"])
@@ -194,10 +191,7 @@ fn pairs_that_its_configuration_does_not_name_are_named() {
         write(&room.path().join("lora"), modules, &[], config);
         for processes in [1, 3] {
             let words = room_words(&room, UNIFY);
-            let run = match processes {
-                1 => alone(&words),
-                _ => under_mpi(processes, &words),
-            };
+            let run = command::on(processes, &words);
             let line = error_line(&run);
             assert!(
                 line.contains(named) && line.contains("target_modules"),

@@ -31,6 +31,14 @@ pub(crate) fn under_mpi<S: AsRef<str>>(processes: u32, args: &[S]) -> Run {
     support::mpirun(processes, program(), &args, &[])
 }
 
+/// With one process, or so many under MPI.
+pub(crate) fn on<S: AsRef<str>>(processes: u32, args: &[S]) -> Run {
+    match processes {
+        1 => alone(args),
+        _ => under_mpi(processes, args),
+    }
+}
+
 /// The one line of `run` that starts with `error:`.
 #[track_caller]
 pub(crate) fn error_line(run: &Run) -> &str {

@@ -2,7 +2,7 @@
 
 use shardloom::catalog::{Catalog, Entry, Place, ShardFile};
 use shardloom::plan::TensorPlan;
-use shardloom::plan::arrange::{Arranged, Files, arrange};
+use shardloom::plan::arrange::{Arranged, Files, Ranks, arrange};
 use shardloom::plan::build::{Leftovers, Select, build};
 use shardloom::plan::inventory::Inventory;
 use shardloom::plan::machine::Machine;
@@ -232,7 +232,7 @@ impl Pretended {
                 &request.files,
                 request.format,
                 &metadata,
-                (&ranks, &ranks, true),
+                Ranks::all(&ranks),
             )
             .map_err(|fault| format!("{fault:?}"))?;
             let homes = self.homes(to.map_or(1, Strategy::ranks));

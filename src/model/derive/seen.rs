@@ -1,7 +1,7 @@
 //! What the names of a checkpoint's tensors tell of the network that has them.
 
-use crate::model::TIED;
 use crate::model::choices::Scheme;
+use crate::model::tied::{TIED, is_head};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -26,9 +26,6 @@ pub const LATENT: &str = "mla_qkv_concat";
 
 type Telling = (&'static str, Scheme, Option<(&'static str, bool)>);
 
-/// The head of a legacy network, and of a model of Hugging Face, which may have it beside an embedding that it is.
-const HEAD: &str = "lm_head.weight";
-
 /// What a model of Hugging Face has whose other names are those of its network at MindSpore.
 const FOREIGN: &str = "transformer.embedding.word_embeddings.";
 
@@ -49,12 +46,7 @@ const TELLING: [Telling; 18] = [
     ),
     ("decoder.layers.", Scheme::Mcore, None),
     ("embedding.word_embeddings.", Scheme::Mcore, None),
-    (
-        "output_layer.weight",
-        Scheme::Mcore,
-        // A head in files of its own is one, whatever the model says.
-        Some((TIED, false)),
-    ),
+    ("output_layer.weight", Scheme::Mcore, None),
     (".self_attention.linear_qkv.", Scheme::Mcore, None),
     (
         ".self_attention.linear_kvb.",
@@ -98,7 +90,7 @@ impl Seen {
         let mut seen = Seen::default();
         let mut head = false;
         for name in names {
-            head |= name == HEAD;
+            head |= is_head(name);
             if name.contains(FOREIGN) {
                 return Seen::default();
             }
@@ -114,7 +106,8 @@ impl Seen {
                 }
             }
         }
-        if head && seen.names == Some(Scheme::Legacy) {
+        // In files of its own it is one, whatever the model says; at Hugging Face it may lie beside an embedding that it is.
+        if head && seen.names.is_some() {
             seen.rejoin(TIED, false);
         }
         seen
