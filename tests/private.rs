@@ -4,8 +4,9 @@ use crate::support::{Run, command, oracle, sample, tensors};
 use command::{alone, error_line, object};
 use oracle::{Layout, Strategy, to_protobuf};
 use sample::{Sample, layout};
+use serde_json::Value;
 use shardloom::store::manifest::{Manifest, TensorRecord};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use tensors::{Tensor, Tensors};
 
@@ -66,7 +67,23 @@ fn counts_are_told_alike_wherever_ranks_are_built() {
         (3, "auto"),
     ] {
         let placed = format!("{line} {TO_FOUR} --placement {placement}");
-        on(processes, &sample, &placed).succeeds();
+        let files = |run: &Run| {
+            let outcome: Value = serde_json::from_str(&run.stdout).expect("an outcome");
+            let files = outcome["files"].as_array().expect("a list").iter();
+            let files = files.map(|path| path.as_str().expect("a path").to_owned());
+            files.collect::<BTreeSet<String>>()
+        };
+        let before = files(&on(
+            processes,
+            &sample,
+            &format!("{placed} --dry-run --json"),
+        ));
+        let written = files(&on(processes, &sample, &format!("{placed} --json")));
+        assert_eq!(before, written, "{processes} {placement}");
+        let on_disk = Manifest::read(&sample.path("out")).expect("readable");
+        let on_disk = on_disk.expect("a manifest").files.into_iter();
+        let on_disk: BTreeSet<String> = on_disk.map(|file| file.path).collect();
+        assert_eq!(written, on_disk, "{processes} {placement}");
         let told = told(&sample.path("out"));
         assert!(told == expected, "{processes} {placement}: {told:#?}");
         for rank in 0..4 {

@@ -5,6 +5,7 @@ use crate::catalog::Catalog;
 use crate::destination::place::Destination;
 use crate::destination::resume::{survived, survives};
 use crate::exchange::{World, agree, all_gather};
+use crate::fault::plain::{counted, first};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::arrange::{Files, RankName};
 use crate::plan::reach::Reach;
@@ -261,9 +262,9 @@ pub(crate) fn carry(
     let carried = agree(world, carried)?;
     if !carried.links.is_empty() {
         tracing::warn!(
-            "{} other files are carried along as they are ({} …)",
-            carried.links.len(),
-            carried.links[0]
+            "{} carried along as they are ({})",
+            counted(carried.links.len() as u64, "other file"),
+            first(&carried.links, 1)
         );
     }
     Ok(carried)

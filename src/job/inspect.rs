@@ -1,6 +1,7 @@
 //! What is in files, from their headers. Local: one process, no MPI.
 
 use crate::catalog::{Catalog, Entry, FileSchema, ShardFile};
+use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
 use crate::job::composed::Composed;
 use crate::job::inspected::{Contents, Inspected, InspectedFile, InspectedLayout, InspectedTensor};
@@ -60,7 +61,10 @@ pub fn cut_tensors(path: &Path, strategy: &Strategy) -> Result<Vec<(String, Vec<
     let mut tensors = BTreeMap::new();
     for file in inspected.files {
         if file.rank >= strategy.ranks() {
-            let message = format!("the strategy is of {} ranks", strategy.ranks());
+            let message = format!(
+                "the strategy is of {}",
+                counted(strategy.ranks().into(), "rank")
+            );
             let fault = Fault::new(Kind::Strategy, message).rank(file.rank);
             return Err(fault.file(path.join(&file.path).display().to_string()));
         }

@@ -2,7 +2,7 @@
 
 use crate::course;
 use crate::destination::Destination;
-use crate::exchange::agree;
+use crate::exchange::{agree, all_gather};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::account::{Part, account};
 use crate::job::alike;
@@ -23,6 +23,7 @@ use crate::plan::turns::Sharing;
 use crate::plan::work::Site;
 use crate::source::Opened;
 use crate::transport::{Moved, Observer, Readers};
+use std::collections::BTreeSet;
 
 /// What a plan foretells, over all processes.
 #[derive(Clone, Copy, Debug)]
@@ -241,7 +242,7 @@ impl Ready<'_> {
         clock: Clock,
     ) -> Result<Outcome> {
         let (world, survey) = (self.run.world, &surveyed.survey);
-        let mut outcome = self.described();
+        let mut outcome = self.described()?;
         outcome.copies_compared = self.fitted.compared()?;
         let seconds = clock.stop();
         tally::total(world, &mut outcome, survey, moved, readers, &seconds)?;
@@ -256,22 +257,36 @@ impl Ready<'_> {
         Ok(outcome)
     }
 
-    /// What is known of the outcome once all is planned. Local.
-    fn described(&self) -> Outcome {
+    /// What is known of the outcome once all is planned. Collective.
+    fn described(&self) -> Result<Outcome> {
         let (source, planned) = (&self.source.source, &self.planned);
-        let mut files = Vec::new();
-        if self.place.directory().is_some() {
-            files = planned.catalog.paths();
-            files.extend(planned.extras.iter().map(|(path, _)| path.clone()));
-        }
-        Outcome {
+        Ok(Outcome {
             tensors: planned.tensors,
-            files,
+            files: self.files()?,
             source_files: source.catalog.paths(),
             names_without_data: planned.without_data.clone(),
             names_dropped: planned.dropped.clone(),
             notes: source.notes.iter().chain(&planned.notes).cloned().collect(),
             ..tally::outcome(self.run.world, self.run.topology, self.run.job.command)
+        })
+    }
+
+    /// All files that are written, by whomever. Collective.
+    fn files(&self) -> Result<Vec<String>> {
+        let Some(destination) = self.place.directory() else {
+            return Ok(Vec::new());
+        };
+        let (world, planned) = (self.run.world, &self.planned);
+        let mut files = planned.catalog.paths();
+        if !destination.site.everybody {
+            // A site's processes write the same ones.
+            let first = destination.head == world.process();
+            let mine = if first { files } else { Vec::new() };
+            let all = all_gather(world, &mine)?.into_iter().flatten();
+            let mut seen = BTreeSet::new();
+            files = all.filter(|path| seen.insert(path.clone())).collect();
         }
+        files.extend(planned.extras.iter().map(|(path, _)| path.clone()));
+        Ok(files)
     }
 }

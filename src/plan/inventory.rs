@@ -1,6 +1,7 @@
 //! The tensors of a source: its files' names and shapes joined with its strategy.
 
 use crate::catalog::{Catalog, Entry, FileSchema, Place};
+use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::Layout;
 use crate::plan::outside;
@@ -141,8 +142,8 @@ impl Inventory {
             .filter(|r| **r >= strategy.ranks())
         {
             let message = format!(
-                "the source has files of rank {last}, its strategy describes {} ranks",
-                strategy.ranks()
+                "the source has files of rank {last}, its strategy describes {}",
+                counted(strategy.ranks().into(), "rank")
             );
             return Err(Fault::new(Kind::Strategy, message)
                 .rank(*last)

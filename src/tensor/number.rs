@@ -46,6 +46,7 @@ pub fn compare(dtype: Dtype, a: &[u8], b: &[u8]) -> Difference {
 }
 
 /// How far two elements are apart, and the size of the first.
+#[allow(clippy::cast_precision_loss)]
 fn apart(dtype: Dtype, x: &[u8], y: &[u8]) -> Option<(f64, f64)> {
     if dtype == Dtype::C64 {
         let part = |bytes: &[u8], at: usize| number(Dtype::F32, bytes.get(at..at + 4)?);
@@ -53,8 +54,21 @@ fn apart(dtype: Dtype, x: &[u8], y: &[u8]) -> Option<(f64, f64)> {
         let apart = (real - part(y, 0)?).hypot(imaginary - part(y, 4)?);
         return Some((apart, real.hypot(imaginary)));
     }
+    if matches!(dtype, Dtype::I64 | Dtype::U64) {
+        let (x, y) = (whole(dtype, x)?, whole(dtype, y)?);
+        return Some(((x - y).unsigned_abs() as f64, x.unsigned_abs() as f64));
+    }
     let (x, y) = (number(dtype, x)?, number(dtype, y)?);
     Some(((x - y).abs(), x.abs()))
+}
+
+/// An integer of 64 bits, of which a float holds 53.
+fn whole(dtype: Dtype, bytes: &[u8]) -> Option<i128> {
+    let bytes = bytes.try_into().ok()?;
+    Some(match dtype {
+        Dtype::U64 => u64::from_le_bytes(bytes).into(),
+        _ => i64::from_le_bytes(bytes).into(),
+    })
 }
 
 /// An element of `exponent` and `mantissa` bits whose only special values are zero and, in the place of a
@@ -145,6 +159,14 @@ mod tests {
             distance(Dtype::F8_E4M3FNUZ, &[0x80], &[0x40]),
             f64::INFINITY
         );
+        // Neighbours that are one float.
+        let (large, next) = (1i64 << 53, (1i64 << 53) + 1);
+        for dtype in [Dtype::I64, Dtype::U64] {
+            assert_eq!(
+                distance(dtype, &large.to_le_bytes(), &next.to_le_bytes()),
+                1.0
+            );
+        }
         // The largest of each.
         assert_eq!(number(Dtype::F8_E4M3FNUZ, &[0x7f]), Some(240.0));
         assert_eq!(number(Dtype::F8_E5M2FNUZ, &[0xff]), Some(-57344.0));

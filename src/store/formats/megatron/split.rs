@@ -1,6 +1,7 @@
 //! How a job of the older form was cut: as the settings in each of its files say.
 
 use super::stand::settings;
+use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::pickle::{self, Node, Pickle, Value};
 use crate::store::formats::torch::Saved;
@@ -95,7 +96,11 @@ impl Split {
             return Err(uneven(&message));
         }
         if !split.expert_count.is_multiple_of(split.experts) {
-            let message = format!("{} experts for {} ranks", split.expert_count, split.experts);
+            let message = format!(
+                "{} for {}",
+                counted(split.expert_count, "expert"),
+                counted(split.experts, "rank")
+            );
             return Err(Fault::new(Kind::Corrupt, message));
         }
         Ok(split)
