@@ -243,6 +243,35 @@ fn what_the_metadata_does_not_give_a_file_is_left_aside() {
     }
 }
 
+/// One layout is told of a tensor: one that stages cut otherwise can't be written.
+#[test]
+fn a_tensor_that_stages_cut_otherwise_is_refused() {
+    let sample = sample();
+    for (second, refused) in [(layout(&[2], &[0]), true), (layout(&[2], &[-1]), false)] {
+        let staged = Strategy {
+            items: vec![
+                (0, "0-b".to_owned(), layout(&[2], &[-1])),
+                (1, "1-b".to_owned(), second),
+            ],
+        };
+        tensors::write_bytes(&sample.path("staged.ckpt"), &oracle::to_protobuf(&staged));
+        let b = Tensors::from([("b".to_owned(), sample.whole["b"].clone())]);
+        tensors::write(&sample.path("b/model.safetensors"), &b);
+        let line = "split --src @b --dst @staged --dst-strategy @staged.ckpt --format checkpoint2";
+        for processes in [1, 3] {
+            let run = command::on(processes, &sample.args(&format!("{line} --overwrite")));
+            assert_eq!(run.status.success(), !refused, "{run:#?}");
+            if refused {
+                assert!(
+                    run.stderr.contains("otherwise in another stage"),
+                    "{run:#?}"
+                );
+                assert!(!sample.path("staged").exists());
+            }
+        }
+    }
+}
+
 #[test]
 fn removes_redundancy_by_bytes() {
     let sample = sample();

@@ -126,6 +126,43 @@ fn the_quickstart_runs_as_it_stands() {
     tensors::compare(&read("Qwen3-8B/model.safetensors"), &tuned).expect("the same");
 }
 
+/// A job that is started again doesn't train on what was made of a source that has changed since.
+#[test]
+fn training_does_not_start_on_what_is_outdated() {
+    let sample = Sample::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let program = Path::new(env!("CARGO_BIN_EXE_shardloom"));
+    let bin = program.parent().expect("a directory").display().to_string();
+    let path = std::env::var("PATH").unwrap_or_default();
+    let start = |more: &str| {
+        let mut shell = std::process::Command::new(root.join("launch/reshard-then"));
+        let line = format!("-n 2 {RESHARD} {more} -- echo trained");
+        let words = sample.args(&line);
+        shell.args(words.iter().filter(|word| *word != "reshard"));
+        shell.env("PATH", format!("{bin}:{path}"));
+        support::run(shell)
+    };
+    for _ in 0..2 {
+        assert!(start("").succeeds().stdout.ends_with("trained\n"));
+    }
+    let file = sample.path("src/rank_3/net.safetensors");
+    tensors::damage(&file, "w2");
+    let refused = start("").fails();
+    assert!(!refused.stdout.contains("trained"), "{refused:#?}");
+    assert!(refused.stderr.contains("--overwrite"), "{refused:#?}");
+    sample.check("out", &sample.two, &sample.whole);
+    let anew = start("--overwrite").succeeds();
+    assert!(anew.stdout.ends_with("trained\n"), "{anew:#?}");
+    assert!(
+        start("--overwrite")
+            .succeeds()
+            .stdout
+            .contains("written    0 B")
+    );
+    let line = "diff @src @out --a-strategy @four.ckpt --b-strategy @two.ckpt";
+    alone(&sample.args(line)).succeeds();
+}
+
 // proves P10, P132
 #[test]
 fn wrong_usage_ends_with_2() {

@@ -368,6 +368,68 @@ fn diff_finds_a_damaged_copy_on_either_side() {
     }
 }
 
+/// A part of the second side's that no rank has is compared with nothing, and what a rank has of its own with all.
+// proves P29
+#[test]
+fn diff_says_equal_only_of_what_is_there() {
+    let sample = Sample::new();
+    let line = "split --src @full --dst @cut --dst-strategy @four.ckpt";
+    alone(&sample.args(line)).succeeds();
+    let file = sample.path("cut/rank_2/net.safetensors");
+    let mut own = tensors::read(&file).expect("readable").tensors;
+    own.remove("w2").expect("a part");
+    tensors::write(&file, &own);
+    std::fs::remove_file(sample.path("cut/shardloom.json")).expect("a manifest");
+    for (sides, verify) in [
+        ("@full @cut --b-strategy @four.ckpt", "sample"),
+        ("@full @cut --b-strategy @four.ckpt", "all"),
+        ("@cut @full --a-strategy @four.ckpt", "sample"),
+        (
+            "@cut @cut --a-strategy @four.ckpt --b-strategy @four.ckpt",
+            "none",
+        ),
+    ] {
+        for world in WORLDS {
+            let line = format!("diff {sides} --verify {verify} --json");
+            let run = on(&sample, world, &line).fails();
+            for word in ["missing_shard", "w2"] {
+                assert!(run.stdout.contains(word), "{sides}: {run:#?}");
+            }
+        }
+    }
+    // A tensor that the strategy doesn't know, unlike on one rank.
+    for rank in 0..4 {
+        let file = sample.path(&format!("src/rank_{rank}/net.safetensors"));
+        let mut own = tensors::read(&file).expect("readable").tensors;
+        let from = if rank == 2 { 77 } else { 5 };
+        own.insert("own".to_owned(), Tensor::counting("F32", &[8], from));
+        tensors::write(&file, &own);
+    }
+    let mut whole = sample.whole.clone();
+    whole.insert("own".to_owned(), Tensor::counting("F32", &[8], 5));
+    tensors::write(&sample.path("more/model.safetensors"), &whole);
+    let lines = ["@src @more --a-strategy", "@more @src --b-strategy"];
+    for (sides, verify) in lines.into_iter().flat_map(|s| [(s, "sample"), (s, "all")]) {
+        for world in WORLDS {
+            let line = format!("diff {sides} @four.ckpt --verify {verify} --json");
+            let result = object(&on(&sample, world, &line).fails());
+            assert_eq!(result["equal"], false, "{sides} {verify}: {result}");
+        }
+    }
+    // Of another shape there is nothing to compare.
+    let file = sample.path("src/rank_2/net.safetensors");
+    let mut own = tensors::read(&file).expect("readable").tensors;
+    own.insert("own".to_owned(), Tensor::counting("F32", &[4], 5));
+    tensors::write(&file, &own);
+    for sides in lines {
+        let run = alone(&sample.args(&format!("diff {sides} @four.ckpt --json"))).fails();
+        assert!(
+            run.stdout.contains("\"differs\"") && run.stdout.contains("own"),
+            "{run:#?}"
+        );
+    }
+}
+
 /// How the source changes while it is read.
 #[derive(Clone, Copy, Debug)]
 enum Change {

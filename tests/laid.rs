@@ -8,6 +8,7 @@ use oracle::Strategy;
 use sample::{Sample, image, layout};
 use serde_json::Value;
 use std::path::Path;
+use tensors::{Tensor, Tensors};
 
 const MANIFEST: &str = "shardloom.json";
 const SAID: &str = "its manifest tells its layout";
@@ -99,6 +100,27 @@ fn every_layout_is_kept() {
             assert!(manifest(Path::new(&out))["strategy"].is_object(), "{case}");
             alone(&["diff", &out, &full, "--verify"]).succeeds();
         }
+    }
+}
+
+/// Parts of one element along a dimension that several axes cut have no form in a strategy file: that is said.
+#[test]
+fn a_layout_that_cannot_be_kept_is_told() {
+    let whole = Tensors::from([
+        ("experts".to_owned(), Tensor::counting("F32", &[8, 4, 6], 9)),
+        ("w".to_owned(), Tensor::counting("F32", &[8, 8], 4)),
+    ]);
+    let sample = Sample::new();
+    tensors::write(&sample.path("experts.safetensors"), &whole);
+    let new = "strategy new --mesh dp=2,tp=4 --rule experts=dp+tp,-,- --rule w=tp,- \
+               --weights @experts.safetensors --output @cut.ckpt";
+    alone(&sample.args(new)).succeeds();
+    let split = "split --src @experts.safetensors --dst @parts --dst-strategy @cut.ckpt";
+    for processes in [1, 3] {
+        let told = run(processes, &sample, &format!("{split} --overwrite")).succeeds();
+        assert!(told.stdout.contains("keeps no layout"), "{told:#?}");
+        assert!(manifest(&sample.path("parts"))["strategy"].is_null());
+        alone(&sample.args("diff @parts @experts.safetensors --a-strategy @cut.ckpt")).succeeds();
     }
 }
 

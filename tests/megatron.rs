@@ -188,9 +188,28 @@ fn what_megatron_cannot_have_is_refused_and_nothing_is_written() {
     .succeeds();
     let separate = model("qwen3").join("mcore_separate.safetensors");
     let named = fixtures::data().join("model/qwen3/hf");
+    // As other networks of MindSpore's have them, and as their files say.
+    let made = |name: &str, form: &str| {
+        let hf = model(name).join("hf").display().to_string();
+        let to = at(room, &format!("{name}-made"));
+        let line = format!("import --hf {hf} --dst {to} --names mcore {form}");
+        run(1, &line).succeeds();
+        let direct = format!(
+            "import --hf {hf} --dst {} {form} --format megatron",
+            at(room, "no")
+        );
+        let refused = run(1, &direct);
+        assert_eq!(refused.status.code(), Some(1), "{refused:#?}");
+        assert!(!room.join("no").exists(), "{form}: something was written");
+        PathBuf::from(to)
+    };
+    let contiguous = made("qwen3", "--qkv contiguous --tp 1");
+    let joined = made("deepseek_v3", "--mla joined");
     for (src, word) in [
         (separate, "in one tensor with others"),
         (named, "decoder.layers"),
+        (contiguous, "its rows are contiguous"),
+        (joined, "latent rows are joined"),
     ] {
         let line = format!(
             "unify --src {} --dst {} --format megatron",

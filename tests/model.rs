@@ -682,7 +682,9 @@ fn names_what_is_missing_or_unknown_with_its_neighbours() {
         .find(|line| line.contains("nearest in the files"));
     assert!(hint.is_some_and(|hint| hint.contains(wrong)), "{missing:?}");
     assert!(!room.path().join("out").exists());
-    run("--allow-extra --allow-missing").succeeds();
+    let made = run("--allow-extra --allow-missing").succeeds();
+    let note = "1 tensor, model.layers.1.feed_forward.w3.weight";
+    assert!(made.stdout.contains(note), "{made:?}");
     let (found, _) = full(&room.path().join("out"));
     assert!(!found.contains_key("model.layers.1.feed_forward.w3.weight"));
     assert!(found.contains_key("model.layers.1.feed_forward.w1.weight"));

@@ -98,6 +98,25 @@ fn understood(words: &[String], parse: Parse) -> Result<Parsed> {
     Ok(job)
 }
 
+/// The lines of a file with the number of each; one that ends with a backslash goes on, as a shell's.
+fn lines(text: &str) -> Vec<(usize, String)> {
+    let mut lines: Vec<(usize, String)> = Vec::new();
+    let mut goes_on = false;
+    for (number, line) in (1..).zip(text.lines()) {
+        let comment = !goes_on && line.trim_start().starts_with('#');
+        let stem = line.strip_suffix('\\').filter(|_| !comment);
+        // Two are one that is meant.
+        let stem = stem.filter(|stem| (stem.len() - stem.trim_end_matches('\\').len()) % 2 == 0);
+        let part = stem.unwrap_or(line);
+        match lines.last_mut().filter(|_| goes_on) {
+            Some((_, before)) => before.push_str(part),
+            None => lines.push((number, part.to_owned())),
+        }
+        goes_on = stem.is_some();
+    }
+    lines
+}
+
 /// The jobs of a file. Local.
 ///
 /// # Errors
@@ -118,13 +137,13 @@ pub(super) fn listed(words: &[String], parse: Parse) -> Result<Asked> {
     let text = std::str::from_utf8(&bytes).map_err(|_| usage("is not UTF-8").file(file))?;
     let mut jobs = Vec::new();
     let mut places = Places::default();
-    for (number, line) in (1..).zip(text.trim_start_matches('\u{feff}').lines()) {
+    for (number, line) in lines(text.trim_start_matches('\u{feff}')) {
         let at = |fault: Fault| Fault {
             message: format!("line {number}: {}", fault.message),
             kind: Kind::Usage,
             ..fault
         };
-        let words = shlex::split(line).ok_or_else(|| usage("a quotation mark is missing"));
+        let words = shlex::split(&line).ok_or_else(|| usage("a quotation mark is missing"));
         let words = words.map_err(|fault| at(fault).file(file))?;
         let program = |word: &String| word == "shardloom" || word.ends_with("/shardloom");
         let begin = words.iter().position(program).map_or(0, |at| at + 1);

@@ -109,6 +109,8 @@ fn places(world: &World, found: BTreeMap<Arc<str>, Found>) -> Result<BTreeMap<St
 /// What two sides have in common, and a row for every tensor of either.
 pub(super) struct Pairing {
     pub(super) plans: Vec<TensorPlan>,
+    /// The second side's tensors that are compared.
+    pub(super) theirs: Vec<Arc<SourceTensor>>,
     rows: Vec<TensorDifference>,
     /// What the first side's tensors are called on the second, where it is something else.
     renamed: BTreeMap<Arc<str>, Arc<str>>,
@@ -155,6 +157,7 @@ pub(super) fn pair(one: &Opened, other: &Opened, pairs: &[Pair]) -> Result<Pairi
     let (left, right) = (&one.inventory, &other.inventory);
     let mut pairing = Pairing {
         plans: Vec::new(),
+        theirs: Vec::new(),
         rows: Vec::new(),
         renamed: BTreeMap::new(),
     };
@@ -177,6 +180,7 @@ pub(super) fn pair(one: &Opened, other: &Opened, pairs: &[Pair]) -> Result<Pairi
             (Some(ours), Some(theirs)) if ours.shape != theirs.shape => "shape",
             (Some(ours), Some(theirs)) => {
                 pairing.plans.extend(against(ours, theirs)?);
+                pairing.theirs.push(theirs.clone());
                 "equal"
             }
         };
@@ -218,12 +222,26 @@ fn side(
         let entry: &Entry = catalog.entry(place);
         let tensor = whole_tensor(entry, place.rank)?;
         match &mut joined {
-            Some(joined) if joined.shape == tensor.shape => joined.spreads.extend(tensor.spreads),
-            Some(_) => {}
+            Some(joined) if joined.shape == tensor.shape && joined.dtype == tensor.dtype => {
+                joined.spreads.extend(tensor.spreads);
+            }
+            Some(joined) => return Err(unlike_kinds(joined, &tensor, place.rank)),
             None => joined = Some(tensor),
         }
     }
     Ok(joined.map(Arc::new))
+}
+
+fn unlike_kinds(one: &SourceTensor, other: &SourceTensor, rank: u32) -> Fault {
+    let first = one.spreads.first().map_or(0, |spread| spread.first_rank);
+    let message = format!(
+        "its strategy doesn't know it, and rank {first} has {} {}, rank {rank} {} {}",
+        one.dtype, one.shape, other.dtype, other.shape
+    );
+    Fault::new(Kind::Differs, message)
+        .tensor(&*one.name)
+        .rank(rank)
+        .hint("is it the strategy that these files were saved by?")
 }
 
 /// Plans that build `theirs`, in every stage it is in, from `ours`.

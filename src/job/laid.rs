@@ -22,6 +22,20 @@ pub(super) fn laid(files: &Files, build: &Build, strategy: Option<&Strategy>) ->
     laid.document().ok()
 }
 
+/// What is said where the result keeps no layout though it is files of ranks. Local.
+pub(super) fn unkept(
+    files: &Files,
+    strategy: Option<&Strategy>,
+    laid: Option<&Document>,
+) -> Option<String> {
+    let cut = strategy.is_some_and(|strategy| strategy.ranks() > 1) && are_of_ranks(files);
+    (cut && laid.is_none()).then(|| {
+        "the result keeps no layout (a strategy file in JSON can't tell this one): whoever reads it needs the \
+         strategy"
+            .to_owned()
+    })
+}
+
 /// Whether each rank has a directory of files that don't tell what they are parts of.
 fn are_of_ranks(files: &Files) -> bool {
     match files {

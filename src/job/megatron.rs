@@ -6,10 +6,13 @@ use crate::job::spec::{Viewed, Write};
 use crate::plan::arrange::Files;
 use crate::plan::build::Select;
 use crate::plan::inventory::Inventory;
-use crate::plan::megatron::{Rows, is_layered_for, layered, set_aside, spread, stack, unstack};
+use crate::plan::megatron::{
+    REMAKE, Rows, is_layered_for, layered, set_aside, spread, stack, unstack,
+};
 use crate::source::Opened;
 use crate::strategy::Strategy;
 use crate::view::{MadeOf, Piece, Table};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What layers by themselves are made of in Megatron-Core, as a family's table is asked for it.
@@ -28,6 +31,9 @@ const MINDSPORE: [(&str, &str); 5] = [
     ("experts", "stacked"),
     ("tp", "1"),
 ];
+
+/// What has queries, keys and values in one.
+const QUERIES: &str = ".self_attention.linear_qkv.";
 
 /// What is said where files don't say how their rows lie.
 const UNTOLD_ROWS: &str = "the files don't say in which order they have the rows of gate and up, and of queries, keys and \
@@ -117,6 +123,13 @@ pub(super) fn formed(
         if !is_view && !theirs && !opened.metadata.contains_key(&format!("{OWN_KEYS}ffn")) {
             viewed.notes.push(UNTOLD_ROWS.to_owned());
         }
+        if !theirs || is_view {
+            let told = match is_view {
+                true => &viewed.metadata,
+                false => &opened.metadata,
+            };
+            check_queries(&table, told)?;
+        }
         viewed.table = stack(&table, rows)?;
         let ranks = strategy.map(Strategy::ranks);
         formed.strategy = ranks
@@ -131,6 +144,26 @@ pub(super) fn formed(
     }
     formed.viewed = viewed;
     Ok(formed)
+}
+
+/// Checks that queries, keys and values in one lie as Megatron has them, as far as is `told`. Local.
+///
+/// # Errors
+/// [`Kind::Unsupported`].
+fn check_queries(table: &Table, told: &BTreeMap<String, String>) -> Result<()> {
+    let form = told.get(&format!("{OWN_KEYS}qkv"));
+    if form.is_none_or(|form| form != "contiguous") {
+        return Ok(());
+    }
+    let mut names = table.keys();
+    let Some(name) = names.find(|name| name.contains(QUERIES)) else {
+        return Ok(());
+    };
+    let message = "its rows are contiguous (all queries, then all keys, then all values), and Megatron has them in \
+                   turns by groups";
+    Err(Fault::new(Kind::Unsupported, message)
+        .tensor(&**name)
+        .hint(REMAKE))
 }
 
 /// Says of the files written how tensors lie in them.

@@ -5,7 +5,7 @@ use crate::destination::in_place_files;
 use crate::exchange::{World, agree};
 use crate::fault::plain::{counted, first};
 use crate::fault::{Fault, Kind, Result};
-use crate::job::laid::laid;
+use crate::job::laid::{laid, unkept};
 use crate::job::megatron::formed;
 use crate::job::metadata::{format_of, metadata};
 use crate::job::spec::{ViewMaker, Viewed, Write};
@@ -198,6 +198,7 @@ fn arranged(
         files => files,
     };
     let laid = laid(files, &build, strategy);
+    notes.extend(unkept(files, strategy, laid.as_ref()));
     let mut arranged = arrange(build, files, format, &made.metadata, ranks)?;
     arranged.extras.extend(made.extras);
     Ok(Planned {

@@ -15,6 +15,7 @@ use crate::job::pairs::pairs;
 use crate::job::spec::Comparing;
 use crate::job::steps::Run;
 use crate::job::tally;
+use crate::plan::cell::check_parts;
 use crate::source::{Opened, Verify, uncompared};
 use crate::tensor::number::Difference;
 use crate::transport::Observer;
@@ -33,8 +34,20 @@ impl Run<'_> {
         let pairs = pairs([a, b], filter, &comparing.names);
         let pairing = pairs.and_then(|pairs| compare::pair(a, b, &pairs));
         let pairing = agree(self.world, pairing)?;
+        agree(self.world, self.all_there(b, &pairing))?;
         alike::check(self.world, self.topology, &pairing.plans, self.job.command)?;
         Ok(pairing)
+    }
+
+    /// Whether all parts of what is compared of the second side are there: a part that no rank has is compared with
+    /// nothing. Each process looks at some of the tensors. Local.
+    fn all_there(&self, b: &Opened, pairing: &Pairing) -> Result<()> {
+        let (process, processes) = (self.world.process() as usize, self.world.size() as usize);
+        let own = pairing.theirs.iter().skip(process).step_by(processes);
+        let mut checked = own.map(|tensor| check_parts(tensor, &b.source.catalog));
+        checked
+            .try_for_each(|checked| checked)
+            .map_err(|fault| b.source.place(fault))
     }
 
     /// The fourth: the differences, by the names of `b`. Collective.
@@ -55,7 +68,9 @@ impl Run<'_> {
         // Every copy of B has been read, of A one of each shard.
         let suspected = match verify {
             Verify::None => false,
-            Verify::Sample => differing(copies::by_sample(world, a))?,
+            Verify::Sample => {
+                differing(copies::by_sample(world, a))? || !copies::strangers(world, a)?.is_empty()
+            }
             Verify::All => true,
         };
         if suspected {

@@ -134,6 +134,12 @@ fn read(directory: &Path, name: String) -> Result<(String, Vec<u8>)> {
     }
     let bytes = ReadFile::open(&path)?.read_all(BYTES_MAX)?;
     json::refuse_pointer(&path, &bytes)?;
+    let is_json = Path::new(&name).extension() == Some("json".as_ref());
+    let bytes = if is_json {
+        json::without_mark(bytes)
+    } else {
+        bytes
+    };
     Ok((name, bytes))
 }
 

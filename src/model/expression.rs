@@ -56,7 +56,12 @@ impl Numbers {
         if let Some(name) = condition.strip_prefix('!') {
             return !self.is_set(name);
         }
-        match self.config.get(condition) {
+        let (name, default) = match condition.split_once('|') {
+            Some((name, default)) => (name.trim(), default.trim() == "true"),
+            None => (condition, false),
+        };
+        match self.config.get(name) {
+            None => default,
             Some(Value::Bool(value)) => *value,
             Some(Value::Number(number)) => number.as_u64() != Some(0),
             Some(Value::Array(list)) => !list.is_empty(),

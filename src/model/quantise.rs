@@ -12,9 +12,14 @@ use std::sync::Arc;
 /// Rows and columns of a block that shares a scale.
 const SIDE: u64 = 128;
 /// What is in a linear layer of attention or of experts.
-const PARTS: [&str; 2] = [".self_attn.", ".mlp."];
-/// The one among them that chooses experts.
-const ROUTER: &str = ".mlp.gate.weight";
+const PARTS: [&str; 4] = [
+    ".self_attn.",
+    ".self_attention.",
+    ".mlp.",
+    ".block_sparse_moe.",
+];
+/// Those among them that choose experts.
+const ROUTERS: [&str; 2] = [".mlp.gate.weight", ".block_sparse_moe.gate.weight"];
 /// What the name of a layer's weights ends with.
 const WEIGHT: &str = ".weight";
 /// The key that lists the layers that are left as they are.
@@ -77,7 +82,7 @@ impl Quantise {
 /// or of experts, and not what chooses these.
 fn is_linear(name: &str, made: &MadeOf) -> bool {
     let inside = PARTS.iter().any(|part| name.contains(part));
-    let weight = name.ends_with(WEIGHT) && !name.ends_with(ROUTER);
+    let weight = name.ends_with(WEIGHT) && !ROUTERS.iter().any(|router| name.ends_with(router));
     inside && weight && made.shape.0.len() == 2
 }
 

@@ -8,6 +8,7 @@ use super::link::Tensor;
 use super::mapping::Mapping;
 use super::quantised::QUANTISED;
 use super::tied::{self, TIED, is_head, is_replaced};
+use crate::fault::plain::{counted, first};
 use crate::fault::{Fault, Kind, Result, nearest};
 use crate::plan::SourceTensor;
 use crate::plan::dequantise::{SCALES, is_scaled, powers_of_two};
@@ -18,6 +19,18 @@ use std::sync::Arc;
 
 /// What PEFT puts into the name of a weight that a pair belongs to.
 const BELOW_PAIR: &str = ".base_layer.";
+
+/// What is said of tensors that aren't made, for what they are made of is `lacking` and that is allowed.
+pub(super) fn unmade(lacking: &[&str]) -> Option<String> {
+    const TOLD: usize = 6;
+    (!lacking.is_empty()).then(|| {
+        format!(
+            "not made, for the source lacks what they are made of (--allow-missing): {}, {}",
+            counted(lacking.len() as u64, "tensor"),
+            first(lacking, TOLD)
+        )
+    })
+}
 
 /// The fault for a tensor that isn't known.
 pub(super) fn unknown(name: &str, message: String) -> Fault {

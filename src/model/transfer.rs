@@ -12,7 +12,7 @@ use super::mapping::Mapping;
 use super::quantise::{self, Quantise};
 use super::refusals::{
     absent, check_named, check_shape, extra_tensor, head_for, missing_tensor, other,
-    refuse_adapted, refuse_other_names, refuse_quantised, tied, unknown,
+    refuse_adapted, refuse_other_names, refuse_quantised, tied, unknown, unmade,
 };
 use super::tied::copies;
 use super::vocabulary::Vocabulary;
@@ -132,7 +132,7 @@ impl Import {
         )?;
         refuse_adapted(inventory, &mapping, self.as_one)?;
         let mut vocabulary = Vocabulary::new(self.vocabulary_rows);
-        let mut table = Table::new();
+        let (mut table, mut lacking) = (Table::new(), Vec::new());
         for link in &mapping.links {
             let mut missing = None;
             for tensor in &link.hf {
@@ -145,13 +145,11 @@ impl Import {
                     missing.get_or_insert(&tensor.name);
                 }
             }
-            match missing {
-                None => {}
-                Some(_) if self.allow_missing => continue,
-                Some(name) => {
-                    let family = &self.family.family;
-                    return Err(missing_tensor(inventory, name, family, &self.numbers));
-                }
+            if let Some(name) = missing {
+                let lacks = || missing_tensor(inventory, name, &self.family.family, &self.numbers);
+                self.allow_missing.then_some(()).ok_or_else(lacks)?;
+                lacking.extend(link.ms.iter().map(|tensor| &*tensor.name));
+                continue;
             }
             let pieces = pieces(inventory, &mapping, link, &fused);
             for (tensor, pieces) in link.ms.iter().zip(pieces) {
@@ -181,6 +179,7 @@ impl Import {
         let mut notes = vocabulary.notes();
         notes.extend(tied(inventory, &mapping, self.as_one));
         notes.extend(absent(&mapping));
+        notes.extend(unmade(&lacking));
         Ok(Viewed {
             table,
             metadata,
@@ -270,7 +269,7 @@ impl Export {
         refuse_other_names(inventory, family, choices.names)?;
         self.check_extra(inventory, &mapping)?;
         let mut vocabulary = Vocabulary::new(self.vocabulary_rows);
-        let mut table = Table::new();
+        let (mut table, mut lacking) = (Table::new(), Vec::new());
         for link in &mapping.links {
             let names: Vec<Option<Arc<str>>> = link
                 .ms
@@ -279,6 +278,7 @@ impl Export {
                 .collect();
             let Some(names) = names.iter().cloned().collect::<Option<Vec<_>>>() else {
                 if self.allow_missing {
+                    lacking.extend(link.hf.iter().map(|tensor| &*tensor.name));
                     continue;
                 }
                 let absent = names.iter().position(Option::is_none).unwrap_or_default();
@@ -318,7 +318,9 @@ impl Export {
                 enter(&mut table, name, made)?;
             }
         }
-        self.viewed(table, inventory, vocabulary)
+        let mut viewed = self.viewed(table, inventory, vocabulary)?;
+        viewed.notes.extend(unmade(&lacking));
+        Ok(viewed)
     }
 
     /// What is made, with a config.json that says so.

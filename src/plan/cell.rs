@@ -254,6 +254,33 @@ fn meet_stage(
     result
 }
 
+/// Checks that the ranks of some stage have all parts of `tensor` between them. Local.
+///
+/// # Errors
+/// [`Kind::MissingShard`] naming the first part that none of them has.
+pub fn check_parts(tensor: &SourceTensor, source: &Catalog) -> Result<()> {
+    if tensor.patches.is_some() {
+        return Ok(());
+    }
+    let mut missing = None;
+    for spread in &tensor.spreads {
+        let whole = Region::whole(&spread.grid.full_shape());
+        let mut lacks = None;
+        spread.grid.for_each_meeting(&whole, |cell| {
+            let mut holders = spread.holders(cell);
+            let held = lacks.is_some() || holders.any(|r| source.find(r, &tensor.name).is_some());
+            if !held {
+                lacks = Some(missing_shard(tensor, spread, cell, source));
+            }
+        });
+        match lacks {
+            Some(fault) => missing.get_or_insert(fault),
+            None => return Ok(()),
+        };
+    }
+    missing.map_or(Ok(()), Err)
+}
+
 /// Says which ranks should have the shard: a rank without any file first.
 fn missing_shard(tensor: &SourceTensor, spread: &Spread, cell: &[u64], source: &Catalog) -> Fault {
     let holders: Vec<u32> = spread.holders(cell).collect();

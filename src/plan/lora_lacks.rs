@@ -106,6 +106,11 @@ fn refuse_unnamed(meaning: &Meaning, taken: &Taken, tied: Option<&Tied>) -> Resu
     let is_both =
         |name: &str| tied.is_some_and(|tied| [&*tied.head, &*tied.embedding].contains(&name));
     let merged = taken.merged.iter().filter(|name| !is_both(name));
+    let is_parameter = |name: &str| {
+        let mut targets = meaning.parameters.iter();
+        targets.any(|target| is_called(name, target))
+    };
+    let merged = merged.filter(|name| !is_parameter(name));
     let modules = merged.filter_map(|name| name.strip_suffix(".weight"));
     let modules = modules.filter(|module| !module.contains(EXPERTS));
     let (named, others): (Vec<&str>, Vec<&str>) = modules.partition(|module| is_named(module));

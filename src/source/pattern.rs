@@ -24,7 +24,11 @@ pub(crate) fn base(path: &Path) -> PathBuf {
         let text = part.as_os_str().to_string_lossy();
         !text.contains(RANK) && !text.contains(PART)
     });
-    fixed.collect()
+    let fixed: PathBuf = fixed.collect();
+    if fixed.as_os_str().is_empty() {
+        return PathBuf::from(".");
+    }
+    fixed
 }
 
 /// The files that the pattern `path` means, by rank and part; none if it is no pattern. Local.

@@ -45,10 +45,16 @@ pub fn bytes(path: &Path, limit_bytes: u64) -> Result<Vec<u8>> {
     refuse_dangling(path)?;
     let bytes = ReadFile::open(path)?.read_all(limit_bytes)?;
     refuse_pointer(path, &bytes)?;
-    Ok(match bytes.strip_prefix(BYTE_ORDER_MARK) {
+    Ok(without_mark(bytes))
+}
+
+/// A text without the byte order mark that it may begin with, which other readers of JSON refuse.
+#[must_use]
+pub fn without_mark(bytes: Vec<u8>) -> Vec<u8> {
+    match bytes.strip_prefix(BYTE_ORDER_MARK) {
         Some(rest) => rest.to_vec(),
         None => bytes,
-    })
+    }
 }
 
 /// Refuses a text that stands for a file: of Git LFS, or a link that a copy made a text. Local.

@@ -279,8 +279,8 @@ fn jobs_of_a_file_are_all_understood_before_one_begins() {
     write("\u{feff}# nothing\n\n".to_owned());
     assert_eq!(alone(&sample.args("batch @jobs")).status.code(), Some(2));
     write(format!(
-        "\u{feff}# all of them\nmpirun -n 4 shardloom {}\n\n{} # again\n{}\n",
-        job("a"),
+        "\u{feff}# all of them \\\nmpirun -n 4 \\\n  shardloom {}\n\n{} # again\n{}\n",
+        job("a").replace(" --dst ", " \\\r\n    --dst "),
         job("b c"),
         job("missing").replace("/src ", "/none ")
     ));

@@ -13,5 +13,5 @@ mod unstack;
 
 pub use layered::{is_layered_for, layered, set_aside};
 pub use rows::Rows;
-pub use stacked::{spread, stack};
+pub use stacked::{REMAKE, spread, stack};
 pub use unstack::unstack;

@@ -23,8 +23,12 @@ const SEPARATE: [&str; 5] = [
     ".mlp.gating.",
     ".mlp.hidden.",
 ];
-const REMAKE: &str = "shardloom reshard --model DIR --names mcore --qkv interleaved --ffn interleaved \
+/// What makes Megatron's form of a network of MindSpore's.
+pub const REMAKE: &str = "shardloom reshard --model DIR --names mcore --qkv interleaved --ffn interleaved \
                       --format megatron makes them so on the way";
+
+/// What MindSpore calls latent queries, keys and values whose rows are in one.
+const JOINED: [&str; 2] = [".self_attention.linear_qb.", ".self_attention.linear_kvb."];
 
 /// What one tensor of Megatron's is of: a state's beginning, what stands before the part where layers aren't
 /// stacked, and the part.
@@ -84,6 +88,15 @@ fn check_names(table: &Table) -> Result<()> {
         return Err(Fault::new(Kind::Unsupported, message)
             .tensor(name)
             .hint(REMAKE));
+    }
+    if let Some(name) = weights().find(|name| JOINED.iter().any(|part| name.contains(part))) {
+        let message =
+            "is of attention whose latent rows are joined, and Megatron has each by itself";
+        let hint = "shardloom reshard --model DIR --names mcore --mla separate --qkv interleaved --ffn interleaved \
+                    --format megatron makes them so on the way";
+        return Err(Fault::new(Kind::Unsupported, message)
+            .tensor(name)
+            .hint(hint));
     }
     let known = |name: &str| name.starts_with(LAYERS) || name.contains(LAYERS);
     if weights().any(known) {

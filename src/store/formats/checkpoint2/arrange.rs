@@ -1,7 +1,7 @@
 //! The files of a checkpoint 2.0: all ranks' side by side, weights and optimizer state apart.
 
-use crate::fault::Result;
-use crate::layout::Cell;
+use crate::fault::{Fault, Kind, Result};
+use crate::layout::{Cell, Layout};
 use crate::store::formats::checkpoint2::counts;
 use crate::store::formats::checkpoint2::layout::ordinal_of;
 use crate::store::formats::checkpoint2::names::{COMMON, METADATA, directory};
@@ -19,6 +19,35 @@ type Owners<'a> = HashMap<(u32, &'a str, Cell), u32>;
 
 /// For a rank its weights, and everything else.
 type Sides<'a> = [Vec<&'a LaidTensor>; 2];
+
+/// Checks that a tensor of several stages is cut alike in all of them: one layout is told of it. Local.
+///
+/// # Errors
+/// [`Kind::Unsupported`] naming a tensor that isn't.
+pub(super) fn check_stages(laid: &Laid) -> Result<()> {
+    let mut first: HashMap<&str, &LaidTensor> = HashMap::new();
+    for tensor in laid.stages.iter().flatten() {
+        let known = *first.entry(&tensor.name).or_insert(tensor);
+        let alike = match (&known.layout, &tensor.layout) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other) || is_cut_alike(one, other),
+            (one, other) => one.is_none() == other.is_none(),
+        };
+        if !alike || known.shape() != tensor.shape() {
+            let message = "is cut otherwise in another stage, which a checkpoint 2.0 can't say";
+            return Err(Fault::new(Kind::Unsupported, message)
+                .tensor(&*tensor.name)
+                .hint("give it one layout in all stages, or write another format (--format)"));
+        }
+    }
+    Ok(())
+}
+
+fn is_cut_alike(one: &Layout, other: &Layout) -> bool {
+    let ranks = one.ranks();
+    ranks == other.ranks()
+        && one.parts() == other.parts()
+        && (0..ranks).all(|rank| one.cell(rank) == other.cell(rank))
+}
 
 /// The files of all ranks.
 pub(super) fn arrange<'a>(asked: &DirectoryAsked, laid: &'a Laid) -> Vec<DirectoryFile<'a>> {

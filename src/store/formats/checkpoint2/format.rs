@@ -2,7 +2,7 @@
 
 use crate::catalog::FileSchema;
 use crate::fault::{Fault, Kind, Result};
-use crate::store::formats::checkpoint2::arrange::{arrange, texts};
+use crate::store::formats::checkpoint2::arrange::{arrange, check_stages, texts};
 use crate::store::formats::checkpoint2::counts::{self, COMMON_BYTES_MAX};
 use crate::store::formats::checkpoint2::names::{
     ADAPTER, ADAPTER_BYTES_MAX, COMMON, METADATA, METADATA_BYTES_MAX, cards, directory, is_one,
@@ -184,6 +184,7 @@ impl DirectoryFormat for Checkpoint2 {
     }
 
     fn design<'a>(&self, asked: &DirectoryAsked, laid: &'a Laid) -> Result<Vec<DirectoryFile<'a>>> {
+        check_stages(laid)?;
         Ok(arrange(asked, laid))
     }
 
