@@ -304,6 +304,26 @@ fn prune_leaves_other_jobs_and_looks_what_the_newest_holds() {
     assert!(!room.file(0, "1_1").exists());
 }
 
+/// What `convert` makes is files of as many ranks as before, of however many steps.
+#[test]
+fn converted_steps_are_as_complete_as_they_were() {
+    let room = Room::new();
+    room.save(0..2, "1_10", 10);
+    room.save(0..2, "1_20", 20);
+    let [from, to] = ["checkpoint", "made"].map(|name| room.0.path().join(name));
+    for processes in [1, 3] {
+        let line = ["--to", "ckpt", "--overwrite"].map(str::to_owned);
+        let places = [&from, &to].map(|path| path.display().to_string());
+        let convert = ["convert", &places[0], "--dst", &places[1]].map(str::to_owned);
+        command::on(processes, &[convert.to_vec(), line.to_vec()].concat()).succeeds();
+        let args = ["checkpoints", "list", &places[1], "--json"];
+        let listed = object(&alone(&args).succeeds());
+        let rows = suffixes(&listed["checkpoints"]);
+        assert_eq!(rows, [("1_10", true), ("1_20", true)], "{listed}");
+        alone(&["verify", &places[1]]).succeeds();
+    }
+}
+
 // proves P78
 #[test]
 fn ranks_whose_directories_are_gone_are_missed() {

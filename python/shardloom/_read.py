@@ -51,7 +51,8 @@ def open(
         directory: rank directories, a directory of full weights, or one file; of any format in which a tensor's
             elements lie row after row: safetensors, MindSpore's ``.ckpt``, PyTorch's ``.pt`` and ``.bin``.
         strategy: how they are cut: a strategy file, a directory of them, or a layout such as
-            ``"dp=2,tp=4"``; left out for full weights.
+            ``"dp=2,tp=4"``; left out for full weights, and for what shardloom has written,
+            which keeps its layout.
         framework: ``"numpy"`` or ``"torch"``: what slices are. numpy has bfloat16 and 8-bit types by ml_dtypes.
         file_suffix: which of several files of each rank directory, as ``"1_20"``; left out, the newest that
             all ranks have.
@@ -72,6 +73,9 @@ def open(
         asked["file_suffix"] = "latest"
         found = call(["inspect", os.fspath(directory), *flags(asked)])
     layout = None
+    if strategy is None and found.get("layout"):
+        # What shardloom has written keeps its layout.
+        strategy = directory
     if strategy is not None:
         layout = _Layout(strategy, {"model": model, "names": names})
     return Weights(directory, found, layout, framework)

@@ -180,6 +180,9 @@ def test_jobs_give_results_and_errors_have_kinds(tmp_path):
     assert sum(file.endswith(".safetensors") for file in result["files"]) == 4 and result["bytes"]["written"] > 0
     assert shardloom.diff(CASE / "expected", out, a_strategy=NEW, b_strategy=NEW)["equal"] is True
     assert shardloom.unify(out, full, src_strategy=NEW)["ok"] is True
+    with shardloom.open(out) as kept, shardloom.open(full) as whole:
+        assert list(kept) == list(whole)
+        assert all((kept[name][...] == whole[name][...]).all() for name in whole)
     assert shardloom.split(full, cut, dst_strategy=OLD)["ok"] is True
     assert shardloom.diff(CASE / "src", full, a_strategy=OLD)["equal"] is True
     assert shardloom.verify(full)["bad"] == []

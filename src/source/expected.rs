@@ -60,7 +60,12 @@ fn told(directory: &Path) -> Result<Option<(u32, String)>> {
 }
 
 fn of_manifest(manifest: &Manifest) -> u32 {
-    let sites = manifest.whole.iter().flat_map(|whole| &whole.sites);
+    // What `convert` divides among sites are files.
+    let whole = manifest
+        .whole
+        .iter()
+        .filter(|_| manifest.command != "convert");
+    let sites = whole.flat_map(|whole| &whole.sites);
     let sites = sites.flatten().map(|(_, end)| *end);
     let files = manifest.files.iter().filter_map(|file| {
         let (directory, _) = file.path.split_once('/')?;
