@@ -24,11 +24,7 @@ pub(crate) fn base(path: &Path) -> PathBuf {
         let text = part.as_os_str().to_string_lossy();
         !text.contains(RANK) && !text.contains(PART)
     });
-    let fixed: PathBuf = fixed.collect();
-    if fixed.as_os_str().is_empty() {
-        return PathBuf::from(".");
-    }
-    fixed
+    fixed.collect()
 }
 
 /// The files that the pattern `path` means, by rank and part; none if it is no pattern. Local.
