@@ -136,9 +136,8 @@ fn training_does_not_start_on_what_is_outdated() {
     let path = std::env::var("PATH").unwrap_or_default();
     let start = |more: &str| {
         let mut shell = std::process::Command::new(root.join("launch/reshard-then"));
-        let line = format!("-n 2 {RESHARD} {more} -- echo trained");
-        let words = sample.args(&line);
-        shell.args(words.iter().filter(|word| *word != "reshard"));
+        let flags = RESHARD.trim_start_matches("reshard ");
+        shell.args(sample.args(&format!("-n 2 {flags} {more} -- echo trained")));
         shell.env("PATH", format!("{bin}:{path}"));
         support::run(shell)
     };

@@ -4,7 +4,6 @@ use crate::support::{Run, command, oracle, sample, tensors};
 use command::{alone, error_line, object};
 use oracle::{Layout, Strategy, to_protobuf};
 use sample::{Sample, layout};
-use serde_json::Value;
 use shardloom::store::manifest::{Manifest, TensorRecord};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -68,7 +67,7 @@ fn counts_are_told_alike_wherever_ranks_are_built() {
     ] {
         let placed = format!("{line} {TO_FOUR} --placement {placement}");
         let files = |run: &Run| {
-            let outcome: Value = serde_json::from_str(&run.stdout).expect("an outcome");
+            let outcome = object(run);
             let files = outcome["files"].as_array().expect("a list").iter();
             let files = files.map(|path| path.as_str().expect("a path").to_owned());
             files.collect::<BTreeSet<String>>()

@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// `strategy`, under the names that are written. None for full weights, for files that tell their own layout,
 /// and where a strategy file can't tell it. Local.
 pub(super) fn laid(files: &Files, build: &Build, strategy: Option<&Strategy>) -> Option<Document> {
-    let strategy = strategy.filter(|strategy| strategy.ranks() > 1 && are_of_ranks(files))?;
+    let strategy = cutting(files, strategy)?;
     let stages = (0u32..).zip(&build.stages);
     let layouts = stages.flat_map(|(stage, plans)| plans.iter().map(move |plan| of(stage, plan)));
     let layouts: Vec<(Arc<str>, StageLayout)> = layouts.collect::<Option<_>>()?;
@@ -28,12 +28,16 @@ pub(super) fn unkept(
     strategy: Option<&Strategy>,
     laid: Option<&Document>,
 ) -> Option<String> {
-    let cut = strategy.is_some_and(|strategy| strategy.ranks() > 1) && are_of_ranks(files);
-    (cut && laid.is_none()).then(|| {
+    (cutting(files, strategy).is_some() && laid.is_none()).then(|| {
         "the result keeps no layout (a strategy file in JSON can't tell this one): whoever reads it needs the \
          strategy"
             .to_owned()
     })
+}
+
+/// `strategy`, if it cuts what is written into directories of ranks.
+fn cutting<'a>(files: &Files, strategy: Option<&'a Strategy>) -> Option<&'a Strategy> {
+    strategy.filter(|strategy| strategy.ranks() > 1 && are_of_ranks(files))
 }
 
 /// Whether each rank has a directory of files that don't tell what they are parts of.

@@ -109,26 +109,20 @@ pub(super) fn formed(
     if is_stacked(files) {
         let told = opened.source.told.as_ref();
         let theirs = told.is_some_and(|told| told.format.stacks_layers());
-        let (table, rows) = match is_view {
-            true => (
-                std::mem::take(&mut viewed.table),
-                Rows::recorded(&viewed.metadata, OWN_KEYS),
-            ),
-            false if theirs => (as_it_is(inventory, select)?, Rows::Contiguous(1)),
+        let (table, recorded) = match is_view {
+            true => (std::mem::take(&mut viewed.table), Some(&viewed.metadata)),
             false => (
                 as_it_is(inventory, select)?,
-                Rows::recorded(&opened.metadata, OWN_KEYS),
+                (!theirs).then_some(&opened.metadata),
             ),
         };
+        let mut rows = Rows::Contiguous(1);
+        if let Some(recorded) = recorded {
+            rows = Rows::recorded(recorded, OWN_KEYS);
+            check_queries(&table, recorded)?;
+        }
         if !is_view && !theirs && !opened.metadata.contains_key(&format!("{OWN_KEYS}ffn")) {
             viewed.notes.push(UNTOLD_ROWS.to_owned());
-        }
-        if !theirs || is_view {
-            let told = match is_view {
-                true => &viewed.metadata,
-                false => &opened.metadata,
-            };
-            check_queries(&table, told)?;
         }
         viewed.table = stack(&table, rows)?;
         let ranks = strategy.map(Strategy::ranks);
@@ -146,12 +140,12 @@ pub(super) fn formed(
     Ok(formed)
 }
 
-/// Checks that queries, keys and values in one lie as Megatron has them, as far as is `told`. Local.
+/// Checks that queries, keys and values in one lie as Megatron has them, as far as is `recorded`. Local.
 ///
 /// # Errors
 /// [`Kind::Unsupported`].
-fn check_queries(table: &Table, told: &BTreeMap<String, String>) -> Result<()> {
-    let form = told.get(&format!("{OWN_KEYS}qkv"));
+fn check_queries(table: &Table, recorded: &BTreeMap<String, String>) -> Result<()> {
+    let form = recorded.get(&format!("{OWN_KEYS}qkv"));
     if form.is_none_or(|form| form != "contiguous") {
         return Ok(());
     }

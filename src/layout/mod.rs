@@ -235,6 +235,15 @@ impl Layout {
         self.parts().iter().any(|parts| *parts > 1)
     }
 
+    /// Whether each rank gets the same part of a tensor by both.
+    #[must_use]
+    pub fn is_cut_like(&self, other: &Layout) -> bool {
+        self == other
+            || self.ranks() == other.ranks()
+                && self.parts() == other.parts()
+                && (0..self.ranks()).all(|rank| self.cell(rank) == other.cell(rank))
+    }
+
     /// Number of ranks that hold the same cell.
     #[must_use]
     pub fn replicas(&self) -> u64 {

@@ -5,9 +5,11 @@ use crate::fault::{Fault, Kind, Result};
 use crate::model::described::{CONFIG, SMALL_BYTES_MAX};
 use crate::model::quantise::note;
 use crate::model::tied::TIED;
+use crate::plan::inventory::Inventory;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::json;
 use crate::tensor::dtype::Dtype;
+use crate::view::Table;
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -173,6 +175,25 @@ pub(super) fn config_for(
         }
         changed
     })
+}
+
+/// The type that most elements are written in.
+pub(super) fn most(table: &Table, inventory: &Inventory) -> Option<Dtype> {
+    let mut elements: Vec<(Dtype, u64)> = Vec::new();
+    for made in table.values() {
+        let source = made.pieces.first();
+        let source = source.and_then(|piece| inventory.tensors.get(&piece.source));
+        let Some(dtype) = made.dtype.or_else(|| Some(source?.value_dtype())) else {
+            continue;
+        };
+        let count = made.shape.0.iter().product::<u64>();
+        match elements.iter_mut().find(|(known, _)| *known == dtype) {
+            Some((_, sum)) => *sum += count,
+            None => elements.push((dtype, count)),
+        }
+    }
+    let most = elements.into_iter().max_by_key(|(_, count)| *count);
+    most.map(|(dtype, _)| dtype)
 }
 
 /// Says that the head is one of its own, where a configuration has the model's or its text's numbers.

@@ -1,7 +1,7 @@
 //! Import and export: a mapping against what is in the files, as a view.
 
 use super::choices::{Choices, spelled};
-use super::companions::{Companions, config_for};
+use super::companions::{Companions, config_for, most};
 use super::described::CONFIG;
 use super::detect::{Given, choices_of};
 use super::expression::Numbers;
@@ -134,20 +134,11 @@ impl Import {
         let mut vocabulary = Vocabulary::new(self.vocabulary_rows);
         let (mut table, mut lacking) = (Table::new(), Vec::new());
         for link in &mapping.links {
-            let mut missing = None;
-            for tensor in &link.hf {
-                let name = there(inventory, &mapping, tensor);
-                let called = name.as_ref().unwrap_or(&tensor.name);
-                if !vocabulary.takes(inventory, tensor, called) {
-                    check_shape(inventory, tensor, called)?;
+            if let Some(name) = missing(inventory, &mapping, link, &fused, &mut vocabulary)? {
+                if !self.allow_missing {
+                    let family = &self.family.family;
+                    return Err(missing_tensor(inventory, name, family, &self.numbers));
                 }
-                if name.is_none() && !fused.contains_key(&tensor.name) {
-                    missing.get_or_insert(&tensor.name);
-                }
-            }
-            if let Some(name) = missing {
-                let lacks = || missing_tensor(inventory, name, &self.family.family, &self.numbers);
-                self.allow_missing.then_some(()).ok_or_else(lacks)?;
                 lacking.extend(link.ms.iter().map(|tensor| &*tensor.name));
                 continue;
             }
@@ -394,6 +385,28 @@ fn pieces(
     pieces
 }
 
+/// The first tensor that a link reads and that isn't there, neither by itself nor `fused`; those that are have their shapes.
+fn missing<'a>(
+    inventory: &Inventory,
+    mapping: &Mapping,
+    link: &'a Link,
+    fused: &BTreeMap<Arc<str>, AllExperts>,
+    vocabulary: &mut Vocabulary,
+) -> Result<Option<&'a Arc<str>>> {
+    let mut missing = None;
+    for tensor in &link.hf {
+        let name = there(inventory, mapping, tensor);
+        let called = name.as_ref().unwrap_or(&tensor.name);
+        if !vocabulary.takes(inventory, tensor, called) {
+            check_shape(inventory, tensor, called)?;
+        }
+        if name.is_none() && !fused.contains_key(&tensor.name) {
+            missing.get_or_insert(&tensor.name);
+        }
+    }
+    Ok(missing)
+}
+
 /// The name of the tensor that one of Hugging Face's is read from.
 fn there(inventory: &Inventory, mapping: &Mapping, tensor: &Tensor) -> Option<Arc<str>> {
     let head = || head_for(inventory, mapping, tensor).cloned();
@@ -405,25 +418,6 @@ pub(super) fn found(inventory: &Inventory, tensor: &Tensor) -> Option<Arc<str>> 
     let mut names = std::iter::once(&tensor.name).chain(&tensor.also);
     let found = names.find(|name| inventory.tensors.contains_key(*name));
     found.cloned()
-}
-
-/// The type that most elements are written in.
-fn most(table: &Table, inventory: &Inventory) -> Option<Dtype> {
-    let mut elements: Vec<(Dtype, u64)> = Vec::new();
-    for made in table.values() {
-        let source = made.pieces.first();
-        let source = source.and_then(|piece| inventory.tensors.get(&piece.source));
-        let Some(dtype) = made.dtype.or_else(|| Some(source?.value_dtype())) else {
-            continue;
-        };
-        let count = made.shape.0.iter().product::<u64>();
-        match elements.iter_mut().find(|(known, _)| *known == dtype) {
-            Some((_, sum)) => *sum += count,
-            None => elements.push((dtype, count)),
-        }
-    }
-    let most = elements.into_iter().max_by_key(|(_, count)| *count);
-    most.map(|(dtype, _)| dtype)
 }
 
 /// Whether a name is that of an optimizer's state or of a hyper parameter: a known name after a

@@ -67,10 +67,10 @@ fn of_manifest(manifest: &Manifest) -> u32 {
         .filter(|_| manifest.command != "convert");
     let sites = whole.flat_map(|whole| &whole.sites);
     let sites = sites.flatten().map(|(_, end)| *end);
-    let files = manifest.files.iter().filter_map(|file| {
-        let (directory, _) = file.path.split_once('/')?;
-        rank_dir::rank_of(directory)?.checked_add(1)
-    });
+    let files = manifest
+        .files
+        .iter()
+        .filter_map(|file| rank_dir::rank_in(&file.path)?.checked_add(1));
     sites.chain(files).max().unwrap_or_default()
 }
 

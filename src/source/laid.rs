@@ -205,9 +205,7 @@ impl Laid {
             if !same.insert([Arc::as_ptr(&own), Arc::as_ptr(given)]) {
                 return true;
             }
-            own.ranks() == given.ranks()
-                && own.parts() == given.parts()
-                && (0..own.ranks()).all(|rank| own.cell(rank) == given.cell(rank))
+            own.is_cut_like(given)
         };
         let mut tensors = inventory.tensors.iter();
         let other = tensors.find(|(name, tensor)| {

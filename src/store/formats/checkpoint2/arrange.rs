@@ -1,7 +1,7 @@
 //! The files of a checkpoint 2.0: all ranks' side by side, weights and optimizer state apart.
 
 use crate::fault::{Fault, Kind, Result};
-use crate::layout::{Cell, Layout};
+use crate::layout::Cell;
 use crate::store::formats::checkpoint2::counts;
 use crate::store::formats::checkpoint2::layout::ordinal_of;
 use crate::store::formats::checkpoint2::names::{COMMON, METADATA, directory};
@@ -29,7 +29,7 @@ pub(super) fn check_stages(laid: &Laid) -> Result<()> {
     for tensor in laid.stages.iter().flatten() {
         let known = *first.entry(&tensor.name).or_insert(tensor);
         let alike = match (&known.layout, &tensor.layout) {
-            (Some(one), Some(other)) => Arc::ptr_eq(one, other) || is_cut_alike(one, other),
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other) || one.is_cut_like(other),
             (one, other) => one.is_none() == other.is_none(),
         };
         if !alike || known.shape() != tensor.shape() {
@@ -40,13 +40,6 @@ pub(super) fn check_stages(laid: &Laid) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn is_cut_alike(one: &Layout, other: &Layout) -> bool {
-    let ranks = one.ranks();
-    ranks == other.ranks()
-        && one.parts() == other.parts()
-        && (0..ranks).all(|rank| one.cell(rank) == other.cell(rank))
 }
 
 /// The files of all ranks.
