@@ -34,10 +34,10 @@ fn sample(tensors: usize) -> Sample {
 }
 
 fn start_with(sample: &Sample, line: &str, envs: &[(&str, &str)]) -> Child {
-    // A shell's background job, as these tests may be one of, is started to ignore SIGINT.
+    // As a background job of a shell, or under nohup, these tests are started to ignore SIGINT or SIGHUP.
     let mut command = Command::new("env");
     command
-        .arg("--default-signal=INT")
+        .arg("--default-signal=INT,HUP")
         .arg(env!("CARGO_BIN_EXE_shardloom"))
         .args(sample.args(line))
         .env("SHARDLOOM_CONFIG", "")
