@@ -515,14 +515,36 @@ fn reads_names_that_a_wrapper_has_changed() {
             "--strip-prefix _fsdp_wrapped_module.",
         ),
         (
+            renamed(|n| {
+                let within = n.replace(".mlp.", "._orig_mod.mlp.");
+                format!("module.{within}")
+            }),
+            "have '_orig_mod.' and 'module.' too much",
+            "--strip-prefix _orig_mod. --strip-prefix module.",
+        ),
+        (
+            renamed(|n| {
+                let within = n.replace(".mlp.", "._checkpoint_wrapped_module.mlp.");
+                format!("_fsdp_wrapped_module.{within}")
+            }),
+            "have '_checkpoint_wrapped_module.' and '_fsdp_wrapped_module.' too much",
+            "--strip-prefix _checkpoint_wrapped_module. --strip-prefix _fsdp_wrapped_module.",
+        ),
+        (
             renamed(|n| n.replace("model.", "model.language_model.")),
             "have 'model.language_model.' too much and lack 'model.'",
             "--strip-prefix model.language_model. --add-prefix model.",
         ),
     ] {
-        let refused = room.run(IMPORT);
-        error_line(&refused);
-        says(&refused, &[told, &format!("{flags} reads them")]);
+        // What is said is the whole of it, whatever a part of it was given.
+        for given in ["", "--strip-prefix module", "--strip-prefix _orig_mod"] {
+            let given = room.run(&format!("{IMPORT} {given}"));
+            if given.status.success() {
+                continue;
+            }
+            error_line(&given);
+            says(&given, &[told, &format!("{flags} reads them")]);
+        }
         room.run(&format!("{IMPORT} {flags}")).succeeds();
         tensors::compare(&right, &room.out()).unwrap_or_else(|e| panic!("{told}: {e}"));
     }

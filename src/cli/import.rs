@@ -57,9 +57,9 @@ pub(crate) struct Import {
     #[command(flatten)]
     lora: LoraArgs,
     /// Take this beginning from the names of the model's tensors, as `module.`; `_orig_mod.` is taken
-    /// out of their middle, too.
-    #[arg(long, value_name = "P", default_value = "", hide_default_value = true)]
-    strip_prefix: String,
+    /// out of their middle, too. Given several times: one after another.
+    #[arg(long, value_name = "P")]
+    strip_prefix: Vec<String>,
     /// Then put this before all names but those of lm_head, as `model.`.
     #[arg(long, value_name = "P", default_value = "", hide_default_value = true)]
     add_prefix: String,
@@ -187,10 +187,7 @@ impl Import {
         };
         let derived = Derived {
             block,
-            affixes: Affixes {
-                strip: self.strip_prefix.clone(),
-                add: self.add_prefix.clone(),
-            },
+            affixes: Affixes::new(self.strip_prefix.clone(), &self.add_prefix),
             tied,
             ..lora
         };

@@ -5,16 +5,21 @@ use std::fmt::Write;
 /// `text` with each top-level `key` set to `value` (as YAML), in place or at the end.
 #[must_use]
 pub fn set_keys(text: &str, keys: &[(&str, String)]) -> String {
-    let lines: Vec<&str> = text.lines().collect();
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let end = match lines.first() {
+        Some(first) if first.ends_with("\r\n") => "\r\n",
+        _ => "\n",
+    };
     let mut out = String::with_capacity(text.len() + 256);
     let mut set = vec![false; keys.len()];
     let mut index = 0;
-    while let Some(line) = lines.get(index) {
+    while let Some(whole) = lines.get(index) {
         index += 1;
+        let line = whole.trim_end_matches(['\r', '\n']);
         let found = keys.iter().position(|(key, _)| is_key(line, key));
         let Some((place, (key, value))) = found.and_then(|place| Some((place, keys.get(place)?)))
         else {
-            let _ = writeln!(out, "{line}");
+            out.push_str(whole);
             continue;
         };
         set[place] = true;
@@ -22,7 +27,7 @@ pub fn set_keys(text: &str, keys: &[(&str, String)]) -> String {
             // With the spaces before it.
             &line[line[..at].trim_end().len()..]
         });
-        let _ = writeln!(out, "{key}: {value}{comment}");
+        let _ = write!(out, "{key}: {value}{comment}{}", &whole[line.len()..]);
         // What continues the old value goes with it.
         while lines.get(index).is_some_and(|next| {
             next.starts_with([' ', '\t'])
@@ -33,7 +38,10 @@ pub fn set_keys(text: &str, keys: &[(&str, String)]) -> String {
         }
     }
     for ((key, value), _) in keys.iter().zip(set).filter(|(_, set)| !set) {
-        let _ = writeln!(out, "{key}: {value}");
+        if !out.is_empty() && !out.ends_with('\n') {
+            out.push_str(end);
+        }
+        let _ = write!(out, "{key}: {value}{end}");
     }
     out
 }
@@ -67,5 +75,12 @@ mod tests {
             set_keys(text, &set),
             "# all\nload_checkpoint: '/a''s'  # here\nmodel:\n  load_checkpoint: x\nsrc: ''\nz: 1\nauto_trans_ckpt: False\n"
         );
+        // Ends of lines are those of the file, the last line's too.
+        let windows = "a: 1\r\nsrc: x\r\n# b\r\nload_checkpoint: y";
+        assert_eq!(
+            set_keys(windows, &set),
+            "a: 1\r\nsrc: ''\r\n# b\r\nload_checkpoint: '/a''s'\r\nauto_trans_ckpt: False\r\n"
+        );
+        assert_eq!(set_keys("src: x", &set[1..2]), "src: ''");
     }
 }

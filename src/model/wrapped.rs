@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 /// How a model's own names begin, which some save without.
 const OWN: &str = "model.";
 
-/// Refuses names of which most are those of `family` but for a beginning; says which.
+/// Refuses names of which most are those of `family` but for a beginning; says which, of the names in the files: what
+/// was given for them is no matter then.
 ///
 /// # Errors
 /// [`Kind::UnknownTensor`] with the flags that read them.
@@ -17,41 +18,38 @@ pub(super) fn refuse_wrapped(
     known: &BTreeSet<&str>,
     family: &str,
 ) -> Result<()> {
-    let names = || inventory.tensors.keys();
-    let (all, right) = (
-        names().count(),
-        names().filter(|n| known.contains(&***n)).count(),
-    );
-    // One that fits by chance, as lm_head, is no reason to take the others as they are.
-    if right * 2 >= all {
+    let all = inventory.tensors.len();
+    let right = inventory.tensors.keys();
+    let right = right.filter(|name| known.contains(&***name)).count();
+    if right == all {
         return Ok(());
     }
-    let strips = strips(inventory, known);
-    let ways = strips
-        .iter()
-        .flat_map(|strip| [(*strip, ""), (*strip, OWN)]);
+    let names: Vec<&str> = inventory.tensors.values().map(|t| &*t.name).collect();
+    let ways = strips(&names, known)
+        .into_iter()
+        .flat_map(|strip| ["", OWN].map(|add| Affixes::new(strip.clone(), add)));
     let fitting = |affixes: &Affixes| {
-        let fitting = names().filter(|name| known.contains(affixes.of(name).as_str()));
-        fitting.count()
+        let fitting = names.iter().map(|name| affixes.of(name));
+        let fitting = fitting.filter(|name| known.contains(&**name));
+        fitting.collect::<BTreeSet<_>>().len()
     };
-    let affixes = ways.map(|(strip, add)| Affixes {
-        strip: strip.to_owned(),
-        add: add.to_owned(),
-    });
-    let best = affixes.map(|affixes| (fitting(&affixes), affixes));
+    let best = ways.map(|affixes| (fitting(&affixes), affixes));
     // Of equal ones the first, which is the simplest.
     let best = best.reduce(|a, b| if b.0 > a.0 { b } else { a });
-    let Some((count, affixes)) = best.filter(|(count, _)| *count > right && count * 2 > all) else {
+    // One that fits by chance, as lm_head, is no reason to take the others as they are; nor are some that don't fit
+    // to call the others wrong, but where that makes all fit.
+    let least = if right * 2 < all { all / 2 } else { all - 1 };
+    let Some((count, affixes)) = best.filter(|(count, _)| *count > right.max(least)) else {
         return Ok(());
     };
-    let (mut what, mut flags) = (Vec::new(), Vec::new());
+    let mut what = Vec::new();
     if !affixes.strip.is_empty() {
-        what.push(format!("have '{}' too much", affixes.strip));
-        flags.push(format!("--strip-prefix {}", affixes.strip));
+        let strips = affixes.strip.iter().map(|strip| format!("'{strip}'"));
+        let strips: Vec<String> = strips.collect();
+        what.push(format!("have {} too much", strips.join(" and ")));
     }
     if !affixes.add.is_empty() {
         what.push(format!("lack '{}'", affixes.add));
-        flags.push(format!("--add-prefix {}", affixes.add));
     }
     let message = format!(
         "its names aren't those of family {family}: {} of {all} {}",
@@ -59,22 +57,44 @@ pub(super) fn refuse_wrapped(
         what.join(" and ")
     );
     let fault = Fault::new(Kind::UnknownTensor, message);
-    Err(fault.hint(format!("{} reads them", flags.join(" "))))
+    Err(fault.hint(format!("{} reads them", affixes.flags().join(" "))))
 }
 
-/// What wrappers add, and beginnings, whole parts of names, without which some name is one that is known; the
-/// shortest first.
-fn strips<'a>(inventory: &'a Inventory, known: &BTreeSet<&str>) -> Vec<&'a str> {
-    let wrappers = WITHIN.map(|wrapper| (wrapper.len(), wrapper));
-    let mut strips = BTreeSet::from(wrappers);
-    strips.insert((0, ""));
-    for name in inventory.tensors.keys() {
-        let cuts = name.match_indices('.').map(|(at, _)| at + 1);
-        let fits = |at: &usize| {
-            let rest = &name[*at..];
-            known.contains(rest) || known.contains(format!("{OWN}{rest}").as_str())
-        };
-        strips.extend(cuts.filter(fits).map(|at| (at, &name[..at])));
+/// What to take from names: nothing, or of what wrappers add each alone and all that is there; then a beginning, whole
+/// parts of a name, without which it is one that is known. The simplest first.
+fn strips(names: &[&str], known: &BTreeSet<&str>) -> Vec<Vec<String>> {
+    let there = |wrapper: &&str| names.iter().any(|name| name.contains(wrapper));
+    let there: Vec<String> = WITHIN
+        .into_iter()
+        .filter(there)
+        .map(str::to_owned)
+        .collect();
+    let each = there.iter().map(|wrapper| vec![wrapper.clone()]);
+    let mut within: Vec<Vec<String>> = [Vec::new()].into_iter().chain(each).collect();
+    if there.len() > 1 {
+        within.push(there);
     }
-    strips.into_iter().map(|(_, strip)| strip).collect()
+    let mut strips = Vec::new();
+    for within in within {
+        let affixes = Affixes::new(within, "");
+        let mut beginnings = BTreeSet::new();
+        for name in names.iter().map(|name| affixes.of(name)) {
+            let cuts = name.match_indices('.').map(|(at, _)| at + 1);
+            let fits = |at: &usize| {
+                let rest = &name[*at..];
+                known.contains(rest) || known.contains(format!("{OWN}{rest}").as_str())
+            };
+            beginnings.extend(cuts.filter(fits).map(|at| (at, name[..at].to_owned())));
+        }
+        let longer = beginnings.into_iter().map(|(_, beginning)| {
+            let mut longer = affixes.strip.clone();
+            longer.push(beginning);
+            longer
+        });
+        let longer: Vec<Vec<String>> = longer.collect();
+        strips.push(affixes.strip);
+        strips.extend(longer);
+    }
+    strips.sort_by_key(Vec::len);
+    strips
 }

@@ -14,24 +14,56 @@ pub const WITHIN: [&str; 3] = [
 /// Beginning of the names of a head, which lies beside what has the beginning that is added.
 const HEAD: &str = "lm_head.";
 
-/// A beginning to take away, and one to put there.
+/// Beginnings to take away, and one to put there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Affixes {
-    /// Taken from names that begin with it; of [`WITHIN`] every one in a name.
-    pub strip: String,
+    /// Taken one after another from names that begin with it; of [`WITHIN`] every one in a name.
+    pub strip: Vec<String>,
     /// Then put before all names but those of `lm_head`, that don't begin with it.
     pub add: String,
 }
 
 impl Affixes {
+    /// Those that are given; what is none is left out, and a dot that lacks after a whole part is put there.
+    #[must_use]
+    pub fn new(strip: Vec<String>, add: &str) -> Affixes {
+        let mut strip = strip;
+        strip.retain(|strip| !strip.is_empty());
+        for strip in &mut strip {
+            let dotted = format!("{strip}.");
+            if WITHIN.contains(&&*dotted) {
+                *strip = dotted;
+            }
+        }
+        let add = match add {
+            "" => String::new(),
+            add => format!("{}.", add.trim_end_matches('.')),
+        };
+        Affixes { strip, add }
+    }
+
+    /// The flags that mean them.
+    #[must_use]
+    pub fn flags(&self) -> Vec<String> {
+        let strips = self.strip.iter();
+        let mut flags: Vec<String> = strips.map(|s| format!("--strip-prefix {s}")).collect();
+        if !self.add.is_empty() {
+            flags.push(format!("--add-prefix {}", self.add));
+        }
+        flags
+    }
+
     /// What a name becomes.
     #[must_use]
     pub fn of(&self, name: &str) -> String {
         let mut rest = name.to_owned();
-        if WITHIN.contains(&&*self.strip) {
-            rest = rest.replace(&self.strip, "");
-        } else if let Some(stripped) = name.strip_prefix(&self.strip) {
-            rest = stripped.to_owned();
+        for strip in &self.strip {
+            if WITHIN.contains(&&**strip) {
+                rest = rest.replace(strip, "");
+            } else if let Some(stripped) = rest.strip_prefix(&**strip) {
+                // No name begins with a dot: what was given is a whole part of it without its dot.
+                rest = stripped.trim_start_matches('.').to_owned();
+            }
         }
         if rest.starts_with(HEAD) || rest.starts_with(&self.add) {
             return rest;
@@ -68,24 +100,30 @@ mod tests {
     #[test]
     fn takes_away_and_adds() {
         for (strip, add, name, new) in [
-            ("module.", "", "module.model.x", "model.x"),
-            ("module.", "", "model.module.x", "model.module.x"),
-            ("_orig_mod.", "", "_orig_mod.a._orig_mod.b", "a.b"),
-            ("", "model.", "layers.0.x", "model.layers.0.x"),
-            ("", "model.", "lm_head.weight", "lm_head.weight"),
+            (&["module."][..], "", "module.model.x", "model.x"),
+            (&["module."], "", "model.module.x", "model.module.x"),
+            (&["module"], "", "module.model.x", "model.x"),
+            (&["_orig_mod."], "", "_orig_mod.a._orig_mod.b", "a.b"),
+            (&["_orig_mod"], "", "a._orig_mod.b", "a.b"),
             (
-                "model.language_model.",
+                &["_orig_mod.", "module."],
+                "",
+                "module._orig_mod.a._orig_mod.b",
+                "a.b",
+            ),
+            (&[], "model.", "layers.0.x", "model.layers.0.x"),
+            (&[], "model", "layers.0.x", "model.layers.0.x"),
+            (&[], "model.", "lm_head.weight", "lm_head.weight"),
+            (
+                &["model.language_model."],
                 "model.",
                 "model.language_model.x",
                 "model.x",
             ),
-            ("", "", "x", "x"),
+            (&[""], "", "x", "x"),
         ] {
-            let affixes = Affixes {
-                strip: strip.into(),
-                add: add.into(),
-            };
-            assert_eq!(affixes.of(name), new, "{strip} {add}");
+            let affixes = Affixes::new(strip.iter().map(ToString::to_string).collect(), add);
+            assert_eq!(affixes.of(name), new, "{strip:?} {add}");
         }
     }
 }

@@ -282,6 +282,28 @@ fn names_what_an_adapter_does_not_fit() {
     refuses(&alone(&sample.args(own)), "there is no low-rank pair");
 }
 
+/// PEFT saves an adapter that has a name in a directory of that name, a trainer those of its steps.
+#[test]
+fn points_at_adapters_in_the_directory_given() {
+    let sample = sample();
+    let (pairs, _) = adapt(&sample.whole, &ADAPTED, 1.0);
+    let unify = "unify --src @src --src-strategy @four.ckpt --dst @out --lora @run";
+    for (name, told) in [("one", "an adapter is in "), ("two", "adapters are in ")] {
+        let below = sample.path(&format!("run/{name}"));
+        write_adapter(&below, &ADAPTED, &pairs, r#"{"lora_alpha": 3}"#);
+        let run = alone(&sample.args(unify));
+        refuses(&run, "has no adapter_model.safetensors");
+        assert!(run.stderr.contains(told), "{run:?}");
+        assert!(run.stderr.contains(&below.display().to_string()), "{run:?}");
+    }
+    tensors::write_bytes(&sample.path("run/config.json"), b"{}");
+    let run = alone(&sample.args(unify));
+    assert_eq!(run.status.code(), Some(2), "{run:?}");
+    for part in ["it is a model", "adapters are in "] {
+        assert!(run.stderr.contains(part), "{run:?}");
+    }
+}
+
 fn turned(matrix: &Matrix) -> Matrix {
     let [rows, columns] = matrix.shape;
     Matrix::by([columns, rows], |i, j| matrix.at(j, i))

@@ -1,5 +1,6 @@
 //! `--lora`: an adapter to merge into the weights on their way.
 
+use crate::fault::plain::first;
 use crate::fault::{Fault, Kind, Result};
 use crate::model;
 use crate::plan::lora::Meaning;
@@ -117,9 +118,27 @@ fn refuse_model(directory: &Path) -> Result<()> {
         "--lora: it is a model, with {} and without {CONFIG}",
         model::CONFIG
     );
-    Err(Fault::new(Kind::Usage, message)
-        .file(directory.display().to_string())
-        .hint(format!("an adapter's directory has {CONFIG} and {WEIGHTS}")))
+    let hint = match below(directory)? {
+        Some(hint) => hint,
+        None => format!("an adapter's directory has {CONFIG} and {WEIGHTS}"),
+    };
+    let fault = Fault::new(Kind::Usage, message).file(directory.display().to_string());
+    Err(fault.hint(hint))
+}
+
+/// Which directories in this one are adapters, as PEFT saves those that have a name, and a trainer its steps; none: none.
+fn below(directory: &Path) -> Result<Option<String>> {
+    let mut adapters = Vec::new();
+    for (name, is_directory) in io::list(directory)? {
+        let inside = directory.join(&name);
+        if is_directory && io::standing(&inside.join(CONFIG))? == Standing::File {
+            adapters.push(inside.display().to_string());
+        }
+    }
+    Ok((!adapters.is_empty()).then(|| match &adapters[..] {
+        [one] => format!("an adapter is in {one}: give that"),
+        _ => format!("adapters are in {}: give one of them", first(&adapters, 3)),
+    }))
 }
 
 /// The weights of an adapter's directory.
@@ -141,8 +160,14 @@ fn weights_in(directory: &Path) -> Result<PathBuf> {
                 .file(at)
                 .hint("give the file"))
         }
-        (None, _) => Err(Fault::new(Kind::MissingShard, format!("has no {WEIGHTS}"))
-            .file(at)
-            .hint("adapter_model.bin is read by torch alone: save the adapter as safetensors")),
+        (None, _) => {
+            let hint = match below(directory)? {
+                Some(hint) => hint,
+                None => "adapter_model.bin is read by torch alone: save the adapter as safetensors"
+                    .to_owned(),
+            };
+            let fault = Fault::new(Kind::MissingShard, format!("has no {WEIGHTS}"));
+            Err(fault.file(at).hint(hint))
+        }
     }
 }

@@ -188,7 +188,10 @@ fn with_keys(config: &Layered, path: &Path, keys: &[(&str, String)]) -> Result<S
     let text = set_keys(&config.text, &keys);
     TrainConfig::parse(&text).map_err(|fault| {
         let fault = fault.file(&*config.name);
-        fault.hint("its keys can't be set by --write-config: set those that are printed by hand")
+        fault.hint(
+            "its keys can't be set, as they aren't each on a line of its own: without --write-config they are printed, \
+             to be set by hand",
+        )
     })?;
     Ok(text)
 }
