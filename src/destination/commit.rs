@@ -104,10 +104,10 @@ impl Commit<'_> {
             false => self.destination.share(self.flush),
         };
         agree(world, shared)?;
-        let finished = self.destination.finish(&staged.created, extras, self.flush);
-        agree(world, finished)?;
         let links = if complete { &[] } else { self.links };
-        agree(world, self.destination.link(links, self.flush))?;
+        let finished = self.destination.finish(&staged.created, extras, self.flush);
+        let finished = finished.and_then(|()| self.destination.link(links, self.flush));
+        agree(world, finished)?;
         self.describe(world, &done, resumed)?;
         let placed = if resumed.state == State::Placed {
             self.destination.discard_replaced()
@@ -199,19 +199,22 @@ impl Commit<'_> {
         let mut shards = Residues::default();
         let parts = exchange_bytes(world, vec![(self.destination.head, mine)])?;
         let parts: Result<Vec<Residues>> = parts.iter().map(|(_, bytes)| decode(bytes)).collect();
-        shards.extend(agree(world, parts)?.into_iter().flatten());
-        shards.settle();
+        let parts = parts.map(|parts| {
+            shards.extend(parts.into_iter().flatten());
+            shards.settle();
+        });
         let complete = matches!(resumed.state, State::Staged | State::Placed);
         let heads = self.destination.head == world.process() && !complete;
         let files = if heads {
-            self.site_files(&shards)
+            parts
+                .and_then(|()| self.site_files(&shards))
                 .and_then(|(structures, files)| {
                     let files = files.into_iter().map(FileParts::from);
                     encode(&(structures, files.collect::<Vec<_>>()))
                 })
                 .map(|bytes| vec![(self.destination.leader, bytes)])
         } else {
-            Ok(Vec::new())
+            parts.map(|()| Vec::new())
         };
         let sites = exchange_bytes(world, agree(world, files)?)?;
         let received = |(_, bytes): &(u32, Vec<u8>)| {

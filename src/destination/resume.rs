@@ -2,7 +2,7 @@
 
 use crate::catalog::Catalog;
 use crate::destination::place::Destination;
-use crate::exchange::{Operation, World, agree, all_gather, all_reduce};
+use crate::exchange::{Operation, World, agree, all_gather_agreed, all_reduce};
 use crate::fault::{Fault, Kind, Result};
 use crate::host::bug::Bug;
 use crate::host::planted::planted;
@@ -44,6 +44,19 @@ pub(crate) struct Resumed {
     pub(crate) survives: Option<String>,
 }
 
+impl Resumed {
+    /// Nothing.
+    fn fresh() -> Resumed {
+        Resumed {
+            state: State::Fresh,
+            skip: Skip::Nothing,
+            done: Done::default(),
+            manifest: None,
+            survives: None,
+        }
+    }
+}
+
 /// How a job wants its destination prepared.
 pub(crate) struct Wanted {
     /// The job's fingerprint.
@@ -66,35 +79,23 @@ pub(super) fn take_up(
     catalog: &Catalog,
     wanted: &Wanted,
 ) -> Result<Resumed> {
-    let survives = agree(world, survives(destination, wanted.flush))?;
-    let mut resumed = agree(world, look(destination, wanted, &survives))?;
+    let survives = survives(destination, wanted.flush);
+    let mut resumed = Resumed::fresh();
+    let state = look(destination, wanted, &survives).map(|found| {
+        resumed = found;
+        resumed.state as u8
+    });
+    let states = all_gather_agreed(world, state)?;
     resumed.survives = survives.first().filter(|_| !wanted.flush).cloned();
-    let states = all_gather(world, &(resumed.state as u8))?;
     let state_of = |process: u32| {
         let number = states.get(process as usize).copied().unwrap_or_default();
         STATES.get(usize::from(number)).copied()
     };
     resumed.state = state_of(destination.leader).unwrap_or(State::Fresh);
-    let done = match resumed.state {
-        State::Begun => read_journals(&destination.staging.journals(), &destination.site),
-        _ => Ok(Done::default()),
-    };
-    let done = agree(world, done)?;
-    resumed.skip = Skip::Some(done.slabs.iter().copied().collect());
-    let site = &destination.site;
-    if site.division.map_or(site.index == 0, |node| node.first) {
-        resumed.done = done;
-    }
-    // A file that is missing makes the journals worthless: all begin anew then.
-    let broken = match resumed.state {
-        State::Begun if planted(Bug::IntactUnasked) => false,
-        State::Begun => !intact(destination, catalog).unwrap_or(false),
-        _ => false,
-    };
-    let mut broken = [u64::from(broken)];
-    all_reduce(world, &mut broken, Operation::Max)?;
+    let begun = states.contains(&(State::Begun as u8));
+    let broken = begun && go_on(world, destination, catalog, &mut resumed)?;
     match resumed.state {
-        State::Begun if broken[0] == 0 => {}
+        State::Begun if !broken => {}
         State::Staged | State::Placed => resumed.skip = Skip::All,
         State::Fresh | State::Begun => {
             resumed.state = State::Fresh;
@@ -121,11 +122,39 @@ pub(super) fn take_up(
     made.map(|()| resumed)
 }
 
+/// Takes up the journals of what is done; whether a file that they tell of is missing somewhere, which makes all
+/// of them worthless. Collective.
+fn go_on(
+    world: &World,
+    destination: &Destination,
+    catalog: &Catalog,
+    resumed: &mut Resumed,
+) -> Result<bool> {
+    let done = match resumed.state {
+        State::Begun => read_journals(&destination.staging.journals(), &destination.site),
+        _ => Ok(Done::default()),
+    };
+    let done = agree(world, done)?;
+    resumed.skip = Skip::Some(done.slabs.iter().copied().collect());
+    let site = &destination.site;
+    if site.division.map_or(site.index == 0, |node| node.first) {
+        resumed.done = done;
+    }
+    let broken = match resumed.state {
+        State::Begun if planted(Bug::IntactUnasked) => false,
+        State::Begun => !intact(destination, catalog).unwrap_or(false),
+        _ => false,
+    };
+    let mut broken = [u64::from(broken)];
+    all_reduce(world, &mut broken, Operation::Max)?;
+    Ok(broken[0] != 0)
+}
+
 /// What written bytes survive, best first: a crash of the node if they are flushed, else that of the
 /// program, until this node starts again.
-pub(super) fn survives(destination: &Destination, flush: bool) -> Result<Vec<String>> {
+pub(super) fn survives(destination: &Destination, flush: bool) -> Vec<String> {
     if !destination.leads {
-        return Ok(Vec::new());
+        return Vec::new();
     }
     let boot = io::boot();
     let mut known = vec!["flushed".to_owned()];
@@ -138,7 +167,7 @@ pub(super) fn survives(destination: &Destination, flush: bool) -> Result<Vec<Str
             known.insert(0, "nothing".to_owned());
         }
     }
-    Ok(known)
+    known
 }
 
 /// What bytes that are there need have survived to be believed. Local.
@@ -149,13 +178,7 @@ pub(super) fn survived(survives: &[String]) -> Vec<String> {
 
 /// What the leader of a destination finds. Local.
 fn look(destination: &Destination, wanted: &Wanted, survives: &[String]) -> Result<Resumed> {
-    let mut found = Resumed {
-        state: State::Fresh,
-        skip: Skip::Nothing,
-        done: Done::default(),
-        manifest: None,
-        survives: None,
-    };
+    let mut found = Resumed::fresh();
     if !destination.leads {
         return Ok(found);
     }

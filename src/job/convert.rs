@@ -84,7 +84,7 @@ pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Resu
         common: plans.len(),
         plans,
         catalog,
-        laid: laid.and_then(|laid| renamed(&laid.strategy, &conversion.name_map)),
+        laid: laid.and_then(|laid| renamed(laid.strategy.as_ref()?, &conversion.name_map)),
         depends_on: format!(
             "{:?} {:?} {}",
             conversion.format, conversion.name_map, conversion.crc

@@ -61,7 +61,7 @@ pub(super) fn fit(
             Origin::read(world, topology, opened)?
         }
     };
-    agree(world, origin.check_shapes(opened))?;
+    origin.check_shapes(opened)?;
     if verify != Verify::None {
         agree(world, check_laid(opened, path))?;
     }
@@ -89,13 +89,13 @@ fn written_by(
     verify: Verify,
 ) -> Result<()> {
     if opened.strategy.is_some() && opened.laid.is_none() {
-        let lies = lies(world, topology, &opened.source, verify)?;
+        let lies = lies(world, topology, &opened.source, verify, true)?;
         (opened.laid, opened.manifest) = (lies.laid, lies.manifest);
     }
     Ok(())
 }
 
-/// Whether the strategy that was `given` cuts tensors as they were written. Local.
+/// Whether the strategy that was `given` cuts tensors as they were written. Local: a process knows that.
 ///
 /// # Errors
 /// [`Kind::Strategy`] naming one.

@@ -6,7 +6,7 @@
 
 use crate::destination::Shown;
 use crate::exchange::{
-    Topology, World, agree, all_gather, all_gather_agreed, broadcast_bytes, decode, encode,
+    Topology, World, all_gather, all_gather_agreed, broadcast_bytes, decode, encode,
 };
 use crate::fault::{Fault, Kind, Result};
 use crate::job::above::look_above;
@@ -56,9 +56,17 @@ impl Origin {
             (None, true) => look_above(&source.base),
             (known, _) => Ok(known),
         };
-        let own = agree(world, own)?;
-        let word = own.as_ref().map(|manifest| word(manifest, source));
-        let words: Vec<Option<Word>> = all_gather_agreed(world, word.transpose())?;
+        let (mut known, mut tensors) = (None, Vec::new());
+        let word = own.and_then(|own| {
+            known = own;
+            let Some(manifest) = &known else {
+                return Ok(None);
+            };
+            tensors = encode(&manifest.tensors)?;
+            Ok(Some(word(manifest, checksum(&tensors), source)))
+        });
+        let words: Vec<Option<Word>> = all_gather_agreed(world, word)?;
+        let own = known;
         let told = words.iter().zip(0u32..);
         let told: Vec<(&Word, u32)> = told
             .filter_map(|(word, process)| Some((word.as_ref()?, process)))
@@ -72,12 +80,8 @@ impl Origin {
                 .file(source.base.join(manifest::NAME).display().to_string())
                 .hint("are the ranks of one node left from another run?"));
         }
-        let bytes = match &own {
-            Some(manifest) if world.process() == *speaker => encode(&manifest.tensors),
-            _ => Ok(Vec::new()),
-        };
-        let bytes = broadcast_bytes(world, *speaker, agree(world, bytes)?)?;
-        let tensors = agree(world, decode(&bytes))?;
+        // The same bytes everywhere: what can't be read here can't be elsewhere.
+        let tensors = decode(&broadcast_bytes(world, *speaker, tensors)?)?;
         let untold = untold(source, topology, &words);
         Ok(Origin {
             own,
@@ -322,7 +326,7 @@ impl Origin {
     }
 }
 
-fn word(manifest: &Manifest, source: &Source) -> Result<Word> {
+fn word(manifest: &Manifest, tensors: u64, source: &Source) -> Word {
     let told = manifest.files.iter().map(|file| (&*file.path, file.bytes));
     let told: HashMap<&str, u64> = told.collect();
     let mut untold = Vec::new();
@@ -334,8 +338,7 @@ fn word(manifest: &Manifest, source: &Source) -> Result<Word> {
         let unknown = unknown.filter(|(file, _)| seen && !known(&file.path, file.schema.size));
         untold.extend(unknown.map(|(_, number)| (*rank, number)));
     }
-    let tensors = checksum(&encode(&manifest.tensors)?);
-    Ok(Word { tensors, untold })
+    Word { tensors, untold }
 }
 
 /// The names in files that no manifest tells of.

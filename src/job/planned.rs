@@ -74,7 +74,7 @@ impl Planned {
     ) -> Result<Planned> {
         let files = counts::settle(world, &source.source, &write.files)?;
         let select = write.select.followed(&source.inventory, strategy);
-        let select = agree(world, select.map_err(|fault| source.source.place(fault)))?;
+        let select = select.map_err(|fault| source.source.place(fault))?;
         let (files, left) = values_kept(write, &select, files, source);
         let planned = arranged(write, &select, &files, source, strategy, ranks);
         let mut planned = agree(world, planned)?;

@@ -110,7 +110,7 @@ impl<'a> Run<'a> {
         let fitted = fit(self.world, self.topology, job, &mut source)?;
         if let Goal::Write(write) = &job.goal {
             let strategy = self.destination_strategy();
-            agree(world, by_layers(&mut source, write, strategy))?;
+            by_layers(&mut source, write, strategy)?;
         }
         let beside = source.source.reach.source_ranks;
         source.derive(world, &job.reading.derived)?;

@@ -36,11 +36,9 @@ pub fn fingerprint(world: &World, source: &Source, rest: &str, keeps: bool) -> R
     let mut hasher = DefaultHasher::new();
     (sum, rest, env!("CARGO_PKG_VERSION")).hash(&mut hasher);
     let schemas = source.catalog.distinct_schemas();
-    let hashed = schemas.map(|(_, schema)| {
+    for (_, schema) in schemas {
         encode(&schema.entries)?.hash(&mut hasher);
         schema.metadata.hash(&mut hasher);
-        Ok(())
-    });
-    agree(world, hashed.collect::<Result<()>>())?;
+    }
     Ok(hasher.finish())
 }

@@ -23,8 +23,8 @@ use std::sync::Arc;
 /// A layout that a manifest keeps.
 #[derive(Clone, Debug)]
 pub struct Laid {
-    /// It, as a strategy.
-    pub strategy: Strategy,
+    /// It, as a strategy; where a given one takes its place, on a process alone that the manifest is of.
+    pub strategy: Option<Strategy>,
     /// CRC of what its file would hold.
     pub crc: u64,
 }
@@ -64,8 +64,8 @@ pub(crate) fn look(directory: &Path) -> Result<Option<Manifest>> {
     }
 }
 
-/// The layout that the manifests of `source` keep, each of its node's files. It counts if each file that is read is
-/// told of, in full size. Collective.
+/// The layout that the manifests of `source` keep, each of its node's files, and which is `given` in its place or not.
+/// It counts if each file that is read is told of, in full size. Collective.
 ///
 /// # Errors
 /// The same on every process: [`Kind::Corrupt`] for a manifest that is damaged, unless nothing is to be verified,
@@ -75,6 +75,7 @@ pub(crate) fn lies(
     topology: &Topology,
     source: &Source,
     verify: Verify,
+    given: bool,
 ) -> Result<Lies> {
     let files = source.catalog.ranks.values().flatten();
     let paths = files.map(|file| file.path.as_str());
@@ -86,12 +87,17 @@ pub(crate) fn lies(
         (true, Verify::None) => Manifest::read_sound(&source.base),
         (true, _) => look(&source.base),
     };
-    let manifest = agree(world, mine)?;
-    let bytes = manifest.as_ref().map(Manifest::strategy_bytes);
-    let bytes = agree(world, bytes.transpose())?.flatten();
-    let word = bytes.as_ref().zip(manifest.as_ref());
-    let word = word.map(|(bytes, manifest)| word_of(bytes, manifest, source));
-    let words: Vec<Option<Word>> = all_gather_agreed(world, Ok(word))?;
+    let (mut manifest, mut bytes) = (None, None);
+    let word = mine.and_then(|mine| {
+        manifest = mine;
+        let Some(manifest) = &manifest else {
+            return Ok(None);
+        };
+        bytes = manifest.strategy_bytes()?;
+        let word = bytes.as_ref();
+        Ok(word.map(|bytes| word_of(bytes, manifest, source)))
+    });
+    let words: Vec<Option<Word>> = all_gather_agreed(world, word)?;
     let (one, untold) = one_word(topology, source, &words);
     let Some((speaker, crc)) = one else {
         return Ok(Lies {
@@ -101,8 +107,14 @@ pub(crate) fn lies(
         });
     };
     let mine = bytes.filter(|_| world.process() == speaker);
-    let bytes = broadcast_bytes(world, speaker, mine.unwrap_or_default())?;
-    let strategy = agree(world, parsed(&source.base, &bytes))?;
+    let strategy = if given {
+        let strategy = mine.map(|bytes| parsed(&source.base, &bytes));
+        agree(world, strategy.transpose())?
+    } else {
+        let bytes = broadcast_bytes(world, speaker, mine.unwrap_or_default())?;
+        // The same bytes everywhere: what can't be read here can't be elsewhere.
+        Some(parsed(&source.base, &bytes)?)
+    };
     Ok(Lies {
         laid: Some(Laid { strategy, crc }),
         untold: None,
@@ -172,6 +184,12 @@ fn parsed(base: &Path, bytes: &[u8]) -> Result<Strategy> {
     Strategy::read(&[file])
 }
 
+/// What is said where the layout that the manifest in `base` keeps is taken.
+pub(super) fn note(strategy: &Strategy, base: &Path) -> String {
+    let shape = in_stages(strategy.ranks(), strategy.stages());
+    format!("{}: its manifest tells its layout, {shape}", base.display())
+}
+
 impl Lies {
     /// `fault` of files of ranks that there is no strategy for, with why their manifest's layout isn't taken.
     pub(super) fn told(&self, fault: Fault) -> Fault {
@@ -189,13 +207,14 @@ impl Lies {
 
 impl Laid {
     /// The first tensor of `inventory`, which a given strategy was read by, that this lays out otherwise, as far as
-    /// both know it.
+    /// both know it, and this process knows this.
     pub(crate) fn differs<'a>(&self, inventory: &'a Inventory) -> Option<&'a Arc<str>> {
-        let per_stage = self.strategy.ranks_per_stage();
+        let strategy = self.strategy.as_ref()?;
+        let per_stage = strategy.ranks_per_stage();
         let mut same: HashSet<[*const Layout; 2]> = HashSet::new();
         let mut is_same = |name: &str, shape: &Shape, spread: &Spread| {
             let stage = spread.first_rank / per_stage;
-            let Some(own) = self.strategy.layout_in(name, stage) else {
+            let Some(own) = strategy.layout_in(name, stage) else {
                 return true;
             };
             let Ok(own) = own.fit_full(&shape.0) else {
@@ -213,12 +232,6 @@ impl Laid {
             !spreads.all(|spread| is_same(name, &tensor.shape, spread))
         });
         other.map(|(name, _)| name)
-    }
-
-    /// What is said where it is taken of the files in `base`.
-    pub(super) fn note(&self, base: &Path) -> String {
-        let shape = in_stages(self.strategy.ranks(), self.strategy.stages());
-        format!("{}: its manifest tells its layout, {shape}", base.display())
     }
 }
 

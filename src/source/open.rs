@@ -14,7 +14,7 @@ use crate::source::files::{list_files, number, refuse_gaps};
 use crate::source::found::{Source, Told};
 use crate::source::headers::read_headers;
 use crate::source::index::{Settled, settle};
-use crate::source::laid::{Laid, Lies, lies};
+use crate::source::laid::{Laid, Lies, lies, note};
 use crate::source::listed::Listing;
 use crate::source::listing::{Begun, begin, full, refuse_choice};
 use crate::source::nothing;
@@ -74,7 +74,8 @@ pub fn open(
         Which::Checkpoint(suffix) => {
             let wanted = Wanted::of(world, topology, path, suffix.as_deref())?;
             let mut source = found(world, topology, reading, mode, &wanted)?;
-            agree(world, refuse_empty(&source))?;
+            // From here on all know the same: what fails does so on every process alike.
+            refuse_empty(&source)?;
             if reading.verify == Verify::All {
                 agree(world, seals::check(&source, false))?;
             }
@@ -82,11 +83,11 @@ pub fn open(
                 None => told_by(world, topology, &mut source, reading.verify)?,
                 given => (Lies::default(), given),
             };
-            let strategy = agree(world, source.strategy(strategy))?;
+            let strategy = source.strategy(strategy)?;
             // What tells its own layout names its files, and they are all there.
             if let (Some(strategy), None) = (&strategy, &source.told) {
-                let complete = complete::check(&source.catalog, strategy, needed);
-                agree(world, complete.map_err(|fault| source.place(fault)))?;
+                complete::check(&source.catalog, strategy, needed)
+                    .map_err(|fault| source.place(fault))?;
             }
             let inventory = match (&strategy, source.in_parts()) {
                 (None, true) => Inventory::of_parts(&source.catalog),
@@ -96,7 +97,7 @@ pub fn open(
                 None => lies.told(told_beside(source.place(fault), path)),
                 Some(_) => source.place(fault),
             });
-            (source, lies, strategy, agree(world, inventory)?)
+            (source, lies, strategy, inventory?)
         }
         Which::Every {
             to,
@@ -105,15 +106,12 @@ pub fn open(
         } => {
             let contains = contains.as_deref();
             let source = every(world, topology, reading, mode, (*to, contains, *check_crc))?;
-            let lies = lies(world, topology, &source, reading.verify)?;
+            let lies = lies(world, topology, &source, reading.verify, false)?;
             (source, lies, None, Inventory::default())
         }
     };
     let schemas = source.catalog.distinct_schemas();
-    let metadata = agree(
-        world,
-        told_alike(schemas.map(|(_, schema)| &schema.metadata)),
-    )?;
+    let metadata = told_alike(schemas.map(|(_, schema)| &schema.metadata))?;
     Ok(Opened {
         source,
         strategy,
@@ -137,16 +135,16 @@ fn told_by(
 ) -> Result<(Lies, Option<Strategy>)> {
     const UNKNOWN: &str = "so the layout that it keeps isn't known: give the source's strategy; `verify --repair --from` \
                            takes the manifest from a copy";
-    let lies = lies(world, topology, source, verify).map_err(|fault| match fault.kind {
+    let lies = lies(world, topology, source, verify, false).map_err(|fault| match fault.kind {
         Kind::Corrupt => Fault {
             hint: Some(UNKNOWN.to_owned()),
             ..fault
         },
         _ => fault,
     })?;
-    let note = lies.laid.as_ref().map(|laid| laid.note(&source.base));
-    source.notes.extend(note);
-    let strategy = lies.laid.as_ref().map(|laid| laid.strategy.clone());
+    let strategy = lies.laid.as_ref().and_then(|laid| laid.strategy.clone());
+    let said = strategy.iter().map(|strategy| note(strategy, &source.base));
+    source.notes.extend(said);
     Ok((lies, strategy))
 }
 
@@ -219,7 +217,7 @@ fn found(
     let begin = || begin(path, wanted.suffix(), weights);
     let views = Views::list(world, topology, path, begin, || full(path, weights))?;
     let offering = views.0.iter().map(|view| &view.listing);
-    let Some(chosen) = agree(world, choose_from(offering, path, wanted))? else {
+    let Some(chosen) = choose_from(offering, path, wanted)? else {
         return assemble(world, topology, path, mode, &views, true);
     };
     // What was typed is the same on all processes.
@@ -291,7 +289,7 @@ fn assemble(
     {
         agree(world, nothing::refuse(path))?;
     }
-    let merged = agree(world, merged)?;
+    let merged = merged?;
     let base = merged.single_file.then(|| pattern::base(path));
     let base = base.unwrap_or_else(|| path.to_path_buf());
     let source_ranks = merged.ranks.keys().next_back().map_or(1, |last| last + 1);
@@ -315,7 +313,7 @@ fn assemble(
     let left = told
         .as_ref()
         .map(|told| directory::keep_counted(&mut headers.catalog, &merged, told));
-    let left = agree(world, left.transpose())?;
+    let left = left.transpose()?;
     let opened = std::mem::take(&mut headers.opened);
     let still = agree(world, Still::watch(&reach, &base, &merged, opened))?;
     let values = values_of(&headers.catalog, told.as_ref());

@@ -1,10 +1,7 @@
 //! Strategy files, read where a node sees them and given to all processes. A job may have written one a rank, and those
 //! of a stage alike: equal ones are kept once.
 
-use crate::exchange::all_gather;
-use crate::exchange::{
-    Topology, World, agree, all_gather_agreed, all_gather_bytes, decode, encode,
-};
+use crate::exchange::{Topology, World, all_gather, all_gather_agreed};
 use crate::fault::{Fault, Kind, Result};
 use crate::source::laid::kept;
 use crate::source::nothing::{absent, refuse_weights};
@@ -40,11 +37,10 @@ pub fn read_strategy(
     };
     let path = input.typed();
     if let Some(bytes) = input.bytes() {
-        let read = at_hand(path, bytes);
-        return Ok((Some(agree(world, read)?), Some(checksum(bytes))));
+        return Ok((Some(at_hand(path, bytes)?), Some(checksum(bytes))));
     }
-    let mine = read_in_turn(world, topology, path);
-    let Some(files) = gather(world, agree(world, mine)?)? else {
+    let mine = read_in_turn(world, topology, path)?;
+    let Some(files) = gather(world, mine)? else {
         let mut fault = absent(path);
         fault.kind = Kind::Strategy;
         return Err(fault);
@@ -54,8 +50,9 @@ pub fn read_strategy(
         .map(|(name, bytes)| StrategyFile { name, bytes })
         .collect();
     let crc = checksum_of_all(&files);
-    let read = Strategy::read(&views).map_err(|fault| fault.file(path.display().to_string()));
-    Ok((Some(agree(world, read)?), Some(crc)))
+    // The same bytes everywhere: what can't be read here can't be elsewhere.
+    let read = Strategy::read(&views).map_err(|fault| fault.file(path.display().to_string()))?;
+    Ok((Some(read), Some(crc)))
 }
 
 /// The CRC of what the files say, one after the other.
@@ -72,19 +69,22 @@ fn checksum_of_all(files: &[(String, Arc<Vec<u8>>)]) -> u64 {
 }
 
 /// The files at `path` that fall to this process: those that share it list it once, and read each file once,
-/// in turns. Collective; what fails here does so on this process alone.
-fn read_in_turn(world: &World, topology: &Topology, path: &Path) -> Result<StrategyBytes> {
+/// in turns. Collective; the inner result is this process's alone.
+fn read_in_turn(world: &World, topology: &Topology, path: &Path) -> Result<Result<StrategyBytes>> {
     let views = Views::of(world, topology, path)?;
     let listed = views.leads(world).then(|| strategy_paths(path)).transpose();
     let listed: Vec<Option<Option<Vec<PathBuf>>>> = all_gather_agreed(world, listed)?;
+    let told = views.told(world, &listed);
+    let told = told.into_iter().filter_map(|(files, place, turns)| {
+        let files = files.as_ref()?;
+        Some(files.iter().skip(place).step_by(turns))
+    });
     let mut mine = None;
-    for (files, place, turns) in views.told(world, &listed) {
-        let Some(files) = files else { continue };
-        let own = files.iter().skip(place).step_by(turns);
-        let read = read_files(own)?;
-        mine.get_or_insert_with(Vec::new).extend(read);
-    }
-    Ok(mine)
+    let read = told.map(read_files).try_for_each(|read| {
+        mine.get_or_insert_with(Vec::new).extend(read?);
+        Ok(())
+    });
+    Ok(read.map(|()| mine))
 }
 
 /// A strategy that is asked for, where no other process is asked. Local.
@@ -114,20 +114,23 @@ fn at_hand(path: &Path, bytes: &[u8]) -> Result<Strategy> {
 }
 
 /// The files that all nodes together see: each has its own, where the disks are not shared.
-/// Collective.
-fn gather(world: &World, mine: StrategyBytes) -> Result<StrategyBytes> {
+/// Collective; `mine` is what this process has, or why it hasn't.
+fn gather(world: &World, mine: Result<StrategyBytes>) -> Result<StrategyBytes> {
     let mut known: HashMap<*const Vec<u8>, u64> = HashMap::new();
     let mut hash_of = |bytes: &Arc<Vec<u8>>| {
         let known = known.entry(Arc::as_ptr(bytes));
         *known.or_insert_with(|| hash(bytes))
     };
-    let hashes = mine.as_ref().map(|files| -> Vec<(String, u64)> {
+    let mut own = None;
+    let hashes = mine.map(|mine| {
+        let files = own.insert(mine).as_ref()?;
         let hashed = files
             .iter()
             .map(|(name, bytes)| (name.clone(), hash_of(bytes)));
-        hashed.collect()
+        Some(hashed.collect())
     });
-    let seen: Vec<Option<Vec<(String, u64)>>> = all_gather(world, &hashes)?;
+    let seen: Vec<Option<Vec<(String, u64)>>> = all_gather_agreed(world, hashes)?;
+    let mine = own.flatten();
     if seen.iter().all(Option::is_none) {
         return Ok(None);
     }
@@ -147,15 +150,14 @@ fn gather(world: &World, mine: StrategyBytes) -> Result<StrategyBytes> {
             }
         }
     }
-    let sent: Vec<(u64, &Arc<Vec<u8>>)> = mine
-        .iter()
-        .flatten()
-        .map(|(_, bytes)| (hash_of(bytes), bytes))
-        .filter(|(hash, _)| sender.get(hash) == Some(&world.process()))
-        .collect::<BTreeMap<_, _>>()
+    let sent: BTreeMap<u64, Arc<Vec<u8>>> = mine
         .into_iter()
+        .flatten()
+        .map(|(_, bytes)| (hash_of(&bytes), bytes))
+        .filter(|(hash, _)| sender.get(hash) == Some(&world.process()))
         .collect();
-    let bytes: BTreeMap<u64, Arc<Vec<u8>>> = allgather_into(world, &sent)?;
+    let bytes = all_gather(world, &sent)?.into_iter().flatten();
+    let bytes: BTreeMap<u64, Arc<Vec<u8>>> = bytes.collect();
     let files = first
         .iter()
         .filter_map(|(name, (_, hash))| Some(((*name).to_owned(), Arc::clone(bytes.get(hash)?))));
@@ -166,21 +168,6 @@ fn hash(bytes: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     bytes.hash(&mut hasher);
     hasher.finish()
-}
-
-/// What all processes give, put together. Collective.
-fn allgather_into(
-    world: &World,
-    mine: &Vec<(u64, &Arc<Vec<u8>>)>,
-) -> Result<BTreeMap<u64, Arc<Vec<u8>>>> {
-    let bytes = agree(world, encode(mine))?;
-    let all = all_gather_bytes(world, &bytes)?;
-    let together = all.iter().try_fold(BTreeMap::new(), |mut together, bytes| {
-        let decoded: Vec<(u64, Arc<Vec<u8>>)> = decode(bytes)?;
-        together.extend(decoded);
-        Ok(together)
-    });
-    agree(world, together)
 }
 
 /// The bytes of a strategy file, or of those of a directory. Local.

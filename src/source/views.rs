@@ -1,6 +1,6 @@
 //! What the nodes see of a source: those that share it look at it together, and at each thing once.
 
-use crate::exchange::{Topology, World, agree, all_gather, all_gather_agreed};
+use crate::exchange::{Topology, World, all_gather, all_gather_agreed};
 use crate::fault::{Fault, Kind, Result};
 use crate::source::listed::{Listed, Listing};
 use crate::source::listing::{Begun, Room, look_into, put};
@@ -160,15 +160,15 @@ impl Views {
         }
         let all = all_gather_agreed(world, looked.map(|()| mine))?;
         let mut views = self.0.iter_mut().zip(&rooms);
-        let all_put = views.try_for_each(|(view, rooms)| {
+        // All put the same together.
+        views.try_for_each(|(view, rooms)| {
             from(&view.members, &all).try_for_each(|(number, weights)| {
                 match rooms.get(*number as usize) {
                     Some(room) => put(&mut view.listing, path, room, weights.clone()),
                     None => Ok(()),
                 }
             })
-        });
-        agree(world, all_put)?;
+        })?;
         self.without_ranks(world, &rooms, full)
     }
 
