@@ -655,3 +655,63 @@ fn what_cant_be_compared_isnt_good() {
     }
     alone(&sample.args("verify @one")).succeeds();
 }
+
+/// Changes a name in the first of the files of weights below `directory` that has it.
+fn rename(directory: &Path, name: &[u8], new: &[u8]) {
+    let mut places = vec![directory.to_owned()];
+    while let Some(place) = places.pop() {
+        if place.is_dir() {
+            let inside = std::fs::read_dir(&place).expect("a directory");
+            places.extend(inside.map(|entry| entry.expect("an entry").path()));
+            continue;
+        }
+        let bytes = std::fs::read(&place).expect("a file");
+        let ending = place.extension().and_then(|ending| ending.to_str());
+        let at = bytes.windows(name.len()).position(|part| part == name);
+        if let (Some(at), Some("safetensors" | "ckpt")) = (at, ending) {
+            let mut bytes = bytes;
+            bytes[at..at + name.len()].copy_from_slice(new);
+            std::fs::write(&place, bytes).expect("written");
+            return;
+        }
+    }
+    panic!("no file below {} has it", directory.display());
+}
+
+/// A name with a changed byte is that of another tensor, of which no digest is known: the manifest tells which there were.
+#[test]
+fn a_changed_name_is_corrupt() {
+    for format in ["safetensors", "ckpt", "checkpoint2", "dcp-hf"] {
+        let sample = Sample::new();
+        let made = format!(
+            "reshard --src @src --src-strategy @four.ckpt --dst-strategy @two.ckpt --dst @in --format {format}"
+        );
+        alone(&sample.args(&made)).succeeds();
+        rename(&sample.path("in"), b"w1", b"v1");
+        for line in [
+            "unify --src @in --dst @out",
+            "unify --src @in --dst @out --verify all",
+            "reshard --src @in --dst-strategy @four.ckpt --unmatched copy --dst @out",
+        ] {
+            for processes in [None, Some(3)] {
+                let run = run(processes, &sample.args(line), &[]);
+                assert!(!run.status.success(), "{format}: {line}: {run:#?}");
+                assert!(!sample.path("out").exists(), "{format}: {line}");
+                if processes.is_none() {
+                    println!("{format}: {}", run.stderr);
+                }
+            }
+        }
+    }
+}
+
+/// A checksum of some other part of a file says nothing of its tensors' bytes.
+#[test]
+fn what_has_no_checksums_of_its_tensors_is_not_verified_by_them() {
+    let sample = Sample::new();
+    let made = "reshard --src @src --src-strategy @four.ckpt --dst-strategy @two.ckpt --dst @in --format dcp";
+    alone(&sample.args(made)).succeeds();
+    std::fs::remove_file(sample.path("in").join(MANIFEST)).unwrap();
+    let verified = alone(&sample.args("verify @in"));
+    refuses(&verified, "has no manifest to verify it by");
+}

@@ -2,9 +2,9 @@
 
 mod configurations;
 
-use crate::support::{self, command, sample, tensors};
+use crate::support::{self, command, oracle, sample, tensors};
 use command::{alone, object, refuses, under_mpi};
-use sample::Sample;
+use sample::{Sample, layout};
 use serde_json::{Value, json};
 use std::path::Path;
 use tensors::{Tensor, Tensors};
@@ -242,6 +242,41 @@ fn the_same_layout_needs_nothing() {
         "{told}"
     );
     assert!(!job.sample.path("new/shardloom_checkpoint").exists());
+}
+
+/// A manifest keeps the layout of what is there; the job's strategy may know of more.
+#[test]
+fn what_a_manifest_says_has_the_jobs_layout_needs_nothing() {
+    let job = Job::new();
+    let cut = |w1: &[i64]| {
+        oracle::Strategy::of(&[
+            ("b", layout(&[2], &[0])),
+            ("w1", layout(&[2], w1)),
+            ("w2", layout(&[2], &[-1, 0])),
+            ("adam_m.w1", layout(&[2], &[0, -1])),
+        ])
+    };
+    let (more, other) = (cut(&[0, -1]), cut(&[-1, 0]));
+    for (strategy, action) in [
+        (&job.sample.two, "none"),
+        (&more, "none"),
+        (&other, "reshard"),
+    ] {
+        let sample = &job.sample;
+        let made = "reshard --src @src --src-strategy @four.ckpt --dst-strategy @two.ckpt --dst @mine/checkpoint --overwrite";
+        alone(&sample.args(made)).succeeds();
+        let bytes = oracle::to_protobuf(strategy);
+        tensors::write_bytes(
+            &sample.path("new/merged_strategy/dst_strategy.ckpt"),
+            &bytes,
+        );
+        let told = job.load(&[
+            ("load_checkpoint", "@mine/checkpoint"),
+            PARALLEL[0],
+            PARALLEL[1],
+        ]);
+        assert_eq!(told["action"], action, "{told}");
+    }
 }
 
 #[test]

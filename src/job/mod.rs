@@ -25,6 +25,7 @@ pub mod inspected;
 mod laid;
 mod linked;
 mod linked_bytes;
+mod listed;
 mod lying;
 mod megatron;
 pub mod metadata;

@@ -10,6 +10,7 @@ use crate::exchange::{
 };
 use crate::fault::{Fault, Kind, Result};
 use crate::job::above::look_above;
+use crate::job::listed::{CHANGED, Word, word};
 use crate::job::outcome::BadFile;
 use crate::job::pieces::Proving;
 use crate::job::verify::bad_shards;
@@ -20,7 +21,6 @@ use crate::source::{Opened, Source};
 use crate::store::manifest::{self, FileRecord, Hex, Manifest, TensorRecord};
 use crate::tensor::digest::checksum;
 use crate::transport::{Sums, Traced};
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -33,15 +33,6 @@ pub(super) struct Origin {
     tensors: BTreeMap<String, TensorRecord>,
     /// Tensors of files that no manifest tells of.
     untold: BTreeSet<Arc<str>>,
-}
-
-/// What a node says of its manifest.
-#[derive(Clone, Serialize, Deserialize)]
-struct Word {
-    /// CRC of what it says of the tensors.
-    tensors: u64,
-    /// The files that are seen, and not in it.
-    untold: Vec<(u32, u32)>,
 }
 
 impl Origin {
@@ -63,7 +54,7 @@ impl Origin {
                 return Ok(None);
             };
             tensors = encode(&manifest.tensors)?;
-            Ok(Some(word(manifest, checksum(&tensors), source)))
+            Ok(Some(word(manifest, checksum(&tensors), source)?))
         });
         let words: Vec<Option<Word>> = all_gather_agreed(world, word)?;
         let own = known;
@@ -326,21 +317,6 @@ impl Origin {
     }
 }
 
-fn word(manifest: &Manifest, tensors: u64, source: &Source) -> Word {
-    let told = manifest.files.iter().map(|file| (&*file.path, file.bytes));
-    let told: HashMap<&str, u64> = told.collect();
-    let mut untold = Vec::new();
-    for (rank, files) in &source.catalog.ranks {
-        let seen = source.reach.sees(*rank);
-        // A file of another size is not the one that was written then.
-        let known = |path: &str, bytes: u64| told.get(path) == Some(&bytes);
-        let unknown = files.iter().zip(0u32..);
-        let unknown = unknown.filter(|(file, _)| seen && !known(&file.path, file.schema.size));
-        untold.extend(unknown.map(|(_, number)| (*rank, number)));
-    }
-    Word { tensors, untold }
-}
-
 /// The names in files that no manifest tells of.
 fn untold(source: &Source, topology: &Topology, words: &[Option<Word>]) -> BTreeSet<Arc<str>> {
     let mut places: BTreeSet<(u32, u32)> = BTreeSet::new();
@@ -389,8 +365,7 @@ fn fault(source: &Source, first: &Arc<str>, count: usize, found: &BTreeSet<BadFi
         2 => " (nor is 1 other tensor)".to_owned(),
         _ => format!(" (nor are {} other tensors)", count - 1),
     };
-    let hint = "nothing was put in place. `verify` on the source lists all that is damaged; if it was \
-                changed on purpose, --verify none takes it as it is";
+    let hint = format!("nothing was put in place. {CHANGED}");
     let bad = found.first();
     let (tensor, file, message) = match bad {
         Some(bad) => {

@@ -85,14 +85,22 @@ pub struct Family {
     pub not_derived: Option<String>,
 }
 
+fn one() -> u64 {
+    1
+}
+
 /// Which layers have experts.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExpertsIn {
     /// The first that may have.
     pub from: String,
-    /// Of those, every n-th one: layer l with (l + 1) mod n = 0.
+    /// Of those, every n-th one: layer l with (l + `counted_from`) mod n = 0.
     pub every: String,
+    /// The number of the first layer, as `every` counts them: 1 for Qwen's `decoder_sparse_step`, 0 for DeepSeek's
+    /// `moe_layer_freq`.
+    #[serde(default = "one")]
+    pub counted_from: u64,
     /// Name of a list of layers that have none.
     #[serde(default)]
     pub except: String,
@@ -325,7 +333,7 @@ impl Family {
             numbers.value(&experts.every)?,
         );
         Ok(layer >= from
-            && (layer + 1).is_multiple_of(every.max(1))
+            && (layer + experts.counted_from).is_multiple_of(every.max(1))
             && !numbers.list(&experts.except).contains(&layer))
     }
 
@@ -380,6 +388,32 @@ mod tests {
             files.iter().all(|(file, _)| built_in.contains_key(file)),
             "{files:?}"
         );
+    }
+
+    /// DeepSeek's own code: `layer >= first_k_dense_replace and layer % moe_layer_freq == 0`; Qwen's:
+    /// `(layer + 1) % decoder_sparse_step == 0`.
+    #[test]
+    fn each_network_counts_its_layers_with_experts_in_its_own_way() {
+        for (name, config, layers) in [
+            (
+                "deepseek_v3",
+                r#"{"first_k_dense_replace": 1, "moe_layer_freq": 2}"#,
+                [2, 4],
+            ),
+            (
+                "telechat3_moe",
+                r#"{"first_k_dense_replace": 2, "moe_layer_freq": 2}"#,
+                [2, 4],
+            ),
+            ("qwen3_moe", r#"{"decoder_sparse_step": 2}"#, [1, 3]),
+        ] {
+            let config: serde_json::Value = serde_json::from_str(config).unwrap();
+            let numbers = Numbers::new(&BTreeMap::new(), config.as_object().unwrap());
+            let all = Family::built_in().unwrap();
+            let family = all.iter().find(|family| family.is_called(name)).unwrap();
+            let has = |layer: &u64| family.has_experts(&numbers, *layer).unwrap();
+            assert_eq!((0..5).filter(has).collect::<Vec<_>>(), layers, "{name}");
+        }
     }
 
     #[test]

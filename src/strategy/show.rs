@@ -202,6 +202,17 @@ impl Differences {
     }
 }
 
+impl Differences {
+    /// Whether the second has all that the first has, and as that has it.
+    #[must_use]
+    pub fn is_part(&self) -> bool {
+        self.only_in_a.is_empty()
+            && self.different.is_empty()
+            && self.ranks[0] == self.ranks[1]
+            && self.stages[0] == self.stages[1]
+    }
+}
+
 /// Compares two strategies by what each rank holds, not by how the mesh is written: a replicated
 /// tensor is the same on meshes `[8]` and `[2, 4]`.
 #[must_use]

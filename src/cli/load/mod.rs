@@ -20,7 +20,8 @@ use crate::source::Reading;
 use crate::source::derived::Derived;
 use crate::source::strategy_files::read_strategy;
 use crate::store::formats::laid::DirectoryAsked;
-use crate::strategy::StrategyInput;
+use crate::strategy::show::diff;
+use crate::strategy::{Strategy, StrategyInput};
 use crate::transport::Observer;
 use chosen::Chosen;
 use clap::Args;
@@ -172,7 +173,8 @@ impl Load {
         };
         let wanted = read(Some(&path))?;
         strategies::check_mesh(config, wanted.as_ref(), path.typed())?;
-        if strategy.is_some() && read(strategy.as_ref())? == wanted {
+        let own = read(strategy.as_ref())?;
+        if has_layout((own.as_ref(), laid), wanted.as_ref()) {
             let unread = self.weights.refuse_unread();
             return unread.map_err(named).map(|()| same(config, &chosen));
         }
@@ -285,6 +287,15 @@ fn left(
         _ if config.modern() => "full weights: the trainer cuts them itself",
         _ => "full weights on one device: the trainer loads them as they are",
     }))
+}
+
+/// Whether what is there, with `own` layout, kept by a manifest or not, has the one that is `wanted`. Local.
+fn has_layout((own, laid): (Option<&Strategy>, bool), wanted: Option<&Strategy>) -> bool {
+    match (own, wanted) {
+        // A manifest keeps the layout of what is there; a job's strategy may know of more.
+        (Some(own), Some(wanted)) if laid => diff(own, wanted).is_part(),
+        (own, wanted) => own.is_some() && own == wanted,
+    }
 }
 
 /// Weights that have the job's layout already. Local.

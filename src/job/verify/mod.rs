@@ -22,8 +22,8 @@ use compare::compare;
 use own_sums::own_sums;
 use std::path::PathBuf;
 
-pub(super) use reader::bad_shards;
 pub use reader::find_bad;
+pub(super) use reader::{bad_shards, check_header};
 pub use subset::Subset;
 
 /// What to verify.

@@ -90,7 +90,14 @@ impl Reader {
 }
 
 /// Whether a file's own header says what the manifest says. Local.
-fn check_header(file: &ReadFile, record: &FileRecord, placed: &[Placed]) -> Result<()> {
+///
+/// # Errors
+/// [`Kind::Corrupt`] if it doesn't, or can't be read; [`Kind::Io`].
+pub(in crate::job) fn check_header(
+    file: &ReadFile,
+    record: &FileRecord,
+    placed: &[Placed],
+) -> Result<()> {
     if record.structure.is_none() {
         return Ok(());
     }
