@@ -275,6 +275,30 @@ fn import_writes_and_reads_the_forms_of_other_frameworks() {
     assert!(room.join("mg/release/.metadata").exists());
 }
 
+/// Over how many files it is spread says nothing of its rows: groups of queries, keys and values may lie in several.
+#[test]
+fn megatrons_form_is_spread_over_any_number_of_files() {
+    let room = tempfile::tempdir().expect("a directory");
+    let room = room.path();
+    let hf = model("qwen3_moe").join("hf");
+    let (from, to, back) = (hf.display(), at(room, "mg"), at(room, "back"));
+    for (layout, ranks) in [("dp=2,tp=2", 4), ("dp=8,tp=1", 8), ("dp=1,tp=1,pp=2", 2)] {
+        let line = format!(
+            "import --hf {from} --dst {to} --format megatron --dst-strategy {layout} --overwrite"
+        );
+        run(2, &line).succeeds();
+        let last = format!("mg/release/__{}_0.distcp", ranks - 1);
+        assert!(room.join(&last).exists(), "{layout}: {last}");
+        run(
+            2,
+            &format!("to hf --src {to} --model {from} --dst {back} --overwrite"),
+        )
+        .succeeds();
+        let found = object(&run(1, &format!("diff {from} {back} --json")));
+        assert_eq!(found["equal"], true, "{layout}: {found:#?}");
+    }
+}
+
 /// A configuration of the recorded network.
 fn configuration(folder: &Path) {
     let config = json!({

@@ -11,7 +11,7 @@ use crate::plan::megatron::{
 };
 use crate::source::Opened;
 use crate::strategy::Strategy;
-use crate::view::{MadeOf, Piece, Table};
+use crate::view::{Cut, MadeOf, Piece, Table};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -125,6 +125,10 @@ pub(super) fn formed(
             viewed.notes.push(UNTOLD_ROWS.to_owned());
         }
         viewed.table = stack(&table, rows)?;
+        // Each file tells where its parts lie in the whole: no group need be in one.
+        for made in viewed.table.values_mut() {
+            made.cut = Cut::Anywhere;
+        }
         let ranks = strategy.map(Strategy::ranks);
         formed.strategy = ranks
             .map(|ranks| spread(&viewed.table, ranks))
