@@ -537,9 +537,10 @@ fn reads_names_that_a_wrapper_has_changed() {
         ),
     ] {
         // What is said is the whole of it, whatever a part of it was given.
-        for given in ["", "--strip-prefix module", "--strip-prefix _orig_mod"] {
-            let given = room.run(&format!("{IMPORT} {given}"));
-            if given.status.success() {
+        for part in ["", "--strip-prefix module", "--strip-prefix _orig_mod"] {
+            let given = room.run(&format!("{IMPORT} {part}"));
+            // A part may be all that is needed.
+            if !part.is_empty() && given.status.success() {
                 continue;
             }
             error_line(&given);

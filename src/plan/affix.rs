@@ -26,8 +26,7 @@ pub struct Affixes {
 impl Affixes {
     /// Those that are given; what is none is left out, and a dot that lacks after a whole part is put there.
     #[must_use]
-    pub fn new(strip: Vec<String>, add: &str) -> Affixes {
-        let mut strip = strip;
+    pub fn new(mut strip: Vec<String>, add: &str) -> Affixes {
         strip.retain(|strip| !strip.is_empty());
         for strip in &mut strip {
             let dotted = format!("{strip}.");

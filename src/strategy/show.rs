@@ -194,15 +194,9 @@ impl Differences {
     /// Whether there is no difference.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.only_in_a.is_empty()
-            && self.only_in_b.is_empty()
-            && self.different.is_empty()
-            && self.ranks[0] == self.ranks[1]
-            && self.stages[0] == self.stages[1]
+        self.only_in_b.is_empty() && self.is_part()
     }
-}
 
-impl Differences {
     /// Whether the second has all that the first has, and as that has it.
     #[must_use]
     pub fn is_part(&self) -> bool {

@@ -118,12 +118,9 @@ fn refuse_model(directory: &Path) -> Result<()> {
         "--lora: it is a model, with {} and without {CONFIG}",
         model::CONFIG
     );
-    let hint = match below(directory)? {
-        Some(hint) => hint,
-        None => format!("an adapter's directory has {CONFIG} and {WEIGHTS}"),
-    };
+    let otherwise = format!("an adapter's directory has {CONFIG} and {WEIGHTS}");
     let fault = Fault::new(Kind::Usage, message).file(directory.display().to_string());
-    Err(fault.hint(hint))
+    Err(fault.hint(below(directory)?.unwrap_or(otherwise)))
 }
 
 /// Which directories in this one are adapters, as PEFT saves those that have a name, and a trainer its steps; none: none.
@@ -161,13 +158,10 @@ fn weights_in(directory: &Path) -> Result<PathBuf> {
                 .hint("give the file"))
         }
         (None, _) => {
-            let hint = match below(directory)? {
-                Some(hint) => hint,
-                None => "adapter_model.bin is read by torch alone: save the adapter as safetensors"
-                    .to_owned(),
-            };
-            let fault = Fault::new(Kind::MissingShard, format!("has no {WEIGHTS}"));
-            Err(fault.file(at).hint(hint))
+            let otherwise =
+                "adapter_model.bin is read by torch alone: save the adapter as safetensors";
+            let fault = Fault::new(Kind::MissingShard, format!("has no {WEIGHTS}")).file(at);
+            Err(fault.hint(below(directory)?.unwrap_or_else(|| otherwise.to_owned())))
         }
     }
 }

@@ -53,6 +53,12 @@ fn add(sum: &mut crc32fast::Hasher, file: &ReadFile, range: Range<u64>) -> Resul
 }
 
 impl Seal {
+    /// Whether it is of tensors' bytes: of all the file's, or of a storage, as PyTorch's archives call these.
+    pub(crate) fn is_of_tensors(&self) -> bool {
+        let name = self.name.as_deref();
+        name.is_none_or(|name| name.rsplit('/').nth(1) == Some("data"))
+    }
+
     /// Of bytes that lie together.
     #[must_use]
     pub fn of(range: Range<u64>, crc: u32, name: Option<String>) -> Seal {

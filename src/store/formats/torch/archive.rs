@@ -132,7 +132,7 @@ fn content(
 }
 
 /// What a file in which archives follow each other says of the CRCs of their entries, as far back from its end
-/// as there are archives: nothing, if one of them doesn't. Local.
+/// as there are archives. Local.
 ///
 /// # Errors
 /// [`Kind::Io`].
@@ -147,11 +147,7 @@ pub(in crate::store::formats) fn seals_of_all(file: &ReadFile) -> Result<Vec<Sea
             _ => break,
         };
         end = archive.begin();
-        let seals = archive.seals(file).unwrap_or_default();
-        if seals.is_empty() {
-            return Ok(Vec::new());
-        }
-        found.extend(seals);
+        found.extend(archive.seals(file).unwrap_or_default());
     }
     Ok(found)
 }

@@ -156,21 +156,13 @@ impl Archive {
         self.range.start
     }
 
-    /// What the archive says of the CRCs of its entries: nothing, if it doesn't of one that has a tensor's bytes.
-    /// Local.
+    /// What the archive says of the CRCs of its entries. Local.
     ///
     /// # Errors
     /// As [`Archive::bytes`].
     pub(super) fn seals(&self, file: &ReadFile) -> Result<Vec<Seal>> {
-        let entries = || self.entries.iter();
-        let is_data = |name: &str| name.rsplit('/').nth(1) == Some("data");
-        let unsealed = |(name, stored): (&String, &Stored)| {
-            is_data(name) && stored.crc == 0 && stored.length > 0
-        };
-        if entries().any(unsealed) {
-            return Ok(Vec::new());
-        }
-        let sealed = entries().filter(|(_, stored)| stored.crc != 0 && stored.length > 0);
+        let entries = self.entries.iter();
+        let sealed = entries.filter(|(_, stored)| stored.crc != 0 && stored.length > 0);
         let seals: Result<Vec<Seal>> = sealed
             .map(|(name, stored)| {
                 let range = self.bytes(file, name, stored)?;
