@@ -148,8 +148,12 @@ impl Told {
                 return Ok(());
             }
         };
+        let seals = format.seals(&file)?;
+        let tensors = schema
+            .as_ref()
+            .is_none_or(|schema| !schema.entries.is_empty());
         // Those of other parts say nothing of the tensors.
-        if !format.seals(&file)?.iter().any(Seal::is_of_tensors) {
+        if seals.is_empty() || tensors && !seals.iter().any(Seal::is_of_tensors) {
             self.without += 1;
             return Ok(());
         }
