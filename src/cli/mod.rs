@@ -51,7 +51,7 @@ use crate::report::{Report, is_log_settled, log_process, note};
 use crate::store::{io, token};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use command::{Command, Parsed, Prepared};
 use settings::{MPIS, Settings};
 use start::{Meant, code, fail, launched_process, unsaid};
@@ -88,6 +88,17 @@ macro_rules! commands {
                     $(stringify!($module) => Some(stringify!($module)),)*
                     _ => None,
                 }
+            }
+
+            /// The line with this command alone: to make out all others, too, takes each process a millisecond.
+            fn alone(word: &str) -> Option<clap::Command> {
+                let command = match word {
+                    $(stringify!($module) => {
+                        $module::$args::augment_args(clap::Command::new(stringify!($module)))
+                    })*
+                    _ => return None,
+                };
+                Some(OfAll::augment_args(clap::Command::new("shardloom")).subcommand(command))
             }
 
             /// The commands that may be jobs of a batch.
@@ -145,6 +156,13 @@ struct Cli {
     /// What to do.
     #[command(subcommand)]
     command: Commands,
+    #[command(flatten)]
+    of_all: OfAll,
+}
+
+/// The flags of a whole run.
+#[derive(Debug, Args)]
+struct OfAll {
     /// Print the result as one JSON object on stdout.
     #[arg(long, global = true)]
     json: bool,
@@ -173,6 +191,20 @@ fn parse_mpi(text: &str) -> std::result::Result<String, String> {
     }
 }
 
+/// What was typed, by a line that may first be made another. Local.
+fn understood(
+    changed: impl Fn(clap::Command) -> clap::Command,
+) -> std::result::Result<(Cli, ArgMatches), clap::Error> {
+    let read = |line: clap::Command| {
+        let typed = changed(line).try_get_matches()?;
+        Ok((Cli::from_arg_matches(&typed)?, typed))
+    };
+    let alone = typed().next().and_then(|word| Commands::alone(&word));
+    // Help, and what is wrong, are told as of all commands.
+    let understood = alone.and_then(|line| read(line).ok());
+    understood.map_or_else(|| read(Cli::command()), Ok)
+}
+
 /// What was typed, with what is set elsewhere.
 enum Typed {
     /// What is to be done, and a mark of those settings that must be the same for all processes.
@@ -186,12 +218,10 @@ enum Typed {
 impl Typed {
     /// Reads the command line, and what holds where a flag isn't given. Local.
     fn read() -> Typed {
-        let typed = Cli::command().try_get_matches();
-        let (mut cli, typed) =
-            match typed.and_then(|typed| Ok((Cli::from_arg_matches(&typed)?, typed))) {
-                Ok(typed) => typed,
-                Err(error) => return Typed::Wrong(error),
-            };
+        let (mut cli, typed) = match understood(|line| line) {
+            Ok(typed) => typed,
+            Err(error) => return Typed::Wrong(error),
+        };
         cli.hoist();
         if matches!(cli.command, Commands::Generate(_) | Commands::Config(_)) {
             return Typed::Line(Box::new(cli), 0);
@@ -204,23 +234,22 @@ impl Typed {
         let cli = if settings.values.is_empty() {
             cli
         } else {
-            let matches = settings.given(Cli::command()).try_get_matches();
-            match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
-                Ok(mut cli) => {
+            match understood(|line| settings.given(line)) {
+                Ok((mut cli, _)) => {
                     cli.hoist();
                     cli
                 }
                 Err(error) => return Typed::Wrong(error),
             }
         };
-        match settings.check_mpi(cli.mpi.as_deref().unwrap_or("auto")) {
+        match settings.check_mpi(cli.of_all.mpi.as_deref().unwrap_or("auto")) {
             Ok(()) => Typed::Line(Box::new(cli), settings.mark()),
             Err(fault) => Typed::Unset(fault, report),
         }
     }
 }
 
-/// The flags of a whole run.
+/// The flags of [`OfAll`].
 const OF_ALL: [&str; 6] = ["json", "verbose", "quiet", "alone", "log", "mpi"];
 
 /// Does in a program that has begun already what these words of a command line ask for, and says nothing; gives
@@ -285,16 +314,16 @@ impl Cli {
     fn hoist(&mut self) {
         if let Commands::Batch(batch) = &mut self.command {
             let (json, quiet) = batch.hoist();
-            self.json |= json;
-            self.quiet |= quiet;
+            self.of_all.json |= json;
+            self.of_all.quiet |= quiet;
         }
     }
 
     /// How the command tells what it did.
     fn report(&self) -> Report {
         Report {
-            json: self.json,
-            quiet: self.quiet,
+            json: self.of_all.json,
+            quiet: self.of_all.quiet,
             command: self.command.name(),
         }
     }
@@ -347,7 +376,11 @@ pub fn main() -> ExitCode {
         }
     };
     let report = cli.report();
-    let logged = logging::start(cli.quiet, cli.verbose, cli.log.as_deref());
+    let logged = logging::start(
+        cli.of_all.quiet,
+        cli.of_all.verbose,
+        cli.of_all.log.as_deref(),
+    );
     io::raise_open_files();
     signals::outlive_long_files();
     if first {
@@ -362,8 +395,8 @@ pub fn main() -> ExitCode {
         (Ok(()), logged)
     };
     let meant = Meant {
-        alone: cli.alone,
-        without_mpi: cli.mpi.as_deref() == Some("none"),
+        alone: cli.of_all.alone,
+        without_mpi: cli.of_all.mpi.as_deref() == Some("none"),
         mark,
         logged: later,
     };
