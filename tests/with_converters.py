@@ -5,7 +5,7 @@ imported, must be equal, bit for bit, and come back, on one process and on four.
 
     tests/with_converters.py [--write-golden tests/data/model] WHEEL
 
-WHEEL is the unpacked wheel of MindSpore Transformers 1.9.0, or, for DeepSeek-V4 alone, of 2.1.0. Needs what it needs, MindSpore
+WHEEL is the unpacked wheel of MindSpore Transformers 1.9.0, or, for what networks of a dynamic graph read, of 2.1.0. Needs what it needs, MindSpore
 and torch, and shardloom and mpirun (`. launch/env`). Ends with `N passed, N failed`; --write-golden makes the recorded data of tests/model.rs anew.
 """
 
@@ -234,6 +234,37 @@ def deepseek_v4(dtype, **more):
     return config, made
 
 
+def qwen3(dtype, **more):
+    """config.json and tensors, by the names of transformers; with experts, if their number is given."""
+    moe = "num_experts" in more
+    config = {
+        "architectures": ["Qwen3MoeForCausalLM" if moe else "Qwen3ForCausalLM"], "model_type": "qwen3_moe" if moe else "qwen3",
+        "attention_bias": False, "dtype": str(dtype).removeprefix("torch."), "head_dim": 6, "hidden_size": 16, "intermediate_size": 12,
+        "num_attention_heads": 4, "num_hidden_layers": 2, "num_key_value_heads": 2, "tie_word_embeddings": False, "vocab_size": 24,
+        **({"decoder_sparse_step": 1, "mlp_only_layers": [], "moe_intermediate_size": 10, "num_experts_per_tok": 2} if moe else {}), **more,
+    }
+    hidden, words, head = (config[key] for key in ("hidden_size", "vocab_size", "head_dim"))
+    rows = {"q": config["num_attention_heads"] * head, "k": config["num_key_value_heads"] * head}
+    rows["v"] = rows["k"]
+    shapes = {"model.embed_tokens.weight": (words, hidden), "lm_head.weight": (words, hidden), "model.norm.weight": (hidden,)}
+    for layer in range(config["num_hidden_layers"]):
+        root = f"model.layers.{layer}."
+        shapes |= {f"{root}self_attn.{letter}_proj.weight": (rows[letter], hidden) for letter in "qkv"}
+        shapes |= {
+            f"{root}input_layernorm.weight": (hidden,), f"{root}post_attention_layernorm.weight": (hidden,),
+            f"{root}self_attn.o_proj.weight": (hidden, rows["q"]), f"{root}self_attn.q_norm.weight": (head,),
+            f"{root}self_attn.k_norm.weight": (head,),
+        }
+        places = [f"{root}mlp.experts.{number}." for number in range(config["num_experts"])] if moe else [f"{root}mlp."]
+        ffn = config["moe_intermediate_size" if moe else "intermediate_size"]
+        for place in places:
+            shapes |= {f"{place}gate_proj.weight": (ffn, hidden), f"{place}up_proj.weight": (ffn, hidden),
+                       f"{place}down_proj.weight": (hidden, ffn)}
+        if moe:
+            shapes[f"{root}mlp.gate.weight"] = (config["num_experts"], hidden)
+    return config, numbers(shapes, dtype)
+
+
 # --- the trainer's converters -------------------------------------------------------------------------------------------
 
 
@@ -341,46 +372,62 @@ def converted_telechat3_moe(config, hf, joined, _room):
     return {name: tensor.view(types.get(name, dtype)) for name, tensor in tensors.items()}
 
 
-def converted_deepseek_v4(config, hf, standing, _room):
-    """The operations that the dynamic graph's network reads a model with. It puts an expert's matrices together first."""
+def by_operations(pretrained, config, hf, standing, **more):
+    """The operations that a dynamic graph's network reads a model with. It puts an expert's matrices together first."""
     from mindformers.checkpoint.converter.template import WeightTemplate
-    from mindformers.models.deepseek4.utils import DeepseekV4PreTrainedModel
 
-    template = WeightTemplate(DeepseekV4PreTrainedModel.weight_converters)
-    experts, hidden = config["n_routed_experts"], config["hidden_size"]
+    template = WeightTemplate(pretrained.weight_converters)
+    experts = config.get("n_routed_experts", config.get("num_experts"))
     for operation in template.weight_converters:
         if hasattr(operation, "set_model_config"):
             operation.set_model_config(SimpleNamespace(
-                num_moe_experts=experts, hidden_size=hidden, moe_ffn_hidden_size=config["moe_intermediate_size"],
-                expert_model_parallel_size=1, use_interleaved_weight_layout_mlp=True))
+                num_moe_experts=experts, hidden_size=config["hidden_size"], moe_ffn_hidden_size=config.get("moe_intermediate_size"),
+                expert_model_parallel_size=1, tensor_model_parallel_size=1, use_interleaved_weight_layout_mlp=True, **more))
+        operation.optimizer_parallel_size = 1
     made = {}
 
     def put(results, dtype):
         for name, value in results.items():
             tensor = torch.from_numpy(np.ascontiguousarray(value)).view(dtype)
             # The network has an axis for the experts.
-            made[name] = tensor.reshape(experts, -1, tensor.shape[1]) if standing and ".experts.weight" in name else tensor
+            stacked = standing and ".experts.weight" in name
+            made[name] = tensor.reshape(experts, -1, tensor.shape[1]) if stacked else tensor
 
     def rows(name):
         # Rows are moved whatever they hold: numpy has no bf16.
         return (hf[name].view(torch.int16) if hf[name].dtype == torch.bfloat16 else hf[name]).numpy()
 
+    gates, downs = (".w1.", ".gate_proj."), (".w2.", ".down_proj.")
     for name, tensor in hf.items():
-        if ".ffn.experts." in name:
-            if ".experts.0.w1." in name or ".experts.0.w2." in name:
-                slots = [name, name.replace(".w1.", ".w3.")] if ".w1." in name else [name]
-                stacks = {slot: np.stack([rows(slot.replace("experts.0", f"experts.{e}")) for e in range(experts)]) for slot in slots}
-                operation = template.get_convert_op(name, template.hf_name_to_converter)
-                operation.optimizer_parallel_size = 1
-                put(operation(stacks), tensor.dtype)
-            continue
-        put(template.add_hf_weight(name, rows(name)) or {}, tensor.dtype)
+        if ".experts." not in name:
+            put(template.add_hf_weight(name, rows(name)) or {}, tensor.dtype)
+        elif ".experts.0." in name and any(part in name for part in gates + downs):
+            up = name.replace(".w1.", ".w3.").replace(".gate_proj.", ".up_proj.")
+            slots = [name, up] if up != name else [name]
+            stacks = {slot: np.stack([rows(slot.replace("experts.0", f"experts.{e}")) for e in range(experts)]) for slot in slots}
+            put(template.get_convert_op(name, template.hf_name_to_converter)(stacks), tensor.dtype)
     return made
+
+
+def converted_deepseek_v4(config, hf, standing, _room):
+    from mindformers.models.deepseek4.utils import DeepseekV4PreTrainedModel
+
+    return by_operations(DeepseekV4PreTrainedModel, config, hf, standing)
+
+
+def converted_qwen3(config, hf, standing, _room):
+    from mindformers.models.qwen3.utils import Qwen3PreTrainedModel
+    from mindformers.models.qwen3_moe.utils import Qwen3MoePreTrainedModel
+
+    pretrained = Qwen3MoePreTrainedModel if "num_experts" in config else Qwen3PreTrainedModel
+    return by_operations(pretrained, config, hf, standing, num_attention_heads=config["num_attention_heads"],
+                         num_query_groups=config["num_key_value_heads"], kv_channels=config["head_dim"])
 
 
 # Family: its models, its converter, other shapes, and for each case whether tensors are in one, and the flags. What was recorded
 # keeps its numbers: what is new comes last.
 NETWORK = {"legacy": (True, ["--names", "legacy", *JOINED]), "legacy_separate": (False, ["--names", "legacy", *SEPARATE])}
+IN_ONE = ["--names", "mcore", "--qkv", "interleaved", "--ffn", "interleaved"]
 FAMILIES = {
     "chatglm": (chatglm, converted_chatglm, NETWORK, [
         {}, dict(num_attention_heads=8, multi_query_group_num=4, kv_channels=4), dict(add_qkv_bias=False, num_layers=3)]),
@@ -401,13 +448,20 @@ FAMILIES = {
         "mcore": (True, ["--names", "mcore", "--ffn", "interleaved"]), "mcore_separate": (False, ["--names", "mcore", "--ffn", "separate"])}, [
         {}, dict(num_attention_heads=8, n_routed_experts=6, n_shared_experts=2, v_head_dim=4, moe_intermediate_size=6),
         dict(first_k_dense_replace=0, q_lora_rank=8, kv_lora_rank=12, num_hidden_layers=2)]),
+    "qwen3_dynamic": (qwen3, converted_qwen3, {"mcore": (True, IN_ONE)}, [
+        {}, dict(num_attention_heads=6, head_dim=4, num_hidden_layers=3), dict(num_key_value_heads=4, intermediate_size=20)]),
+    "qwen3_moe_dynamic": (qwen3, converted_qwen3, {
+        "mcore": (True, [*IN_ONE, "--experts", "stacked-3d"]), "mcore_stacked": (False, [*IN_ONE, "--experts", "stacked"])}, [
+        dict(num_experts=4), dict(num_experts=6, num_attention_heads=6, head_dim=4), dict(num_experts=8, num_key_value_heads=1)]),
 }
+# Those that the dynamic graph's networks read.
+DYNAMIC = ("deepseek_v4", "qwen3_dynamic", "qwen3_moe_dynamic")
 
 
 def known(wheel):
     """The families that a wheel has converters of."""
     new = (Path(wheel) / "mindformers/models/deepseek4").is_dir()
-    return {family: row for family, row in FAMILIES.items() if (family == "deepseek_v4") == new}
+    return {family: row for family, row in FAMILIES.items() if (family in DYNAMIC) == new}
 
 
 def save(config, hf, directory):
