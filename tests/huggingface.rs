@@ -1195,6 +1195,18 @@ fn imported_weights_stand_where_the_step_says() {
     room.run(&format!("{IMPORT} --step 3_4")).succeeds();
     assert_eq!(meta("out/meta.json")["last_epoch"], 3);
     room.run("verify @out").succeeds();
+    for more in [
+        "--format checkpoint2 --dst-strategy tp=2 --names legacy",
+        "--format checkpoint2",
+        "--format megatron",
+    ] {
+        let line = format!("import --hf @m --dst @out --step 9 --overwrite {more}");
+        room.run(&line).succeeds();
+        let tracker = room.at("out/latest_checkpointed_iteration.txt");
+        assert_eq!(std::fs::read_to_string(tracker).unwrap().trim(), "9");
+        let latest = room.run("checkpoints latest @out");
+        says(&latest, &["9: step 9", "complete"]);
+    }
 }
 
 /// Rows that are cut off are part of what a manifest tells: where they are few bytes they are read for that.

@@ -146,6 +146,7 @@ mod tests {
             directory: None,
             name: name(text),
             step: 0,
+            epoch: None,
             ranks: vec![0],
             why: (!complete).then(|| "incomplete".into()),
             bytes: 0,

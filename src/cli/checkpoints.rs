@@ -312,7 +312,7 @@ fn list(survey: &Survey, note: Option<String>) -> Told {
 fn shown(checkpoint: &Checkpoint) -> Value {
     json!({
         "step": checkpoint.step,
-        "epoch": checkpoint.name.epoch,
+        "epoch": checkpoint.epoch,
         "suffix": checkpoint.name.suffix(),
         "prefix": checkpoint.name.prefix,
         "ranks": checkpoint.ranks.len(),
@@ -325,11 +325,12 @@ fn shown(checkpoint: &Checkpoint) -> Value {
 
 fn line(checkpoint: &Checkpoint) -> String {
     let state = checkpoint.why.as_deref().unwrap_or("complete");
+    let epoch = checkpoint.epoch.map(|epoch| format!("epoch {epoch}, "));
     format!(
-        "{}: step {}, epoch {}, {} bytes on {}, {state}",
+        "{}: step {}, {}{} bytes on {}, {state}",
         checkpoint.name.suffix(),
         checkpoint.step,
-        checkpoint.name.epoch,
+        epoch.unwrap_or_default(),
         checkpoint.bytes,
         counted(checkpoint.ranks.len() as u64, "rank")
     )

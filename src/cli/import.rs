@@ -108,8 +108,8 @@ impl Import {
             },
         };
         let extras = self.step.beside(&files);
-        let files = self.step.files(files, &self.writing)?;
         let files = self.writing.files(files, DirectoryAsked::default());
+        let files = self.step.files(files)?;
         let mut deriving = self.model.deriving(&self.hf, self.names);
         let mla = self.family.mla.map(|mla| (LATENT, mla == Latent::Joined));
         let qkv = self.family.qkv.is_some_and(|qkv| qkv != Fusion::Separate);

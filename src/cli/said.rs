@@ -50,6 +50,10 @@ fn usual(kind: Kind, command: &str) -> Option<String> {
         }
         Kind::Ambiguous => "give a path at which there is only the one that is meant",
         Kind::UnknownTensor => "`shardloom inspect` shows the names that there are",
+        Kind::Shape if command == "import" => {
+            "are weights, strategy and configuration of one model, and do --experts, --qkv, --ffn and --mla fit the \
+             strategy's job? `shardloom inspect` and `shardloom strategy show` tell the shapes"
+        }
         Kind::Shape => {
             "are weights, strategy and configuration of one model? `shardloom inspect` shows the shapes"
         }

@@ -77,11 +77,11 @@ impl Split {
             name: RankName::new("net", false),
             remove_redundancy,
         };
-        let files = self.step.files(files, &self.writing)?;
         let asked = DirectoryAsked {
             remove_redundancy,
             ..DirectoryAsked::default()
         };
+        let files = self.step.files(self.writing.files(files, asked))?;
         let deriving = self.network.deriving(&self.src);
         let reading = Reading {
             weights: self.weights.weights,
@@ -98,7 +98,7 @@ impl Split {
                     view: None,
                 },
                 leftovers: Leftovers::Split(self.checks.unmatched.unmatched),
-                files: self.writing.files(files, asked),
+                files,
                 format: self.writing.files_format(),
                 view: None,
                 extras: Vec::new(),

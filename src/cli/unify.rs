@@ -122,7 +122,7 @@ impl Unify {
         };
         let extras = self.step.beside(&files);
         let files = self.writing.files(files, DirectoryAsked::default());
-        let files = self.step.files(files, &self.writing)?;
+        let files = self.step.files(files)?;
         let deriving = self.network.deriving(&self.source.src);
         let job = Job {
             command: "unify",

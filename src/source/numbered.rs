@@ -149,6 +149,7 @@ pub(super) fn survey(base: &Path, seen: &[Numbered]) -> Survey {
         survey.checkpoints.push(Checkpoint {
             name: name(iteration),
             step: iteration.number,
+            epoch: iteration.epoch,
             ranks,
             why: iteration.why.clone(),
             bytes: iteration.bytes,

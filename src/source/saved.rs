@@ -11,6 +11,8 @@ pub struct Checkpoint {
     pub name: Name,
     /// The run's total step (`step_num` in the file); without one, the step in the name.
     pub step: u64,
+    /// The epoch, where name or files tell it.
+    pub epoch: Option<u64>,
     /// Ranks that have a file of it.
     pub ranks: Vec<u32>,
     /// Why it can't be resumed from; `None` if it can.

@@ -335,6 +335,7 @@ fn group(
             _ => Some(format!("{} have no file of it", named(&missing))),
         };
         Checkpoint {
+            epoch: Some(name.epoch),
             step: members
                 .iter()
                 .find_map(|(_, header)| header.step)

@@ -1,9 +1,9 @@
 //! `--step`: rank files under the names that a trainer resumes from.
 
-use crate::cli::flags::writing::WriteArgs;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::arrange::{Files, Naming};
 use crate::store::formats::Progress;
+use crate::store::formats::laid::DirectoryAsked;
 use clap::Args;
 
 /// Beginning of the files' names.
@@ -19,31 +19,46 @@ pub(crate) struct StepArgs {
 }
 
 impl StepArgs {
-    /// The files to write: `otherwise`, files of ranks, where no step is given.
+    /// The files to write: `otherwise`, where no step is given.
     ///
     /// # Errors
-    /// [`Kind::Usage`] where no files of ranks are written.
-    pub(crate) fn files(&self, otherwise: Files, writing: &WriteArgs) -> Result<Files> {
+    /// [`Kind::Usage`] where what is written has no place for it.
+    pub(crate) fn files(&self, otherwise: Files) -> Result<Files> {
         let Some(position) = self.step else {
             return Ok(otherwise);
         };
         let (epoch, step) = position;
+        let wrong = |message: String, hint: &str| {
+            let message = format!("--step {epoch}_{step} {message}");
+            Err(Fault::new(Kind::Usage, message).hint(hint))
+        };
         match otherwise {
             Files::Ranks {
                 remove_redundancy, ..
-            } if writing.directory().is_none() => Ok(Files::Resume {
+            } => Ok(Files::Resume {
                 prefix: PREFIX.to_owned(),
                 ending: format!("-{epoch}_{step}"),
                 position,
                 remove_redundancy,
             }),
-            Files::Full { .. } if writing.directory().is_none() => Ok(otherwise),
-            _ => {
-                let message =
-                    format!("--step {epoch}_{step} names files of ranks, and none are written");
-                Err(Fault::new(Kind::Usage, message)
-                    .hint("--dst-strategy cuts into ranks; leave out --step, or --format"))
+            Files::Directory { format, .. } if !format.is_numbered() => {
+                let message = format!("has no place in {}", format.called());
+                wrong(message, "leave out --step, or --format")
             }
+            Files::Directory { format, asked } => match self.progress() {
+                None => {
+                    let all = format!(
+                        "doesn't say which of all steps it is, and by that {} is called",
+                        format.called()
+                    );
+                    wrong(all, "--step N: that of the whole run")
+                }
+                progress => Ok(Files::Directory {
+                    format,
+                    asked: DirectoryAsked { progress, ..asked },
+                }),
+            },
+            otherwise => Ok(otherwise),
         }
     }
 }

@@ -62,7 +62,7 @@ impl Chosen {
             name: chosen.map(|checkpoint| checkpoint.name.clone()),
             scalars: Scalars {
                 step: chosen.map(|checkpoint| checkpoint.step),
-                epoch: chosen.map(|checkpoint| checkpoint.name.epoch),
+                epoch: chosen.and_then(|checkpoint| checkpoint.epoch),
                 batch: chosen.and_then(|checkpoint| checkpoint.global_batch_size),
             },
             ranks: Some(survey.ranks),

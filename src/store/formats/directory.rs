@@ -38,6 +38,11 @@ pub trait DirectoryFormat: Sync {
     /// What it is, in a few words.
     fn about(&self) -> &'static str;
 
+    /// Whether each has its number, as a trainer numbers what it saves.
+    fn is_numbered(&self) -> bool {
+        !self.directory(0).is_empty()
+    }
+
     /// Whether `path`, with these entries, is of it or holds some of it: gives the directory inside
     /// `path` (`""`, or with a `/` at the end) of the checkpoint with this number, or else of the last
     /// complete one. Local.
