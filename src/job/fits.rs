@@ -1,7 +1,7 @@
 //! Whether a source is what its strategy and its manifests say.
 
 use crate::exchange::{Topology, World, agree};
-use crate::fault::plain::first;
+use crate::fault::plain::{counted, first};
 use crate::fault::{Fault, Kind, Result, nearest};
 use crate::job::copies::{self, Compared, Stranger};
 use crate::job::origin::Origin;
@@ -62,6 +62,9 @@ pub(super) fn fit(
         }
     };
     origin.check_shapes(opened)?;
+    if !origin.tells() {
+        opened.source.notes.extend(whether_all(opened));
+    }
     if verify != Verify::None {
         agree(world, check_laid(opened, path))?;
     }
@@ -123,6 +126,20 @@ fn with_strategy(mut fault: Fault, path: Option<&StrategyInput>) -> Fault {
         fault.message = fault.message.replacen("the source strategy", &named, 1);
     }
     fault
+}
+
+/// That nothing tells whether all files are there, where nothing does: the last ones may lack, and with them the ends of
+/// tensors. Local.
+fn whether_all(opened: &Opened) -> Option<String> {
+    let told = opened.source.told.as_ref();
+    let format = told
+        .map(|told| told.format)
+        .filter(|format| !format.tells_files())?;
+    let files = counted(opened.source.catalog.paths().len() as u64, "file");
+    Some(format!(
+        "{files} read: {} doesn't tell how many there were to be; without the last ones tensors are shorter",
+        format.called()
+    ))
 }
 
 /// What becomes of tensors that the strategy doesn't know and ranks hold differently. Local.

@@ -180,6 +180,29 @@ fn verify_without_a_manifest_believes_what_a_checkpoint_tells_of_its_files() {
     }
 }
 
+/// Where neither the files nor a manifest tell how many there were to be, the result says that.
+#[test]
+fn files_that_may_not_be_all_are_counted() {
+    let room = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| room.path().join(name).display().to_string();
+    copy(&case("dcp_hf_shards").join("src"), &room.path().join("src"));
+    let unify = |src: &str, dst: &str| format!("unify --src {} --dst {}", at(src), at(dst));
+    for (processes, dst, files) in [(1, "one", "2 files read"), (2, "two", "2 files read")] {
+        let told = run(processes, &unify("src", dst));
+        assert!(told.stdout.contains(files), "{told:#?}");
+    }
+    run(1, &format!("{} --format dcp-hf", unify("one", "own"))).succeeds();
+    let own = run(1, &unify("own", "back")).succeeds();
+    assert!(!own.stdout.contains("read:"), "{own:#?}");
+    std::fs::remove_file(
+        room.path()
+            .join("src/shard-00002-model-00001-of-00001.safetensors"),
+    )
+    .expect("it was there");
+    let part = run(1, &unify("src", "part"));
+    assert!(part.stdout.contains("1 file read"), "{part:#?}");
+}
+
 /// What is missing of a distributed checkpoint is named, and what to do.
 #[test]
 fn a_distributed_checkpoint_without_its_files_says_what_is_missing() {

@@ -153,6 +153,11 @@ pub trait DirectoryFormat: Sync {
     /// [`crate::fault::Kind::MissingShard`], naming the missing file inside the directory.
     fn check_unlisted(&self, files: &[&str]) -> Result<()>;
 
+    /// Whether it tells which files there were to be: what lacks is found then.
+    fn tells_files(&self) -> bool {
+        true
+    }
+
     /// Whether a file of this name and structure says by itself that it is one of several of it.
     fn is_part(&self, name: &str, schema: &FileSchema) -> bool {
         let _ = (name, schema);

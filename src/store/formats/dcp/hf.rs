@@ -95,6 +95,10 @@ impl DirectoryFormat for HuggingFace {
         Ok(())
     }
 
+    fn tells_files(&self) -> bool {
+        false
+    }
+
     fn is_part(&self, _: &str, schema: &FileSchema) -> bool {
         schema.metadata.contains_key(SHARDING)
     }
