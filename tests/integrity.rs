@@ -708,6 +708,39 @@ fn a_changed_name_is_corrupt() {
     }
 }
 
+/// A type that is another of as many bytes leaves all bytes as they were: the manifest tells which it was.
+#[test]
+fn a_changed_type_is_corrupt() {
+    let sample = Sample::new();
+    alone(&sample.args("unify --src @src --src-strategy @four.ckpt --dst @in")).succeeds();
+    rename(&sample.path("in"), b"F32", b"I32");
+    let retyped = "is I32 here, it was written as F32";
+    for (line, told) in [
+        ("unify --src @in --dst @out", retyped),
+        ("unify --src @in --dst @out --verify all", retyped),
+        (
+            "split --src @in --dst-strategy @four.ckpt --dst @out",
+            retyped,
+        ),
+    ] {
+        for processes in [None, Some(3)] {
+            refuses(&run(processes, &sample.args(line), &[]), told);
+            assert!(!sample.path("out").exists(), "{line}");
+        }
+    }
+    let verified = alone(&sample.args("verify @in"));
+    assert_eq!(verified.status.code(), Some(1), "{verified:#?}");
+    // One rank alone has it otherwise.
+    let made = "reshard --src @src --src-strategy @four.ckpt --dst-strategy @two.ckpt --dst @ranks";
+    alone(&sample.args(made)).succeeds();
+    rename(&sample.path("ranks"), b"F32", b"I32");
+    let unify = alone(&sample.args("unify --src @ranks --dst @out"));
+    assert!(
+        !unify.status.success() && !sample.path("out").exists(),
+        "{unify:#?}"
+    );
+}
+
 /// A checksum of some other part of a file says nothing of its tensors' bytes.
 #[test]
 fn what_has_no_checksums_of_its_tensors_is_not_verified_by_them() {

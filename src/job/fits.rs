@@ -62,6 +62,7 @@ pub(super) fn fit(
         }
     };
     origin.check_shapes(opened)?;
+    origin.check_types(opened)?;
     if !origin.tells() {
         opened.source.notes.extend(whether_all(opened));
     }

@@ -154,6 +154,29 @@ impl Origin {
         Err(fault.tensor(&**name))
     }
 
+    /// Checks that tensors are of the types that the manifest says, whose digests are of bytes alone. Local: the same on
+    /// every process.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] naming the first that isn't.
+    pub(super) fn check_types(&self, opened: &Opened) -> Result<()> {
+        let known = opened.inventory.tensors.iter();
+        let mut known =
+            known.filter_map(|(name, tensor)| Some((name, tensor.dtype, self.of(name)?)));
+        let wrong = known.find(|(_, dtype, record)| dtype.safetensors_name() != record.dtype);
+        let Some((name, dtype, record)) = wrong else {
+            return Ok(());
+        };
+        let message = format!("is {dtype} here, it was written as {}", record.dtype);
+        Err(Fault::new(Kind::Corrupt, message)
+            .tensor(&**name)
+            .file(opened.source.base.display().to_string())
+            .hint(
+                "copy it again, or `shardloom verify --repair`; if others were meant to take its \
+                 place, remove shardloom.json",
+            ))
+    }
+
     /// Whether what was read is what the manifests say, and no tensors are known to be `damaged`. Collective.
     ///
     /// # Errors
