@@ -5,7 +5,7 @@ mod steps;
 
 use crate::support::processes;
 use crate::support::{self, Run, command, fixtures, oracle, sample, tensors};
-use command::{RESHARD, under_mpi};
+use command::{RESHARD, alone, under_mpi};
 use oracle::Strategy;
 use rustix::process::{Pid, Signal, kill_process};
 use sample::{Sample, image, layout};
@@ -188,6 +188,42 @@ fn what_may_not_be_read_or_written_is_named() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(stderr.contains("rank_2/net.safetensors"), "{stderr}");
+}
+
+/// What another user has written, and this one may not remove, is found before anything is written.
+#[test]
+fn what_may_not_be_removed_is_not_replaced() {
+    let sample = Sample::new();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode;
+    let rooms = sample.path("rooms");
+    std::fs::create_dir(&rooms).expect("a directory");
+    std::fs::set_permissions(&rooms, mode(0o777)).expect("open it");
+    let line = RESHARD.replace("@out", "@rooms/out");
+    alone(&sample.args(&line)).succeeds();
+    let before = image(&rooms);
+    for (open, closed) in [("rooms/none", "out"), ("rooms/out", "rank_0")] {
+        if sample.path(open).exists() {
+            std::fs::set_permissions(sample.path(open), mode(0o777)).expect("open it");
+        }
+        let again = format!("{} --overwrite", RESHARD.replace("@out", "@rooms/out"));
+        let in_place = "reshard --src @rooms/out --dst-strategy @four.ckpt --in-place";
+        for line in [again.as_str(), in_place] {
+            let Some(output) = as_nobody(&sample, line) else {
+                return;
+            };
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{output:?}");
+            assert!(
+                stderr.contains("may not remove what lies in it"),
+                "{stderr}"
+            );
+            assert!(
+                stderr.contains(&format!("{closed}: is to be replaced")),
+                "{stderr}"
+            );
+            assert_eq!(image(&rooms), before, "{line}");
+        }
+    }
 }
 
 #[test]

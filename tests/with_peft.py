@@ -95,12 +95,15 @@ TIED = {
     "of the head of a tied model": (plain("qwen2", r=2, lora_alpha=4, target_modules=["q_proj", "lm_head"]), "lm_head"),
     "with the embedding of a tied model in full": (plain("qwen2", r=2, lora_alpha=4, target_modules=ATTENTION, modules_to_save=["embed_tokens"]), "tie_word_embeddings"),
 }
+# What is taken out of an adapter's file, and stays as it is then.
+GAPS = {
+    "a layer's pair": (MERGED["plain"], "layers.1.self_attn.q_proj"),
+    "a layer's pair, by an expression": (MERGED["by a regular expression"], "layers.0.mlp.up_proj"),
+    "a listed layer's pair": (plain(r=2, lora_alpha=4, target_modules=LINEAR, layers_to_transform=[0, 1]), "layers.0.mlp.up_proj"),
+}
 # What is taken out of an adapter's file, and the words for what lacks then.
 LACKING = {
-    "a layer's pair": (MERGED["plain"], "layers.1.self_attn.q_proj", "none for 'model.layers.1.self_attn.q_proj'"),
     "all pairs of a kind": (MERGED["plain"], "down_proj", "'down_proj' in target_modules"),
-    "a layer's pair, by an expression": (MERGED["by a regular expression"], "layers.0.mlp.up_proj", "none for 'model.layers.0.mlp.up_proj'"),
-    "a listed layer's pair": (plain(r=2, lora_alpha=4, target_modules=LINEAR, layers_to_transform=[0, 1]), "layers.0.mlp.up_proj", "none for 'model.layers.0.mlp.up_proj'"),
     "the head": (MERGED["with a head trained in full"], "lm_head", "'lm_head' in modules_to_save"),
     "a norm": (MERGED["with norms trained in full"], "layers.1.input_layernorm", "'input_layernorm' in modules_to_save"),
     "a bias": (MERGED["with biases of its layers"], "layers.1.self_attn.q_proj.base_layer.bias", "no tensor for 'model.layers.1.self_attn.q_proj.bias'"),
@@ -163,6 +166,10 @@ def merges(case, room):
     rounds the products of embeddings and experts once more."""
     prepare(case, room)
     in_order(case, room)
+    is_merge(room)
+
+
+def is_merge(room):
     before = load_all(room / "hf")
     exact = {name: tensor.to(before[name].dtype) for name, tensor in merge(room, torch.float32).items()}
     for processes, how in [(1, []), (3, ["--exchange", "collective"])]:
@@ -248,8 +255,8 @@ def refusal(room, *command):
     raise AssertionError("it is merged")
 
 
-def misses(case, lost, words, room):
-    """An adapter's file that lacks what its configuration says that it has is refused."""
+def lose(case, lost, room):
+    """An adapter whose file lacks what has this in its name."""
     prepare(case, room)
     in_order(case, room)
     path = room / "adapter" / "adapter_model.safetensors"
@@ -257,6 +264,17 @@ def misses(case, lost, words, room):
     kept = {name: tensor for name, tensor in tensors.items() if lost not in name}
     assert 0 < len(kept) < len(tensors), sorted(tensors)
     save_file(kept, path)
+
+
+def leaves_layers(case, lost, room):
+    """A module without a pair in some layer is there what it was, as PEFT leaves it."""
+    lose(case, lost, room)
+    is_merge(room)
+
+
+def misses(case, lost, words, room):
+    """An adapter's file that lacks what its configuration says that it has is refused."""
+    lose(case, lost, room)
     told = refusal(room)
     assert words in told and "adapter_model.safetensors" in told, f"'{words}' isn't in: {told}"
 
@@ -275,6 +293,8 @@ def trials():
         yield name, lambda room, c=case, w=words: refuses(c, w, room)
     for name, (case, words) in TIED.items():
         yield name, lambda room, c=case, w=words: refuses(c, w, room, "import", "--hf")
+    for name, (case, lost) in GAPS.items():
+        yield f"without {name}", lambda room, c=case, t=lost: leaves_layers(c, t, room)
     for name, (case, lost, words) in LACKING.items():
         yield f"without {name}", lambda room, c=case, t=lost, w=words: misses(c, t, w, room)
     for beginning in ["pissa", "olora"]:

@@ -19,7 +19,7 @@ const EXPERTS: &str = ".experts.";
 const FURTHER: &str = "eh_proj.weight";
 
 /// Refuses an adapter whose file lacks what its configuration says that it has. Of a head that is the embedding, too,
-/// one of the two is enough.
+/// one of the two is enough. Gives the modules that stay as they are in some layers: PEFT loads such an adapter, too.
 ///
 /// # Errors
 /// [`Kind::MissingShard`] naming the key and what lacks.
@@ -28,17 +28,18 @@ pub fn check(
     meaning: &Meaning,
     taken: &Taken,
     tied: Option<&Tied>,
-) -> Result<()> {
+) -> Result<Vec<String>> {
     let further = further(inventory);
     let known =
         |name: &str| !is_state(name) && !further.iter().any(|layer| name.starts_with(layer));
     let names = inventory.tensors.keys().map(|name| &**name);
     let names: Vec<&str> = names.filter(|name| known(name)).collect();
-    check_targets(inventory, &names, &meaning.told, taken, tied)?;
+    let gaps = check_targets(inventory, &names, &meaning.told, taken, tied)?;
     refuse_unnamed(meaning, taken, tied)?;
     check_parameters(inventory, meaning, taken, known)?;
     check_kept(&names, &meaning.told, taken, tied)?;
-    check_biases(&names, meaning.told.biases, taken)
+    check_biases(&names, meaning.told.biases, taken)?;
+    Ok(gaps)
 }
 
 /// The beginnings of the names of layers for further tokens.
@@ -54,7 +55,8 @@ fn check_targets(
     told: &Told,
     taken: &Taken,
     tied: Option<&Tied>,
-) -> Result<()> {
+) -> Result<Vec<String>> {
+    let mut found = Vec::new();
     let one = tied.filter(|tied| !tied.parted);
     let matrices = names.iter().filter_map(|name| {
         let tensor = inventory.tensors.get(*name)?;
@@ -85,9 +87,11 @@ fn check_targets(
             );
             return Err(lacks(message, "exclude_modules"));
         }
-        refuse_gaps(&due, has, &format!("'{called}' in target_modules"))?;
+        let partly = gaps(&due, has, &format!("'{called}' in target_modules"));
+        let partly = partly.into_iter();
+        found.extend(partly.map(|gap| format!("{gap}; what has none stays as it is")));
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Refuses pairs of modules that the configuration doesn't name beside others that it names: PEFT doesn't load them. If
@@ -127,27 +131,25 @@ fn refuse_unnamed(meaning: &Meaning, taken: &Taken, tied: Option<&Tied>) -> Resu
     ))
 }
 
-/// Refuses an adapter that has one of several modules, or parameters, `due` that only numbers in their names tell
-/// apart, and not another.
-fn refuse_gaps(due: &[&str], has: impl Fn(&str) -> bool, what: &str) -> Result<()> {
+/// What an adapter has for one of several modules, or parameters, `due` that only numbers in their names tell apart, and
+/// not for another.
+fn gaps(due: &[&str], has: impl Fn(&str) -> bool, what: &str) -> Vec<String> {
     let mut kinds: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for name in due {
         kinds.entry(kind(name)).or_default().push(name);
     }
-    for (kind, names) in kinds {
+    let gap = |(kind, names): (String, Vec<&str>)| {
         let absent: Vec<&str> = names.iter().filter(|name| !has(name)).copied().collect();
-        if absent.is_empty() || absent.len() == names.len() {
-            continue;
-        }
-        let message = format!(
-            "the adapter's configuration names {what}, and there are pairs for {} of the {} '{kind}': none for {}",
-            names.len() - absent.len(),
-            names.len(),
-            quoted(&absent)
-        );
-        return Err(lacks(message, "exclude_modules"));
-    }
-    Ok(())
+        (!absent.is_empty() && absent.len() < names.len()).then(|| {
+            format!(
+                "the adapter's configuration names {what}, and there are pairs for {} of the {} '{kind}': none for {}",
+                names.len() - absent.len(),
+                names.len(),
+                quoted(&absent)
+            )
+        })
+    };
+    kinds.into_iter().filter_map(gap).collect()
 }
 
 /// Refuses an adapter that says that it has pairs of parameters of which none, or not all, were merged.
@@ -168,7 +170,10 @@ fn check_parameters(
         let all = experts::all(inventory, meaning);
         let due = all.iter().filter(called).filter(|name| known(name));
         let due: Vec<&str> = due.map(String::as_str).collect();
-        refuse_gaps(&due, |name| taken.merged.contains(name), &what)?;
+        let partly = gaps(&due, |name| taken.merged.contains(name), &what);
+        if let Some(gap) = partly.into_iter().next() {
+            return Err(lacks(gap, "target_parameters"));
+        }
     }
     Ok(())
 }

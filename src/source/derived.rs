@@ -139,9 +139,11 @@ impl Derived {
             let taken = adapter
                 .and_then(|adapter| merge(inventory, &source.catalog, &adapter, &lora.meaning))
                 .and_then(|taken| {
-                    check(inventory, &lora.meaning, &taken, self.tied.as_ref()).map(|()| taken)
-                })
-                .map_err(|fault| fault.file(file.path.as_str()))?;
+                    let gaps = check(inventory, &lora.meaning, &taken, self.tied.as_ref());
+                    gaps.map(|gaps| (taken, gaps))
+                });
+            let (taken, gaps) = taken.map_err(|fault| fault.file(file.path.as_str()))?;
+            notes.extend(gaps);
             notes.extend(leave_masters(inventory, &taken));
         }
         Ok(notes)

@@ -140,6 +140,9 @@ impl Staging {
     /// [`Kind::Unsupported`] for a file system that can't do what is needed, [`Kind::Io`].
     pub fn prepare(&self, job: u64, survives: &str, denied: u32) -> Result<()> {
         io::make_directory(self.parent())?;
+        if !io::may_do_all() && io::standing(&self.destination)? == Standing::Directory {
+            replaceable::check_removable(&self.destination)?;
+        }
         self.clear()?;
         io::make_directory(&self.partial).map_err(|fault| self.known(fault))?;
         if io::standing(&self.destination)? != Standing::Nothing {
@@ -271,12 +274,18 @@ impl Staging {
         }
         drop(placing);
         if replaces {
-            if let Err(fault) = io::remove_directory(&sealed) {
-                // The next run finds it by its usual name.
-                self.back(&sealed);
-                return Err(fault);
+            match io::remove_directory(&sealed) {
+                Ok(()) => course::leaves(Leaves::Placed(None)),
+                Err(fault) => {
+                    // The next run finds it by its usual name.
+                    self.back(&sealed);
+                    let (place, left) = (self.destination.display(), self.partial.display());
+                    tracing::warn!(
+                        "{place}: the new is in place; of the old, {left}, something is left: {}",
+                        fault.message
+                    );
+                }
             }
-            course::leaves(Leaves::Placed(None));
         }
         Ok(())
     }

@@ -82,6 +82,25 @@ pub fn check(directory: &Path) -> Result<()> {
         ))
 }
 
+/// Checks that this user may remove all that lies in `directory`, which is to be replaced. Local.
+///
+/// # Errors
+/// [`Kind::Io`] naming the first directory of which that isn't so.
+pub fn check_removable(directory: &Path) -> Result<()> {
+    let inside = io::list(directory)?;
+    if !inside.is_empty() && !io::may_change(directory) {
+        let message = "is to be replaced, and this user may not remove what lies in it";
+        return Err(Fault::new(Kind::Io, message)
+            .file(directory.display().to_string())
+            .hint("give another directory, or run as the one whom these files belong to"));
+    }
+    let directories = inside.into_iter().filter(|(_, is_directory)| *is_directory);
+    directories
+        .map(|(name, _)| directory.join(name))
+        .filter(|path| matches!(io::link_target(path), Ok(None)))
+        .try_for_each(|path| check_removable(&path))
+}
+
 /// What lies in `directory`, each with whether it is a directory, but for what a job itself keeps there
 /// (`.shardloom-…`) and the `lost+found` of a file system. Local.
 ///

@@ -72,49 +72,24 @@ const UNIFY: &str = "unify --src @base --lora @lora --overwrite --dst @out";
 fn what_an_adapter_is_to_have_and_lacks_is_named() {
     let room = room();
     let all = [Q[0], Q[1], K[0], K[1]];
-    let experts = "model.layers.0.mlp.experts.0.up";
     for (modules, whole, config, named) in [
         (
-            &[Q[0]][..],
+            &Q[..],
             &[][..],
-            r#""target_modules": ["q"]"#,
-            &["'q' in target_modules", "'model.layers.1.attn.q'"][..],
-        ),
-        (
-            &Q,
-            &[],
             r#""target_modules": ["attn.q", "k"]"#,
-            &["'k' in target_modules", "'model.layers.0.attn.k'"],
+            &["'k' in target_modules", "'model.layers.0.attn.k'"][..],
         ),
         (
-            &Q[1..],
+            &all[1..],
             &[],
-            r#""target_modules": ".*attn\\.q""#,
-            &["'.*attn\\.q' in target_modules", "'model.layers.0.attn.q'"],
+            r#""target_modules": ["q", "k"], "exclude_modules": ["model.layers.1.attn.q"]"#,
+            &["a pair for none of 'model.layers.0.attn.q'"],
         ),
         (
             &Q,
             &[],
             r#""target_modules": ".*attn\\.k""#,
             &["a pair for none of 'model.layers.0.attn.k'"],
-        ),
-        (
-            &all[1..],
-            &[],
-            r#""target_modules": ["q", "k"], "layers_to_transform": [0, 1]"#,
-            &["'model.layers.0.attn.q'"],
-        ),
-        (
-            &all[1..],
-            &[],
-            r#""target_modules": ["q", "k"], "exclude_modules": ["model.layers.1.attn.q"]"#,
-            &["'model.layers.0.attn.q'"],
-        ),
-        (
-            &[experts],
-            &[],
-            r#""target_modules": ["up"]"#,
-            &["1 of the 4 'model.layers.*.mlp.experts.*.up'"],
         ),
         (
             &Q,
@@ -163,6 +138,48 @@ fn what_an_adapter_is_to_have_and_lacks_is_named() {
                 "{run:#?}"
             );
             assert!(!room.path().join("out").exists());
+        }
+    }
+}
+
+/// As PEFT leaves it, which loads such an adapter with a warning.
+#[test]
+fn a_module_without_a_pair_in_some_layer_stays_and_is_named() {
+    let room = room();
+    for (modules, config, told) in [
+        (
+            &[Q[0]][..],
+            r#""target_modules": ["q"]"#,
+            "none for 'model.layers.1.attn.q'",
+        ),
+        (
+            &Q[1..],
+            r#""target_modules": ".*attn\\.q""#,
+            "none for 'model.layers.0.attn.q'",
+        ),
+        (
+            &Q[1..],
+            r#""target_modules": ["q"], "layers_to_transform": [0, 1]"#,
+            "1 of the 2 'model.layers.*.attn.q'",
+        ),
+        (
+            &["model.layers.0.mlp.experts.0.up"],
+            r#""target_modules": ["up"]"#,
+            "1 of the 4 'model.layers.*.mlp.experts.*.up'",
+        ),
+    ] {
+        write(&room.path().join("lora"), modules, &[], config);
+        for processes in [1, 3] {
+            let run = command::on(processes, &room_words(&room, UNIFY)).succeeds();
+            assert!(run.stdout.contains(told), "{run:#?}");
+            let made = tensors::read(&room.path().join("out/model-00001-of-00001.safetensors"))
+                .unwrap()
+                .tensors;
+            let changed = base()
+                .into_iter()
+                .filter(|(name, tensor)| made[name] != *tensor);
+            let changed: Vec<String> = changed.map(|(name, _)| name).collect();
+            assert_eq!(changed, [format!("{}.weight", modules[0])]);
         }
     }
 }

@@ -5,7 +5,8 @@ use crate::store::io::gate::gate;
 use crate::store::io::late::patiently;
 use crate::store::io::named::named;
 use crate::store::io::trace;
-use rustix::fs::{AtFlags, CWD, Gid, StatxAttributes, StatxFlags, Uid, XattrFlags};
+use rustix::fs::{Access, AtFlags, CWD, Gid, StatxAttributes, StatxFlags, Uid, XattrFlags};
+use rustix::io::Errno;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -23,6 +24,18 @@ pub fn mode(path: &Path) -> Result<u32> {
     named("can't look at", path, gate())?;
     let metadata = named("can't look at", path, patiently(|| fs::metadata(path)))?;
     Ok(metadata.mode() & 0o7777)
+}
+
+/// Whether this user may make and remove entries in every directory. Local.
+pub fn may_do_all() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Whether this user may make and remove entries of directory `path`. Local.
+pub fn may_change(path: &Path) -> bool {
+    let asked = Access::WRITE_OK | Access::EXEC_OK;
+    let answer = rustix::fs::accessat(CWD, path, asked, AtFlags::EACCESS);
+    !matches!(answer, Err(Errno::ACCESS | Errno::PERM | Errno::ROFS))
 }
 
 /// Takes the permissions `denied` away from `path`.
