@@ -791,7 +791,10 @@ fn a_head_of_its_own_goes_out_with_a_configuration_that_says_so() {
         "to hf --src @out --model @m --dst @hf",
     ] {
         let run = room.run(line);
-        says(&run, &[HEAD, "a head of their own", "--untie keeps it"]);
+        says(
+            &run,
+            &[HEAD, "should be a copy", "tok_embeddings", "--untie keeps"],
+        );
         assert!(!room.at("hf").exists());
         room.run(&format!("{line} --untie")).succeeds();
         tensors::compare(&right, &full(&room.at("hf"))).unwrap();
@@ -806,6 +809,21 @@ fn a_head_of_its_own_goes_out_with_a_configuration_that_says_so() {
         &run,
         &["--untie: tie_word_embeddings of config.json isn't true"],
     );
+    // One that equals the embedding is it.
+    let mut same = weights();
+    same.insert(HEAD.into(), same[EMBEDDING].clone());
+    room.put("m/model.safetensors", &same);
+    room.run(IMPORT).succeeds();
+    room.configure("tie_word_embeddings", true.into());
+    for processes in [1, 3] {
+        let words = room.words("export --src @out --hf-config @m --dst @hf --overwrite");
+        command::on(processes, &words).succeeds();
+        let one = same.iter().filter(|(name, _)| *name != HEAD);
+        let one: Tensors = one
+            .map(|(name, tensor)| (name.clone(), tensor.clone()))
+            .collect();
+        tensors::compare(&one, &full(&room.at("hf"))).unwrap();
+    }
 }
 
 /// Scales that are powers of two are named as such, wherever they lie.

@@ -1,6 +1,7 @@
 //! A head that is the embedding, too.
 
 use super::expression::Numbers;
+use super::link::Link;
 use super::mapping::Mapping;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::Inventory;
@@ -52,10 +53,6 @@ pub(super) fn embedding(mapping: &Mapping) -> Option<&Arc<str>> {
 /// The tensors that are left out as copies of others, with those. What an adapter brings in place of the other is no
 /// longer what they are copies of.
 pub(super) fn copies(inventory: &Inventory, mapping: &Mapping) -> Vec<(Arc<str>, Arc<str>)> {
-    let stored = |tensor: &SourceTensor| {
-        let value = tensor.value.as_deref();
-        value.is_none_or(|value| value.steps.is_empty())
-    };
     // A head that isn't there to be written is the embedding: the other with a row for each word.
     let tied = |name: &Arc<str>| embedding(mapping).filter(|_| is_head(name));
     let pairs = mapping.only_hf.iter();
@@ -72,6 +69,38 @@ pub(super) fn copies(inventory: &Inventory, mapping: &Mapping) -> Vec<(Arc<str>,
         .filter(alike)
         .map(|(name, of)| (name.clone(), of.clone()))
         .collect()
+}
+
+/// A head at MindSpore that is the embedding by config.json, with that: it is left out as a copy of it.
+pub(super) fn head_of_embedding(
+    inventory: &Inventory,
+    mapping: &Mapping,
+    numbers: &Numbers,
+) -> Option<(Arc<str>, Arc<str>)> {
+    if !numbers.holds(TIED) {
+        return None;
+    }
+    let of_words = |link: &&Link| {
+        link.hf
+            .iter()
+            .any(|tensor| tensor.vocabulary && !is_head(&tensor.name))
+    };
+    let embedding = mapping.links.iter().find(of_words)?.ms.first()?;
+    let mut names = std::iter::once(&embedding.name).chain(&embedding.also);
+    let (embedding, one) = names.find_map(|name| inventory.tensors.get_key_value(name))?;
+    let known = |name: &Arc<str>| {
+        let mut made = mapping.links.iter().flat_map(|link| &link.ms);
+        made.any(|tensor| tensor.name == *name || tensor.also.contains(name))
+    };
+    let mut tensors = inventory.tensors.iter();
+    let (head, other) = tensors.find(|(name, _)| is_head(name) && !known(name))?;
+    (stored(one) && stored(other)).then(|| (head.clone(), embedding.clone()))
+}
+
+/// Whether it is what the files hold.
+fn stored(tensor: &SourceTensor) -> bool {
+    let value = tensor.value.as_deref();
+    value.is_none_or(|value| value.steps.is_empty())
 }
 
 /// Whether another file's tensor, as one that was trained in full, is in its place.

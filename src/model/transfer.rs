@@ -14,7 +14,7 @@ use super::refusals::{
     absent, check_named, check_shape, extra_tensor, head_for, missing_tensor, other,
     refuse_adapted, refuse_other_names, refuse_quantised, tied, unknown, unmade,
 };
-use super::tied::copies;
+use super::tied::{copies, head_of_embedding};
 use super::vocabulary::Vocabulary;
 use super::wrapped::refuse_wrapped;
 use crate::fault::{Fault, Kind, Result};
@@ -258,7 +258,8 @@ impl Export {
         let mapping = Mapping::new(family, numbers, &choices, &present)?;
         check_named(family, &mapping, choices.names)?;
         refuse_other_names(inventory, family, choices.names)?;
-        self.check_extra(inventory, &mapping)?;
+        let head = head_of_embedding(inventory, &mapping, numbers).filter(|_| !self.allow_extra);
+        self.check_extra(inventory, &mapping, head.as_ref().map(|(head, _)| &**head))?;
         let mut vocabulary = Vocabulary::new(self.vocabulary_rows);
         let (mut table, mut lacking) = (Table::new(), Vec::new());
         for link in &mapping.links {
@@ -311,6 +312,7 @@ impl Export {
         }
         let mut viewed = self.viewed(table, inventory, vocabulary)?;
         viewed.notes.extend(unmade(&lacking));
+        viewed.copies.extend(head);
         Ok(viewed)
     }
 
@@ -338,11 +340,16 @@ impl Export {
         })
     }
 
-    fn check_extra(&self, inventory: &Inventory, mapping: &Mapping) -> Result<()> {
+    fn check_extra(
+        &self,
+        inventory: &Inventory,
+        mapping: &Mapping,
+        copy: Option<&str>,
+    ) -> Result<()> {
         if self.allow_extra {
             return Ok(());
         }
-        let mut known: BTreeSet<&str> = BTreeSet::new();
+        let mut known: BTreeSet<&str> = copy.into_iter().collect();
         for tensor in mapping.links.iter().flat_map(|link| &link.ms) {
             known.insert(&tensor.name);
             known.extend(tensor.also.iter().map(|name| &**name));
