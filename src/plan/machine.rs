@@ -51,8 +51,11 @@ impl Machine {
     /// [`Kind::Corrupt`] for what is no such description or has a rate of 0.
     pub fn parse(text: &[u8]) -> Result<Machine> {
         let corrupt = |message: String| Fault::new(Kind::Corrupt, message);
-        let bad =
-            |error: serde_json::Error| corrupt(format!("is no description of a machine: {error}"));
+        let bad = |error: serde_json::Error| {
+            corrupt(format!("is no description of a machine: {error}")).hint(
+                "`shardloom simulate --help` shows one, `shardloom bench --help` measures one",
+            )
+        };
         let result: serde_json::Result<Measured> = serde_json::from_slice(text);
         let machine: Machine = match result {
             Ok(result) => result.machine,

@@ -30,6 +30,7 @@ pub(super) fn simulated(simulated: &Simulated) -> Text {
         bytes(b.received_other_nodes),
         match s.nodes {
             1 => String::new(),
+            _ if b.sent_lower_bound == 0 => String::new(),
             _ => format!(" (at least {} must cross nodes)", bytes(b.sent_lower_bound)),
         }
     ));

@@ -100,7 +100,7 @@ fn moved(out: &mut Text, outcome: &Outcome) {
         bytes(b.read),
         bytes(b.read_unique)
     ));
-    let crossing = if outcome.nodes > 1 {
+    let crossing = if outcome.nodes > 1 && b.sent_lower_bound > 0 {
         format!(" (at least {} must cross nodes)", bytes(b.sent_lower_bound))
     } else {
         String::new()

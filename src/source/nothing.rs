@@ -62,7 +62,7 @@ pub(crate) fn absent(path: &Path) -> Fault {
 }
 
 /// Directories called `rank0` or `rank-0`.
-fn looks_like_ranks(path: &Path, names: &[(String, bool)]) -> Option<Fault> {
+pub(super) fn looks_like_ranks(path: &Path, names: &[(String, bool)]) -> Option<Fault> {
     let number = |name: &str| {
         let rest = name.strip_prefix("rank").or(name.strip_prefix("device"))?;
         let digits = rest.trim_start_matches(['-', '.', '_', '=']);

@@ -8,7 +8,7 @@ use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
 use crate::source::directory;
 use crate::source::meta::{META, META_BYTES_MAX, Meta, Name};
-use crate::source::nothing::absent;
+use crate::source::nothing::{absent, looks_like_ranks};
 use crate::source::numbered::{self, Numbered};
 use crate::source::ranks::named;
 use crate::source::saved::{Checkpoint, Survey};
@@ -127,6 +127,9 @@ fn begin(
         }
         directory::refuse_single(&base)?;
         refuse_directory(directory)?;
+        if let Some(fault) = looks_like_ranks(directory, &io::list(directory)?) {
+            return Err(fault);
+        }
         return Err(Fault::new(Kind::MissingShard, "no process finds rank directories here")
             .file(directory.display().to_string())
             .hint("expected rank_<n>/ directories with <prefix>_rank_<n>-<epoch>_<step>.safetensors"));

@@ -127,6 +127,13 @@ pub fn decode(bytes: &[u8]) -> Result<Document> {
         return Err(fault.hint("a strategy file in protobuf form must not end in .json"));
     }
     serde_json::from_slice(bytes).map_err(|error| {
+        if error.is_eof() {
+            let message = format!(
+                "is cut off: it ends after {} bytes, in the middle",
+                bytes.len()
+            );
+            return Fault::new(Kind::Strategy, message).hint("copy it again");
+        }
         Fault::new(
             Kind::Strategy,
             format!("not a strategy file in JSON form: {error}"),

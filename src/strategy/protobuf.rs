@@ -160,9 +160,11 @@ pub fn decode(bytes: &[u8]) -> Result<ParallelStrategyMap> {
     }
     ParallelStrategyMap::decode(bytes).map_err(|error| {
         // A strategy begins with its stage, field 1.
-        if bytes.starts_with(b"\x08") && error.to_string().contains("underflow") {
+        let told = error.to_string();
+        let ends = ["underflow", "invalid varint"];
+        if bytes.starts_with(b"\x08") && ends.iter().any(|end| told.contains(end)) {
             let message = format!(
-                "is cut off: it ends after {} bytes, in the middle of a layout",
+                "is cut off or damaged: it ends after {} bytes, in the middle of a layout",
                 bytes.len()
             );
             return Fault::new(Kind::Strategy, message).hint("copy it again");

@@ -14,6 +14,9 @@ use crate::store::json;
 use clap::Args;
 use std::path::{Path, PathBuf};
 
+/// What PEFT wrote before there was safetensors.
+const PICKLED: &str = "adapter_model.bin";
+
 /// Which adapter, and how much of it.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct LoraArgs {
@@ -70,7 +73,7 @@ impl LoraArgs {
         refuse_model(path)?;
         let (directory, file) = match io::standing(path)? {
             Standing::Nothing => return Err(absent(path)),
-            Standing::Directory => (path.as_path(), weights_in(path)?),
+            Standing::Directory | Standing::EmptyDirectory => (path.as_path(), weights_in(path)?),
             _ => {
                 // What is no file is called that first.
                 ReadFile::glance(path)?;
@@ -158,10 +161,14 @@ fn weights_in(directory: &Path) -> Result<PathBuf> {
                 .hint("give the file"))
         }
         (None, _) => {
-            let otherwise =
-                "adapter_model.bin is read by torch alone: save the adapter as safetensors";
+            let otherwise = match io::standing(&directory.join(PICKLED))? {
+                Standing::File => {
+                    format!("{PICKLED} is read by torch alone: save the adapter as safetensors")
+                }
+                _ => format!("an adapter's directory has {CONFIG} and {WEIGHTS}"),
+            };
             let fault = Fault::new(Kind::MissingShard, format!("has no {WEIGHTS}")).file(at);
-            Err(fault.hint(below(directory)?.unwrap_or_else(|| otherwise.to_owned())))
+            Err(fault.hint(below(directory)?.unwrap_or(otherwise)))
         }
     }
 }
