@@ -26,7 +26,7 @@ impl Build {
     }
 
     /// The library as people call it.
-    pub(crate) fn library(self) -> &'static str {
+    pub(crate) fn called(self) -> &'static str {
         match self {
             Build::Alone => "no MPI",
             Build::OpenMpi => "Open MPI",

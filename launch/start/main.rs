@@ -82,7 +82,7 @@ fn demanded(build: Build, launcher: Option<&Launcher>, places: &Places) -> Resul
         return Err(Wrong {
             message: format!(
                 "mpi is to be {}, and its library ({}) isn't here",
-                build.library(),
+                build.called(),
                 build.files().join(" or ")
             ),
             hint: remedy(build),
@@ -96,11 +96,11 @@ fn demanded(build: Build, launcher: Option<&Launcher>, places: &Places) -> Resul
             message: format!(
                 "{} has started this, and mpi is to be {}, which can't speak with it",
                 launcher.name,
-                build.library()
+                build.called()
             ),
             hint: format!(
                 "start it with {}'s mpirun; or leave --mpi, SHARDLOOM_MPI and mpi in shardloom.toml away: the right one is found",
-                build.library()
+                build.called()
             ),
         });
     }
@@ -140,12 +140,12 @@ fn choose(launcher: Option<&Launcher>, places: &Places) -> Result<Choice, Wrong>
         Some((other, library)) => Wrong {
             message: format!(
                 "{name} has started this, but the MPI library here is {}'s ({})",
-                other.library(),
+                other.called(),
                 library.path().display()
             ),
             hint: format!(
                 "start it with {}'s mpirun; or {}",
-                other.library(),
+                other.called(),
                 remedy(build)
             ),
         },
@@ -162,7 +162,7 @@ fn choose(launcher: Option<&Launcher>, places: &Places) -> Result<Choice, Wrong>
 fn remedy(build: Build) -> String {
     format!(
         "load the module of {}, install it on every node, or let LD_LIBRARY_PATH name the directory of its {}",
-        build.library(),
+        build.called(),
         build.files().first().unwrap_or(&"library")
     )
 }

@@ -116,9 +116,10 @@ impl Origin {
     /// # Errors
     /// [`Kind::Strategy`] naming the first that hasn't.
     pub(super) fn check_shapes(&self, opened: &Opened) -> Result<()> {
-        let (source, known) = (&opened.source, opened.inventory.tensors.iter());
-        let known = known.filter_map(|(name, tensor)| Some((name, tensor, self.of(name)?)));
-        let mut wrong = known.filter(|(_, tensor, record)| tensor.shape.0 != record.shape);
+        let source = &opened.source;
+        let mut wrong = self
+            .recorded(opened)
+            .filter(|(_, tensor, record)| tensor.shape.0 != record.shape);
         let Some((name, tensor, record)) = wrong.next() else {
             return Ok(());
         };
@@ -154,20 +155,29 @@ impl Origin {
         Err(fault.tensor(&**name))
     }
 
+    /// The source's tensors of which something is said.
+    fn recorded<'a>(
+        &'a self,
+        opened: &'a Opened,
+    ) -> impl Iterator<Item = (&'a Arc<str>, &'a SourceTensor, &'a TensorRecord)> {
+        let tensors = opened.inventory.tensors.iter();
+        tensors.filter_map(|(name, tensor)| Some((name, &**tensor, self.of(name)?)))
+    }
+
     /// Checks that tensors are of the types that the manifest says, whose digests are of bytes alone. Local: the same on
     /// every process.
     ///
     /// # Errors
     /// [`Kind::Corrupt`] naming the first that isn't.
     pub(super) fn check_types(&self, opened: &Opened) -> Result<()> {
-        let known = opened.inventory.tensors.iter();
-        let mut known =
-            known.filter_map(|(name, tensor)| Some((name, tensor.dtype, self.of(name)?)));
-        let wrong = known.find(|(_, dtype, record)| dtype.safetensors_name() != record.dtype);
-        let Some((name, dtype, record)) = wrong else {
+        let mut wrong = self
+            .recorded(opened)
+            .filter(|(_, tensor, record)| tensor.dtype.safetensors_name() != record.dtype);
+        let Some((name, tensor, record)) = wrong.next() else {
             return Ok(());
         };
-        let message = format!("is {dtype} here, it was written as {}", record.dtype);
+        let (here, then) = (tensor.dtype, &record.dtype);
+        let message = format!("is {here} here, it was written as {then}");
         Err(Fault::new(Kind::Corrupt, message)
             .tensor(&**name)
             .file(opened.source.base.display().to_string())

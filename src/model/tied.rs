@@ -45,9 +45,15 @@ pub(super) fn head(mapping: &Mapping) -> Option<&Arc<str>> {
 
 /// The embedding at Hugging Face.
 pub(super) fn embedding(mapping: &Mapping) -> Option<&Arc<str>> {
-    let mut words = mapping.links.iter().flat_map(|link| &link.hf);
-    let found = words.find(|tensor| tensor.vocabulary && !is_head(&tensor.name));
-    found.map(|tensor| &tensor.name)
+    words(mapping).map(|(_, name)| name)
+}
+
+/// What makes the embedding, and how it is called at Hugging Face.
+fn words(mapping: &Mapping) -> Option<(&Link, &Arc<str>)> {
+    let links = mapping.links.iter();
+    let mut tensors = links.flat_map(|link| link.hf.iter().map(move |tensor| (link, tensor)));
+    let found = tensors.find(|(_, tensor)| tensor.vocabulary && !is_head(&tensor.name));
+    found.map(|(link, tensor)| (link, &tensor.name))
 }
 
 /// The tensors that are left out as copies of others, with those. What an adapter brings in place of the other is no
@@ -80,12 +86,7 @@ pub(super) fn head_of_embedding(
     if !numbers.holds(TIED) {
         return None;
     }
-    let of_words = |link: &&Link| {
-        link.hf
-            .iter()
-            .any(|tensor| tensor.vocabulary && !is_head(&tensor.name))
-    };
-    let embedding = mapping.links.iter().find(of_words)?.ms.first()?;
+    let embedding = words(mapping)?.0.ms.first()?;
     let mut names = std::iter::once(&embedding.name).chain(&embedding.also);
     let (embedding, one) = names.find_map(|name| inventory.tensors.get_key_value(name))?;
     let known = |name: &Arc<str>| {

@@ -2,7 +2,7 @@
 
 use crate::fault::plain::{Text, counted};
 use crate::measure::simulate::Simulated;
-use crate::report::text::{bytes, uneven};
+use crate::report::text::{bytes, crossing, uneven};
 
 /// What a simulation found.
 pub(super) fn simulated(simulated: &Simulated) -> Text {
@@ -28,11 +28,7 @@ pub(super) fn simulated(simulated: &Simulated) -> Text {
         bytes(b.received),
         bytes(b.received_same_node),
         bytes(b.received_other_nodes),
-        match s.nodes {
-            1 => String::new(),
-            _ if b.sent_lower_bound == 0 => String::new(),
-            _ => format!(" (at least {} must cross nodes)", bytes(b.sent_lower_bound)),
-        }
+        crossing(s.nodes, b.sent_lower_bound)
     ));
     out.line(format_args!("  sent       {}", bytes(b.sent)));
     out.line(format_args!(

@@ -92,6 +92,15 @@ pub(super) fn uneven(max_over_mean: f64) -> String {
     }
 }
 
+/// What must cross nodes at least, where something must.
+pub(super) fn crossing(nodes: u32, least: u64) -> String {
+    if nodes > 1 && least > 0 {
+        format!(" (at least {} must cross nodes)", bytes(least))
+    } else {
+        String::new()
+    }
+}
+
 /// The bytes, by what became of them.
 fn moved(out: &mut Text, outcome: &Outcome) {
     let b = &outcome.bytes;
@@ -100,11 +109,7 @@ fn moved(out: &mut Text, outcome: &Outcome) {
         bytes(b.read),
         bytes(b.read_unique)
     ));
-    let crossing = if outcome.nodes > 1 && b.sent_lower_bound > 0 {
-        format!(" (at least {} must cross nodes)", bytes(b.sent_lower_bound))
-    } else {
-        String::new()
-    };
+    let crossing = crossing(outcome.nodes, b.sent_lower_bound);
     let uneven = uneven(outcome.balance_max_over_mean);
     out.line(format_args!("  exchanged  {}{crossing}", bytes(b.sent)));
     out.line(format_args!("  written    {}{uneven}", bytes(b.written)));

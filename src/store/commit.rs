@@ -140,7 +140,7 @@ impl Staging {
     /// [`Kind::Unsupported`] for a file system that can't do what is needed, [`Kind::Io`].
     pub fn prepare(&self, job: u64, survives: &str, denied: u32) -> Result<()> {
         io::make_directory(self.parent())?;
-        if !io::may_do_all() && io::standing(&self.destination)? == Standing::Directory {
+        if !io::is_root() && io::standing(&self.destination)? == Standing::Directory {
             replaceable::check_removable(&self.destination)?;
         }
         self.clear()?;

@@ -121,9 +121,13 @@ fn refuse_model(directory: &Path) -> Result<()> {
         "--lora: it is a model, with {} and without {CONFIG}",
         model::CONFIG
     );
-    let otherwise = format!("an adapter's directory has {CONFIG} and {WEIGHTS}");
     let fault = Fault::new(Kind::Usage, message).file(directory.display().to_string());
-    Err(fault.hint(below(directory)?.unwrap_or(otherwise)))
+    Err(fault.hint(below(directory)?.unwrap_or_else(whole)))
+}
+
+/// What an adapter's directory has.
+fn whole() -> String {
+    format!("an adapter's directory has {CONFIG} and {WEIGHTS}")
 }
 
 /// Which directories in this one are adapters, as PEFT saves those that have a name, and a trainer its steps; none: none.
@@ -165,7 +169,7 @@ fn weights_in(directory: &Path) -> Result<PathBuf> {
                 Standing::File => {
                     format!("{PICKLED} is read by torch alone: save the adapter as safetensors")
                 }
-                _ => format!("an adapter's directory has {CONFIG} and {WEIGHTS}"),
+                _ => whole(),
             };
             let fault = Fault::new(Kind::MissingShard, format!("has no {WEIGHTS}")).file(at);
             Err(fault.hint(below(directory)?.unwrap_or(otherwise)))

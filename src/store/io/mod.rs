@@ -31,7 +31,7 @@ pub use machine::{
     boot, file_system, free_bytes, free_files, host_name, is_own_disk, is_root, memory_bytes,
     peak_memory_bytes, read_text,
 };
-pub use modes::{is_mount, may_change, may_do_all, mode, restrict, take_after};
+pub use modes::{is_mount, may_change, mode, restrict, take_after};
 pub use read_file::ReadFile;
 pub use stamp::Stamp;
 pub use standing::{

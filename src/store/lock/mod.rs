@@ -128,18 +128,16 @@ impl Lock {
     fn contend(&self, own: &Path, adopt: &dyn Fn(&str) -> Result<()>) -> Result<()> {
         for _ in 0..ATTEMPTS {
             remember(&self.path, &self.bytes);
-            let linked = self.link(own, &self.path);
-            if let Ok(true) = linked {
-                return Ok(());
-            }
-            forget(&self.path);
-            if let Err(fault) = linked {
-                if Seen::at(own)?.is_some() {
-                    return Err(fault);
-                }
+            match self.link(own, &self.path) {
+                Ok(true) => return Ok(()),
+                Ok(false) => forget(&self.path),
                 // As long as it was being written another run took it for what a dead one has left.
-                io::write_small(own, &self.bytes, false)?;
-                continue;
+                Err(_) if Seen::at(own)?.is_none() => {
+                    forget(&self.path);
+                    io::write_small(own, &self.bytes, false)?;
+                    continue;
+                }
+                Err(fault) => return Err(fault),
             }
             let Some(seen) = Seen::at(&self.path)? else {
                 continue;
