@@ -197,6 +197,26 @@ pub struct ShardFile {
     pub schema: Arc<FileSchema>,
 }
 
+/// A small file beside the weights. Its contents are held once, however many have it.
+#[derive(Clone, Debug, Hash)]
+pub struct SmallFile {
+    /// Path inside the checkpoint's directory, `/`-separated.
+    pub path: String,
+    /// Its contents.
+    pub bytes: Arc<Vec<u8>>,
+}
+
+impl SmallFile {
+    /// A file of these contents.
+    #[must_use]
+    pub fn new(path: impl Into<String>, bytes: Vec<u8>) -> SmallFile {
+        SmallFile {
+            path: path.into(),
+            bytes: Arc::new(bytes),
+        }
+    }
+}
+
 /// All files of a checkpoint, by rank. Full weights are those of rank 0.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {

@@ -1,6 +1,6 @@
 //! The last step: what has been moved gets its manifest and is put in place.
 
-use crate::catalog::{Catalog, Place};
+use crate::catalog::{Catalog, Place, SmallFile};
 use crate::destination::digests;
 use crate::destination::place::Destination;
 use crate::destination::resume::{Resumed, State};
@@ -20,7 +20,7 @@ use crate::store::manifest::{
 use crate::store::replaceable::Replace;
 use crate::store::whole::Whole;
 use crate::strategy::json::Document;
-use crate::tensor::digest::{finish, residue, shift};
+use crate::tensor::digest::{checksum, finish, residue, shift};
 use crate::transport::{Done, Residues, Sums};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -48,7 +48,7 @@ pub(crate) struct Commit<'a> {
     /// So many of them, the first, are the same on every process.
     pub(crate) common: usize,
     /// Small files beside them.
-    pub(crate) extras: &'a [(String, Vec<u8>)],
+    pub(crate) extras: &'a [SmallFile],
     /// Files of the directory that is replaced which the new one has too.
     pub(crate) links: &'a [String],
     /// What of what stands there it replaces.
@@ -175,10 +175,10 @@ impl Commit<'_> {
             carried: self.links.to_vec(),
             ..Manifest::default()
         };
-        let small = self.extras.iter().map(|(path, bytes)| FileRecord {
-            path: path.clone(),
-            bytes: bytes.len() as u64,
-            crc64: Hex(finish(residue(bytes), bytes.len() as u64)),
+        let small = self.extras.iter().map(|file| FileRecord {
+            path: file.path.clone(),
+            bytes: file.bytes.len() as u64,
+            crc64: Hex(checksum(&file.bytes)),
             structure: None,
             shards: Vec::new(),
         });

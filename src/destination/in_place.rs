@@ -1,7 +1,7 @@
 //! reshard --in-place: the new layout's files take the place of the source, by one swap of
 //! directories. What else is in the source's directory is carried along.
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, SmallFile};
 use crate::destination::place::Destination;
 use crate::destination::resume::{survived, survives};
 use crate::exchange::{World, agree, all_gather};
@@ -184,7 +184,7 @@ pub(crate) struct Carried {
     /// Files linked from the old one, by path inside.
     pub(crate) links: Vec<String>,
     /// Files written anew.
-    pub(crate) extras: Vec<(String, Vec<u8>)>,
+    pub(crate) extras: Vec<SmallFile>,
     /// All files that were there, sorted, on the process that leads its directory.
     present: Option<Vec<String>>,
 }
@@ -334,13 +334,14 @@ fn find(
             value[LAST_FILE] = name.to_string_lossy().into_owned().into();
         }
         let path = format!("rank_{rank}/{META}");
-        carried.extras.push((path, value.to_string().into_bytes()));
+        let bytes = value.to_string().into_bytes();
+        carried.extras.push(SmallFile::new(path, bytes));
     }
     let mut gone: BTreeSet<String> = [manifest::NAME.to_owned()].into();
     let read = source.catalog.ranks.values().flatten();
     gone.extend(read.map(|file| file.path.clone()));
     gone.extend(notes.keys().map(|rank| format!("rank_{rank}/{META}")));
-    gone.extend(carried.extras.iter().map(|(path, _)| path.clone()));
+    gone.extend(carried.extras.iter().map(|file| file.path.clone()));
     let written: BTreeSet<&str> = catalog
         .ranks
         .values()

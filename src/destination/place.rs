@@ -1,6 +1,6 @@
 //! Where the destination is, who shares it, and its files from creation to commit.
 
-use crate::catalog::{Catalog, ShardFile};
+use crate::catalog::{Catalog, ShardFile, SmallFile};
 use crate::destination::probe::Storages;
 use crate::destination::rooms;
 use crate::exchange::{Topology, World, agree};
@@ -252,18 +252,13 @@ impl Destination {
     ///
     /// # Errors
     /// [`Kind::NoSpace`], [`Kind::Io`].
-    pub fn finish(
-        &self,
-        created: &[WriteFile],
-        extras: &[(String, Vec<u8>)],
-        flush: bool,
-    ) -> Result<()> {
+    pub fn finish(&self, created: &[WriteFile], extras: &[SmallFile], flush: bool) -> Result<()> {
         if self.leads {
-            for (inside, bytes) in extras {
-                let path = self.staging.partial().join(inside);
-                self.make_room(inside)?;
+            for file in extras {
+                let path = self.staging.partial().join(&file.path);
+                self.make_room(&file.path)?;
                 io::remove(&path)?;
-                io::write_small_without(&path, bytes, flush, self.denied)?;
+                io::write_small_without(&path, &file.bytes, flush, self.denied)?;
             }
         }
         if !flush {
@@ -274,7 +269,7 @@ impl Destination {
         let files = created.iter().map(WriteFile::path);
         let files = files.filter_map(|path| path.strip_prefix(partial).ok());
         let extras = extras.iter().filter(|_| self.leads);
-        let small = extras.map(|(inside, _)| Path::new(inside));
+        let small = extras.map(|file| Path::new(&file.path));
         rooms::flush(partial, files.chain(small))
     }
 

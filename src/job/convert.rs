@@ -2,7 +2,7 @@
 //!
 //! Source and destination have a rank for each file: all tensors are private.
 
-use crate::catalog::{Catalog, Entry, Place, ShardFile};
+use crate::catalog::{Catalog, Entry, Place, ShardFile, SmallFile};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::laid::renamed;
 use crate::job::metadata::format_of;
@@ -122,7 +122,7 @@ impl Index {
     }
 
     /// The index beside the files; `name` is that of the source.
-    fn texts(self, name: &str) -> Result<Vec<(String, Vec<u8>)>> {
+    fn texts(self, name: &str) -> Result<Vec<SmallFile>> {
         let naming = match name {
             TORCH_MAP => Naming::HfOnly,
             _ => Naming::Mindspore,

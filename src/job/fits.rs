@@ -2,14 +2,15 @@
 
 use crate::exchange::{Topology, World, agree};
 use crate::fault::plain::{counted, first};
-use crate::fault::{Fault, Kind, Result, nearest};
+use crate::fault::{Fault, Kind, Result};
 use crate::job::copies::{self, Compared, Stranger};
 use crate::job::origin::Origin;
 use crate::job::spec::{Goal, Job};
 use crate::plan::build::{Leftovers, Unmatched};
+use crate::plan::unmatched::near;
 use crate::source::{Opened, Verify, fragment, lies};
 use crate::store::manifest::NAME;
-use crate::strategy::{Strategy, StrategyInput};
+use crate::strategy::StrategyInput;
 use std::sync::Arc;
 
 /// What is known of a source that fits.
@@ -204,12 +205,7 @@ fn unknown(opened: &Opened, first: &Stranger, unlike: &[Stranger]) -> Fault {
         file(one),
         file(other)
     );
-    let known = opened.strategy.iter().flat_map(Strategy::names);
-    let near = nearest(&first.name, known.map(|name| &**name));
-    let near = match near.is_empty() {
-        true => String::new(),
-        false => format!("nearest in the strategy: {}; ", near.join(", ")),
-    };
+    let near = near(&first.name, opened.strategy.as_ref());
     Fault::new(Kind::UnknownTensor, message)
         .tensor(&*first.name)
         .rank(other)

@@ -1,6 +1,6 @@
 //! The third step: what is made of what, and the files it goes to.
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, SmallFile};
 use crate::destination::in_place_files;
 use crate::exchange::{World, agree};
 use crate::fault::plain::{counted, first};
@@ -39,7 +39,7 @@ pub(super) struct Planned {
     /// What the files are cut by, for those who read them.
     pub(super) laid: Option<Document>,
     /// Small files beside them.
-    pub(super) extras: Vec<(String, Vec<u8>)>,
+    pub(super) extras: Vec<SmallFile>,
     /// Distinct tensors.
     pub(super) tensors: u64,
     /// Names that a strategy has and the files don't.
@@ -396,7 +396,7 @@ fn seen(write: &Write, select: &Select, opened: &Opened) -> Result<(u64, Viewed)
     };
     let mut made = make(&opened.inventory, &opened.metadata).map_err(|f| opened.source.place(f))?;
     // What the view makes takes the place of what is there.
-    extras.retain(|(path, _)| made.extras.iter().all(|(other, _)| other != path));
+    extras.retain(|file| made.extras.iter().all(|other| other.path != file.path));
     made.extras.extend(extras);
     let mut hasher = DefaultHasher::new();
     (&made.table, &made.metadata, &made.extras).hash(&mut hasher);

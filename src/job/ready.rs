@@ -286,7 +286,7 @@ impl Ready<'_> {
             let mut seen = BTreeSet::new();
             files = all.filter(|path| seen.insert(path.clone())).collect();
         }
-        files.extend(planned.extras.iter().map(|(path, _)| path.clone()));
+        files.extend(planned.extras.iter().map(|file| file.path.clone()));
         Ok(files)
     }
 }

@@ -1,7 +1,16 @@
 //! What a job is asked to do, as a number: all that its result depends on but the source itself.
 
+use crate::catalog::SmallFile;
 use crate::job::spec::{Goal, Job};
 use crate::tensor::digest::checksum;
+
+/// The small files that are asked for: names and digests.
+fn small(files: &[SmallFile]) -> Vec<(&str, u64)> {
+    let numbered = files
+        .iter()
+        .map(|file| (&*file.path, checksum(&file.bytes)));
+    numbered.collect()
+}
 
 /// The number of what `job` asks for, with strategies of these CRCs. Local, the same on every process.
 pub(super) fn request(job: &Job, layouts: &[(&'static str, Option<u64>); 2]) -> u64 {
@@ -13,7 +22,7 @@ pub(super) fn request(job: &Job, layouts: &[(&'static str, Option<u64>); 2]) -> 
             write.files,
             write.format,
             write.view.is_some(),
-            write.extras,
+            small(&write.extras),
             write.progress,
         ),
         Goal::Convert(convert) => {

@@ -1,5 +1,6 @@
 //! What a job is: what to read, what to make of it, and where that goes.
 
+use crate::catalog::SmallFile;
 use crate::destination::Writing;
 use crate::fault::Result;
 use crate::plan::arrange::Files;
@@ -134,8 +135,8 @@ pub struct Write {
     pub format: Option<Format>,
     /// What the tensors written are made of; none: each of itself.
     pub view: Option<ViewMaker>,
-    /// Small files to write beside the others: path and contents.
-    pub extras: Vec<(String, Vec<u8>)>,
+    /// Small files to write beside the others.
+    pub extras: Vec<SmallFile>,
     /// Where the job stands that goes on with it; it counts where the source doesn't say.
     pub progress: Option<Progress>,
     /// Where they are written, and how.
@@ -194,8 +195,8 @@ pub struct Viewed {
     pub table: Table,
     /// The metadata of the files written.
     pub metadata: BTreeMap<String, String>,
-    /// Small files that go along with it: path and contents.
-    pub extras: Vec<(String, Vec<u8>)>,
+    /// Small files that go along with it.
+    pub extras: Vec<SmallFile>,
     /// What is to be said of it.
     pub notes: Vec<String>,
     /// Source tensors that are left out as copies of others, and these.

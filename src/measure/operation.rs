@@ -2,7 +2,7 @@
 //! the links carry more or less than the caller sees.
 
 use crate::exchange::{Counts, Library, Packed, World, agree};
-use crate::fault::memory::{grow, zeroed};
+use crate::fault::memory::{grow, room};
 use crate::fault::{Fault, Kind, Result};
 use crate::measure::contents::{Wrong, append, differing, sum, word};
 use std::time::Duration;
@@ -109,6 +109,8 @@ pub(super) struct Buffers {
     pub(super) lanes: Vec<Lane>,
     /// What is sent and received in each lane.
     pub(super) rounds: Vec<(Packed, Packed)>,
+    /// Where it begins in its bytes.
+    begins: Vec<(usize, usize)>,
     /// What has come in pieces of their own.
     pub(super) gathered: Vec<Vec<u8>>,
     /// Parts for the library's calls, of the first lane.
@@ -142,26 +144,35 @@ impl Buffers {
             });
             lanes = joined.into_iter().collect();
         }
-        agree(world, Buffers::filled(place, lanes))
+        agree(world, Buffers::filled(place, lanes, by))
     }
 
-    fn filled(place: Place, lanes: Vec<Lane>) -> Result<Buffers> {
+    fn filled(place: Place, lanes: Vec<Lane>, by: By) -> Result<Buffers> {
         let mut rounds = Vec::with_capacity(lanes.len());
+        let mut begins = Vec::with_capacity(lanes.len());
         let (mut words, mut sums) = (Vec::new(), Vec::new());
         for lane in &lanes {
             let mut send = Packed {
                 counts: counts(&lane.send, place.all)?,
                 bytes: Vec::new(),
             };
+            let length = |parts: &[Part]| narrow(parts.iter().map(|part| part.bytes).sum());
+            let begin = |bytes: &mut Vec<u8>, parts| match by {
+                By::Library => at_a_page(bytes, length(parts)?),
+                By::Shardloom => Ok(0),
+            };
+            let from = begin(&mut send.bytes, &lane.send)?;
             for part in &lane.send {
                 append(&mut send.bytes, place.me, part.key, narrow(part.bytes)?)?;
             }
-            let length = lane.receive.iter().map(|part| part.bytes).sum();
-            let receive = Packed {
+            let mut receive = Packed {
                 counts: counts(&lane.receive, place.all)?,
-                bytes: zeroed(narrow(length)?)?,
+                bytes: Vec::new(),
             };
+            let to = begin(&mut receive.bytes, &lane.receive)?;
+            grow(&mut receive.bytes, to + length(&lane.receive)?)?;
             rounds.push((send, receive));
+            begins.push((from, to));
             grow(&mut words, narrow(lane.words)?)?;
             grow(&mut sums, narrow(lane.sums.1)?)?;
         }
@@ -174,6 +185,7 @@ impl Buffers {
             place,
             lanes,
             rounds,
+            begins,
             gathered: Vec::new(),
             counts: counts.transpose()?,
             words,
@@ -191,9 +203,9 @@ impl Buffers {
     /// # Errors
     /// [`Kind::Internal`] if there is none.
     pub(super) fn only(&mut self) -> Result<(&mut [u8], &mut [u8])> {
-        let round = self.rounds.first_mut();
-        let (send, receive) = round.ok_or_else(no_lane)?;
-        Ok((&mut send.bytes, &mut receive.bytes))
+        let round = self.rounds.first_mut().zip(self.begins.first());
+        let ((send, receive), (from, to)) = round.ok_or_else(no_lane)?;
+        Ok((&mut send.bytes[*from..], &mut receive.bytes[*to..]))
     }
 
     /// The library's calls and parts, and the buffers of the only lane.
@@ -201,9 +213,10 @@ impl Buffers {
     /// # Errors
     /// [`Kind::Internal`] if there are none.
     pub(super) fn parts(&mut self) -> Result<(&[u8], &mut [u8], &Counts)> {
-        let round = self.rounds.first_mut().zip(self.counts.as_ref());
-        let ((send, receive), counts) = round.ok_or_else(no_lane)?;
-        Ok((&send.bytes, &mut receive.bytes, counts))
+        let counts = self.counts.as_ref().ok_or_else(no_lane)?;
+        let round = self.rounds.first_mut().zip(self.begins.first());
+        let ((send, receive), (from, to)) = round.ok_or_else(no_lane)?;
+        Ok((&send.bytes[*from..], &mut receive.bytes[*to..], counts))
     }
 
     /// Looks at what has come, and makes all of it wrong, so that nothing old is taken for new.
@@ -245,8 +258,9 @@ impl Buffers {
                 wrong.count += count + missing;
             }
         };
-        for (lane, (_, receive)) in self.lanes.iter().zip(&self.rounds) {
-            let mut rest = receive.bytes.as_slice();
+        let rounds = self.rounds.iter().zip(&self.begins);
+        for (lane, ((_, receive), (_, begin))) in self.lanes.iter().zip(rounds) {
+            let mut rest = &receive.bytes[*begin..];
             for (number, part) in lane.receive.iter().enumerate() {
                 if let Some(piece) = self.gathered.get(number) {
                     look(piece, part);
@@ -285,8 +299,9 @@ impl Buffers {
     /// Makes what has come wrong.
     fn forget(&mut self) {
         let place = self.place;
-        for (lane, (_, receive)) in self.lanes.iter().zip(&mut self.rounds) {
-            let mut rest = receive.bytes.as_mut_slice();
+        let rounds = self.rounds.iter_mut().zip(&self.begins);
+        for (lane, ((_, receive), (_, begin))) in self.lanes.iter().zip(rounds) {
+            let mut rest = &mut receive.bytes[*begin..];
             for part in &lane.receive {
                 let length = narrow(part.bytes).unwrap_or_default().min(rest.len());
                 let (piece, after) = rest.split_at_mut(length);
@@ -298,6 +313,19 @@ impl Buffers {
         self.sums.fill(u64::from(place.all));
         self.gathered.clear();
     }
+}
+
+/// Where a page begins in `bytes`, which get room for `length` from there on. Where two buffers lie a few bytes apart in
+/// their pages, as an allocator puts them, a library's copies between them take several times as long.
+///
+/// # Errors
+/// [`Kind::Memory`].
+fn at_a_page(bytes: &mut Vec<u8>, length: usize) -> Result<usize> {
+    const PAGE: usize = 4096;
+    room(bytes, length.saturating_add(PAGE))?;
+    let begin = bytes.as_ptr().align_offset(PAGE);
+    grow(bytes, begin)?;
+    Ok(begin)
 }
 
 /// Whether `memory` bytes of a machine are enough for an operation's buffers in `neighbours` processes, or as many of

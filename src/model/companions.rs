@@ -1,5 +1,6 @@
 //! The small files that go along with a model's weights.
 
+use crate::catalog::SmallFile;
 use crate::fault::plain::first;
 use crate::fault::{Fault, Kind, Result};
 use crate::model::described::{CONFIG, SMALL_BYTES_MAX};
@@ -44,8 +45,8 @@ const ANY_SIZE: [&str; 4] = ["tokenizer", "vocab", "merges", "chat_template"];
 /// The small files of a model.
 #[derive(Clone, Debug, Default)]
 pub struct Companions {
-    /// Those that go along: path and contents.
-    pub files: Vec<(String, Vec<u8>)>,
+    /// Those that go along.
+    pub files: Vec<SmallFile>,
     /// Names of those that don't.
     left: Vec<String>,
 }
@@ -53,8 +54,8 @@ pub struct Companions {
 impl Companions {
     /// The config.json among them.
     pub(super) fn config(&self) -> Option<&[u8]> {
-        let found = self.files.iter().find(|(name, _)| name == CONFIG);
-        found.map(|(_, bytes)| &**bytes)
+        let found = self.files.iter().find(|file| file.path == CONFIG);
+        found.map(|file| file.bytes.as_slice())
     }
 
     /// What is to be said of what doesn't go along.
@@ -127,7 +128,7 @@ fn goes_along(name: &str) -> bool {
     is_small(name) && !left && !is_map(name)
 }
 
-fn read(directory: &Path, name: String) -> Result<(String, Vec<u8>)> {
+fn read(directory: &Path, name: String) -> Result<SmallFile> {
     let path = directory.join(&name);
     json::refuse_dangling(&path)?;
     if io::standing(&path)? != Standing::File {
@@ -142,7 +143,7 @@ fn read(directory: &Path, name: String) -> Result<(String, Vec<u8>)> {
     } else {
         bytes
     };
-    Ok((name, bytes))
+    Ok(SmallFile::new(name, bytes))
 }
 
 /// A config.json for weights that are written in `dtype`, with so many `rows` in their vocabulary, and

@@ -113,9 +113,11 @@ impl Numbers {
             return value.map_err(|fault| fault.message);
         }
         match self.config.get(name) {
-            Some(value) => value
-                .as_u64()
-                .ok_or_else(|| format!("config.json's '{name}' is {value}, no whole number")),
+            Some(value) => value.as_u64().ok_or_else(|| match value {
+                // As it is read.
+                Value::Null => format!("config.json's '{name}' is null, or NaN or Infinity"),
+                value => format!("config.json's '{name}' is {value}, no whole number"),
+            }),
             None => Err(format!("config.json has no '{name}'")),
         }
     }

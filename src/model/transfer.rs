@@ -17,6 +17,7 @@ use super::refusals::{
 use super::tied::{copies, head_of_embedding};
 use super::vocabulary::Vocabulary;
 use super::wrapped::refuse_wrapped;
+use crate::catalog::SmallFile;
 use crate::fault::{Fault, Kind, Result};
 use crate::job::Viewed;
 use crate::plan::inventory::{Inventory, JOB_SCALARS};
@@ -329,7 +330,7 @@ impl Export {
         let (config, rows) = (self.companions.config(), self.vocabulary_rows);
         let config = config
             .and_then(|bytes| config_for(bytes, dtype, rows, quantised.as_ref(), self.untied));
-        let extras = config.map(|bytes| (CONFIG.to_owned(), bytes));
+        let extras = config.map(|bytes| SmallFile::new(CONFIG, bytes));
         let notes = self.companions.note().into_iter();
         Ok(Viewed {
             table,

@@ -1,6 +1,6 @@
 //! Which tensor goes into which destination file, and where in it.
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, SmallFile};
 use crate::fault::Result;
 use crate::plan::build::Build;
 use crate::plan::directory::by_directory;
@@ -143,10 +143,7 @@ fn to_resume(
         let meta = serde_json::json!({
             "last_epoch": position.0, "last_step": position.1, "last_ckpt_file": file(*rank),
         });
-        (
-            format!("rank_{rank}/meta.json"),
-            meta.to_string().into_bytes(),
-        )
+        SmallFile::new(format!("rank_{rank}/meta.json"), meta.to_string().into())
     };
     arranged.extras = ranks.beside.iter().map(meta).collect();
     Ok(arranged)

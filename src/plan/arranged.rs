@@ -1,6 +1,6 @@
 //! A destination laid out.
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, SmallFile};
 use crate::plan::kept::Kept;
 use crate::plan::tensor_plan::TensorPlan;
 
@@ -36,8 +36,8 @@ pub struct Arranged {
     pub plans: Vec<TensorPlan>,
     /// How many, the first, are the same whoever lays out the files.
     pub common: usize,
-    /// Small files beside them: path and contents.
-    pub extras: Vec<(String, Vec<u8>)>,
+    /// Small files beside them.
+    pub extras: Vec<SmallFile>,
     /// Who keeps what.
     pub kept: Kept,
 }

@@ -1,6 +1,6 @@
 //! Files of full weights, and the map of what is in which.
 
-use crate::catalog::{Catalog, ShardFile};
+use crate::catalog::{Catalog, ShardFile, SmallFile};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::arranged::Arranged;
 use crate::plan::build::Build;
@@ -90,7 +90,7 @@ pub(crate) fn maps(
     naming: Naming,
     weight_map: serde_json::Map<String, serde_json::Value>,
     total_bytes: u64,
-) -> Result<Vec<(String, Vec<u8>)>> {
+) -> Result<Vec<SmallFile>> {
     let map = serde_json::json!({
         "metadata": { "total_size": total_bytes },
         "weight_map": weight_map,
@@ -100,8 +100,8 @@ pub(crate) fn maps(
     let mut writer = serde_json::Serializer::with_formatter(&mut text, indent);
     serde::Serialize::serialize(&map, &mut writer)
         .map_err(|error| Fault::new(Kind::Internal, format!("index: {error}")))?;
-    let map = ("param_name_map.json".to_owned(), text.clone());
-    let index = ("model.safetensors.index.json".to_owned(), text);
+    let map = SmallFile::new("param_name_map.json", text.clone());
+    let index = SmallFile::new("model.safetensors.index.json", text);
     Ok(match naming {
         Naming::Hf => vec![map, index],
         Naming::Mindspore => vec![map],

@@ -13,11 +13,7 @@ pub(super) fn nothing_in_common(inventory: &Inventory, destination: Option<&Stra
     let Some(name) = inventory.tensors.keys().next() else {
         return fault;
     };
-    let known = destination
-        .into_iter()
-        .flat_map(Strategy::names)
-        .map(|name| &**name);
-    let near = nearest(name, known);
+    let near = near(name, destination);
     let fault = fault.tensor(&**name);
     if near.is_empty() {
         let first = destination.and_then(|strategy| strategy.names().next());
@@ -27,10 +23,7 @@ pub(super) fn nothing_in_common(inventory: &Inventory, destination: Option<&Stra
              names mean the same"
         ));
     }
-    fault.hint(format!(
-        "nearest in the strategy: {}; --name-map tells which mean the same",
-        near.join(", ")
-    ))
+    fault.hint(format!("{near}--name-map tells which mean the same"))
 }
 
 /// Names told of many.
@@ -47,11 +40,22 @@ fn told(names: &[&str]) -> String {
     format!(" ({count} such tensors: {first}{more})")
 }
 
-/// The names in `strategy` that are nearest to the first of `names`.
-fn near(names: &[&str], strategy: Option<&Strategy>) -> String {
-    let wanted = names.first().copied().unwrap_or_default();
-    let known = strategy.into_iter().flat_map(Strategy::names);
-    let near = nearest(wanted, known.map(|name| &**name));
+/// The names in `strategy` that are nearest to `name`: the one that only begins otherwise, and how.
+pub(crate) fn near(name: &str, strategy: Option<&Strategy>) -> String {
+    let known = || strategy.into_iter().flat_map(Strategy::names);
+    for other in known() {
+        let (side, begins) = match (name.strip_suffix(&**other), other.strip_suffix(name)) {
+            (Some(begins), _) => ("source", begins),
+            (_, Some(begins)) => ("strategy", begins),
+            _ => continue,
+        };
+        if begins.ends_with('.') {
+            return format!(
+                "it is {other} in the strategy: the {side}'s names begin with {begins}; "
+            );
+        }
+    }
+    let near = nearest(name, known().map(|name| &**name));
     if near.is_empty() {
         return String::new();
     }
@@ -59,15 +63,30 @@ fn near(names: &[&str], strategy: Option<&Strategy>) -> String {
 }
 
 pub(super) fn unknown_tensor(names: &[&str], destination: Option<&Strategy>) -> Fault {
+    unknown(
+        names,
+        destination,
+        "is it the strategy of the job that reads this? --unmatched copy takes such tensors over as they \
+         are, --unmatched drop leaves them out; --name-map tells which names mean the same",
+    )
+}
+
+pub(super) fn not_in_strategy(names: &[&str], strategy: &Strategy) -> Fault {
+    unknown(
+        names,
+        Some(strategy),
+        "do --names, --qkv, --ffn and --experts fit the training job? --unmatched drop leaves it out, \
+         --unmatched copy gives it to every rank as it is",
+    )
+}
+
+/// That the strategy doesn't know these `names`, and what to do.
+fn unknown(names: &[&str], destination: Option<&Strategy>, remedy: &str) -> Fault {
     let message = format!("the destination strategy doesn't know it{}", told(names));
-    let near = near(names, destination);
-    Fault::new(Kind::UnknownTensor, message)
-        .tensor(names.first().copied().unwrap_or_default())
-        .hint(format!(
-            "{near}is it the strategy of the job that reads this? --unmatched copy takes such tensors \
-             over as they are, --unmatched drop leaves them out; --name-map tells which names mean \
-             the same"
-        ))
+    let first = names.first().copied().unwrap_or_default();
+    let near = near(first, destination);
+    let fault = Fault::new(Kind::UnknownTensor, message).tensor(first);
+    fault.hint(format!("{near}{remedy}"))
 }
 
 /// Whether each part of `tensor` is on one of the first `ranks` ranks.
@@ -81,15 +100,4 @@ pub(crate) fn is_held_by(tensor: &SourceTensor, ranks: u32) -> bool {
         };
         !layout.is_cut() || (0..layout.ranks()).all(held)
     })
-}
-
-pub(super) fn not_in_strategy(names: &[&str], strategy: &Strategy) -> Fault {
-    let message = format!("the destination strategy doesn't know it{}", told(names));
-    let near = near(names, Some(strategy));
-    Fault::new(Kind::UnknownTensor, message)
-        .tensor(names.first().copied().unwrap_or_default())
-        .hint(format!(
-            "{near}do --names, --qkv, --ffn and --experts fit the training job? --unmatched drop \
-             leaves it out, --unmatched copy gives it to every rank as it is"
-        ))
 }

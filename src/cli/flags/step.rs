@@ -1,5 +1,6 @@
 //! `--step`: rank files under the names that a trainer resumes from.
 
+use crate::catalog::SmallFile;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::arrange::{Files, Naming};
 use crate::store::formats::Progress;
@@ -77,7 +78,7 @@ impl StepArgs {
     }
 
     /// The `meta.json` of full weights, which says where they stand: it names what leads to their files.
-    pub(crate) fn beside(&self, files: &Files) -> Vec<(String, Vec<u8>)> {
+    pub(crate) fn beside(&self, files: &Files) -> Vec<SmallFile> {
         let (Some((epoch, step)), Files::Full { naming, .. }) = (self.step, files) else {
             return Vec::new();
         };
@@ -88,7 +89,7 @@ impl StepArgs {
         let meta = serde_json::json!({
             "last_epoch": epoch, "last_step": step, "last_ckpt_file": file,
         });
-        vec![("meta.json".to_owned(), meta.to_string().into_bytes())]
+        vec![SmallFile::new("meta.json", meta.to_string().into_bytes())]
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a row of the table says of a format of directories: of one that tells its own layout.
 
-use crate::catalog::{Entry, FileSchema};
+use crate::catalog::{Entry, FileSchema, SmallFile};
 use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::dcp::Content;
 use crate::store::formats::handle::Format;
@@ -197,7 +197,7 @@ pub trait DirectoryFormat: Sync {
         Err(only_read(self.called()))
     }
 
-    /// The texts that go with `files`: path and contents. A pure function.
+    /// The texts that go with `files`. A pure function.
     ///
     /// # Errors
     /// As [`DirectoryFormat::design`].
@@ -205,7 +205,7 @@ pub trait DirectoryFormat: Sync {
         &self,
         asked: &DirectoryAsked,
         files: &[(DirectoryFile<'_>, Arc<FileSchema>)],
-    ) -> Result<Vec<(String, Vec<u8>)>> {
+    ) -> Result<Vec<SmallFile>> {
         let _ = (asked, files);
         Err(only_read(self.called()))
     }

@@ -9,17 +9,20 @@ pub(super) fn named<T>(action: &str, path: &Path, result: io::Result<T>) -> Resu
     result.map_err(|error| {
         let fault = Fault::io(action, &error).file(path.display().to_string());
         let makes = ["can't create", "can't make", "can't rename"].contains(&action);
-        match path.parent() {
-            Some(directory) if makes && error.kind() == io::ErrorKind::PermissionDenied => {
-                let directory = match directory.as_os_str().is_empty() {
+        // Of what is made with all that leads to it: the last that is there.
+        let mut above =
+            path.ancestors()
+                .skip(1)
+                .map(|directory| match directory.as_os_str().is_empty() {
                     true => Path::new("."),
                     false => directory,
-                };
-                fault.hint(format!(
+                });
+        match above.find(|directory| directory.exists()) {
+            Some(directory) if makes && error.kind() == io::ErrorKind::PermissionDenied => fault
+                .hint(format!(
                     "this user may not write into {}",
                     directory.display()
-                ))
-            }
+                )),
             _ => fault,
         }
     })

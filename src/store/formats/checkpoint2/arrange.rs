@@ -1,5 +1,6 @@
 //! The files of a checkpoint 2.0: all ranks' side by side, weights and optimizer state apart.
 
+use crate::catalog::SmallFile;
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::Cell;
 use crate::store::formats::checkpoint2::counts;
@@ -68,14 +69,14 @@ pub(super) fn arrange<'a>(asked: &DirectoryAsked, laid: &'a Laid) -> Vec<Directo
     files
 }
 
-/// The small files beside the ranks': path and contents.
+/// The small files beside the ranks'.
 ///
 /// # Errors
 /// As [`metadata`].
 pub(super) fn texts<'a>(
     asked: &DirectoryAsked,
     files: impl Iterator<Item = &'a DirectoryFile<'a>>,
-) -> Result<Vec<(String, Vec<u8>)>> {
+) -> Result<Vec<SmallFile>> {
     // By name and first rank of the stage; `u32::MAX` for what a rank has for itself.
     let mut stored: BTreeMap<(&str, u32), Described> = BTreeMap::new();
     for file in files {
@@ -93,13 +94,13 @@ pub(super) fn texts<'a>(
     let place = directory(asked.number());
     let progress = asked.progress.clone().unwrap_or_default();
     let mut texts = vec![
-        (format!("{place}/{METADATA}"), metadata(&described)?),
-        (format!("{place}/{COMMON}"), counts::text(&progress)?),
-        (TRACKER.to_owned(), asked.number().to_string().into_bytes()),
+        SmallFile::new(format!("{place}/{METADATA}"), metadata(&described)?),
+        SmallFile::new(format!("{place}/{COMMON}"), counts::text(&progress)?),
+        SmallFile::new(TRACKER, asked.number().to_string().into_bytes()),
     ];
     if let Some((name, text)) = asked.adapter.as_deref() {
-        texts.push((format!("{place}/{name}"), text.clone()));
-        texts.push(((*name).to_owned(), text.clone()));
+        texts.push(SmallFile::new(format!("{place}/{name}"), text.clone()));
+        texts.push(SmallFile::new(*name, text.clone()));
     }
     Ok(texts)
 }

@@ -1,6 +1,6 @@
 //! Checkpoint 2.0 as a row of the table.
 
-use crate::catalog::FileSchema;
+use crate::catalog::{FileSchema, SmallFile};
 use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::checkpoint2::arrange::{arrange, check_stages, texts};
 use crate::store::formats::checkpoint2::counts::{self, COMMON_BYTES_MAX};
@@ -192,7 +192,7 @@ impl DirectoryFormat for Checkpoint2 {
         &self,
         asked: &DirectoryAsked,
         files: &[(DirectoryFile<'_>, Arc<FileSchema>)],
-    ) -> Result<Vec<(String, Vec<u8>)>> {
+    ) -> Result<Vec<SmallFile>> {
         texts(asked, files.iter().map(|(file, _)| file))
     }
 

@@ -4,7 +4,7 @@ use super::chunks::{by_file, structure};
 use super::metadata::{Metadata, parse};
 use super::ranks::by_rank;
 use super::write::{VALUES, arrange, metadata, one_behind_another};
-use crate::catalog::FileSchema;
+use crate::catalog::{FileSchema, SmallFile};
 use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::dcp::row::Distcp;
 use crate::store::formats::directory::{
@@ -164,12 +164,12 @@ impl DirectoryFormat for Dcp {
         &self,
         asked: &DirectoryAsked,
         files: &[(DirectoryFile<'_>, Arc<FileSchema>)],
-    ) -> Result<Vec<(String, Vec<u8>)>> {
+    ) -> Result<Vec<SmallFile>> {
         let (bytes, places) = one_behind_another(&asked.values);
         let text = metadata(files, &asked.values, &places, true)?;
-        let mut texts = vec![(METADATA.to_owned(), text)];
+        let mut texts = vec![SmallFile::new(METADATA, text)];
         if !bytes.is_empty() {
-            texts.push((VALUES.to_owned(), bytes));
+            texts.push(SmallFile::new(VALUES, bytes));
         }
         Ok(texts)
     }

@@ -2,7 +2,7 @@
 
 use super::ranks::by_rank;
 use super::write::{arrange, offset};
-use crate::catalog::{FileSchema, Held, Part};
+use crate::catalog::{FileSchema, Held, Part, SmallFile};
 use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::directory::{DirectoryFormat, Names, Own, RankFiles, Text};
 use crate::store::formats::handle::Format;
@@ -136,7 +136,7 @@ impl DirectoryFormat for HuggingFace {
         &self,
         _: &DirectoryAsked,
         _: &[(DirectoryFile<'_>, Arc<FileSchema>)],
-    ) -> Result<Vec<(String, Vec<u8>)>> {
+    ) -> Result<Vec<SmallFile>> {
         Ok(Vec::new())
     }
 

@@ -2,7 +2,7 @@
 
 use super::beside::values;
 use super::stand;
-use crate::catalog::FileSchema;
+use crate::catalog::{FileSchema, SmallFile};
 use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::dcp::{
     Dcp, METADATA, METADATA_BYTES_MAX, VALUES, arrange, metadata, one_behind_another,
@@ -212,7 +212,7 @@ impl DirectoryFormat for Megatron {
         &self,
         asked: &DirectoryAsked,
         files: &[(DirectoryFile<'_>, Arc<FileSchema>)],
-    ) -> Result<Vec<(String, Vec<u8>)>> {
+    ) -> Result<Vec<SmallFile>> {
         let (place, says, number) = written(asked);
         let tensors = files.iter().flat_map(|(file, _)| &file.tensors);
         let tensors: BTreeMap<&str, Vec<u64>> = tensors
@@ -227,13 +227,13 @@ impl DirectoryFormat for Megatron {
         values.archives.extend(asked.values.archives.clone());
         let (bytes, places) = one_behind_another(&values);
         Ok(vec![
-            (format!("{place}/{VALUES}"), bytes),
-            (
+            SmallFile::new(format!("{place}/{VALUES}"), bytes),
+            SmallFile::new(
                 format!("{place}/{METADATA}"),
                 metadata(files, &values, &places, false)?,
             ),
-            (format!("{place}/{KIND}"), SAYS.to_vec()),
-            (TRACKER.to_owned(), says.into_bytes()),
+            SmallFile::new(format!("{place}/{KIND}"), SAYS.to_vec()),
+            SmallFile::new(TRACKER, says.into_bytes()),
         ])
     }
 
