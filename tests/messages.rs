@@ -84,6 +84,16 @@ fn mistakes(sample: &Sample) {
         ("w2".to_owned(), Tensor::counting("F32", &[16, 8], 91)),
     ]);
     tensors::write(&sample.path("full2/model.safetensors"), &other);
+    let wrapped = other
+        .into_iter()
+        .map(|(name, tensor)| (format!("module.{name}"), tensor));
+    tensors::write(&sample.path("wrapped/m.safetensors"), &wrapped.collect());
+    let config = std::fs::read_to_string(sample.path("qwen3/config.json")).expect("a text");
+    let mut config: serde_json::Value = serde_json::from_str(&config).expect("JSON");
+    config["num_attention_heads"] = serde_json::Value::Null;
+    let config = config.to_string().replace("null", "NaN");
+    tensors::write_bytes(&sample.path("nan/config.json"), config.as_bytes());
+    copy("qwen3/model.safetensors", "nan/model.safetensors");
 }
 
 /// A user without rights, or none where that isn't allowed.

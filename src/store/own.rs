@@ -44,11 +44,12 @@ impl Staging {
         let lock = taken.map_err(|mut fault| {
             if fault.kind == Kind::Io {
                 fault.file = Some(self.destination().display().to_string());
-                fault = fault.hint(format!(
+                let word = format!(
                     "{} is where runs leave word of each other: it must be possible to make it, and no directory or \
                      link of that name may stand there",
                     path.display()
-                ));
+                );
+                fault.hint.get_or_insert(word);
             }
             fault
         })?;

@@ -8,7 +8,8 @@ use std::path::Path;
 pub(super) fn named<T>(action: &str, path: &Path, result: io::Result<T>) -> Result<T> {
     result.map_err(|error| {
         let fault = Fault::io(action, &error).file(path.display().to_string());
-        let makes = ["can't create", "can't make", "can't rename"].contains(&action);
+        let makes = ["can't create", "can't make", "can't rename"];
+        let makes = makes.iter().any(|made| action.starts_with(made));
         // Of what is made with all that leads to it: the last that is there.
         let mut above =
             path.ancestors()
