@@ -67,16 +67,17 @@ int main(int argc, char **argv) {
     MPI_Comm_rank(MPI_COMM_WORLD, &process);
     MPI_Comm_size(MPI_COMM_WORLD, &processes);
     last = processes - 1;
-    size_t most = (size_t)64 << 20;
-    out = malloc(most);
-    in = malloc(most);
-    memset(out, 1, most);
-    memset(in, 2, most);
     for (int i = 1; i < argc; i++) {
         int bytes = atoi(argv[i]);
+        size_t most = (size_t)bytes * WINDOW;
+        if (posix_memalign((void **)&out, 4096, most) || posix_memalign((void **)&in, 4096, most)) return 1;
+        memset(out, 1, most);
+        memset(in, 2, most);
         measure("latency", latency, bytes, 200 << 10 > 20 * bytes ? 100 : 1, 0.5);
         measure("one_way", one_way, bytes, 1, 1.0 / WINDOW);
         measure("all_to_all", all_to_all, bytes, 1, 1.0);
+        free(out);
+        free(in);
     }
     MPI_Finalize();
     return 0;

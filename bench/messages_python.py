@@ -22,7 +22,7 @@ def latency(out, into):
 def one_way(out, into):
     word = bytearray(4)
     if process == 0:
-        MPI.Request.Waitall([world.Isend(out, last, 7) for _ in range(WINDOW)])
+        MPI.Request.Waitall([world.Isend(out[number], last, 7) for number in range(WINDOW)])
         world.Recv(word, last, 7)
     elif process == last:
         MPI.Request.Waitall([world.Irecv(into[number], 0, 7) for number in range(WINDOW)])
@@ -50,8 +50,8 @@ def measure(name, once, size, together, share, buffers):
 for size in map(int, sys.argv[1:]):
     whole = size // world.size * world.size
     out, into = bytearray(size), bytearray(size)
-    many = [bytearray(size) for _ in range(WINDOW)]
+    many = [[bytearray(size) for _ in range(WINDOW)] for _ in range(2)]
     together = 100 if 200 << 10 > 20 * size else 1
     measure("latency", latency, size, together, 0.5, (out, into))
-    measure("one_way", one_way, size, 1, 1 / WINDOW, (out, many))
+    measure("one_way", one_way, size, 1, 1 / WINDOW, many)
     measure("all_to_all", all_to_all, size, 1, 1.0, (memoryview(out)[:whole], memoryview(into)[:whole]))

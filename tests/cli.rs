@@ -14,6 +14,7 @@ use sample::{Sample, image, layout};
 use schema::fits;
 use serde_json::Value;
 use std::path::Path;
+use std::time::Duration;
 use tensors::Tensors;
 
 fn words(line: &str) -> Vec<&str> {
@@ -222,6 +223,16 @@ fn wrong_usage_is_printed_once_by_four_processes() {
     assert_eq!(run.status.code(), Some(2), "{run:#?}");
     assert_eq!(object(&run)["error"]["kind"], "usage");
     assert!(error_line(&run).contains("--colour"), "{run:#?}");
+}
+
+// proves P10
+#[test]
+fn an_error_ends_the_launcher_of_many_processes() {
+    for (line, code) in [("weave", 2), ("strategy show nowhere.ckpt", 1)] {
+        let run = under_mpi(40, &words(line));
+        assert_eq!(run.status.code(), Some(code), "{line}: {run:#?}");
+        assert!(run.elapsed < Duration::from_secs(20), "{line}: {run:#?}");
+    }
 }
 
 // proves P3

@@ -59,6 +59,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::OnceLock;
+use std::time::Instant;
 use wrong::typed;
 
 /// Digits of a run's id.
@@ -356,6 +357,15 @@ fn built() {
 /// The whole program: parse, start MPI where it is needed, run, report.
 #[must_use]
 pub fn main() -> ExitCode {
+    let begun = Instant::now();
+    let exit = run();
+    if exit != ExitCode::SUCCESS {
+        start::outlast_launching(begun);
+    }
+    exit
+}
+
+fn run() -> ExitCode {
     let first = launched_process() == 0;
     course::run_is(&token()[..RUN_DIGITS]);
     let (cli, mark) = match Typed::read() {

@@ -11,7 +11,7 @@ use crate::fault::{Fault, Kind, Result, memory};
 use crate::report::{Progress, Report, Shows, Teller, log_process};
 use crate::store::io;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Address space that an MPI library wants to start; without it some don't say so, but die.
 const MPI_BYTES: usize = 128 << 20;
@@ -56,6 +56,19 @@ pub(super) fn start(
 pub(super) fn unsaid(exit: ExitCode) -> ExitCode {
     std::thread::sleep(SPEAKING);
     exit
+}
+
+/// Lets a launcher start the others first, before this process, which has `begun`, ends with an error: where Open MPI
+/// 4 starts so many of a node by several threads, it waits for ever if one fails meanwhile. Local.
+pub(super) fn outlast_launching(begun: Instant) {
+    const BY_THREADS: u32 = 32;
+    const EACH: Duration = Duration::from_millis(20);
+    let here = std::env::var("OMPI_COMM_WORLD_LOCAL_SIZE");
+    let here = here.ok().and_then(|number| number.parse().ok());
+    if let Some(here) = here.filter(|here| *here >= BY_THREADS) {
+        let least = Duration::from_secs(1) + EACH * here;
+        std::thread::sleep(least.saturating_sub(begun.elapsed()));
+    }
 }
 
 /// How a command of one process ends.
