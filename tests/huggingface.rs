@@ -198,6 +198,13 @@ fn without_a_shard(beside: &str) -> Room {
     room
 }
 
+/// One of two files, and nothing of the other.
+fn first_alone() -> Room {
+    let room = without_a_shard("");
+    std::fs::remove_file(room.at("m").join(INDEX)).unwrap();
+    room
+}
+
 /// A link at `from` in the model's directory.
 fn link(room: &Room, to: &str, from: &str) {
     std::os::unix::fs::symlink(to, room.at("m").join(from)).unwrap();
@@ -277,6 +284,28 @@ fn takes_the_files_that_are_meant() {
             },
             "",
             Refused(&["no index of them", "--weights 'GLOB'"]),
+        ),
+        (
+            "a shard without the others and their index",
+            first_alone,
+            "",
+            Refused(&["is one of 2 files, of which 1 is there"]),
+        ),
+        (
+            "the same, asked for with all that there are",
+            first_alone,
+            "--weights model-*",
+            Refused(&["is one of 2 files, of which 1 is there"]),
+        ),
+        (
+            "an index of nothing",
+            || {
+                let room = Room::sharded();
+                std::fs::write(room.at("m").join(INDEX), r#"{"weight_map": {}}"#).unwrap();
+                room
+            },
+            "",
+            Refused(&[INDEX, "lists no tensor; beside it: model-00001"]),
         ),
         (
             "an adapter alone",
@@ -549,6 +578,28 @@ fn reads_names_that_a_wrapper_has_changed() {
         room.run(&format!("{IMPORT} {flags}")).succeeds();
         tensors::compare(&right, &room.out()).unwrap_or_else(|e| panic!("{told}: {e}"));
     }
+    let run = Room::single().run(&format!("{IMPORT} --strip-prefix model."));
+    says(&run, &["as they are in the files", "leave --strip-prefix"]);
+}
+
+/// What an index, or files' names, say of a model is looked at by all who take it.
+#[test]
+fn a_model_is_looked_at_before_it_is_brought_anywhere() {
+    let room = first_alone();
+    let lines = [
+        "to dp=1,tp=2 --src @m --dst @out",
+        "to dp=1,tp=2 --src @m --weights model-* --dst @out",
+        "unify --src @m --weights model-* --dst @out",
+        "load --config @job.yaml --dry-run",
+    ];
+    let yaml = format!("load_checkpoint: {}\n", room.at("m").display());
+    std::fs::write(room.at("job.yaml"), yaml).unwrap();
+    for line in lines {
+        says(&room.run(line), &["is one of 2 files, of which 1 is there"]);
+    }
+    let room = stale();
+    room.run("to dp=1,tp=2 --src @m --weights model.safetensors --dst @out")
+        .succeeds();
 }
 
 #[test]
@@ -690,6 +741,19 @@ fn a_trained_embedding_of_a_tied_model_leaves_the_head() {
             ],
         );
     }
+}
+
+/// What PEFT saves of a vocabulary that was extended first, or of a head that is the embedding, has no place there.
+#[test]
+fn a_vocabulary_of_its_own_is_told_with_what_to_do() {
+    let (_, new) = trained();
+    let grown = Tensor::counting("F32", &[new.shape[0] + 6, new.shape[1]], 5);
+    let room = tied(false, &[(EMBEDDING, &grown)], "");
+    let run = room.run("unify --src @m --lora @ad --dst @out");
+    says(&run, &["is [", "resize_token_embeddings"]);
+    let room = tied(false, &[(HEAD, &new)], "");
+    let run = room.run("unify --src @m --lora @ad --dst @out");
+    says(&run, &[HEAD, "`shardloom import --untie`"]);
 }
 
 /// Pairs for head and embedding are one where they are each other's, transposed; others need a head of its own.

@@ -31,6 +31,8 @@ pub(super) struct Question<'a> {
     /// Its strategy, as given.
     pub(super) given: Option<&'a StrategyInput>,
     pub(super) suffix: Option<&'a str>,
+    /// Which files of full weights are meant.
+    pub(super) weights: Option<&'a str>,
     /// The model's directory.
     pub(super) model: Option<&'a Path>,
     /// Whether a layout that is only guessed is taken.
@@ -136,7 +138,7 @@ impl Question<'_> {
         // A run's directory may hold other things, too; weights below are not mistaken for it.
         let below = !alone && io::standing(&inner)? == Standing::Directory;
         let path = if below { &inner } else { self.source };
-        let Some(sampled) = sample(path)? else {
+        let Some(sampled) = sample(path, self.weights)? else {
             return Ok(None);
         };
         let Sampled {

@@ -38,9 +38,7 @@ fn usual(kind: Kind, command: &str) -> Option<String> {
         Kind::Usage => return Some(format!("`shardloom {command} --help` says what it takes")),
         Kind::Io => "is the path right on every node, and may this user read and write there?",
         Kind::NoSpace => "free some room, or write to another disk",
-        Kind::Corrupt => {
-            "copy, download or save it again; `shardloom inspect` shows what of it can be read"
-        }
+        Kind::Corrupt => "copy, download or save it again",
         Kind::Strategy => {
             "is it the strategy of the job that saved the weights? `shardloom strategy show` prints it"
         }

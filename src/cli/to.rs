@@ -122,6 +122,7 @@ impl To {
             source: &self.src,
             given: self.src_strategy.as_ref(),
             suffix: self.file_suffix.as_deref(),
+            weights: self.handed.value("--weights"),
             model: self.network.model.model.as_deref(),
             yes: self.yes,
         };

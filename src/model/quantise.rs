@@ -1,6 +1,6 @@
 //! Weights of linear layers in 8 bits on their way out, as DeepSeek-V3 is published.
 
-use super::quantised::{BLOCK, METHOD, QUANTISED};
+use super::quantised::{BLOCK, COMPRESSED, METHOD, QUANTISED};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::dequantise::SCALES;
 use crate::strategy::name::matches;
@@ -104,7 +104,10 @@ pub(super) fn described(kept: &[Arc<str>]) -> Value {
 /// Puts that into a config.json, unless it says so; whether it does anew.
 pub(super) fn note(config: &mut Map<String, Value>, quantised: Option<&Value>) -> bool {
     match quantised {
-        None => config.remove(QUANTISED).is_some(),
+        None => {
+            let told = [QUANTISED, COMPRESSED].map(|key| config.remove(key).is_some());
+            told.contains(&true)
+        }
         Some(value) => config.insert(QUANTISED.to_owned(), value.clone()).as_ref() != Some(value),
     }
 }

@@ -6,6 +6,8 @@ use serde_json::Value;
 
 /// Key of config.json that says how weights are quantised.
 pub const QUANTISED: &str = "quantization_config";
+/// The same, as compressed-tensors has it.
+pub(super) const COMPRESSED: &str = "compression_config";
 /// The one method whose weights can be read: 8-bit floats with a scale a block.
 pub(super) const METHOD: &str = "fp8";
 /// The key that says what a block is: `[rows, columns]`.

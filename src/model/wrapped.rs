@@ -42,6 +42,13 @@ pub(super) fn refuse_wrapped(
     let Some((count, affixes)) = best.filter(|(count, _)| *count > right.max(least)) else {
         return Ok(());
     };
+    if affixes == Affixes::default() {
+        let message = format!(
+            "{count} of its {all} names are those of family {family} as they are in the files"
+        );
+        let fault = Fault::new(Kind::UnknownTensor, message);
+        return Err(fault.hint("leave --strip-prefix and --add-prefix out"));
+    }
     let mut what = Vec::new();
     if !affixes.strip.is_empty() {
         let strips = affixes.strip.iter().map(|strip| format!("'{strip}'"));

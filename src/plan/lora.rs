@@ -33,6 +33,8 @@ const ENDINGS: [(&str, &str); 9] = [
 ];
 /// How many of the endings are those of embeddings.
 const EMBEDDINGS: usize = 2;
+/// The head of a language model.
+const HEAD: &str = "lm_head.weight";
 /// What PEFT puts in the names of tensors that were trained in full.
 const KEPT_WHOLE: [&str; 4] = [
     ".modules_to_save.default.",
@@ -259,6 +261,11 @@ fn refuse_empty(tensor: &SourceTensor) -> Result<()> {
 fn no_pair(name: &str) -> Fault {
     let message = "is neither A nor B of a low-rank pair, nor a tensor of the source";
     let fault = Fault::new(Kind::Unsupported, message).tensor(name);
+    if plain(name) == HEAD {
+        return fault.hint(
+            "is the head tied to the embedding? `shardloom import --untie` gives it one of its own",
+        );
+    }
     fault.hint(
         "merge it with PEFT; a tensor that was trained in full takes the place of the source's where \
          adapter_config.json is beside the adapter",
@@ -292,7 +299,13 @@ fn replace<'a>(
             "is {}, '{plain}' of the source is {}",
             tensor.shape, old.shape
         );
-        return Err(Fault::new(Kind::Shape, message).tensor(&*tensor.name));
+        let fault = Fault::new(Kind::Shape, message).tensor(&*tensor.name);
+        let grown = tensor.shape.0.get(1..) == old.shape.0.get(1..);
+        return Err(if grown {
+            fault.hint("was the vocabulary extended before the training? Merge it with PEFT, after resize_token_embeddings")
+        } else {
+            fault
+        });
     }
     let dtype = old.value_dtype();
     let mut new = (**tensor).clone();

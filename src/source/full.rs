@@ -217,6 +217,10 @@ impl<'a> Contents<'a> {
                 _ => fault.hint(format!("it has {}", first(&self.weights, TOLD))),
             });
         }
+        // A file's own name is meant as it stands.
+        if !found.contains(glob) {
+            self.refuse_lacking(found.iter().map(String::as_str))?;
+        }
         Ok(found)
     }
 
@@ -264,6 +268,12 @@ impl<'a> Contents<'a> {
     /// The same, whatever lies beside them.
     fn all_there(&self, map: &str) -> Result<BTreeSet<String>> {
         let index = self.index(map)?;
+        if index.is_empty() && !self.weights.is_empty() {
+            let place = self.path.join(map).display().to_string();
+            let message = format!("lists no tensor; beside it: {}", first(&self.weights, TOLD));
+            let fault = Fault::new(Kind::MissingShard, message).file(place);
+            return Err(fault.hint("copy or download the index again; --weights 'GLOB' says which files are meant without it"));
+        }
         let mut tensors: BTreeMap<String, usize> = BTreeMap::new();
         for file in index.into_values() {
             *tensors.entry(file).or_default() += 1;
@@ -327,12 +337,25 @@ impl<'a> Contents<'a> {
         })
     }
 
-    /// One of several files is here alone.
-    fn alone(&self, name: &str, of: u64) -> Fault {
-        let message = format!("is one of {of} files, and the others and their index aren't there");
-        Fault::new(Kind::MissingShard, message)
-            .file(self.path.join(name).display().to_string())
-            .hint("copy or download all of them, and the index")
+    /// Refuses files that are `taken` without an index and whose names say that there are more, which aren't there.
+    fn refuse_lacking<'f>(&self, taken: impl Iterator<Item = &'f str>) -> Result<()> {
+        for name in taken {
+            let Some((of, around)) = numbered(name) else {
+                continue;
+            };
+            let same = |other: &&str| numbered(other) == Some((of, around));
+            let there = self.weights.iter().copied().filter(same).count() as u64;
+            if there < of {
+                let message = format!(
+                    "is one of {of} files, of which {there} {} there, and no index of them",
+                    if there == 1 { "is" } else { "are" }
+                );
+                return Err(Fault::new(Kind::MissingShard, message)
+                    .file(self.path.join(name).display().to_string())
+                    .hint("copy or download all of them, and the index"));
+            }
+        }
+        Ok(())
     }
 
     /// The files of a directory without an index: one, beside which others may lie.
@@ -349,15 +372,13 @@ impl<'a> Contents<'a> {
         let single = all.iter().copied().filter(|name| **name == SINGLE);
         let single = single.filter(|_| !numbered).collect();
         if let Some(found) = one(single).or_else(|| one(models)).or_else(|| one(all)) {
-            let part = found.iter().find_map(|name| Some((name, parts_of(name)?)));
-            return match part {
-                None => Ok(found),
-                Some((name, of)) => Err(self.alone(name, of)),
-            };
+            self.refuse_lacking(found.iter().map(String::as_str))?;
+            return Ok(found);
         }
         if self.weights.is_empty() {
             return self.unfinished().map_or(Ok(BTreeSet::new()), Err);
         }
+        self.refuse_lacking(self.weights.iter().copied())?;
         let message = format!(
             "has {} weight files ({}) and no index of them",
             self.weights.len(),

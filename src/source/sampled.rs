@@ -42,12 +42,12 @@ pub struct Sampled {
 /// Names and metadata.
 type Told = (Vec<String>, BTreeMap<String, String>);
 
-/// What this node sees at `path`; none where there are no weights. Local.
+/// What this node sees at `path`, of full weights the files that match `weights`, if that is given; none where there are no weights. Local.
 ///
 /// # Errors
 /// As listing it: [`crate::fault::Kind::Io`], [`crate::fault::Kind::Ambiguous`].
-pub fn sample(path: &Path) -> Result<Option<Sampled>> {
-    let listing = list(path, None, None)?;
+pub fn sample(path: &Path, weights: Option<&str>) -> Result<Option<Sampled>> {
+    let listing = list(path, None, weights)?;
     let listed = listing.ranks.values().flatten().map(|file| &file.path);
     let offered = listing.offered.values().filter_map(|files| files.last());
     let lies = match (listing.offered.is_empty(), &listing.inner) {
@@ -77,7 +77,7 @@ pub fn sample(path: &Path) -> Result<Option<Sampled>> {
 /// The same; none where this node sees no weights that can be read. Local.
 #[must_use]
 pub fn readable(path: &Path) -> Option<Sampled> {
-    let sampled = sample(path).ok()??;
+    let sampled = sample(path, None).ok()??;
     (!sampled.names.is_empty()).then_some(sampled)
 }
 

@@ -19,6 +19,13 @@ impl<A> Carried<A> {
         self.words.iter().any(|(typed, _)| typed == flag)
     }
 
+    /// What was typed behind this flag, as far as it is text.
+    pub(crate) fn value(&self, flag: &str) -> Option<&str> {
+        let (_, word) = self.words.iter().find(|(typed, _)| typed == flag)?;
+        let (_, value) = word.to_str()?.split_once('=')?;
+        Some(value)
+    }
+
     /// What was typed, a word a flag, for a command that has them, too.
     pub(crate) fn words(&self) -> impl Iterator<Item = OsString> {
         self.words.iter().map(|(_, word)| word.clone())

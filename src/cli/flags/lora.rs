@@ -26,7 +26,7 @@ pub(crate) struct LoraArgs {
     pub(crate) lora: Option<PathBuf>,
     /// What B * A is multiplied by [default: lora_alpha / r of adapter_config.json]. Without --lora,
     /// merges the pairs that lie among the source's own tensors.
-    #[arg(long, value_name = "FACTOR")]
+    #[arg(long, value_name = "FACTOR", allow_negative_numbers = true)]
     pub(crate) lora_scaling: Option<f64>,
 }
 

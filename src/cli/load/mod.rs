@@ -16,9 +16,10 @@ use crate::exchange::{Topology, World};
 use crate::fault::{Fault, Result};
 use crate::job::{Goal, Job, Write, run as run_job};
 use crate::plan::build::{Leftovers, Select};
-use crate::source::Reading;
+use crate::plan::reach::ExchangeMode;
 use crate::source::derived::Derived;
 use crate::source::strategy_files::read_strategy;
+use crate::source::{Reading, open};
 use crate::store::formats::laid::DirectoryAsked;
 use crate::strategy::show::diff;
 use crate::strategy::{Strategy, StrategyInput};
@@ -280,6 +281,12 @@ fn left(
         chosen.check_ranks(config, asked)?;
         return Ok(found(telling, config, &chosen)
             .noted("each rank loads its own file: auto_trans_ckpt is False"));
+    }
+    if action == Action::Import {
+        let reading = Reading::checkpoint(asked.path.clone(), None, None);
+        let all = |_: &str| true;
+        let direct = ExchangeMode::default();
+        open(sight.world, &sight.topology, &reading, None, direct, all)?;
     }
     Ok(telling.noted(match (action, shape) {
         (Action::Import, _) => "Hugging Face weights: the trainer maps their names itself",
