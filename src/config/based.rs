@@ -3,7 +3,8 @@
 //! As the trainer does it: of several base files the later one's keys replace the earlier one's whole;
 //! what the file itself says is merged into that key by key, through all sections.
 
-use crate::config::train_yaml::{TrainConfig, no_yaml};
+use crate::config::no_yaml::no_yaml;
+use crate::config::train_yaml::TrainConfig;
 use crate::fault::{Fault, Kind, Result};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};

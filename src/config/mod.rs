@@ -7,5 +7,6 @@ pub mod based;
 pub mod checkpoint_section;
 pub mod edit;
 pub mod job_yaml;
+mod no_yaml;
 pub mod sections;
 pub mod train_yaml;

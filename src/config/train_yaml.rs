@@ -4,6 +4,7 @@
 //! with weights that are not what was asked for, this is an error.
 
 use crate::config::checkpoint_section::{self, CheckpointSection, Parallelism};
+use crate::config::no_yaml::no_yaml;
 use crate::fault::{Fault, Kind, Result};
 use crate::store::Format;
 use serde::Deserialize;
@@ -316,13 +317,6 @@ impl TrainConfig {
             Shape::Ranks | Shape::RankFile | Shape::Iteration => Ok(Action::Reshard),
         }
     }
-}
-
-/// What is wrong with a text that is no YAML, or has a value of the wrong type.
-pub(super) fn no_yaml(error: &serde_saphyr::Error) -> Fault {
-    let text = error.to_string();
-    let line = text.lines().map(str::trim).find(|line| !line.is_empty());
-    wrong(line.unwrap_or("is no YAML").to_owned())
 }
 
 /// Steps done, in steps of another batch size: `int(steps * saved / new)`, as the trainer does.
