@@ -751,6 +751,18 @@ fn a_vocabulary_of_its_own_is_told_with_what_to_do() {
     let room = tied(false, &[(EMBEDDING, &grown)], "");
     let run = room.run("unify --src @m --lora @ad --dst @out");
     says(&run, &["is [", "resize_token_embeddings"]);
+    let room = tied(false, &[(EMBEDDING, &new)], "");
+    let run = room.run("unify --src @m --lora @ad --dst @out");
+    says(
+        &run,
+        &[
+            EMBEDDING,
+            "the source has no head",
+            "`shardloom import --untie`",
+        ],
+    );
+    let room = tied(true, &[(EMBEDDING, &new)], "");
+    room.run("unify --src @m --lora @ad --dst @out").succeeds();
     let room = tied(false, &[(HEAD, &new)], "");
     let run = room.run("unify --src @m --lora @ad --dst @out");
     says(&run, &[HEAD, "`shardloom import --untie`"]);

@@ -13,12 +13,10 @@ use crate::fault::{Fault, Kind, Result, nearest};
 use crate::plan::SourceTensor;
 use crate::plan::dequantise::{SCALES, is_scaled, powers_of_two};
 use crate::plan::inventory::Inventory;
+use crate::plan::lora_tied::BELOW_PAIR;
 use crate::plan::value::{Step, Value};
 use crate::tensor::dtype::Dtype;
 use std::sync::Arc;
-
-/// What PEFT puts into the name of a weight that a pair belongs to.
-const BELOW_PAIR: &str = ".base_layer.";
 
 /// What is said of tensors that aren't made, for what they are made of is `lacking` and that is allowed.
 pub(super) fn unmade(lacking: &[&str]) -> Option<String> {

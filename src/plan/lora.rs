@@ -261,6 +261,9 @@ fn refuse_empty(tensor: &SourceTensor) -> Result<()> {
 fn no_pair(name: &str) -> Fault {
     let message = "is neither A nor B of a low-rank pair, nor a tensor of the source";
     let fault = Fault::new(Kind::Unsupported, message).tensor(name);
+    if name.contains("lora_magnitude_vector") {
+        return fault.hint("it is DoRA's vector of magnitudes: merge the adapter with PEFT");
+    }
     if plain(name) == HEAD {
         return fault.hint(
             "is the head tied to the embedding? `shardloom import --untie` gives it one of its own",

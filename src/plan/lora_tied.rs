@@ -1,10 +1,17 @@
 //! A head that is the embedding, too: a head of its own for it, and pairs that an adapter has for both.
 
 use crate::catalog::{Entry, FileSchema};
+use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::Inventory;
-use crate::plan::lora::part_of;
+use crate::plan::lora::{Meaning, Taken, part_of};
 use std::sync::Arc;
 
+/// What embeddings are called.
+const EMBEDDINGS: [&str; 4] = ["embed_tokens", "tok_embeddings", "word_embeddings", "wte"];
+/// What heads are called.
+const HEADS: [&str; 2] = ["lm_head", "output_layer"];
+/// What PEFT puts into the name of a weight that a pair belongs to.
+pub const BELOW_PAIR: &str = ".base_layer.";
 /// What ends the name of a weight.
 const WEIGHT: &str = ".weight";
 
@@ -17,6 +24,33 @@ pub struct Tied {
     pub embedding: Arc<str>,
     /// The head is to be one of its own.
     pub parted: bool,
+}
+
+/// Refuses an adapter that has brought an embedding anew into weights without a head, where nothing tells whether that
+/// is the embedding, too: PEFT's merge leaves such a head as it was.
+///
+/// # Errors
+/// [`Kind::Ambiguous`] naming the embedding.
+pub fn refuse_untold(inventory: &Inventory, meaning: &Meaning, taken: &Taken) -> Result<()> {
+    let one_of = |name: &str, modules: &[&str]| {
+        let module = name.strip_suffix(WEIGHT).unwrap_or_default();
+        modules.contains(&module.rsplit('.').next().unwrap_or_default())
+    };
+    let mut names = inventory.tensors.keys();
+    if meaning.tied || names.any(|name| one_of(name, &HEADS)) {
+        return Ok(());
+    }
+    let anew = |name: &&String| {
+        let tensor = inventory.tensors.get(name.as_str());
+        one_of(name, &EMBEDDINGS) && tensor.is_some_and(|new| !new.name.contains(BELOW_PAIR))
+    };
+    let Some(embedding) = taken.replaced.iter().find(anew) else {
+        return Ok(());
+    };
+    let message = "the adapter brings it anew, and the source has no head: if the two are one, the head stayed as it was in the training";
+    let fault = Fault::new(Kind::Ambiguous, message).tensor(embedding.as_str());
+    Err(fault
+        .hint("`shardloom import --untie` tells by the model's config.json, and writes that head"))
 }
 
 /// A and B of an adapter's pair, as they lie in its file.

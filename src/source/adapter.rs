@@ -5,7 +5,7 @@
 
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::lora::{Factor, Meaning, Pattern, Patterns};
-use crate::source::adapter_parts::{names, told};
+use crate::source::adapter_parts::{names, not_understood, told};
 use crate::store::json;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -183,12 +183,7 @@ fn patterns<T>(
                 format!("{key} '{name}' is {value}, no number for it"),
             )
         })?;
-        let pattern = Pattern::new(name, value).map_err(|why| {
-            let message =
-                format!("{key} '{name}' is no regular expression that is understood: {why}");
-            Fault::new(Kind::Unsupported, message)
-        })?;
-        Ok(pattern)
+        Pattern::new(name, value).map_err(|why| not_understood(key, name, why))
     };
     let all: Result<Vec<Pattern<T>>> = map.iter().map(pattern).collect();
     all.map(Patterns)

@@ -4,6 +4,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::plan::lora::{Biases, Modules, Told};
 use regex_lite::Regex;
 use serde_json::{Map, Value};
+use std::fmt::Display;
 
 /// A training's word for every linear layer but the head.
 const ALL_LINEAR: &str = "all-linear";
@@ -98,13 +99,15 @@ fn layer_names(config: &Map<String, Value>) -> Result<Vec<Regex>> {
     };
     let expression = |name: String| {
         let before = Regex::new(&format!(r"^(?:|.*?\.)(?:{name})\.(\d+)\."));
-        before.map_err(|why| {
-            let message =
-                format!("{key} '{name}' is no regular expression that is understood: {why}");
-            Fault::new(Kind::Unsupported, message)
-        })
+        before.map_err(|why| not_understood(key, &name, why))
     };
     names.into_iter().map(expression).collect()
+}
+
+/// That the regular expression `name` of `key` isn't read.
+pub(super) fn not_understood(key: &str, name: &str, why: impl Display) -> Fault {
+    let message = format!("{key} '{name}' is no regular expression that is understood: {why}");
+    Fault::new(Kind::Unsupported, message).hint("merge it with PEFT")
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::plan::dequantise::dequantise;
 use crate::plan::inventory::{Inventory, whole_tensor};
 use crate::plan::lora::{Meaning, leave_masters, merge, take_own_pairs};
 use crate::plan::lora_lacks::check;
-use crate::plan::lora_tied::Tied;
+use crate::plan::lora_tied::{Tied, refuse_untold};
 use crate::plan::reach::Reach;
 use crate::source::found::Source;
 use crate::source::tied_pairs::joined;
@@ -142,6 +142,12 @@ impl Derived {
                     let gaps = check(inventory, &lora.meaning, &taken, self.tied.as_ref());
                     gaps.map(|gaps| (taken, gaps))
                 });
+            let taken = taken.and_then(|(taken, gaps)| {
+                if self.tied.is_none() {
+                    refuse_untold(inventory, &lora.meaning, &taken)?;
+                }
+                Ok((taken, gaps))
+            });
             let (taken, gaps) = taken.map_err(|fault| fault.file(file.path.as_str()))?;
             notes.extend(gaps);
             notes.extend(leave_masters(inventory, &taken));
