@@ -339,17 +339,18 @@ impl<'a> Contents<'a> {
 
     /// Refuses files that are `taken` without an index and whose names say that there are more, which aren't there.
     fn refuse_lacking<'f>(&self, taken: impl Iterator<Item = &'f str>) -> Result<()> {
+        let mut sets: BTreeMap<_, u64> = BTreeMap::new();
+        for set in self.weights.iter().filter_map(|name| numbered(name)) {
+            *sets.entry(set).or_default() += 1;
+        }
         for name in taken {
-            let Some((of, around)) = numbered(name) else {
+            let Some(set) = numbered(name) else {
                 continue;
             };
-            let same = |other: &&str| numbered(other) == Some((of, around));
-            let there = self.weights.iter().copied().filter(same).count() as u64;
+            let (of, there) = (set.0, sets.get(&set).copied().unwrap_or_default());
             if there < of {
-                let message = format!(
-                    "is one of {of} files, of which {there} {} there, and no index of them",
-                    if there == 1 { "is" } else { "are" }
-                );
+                let are = if there == 1 { "is" } else { "are" };
+                let message = format!("is one of {of} files, of which {there} {are} there");
                 return Err(Fault::new(Kind::MissingShard, message)
                     .file(self.path.join(name).display().to_string())
                     .hint("copy or download all of them, and the index"));

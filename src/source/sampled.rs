@@ -42,7 +42,8 @@ pub struct Sampled {
 /// Names and metadata.
 type Told = (Vec<String>, BTreeMap<String, String>);
 
-/// What this node sees at `path`, of full weights the files that match `weights`, if that is given; none where there are no weights. Local.
+/// What this node sees at `path`, of full weights the files that match `weights`, if that is given; none where
+/// there are no weights. Local.
 ///
 /// # Errors
 /// As listing it: [`crate::fault::Kind::Io`], [`crate::fault::Kind::Ambiguous`].

@@ -284,9 +284,8 @@ fn left(
     }
     if action == Action::Import {
         let reading = Reading::checkpoint(asked.path.clone(), None, None);
-        let all = |_: &str| true;
-        let direct = ExchangeMode::default();
-        open(sight.world, &sight.topology, &reading, None, direct, all)?;
+        let (mode, all) = (ExchangeMode::default(), |_: &str| true);
+        open(sight.world, &sight.topology, &reading, None, mode, all)?;
     }
     Ok(telling.noted(match (action, shape) {
         (Action::Import, _) => "Hugging Face weights: the trainer maps their names itself",
