@@ -13,7 +13,8 @@ pub(super) fn nothing_in_common(inventory: &Inventory, destination: Option<&Stra
     let Some(name) = inventory.tensors.keys().next() else {
         return fault;
     };
-    let near = near(name, destination);
+    let otherwise = destination.and_then(|strategy| begins_otherwise(name, strategy));
+    let near = otherwise.unwrap_or_else(|| near(name, destination));
     let fault = fault.tensor(&**name);
     if near.is_empty() {
         let first = destination.and_then(|strategy| strategy.names().next());
@@ -40,22 +41,24 @@ fn told(names: &[&str]) -> String {
     format!(" ({count} such tensors: {first}{more})")
 }
 
-/// The names in `strategy` that are nearest to `name`: the one that only begins otherwise, and how.
-pub(crate) fn near(name: &str, strategy: Option<&Strategy>) -> String {
-    let known = || strategy.into_iter().flat_map(Strategy::names);
-    for other in known() {
+/// The name in `strategy` that only begins otherwise than `name`, and how, where no name is the same.
+fn begins_otherwise(name: &str, strategy: &Strategy) -> Option<String> {
+    strategy.names().find_map(|other| {
         let (side, begins) = match (name.strip_suffix(&**other), other.strip_suffix(name)) {
             (Some(begins), _) => ("source", begins),
-            (_, Some(begins)) => ("strategy", begins),
-            _ => continue,
+            (None, Some(begins)) => ("strategy", begins),
+            (None, None) => return None,
         };
-        if begins.ends_with('.') {
-            return format!(
-                "it is {other} in the strategy: the {side}'s names begin with {begins}; "
-            );
-        }
-    }
-    let near = nearest(name, known().map(|name| &**name));
+        begins.ends_with('.').then(|| {
+            format!("it is {other} in the strategy: the {side}'s names begin with {begins}; ")
+        })
+    })
+}
+
+/// The names in `strategy` that are nearest to `name`.
+pub(crate) fn near(name: &str, strategy: Option<&Strategy>) -> String {
+    let known = strategy.into_iter().flat_map(Strategy::names);
+    let near = nearest(name, known.map(|name| &**name));
     if near.is_empty() {
         return String::new();
     }
