@@ -109,8 +109,8 @@ pub(super) struct Buffers {
     pub(super) lanes: Vec<Lane>,
     /// What is sent and received in each lane.
     pub(super) rounds: Vec<(Packed, Packed)>,
-    /// Where it begins in its bytes.
-    begins: Vec<(usize, usize)>,
+    /// Where it begins in the bytes of the only lane of the library's calls; 0 in all others.
+    begin: (usize, usize),
     /// What has come in pieces of their own.
     pub(super) gathered: Vec<Vec<u8>>,
     /// Parts for the library's calls, of the first lane.
@@ -149,7 +149,7 @@ impl Buffers {
 
     fn filled(place: Place, lanes: Vec<Lane>, by: By) -> Result<Buffers> {
         let mut rounds = Vec::with_capacity(lanes.len());
-        let mut begins = Vec::with_capacity(lanes.len());
+        let mut begin = (0, 0);
         let (mut words, mut sums) = (Vec::new(), Vec::new());
         for lane in &lanes {
             let mut send = Packed {
@@ -157,22 +157,19 @@ impl Buffers {
                 bytes: Vec::new(),
             };
             let length = |parts: &[Part]| narrow(parts.iter().map(|part| part.bytes).sum());
-            let begin = |bytes: &mut Vec<u8>, parts| match by {
-                By::Library => at_a_page(bytes, length(parts)?),
-                By::Shardloom => Ok(0),
-            };
-            let from = begin(&mut send.bytes, &lane.send)?;
-            for part in &lane.send {
-                append(&mut send.bytes, place.me, part.key, narrow(part.bytes)?)?;
-            }
             let mut receive = Packed {
                 counts: counts(&lane.receive, place.all)?,
                 bytes: Vec::new(),
             };
-            let to = begin(&mut receive.bytes, &lane.receive)?;
-            grow(&mut receive.bytes, to + length(&lane.receive)?)?;
+            if by == By::Library {
+                begin.0 = at_a_page(&mut send.bytes, length(&lane.send)?)?;
+                begin.1 = at_a_page(&mut receive.bytes, length(&lane.receive)?)?;
+            }
+            for part in &lane.send {
+                append(&mut send.bytes, place.me, part.key, narrow(part.bytes)?)?;
+            }
+            grow(&mut receive.bytes, begin.1 + length(&lane.receive)?)?;
             rounds.push((send, receive));
-            begins.push((from, to));
             grow(&mut words, narrow(lane.words)?)?;
             grow(&mut sums, narrow(lane.sums.1)?)?;
         }
@@ -185,7 +182,7 @@ impl Buffers {
             place,
             lanes,
             rounds,
-            begins,
+            begin,
             gathered: Vec::new(),
             counts: counts.transpose()?,
             words,
@@ -203,9 +200,9 @@ impl Buffers {
     /// # Errors
     /// [`Kind::Internal`] if there is none.
     pub(super) fn only(&mut self) -> Result<(&mut [u8], &mut [u8])> {
-        let round = self.rounds.first_mut().zip(self.begins.first());
-        let ((send, receive), (from, to)) = round.ok_or_else(no_lane)?;
-        Ok((&mut send.bytes[*from..], &mut receive.bytes[*to..]))
+        let (send, receive) = self.rounds.first_mut().ok_or_else(no_lane)?;
+        let (from, to) = self.begin;
+        Ok((&mut send.bytes[from..], &mut receive.bytes[to..]))
     }
 
     /// The library's calls and parts, and the buffers of the only lane.
@@ -213,10 +210,10 @@ impl Buffers {
     /// # Errors
     /// [`Kind::Internal`] if there are none.
     pub(super) fn parts(&mut self) -> Result<(&[u8], &mut [u8], &Counts)> {
-        let counts = self.counts.as_ref().ok_or_else(no_lane)?;
-        let round = self.rounds.first_mut().zip(self.begins.first());
-        let ((send, receive), (from, to)) = round.ok_or_else(no_lane)?;
-        Ok((&send.bytes[*from..], &mut receive.bytes[*to..], counts))
+        let round = self.rounds.first_mut().zip(self.counts.as_ref());
+        let ((send, receive), counts) = round.ok_or_else(no_lane)?;
+        let (from, to) = self.begin;
+        Ok((&send.bytes[from..], &mut receive.bytes[to..], counts))
     }
 
     /// Looks at what has come, and makes all of it wrong, so that nothing old is taken for new.
@@ -258,9 +255,8 @@ impl Buffers {
                 wrong.count += count + missing;
             }
         };
-        let rounds = self.rounds.iter().zip(&self.begins);
-        for (lane, ((_, receive), (_, begin))) in self.lanes.iter().zip(rounds) {
-            let mut rest = &receive.bytes[*begin..];
+        for (lane, (_, receive)) in self.lanes.iter().zip(&self.rounds) {
+            let mut rest = &receive.bytes[self.begin.1..];
             for (number, part) in lane.receive.iter().enumerate() {
                 if let Some(piece) = self.gathered.get(number) {
                     look(piece, part);
@@ -299,9 +295,8 @@ impl Buffers {
     /// Makes what has come wrong.
     fn forget(&mut self) {
         let place = self.place;
-        let rounds = self.rounds.iter_mut().zip(&self.begins);
-        for (lane, ((_, receive), (_, begin))) in self.lanes.iter().zip(rounds) {
-            let mut rest = &mut receive.bytes[*begin..];
+        for (lane, (_, receive)) in self.lanes.iter().zip(&mut self.rounds) {
+            let mut rest = &mut receive.bytes[self.begin.1..];
             for part in &lane.receive {
                 let length = narrow(part.bytes).unwrap_or_default().min(rest.len());
                 let (piece, after) = rest.split_at_mut(length);

@@ -100,8 +100,11 @@ pub(crate) fn maps(
     let mut writer = serde_json::Serializer::with_formatter(&mut text, indent);
     serde::Serialize::serialize(&map, &mut writer)
         .map_err(|error| Fault::new(Kind::Internal, format!("index: {error}")))?;
-    let map = SmallFile::new("param_name_map.json", text.clone());
     let index = SmallFile::new("model.safetensors.index.json", text);
+    let map = SmallFile {
+        path: "param_name_map.json".to_owned(),
+        ..index.clone()
+    };
     Ok(match naming {
         Naming::Hf => vec![map, index],
         Naming::Mindspore => vec![map],

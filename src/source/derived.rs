@@ -139,15 +139,12 @@ impl Derived {
             let taken = adapter
                 .and_then(|adapter| merge(inventory, &source.catalog, &adapter, &lora.meaning))
                 .and_then(|taken| {
-                    let gaps = check(inventory, &lora.meaning, &taken, self.tied.as_ref());
-                    gaps.map(|gaps| (taken, gaps))
+                    let gaps = check(inventory, &lora.meaning, &taken, self.tied.as_ref())?;
+                    if self.tied.is_none() {
+                        refuse_untold(inventory, &lora.meaning, &taken)?;
+                    }
+                    Ok((taken, gaps))
                 });
-            let taken = taken.and_then(|(taken, gaps)| {
-                if self.tied.is_none() {
-                    refuse_untold(inventory, &lora.meaning, &taken)?;
-                }
-                Ok((taken, gaps))
-            });
             let (taken, gaps) = taken.map_err(|fault| fault.file(file.path.as_str()))?;
             notes.extend(gaps);
             notes.extend(leave_masters(inventory, &taken));

@@ -44,12 +44,11 @@ impl Staging {
         let lock = taken.map_err(|mut fault| {
             if fault.kind == Kind::Io {
                 fault.file = Some(self.destination().display().to_string());
-                let word = format!(
+                fault.hint.get_or_insert_with(|| format!(
                     "{} is where runs leave word of each other: it must be possible to make it, and no directory or \
                      link of that name may stand there",
                     path.display()
-                );
-                fault.hint.get_or_insert(word);
+                ));
             }
             fault
         })?;

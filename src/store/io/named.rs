@@ -10,21 +10,23 @@ pub(super) fn named<T>(action: &str, path: &Path, result: io::Result<T>) -> Resu
         let fault = Fault::io(action, &error).file(path.display().to_string());
         let makes = ["can't create", "can't make", "can't rename"];
         let makes = makes.iter().any(|made| action.starts_with(made));
+        if !makes || error.kind() != io::ErrorKind::PermissionDenied {
+            return fault;
+        }
         // Of what is made with all that leads to it: the last that is there.
-        let mut above =
-            path.ancestors()
-                .skip(1)
-                .map(|directory| match directory.as_os_str().is_empty() {
-                    true => Path::new("."),
-                    false => directory,
-                });
+        let mut above = path.ancestors().skip(1).map(|directory| {
+            if directory.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                directory
+            }
+        });
         match above.find(|directory| directory.exists()) {
-            Some(directory) if makes && error.kind() == io::ErrorKind::PermissionDenied => fault
-                .hint(format!(
-                    "this user may not write into {}",
-                    directory.display()
-                )),
-            _ => fault,
+            None => fault,
+            Some(directory) => fault.hint(format!(
+                "this user may not write into {}",
+                directory.display()
+            )),
         }
     })
 }
