@@ -382,3 +382,82 @@ fn one_of_several_files_is_no_model() {
     std::fs::rename(sample.path("part/model-00001-of-00005.safetensors"), whole).expect("renamed");
     alone(&sample.args("unify --src @part --dst @out")).succeeds();
 }
+
+/// However a set's files are called: a part of it is no model, whoever takes it. A file's own name takes that one.
+#[test]
+fn a_part_of_a_set_of_files_is_no_model() {
+    let sample = Sample::in_memory();
+    let spelled: [(fn(u32) -> String, &str); 5] = [
+        (
+            |n| format!("model-{n:05}-of-00012.safetensors"),
+            "model-0000*",
+        ),
+        (
+            |n| format!("model_{n:05}_of_00012.safetensors"),
+            "model_0000*",
+        ),
+        (|n| format!("w.{n}-of-12.safetensors"), "w.1*"),
+        (
+            |n| format!("part-{:03}-of-012.fp32.safetensors", n - 1),
+            "part-00*",
+        ),
+        (|n| format!("w{n}.of.12-int8.safetensors"), "w?.of*"),
+    ];
+    for (name, some) in spelled {
+        let (room, out) = (sample.path("set"), sample.path("out"));
+        for n in 1..=12 {
+            let tensor = Tensor {
+                dtype: "U8".into(),
+                shape: vec![1],
+                data: vec![u8::try_from(n).expect("small")],
+            };
+            let tensors = Tensors::from([(format!("w{n}"), tensor)]);
+            tensors::write(&room.join(name(n)), &tensors);
+        }
+        let run = |line: &str| {
+            let run = alone(&sample.args(line));
+            let made = out.exists();
+            if made {
+                std::fs::remove_dir_all(&out).expect("removed");
+            }
+            (run, made)
+        };
+        let refused = |line: &str, why: &str| {
+            let (run, made) = run(line);
+            refuses(&run, why);
+            assert!(!made, "{line}");
+        };
+        let all = format!("{}*", &some[..1]);
+        run(&format!("unify --src @set --weights {all} --dst @out"))
+            .0
+            .succeeds();
+        run("convert @set --dst @out --to ckpt").0.succeeds();
+        run(&format!(
+            "unify --src @set --weights {} --dst @out",
+            name(2)
+        ))
+        .0
+        .succeeds();
+        for job in [
+            "unify --src @set --dst @out",
+            "split --src @set --dst @out --dst-strategy @four.ckpt",
+            "diff @set @full",
+        ] {
+            refused(
+                &format!("{job} --weights {some}"),
+                "is one of 12 files, of which",
+            );
+        }
+        std::fs::remove_file(room.join(name(7))).expect("removed");
+        let lacks = "is one of 12 files, of which 11 are there";
+        refused(
+            &format!("unify --src @set --weights {all} --dst @out"),
+            lacks,
+        );
+        refused("unify --src @set --dst @out", lacks);
+        refused("convert @set --dst @out --to ckpt", lacks);
+        let chosen = "convert @set --dst @out --to ckpt --file-name-contains of";
+        run(chosen).0.succeeds();
+        std::fs::remove_dir_all(&room).expect("removed");
+    }
+}

@@ -7,6 +7,7 @@ use crate::source::full::refuse_missing;
 use crate::source::listed::{Listed, Listing};
 use crate::source::nothing;
 use crate::source::pattern;
+use crate::source::sets;
 use crate::store::Format;
 use crate::store::full_dir::MAPS;
 use crate::store::io::{self, ReadFile, Standing};
@@ -15,6 +16,9 @@ use crate::store::rank_dir::rank_of;
 use crate::store::whole::{ranges, spelled};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+
+/// What to do where some of a directory's files are missing.
+const ALL_OF_IT: &str = "copy all of the directory; --file-name-contains chooses some of its files";
 
 /// Lists files of weights: one, those in rank directories, or those of a full directory; only those
 /// whose names contain `contains`. Files that are in format `to` already are counted and left out.
@@ -105,7 +109,11 @@ fn names(path: &Path, contains: Option<&str>, listing: &mut Listing) -> Result<V
                 refuse_unlike_manifest(path)?;
             }
             listing.index = MAPS.iter().find(here).map(|map| (*map).to_owned());
-            names.extend(weights(&inside));
+            let own = weights(&inside);
+            if contains.is_none() && listing.index.is_none() {
+                refuse_lacking(path, &own)?;
+            }
+            names.extend(own);
             let rooms = inside.iter().filter(|(_, directory)| *directory);
             for (room, _) in rooms.filter(|(name, _)| name.starts_with("rank")) {
                 let inside = io::list(&path.join(room))?;
@@ -118,8 +126,12 @@ fn names(path: &Path, contains: Option<&str>, listing: &mut Listing) -> Result<V
                         .file(place)
                         .hint("move it away, or put the file in its place"));
                 }
-                let files = weights(&inside).into_iter();
-                let files: Vec<_> = files.map(|file| format!("{room}/{file}")).collect();
+                let files = weights(&inside);
+                if contains.is_none() {
+                    refuse_lacking(&path.join(room), &files)?;
+                }
+                let files = files.into_iter().map(|file| format!("{room}/{file}"));
+                let files: Vec<_> = files.collect();
                 if let (Some(rank), false) = (rank_of(room), files.is_empty()) {
                     listing.offered.insert(rank, files.clone());
                 }
@@ -128,6 +140,12 @@ fn names(path: &Path, contains: Option<&str>, listing: &mut Listing) -> Result<V
         }
     }
     Ok(names)
+}
+
+/// Refuses a directory with these `files` if they are a part of a set. Local.
+fn refuse_lacking(path: &Path, files: &[String]) -> Result<()> {
+    let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    sets::refuse_lacking(path, &files, files.iter().copied()).map_err(|fault| fault.hint(ALL_OF_IT))
 }
 
 /// Refuses a directory that lacks weights which its own manifest lists. Local.
@@ -140,9 +158,9 @@ fn refuse_unlike_manifest(path: &Path) -> Result<()> {
         if io::standing(&path.join(file))? != Standing::File {
             let message = format!("lists {file}, which isn't there");
             let place = path.join(manifest::NAME).display().to_string();
-            return Err(Fault::new(Kind::MissingShard, message).file(place).hint(
-                "copy all of the directory; --file-name-contains chooses some of its files",
-            ));
+            return Err(Fault::new(Kind::MissingShard, message)
+                .file(place)
+                .hint(ALL_OF_IT));
         }
     }
     Ok(())

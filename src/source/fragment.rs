@@ -4,7 +4,7 @@ use crate::catalog::{Catalog, Entry, FileSchema, ShardFile};
 use crate::fault::memory::zeroed;
 use crate::fault::{Fault, Kind, Result};
 use crate::source::found::{Source, place};
-use crate::source::full::parts_of;
+use crate::source::sets::Set;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::rank_dir::rank_of;
 use crate::store::{Directory, Format};
@@ -75,10 +75,10 @@ fn of_several(file: &ShardFile, together: bool) -> Result<()> {
         let fault = Fault::new(Kind::MissingShard, message).file(file.path.as_str());
         return Err(fault.hint("give its directory, with all of its files"));
     }
-    match parts_of(name).filter(|_| !together) {
+    match Set::of(name).filter(|_| !together) {
         None => Ok(()),
-        Some(of) => {
-            let message = format!("is one of {of} files");
+        Some((set, _)) => {
+            let message = format!("is one of {} files", set.files);
             let fault = Fault::new(Kind::MissingShard, message).file(file.path.as_str());
             Err(fault.hint(
                 "give the directory with all of them and their index; --weights there takes this one alone",

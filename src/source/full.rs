@@ -9,6 +9,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::HYPER_STEM;
 use crate::source::adapter;
 use crate::source::listed::{Listed, Listing};
+use crate::source::sets::{self, Set};
 use crate::store::io::{self, Standing};
 use crate::store::{Format, full_dir, json};
 use crate::strategy::name::matches;
@@ -126,21 +127,6 @@ pub(super) fn refuse_missing(path: &Path, names: &[(String, bool)]) -> Result<()
         .map_or(Ok(()), |map| contents.all_there(map).map(|_| ()))
 }
 
-/// How many files there are, as the name of one of several tells: `model-00001-of-00005.safetensors`.
-pub(super) fn parts_of(name: &str) -> Option<u64> {
-    numbered(name).map(|(count, _)| count)
-}
-
-/// The same, with what comes before its number, and after it.
-fn numbered(name: &str) -> Option<(u64, (&str, &str))> {
-    let (stem, _) = name.rsplit_once('.')?;
-    let (before, count) = stem.rsplit_once("-of-")?;
-    let (beginning, number) = before.rsplit_once('-')?;
-    number.parse::<u64>().ok()?;
-    let count = count.parse().ok().filter(|count| *count > 1)?;
-    Some((count, (beginning, &name[before.len()..])))
-}
-
 /// The fault of a directory with files of two formats.
 pub(super) fn both_formats(path: &Path) -> Fault {
     Fault::new(Kind::Ambiguous, "has both .ckpt and .safetensors files")
@@ -220,6 +206,7 @@ impl<'a> Contents<'a> {
         // A file's own name is meant as it stands.
         if !found.contains(glob) {
             self.refuse_lacking(found.iter().map(String::as_str))?;
+            sets::refuse_part(self.path, found.iter().map(String::as_str))?;
         }
         Ok(found)
     }
@@ -247,12 +234,12 @@ impl<'a> Contents<'a> {
 
     /// Refuses files that are called as further ones of those that the index `map` lists, and that it doesn't list.
     fn refuse_unlisted(&self, map: &str, files: &BTreeSet<String>) -> Result<()> {
-        let around = |name| numbered(name).map(|(_, around)| around);
+        let around = |name| Set::of(name).map(|(set, _)| (set.before, set.after, set.extension));
         let listed: BTreeSet<_> = files.iter().filter_map(|name| around(name)).collect();
         let beside = self.weights.iter().filter(|name| !files.contains(**name));
         let more = beside.filter(|name| around(name).is_some_and(|own| listed.contains(&own)));
         let more: Vec<&str> = more.copied().collect();
-        let Some((stem, end)) = more.first().and_then(|name| around(name)) else {
+        let Some((set, _)) = more.first().and_then(|name| Set::of(name)) else {
             return Ok(());
         };
         let message = format!(
@@ -261,7 +248,8 @@ impl<'a> Contents<'a> {
             first(&more, TOLD),
         );
         Err(self.fault(Kind::Ambiguous, message).hint(format!(
-            "is the index whole? --weights '{stem}-*{end}' takes all these files without it"
+            "is the index whole? --weights '{}' takes all these files without it",
+            set.glob()
         )))
     }
 
@@ -337,26 +325,10 @@ impl<'a> Contents<'a> {
         })
     }
 
-    /// Refuses files that are `taken` without an index and whose names say that there are more, which aren't there.
-    fn refuse_lacking<'f>(&self, taken: impl Iterator<Item = &'f str>) -> Result<()> {
-        let mut sets: BTreeMap<_, u64> = BTreeMap::new();
-        for set in self.weights.iter().filter_map(|name| numbered(name)) {
-            *sets.entry(set).or_default() += 1;
-        }
-        for name in taken {
-            let Some(set) = numbered(name) else {
-                continue;
-            };
-            let (of, there) = (set.0, sets.get(&set).copied().unwrap_or_default());
-            if there < of {
-                let are = if there == 1 { "is" } else { "are" };
-                let message = format!("is one of {of} files, of which {there} {are} there");
-                return Err(Fault::new(Kind::MissingShard, message)
-                    .file(self.path.join(name).display().to_string())
-                    .hint("copy or download all of them, and the index"));
-            }
-        }
-        Ok(())
+    /// Refuses files that are `taken` without an index if others of their sets aren't there.
+    fn refuse_lacking<'f>(&'f self, taken: impl Iterator<Item = &'f str>) -> Result<()> {
+        let hint = "copy or download all of them, and the index";
+        sets::refuse_lacking(self.path, &self.weights, taken).map_err(|fault| fault.hint(hint))
     }
 
     /// The files of a directory without an index: one, beside which others may lie.
@@ -369,7 +341,7 @@ impl<'a> Contents<'a> {
         };
         let all: Vec<&&str> = self.weights.iter().collect();
         let models = all.iter().copied().filter(|name| !beside(name)).collect();
-        let numbered = self.weights.iter().any(|name| name.contains("-of-"));
+        let numbered = self.weights.iter().any(|name| Set::of(name).is_some());
         let single = all.iter().copied().filter(|name| **name == SINGLE);
         let single = single.filter(|_| !numbered).collect();
         if let Some(found) = one(single).or_else(|| one(models)).or_else(|| one(all)) {

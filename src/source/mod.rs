@@ -37,6 +37,7 @@ pub mod sampled;
 pub mod saved;
 pub mod scalars;
 pub(crate) mod seals;
+mod sets;
 mod step;
 mod still;
 pub mod strategy_files;
