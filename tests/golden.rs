@@ -31,8 +31,10 @@ struct Launch {
 #[test]
 fn reshard_unify_split_and_merge_equal_mindspore() {
     let quick = [
-        vec![(None, "auto"), (Some(4), "auto"), (Some(2), "collective")],
-        vec![(None, "auto"), (Some(4), "auto"), (Some(8), "collective")],
+        vec![(None, "auto"), (Some(2), "collective")],
+        vec![(Some(4), "auto")],
+        vec![(None, "auto"), (Some(8), "collective")],
+        vec![(Some(4), "collective")],
     ];
     let processes = [None, Some(1), Some(2), Some(4), Some(8)];
     let full = processes.map(|processes| [(processes, "auto"), (processes, "collective")]);

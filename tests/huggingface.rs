@@ -582,6 +582,31 @@ fn reads_names_that_a_wrapper_has_changed() {
     says(&run, &["as they are in the files", "leave --strip-prefix"]);
 }
 
+/// Names of MindSpore's networks may be wrapped, too.
+#[test]
+fn names_that_begin_otherwise_are_exported_when_it_is_said_how() {
+    let room = Room::single();
+    let plain = "export --src @full --hf-config @m --dst @out";
+    for line in [
+        &IMPORT.replace("@out", "@full"),
+        "unify --src @full --dst @wrapped --add-prefix module.",
+        plain,
+    ] {
+        room.run(line).succeeds();
+    }
+    let right = room.out();
+    std::fs::remove_dir_all(room.at("out")).unwrap();
+    let line = plain.replace("@full", "@wrapped");
+    let told = [
+        "have 'module.' too much",
+        "--strip-prefix module. reads them",
+    ];
+    says(&room.run(&line), &told);
+    room.run(&format!("{line} --strip-prefix module."))
+        .succeeds();
+    tensors::compare(&right, &room.out()).unwrap();
+}
+
 /// What an index, or files' names, say of a model is looked at by all who take it.
 #[test]
 fn a_model_is_looked_at_before_it_is_brought_anywhere() {

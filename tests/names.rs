@@ -316,3 +316,54 @@ fn nothing_in_a_name_acts_on_a_terminal() {
     );
     error_line(&run);
 }
+
+/// What a wrapper puts before the names of a source is taken away, whether its strategy has it or not.
+#[test]
+fn names_that_begin_otherwise_than_those_of_their_strategy_are_read() {
+    let sample = Sample::in_memory();
+    for rank in 0..4 {
+        let path = sample.path(&format!("src/rank_{rank}/net.safetensors"));
+        let own = tensors::read(&path).expect("a file").tensors.into_iter();
+        let wrapped = own.map(|(name, tensor)| (format!("module.{name}"), tensor));
+        tensors::write(&path, &wrapped.collect());
+    }
+    let reshard = WITH_MAPS[0].replace(" --name-map @map.json", "");
+    let unify = WITH_MAPS[1].replace(" --name-map @map.json", "");
+    for line in [&reshard, &unify] {
+        let told = ["begin with 'module.'", "--strip-prefix module."];
+        refused(&sample, &run(2, &sample, line), &told);
+    }
+    for processes in [1, 4] {
+        run(
+            processes,
+            &sample,
+            &format!("{reshard} --strip-prefix module."),
+        )
+        .succeeds();
+        sample.check("out", &sample.two, &sample.whole);
+        std::fs::remove_dir_all(sample.path("out")).expect("removed");
+    }
+    // Names are chosen as they are written.
+    let line = format!("{unify} --strip-prefix module. --filter-out-param-prefix w");
+    run(2, &sample, &line).succeeds();
+    let mut files = fixtures::listing(&sample.path("out")).into_iter();
+    let file = files.find(|file| file.extension().is_some_and(|end| end == "safetensors"));
+    let file = sample.path("out").join(file.expect("weights"));
+    let found = tensors::read(&file).expect("a file");
+    assert_eq!(found.tensors.keys().collect::<Vec<_>>(), ["b"]);
+    std::fs::remove_dir_all(sample.path("out")).expect("removed");
+    // Two to one name, a beginning that nothing has, and what belongs to the strategy's names.
+    let wrong = format!("{unify} --strip-prefix modul");
+    refused(
+        &sample,
+        &run(1, &sample, &wrong),
+        &["no tensor of the source is in"],
+    );
+    run(2, &sample, &format!("{unify} --strip-prefix module.")).succeeds();
+    let back = "split --src @out --dst @cut --dst-strategy @four.ckpt";
+    run(2, &sample, back).succeeds();
+    let line = format!("{} --add-prefix module.", back.replace("@cut", "@again"));
+    let given = run(1, &sample, &line);
+    assert_eq!(given.status.code(), Some(1), "{given:#?}");
+    assert!(error_line(&given).contains("module."), "{given:#?}");
+}

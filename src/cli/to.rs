@@ -2,6 +2,7 @@
 
 use crate::cli::command::{Command, Prepared, Told};
 use crate::cli::export::Export;
+use crate::cli::flags::affix::AffixArgs;
 use crate::cli::flags::carried::Carried;
 use crate::cli::flags::family::{FUSIONS, LATENTS, spelled};
 use crate::cli::flags::lora::{LoraArgs, UntieArgs};
@@ -51,6 +52,8 @@ const HF: &str = "hf";
 struct HandedOn {
     #[command(flatten)]
     weights: WeightsArgs,
+    #[command(flatten)]
+    affixes: AffixArgs,
     #[command(flatten)]
     checks: CheckArgs,
     #[command(flatten)]

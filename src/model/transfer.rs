@@ -16,7 +16,7 @@ use super::refusals::{
 };
 use super::tied::{copies, head_of_embedding};
 use super::vocabulary::Vocabulary;
-use super::wrapped::refuse_wrapped;
+use super::wrapped::{refuse_wrapped, refuse_wrapped_network};
 use crate::catalog::SmallFile;
 use crate::fault::{Fault, Kind, Result};
 use crate::job::Viewed;
@@ -252,6 +252,14 @@ impl Export {
         inventory: &Inventory,
         metadata: &BTreeMap<String, String>,
     ) -> Result<Viewed> {
+        let viewed = self.made(inventory, metadata);
+        if viewed.is_err() {
+            refuse_wrapped_network(inventory, &self.family, &self.numbers)?;
+        }
+        viewed
+    }
+
+    fn made(&self, inventory: &Inventory, metadata: &BTreeMap<String, String>) -> Result<Viewed> {
         let (family, numbers) = (&self.family, &self.numbers);
         heads::check(numbers, metadata)?;
         let choices = choices_of(family, numbers, inventory, metadata, &self.given)?;

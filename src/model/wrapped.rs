@@ -1,5 +1,9 @@
 //! Names that are the model's but for a beginning: of a wrapper around it, or of the model's own.
 
+use super::choices::{Choices, Experts, Fusion, Scheme};
+use super::expression::Numbers;
+use super::family::Family;
+use super::mapping::Mapping;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::affix::{Affixes, WITHIN};
 use crate::plan::inventory::Inventory;
@@ -65,6 +69,40 @@ pub(super) fn refuse_wrapped(
     );
     let fault = Fault::new(Kind::UnknownTensor, message);
     Err(fault.hint(format!("{} reads them", affixes.flags().join(" "))))
+}
+
+/// The same of names of MindSpore's networks, however their tensors are joined.
+///
+/// # Errors
+/// As [`refuse_wrapped`].
+pub(super) fn refuse_wrapped_network(
+    inventory: &Inventory,
+    family: &Family,
+    numbers: &Numbers,
+) -> Result<()> {
+    let mut known = BTreeSet::new();
+    for names in [Scheme::Legacy, Scheme::Mcore] {
+        let joined = Choices {
+            qkv: Fusion::Interleaved,
+            ffn: Fusion::Interleaved,
+            ..Choices::usual(names)
+        };
+        let apart = Choices {
+            qkv: Fusion::Separate,
+            ffn: Fusion::Separate,
+            experts: Experts::Separate,
+            ..joined
+        };
+        for choices in [joined, apart] {
+            let Ok(mapping) = Mapping::new(family, numbers, &choices, &|_, _| true) else {
+                continue;
+            };
+            let tensors = mapping.links.into_iter().flat_map(|link| link.ms);
+            known.extend(tensors.flat_map(|tensor| [tensor.name].into_iter().chain(tensor.also)));
+        }
+    }
+    let known = known.iter().map(|name| &**name).collect();
+    refuse_wrapped(inventory, &known, &family.family)
 }
 
 /// What to take from names: nothing, or of what wrappers add each alone and all that is there; then a beginning, whole

@@ -41,6 +41,12 @@ impl Affixes {
         Affixes { strip, add }
     }
 
+    /// Whether names stay as they are.
+    #[must_use]
+    pub fn are_none(&self) -> bool {
+        *self == Affixes::default()
+    }
+
     /// The flags that mean them.
     #[must_use]
     pub fn flags(&self) -> Vec<String> {
@@ -75,7 +81,7 @@ impl Affixes {
     /// # Errors
     /// [`Kind::Ambiguous`] if two get the same name.
     pub fn apply(&self, inventory: &mut Inventory) -> Result<()> {
-        if *self == Affixes::default() {
+        if self.are_none() {
             return Ok(());
         }
         let mut renamed = BTreeMap::new();

@@ -266,7 +266,8 @@ fn no_pair(name: &str) -> Fault {
     }
     if plain(name) == HEAD {
         return fault.hint(
-            "is the head tied to the embedding? `shardloom import --untie` gives it one of its own",
+            "is the head tied to the embedding? `shardloom import` tells by the model's config.json, and `shardloom import \
+             --untie` gives it one of its own; was the vocabulary extended before the training? Merge it with PEFT then",
         );
     }
     fault.hint(
@@ -276,7 +277,7 @@ fn no_pair(name: &str) -> Fault {
 }
 
 /// The source's name of a tensor that was trained in full.
-fn plain(name: &str) -> String {
+pub(super) fn plain(name: &str) -> String {
     let name = name.strip_prefix(WRAPPED).unwrap_or(name).to_owned();
     KEPT_WHOLE
         .iter()

@@ -3,7 +3,8 @@
 use crate::catalog::{Entry, FileSchema};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::Inventory;
-use crate::plan::lora::{Meaning, Taken, part_of};
+use crate::plan::lora::{Meaning, Taken, part_of, plain};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What embeddings are called.
@@ -14,6 +15,8 @@ const HEADS: [&str; 2] = ["lm_head", "output_layer"];
 pub const BELOW_PAIR: &str = ".base_layer.";
 /// What ends the name of a weight.
 const WEIGHT: &str = ".weight";
+/// The place of a weight beside those of A and B.
+const WHOLE: usize = 2;
 
 /// A model whose head is its embedding, too: what both are called.
 #[derive(Clone, Debug, Hash)]
@@ -34,10 +37,10 @@ pub struct Tied {
 pub fn refuse_untold(inventory: &Inventory, meaning: &Meaning, taken: &Taken) -> Result<()> {
     let one_of = |name: &str, modules: &[&str]| {
         let module = name.strip_suffix(WEIGHT).unwrap_or_default();
-        modules.contains(&module.rsplit('.').next().unwrap_or_default())
+        is_one_of(module, modules)
     };
     let mut names = inventory.tensors.keys();
-    if meaning.tied || names.any(|name| one_of(name, &HEADS)) {
+    if meaning.tied || names.any(|name| is_head(name)) {
         return Ok(());
     }
     let anew = |name: &&String| {
@@ -51,6 +54,78 @@ pub fn refuse_untold(inventory: &Inventory, meaning: &Meaning, taken: &Taken) ->
     let fault = Fault::new(Kind::Ambiguous, message).tensor(embedding.as_str());
     Err(fault
         .hint("`shardloom import --untie` tells by the model's config.json, and writes that head"))
+}
+
+/// Whether this is the name of a head's weight.
+#[must_use]
+pub fn is_head(name: &str) -> bool {
+    let module = name.strip_suffix(WEIGHT);
+    module.is_some_and(|module| is_one_of(module, &HEADS))
+}
+
+fn is_one_of(module: &str, modules: &[&str]) -> bool {
+    modules.contains(&module.rsplit('.').next().unwrap_or_default())
+}
+
+/// A tensor that an adapter has for a head, with that of the same for an embedding.
+#[derive(Clone, Copy, Debug)]
+pub struct Both<'a> {
+    /// The head's.
+    pub head: &'a Entry,
+    /// The embedding's.
+    pub embedding: &'a Entry,
+    /// How they lie where the two are one.
+    pub turned: Turned,
+}
+
+/// How a head's tensor lies beside that of the embedding that is the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turned {
+    /// Alike: the weight itself.
+    No,
+    /// Transposed, and it is the wide one: A, as B of the embedding.
+    Wide,
+    /// Transposed, and it is the tall one: B, as A of the embedding.
+    Tall,
+}
+
+/// What the adapter's file `schema` has for a head, each with what it has for an embedding in the same place; none if it
+/// has nothing for a head, or has not the same for both.
+#[must_use]
+pub fn for_both(schema: &FileSchema) -> Option<Vec<Both<'_>>> {
+    // A, B and the weight itself, which may lie there twice: below a pair, and alone.
+    let mut embedding: BTreeMap<(usize, bool), &Entry> = BTreeMap::new();
+    let mut heads = Vec::new();
+    for entry in &schema.entries {
+        let below = entry.name.contains(BELOW_PAIR);
+        let name = plain(&entry.name);
+        let (module, place) = match part_of(&entry.name) {
+            Some(part) => (part.module, part.which),
+            None => (name.strip_suffix(WEIGHT).unwrap_or_default(), WHOLE),
+        };
+        if is_one_of(module, &HEADS) {
+            heads.push(((place, below), entry));
+        } else if is_one_of(module, &EMBEDDINGS)
+            && embedding.insert((place, below), entry).is_some()
+        {
+            return None;
+        }
+    }
+    let both = heads.iter().map(|((place, below), head)| {
+        let (turned, other) = match place {
+            0 => (Turned::Wide, 1),
+            1 => (Turned::Tall, 0),
+            other => (Turned::No, *other),
+        };
+        let embedding = embedding.get(&(other, *below))?;
+        Some(Both {
+            head,
+            embedding,
+            turned,
+        })
+    });
+    let both: Option<Vec<Both<'_>>> = both.collect();
+    both.filter(|both| !both.is_empty() && both.len() == embedding.len())
 }
 
 /// A and B of an adapter's pair, as they lie in its file.

@@ -23,11 +23,12 @@ pub(super) fn strangers(first: &str, names: &BTreeSet<Arc<str>>, strategy: &Stra
     let hint = match beginning(names, strategy) {
         Some((begin, true)) => format!(
             "the names in the strategy begin with '{begin}', those in the files don't: it was saved \
-             of a network that wraps this one"
+             of a network that wraps this one; reshard, unify and export read them with --add-prefix {begin}"
         ),
         Some((begin, false)) => format!(
             "the names in the files begin with '{begin}', those in the strategy don't: these files \
-             were saved of a network that wraps that one"
+             were saved of a network that wraps that one; reshard, unify and export read them with --strip-prefix \
+             {begin}"
         ),
         None => "these are names of two families of models, or of two parts of one: is it the \
                  strategy of the job that saved these files?"

@@ -3,7 +3,7 @@
 //! An adapter's file becomes a file of one more rank of the source, which every node sees. So its
 //! parts are read and sent as those of any shard.
 
-use crate::catalog::ShardFile;
+use crate::catalog::{Catalog, Entry, ShardFile};
 use crate::exchange::{Operation, World, agree, all_reduce, encode};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::SourceTensor;
@@ -12,10 +12,10 @@ use crate::plan::dequantise::dequantise;
 use crate::plan::inventory::{Inventory, whole_tensor};
 use crate::plan::lora::{Meaning, leave_masters, merge, take_own_pairs};
 use crate::plan::lora_lacks::check;
-use crate::plan::lora_tied::{Tied, refuse_untold};
+use crate::plan::lora_tied::{Tied, is_head, refuse_untold};
 use crate::plan::reach::Reach;
 use crate::source::found::Source;
-use crate::source::tied_pairs::joined;
+use crate::source::tied_pairs::{joined, one_for_both};
 use crate::store::Format;
 use crate::store::io::ReadFile;
 use std::collections::BTreeSet;
@@ -47,9 +47,21 @@ pub struct Lora {
     pub meaning: Meaning,
 }
 
-/// An adapter's file as a part of the source: the rank that it is of.
+/// An adapter's file as a part of the source.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Beside(u32);
+pub(super) struct Beside {
+    /// The rank that it is of.
+    rank: u32,
+    /// What it has for the embedding it has for the head, too.
+    as_one: bool,
+}
+
+/// Whether a source has a head of its own.
+fn has_head(catalog: &Catalog) -> bool {
+    let mut schemas = catalog.distinct_schemas();
+    let is_head = |entry: &Entry| is_head(&entry.name);
+    schemas.any(|(_, schema)| schema.entries.iter().any(is_head))
+}
 
 impl Derived {
     /// Makes the adapter's file, if there is one, a part of `source`. Collective.
@@ -64,6 +76,8 @@ impl Derived {
         let leads = source.reach.nodes[source.reach.node() as usize].first();
         let watches = leads == Some(&source.reach.process);
         let mut still = source.still.clone();
+        let has_head = has_head(&source.catalog);
+        let mut as_one = false;
         let mut read = || {
             let path = std::path::absolute(path).map_err(|error| {
                 Fault::new(Kind::Io, error.to_string()).file(path.display().to_string())
@@ -76,6 +90,8 @@ impl Derived {
             let mut schema = Format::recognise(&file)?.read(&file)?;
             if let Some(tied) = &self.tied {
                 schema = joined(&file, schema, tied).map_err(|fault| fault.file(&*name))?;
+            } else if !has_head && let Some(alone) = one_for_both(&file, &schema)? {
+                (schema, as_one) = (alone, true);
             }
             let mut hasher = DefaultHasher::new();
             (encode(&schema.entries)?, schema.size).hash(&mut hasher);
@@ -102,7 +118,7 @@ impl Derived {
         let schema = Arc::new(schema);
         let file = ShardFile { path, schema };
         source.catalog.ranks.insert(rank, vec![file]);
-        Ok(Some(Beside(rank)))
+        Ok(Some(Beside { rank, as_one }))
     }
 
     /// Puts what is computed in the place of what is stored; gives what is to be said. Local.
@@ -124,12 +140,17 @@ impl Derived {
         let Some(lora) = &self.lora else {
             return Ok(notes);
         };
-        let Some(Beside(rank)) = beside else {
+        let Some(Beside { rank, as_one }) = beside else {
             let own = take_own_pairs(inventory);
             let catalog = &source.catalog;
             let taken = merge(inventory, catalog, &own, &lora.meaning)?;
             notes.extend(leave_masters(inventory, &taken));
             return Ok(notes);
+        };
+        let one = self.tied.as_ref().is_some_and(|tied| !tied.parted);
+        let meaning = Meaning {
+            tied: lora.meaning.tied || as_one || one,
+            ..lora.meaning.clone()
         };
         let files = source.catalog.ranks.get(&rank).into_iter().flatten();
         for file in files {
@@ -137,11 +158,11 @@ impl Derived {
             let tensors = entries.map(|entry| whole_tensor(entry, rank).map(Arc::new));
             let adapter: Result<Vec<Arc<SourceTensor>>> = tensors.collect();
             let taken = adapter
-                .and_then(|adapter| merge(inventory, &source.catalog, &adapter, &lora.meaning))
+                .and_then(|adapter| merge(inventory, &source.catalog, &adapter, &meaning))
                 .and_then(|taken| {
-                    let gaps = check(inventory, &lora.meaning, &taken, self.tied.as_ref())?;
+                    let gaps = check(inventory, &meaning, &taken, self.tied.as_ref())?;
                     if self.tied.is_none() {
-                        refuse_untold(inventory, &lora.meaning, &taken)?;
+                        refuse_untold(inventory, &meaning, &taken)?;
                     }
                     Ok((taken, gaps))
                 });

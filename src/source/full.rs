@@ -234,7 +234,7 @@ impl<'a> Contents<'a> {
 
     /// Refuses files that are called as further ones of those that the index `map` lists, and that it doesn't list.
     fn refuse_unlisted(&self, map: &str, files: &BTreeSet<String>) -> Result<()> {
-        let around = |name| Set::of(name).map(|(set, _)| (set.before, set.after, set.extension));
+        let around = |name| Set::of(name).map(|(set, _)| (set.before, set.rest, set.extension));
         let listed: BTreeSet<_> = files.iter().filter_map(|name| around(name)).collect();
         let beside = self.weights.iter().filter(|name| !files.contains(**name));
         let more = beside.filter(|name| around(name).is_some_and(|own| listed.contains(&own)));

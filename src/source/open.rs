@@ -84,14 +84,23 @@ pub fn open(
                 given => (Lies::default(), given),
             };
             let strategy = source.strategy(strategy)?;
+            let affixes = &reading.derived.affixes;
+            let renamed = strategy.as_ref().filter(|_| !affixes.are_none());
+            let renamed = renamed.cloned().map(|strategy| {
+                let schemas = source.catalog.distinct_schemas();
+                let entries = schemas.flat_map(|(_, schema)| &schema.entries);
+                strategy.for_names(entries.map(|entry| &entry.name), |name| affixes.of(name))
+            });
+            let by_files = renamed.as_ref().or(strategy.as_ref());
+            let needed = |name: &str| needed(&affixes.of(name));
             // What tells its own layout names its files, and they are all there.
-            if let (Some(strategy), None) = (&strategy, &source.told) {
+            if let (Some(strategy), None) = (by_files, &source.told) {
                 complete::check(&source.catalog, strategy, needed)
                     .map_err(|fault| source.place(fault))?;
             }
-            let inventory = match (&strategy, source.in_parts()) {
+            let inventory = match (by_files, source.in_parts()) {
                 (None, true) => Inventory::of_parts(&source.catalog),
-                _ => Inventory::new(&source.catalog, strategy.as_ref()),
+                _ => Inventory::new(&source.catalog, by_files),
             };
             let inventory = inventory.map_err(|fault| match strategy {
                 None => lies.told(told_beside(source.place(fault), path)),

@@ -9,12 +9,12 @@ use std::path::Path;
 /// What stands around the count.
 const OF: [&str; 3] = ["-of-", "_of_", ".of."];
 
-/// A set: what comes before its files' numbers, how many files it has, and what comes after that up to the extension.
+/// A set: what comes before its files' numbers, how many files it has, and what comes after the numbers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Set<'a> {
     pub(super) before: &'a str,
     pub(super) files: u64,
-    pub(super) after: &'a str,
+    pub(super) rest: &'a str,
     pub(super) extension: &'a str,
 }
 
@@ -24,23 +24,23 @@ impl<'a> Set<'a> {
         let (at, of) = OF.iter().find_map(|of| Some((name.rfind(of)?, of)))?;
         let (beginning, rest) = (&name[..at], &name[at + of.len()..]);
         let end = rest.trim_start_matches(|c: char| c.is_ascii_digit());
-        let (after, extension) = end.split_at(end.rfind('.').unwrap_or(end.len()));
         let before = beginning.trim_end_matches(|c: char| c.is_ascii_digit());
         let number = beginning[before.len()..].parse().ok()?;
         let files = rest[..rest.len() - end.len()].parse().ok();
         let files = files.filter(|files| *files > 1 && number <= *files)?;
+        let name_end = name.len() - end.len() + end.rfind('.').unwrap_or(end.len());
         let set = Set {
             before,
             files,
-            after,
-            extension,
+            rest: &name[at..name_end],
+            extension: &name[name_end..],
         };
         (end.is_empty() || end.starts_with(['.', '-', '_'])).then_some((set, number))
     }
 
     /// The glob that takes all its files.
     pub(super) fn glob(&self) -> String {
-        format!("{}*{}{}", self.before, self.after, self.extension)
+        format!("{}*{}{}", self.before, self.rest, self.extension)
     }
 }
 
@@ -115,22 +115,23 @@ mod tests {
 
     #[test]
     fn names_tell_how_many_there_are() {
-        for (name, before, number, files, after) in [
-            ("model-00001-of-00005.safetensors", "model-", 1, 5, ""),
-            ("model_00001_of_00005.safetensors", "model_", 1, 5, ""),
-            ("w.1-of-5.safetensors", "w.", 1, 5, ""),
-            ("w-00000-of-00002.fp32.safetensors", "w-", 0, 2, ".fp32"),
-            ("w-00003-of-00003-int8.safetensors", "w-", 3, 3, "-int8"),
-            ("model00001.of.00002.safetensors", "model", 1, 2, ""),
+        for (before, digits, rest, number, files) in [
+            ("model-", "00001", "-of-00005", 1, 5),
+            ("model_", "00001", "_of_00005", 1, 5),
+            ("w.", "1", "-of-5", 1, 5),
+            ("w-", "00000", "-of-00002.fp32", 0, 2),
+            ("w-", "00003", "-of-00003-int8", 3, 3),
+            ("model", "00001", ".of.00002", 1, 2),
         ] {
             let extension = ".safetensors";
             let set = Set {
                 before,
                 files,
-                after,
+                rest,
                 extension,
             };
-            assert!(Set::of(name) == Some((set, number)), "{name}");
+            let name = format!("{before}{digits}{rest}{extension}");
+            assert!(Set::of(&name) == Some((set, number)), "{name}");
         }
         for name in [
             "model.safetensors",

@@ -3,7 +3,7 @@
 use crate::catalog::{Entry, FileSchema};
 use crate::fault::memory::zeroed;
 use crate::fault::{Fault, Kind, Result};
-use crate::plan::lora_tied::Tied;
+use crate::plan::lora_tied::{Tied, Turned, for_both};
 use crate::store::io::ReadFile;
 use std::collections::BTreeSet;
 
@@ -40,6 +40,43 @@ pub(super) fn joined(file: &ReadFile, schema: FileSchema, tied: &Tied) -> Result
         )));
     }
     schema.without(&BTreeSet::from([&*a.name, &*b.name]))
+}
+
+/// Takes what `schema` has for a head out of it, if that is what it has for the embedding, too; `None` if it isn't. Local.
+///
+/// # Errors
+/// [`Kind::Io`].
+pub(super) fn one_for_both(file: &ReadFile, schema: &FileSchema) -> Result<Option<FileSchema>> {
+    let Some(all) = for_both(schema) else {
+        return Ok(None);
+    };
+    for both in &all {
+        let alike = match both.turned {
+            Turned::No => same(file, both.head, both.embedding)?,
+            Turned::Wide => turned(file, both.head, both.embedding)?,
+            Turned::Tall => turned(file, both.embedding, both.head)?,
+        };
+        if !alike {
+            return Ok(None);
+        }
+    }
+    let heads = all.iter().map(|both| &*both.head.name).collect();
+    schema.without(&heads).map(Some)
+}
+
+/// Whether two tensors are the same, bit for bit. Local.
+fn same(file: &ReadFile, one: &Entry, other: &Entry) -> Result<bool> {
+    if (&one.shape, one.dtype) != (&other.shape, other.dtype) {
+        return Ok(false);
+    }
+    let end = one.bytes();
+    for begin in (0..end).step_by(index(BLOCK_BYTES)) {
+        let range = [begin, end.min(begin + BLOCK_BYTES)];
+        if read(file, one, range)? != read(file, other, range)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Whether a matrix is the other one transposed, bit for bit. Local.

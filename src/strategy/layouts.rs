@@ -157,6 +157,24 @@ impl Strategy {
         }
     }
 
+    /// The same for tensors that are called otherwise: each of `names` that is unknown has the layouts of what `known`
+    /// makes of it.
+    #[must_use]
+    pub fn for_names<'a>(
+        mut self,
+        names: impl Iterator<Item = &'a Arc<str>>,
+        known: impl Fn(&str) -> String,
+    ) -> Self {
+        for name in names {
+            if !self.tensors.contains_key(name)
+                && let Some(layouts) = self.tensors.remove(known(name).as_str())
+            {
+                self.tensors.insert(name.clone(), layouts);
+            }
+        }
+        self
+    }
+
     /// Number of pipeline stages.
     #[must_use]
     pub fn stages(&self) -> u32 {

@@ -231,8 +231,8 @@ pub(crate) fn crop(tensor: &Tensor, region: &Region) -> Tensor {
     }
     let bytes = tensor.element_bytes();
     let mut data = Vec::new();
-    for_each_element(&tensor.shape, region, |at, _| {
-        data.extend_from_slice(&tensor.data[at * bytes..(at + 1) * bytes]);
+    for_each_row(&tensor.shape, region, |at, _, row| {
+        data.extend_from_slice(&tensor.data[at * bytes..(at + row) * bytes]);
     });
     Tensor {
         dtype: tensor.dtype.clone(),
@@ -244,24 +244,26 @@ pub(crate) fn crop(tensor: &Tensor, region: &Region) -> Tensor {
 fn paste(tensor: &mut Tensor, seen: &mut [bool], region: &Region, shard: &Tensor) {
     let bytes = tensor.element_bytes();
     let shape = tensor.shape.clone();
-    for_each_element(&shape, region, |at, number| {
-        let element = &shard.data[number * bytes..(number + 1) * bytes];
-        tensor.data[at * bytes..(at + 1) * bytes].copy_from_slice(element);
-        seen[at] = true;
+    for_each_row(&shape, region, |at, number, row| {
+        let elements = &shard.data[number * bytes..(number + row) * bytes];
+        tensor.data[at * bytes..(at + row) * bytes].copy_from_slice(elements);
+        seen[at..at + row].fill(true);
     });
 }
 
-/// Calls `visit` with the place in the whole tensor and in the region of every element of `region`.
-fn for_each_element(shape: &[usize], region: &Region, mut visit: impl FnMut(usize, usize)) {
+/// Calls `visit` with the place in the whole tensor and in the region of every row of `region`, and its length: the
+/// elements that lie one after another along the last dimension.
+fn for_each_row(shape: &[usize], region: &Region, mut visit: impl FnMut(usize, usize, usize)) {
     let count: usize = region.iter().map(|(_, length)| *length).product();
-    for number in 0..count {
+    let row = region.last().map_or(1, |(_, length)| *length);
+    for number in (0..count).step_by(row.max(1)) {
         let (mut rest, mut at, mut stride) = (number, 0, 1);
         for ((start, length), size) in region.iter().zip(shape).rev() {
             at += (start + rest % length) * stride;
             rest /= length;
             stride *= size;
         }
-        visit(at, number);
+        visit(at, number, row);
     }
 }
 

@@ -3,6 +3,7 @@
 //! *Absent on purpose*: a group of all flags. A command takes the groups that it can obey, so that
 //! any other flag is wrong usage.
 
+pub(crate) mod affix;
 pub(crate) mod amount;
 pub(crate) mod carried;
 pub(crate) mod choice;

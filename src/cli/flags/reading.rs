@@ -1,5 +1,6 @@
 //! What a job reads, and which of its tensors.
 
+use crate::cli::flags::affix::AffixArgs;
 use crate::cli::flags::choice::{Choice, choice};
 use crate::cli::flags::name_map::name_map;
 use crate::cli::flags::strategy::strategy;
@@ -55,6 +56,8 @@ pub(crate) struct SourceArgs {
     pub(crate) file_suffix: Option<String>,
     #[command(flatten)]
     pub(crate) weights: WeightsArgs,
+    #[command(flatten)]
+    pub(crate) affixes: AffixArgs,
 }
 
 /// Which files of full weights.
@@ -89,7 +92,11 @@ impl SourceArgs {
             self.file_suffix.clone(),
         );
         let weights = self.weights.weights.clone();
-        checks.reading(Reading { weights, ..reading }, derived)
+        let affixes = self.affixes.affixes();
+        checks.reading(
+            Reading { weights, ..reading },
+            Derived { affixes, ..derived },
+        )
     }
 }
 

@@ -285,7 +285,8 @@ fn left(
     if action == Action::Import {
         let reading = Reading::checkpoint(asked.path.clone(), None, None);
         let (mode, all) = (ExchangeMode::default(), |_: &str| true);
-        open(sight.world, &sight.topology, &reading, None, mode, all)?;
+        let opened = open(sight.world, &sight.topology, &reading, None, mode, all);
+        opened.map_err(without_choice)?;
     }
     Ok(telling.noted(match (action, shape) {
         (Action::Import, _) => "Hugging Face weights: the trainer maps their names itself",
@@ -293,6 +294,19 @@ fn left(
         _ if config.modern() => "full weights: the trainer cuts them itself",
         _ => "full weights on one device: the trainer loads them as they are",
     }))
+}
+
+/// Says what to do where the trainer reads all that is there, and `--weights` chooses nothing.
+fn without_choice(fault: Fault) -> Fault {
+    match &fault.hint {
+        Some(hint) if hint.contains("--weights") => Fault {
+            hint: Some(
+                "the trainer reads this directory itself: move the files that aren't meant elsewhere".into(),
+            ),
+            ..fault
+        },
+        _ => fault,
+    }
 }
 
 /// Whether what is there, with `own` layout, kept by a manifest or not, has the one that is `wanted`. Local.
