@@ -198,6 +198,14 @@ fn without_a_shard(beside: &str) -> Room {
     room
 }
 
+/// With a file that Hugging Face's downloader has begun.
+fn begun(room: Room) -> Room {
+    let place = room.at("m/.cache/huggingface/download");
+    std::fs::create_dir_all(&place).unwrap();
+    std::fs::write(place.join("0a.incomplete"), "x").unwrap();
+    room
+}
+
 /// One of two files, and nothing of the other.
 fn first_alone() -> Room {
     let room = without_a_shard("");
@@ -415,7 +423,7 @@ fn says_what_is_not_downloaded_yet() {
             "a shard half",
             || without_a_shard("model-00002-of-00002.safetensors.aria2"),
             "",
-            Refused(&[INDEX, "aria2 is beside it: the download isn't finished"]),
+            Refused(&[INDEX, "aria2 is there: the download isn't finished"]),
         ),
         (
             "a shard whose size is right already",
@@ -456,6 +464,18 @@ fn says_what_is_not_downloaded_yet() {
             },
             "",
             Refused(&["model.safetensors.incomplete is an unfinished download"]),
+        ),
+        (
+            "anything, in the downloader's own directory",
+            || begun(Room::new()),
+            "",
+            Refused(&["has no weights yet: .cache/huggingface/download/0a.incomplete is"]),
+        ),
+        (
+            "a shard, in the downloader's own directory",
+            || begun(without_a_shard("")),
+            "",
+            Refused(&[INDEX, "download/0a.incomplete is there: the download isn't"]),
         ),
     ];
     check(rows);
@@ -625,6 +645,15 @@ fn a_model_is_looked_at_before_it_is_brought_anywhere() {
     let room = stale();
     room.run("to dp=1,tp=2 --src @m --weights model.safetensors --dst @out")
         .succeeds();
+    // Of what the trainer reads itself nothing can be chosen.
+    let yaml = format!("load_checkpoint: {}\n", room.at("m").display());
+    std::fs::write(room.at("job.yaml"), yaml).unwrap();
+    let run = room.run("load --config @job.yaml --dry-run");
+    says(
+        &run,
+        &["one of them is of another save", "move the files that"],
+    );
+    assert!(!run.stderr.contains("--weights"), "{run:#?}");
 }
 
 #[test]
@@ -793,6 +822,32 @@ fn a_vocabulary_of_its_own_is_told_with_what_to_do() {
     says(&run, &[HEAD, "`shardloom import --untie`"]);
 }
 
+/// What an adapter has for a head that its source doesn't have is what it has for the embedding, or is refused.
+#[test]
+fn a_head_beside_the_same_embedding_is_one_with_it() {
+    let (bytes, new) = trained();
+    let other = Tensor::counting("F32", &new.shape, 4);
+    let lines = [
+        "unify --src @m --lora @ad --dst @out",
+        "import --hf @m --names legacy --lora @ad --dst @out",
+    ];
+    for (line, embedding) in lines.into_iter().zip([EMBEDDING, EMBEDDED]) {
+        let room = tied(false, &[(EMBEDDING, &new), (HEAD, &new)], "");
+        room.run(line).succeeds();
+        let found = room.out();
+        assert_eq!(found[embedding].data, bytes, "{line}");
+        assert!(!found.contains_key(HEAD), "{line}");
+        let room = tied(false, &[(EMBEDDING, &new), (HEAD, &other)], "");
+        says(&room.run(line), &[HEAD, "--untie"]);
+        assert!(!room.at("out").exists(), "{line}");
+    }
+    let grown = Tensor::counting("F32", &[new.shape[0] + 6, new.shape[1]], 5);
+    let room = tied(false, &[(EMBEDDING, &grown), (HEAD, &grown)], "");
+    for line in lines {
+        says(&room.run(line), &["resize_token_embeddings"]);
+    }
+}
+
 /// Pairs for head and embedding are one where they are each other's, transposed; others need a head of its own.
 #[test]
 fn pairs_for_both_of_a_tied_model_are_one_or_need_two() {
@@ -851,6 +906,23 @@ fn pairs_for_both_of_a_tied_model_are_one_or_need_two() {
                     &["lm_head.lora_A.weight: is for 'lm_head.weight'", "--untie"],
                 );
                 assert!(!room.at("out").exists());
+            }
+        }
+        // Where no config.json says so, the adapter does.
+        let ways = format!("{ranks}, \"ensure_weight_tying\": true");
+        for processes in [1, 3] {
+            let room = tied(false, &all, &ways);
+            let run = under_mpi(
+                processes,
+                &room.words("unify --src @m --lora @ad --dst @out"),
+            );
+            if same {
+                run.succeeds();
+                let found = room.out();
+                assert_eq!(found[EMBEDDING].data, right[EMBEDDED].data);
+                assert!(!found.contains_key(HEAD));
+            } else {
+                says(&run, &["lm_head.lora_A.weight: is for 'lm_head.weight'"]);
             }
         }
         // As of a model whose head is its own, with the same weights in it.

@@ -477,6 +477,11 @@ fn refuses_what_the_trainer_refuses_or_gets_wrong() {
         job.refuses(lines, culprit);
         assert!(!job.sample.path("out.yaml").exists());
     }
+    // A slip of the pen would leave the mesh as it is without the key.
+    for slip in ["paralel_config", "parallel_configs"] {
+        let line = [("load_checkpoint", "@full"), (slip, "{data_parallel: 8}")];
+        job.refuses(&line, &format!("{slip} is no key that a trainer knows"));
+    }
     let run = alone(&job.config(&[("load_checkpoint", "@full"), PARALLEL[0]]));
     assert_eq!(object(&run)["error"]["kind"], "config");
 }

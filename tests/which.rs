@@ -387,7 +387,8 @@ fn one_of_several_files_is_no_model() {
 #[test]
 fn a_part_of_a_set_of_files_is_no_model() {
     let sample = Sample::in_memory();
-    let spelled: [(fn(u32) -> String, &str); 5] = [
+    type Spelled = (fn(u32) -> String, &'static str);
+    let spelled: [Spelled; 5] = [
         (
             |n| format!("model-{n:05}-of-00012.safetensors"),
             "model-0000*",

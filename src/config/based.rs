@@ -3,6 +3,7 @@
 //! As the trainer does it: of several base files the later one's keys replace the earlier one's whole;
 //! what the file itself says is merged into that key by key, through all sections.
 
+use crate::config::misspelt;
 use crate::config::no_yaml::no_yaml;
 use crate::config::train_yaml::TrainConfig;
 use crate::fault::{Fault, Kind, Result};
@@ -135,10 +136,15 @@ pub fn bases(text: &str) -> Result<Vec<String>> {
 }
 
 /// All keys of a text; an empty one has none.
+///
+/// # Errors
+/// [`Kind::Config`] for what is no YAML, and as [`misspelt::refuse`].
 fn keys(text: &str) -> Result<Map<String, Value>> {
     let keys: Option<Map<String, Value>> =
         serde_saphyr::from_str(text).map_err(|error| no_yaml(&error))?;
-    Ok(keys.unwrap_or_default())
+    let keys = keys.unwrap_or_default();
+    misspelt::refuse(&keys)?;
+    Ok(keys)
 }
 
 /// Lays `above` over `below`.

@@ -7,6 +7,7 @@ pub mod based;
 pub mod checkpoint_section;
 pub mod edit;
 pub mod job_yaml;
+mod misspelt;
 mod no_yaml;
 pub mod sections;
 pub mod train_yaml;

@@ -17,7 +17,11 @@ pub(super) fn no_yaml(error: &serde_saphyr::Error) -> Fault {
 }
 
 /// Words of the parser, to the line's end, and what is said in their place.
-const PARSERS: [(&str, &str); 4] = [
+const PARSERS: [(&str, &str); 5] = [
+    (
+        "multiple YAML documents detected",
+        "a second document begins here, after ---: a configuration is one",
+    ),
     ("invalid u64", "is no whole number"),
     (", set DuplicateKeyPolicy", ""),
     (
@@ -39,6 +43,7 @@ mod tests {
         for (text, told) in [
             ("a: 1\na: 2\n", "duplicate mapping key: a"),
             ("a: &a\n  b: *a\n", "an anchor stands for something"),
+            ("a: 1\n---\na: 2\n", "a second document begins here"),
         ] {
             let fault = TrainConfig::parse(text).expect_err(text);
             assert!(fault.message.contains(told), "{fault}");

@@ -39,6 +39,8 @@ const UNFINISHED: [&str; 6] = [
     ".download",
     ".tmp",
 ];
+/// Where Hugging Face's downloader keeps what isn't whole yet.
+const DOWNLOADS: &str = ".cache/huggingface/download";
 /// What a file has beside it, of the same name, until all its bytes are there: its size is right before.
 const CONTROL: &str = ".aria2";
 /// Names told of many.
@@ -315,8 +317,9 @@ impl<'a> Contents<'a> {
         let message = format!("lists '{file}' for {tensors}, {what}");
         let unfinished = UNFINISHED.iter().map(|ending| format!("{file}{ending}"));
         let unfinished = unfinished.into_iter().find(|name| self.has(name));
+        let unfinished = unfinished.or_else(|| self.begun_download());
         Fault::new(Kind::MissingShard, message).hint(match unfinished {
-            Some(name) => format!("{name} is beside it: the download isn't finished"),
+            Some(name) => format!("{name} is there: the download isn't finished"),
             None if stale => format!(
                 "{SINGLE} is beside it: is the index of an older save? --weights {SINGLE} takes \
                  that file alone"
@@ -409,12 +412,21 @@ impl<'a> Contents<'a> {
     fn unfinished(&self) -> Option<Fault> {
         let files = self.names.iter().filter(|(_, directory)| !directory);
         let mut names = files.map(|(name, _)| name.as_str());
-        let name = names.find(|name| {
+        let here = names.find(|name| {
             let stem = UNFINISHED.iter().find_map(|end| name.strip_suffix(end));
             stem.is_some_and(|stem| Format::of(stem).is_some())
-        })?;
+        });
+        let name = here.map(str::to_owned).or_else(|| self.begun_download())?;
         let message = format!("has no weights yet: {name} is an unfinished download");
         let fault = self.fault(Kind::MissingShard, message);
         Some(fault.hint("wait until it is done, or start it again"))
+    }
+
+    /// A file that Hugging Face's downloader has begun: it keeps it in a directory of its own until it is whole.
+    fn begun_download(&self) -> Option<String> {
+        let inside = io::list(&self.path.join(DOWNLOADS)).ok()?.into_iter();
+        let mut names = inside.map(|(name, _)| name);
+        let begun = |name: &String| UNFINISHED.iter().any(|end| name.ends_with(end));
+        Some(format!("{DOWNLOADS}/{}", names.find(begun)?))
     }
 }

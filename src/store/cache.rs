@@ -42,7 +42,7 @@ pub(crate) fn refuse_cache(directory: &Path) -> Result<()> {
     fault("is a cache of models", given)
 }
 
-/// The revision to take of a model in a cache of Hugging Face's: that of `refs/main`, or the only one.
+/// What to give of a model in a cache of Hugging Face's: the revision of `refs/main`, or the only one, or one of several.
 fn snapshot(directory: &Path) -> Result<Option<String>> {
     let snapshots = match directory.file_name() {
         Some(name) if name == "snapshots" => directory.to_path_buf(),
@@ -66,10 +66,14 @@ fn snapshot(directory: &Path) -> Result<Option<String>> {
             .any(|(name, directory)| *directory && name == wanted)
     };
     let named = named.map(|name| name.trim().to_owned());
-    let found = named.filter(|name| is_there(name)).or_else(|| {
-        let mut directories = names.iter().filter(|(_, directory)| *directory);
-        let first = directories.next().map(|(name, _)| name.clone());
-        first.filter(|_| directories.next().is_none())
-    });
-    Ok(found.map(|name| snapshots.join(name).display().to_string()))
+    let place = |name: String| snapshots.join(name).display().to_string();
+    if let Some(main) = named.filter(|name| is_there(name)) {
+        return Ok(Some(place(main)));
+    }
+    let mut directories = names.iter().filter(|(_, directory)| *directory);
+    let first = directories.next().map(|(name, _)| place(name.clone()));
+    Ok(first.map(|first| match directories.count() {
+        0 => first,
+        _ => format!("one of its revisions, as {first}"),
+    }))
 }

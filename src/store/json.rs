@@ -9,6 +9,8 @@ use std::path::Path;
 
 /// What editors of Windows put before a text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// What they put before a text of two bytes a character.
+const WIDE_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 /// What Python writes for numbers that JSON has no word for.
 const NO_JSON: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 
@@ -45,6 +47,14 @@ pub fn bytes(path: &Path, limit_bytes: u64) -> Result<Vec<u8>> {
     refuse_dangling(path)?;
     let bytes = ReadFile::open(path)?.read_all(limit_bytes)?;
     refuse_pointer(path, &bytes)?;
+    if WIDE_MARKS.iter().any(|mark| bytes.starts_with(mark)) {
+        let fault = Fault::new(
+            Kind::Corrupt,
+            "is a text in UTF-16, and has to be one in UTF-8",
+        );
+        let fault = fault.file(path.display().to_string());
+        return Err(fault.hint("save it as UTF-8 (iconv -f UTF-16 -t UTF-8), or download it again"));
+    }
     Ok(without_mark(bytes))
 }
 

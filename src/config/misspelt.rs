@@ -1,0 +1,143 @@
+//! Keys that are nearly those that a job is cut by, and none: a trainer refuses them, or passes them over.
+
+use crate::fault::{Fault, Kind, Result, edit_distance};
+use serde_json::{Map, Value};
+
+/// Most characters that a misspelt key has otherwise.
+const SLIPS_MAX: usize = 2;
+
+/// Sections, and the keys in them that decide what is loaded and how it is cut.
+const KEYS: [(&[&str], &[&str]); 5] = [
+    (
+        &[],
+        &[
+            "auto_trans_ckpt",
+            "base_config",
+            "checkpoint",
+            "load_checkpoint",
+            "load_ckpt_format",
+            "moe_config",
+            "optimizer",
+            "output_dir",
+            "parallel",
+            "parallel_config",
+            "parallelism",
+            "pretrained_model_dir",
+            "remove_redundancy",
+            "resume_training",
+            "run_mode",
+            "runner_config",
+            "src_strategy_path_or_dir",
+            "use_legacy",
+            "use_legacy_format",
+            "use_parallel",
+        ],
+    ),
+    (
+        &["parallel_config"],
+        &[
+            "context_parallel",
+            "context_parallel_algo",
+            "data_parallel",
+            "expert_parallel",
+            "micro_batch_num",
+            "model_parallel",
+            "pipeline_stage",
+            "ulysses_degree_in_cp",
+            "use_seq_parallel",
+            "vocab_emb_dp",
+        ],
+    ),
+    (
+        &["parallel"],
+        &[
+            "enable_parallel_optimizer",
+            "optimizer_weight_shard_aggregated_save",
+            "parallel_mode",
+            "parallel_optimizer_config",
+            "pipeline_config",
+            "strategy_ckpt_config",
+        ],
+    ),
+    (
+        &["parallel", "parallel_optimizer_config"],
+        &[
+            "optimizer_weight_shard_size",
+            "parallel_optimizer_threshold",
+        ],
+    ),
+    (
+        &["runner_config"],
+        &["batch_size", "gradient_accumulation_steps"],
+    ),
+];
+
+/// Refuses a configuration with a key that is nearly one that decides what is loaded and how it is cut. Of shipped
+/// configurations none has such a key.
+///
+/// # Errors
+/// [`Kind::Config`] naming both.
+pub(super) fn refuse(keys: &Map<String, Value>) -> Result<()> {
+    for (sections, known) in KEYS {
+        let below = sections
+            .iter()
+            .try_fold(keys, |keys, section| keys.get(*section)?.as_object());
+        let others = below.into_iter().flat_map(Map::keys);
+        // One with a line below it is put out of use.
+        for key in others.filter(|key| !known.contains(&key.trim_matches('_'))) {
+            let near = |known: &&&str| edit_distance(key, known) <= SLIPS_MAX;
+            if let Some(meant) = known.iter().find(near) {
+                let path: Vec<&str> = sections.iter().copied().chain([key.as_str()]).collect();
+                let message = format!("{} is no key that a trainer knows", path.join("."));
+                let fault = Fault::new(Kind::Config, message);
+                return Err(fault.hint(format!("did you mean {meant}?")));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_is_told_and_other_keys_are_left_alone() {
+        let found = |text: &str| {
+            let keys = serde_json::from_str(text).expect("keys");
+            refuse(&keys).map_err(|fault| (fault.message, fault.hint.unwrap_or_default()))
+        };
+        for (text, key, meant) in [
+            (
+                r#"{"paralel_config": {}}"#,
+                "paralel_config",
+                "parallel_config",
+            ),
+            (
+                r#"{"parallel_config": {"model_paralel": 2}}"#,
+                "parallel_config.model_paralel",
+                "model_parallel",
+            ),
+            (
+                r#"{"parallel_config": {"pipeline_stages": 2}}"#,
+                "parallel_config.pipeline_stages",
+                "pipeline_stage",
+            ),
+            (
+                r#"{"parallel": {"parallel_optimizer_config": {"optimizer_weight_shard_sise": 2}}}"#,
+                "parallel.parallel_optimizer_config.optimizer_weight_shard_sise",
+                "optimizer_weight_shard_size",
+            ),
+        ] {
+            let (message, hint) = found(text).expect_err(text);
+            assert!(message.starts_with(&format!("{key} ")), "{message}");
+            assert_eq!(hint, format!("did you mean {meant}?"));
+        }
+        for text in [
+            r#"{"parallel": {"pipeline_stages": 2}, "model": {"model_paralel": 1}, "lora_config": 1, "run_mode_": 1}"#,
+            r#"{"parallel_config": null, "load_ckpt_async": true, "parallel": 3}"#,
+        ] {
+            assert_eq!(found(text), Ok(()));
+        }
+    }
+}
