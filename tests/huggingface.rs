@@ -654,6 +654,19 @@ fn a_model_is_looked_at_before_it_is_brought_anywhere() {
         &["one of them is of another save", "move the files that"],
     );
     assert!(!run.stderr.contains("--weights"), "{run:#?}");
+    // A tensor that no file has would be random.
+    let room = Room::single();
+    let mut some = weights();
+    some.remove("model.norm.weight").unwrap();
+    std::fs::write(
+        room.at("job.yaml"),
+        format!("load_checkpoint: {}\n", room.at("m").display()),
+    )
+    .unwrap();
+    room.run("load --config @job.yaml --dry-run").succeeds();
+    room.put("m/model.safetensors", &some);
+    let run = room.run("load --config @job.yaml --dry-run");
+    says(&run, &["model.norm.weight: family", "random values"]);
 }
 
 #[test]

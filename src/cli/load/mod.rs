@@ -15,6 +15,7 @@ use crate::config::train_yaml::{Action, Asked, Shape, TrainConfig};
 use crate::exchange::{Topology, World};
 use crate::fault::{Fault, Result};
 use crate::job::{Goal, Job, Write, run as run_job};
+use crate::model::refuse_lacking;
 use crate::plan::build::{Leftovers, Select};
 use crate::plan::reach::ExchangeMode;
 use crate::source::derived::Derived;
@@ -286,7 +287,9 @@ fn left(
         let reading = Reading::checkpoint(asked.path.clone(), None, None);
         let (mode, all) = (ExchangeMode::default(), |_: &str| true);
         let opened = open(sight.world, &sight.topology, &reading, None, mode, all);
-        opened.map_err(without_choice)?;
+        let opened = opened.map_err(without_choice)?;
+        // All processes know the same of it.
+        refuse_lacking(&asked.path, &opened.inventory)?;
     }
     Ok(telling.noted(match (action, shape) {
         (Action::Import, _) => "Hugging Face weights: the trainer maps their names itself",

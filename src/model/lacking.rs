@@ -1,0 +1,43 @@
+//! Whether Hugging Face weights are whole, for those who leave them as they are.
+
+use super::described::described;
+use super::quantised::quantised_block;
+use super::transfer::Import;
+use crate::fault::{Fault, Kind, Result};
+use crate::plan::inventory::Inventory;
+use std::path::Path;
+
+/// Refuses the weights in `directory`, of which these are the tensors, if they lack one that their family has by
+/// config.json. Of a family that isn't known, and of weights in 8 bits, nothing is said. Local.
+///
+/// # Errors
+/// [`Kind::MissingShard`] naming the tensor.
+pub fn refuse_lacking(directory: &Path, inventory: &Inventory) -> Result<()> {
+    let Ok((family, numbers)) = described(directory, "auto", None) else {
+        return Ok(());
+    };
+    if !matches!(quantised_block(&numbers), Ok(None)) {
+        return Ok(());
+    }
+    let import = Import {
+        choices: family.usual().complete(family.usual_names),
+        family,
+        numbers,
+        dtype: None,
+        allow_missing: false,
+        allow_extra: true,
+        vocabulary_rows: None,
+        as_one: false,
+    };
+    match import.view(inventory) {
+        Err(fault) if fault.kind == Kind::MissingShard => Err(Fault {
+            hint: Some(
+                "a trainer would go on with random values in its place: is it this model's config.json, and are all of \
+                 its files there?"
+                    .into(),
+            ),
+            ..fault
+        }),
+        _ => Ok(()),
+    }
+}
