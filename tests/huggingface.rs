@@ -670,6 +670,19 @@ fn a_model_is_looked_at_before_it_is_brought_anywhere() {
 }
 
 #[test]
+fn shards_without_their_index_are_shown_as_one_model() {
+    let room = Room::sharded();
+    std::fs::remove_file(room.at("m").join(INDEX)).unwrap();
+    let shown = room.run("inspect @m").succeeds().stdout;
+    assert!(shown.starts_with("full weights: 2 files"), "{shown}");
+    let glob = "model-*-of-00002.safetensors";
+    assert!(shown.contains(&format!("--weights '{glob}'")), "{shown}");
+    room.run(&format!("unify --src @m --weights {glob} --dst @out"))
+        .succeeds();
+    tensors::compare(&weights(), &room.out()).unwrap();
+}
+
+#[test]
 fn trainers_files_beside_a_model_are_left_aside() {
     let right = imported();
     let room = Room::single();

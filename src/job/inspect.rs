@@ -13,7 +13,7 @@ use crate::source::meta::Name;
 use crate::source::nothing;
 use crate::source::pattern::base;
 use crate::source::{
-    Inner, Listed, Listing, chosen, index_notes, laid_by_listing, list, list_files, place,
+    Inner, Listed, Listing, chosen, index_notes, laid_by_listing, list, list_files, one_set, place,
     structure, told,
 };
 use crate::store::Format;
@@ -212,10 +212,24 @@ fn listed(path: &Path, suffix: Option<&str>, weights: Option<&str>) -> Result<Li
                     .flatten()
                     .all(|file| !file.path.contains('/'))
             };
-            all.ok().filter(full).ok_or(fault)
+            all.ok().filter(full).map(as_one).ok_or(fault)
         }
         other => other,
     }
+}
+
+/// Files that are one set by their names are those of one model, and no ranks'.
+fn as_one(mut listing: Listing) -> Listing {
+    let files = listing.ranks.values().flatten();
+    if let Some(glob) = one_set(files.map(|file| file.path.as_str())) {
+        let files = std::mem::take(&mut listing.ranks).into_values().flatten();
+        listing.ranks.insert(0, files.collect());
+        let note = format!(
+            "no index lists these files: --weights '{glob}' takes them where they are read"
+        );
+        listing.notes.push(note);
+    }
+    listing
 }
 
 /// The steps that rank directories at `path` have, and the ranks that have each; nothing for anything

@@ -62,5 +62,6 @@ pub(crate) use listing::{list, unnumbered};
 pub use open::{OWN_KEYS, Opened, open};
 pub(crate) use position::{Offered, is_told_apart};
 pub use reading::{Reading, Verify, Which};
+pub(crate) use sets::one_set;
 pub use still::Still;
 pub use values::{left, missing, uncompared};

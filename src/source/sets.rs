@@ -44,6 +44,14 @@ impl<'a> Set<'a> {
     }
 }
 
+/// The glob that takes all of `names`, if they are the files of one set.
+pub(crate) fn one_set<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<String> {
+    let (first, _) = Set::of(names.next()?)?;
+    names
+        .all(|name| Set::of(name).is_some_and(|(set, _)| set == first))
+        .then(|| first.glob())
+}
+
 /// The numbers of files by their sets, whatever form the files have, with the first one's set and name.
 type Met<'a> = BTreeMap<Set<'a>, (Set<'a>, &'a str, BTreeSet<u64>)>;
 
