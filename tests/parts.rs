@@ -447,3 +447,38 @@ fn what_is_converted_has_its_index() {
         "{told}"
     );
 }
+
+/// What MindSpore's merge writes is numbered from 0: a gap is a file that isn't there.
+#[test]
+fn a_gap_among_the_parts_of_a_merge_is_told() {
+    let sample = Sample::in_memory();
+    let room = sample.path("parts");
+    for n in 0..12u8 {
+        let tensor = Tensor {
+            dtype: "U8".into(),
+            shape: vec![1],
+            data: vec![n],
+        };
+        let tensors = Tensors::from([(format!("w{n}"), tensor)]);
+        tensors::write(&room.join(format!("part{n}.safetensors")), &tensors);
+    }
+    let all = "unify --src @parts --weights part* --dst @out";
+    taken(&sample, all);
+    taken(&sample, &all.replace("part*", "part3.safetensors"));
+    let some = all.replace("part*", "part1*");
+    refused(
+        &sample,
+        &some,
+        &["is one of 12 files, of which 3 are taken"],
+    );
+    std::fs::remove_file(room.join("part1.safetensors")).expect("removed");
+    std::fs::remove_file(room.join("part0.safetensors")).expect("removed");
+    let lacks = "is one of 12 files, of which 10 are there";
+    for line in [
+        all,
+        "unify --src @parts --dst @out",
+        "convert @parts --to ckpt --dst @out",
+    ] {
+        refused(&sample, line, &[lacks]);
+    }
+}

@@ -75,10 +75,11 @@ fn of_several(file: &ShardFile, together: bool) -> Result<()> {
         let fault = Fault::new(Kind::MissingShard, message).file(file.path.as_str());
         return Err(fault.hint("give its directory, with all of its files"));
     }
-    match Set::of(name).filter(|_| !together) {
+    let of = Set::of(name).and_then(|(set, _)| set.files);
+    match of.filter(|_| !together) {
         None => Ok(()),
-        Some((set, _)) => {
-            let message = format!("is one of {} files", set.files);
+        Some(of) => {
+            let message = format!("is one of {of} files");
             let fault = Fault::new(Kind::MissingShard, message).file(file.path.as_str());
             Err(fault.hint(
                 "give the directory with all of them and their index; --weights there takes this one alone",

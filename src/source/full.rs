@@ -208,7 +208,7 @@ impl<'a> Contents<'a> {
         // A file's own name is meant as it stands.
         if !found.contains(glob) {
             self.refuse_lacking(found.iter().map(String::as_str))?;
-            sets::refuse_part(self.path, found.iter().map(String::as_str))?;
+            sets::refuse_part(self.path, &self.weights, found.iter().map(String::as_str))?;
         }
         Ok(found)
     }
@@ -236,7 +236,9 @@ impl<'a> Contents<'a> {
 
     /// Refuses files that are called as further ones of those that the index `map` lists, and that it doesn't list.
     fn refuse_unlisted(&self, map: &str, files: &BTreeSet<String>) -> Result<()> {
-        let around = |name| Set::of(name).map(|(set, _)| (set.before, set.rest, set.extension));
+        // Of files that don't say how many there are, others may be of an older save.
+        let told = |name| Set::of(name).filter(|(set, _)| set.files.is_some());
+        let around = |name| told(name).map(|(set, _)| (set.before, set.rest, set.extension));
         let listed: BTreeSet<_> = files.iter().filter_map(|name| around(name)).collect();
         let beside = self.weights.iter().filter(|name| !files.contains(**name));
         let more = beside.filter(|name| around(name).is_some_and(|own| listed.contains(&own)));

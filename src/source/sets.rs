@@ -1,4 +1,5 @@
-//! Sets of files of which each one's name says how many there are: `model-00001-of-00005.safetensors`.
+//! Sets of numbered files: `model-00001-of-00005.safetensors`, whose names say how many there are, and
+//! `part0.safetensors`, as MindSpore's merge writes them, whose numbers begin at 0.
 //!
 //! A part of a set is no model: whoever takes files of one without an index has to take all of it.
 
@@ -8,12 +9,14 @@ use std::path::Path;
 
 /// What stands around the count.
 const OF: [&str; 3] = ["-of-", "_of_", ".of."];
+/// What is before the number of a file that MindSpore's merge writes.
+const PART: &str = "part";
 
-/// A set: what comes before its files' numbers, how many files it has, and what comes after the numbers.
+/// A set: what comes before its files' numbers, how many files it has, if that is told, and what comes after the numbers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Set<'a> {
     pub(super) before: &'a str,
-    pub(super) files: u64,
+    pub(super) files: Option<u64>,
     pub(super) rest: &'a str,
     pub(super) extension: &'a str,
 }
@@ -21,6 +24,22 @@ pub(super) struct Set<'a> {
 impl<'a> Set<'a> {
     /// The set that a file called `name` is of, and its number there.
     pub(super) fn of(name: &'a str) -> Option<(Set<'a>, u64)> {
+        Set::of_a_merge(name).or_else(|| Set::counted(name))
+    }
+
+    fn of_a_merge(name: &'a str) -> Option<(Set<'a>, u64)> {
+        let numbered = name.strip_prefix(PART)?;
+        let (number, extension) = numbered.split_at(numbered.find('.')?);
+        let set = Set {
+            before: PART,
+            files: None,
+            rest: "",
+            extension,
+        };
+        Some((set, number.parse().ok()?))
+    }
+
+    fn counted(name: &'a str) -> Option<(Set<'a>, u64)> {
         let (at, of) = OF.iter().find_map(|of| Some((name.rfind(of)?, of)))?;
         let (beginning, rest) = (&name[..at], &name[at + of.len()..]);
         let end = rest.trim_start_matches(|c: char| c.is_ascii_digit());
@@ -31,7 +50,7 @@ impl<'a> Set<'a> {
         let name_end = name.len() - end.len() + end.rfind('.').unwrap_or(end.len());
         let set = Set {
             before,
-            files,
+            files: Some(files),
             rest: &name[at..name_end],
             extension: &name[name_end..],
         };
@@ -70,6 +89,14 @@ fn met<'a>(names: impl Iterator<Item = &'a str>) -> Met<'a> {
     met
 }
 
+/// Of how many files these `numbers` are some; none if they are all. Where names don't tell, it is as many as their
+/// largest number, or one of those that are `there`, tells.
+fn lacking(set: &Set<'_>, numbers: &BTreeSet<u64>, there: Option<&BTreeSet<u64>>) -> Option<u64> {
+    let last = numbers.iter().chain(there.into_iter().flatten()).max();
+    let of = set.files.or(last.map(|last| last.saturating_add(1)))?;
+    (of > numbers.len() as u64).then_some(of)
+}
+
 /// Refuses files that are `taken` without an index if not `all` of their sets are in the directory at `path`.
 ///
 /// # Errors
@@ -80,40 +107,42 @@ pub(super) fn refuse_lacking<'a>(
     taken: impl Iterator<Item = &'a str>,
 ) -> Result<()> {
     let there = met(all.iter().copied());
-    let lacks = |set: &Set<'a>| {
-        let there = there.get(set).map_or(0, |(.., numbers)| numbers.len());
-        ((there as u64) < set.files).then_some(there)
-    };
-    let mut taken = met(taken).into_iter();
-    let first = taken.find_map(|(set, (_, name, _))| Some((set, name, lacks(&set)?)));
-    first.map_or(Ok(()), |(set, name, there)| {
-        Err(part(path, &set, name, there, "there"))
-    })
-}
-
-/// Refuses files that are `taken` and are a part of a set.
-///
-/// # Errors
-/// [`Kind::MissingShard`] naming the file.
-pub(super) fn refuse_part<'a>(path: &Path, taken: impl Iterator<Item = &'a str>) -> Result<()> {
-    for (set, name, numbers) in met(taken).into_values() {
-        if (numbers.len() as u64) < set.files {
-            let hint = format!(
-                "--weights '{}' takes all of them; a file's own name takes that one alone",
-                set.glob()
-            );
-            return Err(part(path, &set, name, numbers.len(), "taken").hint(hint));
+    for (key, (set, name, _)) in met(taken) {
+        if let Some((.., numbers)) = there.get(&key)
+            && let Some(of) = lacking(&set, numbers, None)
+        {
+            return Err(part(path, name, of, numbers.len(), "there"));
         }
     }
     Ok(())
 }
 
-fn part(path: &Path, set: &Set<'_>, name: &str, count: usize, what: &str) -> Fault {
+/// Refuses files that are `taken` of `all` those at `path` and are a part of a set.
+///
+/// # Errors
+/// [`Kind::MissingShard`] naming the file.
+pub(super) fn refuse_part<'a>(
+    path: &Path,
+    all: &[&'a str],
+    taken: impl Iterator<Item = &'a str>,
+) -> Result<()> {
+    let there = met(all.iter().copied());
+    for (key, (set, name, numbers)) in met(taken) {
+        let there = there.get(&key).map(|(.., numbers)| numbers);
+        if let Some(of) = lacking(&set, &numbers, there) {
+            let hint = format!(
+                "--weights '{}' takes all of them; a file's own name takes that one alone",
+                set.glob()
+            );
+            return Err(part(path, name, of, numbers.len(), "taken").hint(hint));
+        }
+    }
+    Ok(())
+}
+
+fn part(path: &Path, name: &str, of: u64, count: usize, what: &str) -> Fault {
     let are = if count == 1 { "is" } else { "are" };
-    let message = format!(
-        "is one of {} files, of which {count} {are} {what}",
-        set.files
-    );
+    let message = format!("is one of {of} files, of which {count} {are} {what}");
     Fault::new(Kind::MissingShard, message).file(path.join(name).display().to_string())
 }
 
@@ -134,15 +163,19 @@ mod tests {
             let extension = ".safetensors";
             let set = Set {
                 before,
-                files,
+                files: Some(files),
                 rest,
                 extension,
             };
             let name = format!("{before}{digits}{rest}{extension}");
             assert!(Set::of(&name) == Some((set, number)), "{name}");
         }
+        let part = Set::of("part12.safetensors").map(|(set, number)| (set.glob(), number));
+        assert_eq!(part, Some(("part*.safetensors".into(), 12)));
         for name in [
             "model.safetensors",
+            "part.safetensors",
+            "partly1.safetensors",
             "best-of-5.safetensors",
             "model-00001-of-00001.safetensors",
             "model-7-of-3.safetensors",
