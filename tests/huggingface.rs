@@ -667,6 +667,17 @@ fn a_model_is_looked_at_before_it_is_brought_anywhere() {
     room.put("m/model.safetensors", &some);
     let run = room.run("load --config @job.yaml --dry-run");
     says(&run, &["model.norm.weight: family", "random values"]);
+    let wrapped = weights().into_iter();
+    let wrapped = wrapped.map(|(name, tensor)| (format!("module.{name}"), tensor));
+    room.put("m/model.safetensors", &wrapped.collect());
+    let run = room.run("load --config @job.yaml --dry-run");
+    says(
+        &run,
+        &[
+            "'module.' too much",
+            "`shardloom import --strip-prefix module.`",
+        ],
+    );
 }
 
 #[test]

@@ -367,3 +367,62 @@ fn names_that_begin_otherwise_than_those_of_their_strategy_are_read() {
     assert_eq!(given.status.code(), Some(1), "{given:#?}");
     assert!(error_line(&given).contains("module."), "{given:#?}");
 }
+
+/// States go where their tensors go, and what is taken from names is part of what a job is asked.
+#[test]
+fn an_optimizers_states_follow_their_tensors_to_other_beginnings() {
+    let sample = Sample::in_memory();
+    let whole = |beginning: &str| {
+        let named = |state: &str, name: &str, tensor: &Tensor| {
+            (format!("{state}{beginning}{name}"), tensor.clone())
+        };
+        let all = sample.whole.iter().flat_map(|(name, tensor)| {
+            ["", "adam_m.", "adam_v."].map(|state| named(state, name, tensor))
+        });
+        all.collect::<Tensors>()
+    };
+    tensors::write(&sample.path("bare/w.safetensors"), &whole(""));
+    tensors::write(&sample.path("wrapped/w.safetensors"), &whole("module."));
+    let out = |what: &str| {
+        let mut files = fixtures::listing(&sample.path(what)).into_iter();
+        let file = files.find(|file| file.extension().is_some_and(|end| end == "safetensors"));
+        let file = sample.path(what).join(file.expect("weights"));
+        tensors::read(&file).expect("a file").tensors
+    };
+    let strip = "unify --src @wrapped --dst @one --strip-prefix module.";
+    run(2, &sample, strip).succeeds();
+    tensors::compare(&whole(""), &out("one")).expect("stripped");
+    run(
+        2,
+        &sample,
+        "unify --src @bare --dst @two --add-prefix module",
+    )
+    .succeeds();
+    tensors::compare(&whole("module."), &out("two")).expect("added");
+    // A name map takes a state along, under the name that is left.
+    std::fs::write(sample.path("map.json"), r#"{"w1": "w9"}"#).expect("a map");
+    let line = strip.replace("@one", "@three --name-map @map.json");
+    run(1, &sample, &line).succeeds();
+    let found = out("three");
+    assert!(found.contains_key("adam_m.w9") && !found.contains_key("adam_m.w1"));
+    // What stands there is of another job.
+    for other in [
+        "unify --src @wrapped --dst @one --resume",
+        "unify --src @wrapped --dst @one --strip-prefix module. --add-prefix x. --resume",
+    ] {
+        let run = run(2, &sample, other);
+        assert!(
+            error_line(&run).contains("exists and is not empty"),
+            "{run:#?}"
+        );
+    }
+    let again = run(2, &sample, &format!("{strip} --resume")).succeeds();
+    assert!(again.stdout.contains("reused"), "{again:#?}");
+    let note = run(
+        1,
+        &sample,
+        "unify --src @bare --dst @four --strip-prefix module.",
+    );
+    let told = "--strip-prefix module. changes no name";
+    assert!(note.succeeds().stdout.contains(told));
+}

@@ -184,7 +184,8 @@ fn names_of(directory: &Path, names: Option<Scheme>, args: &FamilyArgs) -> Resul
     let (family, numbers) = args.model(directory)?;
     let choices = args.choices(&family, names);
     let mapping = Mapping::new(&family, &numbers, &choices, &|_, _| true)?;
-    check_named(&family, &mapping, choices.names)?;
+    let named = |fault: Fault| fault.file(directory.display().to_string());
+    check_named(&family, &mapping, choices.names).map_err(named)?;
     let shown = |tensors: &[Tensor]| {
         let tensors = tensors.iter().map(|tensor| ShownTensor {
             name: tensor.name.to_string(),

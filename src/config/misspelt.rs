@@ -3,11 +3,11 @@
 use crate::fault::{Fault, Kind, Result, edit_distance};
 use serde_json::{Map, Value};
 
-/// Most characters that a misspelt key has otherwise.
+/// Most characters that a misspelt key has otherwise, one in five.
 const SLIPS_MAX: usize = 2;
 
 /// Sections, and the keys in them that decide what is loaded and how it is cut.
-const KEYS: [(&[&str], &[&str]); 5] = [
+const KEYS: [(&[&str], &[&str]); 7] = [
     (
         &[],
         &[
@@ -67,6 +67,47 @@ const KEYS: [(&[&str], &[&str]); 5] = [
         ],
     ),
     (
+        &["parallel", "strategy_ckpt_config"],
+        &["load_file", "only_trainable_params", "save_file"],
+    ),
+    (
+        &["model", "model_config"],
+        &[
+            "ffn_dim_multiplier",
+            "ffn_hidden_size",
+            "first_k_dense_replace",
+            "head_dim",
+            "hidden_size",
+            "intermediate_size",
+            "kv_lora_rank",
+            "mla_qkv_concat",
+            "moe_intermediate_size",
+            "mtp_depth",
+            "multiple_of",
+            "n_kv_heads",
+            "n_routed_experts",
+            "n_shared_experts",
+            "num_attention_heads",
+            "num_experts",
+            "num_heads",
+            "num_hidden_layers",
+            "num_key_value_heads",
+            "num_layers",
+            "num_nextn_predict_layers",
+            "num_query_groups",
+            "offset",
+            "params_dtype",
+            "q_lora_rank",
+            "qk_nope_head_dim",
+            "qk_rope_head_dim",
+            "qkv_concat",
+            "tie_word_embeddings",
+            "untie_embeddings_and_output_weights",
+            "v_head_dim",
+            "vocab_size",
+        ],
+    ),
+    (
         &["runner_config"],
         &["batch_size", "gradient_accumulation_steps"],
     ),
@@ -85,7 +126,8 @@ pub(super) fn refuse(keys: &Map<String, Value>) -> Result<()> {
         let others = below.into_iter().flat_map(Map::keys);
         // One with a line below it is put out of use.
         for key in others.filter(|key| !known.contains(&key.trim_matches('_'))) {
-            let near = |known: &&&str| edit_distance(key, known) <= SLIPS_MAX;
+            // Of short keys others are near by chance.
+            let near = |known: &&&str| edit_distance(key, known) <= SLIPS_MAX.min(known.len() / 5);
             if let Some(meant) = known.iter().find(near) {
                 let path: Vec<&str> = sections.iter().copied().chain([key.as_str()]).collect();
                 let message = format!("{} is no key that a trainer knows", path.join("."));
@@ -122,6 +164,11 @@ mod tests {
                 r#"{"parallel_config": {"pipeline_stages": 2}}"#,
                 "parallel_config.pipeline_stages",
                 "pipeline_stage",
+            ),
+            (
+                r#"{"model": {"model_config": {"ofset": [1, 0]}}}"#,
+                "model.model_config.ofset",
+                "offset",
             ),
             (
                 r#"{"parallel": {"parallel_optimizer_config": {"optimizer_weight_shard_sise": 2}}}"#,

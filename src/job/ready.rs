@@ -22,6 +22,7 @@ use crate::plan::forecast::Shares;
 use crate::plan::turns::Sharing;
 use crate::plan::work::Site;
 use crate::source::Opened;
+use crate::source::derived::Derived;
 use crate::transport::{Moved, Observer, Readers};
 use std::collections::BTreeSet;
 
@@ -132,10 +133,16 @@ impl Run<'_> {
 
     /// What is the same on every process, but for the plans. Local.
     fn meant(&self) -> String {
-        let derived = &self.job.reading.derived;
-        let lora = derived.lora.as_ref().map(|lora| &lora.meaning);
+        // All of it counts: the adapter's file does as one of the source's.
+        let Derived {
+            block,
+            lora,
+            affixes,
+            tied,
+        } = &self.job.reading.derived;
+        let lora = lora.as_ref().map(|lora| &lora.meaning);
         let (command, layouts) = (self.job.command, &self.layouts);
-        format!("{command} {layouts:?} {:?} {lora:?}", derived.block)
+        format!("{command} {layouts:?} {block:?} {lora:?} {affixes:?} {tied:?}")
     }
 }
 

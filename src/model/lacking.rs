@@ -3,6 +3,7 @@
 use super::described::described;
 use super::quantised::quantised_block;
 use super::transfer::Import;
+use super::wrapped::READS;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::Inventory;
 use std::path::Path;
@@ -11,7 +12,7 @@ use std::path::Path;
 /// config.json. Of a family that isn't known, and of weights in 8 bits, nothing is said. Local.
 ///
 /// # Errors
-/// [`Kind::MissingShard`] naming the tensor.
+/// [`Kind::MissingShard`] naming the tensor; [`Kind::UnknownTensor`] if all names begin otherwise than the family's.
 pub fn refuse_lacking(directory: &Path, inventory: &Inventory) -> Result<()> {
     let Ok((family, numbers)) = described(directory, "auto", None) else {
         return Ok(());
@@ -29,15 +30,25 @@ pub fn refuse_lacking(directory: &Path, inventory: &Inventory) -> Result<()> {
         vocabulary_rows: None,
         as_one: false,
     };
+    const RANDOM: &str = "a trainer would go on with random values in its place";
     match import.view(inventory) {
         Err(fault) if fault.kind == Kind::MissingShard => Err(Fault {
-            hint: Some(
-                "a trainer would go on with random values in its place: is it this model's config.json, and are all of \
-                 its files there?"
-                    .into(),
-            ),
+            hint: Some(format!(
+                "{RANDOM}: is it this model's config.json, and are all of its files there?"
+            )),
             ..fault
         }),
+        // Names that begin otherwise.
+        Err(fault) if fault.kind == Kind::UnknownTensor => {
+            let hint = fault.hint.unwrap_or_default();
+            let flags = hint.trim_end_matches(READS);
+            Err(Fault {
+                hint: Some(format!(
+                    "{RANDOM}; `shardloom import {flags}` writes what a trainer reads"
+                )),
+                ..fault
+            })
+        }
         _ => Ok(()),
     }
 }

@@ -9,6 +9,8 @@ use crate::plan::affix::{Affixes, WITHIN};
 use crate::plan::inventory::Inventory;
 use std::collections::BTreeSet;
 
+/// What is said of the flags that read such names.
+pub(super) const READS: &str = " reads them";
 /// How a model's own names begin, which some save without.
 const OWN: &str = "model.";
 
@@ -68,7 +70,7 @@ pub(super) fn refuse_wrapped(
         what.join(" and ")
     );
     let fault = Fault::new(Kind::UnknownTensor, message);
-    Err(fault.hint(format!("{} reads them", affixes.flags().join(" "))))
+    Err(fault.hint(format!("{}{READS}", affixes.flags().join(" "))))
 }
 
 /// The same of names of MindSpore's networks, however their tensors are joined.

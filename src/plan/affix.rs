@@ -2,6 +2,8 @@
 
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::Inventory;
+use crate::plan::names::state_and_tensor;
+use crate::plan::source_tensor::SourceTensor;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -58,9 +60,14 @@ impl Affixes {
         flags
     }
 
-    /// What a name becomes.
+    /// What a name becomes: an optimizer's states follow their tensors.
     #[must_use]
     pub fn of(&self, name: &str) -> String {
+        let (state, tensor) = state_and_tensor(name);
+        format!("{state}{}", self.of_tensor(tensor))
+    }
+
+    fn of_tensor(&self, name: &str) -> String {
         let mut rest = name.to_owned();
         for strip in &self.strip {
             if WITHIN.contains(&&**strip) {
@@ -76,13 +83,13 @@ impl Affixes {
         format!("{}{rest}", self.add)
     }
 
-    /// Gives the tensors of `inventory` their new names; they are found under the old ones.
+    /// Gives the tensors of `inventory` their new names; they are found under the old ones. Gives what is to be said.
     ///
     /// # Errors
     /// [`Kind::Ambiguous`] if two get the same name.
-    pub fn apply(&self, inventory: &mut Inventory) -> Result<()> {
+    pub fn apply(&self, inventory: &mut Inventory) -> Result<Option<String>> {
         if self.are_none() {
-            return Ok(());
+            return Ok(None);
         }
         let mut renamed = BTreeMap::new();
         for (name, tensor) in std::mem::take(&mut inventory.tensors) {
@@ -94,7 +101,9 @@ impl Affixes {
             }
         }
         inventory.tensors = renamed;
-        Ok(())
+        let same = |(name, tensor): (&Arc<str>, &Arc<SourceTensor>)| **name == *tensor.name;
+        let unchanged = inventory.tensors.iter().all(same);
+        Ok(unchanged.then(|| format!("{} changes no name", self.flags().join(" "))))
     }
 }
 
@@ -126,6 +135,14 @@ mod tests {
                 "model.x",
             ),
             (&[""], "", "x", "x"),
+            (&["module."], "", "adam_m.module.x", "adam_m.x"),
+            (&[], "model.", "main_param.x", "main_param.model.x"),
+            (
+                &[],
+                "model.",
+                "adam_v.lm_head.weight",
+                "adam_v.lm_head.weight",
+            ),
         ] {
             let affixes = Affixes::new(strip.iter().map(ToString::to_string).collect(), add);
             assert_eq!(affixes.of(name), new, "{strip:?} {add}");

@@ -44,13 +44,16 @@ fn told(names: &[&str]) -> String {
 /// The name in `strategy` that only begins otherwise than `name`, and how, where no name is the same.
 fn begins_otherwise(name: &str, strategy: &Strategy) -> Option<String> {
     strategy.names().find_map(|other| {
-        let (side, begins) = match (name.strip_suffix(&**other), other.strip_suffix(name)) {
-            (Some(begins), _) => ("source", begins),
-            (None, Some(begins)) => ("strategy", begins),
+        let (side, begins, flag) = match (name.strip_suffix(&**other), other.strip_suffix(name)) {
+            (Some(begins), _) => ("source", begins, "--strip-prefix"),
+            (None, Some(begins)) => ("strategy", begins, "--add-prefix"),
             (None, None) => return None,
         };
         begins.ends_with('.').then(|| {
-            format!("it is {other} in the strategy: the {side}'s names begin with {begins}; ")
+            format!(
+                "it is {other} in the strategy: the {side}'s names begin with {begins} ({flag} {begins} makes them \
+                 alike); "
+            )
         })
     })
 }

@@ -131,9 +131,10 @@ impl Derived {
         source: &Source,
         beside: Option<Beside>,
     ) -> Result<Vec<String>> {
-        self.affixes.apply(inventory)?;
+        let unchanged = self.affixes.apply(inventory)?;
         let block = self.block.map(|block| dequantise(inventory, block));
         let mut notes = block.transpose()?.unwrap_or_default();
+        notes.extend(unchanged);
         if let Some(tied) = &self.tied {
             tied.part(inventory);
         }

@@ -7,8 +7,10 @@ use crate::fault::{Fault, Kind, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// What stands around the count.
-const OF: [&str; 3] = ["-of-", "_of_", ".of."];
+/// What is between a file's number and the count, in letters of either case.
+const OF: &str = "of";
+/// What may be on both sides of that.
+const AROUND: [char; 4] = ['-', '_', '.', ' '];
 /// What is before the number of a file that MindSpore's merge writes.
 const PART: &str = "part";
 
@@ -40,8 +42,19 @@ impl<'a> Set<'a> {
     }
 
     fn counted(name: &'a str) -> Option<(Set<'a>, u64)> {
-        let (at, of) = OF.iter().find_map(|of| Some((name.rfind(of)?, of)))?;
-        let (beginning, rest) = (&name[..at], &name[at + of.len()..]);
+        let lower = name.to_ascii_lowercase();
+        let mut places = lower.rmatch_indices(OF);
+        places.find_map(|(at, _)| Set::counted_at(name, at))
+    }
+
+    /// The same with the word between number and count at this byte.
+    fn counted_at(name: &'a str, at: usize) -> Option<(Set<'a>, u64)> {
+        let (beginning, rest) = (&name[..at], &name[at + OF.len()..]);
+        // The same on both sides, or nothing.
+        let mut around = AROUND.into_iter();
+        let around = around.find(|c| beginning.ends_with(*c) && rest.starts_with(*c));
+        let wide = around.map_or(0, char::len_utf8);
+        let (beginning, rest) = (&beginning[..at - wide], &rest[wide..]);
         let end = rest.trim_start_matches(|c: char| c.is_ascii_digit());
         let before = beginning.trim_end_matches(|c: char| c.is_ascii_digit());
         let number = beginning[before.len()..].parse().ok()?;
@@ -51,10 +64,10 @@ impl<'a> Set<'a> {
         let set = Set {
             before,
             files: Some(files),
-            rest: &name[at..name_end],
+            rest: &name[beginning.len()..name_end],
             extension: &name[name_end..],
         };
-        (end.is_empty() || end.starts_with(['.', '-', '_'])).then_some((set, number))
+        (end.is_empty() || end.starts_with(['.', '-', '_', ')'])).then_some((set, number))
     }
 
     /// The glob that takes all its files.
@@ -159,6 +172,10 @@ mod tests {
             ("w-", "00000", "-of-00002.fp32", 0, 2),
             ("w-", "00003", "-of-00003-int8", 3, 3),
             ("model", "00001", ".of.00002", 1, 2),
+            ("model-", "00001", "-OF-00005", 1, 5),
+            ("w-", "1", "of5", 1, 5),
+            ("model (", "1", " of 5)", 1, 5),
+            ("w-", "2", "-of-5-soft", 2, 5),
         ] {
             let extension = ".safetensors";
             let set = Set {

@@ -2,7 +2,7 @@
 
 use crate::fault::{Fault, Kind, Result};
 use crate::store::io::{self, Standing};
-use crate::store::json;
+use crate::store::{Format, json};
 use std::path::Path;
 
 /// Beginning of the name of a model's place.
@@ -70,10 +70,19 @@ fn snapshot(directory: &Path) -> Result<Option<String>> {
     if let Some(main) = named.filter(|name| is_there(name)) {
         return Ok(Some(place(main)));
     }
-    let mut directories = names.iter().filter(|(_, directory)| *directory);
-    let first = directories.next().map(|(name, _)| place(name.clone()));
-    Ok(first.map(|first| match directories.count() {
-        0 => first,
+    let directories = names.iter().filter(|(_, directory)| *directory);
+    let directories: Vec<&String> = directories.map(|(name, _)| name).collect();
+    // Some of them have small files alone.
+    let has_weights = |name: &&&String| {
+        let inside = io::list(&snapshots.join(name)).unwrap_or_default();
+        inside.iter().any(|(file, _)| Format::of(file).is_some())
+    };
+    let whole = directories.iter().find(has_weights);
+    let first = whole
+        .or(directories.first())
+        .map(|name| place((*name).clone()));
+    Ok(first.map(|first| match directories.len() {
+        1 => first,
         _ => format!("one of its revisions, as {first}"),
     }))
 }

@@ -37,7 +37,8 @@ pub fn parse_map(bytes: &[u8]) -> Result<BTreeMap<String, String>> {
     map.iter()
         .map(|(name, file)| {
             let file = file.as_str().ok_or_else(|| {
-                corrupt("the map gives no file name".into()).tensor(name.as_str())
+                corrupt("the map gives no file name: is it an index, with a weight_map?".into())
+                    .tensor(name.as_str())
             })?;
             let file = file.strip_prefix("./").unwrap_or(file);
             check_inside(file).map_err(|fault| fault.tensor(name.as_str()))?;

@@ -47,6 +47,13 @@ pub fn bytes(path: &Path, limit_bytes: u64) -> Result<Vec<u8>> {
     refuse_dangling(path)?;
     let bytes = ReadFile::open(path)?.read_all(limit_bytes)?;
     refuse_pointer(path, &bytes)?;
+    if bytes.is_empty() {
+        let fault = Fault::new(Kind::Corrupt, "is an empty file");
+        let fault = fault.file(path.display().to_string());
+        return Err(
+            fault.hint("was the download or the copy broken off? Copy or download it again")
+        );
+    }
     if WIDE_MARKS.iter().any(|mark| bytes.starts_with(mark)) {
         let fault = Fault::new(
             Kind::Corrupt,

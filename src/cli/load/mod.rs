@@ -141,14 +141,13 @@ impl Load {
     ) -> Result<Telling> {
         let source = asked.path.as_path();
         let format = config.load_ckpt_format.as_deref().unwrap_or("safetensors");
-        let Some(shape) = sight.shape(asked, format)? else {
-            return Ok(Telling::new(Action::None).noted(format!(
-                "{} has no .{format} weights: the trainer starts from random ones",
-                asked.key
-            )));
-        };
         let (at, key, config_at) = (source.display(), asked.key, self.config.display());
         let named = |fault: Fault| fault.file(format!("{at} ({key} in {config_at})"));
+        let Some(shape) = sight.shape(asked, format).map_err(named)? else {
+            return Ok(Telling::new(Action::None).noted(format!(
+                "{key} has no .{format} weights: the trainer starts from random ones"
+            )));
+        };
         let action = config.action(asked, &shape).map_err(named)?;
         let (chosen, strategy) = match action {
             Action::None | Action::Import => {

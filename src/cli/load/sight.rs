@@ -37,15 +37,15 @@ impl Sight<'_> {
                 return Ok(None);
             }
             let message = format!("{} has no .{format} weights", asked.key);
-            let fault = Fault::new(Kind::Config, message).file(path.display().to_string());
-            return Err(fault.hint(
+            return Err(Fault::new(Kind::Config, message).hint(
                 "expected a file, a directory of full weights, or one with rank_<n>/ directories",
             ));
         }
         let message = format!("{} doesn't exist", asked.key);
-        let fault = Fault::new(Kind::Config, message).file(path.display().to_string());
-        Err(fault.hint(if asked.is_placeholder() {
+        Err(Fault::new(Kind::Config, message).hint(if asked.is_placeholder() {
             "this is the placeholder that the shipped configuration has: put the real path there, or ''"
+        } else if path.is_absolute() {
+            "is it spelled right, and can this machine see it?"
         } else {
             "a relative path is one from the directory that the trainer is started in"
         }))
