@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 /// Most characters that a misspelt key has otherwise, one in five.
 const SLIPS_MAX: usize = 2;
 
-/// Sections, and the keys in them that decide what is loaded and how it is cut.
+/// Sections, and the keys in them that decide what is loaded and how it is cut, with others that are near those.
 const KEYS: [(&[&str], &[&str]); 7] = [
     (
         &[],
@@ -80,6 +80,7 @@ const KEYS: [(&[&str], &[&str]); 7] = [
             "hidden_size",
             "intermediate_size",
             "kv_lora_rank",
+            "lora_rank",
             "mla_qkv_concat",
             "moe_intermediate_size",
             "mtp_depth",
@@ -98,6 +99,7 @@ const KEYS: [(&[&str], &[&str]); 7] = [
             "offset",
             "params_dtype",
             "q_lora_rank",
+            "qk_head_dim",
             "qk_nope_head_dim",
             "qk_rope_head_dim",
             "qkv_concat",
