@@ -20,7 +20,7 @@ pub(super) fn no_yaml(error: &serde_saphyr::Error) -> Fault {
 const PARSERS: [(&str, &str); 5] = [
     (
         "multiple YAML documents detected",
-        "a second document begins here, after ---: a configuration is one",
+        "a second document begins here: a configuration is one",
     ),
     ("invalid u64", "is no whole number"),
     (", set DuplicateKeyPolicy", ""),
