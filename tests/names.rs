@@ -346,13 +346,10 @@ fn names_that_begin_otherwise_than_those_of_their_strategy_are_read() {
     // Names are chosen as they are written.
     let line = format!("{unify} --strip-prefix module. --filter-out-param-prefix w");
     run(2, &sample, &line).succeeds();
-    let mut files = fixtures::listing(&sample.path("out")).into_iter();
-    let file = files.find(|file| file.extension().is_some_and(|end| end == "safetensors"));
-    let file = sample.path("out").join(file.expect("weights"));
-    let found = tensors::read(&file).expect("a file");
-    assert_eq!(found.tensors.keys().collect::<Vec<_>>(), ["b"]);
+    let found = sample.weights_in("out");
+    assert_eq!(found.keys().collect::<Vec<_>>(), ["b"]);
     std::fs::remove_dir_all(sample.path("out")).expect("removed");
-    // Two to one name, a beginning that nothing has, and what belongs to the strategy's names.
+    // A beginning that no name has whole, and one that the destination's strategy hasn't.
     let wrong = format!("{unify} --strip-prefix modul");
     refused(
         &sample,
@@ -383,27 +380,21 @@ fn an_optimizers_states_follow_their_tensors_to_other_beginnings() {
     };
     tensors::write(&sample.path("bare/w.safetensors"), &whole(""));
     tensors::write(&sample.path("wrapped/w.safetensors"), &whole("module."));
-    let out = |what: &str| {
-        let mut files = fixtures::listing(&sample.path(what)).into_iter();
-        let file = files.find(|file| file.extension().is_some_and(|end| end == "safetensors"));
-        let file = sample.path(what).join(file.expect("weights"));
-        tensors::read(&file).expect("a file").tensors
-    };
     let strip = "unify --src @wrapped --dst @one --strip-prefix module.";
     run(2, &sample, strip).succeeds();
-    tensors::compare(&whole(""), &out("one")).expect("stripped");
+    tensors::compare(&whole(""), &sample.weights_in("one")).expect("stripped");
     run(
         2,
         &sample,
         "unify --src @bare --dst @two --add-prefix module",
     )
     .succeeds();
-    tensors::compare(&whole("module."), &out("two")).expect("added");
+    tensors::compare(&whole("module."), &sample.weights_in("two")).expect("added");
     // A name map takes a state along, under the name that is left.
     std::fs::write(sample.path("map.json"), r#"{"w1": "w9"}"#).expect("a map");
     let line = strip.replace("@one", "@three --name-map @map.json");
     run(1, &sample, &line).succeeds();
-    let found = out("three");
+    let found = sample.weights_in("three");
     assert!(found.contains_key("adam_m.w9") && !found.contains_key("adam_m.w1"));
     // What stands there is of another job.
     for other in [

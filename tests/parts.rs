@@ -23,12 +23,8 @@ fn refused(sample: &Sample, line: &str, words: &[&str]) {
 #[track_caller]
 fn taken(sample: &Sample, line: &str) -> Tensors {
     alone(&sample.args(line)).succeeds();
-    let out = sample.path("out");
-    let files = fixtures::listing(&out).into_iter();
-    let weights = files.filter(|file| file.extension().is_some_and(|end| end == "safetensors"));
-    let read = weights.flat_map(|file| tensors::read(&out.join(file)).expect("readable").tensors);
-    let read = read.collect();
-    std::fs::remove_dir_all(out).expect("removed");
+    let read = sample.weights_in("out");
+    std::fs::remove_dir_all(sample.path("out")).expect("removed");
     read
 }
 

@@ -34,18 +34,8 @@ fn write(files: Naming, view: ViewMaker, destination: PathBuf) -> Write {
 /// be read.
 pub fn import(model: impl Into<PathBuf>, destination: impl Into<PathBuf>) -> Result<Task> {
     let model = model.into();
-    let (family, numbers) = described(&model, "auto", None)?;
-    let block = quantised_block(&numbers)?;
-    let import = Import {
-        choices: family.usual().complete(family.usual_names),
-        family,
-        numbers,
-        dtype: None,
-        allow_missing: false,
-        allow_extra: false,
-        vocabulary_rows: None,
-        as_one: false,
-    };
+    let import = Import::usual(&model)?;
+    let block = quantised_block(&import.numbers)?;
     let view = ViewMaker::new(move |inventory, _| import.view(inventory));
     let reading = Reading {
         derived: Derived {

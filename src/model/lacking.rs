@@ -1,6 +1,5 @@
 //! Whether Hugging Face weights are whole, for those who leave them as they are.
 
-use super::described::described;
 use super::quantised::quantised_block;
 use super::transfer::Import;
 use super::wrapped::READS;
@@ -14,21 +13,15 @@ use std::path::Path;
 /// # Errors
 /// [`Kind::MissingShard`] naming the tensor; [`Kind::UnknownTensor`] if all names begin otherwise than the family's.
 pub fn refuse_lacking(directory: &Path, inventory: &Inventory) -> Result<()> {
-    let Ok((family, numbers)) = described(directory, "auto", None) else {
+    let Ok(import) = Import::usual(directory) else {
         return Ok(());
     };
-    if !matches!(quantised_block(&numbers), Ok(None)) {
+    if !matches!(quantised_block(&import.numbers), Ok(None)) {
         return Ok(());
     }
     let import = Import {
-        choices: family.usual().complete(family.usual_names),
-        family,
-        numbers,
-        dtype: None,
-        allow_missing: false,
         allow_extra: true,
-        vocabulary_rows: None,
-        as_one: false,
+        ..import
     };
     const RANDOM: &str = "a trainer would go on with random values in its place";
     match import.view(inventory) {

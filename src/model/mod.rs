@@ -33,6 +33,7 @@ mod spot;
 mod tied;
 mod training;
 mod transfer;
+mod usual;
 mod vocabulary;
 mod wrapped;
 

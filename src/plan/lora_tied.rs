@@ -35,17 +35,13 @@ pub struct Tied {
 /// # Errors
 /// [`Kind::Ambiguous`] naming the embedding.
 pub fn refuse_untold(inventory: &Inventory, meaning: &Meaning, taken: &Taken) -> Result<()> {
-    let one_of = |name: &str, modules: &[&str]| {
-        let module = name.strip_suffix(WEIGHT).unwrap_or_default();
-        is_one_of(module, modules)
-    };
     let mut names = inventory.tensors.keys();
     if meaning.tied || names.any(|name| is_head(name)) {
         return Ok(());
     }
     let anew = |name: &&String| {
         let tensor = inventory.tensors.get(name.as_str());
-        one_of(name, &EMBEDDINGS) && tensor.is_some_and(|new| !new.name.contains(BELOW_PAIR))
+        is_weight_of(name, &EMBEDDINGS) && tensor.is_some_and(|new| !new.name.contains(BELOW_PAIR))
     };
     let Some(embedding) = taken.replaced.iter().find(anew) else {
         return Ok(());
@@ -59,8 +55,12 @@ pub fn refuse_untold(inventory: &Inventory, meaning: &Meaning, taken: &Taken) ->
 /// Whether this is the name of a head's weight.
 #[must_use]
 pub fn is_head(name: &str) -> bool {
+    is_weight_of(name, &HEADS)
+}
+
+fn is_weight_of(name: &str, modules: &[&str]) -> bool {
     let module = name.strip_suffix(WEIGHT);
-    module.is_some_and(|module| is_one_of(module, &HEADS))
+    module.is_some_and(|module| is_one_of(module, modules))
 }
 
 fn is_one_of(module: &str, modules: &[&str]) -> bool {

@@ -26,7 +26,7 @@ pub(super) const MASTER: &str = "main_param.";
 
 /// Whether a tensor of this name is what an optimizer keeps of another.
 pub(crate) fn is_state(name: &str) -> bool {
-    STATES.iter().any(|state| name.starts_with(state))
+    !state_and_tensor(name).0.is_empty()
 }
 
 /// The beginning that tells which state of an optimizer it is, and the name of the tensor that it is of; of a tensor

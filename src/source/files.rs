@@ -145,7 +145,7 @@ fn names(path: &Path, contains: Option<&str>, listing: &mut Listing) -> Result<V
 /// Refuses a directory with these `files` if they are a part of a set. Local.
 fn refuse_lacking(path: &Path, files: &[String]) -> Result<()> {
     let files: Vec<&str> = files.iter().map(String::as_str).collect();
-    sets::refuse_lacking(path, &files, files.iter().copied()).map_err(|fault| fault.hint(ALL_OF_IT))
+    sets::refuse_part(path, &files, files.iter().copied()).map_err(|fault| fault.hint(ALL_OF_IT))
 }
 
 /// Refuses a directory that lacks weights which its own manifest lists. Local.

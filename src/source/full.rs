@@ -207,8 +207,7 @@ impl<'a> Contents<'a> {
         }
         // A file's own name is meant as it stands.
         if !found.contains(glob) {
-            self.refuse_lacking(found.iter().map(String::as_str))?;
-            sets::refuse_part(self.path, &self.weights, found.iter().map(String::as_str))?;
+            self.refuse_part(found.iter().map(String::as_str))?;
         }
         Ok(found)
     }
@@ -330,10 +329,10 @@ impl<'a> Contents<'a> {
         })
     }
 
-    /// Refuses files that are `taken` without an index if others of their sets aren't there.
-    fn refuse_lacking<'f>(&'f self, taken: impl Iterator<Item = &'f str>) -> Result<()> {
+    /// Refuses files that are `taken` without an index and are a part of a set.
+    fn refuse_part<'f>(&'f self, taken: impl Iterator<Item = &'f str>) -> Result<()> {
         let hint = "copy or download all of them, and the index";
-        sets::refuse_lacking(self.path, &self.weights, taken).map_err(|fault| fault.hint(hint))
+        sets::refuse_part(self.path, &self.weights, taken).map_err(|fault| fault.hint(hint))
     }
 
     /// The files of a directory without an index: one, beside which others may lie.
@@ -350,13 +349,13 @@ impl<'a> Contents<'a> {
         let single = all.iter().copied().filter(|name| **name == SINGLE);
         let single = single.filter(|_| !numbered).collect();
         if let Some(found) = one(single).or_else(|| one(models)).or_else(|| one(all)) {
-            self.refuse_lacking(found.iter().map(String::as_str))?;
+            self.refuse_part(found.iter().map(String::as_str))?;
             return Ok(found);
         }
         if self.weights.is_empty() {
             return self.unfinished().map_or(Ok(BTreeSet::new()), Err);
         }
-        self.refuse_lacking(self.weights.iter().copied())?;
+        self.refuse_part(self.weights.iter().copied())?;
         let message = format!(
             "has {} weight files ({}) and no index of them",
             self.weights.len(),

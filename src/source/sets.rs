@@ -102,35 +102,15 @@ fn met<'a>(names: impl Iterator<Item = &'a str>) -> Met<'a> {
     met
 }
 
-/// Of how many files these `numbers` are some; none if they are all. Where names don't tell, it is as many as their
-/// largest number, or one of those that are `there`, tells.
-fn lacking(set: &Set<'_>, numbers: &BTreeSet<u64>, there: Option<&BTreeSet<u64>>) -> Option<u64> {
-    let last = numbers.iter().chain(there.into_iter().flatten()).max();
-    let of = set.files.or(last.map(|last| last.saturating_add(1)))?;
+/// Of how many files these `numbers` are some; none if they are all. Where names don't tell, it is as many as the
+/// largest number of those that are `there` tells.
+fn lacking(set: &Set<'_>, numbers: &BTreeSet<u64>, there: &BTreeSet<u64>) -> Option<u64> {
+    let of = set.files.or(Some(there.last()?.saturating_add(1)))?;
     (of > numbers.len() as u64).then_some(of)
 }
 
-/// Refuses files that are `taken` without an index if not `all` of their sets are in the directory at `path`.
-///
-/// # Errors
-/// [`Kind::MissingShard`] naming the file.
-pub(super) fn refuse_lacking<'a>(
-    path: &Path,
-    all: &[&'a str],
-    taken: impl Iterator<Item = &'a str>,
-) -> Result<()> {
-    let there = met(all.iter().copied());
-    for (key, (set, name, _)) in met(taken) {
-        if let Some((.., numbers)) = there.get(&key)
-            && let Some(of) = lacking(&set, numbers, None)
-        {
-            return Err(part(path, name, of, numbers.len(), "there"));
-        }
-    }
-    Ok(())
-}
-
-/// Refuses files that are `taken` of `all` those at `path` and are a part of a set.
+/// Refuses files that are `taken` without an index, of `all` those at `path`, if they are a part of a set: of one that
+/// isn't all there, or that is. What to do about the first the caller says.
 ///
 /// # Errors
 /// [`Kind::MissingShard`] naming the file.
@@ -139,15 +119,20 @@ pub(super) fn refuse_part<'a>(
     all: &[&'a str],
     taken: impl Iterator<Item = &'a str>,
 ) -> Result<()> {
-    let there = met(all.iter().copied());
-    for (key, (set, name, numbers)) in met(taken) {
-        let there = there.get(&key).map(|(.., numbers)| numbers);
-        if let Some(of) = lacking(&set, &numbers, there) {
+    let all = met(all.iter().copied());
+    for (key, (set, name, taken)) in met(taken) {
+        let Some((.., there)) = all.get(&key) else {
+            continue;
+        };
+        if let Some(of) = lacking(&set, there, there) {
+            return Err(part(path, name, of, there.len(), "there"));
+        }
+        if let Some(of) = lacking(&set, &taken, there) {
             let hint = format!(
                 "--weights '{}' takes all of them; a file's own name takes that one alone",
                 set.glob()
             );
-            return Err(part(path, name, of, numbers.len(), "taken").hint(hint));
+            return Err(part(path, name, of, taken.len(), "taken").hint(hint));
         }
     }
     Ok(())

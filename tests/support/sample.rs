@@ -81,6 +81,19 @@ impl Sample {
         self.room.path().join(name)
     }
 
+    /// All tensors of the safetensors files in `directory`.
+    pub(crate) fn weights_in(&self, directory: &str) -> Tensors {
+        let directory = self.path(directory);
+        let files = super::fixtures::listing(&directory).into_iter();
+        let weights = files.filter(|file| file.extension().is_some_and(|end| end == "safetensors"));
+        let read = |file| {
+            tensors::read(&directory.join(file))
+                .expect("readable")
+                .tensors
+        };
+        weights.flat_map(read).collect()
+    }
+
     /// A command line in which every `@name` is a path inside the sample.
     pub(crate) fn args(&self, line: &str) -> Vec<String> {
         let path = |name: &str| self.path(name).to_string_lossy().into_owned();
