@@ -2,6 +2,7 @@
 
 use crate::support::{Run, command, fixtures, tensors};
 use command::{alone, error_line, under_mpi};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use tensors::{Tensor, Tensors};
@@ -600,6 +601,50 @@ fn reads_names_that_a_wrapper_has_changed() {
     }
     let run = Room::single().run(&format!("{IMPORT} --strip-prefix model."));
     says(&run, &["as they are in the files", "leave --strip-prefix"]);
+}
+
+/// What is neither a beginning nor a wrapper's is told with the tensor that it may be: a table gives it that name.
+#[test]
+fn a_tensor_by_another_name_gets_its_own_by_a_table() {
+    let right = imported();
+    let room = renamed(|name| name.replace("self_attn.q_proj", "self_attn.module.q_proj"));
+    let found = "model.layers.0.self_attn.module.q_proj.weight";
+    let wanted = "model.layers.0.self_attn.q_proj.weight";
+    let told = [
+        found,
+        &format!("is it {wanted}, which the files lack?"),
+        "unify --name-map FILE",
+    ];
+    says(&room.run(IMPORT), &told);
+    let run = room.run(&format!("{IMPORT} --allow-extra"));
+    says(&run, &[wanted, found, "unify --name-map FILE"]);
+    let tensors = weights().into_keys();
+    let names = tensors.filter(|name| name.contains("q_proj"));
+    let names: BTreeMap<String, String> = names
+        .map(|name| (name.replace("q_proj", "module.q_proj"), name))
+        .collect();
+    let table = serde_json::to_string(&names).unwrap();
+    std::fs::write(room.at("names.json"), table).unwrap();
+    room.run("unify --src @m --dst @named --name-map @names.json")
+        .succeeds();
+    let config = room.at("m/config.json");
+    std::fs::copy(config, room.at("named/config.json")).unwrap();
+    room.run(&IMPORT.replace("@m", "@named")).succeeds();
+    tensors::compare(&right, &room.out()).unwrap_or_else(|e| panic!("{e}"));
+}
+
+/// A model with an adapter, saved before the two were merged, is none: what its names lack is no beginning alone.
+#[test]
+fn weights_below_an_adapters_pairs_are_no_model() {
+    let room = renamed(|name| {
+        let within = name.replace("q_proj.weight", "q_proj.base_layer.weight");
+        format!("base_model.model.{within}")
+    });
+    let plain = "--strip-prefix base_model.model.";
+    for flags in ["", "--allow-extra", plain] {
+        let run = room.run(&format!("{IMPORT} {flags}"));
+        says(&run, &["base_layer", "isn't merged", "merge_and_unload"]);
+    }
 }
 
 /// Names of MindSpore's networks may be wrapped, too.

@@ -195,13 +195,25 @@ fn metadata_is_no_tensor() {
     let at = bytes.windows(12).position(|b| b == b"xxmetadataxx");
     let at = at.expect("the name");
     bytes[at..at + 12].copy_from_slice(b"__metadata__");
-    std::fs::write(&path, bytes).expect("written");
+    std::fs::write(sample.path("named.ckpt"), bytes).expect("written");
     for line in [
-        "convert @made --dst @out --to safetensors",
-        "unify --src @made/model.ckpt --dst @out",
+        "convert @named.ckpt --dst @out --to safetensors",
+        "unify --src @named.ckpt --dst @out",
     ] {
-        refused(&sample, &alone(&sample.args(line)), &["__metadata__"]);
+        refused(
+            &sample,
+            &alone(&sample.args(line)),
+            &["__metadata__", "--name-map"],
+        );
+        let map = r#"{"__metadata__": "w2"}"#;
+        std::fs::write(sample.path("back.json"), map).expect("a map");
+        let line = format!("{line} --name-map @back.json");
+        alone(&sample.args(&line)).succeeds();
+        alone(&sample.args("diff @full @out")).succeeds();
+        std::fs::remove_dir_all(sample.path("out")).expect("removed");
     }
+    let seen = alone(&sample.args("inspect @named.ckpt")).succeeds();
+    assert!(seen.stdout.contains("__metadata__"), "{seen:?}");
 }
 
 /// What no output may have: everything that acts, but the ends of lines.

@@ -5,6 +5,8 @@ use serde_json::{Map, Value};
 
 /// Most characters that a misspelt key has otherwise, one in five.
 const SLIPS_MAX: usize = 2;
+/// How the one key begins that tells where a model in Hugging Face's form lies.
+const PRETRAINED: &str = "pretrained_";
 
 /// Sections, and the keys in them that decide what is loaded and how it is cut, with others that are near those.
 const KEYS: [(&[&str], &[&str]); 7] = [
@@ -129,7 +131,11 @@ pub(super) fn refuse(keys: &Map<String, Value>) -> Result<()> {
         // One with a line below it is put out of use.
         for key in others.filter(|key| !known.contains(&key.trim_matches('_'))) {
             // Of short keys others are near by chance.
-            let near = |known: &&&str| edit_distance(key, known) <= SLIPS_MAX.min(known.len() / 5);
+            let near = |known: &&&str| {
+                let begins = sections.is_empty() && known.starts_with(PRETRAINED);
+                begins && key.starts_with(PRETRAINED)
+                    || edit_distance(key, known) <= SLIPS_MAX.min(known.len() / 5)
+            };
             if let Some(meant) = known.iter().find(near) {
                 let path: Vec<&str> = sections.iter().copied().chain([key.as_str()]).collect();
                 let message = format!("{} is no key that a trainer knows", path.join("."));
@@ -161,6 +167,11 @@ mod tests {
                 r#"{"parallel_config": {"model_paralel": 2}}"#,
                 "parallel_config.model_paralel",
                 "model_parallel",
+            ),
+            (
+                r#"{"pretrained_model_path": "/hf"}"#,
+                "pretrained_model_path",
+                "pretrained_model_dir",
             ),
             (
                 r#"{"parallel_config": {"pipeline_stages": 2}}"#,

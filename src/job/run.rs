@@ -7,6 +7,7 @@ use crate::job::fill::Filling;
 use crate::job::inputs;
 use crate::job::outcome::Outcome;
 use crate::job::ready::{Place, Told};
+use crate::job::sides::of_side;
 use crate::job::spec::{Goal, Job};
 use crate::job::steps::{Early, Run};
 use crate::job::written::Written;
@@ -74,10 +75,15 @@ fn run_to(
         Early::Standing(destination) => Some(*destination),
         Early::Unknown => None,
     };
-    let (source, fitted) = run.open_source()?;
+    let opened = run.open_source();
+    let (source, fitted) = opened.map_err(|fault| match &job.goal {
+        Goal::Compare(_) => of_side(fault, "--a-strategy"),
+        _ => fault,
+    })?;
     clock.lap(|seconds| &mut seconds.discover);
     if let Goal::Compare(comparing) = &job.goal {
-        let other = run.open_other(&comparing.other)?;
+        let other = run.open_other(&comparing.other);
+        let other = other.map_err(|fault| of_side(fault, "--b-strategy"))?;
         let pairing = run.pair(&source, &other, comparing)?;
         let found = run.compare([&source, &other], &pairing, observer)?;
         return run.compared([&source, &other], (pairing, comparing), &found, clock);

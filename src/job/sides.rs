@@ -2,7 +2,7 @@
 //! and on which side they differ among themselves.
 
 use crate::exchange::agree;
-use crate::fault::{Kind, Result};
+use crate::fault::{Fault, Kind, Result};
 use crate::job::account::{Part, account};
 use crate::job::alike;
 use crate::job::clock::Clock;
@@ -23,6 +23,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What differs, by names of the second side.
 type Differences = BTreeMap<String, Difference>;
+
+/// A fault of one side, of which `flag` gives the strategy.
+pub(super) fn of_side(fault: Fault, flag: &str) -> Fault {
+    let hint = fault.hint.map(|hint| hint.replace("--src-strategy", flag));
+    Fault { hint, ..fault }
+}
 
 /// Tensors whose copies are looked at once more, at most.
 const NAMES_MAX: usize = 16;

@@ -7,15 +7,16 @@ use super::family::{Block, Family};
 use super::link::Tensor;
 use super::mapping::Mapping;
 use super::quantised::QUANTISED;
-use super::tied::{self, TIED, is_head, is_replaced};
+use super::tied::{self, TIED, is_replaced};
 use crate::fault::plain::{counted, first};
 use crate::fault::{Fault, Kind, Result, nearest};
 use crate::plan::SourceTensor;
 use crate::plan::dequantise::{SCALES, is_scaled, powers_of_two};
 use crate::plan::inventory::Inventory;
-use crate::plan::lora_tied::BELOW_PAIR;
+use crate::plan::lora_tied::{BELOW_PAIR, is_head};
 use crate::plan::value::{Step, Value};
 use crate::tensor::dtype::Dtype;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What is said of tensors that aren't made, for what they are made of is `lacking` and that is allowed.
@@ -314,9 +315,10 @@ pub(super) fn refuse_quantised(inventory: &Inventory) -> Result<()> {
         .hint("is it this model's config.json, and are all of its files there?"))
 }
 
-/// The fault for a tensor that isn't there.
+/// The fault for a tensor of `mapping` that isn't there.
 pub(super) fn missing_tensor(
     inventory: &Inventory,
+    mapping: &Mapping,
     name: &str,
     family: &str,
     numbers: &Numbers,
@@ -332,43 +334,72 @@ pub(super) fn missing_tensor(
              --allow-missing leaves the head out"
         ));
     }
-    let near = nearest(name, inventory.tensors.keys().map(|name| &**name)).join(", ");
-    let near = if near.is_empty() {
-        near
-    } else {
-        format!("nearest in the files: {near}; ")
+    let tensors = mapping.links.iter();
+    let tensors = tensors.flat_map(|link| link.hf.iter().chain(&link.ms));
+    let known = tensors.flat_map(|tensor| std::iter::once(&tensor.name).chain(&tensor.also));
+    let known: BTreeSet<&str> = known.map(|name| &**name).collect();
+    let names = inventory.tensors.keys().map(|name| &**name);
+    let strangers = names.clone().filter(|name| !known.contains(name));
+    let near = match nearest(name, strangers).first() {
+        Some(found) => renamed(&format!("{found} of the files"), found, name),
+        None => listed("nearest in the files", &nearest(name, names)),
     };
     fault.hint(format!(
         "{near}--allow-missing leaves out what is made of it"
     ))
 }
 
-/// The fault for a tensor that the table doesn't know.
-pub(super) fn extra_tensor<'a>(
-    name: &str,
-    others: usize,
+/// What to do where a tensor may be there as `found`; `asked` is which.
+fn renamed(asked: &str, found: &str, name: &str) -> String {
+    format!(
+        "is it {asked}? `shardloom unify --name-map FILE`, with {{\"{found}\": \"{name}\"}} in FILE, gives it the \
+         right name; "
+    )
+}
+
+/// Some names, if there are any.
+fn listed(what: &str, names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        names => format!("{what}: {}; ", names.join(", ")),
+    }
+}
+
+/// Refuses tensors of `inventory` that are neither `known` to the table nor `others` that may be there.
+pub(super) fn refuse_extra(
+    inventory: &Inventory,
+    known: &BTreeSet<&str>,
+    others: impl Fn(&str) -> bool,
     family: &str,
     numbers: &Numbers,
-    known: impl Iterator<Item = &'a str>,
-) -> Fault {
+) -> Result<()> {
+    let names = inventory.tensors.keys().map(|name| &**name);
+    let mut extra = names.filter(|name| !known.contains(name) && !others(name));
+    let Some(name) = extra.next() else {
+        return Ok(());
+    };
+    let others = extra.count();
     if is_head(name) && numbers.holds(TIED) {
         let message =
             format!("{TIED} of config.json is true, and the weights have a head of their own");
-        return unknown(name, message).hint(
+        return Err(unknown(name, message).hint(
             "--untie keeps it; --allow-extra leaves it out unseen, which is right where it equals the embedding",
-        );
+        ));
     }
     let others = if others > 0 {
         format!(" (nor {others} others)")
     } else {
         String::new()
     };
-    let near = nearest(name, known).join(", ");
-    let near = if near.is_empty() {
-        near
-    } else {
-        format!("nearest that it knows: {near}; ")
+    let lacking = known.iter().copied();
+    let lacking = lacking.filter(|name| !inventory.tensors.contains_key(*name));
+    let near = match nearest(name, lacking).first() {
+        Some(lacking) => renamed(&format!("{lacking}, which the files lack"), name, lacking),
+        None => listed(
+            "nearest that it knows",
+            &nearest(name, known.iter().copied()),
+        ),
     };
     let message = format!("family {family} with this config.json doesn't know it{others}");
-    unknown(name, message).hint(format!("{near}--allow-extra leaves it out"))
+    Err(unknown(name, message).hint(format!("{near}--allow-extra leaves it out")))
 }

@@ -90,7 +90,13 @@ impl Remake {
             for bond in &link.bonds {
                 let name = &link.hf[bond.hf].name;
                 let Some(before) = middle.get(name) else {
-                    return Err(missing_tensor(inventory, name, &family.family, numbers));
+                    return Err(missing_tensor(
+                        inventory,
+                        &from,
+                        name,
+                        &family.family,
+                        numbers,
+                    ));
                 };
                 let after = bond.import(name);
                 pieces[bond.ms].extend(before.iter().filter_map(|before| after.after(before)));
@@ -183,6 +189,7 @@ impl Remake {
                     let family = &self.family.family;
                     return Err(missing_tensor(
                         inventory,
+                        from,
                         &tensor.name,
                         family,
                         &self.numbers,

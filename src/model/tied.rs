@@ -5,14 +5,12 @@ use super::link::Link;
 use super::mapping::Mapping;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::Inventory;
-use crate::plan::lora_tied::Tied;
+use crate::plan::lora_tied::{Tied, is_head};
 use crate::plan::{SourceTensor, Spread};
 use std::sync::Arc;
 
 /// Key of config.json that says that the head is the embedding.
 pub const TIED: &str = "tie_word_embeddings";
-/// Ends of the names of heads, on both sides.
-const HEADS: [&str; 2] = ["lm_head.weight", "output_layer.weight"];
 
 /// What head and embedding are called where `mapping` has one for both; the head is to be one of its own if `parted`.
 #[must_use]
@@ -108,9 +106,4 @@ fn stored(tensor: &SourceTensor) -> bool {
 pub(super) fn is_replaced(inventory: &Inventory, tensor: &SourceTensor) -> bool {
     let own = |spread: &Spread| spread.first_rank < inventory.ranks.max(1);
     !tensor.spreads.iter().all(own)
-}
-
-/// Whether this is the name of a model's head.
-pub(super) fn is_head(name: &str) -> bool {
-    HEADS.iter().any(|end| name.ends_with(end))
 }

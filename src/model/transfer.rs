@@ -11,8 +11,8 @@ use super::link::{AllExperts, Link, Tensor};
 use super::mapping::Mapping;
 use super::quantise::{self, Quantise};
 use super::refusals::{
-    absent, check_named, check_shape, extra_tensor, head_for, missing_tensor, other,
-    refuse_adapted, refuse_other_names, refuse_quantised, tied, unknown, unmade,
+    absent, check_named, check_shape, head_for, missing_tensor, other, refuse_adapted,
+    refuse_extra, refuse_other_names, refuse_quantised, tied, unknown, unmade,
 };
 use super::tied::{copies, head_of_embedding};
 use super::vocabulary::Vocabulary;
@@ -138,7 +138,13 @@ impl Import {
             if let Some(name) = missing(inventory, &mapping, link, &fused, &mut vocabulary)? {
                 if !self.allow_missing {
                     let family = &self.family.family;
-                    return Err(missing_tensor(inventory, name, family, &self.numbers));
+                    return Err(missing_tensor(
+                        inventory,
+                        &mapping,
+                        name,
+                        family,
+                        &self.numbers,
+                    ));
                 }
                 lacking.extend(link.ms.iter().map(|tensor| &*tensor.name));
                 continue;
@@ -225,20 +231,7 @@ impl Import {
                 "--names {other} has one; --allow-extra leaves it out"
             )));
         }
-        let mut extra = inventory
-            .tensors
-            .keys()
-            .filter(|name| !known.contains(&***name));
-        let Some(first) = extra.next() else {
-            return Ok(());
-        };
-        Err(extra_tensor(
-            first,
-            extra.count(),
-            family,
-            &self.numbers,
-            known.into_iter(),
-        ))
+        refuse_extra(inventory, &known, |_| false, family, &self.numbers)
     }
 }
 
@@ -284,7 +277,13 @@ impl Export {
                 }
                 let absent = names.iter().position(Option::is_none).unwrap_or_default();
                 let name = &link.ms[absent].name;
-                return Err(missing_tensor(inventory, name, &family.family, numbers));
+                return Err(missing_tensor(
+                    inventory,
+                    &mapping,
+                    name,
+                    &family.family,
+                    numbers,
+                ));
             };
             let of_rows = link.hf.iter().any(|tensor| tensor.vocabulary);
             for (tensor, name) in link.ms.iter().zip(&names) {
@@ -363,21 +362,8 @@ impl Export {
             known.insert(&tensor.name);
             known.extend(tensor.also.iter().map(|name| &**name));
         }
-        let mut extra = inventory
-            .tensors
-            .keys()
-            .filter(|name| !known.contains(&***name) && !is_state(name, &known));
-        let Some(first) = extra.next() else {
-            return Ok(());
-        };
-        let family = &self.family.family;
-        Err(extra_tensor(
-            first,
-            extra.count(),
-            family,
-            &self.numbers,
-            known.into_iter(),
-        ))
+        let state = |name: &str| is_state(name, &known);
+        refuse_extra(inventory, &known, state, &self.family.family, &self.numbers)
     }
 }
 

@@ -7,6 +7,7 @@ use super::mapping::Mapping;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::affix::{Affixes, WITHIN};
 use crate::plan::inventory::Inventory;
+use crate::plan::lora_tied::BELOW_PAIR;
 use std::collections::BTreeSet;
 
 /// What is said of the flags that read such names.
@@ -24,6 +25,7 @@ pub(super) fn refuse_wrapped(
     known: &BTreeSet<&str>,
     family: &str,
 ) -> Result<()> {
+    refuse_unmerged(inventory)?;
     let all = inventory.tensors.len();
     let right = inventory.tensors.keys();
     let right = right.filter(|name| known.contains(&***name)).count();
@@ -71,6 +73,21 @@ pub(super) fn refuse_wrapped(
     );
     let fault = Fault::new(Kind::UnknownTensor, message);
     Err(fault.hint(format!("{}{READS}", affixes.flags().join(" "))))
+}
+
+/// Refuses weights that have places for an adapter's pairs in them.
+fn refuse_unmerged(inventory: &Inventory) -> Result<()> {
+    let mut names = inventory.tensors.keys();
+    let Some(name) = names.find(|name| name.contains(BELOW_PAIR)) else {
+        return Ok(());
+    };
+    let message = "is the weight below an adapter's pair: these files are of a model with an adapter that isn't merged";
+    Err(Fault::new(Kind::Unsupported, message)
+        .tensor(&**name)
+        .hint(
+            "save it merged (PEFT's merge_and_unload), or give the model that the adapter was trained for, and the \
+             adapter with --lora",
+        ))
 }
 
 /// The same of names of MindSpore's networks, however their tensors are joined.

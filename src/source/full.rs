@@ -89,7 +89,9 @@ pub(super) fn list_full(
         .copied()
         .collect();
     if !aside.is_empty() && !taken.is_empty() {
-        listing.notes.push(left_aside(&taken, &aside));
+        listing
+            .notes
+            .push(left_aside(&taken, &aside, wanted.is_none()));
     }
     taken.extend(contents.hyper.iter().map(|name| (*name).to_owned()));
     if let Some(file) = taken
@@ -136,17 +138,18 @@ pub(super) fn both_formats(path: &Path) -> Fault {
         .hint("keep one format in the directory, or give a single file")
 }
 
-/// What is said of files of weights that aren't read.
-fn left_aside(taken: &BTreeSet<String>, aside: &[&str]) -> String {
+/// What is said of files of weights that aren't read; how to take them, where nobody has chosen.
+fn left_aside(taken: &BTreeSet<String>, aside: &[&str], unchosen: bool) -> String {
     let (verb, those) = match aside.len() {
         1 => ("is", "it"),
         _ => ("are", "them"),
     };
-    format!(
-        "{} {verb} left aside, {} taken; --weights NAME takes {those} instead",
-        first(aside, TOLD),
-        are(&taken.iter().collect::<Vec<_>>()),
-    )
+    let taken = are(&taken.iter().collect::<Vec<_>>());
+    let said = format!("{} {verb} left aside, {taken} taken", first(aside, TOLD));
+    match unchosen {
+        true => format!("{said}; --weights NAME takes {those} instead"),
+        false => said,
+    }
 }
 
 /// These files, with their verb.
@@ -200,9 +203,13 @@ impl<'a> Contents<'a> {
         if found.is_empty() {
             let message = format!("has no file of weights that matches --weights '{glob}'");
             let fault = self.fault(Kind::MissingShard, message);
+            let signs = match glob.contains('[') {
+                true => " (of signs only * and ? stand for others)",
+                false => "",
+            };
             return Err(match self.weights[..] {
                 [] => fault,
-                _ => fault.hint(format!("it has {}", first(&self.weights, TOLD))),
+                _ => fault.hint(format!("it has {}{signs}", first(&self.weights, TOLD))),
             });
         }
         // A file's own name is meant as it stands.
@@ -269,11 +276,14 @@ impl<'a> Contents<'a> {
         for file in index.into_values() {
             *tensors.entry(file).or_default() += 1;
         }
-        let stale = self.has(SINGLE) && !tensors.contains_key(SINGLE);
+        let unlisted = self.weights.iter().copied();
+        let unlisted: Vec<&str> = unlisted
+            .filter(|name| !tensors.contains_key(*name))
+            .collect();
         for (file, count) in &tensors {
             if io::standing(&self.path.join(file))? == Standing::Nothing {
                 let place = self.path.join(map).display().to_string();
-                return Err(self.missing(file, *count, stale).file(place));
+                return Err(self.missing(file, *count, &unlisted).file(place));
             }
         }
         Ok(tensors.into_keys().collect())
@@ -307,8 +317,8 @@ impl<'a> Contents<'a> {
         Ok(())
     }
 
-    /// What to say of a file that an index lists and that isn't there.
-    fn missing(&self, file: &str, count: usize, stale: bool) -> Fault {
+    /// What to say of a file that an index lists and that isn't there; `unlisted` are those that it doesn't list.
+    fn missing(&self, file: &str, count: usize, unlisted: &[&str]) -> Fault {
         let tensors = counted(count as u64, "tensor");
         let linked = io::link_target(&self.path.join(file)).ok().flatten();
         let what = match linked {
@@ -321,9 +331,14 @@ impl<'a> Contents<'a> {
         let unfinished = unfinished.or_else(|| self.begun_download());
         Fault::new(Kind::MissingShard, message).hint(match unfinished {
             Some(name) => format!("{name} is there: the download isn't finished"),
-            None if stale => format!(
+            None if unlisted.contains(&SINGLE) => format!(
                 "{SINGLE} is beside it: is the index of an older save? --weights {SINGLE} takes \
                  that file alone"
+            ),
+            None if !unlisted.is_empty() && unlisted.len() == self.weights.len() => format!(
+                "{} lies beside it, and it lists none of that: is the index of another download? --weights 'GLOB' says \
+                 which files are meant without it",
+                first(unlisted, TOLD)
             ),
             None => "was the download broken off? Download the file, or all of them again".into(),
         })

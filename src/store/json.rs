@@ -11,6 +11,8 @@ use std::path::Path;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// What they put before a text of two bytes a character.
 const WIDE_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
+/// The bytes of its first character, of which one is zero where it has no such mark.
+const WIDE: usize = 2;
 /// What Python writes for numbers that JSON has no word for.
 const NO_JSON: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 
@@ -54,7 +56,8 @@ pub fn bytes(path: &Path, limit_bytes: u64) -> Result<Vec<u8>> {
             fault.hint("was the download or the copy broken off? Copy or download it again")
         );
     }
-    if WIDE_MARKS.iter().any(|mark| bytes.starts_with(mark)) {
+    let marked = WIDE_MARKS.iter().any(|mark| bytes.starts_with(mark));
+    if marked || bytes.iter().take(WIDE).any(|byte| *byte == 0) {
         let fault = Fault::new(
             Kind::Corrupt,
             "is a text in UTF-16, and has to be one in UTF-8",

@@ -1,6 +1,5 @@
 //! Names of tensors: which can be written.
 
-use crate::catalog::FileSchema;
 use crate::fault::{Fault, Kind, Result};
 use std::collections::HashSet;
 
@@ -33,15 +32,4 @@ pub fn check<'a>(names: impl Iterator<Item = &'a str>) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Checks the names of a file that was read.
-///
-/// # Errors
-/// [`Kind::Unsupported`].
-pub(super) fn check_read(schema: FileSchema) -> Result<FileSchema> {
-    if schema.entries.iter().any(|entry| &*entry.name == RESERVED) {
-        return Err(reserved());
-    }
-    Ok(schema)
 }

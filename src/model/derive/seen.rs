@@ -1,7 +1,8 @@
 //! What the names of a checkpoint's tensors tell of the network that has them.
 
 use crate::model::choices::Scheme;
-use crate::model::tied::{TIED, is_head};
+use crate::model::tied::TIED;
+use crate::plan::lora_tied::is_head;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

@@ -150,7 +150,7 @@ impl Format {
     /// # Errors
     /// As [`FileFormat::read`].
     pub fn read(self, file: &ReadFile) -> Result<FileSchema> {
-        self.0.read(file).and_then(names::check_read)
+        self.0.read(file)
     }
 
     /// The bytes that determine a file's structure, as [`FileFormat::header`]. Local.
