@@ -30,14 +30,18 @@ const TAG_ALARM: [i32; 2] = [1, 2];
 ///
 /// A fault of MPI itself ([`Kind::Mpi`]) can't be agreed on: it aborts the world.
 pub fn agree<T>(world: &World, result: Result<T>) -> Result<T> {
-    let mine = result.as_ref().err().map(|fault| placed(world, fault));
-    match mine.filter(|fault| fault.kind == Kind::Mpi) {
-        Some(fault) => give_up(world, &fault),
-        None => match settle(world, result) {
-            Ok(agreed) => agreed,
-            Err(fault) => give_up(world, &fault),
-        },
+    match agreed(world, result.as_ref().err()) {
+        Some(fault) => Err(fault),
+        None => result,
     }
+}
+
+/// The fault of all, if one has failed: this process with `mine`.
+fn agreed(world: &World, mine: Option<&Fault>) -> Option<Fault> {
+    if let Some(fault) = mine.filter(|fault| fault.kind == Kind::Mpi) {
+        give_up(world, &placed(world, fault));
+    }
+    settle(world, mine).unwrap_or_else(|fault| give_up(world, &fault))
 }
 
 /// Where there is nobody left to talk to.
@@ -48,20 +52,20 @@ fn give_up(world: &World, fault: &Fault) -> ! {
     world.abort(1)
 }
 
-/// The outer result is about MPI, the inner one is what all have agreed on.
-fn settle<T>(world: &World, result: Result<T>) -> Result<Result<T>> {
-    let peer = matches!(&result, Err(fault) if fault.kind == Kind::Peer);
-    let own = result.is_err() && !peer;
+/// The fault that all have agreed on, if any has failed; an error is about MPI.
+fn settle(world: &World, mine: Option<&Fault>) -> Result<Option<Fault>> {
+    let peer = mine.is_some_and(|fault| fault.kind == Kind::Peer);
+    let own = mine.is_some() && !peer;
     let raised = world.raised.get();
-    if planted(Bug::AgreeAlone) && result.is_ok() {
-        return Ok(result);
+    if planted(Bug::AgreeAlone) && mine.is_none() {
+        return Ok(None);
     }
     let mut counts = [u64::from(own), u64::from(peer), u64::from(raised)];
     all_reduce(world, &mut counts, Operation::Sum)?;
     let [failed, stopped, alarms] = counts;
     forget_alarms(world, alarms - u64::from(raised))?;
     if failed + stopped == 0 {
-        return Ok(result);
+        return Ok(None);
     }
     // Those that failed by themselves come first, then the lowest process.
     let class = if failed > 0 { own } else { peer };
@@ -70,13 +74,13 @@ fn settle<T>(world: &World, result: Result<T>) -> Result<Result<T>> {
     all_reduce(world, &mut lowest, Operation::Min)?;
     let root = u32::try_from(lowest[0])
         .map_err(|_| Fault::new(Kind::Internal, "no process says that it failed"))?;
-    let bytes = match &result {
-        Err(fault) if root == world.process() => encode(&placed(world, fault))?,
+    let bytes = match mine {
+        Some(fault) if root == world.process() => encode(&placed(world, fault))?,
         _ => Vec::new(),
     };
     let fault: Fault = decode(&broadcast_bytes(world, root, bytes)?)?;
     world.failed.set(u32::try_from(failed).unwrap_or(u32::MAX));
-    Ok(Err(fault))
+    Ok(Some(fault))
 }
 
 /// *Local.* The fault with this process and node, unless it tells others.

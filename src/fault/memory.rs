@@ -1,6 +1,6 @@
 //! Memory that the system may refuse.
 //!
-//! What is large is asked for by [`zeroed`] and [`grow`], and a refusal is a fault like any other. Of
+//! What is large is asked for by [`zeroed`], [`provide`] and [`grow`], and a refusal is a fault like any other. Of
 //! what is small nobody can be asked at each place: a program whose allocator is [`Careful`] ends with
 //! an error where it would else be aborted. A library in C that is refused memory aborts by itself:
 //! what it is asked for then is said as well.
@@ -33,9 +33,24 @@ pub fn refused(bytes: usize) -> Fault {
 /// # Errors
 /// [`Kind::Memory`].
 pub fn zeroed(length: usize) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    grow(&mut bytes, length)?;
-    Ok(bytes)
+    // The system gives them as they are written to.
+    ASKS.set(true);
+    let given = bytemuck::allocation::try_zeroed_vec(length);
+    ASKS.set(false);
+    given.map_err(|()| refused(length))
+}
+
+/// Makes `bytes` at least as long as `length`; what is in them is lost.
+///
+/// # Errors
+/// [`Kind::Memory`].
+pub fn provide(bytes: &mut Vec<u8>, length: usize) -> Result<()> {
+    if bytes.len() < length {
+        // Not both at once.
+        drop(std::mem::take(bytes));
+        *bytes = zeroed(length)?;
+    }
+    Ok(())
 }
 
 /// Makes `values` as long as `length`, with zeros where they are longer than before.
@@ -203,5 +218,13 @@ mod tests {
         grow(&mut bytes, 5).unwrap();
         assert_eq!(bytes, [1, 2, 3, 0, 0]);
         assert_eq!(zeroed(3).unwrap(), [0; 3]);
+        assert_eq!(zeroed(0).unwrap(), [0; 0]);
+        for length in [usize::MAX, usize::MAX / 2 - 7, 1 << 60] {
+            assert_eq!(zeroed(length).unwrap_err().kind, Kind::Memory);
+        }
+        for length in [7, 2, 9] {
+            provide(&mut bytes, length).unwrap();
+            assert!(bytes.len() >= length);
+        }
     }
 }

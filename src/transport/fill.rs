@@ -1,7 +1,7 @@
 //! Filling a buffer from source shards: large runs are read in place, short ones through a window.
 
 use crate::catalog::{Catalog, Place};
-use crate::fault::memory::{grow, zeroed};
+use crate::fault::memory::{provide, zeroed};
 use crate::fault::{Fault, Kind, Result};
 use crate::store::io::{ReadFile, kept_open};
 use crate::tensor::copy;
@@ -179,9 +179,7 @@ impl Aligned {
     /// [`Kind::Memory`].
     pub(super) fn take(&mut self, length: usize, phase: usize) -> Result<&mut [u8]> {
         let needed = length.saturating_add(2 * ALIGNMENT);
-        if self.bytes.len() < needed {
-            grow(&mut self.bytes, needed)?;
-        }
+        provide(&mut self.bytes, needed)?;
         let begin = self.begin() + phase % ALIGNMENT;
         Ok(&mut self.bytes[begin..begin + length])
     }

@@ -3,7 +3,7 @@
 use crate::catalog::Place;
 use crate::course::pace::{Doing, doing};
 use crate::exchange::Packed;
-use crate::fault::memory::grow;
+use crate::fault::memory::provide;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::block::Block;
 use crate::plan::cell::Transfer;
@@ -188,7 +188,7 @@ impl<'a> Builder<'a> {
         entered: &mut Entered,
         tiles: &mut [u8],
     ) -> Result<()> {
-        grow(&mut self.block, tiles.len())?;
+        provide(&mut self.block, tiles.len())?;
         let bytes = &mut self.block[..tiles.len()];
         for parts in parts {
             let into = (&mut *bytes, &mut self.operands[..]);
@@ -221,7 +221,7 @@ impl<'a> Builder<'a> {
         let operands = operands.map(|operand| operand.bytes().end).max();
         let operands = usize::try_from(operands.unwrap_or_default())
             .map_err(|_| Fault::new(Kind::Internal, "operands are too large"))?;
-        grow(&mut self.operands, operands)
+        provide(&mut self.operands, operands)
     }
 
     /// Makes what is written of the window `tile` (as read) of cell number `number`, and hands it to the

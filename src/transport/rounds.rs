@@ -6,7 +6,7 @@ use crate::course::pace::{Doing, doing};
 use crate::exchange::{
     DataRound, Operation, Packed, Progress, agree, all_reduce, decode, encode, exchange_bytes,
 };
-use crate::fault::memory::grow;
+use crate::fault::memory::provide;
 use crate::fault::{Fault, Kind, Result};
 use crate::host::bug::Bug;
 use crate::host::planted::planted;
@@ -141,9 +141,7 @@ impl<'a> Rounds<'_, 'a> {
             counts[*process as usize] = narrow(*length)?;
         }
         let total = counts.iter().map(|count| *count as usize).sum();
-        if bytes.len() < total {
-            grow(&mut bytes, total)?;
-        }
+        provide(&mut bytes, total)?;
         Ok(Packed { bytes, counts })
     }
 
@@ -179,9 +177,7 @@ impl<'a> Rounds<'_, 'a> {
             counts[*process as usize] = narrow(at - begin)?;
         }
         let total = index(at);
-        if bytes.len() < total {
-            grow(&mut bytes, total)?;
-        }
+        provide(&mut bytes, total)?;
         // What several ask for is read once: equal requests, and windows of the same rows, follow each
         // other.
         all.sort_by_key(|(copy, place, _)| (*place, copy.source));

@@ -1,7 +1,7 @@
 //! One damaged file made anew beside its place, of equal copies of its parts.
 
 use crate::fault::Result;
-use crate::fault::memory::grow;
+use crate::fault::memory::provide;
 use crate::job::outcome::Repaired;
 use crate::job::repair::copies::{Copies, Place};
 use crate::job::repair::frame::{Bare, write};
@@ -237,9 +237,7 @@ impl<'m> Mender<'m> {
         let (mut contribution, mut sum, mut length) = (0, 0, 0);
         for (source, begin, bytes) in steps(&from, &part.ranges) {
             let count = usize::try_from(bytes).unwrap_or(CHUNK_BYTES);
-            if self.buffer.len() < count {
-                grow(&mut self.buffer, count)?;
-            }
+            provide(&mut self.buffer, count)?;
             let chunk = &mut self.buffer[..count];
             if file.read_at(chunk, source).is_err() {
                 return Ok(None);

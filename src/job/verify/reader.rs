@@ -1,7 +1,7 @@
 //! Reads files for their sums, and says what is wrong with one.
 
 use crate::catalog::Entry;
-use crate::fault::memory::grow;
+use crate::fault::memory::provide;
 use crate::fault::{Fault, Kind, Result};
 use crate::job::outcome::BadFile;
 use crate::store::Format;
@@ -73,9 +73,7 @@ impl Reader {
     ) -> Result<u64> {
         let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let chunk = length.min(CHUNK_BYTES);
-        if self.buffer.len() < chunk {
-            grow(&mut self.buffer, chunk)?;
-        }
+        provide(&mut self.buffer, chunk)?;
         let (mut at, mut sum) = (range.start, 0);
         while at < range.end {
             let left = usize::try_from(range.end - at).unwrap_or(usize::MAX);
