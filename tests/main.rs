@@ -14,6 +14,7 @@
 
 mod support;
 
+mod amplified;
 mod bench;
 mod beside;
 mod checkpoint2;

@@ -13,7 +13,10 @@ pub(super) const SLAB_BYTES: u64 = 1 << 20;
 /// Least bytes of one cell in a slab, so that writes are not too small.
 const WINDOW_BYTES_MIN: u64 = 64 << 10;
 
-/// Most cells that are built together, and most of small ones.
+/// Bytes of source rows that neighbouring cells share in a slab, at most: what a worker keeps of a file.
+const SHARED_BYTES: u64 = 2 << 20;
+
+/// Most cells that are built together, and most of small ones or of small windows.
 const CELLS_MAX: u64 = 64;
 const CELLS_SMALL_MAX: u64 = 256;
 
@@ -41,9 +44,13 @@ impl<'a> Group<'a> {
         let cell_bytes = plan.cell_bytes();
         let small = (SLAB_BYTES / cell_bytes.max(1)).clamp(1, CELLS_SMALL_MAX);
         let (across, below) = neighbours(plan, parts);
-        let size = across.min(row(parts)).clamp(1, small.max(CELLS_MAX));
+        let across = across.min(row(parts)).max(1);
+        // The more cells share rows, the fewer rows are built at once.
+        let shared = SHARED_BYTES / across;
+        let short = (SLAB_BYTES / shared.max(1)).min(CELLS_SMALL_MAX);
+        let size = across.min(small.max(short).max(CELLS_MAX));
         let rows = below.clamp(1, (small / size).max(1));
-        let least = window_bytes(plan, size);
+        let least = window_bytes(plan, size, shared);
         let windows = cell_bytes.div_ceil(least);
         let window_bytes = least * windows.div_ceil(windows_max).max(1);
         Group {
@@ -123,14 +130,30 @@ fn neighbours(plan: &TensorPlan, parts: &[u64]) -> (u64, u64) {
     found.unwrap_or((row, 1))
 }
 
-/// The window of a cell that makes a slab: whole rows of some inner dimensions where they fit.
-fn window_bytes(plan: &TensorPlan, cells: u64) -> u64 {
+/// Bytes of a cell that lie side by side in its tensor.
+fn run_bytes(plan: &TensorPlan) -> u64 {
+    let grid = &plan.destination.grid;
+    let mut run = plan.element_bytes;
+    for (dim, parts) in grid.cell_shape().0.iter().zip(grid.parts()).rev() {
+        run *= dim;
+        if *parts > 1 {
+            break;
+        }
+    }
+    run
+}
+
+/// The window of a cell that makes a slab, of `most` bytes or a run: whole rows of some inner dimensions where they
+/// fit.
+fn window_bytes(plan: &TensorPlan, cells: u64, most: u64) -> u64 {
     // What is computed is four bytes an element meanwhile.
     let slab = match plan.is_computed() {
         true => SLAB_BYTES * plan.element_bytes / 4,
         false => SLAB_BYTES,
     };
-    let target = (slab / cells).max(WINDOW_BYTES_MIN);
+    let target = (slab / cells)
+        .max(WINDOW_BYTES_MIN)
+        .min(most.max(run_bytes(plan)));
     if let Some(band) = plan.band_bytes() {
         return (target / band.max(1)).max(1) * band.max(1);
     }

@@ -274,11 +274,17 @@ impl<'a> Filler<'a> {
                 },
             );
         }
-        self.fill_by_windows(copy, place, out)
+        self.fill_by_windows(copy, place, out, sharing)
     }
 
     /// Cuts the copy along the loop that goes furthest in the source until a part's source fits a window.
-    fn fill_by_windows(&mut self, copy: &StridedCopy, place: Place, out: &mut [u8]) -> Result<()> {
+    fn fill_by_windows(
+        &mut self,
+        copy: &StridedCopy,
+        place: Place,
+        out: &mut [u8],
+        sharing: u64,
+    ) -> Result<()> {
         let loops = copy.loops.iter().enumerate();
         // The outermost one, of several that go as far.
         let widest = loops.rev().max_by_key(|(_, l)| l.source_stride);
@@ -290,8 +296,8 @@ impl<'a> Filler<'a> {
         }
         let stride = outer.source_stride.max(1);
         let rest = copy.source_span() - (outer.count - 1) * outer.source_stride;
-        // Steps between which nothing is needed aren't read together.
-        let step = match rest < stride / 2 {
+        // Steps between which nothing is needed, by any of those that share them, aren't read together.
+        let step = match rest.saturating_mul(sharing) < stride / 2 {
             true => 1,
             false => (WINDOW_BYTES / stride).max(1),
         };
@@ -309,7 +315,7 @@ impl<'a> Filler<'a> {
                 self.through_window(&part, place, out)?;
             } else {
                 part.loops.remove(widest);
-                self.fill_by_windows(&part, place, out)?;
+                self.fill_by_windows(&part, place, out, sharing)?;
             }
             done += count;
         }
