@@ -80,6 +80,7 @@ impl Remake {
         let to = Mapping::new(family, numbers, &new, &same)?;
         check_named(family, &from, old.names)?;
         check_named(family, &to, new.names)?;
+        let lacks = |name: &str| missing_tensor(inventory, &from, name, &family.family, numbers);
         let (middle, known) = self.middle(inventory, &from)?;
         refuse_private(inventory, &known)?;
         let prefixes = states(inventory, &known);
@@ -90,13 +91,7 @@ impl Remake {
             for bond in &link.bonds {
                 let name = &link.hf[bond.hf].name;
                 let Some(before) = middle.get(name) else {
-                    return Err(missing_tensor(
-                        inventory,
-                        &from,
-                        name,
-                        &family.family,
-                        numbers,
-                    ));
+                    return Err(lacks(name));
                 };
                 let after = bond.import(name);
                 pieces[bond.ms].extend(before.iter().filter_map(|before| after.after(before)));

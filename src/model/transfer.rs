@@ -264,6 +264,7 @@ impl Export {
         self.check_extra(inventory, &mapping, head.as_ref().map(|(head, _)| &**head))?;
         let mut vocabulary = Vocabulary::new(self.vocabulary_rows);
         let (mut table, mut lacking) = (Table::new(), Vec::new());
+        let lacks = |name: &str| missing_tensor(inventory, &mapping, name, &family.family, numbers);
         for link in &mapping.links {
             let names: Vec<Option<Arc<str>>> = link
                 .ms
@@ -277,13 +278,7 @@ impl Export {
                 }
                 let absent = names.iter().position(Option::is_none).unwrap_or_default();
                 let name = &link.ms[absent].name;
-                return Err(missing_tensor(
-                    inventory,
-                    &mapping,
-                    name,
-                    &family.family,
-                    numbers,
-                ));
+                return Err(lacks(name));
             };
             let of_rows = link.hf.iter().any(|tensor| tensor.vocabulary);
             for (tensor, name) in link.ms.iter().zip(&names) {
