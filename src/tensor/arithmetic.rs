@@ -1,8 +1,5 @@
 //! Arithmetic on the elements of a window, all of it in `f32`: the hot loops of computed tensors.
 
-use crate::tensor::dtype::Dtype;
-use half::{bf16, f16};
-
 /// One dimension of a matrix, as it lies in a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lane {
@@ -62,87 +59,6 @@ impl Rectangle {
         let far = |lane: &Step| lane.count.checked_sub(1)?.checked_mul(lane.stride);
         let last = base.checked_add(far(&rows)?)?.checked_add(far(&columns)?)?;
         (last < elements).then_some((base, rows, columns))
-    }
-}
-
-/// The numbers that an 8-bit float of 4 exponent bits, 3 mantissa bits and no infinity stands for
-/// (OCP 8-bit floating point, E4M3): all are exact in `f32`.
-pub(super) fn e4m3(bits: u8) -> f32 {
-    let (exponent, mantissa) = (i32::from(bits >> 3 & 0xf), f32::from(bits & 7));
-    let size = match (exponent, bits & 7) {
-        (15, 7) => f32::NAN,
-        (0, _) => mantissa / 8.0 * 2f32.powi(-6),
-        _ => (1.0 + mantissa / 8.0) * 2f32.powi(exponent - 7),
-    };
-    if bits & 0x80 == 0 { size } else { -size }
-}
-
-/// Those of 5 exponent bits and 2 mantissa bits: each is the upper half of an `f16` of the same number.
-pub(super) fn e5m2(bits: u8) -> f32 {
-    f16::from_bits(u16::from(bits) << 8).to_f32()
-}
-
-/// Whether [`widen`] takes elements of this type.
-#[must_use]
-pub fn is_widened(dtype: Dtype) -> bool {
-    matches!(
-        dtype,
-        Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F8_E4M3 | Dtype::F8_E5M2
-    )
-}
-
-/// The whole elements in `bytes` as `f32`, all exact, in place of what `out` held.
-///
-/// Returns false, with `out` empty, for types that aren't taken.
-#[must_use]
-pub fn widen(dtype: Dtype, bytes: &[u8], out: &mut Vec<f32>) -> bool {
-    out.clear();
-    match dtype {
-        Dtype::F32 => out.extend(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b))),
-        Dtype::BF16 => {
-            let wide = |b: &[u8; 2]| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16);
-            out.extend(bytes.as_chunks().0.iter().map(wide));
-        }
-        Dtype::F16 => {
-            let wide = |b: &[u8; 2]| f16::from_le_bytes(*b).to_f32();
-            out.extend(bytes.as_chunks().0.iter().map(wide));
-        }
-        Dtype::F8_E4M3 | Dtype::F8_E5M2 => {
-            let table: [f32; 256] = std::array::from_fn(|bits| {
-                let bits = u8::try_from(bits).unwrap_or_default();
-                match dtype {
-                    Dtype::F8_E4M3 => e4m3(bits),
-                    _ => e5m2(bits),
-                }
-            });
-            out.extend(bytes.iter().map(|bits| table[usize::from(*bits)]));
-        }
-        _ => return false,
-    }
-    true
-}
-
-/// `values` as elements of `dtype`, rounded to nearest, ties to even, in place of what `out` held.
-///
-/// Returns false, with `out` empty, for types other than `F32`, `BF16` and `F16`.
-#[must_use]
-pub fn narrow(values: &[f32], dtype: Dtype, out: &mut Vec<u8>) -> bool {
-    match dtype {
-        Dtype::F32 => put(values, out, f32::to_le_bytes),
-        Dtype::BF16 => put(values, out, |value| bf16::from_f32(value).to_le_bytes()),
-        Dtype::F16 => put(values, out, |value| f16::from_f32(value).to_le_bytes()),
-        _ => {
-            out.clear();
-            return false;
-        }
-    }
-    true
-}
-
-fn put<const N: usize>(values: &[f32], out: &mut Vec<u8>, bytes: impl Fn(f32) -> [u8; N]) {
-    out.resize(values.len() * N, 0);
-    for (value, place) in values.iter().zip(out.as_chunks_mut().0) {
-        *place = bytes(*value);
     }
 }
 
@@ -300,37 +216,6 @@ fn add_rows<'a>(sums: &mut [f32], factors: &[f32], row: impl Fn(usize) -> &'a [f
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn reads_every_8_bit_float() {
-        let all: Vec<u8> = (0..=255).collect();
-        let mut wide = Vec::new();
-        assert!(widen(Dtype::F8_E4M3, &all, &mut wide));
-        // By hand: the least, the largest below one, one, the largest, and no infinity.
-        for (bits, value) in [
-            (0x00, 0.0),
-            (0x01, 0.001_953_125),
-            (0x07, 0.013_671_875),
-            (0x08, 0.015_625),
-            (0x37, 0.9375),
-            (0x38, 1.0),
-            (0x3c, 1.5),
-            (0x7e, 448.0),
-            (0xb8, -1.0),
-            (0xfe, -448.0),
-        ] {
-            assert_eq!(wide[bits].to_bits(), f32::to_bits(value), "{bits:#x}");
-        }
-        assert!(wide[0x7f].is_nan() && wide[0xff].is_nan());
-        assert_eq!(wide.iter().filter(|value| value.is_nan()).count(), 2);
-        assert!(wide[0x80] == 0.0 && wide[0x80].is_sign_negative());
-        assert!(widen(Dtype::F8_E5M2, &all, &mut wide));
-        for (bits, value) in [(0x3c, 1.0), (0x7b, 57344.0), (0x01, 0.000_015_258_789)] {
-            assert_eq!(wide[bits].to_bits(), f32::to_bits(value), "{bits:#x}");
-        }
-        assert!(wide[0x7c].is_infinite());
-        assert!(!widen(Dtype::I32, &all, &mut wide) && wide.is_empty());
-    }
 
     /// Rows and columns of a `[7, 9]` matrix, rows first and transposed, after two other elements.
     fn rectangles() -> [Rectangle; 2] {

@@ -5,6 +5,9 @@
 //! there is one rounding.
 
 use crate::tensor::dtype::Dtype;
+use bytemuck::allocation::{pod_collect_to_vec, zeroed_vec};
+use bytemuck::cast_slice;
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 /// Whether elements of this type can be cast, and be cast to.
@@ -13,24 +16,104 @@ pub fn is_castable(dtype: Dtype) -> bool {
     matches!(dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32)
 }
 
+/// Numbers lie in files as in the memory of the machines that this is for.
+const _: () = assert!(cfg!(target_endian = "little"));
+
+/// Elements that are cast at once: they stay in the first cache.
+const AT_ONCE: usize = 1024;
+
 /// Casts the whole elements in `source` and puts the result into `out`, replacing what it held.
 ///
 /// Returns false, with `out` empty, for types that can't be cast.
 #[must_use]
 pub fn cast(from: Dtype, to: Dtype, source: &[u8], out: &mut Vec<u8>) -> bool {
     out.clear();
-    match from {
-        Dtype::F16 => narrow(to, source, |b| f16::from_le_bytes(b).to_f32(), out),
-        // The upper half of an f32, a NaN's bits too, as torch has it.
-        Dtype::BF16 => narrow(
-            to,
-            source,
-            |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16),
-            out,
-        ),
-        Dtype::F32 => narrow(to, source, f32::from_le_bytes, out),
-        _ => false,
+    if !is_castable(from) || !is_castable(to) {
+        return false;
     }
+    let [own, other] = [from, to].map(|dtype| dtype.bits() as usize / 8);
+    out.reserve(source.len() / own * other);
+    let mut values = Vec::with_capacity(AT_ONCE);
+    let mut parts = source.chunks(AT_ONCE * own);
+    parts.all(|part| widen(from, part, &mut values) && append(&values, to, out))
+}
+
+/// The whole elements in `bytes` as `f32`, all exact, in place of what `out` held.
+///
+/// Returns false, with `out` empty, for types that aren't taken.
+#[must_use]
+pub fn widen(dtype: Dtype, bytes: &[u8], out: &mut Vec<f32>) -> bool {
+    out.clear();
+    match dtype {
+        Dtype::F32 => out.extend(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b))),
+        // The upper half of an f32, a NaN's bits too, as torch has it.
+        Dtype::BF16 => {
+            let wide = |b: &[u8; 2]| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16);
+            out.extend(bytes.as_chunks().0.iter().map(wide));
+        }
+        Dtype::F16 => {
+            let whole = bytes.len() / size_of::<f16>() * size_of::<f16>();
+            let halves: Vec<f16> = pod_collect_to_vec(&bytes[..whole]);
+            *out = vec![0.0; halves.len()];
+            halves.convert_to_f32_slice(out);
+        }
+        Dtype::F8_E4M3 | Dtype::F8_E5M2 => {
+            let table: [f32; 256] = std::array::from_fn(|bits| {
+                let bits = u8::try_from(bits).unwrap_or_default();
+                match dtype {
+                    Dtype::F8_E4M3 => e4m3(bits),
+                    _ => e5m2(bits),
+                }
+            });
+            out.extend(bytes.iter().map(|bits| table[usize::from(*bits)]));
+        }
+        _ => return false,
+    }
+    true
+}
+
+/// `values` as elements of `dtype`, rounded to nearest, ties to even, in place of what `out` held.
+///
+/// Returns false, with `out` empty, for types other than `F32`, `BF16` and `F16`.
+#[must_use]
+pub fn narrow(values: &[f32], dtype: Dtype, out: &mut Vec<u8>) -> bool {
+    out.clear();
+    append(values, dtype, out)
+}
+
+fn append(values: &[f32], dtype: Dtype, out: &mut Vec<u8>) -> bool {
+    match dtype {
+        Dtype::F32 => out.extend_from_slice(cast_slice(values)),
+        Dtype::BF16 => {
+            let mut halves: Vec<bf16> = zeroed_vec(values.len());
+            halves.convert_from_f32_slice(values);
+            out.extend_from_slice(cast_slice(&halves));
+        }
+        Dtype::F16 => {
+            let mut halves: Vec<f16> = zeroed_vec(values.len());
+            halves.convert_from_f32_slice(values);
+            out.extend_from_slice(cast_slice(&halves));
+        }
+        _ => return false,
+    }
+    true
+}
+
+/// The numbers that an 8-bit float of 4 exponent bits, 3 mantissa bits and no infinity stands for
+/// (OCP 8-bit floating point, E4M3): all are exact in `f32`.
+pub(super) fn e4m3(bits: u8) -> f32 {
+    let (exponent, mantissa) = (i32::from(bits >> 3 & 0xf), f32::from(bits & 7));
+    let size = match (exponent, bits & 7) {
+        (15, 7) => f32::NAN,
+        (0, _) => mantissa / 8.0 * 2f32.powi(-6),
+        _ => (1.0 + mantissa / 8.0) * 2f32.powi(exponent - 7),
+    };
+    if bits & 0x80 == 0 { size } else { -size }
+}
+
+/// Those of 5 exponent bits and 2 mantissa bits: each is the upper half of an `f16` of the same number.
+pub(super) fn e5m2(bits: u8) -> f32 {
+    f16::from_bits(u16::from(bits) << 8).to_f32()
 }
 
 /// How many elements of `bytes` are infinite: of a float type, 0 of any other.
@@ -56,34 +139,6 @@ pub fn infinities(dtype: Dtype, bytes: &[u8]) -> u64 {
 #[must_use]
 pub fn can_overflow(from: Dtype, to: Dtype) -> bool {
     from != to && matches!(to, Dtype::F16 | Dtype::BF16)
-}
-
-fn narrow<const N: usize>(
-    to: Dtype,
-    source: &[u8],
-    read: impl Fn([u8; N]) -> f32,
-    out: &mut Vec<u8>,
-) -> bool {
-    match to {
-        Dtype::F16 => each(source, read, |v| f16::from_f32(v).to_le_bytes(), out),
-        Dtype::BF16 => each(source, read, |v| bf16::from_f32(v).to_le_bytes(), out),
-        Dtype::F32 => each(source, read, f32::to_le_bytes, out),
-        _ => return false,
-    }
-    true
-}
-
-fn each<const N: usize, const M: usize>(
-    source: &[u8],
-    read: impl Fn([u8; N]) -> f32,
-    write: impl Fn(f32) -> [u8; M],
-    out: &mut Vec<u8>,
-) {
-    let elements = source.as_chunks::<N>().0;
-    out.resize(elements.len() * M, 0);
-    for (element, place) in elements.iter().zip(out.as_chunks_mut::<M>().0) {
-        *place = write(read(*element));
-    }
 }
 
 #[cfg(test)]
@@ -154,6 +209,37 @@ mod tests {
         }
         assert_eq!(infinities(Dtype::I32, &source), 0);
         assert!(!can_overflow(Dtype::F16, Dtype::F32));
+    }
+
+    #[test]
+    fn reads_every_8_bit_float() {
+        let all: Vec<u8> = (0..=255).collect();
+        let mut wide = Vec::new();
+        assert!(widen(Dtype::F8_E4M3, &all, &mut wide));
+        // By hand: the least, the largest below one, one, the largest, and no infinity.
+        for (bits, value) in [
+            (0x00, 0.0),
+            (0x01, 0.001_953_125),
+            (0x07, 0.013_671_875),
+            (0x08, 0.015_625),
+            (0x37, 0.9375),
+            (0x38, 1.0),
+            (0x3c, 1.5),
+            (0x7e, 448.0),
+            (0xb8, -1.0),
+            (0xfe, -448.0),
+        ] {
+            assert_eq!(wide[bits].to_bits(), f32::to_bits(value), "{bits:#x}");
+        }
+        assert!(wide[0x7f].is_nan() && wide[0xff].is_nan());
+        assert_eq!(wide.iter().filter(|value| value.is_nan()).count(), 2);
+        assert!(wide[0x80] == 0.0 && wide[0x80].is_sign_negative());
+        assert!(widen(Dtype::F8_E5M2, &all, &mut wide));
+        for (bits, value) in [(0x3c, 1.0), (0x7b, 57344.0), (0x01, 0.000_015_258_789)] {
+            assert_eq!(wide[bits].to_bits(), f32::to_bits(value), "{bits:#x}");
+        }
+        assert!(wide[0x7c].is_infinite());
+        assert!(!widen(Dtype::I32, &all, &mut wide) && wide.is_empty());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Elements as numbers, for comparing.
 
-use crate::tensor::arithmetic::{e4m3, e5m2};
+use crate::tensor::cast::{e4m3, e5m2};
 use crate::tensor::dtype::Dtype;
 use serde::{Deserialize, Serialize};
 

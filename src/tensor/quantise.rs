@@ -138,7 +138,7 @@ fn to_e4m3(value: f32) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensor::arithmetic::widen;
+    use crate::tensor::cast::widen;
 
     #[test]
     fn rounds_to_the_nearest_of_all_numbers() {

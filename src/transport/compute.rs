@@ -3,7 +3,8 @@
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::TensorPlan;
 use crate::plan::value::{Operand, Patch, Step};
-use crate::tensor::arithmetic::{Product, Rectangle, add_product, narrow, scale_blocks, widen};
+use crate::tensor::arithmetic::{Product, Rectangle, add_product, scale_blocks};
+use crate::tensor::cast::{narrow, widen};
 use crate::tensor::quantise::{Form, quantise};
 use crate::tensor::region::Region;
 use std::sync::Arc;
