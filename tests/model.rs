@@ -671,7 +671,7 @@ fn names_what_is_missing_or_unknown_with_its_neighbours() {
     assert!(
         unknown
             .stderr
-            .contains(&format!("nearest that it knows: {right}")),
+            .contains(&format!("is it {right}, which the files lack?")),
         "{unknown:?}"
     );
     let missing = run("--allow-extra");
@@ -679,7 +679,7 @@ fn names_what_is_missing_or_unknown_with_its_neighbours() {
     let hint = missing
         .stderr
         .lines()
-        .find(|line| line.contains("nearest in the files"));
+        .find(|line| line.contains("of the files?"));
     assert!(hint.is_some_and(|hint| hint.contains(wrong)), "{missing:?}");
     assert!(!room.path().join("out").exists());
     let made = run("--allow-extra --allow-missing").succeeds();

@@ -2,7 +2,7 @@
 
 use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::choice::choice;
-use crate::cli::flags::family::{FamilyArgs, SCHEMES};
+use crate::cli::flags::family::{FamilyArgs, SCHEMES, model_directory};
 use crate::cli::flags::lora::{LoraArgs, UntieArgs};
 use crate::cli::flags::moving::MoveArgs;
 use crate::cli::flags::quantise::QuantiseArgs;
@@ -35,7 +35,7 @@ pub(crate) struct Export {
     #[command(flatten)]
     model: ModelArgs,
     /// Directory with the model's config.json and tokenizer files, which are copied.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = model_directory)]
     hf_config: PathBuf,
     #[command(flatten)]
     destination: DestinationArgs,

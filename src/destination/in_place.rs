@@ -1,7 +1,7 @@
 //! reshard --in-place: the new layout's files take the place of the source, by one swap of
 //! directories. What else is in the source's directory is carried along.
 
-use crate::catalog::{Catalog, SmallFile};
+use crate::catalog::{Catalog, ShardFile, SmallFile};
 use crate::destination::place::Destination;
 use crate::destination::resume::{survived, survives};
 use crate::exchange::{World, agree, all_gather};
@@ -48,39 +48,43 @@ impl Replaced<'_> {
 /// [`Kind::Usage`] if it isn't rank directories, [`Kind::Ambiguous`] if the ranks' names have
 /// nothing in common.
 pub(crate) fn files(base: &Path, catalog: &Catalog, remove_redundancy: bool) -> Result<Files> {
+    let of_ranks = |(rank, files): (&u32, &Vec<ShardFile>)| stem(*rank, files).is_some();
+    let fault = if !catalog.ranks.iter().all(of_ranks) {
+        let message = "--in-place is for directories rank_0, rank_1 …";
+        Fault::new(Kind::Usage, message)
+    } else if let Some(name) = common_name(catalog) {
+        return Ok(Files::Ranks {
+            name,
+            remove_redundancy,
+        });
+    } else {
+        let message = "the ranks' files have no common pattern of names";
+        Fault::new(Kind::Ambiguous, message)
+    };
+    Err(fault.file(base.display().to_string()))
+}
+
+/// What the names of the ranks' files have in common, the rank taken out; none if they have nothing, or don't lie in
+/// directories of ranks.
+pub(crate) fn common_name(catalog: &Catalog) -> Option<RankName> {
     let mut common: Option<BTreeSet<RankName>> = None;
     for (rank, files) in &catalog.ranks {
-        let name = files.first().and_then(|file| {
-            let name = file.path.strip_prefix(&format!("rank_{rank}/"))?;
-            Some(name.rsplit_once('.').map_or(name, |(stem, _)| stem))
-        });
-        let Some(stem) = name else {
-            let fault = Fault::new(
-                Kind::Usage,
-                "--in-place is for directories rank_0, rank_1 …",
-            );
-            return Err(fault.file(base.display().to_string()));
-        };
-        let names = names(stem, *rank);
+        let names = names(stem(*rank, files)?, *rank);
         common = Some(match common {
             None => names.into_iter().collect(),
             Some(before) => names.into_iter().filter(|n| before.contains(n)).collect(),
         });
     }
     // The rank after `rank_` is meant before a number elsewhere, and any number before none.
-    let order = |name: &&RankName| (name.before.ends_with("rank_"), name.numbered);
-    let best = common.iter().flatten().max_by_key(order);
-    let Some(name) = best else {
-        let fault = Fault::new(
-            Kind::Ambiguous,
-            "the ranks' files have no common pattern of names",
-        );
-        return Err(fault.file(base.display().to_string()));
-    };
-    Ok(Files::Ranks {
-        name: name.clone(),
-        remove_redundancy,
-    })
+    let order = |name: &RankName| (name.before.ends_with("rank_"), name.numbered);
+    common.into_iter().flatten().max_by_key(order)
+}
+
+/// The name of a rank's first file, without its extension.
+fn stem(rank: u32, files: &[ShardFile]) -> Option<&str> {
+    let path = &files.first()?.path;
+    let name = path.strip_prefix(&format!("rank_{rank}/"))?;
+    Some(name.rsplit_once('.').map_or(name, |(stem, _)| stem))
 }
 
 /// The ways in which `stem` may come from a rank's number.

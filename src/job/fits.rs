@@ -6,6 +6,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::job::copies::{self, Compared, Stranger};
 use crate::job::origin::Origin;
 use crate::job::spec::{Goal, Job};
+use crate::job::unsaved;
 use crate::plan::build::{Leftovers, Unmatched};
 use crate::plan::unmatched::near;
 use crate::source::{Opened, Verify, fragment, lies};
@@ -44,7 +45,7 @@ pub(super) fn fit(
     job: &Job,
     opened: &mut Opened,
 ) -> Result<Fitted> {
-    let leftovers = match &job.goal {
+    let written = match &job.goal {
         // That compares everything anyway, and tells it.
         Goal::Compare(_) => {
             let origin = Origin::default();
@@ -52,8 +53,9 @@ pub(super) fn fit(
             return Ok(Fitted { origin, compared });
         }
         Goal::Convert(_) => None,
-        Goal::Write(write) => Some(write.leftovers),
+        Goal::Write(write) => Some(write),
     };
+    let leftovers = written.map(|write| write.leftovers);
     let (verify, path) = (job.reading.verify, job.reading.strategy.as_ref());
     let origin = match verify {
         Verify::None => Origin::default(),
@@ -73,6 +75,13 @@ pub(super) fn fit(
     if let (Some(_), None, true) = (leftovers, &opened.strategy, verify != Verify::None) {
         let chosen = job.reading.weights.is_some();
         agree(world, fragment::refuse(&opened.source, chosen))?;
+    }
+    // A view says itself what it lacks.
+    if let Some(write) = written.filter(|write| write.view.is_none())
+        && write.leftovers.unmatched() != Unmatched::Drop
+    {
+        let all = unsaved::refuse(opened, |name| write.select.keeps(name));
+        agree(world, all.map_err(|fault| with_strategy(fault, path)))?;
     }
     let compared = copies::check(world, topology, opened, &origin, verify, &job.moving);
     let compared = compared.map_err(|fault| with_strategy(fault, path));

@@ -50,6 +50,7 @@ mod spec;
 mod steps;
 pub(crate) mod tally;
 mod unlike;
+mod unsaved;
 mod values;
 pub mod verify;
 mod written;

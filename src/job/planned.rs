@@ -1,7 +1,7 @@
 //! The third step: what is made of what, and the files it goes to.
 
 use crate::catalog::{Catalog, SmallFile};
-use crate::destination::in_place_files;
+use crate::destination::{common_name, in_place_files};
 use crate::exchange::{World, agree};
 use crate::fault::plain::{counted, first};
 use crate::fault::{Fault, Kind, Result};
@@ -124,7 +124,8 @@ fn values_kept(
     (Files::Directory { format, asked }, left(&lost))
 }
 
-/// The files to write where they are called as the source's: as these, if a trainer has saved them.
+/// The files to write where they are called as the source's: as these, if a trainer has saved them, or if their names
+/// say more than the rank, as a step.
 fn write_as_source(files: &Files, source: &Source) -> Option<Files> {
     let Files::AsSource(otherwise) = files else {
         return None;
@@ -135,15 +136,25 @@ fn write_as_source(files: &Files, source: &Source) -> Option<Files> {
     else {
         return None;
     };
-    let mut ranks = source.catalog.ranks.iter().map(|(rank, files)| {
-        let [file] = &files[..] else { return None };
-        let (name, own) = Name::parse(file.path.rsplit('/').next()?)?;
+    let of_ranks = &source.catalog.ranks;
+    if of_ranks.values().any(|files| files.len() > 1) {
+        return None;
+    }
+    let mut ranks = of_ranks.iter().map(|(rank, files)| {
+        let (name, own) = Name::parse(files.first()?.path.rsplit('/').next()?)?;
         (own == Some(*rank) && name.ranked).then_some(name)
     });
-    let first = ranks.next()??;
-    ranks
-        .all(|name| name.as_ref() == Some(&first))
-        .then(|| first.files(remove_redundancy))
+    if let Some(first) = ranks.next()?
+        && ranks.all(|name| name.as_ref() == Some(&first))
+    {
+        return Some(first.files(remove_redundancy));
+    }
+    let name = common_name(&source.catalog)?;
+    let mut rest = name.before.chars().chain(name.after.chars());
+    rest.any(|c| c.is_ascii_digit()).then_some(Files::Ranks {
+        name,
+        remove_redundancy,
+    })
 }
 
 /// Lays out what `write` asks for, of the names of `select`. Local.

@@ -39,6 +39,25 @@ const LEFT: [&str; 14] = [
     "requirements",
 ];
 
+/// What is in the names of texts that a loader of the model reads: of its configuration, tokenizer, processors and labels.
+const READ: [&str; 15] = [
+    "bpe",
+    "config_sentence",
+    "configuration",
+    "generation_config",
+    "label",
+    "license",
+    "merges",
+    "modules",
+    "normalizer",
+    "processor",
+    "sentence",
+    "special_token",
+    "template",
+    "token",
+    "vocab",
+];
+
 /// Beginnings of files that are copied however long they are.
 const ANY_SIZE: [&str; 4] = ["tokenizer", "vocab", "merges", "chat_template"];
 
@@ -111,10 +130,17 @@ fn is_small(name: &str) -> bool {
     let last = parts.next().unwrap_or_default();
     let is_version = last
         .strip_prefix('v')
-        .is_some_and(|rest| rest.parse::<u32>().is_ok());
+        .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
     // tokenizer.model.v3 is one, too.
     let ending = if is_version { parts.next() } else { Some(last) };
     !name.starts_with('.') && ending.is_some_and(|ending| SMALL.contains(&ending))
+}
+
+/// Whether a loader of the model reads it: any of the other endings, and of texts what its name says.
+fn is_read(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    let text = lower.ends_with(".json") || lower.ends_with(".txt");
+    !text || name == CONFIG || READ.iter().any(|part| lower.contains(part))
 }
 
 /// Whether it is an index, which is made anew.
@@ -125,7 +151,7 @@ fn is_map(name: &str) -> bool {
 /// Whether a file of this name is copied.
 fn goes_along(name: &str) -> bool {
     let left = LEFT.iter().any(|begin| name.starts_with(begin));
-    is_small(name) && !left && !is_map(name)
+    is_small(name) && !left && !is_map(name) && is_read(name)
 }
 
 fn read(directory: &Path, name: String) -> Result<SmallFile> {
@@ -137,6 +163,13 @@ fn read(directory: &Path, name: String) -> Result<SmallFile> {
     }
     let bytes = ReadFile::open(&path)?.read_all(BYTES_MAX)?;
     json::refuse_pointer(&path, &bytes)?;
+    if bytes.is_empty() && !name.ends_with(".py") {
+        let fault = Fault::new(Kind::Corrupt, "is an empty file");
+        let fault = fault.file(path.display().to_string());
+        return Err(
+            fault.hint("was the download or the copy broken off? Copy it again, or remove it")
+        );
+    }
     let is_json = Path::new(&name).extension() == Some("json".as_ref());
     let bytes = if is_json {
         json::without_mark(bytes)
@@ -166,7 +199,12 @@ pub(super) fn config_for(
         let Some(name) = dtype.and_then(torch_name) else {
             return changed;
         };
-        for key in ["torch_dtype", "dtype"] {
+        let keys = ["torch_dtype", "dtype"];
+        if !keys.iter().any(|key| config.contains_key(*key)) {
+            config.insert(keys[0].to_owned(), name.into());
+            return true;
+        }
+        for key in keys {
             if let Some(value) = config.get_mut(key)
                 && *value != name
             {
@@ -228,6 +266,10 @@ mod tests {
             "generation_config.json",
             "tokenizer.json",
             "tokenizer.model.v3",
+            "tokenizer.model.v7m1",
+            "special_tokens_map.json",
+            "preprocessor_config.json",
+            "LICENSE.txt",
             "merges.txt",
             "chat_template.jinja",
             "modeling_x.py",
@@ -241,6 +283,14 @@ mod tests {
             "train.txt",
             "training_args.json",
             "hf_quant_config.json",
+            "args.json",
+            "ds_config.json",
+            "eval_metrics.json",
+            "generated_predictions.json",
+            "kv_cache_scales.json",
+            "nohup.txt",
+            "peft_config.json",
+            "run_config.json",
             "quantize_config.json",
             "optimizer.json",
             "model.safetensors.index.json",

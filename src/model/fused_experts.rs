@@ -67,12 +67,20 @@ impl AllExperts {
         let (Some(all), [_, columns]) = (&wanted.within, &wanted.shape.0[..]) else {
             return Ok(None);
         };
-        if inventory.tensors.contains_key(&wanted.name) {
-            return Ok(None);
-        }
         let Some(found) = inventory.tensors.get(&all.name) else {
             return Ok(None);
         };
+        if inventory.tensors.contains_key(&wanted.name) {
+            let message = format!(
+                "the experts are there twice: in this tensor of all, and each in its own, as {}",
+                wanted.name
+            );
+            let fault = Fault::new(Kind::Ambiguous, message).tensor(&*all.name);
+            return Err(fault.hint(
+                "are files of two saves together? --weights 'GLOB' says which ones are meant; `shardloom unify \
+                 --filter-out-param-prefix P` leaves the others out",
+            ));
+        }
         let due = Shape(vec![experts, all.height, *columns]);
         if found.shape != due {
             let message = format!("is {}, config.json asks for {due}", found.shape);

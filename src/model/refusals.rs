@@ -13,10 +13,12 @@ use crate::fault::{Fault, Kind, Result, nearest};
 use crate::plan::SourceTensor;
 use crate::plan::dequantise::{SCALES, is_scaled, powers_of_two};
 use crate::plan::inventory::Inventory;
+use crate::plan::lora::{OF_PAIR, is_of_pair};
 use crate::plan::lora_tied::{BELOW_PAIR, is_head};
 use crate::plan::value::{Step, Value};
 use crate::tensor::dtype::Dtype;
-use std::collections::BTreeSet;
+use crate::tensor::shape::Shape;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What is said of tensors that aren't made, for what they are made of is `lacking` and that is allowed.
@@ -334,13 +336,13 @@ pub(super) fn missing_tensor(
              --allow-missing leaves the head out"
         ));
     }
-    let tensors = mapping.links.iter();
-    let tensors = tensors.flat_map(|link| link.hf.iter().chain(&link.ms));
-    let known = tensors.flat_map(|tensor| std::iter::once(&tensor.name).chain(&tensor.also));
-    let known: BTreeSet<&str> = known.map(|name| &**name).collect();
+    let shapes = shapes(mapping);
     let names = inventory.tensors.keys().map(|name| &**name);
-    let strangers = names.clone().filter(|name| !known.contains(name));
-    let near = match nearest(name, strangers).first() {
+    let strangers = inventory.tensors.iter();
+    let strangers = strangers.filter(|(other, tensor)| {
+        !shapes.contains_key(&***other) && shapes.get(name) == Some(&&tensor.shape)
+    });
+    let near = match nearest(name, strangers.map(|(name, _)| &**name)).first() {
         Some(found) => renamed(&format!("{found} of the files"), found, name),
         None => listed("nearest in the files", &nearest(name, names)),
     };
@@ -349,11 +351,22 @@ pub(super) fn missing_tensor(
     ))
 }
 
+/// The shapes of the tensors of both sides, by all names that they may have.
+fn shapes(mapping: &Mapping) -> BTreeMap<&str, &Shape> {
+    let tensors = mapping.links.iter();
+    let tensors = tensors.flat_map(|link| link.hf.iter().chain(&link.ms));
+    let named = tensors.flat_map(|tensor| {
+        let names = std::iter::once(&tensor.name).chain(&tensor.also);
+        names.map(|name| (&**name, &tensor.shape))
+    });
+    named.collect()
+}
+
 /// What to do where a tensor may be there as `found`; `asked` is which.
 fn renamed(asked: &str, found: &str, name: &str) -> String {
     format!(
         "is it {asked}? `shardloom unify --name-map FILE`, with {{\"{found}\": \"{name}\"}} in FILE, gives it the \
-         right name; "
+         right name (copy config.json beside what it writes); "
     )
 }
 
@@ -365,9 +378,11 @@ fn listed(what: &str, names: &[&str]) -> String {
     }
 }
 
-/// Refuses tensors of `inventory` that are neither `known` to the table nor `others` that may be there.
+/// Refuses tensors of `inventory` that are neither `known` to the table, of which `mapping` has those that are needed,
+/// nor `others` that may be there.
 pub(super) fn refuse_extra(
     inventory: &Inventory,
+    mapping: &Mapping,
     known: &BTreeSet<&str>,
     others: impl Fn(&str) -> bool,
     family: &str,
@@ -391,9 +406,12 @@ pub(super) fn refuse_extra(
     } else {
         String::new()
     };
-    let lacking = known.iter().copied();
-    let lacking = lacking.filter(|name| !inventory.tensors.contains_key(*name));
-    let near = match nearest(name, lacking).first() {
+    let shape = inventory.tensors.get(name).map(|tensor| &tensor.shape);
+    let lacking = shapes(mapping).into_iter().filter(|(other, wanted)| {
+        known.contains(other) && !inventory.tensors.contains_key(*other) && shape == Some(*wanted)
+    });
+    let near = match nearest(name, lacking.map(|(name, _)| name)).first() {
+        _ if is_of_pair(name) => format!("{OF_PAIR}; "),
         Some(lacking) => renamed(&format!("{lacking}, which the files lack"), name, lacking),
         None => listed(
             "nearest that it knows",

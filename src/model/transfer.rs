@@ -227,11 +227,9 @@ impl Import {
             let names = spelled(self.choices.names);
             let message = format!("family {family} has no {names} name for it");
             let other = spelled(other(self.choices.names));
-            return Err(unknown(name, message).hint(format!(
-                "--names {other} has one; --allow-extra leaves it out"
-            )));
+            return Err(unknown(name, message).hint(format!("--names {other} has one")));
         }
-        refuse_extra(inventory, &known, |_| false, family, &self.numbers)
+        refuse_extra(inventory, mapping, &known, |_| false, family, &self.numbers)
     }
 }
 
@@ -358,7 +356,14 @@ impl Export {
             known.extend(tensor.also.iter().map(|name| &**name));
         }
         let state = |name: &str| is_state(name, &known);
-        refuse_extra(inventory, &known, state, &self.family.family, &self.numbers)
+        refuse_extra(
+            inventory,
+            mapping,
+            &known,
+            state,
+            &self.family.family,
+            &self.numbers,
+        )
     }
 }
 

@@ -72,6 +72,15 @@ struct Pair<'a> {
     parts: [Option<&'a Arc<SourceTensor>>; 2],
 }
 
+/// What to do about a part of a pair among weights.
+pub(crate) const OF_PAIR: &str =
+    "it is of an adapter's pair among the weights: --lora-scaling FACTOR merges such pairs";
+
+/// Whether a tensor of this name is a part of a pair.
+pub(crate) fn is_of_pair(name: &str) -> bool {
+    part_of(name).is_some()
+}
+
 /// Which of a pair a name means, and of which module.
 pub(super) fn part_of(name: &str) -> Option<Part<'_>> {
     let name = name.strip_prefix(WRAPPED).unwrap_or(name);

@@ -31,7 +31,7 @@ pub(crate) fn is_state(name: &str) -> bool {
 
 /// The beginning that tells which state of an optimizer it is, and the name of the tensor that it is of; of a tensor
 /// itself there is no beginning.
-pub(super) fn state_and_tensor(name: &str) -> (&str, &str) {
+pub(crate) fn state_and_tensor(name: &str) -> (&str, &str) {
     let state = STATES.iter().find(|state| name.starts_with(**state));
     name.split_at(state.map_or(0, |state| state.len()))
 }

@@ -2,6 +2,9 @@
 
 use regex_lite::Regex;
 
+/// What Python's expressions read otherwise: quantifiers that give nothing back, classes of POSIX, ends of words.
+const FOREIGN: [&str; 9] = ["*+", "++", "?+", "}+", "[[:", "[:^", r"\<", r"\>", r"\b{"];
+
 /// A regular expression for the end of a module's name, and what it stands for.
 #[derive(Clone, Debug)]
 pub struct Pattern<T> {
@@ -15,6 +18,9 @@ impl<T> Pattern<T> {
     /// # Errors
     /// What is wrong with it.
     pub fn new(key: &str, value: T) -> std::result::Result<Self, String> {
+        if let Some(foreign) = FOREIGN.iter().find(|foreign| key.contains(**foreign)) {
+            return Err(format!("'{foreign}' means something else in Python"));
+        }
         let expression = Regex::new(&format!(r"^(?:.*\.)?(?:{key})$"));
         let expression = expression.map_err(|error| error.to_string())?;
         Ok(Pattern { expression, value })

@@ -2,6 +2,7 @@
 
 use crate::fault::{Fault, Kind, nearest};
 use crate::plan::inventory::Inventory;
+use crate::plan::lora::{OF_PAIR, is_of_pair};
 use crate::plan::source_tensor::SourceTensor;
 use crate::strategy::Strategy;
 
@@ -60,6 +61,9 @@ fn begins_otherwise(name: &str, strategy: &Strategy) -> Option<String> {
 
 /// The names in `strategy` that are nearest to `name`.
 pub(crate) fn near(name: &str, strategy: Option<&Strategy>) -> String {
+    if is_of_pair(name) {
+        return format!("{OF_PAIR}; ");
+    }
     let known = strategy.into_iter().flat_map(Strategy::names);
     let near = nearest(name, known.map(|name| &**name));
     if near.is_empty() {

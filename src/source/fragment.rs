@@ -123,10 +123,10 @@ fn beside(path: &Path) -> Result<Option<(u32, u32, PathBuf)>> {
         _ => return Ok(None),
     };
     let room = resolved.file_name().and_then(|name| name.to_str());
-    let (Some(rank), Some(above)) = (room.and_then(rank_of), resolved.parent()) else {
-        return Ok(None);
-    };
     let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let (Some(rank), Some(above)) = (room.and_then(rank_of), resolved.parent()) else {
+        return beside_by_name(&resolved, &name);
+    };
     let (own, stem_end) = (format!("rank_{rank}"), format!("{rank}."));
     let mut rooms: Vec<(u32, String)> = io::list(above)?
         .into_iter()
@@ -146,6 +146,38 @@ fn beside(path: &Path) -> Result<Option<(u32, u32, PathBuf)>> {
     }
     Ok(None)
 }
+
+/// The same of a file whose name has a rank, in a directory that isn't called so: another's beside it, or in a directory
+/// beside that.
+fn beside_by_name(room: &Path, name: &str) -> Result<Option<(u32, u32, PathBuf)>> {
+    let Some((before, rest)) = name.split_once(RANK) else {
+        return Ok(None);
+    };
+    let end = rest
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(rest.len());
+    let (Ok(rank), after) = (rest[..end].parse::<u32>(), &rest[end..]) else {
+        return Ok(None);
+    };
+    let mut rooms = vec![room.to_owned()];
+    if let Some(above) = room.parent() {
+        let inside = io::list(above)?.into_iter().filter(|(_, folder)| *folder);
+        rooms.extend(inside.map(|(name, _)| above.join(name)));
+    }
+    for other in [0, 1, rank.saturating_add(1)] {
+        let theirs = format!("{before}{RANK}{other}{after}");
+        for room in rooms.iter().filter(|_| other != rank) {
+            let theirs = room.join(&theirs);
+            if io::standing(&theirs)? == Standing::File {
+                return Ok(Some((rank, other, theirs)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// What precedes a rank in the names of files.
+const RANK: &str = "rank_";
 
 /// Whether two files have the same tensors, as far as a sample of the largest tells.
 fn alike(path: &Path, schema: &FileSchema, other: &Path) -> Result<bool> {

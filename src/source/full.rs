@@ -54,6 +54,8 @@ struct Contents<'a> {
     weights: Vec<&'a str>,
     /// Those.
     hyper: Vec<&'a str>,
+    /// Files in PyTorch's form beside weights in another.
+    torch: Vec<&'a str>,
 }
 
 /// Lists the files that are meant in the directory `path` with these `names`, of which only those
@@ -83,7 +85,8 @@ pub(super) fn list_full(
         let note = format!("{} and its files are left aside", full_dir::TORCH_MAP);
         listing.notes.push(format!("{note}: {} taken", are(&taken)));
     }
-    let aside = contents.weights.iter();
+    let torch = (!contents.has(full_dir::TORCH_MAP)).then_some(&contents.torch);
+    let aside = contents.weights.iter().chain(torch.into_iter().flatten());
     let aside: Vec<&str> = aside
         .filter(|name| !taken.contains(**name))
         .copied()
@@ -164,13 +167,21 @@ impl<'a> Contents<'a> {
     fn of(path: &'a Path, names: &'a [(String, bool)]) -> Contents<'a> {
         let files = names.iter().filter(|(_, directory)| !directory);
         let files = files.map(|(name, _)| name.as_str());
-        let files = Format::weights(files).into_iter();
-        let (hyper, weights) = files.partition(|name| name.starts_with(HYPER_STEM));
+        let found = Format::weights(files.clone());
+        let rest = files.filter(|name| !found.contains(name));
+        let rest: Vec<&str> = rest.collect();
+        let torch = Format::weights(rest.into_iter()).into_iter();
+        let torch = torch.filter(|name| !BESIDE.iter().any(|begin| name.starts_with(begin)));
+        let torch = torch.collect();
+        let (hyper, weights) = found
+            .into_iter()
+            .partition(|name| name.starts_with(HYPER_STEM));
         Contents {
             path,
             names,
             weights,
             hyper,
+            torch,
         }
     }
 
@@ -198,8 +209,14 @@ impl<'a> Contents<'a> {
 
     /// The files that are asked for by name.
     fn matching(&self, glob: &str) -> Result<BTreeSet<String>> {
-        let found = self.weights.iter().filter(|name| matches(glob, name));
-        let found: BTreeSet<String> = found.map(|name| (*name).to_owned()).collect();
+        let matching = |names: &[&str]| -> BTreeSet<String> {
+            let found = names.iter().filter(|name| matches(glob, name));
+            found.map(|name| (*name).to_owned()).collect()
+        };
+        let mut found = matching(&self.weights);
+        if found.is_empty() {
+            found = matching(&self.torch);
+        }
         if found.is_empty() {
             let message = format!("has no file of weights that matches --weights '{glob}'");
             let fault = self.fault(Kind::MissingShard, message);

@@ -1,5 +1,6 @@
 //! What is said of a path where no weights are found: what is there in their place, and what was meant.
 
+use crate::fault::plain::first;
 use crate::fault::{Fault, Kind, Result, nearest};
 use crate::store::cache::refuse_cache;
 use crate::store::formats::refuse_directory;
@@ -79,31 +80,79 @@ pub(super) fn looks_like_ranks(path: &Path, names: &[(String, bool)]) -> Option<
     )))
 }
 
-/// A directory whose directory has the weights.
+/// A directory whose directories have the weights.
 fn parent(path: &Path, names: &[(String, bool)]) -> Result<Option<Fault>> {
+    let mut found = Vec::new();
     for (name, _) in names
         .iter()
         .filter(|(name, directory)| *directory && !name.starts_with('.'))
     {
-        let inner = path.join(name);
-        let has = io::list(&inner)?
+        let has = io::list(&path.join(name))?
             .iter()
             .any(|(name, directory)| match directory {
                 true => rank_dir::rank_of(name).is_some(),
                 false => Format::of(name).is_some(),
             });
         if has {
-            let message = if rank_dir::rank_of(name).is_some() {
+            if rank_dir::rank_of(name).is_some() {
                 return Ok(None);
-            } else {
-                format!("has no weights itself, {name} in it has")
-            };
-            return Ok(Some(
-                fault(path, message).hint(format!("did you mean {}?", inner.display())),
-            ));
+            }
+            found.push(name.as_str());
         }
     }
-    Ok(None)
+    if are_numbered(&found) {
+        let message = format!(
+            "has no rank_0, and {}, which look like ranks",
+            first(&found, TOLD)
+        );
+        return Ok(Some(fault(path, message).hint(
+            "the directories of ranks are called rank_0, rank_1, …: rename these, and give --src-strategy",
+        )));
+    }
+    let paths: Vec<String> = found
+        .iter()
+        .map(|name| path.join(name).display().to_string())
+        .collect();
+    Ok(match &paths[..] {
+        [] => None,
+        [one] => {
+            let message = format!("has no weights itself, {} in it has", found[0]);
+            Some(fault(path, message).hint(format!("did you mean {one}?")))
+        }
+        all => {
+            let message = format!("has no weights itself, {} in it have", first(&found, TOLD));
+            Some(fault(path, message).hint(format!("did you mean one of {}?", first(all, TOLD))))
+        }
+    })
+}
+
+/// Most names that are told.
+const TOLD: usize = 4;
+
+/// Whether names differ in a number alone, of which each from the first one, 0 or 1, is there: ranks, and no steps.
+/// Where it is one name, it says so in a word.
+fn are_numbered(names: &[&str]) -> bool {
+    let split = |name: &&str| {
+        let begin = name.find(|c: char| c.is_ascii_digit())?;
+        let rest = &name[begin..];
+        let end = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(rest.len());
+        let around = (name[..begin].to_owned(), rest[end..].to_owned());
+        Some((around, rest[..end].parse::<u32>().ok()?))
+    };
+    let Some(mut all) = names.iter().map(split).collect::<Option<Vec<_>>>() else {
+        return false;
+    };
+    all.sort_unstable();
+    let Some(((around, lowest), rest)) = all.split_first() else {
+        return false;
+    };
+    let follow = rest.iter().zip(lowest + 1..);
+    let follow = follow.filter(|((other, number), due)| other == around && number == due);
+    *lowest <= 1
+        && follow.count() == rest.len()
+        && (!rest.is_empty() || around.0.to_ascii_lowercase().contains("rank"))
 }
 
 /// A directory of strategies.

@@ -4,7 +4,7 @@ use crate::cli::flags::choice::{Choice, choice};
 use crate::cli::flags::name_map::family_table;
 use crate::fault::Result;
 use crate::model::{
-    Choices, Experts, Family, Fusion, Given, Latent, Numbers, Scheme, Spelled, described,
+    CONFIG, Choices, Experts, Family, Fusion, Given, Latent, Numbers, Scheme, Spelled, described,
 };
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -81,4 +81,19 @@ impl FamilyArgs {
         let given = self.given(names).or(family.usual());
         given.complete(family.usual_names)
     }
+}
+
+/// A model's directory, for which its config.json stands, too.
+pub(crate) fn model_directory(
+    text: &str,
+) -> std::result::Result<PathBuf, std::convert::Infallible> {
+    let path = PathBuf::from(text);
+    let is_config = path.ends_with(CONFIG) && path.is_file();
+    let directory = path.parent().filter(|_| is_config);
+    Ok(directory.map_or(path.clone(), |directory| {
+        match directory.as_os_str().is_empty() {
+            true => PathBuf::from("."),
+            false => directory.to_owned(),
+        }
+    }))
 }

@@ -7,6 +7,7 @@ use crate::plan::lora::Meaning;
 use crate::source::adapter::{CONFIG, WEIGHTS, meaning};
 use crate::source::derived::{Derived, Lora};
 use crate::source::nothing::absent;
+use crate::source::one_set;
 use crate::store::Format;
 use crate::store::cache::refuse_cache;
 use crate::store::io::{self, ReadFile, Standing};
@@ -80,6 +81,7 @@ impl LoraArgs {
                 (path.parent().unwrap_or(Path::new("")), path.clone())
             }
         };
+        refuse_part(&file)?;
         let config = directory.join(CONFIG);
         json::refuse_dangling(&config)?;
         let described = io::size(&config)?.is_some();
@@ -145,6 +147,21 @@ fn below(directory: &Path) -> Result<Option<String>> {
     }))
 }
 
+/// Refuses a file that is one of several, which have parts of an adapter each.
+fn refuse_part(file: &Path) -> Result<()> {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let Some(set) = one_set(std::iter::once(&*name)) else {
+        return Ok(());
+    };
+    let message = "is one of several files, and an adapter is read from one";
+    let fault = Fault::new(Kind::Unsupported, message).file(file.display().to_string());
+    let directory = file.parent().unwrap_or(Path::new(".")).display();
+    Err(fault.hint(format!(
+        "`shardloom unify --src {directory} --weights '{set}' --dst DIR` makes one of them: copy {CONFIG} to DIR, and \
+         give that"
+    )))
+}
+
 /// The weights of an adapter's directory.
 fn weights_in(directory: &Path) -> Result<PathBuf> {
     let names = io::list(directory)?.into_iter();
@@ -158,6 +175,9 @@ fn weights_in(directory: &Path) -> Result<PathBuf> {
     let at = directory.display().to_string();
     match (names.pop(), names.pop()) {
         (Some(name), None) => Ok(directory.join(name)),
+        (Some(one), Some(_)) if one_set(std::iter::once(one.as_str())).is_some() => {
+            Ok(directory.join(one))
+        }
         (Some(one), Some(other)) => {
             let message = format!("has '{other}' and '{one}': which is the adapter?");
             Err(Fault::new(Kind::Ambiguous, message)

@@ -116,12 +116,17 @@ pub(super) fn derived(
             format!("the job's strategy isn't there yet{why}"),
         )
         .file(own.display().to_string())
-        .hint(format!("{MAKE_ONE}, or give --dst-strategy"))
     };
-    deriving
-        .make(sight.world, &mut made)
-        .map_err(|fault| missing(&format!(", and can't be derived: {}", fault.message)))?;
-    made.ok_or_else(|| missing(""))
+    deriving.make(sight.world, &mut made).map_err(|fault| {
+        let why = format!(", and can't be derived: {}", fault.message);
+        let first = fault
+            .hint
+            .map_or_else(String::new, |hint| format!("{hint}; "));
+        missing(&why).hint(format!(
+            "{first}or run the trainer once with only_save_strategy: True, or give --dst-strategy"
+        ))
+    })?;
+    made.ok_or_else(|| missing("").hint(format!("{MAKE_ONE}, or give --dst-strategy")))
 }
 
 /// For people: that no file has it. Local.
