@@ -16,6 +16,7 @@ use crate::source::pattern::is_one as is_pattern;
 use crate::source::strategy_files::{read_alone, strategy_bytes};
 use crate::store::Format;
 use crate::store::io::{self, Standing};
+use crate::store::manifest::NAME;
 use crate::strategy::{Strategy, StrategyFile, show};
 use clap::Args;
 use serde::Serialize;
@@ -148,6 +149,10 @@ impl Inspect {
 }
 
 fn strategy(path: &Path) -> Option<show::Shown> {
+    // What this program wrote has a manifest, which keeps a strategy, and is weights.
+    if io::standing(&path.join(NAME)).ok()? != Standing::Nothing {
+        return None;
+    }
     if Format::of(&path.display().to_string()) == Some(Format::SAFETENSORS) {
         return None;
     }

@@ -122,6 +122,7 @@ pub fn inspect(
             base: base.to_path_buf(),
             told: listing.inner.is_some(),
             indexed: listing.index.is_some(),
+            narrowed: wanted.rank.is_some() || wanted.parameter.is_some(),
             ..Contents::default()
         },
     };

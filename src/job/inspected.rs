@@ -108,4 +108,6 @@ pub(crate) struct Contents {
     pub(crate) told: bool,
     /// An index lists its files.
     pub(crate) indexed: bool,
+    /// Some ranks or tensors only were asked for.
+    pub(crate) narrowed: bool,
 }

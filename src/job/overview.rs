@@ -99,7 +99,10 @@ impl Overview {
                 held.values().max().copied().unwrap_or_default(),
                 held.values().min().copied().unwrap_or_default(),
             ],
-            odd: odd(inspected, &names),
+            odd: match inspected.contents.narrowed {
+                true => Vec::new(),
+                false => odd(inspected, &names),
+            },
             groups: groups(&names),
         }
     }

@@ -83,7 +83,12 @@ impl Run<'_> {
     ) -> Result<Ready<'_>> {
         let (world, topology, job) = (self.world, self.topology, self.job);
         course::phase("planning");
-        let mut planned = self.planned(&source, &place)?;
+        let planned = self.planned(&source, &place);
+        // Shapes of another layout are no shapes of another model.
+        let mut planned = planned.or_else(|fault| match fault.kind {
+            Kind::Shape => fitted.compared().and(Err(fault)),
+            _ => Err(fault),
+        })?;
         if let Place::Directory(destination) = &mut place
             && job.goal.writing().is_some_and(|writing| writing.link)
         {

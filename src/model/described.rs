@@ -8,6 +8,7 @@ use crate::model::family::Family;
 use crate::store::cache::refuse_cache;
 use crate::store::io::{self, Standing};
 use crate::store::json;
+use crate::store::rank_dir::rank_of;
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -83,8 +84,24 @@ fn refuse_no_model(directory: &Path) -> Result<()> {
             json::refuse_dangling(&directory.join(CONFIG))?;
             refuse_cache(directory)?;
             fault(Kind::MissingShard, "has no config.json")
-                .map_err(|fault| fault.hint("is it a Hugging Face model's directory?"))
+                .map_err(|fault| fault.hint(otherwise(directory)))
         }
         Standing::Directory => Ok(()),
     }
+}
+
+/// What a directory without a config.json may be.
+fn otherwise(directory: &Path) -> &'static str {
+    let names = io::list(directory).unwrap_or_default();
+    let has = |test: &dyn Fn(&str) -> bool| names.iter().any(|(name, _)| test(name));
+    if has(&|name| rank_of(name).is_some()) {
+        return "it has directories of ranks, which reshard, unify and export take with --src-strategy";
+    }
+    if has(&|name| name == "adapter_config.json") {
+        return "it is an adapter: give the model that it was trained for, and this with --lora";
+    }
+    if has(&|name| name.contains("strategy")) {
+        return "it has strategies: a Hugging Face model's directory is meant, with its config.json";
+    }
+    "is it a Hugging Face model's directory? Where one was renamed or merged, copy the config.json of its model there"
 }

@@ -44,7 +44,9 @@ pub(crate) fn check_named(family: &Family, mapping: &Mapping, names: Scheme) -> 
         let other = spelled(other(names));
         let (family, names) = (&family.family, spelled(names));
         let message = format!("family {family} has no {names} names, only {other} ones");
-        return Err(Fault::new(Kind::Unsupported, message).hint(format!("--names {other}")));
+        return Err(Fault::new(Kind::Unsupported, message).hint(format!(
+            "is it this model's config.json? --names {other} asks for the others"
+        )));
     }
     Ok(())
 }
@@ -56,6 +58,37 @@ pub(super) fn other(names: Scheme) -> Scheme {
         Scheme::Mcore => Scheme::Legacy,
     }
 }
+
+/// Refuses weights of which no name is one of `known`, Hugging Face's, if they are MindSpore's already.
+pub(super) fn refuse_mindspore(inventory: &Inventory, known: &BTreeSet<&str>) -> Result<()> {
+    let mut names = inventory.tensors.keys().map(|name| &**name);
+    let seen = Seen::of(names.clone()).names;
+    let (Some(scheme), Some(name), true) = (
+        seen,
+        names.next(),
+        !inventory.tensors.keys().any(|name| known.contains(&**name)),
+    ) else {
+        return Ok(());
+    };
+    let message = format!(
+        "these are names of MindSpore's {} network already",
+        spelled(scheme)
+    );
+    Err(unknown(name, message).hint(
+        "`shardloom split` and `shardloom reshard` cut such weights, `shardloom export` makes Hugging Face's of them",
+    ))
+}
+
+/// Ends of the names of what lies in the place of weights that were quantised.
+const PACKED: [&str; 7] = [
+    ".qweight",
+    ".qzeros",
+    ".g_idx",
+    ".scales",
+    ".weight_packed",
+    ".absmax",
+    ".quant_map",
+];
 
 /// Refuses tensors that have the names of the other network than `names` says.
 pub(super) fn refuse_other_names(
@@ -406,6 +439,13 @@ pub(super) fn refuse_extra(
     } else {
         String::new()
     };
+    if PACKED.iter().any(|end| name.ends_with(end)) {
+        let message =
+            format!("weights that were quantised (GPTQ, AWQ and their kin) aren't read{others}");
+        return Err(Fault::new(Kind::Unsupported, message)
+            .tensor(name)
+            .hint("take the model in bfloat16"));
+    }
     let shape = inventory.tensors.get(name).map(|tensor| &tensor.shape);
     let lacking = shapes(mapping).into_iter().filter(|(other, wanted)| {
         known.contains(other) && !inventory.tensors.contains_key(*other) && shape == Some(*wanted)

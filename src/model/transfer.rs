@@ -12,7 +12,7 @@ use super::mapping::Mapping;
 use super::quantise::{self, Quantise};
 use super::refusals::{
     absent, check_named, check_shape, head_for, missing_tensor, other, refuse_adapted,
-    refuse_extra, refuse_other_names, refuse_quantised, tied, unknown, unmade,
+    refuse_extra, refuse_mindspore, refuse_other_names, refuse_quantised, tied, unknown, unmade,
 };
 use super::tied::{copies, head_of_embedding};
 use super::vocabulary::Vocabulary;
@@ -214,6 +214,7 @@ impl Import {
         let mut known: BTreeSet<&str> = names.map(|name| &**name).collect();
         known.extend(mapping.only_hf.iter().map(|(name, _)| &**name));
         known.extend(fused);
+        refuse_mindspore(inventory, &known)?;
         refuse_wrapped(inventory, &known, &self.family.family)?;
         if self.allow_extra {
             return Ok(());

@@ -5,6 +5,7 @@ use crate::plan::inventory::Inventory;
 use crate::plan::lora::{OF_PAIR, is_of_pair};
 use crate::plan::source_tensor::SourceTensor;
 use crate::strategy::Strategy;
+use std::sync::Arc;
 
 pub(super) fn nothing_in_common(inventory: &Inventory, destination: Option<&Strategy>) -> Fault {
     let fault = Fault::new(
@@ -14,6 +15,20 @@ pub(super) fn nothing_in_common(inventory: &Inventory, destination: Option<&Stra
     let Some(name) = inventory.tensors.keys().next() else {
         return fault;
     };
+    let networks =
+        |name: &Arc<str>| name.starts_with("decoder.layers.") || name.contains(".attention.w");
+    let is_network = destination.is_some_and(|strategy| strategy.names().any(networks));
+    if is_network
+        && inventory
+            .tensors
+            .keys()
+            .any(|name| name.contains(".self_attn."))
+    {
+        return fault.tensor(&**name).hint(
+            "the source has Hugging Face's names, the strategy those of MindSpore's network: `shardloom import` makes \
+             these of those",
+        );
+    }
     let otherwise = destination.and_then(|strategy| begins_otherwise(name, strategy));
     let near = otherwise.unwrap_or_else(|| near(name, destination));
     let fault = fault.tensor(&**name);

@@ -8,6 +8,7 @@ use crate::fault::plain::first;
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::Layout;
 use crate::source::ranks::named;
+use crate::store::rank_dir::rank_in;
 use crate::strategy::{StageLayout, Strategy};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -55,9 +56,10 @@ pub(crate) fn check(
     Err(Fault::new(Kind::MissingShard, message)
         .rank(missing[0])
         .file(format!("rank_{}", missing[0]))
-        .hint(
-            "bring all ranks' directories together, or start a process on every node that has some",
-        ))
+        .hint(match catalog.paths().iter().any(|path| rank_in(path).is_some()) {
+            true => "bring all ranks' directories together, or start a process on every node that has some",
+            false => "are these full weights? Leave --src-strategy out then",
+        }))
 }
 
 /// What is there of a tensor in a stage.

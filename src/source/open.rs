@@ -26,6 +26,7 @@ use crate::source::still::Still;
 use crate::source::values;
 use crate::source::views::Views;
 use crate::store::Format;
+use crate::store::io::{self, Standing};
 use crate::store::manifest::Manifest;
 use crate::strategy::Strategy;
 use std::collections::{BTreeMap, BTreeSet};
@@ -96,7 +97,7 @@ pub fn open(
             // What tells its own layout names its files, and they are all there.
             if let (Some(strategy), None) = (by_files, &source.told) {
                 complete::check(&source.catalog, strategy, needed)
-                    .map_err(|fault| source.place(fault))?;
+                    .map_err(|fault| source.place(linked_nowhere(&source.base, fault)))?;
             }
             let inventory = match (by_files, source.in_parts()) {
                 (None, true) => Inventory::of_parts(&source.catalog),
@@ -396,4 +397,25 @@ fn by_index(
         }
     }
     Ok(settled.notes)
+}
+
+/// Says of a missing rank's directory that it is there, and leads nowhere or has nothing in it. Local.
+fn linked_nowhere(base: &Path, fault: Fault) -> Fault {
+    let Some(rank) = fault.rank else {
+        return fault;
+    };
+    let directory = base.join(format!("rank_{rank}"));
+    let why = match (io::link_target(&directory), io::standing(&directory)) {
+        (Ok(Some(target)), Ok(Standing::Nothing)) => {
+            format!("is a link to {}, where nothing is", target.display())
+        }
+        (_, Ok(Standing::EmptyDirectory)) => {
+            "has no files: was the copy or the save broken off?".into()
+        }
+        _ => return fault,
+    };
+    Fault {
+        hint: Some(format!("{} {why}", directory.display())),
+        ..fault
+    }
 }

@@ -3,8 +3,8 @@
 use super::ckpt::Ckpt;
 use super::dcp::Distcp;
 use super::foreign::{
-    archive, damaged, deepspeed, distributed, encrypted, gguf, link, megatron, numpy, page, pickle,
-    pointer, strategy, tensorflow, torch,
+    archive, damaged, deepspeed, distributed, encrypted, gguf, link, megatron, numpy, others, page,
+    pickle, pointer, strategy, tensorflow, torch,
 };
 use super::row::{FileFormat, Foreign};
 use super::safetensors::Safetensors;
@@ -29,6 +29,7 @@ pub(super) static FOREIGN: &[&Foreign] = &[
     &numpy::NUMPY,
     &tensorflow::HDF5,
     &archive::ARCHIVE,
+    &others::OTHERS,
     &page::HTML,
     &page::JSON,
     &link::LINK,

@@ -1,6 +1,6 @@
 //! Errors of system calls, with the file's name.
 
-use crate::fault::{Fault, Result};
+use crate::fault::{Fault, Kind, Result};
 use std::io;
 use std::path::Path;
 
@@ -8,6 +8,14 @@ use std::path::Path;
 pub(super) fn named<T>(action: &str, path: &Path, result: io::Result<T>) -> Result<T> {
     result.map_err(|error| {
         let fault = Fault::io(action, &error).file(path.display().to_string());
+        if error.kind() == io::ErrorKind::NotFound
+            && let Ok(target) = std::fs::read_link(path)
+        {
+            let message = format!("is a link to {}, where nothing is", target.display());
+            let fault = Fault::new(Kind::MissingShard, message).file(path.display().to_string());
+            return fault
+                .hint("was what it leads to moved, or not downloaded? Copy or download it again");
+        }
         let makes = ["can't create", "can't make", "can't rename"];
         let makes = makes.iter().any(|made| action.starts_with(made));
         if !makes || error.kind() != io::ErrorKind::PermissionDenied {

@@ -21,7 +21,13 @@ fn file(start: &Start<'_>) -> Option<String> {
 fn directory(entries: &Entries) -> Option<String> {
     let what = "is a PyTorch distributed checkpoint (torch.distributed)";
     match entries.find(|name| name.ends_with(".distcp")) {
-        Some(found) => Some(format!("{what} without a whole .metadata: it has {found}")),
+        Some(found) => {
+            let inside = found.rsplit_once('/');
+            Some(match inside {
+                Some((inside, _)) => format!("has a PyTorch distributed checkpoint in {inside}"),
+                None => format!("{what} without a whole .metadata: it has {found}"),
+            })
+        }
         None => entries
             .find(|name| name == ".metadata")
             .map(|_| format!("{what} of which only .metadata is here, and no .distcp file")),

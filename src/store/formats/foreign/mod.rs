@@ -9,6 +9,7 @@ pub(super) mod gguf;
 pub(super) mod link;
 pub(super) mod megatron;
 pub(super) mod numpy;
+pub(super) mod others;
 pub(super) mod page;
 pub(super) mod pickle;
 pub(super) mod pointer;
