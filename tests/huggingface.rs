@@ -603,6 +603,21 @@ fn reads_names_that_a_wrapper_has_changed() {
     says(&run, &["as they are in the files", "leave --strip-prefix"]);
 }
 
+/// PyTorch's own file beside the weights that are taken is told, and can be chosen.
+#[test]
+fn a_file_of_pytorch_beside_weights_is_told() {
+    let room = Room::single();
+    let torch = fixtures::data().join("worlds/pt_views/src/model.pt");
+    std::fs::copy(torch, room.at("m/pytorch_model.bin")).unwrap();
+    let run = room.run(IMPORT).succeeds();
+    assert!(
+        run.stdout.contains("pytorch_model.bin is left aside"),
+        "{run:?}"
+    );
+    room.run("unify --src @m --weights pytorch_model.bin --dst @torch")
+        .succeeds();
+}
+
 /// What is neither a beginning nor a wrapper's is told with the tensor that it may be: a table gives it that name.
 #[test]
 fn a_tensor_by_another_name_gets_its_own_by_a_table() {

@@ -58,5 +58,6 @@ mod strategy;
 mod strategy_property;
 mod strategy_ranks;
 mod training;
+mod unsaved;
 mod which;
 mod worlds;

@@ -2,7 +2,7 @@
 
 use crate::support::oracle::Strategy;
 use crate::support::{Run, command, fixtures, sample, tensors};
-use command::{alone, error_line, nothing_written, object};
+use command::{alone, error_line, nothing_written, object, under_mpi};
 use sample::{Sample, layout};
 use std::path::Path;
 use tensors::{Tensor, Tensors};
@@ -428,4 +428,36 @@ fn an_optimizers_states_follow_their_tensors_to_other_beginnings() {
     );
     let told = "--strip-prefix module. changes no name";
     assert!(note.succeeds().stdout.contains(told));
+}
+
+/// What a name says beside the rank stays; of one that says nothing else nothing does.
+#[test]
+fn names_that_say_a_step_are_kept() {
+    for (before, after) in [
+        ("net-1_100", "net-1_100"),
+        ("qwen3_rank_{}-network-2_40", "qwen3_rank_{}-network-2_40"),
+        ("iter_0000012", "iter_0000012"),
+        ("net", "net{}"),
+        ("x{}", "net{}"),
+    ] {
+        let sample = Sample::new();
+        let named = |name: &str, rank: usize| {
+            format!("{}.safetensors", name.replace("{}", &rank.to_string()))
+        };
+        for rank in 0..sample.four.ranks() {
+            let room = sample.path(&format!("src/rank_{rank}"));
+            std::fs::rename(room.join("net.safetensors"), room.join(named(before, rank)))
+                .expect("renamed");
+        }
+        let line =
+            "reshard --src @src --src-strategy @four.ckpt --dst-strategy @two.ckpt --dst @out";
+        for (flags, after) in [("", after), ("--prefix p", "p{}")] {
+            let args = sample.args(&format!("{line} {flags} --overwrite"));
+            under_mpi(2, &args).succeeds();
+            for rank in 0..sample.two.ranks() {
+                let file = sample.path(&format!("out/rank_{rank}/{}", named(after, rank)));
+                assert!(file.is_file(), "{before} {flags}: {}", file.display());
+            }
+        }
+    }
 }

@@ -478,3 +478,40 @@ fn a_gap_among_the_parts_of_a_merge_is_told() {
         refused(&sample, line, &[lacks]);
     }
 }
+
+/// Directories of ranks that are called otherwise are no models, and neither is one of them.
+#[test]
+fn ranks_by_other_names_are_ranks() {
+    for called in ["Rank_{}", "{}", "tp_rank_{}", "rank_{}_of_4", "card{}"] {
+        let sample = Sample::new();
+        for rank in 0..sample.four.ranks() {
+            let from = sample.path(&format!("src/rank_{rank}"));
+            let to = sample.path(&format!("src/{}", called.replace("{}", &rank.to_string())));
+            std::fs::rename(
+                from.join("net.safetensors"),
+                from.join(format!("net_rank_{rank}.safetensors")),
+            )
+            .expect("renamed");
+            std::fs::rename(from, to).expect("renamed");
+        }
+        refused(
+            &sample,
+            "unify --src @src --dst @out",
+            &["which look like ranks", "rank_0, rank_1"],
+        );
+        let one = format!("unify --src @src/{} --dst @out", called.replace("{}", "0"));
+        refused(&sample, &one, &["is rank 0's", "no full weights"]);
+    }
+    let sample = Sample::new();
+    for step in [10, 20] {
+        let room = sample.path(&format!("run/checkpoint-{step}"));
+        std::fs::create_dir_all(&room).expect("made");
+        std::fs::copy(
+            sample.path("full/model.safetensors"),
+            room.join("model.safetensors"),
+        )
+        .expect("copied");
+    }
+    let told = ["checkpoint-10, checkpoint-20 in it have"];
+    refused(&sample, "unify --src @run --dst @out", &told);
+}

@@ -11,6 +11,7 @@ use crate::cli::output::check_strategy;
 use crate::fault::{Fault, Kind, Result};
 use crate::front::Deriving;
 use crate::report::Report;
+use crate::source::nothing::absent;
 use crate::source::strategy_files::{read_alone, strategy_bytes};
 use crate::store::single::write_single;
 use crate::strategy::merge::merge;
@@ -185,8 +186,10 @@ fn read_all(sources: &[PathBuf]) -> Result<Vec<(String, Arc<Vec<u8>>)>> {
         match strategy_bytes(source)? {
             Some(found) => files.extend(found),
             None => {
-                let fault = Fault::new(Kind::Strategy, "doesn't exist");
-                return Err(fault.file(source.display().to_string()));
+                return Err(Fault {
+                    kind: Kind::Strategy,
+                    ..absent(source)
+                });
             }
         }
     }

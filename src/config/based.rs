@@ -57,6 +57,15 @@ impl Layered {
         let bases = names
             .iter()
             .map(|base| Layered::below(&directory.join(base), below, read));
+        let bases = bases.map(|base| {
+            base.map_err(|fault| match fault.kind {
+                Kind::Io => Fault {
+                    message: format!("{} ({BASE} of {name})", fault.message),
+                    ..fault
+                },
+                _ => fault,
+            })
+        });
         Ok(Layered {
             bases: bases.collect::<Result<_>>()?,
             name,

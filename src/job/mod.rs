@@ -10,6 +10,7 @@ mod above;
 pub mod account;
 mod adapter;
 mod alike;
+mod as_source;
 mod cells;
 mod clock;
 mod compare;

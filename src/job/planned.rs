@@ -1,10 +1,11 @@
 //! The third step: what is made of what, and the files it goes to.
 
 use crate::catalog::{Catalog, SmallFile};
-use crate::destination::{common_name, in_place_files};
+use crate::destination::in_place_files;
 use crate::exchange::{World, agree};
 use crate::fault::plain::{counted, first};
 use crate::fault::{Fault, Kind, Result};
+use crate::job::as_source::write_as_source;
 use crate::job::laid::{laid, unkept};
 use crate::job::megatron::formed;
 use crate::job::metadata::{format_of, metadata};
@@ -15,7 +16,6 @@ use crate::plan::build::{Build, Leftovers, Select, build};
 use crate::plan::inventory::Inventory;
 use crate::plan::names::is_state;
 use crate::plan::unmatched::is_held_by;
-use crate::source::meta::Name;
 use crate::source::{Opened, Source, counts, left, missing};
 use crate::store::Format;
 use crate::store::formats::{Count, Progress};
@@ -122,39 +122,6 @@ fn values_kept(
         .selected(keeps, |name| select.written.get(name).cloned());
     asked.values = Arc::new(values);
     (Files::Directory { format, asked }, left(&lost))
-}
-
-/// The files to write where they are called as the source's: as these, if a trainer has saved them, or if their names
-/// say more than the rank, as a step.
-fn write_as_source(files: &Files, source: &Source) -> Option<Files> {
-    let Files::AsSource(otherwise) = files else {
-        return None;
-    };
-    let Files::Ranks {
-        remove_redundancy, ..
-    } = **otherwise
-    else {
-        return None;
-    };
-    let of_ranks = &source.catalog.ranks;
-    if of_ranks.values().any(|files| files.len() > 1) {
-        return None;
-    }
-    let mut ranks = of_ranks.iter().map(|(rank, files)| {
-        let (name, own) = Name::parse(files.first()?.path.rsplit('/').next()?)?;
-        (own == Some(*rank) && name.ranked).then_some(name)
-    });
-    if let Some(first) = ranks.next()?
-        && ranks.all(|name| name.as_ref() == Some(&first))
-    {
-        return Some(first.files(remove_redundancy));
-    }
-    let name = common_name(&source.catalog)?;
-    let mut rest = name.before.chars().chain(name.after.chars());
-    rest.any(|c| c.is_ascii_digit()).then_some(Files::Ranks {
-        name,
-        remove_redundancy,
-    })
 }
 
 /// Lays out what `write` asks for, of the names of `select`. Local.
@@ -340,9 +307,10 @@ fn lacking(names: &[Arc<str>]) -> Option<String> {
         1 => "1 tensor of the destination's network isn't".to_owned(),
         count => format!("{count} tensors of the destination's network aren't"),
     };
+    let them = if weights.len() == 1 { "it" } else { "them" };
     let first = first(&weights, NAMES_TOLD);
     Some(format!(
-        "{are} in the source, so the result lacks them: {first}"
+        "{are} in the source, so the result lacks {them}: {first}"
     ))
 }
 

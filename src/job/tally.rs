@@ -127,8 +127,8 @@ fn became_infinite(world: &World, moved: &Moved) -> Result<String> {
     let tensors = counted(counts.len() as u64, "tensor");
     let told = first(&names, 4);
     Ok(format!(
-        "{elements} of {tensors} ({told}) became infinite: too large for the type written, \
-         which a wider --dtype isn't"
+        "{elements} of {tensors} ({told}) became infinite: too large for the type written; \
+         --dtype bf16 or f32 holds them"
     ))
 }
 

@@ -1,5 +1,6 @@
 //! The cut positions of a tensor: a layout's parts applied to a shape.
 
+use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
 use crate::tensor::region::Region;
 use crate::tensor::shape::Shape;
@@ -21,8 +22,8 @@ impl Grid {
     pub fn new(shape: &Shape, parts: &[u64]) -> Result<Self> {
         if shape.0.len() != parts.len() {
             let message = format!(
-                "the tensor has {} dimensions (shape {shape}), its strategy has {}",
-                shape.0.len(),
+                "the tensor has {} (shape {shape}), its strategy has {}",
+                counted(shape.0.len() as u64, "dimension"),
                 parts.len()
             );
             return Err(Fault::new(Kind::Shape, message));

@@ -46,8 +46,11 @@ fn parse_shapes(text: &[u8]) -> Result<Shapes> {
         if name == "__metadata__" {
             continue;
         }
-        let described: Described =
-            serde_json::from_value(value).map_err(|error| bad(error).tensor(&*name))?;
+        let described: Described = serde_json::from_value(value).map_err(|_| {
+            let message = "has no dtype and shape: is it a JSON map of shapes, as a safetensors header is?";
+            let fault = Fault::new(Kind::Corrupt, message).tensor(&*name);
+            fault.hint("{\"name\": {\"dtype\": \"BF16\", \"shape\": [4, 4]}} is one; --model takes a model's config.json")
+        })?;
         let dtype =
             Dtype::from_safetensors(&described.dtype).map_err(|fault| fault.tensor(&*name))?;
         let shape = Shape(described.shape);

@@ -30,6 +30,7 @@ mod quantised;
 mod refusals;
 mod remake;
 mod spot;
+mod strangers;
 mod tied;
 mod training;
 mod transfer;

@@ -11,9 +11,10 @@ use super::link::{AllExperts, Link, Tensor};
 use super::mapping::Mapping;
 use super::quantise::{self, Quantise};
 use super::refusals::{
-    absent, check_named, check_shape, head_for, missing_tensor, other, refuse_adapted,
-    refuse_extra, refuse_mindspore, refuse_other_names, refuse_quantised, tied, unknown, unmade,
+    absent, check_named, check_shape, head_for, other, refuse_adapted, refuse_other_names,
+    refuse_quantised, tied, unknown, unmade,
 };
+use super::strangers::{missing_tensor, refuse_extra, refuse_mindspore};
 use super::tied::{copies, head_of_embedding};
 use super::vocabulary::Vocabulary;
 use super::wrapped::{refuse_wrapped, refuse_wrapped_network};

@@ -109,8 +109,14 @@ impl Inventory {
                     tensor.map_err(|fault| fault.file(&*file.path).tensor(&*entry.name))?;
                 let name = entry.name.clone();
                 if inventory.tensors.insert(name, Arc::new(tensor)).is_some() {
-                    let fault = Fault::new(Kind::Corrupt, "another file has this tensor too");
-                    return Err(fault.file(&*file.path).tensor(&*entry.name));
+                    let mut all = catalog.ranks.values().flatten();
+                    let other = all.find(|other| other.schema.get(&entry.name).is_some());
+                    let other = other.map_or("another file", |other| other.path.as_str());
+                    let message = format!("{other} has this tensor too");
+                    let fault = Fault::new(Kind::Corrupt, message);
+                    return Err(fault.file(&*file.path).tensor(&*entry.name).hint(
+                        "are files of two saves together? --weights 'GLOB' says which ones are meant",
+                    ));
                 }
             }
         }
@@ -322,8 +328,8 @@ fn full_shape(shard: &Shape, layout: &Layout) -> Result<Shape> {
     let parts = layout.parts();
     if parts.len() != shard.0.len() {
         let message = format!(
-            "shard has {} dimensions (shape {shard}), its strategy has {}",
-            shard.0.len(),
+            "shard has {} (shape {shard}), its strategy has {}",
+            counted(shard.0.len() as u64, "dimension"),
             parts.len()
         );
         return Err(Fault::new(Kind::Shape, message)

@@ -77,7 +77,10 @@ impl Made {
                     "is made of '{}' in {} and '{}' in {}",
                     first.name, first.dtype, tensor.name, tensor.dtype
                 );
-                return Err(Fault::new(Kind::Dtype, message));
+                return Err(Fault::new(Kind::Dtype, message).hint(
+                    "tensors of several types can't be one: --qkv separate and --ffn separate keep apart what is joined here; \
+                     or save the model in one type first",
+                ));
             }
             let whole = tensor.dtype.bits().is_multiple_of(8);
             if !whole || !reaches_inside(piece, &tensor.shape) {

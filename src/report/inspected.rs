@@ -166,7 +166,9 @@ fn table(out: &mut Text, groups: &[Group], distributed: bool) {
                 Some(holders) => format!(", each on {holders}"),
                 None => ", each on some".into(),
             };
-            out.add(format_args!("  ranks {}{copies}", group.ranks));
+            let one = group.ranks.bytes().all(|byte| byte.is_ascii_digit());
+            let ranks = if one { "rank" } else { "ranks" };
+            out.add(format_args!("  {ranks} {}{copies}", group.ranks));
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::fault::plain::{counted, first};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::HYPER_STEM;
 use crate::source::adapter;
+use crate::source::aside::{TOLD, are, left_aside};
 use crate::source::listed::{Listed, Listing};
 use crate::source::sets::{self, Set};
 use crate::store::io::{self, Standing};
@@ -43,8 +44,6 @@ const UNFINISHED: [&str; 6] = [
 const DOWNLOADS: &str = ".cache/huggingface/download";
 /// What a file has beside it, of the same name, until all its bytes are there: its size is right before.
 const CONTROL: &str = ".aria2";
-/// Names told of many.
-const TOLD: usize = 3;
 
 /// What stands in a directory of full weights.
 struct Contents<'a> {
@@ -139,28 +138,6 @@ pub(super) fn both_formats(path: &Path) -> Fault {
     Fault::new(Kind::Ambiguous, "has both .ckpt and .safetensors files")
         .file(path.display().to_string())
         .hint("keep one format in the directory, or give a single file")
-}
-
-/// What is said of files of weights that aren't read; how to take them, where nobody has chosen.
-fn left_aside(taken: &BTreeSet<String>, aside: &[&str], unchosen: bool) -> String {
-    let (verb, those) = match aside.len() {
-        1 => ("is", "it"),
-        _ => ("are", "them"),
-    };
-    let taken = are(&taken.iter().collect::<Vec<_>>());
-    let said = format!("{} {verb} left aside, {taken} taken", first(aside, TOLD));
-    match unchosen {
-        true => format!("{said}; --weights NAME takes {those} instead"),
-        false => said,
-    }
-}
-
-/// These files, with their verb.
-fn are(files: &[&String]) -> String {
-    match files {
-        [one] => format!("{one} is"),
-        files => format!("{} files ({}) are", files.len(), first(files, TOLD)),
-    }
 }
 
 impl<'a> Contents<'a> {

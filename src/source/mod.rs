@@ -7,6 +7,7 @@
 
 pub mod adapter;
 mod adapter_parts;
+mod aside;
 mod beside;
 mod choice;
 pub(crate) mod complete;

@@ -97,8 +97,10 @@ pub fn read_alone(input: &StrategyInput) -> Result<Strategy> {
         return at_hand(path, bytes);
     }
     let named = |fault: Fault| fault.file(path.display().to_string());
-    let files =
-        strategy_bytes(path)?.ok_or_else(|| named(Fault::new(Kind::Strategy, "doesn't exist")))?;
+    let files = strategy_bytes(path)?.ok_or_else(|| Fault {
+        kind: Kind::Strategy,
+        ..absent(path)
+    })?;
     let files: Vec<StrategyFile<'_>> = files
         .iter()
         .map(|(name, bytes)| StrategyFile { name, bytes })

@@ -3,6 +3,7 @@
 use super::layouts::Strategy;
 use super::name::{matches, natural};
 use super::stage_layout::StageLayout;
+use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result, nearest};
 use crate::layout::{Layout, OptimizerShard};
 use std::collections::BTreeSet;
@@ -259,12 +260,9 @@ fn check_used(rules: &[Rule], used: &[u64], tensors: &[(String, Vec<u64>)]) -> R
 /// The tensor map that `rule` gives a tensor of `shape`.
 fn cut(mesh: &Mesh, rule: &Rule, shape: &[u64]) -> Result<Vec<Vec<i64>>> {
     if rule.cuts.len() != shape.len() {
-        let message = format!(
-            "--rule {} gives {} dimensions, shape {shape:?} has {}",
-            rule.text,
-            rule.cuts.len(),
-            shape.len()
-        );
+        let cuts = counted(rule.cuts.len() as u64, "dimension");
+        let (rule, has) = (&rule.text, shape.len());
+        let message = format!("--rule {rule} gives {cuts}, shape {shape:?} has {has}");
         return Err(Fault::new(Kind::Shape, message));
     }
     let cuts = rule.cuts.iter().map(|axes| match axes[..] {

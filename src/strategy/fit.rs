@@ -1,6 +1,7 @@
 //! Undoing what JSON does to several axes of one dimension: merging its flattened dimensions.
 
 use super::stage_layout::StageLayout;
+use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::Layout;
 use std::ops::Range;
@@ -72,8 +73,8 @@ impl StageLayout {
         let expanded = self.expanded_shape.as_ref();
         let Some(expanded) = expanded.filter(|_| (1..dimensions).contains(&shape.len())) else {
             let message = format!(
-                "the tensor has {} dimensions ({what} {shape:?}), its strategy has {dimensions}",
-                shape.len()
+                "the tensor has {} ({what} {shape:?}), its strategy has {dimensions}",
+                counted(shape.len() as u64, "dimension")
             );
             return Err(Fault::new(Kind::Shape, message));
         };

@@ -5,6 +5,7 @@
 //! kept, so that [`super::StageLayout::fit_full`] can merge the dimensions again.
 
 use super::stage_layout::StageLayout;
+use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::{Layout, OptimizerShard};
 use serde::de::{Error as _, MapAccess, Visitor};
@@ -129,8 +130,8 @@ pub fn decode(bytes: &[u8]) -> Result<Document> {
     serde_json::from_slice(bytes).map_err(|error| {
         if error.is_eof() {
             let message = format!(
-                "is cut off: it ends after {} bytes, in the middle",
-                bytes.len()
+                "is cut off: it ends after {}, in the middle",
+                counted(bytes.len() as u64, "byte")
             );
             return Fault::new(Kind::Strategy, message).hint("copy it again");
         }

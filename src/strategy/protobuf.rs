@@ -3,6 +3,7 @@
 //! Syntax proto2, package `mindspore.straspb`. Repeated numbers are written unpacked, as MindSpore
 //! does, and read packed or unpacked. Every file without the extension `.json` is in this form.
 
+use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::{Layout, OptimizerShard};
 use prost::Message;
@@ -164,8 +165,8 @@ pub fn decode(bytes: &[u8]) -> Result<ParallelStrategyMap> {
         let ends = ["underflow", "invalid varint"];
         if bytes.starts_with(b"\x08") && ends.iter().any(|end| told.contains(end)) {
             let message = format!(
-                "is cut off or damaged: it ends after {} bytes, in the middle of a layout",
-                bytes.len()
+                "is cut off or damaged: it ends after {}, in the middle of a layout",
+                counted(bytes.len() as u64, "byte")
             );
             return Fault::new(Kind::Strategy, message).hint("copy it again");
         }

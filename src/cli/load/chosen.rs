@@ -2,6 +2,7 @@
 
 use crate::cli::load::sight::Sight;
 use crate::config::train_yaml::{Asked, Resume, Shape, TrainConfig, scaled_steps};
+use crate::fault::plain::first;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::arrange::{Files, RankName};
 use crate::source::latest::{latest, passed_over};
@@ -183,6 +184,9 @@ impl Chosen {
     }
 }
 
+/// Checkpoints named of many.
+const WHOLE_TOLD: usize = 5;
+
 /// The checkpoint that a file of this name belongs to, which must be complete.
 fn named<'a>(survey: &'a Survey, file: &str) -> Result<&'a Checkpoint> {
     let at = survey.directory.display().to_string();
@@ -202,7 +206,13 @@ fn named<'a>(survey: &'a Survey, file: &str) -> Result<&'a Checkpoint> {
         },
     };
     let message = format!("checkpoint {} can't be used: {why}", name.suffix());
-    Err(Fault::new(Kind::MissingShard, message).file(at))
+    let fault = Fault::new(Kind::MissingShard, message).file(at);
+    let whole = survey.checkpoints.iter().filter(|other| other.complete());
+    let whole: Vec<String> = whole.map(|other| other.name.suffix()).collect();
+    Err(match &whole[..] {
+        [] => fault.hint("none there is whole: `shardloom checkpoints list` shows what lacks"),
+        whole => fault.hint(format!("whole are {}", first(whole, WHOLE_TOLD))),
+    })
 }
 
 fn with_extension(file: &str, config: &TrainConfig) -> String {

@@ -3,6 +3,7 @@
 use crate::config::train_yaml::{Asked, Shape};
 use crate::exchange::{Topology, World, agree, all_gather_bytes, decode, encode};
 use crate::fault::{Fault, Kind, Result};
+use crate::source::nothing;
 use crate::store::checkpoint2;
 use crate::store::io::{self, Standing};
 use std::path::Path;
@@ -37,9 +38,18 @@ impl Sight<'_> {
                 return Ok(None);
             }
             let message = format!("{} has no .{format} weights", asked.key);
-            return Err(Fault::new(Kind::Config, message).hint(
-                "expected a file, a directory of full weights, or one with rank_<n>/ directories",
-            ));
+            let fault = Fault::new(Kind::Config, message);
+            // What is there in their place.
+            let seen = nothing::refuse(path).err();
+            return Err(match seen {
+                Some(Fault { message, hint, .. }) => fault.hint(format!(
+                    "it {message}; {}",
+                    hint.unwrap_or_default()
+                )),
+                None => fault.hint(
+                    "expected a file, a directory of full weights, or one with rank_<n>/ directories",
+                ),
+            });
         }
         let message = format!("{} doesn't exist", asked.key);
         Err(Fault::new(Kind::Config, message).hint(if asked.is_placeholder() {

@@ -1,0 +1,29 @@
+//! What is said of files that aren't read, and of those that are.
+
+use crate::fault::plain::first;
+use std::collections::BTreeSet;
+
+/// Names told of many.
+pub(super) const TOLD: usize = 3;
+
+/// What is said of files of weights that aren't read; how to take them, where nobody has chosen.
+pub(super) fn left_aside(taken: &BTreeSet<String>, aside: &[&str], unchosen: bool) -> String {
+    let (verb, those) = match aside.len() {
+        1 => ("is", "it"),
+        _ => ("are", "them"),
+    };
+    let taken = are(&taken.iter().collect::<Vec<_>>());
+    let said = format!("{} {verb} left aside, {taken} taken", first(aside, TOLD));
+    match unchosen {
+        true => format!("{said}; --weights NAME takes {those} instead"),
+        false => said,
+    }
+}
+
+/// These files, with their verb.
+pub(super) fn are(files: &[&String]) -> String {
+    match files {
+        [one] => format!("{one} is"),
+        files => format!("{} files ({}) are", files.len(), first(files, TOLD)),
+    }
+}
