@@ -150,7 +150,7 @@ impl Inspect {
 
 fn strategy(path: &Path) -> Option<show::Shown> {
     // What this program wrote has a manifest, which keeps a strategy, and is weights.
-    if io::standing(&path.join(NAME)).ok()? != Standing::Nothing {
+    if matches!(io::standing(&path.join(NAME)), Ok(Standing::File)) {
         return None;
     }
     if Format::of(&path.display().to_string()) == Some(Format::SAFETENSORS) {

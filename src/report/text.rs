@@ -2,6 +2,7 @@
 
 use crate::fault::plain::{Text, counted};
 use crate::job::outcome::{BadFile, Outcome};
+use crate::plan::names::is_state;
 use crate::report::compared;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -142,7 +143,8 @@ fn planned(out: &mut Text, outcome: &Outcome) {
 /// Names that have no part in it.
 fn notes(out: &mut Text, outcome: &Outcome) {
     for (side, names) in &outcome.names_without_data {
-        if let Some(first) = names.first() {
+        let mut weights = names.iter().filter(|name| !is_state(name));
+        if let Some(first) = weights.next().or(names.first()) {
             out.line(format_args!(
                 "  note       {} of the {side} strategy without data ({}{})",
                 counted(names.len() as u64, "name"),
