@@ -40,7 +40,7 @@ const LEFT: [&str; 14] = [
 ];
 
 /// What is in the names of texts that a loader of the model reads: of its configuration, tokenizer, processors and labels.
-const READ: [&str; 15] = [
+const READ: [&str; 16] = [
     "bpe",
     "config_sentence",
     "configuration",
@@ -53,6 +53,7 @@ const READ: [&str; 15] = [
     "processor",
     "sentence",
     "special_token",
+    "tekken",
     "template",
     "token",
     "vocab",
@@ -270,6 +271,7 @@ mod tests {
             "special_tokens_map.json",
             "preprocessor_config.json",
             "LICENSE.txt",
+            "tekken.json",
             "merges.txt",
             "chat_template.jinja",
             "modeling_x.py",

@@ -66,7 +66,10 @@ impl Inventory {
                 catalog.ranks.len()
             );
             return Err(Fault::new(Kind::Strategy, message)
-                .hint("give --src-strategy; only full weights (one rank) need none"));
+                .hint(
+                    "give --src-strategy: the job's strategy files, its YAML file, or a layout, as dp=1,tp=4 with --model DIR; \
+                     if all are lost, `shardloom strategy recognise` finds which fit",
+                ));
         }
         Inventory::of_parts(catalog)
     }
