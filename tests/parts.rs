@@ -499,6 +499,19 @@ fn ranks_by_other_names_are_ranks() {
             "unify --src @src --dst @out",
             &["which look like ranks", "rank_0, rank_1"],
         );
+        // By the names of files, or by its own.
+        for bare in [false, called.contains("rank") || called.contains("card")] {
+            for rank in (0..sample.four.ranks()).filter(|_| bare) {
+                let room = sample.path(&format!("src/{}", called.replace("{}", &rank.to_string())));
+                std::fs::rename(
+                    room.join(format!("net_rank_{rank}.safetensors")),
+                    room.join("net.safetensors"),
+                )
+                .expect("renamed");
+            }
+            let one = format!("unify --src @src/{} --dst @out", called.replace("{}", "0"));
+            refused(&sample, &one, &["is rank 0's", "no full weights"]);
+        }
         let one = format!("unify --src @src/{} --dst @out", called.replace("{}", "0"));
         refused(&sample, &one, &["is rank 0's", "no full weights"]);
     }

@@ -66,7 +66,10 @@ fn what_a_job_never_saved_is_no_loss() {
             &["layers.0.w", "layers.1.w"][..],
             &["adam_m.layers.0.w", "adam_m.layers.1.w"][..],
         ),
-        (&["layers.0.w", "layers.1.w"], &["layers.0.b", "norm"]),
+        (
+            &["layers.0.w", "layers.1.w"],
+            &["layers.0.b", "layers.1.b", "norm"],
+        ),
         (&["layers.0.w"], &["mtp.0.w"]),
     ] {
         let known: Vec<&str> = saved.iter().chain(more).copied().collect();
@@ -75,5 +78,21 @@ fn what_a_job_never_saved_is_no_loss() {
             alone(&sample.args(line)).succeeds();
             std::fs::remove_dir_all(sample.path("out")).expect("removed");
         }
+    }
+}
+
+/// Names that begin otherwise are looked at as they will be.
+#[test]
+fn prefixes_hide_nothing_that_lacks() {
+    let saved = ["module.layers.0.w", "module.layers.2.w"];
+    let known = [saved[0], saved[1], "layers.0.w", "layers.1.w", "layers.2.w"];
+    let sample = sample(&saved, &known);
+    for line in LINES {
+        let line = format!("{line} --strip-prefix module.");
+        let run = alone(&sample.args(&line));
+        refuses(&run, "layers.1.w");
+        assert!(run.stderr.contains("no rank has"), "{run:?}");
+        alone(&sample.args(&format!("{line} --unmatched drop"))).succeeds();
+        std::fs::remove_dir_all(sample.path("out")).expect("removed");
     }
 }

@@ -80,7 +80,10 @@ pub(super) fn fit(
     if let Some(write) = written.filter(|write| write.view.is_none())
         && write.leftovers.unmatched() != Unmatched::Drop
     {
-        let all = unsaved::refuse(opened, |name| write.select.keeps(name));
+        let derived = path.is_some_and(|path| path.bytes().is_some());
+        let affixes = &job.reading.derived.affixes;
+        let needed = |name: &str| write.select.keeps(name);
+        let all = unsaved::refuse(opened, affixes, derived, needed);
         agree(world, all.map_err(|fault| with_strategy(fault, path)))?;
     }
     let compared = copies::check(world, topology, opened, &origin, verify, &job.moving);

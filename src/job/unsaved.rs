@@ -2,47 +2,57 @@
 
 use crate::fault::plain::{counted, first};
 use crate::fault::{Fault, Kind, Result};
+use crate::plan::affix::Affixes;
 use crate::plan::names::state_and_tensor;
 use crate::source::Opened;
 use crate::source::meta::TRAINABLE;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// Most tensors that a message names.
 const NAMED: usize = 3;
 
-/// Refuses a source of which tensors lack that its strategy has and that are `needed`: whole layers or experts beside
-/// others, weights or states, and tensors of which the states are there. A sort of states that no layer has (moments,
-/// where only weights were saved) is no loss; nor is what a trainer leaves out of files of those weights that it trains,
-/// or a job of what it saves. Local.
+/// Refuses a source of which tensors lack that its strategy has and that are `needed`: of a layer or an expert what
+/// others have, weights or states, and tensors of which the states are there. What no layer has is no loss (moments,
+/// where only weights were saved); nor is what a trainer leaves out of files of those weights that it trains. Of a
+/// strategy that was `derived` nobody knows which weights were trained: all states of one may lack. Local.
 ///
 /// # Errors
 /// [`Kind::MissingShard`] naming the first ones.
-pub(super) fn refuse(opened: &Opened, needed: impl Fn(&str) -> bool) -> Result<()> {
+pub(super) fn refuse(
+    opened: &Opened,
+    affixes: &Affixes,
+    derived: bool,
+    needed: impl Fn(&str) -> bool,
+) -> Result<()> {
     let inventory = &opened.inventory;
+    let Some(strategy) = &opened.strategy else {
+        return Ok(());
+    };
     let paths = opened.source.catalog.paths();
     if paths.iter().all(|path| path.contains(TRAINABLE.1)) {
         return Ok(());
     }
-    let there = || inventory.tensors.keys().chain(&inventory.private);
-    let there = || there().map(|name| &**name);
-    let numbered: HashSet<&str> = there()
-        .flat_map(|name| numbers(name).map(|n| n.1))
-        .collect();
-    let families: HashSet<&str> = there()
-        .flat_map(|name| numbers(name).map(|n| n.0))
-        .collect();
-    let of_states: HashSet<&str> = there()
-        .map(state_and_tensor)
-        .filter(|(state, _)| !state.is_empty())
-        .map(|(_, tensor)| tensor)
-        .collect();
+    let names = inventory.tensors.keys().chain(&inventory.private);
+    let there: HashSet<String> = names.map(|name| affixes.of(name)).collect();
+    let kinds: HashSet<String> = there.iter().filter_map(|name| kind(name)).collect();
+    let mut states: HashMap<&str, usize> = HashMap::new();
+    for (state, tensor) in there.iter().map(|name| state_and_tensor(name)) {
+        if !state.is_empty() {
+            *states.entry(tensor).or_default() += 1;
+        }
+    }
     let lost = |name: &str| {
-        let alone = |(family, whole)| families.contains(family) && !numbered.contains(whole);
-        of_states.contains(name) || numbers(name).any(alone)
+        let (state, tensor) = state_and_tensor(name);
+        let others = states.contains_key(tensor);
+        let known = kind(name).is_some_and(|kind| kinds.contains(&kind));
+        match state.is_empty() {
+            true => others || known,
+            false => known && (others || !derived),
+        }
     };
-    let lacks = inventory.without_data.iter().map(|name| &**name);
-    let lacks = lacks.filter(|name| !inventory.private.contains(*name));
-    let lacks: Vec<&str> = lacks.filter(|name| needed(name) && lost(name)).collect();
+    let lacks = strategy.names().map(|name| (name, affixes.of(name)));
+    let lacks = lacks.filter(|(_, name)| !there.contains(name) && needed(name) && lost(name));
+    let lacks: Vec<&str> = lacks.map(|(name, _)| &**name).collect();
     if lacks.is_empty() {
         return Ok(());
     }
@@ -60,14 +70,15 @@ pub(super) fn refuse(opened: &Opened, needed: impl Fn(&str) -> bool) -> Result<(
         ))
 }
 
-/// The places of a name that are numbers, of layers or experts: what is before each, and all up to it.
-fn numbers(name: &str) -> impl Iterator<Item = (&str, &str)> {
-    let ends = name.match_indices('.').map(|(at, _)| at);
-    ends.filter_map(|end| {
-        let begin = name[..end].rfind('.').map_or(0, |at| at + 1);
-        let number = &name[begin..end];
-        let is_one = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-        is_one.then(|| (&name[..begin], &name[..=end]))
+/// A name with `*` in the place of the numbers of layers and experts; none if it has none.
+fn kind(name: &str) -> Option<String> {
+    let is_number =
+        |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    name.split('.').any(|part| is_number(&part)).then(|| {
+        let parts = name
+            .split('.')
+            .map(|part| if is_number(&part) { "*" } else { part });
+        parts.collect::<Vec<_>>().join(".")
     })
 }
 
@@ -76,15 +87,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn layers_and_experts_are_found_in_names() {
-        let found: Vec<_> = numbers("adam_m.layers.3.experts.12.w1").collect();
-        assert_eq!(
-            found,
-            [
-                ("adam_m.layers.", "adam_m.layers.3."),
-                ("adam_m.layers.3.experts.", "adam_m.layers.3.experts.12.")
-            ]
-        );
-        assert_eq!(numbers("step.1").count() + numbers("w.x1.y").count(), 0);
+    fn layers_and_experts_are_of_a_kind() {
+        let found = kind("adam_m.layers.3.experts.12.w1");
+        assert_eq!(found.as_deref(), Some("adam_m.layers.*.experts.*.w1"));
+        assert_eq!((kind("norm.x1.w"), kind("w")), (None, None));
     }
 }

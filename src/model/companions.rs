@@ -17,7 +17,9 @@ use std::path::Path;
 /// Largest of them.
 const BYTES_MAX: u64 = 2 << 30;
 /// Their endings.
-const SMALL: [&str; 6] = ["json", "model", "txt", "jinja", "tiktoken", "py"];
+const SMALL: [&str; 9] = [
+    "json", "model", "txt", "jinja", "tiktoken", "py", "bpe", "codes", "spm",
+];
 /// Directories that go along, with all that is in them.
 const ROOMS: [&str; 2] = ["additional_chat_templates", "chat_templates"];
 /// Beginnings of files that a training or a quantisation leaves: a loader would take them for a part
@@ -40,10 +42,11 @@ const LEFT: [&str; 14] = [
 ];
 
 /// What is in the names of texts that a loader of the model reads: of its configuration, tokenizer, processors and labels.
-const READ: [&str; 16] = [
+const READ: [&str; 18] = [
     "bpe",
     "config_sentence",
     "configuration",
+    "encoder",
     "generation_config",
     "label",
     "license",
@@ -56,6 +59,7 @@ const READ: [&str; 16] = [
     "tekken",
     "template",
     "token",
+    "unigram",
     "vocab",
 ];
 
@@ -112,7 +116,7 @@ pub fn companions(directory: &Path) -> Result<Companions> {
             }
         } else if !is_directory && is_small(&name) && !is_map(&name) {
             found.left.push(name);
-        } else if is_directory && ROOMS.contains(&name.as_str()) {
+        } else if is_directory && is_room(&name) {
             for (inner, is_directory) in io::list(&directory.join(&name))? {
                 if !is_directory && !inner.starts_with('.') {
                     found
@@ -141,7 +145,13 @@ fn is_small(name: &str) -> bool {
 fn is_read(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
     let text = lower.ends_with(".json") || lower.ends_with(".txt");
-    !text || name == CONFIG || READ.iter().any(|part| lower.contains(part))
+    !text || name == CONFIG || name == "dict.txt" || READ.iter().any(|part| lower.contains(part))
+}
+
+/// Whether a directory goes along: of templates, or a module of sentence-transformers (`1_Pooling`).
+fn is_room(name: &str) -> bool {
+    let module = name.trim_start_matches(|c: char| c.is_ascii_digit());
+    ROOMS.contains(&name) || module.len() < name.len() && module.starts_with('_')
 }
 
 /// Whether it is an index, which is made anew.
@@ -151,7 +161,8 @@ fn is_map(name: &str) -> bool {
 
 /// Whether a file of this name is copied.
 fn goes_along(name: &str) -> bool {
-    let left = LEFT.iter().any(|begin| name.starts_with(begin));
+    // Of code nobody can tell what other code takes.
+    let left = LEFT.iter().any(|begin| name.starts_with(begin)) && !name.ends_with(".py");
     is_small(name) && !left && !is_map(name) && is_read(name)
 }
 
@@ -275,6 +286,9 @@ mod tests {
             "merges.txt",
             "chat_template.jinja",
             "modeling_x.py",
+            "quantizer.py",
+            "vocab.bpe",
+            "source.spm",
             "qwen.tiktoken",
         ] {
             assert!(goes_along(name), "{name}");

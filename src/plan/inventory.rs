@@ -172,6 +172,7 @@ impl Inventory {
                     .push((rank, entry));
             }
         }
+        refuse_twice(catalog)?;
         for (name, entries) in found {
             let layouts = strategy.layouts(&name);
             if layouts.is_empty() {
@@ -248,6 +249,25 @@ impl Inventory {
                 "MindSpore 2.10 does that with an optimizer shard over all replicas of this mesh",
             ))
     }
+}
+
+/// Refuses a rank of which two files have the same tensor.
+fn refuse_twice(catalog: &Catalog) -> Result<()> {
+    for (rank, files) in catalog.ranks.iter().filter(|(_, files)| files.len() > 1) {
+        let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
+        for file in files {
+            for entry in &file.schema.entries {
+                if let Some(other) = seen.insert(&entry.name, &file.path) {
+                    let message = format!("{other} has this tensor too");
+                    let fault = Fault::new(Kind::Corrupt, message).rank(*rank);
+                    return Err(fault.file(&*file.path).tensor(&*entry.name).hint(
+                        "are files of two saves together? Of several files of a rank each has tensors of its own",
+                    ));
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 fn loses_all_copies(layout: &Layout) -> bool {

@@ -125,7 +125,8 @@ fn beside(path: &Path) -> Result<Option<(u32, u32, PathBuf)>> {
     let room = resolved.file_name().and_then(|name| name.to_str());
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let (Some(rank), Some(above)) = (room.and_then(rank_of), resolved.parent()) else {
-        return beside_by_name(&resolved, &name);
+        let found = beside_by_name(&resolved, &name)?;
+        return found.map_or_else(|| beside_alike(&resolved, &name), |found| Ok(Some(found)));
     };
     let (own, stem_end) = (format!("rank_{rank}"), format!("{rank}."));
     let mut rooms: Vec<(u32, String)> = io::list(above)?
@@ -174,6 +175,44 @@ fn beside_by_name(room: &Path, name: &str) -> Result<Option<(u32, u32, PathBuf)>
         }
     }
     Ok(None)
+}
+
+/// The same of a file in a directory that is called as a device: another's beside that.
+fn beside_alike(room: &Path, name: &str) -> Result<Option<(u32, u32, PathBuf)>> {
+    let own = room.file_name().and_then(|own| numbered(own.to_str()?));
+    let (Some((around, rank)), Some(above)) = (own, room.parent()) else {
+        return Ok(None);
+    };
+    for (other_name, folder) in io::list(above)? {
+        let other = numbered(&other_name).filter(|(other, _)| folder && *other == around);
+        let Some((_, other)) = other.filter(|(_, other)| *other != rank) else {
+            continue;
+        };
+        let named = name.replacen(&format!("{rank}."), &format!("{other}."), 1);
+        for theirs in [name, &named] {
+            let theirs = above.join(&other_name).join(theirs);
+            if io::standing(&theirs)? == Standing::File {
+                return Ok(Some((rank, other, theirs)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Words in the names of directories of ranks.
+const DEVICES: [&str; 7] = ["rank", "card", "device", "gpu", "npu", "proc", "worker"];
+
+/// What is around the number in the name of a device's directory, and that.
+fn numbered(name: &str) -> Option<((&str, &str), u32)> {
+    let begin = name.find(|c: char| c.is_ascii_digit())?;
+    let rest = &name[begin..];
+    let end = rest
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(rest.len());
+    let lower = name[..begin].to_ascii_lowercase();
+    let device = DEVICES.iter().any(|word| lower.contains(word));
+    let number = rest[..end].parse().ok().filter(|_| device)?;
+    Some(((&name[..begin], &rest[end..]), number))
 }
 
 /// What precedes a rank in the names of files.

@@ -82,17 +82,21 @@ pub(super) fn looks_like_ranks(path: &Path, names: &[(String, bool)]) -> Option<
 
 /// A directory whose directories have the weights.
 fn parent(path: &Path, names: &[(String, bool)]) -> Result<Option<Fault>> {
-    let mut found = Vec::new();
+    let (mut found, mut checkpoints) = (Vec::new(), false);
     for (name, _) in names
         .iter()
         .filter(|(name, directory)| *directory && !name.starts_with('.'))
     {
-        let has = io::list(&path.join(name))?
-            .iter()
-            .any(|(name, directory)| match directory {
-                true => rank_dir::rank_of(name).is_some(),
-                false => Format::of(name).is_some(),
-            });
+        let inside = io::list(&path.join(name))?;
+        // What has ranks itself, or a model's description, is none.
+        checkpoints |= inside.iter().any(|(name, directory)| match directory {
+            true => rank_dir::rank_of(name).is_some(),
+            false => name == "config.json",
+        });
+        let has = inside.iter().any(|(name, directory)| match directory {
+            true => rank_dir::rank_of(name).is_some(),
+            false => Format::of(name).is_some(),
+        });
         if has {
             if rank_dir::rank_of(name).is_some() {
                 return Ok(None);
@@ -100,7 +104,7 @@ fn parent(path: &Path, names: &[(String, bool)]) -> Result<Option<Fault>> {
             found.push(name.as_str());
         }
     }
-    if are_numbered(&found) {
+    if !checkpoints && are_numbered(&found) {
         let message = format!(
             "has no rank_0, and {}, which look like ranks",
             first(&found, TOLD)
