@@ -83,8 +83,7 @@ pub(super) fn fit(
         let derived = path.is_some_and(|path| path.bytes().is_some());
         let affixes = &job.reading.derived.affixes;
         let needed = |name: &str| write.select.keeps(name);
-        let all = unsaved::refuse(opened, affixes, derived, needed);
-        agree(world, all.map_err(|fault| with_strategy(fault, path)))?;
+        unsaved::refuse(opened, affixes, derived, needed).map_err(|f| with_strategy(f, path))?;
     }
     let compared = copies::check(world, topology, opened, &origin, verify, &job.moving);
     let compared = compared.map_err(|fault| with_strategy(fault, path));

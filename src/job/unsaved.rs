@@ -6,7 +6,8 @@ use crate::plan::affix::Affixes;
 use crate::plan::names::state_and_tensor;
 use crate::source::Opened;
 use crate::source::meta::TRAINABLE;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::sync::Arc;
 
 /// Most tensors that a message names.
 const NAMED: usize = 3;
@@ -14,7 +15,8 @@ const NAMED: usize = 3;
 /// Refuses a source of which tensors lack that its strategy has and that are `needed`: of a layer or an expert what
 /// others have, weights or states, and tensors of which the states are there. What no layer has is no loss (moments,
 /// where only weights were saved); nor is what a trainer leaves out of files of those weights that it trains. Of a
-/// strategy that was `derived` nobody knows which weights were trained: all states of one may lack. Local.
+/// strategy that was `derived` nobody knows which weights were trained: all states of one may lack. Local; what it looks at is
+/// the same on every process.
 ///
 /// # Errors
 /// [`Kind::MissingShard`] naming the first ones.
@@ -34,25 +36,27 @@ pub(super) fn refuse(
     }
     let names = inventory.tensors.keys().chain(&inventory.private);
     let there: HashSet<String> = names.map(|name| affixes.of(name)).collect();
-    let kinds: HashSet<String> = there.iter().filter_map(|name| kind(name)).collect();
-    let mut states: HashMap<&str, usize> = HashMap::new();
-    for (state, tensor) in there.iter().map(|name| state_and_tensor(name)) {
-        if !state.is_empty() {
-            *states.entry(tensor).or_default() += 1;
-        }
+    let lacks = strategy.names().map(|name| (name, affixes.of(name)));
+    let lacks = lacks.filter(|(_, name)| !there.contains(name) && needed(name));
+    let lacks: Vec<(&Arc<str>, String)> = lacks.collect();
+    if lacks.is_empty() {
+        return Ok(());
     }
+    let kinds: HashSet<String> = there.iter().filter_map(|name| kind(name)).collect();
+    let states = there.iter().map(|name| state_and_tensor(name));
+    let states = states.filter(|(state, _)| !state.is_empty());
+    let with_states: HashSet<&str> = states.map(|(_, tensor)| tensor).collect();
     let lost = |name: &str| {
         let (state, tensor) = state_and_tensor(name);
-        let others = states.contains_key(tensor);
+        let others = with_states.contains(tensor);
         let known = kind(name).is_some_and(|kind| kinds.contains(&kind));
         match state.is_empty() {
             true => others || known,
             false => known && (others || !derived),
         }
     };
-    let lacks = strategy.names().map(|name| (name, affixes.of(name)));
-    let lacks = lacks.filter(|(_, name)| !there.contains(name) && needed(name) && lost(name));
-    let lacks: Vec<&str> = lacks.map(|(name, _)| &**name).collect();
+    let lacks = lacks.iter().filter(|(_, name)| lost(name));
+    let lacks: Vec<&str> = lacks.map(|(name, _)| &***name).collect();
     if lacks.is_empty() {
         return Ok(());
     }

@@ -24,7 +24,7 @@ const SMALL: [&str; 9] = [
 const ROOMS: [&str; 2] = ["additional_chat_templates", "chat_templates"];
 /// Beginnings of files that a training or a quantisation leaves: a loader would take them for a part
 /// of the model, or nobody needs them.
-const LEFT: [&str; 14] = [
+const LEFT: [&str; 13] = [
     "adapter_",
     "all_results",
     "eval_results",
@@ -37,9 +37,11 @@ const LEFT: [&str; 14] = [
     "scheduler",
     "train",
     "log",
-    "zero_to_fp32",
     "requirements",
 ];
+
+/// What DeepSpeed leaves beside its checkpoints.
+const CONVERTER: &str = "zero_to_fp32.py";
 
 /// What is in the names of texts that a loader of the model reads: of its configuration, tokenizer, processors and labels.
 const READ: [&str; 18] = [
@@ -161,8 +163,11 @@ fn is_map(name: &str) -> bool {
 
 /// Whether a file of this name is copied.
 fn goes_along(name: &str) -> bool {
-    // Of code nobody can tell what other code takes.
-    let left = LEFT.iter().any(|begin| name.starts_with(begin)) && !name.ends_with(".py");
+    // Of code nobody can tell what other code takes, but for the training's own.
+    let left = match name.ends_with(".py") {
+        true => name == CONVERTER,
+        false => LEFT.iter().any(|begin| name.starts_with(begin)),
+    };
     is_small(name) && !left && !is_map(name) && is_read(name)
 }
 
@@ -300,6 +305,7 @@ mod tests {
             "training_args.json",
             "hf_quant_config.json",
             "args.json",
+            "zero_to_fp32.py",
             "ds_config.json",
             "eval_metrics.json",
             "generated_predictions.json",

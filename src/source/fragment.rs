@@ -3,6 +3,7 @@
 use crate::catalog::{Catalog, Entry, FileSchema, ShardFile};
 use crate::fault::memory::zeroed;
 use crate::fault::{Fault, Kind, Result};
+use crate::source::around::{around_number, leading_number};
 use crate::source::found::{Source, place};
 use crate::source::sets::Set;
 use crate::store::io::{self, ReadFile, Standing};
@@ -154,10 +155,7 @@ fn beside_by_name(room: &Path, name: &str) -> Result<Option<(u32, u32, PathBuf)>
     let Some((before, rest)) = name.split_once(RANK) else {
         return Ok(None);
     };
-    let end = rest
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(rest.len());
-    let (Ok(rank), after) = (rest[..end].parse::<u32>(), &rest[end..]) else {
+    let Some((rank, after)) = leading_number(rest) else {
         return Ok(None);
     };
     let mut rooms = vec![room.to_owned()];
@@ -204,15 +202,10 @@ const DEVICES: [&str; 7] = ["rank", "card", "device", "gpu", "npu", "proc", "wor
 
 /// What is around the number in the name of a device's directory, and that.
 fn numbered(name: &str) -> Option<((&str, &str), u32)> {
-    let begin = name.find(|c: char| c.is_ascii_digit())?;
-    let rest = &name[begin..];
-    let end = rest
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(rest.len());
-    let lower = name[..begin].to_ascii_lowercase();
-    let device = DEVICES.iter().any(|word| lower.contains(word));
-    let number = rest[..end].parse().ok().filter(|_| device)?;
-    Some(((&name[..begin], &rest[end..]), number))
+    around_number(name).filter(|((before, _), _)| {
+        let lower = before.to_ascii_lowercase();
+        DEVICES.iter().any(|word| lower.contains(word))
+    })
 }
 
 /// What precedes a rank in the names of files.

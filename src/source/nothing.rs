@@ -2,6 +2,7 @@
 
 use crate::fault::plain::first;
 use crate::fault::{Fault, Kind, Result, nearest};
+use crate::source::around::around_number;
 use crate::store::cache::refuse_cache;
 use crate::store::formats::refuse_directory;
 use crate::store::io::{self, Standing};
@@ -136,16 +137,8 @@ const TOLD: usize = 4;
 /// Whether names differ in a number alone, of which each from the first one, 0 or 1, is there: ranks, and no steps.
 /// Where it is one name, it says so in a word.
 fn are_numbered(names: &[&str]) -> bool {
-    let split = |name: &&str| {
-        let begin = name.find(|c: char| c.is_ascii_digit())?;
-        let rest = &name[begin..];
-        let end = rest
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(rest.len());
-        let around = (name[..begin].to_owned(), rest[end..].to_owned());
-        Some((around, rest[..end].parse::<u32>().ok()?))
-    };
-    let Some(mut all) = names.iter().map(split).collect::<Option<Vec<_>>>() else {
+    let split = names.iter().map(|name| around_number(name));
+    let Some(mut all) = split.collect::<Option<Vec<_>>>() else {
         return false;
     };
     all.sort_unstable();
