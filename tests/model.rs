@@ -1025,6 +1025,84 @@ fn tree(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
+/// A layout and a model tell each tensor's full shape, and what there is of a model.
+#[test]
+fn a_layout_of_another_size_or_model_is_refused() {
+    let room = tempfile::tempdir().unwrap();
+    let at = |name: &str| room.path().join(name);
+    let words = |line: &str| words(line, room.path(), "qwen3", &[]);
+    runs(
+        2,
+        &words("import --hf % --dst @two --names mcore --dst-strategy tp=2"),
+    );
+    std::fs::remove_file(at("two/shardloom.json")).unwrap();
+    std::fs::create_dir_all(at("lone/rank_0")).unwrap();
+    let file = "rank_0/net.safetensors";
+    std::fs::copy(at("two").join(file), at("lone").join(file)).unwrap();
+    let config = std::fs::read_to_string(recorded("qwen3").join("hf/config.json")).unwrap();
+    let wider = config.replace("\"intermediate_size\": 16", "\"intermediate_size\": 24");
+    std::fs::write(at("wider.json"), wider).unwrap();
+    for (line, name) in [
+        (
+            "unify --src @two --src-strategy dp=2 --model %",
+            "linear_fc1",
+        ),
+        (
+            "unify --src @two --src-strategy tp=2 --model @wider.json",
+            "linear_fc1",
+        ),
+        (
+            "unify --src @lone --src-strategy tp=1 --model %",
+            "linear_fc1",
+        ),
+        (
+            "reshard --src @lone --src-strategy tp=1 --model % --dst-strategy tp=2",
+            "linear_fc1",
+        ),
+        (
+            "split --src @lone/rank_0/net.safetensors --dst-strategy tp=2 --model %",
+            "linear_fc1",
+        ),
+    ] {
+        for processes in [1, 4] {
+            let run = command::on(
+                processes,
+                &words(&format!("{line} --verify none --dst @out")),
+            );
+            refuses(&run, "by the strategy");
+            assert!(
+                run.stderr.contains(name) || run.stderr.contains("self_attention"),
+                "{run:#?}"
+            );
+            assert!(run.stderr.contains("strategy recognise"), "{run:#?}");
+            assert!(!at("out").exists(), "{run:#?}");
+        }
+    }
+    runs(
+        1,
+        &words("unify --src @two --src-strategy tp=2 --model % --dst @full"),
+    );
+    let whole = full(&at("full")).0;
+    for lost in [
+        "decoder.layers.1.mlp.linear_fc2.weight",
+        "decoder.final_layernorm.weight",
+    ] {
+        let mut rest = whole.clone();
+        rest.remove(lost).unwrap();
+        tensors::write(&at("less.safetensors"), &rest);
+        for line in [
+            "split --src @less.safetensors --dst-strategy tp=2 --model % --dst @out",
+            "to tp=2 --src @less.safetensors --model % --dst @out --yes",
+        ] {
+            let run = command::on(4, &words(line));
+            refuses(&run, lost);
+            assert!(!at("out").exists(), "{run:#?}");
+            runs(1, &words(&format!("{line} --unmatched drop")));
+            std::fs::remove_dir_all(at("out")).unwrap();
+        }
+    }
+}
+
 // proves P135
 #[test]
 fn a_layout_in_place_of_a_strategy_file_gives_the_same_bytes() {

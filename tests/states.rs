@@ -168,7 +168,10 @@ fn another_network_than_the_weights_is_told() {
             "/heads",
         );
         nothing_written(&sample);
-        let run = alone(&sample.args(&format!("{line} --model @more"))).succeeds();
+        let line = format!("{line} --model @more");
+        refuses(&alone(&sample.args(&line)), "that the source lacks");
+        nothing_written(&sample);
+        let run = alone(&sample.args(&format!("{line} --unmatched drop"))).succeeds();
         let told = "of the destination's network aren't in the source, so the result lacks them";
         assert!(run.stdout.contains(told), "{run:#?}");
         std::fs::remove_dir_all(sample.path("out")).expect("removed");

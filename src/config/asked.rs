@@ -43,6 +43,15 @@ impl Action {
     }
 }
 
+impl std::fmt::Display for Action {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(match self {
+            Action::None | Action::Import => "nothing to do",
+            action => action.name(),
+        })
+    }
+}
+
 /// Weights that are asked for, and by which key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {

@@ -2,12 +2,13 @@
 //! directories. What else is in the source's directory is carried along.
 
 use crate::catalog::{Catalog, ShardFile, SmallFile};
+use crate::destination::common_name::common_name;
 use crate::destination::place::Destination;
 use crate::destination::resume::{survived, survives};
 use crate::exchange::{World, agree, all_gather};
 use crate::fault::plain::{counted, first};
 use crate::fault::{Fault, Kind, Result};
-use crate::plan::arrange::{Files, RankName};
+use crate::plan::arrange::Files;
 use crate::plan::reach::Reach;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::manifest::{self, Manifest};
@@ -48,7 +49,12 @@ impl Replaced<'_> {
 /// [`Kind::Usage`] if it isn't rank directories, [`Kind::Ambiguous`] if the ranks' names have
 /// nothing in common.
 pub(crate) fn files(base: &Path, catalog: &Catalog, remove_redundancy: bool) -> Result<Files> {
-    let of_ranks = |(rank, files): (&u32, &Vec<ShardFile>)| stem(*rank, files).is_some();
+    let of_ranks = |(rank, files): (&u32, &Vec<ShardFile>)| {
+        let directory = format!("rank_{rank}/");
+        files
+            .first()
+            .is_some_and(|file| file.path.starts_with(&directory))
+    };
     let fault = if !catalog.ranks.iter().all(of_ranks) {
         let message = "--in-place is for directories rank_0, rank_1 …";
         Fault::new(Kind::Usage, message)
@@ -62,53 +68,6 @@ pub(crate) fn files(base: &Path, catalog: &Catalog, remove_redundancy: bool) -> 
         Fault::new(Kind::Ambiguous, message)
     };
     Err(fault.file(base.display().to_string()))
-}
-
-/// What the names of the ranks' files have in common, the rank taken out; none if they have nothing, or don't lie in
-/// directories of ranks.
-pub(crate) fn common_name(catalog: &Catalog) -> Option<RankName> {
-    let mut common: Option<BTreeSet<RankName>> = None;
-    for (rank, files) in &catalog.ranks {
-        let names = names(stem(*rank, files)?, *rank);
-        common = Some(match common {
-            None => names.into_iter().collect(),
-            Some(before) => names.into_iter().filter(|n| before.contains(n)).collect(),
-        });
-    }
-    // The rank after `rank_` is meant before a number elsewhere, and any number before none.
-    let order = |name: &RankName| (name.before.ends_with("rank_"), name.numbered);
-    common.into_iter().flatten().max_by_key(order)
-}
-
-/// The name of a rank's first file, without its extension.
-fn stem(rank: u32, files: &[ShardFile]) -> Option<&str> {
-    let path = &files.first()?.path;
-    let name = path.strip_prefix(&format!("rank_{rank}/"))?;
-    Some(name.rsplit_once('.').map_or(name, |(stem, _)| stem))
-}
-
-/// The ways in which `stem` may come from a rank's number.
-fn names(stem: &str, rank: u32) -> Vec<RankName> {
-    let number = rank.to_string();
-    let mut names = vec![RankName {
-        before: stem.to_owned(),
-        numbered: false,
-        after: String::new(),
-    }];
-    for (at, _) in stem.match_indices(&number) {
-        let (before, after) = (&stem[..at], &stem[at + number.len()..]);
-        let digit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit());
-        let whole = !digit(before.chars().next_back()) && !digit(after.chars().next());
-        let named = before.ends_with("rank_") || after.is_empty();
-        if whole && named {
-            names.push(RankName {
-                before: before.to_owned(),
-                numbered: true,
-                after: after.to_owned(),
-            });
-        }
-    }
-    names
 }
 
 /// Finds the swap made already, on some nodes at least: an earlier run was killed between the swaps of
@@ -416,24 +375,4 @@ fn check_entry(source: &Replaced<'_>, path: &str) -> Result<()> {
     Err(source
         .place(Fault::new(Kind::Ambiguous, message))
         .hint(hint))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn finds_the_rank_in_a_name() {
-        let numbered = |stem: &str, rank| -> Vec<String> {
-            let names = names(stem, rank).into_iter().filter(|n| n.numbered);
-            names.map(|n| format!("{}#{}", n.before, n.after)).collect()
-        };
-        assert_eq!(
-            numbered("net_rank_1-1_1", 1),
-            ["net_rank_#-1_1", "net_rank_1-1_#"]
-        );
-        assert_eq!(numbered("net_rank_11-1_2", 1), Vec::<String>::new());
-        assert_eq!(numbered("net7", 7), ["net#"]);
-        assert_eq!(numbered("net", 7), Vec::<String>::new());
-    }
 }

@@ -6,6 +6,7 @@
 
 pub(crate) mod allowed;
 mod commit;
+mod common_name;
 mod digests;
 mod guard;
 mod in_place;
@@ -19,10 +20,9 @@ mod stage;
 mod writing;
 
 pub(crate) use commit::{Commit, Shown};
+pub(crate) use common_name::common_name;
 pub use guard::{Guard, Held, hold};
-pub(crate) use in_place::{
-    Carried, Replaced, carry, common_name, files as in_place_files, finished,
-};
+pub(crate) use in_place::{Carried, Replaced, carry, files as in_place_files, finished};
 pub(crate) use openness::denied;
 pub use place::{Destination, Linked, Placement};
 pub(crate) use probe::{sharing, standing_directory};

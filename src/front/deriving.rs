@@ -1,7 +1,7 @@
 //! Strategies that don't lie in files: derived from a layout (`dp=2,tp=4`) or a trainer's configuration.
 
 use crate::config::based::is_yaml;
-use crate::exchange::{World, agree, all_gather, broadcast_bytes};
+use crate::exchange::{World, agree, all_gather, broadcast_bytes, decode, encode};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::{Goal, Job};
 use crate::model::derive::{Derived, Seen, Sizes, configured, derive, usual};
@@ -32,6 +32,9 @@ impl Asked {
         is_yaml(typed).then(|| Asked::Config(typed.to_path_buf()))
     }
 }
+
+/// What a file would hold, and full shapes of weights that it doesn't tell.
+type Made = (Vec<u8>, BTreeMap<String, Vec<u64>>);
 
 /// How strategies that don't lie in files are made.
 #[derive(Clone, Debug, Default)]
@@ -126,10 +129,11 @@ impl Deriving {
         let mine = if world.process() == 0 {
             self.derived(&typed, &asked, seen, &sampled)
         } else {
-            Ok(Vec::new())
+            Ok(Made::default())
         };
-        let bytes = broadcast_bytes(world, 0, agree(world, mine)?)?;
-        *input = Some(StrategyInput::made(typed, bytes));
+        let mine = mine.and_then(|made| encode(&made));
+        let (bytes, shapes): Made = decode(&broadcast_bytes(world, 0, agree(world, mine)?)?)?;
+        *input = Some(StrategyInput::made(typed, bytes).of_shapes(shapes.into()));
         Ok(())
     }
 
@@ -142,8 +146,8 @@ impl Deriving {
             return Ok(input);
         };
         let sampled = self.sampled();
-        let bytes = self.derived(&typed, &asked, self.seen(&sampled), &sampled)?;
-        Ok(StrategyInput::made(typed, bytes))
+        let (bytes, shapes) = self.derived(&typed, &asked, self.seen(&sampled), &sampled)?;
+        Ok(StrategyInput::made(typed, bytes).of_shapes(shapes.into()))
     }
 
     /// What this process sees of the sources. Local.
@@ -165,14 +169,14 @@ impl Deriving {
         seen
     }
 
-    /// What the file would hold. Local.
+    /// What the file would hold, and full shapes. Local.
     fn derived(
         &self,
         typed: &Path,
         asked: &Asked,
         seen: Seen,
         sampled: &[Sampled],
-    ) -> Result<Vec<u8>> {
+    ) -> Result<Made> {
         let given = self.given(typed)?;
         if let Some(model) = &given {
             let nothing = BTreeMap::new();
@@ -204,7 +208,8 @@ impl Deriving {
         for doubt in &derived.doubts {
             tracing::warn!("{}: {doubt}", typed.display());
         }
-        Derived::merged(Form::Protobuf, &derived.files(Form::Protobuf)?)
+        let bytes = Derived::merged(Form::Protobuf, &derived.files(Form::Protobuf)?)?;
+        Ok((bytes, derived.shapes()))
     }
 
     /// What `--model` gives. Local.

@@ -18,7 +18,9 @@ pub(super) fn write_as_source(files: &Files, source: &Source) -> Option<Files> {
         return None;
     };
     let of_ranks = &source.catalog.ranks;
-    if of_ranks.values().any(|files| files.len() > 1) {
+    let first = of_ranks.values().next()?.first()?;
+    let full = of_ranks.len() == 1 && !first.path.contains('/');
+    if full || of_ranks.values().any(|files| files.len() > 1) {
         return None;
     }
     let mut ranks = of_ranks.iter().map(|(rank, files)| {

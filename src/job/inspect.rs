@@ -6,7 +6,6 @@ use crate::fault::{Fault, Kind, Result};
 use crate::job::composed::Composed;
 use crate::job::inspected::{Contents, Inspected, InspectedFile, InspectedLayout, InspectedTensor};
 use crate::plan::simulate::Shapes;
-use crate::source::Offered;
 use crate::source::complete;
 use crate::source::fragment::refuse_part;
 use crate::source::meta::Name;
@@ -16,6 +15,7 @@ use crate::source::{
     Inner, Listed, Listing, chosen, index_notes, laid_by_listing, list, list_files, one_set, place,
     structure, told,
 };
+use crate::source::{Offered, saved_names};
 use crate::store::Format;
 use crate::store::io::ReadFile;
 use crate::store::whole::{ranges, spelled};
@@ -280,11 +280,8 @@ fn check_wanted(
 /// The checkpoints in rank directories, and who has them. None if names tell of none.
 fn steps(offered: &Offered) -> Option<Vec<(String, String)>> {
     let mut steps: BTreeMap<Name, BTreeSet<u32>> = BTreeMap::new();
-    for (rank, files) in offered {
-        let names = files.iter().filter_map(|file| file.rsplit('/').next());
-        for (name, _) in names.filter_map(Name::parse) {
-            steps.entry(name).or_default().insert(*rank);
-        }
+    for (name, rank) in saved_names(offered) {
+        steps.entry(name).or_default().insert(rank);
     }
     let told = steps
         .into_iter()

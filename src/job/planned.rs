@@ -10,6 +10,7 @@ use crate::job::laid::{laid, unkept};
 use crate::job::megatron::formed;
 use crate::job::metadata::{format_of, metadata};
 use crate::job::spec::{ViewMaker, Viewed, Write};
+use crate::job::unsaved;
 use crate::plan::TensorPlan;
 use crate::plan::arrange::{Arranged, Files, Kept, Ranks, arrange};
 use crate::plan::build::{Build, Leftovers, Select, build};
@@ -151,6 +152,7 @@ fn arranged(
         ranks.built,
     );
     let mut build = built.map_err(|fault| unmade(write, source, fault))?;
+    unsaved::refuse_unfilled(write, &select, opened, &build)?;
     check_copied(write, files, &build, inventory).map_err(|fault| source.place(fault))?;
     build.counts = counts(write, &select, opened).map_err(|fault| source.place(fault))?;
     let without_data = BTreeMap::from([

@@ -2,8 +2,10 @@
 
 use crate::fault::plain::{counted, first};
 use crate::fault::{Fault, Kind, Result};
+use crate::job::spec::Write;
 use crate::plan::affix::Affixes;
-use crate::plan::names::state_and_tensor;
+use crate::plan::build::{Build, Select, Unmatched};
+use crate::plan::names::{is_state, state_and_tensor};
 use crate::source::Opened;
 use crate::source::meta::TRAINABLE;
 use std::collections::HashSet;
@@ -15,8 +17,8 @@ const NAMED: usize = 3;
 /// Refuses a source of which tensors lack that its strategy has and that are `needed`: of a layer or an expert what
 /// others have, weights or states, and tensors of which the states are there. What no layer has is no loss (moments,
 /// where only weights were saved); nor is what a trainer leaves out of files of those weights that it trains. Of a
-/// strategy that was `derived` nobody knows which weights were trained: all states of one may lack. Local; what it looks at is
-/// the same on every process.
+/// strategy that was `derived` nobody knows which weights were trained: all states of one may lack; what a model has once
+/// may not. Local; what it looks at is the same on every process.
 ///
 /// # Errors
 /// [`Kind::MissingShard`] naming the first ones.
@@ -30,8 +32,7 @@ pub(super) fn refuse(
     let Some(strategy) = &opened.strategy else {
         return Ok(());
     };
-    let paths = opened.source.catalog.paths();
-    if paths.iter().all(|path| path.contains(TRAINABLE.1)) {
+    if is_of_trained(opened) {
         return Ok(());
     }
     let names = inventory.tensors.keys().chain(&inventory.private);
@@ -39,24 +40,7 @@ pub(super) fn refuse(
     let lacks = strategy.names().map(|name| (name, affixes.of(name)));
     let lacks = lacks.filter(|(_, name)| !there.contains(name) && needed(name));
     let lacks: Vec<(&Arc<str>, String)> = lacks.collect();
-    if lacks.is_empty() {
-        return Ok(());
-    }
-    let kinds: HashSet<String> = there.iter().filter_map(|name| kind(name)).collect();
-    let states = there.iter().map(|name| state_and_tensor(name));
-    let states = states.filter(|(state, _)| !state.is_empty());
-    let with_states: HashSet<&str> = states.map(|(_, tensor)| tensor).collect();
-    let lost = |name: &str| {
-        let (state, tensor) = state_and_tensor(name);
-        let others = with_states.contains(tensor);
-        let known = kind(name).is_some_and(|kind| kinds.contains(&kind));
-        match state.is_empty() {
-            true => others || known,
-            false => known && (others || !derived),
-        }
-    };
-    let lacks = lacks.iter().filter(|(_, name)| lost(name));
-    let lacks: Vec<&str> = lacks.map(|(name, _)| &***name).collect();
+    let lacks = lost(&there, lacks, derived);
     if lacks.is_empty() {
         return Ok(());
     }
@@ -72,6 +56,79 @@ pub(super) fn refuse(
             "are all ranks' directories there, and is it the strategy that these files were saved by? --unmatched drop \
              goes on without those tensors",
         ))
+}
+
+/// Refuses to write by a strategy that has weights for which the source has nothing: of a layer or an expert what it has
+/// of others. Of a strategy that was derived from the model nothing else may lack either. States may: not every
+/// job saves all of them. Local.
+///
+/// # Errors
+/// [`Kind::MissingShard`] naming the first ones.
+pub(super) fn refuse_unfilled(
+    write: &Write,
+    select: &Select,
+    opened: &Opened,
+    build: &Build,
+) -> Result<()> {
+    let Some(strategy) = &write.writing.strategy else {
+        return Ok(());
+    };
+    let drops = write.leftovers.unmatched() == Unmatched::Drop;
+    if drops || is_of_trained(opened) {
+        return Ok(());
+    }
+    let derived = strategy.bytes().is_some();
+    let made = build.stages.iter().flatten();
+    let there: HashSet<String> = made.map(|plan| plan.name.to_string()).collect();
+    let lacks = build.without_data.iter();
+    let lacks = lacks.filter(|name| select.keeps(name) && !is_state(name));
+    let lacks: Vec<_> = lacks.map(|name| (name, name.to_string())).collect();
+    let lacks = lost(&there, lacks, derived);
+    if lacks.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "the destination strategy has {} that the source lacks: {}",
+        counted(lacks.len() as u64, "tensor"),
+        first(&lacks, NAMED)
+    );
+    Err(Fault::new(Kind::MissingShard, message)
+        .file(strategy.to_string())
+        .hint(
+            "is all of the source there, and is it of the same model? --unmatched drop goes on without those tensors",
+        ))
+}
+
+/// Whether a trainer has left out what it doesn't train.
+fn is_of_trained(opened: &Opened) -> bool {
+    let paths = opened.source.catalog.paths();
+    paths.iter().all(|path| path.contains(TRAINABLE.1))
+}
+
+/// Of what `lacks` beside what is `there`, as it is called and as it was meant, what others of its kind or its states
+/// show to be lost.
+fn lost<'a>(
+    there: &HashSet<String>,
+    lacks: Vec<(&'a Arc<str>, String)>,
+    derived: bool,
+) -> Vec<&'a str> {
+    let kinds: HashSet<String> = there.iter().filter_map(|name| kind(name)).collect();
+    let states = there.iter().map(|name| state_and_tensor(name));
+    let states = states.filter(|(state, _)| !state.is_empty());
+    let with_states: HashSet<&str> = states.map(|(_, tensor)| tensor).collect();
+    let lost = |name: &str| {
+        let (state, tensor) = state_and_tensor(name);
+        let others = with_states.contains(tensor);
+        // What a model has once.
+        let once = || derived && !kinds.is_empty();
+        let known = kind(name).map_or_else(once, |kind| kinds.contains(&kind));
+        match state.is_empty() {
+            true => others || known,
+            false => known && (others || !derived),
+        }
+    };
+    let lacks = lacks.into_iter().filter(|(_, name)| lost(name));
+    lacks.map(|(name, _)| &**name).collect()
 }
 
 /// A name with `*` in the place of the numbers of layers and experts; none if it has none.

@@ -79,6 +79,14 @@ pub enum Cut {
     Balance,
 }
 
+impl Cut {
+    /// Whether its rows are the vocabulary's.
+    #[must_use]
+    pub fn is_of_vocabulary(self) -> bool {
+        matches!(self, Cut::Embedding | Cut::Head | Cut::HeadByAll)
+    }
+}
+
 /// How the training network holds a tensor: `"column"`, or
 /// `{"by": "column", "when": "key & !key & key=word"}`.
 #[derive(Clone, Debug, Deserialize)]

@@ -11,6 +11,8 @@ use std::fmt::Write;
 const ROWS: usize = 40;
 /// Columns of a name on one.
 const NAME_COLUMNS: usize = 60;
+/// Columns of a terminal on which a name and what is told of it stand in one row.
+const WIDE: usize = 80;
 
 /// Device matrices told of many.
 const MESHES: usize = 3;
@@ -33,9 +35,9 @@ pub(super) fn inspected(inspected: &Inspected, overview: &Overview, shown: Shown
     let out = if shown.tree {
         tree(inspected)
     } else if shown.each {
-        each(inspected)
+        each(inspected, shown.columns)
     } else {
-        screen(inspected, overview, shown.all)
+        screen(inspected, overview, shown)
     };
     match shown.columns {
         Some(columns) => out.cut(columns, is_told),
@@ -49,12 +51,13 @@ pub(super) fn ranked(ranges: &str) -> String {
     format!("rank{} {ranges}", if several { "s" } else { "" })
 }
 
-/// Whether a row is a sentence, which is not cut.
+/// Whether a row is of one thing alone, or a sentence, which is not cut.
 fn is_told(row: &str) -> bool {
-    let begins = ["note ", "odd ", "… "];
-    begins
-        .iter()
-        .any(|begin| row.trim_start().starts_with(begin))
+    let begins = [
+        "note ", "odd ", "… ", "tensors ", "a rank ", "layout ", "step ",
+    ];
+    let text = row.trim_start();
+    text == row || begins.iter().any(|begin| text.starts_with(begin))
 }
 
 /// Files, ranks and tensors in all.
@@ -71,7 +74,7 @@ fn total(inspected: &Inspected) -> String {
     format!("{told}{tensors}, {}", bytes(inspected.tensor_bytes))
 }
 
-fn screen(inspected: &Inspected, overview: &Overview, all: bool) -> Text {
+fn screen(inspected: &Inspected, overview: &Overview, shown: Shown) -> Text {
     let mut out = Text::default();
     let distributed = inspected.ranks > 1;
     out.line(format_args!("{}: {}", overview.layout, total(inspected)));
@@ -96,9 +99,13 @@ fn screen(inspected: &Inspected, overview: &Overview, all: bool) -> Text {
         }
     }
     metadata(&mut out, inspected);
-    let rows = if all { overview.groups.len() } else { ROWS };
+    let rows = if shown.all {
+        overview.groups.len()
+    } else {
+        ROWS
+    };
     let groups = &overview.groups[..overview.groups.len().min(rows)];
-    table(&mut out, groups, distributed);
+    table(&mut out, groups, distributed, shown.columns);
     if groups.len() < overview.groups.len() {
         let more = overview.groups.len() - groups.len();
         out.line(format_args!(
@@ -136,39 +143,48 @@ fn metadata(out: &mut Text, inspected: &Inspected) {
 }
 
 /// A row a group.
-fn table(out: &mut Text, groups: &[Group], distributed: bool) {
-    let width = |of: fn(&Group) -> String| {
-        groups
-            .iter()
-            .map(|group| of(group).chars().count())
-            .max()
-            .unwrap_or(0)
-    };
-    let (names, shapes) = (width(name).min(NAME_COLUMNS), width(shape).min(40));
+fn table(out: &mut Text, groups: &[Group], distributed: bool, columns: Option<usize>) {
+    let shapes = groups.iter().map(|group| shape(group).chars().count());
+    let shapes = shapes.max().unwrap_or(0).min(40);
     let several = groups.iter().any(|group| group.tensors > 1);
     let counts = if several { 5 } else { 0 };
-    for group in groups {
+    let told = groups.iter().map(|group| {
         let count = if group.tensors > 1 {
             format!("×{}", group.tensors)
         } else {
             String::new()
         };
-        out.line(format_args!(
-            "  {:names$}  {count:>counts$}  {:5} {:shapes$}  {}",
-            name(group),
+        let mut rest = format!(
+            "{count:>counts$}  {:5} {:shapes$}  {}",
             group.dtype,
             shape(group),
             bytes(group.bytes)
-        ));
+        );
         if distributed {
             let copies = match group.holders {
                 Some(1) => String::new(),
                 Some(holders) => format!(", each on {holders}"),
                 None => ", each on some".into(),
             };
-            let one = group.ranks.bytes().all(|byte| byte.is_ascii_digit());
-            let ranks = if one { "rank" } else { "ranks" };
-            out.add(format_args!("  {ranks} {}{copies}", group.ranks));
+            let _ = write!(rest, "  {}{copies}", ranked(&group.ranks));
+        }
+        (name(group), rest)
+    });
+    rows(out, &told.collect::<Vec<_>>(), NAME_COLUMNS, columns);
+}
+
+/// Names, as wide as `most` columns as a rule, and what is told of each: below it on a narrow terminal.
+fn rows(out: &mut Text, told: &[(String, String)], most: usize, columns: Option<usize>) {
+    let widest = |width: fn(&(String, String)) -> usize| told.iter().map(width).max().unwrap_or(0);
+    let names = widest(|(name, _)| name.chars().count()).min(most);
+    let rest = widest(|(_, rest)| rest.chars().count());
+    let below = columns.is_some_and(|columns| columns < WIDE.min(names + rest + 4));
+    for (name, rest) in told {
+        if below {
+            out.line(format_args!("  {name}"));
+            out.line(format_args!("    {}", rest.trim_start()));
+        } else {
+            out.line(format_args!("  {name:names$}  {rest}"));
         }
     }
 }
@@ -192,7 +208,7 @@ fn shape(group: &Group) -> String {
     }
 }
 
-fn each(inspected: &Inspected) -> Text {
+fn each(inspected: &Inspected, columns: Option<usize>) -> Text {
     let mut out = Text::default();
     for file in &inspected.files {
         let tensors = counted(file.tensors.len() as u64, "tensor");
@@ -203,17 +219,11 @@ fn each(inspected: &Inspected) -> Text {
         for (key, value) in &file.metadata {
             out.line(format_args!("  {}: {}", key, value));
         }
-        let names = file.tensors.iter().map(|t| line(&t.name).chars().count());
-        let width = names.max().unwrap_or(0).min(72);
-        for tensor in &file.tensors {
-            out.line(format_args!(
-                "  {:width$}  {:5} {}{}",
-                line(&tensor.name),
-                tensor.dtype,
-                tensor.shape,
-                figures(tensor)
-            ));
-        }
+        let told = file.tensors.iter().map(|tensor| {
+            let rest = format!("{:5} {}{}", tensor.dtype, tensor.shape, figures(tensor));
+            (line(&tensor.name).into_owned(), rest)
+        });
+        rows(&mut out, &told.collect::<Vec<_>>(), 72, columns);
     }
     out.line(total(inspected));
     out

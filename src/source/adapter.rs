@@ -17,18 +17,21 @@ pub const WEIGHTS: &str = "adapter_model.safetensors";
 /// Largest adapter_config.json.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// Keys that, if they say anything, make pairs mean something else.
-const FOREIGN: [&str; 11] = [
-    "use_dora",
-    "use_qalora",
-    "use_bdlora",
+const FOREIGN: [&str; 4] = [
     "lora_bias",
     "layer_replication",
     "alora_invocation_tokens",
     "trainable_token_indices",
-    "arrow_config",
-    "kasa_config",
-    "velora_config",
-    "monteclora_config",
+];
+/// Keys that look like such switches and aren't.
+const PLAIN: [&str; 7] = [
+    "use_rslora",
+    "megatron_config",
+    "loftq_config",
+    "eva_config",
+    "corda_config",
+    "lora_ga_config",
+    "runtime_config",
 ];
 /// The version of PEFT from which on A of several experts has the columns of their matrices, B the rows.
 const STRAIGHT_SINCE: (u64, u64) = (0, 19);
@@ -129,7 +132,8 @@ fn refuse_foreign(config: &Map<String, Value>) -> Result<()> {
     {
         return Err(refuse("peft_type", value));
     }
-    let switch = |key: &str| key.starts_with("use_") && key != "use_rslora";
+    let switch =
+        |key: &str| (key.starts_with("use_") || key.ends_with("_config")) && !PLAIN.contains(&key);
     let mut told = config.iter().filter(|(_, value)| says(value));
     match told.find(|(key, _)| FOREIGN.contains(&key.as_str()) || switch(key)) {
         Some((key, value)) => Err(refuse(key, value)),
@@ -252,6 +256,7 @@ mod tests {
             r#""peft_type": "LORA", "use_dora": false, "layer_replication": null, "lora_dropout": 0.1"#,
             r#""init_lora_weights": "gaussian", "target_parameters": [], "task_type": "CAUSAL_LM""#,
             r#""init_lora_weights": true, "bias": "none", "modules_to_save": null"#,
+            r#""megatron_config": {"a": 1}, "runtime_config": {"ephemeral_gpu_offload": false}"#,
         ] {
             let meaning = meant(&format!("{{\"lora_alpha\": 8, {plain}}}"));
             assert!(meaning.is_ok(), "{plain}: {meaning:?}");
@@ -260,6 +265,8 @@ mod tests {
             ("peft_type", "\"LOHA\""),
             ("use_dora", "true"),
             ("use_something_new", "true"),
+            ("something_new_config", "{\"a\": 1}"),
+            ("kasa_config", "{\"a\": 1}"),
             ("init_lora_weights", "\"pissa_niter_4\""),
             ("init_lora_weights", "\"olora\""),
             ("init_lora_weights", "\"loftq\""),

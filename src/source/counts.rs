@@ -4,6 +4,7 @@ use crate::exchange::{World, agree, all_gather};
 use crate::fault::Result;
 use crate::plan::arrange::Files;
 use crate::source::found::Source;
+use crate::source::meta::Name;
 use crate::source::scalars::{scalar, whole};
 use crate::source::values;
 use crate::store::formats::laid::DirectoryAsked;
@@ -52,7 +53,7 @@ pub fn settle(world: &World, source: &Source, files: &Files) -> Result<Files> {
     })
 }
 
-/// Where the job stands, from the lowest rank's tensors, if this process reads those. Local.
+/// Where the job stands, from the lowest rank's tensors, or the name of its file, if this process reads those. Local.
 fn in_tensors(source: &Source) -> Result<Option<Progress>> {
     let Some((rank, files)) = source.catalog.ranks.iter().next() else {
         return Ok(None);
@@ -72,5 +73,15 @@ fn in_tensors(source: &Source) -> Result<Option<Progress>> {
         progress.consumed_samples = progress.consumed_samples.or(count("consumed_samples")?);
         progress.loss_scale = progress.loss_scale.or(read("loss_scale")?);
     }
+    if progress.step_num.is_none() && progress.global_step.is_none() {
+        let named = files.iter().find_map(|file| first_epoch(&file.path));
+        (progress.step_num, progress.global_step) = (named, named);
+    }
     Ok(Some(progress))
+}
+
+/// The step that a file's name says, if it is one of the first epoch: that of the whole run.
+fn first_epoch(path: &str) -> Option<u64> {
+    let (name, _) = Name::parse(path.rsplit('/').next()?)?;
+    (name.epoch == 1).then_some(name.step)
 }

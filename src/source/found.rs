@@ -83,6 +83,10 @@ impl Source {
 pub(crate) fn place(base: &Path, mut fault: Fault) -> Fault {
     let file = fault.file.take();
     let file = file.map_or_else(|| base.to_path_buf(), |file| base.join(file));
+    if file.as_os_str().is_empty() {
+        // One file in the working directory.
+        return fault;
+    }
     fault.file(file.display().to_string())
 }
 

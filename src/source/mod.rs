@@ -62,7 +62,7 @@ pub(crate) use laid::{laid_at, laid_by_listing, lies, look};
 pub(crate) use listed::{Inner, Listed, Listing};
 pub(crate) use listing::{list, unnumbered};
 pub use open::{OWN_KEYS, Opened, open};
-pub(crate) use position::{Offered, is_told_apart};
+pub(crate) use position::{Offered, is_told_apart, saved as saved_names};
 pub use reading::{Reading, Verify, Which};
 pub(crate) use sets::one_set;
 pub use still::Still;

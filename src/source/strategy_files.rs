@@ -37,7 +37,8 @@ pub fn read_strategy(
     };
     let path = input.typed();
     if let Some(bytes) = input.bytes() {
-        return Ok((Some(at_hand(path, bytes)?), Some(checksum(bytes))));
+        let read = at_hand(path, bytes)?.of_shapes(input.shapes());
+        return Ok((Some(read), Some(checksum(bytes))));
     }
     let mine = read_in_turn(world, topology, path)?;
     let Some(files) = gather(world, mine)? else {
@@ -94,7 +95,7 @@ fn read_in_turn(world: &World, topology: &Topology, path: &Path) -> Result<Resul
 pub fn read_alone(input: &StrategyInput) -> Result<Strategy> {
     let path = input.typed();
     if let Some(bytes) = input.bytes() {
-        return at_hand(path, bytes);
+        return Ok(at_hand(path, bytes)?.of_shapes(input.shapes()));
     }
     let named = |fault: Fault| fault.file(path.display().to_string());
     let files = strategy_bytes(path)?.ok_or_else(|| Fault {

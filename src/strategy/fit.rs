@@ -138,11 +138,11 @@ impl StageLayout {
             return Ok(());
         }
         let message = format!(
-            "the strategy is of a tensor of shape {expanded:?}, which this one with {what} {shape:?} isn't"
+            "its shape is {expanded:?} by the strategy, and the {what} {shape:?} doesn't fit that"
         );
         Err(Fault::new(Kind::Shape, message).hint(
-            "the strategy is of another model, or of other files: give the one that the checkpoint was saved \
-             with, or that the new job has written",
+            "the strategy is of another model or another layout: give the one that the checkpoint was saved with, \
+             or that the new job has written; `shardloom strategy recognise` says which layouts fit the files",
         ))
     }
 

@@ -1,5 +1,6 @@
 //! A strategy as it was asked for.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +12,8 @@ pub struct StrategyInput {
     typed: PathBuf,
     /// What a file of it would hold; none if there are files.
     made: Option<Arc<[u8]>>,
+    /// Full shapes of weights that are known beside it, by name.
+    shapes: Arc<BTreeMap<String, Vec<u64>>>,
 }
 
 impl StrategyInput {
@@ -21,7 +24,14 @@ impl StrategyInput {
         StrategyInput {
             typed: typed.into(),
             made: Some(bytes.into()),
+            shapes: Arc::default(),
         }
+    }
+
+    /// The same for weights of these full `shapes`.
+    #[must_use]
+    pub fn of_shapes(self, shapes: Arc<BTreeMap<String, Vec<u64>>>) -> StrategyInput {
+        StrategyInput { shapes, ..self }
     }
 
     /// What was typed.
@@ -41,6 +51,12 @@ impl StrategyInput {
     pub fn bytes(&self) -> Option<&[u8]> {
         self.made.as_deref()
     }
+
+    /// Full shapes of its weights, as far as they are known.
+    #[must_use]
+    pub fn shapes(&self) -> &BTreeMap<String, Vec<u64>> {
+        &self.shapes
+    }
 }
 
 impl<P: Into<PathBuf>> From<P> for StrategyInput {
@@ -48,6 +64,7 @@ impl<P: Into<PathBuf>> From<P> for StrategyInput {
         StrategyInput {
             typed: path.into(),
             made: None,
+            shapes: Arc::default(),
         }
     }
 }

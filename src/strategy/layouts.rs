@@ -157,6 +157,26 @@ impl Strategy {
         }
     }
 
+    /// The same for weights of these full `shapes`, by name, and for their states: a tensor of another shape
+    /// doesn't fit its layout any more. Layouts that stand for other dimensions stay as they are.
+    #[must_use]
+    pub fn of_shapes(mut self, shapes: &BTreeMap<String, Vec<u64>>) -> Self {
+        if shapes.is_empty() {
+            return self;
+        }
+        for (name, layouts) in &mut self.tensors {
+            let of_state = || shapes.get(name.split_once('.')?.1);
+            let Some(shape) = shapes.get(&**name).or_else(of_state) else {
+                continue;
+            };
+            let fitting = layouts.iter_mut().filter(|layout| {
+                layout.expanded_shape.is_none() && layout.layout.dimensions() == shape.len()
+            });
+            fitting.for_each(|layout| layout.expanded_shape = Some(shape.clone()));
+        }
+        self
+    }
+
     /// The same for tensors that are called otherwise: each of `names` that is unknown has the layouts of what `known`
     /// makes of it.
     #[must_use]

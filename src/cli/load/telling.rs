@@ -86,7 +86,7 @@ impl Telling {
         } else {
             ""
         };
-        let mut told = Text::new(format_args!("load: {}{dry}", self.action.name()));
+        let mut told = Text::new(format_args!("load: {}{dry}", self.action));
         for note in &self.notes {
             told.line(format_args!("  note       {note}"));
         }

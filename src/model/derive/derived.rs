@@ -21,6 +21,9 @@ pub struct Derived {
     /// The layouts of each stage.
     pub(super) stages: Vec<Vec<Entry>>,
     pub(super) ranks_per_stage: u32,
+    /// Full shapes of the weights that the model's configuration tells: not of the vocabulary's, which may
+    /// have been padded.
+    shapes: BTreeMap<String, Vec<u64>>,
     /// What a user should know: what MindSpore may not accept, what nobody said.
     pub doubts: Vec<String>,
 }
@@ -48,6 +51,7 @@ fn layouts(job: &Job) -> Result<Derived> {
     let mut derived = Derived {
         stages: vec![Vec::new(); usize::try_from(job.mesh.stages).unwrap_or(0)],
         ranks_per_stage: u32::try_from(job.mesh.ranks_per_stage()).unwrap_or(u32::MAX),
+        shapes: BTreeMap::new(),
         doubts: doubts(job),
     };
     let mut known = HashMap::new();
@@ -57,6 +61,10 @@ fn layouts(job: &Job) -> Result<Derived> {
         }
         let stage = stage_of(&stages, parameter.place);
         let layout = layout(job, &parameter, &mut known)?;
+        if !parameter.cut.is_of_vocabulary() {
+            let shape = (parameter.name.clone(), parameter.shape.clone());
+            derived.shapes.extend([shape]);
+        }
         if let Some(entries) = derived.stages.get_mut(usize::try_from(stage).unwrap_or(0)) {
             add(job, &parameter, &layout, entries);
         }
@@ -185,6 +193,12 @@ impl Derived {
         entries
             .map(|entry| (entry.name.clone(), part(&entry.shape, &entry.layout)))
             .collect()
+    }
+
+    /// Full shapes of the weights, by name: not of the vocabulary's, which may have been padded.
+    #[must_use]
+    pub fn shapes(self) -> BTreeMap<String, Vec<u64>> {
+        self.shapes
     }
 
     /// The contents of the files of each stage's ranks.

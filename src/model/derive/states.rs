@@ -3,7 +3,6 @@
 use super::network::Parameter;
 use crate::fault::{Fault, Kind, Result, nearest};
 use crate::model::choices::Scheme;
-use crate::model::training::Cut;
 
 /// An optimizer whose states have known names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,9 +78,10 @@ impl Optimizer {
         if !parameter.trained {
             return &[];
         }
-        let of_vocabulary = matches!(parameter.cut, Cut::Embedding | Cut::Head | Cut::HeadByAll);
         match self.0.of_matrices {
-            Some(states) if parameter.shape.len() == 2 && !of_vocabulary => states,
+            Some(states) if parameter.shape.len() == 2 && !parameter.cut.is_of_vocabulary() => {
+                states
+            }
             _ => self.0.states,
         }
     }

@@ -24,6 +24,15 @@ pub(crate) fn is_told_apart(prefix: &str) -> bool {
     !prefix.starts_with('.') && choose::choose(&offered.into(), Asked::Newest).is_ok()
 }
 
+/// What trainers have called files, the rank taken out, and the rank of each.
+pub(crate) fn saved(offered: &Offered) -> impl Iterator<Item = (Name, u32)> {
+    let files = name::classify(offered).into_iter();
+    files.filter_map(|file| match file.position {
+        name::Position::Saved(name) => Some((name, file.rank)),
+        _ => None,
+    })
+}
+
 /// Which position is asked for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Asked<'a> {

@@ -71,15 +71,18 @@ fn stem(path: &str) -> &str {
     name.rsplit_once('.').map_or(name, |(stem, _)| stem)
 }
 
-/// Reads all names. A name that ends with its own rank's number says the rank by that, unless another
-/// rank has a file of the same name.
+/// Reads all names. A name that ends with its own rank's number, before a trainer's numbers or without any, says the
+/// rank by that, unless another rank has a file of the same name.
 pub(super) fn classify(offered: &Offered) -> Vec<File<'_>> {
     let mut times: HashMap<&str, u32> = HashMap::new();
     let paths = offered
         .iter()
         .flat_map(|(rank, paths)| paths.iter().map(move |path| (*rank, path)));
     for (rank, path) in paths.clone() {
-        if trailing(stem(path)).is_some_and(|(_, number)| number == u64::from(rank)) {
+        if [stem(path), prefix(path)]
+            .iter()
+            .any(|text| own(text, rank).is_some())
+        {
             times.insert(stem(path), 0);
         }
     }
@@ -104,10 +107,14 @@ pub(super) fn classify(offered: &Offered) -> Vec<File<'_>> {
 
 fn position(rank: u32, path: &str, times: &HashMap<&str, u32>) -> (Position, Option<u32>) {
     let other = |named: u32| (named != rank).then_some(named);
-    if let Some((name, named)) = Name::parse(file_name(path)) {
+    let stem = stem(path);
+    let alone = times.get(stem) == Some(&1);
+    if let Some((mut name, named)) = Name::parse(file_name(path)) {
+        if let (Some(before), true, None) = (own(&name.prefix, rank), alone, named) {
+            name.prefix = format!("{before}*");
+        }
         return (Position::Saved(name), named.and_then(other));
     }
-    let stem = stem(path);
     let numbered = |text: String| {
         if text.contains(|c: char| c.is_ascii_digit()) {
             Position::Numbered(text)
@@ -118,10 +125,8 @@ fn position(rank: u32, path: &str, times: &HashMap<&str, u32>) -> (Position, Opt
     if let Some((before, named, after)) = rank_inside(stem) {
         return (numbered(format!("{before}_rank_*{after}")), other(named));
     }
-    let text = match trailing(stem) {
-        Some((before, number)) if number == u64::from(rank) && times.get(stem) == Some(&1) => {
-            format!("{before}*")
-        }
+    let text = match own(stem, rank) {
+        Some(before) if alone => format!("{before}*"),
         _ => stem.to_owned(),
     };
     (numbered(text), None)
@@ -136,10 +141,16 @@ fn rank_inside(stem: &str) -> Option<(&str, u32, &str)> {
     Some((before, rest[..end].parse().ok()?, &rest[end..]))
 }
 
-/// The number at the end, and the text before it.
-fn trailing(stem: &str) -> Option<(&str, u64)> {
-    let before = stem.trim_end_matches(|c: char| c.is_ascii_digit());
-    Some((before, stem[before.len()..].parse().ok()?))
+/// The text before the rank's own number, if that is the end.
+fn own(text: &str, rank: u32) -> Option<&str> {
+    let before = text.trim_end_matches(|c: char| c.is_ascii_digit());
+    let number: u32 = text[before.len()..].parse().ok()?;
+    (number == rank).then_some(before)
+}
+
+/// What stands before a trainer's numbers, and the last hyphen.
+fn prefix(path: &str) -> &str {
+    stem(path).rsplit_once('-').map_or("", |(prefix, _)| prefix)
 }
 
 /// Whether `--file-suffix suffix` can mean this file: `[_]run-epoch_step`, `[-]epoch_step`, `[_]step`,

@@ -23,14 +23,14 @@ fn asked(suffix: &str) -> Asked<'_> {
 #[test]
 fn takes_a_name_by_the_place_of_its_rank() {
     let both: [&[&str]; 2] = [&["net0", "net0-1_1"], &["net1", "net1-1_1"]];
-    let told = choose(&offered(&both), Asked::Newest).unwrap_err();
-    assert!(
-        told.hint
-            .unwrap_or_default()
-            .ends_with("--file-suffix 'net*'")
-    );
+    let newest = choose(&offered(&both), Asked::Newest).unwrap();
+    assert_eq!(newest.files[&1], "rank_1/net1-1_1.safetensors");
     let chosen = choose(&offered(&both), asked("net*")).unwrap();
     assert_eq!(chosen.files[&1], "rank_1/net1.safetensors");
+    // A name of another rank, too, isn't one of this rank's.
+    let swapped: [&[&str]; 2] = [&["net0-1_1", "net1-1_1"], &["net0-1_1", "net1-1_1"]];
+    let told = choose(&offered(&swapped), Asked::Newest).unwrap_err();
+    assert_eq!(told.kind, Kind::Ambiguous);
 }
 
 #[test]
