@@ -6,10 +6,14 @@
 
 #![cfg_attr(all(feature = "mpi", not(test)), allow(unsafe_code))]
 
+#[cfg(all(feature = "mpi", not(test)))]
+use rustix::thread::set_current_timer_slack;
 #[cfg(not(test))]
 use std::env;
 #[cfg(all(feature = "mpi", not(test)))]
 use std::ffi::c_int;
+#[cfg(all(feature = "mpi", not(test)))]
+use std::num::NonZeroU64;
 
 #[cfg(all(feature = "mpi", not(test)))]
 unsafe extern "C" {
@@ -20,12 +24,15 @@ unsafe extern "C" {
 /// The signal of a file that is longer than the limit.
 #[cfg(all(feature = "mpi", not(test)))]
 const FILE_TOO_LONG: c_int = 25;
+/// By how much the system may lengthen a sleep.
+#[cfg(all(feature = "mpi", not(test)))]
+const SLACK_NANOSECONDS: u64 = 1000;
 /// A signal is not heard; what caused it gives an error.
 #[cfg(all(feature = "mpi", not(test)))]
 const IGNORED: usize = 1;
 
-/// *Local.* Sets the environment, and lets a file that would be too long be an error and no death. To
-/// be called before MPI starts.
+/// *Local.* Sets the environment, lets a file that would be too long be an error and no death, and sleeps be as long
+/// as they are meant. To be called before MPI starts.
 ///
 /// # Safety
 ///
@@ -34,6 +41,10 @@ const IGNORED: usize = 1;
 pub(super) unsafe fn prepare() {
     // SAFETY: no handler runs, and no other thread that could change it at the same time.
     unsafe { signal(FILE_TOO_LONG, IGNORED) };
+    // Else a rest of some microseconds between two looks is fifty longer.
+    if let Err(error) = set_current_timer_slack(NonZeroU64::new(SLACK_NANOSECONDS)) {
+        tracing::debug!("sleeps stay as they are: {error}");
+    }
     for (name, value) in choices(|name| env::var(name).ok()) {
         // SAFETY: the caller promises that no other thread reads the environment.
         unsafe { env::set_var(name, value) };

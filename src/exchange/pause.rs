@@ -29,7 +29,7 @@ impl Pause {
             sleep: Duration::from_micros(10),
             sleep_max: match patience {
                 Patience::Long => Duration::from_millis(1),
-                Patience::Short => Duration::from_micros(10),
+                Patience::Short => Duration::from_micros(50),
             },
         }
     }

@@ -6,7 +6,7 @@
 //! what it is asked for then is said as well.
 
 use crate::fault::{Fault, Kind, Result};
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
 use signal_hook::consts::SIGABRT;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -20,6 +20,9 @@ use std::time::Duration;
 /// What to do where memory is refused.
 const HINT: &str = "a smaller --memory, fewer --threads, or fewer processes on a node; `ulimit -v` and \
                     a container's limits say how much there may be";
+
+/// What the system calls a huge page, on most processors.
+const LARGE_PAGE: usize = 2 << 20;
 
 /// That the system gives no `bytes` more.
 #[must_use]
@@ -37,7 +40,28 @@ pub fn zeroed(length: usize) -> Result<Vec<u8>> {
     ASKS.set(true);
     let given = bytemuck::allocation::try_zeroed_vec(length);
     ASKS.set(false);
-    given.map_err(|()| refused(length))
+    let mut given = given.map_err(|()| refused(length))?;
+    in_large_pages(&mut given);
+    Ok(given)
+}
+
+/// Asks the system to give `bytes` in large pages: as they are written to the first time there are fewer interruptions.
+fn in_large_pages(bytes: &mut [u8]) {
+    let first = bytes.as_ptr().align_offset(LARGE_PAGE);
+    let Some(within) = bytes.get_mut(first..) else {
+        return;
+    };
+    let length = within.len() / LARGE_PAGE * LARGE_PAGE;
+    if length == 0 {
+        return;
+    }
+    let place = within.as_mut_ptr().cast();
+    #[allow(unsafe_code, reason = "the system is told a place in memory")]
+    // SAFETY: whole pages inside of `bytes`; what is in them stays.
+    let advised = unsafe { rustix::mm::madvise(place, length, Advice::LinuxHugepage) };
+    if let Err(error) = advised {
+        tracing::trace!("no large pages: {error}");
+    }
 }
 
 /// Makes `bytes` at least as long as `length`; what is in them is lost.
@@ -48,7 +72,9 @@ pub fn provide(bytes: &mut Vec<u8>, length: usize) -> Result<()> {
     if bytes.len() < length {
         // Not both at once.
         drop(std::mem::take(bytes));
-        *bytes = zeroed(length)?;
+        // What isn't written to takes no memory, and buffers that grow a little every time would be new each time.
+        let more = length.checked_next_power_of_two().unwrap_or(length);
+        *bytes = zeroed(more).or_else(|_| zeroed(length))?;
     }
     Ok(())
 }

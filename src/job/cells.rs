@@ -8,10 +8,10 @@ use crate::fault::{Fault, Kind, Result};
 use crate::job::lying::{in_rows, read};
 use crate::plan::Spread;
 use crate::source::Opened;
-use crate::tensor::digest::residue;
 use crate::transport::{Filler, IoMode, Readers};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 /// Tensors of a stage that are looked at in each of a rank's files: the largest that are cut.
@@ -177,16 +177,18 @@ fn own(opened: &Opened) -> Result<Vec<Evidence>> {
                 }
             }
             if bytes.iter().map(|(_, sample)| sample.len()).sum::<usize>() >= BYTES_MIN {
-                let value = |text: String| residue(text.as_bytes());
-                let (bytes, cells) = (
-                    value(format!("{file} {bytes:?}")),
-                    value(format!("{cells:?}")),
-                );
-                all.push((first_rank, bytes, rank, cells));
+                all.push((first_rank, value(&(file, &bytes)), rank, value(&cells)));
             }
         }
     }
     Ok(all)
+}
+
+/// A value that is the same of equal ones, on every process.
+fn value(of: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Where the bytes that are looked at begin in a shard, at an element, and how many they are.

@@ -33,7 +33,10 @@ pub(super) fn read(
     copy.clip(begin, begin + bytes.len() as u64, &mut parts);
     for mut part in parts {
         part.destination -= begin;
-        filler.fill(&part, place, bytes, 1)?;
+        match part.loops.is_empty() {
+            true => filler.fill_by_runs(&part, place, bytes)?,
+            false => filler.fill(&part, place, bytes, 1)?,
+        }
     }
     Ok(())
 }

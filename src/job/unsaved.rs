@@ -29,15 +29,13 @@ pub(super) fn refuse(
     needed: impl Fn(&str) -> bool,
 ) -> Result<()> {
     let inventory = &opened.inventory;
-    let Some(strategy) = &opened.strategy else {
-        return Ok(());
-    };
-    if is_of_trained(opened) {
+    if inventory.without_data.is_empty() || is_of_trained(opened) {
         return Ok(());
     }
     let names = inventory.tensors.keys().chain(&inventory.private);
     let there: HashSet<String> = names.map(|name| affixes.of(name)).collect();
-    let lacks = strategy.names().map(|name| (name, affixes.of(name)));
+    let lacks = inventory.without_data.iter();
+    let lacks = lacks.map(|name| (name, affixes.of(name)));
     let lacks = lacks.filter(|(_, name)| !there.contains(name) && needed(name));
     let lacks: Vec<(&Arc<str>, String)> = lacks.collect();
     let lacks = lost(&there, lacks, derived);
@@ -74,7 +72,7 @@ pub(super) fn refuse_unfilled(
         return Ok(());
     };
     let drops = write.leftovers.unmatched() == Unmatched::Drop;
-    if drops || is_of_trained(opened) {
+    if build.without_data.is_empty() || drops || is_of_trained(opened) {
         return Ok(());
     }
     let derived = strategy.bytes().is_some();

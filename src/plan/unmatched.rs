@@ -15,19 +15,9 @@ pub(super) fn nothing_in_common(inventory: &Inventory, destination: Option<&Stra
     let Some(name) = inventory.tensors.keys().next() else {
         return fault;
     };
-    let networks =
-        |name: &Arc<str>| name.starts_with("decoder.layers.") || name.contains(".attention.w");
-    let is_network = destination.is_some_and(|strategy| strategy.names().any(networks));
-    if is_network
-        && inventory
-            .tensors
-            .keys()
-            .any(|name| name.contains(".self_attn."))
-    {
-        return fault.tensor(&**name).hint(
-            "the source has Hugging Face's names, the strategy those of MindSpore's network: `shardloom import` makes \
-             these of those",
-        );
+    let mut names = inventory.tensors.keys().map(|name| &**name);
+    if let Some(remedy) = of_hugging_face(&mut names, destination) {
+        return fault.tensor(&**name).hint(remedy);
     }
     let otherwise = destination.and_then(|strategy| begins_otherwise(name, strategy));
     let near = otherwise.unwrap_or_else(|| near(name, destination));
@@ -41,6 +31,20 @@ pub(super) fn nothing_in_common(inventory: &Inventory, destination: Option<&Stra
         ));
     }
     fault.hint(format!("{near}--name-map tells which mean the same"))
+}
+
+/// What to do where `names` are Hugging Face's, and the destination's those of MindSpore's network.
+fn of_hugging_face<'a>(
+    names: &mut impl Iterator<Item = &'a str>,
+    destination: Option<&Strategy>,
+) -> Option<&'static str> {
+    let networks =
+        |name: &Arc<str>| name.starts_with("decoder.layers.") || name.contains(".attention.w");
+    let is_network = destination.is_some_and(|strategy| strategy.names().any(networks));
+    (is_network && names.any(|name| name.contains(".self_attn."))).then_some(
+        "the source has Hugging Face's names, the strategy those of MindSpore's network: `shardloom import` makes \
+         these of those",
+    )
 }
 
 /// Names told of many.
@@ -109,8 +113,11 @@ pub(super) fn not_in_strategy(names: &[&str], strategy: &Strategy) -> Fault {
 fn unknown(names: &[&str], destination: Option<&Strategy>, remedy: &str) -> Fault {
     let message = format!("the destination strategy doesn't know it{}", told(names));
     let first = names.first().copied().unwrap_or_default();
-    let near = near(first, destination);
     let fault = Fault::new(Kind::UnknownTensor, message).tensor(first);
+    if let Some(remedy) = of_hugging_face(&mut names.iter().copied(), destination) {
+        return fault.hint(remedy);
+    }
+    let near = near(first, destination);
     fault.hint(format!("{near}{remedy}"))
 }
 

@@ -262,19 +262,27 @@ impl<'a> Filler<'a> {
         let small = copy.source_span() < READ_BYTES_SMALL;
         let alone = copy.loops.is_empty() || apart >= STRIDE_BYTES_ALONE;
         if copy.run_bytes >= RUN_BYTES_IN_PLACE || (alone && !small) {
-            let file = self.readers.open(place)?;
-            return for_each_run(
-                &copy.loops,
-                copy.source,
-                copy.destination,
-                &mut |from, to| {
-                    let out = &mut out[index(to)..index(to + copy.run_bytes)];
-                    self.readers
-                        .read(&file, place, from..from + copy.run_bytes, out)
-                },
-            );
+            return self.fill_by_runs(copy, place, out);
         }
         self.fill_by_windows(copy, place, out, sharing)
+    }
+
+    /// Reads each run by itself, and nothing else.
+    ///
+    /// # Errors
+    /// As [`Filler::fill`].
+    pub fn fill_by_runs(&mut self, copy: &StridedCopy, place: Place, out: &mut [u8]) -> Result<()> {
+        let file = self.readers.open(place)?;
+        for_each_run(
+            &copy.loops,
+            copy.source,
+            copy.destination,
+            &mut |from, to| {
+                let out = &mut out[index(to)..index(to + copy.run_bytes)];
+                self.readers
+                    .read(&file, place, from..from + copy.run_bytes, out)
+            },
+        )
     }
 
     /// Cuts the copy along the loop that goes furthest in the source until a part's source fits a window.
