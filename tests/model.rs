@@ -1103,6 +1103,36 @@ fn a_layout_of_another_size_or_model_is_refused() {
     }
 }
 
+/// A vocabulary may have been padded, and be cut or whole, as a layout says.
+#[test]
+fn a_vocabulary_that_lies_whole_is_not_cut() {
+    let room = tempfile::tempdir().unwrap();
+    let at = |name: &str| room.path().join(name);
+    let words = |line: &str| words(line, room.path(), "llama", &[]);
+    runs(
+        2,
+        &words("import --hf % --dst @two --names legacy --dst-strategy tp=2"),
+    );
+    std::fs::remove_file(at("two/shardloom.json")).unwrap();
+    let read = "unify --src @two --model % --verify none --dst @out --src-strategy";
+    for processes in [1, 4] {
+        let run = command::on(
+            processes,
+            &words(&format!("{read} tp=2,vocab_emb_dp=false")),
+        );
+        refuses(&run, "cut into 2 x 1 parts");
+        assert!(run.stderr.contains("lm_head.weight"), "{run:#?}");
+        assert!(!at("out").exists(), "{run:#?}");
+    }
+    let padded = "import --hf % --dst @padded --names legacy --dst-strategy tp=2,vocab_emb_dp=false --vocab-rows 128";
+    runs(2, &words(padded));
+    std::fs::remove_file(at("padded/shardloom.json")).unwrap();
+    let read = "unify --src @padded --model % --dst @out --src-strategy tp=2,vocab_emb_dp=false";
+    runs(4, &words(read));
+    let all = full(&at("out")).0;
+    assert_eq!(all["model.tok_embeddings.embedding_weight"].shape[0], 128);
+}
+
 // proves P135
 #[test]
 fn a_layout_in_place_of_a_strategy_file_gives_the_same_bytes() {

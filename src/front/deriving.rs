@@ -9,7 +9,7 @@ use crate::model::{CONFIG, Scheme, check_heads};
 use crate::plan::build::Leftovers;
 use crate::source::sampled::{Sampled, readable};
 use crate::store::io::{self, Standing};
-use crate::strategy::{Form, StrategyInput};
+use crate::strategy::{Form, FullShape, StrategyInput};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -34,7 +34,7 @@ impl Asked {
 }
 
 /// What a file would hold, and full shapes of weights that it doesn't tell.
-type Made = (Vec<u8>, BTreeMap<String, Vec<u64>>);
+type Made = (Vec<u8>, BTreeMap<String, FullShape>);
 
 /// How strategies that don't lie in files are made.
 #[derive(Clone, Debug, Default)]

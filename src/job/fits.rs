@@ -83,7 +83,8 @@ pub(super) fn fit(
         let derived = path.is_some_and(|path| path.bytes().is_some());
         let affixes = &job.reading.derived.affixes;
         let needed = |name: &str| write.select.keeps(name);
-        unsaved::refuse(opened, affixes, derived, needed).map_err(|f| with_strategy(f, path))?;
+        let how = (derived, write.leftovers.unmatched());
+        unsaved::refuse(opened, affixes, how, needed).map_err(|f| with_strategy(f, path))?;
     }
     let compared = copies::check(world, topology, opened, &origin, verify, &job.moving);
     let compared = compared.map_err(|fault| with_strategy(fault, path));

@@ -280,8 +280,8 @@ fn check_wanted(
 /// The checkpoints in rank directories, and who has them. None if names tell of none.
 fn steps(offered: &Offered) -> Option<Vec<(String, String)>> {
     let mut steps: BTreeMap<Name, BTreeSet<u32>> = BTreeMap::new();
-    for (name, rank) in saved_names(offered) {
-        steps.entry(name).or_default().insert(rank);
+    for saved in saved_names(offered) {
+        steps.entry(saved.name).or_default().insert(saved.rank);
     }
     let told = steps
         .into_iter()

@@ -25,7 +25,7 @@ const NAMED: usize = 3;
 pub(super) fn refuse(
     opened: &Opened,
     affixes: &Affixes,
-    derived: bool,
+    (derived, unmatched): (bool, Unmatched),
     needed: impl Fn(&str) -> bool,
 ) -> Result<()> {
     let inventory = &opened.inventory;
@@ -38,7 +38,7 @@ pub(super) fn refuse(
     let lacks = lacks.map(|name| (name, affixes.of(name)));
     let lacks = lacks.filter(|(_, name)| !there.contains(name) && needed(name));
     let lacks: Vec<(&Arc<str>, String)> = lacks.collect();
-    let lacks = lost(&there, lacks, derived);
+    let lacks = lost(&there, lacks, derived, unmatched);
     if lacks.is_empty() {
         return Ok(());
     }
@@ -71,7 +71,8 @@ pub(super) fn refuse_unfilled(
     let Some(strategy) = &write.writing.strategy else {
         return Ok(());
     };
-    let drops = write.leftovers.unmatched() == Unmatched::Drop;
+    let unmatched = write.leftovers.unmatched();
+    let drops = unmatched == Unmatched::Drop;
     if build.without_data.is_empty() || drops || is_of_trained(opened) {
         return Ok(());
     }
@@ -81,7 +82,7 @@ pub(super) fn refuse_unfilled(
     let lacks = build.without_data.iter();
     let lacks = lacks.filter(|name| select.keeps(name) && !is_state(name));
     let lacks: Vec<_> = lacks.map(|name| (name, name.to_string())).collect();
-    let lacks = lost(&there, lacks, derived);
+    let lacks = lost(&there, lacks, derived, unmatched);
     if lacks.is_empty() {
         return Ok(());
     }
@@ -93,7 +94,8 @@ pub(super) fn refuse_unfilled(
     Err(Fault::new(Kind::MissingShard, message)
         .file(strategy.to_string())
         .hint(
-            "is all of the source there, and is it of the same model? --unmatched drop goes on without those tensors",
+            "is all of the source there, and is it of the same model? --unmatched drop goes on without those tensors, and \
+             without what the strategy doesn't know; --unmatched copy keeps that, and goes on without a head or a norm",
         ))
 }
 
@@ -109,6 +111,7 @@ fn lost<'a>(
     there: &HashSet<String>,
     lacks: Vec<(&'a Arc<str>, String)>,
     derived: bool,
+    unmatched: Unmatched,
 ) -> Vec<&'a str> {
     let kinds: HashSet<String> = there.iter().filter_map(|name| kind(name)).collect();
     let states = there.iter().map(|name| state_and_tensor(name));
@@ -117,11 +120,12 @@ fn lost<'a>(
     let lost = |name: &str| {
         let (state, tensor) = state_and_tensor(name);
         let others = with_states.contains(tensor);
-        // What a model has once.
-        let once = || derived && !kinds.is_empty();
-        let known = kind(name).map_or_else(once, |kind| kinds.contains(&kind));
+        let kind = kind(name);
+        let known = kind.as_ref().is_some_and(|kind| kinds.contains(kind));
+        // What a model has once. Other heads than the network's are copied, and nothing in its head's place.
+        let once = derived && unmatched == Unmatched::Fail && kind.is_none() && !kinds.is_empty();
         match state.is_empty() {
-            true => others || known,
+            true => others || known || once,
             false => known && (others || !derived),
         }
     };

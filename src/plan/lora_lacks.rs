@@ -34,12 +34,26 @@ pub fn check(
         |name: &str| !is_state(name) && !further.iter().any(|layer| name.starts_with(layer));
     let names = inventory.tensors.keys().map(|name| &**name);
     let names: Vec<&str> = names.filter(|name| known(name)).collect();
-    let gaps = check_targets(inventory, &names, &meaning.told, taken, tied)?;
+    let gaps = check_targets(inventory, &names, &meaning.told, taken, tied);
+    let gaps = gaps.map_err(|fault| with_tying(fault, taken, tied))?;
     refuse_unnamed(meaning, taken, tied)?;
     check_parameters(inventory, meaning, taken, known)?;
     check_kept(&names, &meaning.told, taken, tied)?;
     check_biases(&names, meaning.told.biases, taken)?;
     Ok(gaps)
+}
+
+/// Says, too, what a pair for an embedding does to a head that is the same.
+fn with_tying(mut fault: Fault, taken: &Taken, tied: Option<&Tied>) -> Fault {
+    if let Some(tied) = tied.filter(|tied| !tied.parted && taken.merged.contains(&*tied.embedding))
+    {
+        let more = format!(
+            "; its pair for '{}' would change '{}', too, as tie_word_embeddings of config.json is true",
+            tied.embedding, tied.head
+        );
+        fault.message.push_str(&more);
+    }
+    fault
 }
 
 /// The beginnings of the names of layers for further tokens.

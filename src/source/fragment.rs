@@ -61,10 +61,32 @@ pub(crate) fn refuse_part(
     for file in files {
         of_several(file, together).map_err(|fault| place(base, fault))?;
     }
-    match read_here {
-        true => of_ranks(base, files),
-        false => Ok(()),
+    if !read_here {
+        return Ok(());
     }
+    of_ranks(base, files)?;
+    beside_nothing(base, files)
+}
+
+/// Refuses the one rank that has files among several directories of ranks.
+fn beside_nothing(base: &Path, files: &[ShardFile]) -> Result<()> {
+    let room = files.first().and_then(|file| file.path.split_once('/'));
+    let Some((room, rank)) = room.and_then(|(room, _)| Some((room, rank_of(room)?))) else {
+        return Ok(());
+    };
+    let rooms = io::list(base)?.into_iter().filter(|(_, folder)| *folder);
+    let others = rooms.filter_map(|(other, _)| Some((rank_of(&other)?, other)));
+    let Some((other, empty)) = others.filter(|(other, _)| *other != rank).min() else {
+        return Ok(());
+    };
+    let message = format!("has no weights, as {room} has");
+    Err(Fault::new(Kind::MissingShard, message)
+        .rank(other)
+        .file(base.join(empty).display().to_string())
+        .hint(format!(
+            "bring all ranks' files together and give --src-strategy; if each rank has all of the weights, give \
+             {room} itself"
+        )))
 }
 
 /// Refuses a file that says that it is one of several. `together` with the others it may be.

@@ -21,6 +21,7 @@ mod found;
 pub(crate) mod fragment;
 mod full;
 mod headers;
+pub mod hyper_parameters;
 mod identity;
 mod index;
 mod laid;

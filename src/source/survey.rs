@@ -10,6 +10,7 @@ use crate::source::directory;
 use crate::source::meta::{META, META_BYTES_MAX, Meta, Name};
 use crate::source::nothing::{absent, looks_like_ranks};
 use crate::source::numbered::{self, Numbered};
+use crate::source::position::{Offered, saved};
 use crate::source::ranks::named;
 use crate::source::saved::{Checkpoint, Survey};
 use crate::source::scalars::{scalar, whole};
@@ -20,7 +21,7 @@ use crate::store::io::{self, ReadFile, Standing};
 use crate::store::manifest::Manifest;
 use crate::store::{Format, rank_dir};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 /// A file as a node sees it.
@@ -311,12 +312,19 @@ fn group(
             *place = header;
         }
     }
+    let mut offered = Offered::new();
+    for file in files {
+        let own = offered.entry(file.seen.rank).or_default();
+        own.push(file.seen.file.clone());
+    }
+    let names = saved(&offered).filter(|saved| !saved.misplaced);
+    let names: HashMap<(u32, &str), Name> = names
+        .map(|saved| ((saved.rank, saved.path), saved.name))
+        .collect();
     let mut groups = Groups::new();
     for (file, header) in files.iter().zip(&headers) {
-        if let Some((name, rank)) = Name::parse(&file.seen.file)
-            && rank.is_none_or(|rank| rank == file.seen.rank)
-        {
-            groups.entry(name).or_default().push((file, header));
+        if let Some(name) = names.get(&(file.seen.rank, file.seen.file.as_str())) {
+            groups.entry(name.clone()).or_default().push((file, header));
         }
     }
     let fullest = fullest(&groups);
@@ -401,39 +409,4 @@ fn lacking(
             "rank {rank}: {file} has {tensors}, {other} has {most}"
         ))
     })
-}
-
-/// Where a checkpoint stands in its job, as far as it tells.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Scalars {
-    /// Total steps (`step_num`).
-    pub step: Option<u64>,
-    /// Epochs (`epoch_num`).
-    pub epoch: Option<u64>,
-    /// Samples of a step (`global_batch_size`).
-    pub batch: Option<u64>,
-}
-
-/// What `hyper_param.safetensors` of full weights tells; `None` if no process sees one. Collective.
-///
-/// # Errors
-/// The same on every process: [`Kind::Corrupt`], [`Kind::Io`].
-pub fn hyper_parameters(world: &World, directory: &Path) -> Result<Option<Scalars>> {
-    let path = directory.join("hyper_param.safetensors");
-    let mine = agree(world, read_hyper_parameters(&path))?;
-    Ok(all_gather(world, &mine)?.into_iter().flatten().next())
-}
-
-fn read_hyper_parameters(path: &Path) -> Result<Option<Scalars>> {
-    if io::standing(path)? != Standing::File {
-        return Ok(None);
-    }
-    let file = ReadFile::open(path)?;
-    let schema = Format::SAFETENSORS.read(&file)?;
-    let read = |name: &str| Ok(scalar(&file, &schema, name)?.and_then(whole));
-    Ok(Some(Scalars {
-        step: read("step_num")?,
-        epoch: read("epoch_num")?,
-        batch: read("global_batch_size")?,
-    }))
 }

@@ -120,25 +120,35 @@ impl StageLayout {
         let Some(expanded) = &self.expanded_shape else {
             return Ok(());
         };
-        let parts = self.layout.map().iter().map(|axes| self.parts(axes));
-        let mut sizes = expanded.iter().zip(parts).zip(shape).enumerate();
+        let parts: Vec<u64> = self
+            .layout
+            .map()
+            .iter()
+            .map(|axes| self.parts(axes))
+            .collect();
+        let mut sizes = expanded.iter().zip(&parts).zip(shape).enumerate();
         let fits = sizes.all(|(dimension, ((size, parts), told))| {
+            let slice = match size.is_multiple_of(*parts) {
+                true => size / parts,
+                false => 0,
+            };
             let whole = Flattened {
                 size: *size,
-                slice: if size.is_multiple_of(parts) {
-                    size / parts
-                } else {
-                    0
-                },
+                slice,
                 axes: Vec::new(),
             };
-            size_of(dimension, &[whole]) == Some(*told)
+            let due = size_of(dimension, &[whole]);
+            // Rows of which all are in what ought to be a part are no padding.
+            let padded = self.padded && dimension == 0 && (told != size || due == Some(*size));
+            due == Some(*told) || padded
         });
         if fits {
             return Ok(());
         }
+        let cut: Vec<String> = parts.iter().map(u64::to_string).collect();
         let message = format!(
-            "its shape is {expanded:?} by the strategy, and the {what} {shape:?} doesn't fit that"
+            "its shape is {expanded:?} by the strategy, cut into {} parts, and the {what} {shape:?} doesn't fit that",
+            cut.join(" x ")
         );
         Err(Fault::new(Kind::Shape, message).hint(
             "the strategy is of another model or another layout: give the one that the checkpoint was saved with, \
@@ -227,6 +237,7 @@ mod tests {
             stage: 0,
             layout: Arc::new(Layout::new(mesh, &map, None).unwrap()),
             expanded_shape: Some(shape.to_vec()),
+            padded: false,
         }
     }
 
@@ -280,6 +291,7 @@ mod tests {
             stage: 0,
             layout: Arc::new(Layout::new(&[2, 2, 2], &map, Some(optimizer)).unwrap()),
             expanded_shape: Some(vec![2, 12, 48]),
+            padded: false,
         };
         assert_eq!(layout.fit_full(&[24, 48]).unwrap().parts(), [8, 1]);
         assert_eq!(layout.fit_shard(&[3, 48]).unwrap().parts(), [8, 1]);

@@ -1,9 +1,19 @@
 //! A strategy as it was asked for.
 
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// The full shape of a weight.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FullShape {
+    /// Its sizes.
+    pub sizes: Vec<u64>,
+    /// Whether its rows are a vocabulary's, which may have been padded or cut.
+    pub padded: bool,
+}
 
 /// A strategy that lies in files, or one that was made when it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,7 +23,7 @@ pub struct StrategyInput {
     /// What a file of it would hold; none if there are files.
     made: Option<Arc<[u8]>>,
     /// Full shapes of weights that are known beside it, by name.
-    shapes: Arc<BTreeMap<String, Vec<u64>>>,
+    shapes: Arc<BTreeMap<String, FullShape>>,
 }
 
 impl StrategyInput {
@@ -30,7 +40,7 @@ impl StrategyInput {
 
     /// The same for weights of these full `shapes`.
     #[must_use]
-    pub fn of_shapes(self, shapes: Arc<BTreeMap<String, Vec<u64>>>) -> StrategyInput {
+    pub fn of_shapes(self, shapes: Arc<BTreeMap<String, FullShape>>) -> StrategyInput {
         StrategyInput { shapes, ..self }
     }
 
@@ -54,7 +64,7 @@ impl StrategyInput {
 
     /// Full shapes of its weights, as far as they are known.
     #[must_use]
-    pub fn shapes(&self) -> &BTreeMap<String, Vec<u64>> {
+    pub fn shapes(&self) -> &BTreeMap<String, FullShape> {
         &self.shapes
     }
 }

@@ -2,6 +2,7 @@
 
 use super::beside;
 use super::file::StrategyFile;
+use super::input::FullShape;
 use super::read;
 use super::stage_layout::StageLayout;
 use crate::fault::{Fault, Kind, Result};
@@ -160,7 +161,7 @@ impl Strategy {
     /// The same for weights of these full `shapes`, by name, and for their states: a tensor of another shape
     /// doesn't fit its layout any more. Layouts that stand for other dimensions stay as they are.
     #[must_use]
-    pub fn of_shapes(mut self, shapes: &BTreeMap<String, Vec<u64>>) -> Self {
+    pub fn of_shapes(mut self, shapes: &BTreeMap<String, FullShape>) -> Self {
         if shapes.is_empty() {
             return self;
         }
@@ -170,9 +171,12 @@ impl Strategy {
                 continue;
             };
             let fitting = layouts.iter_mut().filter(|layout| {
-                layout.expanded_shape.is_none() && layout.layout.dimensions() == shape.len()
+                layout.expanded_shape.is_none() && layout.layout.dimensions() == shape.sizes.len()
             });
-            fitting.for_each(|layout| layout.expanded_shape = Some(shape.clone()));
+            fitting.for_each(|layout| {
+                layout.expanded_shape = Some(shape.sizes.clone());
+                layout.padded = shape.padded;
+            });
         }
         self
     }

@@ -27,6 +27,6 @@ mod stage_layout;
 mod write;
 
 pub use file::{Form, StrategyFile};
-pub use input::StrategyInput;
+pub use input::{FullShape, StrategyInput};
 pub use layouts::Strategy;
 pub use stage_layout::StageLayout;

@@ -29,6 +29,7 @@ impl Entry {
             stage,
             layout: Arc::clone(&self.layout),
             expanded_shape: None,
+            padded: false,
         };
         (self.name.as_str().into(), layout)
     }

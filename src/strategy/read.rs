@@ -115,6 +115,7 @@ impl Document {
                     stage,
                     layout: Arc::new(layout),
                     expanded_shape,
+                    padded: false,
                 },
             })
         };

@@ -14,6 +14,8 @@ pub struct StageLayout {
     /// Full sizes of the layout's dimensions, where the file tells them (JSON). They may be more
     /// than the tensor has: ask [`StageLayout::fit_full`] or [`StageLayout::fit_shard`].
     pub expanded_shape: Option<Vec<u64>>,
+    /// Whether the tensor may have other rows than `expanded_shape` says: those of a vocabulary that was padded.
+    pub padded: bool,
 }
 
 impl StageLayout {
@@ -24,6 +26,7 @@ impl StageLayout {
             stage,
             layout: Arc::new(layout),
             expanded_shape: None,
+            padded: false,
         }
     }
 
@@ -42,6 +45,7 @@ impl StageLayout {
                 stage,
                 layout: Arc::clone(layout),
                 expanded_shape: None,
+                padded: false,
             });
         }
         let (mut map, mut shape) = (Vec::new(), Vec::new());
@@ -60,6 +64,7 @@ impl StageLayout {
             stage,
             layout: Arc::new(flattened),
             expanded_shape: Some(shape),
+            padded: false,
         };
         let parts = layout.parts();
         let shard: Vec<u64> = full.iter().zip(parts).map(|(n, parts)| n / parts).collect();

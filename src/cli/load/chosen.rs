@@ -5,10 +5,11 @@ use crate::config::train_yaml::{Asked, Resume, Shape, TrainConfig, scaled_steps}
 use crate::fault::plain::first;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::arrange::{Files, RankName};
+use crate::source::hyper_parameters::{Scalars, hyper_parameters};
 use crate::source::latest::{latest, passed_over};
 use crate::source::meta::Name;
 use crate::source::saved::{Checkpoint, Survey};
-use crate::source::survey::{Scalars, hyper_parameters, survey};
+use crate::source::survey::survey;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 

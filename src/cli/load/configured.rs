@@ -38,6 +38,11 @@ impl LaunchArgs {
             || self.run_mode.is_some()
     }
 
+    /// Whether the weights that `key` asks for are given by a flag.
+    pub(super) fn gives(&self, key: &str) -> bool {
+        self.load_checkpoint.is_some() && key == "load_checkpoint"
+    }
+
     /// The configuration with these.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::layout::Layout;
 use crate::strategy::merge::merge;
 use crate::strategy::rank_file::{self, Entry};
-use crate::strategy::{Form, Strategy, StrategyFile};
+use crate::strategy::{Form, FullShape, Strategy, StrategyFile};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -21,9 +21,8 @@ pub struct Derived {
     /// The layouts of each stage.
     pub(super) stages: Vec<Vec<Entry>>,
     pub(super) ranks_per_stage: u32,
-    /// Full shapes of the weights that the model's configuration tells: not of the vocabulary's, which may
-    /// have been padded.
-    shapes: BTreeMap<String, Vec<u64>>,
+    /// Full shapes of the weights that the model's configuration tells.
+    shapes: BTreeMap<String, FullShape>,
     /// What a user should know: what MindSpore may not accept, what nobody said.
     pub doubts: Vec<String>,
 }
@@ -61,10 +60,11 @@ fn layouts(job: &Job) -> Result<Derived> {
         }
         let stage = stage_of(&stages, parameter.place);
         let layout = layout(job, &parameter, &mut known)?;
-        if !parameter.cut.is_of_vocabulary() {
-            let shape = (parameter.name.clone(), parameter.shape.clone());
-            derived.shapes.extend([shape]);
-        }
+        let shape = FullShape {
+            sizes: parameter.shape.clone(),
+            padded: parameter.cut.is_of_vocabulary(),
+        };
+        derived.shapes.insert(parameter.name.clone(), shape);
         if let Some(entries) = derived.stages.get_mut(usize::try_from(stage).unwrap_or(0)) {
             add(job, &parameter, &layout, entries);
         }
@@ -195,9 +195,9 @@ impl Derived {
             .collect()
     }
 
-    /// Full shapes of the weights, by name: not of the vocabulary's, which may have been padded.
+    /// Full shapes of the weights, by name.
     #[must_use]
-    pub fn shapes(self) -> BTreeMap<String, Vec<u64>> {
+    pub fn shapes(self) -> BTreeMap<String, FullShape> {
         self.shapes
     }
 

@@ -24,11 +24,28 @@ pub(crate) fn is_told_apart(prefix: &str) -> bool {
     !prefix.starts_with('.') && choose::choose(&offered.into(), Asked::Newest).is_ok()
 }
 
-/// What trainers have called files, the rank taken out, and the rank of each.
-pub(crate) fn saved(offered: &Offered) -> impl Iterator<Item = (Name, u32)> {
+/// A file that a trainer has named.
+pub(crate) struct Saved<'a> {
+    /// Its name, the rank taken out.
+    pub(crate) name: Name,
+    /// The rank whose it is.
+    pub(crate) rank: u32,
+    /// Its path, as it was offered.
+    pub(crate) path: &'a str,
+    /// Whether its name says another rank.
+    pub(crate) misplaced: bool,
+}
+
+/// What trainers have named of these files.
+pub(crate) fn saved(offered: &Offered) -> impl Iterator<Item = Saved<'_>> {
     let files = name::classify(offered).into_iter();
     files.filter_map(|file| match file.position {
-        name::Position::Saved(name) => Some((name, file.rank)),
+        name::Position::Saved(name) => Some(Saved {
+            name,
+            rank: file.rank,
+            path: file.path,
+            misplaced: file.misplaced.is_some(),
+        }),
         _ => None,
     })
 }

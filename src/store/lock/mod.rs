@@ -131,12 +131,6 @@ impl Lock {
             match self.link(own, &self.path) {
                 Ok(true) => return Ok(()),
                 Ok(false) => forget(&self.path),
-                // As long as it was being written another run took it for what a dead one has left.
-                Err(_) if Seen::at(own)?.is_none() => {
-                    forget(&self.path);
-                    io::write_small(own, &self.bytes, false)?;
-                    continue;
-                }
                 Err(fault) => return Err(fault),
             }
             let Some(seen) = Seen::at(&self.path)? else {
@@ -154,9 +148,16 @@ impl Lock {
 
     /// Gives `own` the name `to` unless it is taken; tells whether that went well.
     fn link(&self, own: &Path, to: &Path) -> Result<bool> {
+        let claimed = match io::claim(own, to, &self.bytes) {
+            // As long as it was being written another run took it for what a dead one has left.
+            Err(_) if Seen::at(own)?.is_none() => {
+                io::write_small(own, &self.bytes, false)?;
+                io::claim(own, to, &self.bytes)?
+            }
+            claimed => claimed?,
+        };
         // Over a network an answer may get lost, and what went well be tried again.
-        Ok(io::claim(own, to, &self.bytes)?
-            || Seen::at(to)?.is_some_and(|seen| seen.bytes == self.bytes))
+        Ok(claimed || Seen::at(to)?.is_some_and(|seen| seen.bytes == self.bytes))
     }
 
     /// Clears a dead run's lock away, unless another run is doing so. Whoever comes first has it then.

@@ -171,6 +171,7 @@ fn strategy(document: &Document, layouts: &Layouts<'_>, stored: &Stored<'_>) -> 
             stage: first / per_stage.max(1),
             layout: Arc::clone(layout),
             expanded_shape: None,
+            padded: false,
         };
         tensors.push(((*name).into(), stage));
     }
