@@ -1103,6 +1103,47 @@ fn a_layout_of_another_size_or_model_is_refused() {
     }
 }
 
+/// Rows that are fused for one tensor-parallel size are not cut for another, whatever command would do it.
+#[test]
+fn rows_fused_for_other_ranks_are_refused() {
+    let room = tempfile::tempdir().unwrap();
+    let at = |name: &str| room.path().join(name);
+    let words = |line: &str| words(line, room.path(), "qwen3", &[]);
+    let fused = "--qkv contiguous --ffn contiguous --tp";
+    runs(
+        2,
+        &words(&format!(
+            "import --hf % --dst @two --dst-strategy tp=2 {fused} 2"
+        )),
+    );
+    runs(1, &words("unify --src @two --dst @full"));
+    for line in [
+        "reshard --src @two --dst @out --model % --dst-strategy tp=1",
+        "to tp=1 --src @two --dst @out --model % --yes",
+        "split --src @full --dst @out --model % --dst-strategy tp=1",
+    ] {
+        for processes in [1, 4] {
+            let run = command::on(processes, &words(line));
+            refuses(&run, "are fused for a tensor-parallel size of 2");
+            assert!(run.stderr.contains("--tp 1"), "{run:#?}");
+            assert!(!at("out").exists(), "{run:#?}");
+        }
+    }
+    // For as many ranks they may be cut otherwise; and they are fused anew.
+    runs(
+        4,
+        &words("split --src @full --dst @again --model % --dst-strategy dp=2,tp=2"),
+    );
+    runs(
+        2,
+        &words(&format!(
+            "reshard --src @two --dst @one --model % --dst-strategy tp=1 {fused} 1"
+        )),
+    );
+    runs(2, &words("export --src @one --hf-config % --dst @back"));
+    tensors::compare(&hf_of("qwen3"), &full(&at("back")).0).unwrap();
+}
+
 /// A vocabulary may have been padded, and be cut or whole, as a layout says.
 #[test]
 fn a_vocabulary_that_lies_whole_is_not_cut() {

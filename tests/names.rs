@@ -51,6 +51,15 @@ fn two_tensors_of_one_name_are_refused() {
 }
 
 #[test]
+fn a_name_has_letters() {
+    for line in WITH_MAPS {
+        let sample = Sample::new();
+        std::fs::write(sample.path("map.json"), r#"{"w1": ""}"#).expect("a map");
+        refused(&sample, &run(1, &sample, line), &["map.json", "'w1'"]);
+    }
+}
+
+#[test]
 fn a_new_name_that_the_strategy_does_not_have_is_the_one_that_is_told() {
     let sample = Sample::new();
     std::fs::write(sample.path("map.json"), r#"{"w1": "w1.new"}"#).expect("a map");

@@ -204,6 +204,121 @@ fn what_files_say_of_their_step_is_the_same_on_all_ranks() {
 }
 
 // proves P19
+/// A name may say the rank before the step, in directories or not: it is one position, which goes along.
+#[test]
+fn a_rank_may_stand_before_the_step() {
+    let sample = sample();
+    for step in [10, 20] {
+        save(&sample, &[0, 1, 2, 3], &format!("1_{step}"), step);
+        for rank in 0..4 {
+            let named = format!("src/rank_{rank}/net{rank}-1_{step}.safetensors");
+            let saved = file(rank, &format!("1_{step}"));
+            std::fs::rename(sample.path(&saved), sample.path(&named)).expect("renamed");
+            let flat = sample.path(&format!("flat/net-{rank}-1_{step}.safetensors"));
+            std::fs::create_dir_all(flat.parent().expect("a directory")).expect("made");
+            std::fs::copy(sample.path(&named), flat).expect("copied");
+        }
+    }
+    gives(&sample, UNIFY, 20);
+    gives(&sample, &format!("{UNIFY} --file-suffix 1_10"), 10);
+    gives(&sample, &format!("{UNIFY} --file-suffix latest"), 20);
+    assert!(latest(&sample).to_string().contains("net3-1_20"));
+    let told = alone(&sample.args("inspect @src")).succeeds().stdout;
+    assert!(told.contains("1_20 on ranks 0-3"), "{told}");
+    let flat = RESHARD.replace("@src", "@flat/net-{rank}-1_20.safetensors");
+    for (line, name) in [(RESHARD, "net1-1_20"), (&flat, "net-1-1_20")] {
+        runs(&sample, line, |run| {
+            run.succeeds();
+            let kept = sample.path(&format!("out/rank_1/{name}.safetensors"));
+            assert!(kept.is_file(), "{line}");
+            std::fs::remove_dir_all(sample.path("out")).expect("removed");
+        });
+    }
+    // The step is the number of a checkpoint 2.0, too, where no file tells one.
+    for rank in 0..4 {
+        let path = sample.path(&format!("flat/net-{rank}-1_20.safetensors"));
+        let mut shards = tensors::read(&path).expect("readable").tensors;
+        shards.remove("step_num").expect("a count");
+        tensors::write(&path, &shards);
+    }
+    alone(&sample.args(&format!("{flat} --format checkpoint2"))).succeeds();
+    assert!(sample.path("out/iteration_00000020").is_dir());
+}
+
+/// Of several directories of ranks one alone has weights: the others' are missing.
+#[test]
+fn a_rank_is_no_full_weights_beside_ranks_without_any() {
+    let sample = Sample::in_memory();
+    for rank in 1..4 {
+        for file in fixtures::listing(&sample.path(&format!("src/rank_{rank}"))) {
+            let path = sample.path(&format!("src/rank_{rank}")).join(file);
+            std::fs::remove_file(path).expect("removed");
+        }
+    }
+    std::fs::write(sample.path("src/rank_1/net.safetensors.tmp"), b"cut").expect("written");
+    std::fs::write(sample.path("src/rank_2/meta.json"), b"{}").expect("written");
+    for line in [
+        "unify --src @src --dst @out",
+        "split --src @src --dst @out --dst-strategy @four.ckpt",
+        "reshard --src @src --dst @out --dst-strategy @two.ckpt",
+    ] {
+        refused(&sample, line, &["rank_1", "has no weights"]);
+    }
+}
+
+/// Files with other tensors each are parts, whose numbers tell no steps; a pattern reads them together.
+#[test]
+fn parts_of_a_rank_are_no_steps() {
+    for [one, other] in [
+        ["net_0", "net_1"],
+        ["part1", "part0"],
+        ["m-00001-of-00002", "m-00002-of-00002"],
+    ] {
+        let sample = Sample::in_memory();
+        for rank in 0..4 {
+            let room = sample.path(&format!("src/rank_{rank}"));
+            let file = fixtures::listing(&room).into_iter().next().expect("a file");
+            let mut all = tensors::read(&room.join(&file)).expect("readable").tensors;
+            std::fs::remove_file(room.join(file)).expect("removed");
+            let first: Tensors = all.remove_entry("w1").into_iter().collect();
+            tensors::write(&room.join(format!("{one}.safetensors")), &first);
+            tensors::write(&room.join(format!("{other}.safetensors")), &all);
+        }
+        for line in [UNIFY, RESHARD, DIFF] {
+            refused(
+                &sample,
+                line,
+                &["are parts, and no steps", "{part}", "--file-suffix"],
+            );
+        }
+        let name = one.replacen(|c: char| c == '0' || c == '1', "{part}", 1);
+        let name = if one.starts_with('m') {
+            "m-{part}-of-00002".to_owned()
+        } else {
+            name
+        };
+        let pattern = format!("@src/rank_{{rank}}/{name}.safetensors");
+        alone(&sample.args(&UNIFY.replace("@src", &pattern))).succeeds();
+        let compared = tensors::compare(&sample.whole, &weights(&sample.path("out")));
+        compared.unwrap_or_else(|error| unreachable!("{one}: {error}"));
+    }
+}
+
+/// A prefix may end in a digit: a pattern says where the rank stands, as often as it does.
+#[test]
+fn a_pattern_may_say_the_rank_twice() {
+    let sample = Sample::in_memory();
+    for rank in 0..4 {
+        let room = sample.path(&format!("src/rank_{rank}"));
+        let file = fixtures::listing(&room).into_iter().next().expect("a file");
+        let named = room.join(format!("qwen2{rank}.safetensors"));
+        std::fs::rename(room.join(file), named).expect("renamed");
+    }
+    let hint = "rank_{rank}/qwen2{rank}.safetensors";
+    refused(&sample, UNIFY, &["several steps", hint]);
+    gives(&sample, &UNIFY.replace("@src", &format!("@src/{hint}")), 0);
+}
+
 #[test]
 fn a_file_in_another_ranks_directory_is_named() {
     let sample = sample();

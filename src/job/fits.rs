@@ -9,7 +9,7 @@ use crate::job::spec::{Goal, Job};
 use crate::job::unsaved;
 use crate::plan::build::{Leftovers, Unmatched};
 use crate::plan::unmatched::near;
-use crate::source::{Opened, Verify, fragment, lies};
+use crate::source::{Opened, Verify, Which, fragment, lies, parts_aside};
 use crate::store::manifest::NAME;
 use crate::strategy::StrategyInput;
 use std::sync::Arc;
@@ -75,6 +75,9 @@ pub(super) fn fit(
     if let (Some(_), None, true) = (leftovers, &opened.strategy, verify != Verify::None) {
         let chosen = job.reading.weights.is_some();
         agree(world, fragment::refuse(&opened.source, chosen))?;
+    }
+    if matches!(job.reading.which, Which::Checkpoint(None)) && verify != Verify::None {
+        agree(world, parts_aside::refuse(&opened.source))?;
     }
     // A view says itself what it lacks.
     if let Some(write) = written.filter(|write| write.view.is_none())

@@ -20,6 +20,7 @@ mod copies;
 mod differing;
 mod fill;
 mod fits;
+mod fused;
 mod inputs;
 pub mod inspect;
 pub mod inspected;

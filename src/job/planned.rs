@@ -6,6 +6,7 @@ use crate::exchange::{World, agree};
 use crate::fault::plain::{counted, first};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::as_source::write_as_source;
+use crate::job::fused;
 use crate::job::laid::{laid, unkept};
 use crate::job::megatron::formed;
 use crate::job::metadata::{format_of, metadata};
@@ -153,6 +154,7 @@ fn arranged(
     );
     let mut build = built.map_err(|fault| unmade(write, source, fault))?;
     unsaved::refuse_unfilled(write, &select, opened, &build)?;
+    fused::refuse(files, &made.metadata, &build).map_err(|fault| source.place(fault))?;
     check_copied(write, files, &build, inventory).map_err(|fault| source.place(fault))?;
     build.counts = counts(write, &select, opened).map_err(|fault| source.place(fault))?;
     let without_data = BTreeMap::from([

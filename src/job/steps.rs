@@ -16,9 +16,10 @@ use crate::job::tally;
 use crate::plan::reach::equal_share;
 use crate::source::strategy_files::read_strategy;
 use crate::source::{self, Opened, Verify};
-use crate::store::io;
+use crate::store::io::{self, Standing};
 use crate::strategy::Strategy;
 use crate::transport::Readers;
+use std::path::Path;
 
 /// What a run has at hand throughout.
 pub(super) struct Run<'a> {
@@ -32,6 +33,20 @@ pub(super) struct Run<'a> {
 }
 
 pub(super) type Layouts = [(&'static str, Option<u64>); 2];
+
+/// Refuses one file as the source that is replaced. Local.
+fn refuse_file(path: &Path) -> Result<()> {
+    if io::standing(path)? != Standing::File {
+        return Ok(());
+    }
+    let fault = Fault::new(
+        Kind::Usage,
+        "--in-place is for directories rank_0, rank_1 …",
+    );
+    Err(fault
+        .file(path.display().to_string())
+        .hint("--dst DIR writes what one file has into another directory"))
+}
 
 /// What stands at a destination before its source is looked at.
 pub(super) enum Early {
@@ -72,6 +87,7 @@ impl<'a> Run<'a> {
         if !writing.in_place || self.job.dry_run {
             return Ok(Early::Unknown);
         }
+        agree(self.world, refuse_file(&writing.path))?;
         let mut destination = self.destination_of_ranks()?;
         destination.hold(self.world, self.job.command)?;
         let request = request(self.job, &self.layouts);

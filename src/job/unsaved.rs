@@ -17,8 +17,8 @@ const NAMED: usize = 3;
 /// Refuses a source of which tensors lack that its strategy has and that are `needed`: of a layer or an expert what
 /// others have, weights or states, and tensors of which the states are there. What no layer has is no loss (moments,
 /// where only weights were saved); nor is what a trainer leaves out of files of those weights that it trains. Of a
-/// strategy that was `derived` nobody knows which weights were trained: all states of one may lack; what a model has once
-/// may not. Local; what it looks at is the same on every process.
+/// strategy that was `derived` nobody knows which weights were trained: all states of one may lack, and
+/// no weight. Local; what it looks at is the same on every process.
 ///
 /// # Errors
 /// [`Kind::MissingShard`] naming the first ones.
@@ -122,15 +122,22 @@ fn lost<'a>(
         let others = with_states.contains(tensor);
         let kind = kind(name);
         let known = kind.as_ref().is_some_and(|kind| kinds.contains(kind));
-        // What a model has once. Other heads than the network's are copied, and nothing in its head's place.
-        let once = derived && unmatched == Unmatched::Fail && kind.is_none() && !kinds.is_empty();
+        // Other heads than the network's are copied, and nothing in its head's place. Layers for further tokens are
+        // often left out.
+        let chosen = unmatched != Unmatched::Fail && kind.is_none();
+        let due = derived && !chosen && !is_further(name);
         match state.is_empty() {
-            true => others || known || once,
+            true => others || known || due,
             false => known && (others || !derived),
         }
     };
     let lacks = lacks.into_iter().filter(|(_, name)| lost(name));
     lacks.map(|(name, _)| &**name).collect()
+}
+
+/// Whether this is a tensor of layers that foretell further tokens than the next.
+fn is_further(name: &str) -> bool {
+    name.split('.').any(|part| part.starts_with("mtp"))
 }
 
 /// A name with `*` in the place of the numbers of layers and experts; none if it has none.

@@ -173,7 +173,16 @@ pub fn merge(
         }
     }
     if pairs.is_empty() {
-        return Err(Fault::new(Kind::MissingShard, "there is no low-rank pair"));
+        let mut unknown = inventory.private.iter();
+        return Err(match unknown.find(|name| is_of_pair(name)) {
+            Some(name) => Fault::new(
+                Kind::UnknownTensor,
+                "it is of a low-rank pair, and the source strategy doesn't know it",
+            )
+            .tensor(&**name)
+            .hint("unify the ranks first, and merge the pairs of the full weights: --lora-scaling FACTOR there"),
+            None => Fault::new(Kind::MissingShard, "there is no low-rank pair"),
+        });
     }
     for (module, pair) in pairs {
         let Pair { embedding, parts } = pair;

@@ -14,6 +14,8 @@ const NAME_COLUMNS: usize = 60;
 /// Columns of a terminal on which a name and what is told of it stand in one row.
 const WIDE: usize = 80;
 
+/// Lines of metadata.
+const METADATA: usize = 16;
 /// Device matrices told of many.
 const MESHES: usize = 3;
 
@@ -137,8 +139,12 @@ fn layout(out: &mut Text, laid: &InspectedLayout) {
 fn metadata(out: &mut Text, inspected: &Inspected) {
     let all = inspected.files.iter().flat_map(|file| &file.metadata);
     let once: BTreeSet<(&String, &String)> = all.collect();
-    for (key, value) in once.iter().take(8) {
+    for (key, value) in once.iter().take(METADATA) {
         out.line(format_args!("  {}: {}", key, value));
+    }
+    if once.len() > METADATA {
+        let more = counted((once.len() - METADATA) as u64, "more line");
+        out.line(format_args!("  … {more} of metadata (--all shows them)"));
     }
 }
 

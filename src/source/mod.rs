@@ -32,6 +32,7 @@ pub mod meta;
 pub(crate) mod nothing;
 mod numbered;
 mod open;
+pub(crate) mod parts_aside;
 pub(crate) mod pattern;
 mod position;
 mod ranks;

@@ -30,7 +30,7 @@ pub(crate) fn base(path: &Path) -> PathBuf {
 /// The files that the pattern `path` means, by rank and part; none if it is no pattern. Local.
 ///
 /// # Errors
-/// [`Kind::Usage`] for a pattern that says it twice, [`Kind::Ambiguous`] for two files of one place.
+/// [`Kind::Usage`] for a pattern with two parts, [`Kind::Ambiguous`] for two files of one place.
 pub(super) fn list(path: &Path) -> Result<Option<Listing>> {
     if !is_one(path) || io::standing(path)? != Standing::Nothing {
         return Ok(None);
@@ -41,14 +41,8 @@ pub(super) fn list(path: &Path) -> Result<Option<Listing>> {
         .unwrap_or(path)
         .to_string_lossy()
         .into_owned();
-    if [RANK, PART]
-        .iter()
-        .any(|what| rest.matches(what).count() > 1)
-    {
-        let fault = Fault::new(
-            Kind::Usage,
-            "each of {rank} and {part} can stand once in a pattern",
-        );
+    if rest.matches(PART).count() > 1 {
+        let fault = Fault::new(Kind::Usage, "{part} can stand once in a pattern");
         return Err(fault.file(path.display().to_string()));
     }
     let mut found: BTreeMap<(u32, u64), String> = BTreeMap::new();
@@ -99,6 +93,9 @@ fn look(
         let Some((rank, part)) = fits(step, &name) else {
             continue;
         };
+        if rank.is_some() && known.0.is_some() && rank != known.0 {
+            continue;
+        }
         let known = (rank.or(known.0), part.unwrap_or(known.1));
         let path = format!("{inside}{name}");
         match (folder, below, known.0) {
@@ -126,7 +123,12 @@ fn fits(pattern: &str, name: &str) -> Option<(Option<u32>, Option<u64>)> {
         let digits = name.bytes().take_while(u8::is_ascii_digit).count();
         let (number, left) = name.split_at(digits);
         match is_rank {
-            true => rank = Some(number.parse().ok()?),
+            true => {
+                let number = number.parse().ok()?;
+                if rank.replace(number).is_some_and(|other| other != number) {
+                    return None;
+                }
+            }
             false => part = Some(number.parse().ok()?),
         }
         (pattern, name) = (after, left);

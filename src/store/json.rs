@@ -36,7 +36,8 @@ pub fn read<T: DeserializeOwned>(path: &Path, limit_bytes: u64, what: &str) -> R
 /// Where it is no JSON, or none of that kind.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
     serde_json::from_slice(bytes).or_else(|error| {
-        let plain = replaced(bytes, |_| "null".to_owned());
+        let null = |word: &str| NO_JSON.contains(&word).then(|| "null".to_owned());
+        let plain = replaced(bytes, null);
         plain.map_or(Err(error), |plain| serde_json::from_slice(&plain))
     })
 }
@@ -107,44 +108,67 @@ pub fn refuse_dangling(path: &Path) -> Result<()> {
 }
 
 /// A JSON text edited: `change` is given what is parsed, and says whether it changed it. What Python
-/// writes beyond JSON stays as it is. None if nothing changed, or if it is no JSON object. Local.
+/// writes beyond JSON stays as it is, as do numbers that would be written otherwise: `change` sees texts. None if nothing changed, or if it is no JSON object. Local.
 pub fn edited(
     bytes: &[u8],
     change: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>) -> bool,
 ) -> Option<Vec<u8>> {
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
-    let marked = |word: &str| format!("\"\\u0001{word}\"");
-    let plain = replaced(bytes, marked);
+    let plain = replaced(bytes, |word| {
+        let same = |number: serde_json::Number| number.to_string() == word;
+        let kept = serde_json::from_str(word).is_ok_and(same);
+        (!kept).then(|| format!("{MARK}{word}\""))
+    });
     let mut map = serde_json::from_slice(plain.as_deref().unwrap_or(bytes)).ok()?;
     if !change(&mut map) {
         return None;
     }
-    let mut text = serde_json::to_string_pretty(&map).ok()?;
-    for word in NO_JSON {
-        text = text.replace(&marked(word), word);
+    let text = serde_json::to_string_pretty(&map).ok()?;
+    let mut parts = text.split(MARK);
+    let mut edited = parts.next()?.to_owned();
+    for part in parts {
+        let (word, rest) = part.split_once('"')?;
+        edited.extend([word, rest]);
     }
-    Some(text.into_bytes())
+    Some(edited.into_bytes())
 }
 
-/// The text with `by(word)` in place of each word that is no JSON; none if it has none.
-fn replaced(bytes: &[u8], by: impl Fn(&str) -> String) -> Option<Vec<u8>> {
+/// The beginning of a text that stands for a word which isn't understood.
+const MARK: &str = "\"\\u0001";
+
+/// The text with what `by` gives in place of numbers, and of words that are no JSON; none if it gives nothing for any.
+fn replaced(bytes: &[u8], by: impl Fn(&str) -> Option<String>) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(bytes.len());
     let (mut rest, mut changed) = (bytes, false);
     while let Some(first) = rest.first() {
-        if *first == b'"' {
-            let length = text_length(rest);
-            out.extend_from_slice(&rest[..length]);
-            rest = &rest[length..];
-        } else if let Some(word) = NO_JSON.iter().find(|w| rest.starts_with(w.as_bytes())) {
-            out.extend(by(word).into_bytes());
-            rest = &rest[word.len()..];
-            changed = true;
-        } else {
-            out.push(*first);
-            rest = &rest[1..];
-        }
+        let length = match first {
+            b'"' => text_length(rest),
+            _ => word_length(rest),
+        };
+        let (word, after) = rest.split_at(length.max(1));
+        let other = std::str::from_utf8(word).ok();
+        let other = other.filter(|_| *first != b'"' && length > 0).and_then(&by);
+        changed |= other.is_some();
+        out.extend_from_slice(other.as_deref().map_or(word, str::as_bytes));
+        rest = after;
     }
     changed.then_some(out)
+}
+
+/// Bytes of the number, or of the word that is no JSON, that `bytes` begin with; 0 if they begin with neither.
+fn word_length(bytes: &[u8]) -> usize {
+    let word = NO_JSON
+        .iter()
+        .find(|word| bytes.starts_with(word.as_bytes()));
+    let is_number = bytes
+        .first()
+        .is_some_and(|first| first.is_ascii_digit() || *first == b'-');
+    let in_number = |byte: &&u8| byte.is_ascii_digit() || b"+-.eE".contains(byte);
+    match word {
+        Some(word) => word.len(),
+        None if is_number => bytes.iter().take_while(in_number).count(),
+        None => 0,
+    }
 }
 
 /// Bytes of the quoted text that `bytes` begin with.
@@ -167,12 +191,13 @@ mod tests {
     #[test]
     fn takes_what_python_writes_and_leaves_texts_alone() {
         let text = br#"{"a": NaN, "b": [-Infinity, Infinity], "c": "NaN \" Infinity"}"#;
-        let plain = replaced(text, |_| "null".to_owned()).unwrap();
+        let null = |word: &str| NO_JSON.contains(&word).then(|| "null".to_owned());
+        let plain = replaced(text, null).unwrap();
         assert_eq!(
             String::from_utf8(plain).unwrap(),
             r#"{"a": null, "b": [null, null], "c": "NaN \" Infinity"}"#
         );
-        assert_eq!(replaced(br#"{"a": "NaN"}"#, |_| String::new()), None);
+        assert_eq!(replaced(br#"{"a": "NaN"}"#, null), None);
         let edited = edited(text, |map| map.insert("d".into(), 1.into()).is_none()).unwrap();
         let edited = String::from_utf8(edited).unwrap();
         for kept in [
@@ -183,5 +208,18 @@ mod tests {
         ] {
             assert!(edited.contains(kept), "{kept}: {edited}");
         }
+    }
+
+    #[test]
+    fn numbers_stay_as_they_were_written() {
+        let numbers = "[12345678901234567890123, 1e-06, -0.10, 3, 2.5, 1E5]";
+        let text = format!("{{\"a\": {numbers}, \"b\": 1}}");
+        let edited = edited(text.as_bytes(), |map| {
+            map.insert("b".into(), 2.into()) == Some(1.into())
+        });
+        let edited = String::from_utf8(edited.unwrap()).unwrap();
+        let plain: String = edited.split_whitespace().collect();
+        let numbers: String = numbers.split_whitespace().collect();
+        assert_eq!(plain, format!("{{\"a\":{numbers},\"b\":2}}"));
     }
 }

@@ -138,9 +138,8 @@ impl StageLayout {
                 axes: Vec::new(),
             };
             let due = size_of(dimension, &[whole]);
-            // Rows of which all are in what ought to be a part are no padding.
-            let padded = self.padded && dimension == 0 && (told != size || due == Some(*size));
-            due == Some(*told) || padded
+            due == Some(*told)
+                || self.padded && dimension == 0 && is_padding(due.unwrap_or(*size), *told)
         });
         if fits {
             return Ok(());
@@ -184,6 +183,12 @@ impl StageLayout {
         }
         (flattened.len() <= DIMENSIONS_MAX).then_some(flattened)
     }
+}
+
+/// Whether `told` rows may be `due` ones and padding, or without: not several times as many, or a part, as of a tensor
+/// that is cut otherwise.
+fn is_padding(due: u64, told: u64) -> bool {
+    !told.is_multiple_of(due.max(1)) && !due.is_multiple_of(told.max(1))
 }
 
 /// Whether a piece of the merged dimension is one run: nothing is cut inside an uncut rest.

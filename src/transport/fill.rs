@@ -105,7 +105,9 @@ impl<'a> Readers<'a> {
                 file.size(),
                 shard.schema.size
             );
-            let fault = Fault::new(Kind::Io, message).rank(place.rank);
+            let fault = Fault::new(Kind::Io, message)
+                .rank(place.rank)
+                .hint("it was changed while it was read: start again when nothing writes into it any more");
             return Err(fault.file(file.path().display().to_string()));
         }
         let sealed = self.sealed.as_ref();

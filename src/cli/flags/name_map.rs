@@ -16,7 +16,7 @@ const MEND: &str = "mend it in an editor: one line for each name, `name: new nam
 /// Reads a map of names: a flat object of texts. No map is an empty one.
 ///
 /// # Errors
-/// [`Kind::Corrupt`] if it isn't that, or gives two names the same one; [`Kind::Io`].
+/// [`Kind::Corrupt`] if it isn't that, or gives two names the same one, or none; [`Kind::Io`].
 pub(crate) fn name_map(path: Option<&Path>) -> Result<BTreeMap<String, String>> {
     let Some(path) = path else {
         return Ok(BTreeMap::new());
@@ -38,6 +38,9 @@ pub(crate) fn name_map(path: Option<&Path>) -> Result<BTreeMap<String, String>> 
     let Once(map) = map.map_err(|message| corrupt(message).hint(MEND))?;
     let mut seen = BTreeMap::new();
     for (from, to) in &map {
+        if to.is_empty() {
+            return Err(corrupt(format!("gives '{from}' a name without letters")).hint(MEND));
+        }
         if let Some(other) = seen.insert(to, from) {
             let message = format!("gives '{other}' and '{from}' the same name '{to}'");
             return Err(corrupt(message).hint(MEND));

@@ -184,7 +184,14 @@ impl<'a> Standing<'a> {
             .into_iter()
             .find(|position| self.everywhere(position));
         common.map_or_else(
-            || "there is no position that all ranks have; was every rank's file copied?".into(),
+            || {
+                let nothing =
+                    "there is no position that all ranks have; was every rank's file copied?";
+                let pattern = self.pattern().map(|name| {
+                    format!(" If names end in their rank: --src 'DIR/rank_{{rank}}/{name}'")
+                });
+                format!("{nothing}{}", pattern.unwrap_or_default())
+            },
             |position| {
                 let label = self.label(position);
                 // A shell would take the rank's place for names of files.
@@ -194,6 +201,23 @@ impl<'a> Standing<'a> {
                 )
             },
         )
+    }
+
+    /// The name that the ranks' files would have in common, if what they end in is their rank.
+    fn pattern(&self) -> Option<String> {
+        let mut files = self
+            .positions
+            .values()
+            .flat_map(|ranks| ranks.values().flatten());
+        let pattern = |file: &&File<'_>| {
+            let (stem, extension) = file_name(file.path).rsplit_once('.')?;
+            let before = stem.strip_suffix(&file.rank.to_string())?;
+            Some(format!("{before}{{rank}}.{extension}"))
+        };
+        let first = pattern(files.next()?)?;
+        files
+            .all(|file| pattern(file).as_ref() == Some(&first))
+            .then_some(first)
     }
 
     /// Not all ranks have `position`.
