@@ -284,14 +284,14 @@ fn parts_of_a_rank_are_no_steps() {
             tensors::write(&room.join(format!("{one}.safetensors")), &first);
             tensors::write(&room.join(format!("{other}.safetensors")), &all);
         }
-        for line in [UNIFY, RESHARD, DIFF] {
+        for line in [UNIFY, RESHARD] {
             refused(
                 &sample,
                 line,
                 &["are parts, and no steps", "{part}", "--file-suffix"],
             );
         }
-        let name = one.replacen(|c: char| c == '0' || c == '1', "{part}", 1);
+        let name = one.replacen(['0', '1'], "{part}", 1);
         let name = if one.starts_with('m') {
             "m-{part}-of-00002".to_owned()
         } else {

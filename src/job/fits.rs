@@ -83,10 +83,9 @@ pub(super) fn fit(
     if let Some(write) = written.filter(|write| write.view.is_none())
         && write.leftovers.unmatched() != Unmatched::Drop
     {
-        let derived = path.is_some_and(|path| path.bytes().is_some());
         let affixes = &job.reading.derived.affixes;
         let needed = |name: &str| write.select.keeps(name);
-        let how = (derived, write.leftovers.unmatched());
+        let how = (path, write.leftovers.unmatched());
         unsaved::refuse(opened, affixes, how, needed).map_err(|f| with_strategy(f, path))?;
     }
     let compared = copies::check(world, topology, opened, &origin, verify, &job.moving);

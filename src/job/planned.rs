@@ -154,7 +154,10 @@ fn arranged(
     );
     let mut build = built.map_err(|fault| unmade(write, source, fault))?;
     unsaved::refuse_unfilled(write, &select, opened, &build)?;
-    fused::refuse(files, &made.metadata, &build).map_err(|fault| source.place(fault))?;
+    // A view fuses as it is told.
+    if !formed.is_view {
+        fused::refuse(files, &made.metadata, &build).map_err(|fault| source.place(fault))?;
+    }
     check_copied(write, files, &build, inventory).map_err(|fault| source.place(fault))?;
     build.counts = counts(write, &select, opened).map_err(|fault| source.place(fault))?;
     let without_data = BTreeMap::from([

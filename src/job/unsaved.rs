@@ -8,6 +8,7 @@ use crate::plan::build::{Build, Select, Unmatched};
 use crate::plan::names::{is_state, state_and_tensor};
 use crate::source::Opened;
 use crate::source::meta::TRAINABLE;
+use crate::strategy::StrategyInput;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -17,15 +18,14 @@ const NAMED: usize = 3;
 /// Refuses a source of which tensors lack that its strategy has and that are `needed`: of a layer or an expert what
 /// others have, weights or states, and tensors of which the states are there. What no layer has is no loss (moments,
 /// where only weights were saved); nor is what a trainer leaves out of files of those weights that it trains. Of a
-/// strategy that was `derived` nobody knows which weights were trained: all states of one may lack, and
-/// no weight. Local; what it looks at is the same on every process.
+/// strategy that was derived nobody knows which weights were trained: all states of one may lack, and no weight. Local; what it looks at is the same on every process.
 ///
 /// # Errors
 /// [`Kind::MissingShard`] naming the first ones.
 pub(super) fn refuse(
     opened: &Opened,
     affixes: &Affixes,
-    (derived, unmatched): (bool, Unmatched),
+    (given, unmatched): (Option<&StrategyInput>, Unmatched),
     needed: impl Fn(&str) -> bool,
 ) -> Result<()> {
     let inventory = &opened.inventory;
@@ -38,7 +38,7 @@ pub(super) fn refuse(
     let lacks = lacks.map(|name| (name, affixes.of(name)));
     let lacks = lacks.filter(|(_, name)| !there.contains(name) && needed(name));
     let lacks: Vec<(&Arc<str>, String)> = lacks.collect();
-    let lacks = lost(&there, lacks, derived, unmatched);
+    let lacks = lost(&there, lacks, given, unmatched);
     if lacks.is_empty() {
         return Ok(());
     }
@@ -76,13 +76,12 @@ pub(super) fn refuse_unfilled(
     if build.without_data.is_empty() || drops || is_of_trained(opened) {
         return Ok(());
     }
-    let derived = strategy.bytes().is_some();
     let made = build.stages.iter().flatten();
     let there: HashSet<String> = made.map(|plan| plan.name.to_string()).collect();
     let lacks = build.without_data.iter();
     let lacks = lacks.filter(|name| select.keeps(name) && !is_state(name));
     let lacks: Vec<_> = lacks.map(|name| (name, name.to_string())).collect();
-    let lacks = lost(&there, lacks, derived, unmatched);
+    let lacks = lost(&there, lacks, Some(strategy), unmatched);
     if lacks.is_empty() {
         return Ok(());
     }
@@ -105,19 +104,24 @@ fn is_of_trained(opened: &Opened) -> bool {
     paths.iter().all(|path| path.contains(TRAINABLE.1))
 }
 
-/// Of what `lacks` beside what is `there`, as it is called and as it was meant, what others of its kind or its states
-/// show to be lost.
+/// Of what `lacks` beside what is `there`, as the strategy calls it and as it was meant, what others of its kind, its
+/// states or the model show to be lost.
 fn lost<'a>(
     there: &HashSet<String>,
     lacks: Vec<(&'a Arc<str>, String)>,
-    derived: bool,
+    by: Option<&StrategyInput>,
     unmatched: Unmatched,
 ) -> Vec<&'a str> {
+    let derived = by.is_some_and(|by| by.bytes().is_some());
+    let is_due = |name: &str| {
+        let shape = by.and_then(|by| by.shapes().get(name));
+        shape.is_some_and(|shape| shape.due)
+    };
     let kinds: HashSet<String> = there.iter().filter_map(|name| kind(name)).collect();
     let states = there.iter().map(|name| state_and_tensor(name));
     let states = states.filter(|(state, _)| !state.is_empty());
     let with_states: HashSet<&str> = states.map(|(_, tensor)| tensor).collect();
-    let lost = |name: &str| {
+    let lost = |called: &str, name: &str| {
         let (state, tensor) = state_and_tensor(name);
         let others = with_states.contains(tensor);
         let kind = kind(name);
@@ -125,13 +129,15 @@ fn lost<'a>(
         // Other heads than the network's are copied, and nothing in its head's place. Layers for further tokens are
         // often left out.
         let chosen = unmatched != Unmatched::Fail && kind.is_none();
-        let due = derived && !chosen && !is_further(name);
+        let due = is_due(called) && !chosen && !is_further(name);
         match state.is_empty() {
             true => others || known || due,
             false => known && (others || !derived),
         }
     };
-    let lacks = lacks.into_iter().filter(|(_, name)| lost(name));
+    let lacks = lacks
+        .into_iter()
+        .filter(|(called, name)| lost(called, name));
     lacks.map(|(name, _)| &**name).collect()
 }
 

@@ -13,6 +13,8 @@ pub struct FullShape {
     pub sizes: Vec<u64>,
     /// Whether its rows are a vocabulary's, which may have been padded or cut.
     pub padded: bool,
+    /// Whether every checkpoint of the model has it: not a job's counts of its experts' loads.
+    pub due: bool,
 }
 
 /// A strategy that lies in files, or one that was made when it was asked for.

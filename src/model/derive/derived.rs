@@ -63,6 +63,7 @@ fn layouts(job: &Job) -> Result<Derived> {
         let shape = FullShape {
             sizes: parameter.shape.clone(),
             padded: parameter.cut.is_of_vocabulary(),
+            due: parameter.trained,
         };
         derived.shapes.insert(parameter.name.clone(), shape);
         if let Some(entries) = derived.stages.get_mut(usize::try_from(stage).unwrap_or(0)) {
