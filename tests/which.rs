@@ -203,7 +203,6 @@ fn what_files_say_of_their_step_is_the_same_on_all_ranks() {
     assert_eq!(latest(&sample)["suffix"], json!("1_10"));
 }
 
-// proves P19
 /// A name may say the rank before the step, in directories or not: it is one position, which goes along.
 #[test]
 fn a_rank_may_stand_before_the_step() {
@@ -319,6 +318,7 @@ fn a_pattern_may_say_the_rank_twice() {
     gives(&sample, &UNIFY.replace("@src", &format!("@src/{hint}")), 0);
 }
 
+// proves P19
 #[test]
 fn a_file_in_another_ranks_directory_is_named() {
     let sample = sample();

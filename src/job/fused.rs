@@ -20,17 +20,18 @@ const FUSED: [(&str, [&str; 3]); 2] = [
 const CONTIGUOUS: &str = "contiguous";
 
 /// Refuses to cut tensors into other parts than their rows are fused for, by the `metadata` that is written. Full weights
-/// say what they are for. Local.
+/// say what they are for; a view fuses as it is told. Local.
 ///
 /// # Errors
 /// [`Kind::Strategy`] naming the tensor.
 pub(super) fn refuse(
     files: &Files,
-    metadata: &BTreeMap<String, String>,
+    (metadata, is_view): (&BTreeMap<String, String>, bool),
     build: &Build,
 ) -> Result<()> {
     let size = metadata.get(SIZE).and_then(|size| size.parse().ok());
-    let Some(size) = size.filter(|size: &u64| *size > 1 && !matches!(files, Files::Full { .. }))
+    let Some(size) =
+        size.filter(|size: &u64| *size > 1 && !is_view && !matches!(files, Files::Full { .. }))
     else {
         return Ok(());
     };

@@ -154,11 +154,9 @@ fn arranged(
     );
     let mut build = built.map_err(|fault| unmade(write, source, fault))?;
     unsaved::refuse_unfilled(write, &select, opened, &build)?;
-    // A view fuses as it is told.
-    if !formed.is_view {
-        fused::refuse(files, &made.metadata, &build).map_err(|fault| source.place(fault))?;
-    }
-    check_copied(write, files, &build, inventory).map_err(|fault| source.place(fault))?;
+    let fused = fused::refuse(files, (&made.metadata, formed.is_view), &build);
+    let checked = fused.and_then(|()| check_copied(write, files, &build, inventory));
+    checked.map_err(|fault| source.place(fault))?;
     build.counts = counts(write, &select, opened).map_err(|fault| source.place(fault))?;
     let without_data = BTreeMap::from([
         ("source", texts(&inventory.without_data)),

@@ -4,13 +4,12 @@
 //! MindSpore's `X.mindpet_delta_lora_a` and `X.lora_a`, is A of `X.weight` (docs/formats.md).
 
 use crate::catalog::Catalog;
-use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result, nearest};
 use crate::plan::inventory::Inventory;
 use crate::plan::lora_experts as experts;
 pub use crate::plan::lora_meaning::{Apart, Factor, Meaning};
 pub use crate::plan::lora_told::{Biases, Modules, Told};
-use crate::plan::names::{MASTER, is_state};
+use crate::plan::names::is_state;
 pub use crate::plan::pattern::{Pattern, Patterns};
 use crate::plan::source_tensor::SourceTensor;
 use crate::plan::source_tensor::{Step, Value};
@@ -114,27 +113,6 @@ pub fn take_own_pairs(inventory: &mut Inventory) -> Vec<Arc<SourceTensor>> {
     own
 }
 
-/// Leaves masters in 32 bits out of weights that were changed, and says so: a trainer goes on from its masters, and
-/// these know nothing of the change.
-pub fn leave_masters(inventory: &mut Inventory, taken: &Taken) -> Option<String> {
-    let changed = taken.merged.iter().chain(&taken.replaced);
-    let masters = changed.map(|name| format!("{MASTER}{name}"));
-    let left: Vec<String> = masters
-        .filter(|name| {
-            let known = inventory.tensors.remove(name.as_str()).is_some();
-            inventory.private.remove(name.as_str()) || known
-        })
-        .collect();
-    let first = left.first()?;
-    let (count, are) = (
-        counted(left.len() as u64, "master"),
-        if left.len() == 1 { "is" } else { "are" },
-    );
-    Some(format!(
-        "{count} of weights that the adapter changes {are} left out, as {first}: a trainer makes them anew from the weights"
-    ))
-}
-
 /// Merges the pairs among `adapter` into the weights of `inventory`, and puts its other tensors, which
 /// were trained in full, in the place of these.
 ///
@@ -173,16 +151,7 @@ pub fn merge(
         }
     }
     if pairs.is_empty() {
-        let mut unknown = inventory.private.iter();
-        return Err(match unknown.find(|name| is_of_pair(name)) {
-            Some(name) => Fault::new(
-                Kind::UnknownTensor,
-                "it is of a low-rank pair, and the source strategy doesn't know it",
-            )
-            .tensor(&**name)
-            .hint("unify the ranks first, and merge the pairs of the full weights: --lora-scaling FACTOR there"),
-            None => Fault::new(Kind::MissingShard, "there is no low-rank pair"),
-        });
+        return Err(no_pairs(inventory));
     }
     for (module, pair) in pairs {
         let Pair { embedding, parts } = pair;
@@ -274,6 +243,18 @@ fn refuse_empty(tensor: &SourceTensor) -> Result<()> {
     let fault = Fault::new(Kind::Corrupt, message).tensor(&*tensor.name);
     Err(fault
         .hint("saved under ZeRO-3, where each process has a part, without gathering them first?"))
+}
+
+/// That there is no pair at all, or none that the strategy of rank files knows.
+fn no_pairs(inventory: &Inventory) -> Fault {
+    let Some(name) = inventory.private.iter().find(|name| is_of_pair(name)) else {
+        return Fault::new(Kind::MissingShard, "there is no low-rank pair");
+    };
+    let message = "it is of a low-rank pair, and the source strategy doesn't know it";
+    let fault = Fault::new(Kind::UnknownTensor, message).tensor(&**name);
+    fault.hint(
+        "unify the ranks first; --lora-scaling FACTOR then merges the pairs of the full weights",
+    )
 }
 
 fn no_pair(name: &str) -> Fault {

@@ -32,6 +32,7 @@ mod listing;
 pub mod lora;
 mod lora_experts;
 pub mod lora_lacks;
+pub mod lora_masters;
 mod lora_meaning;
 pub mod lora_tied;
 mod lora_told;

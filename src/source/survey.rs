@@ -300,6 +300,16 @@ fn read_header(path: &Path) -> Result<Header> {
     })
 }
 
+/// The files of each rank.
+fn offered(files: &[File]) -> Offered {
+    let mut offered = Offered::new();
+    for file in files {
+        let own = offered.entry(file.seen.rank).or_default();
+        own.push(file.seen.file.clone());
+    }
+    offered
+}
+
 /// Groups the files by name, with what their headers say.
 fn group(
     files: &[File],
@@ -312,11 +322,7 @@ fn group(
             *place = header;
         }
     }
-    let mut offered = Offered::new();
-    for file in files {
-        let own = offered.entry(file.seen.rank).or_default();
-        own.push(file.seen.file.clone());
-    }
+    let offered = offered(files);
     let names = saved(&offered).filter(|saved| !saved.misplaced);
     let names: HashMap<(u32, &str), Name> = names
         .map(|saved| ((saved.rank, saved.path), saved.name))

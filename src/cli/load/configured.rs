@@ -38,9 +38,12 @@ impl LaunchArgs {
             || self.run_mode.is_some()
     }
 
-    /// Whether the weights that `key` asks for are given by a flag.
-    pub(super) fn gives(&self, key: &str) -> bool {
-        self.load_checkpoint.is_some() && key == "load_checkpoint"
+    /// What gives the weights that `key` asks for: the flag, or the key in `config`.
+    pub(super) fn given(&self, key: &str, config: &Path) -> String {
+        match self.load_checkpoint.is_some() && key == "load_checkpoint" {
+            true => "--load-checkpoint".to_owned(),
+            false => format!("{key} in {}", config.display()),
+        }
     }
 
     /// The configuration with these.

@@ -142,10 +142,7 @@ impl Load {
         let source = asked.path.as_path();
         let format = config.load_ckpt_format.as_deref().unwrap_or("safetensors");
         let (at, key) = (source.display(), asked.key);
-        let given = match self.launch.gives(key) {
-            true => "--load-checkpoint".to_owned(),
-            false => format!("{key} in {}", self.config.display()),
-        };
+        let given = self.launch.given(key, &self.config);
         let named = |fault: Fault| fault.file(format!("{at} ({given})"));
         let Some(shape) = sight.shape(asked, format).map_err(named)? else {
             return Ok(Telling::new(Action::None).noted(format!(
