@@ -78,8 +78,10 @@ pub(super) fn classify(offered: &Offered) -> Vec<File<'_>> {
     let paths = offered
         .iter()
         .flat_map(|(rank, paths)| paths.iter().map(move |path| (*rank, path)));
+    // One rank alone shows nothing by it.
+    let before_numbers = |path| if offered.len() > 1 { prefix(path) } else { "" };
     for (rank, path) in paths.clone() {
-        if [stem(path), prefix(path)]
+        if [stem(path), before_numbers(path)]
             .iter()
             .any(|text| own(text, rank).is_some())
         {
