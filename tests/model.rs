@@ -1120,7 +1120,7 @@ fn rows_fused_for_other_ranks_are_refused() {
     for line in [
         "reshard --src @two --dst @out --model % --dst-strategy tp=1",
         "to tp=1 --src @two --dst @out --model % --yes",
-        "split --src @full --dst @out --model % --dst-strategy tp=1",
+        "reshard --src @two --dst @out --model % --dst-strategy dp=2",
     ] {
         for processes in [1, 4] {
             let run = command::on(processes, &words(line));

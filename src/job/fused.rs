@@ -19,7 +19,7 @@ const FUSED: [(&str, [&str; 3]); 2] = [
 /// The word for rows of which each rank has its part one after the other.
 const CONTIGUOUS: &str = "contiguous";
 
-/// Refuses to cut tensors into other parts than their rows are fused for, by the `metadata` that is written. Full weights
+/// Refuses to cut tensors anew into other parts than their rows are fused for, by the `metadata` that is written. Full weights
 /// say what they are for; a view fuses as it is told. Local.
 ///
 /// # Errors
@@ -30,9 +30,7 @@ pub(super) fn refuse(
     build: &Build,
 ) -> Result<()> {
     let size = metadata.get(SIZE).and_then(|size| size.parse().ok());
-    let Some(size) =
-        size.filter(|size: &u64| *size > 1 && !is_view && !matches!(files, Files::Full { .. }))
-    else {
+    let Some(size) = size.filter(|_: &u64| !is_view && !matches!(files, Files::Full { .. })) else {
         return Ok(());
     };
     let contiguous =
@@ -52,8 +50,13 @@ pub(super) fn refuse(
         .flatten()
         .filter(|plan| fused(&plan.name))
     {
-        let parts = parts(&plan.destination.layout);
-        if parts != size {
+        let parts = parts_of(&plan.destination.layout);
+        let source = plan
+            .pieces
+            .first()
+            .and_then(|(_, tensor)| tensor.spreads.first());
+        let as_before = source.map_or(1, |spread| parts_of(&spread.layout)) == parts;
+        if parts != size && !as_before {
             let message = format!(
                 "its rows are fused for a tensor-parallel size of {size}, and it would be cut into {parts}: no rank would \
                  have the rows that are its own"
@@ -68,7 +71,7 @@ pub(super) fn refuse(
 }
 
 /// Into how many parts a mesh cuts a tensor's rows.
-fn parts(layout: &Layout) -> u64 {
+fn parts_of(layout: &Layout) -> u64 {
     let axes = layout.map().first().into_iter().flatten();
     axes.map(|axis| layout.mesh()[*axis]).product()
 }

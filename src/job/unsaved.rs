@@ -131,7 +131,7 @@ fn lost<'a>(
         let chosen = unmatched != Unmatched::Fail && kind.is_none();
         let due = is_due(called) && !chosen && !is_further(name);
         match state.is_empty() {
-            true => others || known || due,
+            true => known || due || others && !chosen,
             false => known && (others || !derived),
         }
     };

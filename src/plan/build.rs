@@ -1,6 +1,6 @@
 //! From two sides' strategies and a source's catalog to the tensors to make.
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Place};
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::Layout;
 use crate::plan::inventory::{Inventory, whole_tensor};
@@ -128,11 +128,12 @@ fn private_plans(
             let wanted = matches!(leftovers, Leftovers::Reshard(_))
                 && inventory.tensors.get(name).is_some_and(whole)
                 || matches!(leftovers, Leftovers::Unify(_)) && inventory.private.contains(name);
-            catalog
-                .ranks
-                .keys()
-                .filter(|_| wanted)
-                .find_map(|rank| catalog.find(*rank, name))
+            // What a job counts, where the rank has left its file to others that hold the same.
+            let absent = !catalog.ranks.contains_key(&from);
+            let count = |place: &Place| catalog.entry(*place).shape.0.iter().product::<u64>() == 1;
+            let mut ranks = catalog.ranks.keys();
+            let first = ranks.find_map(|rank| catalog.find(*rank, name));
+            first.filter(|place| wanted || absent && count(place))
         };
         let known = inventory.tensors.get(name);
         let tensor = match known.filter(|tensor| tensor.name != *name) {

@@ -27,10 +27,9 @@ pub fn settle(world: &World, source: &Source, files: &Files) -> Result<Files> {
     let own = source.told.as_ref().map(|told| &told.own);
     let adapter = own.and_then(|own| own.adapter.clone());
     let adapter = adapter.filter(|(name, _)| format.holds(name));
-    let progress = match (&asked.progress, &source.told) {
-        (Some(given), _) => given.clone(),
-        (None, Some(told)) if told.own.progress != Progress::default() => told.own.progress.clone(),
-        (None, _) => {
+    let told = match (&asked.progress, &source.told) {
+        (_, Some(told)) if told.own.progress != Progress::default() => told.own.progress.clone(),
+        _ => {
             let mine = agree(world, in_tensors(source))?;
             all_gather(world, &mine)?
                 .into_iter()
@@ -38,6 +37,10 @@ pub fn settle(world: &World, source: &Source, files: &Files) -> Result<Files> {
                 .next()
                 .unwrap_or_default()
         }
+    };
+    let progress = match &asked.progress {
+        Some(given) => given.clone().or(told),
+        None => told,
     };
     // No other trainer counts samples.
     let dynamic = own.is_some_and(|own| own.dynamic) || progress.consumed_samples.is_some();

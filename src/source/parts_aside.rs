@@ -2,7 +2,6 @@
 
 use crate::catalog::{FileSchema, ShardFile};
 use crate::fault::{Fault, Kind, Result};
-use crate::plan::names::is_state;
 use crate::source::found::Source;
 use crate::source::meta::Name;
 use crate::store::Format;
@@ -10,7 +9,7 @@ use crate::store::io::{self, ReadFile};
 use crate::store::rank_dir::rank_of;
 use std::collections::HashSet;
 
-/// Refuses the file of the lowest rank, which was chosen among others by its number, if one of these has weights of which
+/// Refuses the file of the lowest rank, which was chosen among others by its number, if one of these has tensors of which
 /// it has none: of another step it would have the same ones. Names that trainers give tell steps. Local.
 ///
 /// # Errors
@@ -51,24 +50,20 @@ pub(crate) fn refuse(source: &Source) -> Result<()> {
     Ok(())
 }
 
-/// Whether the file at `path` has weights, and none that `own` has. One that can't be read is none of a checkpoint's.
+/// Whether the file at `path` has tensors, and none that `own` has. One that can't be read is none of a checkpoint's.
 fn is_other_part(source: &Source, own: &ShardFile, path: &str) -> bool {
     let read = ReadFile::open(&source.base.join(path))
         .and_then(|file| Format::recognise(&file)?.read(&file));
     let Ok(other) = read else { return false };
-    let (own, other) = (weights(&own.schema), weights(&other));
+    let (own, other) = (tensors(&own.schema), tensors(&other));
     !own.is_empty() && !other.is_empty() && own.is_disjoint(&other)
 }
 
-fn weights(schema: &FileSchema) -> HashSet<&str> {
-    let names = schema
-        .entries
-        .iter()
-        .filter(|entry| !entry.shape.0.is_empty());
-    names
-        .map(|entry| &*entry.name)
-        .filter(|name| !is_state(name))
-        .collect()
+/// Its tensors, but what a job counts.
+fn tensors(schema: &FileSchema) -> HashSet<&str> {
+    let entries = schema.entries.iter();
+    let entries = entries.filter(|entry| entry.shape.0.iter().product::<u64>() > 1);
+    entries.map(|entry| &*entry.name).collect()
 }
 
 fn refused(source: &Source, name: &str, (room, other): (&str, &str)) -> Fault {

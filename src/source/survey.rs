@@ -3,9 +3,11 @@
 //! Each node lists the rank directories that it sees, so ranks may lie on the nodes' own disks; each
 //! file's header is read by one process.
 
+use crate::catalog::FileSchema;
 use crate::exchange::{Topology, World, agree, all_gather, all_gather_agreed};
 use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
+use crate::plan::names::is_state;
 use crate::source::directory;
 use crate::source::meta::{META, META_BYTES_MAX, Meta, Name};
 use crate::source::nothing::{absent, looks_like_ranks};
@@ -52,6 +54,8 @@ struct Header {
     redundancy_removed: Option<bool>,
     counts: Counts,
     tensors: Option<usize>,
+    /// Of these weights, and states of an optimizer.
+    of_kind: [usize; 2],
     bad: Option<String>,
 }
 
@@ -284,6 +288,14 @@ fn read_headers(
     mine
 }
 
+/// Weights, and states of an optimizer; no counts.
+fn of_kind(schema: &FileSchema) -> [usize; 2] {
+    let entries = schema.entries.iter();
+    let tensors = entries.filter(|entry| !entry.shape.0.is_empty());
+    let (states, weights): (Vec<_>, Vec<_>) = tensors.partition(|entry| is_state(&entry.name));
+    [weights.len(), states.len()]
+}
+
 fn read_header(path: &Path) -> Result<Header> {
     let file = ReadFile::open(path)?;
     let schema = Format::recognise(&file)?.read(&file)?;
@@ -296,6 +308,7 @@ fn read_header(path: &Path) -> Result<Header> {
             .map(|value| value == "True"),
         counts: Spots::of(&schema).read(&file)?,
         tensors: Some(schema.entries.len()),
+        of_kind: of_kind(&schema),
         bad: None,
     })
 }
@@ -386,30 +399,32 @@ type Groups<'a> = BTreeMap<Name, Vec<(&'a File, &'a Header)>>;
 /// The run of a checkpoint, and a rank.
 type Saver = (Name, u32);
 
-/// Of each rank the file of a run that has the most tensors, and how many.
-fn fullest<'a>(groups: &Groups<'a>) -> BTreeMap<Saver, (usize, &'a str)> {
-    let mut fullest: BTreeMap<Saver, (usize, &str)> = BTreeMap::new();
+/// Of each rank the file of a run that has the most tensors: how many, and how many weights.
+fn fullest<'a>(groups: &Groups<'a>) -> BTreeMap<Saver, (usize, usize, &'a str)> {
+    let mut fullest: BTreeMap<Saver, (usize, usize, &str)> = BTreeMap::new();
     for (name, members) in groups {
         for (file, header) in members {
             let key = (name.run(), file.seen.rank);
             let tensors = header.tensors.unwrap_or_default();
             let most = fullest.entry(key).or_default();
-            *most = (*most).max((tensors, &file.seen.file));
+            *most = (*most).max((tensors, header.of_kind[0], &file.seen.file));
         }
     }
     fullest
 }
 
-/// A file that has fewer tensors than its rank has saved at another step of the run.
+/// A file that has fewer tensors than its rank has saved at another step of the run, and not just all of its weights.
 fn lacking(
     name: &Name,
     members: &[(&File, &Header)],
-    fullest: &BTreeMap<Saver, (usize, &str)>,
+    fullest: &BTreeMap<Saver, (usize, usize, &str)>,
 ) -> Option<String> {
     members.iter().find_map(|(file, header)| {
         let Seen { rank, file, .. } = &file.seen;
-        let (most, other) = fullest.get(&(name.run(), *rank))?;
-        let own = header.tensors.filter(|own| own < most)?;
+        let (most, weights, other) = fullest.get(&(name.run(), *rank))?;
+        let [own_weights, states] = header.of_kind;
+        let weights_alone = states == 0 && own_weights >= *weights;
+        let own = header.tensors.filter(|own| own < most && !weights_alone)?;
         let tensors = counted(own as u64, "tensor");
         Some(format!(
             "rank {rank}: {file} has {tensors}, {other} has {most}"

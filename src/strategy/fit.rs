@@ -139,7 +139,7 @@ impl StageLayout {
             };
             let due = size_of(dimension, &[whole]);
             due == Some(*told)
-                || self.padded && dimension == 0 && is_padding(due.unwrap_or(*size), *told)
+                || self.padded && dimension == 0 && is_padding(*size, due.unwrap_or(*size), *told)
         });
         if fits {
             return Ok(());
@@ -185,10 +185,12 @@ impl StageLayout {
     }
 }
 
-/// Whether `told` rows may be `due` ones and padding, or without: not several times as many, or a part, as of a tensor
-/// that is cut otherwise.
-fn is_padding(due: u64, told: u64) -> bool {
-    !told.is_multiple_of(due.max(1)) && !due.is_multiple_of(told.max(1))
+/// Whether `told` rows may be the `due` ones of `size` and padding, or without: not a part of them, and not as many times
+/// as many as a tensor has that is cut into fewer parts.
+fn is_padding(size: u64, due: u64, told: u64) -> bool {
+    let (due, told) = (due.max(1), told.max(1));
+    let fewer = told.is_multiple_of(due) && (size / due).is_multiple_of(told / due);
+    !due.is_multiple_of(told) && !fewer
 }
 
 /// Whether a piece of the merged dimension is one run: nothing is cut inside an uncut rest.

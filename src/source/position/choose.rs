@@ -13,6 +13,14 @@ const SAY_WHICH: &str =
 /// Most positions that a message spells out.
 const SHOWN_MAX: usize = 6;
 
+/// The flag that chooses a position, as it is typed.
+fn flag(label: &str) -> String {
+    // A shell would take the rank's place for names of files.
+    let quote = if label.contains('*') { "'" } else { "" };
+    let between = if label.starts_with('-') { '=' } else { ' ' };
+    format!("--file-suffix{between}{quote}{label}{quote}")
+}
+
 /// Chooses each rank's file: all of one position.
 ///
 /// # Errors
@@ -194,10 +202,9 @@ impl<'a> Standing<'a> {
             },
             |position| {
                 let label = self.label(position);
-                // A shell would take the rank's place for names of files.
-                let quote = if label.contains('*') { "'" } else { "" };
                 format!(
-                    "the newest that all ranks have is {label}: --file-suffix {quote}{label}{quote}"
+                    "the newest that all ranks have is {label}: {}",
+                    flag(&label)
                 )
             },
         )
@@ -264,7 +271,9 @@ impl<'a> Standing<'a> {
                 labels.dedup();
                 return match &labels[..] {
                     [one, .., last] => ambiguous(*rank, &here).hint(format!(
-                        "--file-suffix {one} chooses one, --file-suffix {last} another"
+                        "{} chooses one, {} another",
+                        flag(one),
+                        flag(last)
                     )),
                     _ => ambiguous(*rank, &here).hint(SAY_WHICH),
                 };

@@ -64,6 +64,20 @@ pub fn stored(name: &str, value: u64) -> Result<(Dtype, Vec<u8>)> {
 }
 
 impl Progress {
+    /// This, and what `other` knows where it doesn't say.
+    #[must_use]
+    pub fn or(self, other: Progress) -> Progress {
+        Progress {
+            epoch_num: self.epoch_num.or(other.epoch_num),
+            step_num: self.step_num.or(other.step_num),
+            global_step: self.global_step.or(other.global_step),
+            loss_scale: self.loss_scale.or(other.loss_scale),
+            global_batch_size: self.global_batch_size.or(other.global_batch_size),
+            consumed_samples: self.consumed_samples.or(other.consumed_samples),
+            ckpt_status: self.ckpt_status.or(other.ckpt_status),
+        }
+    }
+
     /// What rank directories have of it, in each rank's file; what isn't known is left out.
     ///
     /// # Errors
