@@ -22,7 +22,7 @@ pub struct Scalars {
 /// What `hyper_param.safetensors` of full weights tells; `None` if no process sees one. Collective.
 ///
 /// # Errors
-/// The same on every process: [`Kind::Corrupt`], [`Kind::Io`].
+/// The same on every process: [`crate::fault::Kind::Corrupt`], [`crate::fault::Kind::Io`].
 pub fn hyper_parameters(world: &World, directory: &Path) -> Result<Option<Scalars>> {
     let path = directory.join("hyper_param.safetensors");
     let mine = agree(world, read_hyper_parameters(&path))?;
