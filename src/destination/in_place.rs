@@ -43,6 +43,21 @@ impl Replaced<'_> {
     }
 }
 
+/// What alone can be replaced.
+const OF_RANKS: &str = "--in-place is for directories rank_0, rank_1 …";
+
+/// Refuses one file as the source that is replaced. Local.
+///
+/// # Errors
+/// [`Kind::Usage`], [`Kind::Io`].
+pub(crate) fn refuse_file(path: &Path) -> Result<()> {
+    if io::standing(path)? != Standing::File {
+        return Ok(());
+    }
+    let fault = Fault::new(Kind::Usage, OF_RANKS).file(path.display().to_string());
+    Err(fault.hint("--dst DIR writes what one file has into another directory"))
+}
+
 /// How the files of the source are called: its names with the rank taken out. Local.
 ///
 /// # Errors
@@ -56,8 +71,7 @@ pub(crate) fn files(base: &Path, catalog: &Catalog, remove_redundancy: bool) -> 
             .is_some_and(|file| file.path.starts_with(&directory))
     };
     let fault = if !catalog.ranks.iter().all(of_ranks) {
-        let message = "--in-place is for directories rank_0, rank_1 …";
-        Fault::new(Kind::Usage, message)
+        Fault::new(Kind::Usage, OF_RANKS)
     } else if let Some(name) = common_name(catalog) {
         return Ok(Files::Ranks {
             name,

@@ -22,7 +22,9 @@ mod writing;
 pub(crate) use commit::{Commit, Shown};
 pub(crate) use common_name::common_name;
 pub use guard::{Guard, Held, hold};
-pub(crate) use in_place::{Carried, Replaced, carry, files as in_place_files, finished};
+pub(crate) use in_place::{
+    Carried, Replaced, carry, files as in_place_files, finished, refuse_file,
+};
 pub(crate) use openness::denied;
 pub use place::{Destination, Linked, Placement};
 pub(crate) use probe::{sharing, standing_directory};

@@ -29,10 +29,11 @@ pub(super) fn refuse(
     (metadata, is_view): (&BTreeMap<String, String>, bool),
     build: &Build,
 ) -> Result<()> {
-    let size = metadata.get(SIZE).and_then(|size| size.parse().ok());
-    let Some(size) = size.filter(|_: &u64| !is_view && !matches!(files, Files::Full { .. })) else {
+    let size = metadata.get(SIZE).and_then(|size| size.parse::<u64>().ok());
+    let Some(size) = size else { return Ok(()) };
+    if is_view || matches!(files, Files::Full { .. }) {
         return Ok(());
-    };
+    }
     let contiguous =
         |(key, _): &&(&str, _)| metadata.get(*key).is_some_and(|way| way == CONTIGUOUS);
     let modules: Vec<&str> = FUSED

@@ -1,7 +1,7 @@
 //! The first two steps of a job: both ends are opened.
 
 use crate::course;
-use crate::destination::{Destination, finished};
+use crate::destination::{Destination, finished, refuse_file};
 use crate::exchange::{Topology, World, agree};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::fits::{Fitted, fit};
@@ -16,10 +16,9 @@ use crate::job::tally;
 use crate::plan::reach::equal_share;
 use crate::source::strategy_files::read_strategy;
 use crate::source::{self, Opened, Verify};
-use crate::store::io::{self, Standing};
+use crate::store::io;
 use crate::strategy::Strategy;
 use crate::transport::Readers;
-use std::path::Path;
 
 /// What a run has at hand throughout.
 pub(super) struct Run<'a> {
@@ -33,20 +32,6 @@ pub(super) struct Run<'a> {
 }
 
 pub(super) type Layouts = [(&'static str, Option<u64>); 2];
-
-/// Refuses one file as the source that is replaced. Local.
-fn refuse_file(path: &Path) -> Result<()> {
-    if io::standing(path)? != Standing::File {
-        return Ok(());
-    }
-    let fault = Fault::new(
-        Kind::Usage,
-        "--in-place is for directories rank_0, rank_1 …",
-    );
-    Err(fault
-        .file(path.display().to_string())
-        .hint("--dst DIR writes what one file has into another directory"))
-}
 
 /// What stands at a destination before its source is looked at.
 pub(super) enum Early {

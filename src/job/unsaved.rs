@@ -18,7 +18,8 @@ const NAMED: usize = 3;
 /// Refuses a source of which tensors lack that its strategy has and that are `needed`: of a layer or an expert what
 /// others have, weights or states, and tensors of which the states are there. What no layer has is no loss (moments,
 /// where only weights were saved); nor is what a trainer leaves out of files of those weights that it trains. Of a
-/// strategy that was derived nobody knows which weights were trained: all states of one may lack, and no weight. Local; what it looks at is the same on every process.
+/// strategy that was derived nobody knows which weights were trained: all states of one may lack, and no weight.
+/// Local; what it looks at is the same on every process.
 ///
 /// # Errors
 /// [`Kind::MissingShard`] naming the first ones.
@@ -39,21 +40,24 @@ pub(super) fn refuse(
     let lacks = lacks.filter(|(_, name)| !there.contains(name) && needed(name));
     let lacks: Vec<(&Arc<str>, String)> = lacks.collect();
     let lacks = lost(&there, lacks, given, unmatched);
-    if lacks.is_empty() {
-        return Ok(());
-    }
-    let message = format!(
-        "the source strategy has {} that no rank has: {}",
-        counted(lacks.len() as u64, "tensor"),
-        first(&lacks, NAMED)
-    );
-    let fault = Fault::new(Kind::MissingShard, message);
-    Err(fault
-        .file(opened.source.base.display().to_string())
-        .hint(
+    let base = &opened.source.base;
+    let found = told(&lacks, ["source", "no rank has"]).map(|fault| {
+        fault.file(base.display().to_string()).hint(
             "are all ranks' directories there, and is it the strategy that these files were saved by? --unmatched drop \
              goes on without those tensors",
-        ))
+        )
+    });
+    found.map_or(Ok(()), Err)
+}
+
+/// That the strategy of a side has these tensors, which are not there; none if there are none.
+fn told(lacks: &[&str], [side, who]: [&str; 2]) -> Option<Fault> {
+    let count = counted(lacks.len() as u64, "tensor");
+    let message = format!(
+        "the {side} strategy has {count} that {who}: {}",
+        first(lacks, NAMED)
+    );
+    (!lacks.is_empty()).then(|| Fault::new(Kind::MissingShard, message))
 }
 
 /// Refuses to write by a strategy that has weights for which the source has nothing: of a layer or an expert what it has
@@ -82,20 +86,13 @@ pub(super) fn refuse_unfilled(
     let lacks = lacks.filter(|name| select.keeps(name) && !is_state(name));
     let lacks: Vec<_> = lacks.map(|name| (name, name.to_string())).collect();
     let lacks = lost(&there, lacks, Some(strategy), unmatched);
-    if lacks.is_empty() {
-        return Ok(());
-    }
-    let message = format!(
-        "the destination strategy has {} that the source lacks: {}",
-        counted(lacks.len() as u64, "tensor"),
-        first(&lacks, NAMED)
-    );
-    Err(Fault::new(Kind::MissingShard, message)
-        .file(strategy.to_string())
-        .hint(
+    let found = told(&lacks, ["destination", "the source lacks"]).map(|fault| {
+        fault.file(strategy.to_string()).hint(
             "is all of the source there, and is it of the same model? --unmatched drop goes on without those tensors, and \
              without what the strategy doesn't know; --unmatched copy keeps that, and goes on without a head or a norm",
-        ))
+        )
+    });
+    found.map_or(Ok(()), Err)
 }
 
 /// Whether a trainer has left out what it doesn't train.

@@ -131,9 +131,9 @@ fn private_plans(
             // What a job counts, where the rank has left its file to others that hold the same.
             let absent = !catalog.ranks.contains_key(&from);
             let count = |place: &Place| catalog.entry(*place).shape.0.iter().product::<u64>() == 1;
-            let mut ranks = catalog.ranks.keys();
+            let mut ranks = catalog.ranks.keys().filter(|_| wanted || absent);
             let first = ranks.find_map(|rank| catalog.find(*rank, name));
-            first.filter(|place| wanted || absent && count(place))
+            first.filter(|place| wanted || count(place))
         };
         let known = inventory.tensors.get(name);
         let tensor = match known.filter(|tensor| tensor.name != *name) {

@@ -27,8 +27,8 @@ pub fn settle(world: &World, source: &Source, files: &Files) -> Result<Files> {
     let own = source.told.as_ref().map(|told| &told.own);
     let adapter = own.and_then(|own| own.adapter.clone());
     let adapter = adapter.filter(|(name, _)| format.holds(name));
-    let told = match (&asked.progress, &source.told) {
-        (_, Some(told)) if told.own.progress != Progress::default() => told.own.progress.clone(),
+    let told = match &source.told {
+        Some(told) if told.own.progress != Progress::default() => told.own.progress.clone(),
         _ => {
             let mine = agree(world, in_tensors(source))?;
             all_gather(world, &mine)?

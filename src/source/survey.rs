@@ -292,8 +292,12 @@ fn read_headers(
 fn of_kind(schema: &FileSchema) -> [usize; 2] {
     let entries = schema.entries.iter();
     let tensors = entries.filter(|entry| !entry.shape.0.is_empty());
-    let (states, weights): (Vec<_>, Vec<_>) = tensors.partition(|entry| is_state(&entry.name));
-    [weights.len(), states.len()]
+    tensors.fold([0, 0], |[weights, states], entry| {
+        match is_state(&entry.name) {
+            true => [weights, states + 1],
+            false => [weights + 1, states],
+        }
+    })
 }
 
 fn read_header(path: &Path) -> Result<Header> {
