@@ -25,6 +25,7 @@ mod formats;
 mod generate;
 mod import;
 mod inspect;
+mod launcher;
 mod load;
 mod logging;
 mod output;

@@ -2,6 +2,7 @@
 
 use crate::cli::command::{self, Prepared, Told};
 use crate::cli::flags::report::ReportArgs;
+use crate::cli::launcher::Launcher;
 use crate::cli::reported::reported;
 use crate::cli::said::said;
 use crate::cli::{fitted, signals};
@@ -98,7 +99,9 @@ fn together(
     line: Line,
 ) -> ExitCode {
     let fail = |fault: &Fault, others: u32| fail(report, fault, others, line);
-    let world = match World::start() {
+    let launcher = Launcher::of_this_process();
+    let lives = move || launcher.as_ref().is_none_or(Launcher::lives);
+    let world = match World::start_while(lives) {
         Ok(world) => world,
         Err(fault) => return fail(&fault, 0),
     };

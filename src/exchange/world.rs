@@ -56,7 +56,17 @@ impl World {
     /// # Errors
     /// [`crate::fault::Kind::Mpi`] if MPI has been started already.
     pub fn start() -> Result<Self> {
-        let (session, processes) = Session::start()?;
+        World::start_while(|| true)
+    }
+
+    /// *Collective.* The same, while the launcher lives: an MPI library that is just starting may wait for ever for one
+    /// that has ended. `lives`, on a thread of its own, is asked once a second until MPI has started; if it says no
+    /// twice, this process ends by SIGTERM.
+    ///
+    /// # Errors
+    /// As [`World::start`].
+    pub fn start_while(lives: impl Fn() -> bool + Send + 'static) -> Result<Self> {
+        let (session, processes) = Session::start(lives)?;
         World::over(session, processes)
     }
 

@@ -7,6 +7,7 @@ use super::sample::{Sample, image, layout};
 use super::support;
 use super::tensors::{Tensor, Tensors};
 use rustix::process::{Pid, Signal, kill_process};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -154,6 +155,56 @@ pub(super) fn hidden(directory: &Path) -> Vec<PathBuf> {
             .is_some_and(|n| n.to_string_lossy().starts_with('.'))
     };
     paths.filter(is_hidden).collect()
+}
+
+/// What an MPI launcher says to its processes in the environment.
+fn told_by_the_launcher() -> Vec<(String, String)> {
+    let output = support::launcher(1).arg("env").output().expect("env");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lines = text.lines().filter_map(|line| line.split_once('='));
+    let told = lines.filter(|(name, _)| ["PMIX_", "OMPI_"].iter().any(|p| name.starts_with(p)));
+    told.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+#[test]
+fn a_process_ends_whose_launcher_ends_while_mpi_starts() {
+    let told = told_by_the_launcher();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let sample = sample();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shardloom"));
+    command.args(sample.args(RESHARD)).stderr(Stdio::piped());
+    let mut servers = 0;
+    for (name, value) in told {
+        let address = name
+            .starts_with("PMIX_SERVER_URI")
+            .then(|| value.rsplit_once(':'))
+            .flatten();
+        let value = address.map_or(value.clone(), |(host, _)| format!("{host}:{port}"));
+        servers += u32::from(address.is_some());
+        command.env(name, value);
+    }
+    if servers == 0 {
+        println!("skipped: the launcher doesn't say where it listens");
+        return;
+    }
+    let mut child = command.spawn().expect("the program starts");
+    // Connected, and never answered.
+    let connection = listener.accept().expect("a process that asks");
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(child.try_wait().expect("a child").is_none(), "it waits");
+    drop(listener);
+    let ended = Instant::now();
+    while child.try_wait().expect("a child").is_none() {
+        assert!(ended.elapsed() < AFTER_KILL, "it waits for ever");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    drop(connection);
+    let output = child.wait_with_output().expect("its end");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success());
+    assert!(said.contains("the launcher has ended"), "{said}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ pub(in crate::exchange) struct Session;
 
 impl Session {
     /// Begins. A launcher that has started several processes meant them to work together.
-    pub(in crate::exchange) fn start() -> Result<(Session, Communicator)> {
+    pub(in crate::exchange) fn start(_: impl Fn() -> bool) -> Result<(Session, Communicator)> {
         match launched_processes() {
             Some(processes) if processes > 1 => {
                 let message = format!(

@@ -11,7 +11,7 @@ pub(in crate::exchange) struct Session;
 
 impl Session {
     /// Joins.
-    pub(in crate::exchange) fn start() -> Result<(Session, Communicator)> {
+    pub(in crate::exchange) fn start(_: impl Fn() -> bool) -> Result<(Session, Communicator)> {
         match at_board(|_: &mut Board, _| ()) {
             Some(()) => Ok((Session, Communicator::world())),
             None => Err(Fault::new(

@@ -4,6 +4,7 @@ mod check;
 mod communicator;
 mod flight;
 mod library;
+mod orphan;
 mod session;
 
 pub(super) use communicator::Communicator;

@@ -1,6 +1,7 @@
 //! MPI from start to end.
 
 use super::communicator::Communicator;
+use super::orphan::Watch;
 use crate::exchange::environment;
 use crate::fault::{Fault, Kind, Result};
 use mpi::environment::{Threading, Universe, initialize_with_threading};
@@ -12,11 +13,14 @@ pub(in crate::exchange) struct Session {
 }
 
 impl Session {
-    /// *Collective.* Starts MPI; gives all processes.
+    /// *Collective.* Starts MPI, while `lives` says that the launcher does; gives all processes.
     #[allow(unsafe_code)]
-    pub(in crate::exchange) fn start() -> Result<(Session, Communicator)> {
+    pub(in crate::exchange) fn start(
+        lives: impl Fn() -> bool + Send + 'static,
+    ) -> Result<(Session, Communicator)> {
         // SAFETY: by contract of `World::start` there is no other thread yet.
         unsafe { environment::prepare() };
+        let _watch = Watch::begin(lives);
         let Some((universe, threading)) = initialize_with_threading(Threading::Funneled) else {
             return Err(Fault::new(Kind::Mpi, "MPI is started already")
                 .hint("World::from_communicator joins a program that has started it"));
