@@ -201,6 +201,18 @@ fn counts_come_along_to_rank_directories() {
                 assert!(!found.contains_key("global_batch_size"), "nobody knows it");
             }
         }
+        // Another step has the same scale of the loss.
+        let line = "unify --src @second --dst @complete";
+        alone(&sample.args(line)).succeeds();
+        let line = "split --src @complete --dst @stepped --dst-strategy @two.ckpt --step 50 --format checkpoint2";
+        under_mpi(processes, &sample.args(line)).succeeds();
+        let path = sample.path("stepped/iteration_00000050/common.json");
+        let stepped: Value =
+            serde_json::from_slice(&std::fs::read(&path).expect("a file")).expect("JSON");
+        assert_eq!(
+            (&stepped["step_num"], &stepped["loss_scale"]),
+            (&json!(50), &json!(1024.5))
+        );
         // And back: the counts are what they were.
         let back = "reshard --src @out --src-strategy @two.ckpt --dst @back --dst-strategy @four.ckpt --format checkpoint2";
         alone(&sample.args(back)).succeeds();

@@ -304,6 +304,35 @@ fn prune_leaves_other_jobs_and_looks_what_the_newest_holds() {
     assert!(!room.file(0, "1_1").exists());
 }
 
+/// A step of all weights and no states, as trainers save beside the others, is complete; one that has lost weights isn't.
+#[test]
+fn weights_alone_are_a_step() {
+    let room = Room::new();
+    room.save(0..2, "1_1", 1);
+    let alone = tensors::read(&room.file(0, "1_1"))
+        .expect("readable")
+        .tensors;
+    let mut whole = alone.clone();
+    for name in ["adam_m.w", "adam_v.w", "v"] {
+        whole.insert(name.to_owned(), Tensor::counting("F32", &[4], 2));
+    }
+    let mut weights = alone.clone();
+    weights.insert("v".to_owned(), Tensor::counting("F32", &[4], 2));
+    for rank in 0..2 {
+        tensors::write(&room.file(rank, "1_1"), &whole);
+        tensors::write(&room.file(rank, "1_2"), &weights);
+        tensors::write(&room.file(rank, "1_3"), &alone);
+    }
+    let listed = room.run("list");
+    let due = [("1_1", true), ("1_2", true), ("1_3", false)];
+    assert_eq!(suffixes(&listed["checkpoints"]), due, "{listed}");
+    for rank in 0..2 {
+        std::fs::remove_file(room.file(rank, "1_3")).expect("removed");
+    }
+    let pruned = room.run("prune --keep 1");
+    assert_eq!(suffixes(&pruned["removed"]), [("1_1", true)], "{pruned}");
+}
+
 /// What `convert` makes is files of as many ranks as before, of however many steps.
 #[test]
 fn converted_steps_are_as_complete_as_they_were() {

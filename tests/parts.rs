@@ -72,6 +72,15 @@ fn one_of_several_is_no_full_weights() {
         refuses(&alone(&sample.args(&line)), words[0]);
         nothing_written(&sample);
     }
+    let mixed = "convert @src --to ckpt --dst @mixed";
+    alone(&sample.args(mixed)).succeeds();
+    std::fs::remove_dir_all(sample.path("mixed/rank_0")).expect("removed");
+    sample.copy("src/rank_0/net.safetensors", "mixed/rank_0/net.safetensors");
+    refused(
+        &sample,
+        "unify --src @mixed/rank_0 --dst @out",
+        &["is rank 0's", "rank 1 beside it", "net.ckpt"],
+    );
     // Who asks for it gets it; what each rank has alike is whole.
     taken(&sample, "unify --src @src/rank_1 --dst @out --verify none");
     let some = taken(
@@ -338,6 +347,15 @@ fn one_cards_checkpoint_keeps_its_counts() {
             );
         }
     }
+    // A step that isn't that of the counts would be believed by one reader and not by another.
+    let split = "split --src @one --dst @out --dst-strategy @two.ckpt --step";
+    for processes in [1, 4] {
+        let run = under_mpi(processes, &sample.args(&format!("{split} 8")));
+        assert_eq!(run.status.code(), Some(2), "{run:#?}");
+        assert!(run.stderr.contains("give --step 7"), "{run:#?}");
+        nothing_written(&sample);
+    }
+    taken(&sample, &format!("{split} 7"));
     // Another tensor that the strategy doesn't know is still asked for.
     one.insert("w9".into(), count("F32", vec![1]));
     tensors::write(&sample.path("one/rank_0/m_rank_0-1_7.safetensors"), &one);

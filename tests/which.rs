@@ -263,6 +263,14 @@ fn a_rank_is_no_full_weights_beside_ranks_without_any() {
     ] {
         refused(&sample, line, &["rank_1", "has no weights"]);
     }
+    for line in [
+        "diff @src @full",
+        "diff @full @src",
+        "diff @src @src/rank_0",
+    ] {
+        refused(&sample, line, &["rank_1", "has no weights"]);
+    }
+    alone(&sample.args("diff @src/rank_0 @src/rank_0")).succeeds();
 }
 
 /// Files with other tensors each are parts, whose numbers tell no steps; a pattern reads them together.
@@ -283,7 +291,8 @@ fn parts_of_a_rank_are_no_steps() {
             tensors::write(&room.join(format!("{one}.safetensors")), &first);
             tensors::write(&room.join(format!("{other}.safetensors")), &all);
         }
-        for line in [UNIFY, RESHARD] {
+        let compare = "diff @full @src --b-strategy @four.ckpt";
+        for line in [UNIFY, RESHARD, compare] {
             refused(
                 &sample,
                 line,

@@ -377,7 +377,12 @@ fn run() -> ExitCode {
         Typed::Unset(fault, _) => return unsaid(ExitCode::from(code(&fault))),
         Typed::Wrong(mut error) => {
             if !first {
-                return unsaid(wrong::exit(&error));
+                let exit = wrong::exit(&error);
+                return if error.use_stderr() {
+                    unsaid(exit)
+                } else {
+                    exit
+                };
             }
             let exit = wrong::tell(&mut error, Commands::named);
             if error.kind() == ErrorKind::DisplayVersion && typed().any(is_verbose) {

@@ -9,7 +9,7 @@ use crate::job::spec::{Goal, Job};
 use crate::job::unsaved;
 use crate::plan::build::{Leftovers, Unmatched};
 use crate::plan::unmatched::near;
-use crate::source::{Opened, Verify, Which, fragment, lies, parts_aside};
+use crate::source::{Opened, Reading, Verify, Which, fragment, lies, parts_aside};
 use crate::store::manifest::NAME;
 use crate::strategy::StrategyInput;
 use std::sync::Arc;
@@ -48,6 +48,7 @@ pub(super) fn fit(
     let written = match &job.goal {
         // That compares everything anyway, and tells it.
         Goal::Compare(_) => {
+            all_of_it(world, opened, &job.reading)?;
             let origin = Origin::default();
             let compared = Ok(Compared::default());
             return Ok(Fitted { origin, compared });
@@ -76,9 +77,7 @@ pub(super) fn fit(
         let chosen = job.reading.weights.is_some();
         agree(world, fragment::refuse(&opened.source, chosen))?;
     }
-    if matches!(job.reading.which, Which::Checkpoint(None)) && verify != Verify::None {
-        agree(world, parts_aside::refuse(&opened.source))?;
-    }
+    all_of_it(world, opened, &job.reading)?;
     // A view says itself what it lacks.
     if let Some(write) = written.filter(|write| write.view.is_none())
         && write.leftovers.unmatched() != Unmatched::Drop
@@ -95,6 +94,23 @@ pub(super) fn fit(
         settle(opened, &strangers, leftovers).map_err(|f| with_strategy(f, path))?;
     }
     Ok(Fitted { origin, compared })
+}
+
+/// Refuses a source of which only a part is read, as its directories tell. Collective.
+///
+/// # Errors
+/// The same on every process: [`Kind::MissingShard`], [`Kind::Ambiguous`].
+pub(super) fn all_of_it(world: &World, opened: &Opened, reading: &Reading) -> Result<()> {
+    if reading.verify == Verify::None {
+        return Ok(());
+    }
+    if opened.strategy.is_none() {
+        agree(world, fragment::refuse_one_of_ranks(&opened.source))?;
+    }
+    match reading.which {
+        Which::Checkpoint(None) => agree(world, parts_aside::refuse(&opened.source)),
+        _ => Ok(()),
+    }
 }
 
 /// Asks the manifests for the layout of a source that a given strategy is read by. Collective.

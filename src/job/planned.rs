@@ -77,6 +77,13 @@ impl Planned {
         let files = counts::settle(world, &source.source, &write.files)?;
         let select = write.select.followed(&source.inventory, strategy);
         let select = select.map_err(|fault| source.source.place(fault))?;
+        if let (Some(said), Files::Resume { .. }) = (&write.progress, &files) {
+            let kept = |name: &str| select.keeps(name);
+            agree(
+                world,
+                counts::refuse_another_step(&source.source, said, kept),
+            )?;
+        }
         let (files, left) = values_kept(write, &select, files, source);
         let planned = arranged(write, &select, &files, source, strategy, ranks);
         let mut planned = agree(world, planned)?;

@@ -4,7 +4,7 @@ use crate::course;
 use crate::destination::{Destination, finished, refuse_file};
 use crate::exchange::{Topology, World, agree};
 use crate::fault::{Fault, Kind, Result};
-use crate::job::fits::{Fitted, fit};
+use crate::job::fits::{Fitted, all_of_it, fit};
 use crate::job::inputs;
 use crate::job::megatron::by_layers;
 use crate::job::nodes;
@@ -221,13 +221,9 @@ impl<'a> Run<'a> {
         let strategy = self.strategies[1].clone();
         let exchange = self.job.moving.exchange;
         let needed = |_: &str| true;
-        source::open(
-            self.world,
-            self.topology,
-            reading,
-            strategy,
-            exchange,
-            needed,
-        )
+        let (world, topology) = (self.world, self.topology);
+        let opened = source::open(world, topology, reading, strategy, exchange, needed)?;
+        all_of_it(world, &opened, reading)?;
+        Ok(opened)
     }
 }

@@ -1,7 +1,7 @@
 //! Where a job stands, for a checkpoint that says it apart from its tensors.
 
 use crate::exchange::{World, agree, all_gather};
-use crate::fault::Result;
+use crate::fault::{Fault, Kind, Result};
 use crate::plan::arrange::Files;
 use crate::source::found::Source;
 use crate::source::meta::Name;
@@ -11,6 +11,9 @@ use crate::store::formats::laid::DirectoryAsked;
 use crate::store::formats::{Progress, Values};
 use crate::store::io::ReadFile;
 use std::sync::Arc;
+
+/// What a trainer calls the number of steps that a job has made.
+const STEP: &str = "step_num";
 
 /// Fills in what a directory that tells its own layout, to be written, says of the job. Collective.
 ///
@@ -56,6 +59,39 @@ pub fn settle(world: &World, source: &Source, files: &Files) -> Result<Files> {
     })
 }
 
+/// Refuses a step that is `said` to be another than the files say, which would go along as they are: `kept` tensors. Local.
+///
+/// # Errors
+/// [`Kind::Usage`] naming the file and both steps.
+pub fn refuse_another_step(
+    source: &Source,
+    said: &Progress,
+    kept: impl Fn(&str) -> bool,
+) -> Result<()> {
+    let (Some(said), Some((rank, files))) = (said.step_num, source.catalog.ranks.first_key_value())
+    else {
+        return Ok(());
+    };
+    if source.reach.owner(*rank) != Some(source.reach.process) || !kept(STEP) {
+        return Ok(());
+    }
+    for file in files {
+        if file.schema.get(STEP).is_none() {
+            continue;
+        }
+        let path = source.base.join(&file.path);
+        let found = scalar(&ReadFile::open(&path)?, &file.schema, STEP)?.and_then(whole);
+        if let Some(found) = found.filter(|found| *found != said) {
+            let message = format!("{STEP} in it is {found}, and --step says {said}");
+            let fault = Fault::new(Kind::Usage, message).file(path.display().to_string());
+            return Err(fault.hint(format!(
+                "give --step {found}; --filter-out-param-prefix {STEP} leaves out what the source counts"
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Where the job stands, from the lowest rank's tensors, or the name of its file, if this process reads those. Local.
 fn in_tensors(source: &Source) -> Result<Option<Progress>> {
     let Some((rank, files)) = source.catalog.ranks.iter().next() else {
@@ -70,7 +106,7 @@ fn in_tensors(source: &Source) -> Result<Option<Progress>> {
         let read = |name: &str| scalar(&open, &file.schema, name);
         let count = |name: &str| Ok(read(name)?.and_then(whole));
         progress.epoch_num = progress.epoch_num.or(count("epoch_num")?);
-        progress.step_num = progress.step_num.or(count("step_num")?);
+        progress.step_num = progress.step_num.or(count(STEP)?);
         progress.global_step = progress.global_step.or(count("global_step")?);
         progress.global_batch_size = progress.global_batch_size.or(count("global_batch_size")?);
         progress.consumed_samples = progress.consumed_samples.or(count("consumed_samples")?);

@@ -68,6 +68,21 @@ pub(crate) fn refuse_part(
     beside_nothing(base, files)
 }
 
+/// Refuses a source without a strategy where one rank alone has files among several directories of ranks. Local.
+///
+/// # Errors
+/// [`Kind::MissingShard`] naming a rank that has none.
+pub(crate) fn refuse_one_of_ranks(source: &Source) -> Result<()> {
+    let files = source.catalog.ranks.values().next();
+    let read_here = source.reach.owner(0) == Some(source.reach.process);
+    match files {
+        Some(files) if source.told.is_none() && source.catalog.ranks.len() == 1 && read_here => {
+            beside_nothing(&source.base, files)
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Refuses the one rank that has files among several directories of ranks.
 fn beside_nothing(base: &Path, files: &[ShardFile]) -> Result<()> {
     let room = files.first().and_then(|file| file.path.split_once('/'));
@@ -160,15 +175,32 @@ fn beside(path: &Path) -> Result<Option<(u32, u32, PathBuf)>> {
         .collect();
     rooms.sort_unstable();
     for (other, room) in rooms {
+        let room = above.join(&room);
         let numbered = name.replacen(&stem_end, &format!("{other}."), 1);
-        for theirs in [name.replace(&own, &format!("rank_{other}")), numbered] {
-            let theirs = above.join(&room).join(theirs);
+        let named = [name.replace(&own, &format!("rank_{other}")), numbered];
+        for theirs in &named {
+            let theirs = room.join(theirs);
             if io::standing(&theirs)? == Standing::File {
                 return Ok(Some((rank, other, theirs)));
             }
         }
+        if let Some(theirs) = of_another_format(&room, &named)? {
+            return Ok(Some((rank, other, theirs)));
+        }
     }
     Ok(None)
+}
+
+/// A file of weights that is called as one of these, but for its format.
+fn of_another_format(room: &Path, named: &[String]) -> Result<Option<PathBuf>> {
+    let inside = io::list(room)?;
+    let files = inside.iter().filter(|(_, folder)| !folder);
+    let weights = Format::weights(files.map(|(file, _)| file.as_str()));
+    let stem = |name: &str| Path::new(name).file_stem().map(ToOwned::to_owned);
+    let found = weights
+        .into_iter()
+        .find(|file| named.iter().any(|named| stem(named) == stem(file)));
+    Ok(found.map(|file| room.join(file)))
 }
 
 /// The same of a file whose name has a rank, in a directory that isn't called so: another's beside it, or in a directory

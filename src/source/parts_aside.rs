@@ -73,7 +73,7 @@ fn refused(source: &Source, name: &str, (room, other): (&str, &str)) -> Fault {
     let base = source.base.display();
     let pattern = with_part(name, other).map_or_else(
         || format!("name them by numbers: '{base}/rank_{{rank}}/net-{{part}}.safetensors' reads all parts of each rank"),
-        |name| format!("--src '{base}/rank_{{rank}}/{name}' reads all parts of each rank"),
+        |name| format!("'{base}/rank_{{rank}}/{name}' reads all parts of each rank"),
     );
     Fault::new(Kind::Ambiguous, message)
         .file(path.display().to_string())

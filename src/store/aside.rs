@@ -68,6 +68,7 @@ impl Aside {
     /// # Errors
     /// [`Kind::Exists`] if something else has taken a place meanwhile, [`Kind::Io`].
     pub(super) fn recover(&self) -> Result<()> {
+        io::remove(&self.draft())?;
         if io::size(&self.record)?.is_none() {
             return Ok(());
         }
@@ -157,13 +158,18 @@ impl Aside {
         Ok(io::link_target(&path)?.is_some() || io::standing(&path)? != Standing::Nothing)
     }
 
+    /// Where the record is before it is one.
+    fn draft(&self) -> PathBuf {
+        let mut draft = self.record.clone().into_os_string();
+        draft.push("-draft");
+        PathBuf::from(draft)
+    }
+
     /// Writes the record, whole or not at all. It is always flushed: by it the old is found.
     fn note(&self, moves: &Moves) -> Result<()> {
         let bytes = serde_json::to_vec(moves)
             .map_err(|error| Fault::new(Kind::Internal, format!("no record: {error}")))?;
-        let mut draft = self.record.clone().into_os_string();
-        draft.push("-draft");
-        let draft = PathBuf::from(draft);
+        let draft = self.draft();
         io::remove(&draft)?;
         io::write_small(&draft, &bytes, true)?;
         io::rename(&draft, &self.record)?;
