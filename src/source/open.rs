@@ -28,6 +28,7 @@ use crate::source::views::Views;
 use crate::store::Format;
 use crate::store::io::{self, Standing};
 use crate::store::manifest::Manifest;
+use crate::store::rank_dir::rank_of;
 use crate::strategy::Strategy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -399,12 +400,34 @@ fn by_index(
     Ok(settled.notes)
 }
 
-/// Says of a missing rank's directory that it is there, and leads nowhere or has nothing in it. Local.
+/// Says of a missing rank's directory that it lies beside what was given, or that it is there and leads nowhere or has
+/// nothing in it. Local.
 fn linked_nowhere(base: &Path, fault: Fault) -> Fault {
     let Some(rank) = fault.rank else {
         return fault;
     };
-    let directory = base.join(format!("rank_{rank}"));
+    let room = format!("rank_{rank}");
+    let own = base.file_name().and_then(|name| rank_of(name.to_str()?));
+    let beside = own
+        .and(base.parent())
+        .map(|above| (above, above.join(&room)));
+    if let Some((above, directory)) = beside
+        && matches!(io::standing(&directory), Ok(Standing::Directory))
+    {
+        let all = match above.as_os_str().is_empty() {
+            true => ".".to_owned(),
+            false => above.display().to_string(),
+        };
+        return Fault {
+            file: None,
+            hint: Some(format!(
+                "{} is one rank's directory: give {all}, which has all of them",
+                base.display()
+            )),
+            ..fault
+        };
+    }
+    let directory = base.join(&room);
     let why = match (io::link_target(&directory), io::standing(&directory)) {
         (Ok(Some(target)), Ok(Standing::Nothing)) => {
             format!("is a link to {}, where nothing is", target.display())

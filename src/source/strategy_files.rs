@@ -42,9 +42,7 @@ pub fn read_strategy(
     }
     let mine = read_in_turn(world, topology, path)?;
     let Some(files) = gather(world, mine)? else {
-        let mut fault = absent(path);
-        fault.kind = Kind::Strategy;
-        return Err(fault);
+        return Err(no_strategy(path));
     };
     let views: Vec<StrategyFile<'_>> = files
         .iter()
@@ -54,6 +52,22 @@ pub fn read_strategy(
     // The same bytes everywhere: what can't be read here can't be elsewhere.
     let read = Strategy::read(&views).map_err(|fault| fault.file(path.display().to_string()))?;
     Ok((Some(read), Some(crc)))
+}
+
+/// No file is where a strategy is wanted: a word alone may have been meant for a layout. Local.
+#[must_use]
+pub fn no_strategy(path: &Path) -> Fault {
+    let absent = absent(path);
+    let typed = path.to_string_lossy();
+    let layout = "files are wanted, or a layout, as dp=2,tp=4,pp=2";
+    Fault {
+        kind: Kind::Strategy,
+        hint: match typed.contains(['/', '.']) {
+            true => absent.hint,
+            false => Some(layout.to_owned()),
+        },
+        ..absent
+    }
 }
 
 /// The CRC of what the files say, one after the other.
@@ -98,10 +112,7 @@ pub fn read_alone(input: &StrategyInput) -> Result<Strategy> {
         return Ok(at_hand(path, bytes)?.of_shapes(input.shapes()));
     }
     let named = |fault: Fault| fault.file(path.display().to_string());
-    let files = strategy_bytes(path)?.ok_or_else(|| Fault {
-        kind: Kind::Strategy,
-        ..absent(path)
-    })?;
+    let files = strategy_bytes(path)?.ok_or_else(|| no_strategy(path))?;
     let files: Vec<StrategyFile<'_>> = files
         .iter()
         .map(|(name, bytes)| StrategyFile { name, bytes })

@@ -44,6 +44,11 @@ impl Offset {
             })
     }
 
+    /// Whether every stage has its even share.
+    pub(super) fn is_none(&self) -> bool {
+        *self == Offset::All(0)
+    }
+
     /// Reads `1:0`, one a stage, `1:0/0:0`, for each chunk, a number, or the same as a list in brackets.
     ///
     /// # Errors

@@ -87,7 +87,7 @@ impl Sizes {
     #[must_use]
     pub fn is_meant(text: &str) -> bool {
         let name = text.split_once('=').map(|(name, _)| name.trim());
-        name.is_some_and(|name| KEYS.iter().any(|(key, ..)| *key == name))
+        name.is_some_and(|name| KEYS.iter().any(|(key, ..)| key.eq_ignore_ascii_case(name)))
     }
 
     /// Reads `dp=2,tp=4,pp=2,cp=1,ep=2,opt=-1,threshold=64,offset=1:0,interleave=1,vocab_emb_dp=true`; what
@@ -105,7 +105,7 @@ impl Sizes {
                 .split_once('=')
                 .ok_or_else(|| usage(format!("'{part}' is not NAME=SIZE")))?;
             let (name, value) = (name.trim(), value.trim());
-            let key = KEYS.iter().find(|(key, ..)| *key == name);
+            let key = KEYS.iter().find(|(key, ..)| key.eq_ignore_ascii_case(name));
             let (name, _, key) = *key.ok_or_else(|| usage(format!("'{name}' is unknown")))?;
             if !seen.insert(name) {
                 return Err(usage(format!("'{name}' is given twice")));
@@ -214,6 +214,8 @@ mod tests {
             let sizes = Sizes::parse(text).unwrap();
             assert_eq!(sizes.to_string(), text);
         }
+        let loud = Sizes::parse("DP=2,Tp=4").unwrap();
+        assert!(Sizes::is_meant("DP=2,Tp=4") && loud == Sizes::parse("dp=2,tp=4").unwrap());
         let bracketed = Sizes::parse("pp=2, offset=[[1,0],[0,0]], interleave=2").unwrap();
         assert_eq!(
             bracketed.to_string(),

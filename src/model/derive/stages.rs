@@ -23,11 +23,11 @@ fn wrong(message: String) -> Fault {
 pub(super) fn deal(job: &Job, count: u64) -> Result<Stages> {
     let stages = job.mesh.stages;
     let slots = stages.saturating_mul(job.chunks);
+    let each = match job.chunks {
+        1 => String::new(),
+        chunks => format!(" * pp_interleave_num {chunks}"),
+    };
     if slots > count {
-        let each = match job.chunks {
-            1 => String::new(),
-            chunks => format!(" * pp_interleave_num {chunks}"),
-        };
         let message = format!("pipeline_stage {stages}{each} is more than the {count} layers");
         return Err(wrong(message).hint(format!("at most {count} fit")));
     }
@@ -35,10 +35,15 @@ pub(super) fn deal(job: &Job, count: u64) -> Result<Stages> {
     let offsets = job.offset.spread(size(job.chunks), size(stages))?;
     let (even, rest) = (count / slots, count % slots);
     if i128::from(job.offset.sum()) != i128::from(rest) {
-        let message = format!(
-            "offset comes to {}, but {count} layers in {slots} parts leave {rest}",
-            job.offset.sum()
-        );
+        let message = match job.offset.is_none() {
+            true => format!(
+                "pipeline_stage {stages}{each} doesn't divide the {count} layers, and there is no offset"
+            ),
+            false => format!(
+                "offset comes to {}, but {count} layers in pipeline_stage {stages}{each} leave {rest}",
+                job.offset.sum()
+            ),
+        };
         return Err(wrong(message).hint(fitting(job, rest)));
     }
     let mut layers = Vec::new();
