@@ -191,7 +191,7 @@ fn keys_that_do_not_fit_are_named() {
             "qwen3_pp2_dp2tp2",
             "offset: [1, 0]",
             "offset: 0",
-            "leave 1",
+            "doesn't divide the 5 layers, and offset is 0",
             "offset: [1, 0] fits",
         ),
         (

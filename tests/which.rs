@@ -588,3 +588,40 @@ fn a_part_of_a_set_of_files_is_no_model() {
         std::fs::remove_dir_all(&room).expect("removed");
     }
 }
+
+/// Files of ranks in one directory, of two steps: one is shown, and named as it is read.
+#[test]
+fn ranks_files_of_several_steps_in_one_directory_are_told_apart() {
+    let sample = Sample::in_memory();
+    for rank in 0..4 {
+        for step in [9, 10] {
+            let from = format!("src/rank_{rank}/net.safetensors");
+            sample.copy(&from, &format!("flat/net_rank_{rank}-1_{step}.safetensors"));
+        }
+    }
+    let newest = "net_rank_{rank}-1_10.safetensors";
+    refused(
+        &sample,
+        &UNIFY.replace("@src", "@flat"),
+        &["flat", newest, "--src-strategy"],
+    );
+    for (more, pattern, other) in [
+        ("", newest, "1_9"),
+        (
+            "--file-suffix 1_9",
+            "net_rank_{rank}-1_9.safetensors",
+            "1_10",
+        ),
+    ] {
+        let line = format!("inspect @flat {more} --json");
+        let shown = object(&alone(&sample.args(&line)).succeeds());
+        assert_eq!(shown["ranks"], 4, "{shown}");
+        let notes = shown["notes"].to_string();
+        assert!(notes.contains(pattern) && notes.contains(other), "{notes}");
+        let line = UNIFY.replace("@src", &format!("@flat/{pattern}"));
+        alone(&sample.args(&line)).succeeds();
+        let compared = tensors::compare(&sample.whole, &weights(&sample.path("out")));
+        compared.unwrap_or_else(|error| unreachable!("{pattern}: {error}"));
+        std::fs::remove_dir_all(sample.path("out")).expect("removed");
+    }
+}

@@ -7,6 +7,7 @@ use crate::job::composed::Composed;
 use crate::job::inspected::{Contents, Inspected, InspectedFile, InspectedLayout, InspectedTensor};
 use crate::plan::simulate::Shapes;
 use crate::source::complete;
+use crate::source::flat;
 use crate::source::fragment::refuse_part;
 use crate::source::meta::Name;
 use crate::source::nothing;
@@ -17,7 +18,7 @@ use crate::source::{
 };
 use crate::source::{Offered, saved_names};
 use crate::store::Format;
-use crate::store::io::ReadFile;
+use crate::store::io::{self, ReadFile, Standing};
 use crate::store::whole::{ranges, spelled};
 use crate::strategy::Strategy;
 use crate::strategy::name::matches;
@@ -98,6 +99,11 @@ pub fn inspect(
     weights: Option<&str>,
     wanted: Wanted<'_>,
 ) -> Result<Inspected> {
+    if let Some((pattern, note)) = of_ranks(path, suffix) {
+        let mut inspected = inspect(&path.join(pattern), None, weights, wanted)?;
+        inspected.notes.push(note);
+        return Ok(inspected);
+    }
     let listing = listed(path, suffix, weights)?;
     if listing.ranks.is_empty() {
         nothing::refuse(path)?;
@@ -217,6 +223,31 @@ fn listed(path: &Path, suffix: Option<&str>, weights: Option<&str>) -> Result<Li
         }
         other => other,
     }
+}
+
+/// The files of ranks that lie together at `path`, as a pattern, and what is to be said of it: those of one step.
+fn of_ranks(path: &Path, suffix: Option<&str>) -> Option<(String, String)> {
+    if io::standing(path).ok()? != Standing::Directory {
+        return None;
+    }
+    let inside = io::list(path).ok()?;
+    let files = inside.iter().filter(|(_, folder)| !folder);
+    let weights = Format::weights(files.map(|(file, _)| file.as_str()));
+    let all = flat::patterns(weights.into_iter());
+    let meant = |suffix_there: &str| suffix.is_none_or(|suffix| suffix_there == suffix);
+    let found = all.iter().position(|(_, suffix)| meant(suffix));
+    let (pattern, _) = &all[found.filter(|_| inside.len() > 1)?];
+    let others = all.iter().filter(|(other, _)| other != pattern);
+    let others: Vec<&str> = others.map(|(_, suffix)| &**suffix).collect();
+    let whole = path.join(pattern);
+    let mut note = format!(
+        "as ranks' files: '{}' takes them where they are read",
+        whole.display()
+    );
+    if !others.is_empty() {
+        note.push_str(&format!("; other steps here: {}", others.join(", ")));
+    }
+    Some((pattern.clone(), note))
 }
 
 /// Files that are one set by their names are those of one model, and no ranks'.

@@ -85,7 +85,7 @@ impl Overview {
         let distributed = inspected
             .files
             .iter()
-            .any(|file| file.path.contains("rank_"));
+            .any(|file| file.path.contains("rank_") && file.path.contains('/'));
         let layout = match (distributed, inspected.ranks, inspected.files.len()) {
             (true, ..) => "rank directories",
             (_, 1, 1) => "one file",

@@ -9,6 +9,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::HYPER_STEM;
 use crate::source::adapter;
 use crate::source::aside::{TOLD, are, left_aside};
+use crate::source::flat;
 use crate::source::listed::{Listed, Listing};
 use crate::source::sets::{self, Set};
 use crate::store::io::{self, Standing};
@@ -371,10 +372,15 @@ impl<'a> Contents<'a> {
             first(&self.weights, TOLD)
         );
         let fault = self.fault(Kind::Ambiguous, message);
-        if let Some(pattern) = self.of_ranks() {
-            let pattern = self.path.join(pattern);
+        if let [(newest, _), others @ ..] = &flat::patterns(self.weights.iter().copied())[..] {
+            let pattern = self.path.join(newest);
+            let which = if others.is_empty() {
+                "them"
+            } else {
+                "those of the newest step"
+            };
             return Err(fault.hint(format!(
-                "'{}', with --src-strategy, takes them for ranks' files",
+                "'{}', with --src-strategy, takes {which} for ranks' files",
                 pattern.display()
             )));
         }
@@ -382,17 +388,6 @@ impl<'a> Contents<'a> {
             "--weights NAME says which one, --weights 'GLOB' which ones; several files of one model \
              usually have param_name_map.json or model.safetensors.index.json beside them",
         ))
-    }
-
-    /// The pattern of the names of its files, if ranks' numbers are all that differs in them.
-    fn of_ranks(&self) -> Option<String> {
-        let pattern = |name: &&str| {
-            let (before, rest) = name.rsplit_once("rank_")?;
-            let after = rest.trim_start_matches(|c: char| c.is_ascii_digit());
-            (after.len() < rest.len()).then(|| format!("{before}rank_{{rank}}{after}"))
-        };
-        let patterns: Option<BTreeSet<String>> = self.weights.iter().map(pattern).collect();
-        patterns.filter(|all| all.len() == 1)?.pop_first()
     }
 
     /// Refuses what has files of weights that are no full weights.

@@ -17,6 +17,7 @@ pub mod derived;
 mod directory;
 pub mod expected;
 mod files;
+pub(crate) mod flat;
 mod found;
 pub(crate) mod fragment;
 mod full;

@@ -37,7 +37,7 @@ pub(super) fn deal(job: &Job, count: u64) -> Result<Stages> {
     if i128::from(job.offset.sum()) != i128::from(rest) {
         let message = match job.offset.is_none() {
             true => format!(
-                "pipeline_stage {stages}{each} doesn't divide the {count} layers, and there is no offset"
+                "pipeline_stage {stages}{each} doesn't divide the {count} layers, and offset is 0"
             ),
             false => format!(
                 "offset comes to {}, but {count} layers in pipeline_stage {stages}{each} leave {rest}",

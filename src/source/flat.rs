@@ -1,0 +1,63 @@
+//! Files of ranks that lie in one directory: `net_rank_0-1_20.safetensors`, `net_rank_1-1_20.safetensors`.
+
+use crate::source::meta::Name;
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
+/// What precedes a rank in the names of files.
+const RANK: &str = "rank_";
+
+/// The patterns of the names of files, `net_rank_{rank}-1_20.safetensors`, that are all ranks', with what
+/// `--file-suffix` calls their steps: those of the newest step first. None if one is called otherwise, or several steps by no numbers of a trainer.
+#[must_use]
+pub(crate) fn patterns<'f>(names: impl Iterator<Item = &'f str>) -> Vec<(String, String)> {
+    let pattern = |name: &str| {
+        let (before, rest) = name.rsplit_once(RANK)?;
+        let after = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+        (after.len() < rest.len()).then(|| format!("{before}{RANK}{{rank}}{after}"))
+    };
+    let found: Option<BTreeSet<String>> = names.map(pattern).collect();
+    let found = found.unwrap_or_default();
+    let mut steps = BTreeSet::new();
+    let with_step = found.iter().map(|pattern| {
+        let name = Name::parse(&pattern.replace("{rank}", "0")).map(|(name, _)| name);
+        let step = name.as_ref().map(|name| (name.epoch, name.step));
+        steps.insert(step);
+        let suffix = name.map(|name| name.suffix()).unwrap_or_default();
+        (step, pattern.clone(), suffix)
+    });
+    let mut all: Vec<_> = with_step.collect();
+    if steps.len() < all.len() {
+        return Vec::new();
+    }
+    all.sort_by_key(|(step, ..)| Reverse(*step));
+    all.into_iter()
+        .map(|(_, pattern, suffix)| (pattern, suffix))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_ranks_are_patterns() {
+        let of = |names: &[&str]| -> Vec<String> {
+            let found = patterns(names.iter().copied()).into_iter();
+            found.map(|(pattern, _)| pattern).collect()
+        };
+        let one = ["net_rank_0.ckpt", "net_rank_1.ckpt"];
+        assert_eq!(of(&one), ["net_rank_{rank}.ckpt"]);
+        let steps = [
+            "m_rank_0-1_9.ckpt",
+            "m_rank_0-1_10.ckpt",
+            "m_rank_1-1_10.ckpt",
+        ];
+        assert_eq!(
+            of(&steps),
+            ["m_rank_{rank}-1_10.ckpt", "m_rank_{rank}-1_9.ckpt"]
+        );
+        assert!(of(&["a_rank_0.ckpt", "b_rank_0.ckpt"]).is_empty());
+        assert!(of(&["net_rank_0.ckpt", "model.ckpt"]).is_empty());
+    }
+}
