@@ -100,10 +100,20 @@ pub fn inspect(
     wanted: Wanted<'_>,
 ) -> Result<Inspected> {
     if let Some((pattern, note)) = of_ranks(path, suffix) {
-        let mut inspected = inspect(&path.join(pattern), None, weights, wanted)?;
+        let mut inspected = look(&path.join(pattern), None, weights, wanted)?;
         inspected.notes.push(note);
         return Ok(inspected);
     }
+    look(path, suffix, weights, wanted)
+}
+
+/// The same of what is one checkpoint.
+fn look(
+    path: &Path,
+    suffix: Option<&str>,
+    weights: Option<&str>,
+    wanted: Wanted<'_>,
+) -> Result<Inspected> {
     let listing = listed(path, suffix, weights)?;
     if listing.ranks.is_empty() {
         nothing::refuse(path)?;
