@@ -1,6 +1,7 @@
 //! The launcher of this process, as far as the system can tell whether it lives.
 
 use crate::store::io;
+use std::ffi::OsString;
 
 /// What the names of the variables begin with in which a launcher says where it listens (`PMIx` 2 to 6).
 const VARIABLE: &str = "PMIX_SERVER_URI";
@@ -18,8 +19,9 @@ impl Launcher {
     /// That of this process, if it has one that says where it listens.
     #[must_use]
     pub(super) fn of_this_process() -> Option<Launcher> {
-        let said = std::env::vars().find(|(name, _)| name.starts_with(VARIABLE));
-        said.and_then(|(_, address)| Launcher::at(&address))
+        let named = |name: &OsString| name.to_string_lossy().starts_with(VARIABLE);
+        let (_, address) = std::env::vars_os().find(|(name, _)| named(name))?;
+        Launcher::at(&address.to_string_lossy())
     }
 
     /// `address` is as in `976814080.0;tcp4://127.0.0.1:54105`.
