@@ -9,7 +9,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Tensors that are the same on all ranks of one step.
-const COUNTS: [&str; 3] = ["step_num", "epoch_num", "global_step"];
+const COUNTS: [&str; 6] = [
+    "step_num",
+    "epoch_num",
+    "global_step",
+    "global_batch_size",
+    "consumed_samples",
+    "loss_scale",
+];
 
 /// The values of [`COUNTS`], of those that a file has.
 pub(super) type Counts = [Option<u64>; COUNTS.len()];
@@ -81,8 +88,8 @@ mod tests {
 
     #[test]
     fn names_values_and_ranks() {
-        let none = [None; 3];
-        let at = |step: u64| [Some(step), Some(1), None];
+        let none = [None; 6];
+        let at = |step: u64| [Some(step), Some(1), None, None, None, None];
         let all = [(0, at(20)), (1, at(20)), (2, at(10)), (3, none)];
         assert_eq!(
             difference(&all).as_deref(),
