@@ -417,3 +417,39 @@ fn a_file_of_another_rank_is_noticed() {
         refuses(&run, "have the same bytes");
     }
 }
+
+/// Rank directories beside a checkpoint 2.0, as a job that has changed its format leaves them: nobody knows which is meant.
+#[test]
+fn ranks_beside_it_are_asked_for() {
+    let sample = sample();
+    alone(&sample.args(WRITE)).succeeds();
+    std::fs::remove_file(sample.path("second/shardloom.json")).expect("removed");
+    for rank in 0..4 {
+        let from = format!("src/rank_{rank}");
+        let file = std::fs::read_dir(sample.path(&from)).expect("a directory");
+        let name = file.last().expect("a file").expect("an entry").file_name();
+        let name = name.to_string_lossy().into_owned();
+        let to = format!("second/rank_{rank}/net_rank_{rank}-1_50.safetensors");
+        sample.copy(&format!("{from}/{name}"), &to);
+    }
+    for line in [
+        "unify --src @second --dst @out",
+        "unify --src @second --src-strategy @four.ckpt --dst @out",
+        READ,
+        "inspect @second",
+        "diff @second @second",
+        "checkpoints list @second",
+        "checkpoints latest @second",
+        "checkpoints prune @second --keep 1",
+    ] {
+        for run in [alone(&sample.args(line)), under_mpi(4, &sample.args(line))] {
+            refuses(&run, "files of ranks beside");
+            assert!(!sample.path("out").exists(), "{line}");
+        }
+    }
+    let one = "unify --src @second/iteration_00000040 --dst @one";
+    alone(&sample.args(one)).succeeds();
+    let pattern = "@second/rank_{rank}/net_rank_{rank}-1_50.safetensors";
+    let other = format!("unify --src {pattern} --src-strategy @four.ckpt --dst @other");
+    alone(&sample.args(&other)).succeeds();
+}

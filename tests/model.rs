@@ -446,6 +446,85 @@ fn room_with(family: &str, change: impl FnOnce(&mut Tensors)) -> TempDir {
     room
 }
 
+/// A setting that another job of the same sizes had: the vocabulary, or the experts, are cut where each rank has them whole.
+#[test]
+fn a_tensor_that_each_rank_has_whole_is_no_parts() {
+    for (family, own, other) in [
+        ("llama", "dp=1,tp=2", "dp=1,tp=2,vocab_emb_dp=false"),
+        ("qwen3_moe", "dp=2,tp=2,ep=1", "dp=2,tp=2,ep=2"),
+    ] {
+        let names = if family == "llama" { "legacy" } else { "mcore" };
+        let room = room_with(family, |_| {});
+        let on =
+            |processes: u32, line: &str| command::on(processes, &words(line, room.path(), "", &[]));
+        for (name, layout) in [("own", own), ("other", other)] {
+            let line = format!(
+                "strategy derive --parallel {layout} --model @hf --names {names} --output @{name}"
+            );
+            on(1, &line).succeeds();
+        }
+        let line = format!("import --hf @hf --dst @ranks --dst-strategy @own --names {names}");
+        on(2, &line).succeeds();
+        std::fs::remove_file(room.path().join("ranks/shardloom.json")).unwrap();
+        for (processes, line) in [
+            (1, "unify --src @ranks --src-strategy @other --dst @out"),
+            (4, "unify --src @ranks --src-strategy @other --dst @out"),
+            (
+                2,
+                "reshard --src @ranks --src-strategy @other --dst @out --dst-strategy @other",
+            ),
+        ] {
+            let run = on(processes, line);
+            refuses(&run, "have the same bytes");
+            assert!(run.stderr.contains("--verify none"), "{run:#?}");
+            assert!(!room.path().join("out").exists());
+        }
+        on(2, "unify --src @ranks --src-strategy @own --dst @out").succeeds();
+    }
+}
+
+/// Files of some formats have no place for how rows are fused: the manifest beside them has it.
+#[test]
+fn how_rows_are_fused_is_known_of_any_format() {
+    let room = room_with("qwen3", |_| {});
+    let on =
+        |processes: u32, line: &str| command::on(processes, &words(line, room.path(), "", &[]));
+    let fused = "--qkv contiguous --ffn contiguous --tp 2";
+    let import = "import --hf @hf --dst";
+    on(
+        2,
+        &format!("{import} @kept --dst-strategy dp=1,tp=2 {fused}"),
+    )
+    .succeeds();
+    on(
+        2,
+        &format!("{import} @ckpt --dst-strategy dp=1,tp=2 {fused} --format ckpt"),
+    )
+    .succeeds();
+    on(1, &format!("{import} @dcp {fused} --format dcp")).succeeds();
+    on(1, "convert @kept --to ckpt --dst @converted").succeeds();
+    on(1, "convert @converted --to safetensors --dst @again").succeeds();
+    for source in ["kept", "ckpt", "dcp", "converted", "again"] {
+        let line =
+            format!("reshard --src @{source} --dst @out --dst-strategy dp=1,tp=1,pp=2 --model @hf");
+        let line = match source {
+            "dcp" => line.replace("reshard", "split"),
+            _ => line,
+        };
+        for processes in [1, 2] {
+            let run = on(processes, &line);
+            refuses(&run, "fused for a tensor-parallel size of 2");
+            assert!(!room.path().join("out").exists(), "{source}");
+        }
+    }
+    let run = on(1, "unify --src @ckpt --dst @out --format megatron");
+    refuses(&run, "rows are contiguous");
+    // Full weights say it on: they come back as they were.
+    on(1, "unify --src @ckpt --dst @full").succeeds();
+    on(1, "export --src @full --hf-config @hf --dst @back").succeeds();
+    tensors::compare(&hf_of("qwen3"), &full(&room.path().join("back")).0).unwrap();
+}
+
 /// A layout that is typed has experts in the layers where config.json has them, as import has.
 #[test]
 fn layers_without_experts_are_cut_as_such() {

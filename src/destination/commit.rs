@@ -39,6 +39,8 @@ pub(crate) struct Commit<'a> {
     pub(crate) layouts: [(&'static str, Option<u64>); 2],
     /// What the files are cut by, where they don't tell.
     pub(crate) strategy: Option<&'a Document>,
+    /// What is noted of how tensors lie.
+    pub(crate) told: &'a BTreeMap<String, String>,
     /// Where to.
     pub(crate) destination: &'a Destination,
     /// The files.
@@ -169,6 +171,7 @@ impl Commit<'_> {
                 .map(|(side, crc)| ((*side).to_owned(), crc.map(Hex)))
                 .collect(),
             strategy: self.strategy.cloned(),
+            told: self.told.clone(),
             whole: Some(whole),
             survives,
             tensors,

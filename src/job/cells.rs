@@ -1,5 +1,6 @@
 //! Whether parts that the strategy calls different are: ranks whose files have the same bytes in all of them are
-//! copies of each other, which another strategy cuts, or one's file was copied over the other's.
+//! copies of each other, or one's file was copied over the other's; ranks with the same bytes in a tensor have it whole,
+//! or cut less than the strategy says.
 
 use crate::catalog::{Entry, Place};
 use crate::exchange::{World, all_gather_agreed, exchange_values};
@@ -7,14 +8,16 @@ use crate::fault::memory::zeroed;
 use crate::fault::{Fault, Kind, Result};
 use crate::job::lying::{in_rows, read};
 use crate::plan::Spread;
+use crate::plan::names::is_state;
 use crate::source::Opened;
 use crate::transport::{Filler, IoMode, Readers};
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-/// Tensors of a stage that are looked at in each of a rank's files: the largest that are cut.
+/// Tensors of a stage that are looked at in each of a rank's files: of each kind, which layers have each, the largest
+/// that is cut; of those the largest.
 const TENSORS: usize = 8;
 /// Files of a rank that are looked at.
 const FILES: u32 = 8;
@@ -25,8 +28,24 @@ const WINDOW: u64 = 2 << 20;
 /// Fewer bytes than these may be the same by chance.
 const BYTES_MIN: usize = 64;
 
-/// What a rank has: the first rank of its stage, a value of its bytes, its number, and a value of its cells.
-type Evidence = (u32, u64, u32, u64);
+/// Which tensors are compared: the first rank of their stage, one of its ranks' files, and which of those that are looked
+/// at: 0 all of them, else one, from 1.
+type Compared = (u32, u32, usize);
+
+/// What a rank has: of which tensors, a value of their bytes, its number, and a value of its cells.
+type Evidence = (Compared, u64, u32, u64);
+
+/// Parts of names of keys and values: where a model has fewer of their heads than ranks, these have the same ones.
+const SHARED: [&str; 8] = [
+    "wk",
+    "wv",
+    "k_proj",
+    "v_proj",
+    "linear_k",
+    "linear_v",
+    "linear_kv",
+    "key_value",
+];
 
 /// The tensors of a stage and one of its ranks' files that are looked at, each with its cells.
 type Looked<'a> = Vec<(&'a Arc<str>, &'a Spread)>;
@@ -45,51 +64,91 @@ pub(super) fn check(world: &World, opened: &Opened) -> Result<()> {
     let own = own(opened).map(|own| own.into_iter().map(referred).collect());
     let evidence: Vec<Evidence> = exchange_values(world, own)?;
     let all = all_gather_agreed(world, Ok(alike(evidence)))?;
-    let Some([one, other]) = all.into_iter().flatten().min() else {
-        return Ok(());
-    };
-    let repeats = match opened.source.reach.owner(one) == Some(world.process()) {
-        true => repeats(opened, one),
-        false => Ok(false),
-    };
-    if all_gather_agreed(world, repeats)?.contains(&true) {
+    let mut pairs: BTreeMap<Compared, [u32; 2]> = BTreeMap::new();
+    for (compared, pair) in all.into_iter().flatten() {
+        let first = pairs.entry(compared).or_insert(pair);
+        *first = (*first).min(pair);
+    }
+    if pairs.is_empty() {
         return Ok(());
     }
+    let looked = looked(opened);
+    let repeated = pairs.iter().map(|(compared, [rank, _])| {
+        let here = opened.source.reach.owner(*rank) == Some(world.process());
+        Ok(here && repeats(opened, *rank, tensors(&looked, *compared))?)
+    });
+    let repeated: Result<Vec<bool>> = repeated.collect();
+    let repeated: Vec<Vec<bool>> = all_gather_agreed(world, repeated)?;
+    let found = pairs.iter().enumerate();
+    let found = found.filter(|(number, _)| repeated.iter().all(|told| !told[*number]));
+    match found.map(|(_, (compared, pair))| (*compared, *pair)).next() {
+        None => Ok(()),
+        Some((compared, pair)) => Err(fault(opened, &looked, compared, pair)),
+    }
+}
+
+/// Those that are compared.
+fn tensors<'l, 'a>(
+    looked: &'l BTreeMap<(u32, u32), Looked<'a>>,
+    (first_rank, file, number): Compared,
+) -> &'l [(&'a Arc<str>, &'a Spread)] {
+    let all = looked.get(&(first_rank, file)).map_or(&[][..], |all| all);
+    match number.checked_sub(1) {
+        None => all,
+        Some(one) => all.get(one..=one).unwrap_or_default(),
+    }
+}
+
+fn fault(
+    opened: &Opened,
+    looked: &BTreeMap<(u32, u32), Looked<'_>>,
+    compared: Compared,
+    [one, other]: [u32; 2],
+) -> Fault {
+    let (_, number, which) = compared;
     let files = opened.source.catalog.ranks.get(&other);
-    let file = files.and_then(|files| files.first());
+    let file = files.and_then(|files| files.get(number as usize).or(files.first()));
     let message = format!(
         "ranks {one} and {other} have the same bytes where the source strategy says that they have different \
          parts"
     );
-    let fault = Fault::new(Kind::Differs, message).rank(other).hint(HINT);
-    Err(match file {
+    let fault = Fault::new(Kind::Differs, message).rank(other);
+    let fault = match tensors(looked, compared) {
+        [(name, _)] if which > 0 => fault.tensor(&***name).hint(HINT_ONE),
+        _ => fault.hint(HINT),
+    };
+    match file {
         Some(file) => fault.file(opened.source.base.join(&file.path).display().to_string()),
         None => fault,
-    })
+    }
 }
 
+/// What to do about one tensor.
+const HINT_ONE: &str = "is it the strategy that these files were saved by? It cuts this tensor into more parts than there are; \
+                        the vocabulary and experts are cut by settings of their own. --verify none takes them as they are";
 /// What to do about them.
 const HINT: &str = "is it the strategy that these files were saved by, or was one rank's file copied over \
                     another's? --verify none takes them as they are";
 
-/// The first two ranks of those that this process has heard of that have the same bytes and different cells. Local.
-fn alike(mut evidence: Vec<Evidence>) -> Option<[u32; 2]> {
+/// Of what is compared, two ranks of those that this process has heard of that have the same bytes and different cells.
+/// Local.
+fn alike(mut evidence: Vec<Evidence>) -> Vec<(Compared, [u32; 2])> {
     evidence.sort_unstable();
     let same = evidence.chunk_by(|one, other| (one.0, one.1) == (other.0, other.1));
     let pairs = same.filter_map(|same| {
-        let (_, _, rank, cells) = same[0];
+        let (compared, _, rank, cells) = same[0];
         let other = same.iter().find(|other| other.3 != cells)?;
-        Some([rank, other.2])
+        Some((compared, [rank, other.2]))
     });
-    pairs.min()
+    pairs.collect()
 }
 
-/// Whether what is looked at of `rank` stands elsewhere in the same tensors, too. Local.
-fn repeats(opened: &Opened, rank: u32) -> Result<bool> {
+/// Whether what `rank` has of these tensors stands elsewhere in the same ones, too. Local.
+fn repeats(opened: &Opened, rank: u32, tensors: &[(&Arc<str>, &Spread)]) -> Result<bool> {
     let catalog = &opened.source.catalog;
     let readers = Readers::new(&opened.source.base, catalog, IoMode::Auto);
     let mut filler = Filler::new(&readers);
-    for (name, _) in looked(opened).into_values().flatten() {
+    for (name, _) in tensors {
         let Some(place) = catalog.find(rank, name) else {
             continue;
         };
@@ -145,10 +204,26 @@ fn looked(opened: &Opened) -> BTreeMap<(u32, u32), Looked<'_>> {
     }
     let size = |spread: &Spread| spread.grid.cell_shape().0.iter().product::<u64>();
     for stage in all.values_mut() {
+        let weights = stage.iter().any(|(name, _)| !is_state(name));
+        stage.retain(|(name, _)| !(weights && is_state(name)));
         stage.sort_by_key(|(_, spread)| Reverse(size(spread)));
+        let mut kinds = BTreeSet::new();
+        stage.retain(|(name, _)| kinds.insert(kind(name)));
         stage.truncate(TENSORS);
     }
     all
+}
+
+/// A name without its numbers: what layers and experts have in common.
+fn kind(name: &str) -> String {
+    let parts = name.split('.');
+    let parts = parts.filter(|part| !part.bytes().all(|byte| byte.is_ascii_digit()));
+    parts.collect::<Vec<_>>().join(".")
+}
+
+/// Whether ranks may have the same of a tensor that is cut.
+fn may_be_shared(name: &str) -> bool {
+    name.split('.').any(|part| SHARED.contains(&part))
 }
 
 /// What the ranks that this process serves have. Local.
@@ -177,7 +252,17 @@ fn own(opened: &Opened) -> Result<Vec<Evidence>> {
                 }
             }
             if bytes.iter().map(|(_, sample)| sample.len()).sum::<usize>() >= BYTES_MIN {
-                all.push((first_rank, value(&(file, &bytes)), rank, value(&cells)));
+                all.push(((first_rank, file, 0), value(&bytes), rank, value(&cells)));
+            }
+            for ((number, sample), (_, cell)) in bytes.iter().zip(&cells) {
+                if sample.len() >= BYTES_MIN && !may_be_shared(stage[*number].0) {
+                    all.push((
+                        (first_rank, file, number + 1),
+                        value(sample),
+                        rank,
+                        value(cell),
+                    ));
+                }
             }
         }
     }

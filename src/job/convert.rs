@@ -5,7 +5,7 @@
 use crate::catalog::{Catalog, Entry, Place, ShardFile, SmallFile};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::laid::renamed;
-use crate::job::metadata::format_of;
+use crate::job::metadata::{format_of, noted};
 use crate::job::planned::Planned;
 use crate::job::spec::Convert;
 use crate::layout::Layout;
@@ -67,7 +67,10 @@ pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Resu
         if ranks.binary_search(rank).is_err() {
             continue;
         }
-        let metadata = metadata(conversion, file, format).map_err(named)?;
+        let mut metadata = metadata(conversion, file, format).map_err(named)?;
+        if conversion.format.keeps_metadata() {
+            metadata.extend(noted(&opened.metadata));
+        }
         let schema = conversion.format.design(&listing, &metadata);
         let schema = Arc::new(schema.map_err(named)?);
         catalog
@@ -80,6 +83,7 @@ pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Resu
     };
     Ok(Planned {
         extras,
+        told: noted(&opened.metadata),
         tensors: plans.len() as u64,
         common: plans.len(),
         plans,

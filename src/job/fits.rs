@@ -1,6 +1,6 @@
 //! Whether a source is what its strategy and its manifests say.
 
-use crate::exchange::{Topology, World, agree};
+use crate::exchange::{Topology, World, agree, all_gather_agreed};
 use crate::fault::plain::{counted, first};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::copies::{self, Compared, Stranger};
@@ -10,7 +10,7 @@ use crate::job::unsaved;
 use crate::plan::build::{Leftovers, Unmatched};
 use crate::plan::unmatched::near;
 use crate::source::{Opened, Reading, Verify, Which, fragment, lies, parts_aside};
-use crate::store::manifest::NAME;
+use crate::store::manifest::{Manifest, NAME};
 use crate::strategy::StrategyInput;
 use std::sync::Arc;
 
@@ -65,6 +65,9 @@ pub(super) fn fit(
             Origin::read(world, topology, opened)?
         }
     };
+    if verify != Verify::None {
+        told_beside(world, topology, opened)?;
+    }
     origin.check_shapes(opened)?;
     origin.check_types(opened)?;
     if !origin.tells() {
@@ -126,6 +129,35 @@ fn written_by(
     if opened.strategy.is_some() && opened.laid.is_none() {
         let lies = lies(world, topology, &opened.source, verify, true)?;
         (opened.laid, opened.manifest) = (lies.laid, lies.manifest);
+    }
+    Ok(())
+}
+
+/// Takes what the manifests note of how tensors lie, where the files have no place for it and are as they were written.
+/// Collective.
+///
+/// # Errors
+/// The same on every process: as reading them.
+fn told_beside(world: &World, topology: &Topology, opened: &mut Opened) -> Result<()> {
+    if opened.source.format.keeps_metadata() {
+        return Ok(());
+    }
+    let source = &opened.source;
+    let mine = match (&opened.manifest, topology.leads(world.process())) {
+        (Some(manifest), _) => Ok(Some(manifest.clone())),
+        (None, true) => Manifest::read_sound(&source.base),
+        (None, false) => Ok(None),
+    };
+    let mine = mine.map(|manifest| {
+        let seen = source.catalog.ranks.iter();
+        let seen = seen.filter(|(rank, _)| source.reach.sees(**rank));
+        let files = seen.flat_map(|(_, files)| files);
+        let files = files.map(|file| (file.path.as_str(), file.schema.size));
+        let sound = manifest.filter(|manifest| manifest.first_untold(files).is_none());
+        sound.map(|manifest| manifest.told).unwrap_or_default()
+    });
+    for (key, value) in all_gather_agreed(world, mine)?.into_iter().flatten() {
+        opened.metadata.entry(key).or_insert(value);
     }
     Ok(())
 }

@@ -57,7 +57,9 @@ pub(super) fn refuse(
             .first()
             .and_then(|(_, tensor)| tensor.spreads.first());
         let as_before = source.map_or(1, |spread| parts_of(&spread.layout)) == parts;
-        if parts != size && !as_before {
+        // What a rank has whole are its own rows; a directory that tells its layout says what they are for.
+        let of_ranks = !matches!(files, Files::Directory { .. });
+        if parts != size && !(as_before && (parts > 1 || !of_ranks)) {
             let message = format!(
                 "its rows are fused for a tensor-parallel size of {size}, and it would be cut into {parts}: no rank would \
                  have the rows that are its own"

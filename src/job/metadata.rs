@@ -36,3 +36,10 @@ pub(super) fn metadata(
     metadata.insert("format".into(), format.into());
     metadata
 }
+
+/// What of it this program has noted.
+pub(super) fn noted(metadata: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let own = metadata.iter().filter(|(key, _)| key.starts_with(OWN_KEYS));
+    own.map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
+}

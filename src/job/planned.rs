@@ -9,7 +9,7 @@ use crate::job::as_source::write_as_source;
 use crate::job::fused;
 use crate::job::laid::{laid, unkept};
 use crate::job::megatron::formed;
-use crate::job::metadata::{format_of, metadata};
+use crate::job::metadata::{format_of, metadata, noted};
 use crate::job::spec::{ViewMaker, Viewed, Write};
 use crate::job::unsaved;
 use crate::plan::TensorPlan;
@@ -40,6 +40,8 @@ pub(super) struct Planned {
     pub(super) kept: Kept,
     /// What the files are cut by, for those who read them.
     pub(super) laid: Option<Document>,
+    /// What is noted of how tensors lie.
+    pub(super) told: BTreeMap<String, String>,
     /// Small files beside them.
     pub(super) extras: Vec<SmallFile>,
     /// Distinct tensors.
@@ -193,6 +195,7 @@ fn arranged(
     arranged.extras.extend(made.extras);
     Ok(Planned {
         laid,
+        told: noted(&made.metadata),
         depends_on: format!("{} {viewed:016x}", arranged.extras.len()),
         format: Some(written(files, format)),
         tensors,

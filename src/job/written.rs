@@ -180,6 +180,7 @@ impl<'a> Written<'a> {
             ranks: run.ranks_written(source),
             layouts: run.layouts_of(source),
             strategy: planned.laid.as_ref(),
+            told: &planned.told,
             destination,
             catalog: &planned.catalog,
             plans: &planned.plans,

@@ -3,7 +3,7 @@
 use crate::fault::{Fault, Kind, Result};
 use crate::source::directory;
 use crate::source::full::list_full;
-use crate::source::listed::{Listed, Listing};
+use crate::source::listed::{Inner, Listed, Listing};
 use crate::source::pattern;
 use crate::store::io::{self, Standing};
 use crate::store::{Format, rank_dir};
@@ -125,7 +125,9 @@ pub(crate) fn begin(path: &Path, suffix: Option<&str>, wanted: Option<&str>) -> 
         {
             unnumbered(path, suffix, inner.format.called())?;
         }
-        return directory::list(path, inner).map(Begun::from);
+        let listing = directory::list(path, inner)?;
+        refuse_ranks_beside(path, &names, &listing)?;
+        return Ok(listing.into());
     }
     let rooms = names.iter().filter(|(_, directory)| *directory);
     let rooms: Vec<Room> = rooms
@@ -138,6 +140,42 @@ pub(crate) fn begin(path: &Path, suffix: Option<&str>, wanted: Option<&str>) -> 
         }
     }
     Ok(Begun { listing, rooms })
+}
+
+/// Refuses rank directories beside a checkpoint that tells its own layout: which of them is meant isn't known. Local.
+///
+/// # Errors
+/// [`Kind::Ambiguous`] naming both.
+fn refuse_ranks_beside(path: &Path, names: &[(String, bool)], listing: &Listing) -> Result<()> {
+    let Some(inner) = &listing.inner else {
+        return Ok(());
+    };
+    let of_it = |room: &str| {
+        let mut files = listing.ranks.values().flatten();
+        files.any(|file| file.path.split('/').next() == Some(room))
+    };
+    let folders = names.iter().filter(|(_, folder)| *folder);
+    let rooms = folders.filter_map(|(name, _)| Some((rank_dir::rank_of(name)?, name.clone())));
+    for room in rooms.filter(|(_, name)| !of_it(name)) {
+        if let Some(file) = look_into(path, &room)?.first() {
+            return Err(both(path, inner, (room.0, file)));
+        }
+    }
+    Ok(())
+}
+
+/// The fault of a directory that has a checkpoint that tells its own layout, and the `file` of a rank beside it.
+fn both(path: &Path, inner: &Inner, (rank, file): (u32, &str)) -> Fault {
+    let (called, place) = (inner.format.called(), inner.directory.trim_end_matches('/'));
+    let message = format!("has {called} and files of ranks beside it ({file})");
+    let fault = Fault::new(Kind::Ambiguous, message).file(path.display().to_string());
+    let own = format!("rank_{rank}");
+    let pattern = path.join(file.replace(&own, "rank_{rank}"));
+    let ranks = format!("'{}' takes those of the ranks", pattern.display());
+    fault.hint(match place.is_empty() {
+        true => format!("move one of them into a directory of its own; {ranks}"),
+        false => format!("give {} for the one; {ranks}", path.join(place).display()),
+    })
 }
 
 /// The paths of the weight files in a rank's directory. Local.

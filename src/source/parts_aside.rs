@@ -71,7 +71,7 @@ fn refused(source: &Source, name: &str, (room, other): (&str, &str)) -> Fault {
     let message =
         format!("has other tensors than {name} beside it: the files are parts, and no steps");
     let base = source.base.display();
-    let pattern = with_part(name, other).map_or_else(
+    let pattern = with_part(name, other).map(|name| with_rank(&name, room)).map_or_else(
         || format!("name them by numbers: '{base}/rank_{{rank}}/net-{{part}}.safetensors' reads all parts of each rank"),
         |name| format!("'{base}/rank_{{rank}}/{name}' reads all parts of each rank"),
     );
@@ -94,6 +94,22 @@ fn with_part(one: &str, other: &str) -> Option<String> {
     })
 }
 
+/// The same with `{rank}` in the place of the number of the rank whose directory is `room`, where it is called a rank's.
+fn with_rank(name: &str, room: &str) -> String {
+    let Some(rank) = rank_of(room.rsplit('/').next().unwrap_or(room)) else {
+        return name.to_owned();
+    };
+    let mut all = name.to_owned();
+    for word in ["rank_", "rank-", "rank"] {
+        let (own, place) = (format!("{word}{rank}"), format!("{word}{{rank}}"));
+        let ends = |rest: &str| !rest.starts_with(|next: char| next.is_ascii_digit());
+        if let Some((before, rest)) = all.split_once(&own).filter(|(_, rest)| ends(rest)) {
+            all = format!("{before}{place}{rest}");
+        }
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,6 +127,17 @@ mod tests {
             Some("net_{part}.ckpt")
         );
         assert_eq!(name("layers.ckpt", "rest.ckpt"), None);
+        for (name, due) in [
+            ("part{part}_rank0.ckpt", "part{part}_rank{rank}.ckpt"),
+            (
+                "net_rank_0_part{part}.ckpt",
+                "net_rank_{rank}_part{part}.ckpt",
+            ),
+            ("shard{part}-of-2.rank0", "shard{part}-of-2.rank{rank}"),
+            ("rank01-{part}.ckpt", "rank01-{part}.ckpt"),
+        ] {
+            assert_eq!(with_rank(name, "a/rank_0"), due);
+        }
         assert_eq!(name("a1.ckpt", "b2.ckpt"), None);
     }
 }

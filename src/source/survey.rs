@@ -120,6 +120,14 @@ fn begin(
     };
     // One text tells of all ranks, on shared storage, so one node's view is everybody's.
     if let Some(sight) = sights.iter().find(|sight| !sight.numbered.is_empty()) {
+        if let Some(seen) = sights.iter().flat_map(|sight| &sight.files).next() {
+            let message = format!(
+                "has checkpoints that tell their own layout, and files of ranks beside them ({}/{})",
+                seen.directory, seen.file
+            );
+            let fault = Fault::new(Kind::Ambiguous, message).file(base.display().to_string());
+            return Err(fault.hint("move one of them into a directory of its own"));
+        }
         return Ok((numbered::survey(&base, &sight.numbered), Vec::new()));
     }
     let found: BTreeSet<u32> = sights

@@ -108,6 +108,10 @@ pub struct Manifest {
     /// What the files of ranks are cut by; none of full weights, and of what tells its own layout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<Document>,
+    /// What this program has noted of how tensors lie, such as how rows are fused: files of some formats have no place
+    /// for it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub told: BTreeMap<String, String>,
     /// What was asked for, and where the rest of it lies; none in a record of version 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub whole: Option<Whole>,

@@ -83,11 +83,21 @@ enum Key {
 }
 
 impl Sizes {
-    /// Whether `text` begins as a layout does, whatever follows.
+    /// Whether `text` begins as a layout does, whatever follows: by a word and a size.
     #[must_use]
     pub fn is_meant(text: &str) -> bool {
-        let name = text.split_once('=').map(|(name, _)| name.trim());
-        name.is_some_and(|name| KEYS.iter().any(|(key, ..)| key.eq_ignore_ascii_case(name)))
+        let Some((name, rest)) = text.split_once('=') else {
+            return false;
+        };
+        let known = KEYS
+            .iter()
+            .any(|(key, ..)| key.eq_ignore_ascii_case(name.trim()));
+        let word = name.bytes().all(|byte| byte.is_ascii_alphabetic());
+        known
+            || word
+                && !name.is_empty()
+                && rest.starts_with(|size: char| size.is_ascii_digit())
+                && !rest.contains(['/', '.'])
     }
 
     /// Reads `dp=2,tp=4,pp=2,cp=1,ep=2,opt=-1,threshold=64,offset=1:0,interleave=1,vocab_emb_dp=true`; what
@@ -106,7 +116,11 @@ impl Sizes {
                 .ok_or_else(|| usage(format!("'{part}' is not NAME=SIZE")))?;
             let (name, value) = (name.trim(), value.trim());
             let key = KEYS.iter().find(|(key, ..)| key.eq_ignore_ascii_case(name));
-            let (name, _, key) = *key.ok_or_else(|| usage(format!("'{name}' is unknown")))?;
+            let unknown = || match name {
+                "mp" => "'mp' is called tp here".to_owned(),
+                _ => format!("'{name}' is unknown"),
+            };
+            let (name, _, key) = *key.ok_or_else(|| usage(unknown()))?;
             if !seen.insert(name) {
                 return Err(usage(format!("'{name}' is given twice")));
             }
@@ -215,6 +229,11 @@ mod tests {
             assert_eq!(sizes.to_string(), text);
         }
         let loud = Sizes::parse("DP=2,Tp=4").unwrap();
+        assert!(
+            Sizes::is_meant("mp=2,dp=2")
+                && !Sizes::is_meant("a=2/b")
+                && !Sizes::is_meant("step=2.ckpt")
+        );
         assert!(Sizes::is_meant("DP=2,Tp=4") && loud == Sizes::parse("dp=2,tp=4").unwrap());
         let bracketed = Sizes::parse("pp=2, offset=[[1,0],[0,0]], interleave=2").unwrap();
         assert_eq!(

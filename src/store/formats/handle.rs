@@ -127,6 +127,12 @@ impl Format {
         self.0.tells_itself()
     }
 
+    /// Whether its files have a place for texts by key.
+    #[must_use]
+    pub fn keeps_metadata(self) -> bool {
+        self.0.keeps_metadata()
+    }
+
     /// Whether files of it are written.
     #[must_use]
     pub fn is_written(self) -> bool {

@@ -123,6 +123,11 @@ pub trait FileFormat: Sync {
         true
     }
 
+    /// Whether its files have a place for texts by key.
+    fn keeps_metadata(&self) -> bool {
+        false
+    }
+
     /// Lays out a file for `tensors`.
     ///
     /// # Errors

@@ -43,6 +43,10 @@ impl FileFormat for Safetensors {
         "safetensors"
     }
 
+    fn keeps_metadata(&self) -> bool {
+        true
+    }
+
     fn recognise(&self, start: &Start<'_>) -> bool {
         let Some((length, rest)) = start.bytes.split_first_chunk() else {
             return false;
