@@ -121,14 +121,13 @@ impl FileSchema {
         })
     }
 
-    /// The bytes of a tensor that lies at `range`, if they are part of the layout: a job's counts. The first literal is the
-    /// header.
+    /// The bytes that are part of the layout, by where they lie: among them those of tensors, a job's counts. The first
+    /// literal is the header.
     #[must_use]
-    pub fn literal(&self, range: &Range<u64>) -> Option<&[u8]> {
-        let mut literals = self.literals.iter().skip(1);
-        let length = range.end - range.start;
-        let own = literals.find(|(at, bytes)| *at == range.start && bytes.len() as u64 == length);
-        own.map(|(_, bytes)| bytes.as_slice())
+    pub fn laid(&self) -> HashMap<Range<u64>, &[u8]> {
+        let literals = self.literals.iter().skip(1);
+        let laid = literals.map(|(at, bytes)| (*at..*at + bytes.len() as u64, bytes.as_slice()));
+        laid.collect()
     }
 
     /// The same with what there is to say beside the entries. A tensor whose parts are entries is found by

@@ -246,6 +246,7 @@ impl Commit<'_> {
                 structures.push(structure(schema));
                 structures.len() - 1
             });
+            let laid = schema.laid();
             let mut whole = 0;
             for (offset, bytes) in &schema.literals {
                 whole ^= shift(residue(bytes), schema.size - offset - bytes.len() as u64);
@@ -262,7 +263,7 @@ impl Commit<'_> {
                     let length = range.end - range.start;
                     let part = shards.get(place, segment);
                     // A tensor that is part of the layout has been counted into the file with it.
-                    let own = schema.literal(range).map_or(part, residue);
+                    let own = laid.get(range).map_or(part, |bytes| residue(bytes));
                     shard = shift(shard, length) ^ own;
                     whole ^= shift(part, schema.size - range.end);
                 }

@@ -9,7 +9,7 @@ use crate::job::as_source::write_as_source;
 use crate::job::fused;
 use crate::job::laid::{laid, unkept};
 use crate::job::megatron::formed;
-use crate::job::metadata::{format_of, metadata, noted};
+use crate::job::metadata::{format_of, metadata, noted, uncounted};
 use crate::job::spec::{ViewMaker, Viewed, Write};
 use crate::job::unsaved;
 use crate::plan::TensorPlan;
@@ -177,6 +177,7 @@ fn arranged(
     let tensors = distinct(&build, inventory, formed.is_view);
     let format = write.format.unwrap_or_else(|| usual(files, source));
     notes.extend(written_as(write, format, source));
+    notes.extend(uncounted(files, &build.counts));
     let renamed;
     let as_source = write_as_source(files, source);
     let files = match as_source.as_ref().unwrap_or(files) {

@@ -141,11 +141,12 @@ pub fn structure(schema: &FileSchema) -> Vec<Placed> {
 
 /// The tensors of a file whose bytes are part of its layout: a job's counts.
 pub fn counts(schema: &FileSchema) -> impl Iterator<Item = (String, TensorRecord)> {
-    schema.entries.iter().filter_map(|entry| {
+    let laid = schema.laid();
+    schema.entries.iter().filter_map(move |entry| {
         let [range] = &entry.segments[..] else {
             return None;
         };
-        let bytes = schema.literal(range)?;
+        let bytes = laid.get(range)?;
         let record = TensorRecord {
             dtype: entry.dtype.safetensors_name().to_owned(),
             shape: entry.shape.0.clone(),
