@@ -1,6 +1,6 @@
 //! Checkpoint 2.0 as source and destination of every job.
 
-use crate::support::{command, oracle, sample, tensors};
+use crate::support::{command, fixtures, oracle, sample, tensors};
 use command::{alone, object, refuses, under_mpi};
 use oracle::Strategy;
 use sample::{Sample, layout};
@@ -452,4 +452,37 @@ fn ranks_beside_it_are_asked_for() {
     let pattern = "@second/rank_{rank}/net_rank_{rank}-1_50.safetensors";
     let other = format!("unify --src {pattern} --src-strategy @four.ckpt --dst @other");
     alone(&sample.args(&other)).succeeds();
+}
+
+/// What a trainer keeps beside weights goes along from a checkpoint 2.0, too.
+#[test]
+fn scalars_of_a_job_go_along() {
+    let sample = sample();
+    let rate = Tensor {
+        dtype: "F32".into(),
+        shape: vec![],
+        data: 0.5f32.to_le_bytes().to_vec(),
+    };
+    for rank in 0..4 {
+        let room = sample.path(&format!("src/rank_{rank}"));
+        for file in fixtures::listing(&room) {
+            if file.extension().is_some_and(|end| end == "safetensors") {
+                let mut all = tensors::read(&room.join(&file)).expect("readable").tensors;
+                all.insert("learning_rate".into(), rate.clone());
+                tensors::write(&room.join(&file), &all);
+            }
+        }
+    }
+    for processes in [1, 3] {
+        under_mpi(processes, &sample.args(WRITE)).succeeds();
+        under_mpi(processes, &sample.args(READ)).succeeds();
+        for rank in 0..2 {
+            let path = sample.path(&format!("out/rank_{rank}/net{rank}.safetensors"));
+            let found = tensors::read(&path).expect("a file").tensors;
+            assert_eq!(found.get("learning_rate"), Some(&rate));
+        }
+        for made in ["out", "second"] {
+            std::fs::remove_dir_all(sample.path(made)).expect("removed");
+        }
+    }
 }

@@ -609,6 +609,14 @@ fn ranks_files_of_several_steps_in_one_directory_are_told_apart() {
         }
     }
     let newest = "net_rank_{rank}-1_10.safetensors";
+    let pattern = "@src/rank_{rank}/net.safetensors";
+    let line = RESHARD.replace("--dst @out", "--in-place");
+    let run = alone(&sample.args(&line.replace("--src @src", &format!("--src {pattern}"))));
+    assert_eq!(run.status.code(), Some(2), "{run:#?}");
+    assert!(
+        run.stderr.contains("--in-place is for directories"),
+        "{run:#?}"
+    );
     refused(
         &sample,
         &UNIFY.replace("@src", "@flat"),

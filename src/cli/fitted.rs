@@ -142,17 +142,38 @@ fn flags(command: &Command) -> BTreeSet<String> {
 /// Which commands have the flags that `part` names.
 fn elsewhere(line: &Command, part: &str) -> String {
     let wanted: Vec<Named<'_>> = named(part).collect();
-    let spelled: BTreeSet<&str> = wanted.iter().map(|named| named.flag).collect();
-    let spelled: Vec<String> = spelled.iter().map(|flag| format!("--{flag}")).collect();
+    let flags_wanted: BTreeSet<&str> = wanted.iter().map(|named| named.flag).collect();
+    let spelled = |command: &Command| -> Vec<String> {
+        let flags = flags_wanted.iter();
+        flags.map(|flag| with_value(command, flag)).collect()
+    };
     let has = |command: &&Command| {
         let own = flags(command);
         wanted.iter().all(|flag| takes(line, &own, flag))
     };
     let commands = line.get_subcommands().filter(has).take(NAMED);
     let commands: Vec<String> = commands
-        .map(|command| format!("`shardloom {} {}`", command.get_name(), spelled.join(" ")))
+        .map(|command| {
+            format!(
+                "`shardloom {} {}`",
+                command.get_name(),
+                spelled(command).join(" ")
+            )
+        })
         .collect();
     format!("what could do it: {}", commands.join(", "))
+}
+
+/// A flag with what stands for its value: `--file-suffix <FILE_SUFFIX>`.
+fn with_value(command: &Command, flag: &str) -> String {
+    let mut known = command.get_arguments();
+    let known = known.find(|known| known.get_long() == Some(flag));
+    let taken = known.filter(|known| known.get_action().takes_values());
+    let value = taken.and_then(|known| known.get_value_names()?.first().cloned());
+    value.map_or_else(
+        || format!("--{flag}"),
+        |value| format!("--{flag} <{value}>"),
+    )
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use crate::fault::plain::{counted, first};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::arrange::Files;
 use crate::plan::reach::Reach;
-use crate::source::pattern;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::manifest::{self, Manifest};
 use crate::store::replaceable::Replace;
@@ -47,12 +46,12 @@ impl Replaced<'_> {
 /// What alone can be replaced.
 const OF_RANKS: &str = "--in-place is for directories rank_0, rank_1 …";
 
-/// Refuses one file, or a pattern of files, as the source that is replaced. Local.
+/// Refuses one file, or what `is_pattern` of files, as the source that is replaced. Local.
 ///
 /// # Errors
 /// [`Kind::Usage`], [`Kind::Io`].
-pub(crate) fn refuse_file(path: &Path) -> Result<()> {
-    if pattern::is_one(path) {
+pub(crate) fn refuse_file(path: &Path, is_pattern: bool) -> Result<()> {
+    if is_pattern {
         let fault = Fault::new(Kind::Usage, OF_RANKS).file(path.display().to_string());
         return Err(fault.hint(
             "give the directory that these are in; --dst DIR writes what a pattern names into another one",

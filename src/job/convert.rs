@@ -27,9 +27,9 @@ use std::sync::Arc;
 /// Lays out a file for each source file of `ranks`: same tensors, other format.
 pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Result<Planned> {
     let (source, laid) = (&opened.source, opened.laid.as_ref());
-    let (mut catalog, mut plans) = (Catalog::default(), Vec::new());
+    let (mut catalog, mut plans, told) = (Catalog::default(), Vec::new(), noted(&opened.metadata));
     let conversion = &mapped(conversion, opened).map_err(|fault| source.place(fault))?;
-    let names = opened.source.catalog.distinct_schemas();
+    let names = source.catalog.distinct_schemas();
     let names = names.flat_map(|(_, schema)| schema.entries.iter().map(|entry| &*entry.name));
     let format = format_of(names.map(|name| match conversion.name_map.get(name) {
         Some(written) => written.as_str(),
@@ -67,15 +67,11 @@ pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Resu
         if ranks.binary_search(rank).is_err() {
             continue;
         }
-        let mut metadata = metadata(conversion, file, format).map_err(named)?;
-        if conversion.format.keeps_metadata() {
-            metadata.extend(noted(&opened.metadata));
-        }
+        let metadata = metadata(conversion, file, format, &told).map_err(named)?;
         let schema = conversion.format.design(&listing, &metadata);
         let schema = Arc::new(schema.map_err(named)?);
-        catalog
-            .ranks
-            .insert(*rank, vec![ShardFile { path, schema }]);
+        let file = ShardFile { path, schema };
+        catalog.ranks.insert(*rank, vec![file]);
     }
     let extras = match &source.index {
         Some(name) => index.texts(name)?,
@@ -83,7 +79,7 @@ pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Resu
     };
     Ok(Planned {
         extras,
-        told: noted(&opened.metadata),
+        told,
         tensors: plans.len() as u64,
         common: plans.len(),
         plans,
@@ -189,12 +185,13 @@ fn mapped(conversion: &Convert, opened: &Opened) -> Result<Convert> {
     })
 }
 
-/// What the other format can carry of a file's metadata: marks of packed types and texts; and whose
-/// loaders know its names, where it says that.
+/// What the other format can carry of a file's metadata: marks of packed types and texts; whose loaders know its names,
+/// and what is `told` of how tensors lie, where it says that.
 fn metadata(
     conversion: &Convert,
     file: &ShardFile,
     format: &str,
+    told: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>> {
     let kept = file
         .schema
@@ -210,6 +207,9 @@ fn metadata(
         }
     }
     metadata.extend(conversion.format.marks());
+    if conversion.format.keeps_metadata() {
+        metadata.extend(told.clone());
+    }
     if let Some(marked) = metadata.get_mut("format") {
         *marked = format.to_owned();
     }

@@ -46,16 +46,17 @@ pub(super) fn noted(metadata: &BTreeMap<String, String>) -> BTreeMap<String, Str
 }
 
 /// What is said of counts that a directory which tells its own layout has no place for.
-pub(super) fn uncounted(files: &Files, counts: &[Count]) -> Option<String> {
+pub(super) fn uncounted(files: &Files, counts: &[Count]) -> Vec<String> {
     let Files::Directory { format, .. } = files else {
-        return None;
+        return Vec::new();
     };
     let names: Vec<&str> = counts.iter().map(|count| count.name).collect();
-    (!format.is_numbered() && !names.is_empty()).then(|| {
-        format!(
-            "{} has no place for what the source counts beside its tensors, which stays behind: {}",
-            format.called(),
-            names.join(", ")
-        )
-    })
+    if format.is_numbered() || names.is_empty() {
+        return Vec::new();
+    }
+    vec![format!(
+        "{} has no place for what the source counts beside its tensors, which stays behind: {}",
+        format.called(),
+        names.join(", ")
+    )]
 }

@@ -199,8 +199,13 @@ pub struct Outcome {
 }
 
 impl TensorSide {
-    fn is_float(&self) -> bool {
-        ["F16", "BF16", "F32", "F64", "C64"].contains(&self.dtype) || self.dtype.starts_with("F8_")
+    /// Whether a distance of its elements is known.
+    fn is_measured(&self) -> bool {
+        const OTHERS: [&str; 13] = [
+            "F16", "BF16", "F32", "F64", "C64", "I8", "I16", "I32", "I64", "U8", "U16", "U32",
+            "U64",
+        ];
+        OTHERS.contains(&self.dtype) || self.dtype.starts_with("F8_")
     }
 }
 
@@ -213,7 +218,7 @@ impl Outcome {
         self.ok = self.differences.iter().all(|row| match row.state {
             "equal" => true,
             // Types that are not compared as numbers tell no distance.
-            "differs" => row.max_abs <= most && row.a.as_ref().is_some_and(TensorSide::is_float),
+            "differs" => row.max_abs <= most && row.a.as_ref().is_some_and(TensorSide::is_measured),
             _ => false,
         });
     }

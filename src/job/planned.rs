@@ -172,12 +172,11 @@ fn arranged(
         ("destination", texts(&build.without_data)),
     ]);
     let dropped = texts(&build.dropped);
-    let mut notes = made.notes;
+    let mut notes = [made.notes, uncounted(files, &build.counts)].concat();
     notes.extend(unmet(write, &build, inventory, strategy));
     let tensors = distinct(&build, inventory, formed.is_view);
     let format = write.format.unwrap_or_else(|| usual(files, source));
     notes.extend(written_as(write, format, source));
-    notes.extend(uncounted(files, &build.counts));
     let renamed;
     let as_source = write_as_source(files, source);
     let files = match as_source.as_ref().unwrap_or(files) {

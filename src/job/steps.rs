@@ -14,6 +14,7 @@ use crate::job::request::request;
 use crate::job::spec::{Goal, Job};
 use crate::job::tally;
 use crate::plan::reach::equal_share;
+use crate::source::pattern;
 use crate::source::strategy_files::read_strategy;
 use crate::source::{self, Opened, Verify};
 use crate::store::io;
@@ -72,7 +73,8 @@ impl<'a> Run<'a> {
         if !writing.in_place || self.job.dry_run {
             return Ok(Early::Unknown);
         }
-        agree(self.world, refuse_file(&writing.path))?;
+        let is_pattern = pattern::is_one(&writing.path);
+        agree(self.world, refuse_file(&writing.path, is_pattern))?;
         let mut destination = self.destination_of_ranks()?;
         destination.hold(self.world, self.job.command)?;
         let request = request(self.job, &self.layouts);

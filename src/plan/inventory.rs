@@ -208,12 +208,13 @@ impl Inventory {
         Ok(inventory)
     }
 
-    /// Whether `name` is a count or one of [`JOB_SCALARS`] of one card's checkpoint.
+    /// Whether `name` is a count or one of [`JOB_SCALARS`], which one card's checkpoint, or one that tells its own layout, has
+    /// among its tensors.
     #[must_use]
     pub fn stands_for_job(&self, name: &str) -> bool {
         let tensor = self.tensors.get(name);
         let single = tensor.is_some_and(|tensor| tensor.shape.0.iter().all(|size| *size == 1));
-        self.ranks == 1 && single && (COUNT_NAMES.contains(&name) || JOB_SCALARS.contains(&name))
+        single && (COUNT_NAMES.contains(&name) || JOB_SCALARS.contains(&name))
     }
 
     /// MindSpore's removal of redundancy keeps no copy at all of a tensor whose optimizer shard is

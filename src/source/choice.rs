@@ -121,7 +121,8 @@ pub(super) fn choose_from<'a>(
         return Ok(None);
     }
     if formats.len() > 1 {
-        return Err(both_formats(path));
+        let files = offered.values().flatten();
+        return Err(both_formats(path, files.map(String::as_str)));
     }
     let chosen = choose(&offered, wanted.asked());
     chosen.map(Some).map_err(|mut fault| {

@@ -110,7 +110,7 @@ pub(super) fn list_full(
     let formats = taken.iter().filter_map(|file| Format::of(file));
     let formats: BTreeSet<_> = formats.map(Format::extension).collect();
     if formats.len() > 1 {
-        return Err(both_formats(path));
+        return Err(both_formats(path, taken.iter().map(|name| &**name)));
     }
     let mut listed = Vec::new();
     for file in taken {
@@ -134,9 +134,20 @@ pub(super) fn refuse_missing(path: &Path, names: &[(String, bool)]) -> Result<()
         .map_or(Ok(()), |map| contents.all_there(map).map(|_| ()))
 }
 
-/// The fault of a directory with files of two formats.
-pub(super) fn both_formats(path: &Path) -> Fault {
-    Fault::new(Kind::Ambiguous, "has both .ckpt and .safetensors files")
+/// The fault of a directory with `files` of two formats, of which it names one each.
+pub(super) fn both_formats<'f>(path: &Path, files: impl Iterator<Item = &'f str>) -> Fault {
+    let mut named: BTreeMap<&str, &str> = BTreeMap::new();
+    for file in files {
+        if let Some(format) = Format::of(file) {
+            named.entry(format.extension()).or_insert(file);
+        }
+    }
+    let named: Vec<&str> = named.into_values().collect();
+    let message = format!(
+        "has both .ckpt and .safetensors files: {}",
+        named.join(" and ")
+    );
+    Fault::new(Kind::Ambiguous, message)
         .file(path.display().to_string())
         .hint("keep one format in the directory, or give a single file")
 }

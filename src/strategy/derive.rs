@@ -2,7 +2,7 @@
 
 use super::layouts::Strategy;
 use super::name::{matches, natural};
-use super::stage_layout::StageLayout;
+use super::stage_layout::{StageLayout, check_even};
 use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result, nearest};
 use crate::layout::{Layout, OptimizerShard};
@@ -150,6 +150,10 @@ impl Rule {
             if axes.iter().any(String::is_empty) {
                 return Err(bad("has an empty cut; write '-' for a dimension not cut"));
             }
+            let known = rule.cuts.concat();
+            if axes.iter().any(|axis| known.contains(axis)) {
+                return Err(bad("cuts by an axis twice"));
+            }
             rule.cuts.push(axes);
         }
         Ok(rule)
@@ -260,8 +264,8 @@ fn check_used(rules: &[Rule], used: &[u64], tensors: &[(String, Vec<u64>)]) -> R
 /// The tensor map that `rule` gives a tensor of `shape`.
 fn cut(mesh: &Mesh, rule: &Rule, shape: &[u64]) -> Result<Vec<Vec<i64>>> {
     if rule.cuts.len() != shape.len() {
-        let cuts = counted(rule.cuts.len() as u64, "dimension");
-        let (rule, has) = (&rule.text, shape.len());
+        let (cuts, has) = (counted(rule.cuts.len() as u64, "dimension"), shape.len());
+        let rule = &rule.text;
         let message = format!("--rule {rule} gives {cuts}, shape {shape:?} has {has}");
         return Err(Fault::new(Kind::Shape, message));
     }
@@ -270,18 +274,6 @@ fn cut(mesh: &Mesh, rule: &Rule, shape: &[u64]) -> Result<Vec<Vec<i64>>> {
         _ => axes.iter().map(|axis| mesh.number(axis, rule)).collect(),
     });
     cuts.collect()
-}
-
-fn check_even(layout: &Layout, shape: &[u64]) -> Result<()> {
-    for (dimension, (size, parts)) in shape.iter().zip(layout.parts()).enumerate() {
-        if !size.is_multiple_of(parts) {
-            let message = format!(
-                "dimension {dimension} of shape {shape:?} can't be cut into {parts} equal parts"
-            );
-            return Err(Fault::new(Kind::Shape, message));
-        }
-    }
-    Ok(())
 }
 
 /// The optimizer shard of `size` pieces for a tensor; none if it doesn't fit.

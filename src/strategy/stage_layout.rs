@@ -89,6 +89,22 @@ fn is_cut_alike(a: &Layout, b: &Layout) -> bool {
     (a.mesh(), a.optimizer(), cuts(a)) == (b.mesh(), b.optimizer(), cuts(b))
 }
 
+/// Checks that `layout` cuts a tensor of `shape` into equal parts.
+///
+/// # Errors
+/// [`Kind::Shape`] naming the dimension.
+pub(super) fn check_even(layout: &Layout, shape: &[u64]) -> Result<()> {
+    for (dimension, (size, parts)) in shape.iter().zip(layout.parts()).enumerate() {
+        if !size.is_multiple_of(parts) {
+            let message = format!(
+                "dimension {dimension} of shape {shape:?} can't be cut into {parts} equal parts"
+            );
+            return Err(Fault::new(Kind::Shape, message));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

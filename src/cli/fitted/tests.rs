@@ -105,7 +105,7 @@ fn what_a_command_cant_follow_is_left_out_or_said_otherwise() {
         (
             "split",
             "--max-shard-size N",
-            "what could do it: `shardloom unify --max-shard-size`, `shardloom import --max-shard-size`, `shardloom export --max-shard-size`",
+            "what could do it: `shardloom unify --max-shard-size <SIZE>`, `shardloom import --max-shard-size <SIZE>`, `shardloom export --max-shard-size <SIZE>`",
         ),
     ] {
         let fault = fitted(&line, command, Fault::new(Kind::Usage, "x").hint(hint));

@@ -24,8 +24,8 @@ const SEPARATE: [&str; 5] = [
     ".mlp.hidden.",
 ];
 /// What makes Megatron's form of a network of MindSpore's.
-pub const REMAKE: &str = "shardloom reshard --model DIR --names mcore --qkv interleaved --ffn interleaved \
-                      --format megatron makes them so on the way";
+pub const REMAKE: &str = "`shardloom reshard --model DIR --names mcore --qkv interleaved --ffn interleaved --format megatron` \
+                         remakes them";
 
 /// What MindSpore calls latent queries, keys and values whose rows are in one.
 const JOINED: [&str; 2] = [".self_attention.linear_qb.", ".self_attention.linear_kvb."];
