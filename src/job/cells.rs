@@ -208,8 +208,8 @@ fn looked(opened: &Opened) -> BTreeMap<(u32, u32), Looked<'_>> {
         stage.retain(|(name, _)| !(weights && is_state(name)));
         stage.sort_by_key(|(_, spread)| Reverse(size(spread)));
         let mut kinds = BTreeSet::new();
-        stage.retain(|(name, _)| kinds.insert(kind(name)));
-        stage.truncate(TENSORS);
+        let largest = stage.iter().filter(|(name, _)| kinds.insert(kind(name)));
+        *stage = largest.take(TENSORS).copied().collect();
     }
     all
 }
