@@ -278,12 +278,18 @@ fn interrupted_run_is_taken_up() {
 #[test]
 fn leftovers_of_another_job_are_refused_or_discarded() {
     let sample = larger();
-    let envs = [
-        ("SHARDLOOM_JOURNAL_SECONDS", "0"),
-        ("SHARDLOOM_IO_FAULT", "exit:125"),
-    ];
-    let killed = run(None, &sample.args(&format!("{RESHARD} --threads 1")), &envs);
-    assert!(!killed.status.success(), "{killed:#?}");
+    let begun = |step: &usize| {
+        let fault = format!("exit:{step}");
+        let envs = [
+            ("SHARDLOOM_JOURNAL_SECONDS", "0"),
+            ("SHARDLOOM_IO_FAULT", &fault),
+        ];
+        let killed = run(None, &sample.args(&format!("{RESHARD} --threads 1")), &envs);
+        assert!(!killed.status.success(), "{killed:#?}");
+        sample.path(".out.shardloom-partial/rank_1").exists()
+    };
+    let step = (100..).step_by(8).find(begun);
+    println!("killed at step {step:?}");
     let left = image(&sample.path(".out.shardloom-partial"));
     assert!(!left.is_empty());
     let other = "reshard --src @src --src-strategy @four.ckpt --dst @out --dst-strategy @four.ckpt";

@@ -17,7 +17,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 /// Tensors of a stage that are looked at in each of a rank's files: of each kind, which layers have each, the largest
-/// that is cut; of those the largest.
+/// that is cut; of those the largest, and then of the others.
 const TENSORS: usize = 8;
 /// Files of a rank that are looked at.
 const FILES: u32 = 8;
@@ -208,8 +208,14 @@ fn looked(opened: &Opened) -> BTreeMap<(u32, u32), Looked<'_>> {
         stage.retain(|(name, _)| !(weights && is_state(name)));
         stage.sort_by_key(|(_, spread)| Reverse(size(spread)));
         let mut kinds = BTreeSet::new();
-        let largest = stage.iter().filter(|(name, _)| kinds.insert(kind(name)));
-        *stage = largest.take(TENSORS).copied().collect();
+        let first = |tensor: &&(&Arc<str>, &Spread)| kinds.insert(kind(tensor.0));
+        let mut chosen: Looked<'_> = stage.iter().filter(first).take(TENSORS).copied().collect();
+        let others = stage
+            .iter()
+            .filter(|(name, _)| chosen.iter().all(|(known, _)| known != name));
+        let others: Looked<'_> = others.take(TENSORS - chosen.len()).copied().collect();
+        chosen.extend(others);
+        *stage = chosen;
     }
     all
 }

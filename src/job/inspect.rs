@@ -99,7 +99,9 @@ pub fn inspect(
     weights: Option<&str>,
     wanted: Wanted<'_>,
 ) -> Result<Inspected> {
-    if let Some((pattern, note)) = of_ranks(path, suffix) {
+    let ambiguous = |fault: &Fault| fault.kind == Kind::Ambiguous;
+    let unclear = chosen(path, suffix, weights).is_err_and(|fault| ambiguous(&fault));
+    if let Some((pattern, note)) = unclear.then(|| of_ranks(path, suffix)).flatten() {
         let mut inspected = look(&path.join(pattern), None, weights, wanted)?;
         inspected.notes.push(note);
         return Ok(inspected);

@@ -424,7 +424,7 @@ mod tests {
             ("tp=2", "w=tp", Kind::Shape),
             ("tp=2", "w=dp,-", Kind::Usage),
             ("tp=2,pp=2", "w=pp,-", Kind::Usage),
-            ("tp=2", "w=tp,tp", Kind::Strategy),
+            ("tp=2", "w=tp,tp", Kind::Usage),
             ("tp=2", "w", Kind::Usage),
             ("tp=2", "w=tp,", Kind::Usage),
             ("tp=0", "w=-,-", Kind::Usage),
