@@ -12,6 +12,7 @@ use crate::plan::unmatched::near;
 use crate::source::{Opened, Reading, Verify, Which, fragment, lies, parts_aside};
 use crate::store::manifest::{Manifest, NAME};
 use crate::strategy::StrategyInput;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// What is known of a source that fits.
@@ -144,8 +145,8 @@ fn told_beside(world: &World, topology: &Topology, opened: &mut Opened) -> Resul
     }
     let source = &opened.source;
     let mine = match (&opened.manifest, topology.leads(world.process())) {
-        (Some(manifest), _) => Ok(Some(manifest.clone())),
-        (None, true) => Manifest::read_sound(&source.base),
+        (Some(manifest), _) => Ok(Some(Cow::Borrowed(manifest))),
+        (None, true) => Manifest::read_sound(&source.base).map(|read| read.map(Cow::Owned)),
         (None, false) => Ok(None),
     };
     let mine = mine.map(|manifest| {
@@ -154,7 +155,9 @@ fn told_beside(world: &World, topology: &Topology, opened: &mut Opened) -> Resul
         let files = seen.flat_map(|(_, files)| files);
         let files = files.map(|file| (file.path.as_str(), file.schema.size));
         let sound = manifest.filter(|manifest| manifest.first_untold(files).is_none());
-        sound.map(|manifest| manifest.told).unwrap_or_default()
+        sound
+            .map(|manifest| manifest.told.clone())
+            .unwrap_or_default()
     });
     for (key, value) in all_gather_agreed(world, mine)?.into_iter().flatten() {
         opened.metadata.entry(key).or_insert(value);
