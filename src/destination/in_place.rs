@@ -51,17 +51,15 @@ const OF_RANKS: &str = "--in-place is for directories rank_0, rank_1 …";
 /// # Errors
 /// [`Kind::Usage`], [`Kind::Io`].
 pub(crate) fn refuse_file(path: &Path, is_pattern: bool) -> Result<()> {
-    if is_pattern {
-        let fault = Fault::new(Kind::Usage, OF_RANKS).file(path.display().to_string());
-        return Err(fault.hint(
-            "give the directory that these are in; --dst DIR writes what a pattern names into another one",
-        ));
-    }
-    if io::standing(path)? != Standing::File {
+    let hint = if is_pattern {
+        "give the directory that these are in; --dst DIR writes what a pattern names into another one"
+    } else if io::standing(path)? == Standing::File {
+        "--dst DIR writes what one file has into another directory"
+    } else {
         return Ok(());
-    }
+    };
     let fault = Fault::new(Kind::Usage, OF_RANKS).file(path.display().to_string());
-    Err(fault.hint("--dst DIR writes what one file has into another directory"))
+    Err(fault.hint(hint))
 }
 
 /// How the files of the source are called: its names with the rank taken out. Local.

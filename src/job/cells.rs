@@ -79,11 +79,10 @@ pub(super) fn check(world: &World, opened: &Opened) -> Result<()> {
     });
     let repeated: Result<Vec<bool>> = repeated.collect();
     let repeated: Vec<Vec<bool>> = all_gather_agreed(world, repeated)?;
-    let found = pairs.iter().enumerate();
-    let found = found.filter(|(number, _)| repeated.iter().all(|told| !told[*number]));
-    match found.map(|(_, (compared, pair))| (*compared, *pair)).next() {
+    let mut found = pairs.into_iter().enumerate();
+    match found.find(|(number, _)| repeated.iter().all(|told| !told[*number])) {
         None => Ok(()),
-        Some((compared, pair)) => Err(fault(opened, &looked, compared, pair)),
+        Some((_, (compared, pair))) => Err(fault(opened, &looked, compared, pair)),
     }
 }
 

@@ -81,7 +81,7 @@ pub(super) fn fit(
         let chosen = job.reading.weights.is_some();
         agree(world, fragment::refuse(&opened.source, chosen))?;
     }
-    all_of_it(world, opened, &job.reading)?;
+    no_parts(world, opened, &job.reading)?;
     // A view says itself what it lacks.
     if let Some(write) = written.filter(|write| write.view.is_none())
         && write.leftovers.unmatched() != Unmatched::Drop
@@ -100,19 +100,26 @@ pub(super) fn fit(
     Ok(Fitted { origin, compared })
 }
 
-/// Refuses a source of which only a part is read, as its directories tell. Collective.
+/// Refuses a source of which only a part is compared, as its directories tell. Collective.
 ///
 /// # Errors
 /// The same on every process: [`Kind::MissingShard`], [`Kind::Ambiguous`].
 pub(super) fn all_of_it(world: &World, opened: &Opened, reading: &Reading) -> Result<()> {
-    if reading.verify == Verify::None {
-        return Ok(());
-    }
-    if opened.strategy.is_none() {
+    if reading.verify != Verify::None && opened.strategy.is_none() {
         agree(world, fragment::refuse_one_of_ranks(&opened.source))?;
     }
+    no_parts(world, opened, reading)
+}
+
+/// Refuses parts of ranks that were taken for steps. Collective.
+///
+/// # Errors
+/// The same on every process: [`Kind::Ambiguous`].
+fn no_parts(world: &World, opened: &Opened, reading: &Reading) -> Result<()> {
     match reading.which {
-        Which::Checkpoint(None) => agree(world, parts_aside::refuse(&opened.source)),
+        Which::Checkpoint(None) if reading.verify != Verify::None => {
+            agree(world, parts_aside::refuse(&opened.source))
+        }
         _ => Ok(()),
     }
 }
@@ -150,11 +157,7 @@ fn told_beside(world: &World, topology: &Topology, opened: &mut Opened) -> Resul
         (None, false) => Ok(None),
     };
     let mine = mine.map(|manifest| {
-        let seen = source.catalog.ranks.iter();
-        let seen = seen.filter(|(rank, _)| source.reach.sees(**rank));
-        let files = seen.flat_map(|(_, files)| files);
-        let files = files.map(|file| (file.path.as_str(), file.schema.size));
-        let sound = manifest.filter(|manifest| manifest.first_untold(files).is_none());
+        let sound = manifest.filter(|manifest| manifest.first_untold(source.seen()).is_none());
         sound
             .map(|manifest| manifest.told.clone())
             .unwrap_or_default()

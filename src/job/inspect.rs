@@ -18,7 +18,7 @@ use crate::source::{
 };
 use crate::source::{Offered, saved_names};
 use crate::store::Format;
-use crate::store::io::{self, ReadFile, Standing};
+use crate::store::io::{self, ReadFile};
 use crate::store::whole::{ranges, spelled};
 use crate::strategy::Strategy;
 use crate::strategy::name::matches;
@@ -99,24 +99,22 @@ pub fn inspect(
     weights: Option<&str>,
     wanted: Wanted<'_>,
 ) -> Result<Inspected> {
-    let ambiguous = |fault: &Fault| fault.kind == Kind::Ambiguous;
-    let unclear = chosen(path, suffix, weights).is_err_and(|fault| ambiguous(&fault));
-    if let Some((pattern, note)) = unclear.then(|| of_ranks(path, suffix)).flatten() {
-        let mut inspected = look(&path.join(pattern), None, weights, wanted)?;
-        inspected.notes.push(note);
-        return Ok(inspected);
+    match chosen(path, suffix, weights) {
+        Err(fault) if fault.kind == Kind::Ambiguous => {
+            if let Some((pattern, note)) = of_ranks(path, suffix) {
+                let path = path.join(pattern);
+                let mut inspected = look(&path, chosen(&path, None, weights)?, wanted)?;
+                inspected.notes.push(note);
+                return Ok(inspected);
+            }
+            look(path, without_map(path).ok_or(fault)?, wanted)
+        }
+        listing => look(path, listing?, wanted),
     }
-    look(path, suffix, weights, wanted)
 }
 
-/// The same of what is one checkpoint.
-fn look(
-    path: &Path,
-    suffix: Option<&str>,
-    weights: Option<&str>,
-    wanted: Wanted<'_>,
-) -> Result<Inspected> {
-    let listing = listed(path, suffix, weights)?;
+/// The same of the files listed at `path`.
+fn look(path: &Path, listing: Listing, wanted: Wanted<'_>) -> Result<Inspected> {
     if listing.ranks.is_empty() {
         nothing::refuse(path)?;
         let fault = Fault::new(Kind::MissingShard, "holds no weight files");
@@ -219,29 +217,16 @@ fn shown(
     }
 }
 
-/// The files to look at. Local.
-fn listed(path: &Path, suffix: Option<&str>, weights: Option<&str>) -> Result<Listing> {
-    match chosen(path, suffix, weights) {
-        Err(fault) if fault.kind == Kind::Ambiguous => {
-            // Files of full weights can be shown without a map of them; of ranks' files one is meant.
-            let all = list_files(path, None, None);
-            let full = |all: &Listing| {
-                all.ranks
-                    .values()
-                    .flatten()
-                    .all(|file| !file.path.contains('/'))
-            };
-            all.ok().filter(full).map(as_one).ok_or(fault)
-        }
-        other => other,
-    }
+/// Files of full weights, which can be shown without a map of them; of ranks' files one is meant. Local.
+fn without_map(path: &Path) -> Option<Listing> {
+    let all = list_files(path, None, None).ok()?;
+    let mut files = all.ranks.values().flatten();
+    let full = files.all(|file| !file.path.contains('/'));
+    full.then(|| as_one(all))
 }
 
 /// The files of ranks that lie together at `path`, as a pattern, and what is to be said of it: those of one step.
 fn of_ranks(path: &Path, suffix: Option<&str>) -> Option<(String, String)> {
-    if io::standing(path).ok()? != Standing::Directory {
-        return None;
-    }
     let inside = io::list(path).ok()?;
     let files = inside.iter().filter(|(_, folder)| !folder);
     let weights = Format::weights(files.map(|(file, _)| file.as_str()));

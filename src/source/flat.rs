@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 /// What precedes a rank in the names of files.
-const RANK: &str = "rank_";
+pub(super) const RANK: &str = "rank_";
 
 /// The patterns of the names of files, `net_rank_{rank}-1_20.safetensors`, that are all ranks', with what
 /// `--file-suffix` calls their steps: those of the newest step first. None if one is called otherwise, or several steps by no numbers of a trainer.

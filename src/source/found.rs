@@ -33,6 +33,14 @@ pub struct Source {
 }
 
 impl Source {
+    /// Paths and sizes of the files that this process's node sees.
+    pub(crate) fn seen(&self) -> impl Iterator<Item = (&str, u64)> {
+        let ranks = self.catalog.ranks.iter();
+        let seen = ranks.filter(|(rank, _)| self.reach.sees(**rank));
+        let files = seen.flat_map(|(_, files)| files);
+        files.map(|file| (file.path.as_str(), file.schema.size))
+    }
+
     /// Gives a fault of the plan, which knows files by their path inside the source, the path that
     /// the user knows.
     #[must_use]

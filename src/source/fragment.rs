@@ -4,6 +4,7 @@ use crate::catalog::{Catalog, Entry, FileSchema, ShardFile};
 use crate::fault::memory::zeroed;
 use crate::fault::{Fault, Kind, Result};
 use crate::source::around::{around_number, leading_number};
+use crate::source::flat::RANK;
 use crate::source::found::{Source, place};
 use crate::source::sets::Set;
 use crate::store::io::{self, ReadFile, Standing};
@@ -261,9 +262,6 @@ fn numbered(name: &str) -> Option<((&str, &str), u32)> {
         DEVICES.iter().any(|word| lower.contains(word))
     })
 }
-
-/// What precedes a rank in the names of files.
-const RANK: &str = "rank_";
 
 /// Whether two files have the same tensors, as far as a sample of the largest tells.
 fn alike(path: &Path, schema: &FileSchema, other: &Path) -> Result<bool> {

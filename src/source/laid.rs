@@ -129,13 +129,9 @@ fn is_of_rank(path: &str) -> bool {
 
 /// What this node's manifest says of the files that it sees.
 fn word_of(bytes: &[u8], manifest: &Manifest, source: &Source) -> Word {
-    let ranks = source.catalog.ranks.iter();
-    let seen = ranks.filter(|(rank, _)| source.reach.sees(**rank));
-    let files = seen.flat_map(|(_, files)| files);
-    let files = files.map(|file| (file.path.as_str(), file.schema.size));
     Word {
         crc: checksum(bytes),
-        untold: manifest.first_untold(files).map(str::to_owned),
+        untold: manifest.first_untold(source.seen()).map(str::to_owned),
     }
 }
 
