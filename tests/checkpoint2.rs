@@ -418,6 +418,43 @@ fn a_file_of_another_rank_is_noticed() {
     }
 }
 
+/// What it counts beside its tensors goes along where PyTorch's distributed checkpoints are written, and comes back.
+#[test]
+fn its_counts_go_into_distributed_checkpoints() {
+    let sample = sample();
+    alone(&sample.args(WRITE)).succeeds();
+    for (processes, format) in [(1, "dcp"), (4, "dcp"), (2, "dcp-hf")] {
+        let away = format!(
+            "reshard --src @second --dst @{format}-{processes} --dst-strategy @two.ckpt --format {format}"
+        );
+        let run = under_mpi(processes, &sample.args(&away));
+        let run = run.succeeds();
+        assert!(!run.stdout.contains("note"), "{}", run.stdout);
+        let at = format!("@{format}-{processes}");
+        alone(&sample.args(&format!("verify {at}"))).succeeds();
+        let shown = alone(&sample.args(&format!("inspect {at}")))
+            .succeeds()
+            .stdout
+            .clone();
+        assert!(!shown.contains("odd"), "{shown}");
+        let whole = format!("unify --src {at} --dst {at}-full");
+        under_mpi(processes, &sample.args(&whole)).succeeds();
+        let back = format!(
+            "reshard --src {at} --dst {at}-back --dst-strategy @four.ckpt --format checkpoint2"
+        );
+        under_mpi(processes, &sample.args(&back)).succeeds();
+        alone(&sample.args(&format!("diff @second {at}-back"))).succeeds();
+        let common = |directory: &str| {
+            let path = format!("{directory}/iteration_00000040/common.json");
+            std::fs::read_to_string(sample.path(&path)).expect("a file")
+        };
+        assert_eq!(
+            common("second"),
+            common(&format!("{format}-{processes}-back"))
+        );
+    }
+}
+
 /// Rank directories beside a checkpoint 2.0, as a job that has changed its format leaves them: nobody knows which is meant.
 #[test]
 fn ranks_beside_it_are_asked_for() {

@@ -2,7 +2,6 @@
 
 use crate::plan::arrange::Files;
 pub use crate::source::OWN_KEYS;
-use crate::store::formats::Count;
 use std::collections::BTreeMap;
 
 /// Tensors that only a model with Hugging Face's names has.
@@ -43,20 +42,4 @@ pub(super) fn noted(metadata: &BTreeMap<String, String>) -> BTreeMap<String, Str
     let own = metadata.iter().filter(|(key, _)| key.starts_with(OWN_KEYS));
     own.map(|(key, value)| (key.clone(), value.clone()))
         .collect()
-}
-
-/// What is said of counts that a directory which tells its own layout has no place for.
-pub(super) fn uncounted(files: &Files, counts: &[Count]) -> Vec<String> {
-    let Files::Directory { format, .. } = files else {
-        return Vec::new();
-    };
-    let names: Vec<&str> = counts.iter().map(|count| count.name).collect();
-    if format.is_numbered() || names.is_empty() {
-        return Vec::new();
-    }
-    vec![format!(
-        "{} has no place for what the source counts beside its tensors, which stays behind: {}",
-        format.called(),
-        names.join(", ")
-    )]
 }

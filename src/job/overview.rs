@@ -166,10 +166,9 @@ fn odd(inspected: &Inspected, names: &BTreeMap<&str, Known>) -> Vec<String> {
             }
         ));
     }
-    let empty: Vec<&str> = inspected
-        .files
-        .iter()
-        .filter(|file| file.tensors.is_empty() && !file.path.ends_with(".distcp"))
+    let files = inspected.contents.catalog.ranks.values().flatten();
+    let empty: Vec<&str> = files
+        .filter(|file| file.schema.entries.is_empty() && file.schema.held.values.is_empty())
         .map(|file| file.path.as_str())
         .collect();
     if !empty.is_empty() {

@@ -9,7 +9,7 @@ use crate::job::as_source::write_as_source;
 use crate::job::fused;
 use crate::job::laid::{laid, unkept};
 use crate::job::megatron::formed;
-use crate::job::metadata::{format_of, metadata, noted, uncounted};
+use crate::job::metadata::{format_of, metadata, noted};
 use crate::job::spec::{ViewMaker, Viewed, Write};
 use crate::job::unsaved;
 use crate::plan::TensorPlan;
@@ -167,12 +167,14 @@ fn arranged(
     let checked = fused.and_then(|()| check_copied(write, files, &build, inventory));
     checked.map_err(|fault| source.place(fault))?;
     build.counts = counts(write, &select, opened).map_err(|fault| source.place(fault))?;
+    let counted = |name: &Arc<str>| build.counts.iter().any(|count| count.name == &**name);
+    build.without_data.retain(|name| !counted(name));
     let without_data = BTreeMap::from([
         ("source", texts(&inventory.without_data)),
         ("destination", texts(&build.without_data)),
     ]);
     let dropped = texts(&build.dropped);
-    let mut notes = [made.notes, uncounted(files, &build.counts)].concat();
+    let mut notes = made.notes;
     notes.extend(unmet(write, &build, inventory, strategy));
     let tensors = distinct(&build, inventory, formed.is_view);
     let format = write.format.unwrap_or_else(|| usual(files, source));

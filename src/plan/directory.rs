@@ -4,10 +4,11 @@ use crate::catalog::{FileSchema, ShardFile};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::arranged::Arranged;
 use crate::plan::build::Build;
-use crate::plan::listing::{Listing, element_shape};
+use crate::plan::listing::{Listing, element_shape, filled};
 use crate::plan::tensor_plan::TensorPlan;
 use crate::store::Directory;
 use crate::store::Format;
+use crate::store::formats::Count;
 use crate::store::formats::laid::{DirectoryAsked, DirectoryFile, Laid, LaidTensor};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -37,7 +38,11 @@ pub(super) fn by_directory(
     for plans in build.private.values_mut() {
         plans.retain(|plan| !format.drops(asked, &plan.name));
     }
-    let laid = laid(build, per_stage);
+    let mut laid = laid(build, per_stage);
+    let counts = match format.is_numbered() {
+        true => Vec::new(),
+        false => add_counts(&mut laid, &build.counts),
+    };
     let mut arranged = Arranged::default();
     let mut designed = HashMap::new();
     let mut files = Vec::new();
@@ -52,7 +57,14 @@ pub(super) fn by_directory(
         let listing: Listing = file.tensors.iter().map(listed).collect();
         let mut says = metadata.clone();
         says.extend(file.metadata.clone());
-        let schema = structure(&mut designed, format.files(), listing, says)?;
+        let mut schema = structure(&mut designed, format.files(), listing, says)?;
+        let counted = counts
+            .iter()
+            .filter(|count| schema.get(count.name).is_some());
+        let counted: Vec<&Count> = counted.copied().collect();
+        if !counted.is_empty() {
+            schema = Arc::new(filled(FileSchema::clone(&schema), counted));
+        }
         let path = file.path.clone();
         let of_rank = arranged.catalog.ranks.entry(file.rank).or_default();
         of_rank.push(ShardFile {
@@ -109,6 +121,32 @@ fn laid(build: &Build, ranks_per_stage: u32) -> Laid {
         private: private.map(|(rank, p)| (*rank, of(p, true))).collect(),
         ranks_per_stage,
     }
+}
+
+/// Adds to what rank 0 has for itself those of `counts` that aren't tensors anyway, and gives these.
+fn add_counts<'a>(laid: &mut Laid, counts: &'a [Count]) -> Vec<&'a Count> {
+    let there = |tensors: &[LaidTensor], name: &str| tensors.iter().any(|t| &*t.name == name);
+    let added: Vec<&Count> = counts
+        .iter()
+        .filter(|count| {
+            let mut all = laid.stages.iter().chain(laid.private.values());
+            !all.any(|tensors| there(tensors, count.name))
+        })
+        .collect();
+    let tensors = added.iter().map(|count| LaidTensor {
+        name: count.name.into(),
+        dtype: count.dtype,
+        written: count.dtype,
+        cell: count.shape.clone(),
+        cell_bytes: count.bytes.len() as u64,
+        layout: None,
+        first_rank: 0,
+    });
+    let tensors: Vec<LaidTensor> = tensors.collect();
+    if !tensors.is_empty() {
+        laid.private.entry(0).or_default().extend(tensors);
+    }
+    added
 }
 
 fn tensor(plan: &TensorPlan, own: bool) -> LaidTensor {

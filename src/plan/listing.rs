@@ -27,14 +27,22 @@ pub(super) fn with_counts(
         .iter()
         .map(|c| (c.name.into(), c.dtype, c.shape.clone()));
     listing.extend(added);
-    let mut schema = format.design(&listing, metadata)?;
+    let schema = format.design(&listing, metadata)?;
+    Ok(filled(schema, counts))
+}
+
+/// `schema` with the bytes of `counts`, of those that it has.
+pub(super) fn filled<'a>(
+    mut schema: FileSchema,
+    counts: impl IntoIterator<Item = &'a Count>,
+) -> FileSchema {
     for count in counts {
         let begin = schema.get(count.name).and_then(|e| e.segments.first());
         if let Some(begin) = begin.map(|segment| segment.start) {
             schema.literals.push((begin, count.bytes.clone()));
         }
     }
-    Ok(schema)
+    schema
 }
 
 /// Name, dtype and cell shape (in elements) of a tensor to be written.
