@@ -455,6 +455,67 @@ fn its_counts_go_into_distributed_checkpoints() {
     }
 }
 
+/// Full weights beside what tells its own layout and beside rank directories: what is taken is said, or asked for.
+#[test]
+fn full_weights_beside_it_are_told_or_asked_for() {
+    let sample = sample();
+    alone(&sample.args(WRITE)).succeeds();
+    alone(&sample.args("unify --src @second --dst @whole")).succeeds();
+    let away = "reshard --src @second --dst @dcp --dst-strategy @two.ckpt --format dcp";
+    alone(&sample.args(away)).succeeds();
+    let weights = std::fs::read_dir(sample.path("whole")).expect("a directory");
+    let names = weights.map(|file| file.expect("an entry").file_name().into_string());
+    let mut names = names.map(|name| name.expect("a name"));
+    let name = names
+        .find(|name| name.starts_with("model-"))
+        .expect("weights");
+    for directory in ["second", "dcp", "src"] {
+        let manifest = sample.path(&format!("{directory}/shardloom.json"));
+        if manifest.exists() {
+            std::fs::remove_file(manifest).expect("removed");
+        }
+        sample.copy(&format!("whole/{name}"), &format!("{directory}/{name}"));
+    }
+    let said = format!("{name} is left aside");
+    for (source, processes) in [
+        ("@second", 1),
+        ("@second", 4),
+        ("@src --src-strategy @four.ckpt", 1),
+        ("@src --src-strategy @four.ckpt", 3),
+    ] {
+        for line in [
+            "unify --dst @out",
+            "reshard --dst @out --dst-strategy @two.ckpt",
+        ] {
+            let run = under_mpi(
+                processes,
+                &sample.args(&format!("{line} --src {source} --overwrite")),
+            );
+            let said_there = run.succeeds().stdout.contains(&said);
+            assert!(said_there, "{line} {source}");
+        }
+        let chosen = source.split(' ').next().expect("a directory");
+        let chosen = format!("unify --src {chosen} --weights {name} --dst @out --overwrite");
+        under_mpi(processes, &sample.args(&chosen)).succeeds();
+        alone(&sample.args("diff @out @whole --filter-out-param-prefix step_num --filter-out-param-prefix epoch_num")).succeeds();
+    }
+    for line in [
+        "unify --src @dcp --dst @none",
+        "reshard --src @dcp --dst @none --dst-strategy @two.ckpt",
+        "split --src @dcp --dst @none --dst-strategy @two.ckpt",
+        "diff @dcp @whole",
+        "inspect @dcp",
+    ] {
+        for processes in [1, 4] {
+            let run = under_mpi(processes, &sample.args(line));
+            refuses(&run, "full weights beside it");
+            assert!(!sample.path("none").exists(), "{line}");
+        }
+    }
+    let chosen = format!("split --src @dcp --weights {name} --dst @cut --dst-strategy @two.ckpt");
+    under_mpi(2, &sample.args(&chosen)).succeeds();
+}
+
 /// Rank directories beside a checkpoint 2.0, as a job that has changed its format leaves them: nobody knows which is meant.
 #[test]
 fn ranks_beside_it_are_asked_for() {

@@ -392,6 +392,26 @@ fn a_checkpoint_that_tells_its_own_layout_is_mended() {
     assert!(weights == 4 && notes > 2, "{weights} {notes}");
 }
 
+/// What a trainer looks for beside each rank's file: its names tell it, whether one is lost or all are.
+#[test]
+fn the_records_of_a_step_are_made_anew_of_the_files_names() {
+    let sample = checkpoint(false);
+    let made = "split --src @full --dst @stepped --dst-strategy @two.ckpt --step 2_30";
+    alone(&sample.args(made)).succeeds();
+    let good = files(&sample.path("stepped"));
+    let meta = |rank: u32| sample.path(&format!("stepped/rank_{rank}/meta.json"));
+    for processes in [1, 2] {
+        std::fs::remove_file(meta(1)).expect("removed");
+        under_mpi(processes, &sample.args("verify @stepped --repair")).succeeds();
+        assert!(files(&sample.path("stepped")) == good);
+        for rank in 0..2 {
+            std::fs::write(meta(rank), b"{}").expect("written");
+        }
+        under_mpi(processes, &sample.args("verify @stepped --repair")).succeeds();
+        assert!(files(&sample.path("stepped")) == good);
+    }
+}
+
 // proves P88
 #[test]
 fn a_manifest_is_taken_from_a_copy_that_proves_equal() {

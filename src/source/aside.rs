@@ -8,11 +8,16 @@ pub(super) const TOLD: usize = 3;
 
 /// What is said of files of weights that aren't read; how to take them, where nobody has chosen.
 pub(super) fn left_aside(taken: &BTreeSet<String>, aside: &[&str], unchosen: bool) -> String {
+    let taken = are(&taken.iter().collect::<Vec<_>>());
+    left(aside, &taken, unchosen)
+}
+
+/// The same where other files are `taken`, as this says with its verb.
+pub(super) fn left(aside: &[&str], taken: &str, unchosen: bool) -> String {
     let (verb, those) = match aside.len() {
         1 => ("is", "it"),
         _ => ("are", "them"),
     };
-    let taken = are(&taken.iter().collect::<Vec<_>>());
     let said = format!("{} {verb} left aside, {taken} taken", first(aside, TOLD));
     match unchosen {
         true => format!("{said}; --weights NAME takes {those} instead"),

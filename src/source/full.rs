@@ -123,6 +123,21 @@ pub(super) fn list_full(
     Ok(())
 }
 
+/// The files among `names`, of the directory `path`, that are full weights by their names and not somebody's `own`.
+pub(super) fn beside<'a>(
+    path: &'a Path,
+    names: &'a [(String, bool)],
+    own: impl Fn(&str) -> bool,
+) -> Vec<&'a str> {
+    let contents = Contents::of(path, names);
+    let mut weights = contents.weights;
+    weights.retain(|name| {
+        let other = BESIDE.iter().any(|begin| name.starts_with(begin));
+        Format::of(name).is_some() && !other && !own(name)
+    });
+    weights
+}
+
 /// Refuses a directory with these `names` whose index lists a file that isn't there. Local.
 ///
 /// # Errors

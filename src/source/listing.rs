@@ -1,8 +1,9 @@
 //! Which weight files a node sees at a path, and which of them are meant.
 
 use crate::fault::{Fault, Kind, Result};
+use crate::source::aside::left;
 use crate::source::directory;
-use crate::source::full::list_full;
+use crate::source::full::{beside, list_full};
 use crate::source::listed::{Inner, Listed, Listing};
 use crate::source::pattern;
 use crate::store::io::{self, Standing};
@@ -111,28 +112,19 @@ pub(crate) fn begin(path: &Path, suffix: Option<&str>, wanted: Option<&str>) -> 
         return Ok(listing.into());
     }
     if let Some(inner) = directory::find(path, &names, suffix)? {
-        if let Some(glob) = wanted {
-            let fault = no_choice(path, glob, "a directory that names its files");
-            return Err(fault.hint("leave it out; --file-suffix chooses among several checkpoints"));
-        }
-        let number = |suffix: &str| {
-            path.file_name()
-                .is_some_and(|name| name.to_string_lossy().ends_with(suffix))
-        };
-        if inner.directory.is_empty()
-            && inner.format.numbers(&names).is_empty()
-            && !suffix.is_some_and(number)
-        {
-            unnumbered(path, suffix, inner.format.called())?;
-        }
-        let listing = directory::list(path, inner)?;
-        refuse_ranks_beside(path, &names, &listing)?;
-        return Ok(listing.into());
+        return by_itself(path, &names, inner, suffix, wanted).map(Begun::from);
     }
     let rooms = names.iter().filter(|(_, directory)| *directory);
-    let rooms: Vec<Room> = rooms
+    let mut rooms: Vec<Room> = rooms
         .filter_map(|(name, _)| Some((rank_dir::rank_of(name)?, name.clone())))
         .collect();
+    let beside = beside(path, &names, |_| false);
+    if wanted.is_some_and(|glob| beside.iter().any(|name| matches(glob, name))) {
+        rooms.clear();
+    } else if !rooms.is_empty() && !beside.is_empty() {
+        let note = left(&beside, "rank directories are", true);
+        listing.notes.push(note);
+    }
     if rooms.is_empty() {
         list_full(path, &names, wanted, &mut listing)?;
         if !listing.ranks.is_empty() {
@@ -140,6 +132,56 @@ pub(crate) fn begin(path: &Path, suffix: Option<&str>, wanted: Option<&str>) -> 
         }
     }
     Ok(Begun { listing, rooms })
+}
+
+/// Lists the checkpoint in `path`, which has these `names`, that tells its own layout; or the full weights beside it that
+/// are `wanted`. Local.
+fn by_itself(
+    path: &Path,
+    names: &[(String, bool)],
+    inner: Inner,
+    suffix: Option<&str>,
+    wanted: Option<&str>,
+) -> Result<Listing> {
+    let format = inner.format;
+    let room = path.file_name().unwrap_or_default().to_string_lossy();
+    let here = inner.directory.is_empty();
+    let mut listing = directory::list(path, inner)?;
+    let listed = |name: &str| {
+        let mut files = listing.ranks.values().flatten();
+        files.any(|file| file.path == name)
+    };
+    let own =
+        |name: &str| listed(name) || format.holds(name) || format.holds(&format!("{room}/{name}"));
+    let beside = beside(path, names, own);
+    if let Some(glob) = wanted {
+        if beside.iter().any(|name| matches(glob, name)) {
+            return full(path, wanted);
+        }
+        let fault = no_choice(path, glob, "a directory that names its files");
+        return Err(fault.hint("leave it out; --file-suffix chooses among several checkpoints"));
+    }
+    let number = |suffix: &str| room.ends_with(suffix);
+    if here && format.numbers(names).is_empty() && !suffix.is_some_and(number) {
+        unnumbered(path, suffix, format.called())?;
+    }
+    refuse_ranks_beside(path, names, &listing)?;
+    if let [first, ..] = beside[..] {
+        if here {
+            let message = format!(
+                "has {} and full weights beside it ({first})",
+                format.called()
+            );
+            let fault = Fault::new(Kind::Ambiguous, message).file(path.display().to_string());
+            let which = if beside.len() == 1 { first } else { "GLOB" };
+            return Err(fault.hint(format!(
+                "--weights {which} takes these; for the other move them into a directory of their own"
+            )));
+        }
+        let taken = format!("{} is", format.called());
+        listing.notes.push(left(&beside, &taken, true));
+    }
+    Ok(listing)
 }
 
 /// Refuses rank directories beside a checkpoint that tells its own layout: which of them is meant isn't known. Local.

@@ -356,6 +356,7 @@ impl Views {
         let views = self.0.iter().map(|view| View {
             listing: Listing {
                 single_file: view.listing.single_file,
+                notes: view.listing.notes.clone(),
                 ranks: from(&view.members, &all)
                     .map(|(rank, file)| (*rank, vec![file.clone()]))
                     .collect(),

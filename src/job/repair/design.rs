@@ -4,6 +4,7 @@
 use crate::catalog::FileSchema;
 use crate::job::repair::copies::{Copies, Donor};
 use crate::job::repair::parts::Part;
+use crate::source::meta::{META, Meta, Name};
 use crate::store::Format;
 use crate::store::ckpt::TRAILER_BYTES;
 use crate::store::io::ReadFile;
@@ -18,6 +19,27 @@ const TRIES_MAX: usize = 8;
 
 /// What a header says of a tensor.
 type Known<'a> = HashMap<(&'a str, u64), (Dtype, Shape)>;
+
+/// What the `meta.json` of a rank may say, by the names of that rank's files: of another file it is none. A pure function.
+pub(super) fn metas(copies: &Copies<'_>, record: &FileRecord) -> Vec<Vec<u8>> {
+    let room = record.path.strip_suffix(META);
+    let (Some(room), Some(donor)) = (room, copies.donors.first()) else {
+        return Vec::new();
+    };
+    let files = donor.manifest.files.iter();
+    let own = files.filter_map(|file| file.path.strip_prefix(room));
+    let metas = own.filter_map(|file| {
+        let (name, _) = Name::parse(file)?;
+        let meta = Meta {
+            last_ckpt_file: file.to_owned(),
+            ..Meta::of(&name, 0)
+        };
+        // As a trainer writes it, and as a job does.
+        let sorted = serde_json::to_value(&meta).ok()?.to_string();
+        Some([meta.bytes().ok()?, sorted.into_bytes()])
+    });
+    metas.flatten().collect()
+}
 
 /// What may lie at `gaps` of a file, likely ones first. Local.
 pub(super) fn design(

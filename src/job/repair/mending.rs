@@ -4,6 +4,7 @@ use crate::fault::Result;
 use crate::fault::memory::provide;
 use crate::job::outcome::Repaired;
 use crate::job::repair::copies::{Copies, Place};
+use crate::job::repair::design::metas;
 use crate::job::repair::frame::{Bare, write};
 use crate::job::repair::parts::{CHUNK_BYTES, Part, gaps, parts, steps};
 use crate::job::verify::reader::Reader;
@@ -155,7 +156,13 @@ impl<'m> Mender<'m> {
                         rows.push(row(record, part.tensor, from));
                     }
                 }
-                None => missing.push(part.tensor.map(str::to_owned)),
+                None => match self.named(record, part, &target)? {
+                    Some(contribution) => {
+                        whole ^= contribution;
+                        rows.push(row(record, None, "the files' names".into()));
+                    }
+                    None => missing.push(part.tensor.map(str::to_owned)),
+                },
             }
         }
         if !missing.is_empty() {
@@ -215,6 +222,33 @@ impl<'m> Mender<'m> {
         for place in self.copies.of(number, part) {
             if let Some(contribution) = self.copy(place, record, part, target)? {
                 return Ok(Some((contribution, place)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes a text that the names of the files beside it tell, and gives its contribution; none if they tell another.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    fn named(
+        &self,
+        record: &FileRecord,
+        part: &Part<'_>,
+        target: &WriteFile,
+    ) -> Result<Option<u64>> {
+        let texts = match part.tensor {
+            None => metas(self.copies, record),
+            Some(_) => Vec::new(),
+        };
+        for text in texts
+            .iter()
+            .filter(|text| text.len() as u64 == record.bytes)
+        {
+            let own = residue(text);
+            if finish(own, record.bytes) == part.crc {
+                target.write_at(text, 0)?;
+                return Ok(Some(own));
             }
         }
         Ok(None)
