@@ -642,3 +642,48 @@ fn ranks_files_of_several_steps_in_one_directory_are_told_apart() {
         std::fs::remove_dir_all(sample.path("out")).expect("removed");
     }
 }
+
+/// The first pipeline stage's ranks and strategy alone: nothing tells of those that follow but what a model ends with.
+#[test]
+fn a_model_without_its_end_is_refused() {
+    for [embedding, layer, norm] in [
+        [
+            "model.tok_embeddings.embedding_weight",
+            "model.layers.0.attention.wq.weight",
+            "model.norm_out.weight",
+        ],
+        [
+            "embedding.word_embeddings.weight",
+            "decoder.layers.0.mlp.linear_fc1.weight",
+            "decoder.final_layernorm.weight",
+        ],
+    ] {
+        let mut whole = Tensors::new();
+        whole.insert(embedding.into(), Tensor::counting("F32", &[16, 8], 1));
+        whole.insert(layer.into(), Tensor::counting("F32", &[16, 8], 2));
+        let cuts = [embedding, layer].map(|name| (name, layout(&[2], &[0, -1])));
+        let cut = Strategy::of(&cuts);
+        let sample = Sample::of(whole.clone(), cut.clone(), cut.clone());
+        let lines = [
+            "unify --src @src --src-strategy @four.ckpt --dst @out",
+            "reshard --src @src --src-strategy @four.ckpt --dst @out --dst-strategy @two.ckpt",
+        ];
+        for line in lines {
+            refused(&sample, line, &[norm, "pipeline stages"]);
+            for more in [
+                "--unmatched drop".to_owned(),
+                format!("--filter-out-param-prefix {norm}"),
+            ] {
+                alone(&sample.args(&format!("{line} {more} --overwrite"))).succeeds();
+            }
+            std::fs::remove_dir_all(sample.path("out")).expect("removed");
+        }
+        whole.insert(norm.into(), Tensor::counting("F32", &[8], 3));
+        let cuts = [(norm, layout(&[2], &[-1]))].into_iter().chain(cuts);
+        let cut = Strategy::of(&cuts.collect::<Vec<_>>());
+        let sample = Sample::of(whole, cut.clone(), cut);
+        for line in lines {
+            alone(&sample.args(&format!("{line} --overwrite"))).succeeds();
+        }
+    }
+}

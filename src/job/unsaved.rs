@@ -12,6 +12,25 @@ use crate::strategy::StrategyInput;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+/// How a model begins, what its layers' names begin with, and the norm that it ends with, as trainers call them.
+const MODELS: [[&str; 3]; 3] = [
+    [
+        "model.tok_embeddings.embedding_weight",
+        "model.layers.",
+        "model.norm_out.weight",
+    ],
+    [
+        "embedding.word_embeddings.weight",
+        "decoder.layers.",
+        "decoder.final_layernorm.weight",
+    ],
+    [
+        "model.embed_tokens.weight",
+        "model.layers.",
+        "model.norm.weight",
+    ],
+];
+
 /// Most tensors that a message names.
 const NAMED: usize = 3;
 
@@ -30,7 +49,7 @@ pub(super) fn refuse(
     needed: impl Fn(&str) -> bool,
 ) -> Result<()> {
     let inventory = &opened.inventory;
-    if inventory.without_data.is_empty() || is_of_trained(opened) {
+    if is_of_trained(opened) {
         return Ok(());
     }
     let names = inventory.tensors.keys().chain(&inventory.private);
@@ -41,6 +60,10 @@ pub(super) fn refuse(
     let lacks: Vec<(&Arc<str>, String)> = lacks.collect();
     let lacks = lost(&there, lacks, given, unmatched);
     let base = &opened.source.base;
+    if lacks.is_empty() {
+        return not_cut_short(&there, needed)
+            .map_err(|fault| fault.file(base.display().to_string()));
+    }
     let found = told(&lacks, ["source", "no rank has"]).map(|fault| {
         fault.file(base.display().to_string()).hint(
             "are all ranks' directories there, and is it the strategy that these files were saved by? --unmatched drop \
@@ -48,6 +71,29 @@ pub(super) fn refuse(
         )
     });
     found.map_or(Ok(()), Err)
+}
+
+/// Refuses what begins as a model does and doesn't end as one: in each trainer's names the embedding of the first
+/// pipeline stage, layers, and the norm behind the last of them, which is `needed`. A strategy of the first stages alone
+/// tells nothing of those that follow. Local.
+///
+/// # Errors
+/// [`Kind::MissingShard`] naming the norm.
+fn not_cut_short(there: &HashSet<String>, needed: impl Fn(&str) -> bool) -> Result<()> {
+    let short = MODELS.iter().find(|[embedding, layers, norm]| {
+        let layered = || there.iter().any(|name| name.starts_with(layers));
+        there.contains(*embedding) && !there.contains(*norm) && needed(norm) && layered()
+    });
+    let Some([embedding, layers, norm]) = short else {
+        return Ok(());
+    };
+    let message = format!(
+        "has {embedding} and tensors of {}, and no rank has the norm behind the last layer: are later pipeline stages missing?",
+        layers.trim_end_matches('.')
+    );
+    Err(Fault::new(Kind::MissingShard, message).tensor(*norm).hint(
+        "bring together all stages' rank directories and strategies; --unmatched drop goes on with what is there",
+    ))
 }
 
 /// That the strategy of a side has these tensors, which are not there; none if there are none.
