@@ -1249,8 +1249,31 @@ fn a_vocabulary_that_lies_whole_is_not_cut() {
     std::fs::remove_file(at("padded/shardloom.json")).unwrap();
     let read = "unify --src @padded --model % --dst @out --src-strategy tp=2,vocab_emb_dp=false";
     runs(4, &words(read));
-    let all = full(&at("out")).0;
-    assert_eq!(all["model.tok_embeddings.embedding_weight"].shape[0], 128);
+    let embedding = "model.tok_embeddings.embedding_weight";
+    assert_eq!(full(&at("out")).0[embedding].shape[0], 128);
+    // A model's own odd number of words can't be cut; what is written can.
+    let (model, odd) = (recorded("llama").join("hf"), at("odd"));
+    std::fs::create_dir(&odd).unwrap();
+    for file in std::fs::read_dir(&model).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), odd.join(file.file_name())).unwrap();
+    }
+    let text = std::fs::read_to_string(odd.join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let words_there = config["vocab_size"].as_u64().unwrap();
+    config["vocab_size"] = (words_there - 1).into();
+    std::fs::write(odd.join("config.json"), config.to_string()).unwrap();
+    for (rows, cut) in [
+        (words_there, words_there / 2),
+        (words_there - 1, words_there - 1),
+    ] {
+        let line = format!(
+            "import --hf @odd --dst @cut --names legacy --overwrite --dst-strategy tp=2,vocab_emb_dp=false --vocab-rows {rows}"
+        );
+        runs(2, &words(&line));
+        let file = tensors::read(&at("cut/rank_1/net.safetensors")).unwrap();
+        assert_eq!(file.tensors[embedding].shape[0] as u64, cut, "{rows}");
+    }
 }
 
 // proves P135

@@ -109,6 +109,7 @@ impl Import {
         let mla = self.family.mla.map(|mla| (LATENT, mla == Latent::Joined));
         let qkv = self.family.qkv.is_some_and(|qkv| qkv != Fusion::Separate);
         deriving.rejoined = mla.into_iter().chain([(JOINED, qkv)]).collect();
+        deriving.vocabulary_rows = self.tensors.vocab_rows;
         if self.tied.untie {
             deriving.rejoined.push((TIED, false));
         }

@@ -158,6 +158,7 @@ fn asked(input: &StrategyInput, network: &NetworkArgs) -> Result<strategy::Strat
     let deriving = Deriving {
         renamed: None,
         rejoined: Vec::new(),
+        vocabulary_rows: None,
         model: network.model.model.clone(),
         names: network.names,
         sources: Vec::new(),

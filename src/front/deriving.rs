@@ -48,6 +48,8 @@ pub(crate) struct Deriving {
     /// Keys of a configuration that say which tensors are in one where that is written; none: as in the
     /// source.
     pub(crate) rejoined: Vec<(&'static str, bool)>,
+    /// Rows that the vocabulary has where that is written; none: as the model says.
+    pub(crate) vocabulary_rows: Option<u64>,
     /// Where the weights are.
     pub(crate) sources: Vec<PathBuf>,
 }
@@ -87,6 +89,7 @@ impl Deriving {
         let there = Deriving {
             renamed: None,
             rejoined: Vec::new(),
+            vocabulary_rows: None,
             ..self.clone()
         };
         let mut fill = |by: &Deriving, side: &mut Option<StrategyInput>| -> Result<()> {
@@ -163,6 +166,7 @@ impl Deriving {
         let seen = found.find(|seen| seen.names.is_some());
         let mut seen = seen.unwrap_or_default();
         seen.names = self.renamed.or(self.names).or(seen.names);
+        seen.vocabulary_rows = self.vocabulary_rows;
         for (key, joined) in &self.rejoined {
             seen.rejoin(key, *joined);
         }

@@ -68,6 +68,7 @@ impl ModelArgs {
             names,
             renamed: None,
             rejoined: Vec::new(),
+            vocabulary_rows: None,
             sources: vec![source.to_path_buf()],
         }
     }

@@ -16,12 +16,17 @@ pub struct Seen {
     /// These are all of a checkpoint's names, and none is of a layer that predicts further tokens.
     #[serde(default)]
     pub without_further: bool,
+    /// Rows of what has one for each word, where these are said to be others than the model's.
+    #[serde(default)]
+    pub vocabulary_rows: Option<u64>,
 }
 
 /// The key for query, key and value in one.
 pub const JOINED: &str = "qkv_concat";
 /// How the names of layers that predict further tokens begin, and the key for how many there are.
 const FURTHER: (&str, &str) = ("mtp.layers.", "mtp_num_layers");
+/// The key for the rows of the vocabulary.
+const VOCABULARY: &str = "vocab_size";
 /// The key for latent projections in one.
 pub const LATENT: &str = "mla_qkv_concat";
 
@@ -135,6 +140,9 @@ impl Seen {
         let none = self
             .without_further
             .then(|| (FURTHER.1.to_owned(), 0.into()));
-        keys.chain(none).collect()
+        let rows = self
+            .vocabulary_rows
+            .map(|rows| (VOCABULARY.to_owned(), rows.into()));
+        keys.chain(none).chain(rows).collect()
     }
 }
