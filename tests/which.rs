@@ -687,3 +687,35 @@ fn a_model_without_its_end_is_refused() {
         }
     }
 }
+
+/// Of two sides the suffix is that one's which has steps; where none has any it is refused, as with a pattern.
+#[test]
+fn a_suffix_is_of_the_side_that_has_steps() {
+    let sample = sample();
+    save(&sample, &[0, 1, 2, 3], "1_20", 20);
+    save(&sample, &[0, 1, 2, 3], "1_10", 10);
+    alone(&sample.args("unify --src @src --src-strategy @four.ckpt --dst @ten --file-suffix 1_10"))
+        .succeeds();
+    for line in [
+        "diff @src @ten --a-strategy @four.ckpt --file-suffix 1_10",
+        "diff @ten @src --b-strategy @four.ckpt --file-suffix 1_10",
+    ] {
+        runs(&sample, line, |run| {
+            run.succeeds();
+        });
+    }
+    let newest = "diff @ten @src --b-strategy @four.ckpt --file-suffix latest";
+    let run = alone(&sample.args(newest));
+    assert_eq!(run.status.code(), Some(1), "{run:#?}");
+    let pattern = "unify --src @src/rank_{rank}/net_rank_{rank}-1_20.safetensors --src-strategy @four.ckpt --dst @out";
+    for (line, what) in [
+        ("diff @ten @ten --file-suffix 1_10", "has no number"),
+        (&format!("{pattern} --file-suffix 1_10"), "a pattern"),
+    ] {
+        runs(&sample, line, |run| {
+            assert_eq!(run.status.code(), Some(2), "{run:#?}");
+            assert!(run.stderr.contains("--file-suffix 1_10") && run.stderr.contains(what));
+            nothing_written(&sample);
+        });
+    }
+}

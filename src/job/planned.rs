@@ -435,5 +435,6 @@ fn distinct(build: &Build, inventory: &Inventory, viewed: bool) -> u64 {
     let stages = build.stages.iter().flatten();
     let made = stages.map(|plan| &plan.name);
     let private = inventory.private.iter().filter(|_| !viewed);
-    made.chain(private).collect::<BTreeSet<_>>().len() as u64
+    let all = made.chain(private).chain(&build.copied);
+    all.collect::<BTreeSet<_>>().len() as u64
 }

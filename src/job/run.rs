@@ -11,6 +11,7 @@ use crate::job::sides::of_side;
 use crate::job::spec::{Goal, Job};
 use crate::job::steps::{Early, Run};
 use crate::job::written::Written;
+use crate::source::{Which, may_be_numbered};
 use crate::transport::{Buffer, Observer};
 
 /// Runs a job. Collective.
@@ -69,6 +70,8 @@ fn run_to(
     (told, filling): (Option<&mut Told<'_>>, Option<&mut Filling<'_, '_>>),
 ) -> Result<Outcome> {
     let mut clock = Clock::start();
+    let chosen = side_with_steps(world, job)?;
+    let job = chosen.as_ref().unwrap_or(job);
     let run = Run::new(world, topology, job)?;
     let standing = match run.take_place(filling.is_none())? {
         Early::Done(outcome) => return Ok(*outcome),
@@ -114,4 +117,22 @@ fn run_to(
         moved
     };
     ready.outcome(&surveyed, &moved, &readers, clock)
+}
+
+/// Of a comparison by a step the same where one side alone may have several: the other is as it is. None for another
+/// job. Collective.
+fn side_with_steps(world: &World, job: &Job) -> Result<Option<Job>> {
+    let (Goal::Compare(comparing), Which::Checkpoint(Some(_))) = (&job.goal, &job.reading.which)
+    else {
+        return Ok(None);
+    };
+    let one = may_be_numbered(world, &job.reading.path)?;
+    let other = may_be_numbered(world, &comparing.other.path)?;
+    let mut job = job.clone();
+    match (one, other, &mut job.goal) {
+        (true, false, Goal::Compare(comparing)) => comparing.other.which = Which::default(),
+        (false, true, _) => job.reading.which = Which::default(),
+        _ => return Ok(None),
+    }
+    Ok(Some(job))
 }

@@ -288,7 +288,7 @@ impl Family {
     /// What to say of a table that isn't one.
     pub(crate) fn not_of_the_form(why: impl std::fmt::Display) -> Fault {
         Fault::new(Kind::Corrupt, format!("is no family table: {why}"))
-            .hint("src/model/families has examples, docs/formats.md explains the form")
+            .hint("`shardloom families --print llama` shows one, docs/formats.md explains the form")
     }
 
     /// The tables that are built in.

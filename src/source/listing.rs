@@ -1,5 +1,6 @@
 //! Which weight files a node sees at a path, and which of them are meant.
 
+use crate::exchange::{World, all_gather};
 use crate::fault::{Fault, Kind, Result};
 use crate::source::aside::left;
 use crate::source::directory;
@@ -74,6 +75,31 @@ pub(crate) fn unnumbered(path: &Path, suffix: Option<&str>, what: &str) -> Resul
     Err(fault.hint("leave it out; it chooses among the files of rank directories"))
 }
 
+/// Whether what lies at `path` may be one of several by their numbers, as any process sees it: full weights and one file
+/// are not. Collective.
+///
+/// # Errors
+/// [`Kind::Mpi`].
+pub(crate) fn may_be_numbered(world: &World, path: &Path) -> Result<bool> {
+    let seen = all_gather(world, &has_numbers(path).unwrap_or(None))?;
+    Ok(seen.contains(&Some(true)) || !seen.contains(&Some(false)))
+}
+
+/// The same as this process sees it; none where nothing is. Local.
+fn has_numbers(path: &Path) -> Result<Option<bool>> {
+    match io::glance(path)? {
+        Standing::Nothing => return Ok(pattern::is_one(path).then_some(false)),
+        Standing::File => return Ok(Some(false)),
+        Standing::Directory | Standing::EmptyDirectory => {}
+    }
+    let names = io::list(path)?;
+    if let Some(inner) = directory::find(path, &names, None)? {
+        return Ok(Some(inner.format.is_numbered()));
+    }
+    let room = |(name, folder): &(String, bool)| *folder && rank_dir::rank_of(name).is_some();
+    Ok(Some(names.iter().any(room)))
+}
+
 /// Lists full weights. Local.
 pub(crate) fn full(path: &Path, wanted: Option<&str>) -> Result<Listing> {
     let mut listing = Listing::default();
@@ -84,7 +110,9 @@ pub(crate) fn full(path: &Path, wanted: Option<&str>) -> Result<Listing> {
 /// The same without looking into rank directories. Local.
 pub(crate) fn begin(path: &Path, suffix: Option<&str>, wanted: Option<&str>) -> Result<Begun> {
     if let Some(listing) = pattern::list(path)? {
-        let chosen = wanted.map(|glob| no_choice(path, glob, "a pattern of ranks' files"));
+        let what = "a pattern of ranks' files";
+        unnumbered(path, suffix, what)?;
+        let chosen = wanted.map(|glob| no_choice(path, glob, what));
         return chosen.map_or(Ok(listing.into()), Err);
     }
     let mut listing = Listing::default();

@@ -63,7 +63,7 @@ pub(crate) use index::index_notes;
 pub use laid::Laid;
 pub(crate) use laid::{laid_at, laid_by_listing, lies, look};
 pub(crate) use listed::{Inner, Listed, Listing};
-pub(crate) use listing::{list, unnumbered};
+pub(crate) use listing::{list, may_be_numbered, unnumbered};
 pub use open::{OWN_KEYS, Opened, open};
 pub(crate) use position::{Offered, is_told_apart, saved as saved_names};
 pub use reading::{Reading, Verify, Which};
