@@ -155,7 +155,7 @@ impl fmt::Display for Fault {
             write!(out, "{file}: ")?;
         }
         if let Some(tensor) = &self.tensor {
-            write!(out, "{tensor}: ")?;
+            write!(out, "{}: ", plain::short(tensor))?;
         }
         write!(out, "{}", self.message)?;
         if let (Some(rank), None) = (self.rank, &self.file) {

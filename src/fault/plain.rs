@@ -69,6 +69,22 @@ pub fn line(text: &str) -> Cow<'_, str> {
     escaped(text, |_| false)
 }
 
+/// Most signs of a name that people are shown, and how many of them are its last.
+const SHOWN: (usize, usize) = (200, 60);
+
+/// A name as people are shown it: of a very long one the begin and the end.
+#[must_use]
+pub fn short(text: &str) -> Cow<'_, str> {
+    let (most, last) = SHOWN;
+    let count = text.chars().count();
+    if count <= most {
+        return Cow::Borrowed(text);
+    }
+    let begin = text.chars().take(most - last);
+    let end = text.chars().skip(count - last);
+    Cow::Owned(begin.chain(std::iter::once('…')).chain(end).collect())
+}
+
 /// Several lines of the program's own, about words that were `typed`: whatever those hold, each stays in
 /// its line.
 #[must_use]

@@ -79,7 +79,7 @@ impl Planned {
         let files = counts::settle(world, &source.source, &write.files)?;
         let select = write.select.followed(&source.inventory, strategy);
         let select = select.map_err(|fault| source.source.place(fault))?;
-        if let (Some(said), Files::Resume { .. }) = (&write.progress, &files) {
+        if let (Some(said), Files::Resume { .. } | Files::Full { .. }) = (&write.progress, &files) {
             let kept = |name: &str| select.keeps(name);
             agree(
                 world,

@@ -74,9 +74,13 @@ fn refuse_no_model(directory: &Path) -> Result<()> {
                     .parent()
                     .filter(|parent| !parent.as_os_str().is_empty());
                 let parent = parent.map_or(".".into(), |parent| parent.display().to_string());
-                fault.hint(format!(
-                    "give {parent}, with --weights to say which of its files is meant"
-                ))
+                let is_text = directory.extension().is_some_and(|ending| ending == "json");
+                fault.hint(match is_text {
+                    true => format!("give a directory that has it as {CONFIG}"),
+                    false => {
+                        format!("give {parent}, with --weights to say which of its files is meant")
+                    }
+                })
             })
         }
         Standing::EmptyDirectory => fault(Kind::MissingShard, "is an empty directory"),

@@ -1,6 +1,6 @@
 //! What `inspect` shows of weights: one screen, each tensor, or a tree of names.
 
-use crate::fault::plain::{Text, counted, first, in_stages, line};
+use crate::fault::plain::{Text, counted, first, in_stages, line, short};
 use crate::job::inspected::{Inspected, InspectedLayout, InspectedTensor};
 use crate::job::overview::{Group, Overview};
 use crate::report::text::bytes;
@@ -140,7 +140,7 @@ fn metadata(out: &mut Text, inspected: &Inspected) {
     let all = inspected.files.iter().flat_map(|file| &file.metadata);
     let once: BTreeSet<(&String, &String)> = all.collect();
     for (key, value) in once.iter().take(METADATA) {
-        out.line(format_args!("  {}: {}", key, value));
+        out.line(format_args!("  {}: {}", short(key), short(value)));
     }
     if once.len() > METADATA {
         let more = counted((once.len() - METADATA) as u64, "more line");
@@ -197,12 +197,12 @@ fn rows(out: &mut Text, told: &[(String, String)], most: usize, columns: Option<
 
 fn name(group: &Group) -> String {
     if group.numbers.is_empty() {
-        return line(&group.name).into_owned();
+        return line(&short(&group.name)).into_owned();
     }
     let named = group
         .name
         .replacen('*', &format!("{{{}}}", group.numbers), 1);
-    line(&named).into_owned()
+    line(&short(&named)).into_owned()
 }
 
 fn shape(group: &Group) -> String {
@@ -227,7 +227,7 @@ fn each(inspected: &Inspected, columns: Option<usize>) -> Text {
         }
         let told = file.tensors.iter().map(|tensor| {
             let rest = format!("{:5} {}{}", tensor.dtype, tensor.shape, figures(tensor));
-            (line(&tensor.name).into_owned(), rest)
+            (line(&short(&tensor.name)).into_owned(), rest)
         });
         rows(&mut out, &told.collect::<Vec<_>>(), 72, columns);
     }

@@ -45,7 +45,12 @@ impl Source {
     /// the user knows.
     #[must_use]
     pub fn place(&self, fault: Fault) -> Fault {
-        place(&self.base, fault)
+        let mut files = self.catalog.ranks.values().flatten();
+        let only = files.next().filter(|_| files.next().is_none());
+        match only.filter(|_| fault.file.is_none()) {
+            Some(only) => place(&self.base, fault.file(only.path.as_str())),
+            None => place(&self.base, fault),
+        }
     }
 
     /// The strategy to read it by: its own, if it tells one, which `given` must agree with. Local.
