@@ -149,7 +149,11 @@ fn weights_of_no_trainer_go_the_page_s_way() {
         .map(|(name, shape)| (format!("model.layers.0.{name}.weight"), shape))
         .into_iter()
         .chain([("model.embed_tokens.weight".to_owned(), [32, 8])])
-        .map(|(name, shape)| (name, Tensor::counting("BF16", &shape, 5))),
+        .map(|(name, shape)| (name, Tensor::counting("BF16", &shape, 5)))
+        .chain([(
+            "model.norm.weight".to_owned(),
+            Tensor::counting("BF16", &[8], 5),
+        )]),
     );
     tensors::write(&model.join("model.safetensors"), &wide);
     let page = docs().join("elsewhere.md");

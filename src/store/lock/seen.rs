@@ -16,7 +16,7 @@ pub(super) struct Seen {
     pub(super) bytes: Vec<u8>,
     pub(super) holder: Option<Holder>,
     /// Time of its last change, in seconds and nanoseconds.
-    pub(super) beat: (i64, u64),
+    pub(super) beat: (i64, i128),
 }
 
 impl Seen {
@@ -43,7 +43,7 @@ impl Seen {
             Ok(Seen {
                 holder: Holder::of_bytes(&bytes),
                 bytes,
-                beat: (stat.st_mtime, stat.st_mtime_nsec),
+                beat: (stat.st_mtime, i128::from(stat.st_mtime_nsec)),
             })
         };
         match read() {
@@ -73,7 +73,8 @@ impl Seen {
         };
         let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
         let beat = u64::try_from(self.beat.0).map(Duration::from_secs);
-        let beat = beat.unwrap_or_default() + Duration::from_nanos(self.beat.1);
+        let nanos = u64::try_from(self.beat.1).unwrap_or_default();
+        let beat = beat.unwrap_or_default() + Duration::from_nanos(nanos);
         let age = now.saturating_sub(beat).as_secs();
         format!("{who}; its last sign of life is {age} s old")
     }
