@@ -7,6 +7,7 @@ use crate::source::latest::latest;
 use crate::source::meta::{NETWORK, TRAINABLE};
 use crate::source::saved::{Checkpoint, Survey};
 use crate::store::io;
+use crate::store::replaceable::check_own;
 use std::collections::BTreeMap;
 
 /// What lies beside `checkpoint/` with weights of the same checkpoints, and what its files' names say.
@@ -78,10 +79,10 @@ pub fn companions(
     Ok(all_gather(world, &mine)?.into_iter().flatten().collect())
 }
 
-/// Checks that nothing that would be removed is reached through a link. Collective.
+/// Checks that nothing that would be removed is reached through a link, or is somebody else's. Collective.
 ///
 /// # Errors
-/// [`crate::fault::Kind::Unsupported`], [`crate::fault::Kind::Io`], the same on every process.
+/// [`crate::fault::Kind::Unsupported`], [`crate::fault::Kind::Exists`], [`crate::fault::Kind::Io`], the same on every process.
 pub fn check(
     world: &World,
     topology: &Topology,
@@ -90,8 +91,12 @@ pub fn check(
     companions: &BTreeMap<String, u64>,
 ) -> Result<()> {
     let files = checkpoints.iter().flat_map(|checkpoint| &checkpoint.files);
+    let own = checkpoints.iter().filter_map(|old| old.directory.as_ref());
     let checked = if topology.leads(world.process()) {
-        fence::check(survey, files.chain(companions.keys()))
+        fence::check(survey, files.chain(companions.keys())).and_then(|()| {
+            own.map(|inside| check_own(&survey.directory, inside))
+                .collect()
+        })
     } else {
         Ok(())
     };

@@ -303,7 +303,13 @@ fn find(
     catalog: &Catalog,
 ) -> Result<Carried> {
     let mut carried = Carried::default();
-    for (rank, files) in &catalog.ranks {
+    let in_room = |(rank, files): (&u32, &Vec<ShardFile>)| {
+        let room = format!("rank_{rank}/");
+        files.iter().all(|file| file.path.starts_with(&room))
+    };
+    // A directory that tells its own layout has no such notes.
+    let in_rooms = catalog.ranks.iter().all(in_room);
+    for (rank, files) in catalog.ranks.iter().filter(|_| in_rooms) {
         let from = rank % source.reach.source_ranks.max(1);
         let (Some(text), Some(file)) = (notes.get(&from), files.first()) else {
             continue;
@@ -341,6 +347,15 @@ fn find(
             continue;
         }
         check_entry(source, path)?;
+        if !in_rooms && !path.contains('/') && Format::of(path).is_some() {
+            let message = format!(
+                "{path} would lie beside what is written: nobody could tell which is meant"
+            );
+            let fault = source.place(Fault::new(Kind::Ambiguous, message));
+            return Err(fault.hint(
+                "move it away, or write into another directory: --dst NEW instead of --in-place",
+            ));
+        }
         carried.links.push(path.clone());
     }
     carried.present = Some(present);

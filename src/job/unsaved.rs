@@ -8,26 +8,37 @@ use crate::plan::build::{Build, Select, Unmatched};
 use crate::plan::names::{is_state, state_and_tensor};
 use crate::source::Opened;
 use crate::source::meta::TRAINABLE;
+use crate::store::rank_dir;
 use crate::strategy::StrategyInput;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// How a model begins, what its layers' names begin with, and the norm that it ends with, as trainers call them.
-const MODELS: [[&str; 3]; 3] = [
+/// How a model begins, what its layers' names begin with, and the norm and the head that it ends with, as trainers call
+/// them; something may stand before.
+const MODELS: [[&str; 4]; 4] = [
     [
         "model.tok_embeddings.embedding_weight",
         "model.layers.",
         "model.norm_out.weight",
+        "lm_head.weight",
     ],
     [
         "embedding.word_embeddings.weight",
         "decoder.layers.",
         "decoder.final_layernorm.weight",
+        "output_layer.weight",
+    ],
+    [
+        "transformer.embedding.embedding_weight",
+        "transformer.encoder.layers.",
+        "transformer.encoder.final_layernorm.weight",
+        "transformer.output_layer.weight",
     ],
     [
         "model.embed_tokens.weight",
         "model.layers.",
         "model.norm.weight",
+        "lm_head.weight",
     ],
 ];
 
@@ -60,7 +71,7 @@ pub(super) fn refuse(
     let lacks: Vec<(&Arc<str>, String)> = lacks.collect();
     let lacks = lost(&there, lacks, given, unmatched);
     let base = &opened.source.base;
-    if lacks.is_empty() {
+    if lacks.is_empty() && may_lack_stages(opened, given) {
         return not_cut_short(&there, needed)
             .map_err(|fault| fault.file(base.display().to_string()));
     }
@@ -73,25 +84,41 @@ pub(super) fn refuse(
     found.map_or(Ok(()), Err)
 }
 
+/// Whether a strategy of the first pipeline stages alone may be all that is known of these ranks: it isn't derived from
+/// the model, and no manifest keeps the layout.
+fn may_lack_stages(opened: &Opened, given: Option<&StrategyInput>) -> bool {
+    let derived = given.is_some_and(|given| given.bytes().is_some());
+    let files = opened.source.catalog.ranks.values().flatten();
+    let mut of_ranks = files.filter_map(|file| rank_dir::rank_in(&file.path));
+    let ranks = opened.source.catalog.ranks.len() > 1 || of_ranks.next().is_some();
+    ranks && !derived && opened.laid.is_none() && opened.source.told.is_none()
+}
+
 /// Refuses what begins as a model does and doesn't end as one: in each trainer's names the embedding of the first
-/// pipeline stage, layers, and the norm behind the last of them, which is `needed`. A strategy of the first stages alone
-/// tells nothing of those that follow. Local.
+/// pipeline stage, layers, and neither the norm behind the last of them nor the head, of which the norm is `needed`. A
+/// strategy of the first stages alone tells nothing of those that follow. Local.
 ///
 /// # Errors
 /// [`Kind::MissingShard`] naming the norm.
 fn not_cut_short(there: &HashSet<String>, needed: impl Fn(&str) -> bool) -> Result<()> {
-    let short = MODELS.iter().find(|[embedding, layers, norm]| {
-        let layered = || there.iter().any(|name| name.starts_with(layers));
-        there.contains(*embedding) && !there.contains(*norm) && needed(norm) && layered()
-    });
-    let Some([embedding, layers, norm]) = short else {
+    let short = |[embedding, layers, norm, head]: &[&str; 4]| {
+        let begins = there.iter().find_map(|name| name.strip_suffix(embedding));
+        let before = begins.filter(|before| before.is_empty() || before.ends_with('.'))?;
+        let norm = format!("{before}{norm}");
+        let layers = format!("{before}{layers}");
+        let head = [format!("{before}{head}"), (*head).to_owned()];
+        let ends = there.contains(&norm) || head.iter().any(|name| there.contains(name));
+        let layered = there.iter().any(|name| name.starts_with(&layers));
+        (!ends && layered && needed(&norm)).then(|| (format!("{before}{embedding}"), layers, norm))
+    };
+    let Some((embedding, layers, norm)) = MODELS.iter().find_map(short) else {
         return Ok(());
     };
     let message = format!(
         "has {embedding} and tensors of {}, and no rank has the norm behind the last layer: are later pipeline stages missing?",
         layers.trim_end_matches('.')
     );
-    Err(Fault::new(Kind::MissingShard, message).tensor(*norm).hint(
+    Err(Fault::new(Kind::MissingShard, message).tensor(norm).hint(
         "bring together all stages' rank directories and strategies; --unmatched drop goes on with what is there",
     ))
 }
@@ -163,7 +190,7 @@ fn lost<'a>(
     let kinds: HashSet<String> = there.iter().filter_map(|name| kind(name)).collect();
     let states = there.iter().map(|name| state_and_tensor(name));
     let states = states.filter(|(state, _)| !state.is_empty());
-    let with_states: HashSet<&str> = states.map(|(_, tensor)| tensor).collect();
+    let (saved, with_states): (HashSet<&str>, HashSet<&str>) = states.unzip();
     let lost = |called: &str, name: &str| {
         let (state, tensor) = state_and_tensor(name);
         let others = with_states.contains(tensor);
@@ -175,6 +202,8 @@ fn lost<'a>(
         let due = is_due(called) && !chosen && !is_further(name);
         match state.is_empty() {
             true => known || due || others && !chosen,
+            // Of the head, the embedding and the last norm each is as other weights have it.
+            false if kind.is_none() => others && saved.contains(state),
             false => known && (others || !derived),
         }
     };

@@ -135,10 +135,17 @@ impl Inventory {
                 return Err(fault.tensor(&*name));
             }
         }
-        // As MindSpore's split: a name in both is taken from the hyper-parameter file.
         let Inventory {
             tensors, private, ..
         } = &mut inventory;
+        let both = private.iter().find(|name| {
+            let known = tensors.get(*name);
+            known.is_some_and(|known| !is_count(name, &known.shape))
+        });
+        if let Some(name) = both {
+            return Err(in_both(catalog, name));
+        }
+        // As MindSpore's split: a count in both is taken from the hyper-parameter file.
         tensors.retain(|name, _| !private.contains(name));
         Ok(inventory)
     }
@@ -252,6 +259,23 @@ impl Inventory {
     }
 }
 
+/// Whether it is what a job counts.
+fn is_count(name: &str, shape: &Shape) -> bool {
+    COUNT_NAMES.contains(&name) && matches!(shape.elements(), Ok(1))
+}
+
+/// The fault of full weights whose file of hyper-parameters has a tensor of theirs.
+fn in_both(catalog: &Catalog, name: &str) -> Fault {
+    let files = catalog.ranks.values().flatten();
+    let mut having = files.filter(|file| file.schema.get(name).is_some());
+    let [one, other] = [having.next(), having.next()].map(|file| file.map(|file| &*file.path));
+    let message = format!("{} has this tensor too", one.unwrap_or(HYPER_STEM));
+    Fault::new(Kind::Corrupt, message)
+        .file(other.unwrap_or_default())
+        .tensor(name)
+        .hint("are files of two saves together? Move away the one that isn't of this save")
+}
+
 /// Refuses a rank of which two files have the same tensor.
 fn refuse_twice(catalog: &Catalog) -> Result<()> {
     for (rank, files) in catalog.ranks.iter().filter(|(_, files)| files.len() > 1) {
@@ -260,9 +284,7 @@ fn refuse_twice(catalog: &Catalog) -> Result<()> {
             for entry in &file.schema.entries {
                 let other = seen.insert(&entry.name, &file.path);
                 // What a job counts may be in each; that it is the same has been looked at.
-                let counts =
-                    COUNT_NAMES.contains(&&*entry.name) && matches!(entry.shape.elements(), Ok(1));
-                if let Some(other) = other.filter(|_| !counts) {
+                if let Some(other) = other.filter(|_| !is_count(&entry.name, &entry.shape)) {
                     let message = format!("{other} has this tensor too");
                     let fault = Fault::new(Kind::Corrupt, message).rank(*rank);
                     return Err(fault.file(&*file.path).tensor(&*entry.name).hint(

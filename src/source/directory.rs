@@ -19,17 +19,60 @@ use std::sync::Arc;
 
 /// The checkpoint in `path`, which has these entries, that tells its own layout: that with this number,
 /// or else the last complete one. Local.
+///
+/// # Errors
+/// [`Kind::Ambiguous`] for two of different formats, each in a place of its own; as the formats.
 pub(super) fn find(
     path: &Path,
     names: &[(String, bool)],
     number: Option<&str>,
 ) -> Result<Option<Inner>> {
-    for format in Directory::all() {
-        if let Some(directory) = format.recognise(path, names, number)? {
-            return Ok(Some(Inner { format, directory }));
+    let mut formats = Directory::all();
+    let found = formats.by_ref().find_map(|format| {
+        let directory = format.recognise(path, names, number).transpose()?;
+        Some(directory.map(|directory| Inner { format, directory }))
+    });
+    let Some(found) = found.transpose()? else {
+        return Ok(None);
+    };
+    for other in formats {
+        // Two of one place are two views of it, of which the first is the closer one; so are those of one tracker.
+        if let Ok(Some(directory)) = other.recognise(path, names, number)
+            && directory != found.directory
+            && !found.format.shares(&*other)
+        {
+            let other = Inner {
+                format: other,
+                directory,
+            };
+            return Err(two(path, [&found, &other]));
         }
     }
-    Ok(None)
+    Ok(Some(found))
+}
+
+/// The fault of a directory with two checkpoints that tell their own layouts.
+fn two(path: &Path, [one, other]: [&Inner; 2]) -> Fault {
+    let place = |inner: &Inner| match inner.directory.trim_end_matches('/') {
+        "" => "its own files".to_owned(),
+        room => room.to_owned(),
+    };
+    let message = format!(
+        "has {} ({}) and {} ({})",
+        one.format.called(),
+        place(one),
+        other.format.called(),
+        place(other)
+    );
+    let room = [one, other].map(|inner| inner.directory.trim_end_matches('/'));
+    let room = room.into_iter().find(|room| !room.is_empty());
+    let one = path.join(room.unwrap_or_default());
+    Fault::new(Kind::Ambiguous, message)
+        .file(path.display().to_string())
+        .hint(format!(
+            "move one of them into a directory of its own, or give {}",
+            one.display()
+        ))
 }
 
 /// Whether what lies at `path` tells which files there ought to be: it is of a format that tells its own layout, or has

@@ -2,8 +2,9 @@
 
 use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
+use crate::source::aside::left_aside;
 use crate::source::directory::refuse_parts;
-use crate::source::full::refuse_missing;
+use crate::source::full::{refuse_missing, torch_beside};
 use crate::source::listed::{Listed, Listing};
 use crate::source::nothing;
 use crate::source::pattern;
@@ -108,10 +109,19 @@ fn names(path: &Path, contains: Option<&str>, listing: &mut Listing) -> Result<V
                 refuse_missing(path, &inside)?;
                 refuse_unlike_manifest(path)?;
             }
-            listing.index = MAPS.iter().find(here).map(|map| (*map).to_owned());
+            let index = MAPS.iter().find(here).map(|map| (*map).to_owned());
             let own = weights(&inside);
-            if contains.is_none() && listing.index.is_none() {
-                refuse_lacking(path, &own)?;
+            if contains.is_none() {
+                if index.is_none() {
+                    refuse_lacking(path, &own)?;
+                }
+                // Of some of the files it would say that they are all.
+                listing.index = index;
+                let aside = torch_beside(path, &inside);
+                if !own.is_empty() && !aside.is_empty() {
+                    let taken: BTreeSet<String> = own.iter().cloned().collect();
+                    listing.notes.push(left_aside(&taken, &aside, false));
+                }
             }
             names.extend(own);
             let rooms = inside.iter().filter(|(_, directory)| *directory);

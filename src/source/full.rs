@@ -20,6 +20,8 @@ use std::path::Path;
 
 /// The name of weights in one file.
 const SINGLE: &str = "model.safetensors";
+/// Beginnings of files in PyTorch's form that are a model's weights.
+const MODELS: [&str; 2] = ["pytorch_model", "model"];
 /// Beginnings of files that lie beside a model's weights and are something else.
 const BESIDE: [&str; 9] = [
     "adapter_model",
@@ -123,7 +125,8 @@ pub(super) fn list_full(
     Ok(())
 }
 
-/// The files among `names`, of the directory `path`, that are full weights by their names and not somebody's `own`.
+/// The files among `names`, of the directory `path`, that are full weights by their names and not somebody's `own`; of
+/// PyTorch's form only what is called as a model's.
 pub(super) fn beside<'a>(
     path: &'a Path,
     names: &'a [(String, bool)],
@@ -131,11 +134,23 @@ pub(super) fn beside<'a>(
 ) -> Vec<&'a str> {
     let contents = Contents::of(path, names);
     let mut weights = contents.weights;
+    weights.extend(contents.torch);
     weights.retain(|name| {
         let other = BESIDE.iter().any(|begin| name.starts_with(begin));
-        Format::of(name).is_some() && !other && !own(name)
+        let model =
+            Format::of(name).is_some() || MODELS.iter().any(|begin| name.starts_with(begin));
+        model && !other && !own(name)
     });
     weights
+}
+
+/// The files in PyTorch's form among `names`, of the directory `path`, beside weights in another.
+pub(super) fn torch_beside<'a>(path: &'a Path, names: &'a [(String, bool)]) -> Vec<&'a str> {
+    let contents = Contents::of(path, names);
+    match contents.is_torch() {
+        true => Vec::new(),
+        false => contents.torch,
+    }
 }
 
 /// Refuses a directory with these `names` whose index lists a file that isn't there. Local.

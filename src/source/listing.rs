@@ -182,8 +182,11 @@ fn by_itself(
     let own =
         |name: &str| listed(name) || format.holds(name) || format.holds(&format!("{room}/{name}"));
     let beside = beside(path, names, own);
-    if let Some(glob) = wanted {
+    let mut names_own = listing.ranks.values().flatten().map(|file| &*file.path);
+    let own_wanted = wanted.is_some_and(|glob| names_own.all(|file| matches(glob, file)));
+    if let Some(glob) = wanted.filter(|_| !own_wanted) {
         if beside.iter().any(|name| matches(glob, name)) {
+            unnumbered(path, suffix, "full weights")?;
             return full(path, wanted);
         }
         let fault = no_choice(path, glob, "a directory that names its files");
@@ -194,7 +197,7 @@ fn by_itself(
         unnumbered(path, suffix, format.called())?;
     }
     refuse_ranks_beside(path, names, &listing)?;
-    if let [first, ..] = beside[..] {
+    if let ([first, ..], None) = (&beside[..], wanted) {
         if here {
             let message = format!(
                 "has {} and full weights beside it ({first})",
@@ -202,8 +205,13 @@ fn by_itself(
             );
             let fault = Fault::new(Kind::Ambiguous, message).file(path.display().to_string());
             let which = if beside.len() == 1 { first } else { "GLOB" };
+            let own = listing.ranks.values().flatten().next();
+            let own = own.map_or("GLOB".to_owned(), |file| {
+                let digit = file.path.find(|c: char| c.is_ascii_digit());
+                format!("{}*", &file.path[..digit.unwrap_or(file.path.len())])
+            });
             return Err(fault.hint(format!(
-                "--weights {which} takes these; for the other move them into a directory of their own"
+                "--weights {which} takes these, --weights '{own}' the other"
             )));
         }
         let taken = format!("{} is", format.called());

@@ -340,7 +340,7 @@ fn assemble(
             &mut headers.catalog,
         )?);
     }
-    if one_step && told.is_none() && merged.ranks.len() > 1 {
+    if one_step && told.is_none() {
         agree(world, step::check(&base, &headers.counts))?;
     }
     Ok(Source {

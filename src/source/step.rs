@@ -58,6 +58,11 @@ pub(super) fn difference(of_ranks: &[(u32, Counts)]) -> Option<String> {
         if ranks.len() < 2 {
             return None;
         }
+        let first = of_ranks.first().map(|(rank, _)| *rank);
+        if of_ranks.iter().all(|(rank, _)| Some(*rank) == first) {
+            let values: Vec<String> = ranks.keys().rev().map(u64::to_string).collect();
+            return Some(format!("{name} is {}", values.join(" and ")));
+        }
         let values = ranks.iter_mut().rev().map(|(value, ranks)| {
             ranks.sort_unstable();
             ranks.dedup();
@@ -76,10 +81,20 @@ pub(super) fn check(base: &Path, of_ranks: &[(u32, Counts)]) -> Result<()> {
     let Some(difference) = difference(of_ranks) else {
         return Ok(());
     };
-    let message = format!("the ranks' files are of different steps: {difference}");
-    Err(Fault::new(Kind::Differs, message)
-        .file(base.display().to_string())
-        .hint("were ranks' files of several saves put together? `shardloom checkpoints list` shows which there are"))
+    let alone = of_ranks.iter().all(|(rank, _)| *rank == 0);
+    let (whose, hint) = match alone {
+        true => (
+            "",
+            "were files of several saves put together? Move away those that aren't of this save",
+        ),
+        false => (
+            "ranks' ",
+            "were ranks' files of several saves put together? `shardloom checkpoints list` shows which there are",
+        ),
+    };
+    let message = format!("the {whose}files are of different steps: {difference}");
+    let fault = Fault::new(Kind::Differs, message);
+    Err(fault.file(base.display().to_string()).hint(hint))
 }
 
 #[cfg(test)]

@@ -39,11 +39,6 @@ pub fn check(directory: &Path) -> Result<()> {
         listed.insert(manifest::NAME.to_owned());
         listed.extend(manifest.files.into_iter().map(|file| file.path));
     }
-    let known = |path: &String| {
-        listed.contains(path)
-            || is_note(path)
-            || (listed.is_empty() && (is_weights(path) || is_told(path)))
-    };
     let mut strangers: Vec<String> = Vec::new();
     for (name, is_directory) in entries(directory)? {
         let path = directory.join(&name);
@@ -54,7 +49,10 @@ pub fn check(directory: &Path) -> Result<()> {
             strangers.push(name);
         }
     }
-    strangers.retain(|path| !known(path));
+    strangers.retain(|path| !listed.contains(path) && !is_note(path));
+    if listed.is_empty() {
+        strangers = unlike(strangers);
+    }
     let Some(first) = strangers.get(..NAMED_MAX.min(strangers.len())) else {
         return Ok(());
     };
@@ -68,18 +66,65 @@ pub fn check(directory: &Path) -> Result<()> {
     };
     let message = format!(
         "holds {} that no earlier run has written: {}{more}",
-        match strangers.len() {
-            1 => "a file".to_owned(),
-            count => format!("{count} files"),
-        },
+        files(strangers.len()),
         first.join(", ")
     );
     Err(Fault::new(Kind::Exists, message)
         .file(directory.display().to_string())
         .hint(
-            "--overwrite replaces only earlier results, rank directories and checkpoints 2.0; \
-             move the files away, or give another directory",
+            "--overwrite replaces only earlier results, and of a trainer rank directories, iterations or a distributed \
+             checkpoint with nothing else; move the files away, or give another directory",
         ))
+}
+
+/// Of `files` those that a trainer doesn't keep together with the others: it keeps rank directories, or what one format
+/// of directories has.
+fn unlike(files: Vec<String>) -> Vec<String> {
+    let told = Directory::all().map(|format| {
+        let others = files.iter().filter(move |file| !format.holds(file));
+        others.cloned().collect::<Vec<_>>()
+    });
+    let ranks = files.iter().filter(|file| !is_weights(file));
+    let ranks = ranks.cloned().collect();
+    let fewest = told.chain([ranks]).min_by_key(Vec::len);
+    fewest.unwrap_or_default()
+}
+
+fn files(count: usize) -> String {
+    match count {
+        1 => "a file".to_owned(),
+        count => format!("{count} files"),
+    }
+}
+
+/// Checks that the checkpoint in `base`/`inside`, which tells its own layout, has nothing that isn't its own. Local.
+///
+/// # Errors
+/// [`Kind::Exists`] naming the first files that are something else, and how many they are; [`Kind::Io`].
+pub fn check_own(base: &Path, inside: &str) -> Result<()> {
+    let place = base.join(inside);
+    let names = io::list(&place)?;
+    let mut own: HashSet<String> = HashSet::new();
+    for format in Directory::all() {
+        if matches!(format.recognise(&place, &names, None), Ok(Some(_))) {
+            let listed = format.list(&place).unwrap_or_default();
+            own.extend(listed.into_values().flatten());
+            own.extend(format.texts().iter().map(|(name, _)| (*name).to_owned()));
+        }
+    }
+    let mut strangers = io::list_files(&place)?;
+    strangers.retain(|file| !own.contains(file) && !is_told(&format!("{inside}/{file}")));
+    let Some(first) = strangers.first() else {
+        return Ok(());
+    };
+    let message = format!(
+        "holds {} that no trainer has written into it: {first}{}",
+        files(strangers.len()),
+        if strangers.len() > 1 { ", …" } else { "" }
+    );
+    Err(Fault::new(Kind::Exists, message)
+        .file(place.display().to_string())
+        .hint("what is removed goes with all that lies in it: move the files away first"))
 }
 
 /// Checks that this user may remove all that lies in `directory`, which is to be replaced. Local.

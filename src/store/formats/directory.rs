@@ -167,6 +167,12 @@ pub trait DirectoryFormat: Sync {
     /// The format of its files.
     fn files(&self) -> Format;
 
+    /// Whether checkpoints of `other` lie beside its own, made of them.
+    fn shares(&self, other: &dyn DirectoryFormat) -> bool {
+        let _ = other;
+        false
+    }
+
     /// Names of tensors that it keeps apart from the others, in one of its texts.
     fn apart(&self) -> &'static [&'static str] {
         &[]

@@ -201,7 +201,7 @@ impl DirectoryFormat for Checkpoint2 {
             return path == TRACKER || path == ADAPTER;
         };
         let own = [METADATA, COMMON, ADAPTER].contains(&name)
-            || (Format::of(name).is_some() && !name.contains('/'));
+            || (cards(name).is_some() && !name.contains('/'));
         own && iteration(room).is_some_and(|number| directory(number) == room)
     }
 }

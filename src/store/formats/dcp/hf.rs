@@ -18,6 +18,9 @@ use std::sync::Arc;
 /// What tells where parts lie.
 const SHARDING: &str = "DCP_SHARDING_INFO";
 
+/// How the name of the first rank's file begins.
+const FIRST: &str = "shard-00001-";
+
 /// Such a checkpoint.
 pub(in crate::store::formats) struct HuggingFace;
 
@@ -45,17 +48,10 @@ impl DirectoryFormat for HuggingFace {
     }
 
     fn recognise(&self, path: &Path, names: &Names, _: Option<&str>) -> Result<Option<String>> {
-        let files = names.iter().filter(|(_, folder)| !folder);
-        let mut weights = files
-            .filter(|(name, _)| Format::of(name).is_some())
-            .peekable();
-        let Some((first, _)) = weights.peek() else {
+        let mut files = names.iter().filter(|(_, folder)| !folder);
+        let Some((first, _)) = files.find(|(name, _)| is_part(name)) else {
             return Ok(None);
         };
-        let first = first.clone();
-        if !weights.all(|(name, _)| is_part(name)) {
-            return Ok(None);
-        }
         // A damaged one is told as such when it is read.
         let file = ReadFile::open(&path.join(first))?;
         let told = Format::SAFETENSORS.read(&file);
@@ -91,8 +87,19 @@ impl DirectoryFormat for HuggingFace {
         parts(schema).map(Some).map_err(named)
     }
 
-    fn check_unlisted(&self, _: &[&str]) -> Result<()> {
-        Ok(())
+    fn check_unlisted(&self, files: &[&str]) -> Result<()> {
+        // Others may have had nothing to write; the first has.
+        match files.iter().any(|file| file.starts_with(FIRST)) {
+            true => Ok(()),
+            false => {
+                let message = format!(
+                    "has no {FIRST}…, and {} of its parts are there",
+                    files.len()
+                );
+                Err(Fault::new(Kind::MissingShard, message)
+                    .hint("copy all of the directory: each file has parts of tensors"))
+            }
+        }
     }
 
     fn tells_files(&self) -> bool {

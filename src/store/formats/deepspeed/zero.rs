@@ -5,6 +5,7 @@ use super::entries::{Entries, Meant};
 use super::model::{Model, some};
 use super::names::{File, Side, file, is_ours};
 use super::optimizer::Optimizer;
+use super::universal::Universal;
 use crate::catalog::FileSchema;
 use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::directory::{DirectoryFormat, Names, Own, RankFiles, Text, has};
@@ -177,6 +178,10 @@ impl DirectoryFormat for Zero {
 
     fn is_written(&self) -> bool {
         false
+    }
+
+    fn shares(&self, other: &dyn DirectoryFormat) -> bool {
+        other.name() == Universal.name()
     }
 
     fn holds(&self, _: &str) -> bool {
