@@ -205,7 +205,9 @@ fn counts_come_along_to_rank_directories() {
         let line = "unify --src @second --dst @complete";
         alone(&sample.args(line)).succeeds();
         let line = "split --src @complete --dst @stepped --dst-strategy @two.ckpt --step 50 --format checkpoint2";
-        under_mpi(processes, &sample.args(line)).succeeds();
+        let run = under_mpi(processes, &sample.args(line)).succeeds();
+        let note = "step_num 40 of the source is written as 50";
+        assert!(run.stdout.contains(note), "{run:#?}");
         let path = sample.path("stepped/iteration_00000050/common.json");
         let stepped: Value =
             serde_json::from_slice(&std::fs::read(&path).expect("a file")).expect("JSON");

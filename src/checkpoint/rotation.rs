@@ -94,8 +94,8 @@ pub fn check(
     let own = checkpoints.iter().filter_map(|old| old.directory.as_ref());
     let checked = if topology.leads(world.process()) {
         fence::check(survey, files.chain(companions.keys())).and_then(|()| {
-            own.map(|inside| check_own(&survey.directory, inside))
-                .collect()
+            own.clone()
+                .try_for_each(|inside| check_own(&survey.directory, inside))
         })
     } else {
         Ok(())

@@ -38,7 +38,8 @@ const INSTEAD: [(&str, &str, &str); 2] = [
     (
         "import",
         "--src-strategy",
-        "import takes a model in full; `shardloom unify` makes full weights of rank directories",
+        "import takes a model in full: --weights NAME where it lies beside rank directories; `shardloom unify` makes full weights of \
+         these",
     ),
 ];
 /// Commands named of those that have a flag.

@@ -40,7 +40,6 @@ pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Resu
     let mut index = Index::default();
     for (rank, files) in &source.catalog.ranks {
         let [file] = &files[..] else { continue };
-        refuse_part_of_tensors(file).map_err(|fault| source.place(fault))?;
         let named = |fault: Fault| fault.file(source.base.join(&file.path).display().to_string());
         let mut listing = Vec::new();
         for (position, entry) in (0u32..).zip(&file.schema.entries) {
@@ -98,22 +97,24 @@ pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Resu
     })
 }
 
-/// Refuses a file of a checkpoint that tells its own layout: it has parts of tensors, and in another format nothing
+/// Refuses files of a checkpoint that tells its own layout: they have parts of tensors, and in another format nothing
 /// would say so.
-fn refuse_part_of_tensors(file: &ShardFile) -> Result<()> {
-    let name = file.path.rsplit('/').next().unwrap_or_default();
-    let part = |format: &Directory| format.is_part(name, &file.schema);
-    let Some(format) = Directory::all().find(part) else {
-        return Ok(());
-    };
-    let message = format!(
-        "is a part of {}: it has parts of tensors, and no weights for itself",
-        format.called()
-    );
-    let fault = Fault::new(Kind::Unsupported, message).file(file.path.as_str());
-    Err(fault.hint(
-        "unify, reshard, diff and others read its directory: `unify` makes full weights of it",
-    ))
+pub(super) fn all_of_whole_tensors(catalog: &Catalog) -> Result<()> {
+    for file in catalog.ranks.values().flatten() {
+        let name = file.path.rsplit('/').next().unwrap_or_default();
+        let part = |format: &Directory| format.is_part(name, &file.schema);
+        if let Some(format) = Directory::all().find(part) {
+            let message = format!(
+                "is a part of {}: it has parts of tensors, and no weights for itself",
+                format.called()
+            );
+            let fault = Fault::new(Kind::Unsupported, message).file(file.path.as_str());
+            return Err(fault.hint(
+                "unify, reshard, diff and others read its directory: `unify` makes full weights of it",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Which tensor is in which of the files that full weights are converted to.

@@ -79,17 +79,16 @@ impl Planned {
         let files = counts::settle(world, &source.source, &write.files)?;
         let select = write.select.followed(&source.inventory, strategy);
         let select = select.map_err(|fault| source.source.place(fault))?;
-        if let (Some(said), Files::Resume { .. } | Files::Full { .. }) = (&write.progress, &files) {
-            let kept = |name: &str| select.keeps(name);
-            agree(
-                world,
-                counts::refuse_another_step(&source.source, said, kept),
-            )?;
-        }
+        let renumbered = match &write.progress {
+            Some(said) => counts::renumbered(world, &source.source, (said, &files), |name| {
+                select.keeps(name)
+            })?,
+            None => None,
+        };
         let (files, left) = values_kept(write, &select, files, source);
         let planned = arranged(write, &select, &files, source, strategy, ranks);
         let mut planned = agree(world, planned)?;
-        planned.notes.extend(left);
+        planned.notes.extend(left.into_iter().chain(renumbered));
         planned.depends_on = format!(
             "{:?} {:?} {:?} {:?} {:?} {:?} {} {} {}",
             source.laid.as_ref().map(|laid| laid.crc),
@@ -166,9 +165,7 @@ fn arranged(
     let fused = fused::refuse(files, (&made.metadata, formed.is_view), &build);
     let checked = fused.and_then(|()| check_copied(write, files, &build, inventory));
     checked.map_err(|fault| source.place(fault))?;
-    build.counts = counts(write, &select, opened).map_err(|fault| source.place(fault))?;
-    let counted = |name: &Arc<str>| build.counts.iter().any(|count| count.name == &**name);
-    build.without_data.retain(|name| !counted(name));
+    build.count(counts(write, &select, opened).map_err(|fault| source.place(fault))?);
     let without_data = BTreeMap::from([
         ("source", texts(&inventory.without_data)),
         ("destination", texts(&build.without_data)),

@@ -114,7 +114,9 @@ impl Run<'_> {
         let ranks = &place.site().ranks;
         match &self.job.goal {
             Goal::Convert(goal) => {
-                let planned = convert::plan(goal, source, ranks);
+                let checked = convert::all_of_whole_tensors(&source.source.catalog);
+                let checked = checked.map_err(|fault| source.source.place(fault));
+                let planned = checked.and_then(|()| convert::plan(goal, source, ranks));
                 agree(self.world, planned)
             }
             Goal::Write(write) => {

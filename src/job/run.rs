@@ -11,7 +11,7 @@ use crate::job::sides::of_side;
 use crate::job::spec::{Goal, Job};
 use crate::job::steps::{Early, Run};
 use crate::job::written::Written;
-use crate::source::{Which, may_be_numbered};
+use crate::source::{Which, may_be_numbered, may_match};
 use crate::transport::{Buffer, Observer};
 
 /// Runs a job. Collective.
@@ -70,7 +70,7 @@ fn run_to(
     (told, filling): (Option<&mut Told<'_>>, Option<&mut Filling<'_, '_>>),
 ) -> Result<Outcome> {
     let mut clock = Clock::start();
-    let chosen = side_with_steps(world, job)?;
+    let chosen = of_one_side(world, job)?;
     let job = chosen.as_ref().unwrap_or(job);
     let run = Run::new(world, topology, job)?;
     let standing = match run.take_place(filling.is_none())? {
@@ -119,20 +119,38 @@ fn run_to(
     ready.outcome(&surveyed, &moved, &readers, clock)
 }
 
-/// Of a comparison by a step the same where one side alone may have several: the other is as it is. None for another
-/// job. Collective.
-fn side_with_steps(world: &World, job: &Job) -> Result<Option<Job>> {
-    let (Goal::Compare(comparing), Which::Checkpoint(Some(_))) = (&job.goal, &job.reading.which)
-    else {
+/// Of a comparison by a step, or of some files, the same where that can be meant of one side alone: the other is as it
+/// is. None for another job. Collective.
+fn of_one_side(world: &World, job: &Job) -> Result<Option<Job>> {
+    let Goal::Compare(comparing) = &job.goal else {
         return Ok(None);
     };
-    let one = may_be_numbered(world, &job.reading.path)?;
-    let other = may_be_numbered(world, &comparing.other.path)?;
+    let paths = [&job.reading.path, &comparing.other.path];
     let mut job = job.clone();
-    match (one, other, &mut job.goal) {
-        (true, false, Goal::Compare(comparing)) => comparing.other.which = Which::default(),
-        (false, true, _) => job.reading.which = Which::default(),
-        _ => return Ok(None),
+    let Goal::Compare(comparing) = &mut job.goal else {
+        return Ok(None);
+    };
+    let sides = [&mut job.reading, &mut comparing.other];
+    if let Which::Checkpoint(Some(_)) = &sides[0].which {
+        let [one, other] = paths.map(|path| may_be_numbered(world, path));
+        if let Some(side) = alone(one?, other?) {
+            sides[side].which = Which::default();
+        }
+    }
+    if let Some(glob) = sides[0].weights.clone() {
+        let [one, other] = paths.map(|path| may_match(world, path, &glob));
+        if let Some(side) = alone(one?, other?) {
+            sides[side].weights = None;
+        }
     }
     Ok(Some(job))
+}
+
+/// The side that isn't meant, if the other alone is.
+fn alone(one: bool, other: bool) -> Option<usize> {
+    match (one, other) {
+        (true, false) => Some(1),
+        (false, true) => Some(0),
+        _ => None,
+    }
 }

@@ -160,6 +160,13 @@ fn private_plans(
 }
 
 impl Build {
+    /// Takes up what is counted beside the tensors: names that a strategy has may be among it.
+    pub fn count(&mut self, counts: Vec<Count>) {
+        let counted = |name: &Arc<str>| counts.iter().any(|count| count.name == &**name);
+        self.without_data.retain(|name| !counted(name));
+        self.counts = counts;
+    }
+
     /// Lays the tensors out by the destination's strategy; gives the names read that were used.
     fn place(
         &mut self,

@@ -304,6 +304,7 @@ fn missing_shard(tensor: &SourceTensor, spread: &Spread, cell: &[u64], source: &
             .hint("is a rank directory missing, or does the strategy describe more ranks?");
     }
     fault.hint(
-        "the save that removed redundancy kept no copy of this shard; the data is not in these files",
+        "no file that is read has this shard: is one of the rank's files missing, or did a save that removed redundancy \
+         keep no copy?",
     )
 }

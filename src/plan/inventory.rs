@@ -135,9 +135,16 @@ impl Inventory {
                 return Err(fault.tensor(&*name));
             }
         }
+        inventory.refuse_in_both(catalog)?;
+        Ok(inventory)
+    }
+
+    /// Refuses full weights whose file of hyper-parameters has a tensor of theirs. A count in both is taken from that
+    /// file, as MindSpore's split does it.
+    fn refuse_in_both(&mut self, catalog: &Catalog) -> Result<()> {
         let Inventory {
             tensors, private, ..
-        } = &mut inventory;
+        } = self;
         let both = private.iter().find(|name| {
             let known = tensors.get(*name);
             known.is_some_and(|known| !is_count(name, &known.shape))
@@ -145,9 +152,8 @@ impl Inventory {
         if let Some(name) = both {
             return Err(in_both(catalog, name));
         }
-        // As MindSpore's split: a count in both is taken from the hyper-parameter file.
         tensors.retain(|name, _| !private.contains(name));
-        Ok(inventory)
+        Ok(())
     }
 
     fn distributed(catalog: &Catalog, strategy: &Strategy) -> Result<Inventory> {

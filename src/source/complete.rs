@@ -58,7 +58,8 @@ pub(crate) fn check(
         .file(format!("rank_{}", missing[0]))
         .hint(match catalog.paths().iter().any(|path| rank_in(path).is_some()) {
             true => "bring all ranks' directories together, or start a process on every node that has some",
-            false => "are these full weights? Leave --src-strategy out then",
+            false => "ranks are counted from 0, and a pattern has {rank} in the place of their numbers; for full weights leave \
+                      --src-strategy out",
         }))
 }
 

@@ -59,37 +59,64 @@ pub fn settle(world: &World, source: &Source, files: &Files) -> Result<Files> {
     })
 }
 
-/// Refuses a step that is `said` to be another than the files say, which would go along as they are: `kept` tensors. Local.
+/// A file and the step that it says, where that is another than is `said` and is `kept`, if this process reads it. Local.
 ///
 /// # Errors
-/// [`Kind::Usage`] naming the file and both steps.
-pub fn refuse_another_step(
+/// [`crate::fault::Kind::Io`].
+fn another_step(
     source: &Source,
-    said: &Progress,
+    said: u64,
     kept: impl Fn(&str) -> bool,
-) -> Result<()> {
-    let (Some(said), Some((rank, files))) = (said.step_num, source.catalog.ranks.first_key_value())
-    else {
-        return Ok(());
+) -> Result<Option<(String, u64)>> {
+    let Some((rank, files)) = source.catalog.ranks.first_key_value() else {
+        return Ok(None);
     };
     if source.reach.owner(*rank) != Some(source.reach.process) || !kept(STEP) {
-        return Ok(());
+        return Ok(None);
     }
-    for file in files {
-        if file.schema.get(STEP).is_none() {
-            continue;
-        }
+    let other = |found: &u64| *found != said;
+    let told = source.told.as_ref().map(|told| &told.own.progress);
+    if let Some(found) = told.and_then(|told| told.step_num).filter(other) {
+        return Ok(Some((source.base.display().to_string(), found)));
+    }
+    for file in files.iter().filter(|file| file.schema.get(STEP).is_some()) {
         let path = source.base.join(&file.path);
         let found = scalar(&ReadFile::open(&path)?, &file.schema, STEP)?.and_then(whole);
-        if let Some(found) = found.filter(|found| *found != said) {
-            let message = format!("{STEP} in it is {found}, and --step says {said}");
-            let fault = Fault::new(Kind::Usage, message).file(path.display().to_string());
-            return Err(fault.hint(format!(
-                "give --step {found}; --filter-out-param-prefix {STEP} leaves out what the source counts"
-            )));
+        if let Some(found) = found.filter(other) {
+            return Ok(Some((path.display().to_string(), found)));
         }
     }
-    Ok(())
+    Ok(None)
+}
+
+/// What there is to say of a step that is `said` to be another than the files say, of which `kept` tensors go along.
+/// Collective.
+///
+/// # Errors
+/// The same on every process: [`Kind::Usage`] naming the file and both steps, where `files` have it as a tensor, which
+/// goes along as it is.
+pub fn renumbered(
+    world: &World,
+    source: &Source,
+    (said, files): (&Progress, &Files),
+    kept: impl Fn(&str) -> bool,
+) -> Result<Option<String>> {
+    let Some(said) = said.step_num else {
+        return Ok(None);
+    };
+    let mine = agree(world, another_step(source, said, kept))?;
+    let found = all_gather(world, &mine)?.into_iter().flatten().next();
+    let Some((file, found)) = found else {
+        return Ok(None);
+    };
+    if matches!(files, Files::Directory { .. }) {
+        let note = format!("--step: {STEP} {found} of the source is written as {said}");
+        return Ok(Some(note));
+    }
+    let message = format!("{STEP} in it is {found}, and --step says {said}");
+    Err(Fault::new(Kind::Usage, message).file(file).hint(format!(
+        "give --step {found}; --filter-out-param-prefix {STEP} leaves out what the source counts"
+    )))
 }
 
 /// Where the job stands, from the lowest rank's tensors, or the name of its file, if this process reads those. Local.

@@ -3,8 +3,9 @@
 use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
 use crate::source::aside::left_aside;
+use crate::source::contents::torch_beside;
 use crate::source::directory::refuse_parts;
-use crate::source::full::{refuse_missing, torch_beside};
+use crate::source::full::refuse_missing;
 use crate::source::listed::{Listed, Listing};
 use crate::source::nothing;
 use crate::source::pattern;
@@ -117,11 +118,7 @@ fn names(path: &Path, contains: Option<&str>, listing: &mut Listing) -> Result<V
                 }
                 // Of some of the files it would say that they are all.
                 listing.index = index;
-                let aside = torch_beside(path, &inside);
-                if !own.is_empty() && !aside.is_empty() {
-                    let taken: BTreeSet<String> = own.iter().cloned().collect();
-                    listing.notes.push(left_aside(&taken, &aside, false));
-                }
+                listing.notes.extend(torch_aside(path, &inside, &own));
             }
             names.extend(own);
             let rooms = inside.iter().filter(|(_, directory)| *directory);
@@ -150,6 +147,13 @@ fn names(path: &Path, contains: Option<&str>, listing: &mut Listing) -> Result<V
         }
     }
     Ok(names)
+}
+
+/// What is said of files in PyTorch's form beside `own` ones, which aren't taken.
+fn torch_aside(path: &Path, inside: &[(String, bool)], own: &[String]) -> Option<String> {
+    let aside = torch_beside(path, inside);
+    let taken: BTreeSet<String> = own.iter().cloned().collect();
+    (!taken.is_empty() && !aside.is_empty()).then(|| left_aside(&taken, &aside, false))
 }
 
 /// Refuses a directory with these `files` if they are a part of a set. Local.

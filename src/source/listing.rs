@@ -3,8 +3,9 @@
 use crate::exchange::{World, all_gather};
 use crate::fault::{Fault, Kind, Result};
 use crate::source::aside::left;
+use crate::source::contents::beside;
 use crate::source::directory;
-use crate::source::full::{beside, list_full};
+use crate::source::full::list_full;
 use crate::source::listed::{Inner, Listed, Listing};
 use crate::source::pattern;
 use crate::store::io::{self, Standing};
@@ -98,6 +99,28 @@ fn has_numbers(path: &Path) -> Result<Option<bool>> {
     }
     let room = |(name, folder): &(String, bool)| *folder && rank_dir::rank_of(name).is_some();
     Ok(Some(names.iter().any(room)))
+}
+
+/// Whether there are files of full weights at `path` that match `glob`, as any process sees it. Collective.
+///
+/// # Errors
+/// [`Kind::Mpi`].
+pub(crate) fn may_match(world: &World, path: &Path, glob: &str) -> Result<bool> {
+    let seen = || -> Result<Option<bool>> {
+        let own = path.file_name().unwrap_or_default().to_string_lossy();
+        Ok(match io::glance(path)? {
+            Standing::Nothing => None,
+            Standing::File => Some(matches(glob, &own)),
+            Standing::Directory | Standing::EmptyDirectory => {
+                let names = io::list(path)?;
+                let files = names.iter().filter(|(_, folder)| !folder);
+                let mut files = files.map(|(name, _)| name.as_str());
+                Some(files.any(|name| Format::of_part(name).is_some() && matches(glob, name)))
+            }
+        })
+    };
+    let seen = all_gather(world, &seen().unwrap_or(None))?;
+    Ok(seen.contains(&Some(true)) || !seen.contains(&Some(false)))
 }
 
 /// Lists full weights. Local.

@@ -120,7 +120,7 @@ const LIES: &[(&str, Lie, &str)] = &[
     (
         "dcp_hf_shards",
         Lie::Gone("shard-00001-model-00001-of-00001.safetensors"),
-        "elements",
+        "has no shard-00001",
     ),
     ("dcp_shard0", Lie::Gone(".metadata"), "is missing"),
     (

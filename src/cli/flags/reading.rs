@@ -69,6 +69,21 @@ pub(crate) struct WeightsArgs {
 }
 
 impl WeightsArgs {
+    /// Refuses a choice among files where the trainer reads rank directories.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`].
+    pub(crate) fn refuse_for_ranks(&self) -> Result<()> {
+        let Some(glob) = &self.weights else {
+            return Ok(());
+        };
+        let message =
+            format!("--weights '{glob}': the trainer reads the rank directories that are there");
+        Err(Fault::new(Kind::Usage, message).hint(
+            "--load-checkpoint with a directory of its own for these files, or the file itself",
+        ))
+    }
+
     /// Refuses a choice among files where the trainer reads what is there by itself.
     ///
     /// # Errors

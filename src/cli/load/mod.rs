@@ -161,6 +161,7 @@ impl Load {
                 (Chosen::iteration(config, source, stays)?, None)
             }
             Action::Reshard => {
+                self.weights.refuse_for_ranks().map_err(named)?;
                 let chosen = Chosen::ranked(sight, config, source, &shape)?;
                 let found = strategies::of_source(sight, config, source, (&shape, &chosen))?;
                 (chosen, Some(found))

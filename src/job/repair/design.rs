@@ -7,6 +7,7 @@ use crate::job::repair::parts::Part;
 use crate::source::meta::{META, Meta, Name};
 use crate::store::Format;
 use crate::store::ckpt::TRAILER_BYTES;
+use crate::store::formats::checkpoint2::TRACKER;
 use crate::store::io::ReadFile;
 use crate::store::manifest::{FileRecord, structure};
 use crate::tensor::dtype::Dtype;
@@ -20,13 +21,23 @@ const TRIES_MAX: usize = 8;
 /// What a header says of a tensor.
 type Known<'a> = HashMap<(&'a str, u64), (Dtype, Shape)>;
 
-/// What the `meta.json` of a rank may say, by the names of that rank's files: of another file it is none. A pure function.
+/// What the `meta.json` of a rank may say, by the names of that rank's files, and what names the last iteration: of
+/// another file there is none. A pure function.
 pub(super) fn metas(copies: &Copies<'_>, record: &FileRecord) -> Vec<Vec<u8>> {
-    let room = record.path.strip_suffix(META);
-    let (Some(room), Some(donor)) = (room, copies.donors.first()) else {
+    let Some(donor) = copies.donors.first() else {
         return Vec::new();
     };
     let files = donor.manifest.files.iter();
+    if record.path == TRACKER {
+        let rooms = files.filter_map(|file| file.path.split_once('/'));
+        let numbers = rooms.filter_map(|(room, _)| room.rsplit_once('_')?.1.parse::<u64>().ok());
+        return numbers
+            .map(|number| number.to_string().into_bytes())
+            .collect();
+    }
+    let Some(room) = record.path.strip_suffix(META) else {
+        return Vec::new();
+    };
     let own = files.filter_map(|file| file.path.strip_prefix(room));
     let metas = own.filter_map(|file| {
         let (name, _) = Name::parse(file)?;

@@ -148,22 +148,12 @@ impl<'m> Mender<'m> {
         let target = WriteFile::create(staged, record.bytes)?;
         let (mut whole, mut rows, mut missing) = (0, Vec::new(), Vec::new());
         for part in parts.iter().filter(|part| part.bytes() > 0) {
-            match self.fill(number, record, part, &target)? {
-                Some((contribution, place)) => {
-                    whole ^= contribution;
-                    if !self.copies.is_own(number, place) {
-                        let from = self.copies.shown(place.donor, place.file);
-                        rows.push(row(record, part.tensor, from));
-                    }
-                }
-                None => match self.named(record, part, &target)? {
-                    Some(contribution) => {
-                        whole ^= contribution;
-                        rows.push(row(record, None, "the files' names".into()));
-                    }
-                    None => missing.push(part.tensor.map(str::to_owned)),
-                },
-            }
+            let Some((contribution, from)) = self.filled(number, record, part, &target)? else {
+                missing.push(part.tensor.map(str::to_owned));
+                continue;
+            };
+            whole ^= contribution;
+            rows.extend(from.map(|from| row(record, part.tensor, from)));
         }
         if !missing.is_empty() {
             return Ok(Mended::Without(missing));
@@ -227,16 +217,24 @@ impl<'m> Mender<'m> {
         Ok(None)
     }
 
-    /// Writes a text that the names of the files beside it tell, and gives its contribution; none if they tell another.
+    /// Fills a part, and gives its contribution and, if that isn't the file itself, where it is from; none if nothing
+    /// tells it.
     ///
     /// # Errors
     /// If it can't be written.
-    fn named(
-        &self,
+    fn filled(
+        &mut self,
+        number: usize,
         record: &FileRecord,
         part: &Part<'_>,
         target: &WriteFile,
-    ) -> Result<Option<u64>> {
+    ) -> Result<Option<(u64, Option<String>)>> {
+        if let Some((contribution, place)) = self.fill(number, record, part, target)? {
+            let own = self.copies.is_own(number, place);
+            let from = (!own).then(|| self.copies.shown(place.donor, place.file));
+            return Ok(Some((contribution, from)));
+        }
+        // A text may be what the names of the files beside it tell.
         let texts = match part.tensor {
             None => metas(self.copies, record),
             Some(_) => Vec::new(),
@@ -248,7 +246,7 @@ impl<'m> Mender<'m> {
             let own = residue(text);
             if finish(own, record.bytes) == part.crc {
                 target.write_at(text, 0)?;
-                return Ok(Some(own));
+                return Ok(Some((own, Some("the files' names".into()))));
             }
         }
         Ok(None)

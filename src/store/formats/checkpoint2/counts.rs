@@ -21,7 +21,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Progress> {
 pub(super) fn missing() -> Fault {
     let message = "is missing, which says where the job stands: its step, epoch and loss scale";
     Fault::new(Kind::MissingShard, message).file(COMMON).hint(
-        "copy it along; if it is lost, write what is known: {\"step_num\": 20, \"global_step\": 20}",
+        "copy it along; if it is lost, write what is known, of iteration N: {\"step_num\": N, \"global_step\": N}",
     )
 }
 

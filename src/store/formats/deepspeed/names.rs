@@ -1,5 +1,8 @@
 //! What the files of a ZeRO checkpoint are called.
 
+/// The form that ZeRO's checkpoints are made into for other numbers of ranks, as `--format` has it.
+pub(super) const UNIVERSAL: &str = "deepspeed-universal";
+
 /// What a file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {

@@ -1,7 +1,7 @@
 //! Universal checkpoints as a row of the table: a directory for each weight, and a file for each of its states.
 
 use super::due::{MASTER, of_universal_checkpoint};
-use super::names::of_universal;
+use super::names::{UNIVERSAL, of_universal};
 use super::zero::{meant, read};
 use crate::catalog::{Entry, FileSchema, Held};
 use crate::fault::{Fault, Kind, Result};
@@ -40,7 +40,7 @@ fn is_one(place: &Path) -> Result<bool> {
 
 impl DirectoryFormat for Universal {
     fn name(&self) -> &'static str {
-        "deepspeed-universal"
+        UNIVERSAL
     }
 
     fn called(&self) -> &'static str {

@@ -3,9 +3,8 @@
 use super::due::of_zero;
 use super::entries::{Entries, Meant};
 use super::model::{Model, some};
-use super::names::{File, Side, file, is_ours};
+use super::names::{File, Side, UNIVERSAL, file, is_ours};
 use super::optimizer::Optimizer;
-use super::universal::Universal;
 use crate::catalog::FileSchema;
 use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::directory::{DirectoryFormat, Names, Own, RankFiles, Text, has};
@@ -181,7 +180,7 @@ impl DirectoryFormat for Zero {
     }
 
     fn shares(&self, other: &dyn DirectoryFormat) -> bool {
-        other.name() == Universal.name()
+        other.name() == UNIVERSAL
     }
 
     fn holds(&self, _: &str) -> bool {
