@@ -518,6 +518,93 @@ fn full_weights_beside_it_are_told_or_asked_for() {
     under_mpi(2, &sample.args(&chosen)).succeeds();
 }
 
+/// What lies in an iteration and isn't its own is neither pruned with it nor replaced; nor is a second kind of checkpoint.
+#[test]
+fn only_its_own_files_are_removed() {
+    let sample = sample();
+    alone(&sample.args(WRITE)).succeeds();
+    alone(&sample.args("unify --src @second --dst @whole")).succeeds();
+    let older = sample.path("second/iteration_00000030");
+    std::fs::create_dir(&older).expect("made");
+    for file in fixtures::listing(&sample.path("second/iteration_00000040")) {
+        let from = sample.path("second/iteration_00000040").join(&file);
+        std::fs::copy(from, older.join(&file)).expect("copied");
+    }
+    let common = older.join("common.json");
+    let text = std::fs::read_to_string(&common).expect("a file");
+    std::fs::write(
+        &common,
+        text.replace("\"step_num\": 40", "\"step_num\": 30"),
+    )
+    .expect("written");
+    std::fs::remove_file(sample.path("second/shardloom.json")).expect("removed");
+    let mine = older.join("mine.safetensors");
+    std::fs::copy(sample.path("whole/hyper_param.safetensors"), &mine).expect("copied");
+    for processes in [1, 4] {
+        for line in [
+            "checkpoints prune @second --keep 1",
+            "split --src @full --dst @second --dst-strategy @two.ckpt --overwrite",
+        ] {
+            refuses(
+                &under_mpi(processes, &sample.args(line)),
+                "mine.safetensors",
+            );
+            assert!(mine.exists() && common.exists(), "{line}");
+        }
+    }
+    std::fs::remove_file(&mine).expect("removed");
+    alone(&sample.args("checkpoints prune @second --keep 1")).succeeds();
+    assert!(!older.exists());
+    // Two that tell their own layouts.
+    let away = "reshard --src @second --dst @dcp --dst-strategy @two.ckpt --format dcp";
+    alone(&sample.args(away)).succeeds();
+    for file in fixtures::listing(&sample.path("dcp")) {
+        if !file.ends_with("shardloom.json") {
+            std::fs::copy(
+                sample.path("dcp").join(&file),
+                sample.path("second").join(&file),
+            )
+            .expect("copied");
+        }
+    }
+    for line in [
+        "unify --src @second --dst @out",
+        READ,
+        "inspect @second",
+        "diff @second @whole",
+    ] {
+        let run = alone(&sample.args(line));
+        refuses(
+            &run,
+            "has a checkpoint 2.0 (iteration_00000040) and a PyTorch distributed checkpoint",
+        );
+    }
+    let line = "split --src @full --dst @second --dst-strategy @two.ckpt --overwrite";
+    refuses(&alone(&sample.args(line)), "no earlier run has written");
+}
+
+/// Files of it are parts of tensors: no other format of files says so.
+#[test]
+fn its_files_are_not_converted() {
+    let sample = sample();
+    alone(&sample.args(WRITE)).succeeds();
+    let away = "reshard --src @second --dst @dcp --dst-strategy @two.ckpt --format dcp-hf";
+    alone(&sample.args(away)).succeeds();
+    sample.copy("full/model.safetensors", "dcp/model.safetensors");
+    let shard = "shard-00001-model-00001-of-00001.safetensors";
+    for line in [
+        "convert @second/iteration_00000040/model-0000000-0000004.safetensors --to ckpt --dst @out"
+            .to_owned(),
+        format!("convert @dcp/{shard} --to ckpt --dst @out"),
+        "convert @dcp --to ckpt --dst @out".to_owned(),
+    ] {
+        for processes in [1, 4] {
+            refuses(&under_mpi(processes, &sample.args(&line)), "part");
+            assert!(!sample.path("out").exists(), "{line}");
+        }
+    }
+}
+
 /// Rank directories beside a checkpoint 2.0, as a job that has changed its format leaves them: nobody knows which is meant.
 #[test]
 fn ranks_beside_it_are_asked_for() {

@@ -41,6 +41,10 @@ fn layers_that_no_file_has_are_missing() {
             &["layers.0.w", "adam_m.layers.0.w", "head", "adam_m.tail"],
             "tail",
         ),
+        (
+            &["head", "tail", "adam_m.head", "adam_m.tail", "adam_v.tail"],
+            "adam_v.head",
+        ),
     ] {
         let known: Vec<&str> = saved.iter().copied().chain([lacks]).collect();
         let sample = sample(saved, &known);

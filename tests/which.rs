@@ -719,3 +719,42 @@ fn a_suffix_is_of_the_side_that_has_steps() {
         });
     }
 }
+
+/// A file of hyper-parameters beside one file of weights: of another save, if it has their tensors or another step.
+#[test]
+fn hyper_parameters_of_another_save_are_refused() {
+    let count = |step: u8| Tensor {
+        dtype: "I32".into(),
+        shape: vec![],
+        data: vec![step, 0, 0, 0],
+    };
+    for (name, tensor, word) in [
+        (
+            "w1",
+            Tensor::counting("F32", &[16, 8], 9),
+            "has this tensor too",
+        ),
+        ("step_num", count(9), "step_num is 9 and 7"),
+        ("step_num", count(7), ""),
+    ] {
+        let sample = Sample::in_memory();
+        let mut whole = sample.whole.clone();
+        whole.insert("step_num".into(), count(7));
+        tensors::write(&sample.path("full/model.safetensors"), &whole);
+        let hyper = Tensors::from_iter([(name.to_owned(), tensor)]);
+        tensors::write(&sample.path("full/hyper_param.safetensors"), &hyper);
+        for line in [
+            "unify --src @full --dst @out",
+            "split --src @full --dst @out --dst-strategy @four.ckpt",
+            "unify --src @full --weights model.safetensors --dst @out",
+        ] {
+            match word {
+                "" => {
+                    alone(&sample.args(line)).succeeds();
+                    std::fs::remove_dir_all(sample.path("out")).expect("removed");
+                }
+                word => refused(&sample, line, &[word]),
+            }
+        }
+    }
+}
