@@ -102,8 +102,8 @@ impl Import {
                 remove_redundancy: false,
             },
         };
-        let extras = self.step.beside(&files);
         let files = self.writing.files(files, DirectoryAsked::default());
+        let extras = self.step.beside(&files);
         let files = self.step.files(files)?;
         let mut deriving = self.model.deriving(&self.hf, self.names);
         let mla = self.family.mla.map(|mla| (LATENT, mla == Latent::Joined));

@@ -120,8 +120,8 @@ impl Unify {
             naming: self.naming,
             file_bytes_max,
         };
-        let extras = self.step.beside(&files);
         let files = self.writing.files(files, DirectoryAsked::default());
+        let extras = self.step.beside(&files);
         let files = self.step.files(files)?;
         let deriving = self.network.deriving(&self.source.src);
         let job = Job {

@@ -212,8 +212,17 @@ pub(crate) fn carry(
     world: &World,
     source: &Replaced<'_>,
     destination: &Destination,
-    catalog: &Catalog,
+    (catalog, texts): (&Catalog, &[SmallFile]),
 ) -> Result<Carried> {
+    if source
+        .catalog
+        .paths()
+        .iter()
+        .any(|path| rank_dir::rank_in(path).is_none())
+    {
+        let fault = source.place(Fault::new(Kind::Usage, OF_RANKS));
+        return Err(fault.hint("--dst DIR writes into another directory"));
+    }
     let stranded = all_gather(world, &destination.leads)?;
     let reach = &source.reach;
     for (node, seen) in reach.seen.iter().enumerate() {
@@ -236,7 +245,7 @@ pub(crate) fn carry(
     let own = agree(world, own_notes(source))?;
     let notes: BTreeMap<u32, String> = all_gather(world, &own)?.into_iter().flatten().collect();
     let carried = if destination.leads {
-        find(source, &notes, catalog)
+        find(source, &notes, (catalog, texts))
     } else {
         Ok(Carried::default())
     };
@@ -300,7 +309,7 @@ fn last_file(text: &str) -> Option<String> {
 fn find(
     source: &Replaced<'_>,
     notes: &BTreeMap<u32, String>,
-    catalog: &Catalog,
+    (catalog, texts): (&Catalog, &[SmallFile]),
 ) -> Result<Carried> {
     let mut carried = Carried::default();
     let in_room = |(rank, files): (&u32, &Vec<ShardFile>)| {
@@ -329,12 +338,10 @@ fn find(
     gone.extend(read.map(|file| file.path.clone()));
     gone.extend(notes.keys().map(|rank| format!("rank_{rank}/{META}")));
     gone.extend(carried.extras.iter().map(|file| file.path.clone()));
-    let written: BTreeSet<&str> = catalog
-        .ranks
-        .values()
-        .flatten()
-        .map(|file| file.path.as_str())
-        .collect();
+    let written = catalog.ranks.values().flatten();
+    let written = written.map(|file| file.path.as_str());
+    let texts = texts.iter().map(|text| text.path.as_str());
+    let written: BTreeSet<&str> = written.chain(texts).collect();
     // A node may get ranks that had none before.
     let present = files_in(source.base)?;
     for path in &present {
@@ -347,7 +354,8 @@ fn find(
             continue;
         }
         check_entry(source, path)?;
-        if !in_rooms && !path.contains('/') && Format::of(path).is_some() {
+        if !in_rooms && !path.contains('/') && !Format::weights(std::iter::once(&**path)).is_empty()
+        {
             let message = format!(
                 "{path} would lie beside what is written: nobody could tell which is meant"
             );

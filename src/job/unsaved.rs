@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 /// How a model begins, what its layers' names begin with, and the norm and the head that it ends with, as trainers call
 /// them; something may stand before.
-const MODELS: [[&str; 4]; 4] = [
+const MODELS: [[&str; 4]; 6] = [
     [
         "model.tok_embeddings.embedding_weight",
         "model.layers.",
@@ -35,9 +35,21 @@ const MODELS: [[&str; 4]; 4] = [
         "transformer.output_layer.weight",
     ],
     [
-        "model.embed_tokens.weight",
-        "model.layers.",
-        "model.norm.weight",
+        "embed_tokens.weight",
+        "layers.",
+        "norm.weight",
+        "lm_head.weight",
+    ],
+    [
+        "gpt_neox.embed_in.weight",
+        "gpt_neox.layers.",
+        "gpt_neox.final_layer_norm.weight",
+        "embed_out.weight",
+    ],
+    [
+        "transformer.wte.weight",
+        "transformer.h.",
+        "transformer.ln_f.weight",
         "lm_head.weight",
     ],
 ];

@@ -235,7 +235,7 @@ impl<'a> Written<'a> {
             ready.run.world,
             &replaced,
             self.destination,
-            &ready.planned.catalog,
+            (&ready.planned.catalog, &ready.planned.extras),
         )
     }
 

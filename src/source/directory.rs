@@ -37,7 +37,19 @@ pub(super) fn find(
     };
     for other in formats {
         // Two of one place are two views of it, of which the first is the closer one; so are those of one tracker.
-        if let Ok(Some(directory)) = other.recognise(path, names, number)
+        let first = || {
+            // Its own tracker may be the other's.
+            let numbers = other.numbers(names);
+            let own = |number: &u64| format!("{}/", other.directory(*number));
+            let all: Vec<String> = numbers.iter().map(own).collect();
+            let first = all.first().cloned();
+            first.filter(|_| number.is_none() && !all.contains(&found.directory))
+        };
+        let directory = match other.recognise(path, names, number) {
+            Ok(directory) => directory,
+            Err(_) => first(),
+        };
+        if let Some(directory) = directory
             && directory != found.directory
             && !found.format.shares(&*other)
         {

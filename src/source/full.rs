@@ -58,6 +58,11 @@ pub(super) fn list_full(
             .notes
             .push(left_aside(&taken, &aside, wanted.is_none()));
     }
+    if let (true, [hyper, ..]) = (taken.is_empty(), &contents.hyper[..]) {
+        let message = format!("has {hyper} and no weights");
+        let fault = contents.fault(Kind::MissingShard, message);
+        return Err(fault.hint("were the files of weights lost? Bring them together; to read that file itself give its path"));
+    }
     taken.extend(contents.hyper.iter().map(|name| (*name).to_owned()));
     if let Some(file) = taken
         .iter()

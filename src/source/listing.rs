@@ -111,12 +111,7 @@ pub(crate) fn may_match(world: &World, path: &Path, glob: &str) -> Result<bool> 
         Ok(match io::glance(path)? {
             Standing::Nothing => None,
             Standing::File => Some(matches(glob, &own)),
-            Standing::Directory | Standing::EmptyDirectory => {
-                let names = io::list(path)?;
-                let files = names.iter().filter(|(_, folder)| !folder);
-                let mut files = files.map(|(name, _)| name.as_str());
-                Some(files.any(|name| Format::of_part(name).is_some() && matches(glob, name)))
-            }
+            Standing::Directory | Standing::EmptyDirectory => Some(named(&io::list(path)?, glob)),
         })
     };
     let seen = all_gather(world, &seen().unwrap_or(None))?;
@@ -170,7 +165,7 @@ pub(crate) fn begin(path: &Path, suffix: Option<&str>, wanted: Option<&str>) -> 
         .filter_map(|(name, _)| Some((rank_dir::rank_of(name)?, name.clone())))
         .collect();
     let beside = beside(path, &names, |_| false);
-    if wanted.is_some_and(|glob| beside.iter().any(|name| matches(glob, name))) {
+    if wanted.is_some_and(|glob| named(&names, glob)) {
         rooms.clear();
     } else if !rooms.is_empty() && !beside.is_empty() {
         let note = left(&beside, "rank directories are", true);
@@ -183,6 +178,13 @@ pub(crate) fn begin(path: &Path, suffix: Option<&str>, wanted: Option<&str>) -> 
         }
     }
     Ok(Begun { listing, rooms })
+}
+
+/// Whether a file of weights among `names` is called so.
+fn named(names: &[(String, bool)], glob: &str) -> bool {
+    let files = names.iter().filter(|(_, folder)| !folder);
+    let mut files = files.map(|(name, _)| name.as_str());
+    files.any(|name| matches(glob, name) && !Format::weights(std::iter::once(name)).is_empty())
 }
 
 /// Lists the checkpoint in `path`, which has these `names`, that tells its own layout; or the full weights beside it that
@@ -208,7 +210,7 @@ fn by_itself(
     let mut names_own = listing.ranks.values().flatten().map(|file| &*file.path);
     let own_wanted = wanted.is_some_and(|glob| names_own.all(|file| matches(glob, file)));
     if let Some(glob) = wanted.filter(|_| !own_wanted) {
-        if beside.iter().any(|name| matches(glob, name)) {
+        if beside.iter().any(|name| matches(glob, name)) || named(names, glob) && !here {
             unnumbered(path, suffix, "full weights")?;
             return full(path, wanted);
         }

@@ -23,6 +23,16 @@ pub enum Replace {
 const OURS: &str = ".shardloom-";
 /// What the root of a file system may hold besides.
 const LOST: &str = "lost+found";
+/// How the names begin of what trainers put into an iteration beside its weights.
+const NOTES: [&str; 7] = [
+    "run_config.yaml",
+    "train_state.pt",
+    "train_dataloader_",
+    "tokenizer/",
+    "modelopt_",
+    "context/",
+    "layer_",
+];
 /// Names of files that are told of, at most.
 const NAMED_MAX: usize = 3;
 
@@ -113,7 +123,15 @@ pub fn check_own(base: &Path, inside: &str) -> Result<()> {
         }
     }
     let mut strangers = io::list_files(&place)?;
-    strangers.retain(|file| !own.contains(file) && !is_told(&format!("{inside}/{file}")));
+    let beside = |file: &str| {
+        let name = file.rsplit('/').next().unwrap_or_default();
+        name.starts_with('.')
+            || name.ends_with(".lock")
+            || NOTES.iter().any(|note| file.starts_with(note))
+    };
+    strangers.retain(|file| {
+        !own.contains(file) && !is_told(&format!("{inside}/{file}")) && !beside(file)
+    });
     let Some(first) = strangers.first() else {
         return Ok(());
     };

@@ -79,9 +79,8 @@ impl WeightsArgs {
         };
         let message =
             format!("--weights '{glob}': the trainer reads the rank directories that are there");
-        Err(Fault::new(Kind::Usage, message).hint(
-            "--load-checkpoint with a directory of its own for these files, or the file itself",
-        ))
+        Err(Fault::new(Kind::Usage, message)
+            .hint("--load-checkpoint with a directory that has these files alone"))
     }
 
     /// Refuses a choice among files where the trainer reads what is there by itself.

@@ -30,7 +30,12 @@ impl StepArgs {
         };
         let (epoch, step) = position;
         let wrong = |message: String, hint: &str| {
-            let message = format!("--step {epoch}_{step} {message}");
+            let typed = if epoch == 1 {
+                step.to_string()
+            } else {
+                format!("{epoch}_{step}")
+            };
+            let message = format!("--step {typed} {message}");
             Err(Fault::new(Kind::Usage, message).hint(hint))
         };
         match otherwise {

@@ -4,7 +4,7 @@
 use crate::catalog::FileSchema;
 use crate::job::repair::copies::{Copies, Donor};
 use crate::job::repair::parts::Part;
-use crate::source::meta::{META, Meta, Name};
+use crate::source::meta::{META, META_BYTES_MAX, Meta, Name};
 use crate::store::Format;
 use crate::store::ckpt::TRAILER_BYTES;
 use crate::store::formats::checkpoint2::TRACKER;
@@ -22,12 +22,21 @@ const TRIES_MAX: usize = 8;
 type Known<'a> = HashMap<(&'a str, u64), (Dtype, Shape)>;
 
 /// What the `meta.json` of a rank may say, by the names of that rank's files, and what names the last iteration: of
-/// another file there is none. A pure function.
+/// another file there is none. Local.
 pub(super) fn metas(copies: &Copies<'_>, record: &FileRecord) -> Vec<Vec<u8>> {
     let Some(donor) = copies.donors.first() else {
         return Vec::new();
     };
     let files = donor.manifest.files.iter();
+    // One that reads well isn't damaged: a trainer that has gone on has written it.
+    let stands = ReadFile::open(&donor.directory.join(&record.path));
+    let stands = stands
+        .and_then(|file| file.read_all(META_BYTES_MAX))
+        .unwrap_or_default();
+    let text = String::from_utf8_lossy(&stands);
+    if Meta::parse(&stands).is_some() || is_tracked(text.trim()) {
+        return Vec::new();
+    }
     if record.path == TRACKER {
         let rooms = files.filter_map(|file| file.path.split_once('/'));
         let numbers = rooms.filter_map(|(room, _)| room.rsplit_once('_')?.1.parse::<u64>().ok());
@@ -50,6 +59,11 @@ pub(super) fn metas(copies: &Copies<'_>, record: &FileRecord) -> Vec<Vec<u8>> {
         Some([meta.bytes().ok()?, sorted.into_bytes()])
     });
     metas.flatten().collect()
+}
+
+/// Whether a tracker says this.
+fn is_tracked(text: &str) -> bool {
+    text == "release" || text.parse::<u64>().is_ok()
 }
 
 /// What may lie at `gaps` of a file, likely ones first. Local.

@@ -6,7 +6,7 @@ use crate::store::formats::checkpoint2::arrange::{arrange, check_stages, texts};
 use crate::store::formats::checkpoint2::counts::{self, COMMON_BYTES_MAX};
 use crate::store::formats::checkpoint2::names::{
     ADAPTER, ADAPTER_BYTES_MAX, COMMON, METADATA, METADATA_BYTES_MAX, cards, directory, is_one,
-    iteration,
+    is_written, iteration,
 };
 use crate::store::formats::checkpoint2::read::{Metadata, parse};
 use crate::store::formats::directory::{
@@ -201,7 +201,7 @@ impl DirectoryFormat for Checkpoint2 {
             return path == TRACKER || path == ADAPTER;
         };
         let own = [METADATA, COMMON, ADAPTER].contains(&name)
-            || (cards(name).is_some() && !name.contains('/'));
+            || (is_written(name) && !name.contains('/'));
         own && iteration(room).is_some_and(|number| directory(number) == room)
     }
 }

@@ -57,3 +57,11 @@ pub(super) fn cards(path: &str) -> Option<u64> {
     let _: u64 = number(index)?;
     number(count)
 }
+
+/// Whether the trainer calls a file so: `llm-model-0000000-0000004.safetensors`.
+#[must_use]
+pub(super) fn is_written(name: &str) -> bool {
+    let stem = name.rsplitn(3, '-').nth(2).unwrap_or_default();
+    let kind = stem.rsplit('-').next().unwrap_or_default();
+    cards(name).is_some() && ["model", "opt"].contains(&kind)
+}

@@ -179,6 +179,16 @@ impl DirectoryFormat for Dcp {
     }
 
     fn holds(&self, path: &str) -> bool {
-        !path.contains('/') && (path == METADATA || path.ends_with(".distcp"))
+        !path.contains('/') && (path == METADATA || is_written(path))
     }
+}
+
+/// Whether PyTorch calls a file so: `__0_0.distcp`.
+fn is_written(name: &str) -> bool {
+    let numbers = name
+        .strip_prefix("__")
+        .and_then(|rest| rest.strip_suffix(".distcp"));
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let two = numbers.and_then(|numbers| numbers.split_once('_'));
+    two.is_some_and(|(rank, file)| number(rank) && number(file))
 }

@@ -148,7 +148,11 @@ impl DirectoryFormat for HuggingFace {
     }
 
     fn holds(&self, path: &str) -> bool {
-        is_part(path)
+        let number =
+            |text: &&str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+        let words: Vec<&str> = path.trim_end_matches(".safetensors").split('-').collect();
+        let numbers = words.iter().filter(|word| number(word)).count();
+        is_part(path) && words.len() == 6 && numbers == 3 && words[4] == "of"
     }
 }
 

@@ -113,6 +113,10 @@ impl DirectoryFormat for HyperParallel {
         false
     }
 
+    fn is_part(&self, name: &str, _: &FileSchema) -> bool {
+        is_file(name)
+    }
+
     fn holds(&self, _: &str) -> bool {
         false
     }

@@ -183,6 +183,10 @@ impl DirectoryFormat for Zero {
         other.name() == UNIVERSAL
     }
 
+    fn is_part(&self, name: &str, _: &FileSchema) -> bool {
+        is_ours(name) && name.contains("zero_pp_rank_")
+    }
+
     fn holds(&self, _: &str) -> bool {
         false
     }

@@ -22,6 +22,9 @@ use std::path::Path;
 const ROOM: &str = "mp_rank_";
 const FILES: [&str; 2] = ["model_optim_rng.pt", "model_rng.pt"];
 
+/// What the optimizer's state is in, where it lies apart.
+const OPTIMIZERS: [&str; 2] = ["distrib_optim.pt", "optim.pt"];
+
 /// Directories of ranks.
 pub(in crate::store::formats) struct MegatronRanks;
 
@@ -164,6 +167,10 @@ impl DirectoryFormat for MegatronRanks {
         false
     }
 
+    fn is_part(&self, name: &str, _: &FileSchema) -> bool {
+        FILES.contains(&name)
+    }
+
     fn holds(&self, path: &str) -> bool {
         let inside = path.split_once('/');
         let below = inside.filter(|(room, _)| iteration(room).is_some());
@@ -171,6 +178,7 @@ impl DirectoryFormat for MegatronRanks {
             Some((_, rest)) => rest.split_once('/').unwrap_or_default(),
             None => inside.unwrap_or_default(),
         };
-        path == TRACKER || (numbers(room).is_some() && name.ends_with(".pt"))
+        path == TRACKER
+            || (numbers(room).is_some() && (FILES.contains(&name) || OPTIMIZERS.contains(&name)))
     }
 }
