@@ -605,6 +605,48 @@ fn its_files_are_not_converted() {
     }
 }
 
+/// What tells its own layout isn't replaced in place: what its format writes would be carried along over the new.
+#[test]
+fn it_is_not_replaced_in_place() {
+    let sample = sample();
+    alone(&sample.args(WRITE)).succeeds();
+    let away = "reshard --src @second --dst @dcp --dst-strategy @two.ckpt --format dcp";
+    alone(&sample.args(away)).succeeds();
+    for (source, format) in [
+        ("second", "checkpoint2"),
+        ("second", "dcp"),
+        ("dcp", "dcp"),
+        ("dcp", "dcp-hf"),
+    ] {
+        let kept = fixtures::listing(&sample.path(source));
+        let line = format!(
+            "reshard --src @{source} --in-place --dst-strategy @two.ckpt --format {format}"
+        );
+        for processes in [1, 4] {
+            let run = under_mpi(processes, &sample.args(&line));
+            assert_eq!(run.status.code(), Some(2), "{run:#?}");
+            assert!(
+                run.stderr.contains("--in-place is for directories rank_0"),
+                "{run:#?}"
+            );
+            assert_eq!(fixtures::listing(&sample.path(source)), kept, "{line}");
+        }
+        alone(&sample.args(&format!("verify @{source}"))).succeeds();
+    }
+    // Somebody's tracker beside ranks isn't taken for the new one.
+    let tracker = sample.path("src/latest_checkpointed_iteration.txt");
+    std::fs::write(&tracker, "5").expect("written");
+    let line = "reshard --src @src --src-strategy @four.ckpt --in-place --dst-strategy @two.ckpt --format checkpoint2";
+    refuses(
+        &alone(&sample.args(line)),
+        "isn't read and would be replaced",
+    );
+    std::fs::remove_file(&tracker).expect("removed");
+    alone(&sample.args(line)).succeeds();
+    alone(&sample.args("unify --src @src --dst @again")).succeeds();
+    alone(&sample.args("diff @src @second")).succeeds();
+}
+
 /// Rank directories beside a checkpoint 2.0, as a job that has changed its format leaves them: nobody knows which is meant.
 #[test]
 fn ranks_beside_it_are_asked_for() {

@@ -409,6 +409,14 @@ fn the_records_of_a_step_are_made_anew_of_the_files_names() {
         }
         under_mpi(processes, &sample.args("verify @stepped --repair")).succeeds();
         assert!(files(&sample.path("stepped")) == good);
+        // One that names another step is a trainer's, which has gone on.
+        let newer = "{\"last_epoch\":2,\"last_step\":40,\"last_ckpt_file\":\"net_rank_1-2_40.safetensors\"}";
+        std::fs::write(meta(1), newer).expect("written");
+        let run = under_mpi(processes, &sample.args("verify @stepped --repair"));
+        assert_eq!(run.status.code(), Some(1), "{run:#?}");
+        assert_eq!(std::fs::read_to_string(meta(1)).expect("a file"), newer);
+        std::fs::remove_file(meta(1)).expect("removed");
+        under_mpi(processes, &sample.args("verify @stepped --repair")).succeeds();
     }
 }
 
