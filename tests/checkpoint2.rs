@@ -613,15 +613,13 @@ fn it_is_not_replaced_in_place() {
     let away = "reshard --src @second --dst @dcp --dst-strategy @two.ckpt --format dcp";
     alone(&sample.args(away)).succeeds();
     for (source, format) in [
-        ("second", "checkpoint2"),
-        ("second", "dcp"),
-        ("dcp", "dcp"),
-        ("dcp", "dcp-hf"),
+        ("second", "checkpoint2 --dst-strategy @two.ckpt"),
+        ("second", "dcp --dst-strategy @two.ckpt"),
+        ("dcp", "dcp --dst-strategy @four.ckpt"),
+        ("dcp", "dcp-hf --dst-strategy @two.ckpt"),
     ] {
         let kept = fixtures::listing(&sample.path(source));
-        let line = format!(
-            "reshard --src @{source} --in-place --dst-strategy @two.ckpt --format {format}"
-        );
+        let line = format!("reshard --src @{source} --in-place --format {format}");
         for processes in [1, 4] {
             let run = under_mpi(processes, &sample.args(&line));
             assert_eq!(run.status.code(), Some(2), "{run:#?}");
