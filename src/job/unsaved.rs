@@ -114,8 +114,10 @@ fn may_lack_stages(opened: &Opened, given: Option<&StrategyInput>) -> bool {
 /// [`Kind::MissingShard`] naming the norm.
 fn not_cut_short(there: &HashSet<String>, needed: impl Fn(&str) -> bool) -> Result<()> {
     let short = |[embedding, layers, norm, head]: &[&str; 4]| {
-        let begins = there.iter().find_map(|name| name.strip_suffix(embedding));
-        let before = begins.filter(|before| before.is_empty() || before.ends_with('.'))?;
+        let begins = there.iter().filter_map(|name| name.strip_suffix(embedding));
+        let begins = begins.filter(|before| before.is_empty() || before.ends_with('.'));
+        // A state's name goes on before that of its tensor; the same on every process.
+        let before = begins.min_by_key(|before| (before.len(), *before))?;
         let norm = format!("{before}{norm}");
         let layers = format!("{before}{layers}");
         let head = [format!("{before}{head}"), (*head).to_owned()];
