@@ -679,11 +679,28 @@ fn a_model_without_its_end_is_refused() {
             std::fs::remove_dir_all(sample.path("out")).expect("removed");
         }
         whole.insert(norm.into(), Tensor::counting("F32", &[8], 3));
-        let cuts = [(norm, layout(&[2], &[-1]))].into_iter().chain(cuts);
-        let cut = Strategy::of(&cuts.collect::<Vec<_>>());
-        let sample = Sample::of(whole, cut.clone(), cut);
+        let cuts: Vec<_> = [(norm, layout(&[2], &[-1]))]
+            .into_iter()
+            .chain(cuts)
+            .collect();
+        let cut = Strategy::of(&cuts);
+        let sample = Sample::of(whole.clone(), cut.clone(), cut);
         for line in lines {
             alone(&sample.args(&format!("{line} --overwrite"))).succeeds();
+        }
+        // Of the stage between nothing is there.
+        let third = layer.replace(".0.", ".2.");
+        whole.insert(third.clone(), Tensor::counting("F32", &[16, 8], 4));
+        let more = [(third.as_str(), layout(&[2], &[0, -1]))];
+        let cut = Strategy::of(&cuts.into_iter().chain(more).collect::<Vec<_>>());
+        let sample = Sample::of(whole, cut.clone(), cut);
+        for line in lines {
+            refused(&sample, line, &["no layer 1", "pipeline stages"]);
+            let filtered = third.replace(".2.", ".1.");
+            let filtered = filtered.split(".1.").next().expect("a name");
+            let line = format!("{line} --filter-out-param-prefix {filtered}.1.");
+            alone(&sample.args(&line)).succeeds();
+            std::fs::remove_dir_all(sample.path("out")).expect("removed");
         }
     }
 }

@@ -9,8 +9,9 @@ use crate::plan::names::{is_state, state_and_tensor};
 use crate::source::Opened;
 use crate::source::meta::TRAINABLE;
 use crate::store::rank_dir;
+use crate::store::whole::{ranges, spelled};
 use crate::strategy::StrategyInput;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 /// How a model begins, what its layers' names begin with, and the norm and the head that it ends with, as trainers call
@@ -106,35 +107,55 @@ fn may_lack_stages(opened: &Opened, given: Option<&StrategyInput>) -> bool {
     ranks && !derived && opened.laid.is_none() && opened.source.told.is_none()
 }
 
-/// Refuses what begins as a model does and doesn't end as one: in each trainer's names the embedding of the first
-/// pipeline stage, layers, and neither the norm behind the last of them nor the head, of which the norm is `needed`. A
-/// strategy of the first stages alone tells nothing of those that follow. Local.
+/// Refuses what a trainer's names show to be some of a model's pipeline stages, whose strategies tell nothing of the
+/// others: layers between others that aren't there, or the embedding of the first stage and layers, and neither the norm
+/// behind the last layer nor the head. Of what is `needed`. Local.
 ///
 /// # Errors
-/// [`Kind::MissingShard`] naming the norm.
+/// [`Kind::MissingShard`] naming what lacks.
 fn not_cut_short(there: &HashSet<String>, needed: impl Fn(&str) -> bool) -> Result<()> {
-    let short = |[embedding, layers, norm, head]: &[&str; 4]| {
-        let begins = there.iter().filter_map(|name| name.strip_suffix(embedding));
-        let begins = begins.filter(|before| before.is_empty() || before.ends_with('.'));
-        // A state's name goes on before that of its tensor; the same on every process.
-        let before = begins.min_by_key(|before| (before.len(), *before))?;
-        let norm = format!("{before}{norm}");
-        let layers = format!("{before}{layers}");
+    for [embedding, layers, norm, head] in &MODELS {
+        let before = |own: &str| {
+            let found = there.iter().filter_map(|name| name.strip_suffix(own));
+            let found = found.filter(|before| before.is_empty() || before.ends_with('.'));
+            // A state's name goes on before that of its tensor; the same on every process.
+            found.min_by_key(|before| (before.len(), *before))
+        };
+        let begins = before(embedding);
+        let Some(before) = begins.or_else(|| before(norm)) else {
+            continue;
+        };
+        let (layers, norm) = (format!("{before}{layers}"), format!("{before}{norm}"));
+        let numbers = there.iter().filter_map(|name| {
+            let (number, _) = name.strip_prefix(&layers)?.split_once('.')?;
+            number.parse().ok()
+        });
+        let numbers: BTreeSet<u32> = numbers.collect();
+        let Some(last) = numbers.last() else { continue };
+        let lacks =
+            |number: &u32| !numbers.contains(number) && needed(&format!("{layers}{number}."));
+        let lacks: Vec<u32> = (0..*last).filter(lacks).collect();
         let head = [format!("{before}{head}"), (*head).to_owned()];
         let ends = there.contains(&norm) || head.iter().any(|name| there.contains(name));
-        let layered = there.iter().any(|name| name.starts_with(&layers));
-        (!ends && layered && needed(&norm)).then(|| (format!("{before}{embedding}"), layers, norm))
-    };
-    let Some((embedding, layers, norm)) = MODELS.iter().find_map(short) else {
-        return Ok(());
-    };
-    let message = format!(
-        "has {embedding} and tensors of {}, and no rank has the norm behind the last layer: are later pipeline stages missing?",
-        layers.trim_end_matches('.')
-    );
-    Err(Fault::new(Kind::MissingShard, message).tensor(norm).hint(
-        "bring together all stages' rank directories and strategies; --unmatched drop goes on with what is there",
-    ))
+        let message = if !lacks.is_empty() {
+            format!(
+                "has {layers}{last} and no layer {}",
+                spelled(&ranges(lacks))
+            )
+        } else if begins.is_some() && !ends && needed(&norm) {
+            format!(
+                "has {before}{embedding} and {}, and nothing behind the last layer, {norm}",
+                layers.trim_end_matches('.')
+            )
+        } else {
+            continue;
+        };
+        let message = format!("{message}: are other pipeline stages missing?");
+        return Err(Fault::new(Kind::MissingShard, message).hint(
+            "bring together all stages' rank directories and strategies; --unmatched drop goes on with what is there",
+        ));
+    }
+    Ok(())
 }
 
 /// That the strategy of a side has these tensors, which are not there; none if there are none.
