@@ -36,7 +36,6 @@ pub(super) fn find(
         return Ok(None);
     };
     for other in formats {
-        // Two of one place are two views of it, of which the first is the closer one; so are those of one tracker.
         let first = || {
             // Its own tracker may be the other's.
             let numbers = other.numbers(names);
@@ -49,18 +48,34 @@ pub(super) fn find(
             Ok(directory) => directory,
             Err(_) => first(),
         };
-        if let Some(directory) = directory
-            && directory != found.directory
-            && !found.format.shares(&*other)
-        {
-            let other = Inner {
-                format: other,
-                directory,
-            };
+        let other = directory.map(|directory| Inner {
+            format: other,
+            directory,
+        });
+        if let Some(other) = other.filter(|other| are_two(path, &found, other)) {
             return Err(two(path, [&found, &other]));
         }
     }
     Ok(Some(found))
+}
+
+/// Whether these are two checkpoints. Two of one place by the same text are two views of it, of which the first is the closer
+/// one; so are those that share files.
+fn are_two(path: &Path, one: &Inner, other: &Inner) -> bool {
+    let text = |inner: &Inner| inner.format.texts().first().map(|(name, _)| *name);
+    if one.directory != other.directory {
+        return !one.format.shares(&*other.format);
+    }
+    if text(one) == text(other) {
+        return false;
+    }
+    let files = |inner: &Inner| {
+        let listed = inner.format.list(&path.join(&inner.directory));
+        let files = listed.unwrap_or_default().into_values().flatten();
+        files.collect::<BTreeSet<String>>()
+    };
+    let [one, other] = [one, other].map(files);
+    !one.is_empty() && !other.is_empty() && one.is_disjoint(&other)
 }
 
 /// The fault of a directory with two checkpoints that tell their own layouts.
@@ -76,15 +91,14 @@ fn two(path: &Path, [one, other]: [&Inner; 2]) -> Fault {
         other.format.called(),
         place(other)
     );
-    let room = [one, other].map(|inner| inner.directory.trim_end_matches('/'));
-    let room = room.into_iter().find(|room| !room.is_empty());
-    let one = path.join(room.unwrap_or_default());
+    let rooms = [one, other].map(|inner| inner.directory.trim_end_matches('/'));
+    let room = rooms.into_iter().find(|room| !room.is_empty());
+    let room = room.filter(|_| rooms[0] != rooms[1]);
+    let give = room.map(|room| format!(", or give {}", path.join(room).display()));
+    let hint = "move one of them into a directory of its own";
     Fault::new(Kind::Ambiguous, message)
         .file(path.display().to_string())
-        .hint(format!(
-            "move one of them into a directory of its own, or give {}",
-            one.display()
-        ))
+        .hint(format!("{hint}{}", give.unwrap_or_default()))
 }
 
 /// Whether what lies at `path` tells which files there ought to be: it is of a format that tells its own layout, or has

@@ -3,6 +3,16 @@
 /// The form that ZeRO's checkpoints are made into for other numbers of ranks, as `--format` has it.
 pub(super) const UNIVERSAL: &str = "deepspeed-universal";
 
+/// How the names of DeepSpeed's files begin.
+const BEGINNINGS: [&str; 6] = [
+    "mp_rank_",
+    "zero_pp_rank_",
+    "bf16_zero_pp_rank_",
+    "fp16_zero_pp_rank_",
+    "expp_rank_",
+    "layer_",
+];
+
 /// What a file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
@@ -24,7 +34,11 @@ pub(super) struct File {
 
 /// Whether a file of this name is one that DeepSpeed writes.
 pub(super) fn is_ours(name: &str) -> bool {
-    name.ends_with("_optim_states.pt") || name.ends_with("_model_states.pt")
+    let begins = BEGINNINGS.iter().any(|begin| name.starts_with(begin));
+    begins
+        && ["_optim_states.pt", "_model_states.pt", "-model_states.pt"]
+            .iter()
+            .any(|end| name.ends_with(end))
 }
 
 fn digits(text: &str) -> Option<u32> {
