@@ -354,8 +354,7 @@ fn find(
             continue;
         }
         check_entry(source, path)?;
-        if !in_rooms && !path.contains('/') && !Format::weights(std::iter::once(&**path)).is_empty()
-        {
+        if !in_rooms && !path.contains('/') && Format::may_be_weights(path) {
             let message = format!(
                 "{path} would lie beside what is written: nobody could tell which is meant"
             );

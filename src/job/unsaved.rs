@@ -73,7 +73,9 @@ pub(super) fn refuse(
     needed: impl Fn(&str) -> bool,
 ) -> Result<()> {
     let inventory = &opened.inventory;
-    if is_of_trained(opened) {
+    let may_lack_stages = may_lack_stages(opened, given);
+    let nothing = inventory.without_data.is_empty() && !may_lack_stages;
+    if nothing || is_of_trained(opened) {
         return Ok(());
     }
     let names = inventory.tensors.keys().chain(&inventory.private);
@@ -84,7 +86,7 @@ pub(super) fn refuse(
     let lacks: Vec<(&Arc<str>, String)> = lacks.collect();
     let lacks = lost(&there, lacks, given, unmatched);
     let base = &opened.source.base;
-    if lacks.is_empty() && may_lack_stages(opened, given) {
+    if lacks.is_empty() && may_lack_stages {
         return not_cut_short(&there, needed)
             .map_err(|fault| fault.file(base.display().to_string()));
     }

@@ -164,12 +164,12 @@ pub(crate) fn begin(path: &Path, suffix: Option<&str>, wanted: Option<&str>) -> 
     let mut rooms: Vec<Room> = rooms
         .filter_map(|(name, _)| Some((rank_dir::rank_of(name)?, name.clone())))
         .collect();
-    let beside = beside(path, &names, |_| false);
     if wanted.is_some_and(|glob| named(&names, glob)) {
         rooms.clear();
-    } else if !rooms.is_empty() && !beside.is_empty() {
-        let note = left(&beside, "rank directories are", true);
-        listing.notes.push(note);
+    } else if !rooms.is_empty() {
+        let beside = beside(path, &names, |_| false);
+        let note = (!beside.is_empty()).then(|| left(&beside, "rank directories are", true));
+        listing.notes.extend(note);
     }
     if rooms.is_empty() {
         list_full(path, &names, wanted, &mut listing)?;
@@ -184,7 +184,7 @@ pub(crate) fn begin(path: &Path, suffix: Option<&str>, wanted: Option<&str>) -> 
 fn named(names: &[(String, bool)], glob: &str) -> bool {
     let files = names.iter().filter(|(_, folder)| !folder);
     let mut files = files.map(|(name, _)| name.as_str());
-    files.any(|name| matches(glob, name) && !Format::weights(std::iter::once(name)).is_empty())
+    files.any(|name| matches(glob, name) && Format::may_be_weights(name))
 }
 
 /// Lists the checkpoint in `path`, which has these `names`, that tells its own layout; or the full weights beside it that

@@ -96,10 +96,7 @@ fn parent(path: &Path, names: &[(String, bool)]) -> Result<Option<Fault>> {
         });
         let has = inside.iter().any(|(name, directory)| match directory {
             true => rank_dir::rank_of(name).is_some(),
-            false => {
-                !Format::weights(std::iter::once(name.as_str())).is_empty()
-                    && Format::of(name).is_some()
-            }
+            false => Format::may_be_weights(name) && Format::of(name).is_some(),
         });
         if has {
             if rank_dir::rank_of(name).is_some() {

@@ -92,6 +92,12 @@ impl Format {
         }
     }
 
+    /// Whether a file of this name alone is taken for weights, or may be such.
+    #[must_use]
+    pub fn may_be_weights(name: &str) -> bool {
+        !Format::weights(std::iter::once(name)).is_empty()
+    }
+
     /// The format of this name.
     #[must_use]
     pub fn called(name: &str) -> Option<Format> {
