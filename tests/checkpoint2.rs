@@ -713,3 +713,56 @@ fn scalars_of_a_job_go_along() {
         }
     }
 }
+
+/// Python writes a number that was a tensor's as a list, and one that was divided as a fraction.
+#[test]
+fn counts_are_read_as_python_may_write_them() {
+    let sample = sample();
+    alone(&sample.args(WRITE)).succeeds();
+    let path = sample.path("second/iteration_00000040/common.json");
+    let text = std::fs::read_to_string(&path).expect("a file");
+    let common: Value = serde_json::from_str(&text).expect("JSON");
+    let read = "unify --src @second --dst @out --overwrite";
+    alone(&sample.args(read)).succeeds();
+    let due = sample.weights_in("out");
+    let rows = [
+        ("step_num", "40.0", ""),
+        ("step_num", "[40]", ""),
+        ("epoch_num", "[2.0]", ""),
+        (
+            "step_num",
+            "40.5",
+            "'step_num' is 40.5, and has to be a whole number or null",
+        ),
+        ("step_num", "-40", "'step_num' is -40"),
+        ("epoch_num", "[1, 2]", "'epoch_num' is [1,2]"),
+        (
+            "loss_scale",
+            "\"big\"",
+            "'loss_scale' is \"big\", and has to be a number or null",
+        ),
+        ("loss_scale", "Infinity", "has NaN or Infinity"),
+        ("ckpt_status", "\"ok\"", "'ckpt_status' is \"ok\""),
+    ];
+    for (number, (key, value, fault)) in rows.into_iter().enumerate() {
+        let mut changed = common.clone();
+        changed[key] = json!("@");
+        let text = changed.to_string().replace("\"@\"", value);
+        std::fs::write(&path, format!("\u{feff}{text}")).expect("written");
+        let run = under_mpi(if number % 2 == 0 { 1 } else { 3 }, &sample.args(read));
+        match fault {
+            "" => assert_eq!(
+                {
+                    run.succeeds();
+                    sample.weights_in("out")
+                },
+                due,
+                "{key} {value}"
+            ),
+            fault => {
+                refuses(&run, "common.json");
+                assert!(run.stderr.contains(fault), "{run:#?}");
+            }
+        }
+    }
+}

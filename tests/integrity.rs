@@ -757,3 +757,27 @@ fn what_has_no_checksums_of_its_tensors_is_not_verified_by_them() {
     let verified = alone(&sample.args("verify @in"));
     refuses(&verified, "has no manifest to verify it by");
 }
+
+/// What is a part of a checkpoint is verified with it.
+#[test]
+fn a_part_names_the_directory_whose_manifest_has_it() {
+    let sample = Sample::new();
+    let made = "reshard --src @src --src-strategy @four.ckpt --dst-strategy @two.ckpt --dst @in";
+    alone(&sample.args(made)).succeeds();
+    for part in ["rank_0", "rank_1/net1.safetensors"] {
+        let run = under_mpi(2, &sample.args(&format!("verify @in/{part}")));
+        refuses(&run, "has no manifest of its own");
+        let give = format!(
+            "give {}, whose manifest has it",
+            sample.path("in").display()
+        );
+        assert!(run.stderr.contains(&give), "{run:#?}");
+    }
+    alone(&sample.args("unify --src @in --dst @full2")).succeeds();
+    let file = fixtures::listing(&sample.path("full2"))
+        .into_iter()
+        .find(|file| file.extension().is_some_and(|end| end == "safetensors"));
+    let file = sample.path("full2").join(file.expect("weights"));
+    let args = ["verify".to_owned(), file.display().to_string()];
+    refuses(&alone(&args), "has no manifest of its own");
+}

@@ -143,6 +143,37 @@ fn full_weights_on_one_device_need_nothing() {
     assert_eq!(told["action"], "none");
 }
 
+/// A note names them, and the flag that takes them.
+#[test]
+fn full_weights_beside_ranks_are_taken_by_name() {
+    let job = Job::new();
+    std::fs::copy(
+        job.sample.path("full/model.safetensors"),
+        job.sample.path("old/checkpoint/model.safetensors"),
+    )
+    .expect("copied");
+    let mut args = job.config(&[
+        ("load_checkpoint", "@old/checkpoint"),
+        PARALLEL[0],
+        PARALLEL[1],
+    ]);
+    args.extend(["--weights".to_owned(), "model.safetensors".to_owned()]);
+    for processes in [1, 4] {
+        let told = object(&under_mpi(processes, &args).succeeds());
+        assert_eq!(told["action"], "split");
+        job.check("new/shardloom_checkpoint", &Tensors::new());
+        std::fs::remove_dir_all(job.path("new/shardloom_checkpoint")).expect("removed");
+    }
+    args.pop();
+    args.push("modl.safetensors".to_owned());
+    let run = alone(&args);
+    assert_eq!(run.status.code(), Some(2), "{run:#?}");
+    assert!(
+        run.stderr.contains("beside them lies model.safetensors"),
+        "{run:#?}"
+    );
+}
+
 #[test]
 fn full_weights_on_several_devices_are_cut() {
     for processes in [None, Some(2)] {

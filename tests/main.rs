@@ -57,6 +57,7 @@ mod states;
 mod strategy;
 mod strategy_property;
 mod strategy_ranks;
+mod trained;
 mod training;
 mod unsaved;
 mod which;

@@ -273,6 +273,11 @@ fn import_writes_and_reads_the_forms_of_other_frameworks() {
     run(1, &line.replace('@', &format!("{}/", room.display()))).succeeds();
     equal("again", "mg");
     assert!(room.join("mg/release/.metadata").exists());
+    let tracker = room.join("mg/latest_checkpointed_iteration.txt");
+    let due = std::fs::read(&tracker).expect("a tracker");
+    std::fs::remove_file(&tracker).expect("removed");
+    run(2, &format!("verify {} --repair", at(room, "mg"))).succeeds();
+    assert_eq!(std::fs::read(&tracker).expect("a tracker"), due);
 }
 
 /// Over how many files it is spread says nothing of its rows: groups of queries, keys and values may lie in several.

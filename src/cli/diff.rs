@@ -7,7 +7,7 @@ use crate::cli::flags::reading::{VerifyArgs, WeightsArgs};
 use crate::cli::flags::strategy::{NetworkArgs, strategy};
 use crate::fault::Result;
 use crate::job::{Comparing, Goal, Job};
-use crate::source::Reading;
+use crate::source::{Reading, Weights};
 use crate::strategy::StrategyInput;
 use clap::Args;
 use std::path::PathBuf;
@@ -65,7 +65,7 @@ impl Command for Diff {
 
     fn prepare(self) -> Result<Prepared> {
         let side = |path, strategy| Reading {
-            weights: self.weights.weights.clone(),
+            weights: Weights::named(self.weights.weights.clone(), Weights::Told),
             ..Reading::checkpoint(path, strategy, self.file_suffix.clone())
         };
         let deriving = self.network.deriving(&self.a).and(&self.b);

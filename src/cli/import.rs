@@ -16,15 +16,19 @@ use crate::fault::{Fault, Kind, Result};
 use crate::front::Deriving;
 use crate::job::{Goal, Job, ViewMaker, Write};
 use crate::model::derive::{JOINED, LATENT, latent};
-use crate::model::{self, CONFIG, Fusion, Latent, Mapping, Scheme, TIED, quantised_block};
+use crate::model::{
+    self, CONFIG, Fusion, Latent, Mapping, Scheme, TIED, directory_of, quantised_block,
+};
 use crate::plan::arrange::{Files, Naming, RankName};
 use crate::plan::build::Select;
-use crate::source::Reading;
 use crate::source::derived::Derived;
+use crate::source::sampled::sample;
+use crate::source::{Reading, Weights};
 use crate::store::formats::laid::DirectoryAsked;
+use crate::store::io::{self, Standing};
 use crate::strategy::StrategyInput;
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -36,7 +40,7 @@ Examples:
 #[derive(Clone, Debug, Args)]
 #[command(before_help = EXAMPLES)]
 pub(crate) struct Import {
-    /// A Hugging Face model: config.json and files of weights, in any format that is read.
+    /// A Hugging Face model: files of weights in any format that is read, and config.json, which may lie in --model instead.
     #[arg(long, value_name = "DIR")]
     hf: PathBuf,
     #[command(flatten)]
@@ -105,7 +109,12 @@ impl Import {
         let files = self.writing.files(files, DirectoryAsked::default());
         let extras = self.step.beside(&files);
         let files = self.step.files(files)?;
+        let described = self.described()?.to_path_buf();
         let mut deriving = self.model.deriving(&self.hf, self.names);
+        if described != self.hf {
+            deriving.model = None;
+            deriving = deriving.and(&described);
+        }
         let mla = self.family.mla.map(|mla| (LATENT, mla == Latent::Joined));
         let qkv = self.family.qkv.is_some_and(|qkv| qkv != Fusion::Separate);
         deriving.rejoined = mla.into_iter().chain([(JOINED, qkv)]).collect();
@@ -114,7 +123,7 @@ impl Import {
             deriving.rejoined.push((TIED, false));
         }
         let reading = Reading {
-            weights: self.weights.weights,
+            weights: Weights::named(self.weights.weights, Weights::Model),
             ..Reading::checkpoint(self.hf, None, None)
         };
         let job = Job {
@@ -141,11 +150,32 @@ impl Import {
 }
 
 impl Import {
+    /// The directory whose config.json says what the model is: a training job's checkpoint often has none.
+    fn described(&self) -> Result<&Path> {
+        let is_there = io::standing(&self.hf.join(CONFIG))? == Standing::File;
+        let given = self.model.model.as_deref().filter(|_| !is_there);
+        Ok(given.map_or(&self.hf, directory_of))
+    }
+
     /// What is made of the model's tensors, and which of them are made of others first.
     fn import(&self) -> Result<(model::Import, Derived)> {
-        let (family, mut numbers) = self.family.model(&self.hf)?;
+        let described = self.described()?;
+        let (family, mut numbers) = self.family.model(described).map_err(|fault| {
+            let lacks = sample(&self.hf, &Weights::Model).is_ok_and(|seen| seen.is_some())
+                && !io::standing(&self.hf.join(CONFIG)).is_ok_and(|found| found == Standing::File);
+            match lacks && self.model.model.is_none() {
+                true => Fault {
+                    hint: Some(
+                        "--model DIR says which model it is: a directory that has its config.json"
+                            .into(),
+                    ),
+                    ..fault
+                },
+                false => fault,
+            }
+        })?;
         let block = quantised_block(&numbers).map_err(|fault| {
-            let config = self.hf.join(CONFIG);
+            let config = described.join(CONFIG);
             fault.file(config.display().to_string())
         })?;
         let mut choices = self.family.choices(&family, self.names);

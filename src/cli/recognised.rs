@@ -6,9 +6,9 @@ use crate::exchange::{World, agree, all_gather_agreed, broadcast_bytes, decode, 
 use crate::fault::plain::{counted, first};
 use crate::fault::{Fault, Kind, Result};
 use crate::model::derive::Seen;
-use crate::model::{CONFIG, Scheme};
+use crate::model::{CONFIG, Scheme, described, directory_of, has_its_names};
 use crate::source::sampled::{Lies, Sampled, sample};
-use crate::source::{LATEST, beside, laid_at, nothing, unnumbered};
+use crate::source::{LATEST, Weights, beside, laid_at, nothing, unnumbered};
 use crate::store::io::{self, Standing};
 use crate::strategy::StrategyInput;
 use serde::{Deserialize, Serialize};
@@ -71,6 +71,8 @@ struct Seeing {
     names: Option<Scheme>,
     joined: Option<bool>,
     config: bool,
+    /// Whether its names are those that the model which is given has at Hugging Face.
+    of_model: bool,
     /// Whether it is one file.
     alone: bool,
 }
@@ -96,7 +98,7 @@ impl Question<'_> {
         if seen.lies == Lies::Full && self.suffix != Some(LATEST) {
             agree(world, unnumbered(&path, self.suffix, "full weights"))?;
         }
-        let hf = seen.lies == Lies::Full && seen.names.is_none() && seen.config;
+        let hf = seen.lies == Lies::Full && seen.names.is_none() && seen.config || seen.of_model;
         // A model is its directory, with its config.json.
         let (path, weights) = match (hf && seen.alone, path.file_name()) {
             (true, Some(name)) => (room(&path).to_path_buf(), Some(name.to_owned())),
@@ -136,11 +138,21 @@ impl Question<'_> {
         let inner = self.source.join(CHECKPOINT);
         let alone = io::standing(self.source)? == Standing::File;
         // A run's directory may hold other things, too; weights below are not mistaken for it.
-        let below = !alone && io::standing(&inner)? == Standing::Directory;
+        let below =
+            !alone && io::standing(&inner)? == Standing::Directory && !self.names_what_is_here();
         let path = if below { &inner } else { self.source };
-        let Some(sampled) = sample(path, self.weights)? else {
+        let weights = |others| Weights::named(self.weights.map(str::to_owned), others);
+        let Some(mut sampled) = sample(path, &weights(Weights::Told))? else {
             return Ok(None);
         };
+        if sampled.lies == Lies::Itself
+            && let Some(model) = sample(path, &weights(Weights::Model))?
+            && Seen::of(model.names.iter().map(String::as_str))
+                .names
+                .is_none()
+        {
+            sampled = model;
+        }
         let Sampled {
             lies, ranks, step, ..
         } = sampled;
@@ -154,6 +166,14 @@ impl Question<'_> {
         let joined = (joined || separate).then_some(joined);
         let folder = if alone { room(path) } else { path };
         let config = io::standing(&folder.join(CONFIG))? == Standing::File;
+        let of_model = match self.model {
+            Some(model) if names.is_none() && lies != Lies::Ranks && !config => {
+                let (family, numbers) = described(directory_of(model), "auto", None)?;
+                let names = sampled.names.iter().map(String::as_str);
+                has_its_names(&family, &numbers, names)?
+            }
+            _ => false,
+        };
         Ok(Some(Seeing {
             below,
             lies,
@@ -162,8 +182,19 @@ impl Question<'_> {
             names,
             joined,
             config,
+            of_model,
             alone,
         }))
+    }
+
+    /// Whether what `--weights` names lies in the source itself. Local.
+    fn names_what_is_here(&self) -> bool {
+        let named = |glob: &str| sample(self.source, &Weights::Named(glob.to_owned()));
+        let found = self
+            .weights
+            .map(named)
+            .and_then(|found| found.ok().flatten());
+        found.is_some_and(|found| found.lies == Lies::Full)
     }
 
     /// The manifest that keeps the layout of what is read. Collective.

@@ -12,8 +12,8 @@ use crate::front::Deriving;
 use crate::job::{Goal, Job, Write};
 use crate::plan::arrange::{Files, RankName};
 use crate::plan::build::{Leftovers, Select};
-use crate::source::Reading;
 use crate::source::derived::Derived;
+use crate::source::{Reading, Weights};
 use crate::store::formats::laid::DirectoryAsked;
 use clap::Args;
 use std::collections::BTreeMap;
@@ -91,7 +91,7 @@ impl Split {
             ..Derived::default()
         };
         let reading = Reading {
-            weights: self.weights.weights,
+            weights: Weights::named(self.weights.weights, Weights::Told),
             ..Reading::checkpoint(self.src, None, None)
         };
         let job = Job {

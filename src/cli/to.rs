@@ -27,6 +27,7 @@ use crate::job::{Foretold, Goal, Job, run_told};
 use crate::model::derive::{Formed, Seen, formed, latent};
 use crate::model::{Fusion, Latent, Scheme, described, directory_of};
 use crate::report::{self, Report};
+use crate::source::Weights;
 use crate::source::sampled::Lies;
 use crate::source::strategy_files::read_alone;
 use crate::strategy::StrategyInput;
@@ -134,6 +135,9 @@ impl To {
         let mut target = (!is_hf).then(|| self.target.clone());
         deriving.make(world, &mut target)?;
         let (deriving, mut job) = agree(world, self.job(&found, target.as_ref()))?;
+        if found.hf && job.reading.weights == Weights::Told {
+            job.reading.weights = Weights::Model;
+        }
         deriving.fill(world, &mut job)?;
         job.moving = self.writing.moving(&self.moving)?;
         self.put(&mut job, target);
@@ -200,7 +204,10 @@ impl To {
             }
         };
         let model = self.network.model.model.clone();
-        let source = if found.hf { "--hf" } else { "--src" };
+        let source = match (found.hf, target) {
+            (true, Some(_)) => "--hf",
+            _ => "--src",
+        };
         add(source, Some(found.path.clone().into()));
         let asked = self.handed.has("--weights");
         add("--weights", found.weights.clone().filter(|_| !asked));
@@ -240,11 +247,8 @@ impl To {
                 _ => parsed::<Reshard>("reshard", words)?.job(),
             };
         }
-        if found.hf {
-            let fault = Fault::new(Kind::Usage, "the source is a Hugging Face model already");
-            return Err(fault.file(found.path.display().to_string()));
-        }
-        let Some(model) = model else {
+        let own = found.hf.then(|| found.path.clone());
+        let Some(model) = model.or(own) else {
             let message = "a Hugging Face model needs its config.json and its tokenizer's files";
             return Err(
                 Fault::new(Kind::Config, message).hint("--model DIR: the model's directory")

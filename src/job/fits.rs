@@ -9,7 +9,7 @@ use crate::job::spec::{Goal, Job};
 use crate::job::unsaved;
 use crate::plan::build::{Leftovers, Unmatched};
 use crate::plan::unmatched::near;
-use crate::source::{Opened, Reading, Verify, Which, fragment, lies, parts_aside};
+use crate::source::{Opened, Reading, Verify, Weights, Which, fragment, lies, parts_aside};
 use crate::store::manifest::{Manifest, NAME};
 use crate::strategy::StrategyInput;
 use std::borrow::Cow;
@@ -78,7 +78,7 @@ pub(super) fn fit(
         agree(world, check_laid(opened, path))?;
     }
     if let (Some(_), None, true) = (leftovers, &opened.strategy, verify != Verify::None) {
-        let chosen = job.reading.weights.is_some();
+        let chosen = matches!(job.reading.weights, Weights::Named(_));
         agree(world, fragment::refuse(&opened.source, chosen))?;
     }
     no_parts(world, opened, &job.reading)?;

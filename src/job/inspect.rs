@@ -16,7 +16,7 @@ use crate::source::{
     Inner, Listed, Listing, chosen, index_notes, laid_by_listing, list, list_files, one_set, place,
     structure, told,
 };
-use crate::source::{Offered, saved_names};
+use crate::source::{Offered, Weights, check_counts, counts_of, saved_names};
 use crate::store::Format;
 use crate::store::io::{self, ReadFile};
 use crate::store::whole::{ranges, spelled};
@@ -40,7 +40,7 @@ pub fn full_tensors(path: &Path) -> Result<Shapes> {
         return Err(fault.file(path.display().to_string()));
     }
     let contents = &inspected.contents;
-    if !contents.told {
+    if contents.told.is_none() {
         refuse_part(&contents.base, &contents.catalog, contents.indexed, true)?;
     }
     let tensors = inspected.files.into_iter().flat_map(|file| file.tensors);
@@ -82,7 +82,7 @@ pub fn cut_tensors(path: &Path, strategy: &Strategy) -> Result<Vec<(String, Vec<
         }
     }
     let contents = inspected.contents;
-    if !contents.told {
+    if contents.told.is_none() {
         complete::check(&contents.catalog, strategy, |_| true)
             .map_err(|fault| place(&contents.base, fault))?;
     }
@@ -136,7 +136,7 @@ fn look(path: &Path, listing: Listing, wanted: Wanted<'_>) -> Result<Inspected> 
         files: Vec::new(),
         contents: Contents {
             base: base.to_path_buf(),
-            told: listing.inner.is_some(),
+            told: listing.inner.as_ref().map(|inner| inner.format.called()),
             indexed: listing.index.is_some(),
             narrowed: wanted.rank.is_some() || wanted.parameter.is_some(),
             ..Contents::default()
@@ -146,16 +146,18 @@ fn look(path: &Path, listing: Listing, wanted: Wanted<'_>) -> Result<Inspected> 
     let mut composed = Composed::new(in_parts);
     inspected.notes.extend(lacking(base, &listing)?);
     let told = told(base, &listing)?;
+    let mut counts = Vec::new();
     for (rank, files) in &listing.ranks {
         if wanted.rank.is_some_and(|wanted| wanted != *rank) {
             continue;
         }
         for Listed { path: name, .. } in files {
             let file = ReadFile::open(&base.join(name))?;
-            let schema = match structure(told.as_ref(), &listing, name, &file)? {
-                Some(schema) => schema,
-                None => Format::recognise(&file)?.read(&file)?,
-            };
+            let schema = structure(told.as_ref(), &listing, name, &file)?;
+            let schema = schema.map_or_else(|| Format::recognise(&file)?.read(&file), Ok)?;
+            if listing.inner.is_none() {
+                counts.push((*rank, counts_of(&file, &schema)?));
+            }
             let mut parts = |tensor, region| composed.take(*rank, tensor, region);
             let tensors = tensors(&file, &schema, wanted, &mut parts)?;
             inspected.tensor_bytes += tensors.iter().map(|tensor| tensor.bytes).sum::<u64>();
@@ -168,6 +170,10 @@ fn look(path: &Path, listing: Listing, wanted: Wanted<'_>) -> Result<Inspected> 
             ranks.entry(*rank).or_default().push(file);
         }
     }
+    let differs = check_counts(base, &counts).err();
+    inspected
+        .notes
+        .extend(differs.map(|fault| unread(&fault.message)));
     if let Some(index) = listing.index.as_ref().filter(|_| !ranks.is_empty()) {
         let names = ranks.values().flatten().map(names_in).collect();
         let notes = index_notes(&base.join(index), &names);
@@ -187,7 +193,12 @@ fn lacking(base: &Path, listing: &Listing) -> Result<Option<String>> {
         return Ok(None);
     };
     let glimpse = inner.format.glimpse(&base.join(&inner.directory))?;
-    Ok(glimpse.why.map(|why| format!("{why}: no job reads it so")))
+    Ok(glimpse.why.map(|why| unread(&why)))
+}
+
+/// What is said of weights that no job reads.
+fn unread(why: &str) -> String {
+    format!("{why}: no job reads it so")
 }
 
 /// A file and the names of its tensors.
@@ -265,7 +276,7 @@ fn as_one(mut listing: Listing) -> Listing {
 /// else. Local.
 #[must_use]
 pub fn steps_at(path: &Path) -> Vec<(String, String)> {
-    let listing = list(path, None, None).ok();
+    let listing = list(path, None, &Weights::Told).ok();
     let told = listing.and_then(|listing| steps(&listing.offered));
     told.unwrap_or_default()
 }

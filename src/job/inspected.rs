@@ -104,8 +104,8 @@ pub(crate) struct Contents {
     pub(crate) base: PathBuf,
     /// What lies where.
     pub(crate) catalog: Catalog,
-    /// Its format tells its own layout, and which files there are.
-    pub(crate) told: bool,
+    /// What its format is called, where that tells its own layout, and which files there are.
+    pub(crate) told: Option<&'static str>,
     /// An index lists its files.
     pub(crate) indexed: bool,
     /// Some ranks or tensors only were asked for.

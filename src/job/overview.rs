@@ -1,6 +1,7 @@
 //! A checkpoint at a glance: how it lies, what its ranks hold, its tensors by their names' pattern.
 
 use crate::job::inspected::Inspected;
+use crate::store::formats::COUNT_NAMES;
 use crate::store::whole::{ranges, spelled};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -86,10 +87,12 @@ impl Overview {
             .files
             .iter()
             .any(|file| file.path.contains("rank_") && file.path.contains('/'));
-        let layout = match (distributed, inspected.ranks, inspected.files.len()) {
-            (true, ..) => "rank directories",
-            (_, 1, 1) => "one file",
-            (_, 1, _) => "full weights",
+        let lies = (distributed, inspected.ranks, inspected.files.len());
+        let layout = match (inspected.contents.told, lies) {
+            (Some(called), _) => called.trim_start_matches("a "),
+            (_, (true, ..)) => "rank directories",
+            (_, (_, 1, 1)) => "one file",
+            (_, (_, 1, _)) => "full weights",
             _ => "the files of several ranks",
         };
         Overview {
@@ -166,6 +169,9 @@ fn odd(inspected: &Inspected, names: &BTreeMap<&str, Known>) -> Vec<String> {
             }
         ));
     }
+    if inspected.contents.told.is_none() && !inspected.contents.indexed {
+        odd.extend(twice(inspected));
+    }
     let files = inspected.contents.catalog.ranks.values().flatten();
     let empty: Vec<&str> = files
         .filter(|file| file.schema.entries.is_empty() && file.schema.held.values.is_empty())
@@ -176,6 +182,25 @@ fn odd(inspected: &Inspected, names: &BTreeMap<&str, Known>) -> Vec<String> {
         odd.push(format!("no tensors are in {told}"));
     }
     odd
+}
+
+/// A tensor that two files of a rank have.
+fn twice(inspected: &Inspected) -> Option<String> {
+    inspected.contents.catalog.ranks.values().find_map(|files| {
+        let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
+        let mut named = files.iter().flat_map(|file| {
+            let entries = file.schema.entries.iter();
+            entries.map(|entry| (&*entry.name, &*file.path))
+        });
+        named.find_map(|(name, file)| {
+            // Of counts, values are compared.
+            let name = Some(name).filter(|name| !COUNT_NAMES.contains(name))?;
+            let other = seen.insert(name, file)?;
+            Some(format!(
+                "{name} is in {other} and in {file}: no job reads it so"
+            ))
+        })
+    })
 }
 
 #[cfg(test)]

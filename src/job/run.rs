@@ -11,7 +11,7 @@ use crate::job::sides::of_side;
 use crate::job::spec::{Goal, Job};
 use crate::job::steps::{Early, Run};
 use crate::job::written::Written;
-use crate::source::{Which, may_be_numbered, may_match};
+use crate::source::{Weights, Which, may_be_numbered, may_match};
 use crate::transport::{Buffer, Observer};
 
 /// Runs a job. Collective.
@@ -131,16 +131,18 @@ fn of_one_side(world: &World, job: &Job) -> Result<Option<Job>> {
         return Ok(None);
     };
     let sides = [&mut job.reading, &mut comparing.other];
-    if let Which::Checkpoint(Some(_)) = &sides[0].which {
-        let [one, other] = paths.map(|path| may_be_numbered(world, path));
-        if let Some(side) = alone(one?, other?) {
-            sides[side].which = Which::default();
-        }
-    }
-    if let Some(glob) = sides[0].weights.clone() {
+    if let Weights::Named(glob) = sides[0].weights.clone() {
         let [one, other] = paths.map(|path| may_match(world, path, &glob));
         if let Some(side) = alone(one?, other?) {
-            sides[side].weights = None;
+            sides[side].weights = Weights::Told;
+        }
+    }
+    if let Which::Checkpoint(Some(_)) = &sides[0].which {
+        // Files of full weights that are chosen by name have no number.
+        let chosen = [0, 1].map(|side| sides[side].weights != Weights::Told);
+        let [one, other] = paths.map(|path| may_be_numbered(world, path));
+        if let Some(side) = alone(one? && !chosen[0], other? && !chosen[1]) {
+            sides[side].which = Which::default();
         }
     }
     Ok(Some(job))

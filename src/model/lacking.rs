@@ -1,7 +1,7 @@
 //! Whether Hugging Face weights are whole, for those who leave them as they are.
 
+use super::import::Import;
 use super::quantised::quantised_block;
-use super::transfer::Import;
 use super::wrapped::READS;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::Inventory;

@@ -107,8 +107,9 @@ pub(super) fn check_shape(inventory: &Inventory, wanted: &Tensor, name: &str) ->
         {
             let (rows, due) = (found.shape.0[0], wanted.shape.0[0]);
             let message = format!(
-                "is {}: it has {rows} rows, vocab_size of config.json is {due}",
-                found.shape
+                "is {}: it has {}, vocab_size of config.json is {due}",
+                found.shape,
+                counted(rows, "row")
             );
             Err(Fault::new(Kind::Shape, message).tensor(name).hint(format!(
                 "--vocab-rows N writes N rows, the first ones or with zeros after them: {due} as \

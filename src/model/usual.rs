@@ -1,7 +1,7 @@
 //! A model brought in as its family's usual training job has it.
 
 use super::described::described;
-use super::transfer::Import;
+use super::import::Import;
 use crate::fault::Result;
 use std::path::Path;
 

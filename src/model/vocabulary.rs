@@ -2,6 +2,7 @@
 //! are cut, or zeros put after them.
 
 use super::link::Tensor;
+use crate::fault::plain::counted;
 use crate::plan::inventory::Inventory;
 use crate::view::MadeOf;
 
@@ -52,7 +53,7 @@ impl Vocabulary {
         };
         *due = rows;
         *domain = rows.min(there);
-        let told = || format!("{name} from {there} to {rows} rows");
+        let told = || format!("{name} from {there} to {}", counted(rows, "row"));
         if there > rows {
             self.cut.push(told());
         } else if there < rows {

@@ -100,7 +100,6 @@ pub(super) fn refuse_wrapped_network(
     numbers: &Numbers,
 ) -> Result<()> {
     let mut known = BTreeSet::new();
-    let mut theirs = BTreeSet::new();
     for names in [Scheme::Legacy, Scheme::Mcore] {
         let joined = Choices {
             qkv: Fusion::Interleaved,
@@ -117,30 +116,9 @@ pub(super) fn refuse_wrapped_network(
             let Ok(mapping) = Mapping::new(family, numbers, &choices, &|_, _| true) else {
                 continue;
             };
-            theirs.extend(
-                mapping
-                    .links
-                    .iter()
-                    .flat_map(|l| &l.hf)
-                    .map(|t| t.name.clone()),
-            );
             let tensors = mapping.links.into_iter().flat_map(|link| link.ms);
             known.extend(tensors.flat_map(|tensor| [tensor.name].into_iter().chain(tensor.also)));
         }
-    }
-    let mut names = inventory
-        .tensors
-        .keys()
-        .filter(|name| theirs.contains(*name));
-    if let Some(name) = names.next()
-        && 2 * (1 + names.count()) > inventory.tensors.len()
-    {
-        let message = format!("is Hugging Face's name in family {} already", family.family);
-        let fault = Fault::new(Kind::UnknownTensor, message).tensor(&**name);
-        return Err(fault.hint(
-            "export takes weights with MindSpore's names, and `shardloom import` makes them; `shardloom unify` copies \
-             these as they are",
-        ));
     }
     let known = known.iter().map(|name| &**name).collect();
     refuse_wrapped(inventory, &known, &family.family)

@@ -336,7 +336,8 @@ fn unknown(inventory: &Inventory, name: &str, weight: &str) -> Fault {
     }
     let near = nearest(weight, inventory.tensors.keys().map(|name| &**name)).join(", ");
     fault.hint(format!(
-        "nearest in the source: {near}; an adapter must use the names of the source's weights"
+        "nearest in the source: {near}; an adapter must use the names of the source's weights: for one with Hugging \
+         Face's names `shardloom export` the weights, and merge it into those"
     ))
 }
 

@@ -10,6 +10,7 @@ use crate::source::listing::list;
 use crate::source::meta::Name;
 use crate::source::position::choose::choose;
 use crate::source::position::{Asked, Chosen, Offered};
+use crate::source::reading::Weights;
 use crate::source::saved::Survey;
 use crate::source::survey::{survey, survey_alone};
 use crate::store::Format;
@@ -142,7 +143,8 @@ pub(crate) fn chosen(path: &Path, suffix: Option<&str>, weights: Option<&str>) -
         Some(LATEST) => Wanted::latest(&survey_alone(path)?, path, true)?,
         Some(suffix) => Wanted::Suffix(suffix.to_owned()),
     };
-    let mut listing = list(path, wanted.suffix(), weights)?;
+    let weights = Weights::named(weights.map(str::to_owned), Weights::Told);
+    let mut listing = list(path, wanted.suffix(), &weights)?;
     match choose_from([&listing].into_iter(), path, &wanted)? {
         Some(chosen) => {
             for (rank, file) in chosen.files {

@@ -5,11 +5,12 @@ use crate::fault::{Fault, Kind, Result};
 use crate::plan::arrange::Files;
 use crate::source::found::Source;
 use crate::source::meta::Name;
-use crate::source::scalars::{scalar, whole};
+use crate::source::scalars::scalar;
 use crate::source::values;
 use crate::store::formats::laid::DirectoryAsked;
 use crate::store::formats::{Progress, Values};
 use crate::store::io::ReadFile;
+use crate::tensor::number::whole;
 use std::sync::Arc;
 
 /// What a trainer calls the number of steps that a job has made.

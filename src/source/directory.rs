@@ -9,7 +9,7 @@ use crate::source::found::Told;
 use crate::source::listed::{Inner, Listed, Listing};
 use crate::source::ranks::named;
 use crate::store::Directory;
-use crate::store::formats::{Progress, Text};
+use crate::store::formats::{Progress, RankFiles, Text};
 use crate::store::full_dir::MAPS;
 use crate::store::io::{self, ReadFile, Standing};
 use std::collections::{BTreeMap, BTreeSet};
@@ -116,13 +116,19 @@ pub(crate) fn tells(path: &Path) -> Result<bool> {
 }
 
 /// Refuses a directory that tells its own layout where each file is to be read for itself: its files are parts of
-/// tensors, and without what tells how they belong together they would be weights of nothing. Local.
+/// tensors, and without what tells how they belong together they would be weights of nothing. Of files beside them,
+/// which alone have what is asked for in their names, nothing is said. Local.
 ///
 /// # Errors
 /// [`Kind::Unsupported`], naming the directory; as [`find`].
-pub(super) fn refuse_parts(path: &Path) -> Result<()> {
+pub(super) fn refuse_parts(path: &Path, contains: Option<&str>) -> Result<()> {
+    let taken = |files: &RankFiles| {
+        let mut files = files.values().flatten();
+        contains.is_none_or(|text| files.any(|file| file.contains(text)))
+    };
     refuse(
         path,
+        taken,
         "its files are parts of it, and none has weights for itself",
         "unify, reshard, diff and others read the directory: `unify` makes full weights of it",
     )
@@ -135,18 +141,22 @@ pub(super) fn refuse_parts(path: &Path) -> Result<()> {
 pub(super) fn refuse_single(path: &Path) -> Result<()> {
     refuse(
         path,
+        |_| true,
         "one checkpoint, and not several of a job by their numbers",
         "`inspect` shows what it has, `verify` checks it; checkpoints are listed in the directory that has a job's",
     )
 }
 
-fn refuse(path: &Path, why: &str, hint: &str) -> Result<()> {
+fn refuse(path: &Path, refused: impl Fn(&RankFiles) -> bool, why: &str, hint: &str) -> Result<()> {
     if io::standing(path)? != Standing::Directory {
         return Ok(());
     }
     let Some(inner) = find(path, &io::list(path)?, None)? else {
         return Ok(());
     };
+    if !refused(&inner.format.list(&path.join(&inner.directory))?) {
+        return Ok(());
+    }
     let message = format!("is {}: {why}", inner.format.called());
     let fault = Fault::new(Kind::Unsupported, message).file(path.display().to_string());
     Err(fault.hint(hint))

@@ -36,7 +36,7 @@ pub(crate) fn list_files(
 ) -> Result<Listing> {
     let mut listing = Listing::default();
     if !pattern::is_one(path) {
-        refuse_parts(path)?;
+        refuse_parts(path, contains)?;
     }
     let names = names(path, contains, &mut listing)?;
     let base = match listing.single_file {

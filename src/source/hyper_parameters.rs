@@ -2,9 +2,10 @@
 
 use crate::exchange::{World, agree, all_gather};
 use crate::fault::Result;
-use crate::source::scalars::{scalar, whole};
+use crate::source::scalars::scalar;
 use crate::store::Format;
 use crate::store::io::{self, ReadFile, Standing};
+use crate::tensor::number::whole;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 

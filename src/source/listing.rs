@@ -1,18 +1,23 @@
 //! Which weight files a node sees at a path, and which of them are meant.
 
 use crate::exchange::{World, all_gather};
+use crate::fault::plain::first;
 use crate::fault::{Fault, Kind, Result};
-use crate::source::aside::left;
+use crate::source::aside::{TOLD, left};
 use crate::source::contents::beside;
 use crate::source::directory;
 use crate::source::full::list_full;
 use crate::source::listed::{Inner, Listed, Listing};
 use crate::source::pattern;
+use crate::source::reading::Weights;
 use crate::store::io::{self, Standing};
 use crate::store::{Format, rank_dir};
 use crate::strategy::name::matches;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+
+/// What describes a model of Hugging Face.
+const CONFIG: &str = "config.json";
 
 /// A rank's directory: its rank and its name.
 pub(crate) type Room = (u32, String);
@@ -34,9 +39,10 @@ impl From<Listing> for Begun {
 }
 
 /// Lists what this process sees at `path`; what rank directories have is only offered; of full weights
-/// only files that match `wanted` are listed, if it is given. Local.
-pub(crate) fn list(path: &Path, suffix: Option<&str>, wanted: Option<&str>) -> Result<Listing> {
-    let Begun { mut listing, rooms } = begin(path, suffix, wanted)?;
+/// those that are meant. Local.
+pub(crate) fn list(path: &Path, suffix: Option<&str>, weights: &Weights) -> Result<Listing> {
+    let Begun { mut listing, rooms } = begin(path, suffix, weights)?;
+    let wanted = weights.glob();
     for room in &rooms {
         put(&mut listing, path, room, look_into(path, room)?)?;
     }
@@ -56,7 +62,11 @@ pub(crate) fn list(path: &Path, suffix: Option<&str>, wanted: Option<&str>) -> R
 pub(crate) fn refuse_choice(path: &Path, wanted: Option<&str>) -> Result<()> {
     let Some(glob) = wanted else { return Ok(()) };
     let fault = no_choice(path, glob, "rank directories");
-    Err(fault.hint("--file-suffix chooses among several files of a rank"))
+    let names = io::list(path).unwrap_or_default();
+    Err(match &beside(path, &names, |_| false)[..] {
+        [] => fault.hint("--file-suffix chooses among several files of a rank"),
+        beside => fault.hint(format!("beside them lies {}", first(beside, TOLD))),
+    })
 }
 
 /// The fault of `--weights` where there is nothing for it to choose from.
@@ -126,7 +136,8 @@ pub(crate) fn full(path: &Path, wanted: Option<&str>) -> Result<Listing> {
 }
 
 /// The same without looking into rank directories. Local.
-pub(crate) fn begin(path: &Path, suffix: Option<&str>, wanted: Option<&str>) -> Result<Begun> {
+pub(crate) fn begin(path: &Path, suffix: Option<&str>, weights: &Weights) -> Result<Begun> {
+    let wanted = weights.glob();
     if let Some(listing) = pattern::list(path)? {
         let what = "a pattern of ranks' files";
         unnumbered(path, suffix, what)?;
@@ -158,6 +169,15 @@ pub(crate) fn begin(path: &Path, suffix: Option<&str>, wanted: Option<&str>) -> 
         return Ok(listing.into());
     }
     if let Some(inner) = directory::find(path, &names, suffix)? {
+        if *weights == Weights::Model && is_model(path, &names, &inner) {
+            unnumbered(path, suffix, "full weights")?;
+            let mut listing = full(path, None)?;
+            let (place, called) = (&inner.directory, inner.format.called());
+            let note =
+                format!("{place}, {called}, is left aside: the model's own weights are taken");
+            listing.notes.push(note);
+            return Ok(listing.into());
+        }
         return by_itself(path, &names, inner, suffix, wanted).map(Begun::from);
     }
     let rooms = names.iter().filter(|(_, directory)| *directory);
@@ -178,6 +198,14 @@ pub(crate) fn begin(path: &Path, suffix: Option<&str>, wanted: Option<&str>) -> 
         }
     }
     Ok(Begun { listing, rooms })
+}
+
+/// Whether `names`, of the directory `path`, are those of a model with its description, beside which a trainer keeps the
+/// checkpoint `inner` in a directory of its own.
+fn is_model(path: &Path, names: &[(String, bool)], inner: &Inner) -> bool {
+    let described = |(name, folder): &(String, bool)| name == CONFIG && !folder;
+    let below = !inner.directory.is_empty();
+    below && names.iter().any(described) && !beside(path, names, |_| false).is_empty()
 }
 
 /// Whether a file of weights among `names` is called so.

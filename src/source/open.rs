@@ -224,8 +224,8 @@ fn found(
     wanted: &Wanted,
 ) -> Result<Source> {
     let path = &*reading.path;
-    let weights = reading.weights.as_deref();
-    let begin = || begin(path, wanted.suffix(), weights);
+    let weights = reading.weights.glob();
+    let begin = || begin(path, wanted.suffix(), &reading.weights);
     let views = Views::list(world, topology, path, begin, || full(path, weights))?;
     let offering = views.0.iter().map(|view| &view.listing);
     let Some(chosen) = choose_from(offering, path, wanted)? else {

@@ -13,14 +13,43 @@ pub struct Reading {
     pub path: PathBuf,
     /// Its strategy; none means full weights.
     pub strategy: Option<StrategyInput>,
-    /// Which files of full weights are meant, as a glob; none: as the directory tells.
-    pub weights: Option<String>,
+    /// Which files of full weights are meant.
+    pub weights: Weights,
     /// Which files of it.
     pub which: Which,
     /// What its tensors are, beside what is stored.
     pub derived: Derived,
     /// How copies are compared before anything is written.
     pub verify: Verify,
+}
+
+/// Which files of full weights are meant.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Weights {
+    /// As the directory tells.
+    #[default]
+    Told,
+    /// Those of the model whose `config.json` lies beside them, and not what a trainer keeps in a directory below.
+    Model,
+    /// Those whose names match this glob.
+    Named(String),
+}
+
+impl Weights {
+    /// Those that match `glob`, if it is given; else `otherwise`.
+    #[must_use]
+    pub fn named(glob: Option<String>, otherwise: Weights) -> Weights {
+        glob.map_or(otherwise, Weights::Named)
+    }
+
+    /// The glob.
+    pub(crate) fn glob(&self) -> Option<&str> {
+        match self {
+            Weights::Named(glob) => Some(glob),
+            Weights::Told | Weights::Model => None,
+        }
+    }
 }
 
 /// How what a source has several times is compared.

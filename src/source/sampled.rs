@@ -7,6 +7,7 @@ use crate::source::listed::Listing;
 use crate::source::listing::list;
 use crate::source::meta::Name;
 use crate::source::pattern;
+use crate::source::reading::Weights;
 use crate::store::Format;
 use crate::store::io::ReadFile;
 use serde::{Deserialize, Serialize};
@@ -42,12 +43,11 @@ pub struct Sampled {
 /// Names and metadata.
 type Told = (Vec<String>, BTreeMap<String, String>);
 
-/// What this node sees at `path`, of full weights the files that match `weights`, if that is given; none where
-/// there are no weights. Local.
+/// What this node sees at `path`, of full weights the files that are meant; none where there are no weights. Local.
 ///
 /// # Errors
 /// As listing it: [`crate::fault::Kind::Io`], [`crate::fault::Kind::Ambiguous`].
-pub fn sample(path: &Path, weights: Option<&str>) -> Result<Option<Sampled>> {
+pub fn sample(path: &Path, weights: &Weights) -> Result<Option<Sampled>> {
     let listing = list(path, None, weights)?;
     let listed = listing.ranks.values().flatten().map(|file| &file.path);
     let offered = listing.offered.values().filter_map(|files| files.last());
@@ -78,7 +78,7 @@ pub fn sample(path: &Path, weights: Option<&str>) -> Result<Option<Sampled>> {
 /// The same; none where this node sees no weights that can be read. Local.
 #[must_use]
 pub fn readable(path: &Path) -> Option<Sampled> {
-    let sampled = sample(path, None).ok()??;
+    let sampled = sample(path, &Weights::Told).ok()??;
     (!sampled.names.is_empty()).then_some(sampled)
 }
 

@@ -33,14 +33,3 @@ pub(super) fn value(file: &ReadFile, entry: &Entry) -> Result<Option<f64>> {
     }
     Ok(None)
 }
-
-/// A count that is stored as a number of any type.
-#[must_use]
-pub fn whole(value: f64) -> Option<u64> {
-    // Steps beyond 2^53 would not be exact: no job gets there.
-    let limit = 9_007_199_254_740_992.0;
-    if !(0.0..=limit).contains(&value) || value.fract() != 0.0 {
-        return None;
-    }
-    format!("{value:.0}").parse().ok()
-}

@@ -3,8 +3,9 @@
 use crate::catalog::{Entry, FileSchema};
 use crate::fault::{Fault, Kind, Result};
 use crate::source::ranks::named;
-use crate::source::scalars::{value, whole};
+use crate::source::scalars::value;
 use crate::store::io::ReadFile;
+use crate::tensor::number::whole;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -19,7 +20,7 @@ const COUNTS: [&str; 6] = [
 ];
 
 /// The values of [`COUNTS`], of those that a file has.
-pub(super) type Counts = [Option<u64>; COUNTS.len()];
+pub(crate) type Counts = [Option<u64>; COUNTS.len()];
 
 /// Where they are in a file.
 #[derive(Clone, Debug)]
@@ -44,6 +45,14 @@ impl Spots {
         }
         Ok(counts)
     }
+}
+
+/// The counts of an open file of `schema`. Local.
+///
+/// # Errors
+/// [`Kind::Io`].
+pub(crate) fn counts_of(file: &ReadFile, schema: &FileSchema) -> Result<Counts> {
+    Spots::of(schema).read(file)
 }
 
 /// In words what differs between ranks: `step_num is 20 on ranks 0-1, 10 on rank 2`.
@@ -77,7 +86,7 @@ pub(super) fn difference(of_ranks: &[(u32, Counts)]) -> Option<String> {
 ///
 /// # Errors
 /// [`Kind::Differs`] naming values and ranks.
-pub(super) fn check(base: &Path, of_ranks: &[(u32, Counts)]) -> Result<()> {
+pub(crate) fn check(base: &Path, of_ranks: &[(u32, Counts)]) -> Result<()> {
     let Some(difference) = difference(of_ranks) else {
         return Ok(());
     };

@@ -24,6 +24,17 @@ impl Difference {
     }
 }
 
+/// A count that is stored as a number of any type.
+#[must_use]
+pub fn whole(value: f64) -> Option<u64> {
+    // Steps beyond 2^53 would not be exact: no job gets there.
+    let limit = 9_007_199_254_740_992.0;
+    if !(0.0..=limit).contains(&value) || value.fract() != 0.0 {
+        return None;
+    }
+    format!("{value:.0}").parse().ok()
+}
+
 /// Compares two equally long buffers of whole elements. Types of less than 8 bits are counted only, by bytes.
 #[must_use]
 pub fn compare(dtype: Dtype, a: &[u8], b: &[u8]) -> Difference {
@@ -55,7 +66,7 @@ fn apart(dtype: Dtype, x: &[u8], y: &[u8]) -> Option<(f64, f64)> {
         return Some((apart, real.hypot(imaginary)));
     }
     if matches!(dtype, Dtype::I64 | Dtype::U64) {
-        let (x, y) = (whole(dtype, x)?, whole(dtype, y)?);
+        let (x, y) = (integer(dtype, x)?, integer(dtype, y)?);
         return Some(((x - y).unsigned_abs() as f64, x.unsigned_abs() as f64));
     }
     let (x, y) = (number(dtype, x)?, number(dtype, y)?);
@@ -63,7 +74,7 @@ fn apart(dtype: Dtype, x: &[u8], y: &[u8]) -> Option<(f64, f64)> {
 }
 
 /// An integer of 64 bits, of which a float holds 53.
-fn whole(dtype: Dtype, bytes: &[u8]) -> Option<i128> {
+fn integer(dtype: Dtype, bytes: &[u8]) -> Option<i128> {
     let bytes = bytes.try_into().ok()?;
     Some(match dtype {
         Dtype::U64 => u64::from_le_bytes(bytes).into(),

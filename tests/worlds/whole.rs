@@ -2,7 +2,7 @@
 
 use super::{case, copied, copy, expected, full, run, source};
 use crate::support::command::{error_line, object};
-use crate::support::tensors::compare;
+use crate::support::tensors::{Tensor, Tensors, compare, write};
 use serde_json::Value;
 use std::path::Path;
 
@@ -248,4 +248,46 @@ fn verify_names_a_file_that_an_index_lists_and_that_is_missing() {
     assert_eq!(told.status.code(), Some(1), "{told:#?}");
     let said = error_line(&told);
     assert!(said.contains("pytorch_model-00002-of-00002.bin"), "{said}");
+}
+
+/// A Trainer's directory has the model's file beside the directory of its checkpoint.
+#[test]
+fn the_model_beside_a_checkpoint_is_converted_and_the_checkpoint_is_called_what_it_is() {
+    let room = tempfile::tempdir().expect("a directory");
+    let base = room.path().join("run");
+    copy(
+        &case("ds_universal").join("src"),
+        &base.join("global_step2_universal"),
+    );
+    let model = Tensors::from([("w".to_owned(), Tensor::counting("F32", &[4, 2], 0))]);
+    write(&base.join("model.safetensors"), &model);
+    let (src, out) = (base.display(), room.path().join("out"));
+    let dst = out.display();
+    let shown = run(1, &format!("inspect {src} --file-suffix 2")).succeeds();
+    assert!(
+        shown
+            .stdout
+            .starts_with("universal checkpoint of DeepSpeed: "),
+        "{shown:#?}"
+    );
+    for (processes, suffix) in [(1, "2"), (4, "2_universal"), (4, "global_step2_universal")] {
+        let line = format!("unify --src {src} --file-suffix {suffix} --dst {dst} --overwrite");
+        run(processes, &line).succeeds();
+        compare(&expected("ds_universal"), &full(&out)).unwrap_or_else(|why| unreachable!("{why}"));
+    }
+    std::fs::write(base.join("latest_universal"), "global_step2_universal").expect("written");
+    for processes in [1, 4] {
+        let convert = format!("convert {src} --to ckpt --dst {dst} --overwrite");
+        error_line(&run(processes, &convert));
+        error_line(&run(
+            processes,
+            &format!("{convert} --file-name-contains fp32"),
+        ));
+        run(
+            processes,
+            &format!("{convert} --file-name-contains model.safetensors"),
+        )
+        .succeeds();
+        run(1, &format!("diff {dst}/model.ckpt {src}/model.safetensors")).succeeds();
+    }
 }

@@ -7,7 +7,7 @@ use crate::cli::flags::strategy::strategy;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::build::{Select, Unmatched};
 use crate::source::derived::Derived;
-use crate::source::{Reading, Verify};
+use crate::source::{Reading, Verify, Weights};
 use crate::strategy::StrategyInput;
 use clap::Args;
 use std::collections::BTreeMap;
@@ -69,20 +69,6 @@ pub(crate) struct WeightsArgs {
 }
 
 impl WeightsArgs {
-    /// Refuses a choice among files where the trainer reads rank directories.
-    ///
-    /// # Errors
-    /// [`Kind::Usage`].
-    pub(crate) fn refuse_for_ranks(&self) -> Result<()> {
-        let Some(glob) = &self.weights else {
-            return Ok(());
-        };
-        let message =
-            format!("--weights '{glob}': the trainer reads the rank directories that are there");
-        Err(Fault::new(Kind::Usage, message)
-            .hint("--load-checkpoint with a directory that has these files alone"))
-    }
-
     /// Refuses a choice among files where the trainer reads what is there by itself.
     ///
     /// # Errors
@@ -105,7 +91,7 @@ impl SourceArgs {
             self.src_strategy.clone(),
             self.file_suffix.clone(),
         );
-        let weights = self.weights.weights.clone();
+        let weights = Weights::named(self.weights.weights.clone(), Weights::Told);
         let affixes = self.affixes.affixes();
         checks.reading(
             Reading { weights, ..reading },

@@ -20,7 +20,7 @@ use crate::plan::build::{Leftovers, Select};
 use crate::plan::reach::ExchangeMode;
 use crate::source::derived::Derived;
 use crate::source::strategy_files::read_strategy;
-use crate::source::{Reading, open};
+use crate::source::{Reading, Weights, open};
 use crate::store::formats::laid::DirectoryAsked;
 use crate::strategy::show::diff;
 use crate::strategy::{Strategy, StrategyInput};
@@ -149,7 +149,7 @@ impl Load {
                 "{key} has no .{format} weights: the trainer starts from random ones"
             )));
         };
-        let action = config.action(asked, &shape).map_err(named)?;
+        let action = self.meant(config.action(asked, &shape).map_err(named)?, &shape);
         let (chosen, strategy) = match action {
             Action::None | Action::Import => {
                 self.weights.refuse_unread().map_err(named)?;
@@ -161,7 +161,6 @@ impl Load {
                 (Chosen::iteration(config, source, stays)?, None)
             }
             Action::Reshard => {
-                self.weights.refuse_for_ranks().map_err(named)?;
                 let chosen = Chosen::ranked(sight, config, source, &shape)?;
                 let found = strategies::of_source(sight, config, source, (&shape, &chosen))?;
                 (chosen, Some(found))
@@ -203,6 +202,15 @@ impl Load {
         Ok(telling)
     }
 
+    /// What is done where `--weights` may choose full weights beside the ranks'.
+    fn meant(&self, action: Action, shape: &Shape) -> Action {
+        let chosen = *shape == Shape::Ranks && self.weights.weights.is_some();
+        match action {
+            Action::Reshard if chosen => Action::Split,
+            action => action,
+        }
+    }
+
     /// The strategy of the job: as given, as it lies in the output, or derived. Collective.
     fn strategy(
         &self,
@@ -238,7 +246,7 @@ impl Load {
             Leftovers::Reshard(self.checks.unmatched.unmatched)
         };
         let reading = Reading {
-            weights: self.weights.weights.clone(),
+            weights: Weights::named(self.weights.weights.clone(), Weights::Told),
             ..Reading::checkpoint(
                 chosen.directory.clone(),
                 source_strategy,

@@ -1,7 +1,7 @@
 //! Parts of a directory that tells its own layout, as they lie in full weights.
 
 use crate::fault::Result;
-use crate::source::{Listed, chosen, list, told};
+use crate::source::{Listed, Weights, chosen, list, told};
 use crate::store::Format;
 use crate::store::io::ReadFile;
 use crate::store::manifest::{FileRecord, Hex, Manifest, Placed};
@@ -34,7 +34,7 @@ impl Cuts {
     }
 
     fn told(directory: &Path) -> Result<Cuts> {
-        let listing = list(directory, None, None)?;
+        let listing = list(directory, None, &Weights::Told)?;
         let (told, inner) = (told(directory, &listing)?, &listing.inner);
         let mut cuts = BTreeMap::new();
         let (Some(told), Some(inner)) = (told, inner) else {

@@ -15,6 +15,8 @@ use crate::tensor::shape::Shape;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+/// What a tracker says of weights that are no iteration of a job.
+const RELEASE: &str = "release";
 /// Files of a structure whose headers are read, at most.
 const TRIES_MAX: usize = 8;
 
@@ -40,9 +42,9 @@ pub(super) fn metas(copies: &Copies<'_>, record: &FileRecord) -> Vec<Vec<u8>> {
     if record.path == TRACKER {
         let rooms = files.filter_map(|file| file.path.split_once('/'));
         let numbers = rooms.filter_map(|(room, _)| room.rsplit_once('_')?.1.parse::<u64>().ok());
-        return numbers
-            .map(|number| number.to_string().into_bytes())
-            .collect();
+        let numbers = numbers.map(|number| number.to_string());
+        let released = std::iter::once(RELEASE.to_owned());
+        return released.chain(numbers).map(String::into_bytes).collect();
     }
     let Some(room) = record.path.strip_suffix(META) else {
         return Vec::new();
@@ -63,7 +65,7 @@ pub(super) fn metas(copies: &Copies<'_>, record: &FileRecord) -> Vec<Vec<u8>> {
 
 /// Whether a tracker says this.
 fn is_tracked(text: &str) -> bool {
-    text == "release" || text.parse::<u64>().is_ok()
+    text == RELEASE || text.parse::<u64>().is_ok()
 }
 
 /// What may lie at `gaps` of a file, likely ones first. Local.

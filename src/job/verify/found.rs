@@ -6,7 +6,7 @@ use crate::source::nothing::absent;
 use crate::source::pattern::is_one as is_pattern;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::manifest::{self, Manifest};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What a node finds at a directory.
 pub(in crate::job) enum Found {
@@ -20,6 +20,7 @@ pub(in crate::job) fn look(directory: &Path) -> Result<Found> {
     if io::standing(directory)? == Standing::File {
         // A pipe or a device is called one.
         ReadFile::open(directory)?;
+        return Ok(Found::Nothing);
     }
     match Manifest::read(directory) {
         Ok(None) => Ok(Found::Nothing),
@@ -38,6 +39,12 @@ pub(in crate::job) fn no_manifest(directory: &Path) -> Fault {
     }
     if io::standing(directory).ok() == Some(Standing::Nothing) {
         return absent(directory);
+    }
+    if let Some(above) = above(directory) {
+        let message = "has no manifest of its own: it is a part of what another verifies";
+        return Fault::new(Kind::Unsupported, message)
+            .file(directory.display().to_string())
+            .hint(format!("give {}, whose manifest has it", above.display()));
     }
     Fault::new(Kind::Unsupported, "has no manifest to verify it by")
         .file(directory.join(manifest::NAME).display().to_string())
@@ -58,4 +65,16 @@ pub(in crate::job) fn of_manifest(reason: String) -> BadFile {
         tensor: None,
         reason,
     }
+}
+
+/// The directory above, at most two steps up, whose manifest has files in `path`, or that file. Local.
+fn above(path: &Path) -> Option<PathBuf> {
+    let path = io::resolve(path).ok()?;
+    let above = path.ancestors().skip(1).take(2).find(|above| {
+        let inside = path.strip_prefix(above).unwrap_or(&path);
+        let manifest = Manifest::read(above).ok().flatten();
+        let mut files = manifest.iter().flat_map(|manifest| &manifest.files);
+        files.any(|file| Path::new(&file.path).starts_with(inside))
+    });
+    above.map(Path::to_path_buf)
 }

@@ -3,6 +3,7 @@
 use super::ranks::by_rank;
 use super::write::{arrange, offset};
 use crate::catalog::{FileSchema, Held, Part, SmallFile};
+use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::directory::{DirectoryFormat, Names, Own, RankFiles, Text};
 use crate::store::formats::handle::Format;
@@ -92,10 +93,8 @@ impl DirectoryFormat for HuggingFace {
         match files.iter().any(|file| file.starts_with(FIRST)) {
             true => Ok(()),
             false => {
-                let message = format!(
-                    "has no {FIRST}…, and {} of its parts are there",
-                    files.len()
-                );
+                let others = counted(files.len() as u64, "other part");
+                let message = format!("has no {FIRST}…, and {others}");
                 Err(Fault::new(Kind::MissingShard, message)
                     .hint("copy all of the directory: each file has parts of tensors"))
             }

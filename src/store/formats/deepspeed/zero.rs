@@ -54,7 +54,13 @@ pub(super) fn meant(
 ) -> Result<Option<String>> {
     let called = |name: &str| has(names, name, true).then(|| name.to_owned());
     if let Some(number) = number {
-        return Ok(called(number).or_else(|| called(&format!("{STEP}{number}"))));
+        // A universal checkpoint is called after the one that it is made of.
+        let names = [
+            number.to_owned(),
+            format!("{STEP}{number}"),
+            format!("{STEP}{number}_universal"),
+        ];
+        return Ok(names.iter().find_map(|name| called(name)));
     }
     if !has(names, latest, false) {
         return Ok(None);

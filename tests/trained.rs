@@ -1,0 +1,212 @@
+//! What a training job with PyTorch leaves: weights with Hugging Face's names and an optimizer's states, without the files
+//! of a model beside them; or a model, and beside it the trainer's own checkpoint.
+
+use crate::support::{Run, command, fixtures, tensors};
+use command::{alone, error_line, under_mpi};
+use std::path::PathBuf;
+use tensors::{Tensor, Tensors};
+
+struct Room(tempfile::TempDir);
+
+impl Room {
+    /// A small llama's directory `m`, and a job's checkpoint `d` of it.
+    fn new() -> Room {
+        let room = Room(tempfile::tempdir().unwrap());
+        std::fs::create_dir(room.at("m")).unwrap();
+        let config = recorded().join("config.json");
+        std::fs::copy(config, room.at("m/config.json")).unwrap();
+        tensors::write(&room.at("m/model.safetensors"), &weights());
+        let mut trained = weights();
+        for (name, tensor) in weights() {
+            for state in ["exp_avg", "exp_avg_sq"] {
+                trained.insert(format!("{state}.{name}"), tensor.clone());
+            }
+        }
+        let step = Tensor::counting("F32", &[1], 0);
+        trained.insert("optimizer.param_groups.0.lr".into(), step);
+        room.job(&trained);
+        room
+    }
+
+    /// The job's checkpoint with these tensors.
+    fn job(&self, trained: &Tensors) {
+        tensors::write(&self.at("t.safetensors"), trained);
+        self.run(
+            1,
+            "unify --src @t.safetensors --dst @d --format dcp --overwrite",
+        )
+        .succeeds();
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.0.path().join(path)
+    }
+
+    fn run(&self, processes: u32, line: &str) -> Run {
+        let at = format!("{}/", self.0.path().display());
+        let words = line.split_whitespace();
+        let words: Vec<String> = words.map(|word| word.replace('@', &at)).collect();
+        match processes {
+            1 => alone(&words),
+            processes => under_mpi(processes, &words),
+        }
+    }
+
+    #[track_caller]
+    fn equal(&self, a: &str, b: &str) {
+        self.run(1, &format!("diff @{a} @{b}")).succeeds();
+    }
+}
+
+fn recorded() -> PathBuf {
+    fixtures::data().join("model/llama/hf")
+}
+
+fn weights() -> Tensors {
+    tensors::read(&recorded().join("model.safetensors"))
+        .unwrap()
+        .tensors
+}
+
+#[test]
+fn a_jobs_checkpoint_becomes_a_model() {
+    let room = Room::new();
+    for processes in [1, 4] {
+        for line in [
+            "to hf --src @d --model @m --dst @out",
+            "export --src @d --hf-config @m --dst @out",
+        ] {
+            let line = format!("{line} --overwrite");
+            let run = room.run(processes, &line).succeeds();
+            assert!(
+                run.stdout
+                    .contains("tensors were left out (exp_avg.lm_head.weight …)"),
+                "{run:#?}"
+            );
+            room.equal("out", "m");
+            assert!(room.at("out/config.json").exists());
+            let index = std::fs::read_to_string(room.at("out/model.safetensors.index.json"));
+            assert!(!index.unwrap().contains("exp_avg"));
+        }
+    }
+    let line = "to hf --src @d --model @m --dst @out --overwrite --dtype bf16";
+    room.run(1, line).succeeds();
+    let shown = room.run(1, "inspect @out").succeeds().stdout;
+    assert!(shown.contains("BF16") && !shown.contains("F32"), "{shown}");
+}
+
+#[test]
+fn a_jobs_checkpoint_is_imported_with_another_directorys_config() {
+    let room = Room::new();
+    let bare = room.run(1, "import --hf @d --dst @out");
+    error_line(&bare);
+    assert!(bare.stderr.contains("--model DIR says"), "{bare:#?}");
+    room.run(1, "import --hf @m --dst @due").succeeds();
+    let layout = "--dst-strategy dp=1,tp=2";
+    room.run(1, &format!("import --hf @m --dst @cut {layout}"))
+        .succeeds();
+    for processes in [1, 4] {
+        let line = "import --hf @d --model @m --dst @out --overwrite";
+        room.run(processes, line).succeeds();
+        room.equal("out", "due");
+        for line in [
+            format!("import --hf @d --model @m/config.json {layout}"),
+            "to dp=1,tp=2 --src @d --model @m".to_owned(),
+        ] {
+            room.run(processes, &format!("{line} --dst @ranks --overwrite"))
+                .succeeds();
+            room.equal("ranks", "cut");
+        }
+    }
+}
+
+#[test]
+fn what_a_model_has_not_is_refused_and_what_it_has_must_be_there() {
+    let room = Room::new();
+    let to = "to hf --src @d --model @m --dst @out";
+    let mut all = weights();
+    let first = all.values().next().unwrap().clone();
+    all.insert("model.layers.0.extra.weight".into(), first.clone());
+    room.job(&all);
+    let run = room.run(1, to);
+    assert!(
+        error_line(&run).contains("model.layers.0.extra.weight: family llama"),
+        "{run:#?}"
+    );
+    let mut all = weights();
+    all.remove("model.norm.weight").unwrap();
+    room.job(&all);
+    let run = room.run(4, to);
+    let line = error_line(&run);
+    assert!(line.contains("model.norm.weight: family llama"), "{run:#?}");
+    let wrapped = weights().into_iter();
+    let wrapped = wrapped.map(|(name, tensor)| (format!("module.{name}"), tensor));
+    room.job(&wrapped.collect());
+    let run = room.run(1, to);
+    error_line(&run);
+    assert!(run.stderr.contains("--strip-prefix module."), "{run:#?}");
+    assert!(!room.at("out").exists());
+    room.run(1, &format!("{to} --strip-prefix module."))
+        .succeeds();
+    room.equal("out", "m");
+}
+
+/// A trainer keeps its own checkpoint in the directory of the model that it has written: the model is what is meant where
+/// one is asked for.
+#[test]
+fn beside_a_trainers_checkpoint_the_model_is_taken_for_one() {
+    let room = Room::new();
+    let mut others = weights();
+    for tensor in others.values_mut() {
+        tensor.data.iter_mut().for_each(|byte| *byte ^= 1);
+    }
+    tensors::write(&room.at("t.safetensors"), &others);
+    let line = "unify --src @t.safetensors --dst @two --format checkpoint2 --step 10";
+    room.run(1, line).succeeds();
+    std::fs::rename(
+        room.at("two/iteration_00000010"),
+        room.at("m/iteration_00000010"),
+    )
+    .unwrap();
+    let tracker = "latest_checkpointed_iteration.txt";
+    std::fs::rename(room.at("two").join(tracker), room.at("m").join(tracker)).unwrap();
+    std::fs::create_dir(room.at("alone")).unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(room.at("m").join(file), room.at("alone").join(file)).unwrap();
+    }
+    room.run(1, "import --hf @alone --dst @due").succeeds();
+    for processes in [1, 4] {
+        for line in ["import --hf @m", "to hf --src @m"] {
+            let run = room.run(processes, &format!("{line} --dst @out --overwrite"));
+            let run = run.succeeds();
+            assert!(
+                run.stdout
+                    .contains("iteration_00000010/, a checkpoint 2.0, is left aside"),
+                "{run:#?}"
+            );
+            let due = if line.starts_with("to") {
+                "alone"
+            } else {
+                "due"
+            };
+            room.equal("out", due);
+        }
+    }
+    // For who doesn't ask for a model it is the job's checkpoint, and the other is named.
+    let run = room
+        .run(1, "unify --src @m --dst @out --overwrite")
+        .succeeds();
+    assert!(
+        run.stdout.contains("model.safetensors is left aside"),
+        "{run:#?}"
+    );
+    let told = room.run(1, "diff @out @t.safetensors").stdout;
+    let counts = ["epoch_num", "global_step", "step_num"];
+    assert!(
+        counts
+            .iter()
+            .all(|count| told.contains(&format!("{count}: only in A"))),
+        "{told}"
+    );
+    assert_eq!(told.lines().count(), 1 + counts.len(), "{told}");
+}
