@@ -122,7 +122,9 @@ pub(super) fn also(part: &str, has: impl Fn(&str) -> bool) -> Option<&str> {
     const LATENT: &str = "self_attention.linear_kv_down_proj.weight";
     let latent = |name| has(LATENT).then_some(name);
     match part {
-        "pre_mlp_layernorm.weight" | "pre_mlp_layernorm.bias" => has(ROUTER).then_some(part),
+        "pre_mlp_layernorm.weight" | "pre_mlp_layernorm.bias" => {
+            (has(ROUTER) || has(LATENT)).then_some(part)
+        }
         "input_layernorm.weight" | "input_layernorm.bias" => latent(part),
         "self_attention.q_layernorm.weight" => latent(PARTS[5].0),
         "self_attention.kv_layernorm.weight" => latent(PARTS[6].0),
