@@ -143,6 +143,26 @@ fn full_weights_on_one_device_need_nothing() {
     assert_eq!(told["action"], "none");
 }
 
+/// A configuration beside them doesn't make them what the trainer reads.
+#[test]
+fn weights_of_another_form_are_none_for_the_trainer() {
+    let job = Job::new();
+    let write = "unify --src @full --dst @dcp --format dcp";
+    alone(&job.sample.args(write)).succeeds();
+    let asked = [("load_checkpoint", "@dcp"), PARALLEL[0], PARALLEL[1]];
+    for described in [false, true] {
+        if described {
+            std::fs::write(job.sample.path("dcp/config.json"), "{}").expect("written");
+        }
+        let run = alone(&job.config(&asked));
+        refuses(&run, "has no .safetensors weights");
+        assert!(
+            run.stderr.contains("it has weights of another form"),
+            "{run:#?}"
+        );
+    }
+}
+
 /// A note names them, and the flag that takes them.
 #[test]
 fn full_weights_beside_ranks_are_taken_by_name() {

@@ -210,3 +210,155 @@ fn beside_a_trainers_checkpoint_the_model_is_taken_for_one() {
     );
     assert_eq!(told.lines().count(), 1 + counts.len(), "{told}");
 }
+
+/// A job saves what it has under names of its own.
+#[test]
+fn what_a_job_has_around_the_model_is_named_and_taken_off() {
+    let room = Room::new();
+    let rows = [
+        ("model.", "optim.state.", "--strip-prefix model."),
+        (
+            "app.model.",
+            "app.optim.state.",
+            "--strip-prefix app.model.",
+        ),
+        (
+            "model_state_dict.",
+            "optimizer_state_dict.state.",
+            "--strip-prefix model_state_dict.",
+        ),
+    ];
+    for (number, (before, states, flags)) in rows.into_iter().enumerate() {
+        let mut all = Tensors::new();
+        for (name, tensor) in weights() {
+            for state in ["exp_avg", "exp_avg_sq", "step"] {
+                all.insert(format!("{states}{name}.{state}"), tensor.clone());
+            }
+            all.insert(format!("{before}{name}"), tensor);
+        }
+        room.job(&all);
+        for line in [
+            "export --src @d --hf-config @m",
+            "to hf --src @d --model @m",
+            "import --hf @d --model @m",
+        ] {
+            let line = format!("{line} --dst @out --overwrite");
+            let processes = if number == 1 { 4 } else { 1 };
+            let run = room.run(processes, &line);
+            error_line(&run);
+            let hint = format!("hint: {flags} reads them");
+            assert!(run.stderr.contains(&hint), "{line}: {run:#?}");
+            room.run(processes, &format!("{line} {flags}")).succeeds();
+            if !line.starts_with("import") {
+                room.equal("out", "m");
+            }
+        }
+    }
+}
+
+/// PyTorch saves a head that is the embedding, too, for itself.
+#[test]
+fn a_head_that_is_the_embedding_is_left_out_or_made() {
+    let room = Room::new();
+    let path = room.at("m/config.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
+    config["tie_word_embeddings"] = true.into();
+    std::fs::write(&path, config.to_string()).unwrap();
+    let mut tied = weights();
+    let embedding = tied["model.embed_tokens.weight"].clone();
+    tied.insert("lm_head.weight".into(), embedding);
+    room.job(&tied);
+    let line = "export --src @d --hf-config @m --dst @out --overwrite";
+    let run = room.run(4, line).succeeds();
+    assert!(run.stdout.contains("left out (lm_head.weight)"), "{run:#?}");
+    let bare = |room: &Room| -> Tensors {
+        let file = room.at("out/model-00001-of-00001.safetensors");
+        tensors::read(&file).unwrap().tensors
+    };
+    let mut due = tied.clone();
+    due.remove("lm_head.weight").unwrap();
+    tensors::compare(&due, &bare(&room)).unwrap();
+    room.run(1, &format!("{line} --untie")).succeeds();
+    tensors::compare(&tied, &bare(&room)).unwrap();
+    // Without a head it is made of the embedding.
+    room.job(&due);
+    room.run(1, &format!("{line} --untie")).succeeds();
+    tensors::compare(&tied, &bare(&room)).unwrap();
+    // One that differs is no copy.
+    room.job(&weights());
+    error_line(&room.run(1, line));
+}
+
+#[test]
+fn experts_in_one_tensor_become_one_each_and_are_quantised() {
+    let room = Room::new();
+    let recorded = fixtures::data().join("model/qwen3_moe/hf");
+    let apart = tensors::read(&recorded.join("model.safetensors")).unwrap();
+    let mut fused = Tensors::new();
+    for (name, tensor) in &apart.tensors {
+        let Some((layer, rest)) = name.split_once("experts.") else {
+            fused.insert(name.clone(), tensor.clone());
+            continue;
+        };
+        if !rest.starts_with("0.gate_proj") {
+            continue;
+        }
+        let of = |expert: usize, matrix: &str| {
+            apart
+                .tensors
+                .get(&format!("{layer}experts.{expert}.{matrix}_proj.weight"))
+        };
+        let experts = (0..)
+            .take_while(|expert| of(*expert, "up").is_some())
+            .count();
+        for (called, matrices) in [
+            ("gate_up_proj", &["gate", "up"][..]),
+            ("down_proj", &["down"]),
+        ] {
+            let all = (0..experts).flat_map(|expert| matrices.iter().map(move |m| (expert, m)));
+            let data = all.flat_map(|(expert, matrix)| of(expert, matrix).unwrap().data.clone());
+            let one = of(0, matrices[0]).unwrap();
+            let shape = vec![experts, one.shape[0] * matrices.len(), one.shape[1]];
+            let tensor = Tensor {
+                dtype: one.dtype.clone(),
+                shape,
+                data: data.collect(),
+            };
+            fused.insert(format!("{layer}experts.{called}"), tensor);
+        }
+    }
+    room.job(&fused);
+    let model = recorded.display();
+    for quantise in ["", "--quantise fp8-block"] {
+        let export = format!("--hf-config {model} --overwrite {quantise}");
+        room.run(1, &format!("export --src {model} --dst @due {export}"))
+            .succeeds();
+        room.run(4, &format!("export --src @d --dst @out {export}"))
+            .succeeds();
+        room.equal("out", "due");
+    }
+}
+
+/// Weights of MindSpore's network are no model of Hugging Face's, whatever one name is.
+#[test]
+fn weights_of_the_other_side_are_called_that() {
+    let room = Room::new();
+    room.run(1, "import --hf @m --dst @ms").succeeds();
+    let mut all = Tensors::new();
+    let file = fixtures::listing(&room.at("ms")).into_iter();
+    let mut file = file.filter(|file| file.extension().is_some_and(|end| end == "safetensors"));
+    let read = tensors::read(&room.at("ms").join(file.next().unwrap())).unwrap();
+    for (name, tensor) in read.tensors {
+        all.insert(format!("adam_m.{name}"), tensor.clone());
+        all.insert(name, tensor);
+    }
+    std::fs::create_dir(room.at("trained")).unwrap();
+    tensors::write(&room.at("trained/model.safetensors"), &all);
+    let run = room.run(1, "import --hf @trained --model @m --dst @out");
+    let line = error_line(&run);
+    assert!(
+        line.contains("MindSpore's legacy network already"),
+        "{run:#?}"
+    );
+}

@@ -16,6 +16,7 @@ use crate::job::{Goal, Job, ViewMaker, Write};
 use crate::model::{self, Scheme, TIED};
 use crate::plan::arrange::Naming;
 use crate::plan::build::Select;
+use crate::source::derived::Derived;
 use crate::store::Format;
 use clap::Args;
 use std::path::PathBuf;
@@ -82,6 +83,13 @@ impl Export {
             return Err(Fault::new(Kind::Usage, message));
         }
         let (family, mut numbers) = self.family.model(&self.hf_config)?;
+        let lora = self.lora.derived()?;
+        let meaning = lora.lora.as_ref().map(|lora| &lora.meaning);
+        let as_one = meaning.is_some_and(|meaning| meaning.tied);
+        let derived = Derived {
+            tied: model::tied_in(&family, &numbers, self.tied.untie),
+            ..lora
+        };
         if self.tied.untie {
             numbers = model::untied(&numbers)?;
         }
@@ -98,6 +106,7 @@ impl Export {
             allow_extra: self.tensors.allow_extra,
             vocabulary_rows: self.tensors.vocab_rows,
             untied: self.tied.untie,
+            as_one,
         };
         let make = move |inventory: &_, metadata: &_| export.view(inventory, metadata);
         // Its config.json is the model's.
@@ -108,7 +117,7 @@ impl Export {
         }
         let job = Job {
             command: "export",
-            reading: self.source.reading(&self.checks, self.lora.derived()?),
+            reading: self.source.reading(&self.checks, derived),
             goal: Goal::Write(Box::new(Write {
                 select: Select::default(),
                 leftovers: self.tensors.leftovers(self.checks.unmatched.unmatched),

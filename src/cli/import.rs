@@ -23,7 +23,7 @@ use crate::plan::arrange::{Files, Naming, RankName};
 use crate::plan::build::Select;
 use crate::source::derived::Derived;
 use crate::source::sampled::sample;
-use crate::source::{Reading, Weights};
+use crate::source::{Reading, Weights, nothing};
 use crate::store::formats::laid::DirectoryAsked;
 use crate::store::io::{self, Standing};
 use crate::strategy::StrategyInput;
@@ -114,6 +114,9 @@ impl Import {
         if described != self.hf {
             deriving.model = None;
             deriving = deriving.and(&described);
+        } else if self.cut.dst_strategy.is_none() {
+            // There is no layout that it would be for, and the model has a description of its own.
+            deriving.model = None;
         }
         let mla = self.family.mla.map(|mla| (LATENT, mla == Latent::Joined));
         let qkv = self.family.qkv.is_some_and(|qkv| qkv != Fusion::Separate);
@@ -157,23 +160,30 @@ impl Import {
         Ok(given.map_or(&self.hf, directory_of))
     }
 
+    /// The fault of a model that nothing describes, with what to do about it.
+    fn undescribed(&self, fault: Fault) -> Fault {
+        let found = io::standing(&self.hf.join(CONFIG));
+        if self.model.model.is_some() || found.is_ok_and(|found| found == Standing::File) {
+            return fault;
+        }
+        match sample(&self.hf, &Weights::Model) {
+            Ok(Some(_)) => Fault {
+                hint: Some(
+                    "--model DIR says which model it is: a directory that has its config.json"
+                        .into(),
+                ),
+                ..fault
+            },
+            Ok(None) => nothing::refuse(&self.hf).err().unwrap_or(fault),
+            Err(_) => fault,
+        }
+    }
+
     /// What is made of the model's tensors, and which of them are made of others first.
     fn import(&self) -> Result<(model::Import, Derived)> {
         let described = self.described()?;
-        let (family, mut numbers) = self.family.model(described).map_err(|fault| {
-            let lacks = sample(&self.hf, &Weights::Model).is_ok_and(|seen| seen.is_some())
-                && !io::standing(&self.hf.join(CONFIG)).is_ok_and(|found| found == Standing::File);
-            match lacks && self.model.model.is_none() {
-                true => Fault {
-                    hint: Some(
-                        "--model DIR says which model it is: a directory that has its config.json"
-                            .into(),
-                    ),
-                    ..fault
-                },
-                false => fault,
-            }
-        })?;
+        let described_by = self.family.model(described);
+        let (family, mut numbers) = described_by.map_err(|fault| self.undescribed(fault))?;
         let block = quantised_block(&numbers).map_err(|fault| {
             let config = described.join(CONFIG);
             fault.file(config.display().to_string())

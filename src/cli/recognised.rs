@@ -146,6 +146,7 @@ impl Question<'_> {
             return Ok(None);
         };
         if sampled.lies == Lies::Itself
+            && self.suffix.is_none()
             && let Some(model) = sample(path, &weights(Weights::Model))?
             && Seen::of(model.names.iter().map(String::as_str))
                 .names
@@ -166,12 +167,15 @@ impl Question<'_> {
         let joined = (joined || separate).then_some(joined);
         let folder = if alone { room(path) } else { path };
         let config = io::standing(&folder.join(CONFIG))? == Standing::File;
-        let of_model = match self.model {
-            Some(model) if names.is_none() && lies != Lies::Ranks && !config => {
-                let (family, numbers) = described(directory_of(model), "auto", None)?;
-                let names = sampled.names.iter().map(String::as_str);
-                has_its_names(&family, &numbers, names)?
-            }
+        let known = |model: &Path| {
+            let (family, numbers) = described(directory_of(model), "auto", None)?;
+            has_its_names(&family, &numbers, sampled.names.iter().map(String::as_str))
+        };
+        let others = names.is_none() && lies != Lies::Ranks;
+        let of_model = match (self.model, config) {
+            (Some(model), _) if others && (!config || lies == Lies::Itself) => known(model)?,
+            // What its own description doesn't fit isn't of that model.
+            (None, true) if others => known(folder).unwrap_or(false),
             _ => false,
         };
         Ok(Some(Seeing {

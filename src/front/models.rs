@@ -73,6 +73,7 @@ pub fn export(
         allow_extra: false,
         vocabulary_rows: None,
         untied: false,
+        as_one: false,
     };
     let view = ViewMaker::new(move |inventory, metadata| export.view(inventory, metadata));
     let write = Write {

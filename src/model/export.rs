@@ -2,6 +2,7 @@
 
 use super::choices::Choices;
 use super::companions::{Companions, config_for, most};
+use super::derive::Seen;
 use super::described::CONFIG;
 use super::detect::{Given, choices_of};
 use super::expression::Numbers;
@@ -50,6 +51,8 @@ pub struct Export {
     pub quantise: Option<Quantise>,
     /// The head is one of its own, other than config.json says, which is to say so.
     pub untied: bool,
+    /// What an adapter has for an embedding that is the head, too, is for both.
+    pub as_one: bool,
 }
 
 impl Export {
@@ -62,17 +65,30 @@ impl Export {
         inventory: &Inventory,
         metadata: &BTreeMap<String, String>,
     ) -> Result<Viewed> {
+        let names = inventory.tensors.keys().map(|name| &**name);
+        let is_foreign = Seen::of(names).names.is_none();
+        if is_foreign && let Some(viewed) = self.kept(inventory)? {
+            return Ok(viewed);
+        }
         let viewed = self.made(inventory, metadata);
         if viewed.is_err() {
-            if let Some(kept) = hub::kept(&self.reader(), inventory)? {
-                let mut viewed = self.viewed(kept.table, inventory, kept.vocabulary)?;
-                viewed.notes.extend(kept.note);
-                viewed.copies = kept.copies;
+            if let Some(viewed) = self.kept(inventory)? {
                 return Ok(viewed);
             }
             refuse_wrapped_network(inventory, &self.family, &self.numbers)?;
         }
         viewed
+    }
+
+    /// The view of a source that has Hugging Face's names already; none of another.
+    fn kept(&self, inventory: &Inventory) -> Result<Option<Viewed>> {
+        let Some(kept) = hub::kept(&self.reader(), inventory)? else {
+            return Ok(None);
+        };
+        let mut viewed = self.viewed(kept.table, inventory, kept.vocabulary)?;
+        viewed.notes.extend(kept.notes);
+        viewed.copies = kept.copies;
+        Ok(Some(viewed))
     }
 
     fn made(&self, inventory: &Inventory, metadata: &BTreeMap<String, String>) -> Result<Viewed> {
@@ -202,7 +218,7 @@ impl Export {
             allow_missing: self.allow_missing,
             allow_extra: self.allow_extra,
             vocabulary_rows: self.vocabulary_rows,
-            as_one: false,
+            as_one: self.as_one,
         }
     }
 }

@@ -4,17 +4,19 @@
 use super::choices::Choices;
 use super::expression::Numbers;
 use super::family::Family;
-use super::import::{Import, any_starts, missing, written};
-use super::link::Tensor;
+use super::import::{Import, any_starts, found, missing, there, written};
+use super::link::{AllExperts, Tensor};
 use super::mapping::Mapping;
-use super::refusals::{refuse_adapted, refuse_quantised, unmade};
-use super::states::{is_optimizers, is_state, of};
+use super::refusals::{self, absent, refuse_adapted, refuse_quantised, unmade};
+use super::states::{is_beside, of};
 use super::strangers::{missing_tensor, refuse_extra};
-use super::tied::copies;
+use super::tied::{self, copies};
 use super::vocabulary::Vocabulary;
 use super::wrapped::refuse_wrapped;
 use crate::fault::Result;
 use crate::plan::inventory::Inventory;
+use crate::plan::lora_tied::Tied;
+use crate::tensor::shape::Shape;
 use crate::view::{MadeOf, Piece, Table};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -38,6 +40,14 @@ pub fn has_its_names<'a>(
     Ok(tensors.clone().any(|name| known.contains(name)) && !tensors.any(other))
 }
 
+/// What head and embedding of this model are called where they are one; the head is to be one of its own if `parted`. None
+/// for another model, and for one that its table doesn't fit: whoever reads it tells why.
+#[must_use]
+pub fn tied_in(family: &Family, numbers: &Numbers, parted: bool) -> Option<Tied> {
+    let mapping = Mapping::new(family, numbers, &usual(family), &|_, _| true).ok()?;
+    tied::tied(&mapping, parted)
+}
+
 /// The choices of the family's usual job: what Hugging Face's side is called doesn't depend on them.
 fn usual(family: &Family) -> Choices {
     Choices::usual(family.usual_names)
@@ -57,8 +67,8 @@ pub(super) struct Kept {
     /// Each tensor as it is.
     pub(super) table: Table,
     pub(super) vocabulary: Vocabulary,
-    /// What is to be said of those that lack.
-    pub(super) note: Option<String>,
+    /// What is to be said of it.
+    pub(super) notes: Vec<String>,
     /// Tensors that are left out as copies of others, with those.
     pub(super) copies: Vec<(Arc<str>, Arc<str>)>,
 }
@@ -73,68 +83,133 @@ pub(super) fn kept(reader: &Import, inventory: &Inventory) -> Result<Option<Kept
     let present = |hf: &str, _: &str| any_starts(inventory, hf);
     let mapping = Mapping::new(family, numbers, &usual(family), &present)?;
     let fused = reader.fused(inventory, &mapping)?;
-    let mut known = known(&mapping);
-    known.extend(fused.values().map(|fused| &*fused.name));
-    let names = || inventory.tensors.keys().map(|name| &**name);
-    let theirs = |name: &&str| !is_state(name, &known) && !is_optimizers(name, &known);
-    let right = names().filter(|name| known.contains(name)).count();
-    if 2 * right <= names().filter(theirs).count().max(1) {
-        refuse_wrapped(inventory, &known, &family.family)?;
+    if !has_its(reader, inventory, &mapping, &fused)? {
         return Ok(None);
     }
-    refuse_quantised(inventory)?;
-    if !reader.allow_extra {
-        let state = |name: &str| !theirs(&name);
-        refuse_extra(inventory, &mapping, &known, state, &family.family, numbers)?;
-    }
-    refuse_adapted(inventory, &mapping, false)?;
-    let copies = copies(inventory, &mapping);
+    // What isn't known is left out unseen, if that was asked for.
+    let mut copies = match reader.allow_extra {
+        true => Vec::new(),
+        false => copies(inventory, &mapping),
+    };
     let (mut table, mut vocabulary) = (Table::new(), Vocabulary::new(reader.vocabulary_rows));
     let mut lacking: Vec<&str> = Vec::new();
-    let mut told: BTreeMap<&str, (bool, bool)> = BTreeMap::new();
     for link in &mapping.links {
         if let Some(name) = missing(inventory, &mapping, link, &fused, &mut vocabulary)? {
             if !reader.allow_missing {
-                return Err(missing_tensor(
-                    inventory,
-                    &mapping,
-                    name,
-                    &family.family,
-                    numbers,
-                ));
+                let family = &family.family;
+                return Err(missing_tensor(inventory, &mapping, name, family, numbers));
             }
             lacking.push(name);
         }
         for tensor in &link.hf {
-            let named = names_of(tensor).chain(fused.get(&tensor.name).map(|all| &all.name));
-            told.extend(named.map(|name| (&**name, (link.keeps_dtype, tensor.vocabulary))));
+            let Some((name, piece)) = kept_of(inventory, &mapping, tensor, &fused) else {
+                continue;
+            };
+            let source = inventory.tensors.get(&piece.source);
+            let mut made = MadeOf {
+                dtype: source
+                    .and_then(|s| written(reader.dtype, link.keeps_dtype, s.value_dtype())),
+                ..MadeOf::new(Shape(piece.domain.clone()), vec![piece])
+            };
+            if tensor.vocabulary {
+                vocabulary.fit(&mut made, inventory, &name);
+            }
+            table.insert(name, made);
         }
     }
-    for (name, tensor) in &inventory.tensors {
-        let left_out = copies.iter().any(|(copy, _)| copy == name);
-        if !known.contains(&**name) || left_out {
-            continue;
+    for name in &mapping.unnamed {
+        if let Some(tensor) = inventory.tensors.get(name) {
+            let piece = Piece::identity(name.clone(), &tensor.shape);
+            let made = MadeOf::new(tensor.shape.clone(), vec![piece]);
+            table.insert(name.clone(), made);
         }
-        let (keeps, of_rows) = told.get(&**name).copied().unwrap_or_default();
-        let piece = Piece::identity(name.clone(), &tensor.shape);
-        let mut made = MadeOf {
-            dtype: written(reader.dtype, keeps, tensor.value_dtype()),
-            ..MadeOf::new(tensor.shape.clone(), vec![piece])
-        };
-        if of_rows {
-            vocabulary.fit(&mut made, inventory, name);
-        }
-        table.insert(name.clone(), made);
     }
+    put_copies(inventory, &mapping, &mut table, &mut copies);
+    let notes = [
+        refusals::tied(inventory, &mapping, reader.as_one),
+        absent(&mapping),
+        unmade(&lacking),
+    ];
+    let notes = notes.into_iter().flatten().collect();
     Ok(Some(Kept {
         table,
         vocabulary,
-        note: unmade(&lacking),
+        notes,
         copies,
     }))
 }
 
-/// The names that a tensor may have.
-fn names_of(tensor: &Tensor) -> impl Iterator<Item = &Arc<str>> {
-    std::iter::once(&tensor.name).chain(&tensor.also)
+/// Whether `inventory` has the names of the model that `reader` reads, and nothing else but what a training job keeps.
+///
+/// # Errors
+/// As [`kept`].
+fn has_its(
+    reader: &Import,
+    inventory: &Inventory,
+    mapping: &Mapping,
+    fused: &BTreeMap<Arc<str>, AllExperts>,
+) -> Result<bool> {
+    let (family, numbers) = (&reader.family, &reader.numbers);
+    let mut known = known(mapping);
+    known.extend(fused.values().map(|fused| &*fused.name));
+    let names = inventory.tensors.keys().map(|name| &**name);
+    let theirs: Vec<&str> = names.filter(|name| !is_beside(name)).collect();
+    let right = theirs.iter().filter(|name| known.contains(**name)).count();
+    if 2 * right <= theirs.len() {
+        refuse_wrapped(inventory, &known, &family.family)?;
+        return Ok(false);
+    }
+    refuse_quantised(inventory)?;
+    if !reader.allow_extra {
+        refuse_extra(
+            inventory,
+            mapping,
+            &known,
+            is_beside,
+            &family.family,
+            numbers,
+        )?;
+    }
+    refuse_adapted(inventory, mapping, reader.as_one)?;
+    Ok(true)
+}
+
+/// Enters what is a copy of another tensor, of those in `copies` its own elements.
+fn put_copies(
+    inventory: &Inventory,
+    mapping: &Mapping,
+    table: &mut Table,
+    copies: &mut Vec<(Arc<str>, Arc<str>)>,
+) {
+    for (name, of) in &mapping.only_hf {
+        let Some(mut made) = of.as_ref().and_then(|of| table.get(of)).cloned() else {
+            continue;
+        };
+        // Its own elements, where it is there.
+        if let (Some(own), [piece]) = (inventory.tensors.get(name), &mut made.pieces[..])
+            && own.shape == Shape(piece.domain.clone())
+        {
+            piece.source = name.clone();
+            copies.retain(|(copy, _)| copy != name);
+        }
+        table.insert(name.clone(), made);
+    }
+}
+
+/// What a tensor of the model is called in what is written, and what it is of the source: it itself, the head in the place of an
+/// embedding that isn't there, or its part of one of all experts. None if it isn't there.
+fn kept_of(
+    inventory: &Inventory,
+    mapping: &Mapping,
+    tensor: &Tensor,
+    fused: &BTreeMap<Arc<str>, AllExperts>,
+) -> Option<(Arc<str>, Piece)> {
+    if let Some(name) = there(inventory, mapping, tensor) {
+        let own = found(inventory, tensor).unwrap_or_else(|| tensor.name.clone());
+        let shape = &inventory.tensors.get(&name)?.shape;
+        return Some((own, Piece::identity(name, shape)));
+    }
+    let piece = Piece::identity(tensor.name.clone(), &tensor.shape);
+    let part = fused.get(&tensor.name)?.piece(piece);
+    Some((tensor.name.clone(), part))
 }

@@ -10,7 +10,7 @@ use super::refusals::{
     absent, check_named, check_shape, head_for, other, refuse_adapted, refuse_quantised, tied,
     unknown, unmade,
 };
-use super::states::is_optimizers;
+use super::states::is_beside;
 use super::strangers::{missing_tensor, refuse_extra, refuse_mindspore};
 use super::tied::copies;
 use super::vocabulary::Vocabulary;
@@ -187,8 +187,7 @@ impl Import {
             let other = spelled(other(self.choices.names));
             return Err(unknown(name, message).hint(format!("--names {other} has one")));
         }
-        let state = |name: &str| is_optimizers(name, &known);
-        refuse_extra(inventory, mapping, &known, state, family, &self.numbers)
+        refuse_extra(inventory, mapping, &known, is_beside, family, &self.numbers)
     }
 }
 
@@ -235,7 +234,7 @@ pub(super) fn missing<'a>(
 }
 
 /// The name of the tensor that one of Hugging Face's is read from.
-fn there(inventory: &Inventory, mapping: &Mapping, tensor: &Tensor) -> Option<Arc<str>> {
+pub(super) fn there(inventory: &Inventory, mapping: &Mapping, tensor: &Tensor) -> Option<Arc<str>> {
     let head = || head_for(inventory, mapping, tensor).cloned();
     found(inventory, tensor).or_else(head)
 }

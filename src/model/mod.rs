@@ -50,7 +50,7 @@ pub use expression::Numbers;
 pub use family::Family;
 pub use fused_experts::experts_apart;
 pub(crate) use heads::check_heads;
-pub use hub::has_its_names;
+pub use hub::{has_its_names, tied_in};
 pub use import::Import;
 pub use lacking::refuse_lacking;
 pub use link::{Link, Tensor};

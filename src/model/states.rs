@@ -25,23 +25,44 @@ const JOBS: [&str; 12] = [
 pub(super) fn is_state(name: &str, known: &BTreeSet<&str>) -> bool {
     let ends = name.match_indices(['.', '_']);
     let mut ends = ends.map(|(at, _)| &name[at + 1..]);
-    ends.any(|end| known.contains(end))
-        || JOBS
-            .iter()
-            .chain(&JOB_SCALARS)
-            .any(|state| name.starts_with(state))
+    ends.any(|end| known.contains(end)) || is_jobs(name)
+}
+
+/// Whether it is one of what says where a job stands.
+fn is_jobs(name: &str) -> bool {
+    let mut jobs = JOBS.iter().chain(&JOB_SCALARS);
+    jobs.any(|state| name.starts_with(state))
 }
 
 /// Beginnings of the names of an optimizer's states in PyTorch's checkpoints, as those of DeepSpeed have them.
-const STATES: [&str; 4] = ["exp_avg.", "exp_avg_sq.", "momentum_buffer.", "step."];
-/// Beginnings of the names of whatever an optimizer has, where it is saved beside the model.
-const OPTIMIZERS: [&str; 2] = ["optimizer.", "optim."];
+const STATES: [&str; 5] = [
+    "exp_avg.",
+    "exp_avg_sq.",
+    "fp32.",
+    "momentum_buffer.",
+    "step.",
+];
+/// What a training job in PyTorch saves beside the model, each under such a name, which may stand in others.
+const BESIDE: [&str; 11] = [
+    "optimizer",
+    "optimizers",
+    "optim",
+    "optimizer_state",
+    "optimizer_states",
+    "optimizer_state_dict",
+    "optim_state_dict",
+    "scheduler",
+    "lr_scheduler",
+    "lr_schedulers",
+    "rng_state",
+];
+/// How many names one of these may stand in.
+const WITHIN_MAX: usize = 2;
 
-/// Whether a tensor is what an optimizer keeps of one that is `known`, or of any.
-pub(super) fn is_optimizers(name: &str, known: &BTreeSet<&str>) -> bool {
-    let rest = of(name);
-    rest != name && (known.contains(rest) || rest.parse::<u32>().is_ok())
-        || OPTIMIZERS.iter().any(|begin| name.starts_with(begin))
+/// Whether a tensor is what a training job keeps beside the model's.
+pub(super) fn is_beside(name: &str) -> bool {
+    let mut parts = name.split('.').take(1 + WITHIN_MAX);
+    of(name) != name || is_jobs(name) || parts.any(|part| BESIDE.contains(&part))
 }
 
 /// The name of the tensor that `name` is a state of, or it itself.

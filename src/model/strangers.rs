@@ -5,6 +5,7 @@ use super::derive::Seen;
 use super::expression::Numbers;
 use super::mapping::Mapping;
 use super::refusals::unknown;
+use super::states::is_beside;
 use super::tied::TIED;
 use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result, nearest};
@@ -86,14 +87,18 @@ const PACKED: [&str; 7] = [
     ".quant_map",
 ];
 
-/// Refuses weights of which no name is one of `known`, Hugging Face's, if they are MindSpore's already.
+/// Refuses weights of which few names are of `known`, Hugging Face's, if they are MindSpore's already.
 pub(super) fn refuse_mindspore(inventory: &Inventory, known: &BTreeSet<&str>) -> Result<()> {
-    let mut names = inventory.tensors.keys().map(|name| &**name);
-    let seen = Seen::of(names.clone()).names;
+    let names = || {
+        let names = inventory.tensors.keys().map(|name| &**name);
+        names.filter(|name| !is_beside(name))
+    };
+    let theirs = names().filter(|name| known.contains(name)).count();
+    let mut others = names().filter(|name| !known.contains(name));
     let (Some(scheme), Some(name), true) = (
-        seen,
-        names.next(),
-        !inventory.tensors.keys().any(|name| known.contains(&**name)),
+        Seen::of(names()).names,
+        others.next(),
+        2 * theirs < names().count(),
     ) else {
         return Ok(());
     };

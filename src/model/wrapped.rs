@@ -4,6 +4,7 @@ use super::choices::{Choices, Experts, Fusion, Scheme};
 use super::expression::Numbers;
 use super::family::Family;
 use super::mapping::Mapping;
+use super::states::is_beside;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::affix::{Affixes, WITHIN};
 use crate::plan::inventory::Inventory;
@@ -26,13 +27,17 @@ pub(super) fn refuse_wrapped(
     family: &str,
 ) -> Result<()> {
     refuse_unmerged(inventory)?;
-    let all = inventory.tensors.len();
-    let right = inventory.tensors.keys();
-    let right = right.filter(|name| known.contains(&***name)).count();
+    let tensors = inventory.tensors.iter();
+    let tensors: Vec<_> = tensors
+        .filter(|(name, tensor)| !is_beside(name) && !is_beside(&tensor.name))
+        .collect();
+    let all = tensors.len();
+    let right = tensors.iter();
+    let right = right.filter(|(name, _)| known.contains(&***name)).count();
     if right == all {
         return Ok(());
     }
-    let names: Vec<&str> = inventory.tensors.values().map(|t| &*t.name).collect();
+    let names: Vec<&str> = tensors.iter().map(|(_, tensor)| &*tensor.name).collect();
     let ways = strips(&names, known)
         .into_iter()
         .flat_map(|strip| ["", OWN].map(|add| Affixes::new(strip.clone(), add)));

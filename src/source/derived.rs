@@ -13,7 +13,7 @@ use crate::plan::inventory::{Inventory, whole_tensor};
 use crate::plan::lora::{Meaning, merge, take_own_pairs};
 use crate::plan::lora_lacks::check;
 use crate::plan::lora_masters::leave_masters;
-use crate::plan::lora_tied::{Tied, is_head, refuse_untold};
+use crate::plan::lora_tied::{Tied, is_embedding, is_head, refuse_untold};
 use crate::plan::reach::Reach;
 use crate::source::found::Source;
 use crate::source::tied_pairs::{joined, one_for_both};
@@ -65,6 +65,19 @@ fn has_head(catalog: &Catalog) -> bool {
 }
 
 impl Derived {
+    /// A head that is the embedding, too, of a source that has the model's names: one that calls its embedding otherwise
+    /// is another network's.
+    fn tied(&self, catalog: &Catalog) -> Option<&Tied> {
+        let tied = self.tied.as_ref()?;
+        let schemas = catalog.distinct_schemas();
+        let entries = schemas.flat_map(|(_, schema)| &schema.entries);
+        let names = entries.map(|entry| &*entry.name);
+        let mut embeddings = names.filter(|name| is_embedding(name)).peekable();
+        let own =
+            embeddings.peek().is_none() || embeddings.any(|name| name.ends_with(&*tied.embedding));
+        own.then_some(tied)
+    }
+
     /// Makes the adapter's file, if there is one, a part of `source`. Collective.
     ///
     /// # Errors
@@ -78,6 +91,7 @@ impl Derived {
         let watches = leads == Some(&source.reach.process);
         let mut still = source.still.clone();
         let has_head = has_head(&source.catalog);
+        let own_tied = self.tied(&source.catalog);
         let mut as_one = false;
         let mut read = || {
             let path = std::path::absolute(path).map_err(|error| {
@@ -89,7 +103,7 @@ impl Derived {
             let file = ReadFile::open(&path)?;
             let name = path.display().to_string();
             let mut schema = Format::recognise(&file)?.read(&file)?;
-            if let Some(tied) = &self.tied {
+            if let Some(tied) = own_tied {
                 schema = joined(&file, schema, tied).map_err(|fault| fault.file(&*name))?;
             } else if !has_head && let Some(alone) = one_for_both(&file, &schema)? {
                 (schema, as_one) = (alone, true);
@@ -136,7 +150,8 @@ impl Derived {
         let block = self.block.map(|block| dequantise(inventory, block));
         let mut notes = block.transpose()?.unwrap_or_default();
         notes.extend(unchanged);
-        if let Some(tied) = &self.tied {
+        let tied = self.tied(&source.catalog);
+        if let Some(tied) = tied {
             tied.part(inventory);
         }
         let Some(lora) = &self.lora else {
@@ -149,7 +164,7 @@ impl Derived {
             notes.extend(leave_masters(inventory, &taken));
             return Ok(notes);
         };
-        let one = self.tied.as_ref().is_some_and(|tied| !tied.parted);
+        let one = tied.is_some_and(|tied| !tied.parted);
         let meaning = Meaning {
             tied: lora.meaning.tied || as_one || one,
             ..lora.meaning.clone()
@@ -162,8 +177,8 @@ impl Derived {
             let taken = adapter
                 .and_then(|adapter| merge(inventory, &source.catalog, &adapter, &meaning))
                 .and_then(|taken| {
-                    let gaps = check(inventory, &meaning, &taken, self.tied.as_ref())?;
-                    if self.tied.is_none() {
+                    let gaps = check(inventory, &meaning, &taken, tied)?;
+                    if tied.is_none() {
                         refuse_untold(inventory, &meaning, &taken)?;
                     }
                     Ok((taken, gaps))

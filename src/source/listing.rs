@@ -169,8 +169,7 @@ pub(crate) fn begin(path: &Path, suffix: Option<&str>, weights: &Weights) -> Res
         return Ok(listing.into());
     }
     if let Some(inner) = directory::find(path, &names, suffix)? {
-        if *weights == Weights::Model && is_model(path, &names, &inner) {
-            unnumbered(path, suffix, "full weights")?;
+        if *weights == Weights::Model && suffix.is_none() && is_model(path, &names, &inner) {
             let mut listing = full(path, None)?;
             let (place, called) = (&inner.directory, inner.format.called());
             let note =

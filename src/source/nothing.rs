@@ -3,6 +3,7 @@
 use crate::fault::plain::first;
 use crate::fault::{Fault, Kind, Result, nearest};
 use crate::source::around::around_number;
+use crate::source::directory;
 use crate::store::cache::refuse_cache;
 use crate::store::formats::refuse_directory;
 use crate::store::io::{self, Standing};
@@ -94,10 +95,14 @@ fn parent(path: &Path, names: &[(String, bool)]) -> Result<Option<Fault>> {
             true => rank_dir::rank_of(name).is_some(),
             false => name == "config.json",
         });
-        let has = inside.iter().any(|(name, directory)| match directory {
+        let mut has = inside.iter().any(|(name, directory)| match directory {
             true => rank_dir::rank_of(name).is_some(),
             false => Format::may_be_weights(name) && Format::of(name).is_some(),
         });
+        has |= matches!(
+            directory::find(&path.join(name), &inside, None),
+            Ok(Some(_))
+        );
         if has {
             if rank_dir::rank_of(name).is_some() {
                 return Ok(None);

@@ -3,9 +3,9 @@
 use crate::config::train_yaml::{Asked, Shape};
 use crate::exchange::{Topology, World, agree, all_gather_bytes, decode, encode};
 use crate::fault::{Fault, Kind, Result};
-use crate::source::nothing;
-use crate::store::checkpoint2;
+use crate::source::{nothing, tells};
 use crate::store::io::{self, Standing};
+use crate::store::{Format, checkpoint2};
 use std::path::Path;
 
 /// All processes and their nodes, which may see different disks.
@@ -39,6 +39,13 @@ impl Sight<'_> {
             }
             let message = format!("{} has no .{format} weights", asked.key);
             let fault = Fault::new(Kind::Config, message);
+            if io::list(path).is_ok_and(|names| has_others(path, &names)) {
+                return Err(fault.hint(format!(
+                    "it has weights of another form, which the trainer doesn't read: `shardloom unify --src {} --dst DIR` \
+                     writes them as it does, `shardloom import --hf` those of a Hugging Face model",
+                    path.display()
+                )));
+            }
             // What is there in their place.
             let seen = nothing::refuse(path).err();
             return Err(match seen {
@@ -94,13 +101,21 @@ fn look(path: &Path, format: &str) -> Result<Option<Shape>> {
         return Ok(Some(Shape::Iteration));
     }
     let map = has("param_name_map.json");
-    if !map && (has("model.safetensors.index.json") || has("config.json")) {
-        return Ok(Some(Shape::HuggingFace));
-    }
     let any = names
         .iter()
         .any(|(name, directory)| !directory && name.ends_with(&format!(".{format}")));
+    let described = has("config.json") && (any || !has_others(path, &names));
+    if !map && (has("model.safetensors.index.json") || described) {
+        return Ok(Some(Shape::HuggingFace));
+    }
     Ok(any.then_some(Shape::Complete))
+}
+
+/// Whether `path`, with these `names`, has weights that this program reads and the trainer doesn't.
+fn has_others(path: &Path, names: &[(String, bool)]) -> bool {
+    let files = names.iter().filter(|(_, directory)| !directory);
+    let mut files = files.map(|(name, _)| name.as_str());
+    files.any(Format::may_be_weights) || tells(path).unwrap_or(false)
 }
 
 const SHAPES: [Shape; 6] = [
