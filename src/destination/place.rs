@@ -322,10 +322,13 @@ impl Destination {
             io::remove(&path)?;
             io::link(&self.staging.destination().join(inside), &path)?;
         }
-        if !flush {
+        if !flush || links.is_empty() {
             return Ok(());
         }
-        rooms::flush(self.staging.partial(), links.iter().map(Path::new))
+        let base = self.staging.partial();
+        rooms::flush(base, links.iter().map(Path::new))?;
+        // No manifest lists them as its files, so they must be there before it is.
+        io::sync_directory(base)
     }
 
     /// Discards what a swap has brought into the staging directory, if it was not removed. Local.

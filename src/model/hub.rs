@@ -94,15 +94,15 @@ pub(super) fn kept(reader: &Import, inventory: &Inventory) -> Result<Option<Kept
     let (mut table, mut vocabulary) = (Table::new(), Vocabulary::new(reader.vocabulary_rows));
     let mut lacking: Vec<&str> = Vec::new();
     for link in &mapping.links {
-        if let Some(name) = missing(inventory, &mapping, link, &fused, &mut vocabulary)? {
-            if !reader.allow_missing {
-                let family = &family.family;
-                return Err(missing_tensor(inventory, &mapping, name, family, numbers));
-            }
-            lacking.push(name);
+        if let Some(name) = missing(inventory, &mapping, link, &fused, &mut vocabulary)?
+            && !reader.allow_missing
+        {
+            let family = &family.family;
+            return Err(missing_tensor(inventory, &mapping, name, family, numbers));
         }
         for tensor in &link.hf {
             let Some((name, piece)) = kept_of(inventory, &mapping, tensor, &fused) else {
+                lacking.push(&tensor.name);
                 continue;
             };
             let source = inventory.tensors.get(&piece.source);

@@ -41,7 +41,7 @@ pub fn refuse_untold(inventory: &Inventory, meaning: &Meaning, taken: &Taken) ->
     }
     let anew = |name: &&String| {
         let tensor = inventory.tensors.get(name.as_str());
-        is_embedding(name) && tensor.is_some_and(|new| !new.name.contains(BELOW_PAIR))
+        is_weight_of(name, &EMBEDDINGS) && tensor.is_some_and(|new| !new.name.contains(BELOW_PAIR))
     };
     let Some(embedding) = taken.replaced.iter().find(anew) else {
         return Ok(());
@@ -58,10 +58,10 @@ pub fn is_head(name: &str) -> bool {
     is_weight_of(name, &HEADS)
 }
 
-/// Whether this is the name of an embedding's weight.
+/// Whether this is the name of something of an embedding.
 #[must_use]
-pub fn is_embedding(name: &str) -> bool {
-    is_weight_of(name, &EMBEDDINGS)
+pub fn is_of_embedding(name: &str) -> bool {
+    name.split('.').any(|part| EMBEDDINGS.contains(&part))
 }
 
 fn is_weight_of(name: &str, modules: &[&str]) -> bool {

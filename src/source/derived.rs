@@ -13,7 +13,7 @@ use crate::plan::inventory::{Inventory, whole_tensor};
 use crate::plan::lora::{Meaning, merge, take_own_pairs};
 use crate::plan::lora_lacks::check;
 use crate::plan::lora_masters::leave_masters;
-use crate::plan::lora_tied::{Tied, is_embedding, is_head, refuse_untold};
+use crate::plan::lora_tied::{Tied, is_head, is_of_embedding, refuse_untold};
 use crate::plan::reach::Reach;
 use crate::source::found::Source;
 use crate::source::tied_pairs::{joined, one_for_both};
@@ -72,7 +72,7 @@ impl Derived {
         let schemas = catalog.distinct_schemas();
         let entries = schemas.flat_map(|(_, schema)| &schema.entries);
         let names = entries.map(|entry| &*entry.name);
-        let mut embeddings = names.filter(|name| is_embedding(name)).peekable();
+        let mut embeddings = names.filter(|name| is_of_embedding(name)).peekable();
         let own =
             embeddings.peek().is_none() || embeddings.any(|name| name.ends_with(&*tied.embedding));
         own.then_some(tied)
