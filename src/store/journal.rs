@@ -56,7 +56,10 @@ fn records(mut bytes: &[u8]) -> Vec<Vec<u8>> {
         let length = number(&head[..8]).and_then(|length| usize::try_from(length).ok());
         let record = length.and_then(|length| rest.split_at_checked(length));
         match record {
-            Some((record, rest)) if number(&head[8..]) == Some(checksum(record)) => {
+            // A file that has its size and not its bytes yet is zeros, which would be a record of nothing.
+            Some((record, rest))
+                if !record.is_empty() && number(&head[8..]) == Some(checksum(record)) =>
+            {
                 records.push(record.to_vec());
                 bytes = rest;
             }
@@ -76,7 +79,7 @@ mod tests {
         let room = tempfile::tempdir().unwrap();
         let path = room.path().join("journal");
         let mut journal = Journal::create(&path).unwrap();
-        let wanted = [b"one".to_vec(), Vec::new(), b"three".to_vec()];
+        let wanted = [b"one".to_vec(), b"2".to_vec(), b"three".to_vec()];
         for record in &wanted {
             journal.append(record, true).unwrap();
         }
@@ -86,6 +89,9 @@ mod tests {
             let found = records(&bytes[..length]);
             assert_eq!(found, wanted[..found.len()]);
             assert!(found.len() < 3);
+            let mut zeros = bytes[..length].to_vec();
+            zeros.resize(bytes.len() + 64, 0);
+            assert_eq!(records(&zeros), found);
         }
     }
 }
