@@ -14,8 +14,7 @@ use std::path::Path;
 
 /// Largest of the small files of a model: tokenizers have tens of MB.
 pub(super) const SMALL_BYTES_MAX: u64 = 128 << 20;
-/// The file that describes a model.
-pub const CONFIG: &str = "config.json";
+pub use crate::store::full_dir::CONFIG;
 
 /// The directory of a model that is given by it, or by its config.json.
 #[must_use]

@@ -10,14 +10,12 @@ use crate::source::full::list_full;
 use crate::source::listed::{Inner, Listed, Listing};
 use crate::source::pattern;
 use crate::source::reading::Weights;
+use crate::store::full_dir::CONFIG;
 use crate::store::io::{self, Standing};
 use crate::store::{Format, rank_dir};
 use crate::strategy::name::matches;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
-
-/// What describes a model of Hugging Face.
-const CONFIG: &str = "config.json";
 
 /// A rank's directory: its rank and its name.
 pub(crate) type Room = (u32, String);

@@ -6,6 +6,7 @@ use crate::source::around::around_number;
 use crate::source::directory;
 use crate::store::cache::refuse_cache;
 use crate::store::formats::refuse_directory;
+use crate::store::full_dir::CONFIG;
 use crate::store::io::{self, Standing};
 use crate::store::{Format, rank_dir};
 use std::path::Path;
@@ -93,7 +94,7 @@ fn parent(path: &Path, names: &[(String, bool)]) -> Result<Option<Fault>> {
         // What has ranks itself, or a model's description, is none.
         checkpoints |= inside.iter().any(|(name, directory)| match directory {
             true => rank_dir::rank_of(name).is_some(),
-            false => name == "config.json",
+            false => name == CONFIG,
         });
         let mut has = inside.iter().any(|(name, directory)| match directory {
             true => rank_dir::rank_of(name).is_some(),

@@ -5,6 +5,8 @@ use crate::store::once::Once;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
+/// The file that describes a model of Hugging Face.
+pub const CONFIG: &str = "config.json";
 /// Maps that say which tensor is in which file, in the order in which they are looked for.
 pub const MAPS: [&str; 3] = [
     "param_name_map.json",

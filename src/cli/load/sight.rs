@@ -3,6 +3,7 @@
 use crate::config::train_yaml::{Asked, Shape};
 use crate::exchange::{Topology, World, agree, all_gather_bytes, decode, encode};
 use crate::fault::{Fault, Kind, Result};
+use crate::model::CONFIG;
 use crate::source::{nothing, tells};
 use crate::store::io::{self, Standing};
 use crate::store::{Format, checkpoint2};
@@ -104,7 +105,7 @@ fn look(path: &Path, format: &str) -> Result<Option<Shape>> {
     let any = names
         .iter()
         .any(|(name, directory)| !directory && name.ends_with(&format!(".{format}")));
-    let described = has("config.json") && (any || !has_others(path, &names));
+    let described = has(CONFIG) && (any || !has_others(path, &names));
     if !map && (has("model.safetensors.index.json") || described) {
         return Ok(Some(Shape::HuggingFace));
     }

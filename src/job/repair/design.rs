@@ -7,6 +7,7 @@ use crate::job::repair::parts::Part;
 use crate::source::meta::{META, META_BYTES_MAX, Meta, Name};
 use crate::store::Format;
 use crate::store::ckpt::TRAILER_BYTES;
+use crate::store::formats::RELEASE;
 use crate::store::formats::checkpoint2::TRACKER;
 use crate::store::io::ReadFile;
 use crate::store::manifest::{FileRecord, structure};
@@ -15,8 +16,6 @@ use crate::tensor::shape::Shape;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-/// What a tracker says of weights that are no iteration of a job.
-const RELEASE: &str = "release";
 /// Files of a structure whose headers are read, at most.
 const TRIES_MAX: usize = 8;
 

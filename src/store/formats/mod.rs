@@ -30,6 +30,7 @@ pub use dcp::Content;
 pub use directories::Directory;
 pub use directory::{Counted, DirectoryFormat, Glimpse, Names, Own, RankFiles, Text};
 pub use handle::{Format, is_strategy};
+pub use megatron::RELEASE;
 pub use progress::{COUNT_NAMES, Count, Progress, stored};
 pub use refuse::{known_by_sight, refuse_directory, refuse_pointer, refuse_start};
 pub use row::{Entries, FileFormat, Foreign, START_BYTES, Start};

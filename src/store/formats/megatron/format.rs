@@ -25,7 +25,7 @@ const KIND: &str = "metadata.json";
 const KIND_BYTES_MAX: u64 = 64 << 10;
 const SAYS: &[u8] = br#"{"sharded_backend": "torch_dist", "sharded_backend_version": 1}"#;
 /// The directory, and what the tracker says, of weights that are of no iteration.
-const RELEASE: &str = "release";
+pub const RELEASE: &str = "release";
 
 /// Megatron-Core's: directories of iterations, each of them PyTorch's.
 pub(in crate::store::formats) struct Megatron;

@@ -9,4 +9,5 @@ mod split;
 mod stand;
 
 pub(super) use format::Megatron;
+pub use format::RELEASE;
 pub(super) use ranks::MegatronRanks;
