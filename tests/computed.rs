@@ -284,6 +284,25 @@ fn dequantises_by_scales_of_two_bytes_and_by_grids_that_are_filled_up() {
     }
 }
 
+/// Weights in 8 bits with Hugging Face's names are exported as the numbers that they are.
+#[test]
+fn weights_in_8_bits_are_exported_as_import_reads_them() {
+    let room = room_in_8_bits("BF16");
+    run(
+        &room,
+        1,
+        "export --src @plain --hf-config @plain --dst @want",
+    )
+    .succeeds();
+    for processes in [1, 4] {
+        let line = "export --src @eight --hf-config @eight --dst @found --overwrite";
+        run(&room, processes, line).succeeds();
+        same(&room, "want", "found");
+        let config = std::fs::read_to_string(room.path().join("found/config.json")).unwrap();
+        assert!(!config.contains("quantization_config"), "{config}");
+    }
+}
+
 // proves P30
 #[test]
 fn what_is_computed_of_damaged_bytes_is_refused() {

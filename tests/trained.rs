@@ -102,6 +102,10 @@ fn a_jobs_checkpoint_is_imported_with_another_directorys_config() {
     error_line(&bare);
     assert!(bare.stderr.contains("--model DIR says"), "{bare:#?}");
     room.run(1, "import --hf @m --dst @due").succeeds();
+    // One file of a model is that of its directory.
+    room.run(1, "import --hf @m/model.safetensors --dst @one")
+        .succeeds();
+    room.equal("one", "due");
     let layout = "--dst-strategy dp=1,tp=2";
     room.run(1, &format!("import --hf @m --dst @cut {layout}"))
         .succeeds();
@@ -361,4 +365,83 @@ fn weights_of_the_other_side_are_called_that() {
         line.contains("MindSpore's legacy network already"),
         "{run:#?}"
     );
+}
+
+/// A moving average is another copy of the model.
+#[test]
+fn one_of_two_copies_is_asked_for_or_taken() {
+    let room = Room::new();
+    let mut other = weights();
+    for tensor in other.values_mut() {
+        tensor.data.iter_mut().for_each(|byte| *byte ^= 1);
+    }
+    let both = |own: &str| -> Tensors {
+        let named = |(name, tensor): (String, Tensor)| (format!("{own}{name}"), tensor);
+        let copies = other.clone().into_iter();
+        let copies = copies.map(|(name, tensor)| (format!("ema.{name}"), tensor));
+        weights().into_iter().map(named).chain(copies).collect()
+    };
+    for (number, line) in [
+        "export --src @d --hf-config @m --dst @out --overwrite",
+        "import --hf @d --model @m --dst @out --overwrite",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let processes = if number == 0 { 4 } else { 1 };
+        let is_export = line.starts_with("export");
+        room.job(&both(""));
+        let run = room.run(processes, line);
+        error_line(&run);
+        assert!(
+            run.stderr.contains("is it another copy of lm_head.weight"),
+            "{run:#?}"
+        );
+        room.run(processes, &format!("{line} --allow-extra"))
+            .succeeds();
+        if is_export {
+            room.equal("out", "m");
+        }
+        room.job(&both("net."));
+        let run = room.run(processes, line);
+        error_line(&run);
+        let hint = "--strip-prefix ema. --allow-extra takes the one and leaves out the rest, --strip-prefix net. --allow-extra";
+        assert!(run.stderr.contains(hint), "{run:#?}");
+        room.run(
+            processes,
+            &format!("{line} --strip-prefix net. --allow-extra"),
+        )
+        .succeeds();
+        if is_export {
+            room.equal("out", "m");
+        }
+    }
+}
+
+/// Ranks of another program have the model's own names; their manifest tells how they are cut.
+#[test]
+fn ranks_with_a_models_names_are_brought_to_a_jobs_layout() {
+    let room = Room::new();
+    let rules =
+        "--rule *.q_proj.weight=tp,- --rule *.o_proj.weight=-,tp --rule *.embed_tokens.weight=tp,-";
+    let made = format!("strategy new --mesh dp=1,tp=2 {rules} --weights @m --output @tp2.ckpt");
+    room.run(1, &made).succeeds();
+    room.run(
+        2,
+        "split --src @m/model.safetensors --dst @ranks --dst-strategy @tp2.ckpt",
+    )
+    .succeeds();
+    room.run(1, "import --hf @m --dst @due --dst-strategy dp=2,tp=2")
+        .succeeds();
+    for processes in [1, 4] {
+        let line = "to dp=2,tp=2 --src @ranks --model @m --dst @out --overwrite";
+        room.run(processes, line).succeeds();
+        room.equal("out", "due");
+    }
+    // A layout's source that isn't there is told so.
+    let run = room.run(
+        1,
+        "reshard --src @nowhere --dst @new --dst-strategy dp=1,tp=2",
+    );
+    assert!(error_line(&run).contains("doesn't exist"), "{run:#?}");
 }

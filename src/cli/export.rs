@@ -13,7 +13,7 @@ use crate::cli::flags::writing::{DestinationArgs, WriteArgs, WrittenFormat};
 use crate::fault::{Fault, Kind, Result};
 use crate::front::Deriving;
 use crate::job::{Goal, Job, ViewMaker, Write};
-use crate::model::{self, Scheme, TIED};
+use crate::model::{self, CONFIG, Scheme, TIED, quantised_block};
 use crate::plan::arrange::Naming;
 use crate::plan::build::Select;
 use crate::source::derived::Derived;
@@ -87,6 +87,11 @@ impl Export {
         let meaning = lora.lora.as_ref().map(|lora| &lora.meaning);
         let as_one = meaning.is_some_and(|meaning| meaning.tied);
         let derived = Derived {
+            // Of weights that have Hugging Face's names already.
+            block: quantised_block(&numbers).map_err(|fault| {
+                let config = self.hf_config.join(CONFIG);
+                fault.file(config.display().to_string())
+            })?,
             tied: model::tied_in(&family, &numbers, self.tied.untie),
             ..lora
         };

@@ -90,6 +90,7 @@ impl Import {
     /// # Errors
     /// [`crate::fault::Kind::Usage`], and whatever the files say that the arguments name.
     pub(crate) fn job(mut self) -> Result<(Deriving, Job)> {
+        self.of_directory()?;
         // Megatron's names are made of these.
         if self
             .writing
@@ -109,15 +110,11 @@ impl Import {
         let files = self.writing.files(files, DirectoryAsked::default());
         let extras = self.step.beside(&files);
         let files = self.step.files(files)?;
-        let described = self.described()?.to_path_buf();
+        let described = self.described().to_path_buf();
         let mut deriving = self.model.deriving(&self.hf, self.names);
-        if described != self.hf {
-            deriving.model = None;
-            deriving = deriving.and(&described);
-        } else if self.cut.dst_strategy.is_none() {
-            // There is no layout that it would be for, and the model has a description of its own.
-            deriving.model = None;
-        }
+        // It describes the model, whether or not a layout is derived from that.
+        deriving.model = None;
+        deriving.sources.insert(0, described);
         let mla = self.family.mla.map(|mla| (LATENT, mla == Latent::Joined));
         let qkv = self.family.qkv.is_some_and(|qkv| qkv != Fusion::Separate);
         deriving.rejoined = mla.into_iter().chain([(JOINED, qkv)]).collect();
@@ -154,10 +151,24 @@ impl Import {
 
 impl Import {
     /// The directory whose config.json says what the model is: a training job's checkpoint often has none.
-    fn described(&self) -> Result<&Path> {
-        let is_there = io::standing(&self.hf.join(CONFIG))? == Standing::File;
-        let given = self.model.model.as_deref().filter(|_| !is_there);
-        Ok(given.map_or(&self.hf, directory_of))
+    fn described(&self) -> &Path {
+        self.model.model.as_deref().map_or(&self.hf, directory_of)
+    }
+
+    /// One file of a model is that of its directory.
+    fn of_directory(&mut self) -> Result<()> {
+        if io::standing(&self.hf)? != Standing::File {
+            return Ok(());
+        }
+        if let (Some(name), Some(above)) = (self.hf.file_name(), self.hf.parent()) {
+            let name = name.to_string_lossy().into_owned();
+            self.weights.weights.get_or_insert(name);
+            self.hf = match above.as_os_str().is_empty() {
+                true => PathBuf::from("."),
+                false => above.to_path_buf(),
+            };
+        }
+        Ok(())
     }
 
     /// The fault of a model that nothing describes, with what to do about it.
@@ -181,7 +192,7 @@ impl Import {
 
     /// What is made of the model's tensors, and which of them are made of others first.
     fn import(&self) -> Result<(model::Import, Derived)> {
-        let described = self.described()?;
+        let described = self.described();
         let described_by = self.family.model(described);
         let (family, mut numbers) = described_by.map_err(|fault| self.undescribed(fault))?;
         let block = quantised_block(&numbers).map_err(|fault| {

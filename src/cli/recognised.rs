@@ -98,7 +98,8 @@ impl Question<'_> {
         if seen.lies == Lies::Full && self.suffix != Some(LATEST) {
             agree(world, unnumbered(&path, self.suffix, "full weights"))?;
         }
-        let hf = seen.lies == Lies::Full && seen.names.is_none() && seen.config || seen.of_model;
+        let hf = seen.lies == Lies::Full && seen.names.is_none() && seen.config
+            || seen.of_model && seen.lies != Lies::Ranks;
         // A model is its directory, with its config.json.
         let (path, weights) = match (hf && seen.alone, path.file_name()) {
             (true, Some(name)) => (room(&path).to_path_buf(), Some(name.to_owned())),
@@ -121,6 +122,7 @@ impl Question<'_> {
             if let Some(manifest) = self.laid(world, &found.path)? {
                 found.strategy = Some(manifest.into());
                 found.how = BY_MANIFEST;
+                found.hf = seen.of_model;
             } else if let Some(beside) = self.beside(world, &found.path)? {
                 found.strategy = Some(beside.into());
                 found.how = "beside it";
@@ -171,9 +173,9 @@ impl Question<'_> {
             let (family, numbers) = described(directory_of(model), "auto", None)?;
             has_its_names(&family, &numbers, sampled.names.iter().map(String::as_str))
         };
-        let others = names.is_none() && lies != Lies::Ranks;
+        let others = names.is_none();
         let of_model = match (self.model, config) {
-            (Some(model), _) if others && (!config || lies == Lies::Itself) => known(model)?,
+            (Some(model), _) if others && (!config || lies != Lies::Full) => known(model)?,
             // What its own description doesn't fit isn't of that model.
             (None, true) if others => known(folder).unwrap_or(false),
             _ => false,

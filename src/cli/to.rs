@@ -27,9 +27,9 @@ use crate::job::{Foretold, Goal, Job, run_told};
 use crate::model::derive::{Formed, Seen, formed, latent};
 use crate::model::{Fusion, Latent, Scheme, described, directory_of};
 use crate::report::{self, Report};
-use crate::source::Weights;
 use crate::source::sampled::Lies;
 use crate::source::strategy_files::read_alone;
+use crate::source::{Weights, Which};
 use crate::strategy::StrategyInput;
 use crate::transport::Observer;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -138,6 +138,9 @@ impl To {
         if found.hf && job.reading.weights == Weights::Told {
             job.reading.weights = Weights::Model;
         }
+        if found.hf && found.lies != Lies::Full {
+            job.reading.which = Which::Checkpoint(self.file_suffix.clone());
+        }
         deriving.fill(world, &mut job)?;
         job.moving = self.writing.moving(&self.moving)?;
         self.put(&mut job, target);
@@ -220,7 +223,7 @@ impl To {
                 strategy.map(|strategy| strategy.typed().into()),
             );
         }
-        if found.lies != Lies::Full {
+        if found.lies != Lies::Full && source == "--src" {
             add("--file-suffix", self.file_suffix.clone().map(Into::into));
         }
         if let Some(target) = target {

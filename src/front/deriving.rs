@@ -7,6 +7,8 @@ use crate::job::{Goal, Job};
 use crate::model::derive::{Derived, Seen, Sizes, configured, derive, usual};
 use crate::model::{CONFIG, Scheme, check_heads};
 use crate::plan::build::Leftovers;
+use crate::source::nothing;
+use crate::source::pattern::is_one;
 use crate::source::sampled::{Sampled, readable};
 use crate::store::io::{self, Standing};
 use crate::strategy::{Form, FullShape, StrategyInput};
@@ -205,7 +207,8 @@ impl Deriving {
                 } else {
                     None
                 };
-                let model = given.or(beside).ok_or_else(|| unknown_model(typed))?;
+                let model = given.or(beside);
+                let model = model.map_or_else(|| Err(self.unknown_model(typed)?), Ok)?;
                 derive(&usual(sizes, &seen, &model)?)
             }
         }?;
@@ -243,6 +246,24 @@ impl Deriving {
         Ok(None)
     }
 
+    /// The fault of a layout of nobody knows what; or of a source that isn't there to tell. Local.
+    fn unknown_model(&self, typed: &Path) -> Result<Fault> {
+        for source in self.sources.iter().filter(|source| !is_one(source)) {
+            if io::standing(source)? == Standing::Nothing {
+                return Ok(nothing::absent(source));
+            }
+        }
+        let message = format!(
+            "{} is a layout without a model: names and shapes of its tensors aren't known",
+            typed.display()
+        );
+        let fault = Fault::new(Kind::Config, message);
+        Ok(fault.hint(
+        "--model DIR: the model's directory or its config.json; or give a strategy file, or the trainer's \
+         YAML file, in its place",
+    ))
+    }
+
     /// Refuses `--model` where nothing is derived. Local.
     ///
     /// # Errors
@@ -267,15 +288,4 @@ impl Deriving {
 fn to_derive(input: Option<&StrategyInput>) -> Option<(PathBuf, Asked)> {
     let typed = input?.path()?;
     Some((typed.to_path_buf(), Asked::of(typed)?))
-}
-
-fn unknown_model(typed: &Path) -> Fault {
-    let message = format!(
-        "{} is a layout without a model: names and shapes of its tensors aren't known",
-        typed.display()
-    );
-    Fault::new(Kind::Config, message).hint(
-        "--model DIR: the model's directory or its config.json; or give a strategy file, or the trainer's \
-         YAML file, in its place",
-    )
 }

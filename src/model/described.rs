@@ -77,7 +77,7 @@ fn refuse_no_model(directory: &Path) -> Result<()> {
                 fault.hint(match is_text {
                     true => format!("give a directory that has it as {CONFIG}"),
                     false => {
-                        format!("give {parent}, with --weights to say which of its files is meant")
+                        format!("give the directory that has the model's config.json, as {parent}")
                     }
                 })
             })

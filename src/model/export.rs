@@ -20,7 +20,7 @@ use super::tied::head_of_embedding;
 use super::vocabulary::Vocabulary;
 use super::wrapped::refuse_wrapped_network;
 use crate::catalog::SmallFile;
-use crate::fault::Result;
+use crate::fault::{Fault, Kind, Result};
 use crate::job::Viewed;
 use crate::plan::inventory::Inventory;
 use crate::tensor::dtype::Dtype;
@@ -153,6 +153,7 @@ impl Export {
                 enter(&mut table, name, made)?;
             }
         }
+        refuse_both(&table, inventory)?;
         let mut viewed = self.viewed(table, inventory, vocabulary)?;
         viewed.notes.extend(unmade(&lacking));
         viewed.copies.extend(head);
@@ -221,4 +222,18 @@ impl Export {
             as_one: self.as_one,
         }
     }
+}
+
+/// Refuses a source that has what is made of it under the same name, too: two models in one, of which nobody says which.
+fn refuse_both(table: &Table, inventory: &Inventory) -> Result<()> {
+    let other = |(name, made): &(&Arc<str>, &MadeOf)| {
+        let own = made.pieces.iter().any(|piece| piece.source == **name);
+        inventory.tensors.contains_key(*name) && !own
+    };
+    let Some((name, _)) = table.iter().find(other) else {
+        return Ok(());
+    };
+    let message = "is there by this name, and by MindSpore's, too: which of them is meant?";
+    let fault = Fault::new(Kind::Ambiguous, message).tensor(&**name);
+    Err(fault.hint("--weights NAME says which file; `shardloom unify --filter-out-param-prefix` leaves some of its tensors out"))
 }

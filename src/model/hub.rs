@@ -12,7 +12,7 @@ use super::states::{is_beside, of};
 use super::strangers::{missing_tensor, refuse_extra};
 use super::tied::{self, copies};
 use super::vocabulary::Vocabulary;
-use super::wrapped::refuse_wrapped;
+use super::wrapped::{refuse_unmerged, refuse_wrapped};
 use crate::fault::Result;
 use crate::plan::inventory::Inventory;
 use crate::plan::lora_tied::Tied;
@@ -35,9 +35,14 @@ pub fn has_its_names<'a>(
     let known = known(&mapping);
     let ours = mapping.links.iter().flat_map(|link| &link.ms);
     let ours: BTreeSet<&str> = ours.map(|tensor| &*tensor.name).collect();
+    // A job may have them under a name of its own.
+    let is_known = |name: &str| {
+        let mut ends = name.match_indices('.').map(|(at, _)| &name[at + 1..]);
+        known.contains(name) || ends.any(|end| known.contains(end))
+    };
     let mut tensors = names.map(of);
     let other = |name: &str| ours.contains(name) && !known.contains(name);
-    Ok(tensors.clone().any(|name| known.contains(name)) && !tensors.any(other))
+    Ok(tensors.clone().any(is_known) && !tensors.any(other))
 }
 
 /// What head and embedding of this model are called where they are one; the head is to be one of its own if `parted`. None
@@ -155,7 +160,15 @@ fn has_its(
     let names = inventory.tensors.keys().map(|name| &**name);
     let theirs: Vec<&str> = names.filter(|name| !is_beside(name)).collect();
     let right = theirs.iter().filter(|name| known.contains(**name)).count();
-    if 2 * right <= theirs.len() {
+    // All of it may lie beside another copy, as a moving average is.
+    let is_there = |tensor: &Tensor| {
+        there(inventory, mapping, tensor).is_some() || fused.contains_key(&tensor.name)
+    };
+    let whole = mapping.links.iter().flat_map(|link| &link.hf).all(is_there);
+    if right > 0 {
+        refuse_unmerged(inventory)?;
+    }
+    if 2 * right <= theirs.len() && !whole {
         refuse_wrapped(inventory, &known, &family.family)?;
         return Ok(false);
     }

@@ -150,7 +150,13 @@ pub(super) fn refuse_extra(
     let lacking = shapes(mapping).into_iter().filter(|(other, wanted)| {
         known.contains(other) && !inventory.tensors.contains_key(*other) && shape == Some(*wanted)
     });
+    let mut ends = name.match_indices('.').map(|(at, _)| &name[at + 1..]);
+    let copied = ends.find(|end| known.contains(end) && inventory.tensors.contains_key(*end));
     let near = match nearest(name, lacking.map(|(name, _)| name)).first() {
+        _ if copied.is_some() => format!(
+            "is it another copy of {}, as a moving average of it is? ",
+            copied.unwrap_or_default()
+        ),
         _ if is_of_pair(name) => format!("{OF_PAIR}; "),
         Some(lacking) => renamed(&format!("{lacking}, which the files lack"), name, lacking),
         None => listed(

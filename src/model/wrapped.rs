@@ -46,21 +46,45 @@ pub(super) fn refuse_wrapped(
         let fitting = fitting.filter(|name| known.contains(&**name));
         fitting.collect::<BTreeSet<_>>().len()
     };
-    let best = ways.map(|affixes| (fitting(&affixes), affixes));
+    let ways: Vec<_> = ways.map(|affixes| (fitting(&affixes), affixes)).collect();
     // Of equal ones the first, which is the simplest.
-    let best = best.reduce(|a, b| if b.0 > a.0 { b } else { a });
-    // One that fits by chance, as lm_head, is no reason to take the others as they are; nor are some that don't fit
-    // to call the others wrong, but where that makes all fit.
-    let least = if right * 2 < all { all / 2 } else { all - 1 };
+    let best = ways.iter().reduce(|a, b| if b.0 > a.0 { b } else { a });
+    // One that fits by chance, as lm_head, is no reason to take the others as they are, half of them are: the rest may be
+    // another copy; nor are some that don't fit to call the others wrong, but where that makes all fit.
+    let least = if right * 2 < all {
+        all.saturating_sub(1) / 2
+    } else {
+        all - 1
+    };
     let Some((count, affixes)) = best.filter(|(count, _)| *count > right.max(least)) else {
         return Ok(());
     };
-    if affixes == Affixes::default() {
+    if *affixes == Affixes::default() {
         let message = format!(
             "{count} of its {all} names are those of family {family} as they are in the files"
         );
         let fault = Fault::new(Kind::UnknownTensor, message);
         return Err(fault.hint("leave --strip-prefix and --add-prefix out"));
+    }
+    let is_copy = |(other, way): &&(usize, Affixes)| {
+        other == count && 2 * count <= all && way.add == affixes.add
+    };
+    let copies = ways.iter().filter(is_copy);
+    let copies: Vec<String> = copies.map(|(_, copy)| copy.flags().join(" ")).collect();
+    Err(wrapped(affixes, &copies, [*count - right, all], family))
+}
+
+/// The fault of `count` names of `all` that have beginnings which `affixes` takes off; `copies` are the flags for each copy
+/// of the model that is there.
+fn wrapped(affixes: &Affixes, copies: &[String], [count, all]: [usize; 2], family: &str) -> Fault {
+    if let [one, other, ..] = copies {
+        let message = format!(
+            "its names aren't those of family {family}: the model is there more than once, under names of its own each time"
+        );
+        let fault = Fault::new(Kind::Ambiguous, message);
+        return fault.hint(format!(
+            "{one} --allow-extra takes the one and leaves out the rest, {other} --allow-extra the other"
+        ));
     }
     let mut what = Vec::new();
     if !affixes.strip.is_empty() {
@@ -72,16 +96,15 @@ pub(super) fn refuse_wrapped(
         what.push(format!("lack '{}'", affixes.add));
     }
     let message = format!(
-        "its names aren't those of family {family}: {} of {all} {}",
-        count - right,
+        "its names aren't those of family {family}: {count} of {all} {}",
         what.join(" and ")
     );
     let fault = Fault::new(Kind::UnknownTensor, message);
-    Err(fault.hint(format!("{}{READS}", affixes.flags().join(" "))))
+    fault.hint(format!("{}{READS}", affixes.flags().join(" ")))
 }
 
 /// Refuses weights that have places for an adapter's pairs in them.
-fn refuse_unmerged(inventory: &Inventory) -> Result<()> {
+pub(super) fn refuse_unmerged(inventory: &Inventory) -> Result<()> {
     let mut names = inventory.tensors.keys();
     let Some(name) = names.find(|name| name.contains(BELOW_PAIR)) else {
         return Ok(());
