@@ -119,7 +119,10 @@ pub(crate) fn may_match(world: &World, path: &Path, glob: &str) -> Result<bool> 
         Ok(match io::glance(path)? {
             Standing::Nothing => None,
             Standing::File => Some(matches(glob, &own)),
-            Standing::Directory | Standing::EmptyDirectory => Some(named(&io::list(path)?, glob)),
+            Standing::Directory | Standing::EmptyDirectory => {
+                let names = io::list(path)?;
+                Some(named(&names, glob) || has_own(path, &names, glob)?)
+            }
         })
     };
     let seen = all_gather(world, &seen().unwrap_or(None))?;
@@ -203,6 +206,15 @@ fn is_model(path: &Path, names: &[(String, bool)], inner: &Inner) -> bool {
     let described = |(name, folder): &(String, bool)| name == CONFIG && !folder;
     let below = !inner.directory.is_empty();
     below && names.iter().any(described) && !beside(path, names, |_| false).is_empty()
+}
+
+/// Whether the checkpoint in `path`, with these `names`, that tells its own layout has a file that is called so. Local.
+fn has_own(path: &Path, names: &[(String, bool)], glob: &str) -> Result<bool> {
+    let Some(inner) = directory::find(path, names, None)? else {
+        return Ok(false);
+    };
+    let files = inner.format.list(&path.join(&inner.directory))?;
+    Ok(files.values().flatten().any(|file| matches(glob, file)))
 }
 
 /// Whether a file of weights among `names` is called so.
