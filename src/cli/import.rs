@@ -17,7 +17,7 @@ use crate::front::Deriving;
 use crate::job::{Goal, Job, ViewMaker, Write};
 use crate::model::derive::{JOINED, LATENT, latent};
 use crate::model::{
-    self, CONFIG, Fusion, Latent, Mapping, Scheme, TIED, directory_of, quantised_block,
+    self, CONFIG, Fusion, Latent, Mapping, Scheme, TIED, check_heads, directory_of, quantised_block,
 };
 use crate::plan::arrange::{Files, Naming, RankName};
 use crate::plan::build::Select;
@@ -28,6 +28,7 @@ use crate::store::formats::laid::DirectoryAsked;
 use crate::store::io::{self, Standing};
 use crate::strategy::StrategyInput;
 use clap::Args;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
@@ -91,6 +92,7 @@ impl Import {
     /// [`crate::fault::Kind::Usage`], and whatever the files say that the arguments name.
     pub(crate) fn job(mut self) -> Result<(Deriving, Job)> {
         self.of_directory()?;
+        self.check_described()?;
         // Megatron's names are made of these.
         if self
             .writing
@@ -112,9 +114,13 @@ impl Import {
         let files = self.step.files(files)?;
         let described = self.described().to_path_buf();
         let mut deriving = self.model.deriving(&self.hf, self.names);
-        // It describes the model, whether or not a layout is derived from that.
-        deriving.model = None;
-        deriving.sources.insert(0, described);
+        if described != self.hf {
+            deriving.model = None;
+            deriving.sources.insert(0, described);
+        } else if self.cut.dst_strategy.is_none() {
+            // There is no layout that it would be for, and the model has a description of its own.
+            deriving.model = None;
+        }
         let mla = self.family.mla.map(|mla| (LATENT, mla == Latent::Joined));
         let qkv = self.family.qkv.is_some_and(|qkv| qkv != Fusion::Separate);
         deriving.rejoined = mla.into_iter().chain([(JOINED, qkv)]).collect();
@@ -150,9 +156,25 @@ impl Import {
 }
 
 impl Import {
-    /// The directory whose config.json says what the model is: a training job's checkpoint often has none.
+    /// The directory whose config.json says what the model is: a training job's checkpoint often has none, and that of a
+    /// larger model tells nothing of the one in it.
     fn described(&self) -> &Path {
-        self.model.model.as_deref().map_or(&self.hf, directory_of)
+        let own = || self.family.model(&self.hf).is_ok();
+        let given = self.model.model.as_deref().filter(|_| !own());
+        given.map_or(&self.hf, directory_of)
+    }
+
+    /// Checks that `--model` is one, and has as many heads as the description beside the weights says, if there is one.
+    fn check_described(&self) -> Result<()> {
+        let beside = self.hf.join(CONFIG);
+        let Some(model) = &self.model.model else {
+            return Ok(());
+        };
+        self.family.model(directory_of(model))?;
+        match io::standing(&beside)? {
+            Standing::File => check_heads(model, &BTreeMap::new(), Some(&beside)),
+            _ => Ok(()),
+        }
     }
 
     /// One file of a model is that of its directory.
