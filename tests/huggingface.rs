@@ -93,11 +93,11 @@ impl Room {
     }
 }
 
-fn recorded() -> PathBuf {
+pub(crate) fn recorded() -> PathBuf {
     fixtures::data().join("model/llama/hf")
 }
 
-fn weights() -> Tensors {
+pub(crate) fn weights() -> Tensors {
     tensors::read(&recorded().join("model.safetensors"))
         .unwrap()
         .tensors

@@ -1,6 +1,7 @@
 //! What a training job with PyTorch leaves: weights with Hugging Face's names and an optimizer's states, without the files
 //! of a model beside them; or a model, and beside it the trainer's own checkpoint.
 
+use crate::huggingface::{recorded, weights};
 use crate::support::{Run, command, fixtures, tensors};
 use command::{alone, error_line, under_mpi};
 use std::path::PathBuf;
@@ -56,16 +57,6 @@ impl Room {
     fn equal(&self, a: &str, b: &str) {
         self.run(1, &format!("diff @{a} @{b}")).succeeds();
     }
-}
-
-fn recorded() -> PathBuf {
-    fixtures::data().join("model/llama/hf")
-}
-
-fn weights() -> Tensors {
-    tensors::read(&recorded().join("model.safetensors"))
-        .unwrap()
-        .tensors
 }
 
 #[test]

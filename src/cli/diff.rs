@@ -65,7 +65,7 @@ impl Command for Diff {
 
     fn prepare(self) -> Result<Prepared> {
         let side = |path, strategy| Reading {
-            weights: Weights::named(self.weights.weights.clone(), Weights::Told),
+            weights: self.weights.meant(Weights::Told),
             ..Reading::checkpoint(path, strategy, self.file_suffix.clone())
         };
         let deriving = self.network.deriving(&self.a).and(&self.b);

@@ -2,7 +2,7 @@
 
 use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::choice::choice;
-use crate::cli::flags::family::{FamilyArgs, SCHEMES, model_directory};
+use crate::cli::flags::family::{FamilyArgs, SCHEMES, block, model_directory};
 use crate::cli::flags::lora::{LoraArgs, UntieArgs};
 use crate::cli::flags::moving::MoveArgs;
 use crate::cli::flags::quantise::QuantiseArgs;
@@ -13,7 +13,7 @@ use crate::cli::flags::writing::{DestinationArgs, WriteArgs, WrittenFormat};
 use crate::fault::{Fault, Kind, Result};
 use crate::front::Deriving;
 use crate::job::{Goal, Job, ViewMaker, Write};
-use crate::model::{self, CONFIG, Scheme, TIED, quantised_block};
+use crate::model::{self, Scheme, TIED};
 use crate::plan::arrange::Naming;
 use crate::plan::build::Select;
 use crate::source::derived::Derived;
@@ -84,14 +84,10 @@ impl Export {
         }
         let (family, mut numbers) = self.family.model(&self.hf_config)?;
         let lora = self.lora.derived()?;
-        let meaning = lora.lora.as_ref().map(|lora| &lora.meaning);
-        let as_one = meaning.is_some_and(|meaning| meaning.tied);
+        let as_one = lora.as_one();
         let derived = Derived {
             // Of weights that have Hugging Face's names already.
-            block: quantised_block(&numbers).map_err(|fault| {
-                let config = self.hf_config.join(CONFIG);
-                fault.file(config.display().to_string())
-            })?,
+            block: block(&self.hf_config, &numbers)?,
             tied: model::tied_in(&family, &numbers, self.tied.untie),
             ..lora
         };

@@ -3,7 +3,7 @@
 use crate::cli::command::{Command, Prepared};
 use crate::cli::flags::affix::AffixArgs;
 use crate::cli::flags::choice::choice;
-use crate::cli::flags::family::{FamilyArgs, SCHEMES};
+use crate::cli::flags::family::{FamilyArgs, SCHEMES, block};
 use crate::cli::flags::lora::{LoraArgs, UntieArgs};
 use crate::cli::flags::moving::MoveArgs;
 use crate::cli::flags::reading::{CheckArgs, WeightsArgs};
@@ -11,13 +11,14 @@ use crate::cli::flags::step::StepArgs;
 use crate::cli::flags::strategy::ModelArgs;
 use crate::cli::flags::tensors::{Cast, TensorArgs};
 use crate::cli::flags::writing::{CutArgs, DestinationArgs, WriteArgs};
+use crate::cli::recognised::room;
 use crate::config::based::is_yaml;
 use crate::fault::{Fault, Kind, Result};
 use crate::front::Deriving;
 use crate::job::{Goal, Job, ViewMaker, Write};
 use crate::model::derive::{JOINED, LATENT, latent};
 use crate::model::{
-    self, CONFIG, Fusion, Latent, Mapping, Scheme, TIED, check_heads, directory_of, quantised_block,
+    self, CONFIG, Fusion, Latent, Mapping, Scheme, TIED, check_heads, directory_of,
 };
 use crate::plan::arrange::{Files, Naming, RankName};
 use crate::plan::build::Select;
@@ -101,7 +102,8 @@ impl Import {
         {
             self.names.get_or_insert(Scheme::Mcore);
         }
-        let (import, derived) = self.import()?;
+        let described = self.described().to_path_buf();
+        let (import, derived) = self.import(&described)?;
         let files = match self.cut.dst_strategy {
             None => self.tensors.full(Naming::Hf),
             Some(_) => Files::Ranks {
@@ -112,7 +114,6 @@ impl Import {
         let files = self.writing.files(files, DirectoryAsked::default());
         let extras = self.step.beside(&files);
         let files = self.step.files(files)?;
-        let described = self.described().to_path_buf();
         let mut deriving = self.model.deriving(&self.hf, self.names);
         if described != self.hf {
             deriving.model = None;
@@ -129,7 +130,7 @@ impl Import {
             deriving.rejoined.push((TIED, false));
         }
         let reading = Reading {
-            weights: Weights::named(self.weights.weights, Weights::Model),
+            weights: self.weights.meant(Weights::Model),
             ..Reading::checkpoint(self.hf, None, None)
         };
         let job = Job {
@@ -182,13 +183,10 @@ impl Import {
         if io::standing(&self.hf)? != Standing::File {
             return Ok(());
         }
-        if let (Some(name), Some(above)) = (self.hf.file_name(), self.hf.parent()) {
+        if let Some(name) = self.hf.file_name() {
             let name = name.to_string_lossy().into_owned();
             self.weights.weights.get_or_insert(name);
-            self.hf = match above.as_os_str().is_empty() {
-                true => PathBuf::from("."),
-                false => above.to_path_buf(),
-            };
+            self.hf = room(&self.hf).to_path_buf();
         }
         Ok(())
     }
@@ -213,14 +211,10 @@ impl Import {
     }
 
     /// What is made of the model's tensors, and which of them are made of others first.
-    fn import(&self) -> Result<(model::Import, Derived)> {
-        let described = self.described();
+    fn import(&self, described: &Path) -> Result<(model::Import, Derived)> {
         let described_by = self.family.model(described);
         let (family, mut numbers) = described_by.map_err(|fault| self.undescribed(fault))?;
-        let block = quantised_block(&numbers).map_err(|fault| {
-            let config = described.join(CONFIG);
-            fault.file(config.display().to_string())
-        })?;
+        let block = block(described, &numbers)?;
         let mut choices = self.family.choices(&family, self.names);
         if let Some(path) = self.cut.dst_strategy.as_ref().and_then(StrategyInput::path)
             && self.family.mla.is_none()
@@ -243,7 +237,6 @@ impl Import {
             numbers = model::untied(&numbers)?;
         }
         let lora = self.lora.derived()?;
-        let meaning = lora.lora.as_ref().map(|lora| &lora.meaning);
         let import = model::Import {
             family,
             numbers,
@@ -252,7 +245,7 @@ impl Import {
             allow_missing: self.tensors.allow_missing,
             allow_extra: self.tensors.allow_extra,
             vocabulary_rows: self.tensors.vocab_rows,
-            as_one: meaning.is_some_and(|meaning| meaning.tied),
+            as_one: lora.as_one(),
         };
         let derived = Derived {
             block,

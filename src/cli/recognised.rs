@@ -266,7 +266,7 @@ impl Question<'_> {
 }
 
 /// The directory that a file is in.
-fn room(file: &Path) -> &Path {
+pub(super) fn room(file: &Path) -> &Path {
     let above = file.parent().filter(|above| !above.as_os_str().is_empty());
     above.unwrap_or(Path::new("."))
 }

@@ -91,7 +91,7 @@ impl Split {
             ..Derived::default()
         };
         let reading = Reading {
-            weights: Weights::named(self.weights.weights, Weights::Told),
+            weights: self.weights.meant(Weights::Told),
             ..Reading::checkpoint(self.src, None, None)
         };
         let job = Job {

@@ -258,10 +258,9 @@ impl Deriving {
             typed.display()
         );
         let fault = Fault::new(Kind::Config, message);
-        Ok(fault.hint(
-        "--model DIR: the model's directory or its config.json; or give a strategy file, or the trainer's \
-         YAML file, in its place",
-    ))
+        let hint = "--model DIR: the model's directory or its config.json; or give a strategy file, or the trainer's YAML file, \
+                    in its place";
+        Ok(fault.hint(hint))
     }
 
     /// Refuses `--model` where nothing is derived. Local.

@@ -72,7 +72,7 @@ impl Export {
         }
         let viewed = self.made(inventory, metadata);
         if viewed.is_err() {
-            if let Some(viewed) = self.kept(inventory)? {
+            if !is_foreign && let Some(viewed) = self.kept(inventory)? {
                 return Ok(viewed);
             }
             refuse_wrapped_network(inventory, &self.family, &self.numbers)?;

@@ -8,7 +8,7 @@ use super::import::{Import, any_starts, found, missing, there, written};
 use super::link::{AllExperts, Tensor};
 use super::mapping::Mapping;
 use super::refusals::{self, absent, refuse_adapted, refuse_quantised, unmade};
-use super::states::{is_beside, of};
+use super::states::{ends, is_beside, of};
 use super::strangers::{missing_tensor, refuse_extra};
 use super::tied::{self, copies};
 use super::vocabulary::Vocabulary;
@@ -36,10 +36,7 @@ pub fn has_its_names<'a>(
     let ours = mapping.links.iter().flat_map(|link| &link.ms);
     let ours: BTreeSet<&str> = ours.map(|tensor| &*tensor.name).collect();
     // A job may have them under a name of its own.
-    let is_known = |name: &str| {
-        let mut ends = name.match_indices('.').map(|(at, _)| &name[at + 1..]);
-        known.contains(name) || ends.any(|end| known.contains(end))
-    };
+    let is_known = |name: &str| known.contains(name) || ends(name).any(|end| known.contains(end));
     let mut tensors = names.map(of);
     let other = |name: &str| ours.contains(name) && !known.contains(name);
     Ok(tensors.clone().any(is_known) && !tensors.any(other))
@@ -60,11 +57,9 @@ fn usual(family: &Family) -> Choices {
 
 /// All names that the Hugging Face side may have.
 fn known(mapping: &Mapping) -> BTreeSet<&str> {
-    let linked = mapping.links.iter().flat_map(|link| &link.hf);
-    let names = linked.flat_map(|tensor| std::iter::once(&tensor.name).chain(&tensor.also));
-    let others = mapping.only_hf.iter().map(|(name, _)| name);
-    let all = names.chain(others).chain(&mapping.unnamed);
-    all.map(|name| &**name).collect()
+    let mut known = mapping.hf_names();
+    known.extend(mapping.unnamed.iter().map(|name| &**name));
+    known
 }
 
 /// What a model has of a source with its names.
@@ -164,11 +159,11 @@ fn has_its(
     let is_there = |tensor: &Tensor| {
         there(inventory, mapping, tensor).is_some() || fused.contains_key(&tensor.name)
     };
-    let whole = mapping.links.iter().flat_map(|link| &link.hf).all(is_there);
+    let whole = || mapping.links.iter().flat_map(|link| &link.hf).all(is_there);
     if right > 0 {
         refuse_unmerged(inventory)?;
     }
-    if 2 * right <= theirs.len() && !whole {
+    if 2 * right <= theirs.len() && !whole() {
         refuse_wrapped(inventory, &known, &family.family)?;
         return Ok(false);
     }

@@ -21,7 +21,7 @@ use crate::plan::inventory::Inventory;
 use crate::tensor::cast::is_castable;
 use crate::tensor::dtype::Dtype;
 use crate::view::{MadeOf, Piece, Table};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -166,10 +166,7 @@ impl Import {
         mapping: &'a Mapping,
         fused: impl Iterator<Item = &'a str>,
     ) -> Result<()> {
-        let linked = mapping.links.iter().flat_map(|link| &link.hf);
-        let names = linked.flat_map(|tensor| std::iter::once(&tensor.name).chain(&tensor.also));
-        let mut known: BTreeSet<&str> = names.map(|name| &**name).collect();
-        known.extend(mapping.only_hf.iter().map(|(name, _)| &**name));
+        let mut known = mapping.hf_names();
         known.extend(fused);
         refuse_mindspore(inventory, &known)?;
         refuse_wrapped(inventory, &known, &self.family.family)?;

@@ -12,6 +12,7 @@ use super::spot::Spot;
 use crate::fault::{Fault, Kind, Result};
 use crate::tensor::shape::Shape;
 use crate::view::{Cut, Piece};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What a table calls the number of words.
@@ -85,6 +86,14 @@ impl Mapping {
             }
         }
         Ok(speller.mapping)
+    }
+
+    /// The names that tensors of the Hugging Face side may have, but for those without one in the chosen scheme.
+    pub(super) fn hf_names(&self) -> BTreeSet<&str> {
+        let linked = self.links.iter().flat_map(|link| &link.hf);
+        let names = linked.flat_map(|tensor| std::iter::once(&tensor.name).chain(&tensor.also));
+        let others = self.only_hf.iter().map(|(name, _)| name);
+        names.chain(others).map(|name| &**name).collect()
     }
 }
 

@@ -65,6 +65,11 @@ pub(super) fn is_beside(name: &str) -> bool {
     of(name) != name || is_jobs(name) || parts.any(|part| BESIDE.contains(&part))
 }
 
+/// What stands behind each dot of a name.
+pub(super) fn ends(name: &str) -> impl Iterator<Item = &str> {
+    name.match_indices('.').map(|(at, _)| &name[at + 1..])
+}
+
 /// The name of the tensor that `name` is a state of, or it itself.
 pub(super) fn of(name: &str) -> &str {
     let rest = STATES.iter().find_map(|state| name.strip_prefix(state));

@@ -5,7 +5,7 @@ use super::derive::Seen;
 use super::expression::Numbers;
 use super::mapping::Mapping;
 use super::refusals::unknown;
-use super::states::is_beside;
+use super::states::{ends, is_beside};
 use super::tied::TIED;
 use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result, nearest};
@@ -150,8 +150,7 @@ pub(super) fn refuse_extra(
     let lacking = shapes(mapping).into_iter().filter(|(other, wanted)| {
         known.contains(other) && !inventory.tensors.contains_key(*other) && shape == Some(*wanted)
     });
-    let mut ends = name.match_indices('.').map(|(at, _)| &name[at + 1..]);
-    let copied = ends.find(|end| known.contains(end) && inventory.tensors.contains_key(*end));
+    let copied = ends(name).find(|end| known.contains(end) && inventory.tensors.contains_key(*end));
     let near = match nearest(name, lacking.map(|(name, _)| name)).first() {
         _ if copied.is_some() => format!(
             "is it another copy of {}, as a moving average of it is? ",

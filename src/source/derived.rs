@@ -65,6 +65,12 @@ fn has_head(catalog: &Catalog) -> bool {
 }
 
 impl Derived {
+    /// Whether what the adapter has for an embedding that is the head, too, is for both.
+    #[must_use]
+    pub fn as_one(&self) -> bool {
+        self.lora.as_ref().is_some_and(|lora| lora.meaning.tied)
+    }
+
     /// A head that is the embedding, too, of a source that has the model's names: one that calls its embedding otherwise
     /// is another network's.
     fn tied(&self, catalog: &Catalog) -> Option<&Tied> {

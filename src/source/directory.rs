@@ -9,7 +9,7 @@ use crate::source::found::Told;
 use crate::source::listed::{Inner, Listed, Listing};
 use crate::source::ranks::named;
 use crate::store::Directory;
-use crate::store::formats::{Progress, RankFiles, Text};
+use crate::store::formats::{Progress, Text};
 use crate::store::full_dir::MAPS;
 use crate::store::io::{self, ReadFile, Standing};
 use std::collections::{BTreeMap, BTreeSet};
@@ -122,9 +122,9 @@ pub(crate) fn tells(path: &Path) -> Result<bool> {
 /// # Errors
 /// [`Kind::Unsupported`], naming the directory; as [`find`].
 pub(super) fn refuse_parts(path: &Path, contains: Option<&str>) -> Result<()> {
-    let taken = |files: &RankFiles| {
-        let mut files = files.values().flatten();
-        contains.is_none_or(|text| files.any(|file| file.contains(text)))
+    let taken = |inner: &Inner| match contains {
+        Some(text) => inner.has_file(path, |file| file.contains(text)),
+        None => Ok(true),
     };
     refuse(
         path,
@@ -141,20 +141,25 @@ pub(super) fn refuse_parts(path: &Path, contains: Option<&str>) -> Result<()> {
 pub(super) fn refuse_single(path: &Path) -> Result<()> {
     refuse(
         path,
-        |_| true,
+        |_| Ok(true),
         "one checkpoint, and not several of a job by their numbers",
         "`inspect` shows what it has, `verify` checks it; checkpoints are listed in the directory that has a job's",
     )
 }
 
-fn refuse(path: &Path, refused: impl Fn(&RankFiles) -> bool, why: &str, hint: &str) -> Result<()> {
+fn refuse(
+    path: &Path,
+    refused: impl Fn(&Inner) -> Result<bool>,
+    why: &str,
+    hint: &str,
+) -> Result<()> {
     if io::standing(path)? != Standing::Directory {
         return Ok(());
     }
     let Some(inner) = find(path, &io::list(path)?, None)? else {
         return Ok(());
     };
-    if !refused(&inner.format.list(&path.join(&inner.directory))?) {
+    if !refused(&inner)? {
         return Ok(());
     }
     let message = format!("is {}: {why}", inner.format.called());

@@ -65,3 +65,14 @@ impl Listed {
         (&self.path, self.size) == (&other.path, other.size)
     }
 }
+
+impl Inner {
+    /// Whether this checkpoint in `path` has a file of which `is` holds. Local.
+    ///
+    /// # Errors
+    /// As the format lists its files.
+    pub(super) fn has_file(&self, path: &Path, is: impl Fn(&str) -> bool) -> Result<bool> {
+        let files = self.format.list(&path.join(&self.directory))?;
+        Ok(files.values().flatten().any(|file| is(file)))
+    }
+}

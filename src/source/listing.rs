@@ -121,7 +121,9 @@ pub(crate) fn may_match(world: &World, path: &Path, glob: &str) -> Result<bool> 
             Standing::File => Some(matches(glob, &own)),
             Standing::Directory | Standing::EmptyDirectory => {
                 let names = io::list(path)?;
-                Some(named(&names, glob) || has_own(path, &names, glob)?)
+                let own = directory::find(path, &names, None)?;
+                let own = own.map(|inner| inner.has_file(path, |file| matches(glob, file)));
+                Some(named(&names, glob) || own.transpose()?.unwrap_or_default())
             }
         })
     };
@@ -206,15 +208,6 @@ fn is_model(path: &Path, names: &[(String, bool)], inner: &Inner) -> bool {
     let described = |(name, folder): &(String, bool)| name == CONFIG && !folder;
     let below = !inner.directory.is_empty();
     below && names.iter().any(described) && !beside(path, names, |_| false).is_empty()
-}
-
-/// Whether the checkpoint in `path`, with these `names`, that tells its own layout has a file that is called so. Local.
-fn has_own(path: &Path, names: &[(String, bool)], glob: &str) -> Result<bool> {
-    let Some(inner) = directory::find(path, names, None)? else {
-        return Ok(false);
-    };
-    let files = inner.format.list(&path.join(&inner.directory))?;
-    Ok(files.values().flatten().any(|file| matches(glob, file)))
 }
 
 /// Whether a file of weights among `names` is called so.

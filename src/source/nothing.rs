@@ -96,15 +96,17 @@ fn parent(path: &Path, names: &[(String, bool)]) -> Result<Option<Fault>> {
             true => rank_dir::rank_of(name).is_some(),
             false => name == CONFIG,
         });
-        let mut has = inside.iter().any(|(name, directory)| match directory {
+        let has = inside.iter().any(|(name, directory)| match directory {
             true => rank_dir::rank_of(name).is_some(),
             false => Format::may_be_weights(name) && Format::of(name).is_some(),
         });
-        has |= matches!(
-            directory::find(&path.join(name), &inside, None),
-            Ok(Some(_))
-        );
-        if has {
+        let tells = || {
+            matches!(
+                directory::find(&path.join(name), &inside, None),
+                Ok(Some(_))
+            )
+        };
+        if has || tells() {
             if rank_dir::rank_of(name).is_some() {
                 return Ok(None);
             }

@@ -5,6 +5,7 @@ use crate::cli::flags::name_map::family_table;
 use crate::fault::Result;
 use crate::model::{
     CONFIG, Choices, Experts, Family, Fusion, Given, Latent, Numbers, Scheme, Spelled, described,
+    quantised_block,
 };
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -81,6 +82,15 @@ impl FamilyArgs {
         let given = self.given(names).or(family.usual());
         given.complete(family.usual_names)
     }
+}
+
+/// Rows and columns that share a scale in the model that `directory` describes by these `numbers`.
+///
+/// # Errors
+/// As [`quantised_block`], naming the file.
+pub(crate) fn block(directory: &Path, numbers: &Numbers) -> Result<Option<[u64; 2]>> {
+    let place = || directory.join(CONFIG).display().to_string();
+    quantised_block(numbers).map_err(|fault| fault.file(place()))
 }
 
 /// A model's directory, for which its config.json stands, too.

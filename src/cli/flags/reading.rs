@@ -69,6 +69,11 @@ pub(crate) struct WeightsArgs {
 }
 
 impl WeightsArgs {
+    /// Those that are named, else `otherwise`.
+    pub(crate) fn meant(&self, otherwise: Weights) -> Weights {
+        self.weights.clone().map_or(otherwise, Weights::Named)
+    }
+
     /// Refuses a choice among files where the trainer reads what is there by itself.
     ///
     /// # Errors
@@ -91,7 +96,7 @@ impl SourceArgs {
             self.src_strategy.clone(),
             self.file_suffix.clone(),
         );
-        let weights = Weights::named(self.weights.weights.clone(), Weights::Told);
+        let weights = self.weights.meant(Weights::Told);
         let affixes = self.affixes.affixes();
         checks.reading(
             Reading { weights, ..reading },

@@ -246,7 +246,7 @@ impl Load {
             Leftovers::Reshard(self.checks.unmatched.unmatched)
         };
         let reading = Reading {
-            weights: Weights::named(self.weights.weights.clone(), Weights::Told),
+            weights: self.weights.meant(Weights::Told),
             ..Reading::checkpoint(
                 chosen.directory.clone(),
                 source_strategy,
