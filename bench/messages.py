@@ -17,14 +17,15 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SIZES = [4096, 32768, 262144]
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+SIZES = [8 * 8**power for power in range(7)]
 OPERATIONS = ["latency", "one_way", "all_to_all"]
 # How each library is told to send through memory, or through the network's layers though all are on one node.
 TRANSPORTS = {
     ("open", "shared"): {"OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "vader,self"},
     ("open", "tcp"): {"OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "tcp,self"},
     ("mpich", "shared"): {},
-    ("mpich", "tcp"): {"MPIR_CVAR_NOLOCAL": "1", "FI_PROVIDER": "tcp"},
+    ("mpich", "tcp"): {"MPIR_CVAR_NOLOCAL": "1", "FI_PROVIDER": "tcp", "UCX_TLS": "tcp,self"},
 }
 
 
@@ -59,12 +60,14 @@ def main():
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--transport", choices=["shared", "tcp"], default="shared")
-    parser.add_argument("--program", default=str(ROOT / "target/release/shardloom"))
+    parser.add_argument("--program", default=str(TARGET / "release/shardloom"))
     parser.add_argument("--python", default=sys.executable)
     args = parser.parse_args()
     mpirun = os.environ.get("MPIRUN", "mpirun")
     launcher = [mpirun, "-n", str(args.processes), *os.environ.get("MPIRUN_ARGS", "").split()]
-    environment = {**os.environ, **TRANSPORTS[library(mpirun), args.transport]}
+    # Processes with a core of their own don't give it to others while they wait.
+    gives = {"OMPI_MCA_mpi_yield_when_idle": str(int(args.processes > (os.cpu_count() or 1)))}
+    environment = {**os.environ, **gives, **TRANSPORTS[library(mpirun), args.transport]}
     sizes = list(map(str, SIZES))
     with tempfile.TemporaryDirectory() as room:
         plain = f"{room}/messages"

@@ -51,7 +51,7 @@ for size in map(int, sys.argv[1:]):
     whole = size // world.size * world.size
     out, into = bytearray(size), bytearray(size)
     many = [[bytearray(size) for _ in range(WINDOW)] for _ in range(2)]
-    together = 100 if 200 << 10 > 20 * size else 1
+    together = 1 + 400000 // (size + 4000)
     measure("latency", latency, size, together, 0.5, (out, into))
     measure("one_way", one_way, size, 1, 1 / WINDOW, many)
     measure("all_to_all", all_to_all, size, 1, 1.0, (memoryview(out)[:whole], memoryview(into)[:whole]))

@@ -79,11 +79,12 @@ impl Command for Batch {
             } else {
                 batch_jobs::of_steps(&self.steps, &self.words, parse)?
             };
-            Ok(Prepared::Together {
-                shows: self.progress.shows(),
-                report: ReportArgs::default(),
-                work: Box::new(move |world, observer| all(world, asked, parse, &report, observer)),
-            })
+            let none = ReportArgs::default();
+            Ok(Prepared::told(
+                &self.progress,
+                none,
+                move |world, observer| all(world, asked, parse, &report, observer),
+            ))
         })))
     }
 }

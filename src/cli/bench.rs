@@ -125,6 +125,7 @@ impl Command for Bench {
         self.question.check()?;
         let asked = self.question.output().report.clone();
         let progress = self.question.output().progress.clone();
+        let messages = matches!(self.question, Question::Collectives { .. });
         let measures = Prepared::told(&progress, asked, move |world, observer| {
             self.question.check_place(world)?;
             let output = self.question.output().open(world)?;
@@ -137,7 +138,12 @@ impl Command for Bench {
             });
             Ok(told.with_page(page))
         });
-        Ok(measures.without_rates())
+        let measures = measures.without_rates();
+        Ok(if messages {
+            measures.by_one_thread()
+        } else {
+            measures
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::cli::flags::moving::{MoveArgs, ProgressArgs};
 use crate::cli::flags::report::ReportArgs;
-use crate::exchange::World;
+use crate::exchange::{Threads, World};
 use crate::fault::Result;
 use crate::fault::plain::Text;
 use crate::front::Deriving;
@@ -48,6 +48,8 @@ pub(crate) enum Prepared {
         shows: Shows,
         /// The page that is written of it.
         report: ReportArgs,
+        /// Whose work it is in each process.
+        threads: Threads,
         /// What they do. Collective.
         work: Box<Together>,
     },
@@ -67,6 +69,7 @@ impl Prepared {
         Prepared::Together {
             shows: moving.progress.shows(),
             report: moving.reporting(),
+            threads: Threads::Several,
             work: Box::new(work),
         }
     }
@@ -80,6 +83,7 @@ impl Prepared {
         Prepared::Together {
             shows: progress.shows(),
             report,
+            threads: Threads::Several,
             work: Box::new(work),
         }
     }
@@ -88,6 +92,14 @@ impl Prepared {
     pub(crate) fn without_rates(mut self) -> Prepared {
         if let Prepared::Together { shows, .. } = &mut self {
             shows.rates = false;
+        }
+        self
+    }
+
+    /// The same, of which the thread that calls MPI does all.
+    pub(crate) fn by_one_thread(mut self) -> Prepared {
+        if let Prepared::Together { threads, .. } = &mut self {
+            *threads = Threads::One;
         }
         self
     }

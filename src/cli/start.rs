@@ -7,7 +7,9 @@ use crate::cli::reported::reported;
 use crate::cli::said::said;
 use crate::cli::{fitted, signals};
 use crate::course;
-use crate::exchange::{Operation, World, agree, all_reduce, broadcast_bytes, launched_together};
+use crate::exchange::{
+    Operation, Threads, World, agree, all_reduce, broadcast_bytes, launched_together,
+};
 use crate::fault::{Fault, Kind, Result, memory};
 use crate::report::{Progress, Report, Shows, Teller, log_process};
 use crate::store::io;
@@ -41,8 +43,9 @@ pub(super) fn start(
         Ok(Prepared::Together {
             shows,
             report: page,
+            threads,
             work,
-        }) => together(report, meant, shows, &page, work, line),
+        }) => together(report, (meant, threads), shows, &page, work, line),
         Ok(Prepared::Many(_)) => {
             let fault = Fault::new(Kind::Internal, "jobs without a reader");
             fail(report, &fault, 0, line)
@@ -92,7 +95,7 @@ fn admit(prepared: Prepared) -> Result<Prepared> {
 /// A command of all processes.
 fn together(
     report: &Report,
-    meant: Meant,
+    (meant, threads): (Meant, Threads),
     shows: Shows,
     page: &ReportArgs,
     work: Box<command::Together>,
@@ -101,7 +104,7 @@ fn together(
     let fail = |fault: &Fault, others: u32| fail(report, fault, others, line);
     let launcher = Launcher::of_this_process();
     let lives = move || launcher.as_ref().is_none_or(Launcher::lives);
-    let world = match World::start_while(lives) {
+    let world = match World::start_while(threads, lives) {
         Ok(world) => world,
         Err(fault) => return fail(&fault, 0),
     };

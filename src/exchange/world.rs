@@ -2,6 +2,7 @@
 
 use super::backend::{self, Communicator, Flight, Session};
 use super::pause::Patience;
+use super::threads::Threads;
 use crate::fault::{Result, plain};
 use std::cell::{Cell, RefCell};
 use std::io::Write;
@@ -56,17 +57,20 @@ impl World {
     /// # Errors
     /// [`crate::fault::Kind::Mpi`] if MPI has been started already.
     pub fn start() -> Result<Self> {
-        World::start_while(|| true)
+        World::start_while(Threads::Several, || true)
     }
 
-    /// *Collective.* The same, while the launcher lives: an MPI library that is just starting may wait for ever for one
+    /// *Collective.* The same, for so many threads and while the launcher lives: an MPI library that is just starting may wait for ever for one
     /// that has ended. `lives`, on a thread of its own, is asked once a second until MPI has started; if it says no
     /// twice, this process ends by SIGTERM.
     ///
     /// # Errors
     /// As [`World::start`].
-    pub fn start_while(lives: impl Fn() -> bool + Send + 'static) -> Result<Self> {
-        let (session, processes) = Session::start(lives)?;
+    pub fn start_while(
+        threads: Threads,
+        lives: impl Fn() -> bool + Send + 'static,
+    ) -> Result<Self> {
+        let (session, processes) = Session::start(threads, lives)?;
         World::over(session, processes)
     }
 
@@ -157,6 +161,12 @@ impl World {
             .next()
             .unwrap_or_default()
             .to_owned()
+    }
+
+    /// *Local.* What MPI was told of this process's threads.
+    #[must_use]
+    pub fn threads() -> Threads {
+        backend::threads()
     }
 
     /// *Local.* What the MPI library is built for to move bytes, where it says so, as MPICH does (`ch4:ofi`).

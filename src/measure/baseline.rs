@@ -14,6 +14,9 @@ const BYTES_MAX: u64 = 256 << 20;
 /// Differences below this are the clock's.
 const SECONDS_LEAST: f64 = 1e-9;
 
+/// Where a library's locks, of 0.1 us a message, are not seen any more.
+const SECONDS_OF_LOCKS: f64 = 10e-6;
+
 /// Rows that are named in a line.
 const NAMED_MAX: usize = 8;
 
@@ -35,6 +38,7 @@ struct Key {
 #[derive(Clone, Debug)]
 pub struct Baseline {
     library: Option<String>,
+    mpi_threads: Option<String>,
     medians: BTreeMap<Key, f64>,
     pairs: Option<Pairs>,
 }
@@ -43,6 +47,8 @@ pub struct Baseline {
 struct Earlier {
     #[serde(default)]
     library: Option<String>,
+    #[serde(default)]
+    mpi_threads: Option<String>,
     rows: Vec<EarlierRow>,
     #[serde(default)]
     pairs: Option<Pairs>,
@@ -78,6 +84,7 @@ impl Baseline {
         let rows = earlier.rows.into_iter();
         Ok(Baseline {
             library: earlier.library,
+            mpi_threads: earlier.mpi_threads,
             medians: rows.map(|row| (row.key, row.seconds.median)).collect(),
             pairs: earlier.pairs,
         })
@@ -91,6 +98,16 @@ impl Baseline {
             && *library != measured.library
         {
             let line = format!("the earlier result is of another MPI library: {library}");
+            measured.verdict.push(line);
+        }
+        if let Some(threads) = &self.mpi_threads
+            && self.is_otherwise_for_threads(measured)
+        {
+            let line = format!(
+                "the earlier result is of MPI started otherwise for threads ({threads}): what takes less than \
+                 {:.0} us isn't compared",
+                SECONDS_OF_LOCKS * 1e6
+            );
             measured.verdict.push(line);
         }
         let known = self.judge_rows(measured, tolerance);
@@ -120,14 +137,27 @@ impl Baseline {
         }
     }
 
+    /// Whether MPI was started for another number of threads, which costs every message its locks, or spares them.
+    fn is_otherwise_for_threads(&self, measured: &Measured) -> bool {
+        let threads = self.mpi_threads.as_deref();
+        threads.is_some_and(|threads| threads != measured.mpi_threads)
+    }
+
     /// The rows that could be compared.
     fn judge_rows(&self, measured: &mut Measured, tolerance: f64) -> BTreeSet<Key> {
         let mut known = BTreeSet::new();
+        let least = match self.is_otherwise_for_threads(measured) {
+            true => SECONDS_OF_LOCKS,
+            false => 0.0,
+        };
         for row in &measured.rows {
             let key = Key::of(row);
             let Some(&before) = self.medians.get(&key) else {
                 continue;
             };
+            if before < least {
+                continue;
+            }
             known.insert(key);
             let now = row.seconds.median;
             if now > before * (1.0 + tolerance) + SECONDS_LEAST {
@@ -295,6 +325,38 @@ mod tests {
     }
 
     #[test]
+    fn what_locks_make_slower_is_not_compared_with_what_has_none() {
+        let text = |threads: &str| {
+            let row = |name, median| {
+                format!(
+                    r#"{{"operation": "{name}", "by": "library", "bytes": 8, "processes": 2, "seconds": {{"median": {median}}}}}"#
+                )
+            };
+            let rows = [row("latency", 1e-7), row("broadcast", 1e-4)].join(",");
+            format!(r#"{{"mpi_threads": "{threads}", "rows": [{rows}]}}"#)
+        };
+        for (threads, slower) in [("funneled", 2), ("single", 1)] {
+            let processes = |row: Row| Row {
+                bytes: 8,
+                processes: 2,
+                ..row
+            };
+            let rows = [("latency", 2e-7), ("broadcast", 2e-4)];
+            let mut measured = Measured {
+                mpi_threads: "funneled",
+                rows: rows
+                    .map(|(name, median)| processes(row(name, "library", median)))
+                    .to_vec(),
+                ..Measured::default()
+            };
+            let baseline = Baseline::parse(text(threads).as_bytes()).unwrap();
+            baseline.judge(&mut measured, 0.1);
+            assert_eq!(measured.slower.len(), slower, "{measured:?}");
+            assert_eq!(measured.not_compared.len(), 2 - slower, "{measured:?}");
+        }
+    }
+
+    #[test]
     fn nodes_that_were_measured_alone_are_told_apart() {
         let text = br#"{"rows": [
             {"operation": "write", "node": "a", "by": "shardloom", "bytes": 8, "processes": 2, "seconds": {"median": 1.0}},
@@ -328,6 +390,7 @@ mod tests {
         };
         let baseline = |shares_cores| Baseline {
             library: Some("MPI 1".into()),
+            mpi_threads: Some("single".into()),
             medians: BTreeMap::new(),
             pairs: Some(pairs(["a", "b"], [10.0, 20.0], shares_cores)),
         };
@@ -349,6 +412,7 @@ mod tests {
             "{told}"
         );
         assert!(told.contains("another MPI library: MPI 1"), "{told}");
+        assert!(told.contains("otherwise for threads (single)"), "{told}");
         for (now, before) in [(true, false), (false, true)] {
             let measured = judged(pairs(["b", "a"], [5.0, 9.5], now), baseline(before));
             assert!(measured.slower.is_empty(), "{measured:?}");

@@ -178,6 +178,8 @@ pub struct Measured {
     pub nodes: u32,
     /// The MPI library.
     pub library: String,
+    /// What it was told of this program's threads: `single` or `funneled`.
+    pub mpi_threads: &'static str,
     /// The rows.
     pub rows: Vec<Row>,
     /// Rates between nodes.

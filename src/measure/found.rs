@@ -38,6 +38,7 @@ impl Measured {
             processes: world.size(),
             nodes: nodes(topology),
             library: World::library(),
+            mpi_threads: World::threads().name(),
             rows,
             pairs,
             verdict,

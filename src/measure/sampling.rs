@@ -16,6 +16,8 @@ const BATCH_MAX: u32 = 64;
 const TOGETHER: Duration = Duration::from_micros(200);
 /// Most repetitions without a pause.
 const TOGETHER_MAX: u64 = 1000;
+/// So many times more repetitions are tried next.
+const TOGETHER_GROWTH: u64 = 4;
 /// More than any last-level cache's share of a process.
 const CACHE_BYTES: usize = 64 << 20;
 
@@ -140,19 +142,12 @@ pub(super) fn sample(
         true => crate::exchange::agree(world, zeroed(CACHE_BYTES))?,
         false => Vec::new(),
     };
-    let warming = Instant::now();
     for _ in 0..repeat.warmup {
         exercise.once()?;
     }
-    let each = match repeat.warmup {
-        0 => Duration::ZERO,
-        times => warming.elapsed() / times,
-    };
-    let mut estimate = [picoseconds(each)];
-    all_reduce(world, &mut estimate, Operation::Max)?;
-    let together = match (unpaused && !repeat.off_cache, estimate[0]) {
-        (true, 1..) => (picoseconds(TOGETHER) / estimate[0]).clamp(1, TOGETHER_MAX),
-        _ => 1,
+    let together = match unpaused && !repeat.off_cache {
+        true => together(world, exercise)?,
+        false => 1,
     };
     let (mut times, mut spent, mut batch) = (Times::default(), 0, 1);
     loop {
@@ -185,6 +180,25 @@ pub(super) fn sample(
         let fits = left / each.max(1);
         let fits = u32::try_from(fits).unwrap_or(BATCH_MAX);
         batch = (batch * 2).min(BATCH_MAX).min(fits).max(1);
+    }
+}
+
+/// How often it can be done in about [`TOGETHER`]. The first times are longer than others, so that it is tried more often
+/// until it takes a good part of that. Collective.
+fn together(world: &World, exercise: &mut dyn Exercise) -> Result<u64> {
+    let mut times = 1;
+    loop {
+        let start = Instant::now();
+        for _ in 0..times {
+            exercise.once()?;
+        }
+        let mut spent = [picoseconds(start.elapsed()).max(1)];
+        all_reduce(world, &mut spent, Operation::Max)?;
+        let fits = (picoseconds(TOGETHER) * times / spent[0]).clamp(1, TOGETHER_MAX);
+        if fits < TOGETHER_GROWTH * times {
+            return Ok(fits);
+        }
+        times *= TOGETHER_GROWTH;
     }
 }
 

@@ -7,4 +7,4 @@ mod session;
 
 pub(super) use communicator::Communicator;
 pub(super) use flight::Flight;
-pub(super) use session::{Session, hostname, library};
+pub(super) use session::{Session, hostname, library, threads};

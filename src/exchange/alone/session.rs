@@ -2,6 +2,7 @@
 
 use super::communicator::Communicator;
 use crate::exchange::environment::launched_processes;
+use crate::exchange::threads::Threads;
 use crate::fault::{Fault, Kind, Result};
 
 /// A run of one process.
@@ -9,7 +10,10 @@ pub(in crate::exchange) struct Session;
 
 impl Session {
     /// Begins. A launcher that has started several processes meant them to work together.
-    pub(in crate::exchange) fn start(_: impl Fn() -> bool) -> Result<(Session, Communicator)> {
+    pub(in crate::exchange) fn start(
+        _: Threads,
+        _: impl Fn() -> bool,
+    ) -> Result<(Session, Communicator)> {
         match launched_processes() {
             Some(processes) if processes > 1 => {
                 let message = format!(
@@ -47,6 +51,11 @@ impl Session {
 pub(in crate::exchange) fn hostname() -> String {
     let name = rustix::system::uname();
     name.nodename().to_string_lossy().into_owned()
+}
+
+/// There is nothing to allow them.
+pub(in crate::exchange) fn threads() -> Threads {
+    Threads::Several
 }
 
 /// There is no MPI library.

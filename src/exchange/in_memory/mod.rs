@@ -19,4 +19,4 @@ pub(super) use communicator::Communicator;
 pub(super) use flight::Flight;
 pub(crate) use imagined::{imagine, imagining};
 pub(super) use imagined::{speak_of, told};
-pub(super) use session::{Session, hostname, library};
+pub(super) use session::{Session, hostname, library, threads};

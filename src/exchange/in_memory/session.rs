@@ -2,6 +2,7 @@
 
 use super::board::Board;
 use super::communicator::Communicator;
+use crate::exchange::threads::Threads;
 use crate::fault::{Fault, Kind, Result};
 use crate::host::cluster;
 use crate::host::cluster::desk::at_board;
@@ -11,7 +12,10 @@ pub(in crate::exchange) struct Session;
 
 impl Session {
     /// Joins.
-    pub(in crate::exchange) fn start(_: impl Fn() -> bool) -> Result<(Session, Communicator)> {
+    pub(in crate::exchange) fn start(
+        _: Threads,
+        _: impl Fn() -> bool,
+    ) -> Result<(Session, Communicator)> {
         match at_board(|_: &mut Board, _| ()) {
             Some(()) => Ok((Session, Communicator::world())),
             None => Err(Fault::new(
@@ -45,6 +49,11 @@ impl Session {
 /// Name of the node.
 pub(in crate::exchange) fn hostname() -> String {
     format!("node-{}", cluster::node().unwrap_or_default())
+}
+
+/// Each process is a thread.
+pub(in crate::exchange) fn threads() -> Threads {
+    Threads::Several
 }
 
 /// What stands for the MPI library.

@@ -41,12 +41,10 @@ impl Communicator {
     /// *Local.* `MPI_Recv`.
     pub(in crate::exchange) fn block_on_receive(self, from: u32, bytes: &mut [u8]) -> Result<()> {
         let (start, count, from) = (written(bytes), c_count(bytes.len())?, c_int(from)?);
-        // SAFETY: MPI writes at most `count` bytes of the slice and returns when all are there; a
-        // status is plain integers.
+        // SAFETY: MPI writes at most `count` bytes of the slice and returns when all are there.
         let code = unsafe {
-            let mut status: ffi::MPI_Status = std::mem::zeroed();
-            let byte = ffi::RSMPI_UINT8_T;
-            ffi::MPI_Recv(start, count, byte, from, TAG, self.raw(), &raw mut status)
+            let (byte, ignored) = (ffi::RSMPI_UINT8_T, ffi::RSMPI_STATUS_IGNORE);
+            ffi::MPI_Recv(start, count, byte, from, TAG, self.raw(), ignored)
         };
         check(code, "MPI_Recv")
     }
@@ -85,12 +83,10 @@ impl Communicator {
             }
         }
         let all = c_count(requests.len())?;
-        // SAFETY: a status is plain integers, so zero is a value of it.
-        let empty: ffi::MPI_Status = unsafe { std::mem::zeroed() };
-        let mut statuses = vec![empty; requests.len()];
-        // SAFETY: both arrays have `all` elements; an error of MPI ends the program (`Kind::Mpi`), so
-        // nothing is left under way.
-        let code = unsafe { ffi::MPI_Waitall(all, requests.as_mut_ptr(), statuses.as_mut_ptr()) };
+        // SAFETY: the array has `all` elements; an error of MPI ends the program (`Kind::Mpi`), so nothing is left
+        // under way.
+        let code =
+            unsafe { ffi::MPI_Waitall(all, requests.as_mut_ptr(), ffi::RSMPI_STATUSES_IGNORE) };
         check(code, "MPI_Waitall")
     }
 

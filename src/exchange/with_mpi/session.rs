@@ -3,6 +3,7 @@
 use super::communicator::Communicator;
 use super::orphan::Watch;
 use crate::exchange::environment;
+use crate::exchange::threads::Threads;
 use crate::fault::{Fault, Kind, Result};
 use mpi::environment::{Threading, Universe, initialize_with_threading};
 
@@ -16,19 +17,26 @@ impl Session {
     /// *Collective.* Starts MPI, while `lives` says that the launcher does; gives all processes.
     #[allow(unsafe_code)]
     pub(in crate::exchange) fn start(
+        threads: Threads,
         lives: impl Fn() -> bool + Send + 'static,
     ) -> Result<(Session, Communicator)> {
         // SAFETY: by contract of `World::start` there is no other thread yet.
         unsafe { environment::prepare() };
         let _watch = Watch::begin(lives);
-        let Some((universe, threading)) = initialize_with_threading(Threading::Funneled) else {
+        let wanted = match threads {
+            Threads::One => Threading::Single,
+            Threads::Several => Threading::Funneled,
+        };
+        let Some((universe, threading)) = initialize_with_threading(wanted) else {
             return Err(Fault::new(Kind::Mpi, "MPI is started already")
                 .hint("World::from_communicator joins a program that has started it"));
         };
         let session = Session {
             universe: Some(universe),
         };
-        supports_threads(threading)?;
+        if threads == Threads::Several {
+            supports_threads(threading)?;
+        }
         Ok((session, Communicator::world()?))
     }
 
@@ -73,6 +81,14 @@ fn supports_threads(threading: Threading) -> Result<()> {
 /// *Local.* Name of this machine.
 pub(in crate::exchange) fn hostname() -> String {
     mpi::environment::processor_name().unwrap_or_else(|_| "unnamed".to_owned())
+}
+
+/// *Local.* What MPI allows.
+pub(in crate::exchange) fn threads() -> Threads {
+    match mpi::environment::threading_support() {
+        Threading::Single => Threads::One,
+        _ => Threads::Several,
+    }
 }
 
 /// *Local.* What the MPI library says of itself.
