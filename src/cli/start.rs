@@ -101,12 +101,15 @@ fn together(
     work: Box<command::Together>,
     line: Line,
 ) -> ExitCode {
-    let fail = |fault: &Fault, others: u32| fail(report, fault, others, line);
+    let fail = |fault: &Fault, others: u32| {
+        fail(report, fault, others, line);
+        code(fault)
+    };
     let launcher = Launcher::of_this_process();
     let lives = move || launcher.as_ref().is_none_or(Launcher::lives);
     let world = match World::start_while(threads, lives) {
         Ok(world) => world,
-        Err(fault) => return fail(&fault, 0),
+        Err(fault) => return ExitCode::from(fail(&fault, 0)),
     };
     let first = world.process() == 0;
     if let Ok(id) = broadcast_bytes(&world, 0, course::run().into_bytes()) {
@@ -116,9 +119,9 @@ fn together(
     report.prepare(Some((world.process(), world.hostname())));
     if let Err(fault) = begin(&world, meant, report) {
         let speaks = launched_process() == 0;
-        let fault = world.finish().err().unwrap_or(fault);
+        let fault = world.finish_with(code(&fault)).err().unwrap_or(fault);
         return if speaks {
-            fail(&fault, 0)
+            ExitCode::from(fail(&fault, 0))
         } else {
             unsaid(ExitCode::from(code(&fault)))
         };
@@ -145,18 +148,15 @@ fn together(
         Ok(Told { ok, tell, .. }) => {
             let reported = if first { tell(report) } else { Ok(()) };
             match reported {
-                Ok(()) if ok => ExitCode::SUCCESS,
-                Ok(()) => ExitCode::FAILURE,
+                Ok(()) => u8::from(!ok),
                 Err(fault) => fail(&fault, 0),
             }
         }
         Err(fault) if first => fail(&fault, world.failed_count().saturating_sub(1)),
-        Err(fault) => ExitCode::from(code(&fault)),
+        Err(fault) => code(&fault),
     };
-    match world.finish() {
-        Ok(()) => exit,
-        Err(fault) => fail(&fault, 0),
-    }
+    let ended = world.finish_with(exit);
+    ExitCode::from(ended.map_or_else(|fault| fail(&fault, 0), |()| exit))
 }
 
 /// What is meant of how processes were started.

@@ -191,7 +191,20 @@ impl World {
     ///
     /// What a process has to say it says before: launchers kill the rest of a job when one process
     /// has exited with a failure, and nobody exits before all have come here.
-    pub fn finish(mut self) -> Result<()> {
+    pub fn finish(self) -> Result<()> {
+        self.end(None)
+    }
+
+    /// *Collective.* The same where this process exits with `code` afterwards, as all have agreed: it does so in any case,
+    /// though the MPI library should stay in its own end for ever.
+    ///
+    /// # Errors
+    /// As [`World::finish`].
+    pub fn finish_with(self, code: u8) -> Result<()> {
+        self.end(Some(code))
+    }
+
+    fn end(mut self, code: Option<u8>) -> Result<()> {
         self.control.barrier()?.wait(Patience::Long)?;
         let Some(session) = self.session.take() else {
             return Ok(());
@@ -201,7 +214,8 @@ impl World {
         if !session.is_own() {
             freed = freed.and(self.control.free());
         }
-        // With the session MPI ends, after what was made for it is freed.
+        // After what was made for it is freed.
+        session.end(code, self.process, self.size);
         freed
     }
 }

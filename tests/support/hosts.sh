@@ -21,7 +21,7 @@ on_host() {
     local number=$1
     shift
     # shellcheck disable=SC2016 # expanded by the inner shell
-    exec ip netns exec "h$number" unshare --mount --uts bash -c \
+    exec ip netns exec "h$number" unshare --mount --uts --ipc bash -c \
         'hostname "node$1" && mount --bind "$2/disk$1" "$2/local" && mount -t tmpfs tmpfs /dev/shm &&
             export TMPDIR=$HOSTS_TMP/$1 && mkdir -p "$TMPDIR" && shift 2 && eval "$*"' \
         host "$number" "$HOSTS_ROOM" "$@"

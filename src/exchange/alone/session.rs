@@ -37,6 +37,10 @@ impl Session {
         true
     }
 
+    /// Ends.
+    #[allow(clippy::unused_self, reason = "as with MPI")]
+    pub(in crate::exchange) fn end(self, _: Option<u8>, _: u32, _: u32) {}
+
     /// Leaves it.
     #[allow(clippy::unused_self, reason = "as with MPI")]
     pub(in crate::exchange) fn forget(self) {}

@@ -30,6 +30,10 @@ impl Session {
         Session
     }
 
+    /// Ends.
+    #[allow(clippy::unused_self, reason = "as with MPI")]
+    pub(in crate::exchange) fn end(self, _: Option<u8>, _: u32, _: u32) {}
+
     /// Whether it ends all: nobody needs it.
     #[allow(clippy::unused_self, reason = "as with MPI")]
     pub(in crate::exchange) fn is_own(&self) -> bool {

@@ -2,6 +2,7 @@
 
 mod check;
 mod communicator;
+mod ending;
 mod flight;
 mod library;
 mod orphan;

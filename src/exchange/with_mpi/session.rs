@@ -1,6 +1,7 @@
 //! MPI from start to end.
 
 use super::communicator::Communicator;
+use super::ending::Ending;
 use super::orphan::Watch;
 use crate::exchange::environment;
 use crate::exchange::threads::Threads;
@@ -56,6 +57,19 @@ impl Session {
     /// Whether this session has started MPI, and so ends it.
     pub(in crate::exchange) fn is_own(&self) -> bool {
         self.universe.is_some()
+    }
+
+    /// *Collective.* Ends MPI, where this session has started it. With `code` this process ends with that if the library
+    /// doesn't come to its end, and says so on the first of `processes`.
+    pub(in crate::exchange) fn end(self, code: Option<u8>, process: u32, processes: u32) {
+        let words = (process == 0).then_some(
+            "note: all is done; the MPI library doesn't come to its own end, and the processes end without it",
+        );
+        let _ending = match (&self.universe, code) {
+            (Some(_), Some(code)) => Some(Ending::begin(processes, code.into(), words)),
+            _ => None,
+        };
+        drop(self.universe);
     }
 
     /// Leaves MPI as it is: ending it would wait for the others.

@@ -1,0 +1,49 @@
+//! MPI's own end, and what is done where it doesn't come.
+//!
+//! Debian's MPICH 4.0.2 (UCX 1.13) stays in `MPI_Finalize` and in `MPI_Abort` for ever where large messages have gone
+//! between nodes by TCP, whatever the program is.
+
+#![allow(unsafe_code)]
+
+use std::ffi::c_int;
+use std::io::{Write, stderr};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::Builder;
+use std::time::Duration;
+
+/// How long the library may take, and for each process that ends with this one.
+const TIME: Duration = Duration::from_secs(10);
+const EACH: Duration = Duration::from_millis(20);
+
+unsafe extern "C" {
+    /// Of the C library: ends the process, and runs nothing of it any more.
+    fn _exit(code: c_int) -> !;
+}
+
+/// Ends this process if it isn't dropped in time.
+pub(super) struct Ending {
+    _over: Sender<()>,
+}
+
+impl Ending {
+    /// *Local.* Begins; the process would end with `code`, after `words` on standard error. Where there is no thread to be
+    /// had, the library is waited for.
+    pub(super) fn begin(processes: u32, code: i32, words: Option<&'static str>) -> Ending {
+        let (sender, over) = channel();
+        let thread = Builder::new().name("ending".to_owned());
+        let spawned = thread.spawn(move || {
+            if over.recv_timeout(TIME + EACH * processes) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+            if let Some(words) = words {
+                let _ = writeln!(stderr(), "{words}");
+            }
+            // SAFETY: it takes a number and doesn't return; all that this process had to write is written.
+            unsafe { _exit(code) }
+        });
+        if let Err(error) = spawned {
+            tracing::debug!("the MPI library's end is waited for: {error}");
+        }
+        Ending { _over: sender }
+    }
+}
