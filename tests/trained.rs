@@ -436,3 +436,88 @@ fn ranks_with_a_models_names_are_brought_to_a_jobs_layout() {
     );
     assert!(error_line(&run).contains("doesn't exist"), "{run:#?}");
 }
+
+/// A tensor of a pair, small enough that no sum is rounded.
+fn of_pair(shape: &[usize], modulus: usize) -> Tensor {
+    let values =
+        (0..shape.iter().product::<usize>()).map(|n| f32::from(u8::try_from(n % modulus).unwrap()));
+    Tensor {
+        dtype: "F32".into(),
+        shape: shape.to_vec(),
+        data: values.flat_map(f32::to_le_bytes).collect(),
+    }
+}
+
+#[test]
+fn a_model_that_was_saved_with_its_adapter_is_merged() {
+    let room = Room::new();
+    let q = "model.layers.0.self_attn.q_proj";
+    let mut due = weights();
+    let shape = due[&format!("{q}.weight")].shape.clone();
+    let (a, b) = (of_pair(&[2, shape[1]], 3), of_pair(&[shape[0], 2], 5));
+    let head = Tensor::counting("F32", &due["lm_head.weight"].shape, 7);
+    let mut saved = Tensors::new();
+    for (name, tensor) in &due {
+        let name = match name.as_str() {
+            "lm_head.weight" => "lm_head.original_module.weight".to_owned(),
+            name if name == format!("{q}.weight") => format!("{q}.base_layer.weight"),
+            name => name.to_owned(),
+        };
+        saved.insert(format!("base_model.model.{name}"), tensor.clone());
+    }
+    for (end, tensor) in [("lora_A", &a), ("lora_B", &b)] {
+        saved.insert(
+            format!("base_model.model.{q}.{end}.default.weight"),
+            tensor.clone(),
+        );
+    }
+    let trained = "base_model.model.lm_head.modules_to_save.default.weight";
+    saved.insert(trained.into(), head.clone());
+    std::fs::create_dir(room.at("un")).unwrap();
+    tensors::write(&room.at("un/model.safetensors"), &saved);
+    room.job(
+        &saved
+            .iter()
+            .map(|(name, tensor)| (format!("module.{name}"), tensor.clone()))
+            .collect(),
+    );
+
+    // What the same adapter in a file of its own makes of the model.
+    due.insert("lm_head.weight".into(), head);
+    tensors::write(&room.at("due.safetensors"), &due);
+    let pairs = [("lora_A", a), ("lora_B", b)];
+    let pairs = pairs.map(|(end, tensor)| (format!("base_model.model.{q}.{end}.weight"), tensor));
+    tensors::write(&room.at("pairs.safetensors"), &pairs.into());
+    room.run(
+        1,
+        "unify --src @due.safetensors --lora @pairs.safetensors --lora-scaling 2 --dst @due",
+    )
+    .succeeds();
+
+    for (processes, line) in [
+        (1, "unify --src @un"),
+        (4, "unify --src @un"),
+        (1, "export --src @un --hf-config @m"),
+        (4, "to hf --src @d --model @m --strip-prefix module."),
+    ] {
+        let run = room.run(
+            processes,
+            &format!("{line} --lora-scaling 2 --dst @out --overwrite"),
+        );
+        run.succeeds();
+        room.equal("out", "due");
+    }
+    // Nothing is merged unasked, nor without the magnitudes that belong to the pairs.
+    let run = room
+        .run(1, "export --src @un --hf-config @m --dst @none")
+        .fails();
+    assert!(error_line(&run).contains("isn't merged"), "{run:#?}");
+    let magnitudes = format!("base_model.model.{q}.lora_magnitude_vector.default.weight");
+    saved.insert(magnitudes, of_pair(&[shape[0]], 3));
+    tensors::write(&room.at("un/model.safetensors"), &saved);
+    let run = room
+        .run(1, "unify --src @un --lora-scaling 2 --dst @none")
+        .fails();
+    assert!(run.stderr.contains("DoRA"), "{run:#?}");
+    assert!(!room.at("none").exists());
+}

@@ -113,8 +113,8 @@ pub(super) fn refuse_unmerged(inventory: &Inventory) -> Result<()> {
     Err(Fault::new(Kind::Unsupported, message)
         .tensor(&**name)
         .hint(
-            "save it merged (PEFT's merge_and_unload), or give the model that the adapter was trained for, and the \
-             adapter with --lora",
+            "--lora-scaling FACTOR merges its pairs (lora_alpha / r); or save it merged (PEFT's merge_and_unload), or give \
+             the model that the adapter was trained for, and the adapter with --lora",
         ))
 }
 

@@ -9,7 +9,6 @@ use crate::plan::inventory::Inventory;
 use crate::plan::lora_experts as experts;
 pub use crate::plan::lora_meaning::{Apart, Factor, Meaning};
 pub use crate::plan::lora_told::{Biases, Modules, Told};
-use crate::plan::names::is_state;
 pub use crate::plan::pattern::{Pattern, Patterns};
 use crate::plan::source_tensor::SourceTensor;
 use crate::plan::source_tensor::{Step, Value};
@@ -35,14 +34,14 @@ const EMBEDDINGS: usize = 2;
 /// The head of a language model.
 const HEAD: &str = "lm_head.weight";
 /// What PEFT puts in the names of tensors that were trained in full.
-const KEPT_WHOLE: [&str; 4] = [
-    ".modules_to_save.default.",
-    ".modules_to_save.",
-    ".base_layer.",
-    ".original_module.",
-];
+const KEPT_WHOLE: [&str; 4] = [TRAINED, ".modules_to_save.", ".base_layer.", BEFORE];
+/// In whose names what a module was before it was trained in full is, and what it is since.
+pub(super) const BEFORE: &str = ".original_module.";
+pub(super) const TRAINED: &str = ".modules_to_save.default.";
+/// In the names of `DoRA`'s vectors.
+pub(super) const MAGNITUDES: &str = "lora_magnitude_vector";
 /// What PEFT puts before the model's own names.
-const WRAPPED: &str = "base_model.model.";
+pub(super) const WRAPPED: &str = "base_model.model.";
 
 /// What the name of a tensor of a pair tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,23 +94,8 @@ pub(super) fn part_of(name: &str) -> Option<Part<'_>> {
     })
 }
 
-/// Takes the pairs that lie among the tensors of `inventory` itself out of it. What the optimizer
-/// keeps of them goes too: no layout without them has a place for it.
-#[must_use]
-pub fn take_own_pairs(inventory: &mut Inventory) -> Vec<Arc<SourceTensor>> {
-    let (mut own, mut kept) = (Vec::new(), BTreeMap::new());
-    for (name, tensor) in std::mem::take(&mut inventory.tensors) {
-        match part_of(&name) {
-            Some(_) if is_state(&name) => {}
-            Some(_) => own.push(tensor),
-            None => {
-                kept.insert(name, tensor);
-            }
-        }
-    }
-    inventory.tensors = kept;
-    own
-}
+/// A tensor of an adapter, by its name there, or among the tensors of the source.
+pub type Named = (Arc<str>, Arc<SourceTensor>);
 
 /// Merges the pairs among `adapter` into the weights of `inventory`, and puts its other tensors, which
 /// were trained in full, in the place of these.
@@ -124,14 +108,14 @@ pub fn take_own_pairs(inventory: &mut Inventory) -> Vec<Arc<SourceTensor>> {
 pub fn merge(
     inventory: &mut Inventory,
     catalog: &Catalog,
-    adapter: &[Arc<SourceTensor>],
+    adapter: &[Named],
     meaning: &Meaning,
 ) -> Result<Taken> {
     let mut taken = Taken::default();
     let mut pairs: BTreeMap<&str, Pair<'_>> = BTreeMap::new();
-    for tensor in adapter {
+    for (name, tensor) in adapter {
         refuse_empty(tensor)?;
-        match part_of(&tensor.name) {
+        match part_of(name) {
             Some(part) => {
                 let pair = pairs.entry(part.module).or_default();
                 pair.embedding = part.embedding;
@@ -141,9 +125,8 @@ pub fn merge(
                 }
             }
             None if meaning.described => {
-                let others = adapter
-                    .iter()
-                    .filter(|other| meaning.tied && other.name != tensor.name);
+                let others = adapter.iter().map(|(_, other)| other);
+                let others = others.filter(|other| meaning.tied && other.name != tensor.name);
                 let name = replace(inventory, tensor, others)?;
                 taken.replaced.insert(name);
             }
@@ -257,10 +240,10 @@ fn no_pairs(inventory: &Inventory) -> Fault {
     )
 }
 
-fn no_pair(name: &str) -> Fault {
+pub(super) fn no_pair(name: &str) -> Fault {
     let message = "is neither A nor B of a low-rank pair, nor a tensor of the source";
     let fault = Fault::new(Kind::Unsupported, message).tensor(name);
-    if name.contains("lora_magnitude_vector") {
+    if name.contains(MAGNITUDES) {
         return fault.hint("it is DoRA's vector of magnitudes: merge the adapter with PEFT");
     }
     if plain(name) == HEAD {
@@ -294,7 +277,7 @@ fn replace<'a>(
     let of = |name: &str| inventory.tensors.get(name);
     let mut twins = others.filter(|other| other.shape == tensor.shape);
     let old = of(&plain).or_else(|| twins.find_map(|twin| of(&self::plain(&twin.name))));
-    let Some(old) = old.filter(|_| !tensor.name.contains(".original_module.")) else {
+    let Some(old) = old.filter(|_| !tensor.name.contains(BEFORE)) else {
         return Err(no_pair(&tensor.name));
     };
     if old.shape != tensor.shape {

@@ -34,6 +34,7 @@ mod lora_experts;
 pub mod lora_lacks;
 pub mod lora_masters;
 mod lora_meaning;
+pub mod lora_own;
 pub mod lora_tied;
 mod lora_told;
 pub mod machine;

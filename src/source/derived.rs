@@ -10,9 +10,10 @@ use crate::plan::SourceTensor;
 use crate::plan::affix::Affixes;
 use crate::plan::dequantise::dequantise;
 use crate::plan::inventory::{Inventory, whole_tensor};
-use crate::plan::lora::{Meaning, merge, take_own_pairs};
+use crate::plan::lora::{Meaning, Named, merge};
 use crate::plan::lora_lacks::check;
 use crate::plan::lora_masters::leave_masters;
+use crate::plan::lora_own::take_own_pairs;
 use crate::plan::lora_tied::{Tied, is_head, is_of_embedding, refuse_untold};
 use crate::plan::reach::Reach;
 use crate::source::found::Source;
@@ -164,7 +165,7 @@ impl Derived {
             return Ok(notes);
         };
         let Some(Beside { rank, as_one }) = beside else {
-            let own = take_own_pairs(inventory);
+            let own = take_own_pairs(inventory)?;
             let catalog = &source.catalog;
             let taken = merge(inventory, catalog, &own, &lora.meaning)?;
             notes.extend(leave_masters(inventory, &taken));
@@ -178,8 +179,9 @@ impl Derived {
         let files = source.catalog.ranks.get(&rank).into_iter().flatten();
         for file in files {
             let entries = file.schema.entries.iter();
-            let tensors = entries.map(|entry| whole_tensor(entry, rank).map(Arc::new));
-            let adapter: Result<Vec<Arc<SourceTensor>>> = tensors.collect();
+            let named = |tensor: SourceTensor| (tensor.name.clone(), Arc::new(tensor));
+            let tensors = entries.map(|entry| whole_tensor(entry, rank).map(named));
+            let adapter: Result<Vec<Named>> = tensors.collect();
             let taken = adapter
                 .and_then(|adapter| merge(inventory, &source.catalog, &adapter, &meaning))
                 .and_then(|taken| {

@@ -199,14 +199,20 @@ impl Entries {
 
     /// The first entry whose own name, without the directory that it is in, is `wanted`.
     pub fn find(&self, wanted: impl Fn(&str) -> bool) -> Option<&str> {
-        let own = |entry: &str| {
+        self.all(wanted).next()
+    }
+
+    /// All such entries.
+    pub fn all(&self, wanted: impl Fn(&str) -> bool) -> impl Iterator<Item = &str> {
+        let own = move |entry: &str| {
             let begin = entry
                 .trim_end_matches('/')
                 .rfind('/')
                 .map_or(0, |at| at + 1);
             wanted(&entry[begin..])
         };
-        self.0.iter().map(String::as_str).find(|entry| own(entry))
+        let entries = self.0.iter().map(String::as_str);
+        entries.filter(move |entry| own(entry))
     }
 
     /// Entries with these paths, for tests.
