@@ -72,17 +72,19 @@ int main(int argc, char **argv) {
     MPI_Comm_rank(MPI_COMM_WORLD, &process);
     MPI_Comm_size(MPI_COMM_WORLD, &processes);
     last = processes - 1;
-    for (int i = 1; i < argc; i++) {
-        int bytes = atoi(argv[i]);
-        size_t most = (size_t)bytes * WINDOW;
-        if (posix_memalign((void **)&out, 4096, most) || posix_memalign((void **)&in, 4096, most)) return 1;
-        memset(out, 1, most);
-        memset(in, 2, most);
-        measure("latency", latency, bytes, 1 + 400000 / (bytes + 4000), 0.5);
-        measure("one_way", one_way, bytes, 1, 1.0 / WINDOW);
-        measure("all_to_all", all_to_all, bytes, 1, 1.0);
-        free(out);
-        free(in);
+    for (int operation = 0; operation < 3; operation++) {
+        for (int i = 1; i < argc; i++) {
+            int bytes = atoi(argv[i]);
+            size_t most = (size_t)bytes * (operation == 1 ? WINDOW : 1);
+            if (posix_memalign((void **)&out, 4096, most) || posix_memalign((void **)&in, 4096, most)) return 1;
+            memset(out, 1, most);
+            memset(in, 2, most);
+            if (operation == 0) measure("latency", latency, bytes, 1 + 400000 / (bytes + 4000), 0.5);
+            if (operation == 1) measure("one_way", one_way, bytes, 1, 1.0 / WINDOW);
+            if (operation == 2) measure("all_to_all", all_to_all, bytes, 1, 1.0);
+            free(out);
+            free(in);
+        }
     }
     MPI_Finalize();
     return 0;

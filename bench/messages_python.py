@@ -47,11 +47,14 @@ def measure(name, once, size, together, share, buffers):
         print(name, size, f"{1e6 * statistics.median(samples):.4f}")
 
 
-for size in map(int, sys.argv[1:]):
+sizes = list(map(int, sys.argv[1:]))
+for size in sizes:
+    buffers = (bytearray(size), bytearray(size))
+    measure("latency", latency, size, 1 + 400000 // (size + 4000), 0.5, buffers)
+for size in sizes:
+    buffers = [[bytearray(size) for _ in range(WINDOW)] for _ in range(2)]
+    measure("one_way", one_way, size, 1, 1 / WINDOW, buffers)
+for size in sizes:
     whole = size // world.size * world.size
-    out, into = bytearray(size), bytearray(size)
-    many = [[bytearray(size) for _ in range(WINDOW)] for _ in range(2)]
-    together = 1 + 400000 // (size + 4000)
-    measure("latency", latency, size, together, 0.5, (out, into))
-    measure("one_way", one_way, size, 1, 1 / WINDOW, many)
-    measure("all_to_all", all_to_all, size, 1, 1.0, (memoryview(out)[:whole], memoryview(into)[:whole]))
+    buffers = (bytearray(whole), bytearray(whole))
+    measure("all_to_all", all_to_all, size, 1, 1.0, buffers)

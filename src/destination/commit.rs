@@ -6,7 +6,7 @@ use crate::destination::place::Destination;
 use crate::destination::resume::{Resumed, State};
 use crate::destination::sites;
 use crate::destination::stage::Staged;
-use crate::exchange::{World, agree, decode, encode, exchange_bytes};
+use crate::exchange::{Operation, World, agree, all_reduce, decode, encode, exchange_bytes};
 use crate::fault::memory::zeroed;
 use crate::fault::{Fault, Kind, Result};
 use crate::host::bug::Bug;
@@ -61,9 +61,15 @@ pub(crate) struct Commit<'a> {
     pub(crate) trailers: bool,
     /// Ranks stand for files: a name in several of them is several tensors, not one.
     pub(crate) by_file: bool,
+    /// Whether what was staged is left to be taken up again, if it comes to nothing.
+    pub(crate) resume: bool,
     /// What must hold of what has been written before it is put in place.
     pub(crate) proof: &'a Proof<'a>,
 }
+
+/// Where the source is gone already on some nodes, and not on others.
+const HALF_PLACED: &str = "some nodes may have the new files in place already: the same command, by as many processes on \
+                           the same nodes, finishes it; until then keep what is hidden beside the directory";
 
 /// What has been written, before it is put in place.
 pub(crate) struct Shown<'a> {
@@ -89,8 +95,42 @@ impl Commit<'_> {
     /// Completes the staged files and puts them in place. Collective.
     ///
     /// # Errors
-    /// The same on every process; then nothing is visible at the destination.
-    pub(crate) fn make(&self, world: &World, staged: &Staged, mut done: Done) -> Result<()> {
+    /// The same on every process; then nothing is visible at the destination, and nothing is left of what was staged but for
+    /// another run to take up.
+    pub(crate) fn make(&self, world: &World, staged: &Staged, done: Done) -> Result<()> {
+        let resumed = &staged.resumed;
+        let completed = self.complete(world, staged, done);
+        self.or_discard(completed)?;
+        let placed = if resumed.state == State::Placed {
+            self.destination.discard_replaced()
+        } else {
+            self.destination.publish(self.replace, self.flush)
+        };
+        if planted(Bug::LeaderAlone) {
+            return placed;
+        }
+        let mut leaders = [u64::from(self.destination.leads)];
+        all_reduce(world, &mut leaders, Operation::Sum)?;
+        let placed = agree(world, placed);
+        if self.replace != Replace::Source || leaders[0] < 2 {
+            return self.or_discard(placed);
+        }
+        // What lacks elsewhere of the new is nowhere but in what is staged there: others' part of the source is gone.
+        placed.map_err(|fault| match fault.hint {
+            Some(_) => fault,
+            None => fault.hint(HALF_PLACED),
+        })
+    }
+
+    fn or_discard(&self, result: Result<()>) -> Result<()> {
+        if result.is_err() && !self.resume {
+            self.destination.discard();
+        }
+        result
+    }
+
+    /// Completes the staged files, and their manifests. Collective.
+    fn complete(&self, world: &World, staged: &Staged, mut done: Done) -> Result<()> {
         let resumed = &staged.resumed;
         let complete = staged.is_complete();
         if !planted(Bug::DoneForgotten) {
@@ -110,16 +150,7 @@ impl Commit<'_> {
         let finished = self.destination.finish(&staged.created, extras, self.flush);
         let finished = finished.and_then(|()| self.destination.link(links, self.flush));
         agree(world, finished)?;
-        self.describe(world, &done, resumed)?;
-        let placed = if resumed.state == State::Placed {
-            self.destination.discard_replaced()
-        } else {
-            self.destination.publish(self.replace, self.flush)
-        };
-        if planted(Bug::LeaderAlone) {
-            return placed;
-        }
-        agree(world, placed)
+        self.describe(world, &done, resumed)
     }
 
     /// Writes the manifests. Collective.

@@ -143,8 +143,7 @@ impl<'a> Written<'a> {
         if !self.destination.leads {
             course::leaves(Leaves::Unknown);
         }
-        let committed = self.committed(standing, done);
-        self.or_discard(committed)?;
+        self.committed(standing, done)?;
         course::leaves(Leaves::Placed(None));
         Ok(())
     }
@@ -191,6 +190,7 @@ impl<'a> Written<'a> {
             flush: wanted.flush,
             trailers: planned.trailers,
             by_file: planned.by_file,
+            resume: self.writing.resume,
         };
         commit.make(world, &staged, known.unwrap_or(done))
     }

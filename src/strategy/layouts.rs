@@ -22,6 +22,17 @@ pub struct Strategy {
 }
 
 impl Strategy {
+    /// Tells the full shapes of tensors whose layouts don't tell them, where each dimension is one of the layout's.
+    pub fn tell_shapes(&mut self, shapes: &[(String, Vec<u64>)]) {
+        for (name, shape) in shapes {
+            for layout in self.tensors.get_mut(name.as_str()).into_iter().flatten() {
+                if layout.expanded_shape.is_none() && layout.layout.dimensions() == shape.len() {
+                    layout.expanded_shape = Some(shape.clone());
+                }
+            }
+        }
+    }
+
     /// Reads one file, merged or not, or all files of a directory, which are merged in memory.
     ///
     /// In one file, `<stage>-<parameter>` puts a parameter into a stage and any other name into

@@ -101,7 +101,10 @@ impl NewArgs {
         let rules = self.rules.iter().map(|rule| Rule::parse(rule));
         let rules = rules.collect::<Result<Vec<_>>>()?;
         let tensors = self.tensors()?;
-        let derived = strategy::derive::derive(mesh, &rules, self.optimizer_shard, &tensors)?;
+        let mut derived = strategy::derive::derive(mesh, &rules, self.optimizer_shard, &tensors)?;
+        if self.weights.is_some() {
+            derived.strategy.tell_shapes(&tensors);
+        }
         let bytes = match self.form() {
             Form::Json => derived.strategy.to_json()?,
             Form::Protobuf => derived.bytes,

@@ -5,6 +5,7 @@ use crate::exchange::{Operation, World, agree, all_gather, all_reduce};
 use crate::fault::Result;
 use crate::fault::plain::counted;
 use crate::job::repair::lent::{Lent, lent};
+use crate::job::repair::parts::is_sound;
 use crate::job::repair::relayout::{Missing, Origin, beside, relayout};
 use crate::job::repair::remade::{Model, remade};
 use crate::job::verify::checked::{Checked, check};
@@ -18,8 +19,8 @@ use crate::strategy::StrategyInput;
 use crate::transport::Observer;
 use std::path::{Path, PathBuf};
 
-/// Why what stands is kept where most shards of sound files are bad: the manifest may be older.
-const STALE: &str = "most of what stands is sound, and not what the manifest tells of";
+/// Why what stands is kept where most shards of sound files, or of one, are bad: the manifest may be older.
+pub(super) const STALE: &str = "most of what stands is sound, and not what the manifest tells of";
 
 /// What to repair.
 #[derive(Clone, Debug)]
@@ -150,15 +151,6 @@ fn unlike(
 
 fn stands(path: &Path) -> bool {
     matches!(io::size(path), Ok(Some(_)))
-}
-
-/// Whether a file's header can be read.
-fn is_sound(path: &Path) -> bool {
-    let file = ReadFile::open(path);
-    file.is_ok_and(|file| {
-        let format = Format::recognise(&file);
-        format.and_then(|format| format.read(&file)).is_ok()
-    })
 }
 
 /// A manifest made of the other checkpoint, brought into this layout; none if that needs a strategy. Collective.

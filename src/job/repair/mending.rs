@@ -6,7 +6,7 @@ use crate::job::outcome::Repaired;
 use crate::job::repair::copies::{Copies, Place};
 use crate::job::repair::design::metas;
 use crate::job::repair::frame::{Bare, write};
-use crate::job::repair::parts::{CHUNK_BYTES, Part, gaps, parts, steps};
+use crate::job::repair::parts::{CHUNK_BYTES, Part, gaps, is_sound, parts, steps};
 use crate::job::verify::reader::Reader;
 use crate::store::hidden::hidden;
 use crate::store::io::{self, ReadFile, WriteFile};
@@ -37,6 +37,8 @@ pub(super) struct Ready {
     staged: PathBuf,
     /// What of it was damaged, and where it is from.
     pub(super) rows: Vec<Repaired>,
+    /// What stands in its place may be newer than the manifest.
+    pub(super) newer: bool,
 }
 
 impl Ready {
@@ -93,7 +95,12 @@ impl<'m> Mender<'m> {
         let staged = beside(&path);
         let mended = self.left(&staged, record, number);
         let mended = mended.map_or_else(|| self.make(&path, &staged, record, number), Ok);
-        let mended = mended.unwrap_or_else(|fault| Mended::Failed(fault.message));
+        let mut mended = mended.unwrap_or_else(|fault| Mended::Failed(fault.message));
+        if let Mended::Ready(ready) = &mut mended {
+            let made = ready.rows.iter().filter(|row| row.tensor.is_some());
+            let most = made.count() * 2 > record.shards.len();
+            ready.newer = most && is_sound(&path) && !self.is_known(&path);
+        }
         if !matches!(mended, Mended::Ready(_)) {
             discard(&staged);
         }
@@ -117,7 +124,11 @@ impl<'m> Mender<'m> {
                 rows.push(row(record, None, "an interrupted repair".into()));
             }
             let staged = staged.to_path_buf();
-            Mended::Ready(Ready { staged, rows })
+            Mended::Ready(Ready {
+                staged,
+                rows,
+                newer: false,
+            })
         })
     }
 
@@ -189,7 +200,26 @@ impl<'m> Mender<'m> {
             ));
         }
         let staged = staged.to_path_buf();
-        Ok(Mended::Ready(Ready { staged, rows }))
+        Ok(Mended::Ready(Ready {
+            staged,
+            rows,
+            newer: false,
+        }))
+    }
+
+    /// Whether a file is one of those that the manifest tells of, wherever it stands. Local: reads it.
+    fn is_known(&mut self, path: &Path) -> bool {
+        let Ok(file) = ReadFile::open(path) else {
+            return false;
+        };
+        let bytes = file.size();
+        let Ok(sum) = self.reader.residue(&file, 0..bytes) else {
+            return false;
+        };
+        self.read += bytes;
+        let donor = self.copies.donors.first();
+        let mut records = donor.into_iter().flat_map(|donor| &donor.manifest.files);
+        records.any(|record| record.bytes == bytes && finish(sum, bytes) == record.crc64.0)
     }
 
     /// Whether a file has the CRC of `record`. Local: reads it.

@@ -34,7 +34,7 @@ use crate::store::manifest::Manifest;
 use crate::transport::Observer;
 use copies::{Copies, Donor, Place};
 use cuts::Cuts;
-use given::{given, is_tree};
+use given::{STALE, given, is_tree};
 use mending::{Mended, Mender};
 use parts::Key;
 use relayout::{Missing, beside, kept, relayout};
@@ -374,6 +374,7 @@ impl Work<'_> {
                 Mended::Ready(ready) => {
                     let parts = keep.contains(&number);
                     let why = parts.then_some(HOLDS).or(self.keeps);
+                    let why = why.or(ready.newer.then_some(STALE));
                     match ready.place(&copies.path(0, number), why.is_some()) {
                         Ok(kept) => {
                             if let (Some(kept), Some(why)) = (kept, why) {

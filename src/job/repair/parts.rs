@@ -1,7 +1,10 @@
 //! What a file is made of: shards with their CRCs, and the bytes around them.
 
+use crate::store::Format;
+use crate::store::io::ReadFile;
 use crate::store::manifest::{FileRecord, Manifest};
 use std::borrow::Cow;
+use std::path::Path;
 
 /// Bytes copied at once.
 pub(super) const CHUNK_BYTES: usize = 4 << 20;
@@ -38,6 +41,15 @@ impl<'m> Part<'m> {
 pub(super) fn length(ranges: &[(u64, u64)]) -> u64 {
     let lengths = ranges.iter().map(|(begin, end)| end.saturating_sub(*begin));
     lengths.fold(0, u64::saturating_add)
+}
+
+/// Whether a file's header can be read.
+pub(super) fn is_sound(path: &Path) -> bool {
+    let file = ReadFile::open(path);
+    file.is_ok_and(|file| {
+        let format = Format::recognise(&file);
+        format.and_then(|format| format.read(&file)).is_ok()
+    })
 }
 
 /// The parts of a file, in the order of its structure. Local.
