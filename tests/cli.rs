@@ -678,6 +678,8 @@ fn strategy_new_takes_shapes_from_weights_of_any_kind() {
     };
     let full = made("a.json", "--weights @full");
     assert!(full.starts_with(b"{"));
+    // With these another layout's shards are refused.
+    assert!(String::from_utf8_lossy(&full).contains("tensor_shape"));
     assert_eq!(full, made("b.json", "--weights @shapes.json"));
     assert_eq!(full, made("c.json", "--weights @src --strategy @four.ckpt"));
     let line = "strategy new --mesh tp=2 --rule w*=tp,- --weights @src --output @d.json";

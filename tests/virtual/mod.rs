@@ -29,6 +29,8 @@ mod tried;
 #[path = "../support/wire.rs"]
 mod wire;
 
+use crate::host::cluster::ill::{Event, Ill};
+use case::{Case, Doing};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -162,4 +164,52 @@ fn a_seed_shows_the_same_run_again() {
             "seed {seed}"
         );
     }
+}
+
+/// Calls of a process among which all of its last phase are.
+const LAST_CALLS: std::ops::Range<u64> = 340..560;
+
+#[test]
+fn a_node_that_fails_while_others_put_in_place_loses_nothing() {
+    let in_place = |seed: &u64| {
+        let case = Case::of(*seed);
+        case.doing == Doing::InPlace && case.own_disks && (case.model, case.processes) == (0, 2)
+    };
+    let seed = (1..).find(in_place).expect("a seed");
+    let next = AtomicU64::new(LAST_CALLS.start);
+    let found = Mutex::new((0, Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let call = next.fetch_add(1, Ordering::Relaxed);
+                    if !LAST_CALLS.contains(&call) {
+                        break;
+                    }
+                    let event = Event {
+                        process: 1,
+                        call,
+                        ill: Ill::Failed,
+                        phase: "putting in place",
+                    };
+                    let tried = attempt(seed, Some((&[event], true)), None);
+                    let mut found = found.lock().unwrap();
+                    let here = tried
+                        .events
+                        .iter()
+                        .any(|event| event.phase == "putting in place");
+                    found.0 += usize::from(here);
+                    found.1.extend(
+                        tried
+                            .bad
+                            .into_iter()
+                            .map(|bad| format!("call {call}: {bad}")),
+                    );
+                }
+            });
+        }
+    });
+    let (met, bad) = found.into_inner().unwrap();
+    assert!(bad.is_empty(), "{}", bad.join("\n"));
+    assert!(met > 10, "{met} calls of the last phase failed only");
 }
