@@ -1,6 +1,7 @@
 //! The last step: what has been moved gets its manifest and is put in place.
 
 use crate::catalog::{Catalog, Place, SmallFile};
+use crate::course::{self, Leaves};
 use crate::destination::digests;
 use crate::destination::place::Destination;
 use crate::destination::resume::{Resumed, State};
@@ -101,6 +102,12 @@ impl Commit<'_> {
         let resumed = &staged.resumed;
         let completed = self.complete(world, staged, done);
         self.or_discard(completed)?;
+        let mut leaders = [u64::from(self.destination.leads)];
+        all_reduce(world, &mut leaders, Operation::Sum)?;
+        let parted = self.replace == Replace::Source && leaders[0] > 1;
+        if parted {
+            course::leaves(Leaves::Unknown);
+        }
         let placed = if resumed.state == State::Placed {
             self.destination.discard_replaced()
         } else {
@@ -109,16 +116,15 @@ impl Commit<'_> {
         if planted(Bug::LeaderAlone) {
             return placed;
         }
-        let mut leaders = [u64::from(self.destination.leads)];
-        all_reduce(world, &mut leaders, Operation::Sum)?;
         let placed = agree(world, placed);
-        if self.replace != Replace::Source || leaders[0] < 2 {
+        if !parted {
             return self.or_discard(placed);
         }
         // What lacks elsewhere of the new is nowhere but in what is staged there: others' part of the source is gone.
-        placed.map_err(|fault| match fault.hint {
-            Some(_) => fault,
-            None => fault.hint(HALF_PLACED),
+        placed.map_err(|fault| {
+            let hint = fault.hint.as_ref();
+            let hint = hint.map_or_else(String::new, |hint| format!("{hint}. "));
+            fault.hint(format!("{hint}{HALF_PLACED}"))
         })
     }
 
