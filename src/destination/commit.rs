@@ -101,7 +101,7 @@ impl Commit<'_> {
     pub(crate) fn make(&self, world: &World, staged: &Staged, done: Done) -> Result<()> {
         let resumed = &staged.resumed;
         let completed = self.complete(world, staged, done);
-        self.or_discard(completed)?;
+        self.destination.or_discard(self.resume, completed)?;
         let mut leaders = [u64::from(self.destination.leads)];
         all_reduce(world, &mut leaders, Operation::Sum)?;
         let parted = self.replace == Replace::Source && leaders[0] > 1;
@@ -118,7 +118,7 @@ impl Commit<'_> {
         }
         let placed = agree(world, placed);
         if !parted {
-            return self.or_discard(placed);
+            return self.destination.or_discard(self.resume, placed);
         }
         // What lacks elsewhere of the new is nowhere but in what is staged there: others' part of the source is gone.
         placed.map_err(|fault| {
@@ -126,13 +126,6 @@ impl Commit<'_> {
             let hint = hint.map_or_else(String::new, |hint| format!("{hint}. "));
             fault.hint(format!("{hint}{HALF_PLACED}"))
         })
-    }
-
-    fn or_discard(&self, result: Result<()>) -> Result<()> {
-        if result.is_err() && !self.resume {
-            self.destination.discard();
-        }
-        result
     }
 
     /// Completes the staged files, and their manifests. Collective.

@@ -344,6 +344,18 @@ impl Destination {
         }
     }
 
+    /// Discards what was staged if it has come to nothing: a run that takes up leftovers (`resume`)
+    /// leaves them to be taken up again. Local.
+    ///
+    /// # Errors
+    /// That of `result`.
+    pub fn or_discard<T>(&self, resume: bool, result: Result<T>) -> Result<T> {
+        if result.is_err() && !resume {
+            self.discard();
+        }
+        result
+    }
+
     /// Discards what was staged, as well as it can. Local.
     pub fn discard(&self) {
         if self.leads

@@ -44,15 +44,8 @@ impl Staged {
         {
             return Err(fault.clone());
         }
-        match agree(world, created) {
-            Ok(created) => staged.created = created,
-            Err(fault) => {
-                if !wanted.resume {
-                    destination.discard();
-                }
-                return Err(fault);
-            }
-        }
+        let created = agree(world, created);
+        staged.created = destination.or_discard(wanted.resume, created)?;
         Ok(staged)
     }
 

@@ -60,8 +60,8 @@ impl World {
         World::start_while(Threads::Several, || true)
     }
 
-    /// *Collective.* The same, for so many threads and while the launcher lives: an MPI library that is just starting may wait for ever for one
-    /// that has ended. `lives`, on a thread of its own, is asked once a second until MPI has started; if it says no
+    /// *Collective.* The same, for so many threads and while the launcher lives: an MPI library that is just starting may
+    /// wait for ever for one that has ended. `lives`, on a thread of its own, is asked once a second until MPI has started; if it says no
     /// twice, this process ends by SIGTERM.
     ///
     /// # Errors

@@ -91,7 +91,7 @@ impl<'a> Written<'a> {
     ) -> Result<(Moved, Done)> {
         course::phase("moving");
         let gone = self.filled(standing, surveyed, readers, observer);
-        self.or_discard(gone)
+        self.destination.or_discard(self.writing.resume, gone)
     }
 
     fn filled(
@@ -193,14 +193,6 @@ impl<'a> Written<'a> {
             resume: self.writing.resume,
         };
         commit.make(world, &staged, known.unwrap_or(done))
-    }
-
-    /// A run that takes up leftovers leaves them to be taken up again; another leaves none. Local.
-    fn or_discard<T>(&self, result: Result<T>) -> Result<T> {
-        if result.is_err() && !self.writing.resume {
-            self.destination.discard();
-        }
-        result
     }
 
     /// How the destination is prepared. Collective.

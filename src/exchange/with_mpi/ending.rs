@@ -38,7 +38,7 @@ impl Ending {
             if let Some(words) = words {
                 let _ = writeln!(stderr(), "{words}");
             }
-            // SAFETY: it takes a number and doesn't return; all that this process had to write is written.
+            // SAFETY: it takes a number and doesn't return; who begins an ending has nothing left to write.
             unsafe { _exit(code) }
         });
         if let Err(error) = spawned {
