@@ -102,9 +102,7 @@ impl Commit<'_> {
         let resumed = &staged.resumed;
         let completed = self.complete(world, staged, done);
         self.destination.or_discard(self.resume, completed)?;
-        let mut leaders = [u64::from(self.destination.leads)];
-        all_reduce(world, &mut leaders, Operation::Sum)?;
-        let parted = self.replace == Replace::Source && leaders[0] > 1;
+        let parted = self.is_parted(world)?;
         if parted {
             course::leaves(Leaves::Unknown);
         }
@@ -121,11 +119,21 @@ impl Commit<'_> {
             return self.destination.or_discard(self.resume, placed);
         }
         // What lacks elsewhere of the new is nowhere but in what is staged there: others' part of the source is gone.
-        placed.map_err(|fault| {
-            let hint = fault.hint.as_ref();
-            let hint = hint.map_or_else(String::new, |hint| format!("{hint}. "));
-            fault.hint(format!("{hint}{HALF_PLACED}"))
+        placed.map_err(|mut fault| {
+            let own = fault.hint.take();
+            let own = own.map_or_else(String::new, |hint| format!("{hint}. "));
+            fault.hint(format!("{own}{HALF_PLACED}"))
         })
+    }
+
+    /// Whether the source is replaced by parts, each on a disk of its own. Collective.
+    fn is_parted(&self, world: &World) -> Result<bool> {
+        if self.replace != Replace::Source || self.destination.shared {
+            return Ok(false);
+        }
+        let mut leaders = [u64::from(self.destination.leads)];
+        all_reduce(world, &mut leaders, Operation::Sum)?;
+        Ok(leaders[0] > 1)
     }
 
     /// Completes the staged files, and their manifests. Collective.

@@ -8,7 +8,7 @@ use super::states::is_beside;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::affix::{Affixes, WITHIN};
 use crate::plan::inventory::Inventory;
-use crate::plan::lora_tied::BELOW_PAIR;
+use crate::plan::lora::BELOW_PAIR;
 use std::collections::BTreeSet;
 
 /// What is said of the flags that read such names.

@@ -34,7 +34,9 @@ const EMBEDDINGS: usize = 2;
 /// The head of a language model.
 const HEAD: &str = "lm_head.weight";
 /// What PEFT puts in the names of tensors that were trained in full.
-const KEPT_WHOLE: [&str; 4] = [TRAINED, ".modules_to_save.", ".base_layer.", BEFORE];
+const KEPT_WHOLE: [&str; 4] = [TRAINED, ".modules_to_save.", BELOW_PAIR, BEFORE];
+/// What PEFT puts into the name of a weight that a pair belongs to.
+pub const BELOW_PAIR: &str = ".base_layer.";
 /// In whose names what a module was before it was trained in full is, and what it is since.
 pub(super) const BEFORE: &str = ".original_module.";
 pub(super) const TRAINED: &str = ".modules_to_save.default.";

@@ -3,9 +3,8 @@
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::Inventory;
 use crate::plan::lora::{
-    BEFORE, MAGNITUDES, Named, TRAINED, WRAPPED, is_of_pair, no_pair, part_of, plain,
+    BEFORE, BELOW_PAIR, MAGNITUDES, Named, TRAINED, WRAPPED, is_of_pair, no_pair, part_of, plain,
 };
-use crate::plan::lora_tied::BELOW_PAIR;
 use crate::plan::names::is_state;
 use std::collections::BTreeMap;
 use std::sync::Arc;

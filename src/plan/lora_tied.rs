@@ -3,7 +3,7 @@
 use crate::catalog::{Entry, FileSchema};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::Inventory;
-use crate::plan::lora::{Meaning, Taken, part_of, plain};
+use crate::plan::lora::{BELOW_PAIR, Meaning, Taken, part_of, plain};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -11,8 +11,6 @@ use std::sync::Arc;
 const EMBEDDINGS: [&str; 4] = ["embed_tokens", "tok_embeddings", "word_embeddings", "wte"];
 /// What heads are called.
 const HEADS: [&str; 2] = ["lm_head", "output_layer"];
-/// What PEFT puts into the name of a weight that a pair belongs to.
-pub const BELOW_PAIR: &str = ".base_layer.";
 /// What ends the name of a weight.
 const WEIGHT: &str = ".weight";
 /// The place of a weight beside those of A and B.

@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use super::check::check;
-use super::ending::Ending;
+use super::ending;
 use super::flight::Flight;
 use crate::exchange::message::Message;
 use crate::exchange::operation::Operation;
@@ -102,7 +102,7 @@ impl Communicator {
 
     /// *Local.* Ends all processes of this run. MPI must have been started and not ended.
     pub(in crate::exchange) fn abort_all(code: i32) -> ! {
-        let _ending = Ending::begin(0, code, None);
+        let _ending = ending::watch(0, code, None);
         // SAFETY: allowed at any time between start and end of MPI.
         unsafe { ffi::MPI_Abort(ffi::RSMPI_COMM_WORLD, code) };
         std::process::abort()

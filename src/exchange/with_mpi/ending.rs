@@ -5,10 +5,10 @@
 
 #![allow(unsafe_code)]
 
+use super::watch::Watch;
 use std::ffi::c_int;
 use std::io::{Write, stderr};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread::Builder;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 /// How long the library may take, and for each process that ends with this one.
@@ -20,30 +20,16 @@ unsafe extern "C" {
     fn _exit(code: c_int) -> !;
 }
 
-/// Ends this process if it isn't dropped in time.
-pub(super) struct Ending {
-    _over: Sender<()>,
-}
-
-impl Ending {
-    /// *Local.* Begins; the process would end with `code`, after `words` on standard error. Where there is no thread to be
-    /// had, the library is waited for.
-    pub(super) fn begin(processes: u32, code: i32, words: Option<&'static str>) -> Ending {
-        let (sender, over) = channel();
-        let thread = Builder::new().name("ending".to_owned());
-        let spawned = thread.spawn(move || {
-            if over.recv_timeout(TIME + EACH * processes) != Err(RecvTimeoutError::Timeout) {
-                return;
-            }
-            if let Some(words) = words {
-                let _ = writeln!(stderr(), "{words}");
-            }
-            // SAFETY: it takes a number and doesn't return; who begins an ending has nothing left to write.
-            unsafe { _exit(code) }
-        });
-        if let Err(error) = spawned {
-            tracing::debug!("the MPI library's end is waited for: {error}");
+/// *Local.* Ends this process with `code`, after `words` on standard error, if what this gives isn't dropped in time.
+pub(super) fn watch(processes: u32, code: i32, words: Option<&'static str>) -> Watch {
+    Watch::begin("ending", move |over| {
+        if over.recv_timeout(TIME + EACH * processes) != Err(RecvTimeoutError::Timeout) {
+            return;
         }
-        Ending { _over: sender }
-    }
+        if let Some(words) = words {
+            let _ = writeln!(stderr(), "{words}");
+        }
+        // SAFETY: it takes a number and doesn't return; who begins an ending has nothing left to write.
+        unsafe { _exit(code) }
+    })
 }

@@ -7,6 +7,7 @@ mod flight;
 mod library;
 mod orphan;
 mod session;
+mod watch;
 
 pub(super) use communicator::Communicator;
 pub(super) use flight::Flight;

@@ -3,10 +3,10 @@
 //! Once MPI has started it sees to that itself. Before, `PMIx_Init` (Open MPI 4.1, PMIx 4.2) may wait for ever for an
 //! answer that nobody gives any more.
 
+use super::watch::Watch;
 use rustix::process::{Signal, getpid, kill_process};
 use std::io::{Write, stderr};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::Builder;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 /// How often the launcher is looked at.
@@ -14,22 +14,9 @@ const EVERY: Duration = Duration::from_secs(1);
 /// How often it has to be gone: MPI may end this process first, with words of its own.
 const TIMES: u32 = 2;
 
-/// Looks at the launcher until it is dropped.
-pub(super) struct Watch {
-    _over: Sender<()>,
-}
-
-impl Watch {
-    /// *Local.* Begins; `lives` says whether the launcher does. Where there is no thread to be had, MPI has to see to
-    /// the end itself.
-    pub(super) fn begin(lives: impl Fn() -> bool + Send + 'static) -> Watch {
-        let (sender, over) = channel();
-        let thread = Builder::new().name("launcher".to_owned());
-        if let Err(error) = thread.spawn(move || look(lives, &over)) {
-            tracing::debug!("the launcher's end may go unseen: {error}");
-        }
-        Watch { _over: sender }
-    }
+/// *Local.* Begins to look at the launcher, until what this gives is dropped; `lives` says whether it does.
+pub(super) fn watch(lives: impl Fn() -> bool + Send + 'static) -> Watch {
+    Watch::begin("launcher", |over| look(lives, over))
 }
 
 fn look(lives: impl Fn() -> bool, over: &Receiver<()>) {

@@ -1,8 +1,7 @@
 //! MPI from start to end.
 
 use super::communicator::Communicator;
-use super::ending::Ending;
-use super::orphan::Watch;
+use super::{ending, orphan};
 use crate::exchange::environment;
 use crate::exchange::threads::Threads;
 use crate::fault::{Fault, Kind, Result};
@@ -23,7 +22,7 @@ impl Session {
     ) -> Result<(Session, Communicator)> {
         // SAFETY: by contract of `World::start` there is no other thread yet.
         unsafe { environment::prepare() };
-        let _watch = Watch::begin(lives);
+        let _watch = orphan::watch(lives);
         let wanted = match threads {
             Threads::One => Threading::Single,
             Threads::Several => Threading::Funneled,
@@ -35,9 +34,7 @@ impl Session {
         let session = Session {
             universe: Some(universe),
         };
-        if threads == Threads::Several {
-            supports_threads(threading)?;
-        }
+        supports_threads(threading, wanted)?;
         Ok((session, Communicator::world()?))
     }
 
@@ -45,7 +42,7 @@ impl Session {
     pub(in crate::exchange) fn join(
         host: &impl mpi::traits::Communicator,
     ) -> Result<(Session, Communicator)> {
-        supports_threads(mpi::environment::threading_support())?;
+        supports_threads(mpi::environment::threading_support(), Threading::Funneled)?;
         Ok((Session { universe: None }, Communicator::of_host(host)))
     }
 
@@ -66,7 +63,7 @@ impl Session {
             "note: all is done; the MPI library doesn't come to its own end, and the processes end without it",
         );
         let _ending = match (&self.universe, code) {
-            (Some(_), Some(code)) => Some(Ending::begin(processes, code.into(), words)),
+            (Some(_), Some(code)) => Some(ending::watch(processes, code.into(), words)),
             _ => None,
         };
         drop(self.universe);
@@ -83,8 +80,8 @@ impl Session {
     }
 }
 
-fn supports_threads(threading: Threading) -> Result<()> {
-    if threading < Threading::Funneled {
+fn supports_threads(threading: Threading, wanted: Threading) -> Result<()> {
+    if threading < wanted {
         let message = "this MPI library can't live in a process with several threads";
         return Err(Fault::new(Kind::Unsupported, message)
             .hint("start MPI with MPI_Init_thread and MPI_THREAD_FUNNELED, or more"));
