@@ -3,7 +3,7 @@
 use crate::course;
 use crate::destination::place::Destination;
 use crate::destination::probe::Storages;
-use crate::exchange::{Topology, World, agree};
+use crate::exchange::{Operation, Topology, World, agree, all_reduce};
 use crate::fault::Result;
 use crate::store::commit::Staging;
 use crate::store::io::{self, Standing};
@@ -15,12 +15,10 @@ impl Destination {
     /// # Errors
     /// The same on every process: [`crate::fault::Kind::Busy`] if another run writes there.
     pub(crate) fn hold(&mut self, world: &World, command: &str) -> Result<()> {
-        let taken = if self.leads {
-            self.staging.lock(command, world.hostname())
-        } else {
-            Ok(())
-        };
-        agree(world, taken)?;
+        let staging = &mut self.staging;
+        one_host_first(world, self.leads, || {
+            staging.lock(command, world.hostname())
+        })?;
         course::writes(self.staging.destination(), &self.staging.lock_path());
         Ok(())
     }
@@ -61,12 +59,11 @@ impl Guard {
     /// The same on every process: [`crate::fault::Kind::Busy`] if another run writes there,
     /// [`crate::fault::Kind::Io`].
     pub fn hold(&self, world: &World, command: &str) -> Result<Held> {
-        let taken = self.here.then(|| {
+        let staging = one_host_first(world, self.here, || {
             let mut staging = Staging::new(&self.path)?;
             staging.lock(command, world.hostname())?;
             Ok(staging)
-        });
-        let staging = agree(world, taken.transpose())?;
+        })?;
         Ok(Held { _staging: staging })
     }
 }
@@ -81,4 +78,24 @@ pub fn hold(world: &World, topology: &Topology, path: &Path, command: &str) -> R
     let stands = io::standing(path).map(|standing| standing != Standing::Nothing);
     guard.here &= agree(world, stands)?;
     guard.hold(world, command)
+}
+
+/// Takes the locks of one host, then those of the others; both runs agree which host that is. So of two runs that
+/// begin together one gets all of them: if each began with another host, both might be refused. Collective.
+fn one_host_first<T>(
+    world: &World,
+    takes: bool,
+    mut take: impl FnMut() -> Result<T>,
+) -> Result<Option<T>> {
+    let mine = match takes {
+        true => u64::from(crc32fast::hash(world.hostname().as_bytes())),
+        false => u64::MAX,
+    };
+    let mut first = [mine];
+    all_reduce(world, &mut first, Operation::Min)?;
+    let is_first = mine == first[0];
+    let early = (takes && is_first).then(&mut take).transpose();
+    let early = agree(world, early)?;
+    let late = (takes && !is_first).then(&mut take).transpose();
+    Ok(early.or(agree(world, late)?))
 }

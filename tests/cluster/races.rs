@@ -90,7 +90,8 @@ fn runs_over_the_same_hosts_leave_what_one_of_them_makes() {
         let (runs, stood) = race(&hosts, [&line, &line], &partial, number);
         held += usize::from(stood);
         let well = runs.iter().filter(|run| run.status.success()).count();
-        assert!(well > 0, "none has won: {runs:#?}");
+        let said = runs.each_ref().map(|run| &run.stderr);
+        assert!(well > 0, "none has won race {number}: {said:#?}");
         for run in runs.iter().filter(|run| !run.status.success()) {
             let there = run.stderr.contains("another run is writing here: ");
             refused += usize::from(there);
@@ -117,5 +118,39 @@ fn runs_over_the_same_hosts_leave_what_one_of_them_makes() {
     assert!(
         count < TOLD || (held > 0 && refused > 0),
         "no two runs have met"
+    );
+}
+
+/// Of two runs that begin together, each with the lock of another host, both would be refused.
+#[test]
+fn one_host_is_locked_before_the_others() {
+    let sample: Sample = large();
+    let Some(hosts) = dealt(&sample, &[1, 1, 2, 2, 3, 3]) else {
+        return;
+    };
+    let record = sample.path("record");
+    let envs = [("SHARDLOOM_IO_TRACE", record.display().to_string())];
+    let line = "reshard --src @src --src-strategy @four.ckpt --dst-strategy @two.ckpt --dst @out";
+    hosts.run_with(PER_HOST, line, &envs).succeeds();
+    let name: String = ".out.shardloom-lock"
+        .bytes()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let record = std::fs::read_to_string(record).expect("a record");
+    // Names of a lock's own begin as its name does.
+    let taken = |line: &&str| line.contains(&name) && !line.contains(" gone ");
+    let lines: Vec<Vec<&str>> = record
+        .lines()
+        .filter(taken)
+        .map(|line| line.split(' ').collect())
+        .collect();
+    let is_taken = |line: &Vec<&str>| line[1] == "link" && line[line.len() - 1] == name;
+    let links: Vec<usize> = (0..lines.len()).filter(|n| is_taken(&lines[*n])).collect();
+    assert_eq!(links.len(), 3, "{record}");
+    let first = lines[0][0];
+    let before: Vec<&str> = lines[..=links[0]].iter().map(|line| line[0]).collect();
+    assert!(
+        before.iter().all(|process| *process == first),
+        "while the first lock was taken others were begun: {before:?}"
     );
 }
