@@ -102,6 +102,55 @@ fn one_of_several_is_no_full_weights() {
     );
 }
 
+/// One rank's file by itself, without the others' to compare it with.
+#[test]
+fn one_rank_alone_is_no_full_weights() {
+    let sample = Sample::in_memory();
+    let whole = "full/model.safetensors";
+    for copy in [
+        "only/rank_1/net.safetensors",
+        "moved/net_rank_3-1_10.safetensors",
+        "first/rank_0/net_rank_0-1_10.safetensors",
+        "lora/lora_rank_16.safetensors",
+    ] {
+        sample.copy(whole, copy);
+    }
+    let nothing = "nothing here shows that it has all of the weights";
+    for (src, rank) in [
+        ("only/rank_1", "is rank 1's"),
+        ("only/rank_1/net.safetensors", "is rank 1's"),
+        ("moved", "is rank 3's"),
+    ] {
+        let line = format!("unify --src @{src} --dst @out");
+        refused(&sample, &line, &[rank, nothing]);
+        let all = taken(&sample, &format!("{line} --verify none"));
+        assert_eq!(all, sample.whole);
+        let line = format!("split --src @{src} --dst @out --dst-strategy @two.ckpt");
+        refused(&sample, &line, &[rank, nothing]);
+    }
+    for src in ["first/rank_0", "lora"] {
+        let line = format!("unify --src @{src} --dst @out");
+        assert_eq!(taken(&sample, &line), sample.whole);
+    }
+    // The first stage of a pipeline by itself, as its layers show.
+    let stage = Tensors::from([
+        (
+            "model.embed_tokens.weight".to_owned(),
+            Tensor::counting("F32", &[8, 2], 0),
+        ),
+        (
+            "model.layers.0.mlp.weight".to_owned(),
+            Tensor::counting("F32", &[2, 2], 16),
+        ),
+    ]);
+    let file = sample.path("stage/net_rank_0-1_10.safetensors");
+    std::fs::create_dir_all(sample.path("stage")).expect("made");
+    tensors::write(&file, &stage);
+    let line = "unify --src @stage --dst @out";
+    refused(&sample, line, &["nothing behind the last layer"]);
+    assert_eq!(taken(&sample, &format!("{line} --unmatched drop")), stage);
+}
+
 #[test]
 fn different_parts_are_not_the_same_bytes() {
     let sample = Sample::in_memory();

@@ -7,8 +7,8 @@ use crate::plan::affix::Affixes;
 use crate::plan::build::{Build, Select, Unmatched};
 use crate::plan::names::{is_state, state_and_tensor};
 use crate::source::Opened;
+use crate::source::fragment::named_for;
 use crate::source::meta::TRAINABLE;
-use crate::store::rank_dir;
 use crate::store::whole::{ranges, spelled};
 use crate::strategy::StrategyInput;
 use std::collections::{BTreeSet, HashSet};
@@ -103,9 +103,10 @@ pub(super) fn refuse(
 /// the model, and no manifest keeps the layout.
 fn may_lack_stages(opened: &Opened, given: Option<&StrategyInput>) -> bool {
     let derived = given.is_some_and(|given| given.bytes().is_some());
-    let files = opened.source.catalog.ranks.values().flatten();
-    let mut of_ranks = files.filter_map(|file| rank_dir::rank_in(&file.path));
-    let ranks = opened.source.catalog.ranks.len() > 1 || of_ranks.next().is_some();
+    let source = &opened.source;
+    let mut files = source.catalog.ranks.values().flatten();
+    let of_ranks = files.any(|file| named_for(&source.base.join(&file.path)).is_some());
+    let ranks = source.catalog.ranks.len() > 1 || of_ranks;
     ranks && !derived && opened.laid.is_none() && opened.source.told.is_none()
 }
 

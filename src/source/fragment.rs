@@ -6,6 +6,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::source::around::{around_number, leading_number};
 use crate::source::flat::RANK;
 use crate::source::found::{Source, place};
+use crate::source::meta::Name;
 use crate::source::sets::Set;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::rank_dir::rank_of;
@@ -56,7 +57,7 @@ pub(crate) fn refuse_part(
         let fault = Fault::new(Kind::MissingShard, message).rank(*rank);
         return Err(place(base, fault).hint(format!(
             "bring all ranks' directories together and give --src-strategy; if each rank has all of the \
-             weights, give rank_{rank} itself"
+             weights, give rank_{rank} itself, with --verify none"
         )));
     }
     for file in files {
@@ -132,6 +133,7 @@ fn of_ranks(base: &Path, files: &[ShardFile]) -> Result<()> {
     for file in files {
         let path = base.join(&file.path);
         let Some((rank, other, theirs)) = beside(&path)? else {
+            of_a_later_rank(&path)?;
             continue;
         };
         if !alike(&path, &file.schema, &theirs)? {
@@ -149,6 +151,30 @@ fn of_ranks(base: &Path, files: &[ShardFile]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Refuses a file that is a later rank's by its name or its directory's, without any other's to compare it with:
+/// there was a rank 0, and the weights may be cut or dealt among all.
+fn of_a_later_rank(path: &Path) -> Result<()> {
+    let Some(rank) = named_for(&io::resolve(path)?).filter(|rank| *rank > 0) else {
+        return Ok(());
+    };
+    let message =
+        format!("is rank {rank}'s, and nothing here shows that it has all of the weights");
+    Err(Fault::new(Kind::MissingShard, message)
+        .rank(rank)
+        .file(path.display().to_string())
+        .hint(
+            "give the directory with all ranks and --src-strategy; if each rank has all of the weights, --verify none \
+             takes this rank's as they are",
+        ))
+}
+
+/// The rank whose the file at `path` is, by its directory's name or by its own, as a trainer has given it.
+pub(crate) fn named_for(path: &Path) -> Option<u32> {
+    let room = path.parent().and_then(Path::file_name);
+    let by_room = room.and_then(|room| rank_of(room.to_str()?));
+    by_room.or_else(|| Name::parse(path.file_name()?.to_str()?)?.1)
 }
 
 /// The rank of a file in a rank's directory, and the file of the lowest other rank beside it.

@@ -13,6 +13,7 @@ fn findings(work: impl Fn(&World) -> Result<()> + Sync) -> String {
         ills: Ills::Listed(Vec::new()),
         calm: false,
         bug: None,
+        schedule: None,
     };
     let run = run(
         &setting,

@@ -171,6 +171,7 @@ fn alone(root: &Path, job: &Job) {
         ills: Ills::Listed(Vec::new()),
         calm: true,
         bug: None,
+        schedule: None,
     };
     let run = run(
         &setting,

@@ -230,6 +230,7 @@ fn plan(root: &Path, saved: &Saved) -> (Duration, u64) {
         ills: Ills::Listed(Vec::new()),
         calm: true,
         bug: None,
+        schedule: None,
     };
     let mut writing = Writing::into("out");
     writing.strategy = Some("to.ckpt".into());

@@ -36,7 +36,7 @@ pub(super) fn can_meet(ill: &str, phase: &str) -> bool {
     }
 }
 
-fn on(case: &Case, nodes: &Nodes, job: &Job, setting: &Setting) -> Run<Ended> {
+pub(super) fn on(case: &Case, nodes: &Nodes, job: &Job, setting: &Setting) -> Run<Ended> {
     debug_assert_eq!(setting.nodes.len(), case.processes as usize);
     run(
         setting,
@@ -96,6 +96,7 @@ pub(super) fn attempt(seed: u64, just: Option<(&[Event], bool)>, bug: Option<Bug
         ills,
         calm,
         bug,
+        schedule: None,
     };
     let first = on(&case, &nodes, &case.job(false), &setting);
     let mut bad = judge(&case, &nodes, &first);

@@ -16,7 +16,7 @@ pub(crate) mod thread;
 
 use crate::host::bug::Bug;
 use ill::{Call, Event, Ill};
-pub(crate) use state::Setting;
+pub(crate) use state::{Schedule, Setting};
 use state::{State, Status, Turn};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,6 +74,8 @@ pub(crate) struct Run<T> {
     pub(crate) steps: u64,
     /// The same for the same order of calls.
     pub(crate) trace: u64,
+    /// How many could go on, at each choice of a schedule that was said.
+    pub(crate) choices: Vec<usize>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -137,6 +139,7 @@ pub(crate) fn run<T: Send>(
         met: std::mem::take(&mut state.met),
         steps: state.steps,
         trace: state.trace,
+        choices: std::mem::take(&mut state.choices),
     }
 }
 
@@ -315,7 +318,7 @@ pub(super) fn wake() {
     let mut state = lock(&seat.cluster.state);
     if state.processes[seat.process].alive {
         state.wake(seat.process);
-        if !state.calm && state.schedule.one_in(2) && !std::thread::panicking() {
+        if !std::thread::panicking() && state.may_give_way() {
             state.processes[seat.process].current = None;
             seat.hand_over(state);
         }

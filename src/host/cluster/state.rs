@@ -22,6 +22,18 @@ pub(crate) struct Setting {
     /// Whether processes come on in order, and messages at once.
     pub(crate) calm: bool,
     pub(crate) bug: Option<Bug>,
+    /// The schedule, where it isn't drawn.
+    pub(crate) schedule: Option<Schedule>,
+}
+
+/// A schedule that is said: whoever goes on does so until it waits, and then comes the first that can, but for the
+/// departures. Nobody goes on for ever.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Schedule {
+    /// Choice → which of those that can go on there does, if not the first.
+    pub(crate) departures: BTreeMap<usize, usize>,
+    /// Whether at every call another process may come on; else only where a thread waits or wakes another.
+    pub(crate) at_calls: bool,
 }
 
 /// Whether a task's thread waits, goes on or dies.
@@ -96,6 +108,8 @@ pub(super) struct Task {
     pub(super) turn: Arc<Turn>,
     /// What its process's `news` were when it waited last.
     pub(super) heard: u64,
+    /// How often another came on instead, in a schedule that is said.
+    passed_over: u32,
 }
 
 /// A virtual process.
@@ -141,12 +155,20 @@ pub(super) struct State {
     pub(super) events: Vec<Event>,
     pub(super) met: BTreeMap<(String, &'static str), u64>,
     pub(super) findings: Vec<String>,
+    said: Option<Schedule>,
+    /// How many could go on, at each choice of a schedule that is said.
+    pub(super) choices: Vec<usize>,
+    /// Who went on last.
+    last: usize,
 }
 
 /// Longest step, in nanoseconds, with which things may be seen late.
 const LATE_TICK_MAX: u64 = 100_000;
 /// Longest step of a slow process, in nanoseconds.
 const SLOW_MAX: u64 = 200_000_000;
+/// After so many choices of others a thread comes on in a schedule that is said: those who look again and again for what
+/// it makes must not keep it from doing so.
+const PASSED_OVER_MAX: u32 = 300;
 /// More steps than any run needs.
 const STEPS_MAX: u64 = 3_000_000;
 
@@ -174,6 +196,7 @@ impl State {
         }
         let tick = schedule.of(&[1_000, 20_000, 20_000, 3_000_000, 400_000_000]);
         processes[slow].slow = processes[slow].slow.min(SLOW_MAX / tick).max(1);
+        let tick = setting.schedule.as_ref().map_or(tick, |_| 1_000);
         let delay = schedule.of(&[0, 10, 1_000, 100_000]) * tick.min(20_000);
         State {
             now: 0,
@@ -195,6 +218,9 @@ impl State {
             events: Vec::new(),
             met: BTreeMap::new(),
             findings: Vec::new(),
+            said: setting.schedule.clone(),
+            choices: Vec::new(),
+            last: 0,
         }
     }
 
@@ -209,6 +235,7 @@ impl State {
             status: Status::Ready,
             turn: Arc::clone(&turn),
             heard: 0,
+            passed_over: 0,
         });
         (self.tasks.len() - 1, turn)
     }
@@ -260,7 +287,15 @@ impl State {
             self.tasks[task].status = Status::Sleeps(self.now + slow * self.tick);
             return true;
         }
-        !self.calm && self.schedule.one_in(self.burst)
+        match &self.said {
+            Some(said) => said.at_calls,
+            None => !self.calm && self.schedule.one_in(self.burst),
+        }
+    }
+
+    /// Whether another thread of the process may come on once one has woken it.
+    pub(super) fn may_give_way(&mut self) -> bool {
+        self.said.is_some() || !self.calm && self.schedule.one_in(2)
     }
 
     /// Ends a process at once.
@@ -327,11 +362,8 @@ impl State {
                 .map(|(number, _)| number)
                 .collect();
             if !able.is_empty() {
-                let chosen = if self.calm {
-                    able[0]
-                } else {
-                    able[self.schedule.index(able.len())]
-                };
+                let chosen = self.choose(able);
+                self.last = chosen;
                 let process = self.tasks[chosen].process;
                 self.processes[process].current = Some(chosen);
                 return Some(chosen);
@@ -344,6 +376,33 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Who of these comes on.
+    fn choose(&mut self, mut able: Vec<usize>) -> usize {
+        let Some(said) = &self.said else {
+            return match self.calm {
+                true => able[0],
+                false => able[self.schedule.index(able.len())],
+            };
+        };
+        if able.len() == 1 {
+            return able[0];
+        }
+        let late = |task: &usize| self.tasks[*task].passed_over > PASSED_OVER_MAX;
+        let next = able.iter().position(late);
+        let next = next.or_else(|| able.iter().position(|task| *task == self.last));
+        if let Some(at) = next {
+            able[..=at].rotate_right(1);
+        }
+        let departure = said.departures.get(&self.choices.len());
+        let chosen = able[departure.copied().unwrap_or(0)];
+        self.choices.push(able.len());
+        for task in able {
+            self.tasks[task].passed_over += 1;
+        }
+        self.tasks[chosen].passed_over = 0;
+        chosen
     }
 
     /// When something is due.

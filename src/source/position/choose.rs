@@ -15,8 +15,9 @@ const SHOWN_MAX: usize = 6;
 
 /// The flag that chooses a position, as it is typed.
 fn flag(label: &str) -> String {
-    // A shell would take the rank's place for names of files.
-    let quote = if label.contains('*') { "'" } else { "" };
+    // A shell would take the rank's place for names of files, and a space for the end.
+    let odd = |c: char| !c.is_alphanumeric() && !"-_.".contains(c);
+    let quote = if label.contains(odd) { "'" } else { "" };
     let between = if label.starts_with('-') { '=' } else { ' ' };
     format!("--file-suffix{between}{quote}{label}{quote}")
 }
@@ -84,11 +85,7 @@ impl<'a> Standing<'a> {
     fn meant(&self) -> Vec<&'a Position> {
         let all = self.positions.keys().copied();
         match self.asked {
-            Asked::Newest => {
-                let newest = all.clone().map(Position::age).max();
-                all.filter(|position| Some(position.age()) == newest)
-                    .collect()
-            }
+            Asked::Newest => self.newest(),
             Asked::Suffix(suffix) => {
                 let fitting = |(position, ranks): (&&'a Position, &BTreeMap<_, Vec<&File<'_>>>)| {
                     let fits = ranks.values().flatten().any(|file| fits(suffix, file));
@@ -104,6 +101,25 @@ impl<'a> Standing<'a> {
                 .filter(|position| matches!(position, Position::Saved(saved) if saved == name))
                 .collect(),
         }
+    }
+
+    /// The newest of each series: which of two series is newer no number says. What has none is left beside a
+    /// trainer's files.
+    fn newest(&self) -> Vec<&'a Position> {
+        let all: Vec<&Position> = self.positions.keys().copied().collect();
+        let is_saved = |position: &&Position| matches!(position, Position::Saved(_));
+        let any_saved = all.iter().any(is_saved);
+        let counts = |position: &Position| !any_saved || !matches!(position, Position::Plain(_));
+        let mut newest: BTreeMap<String, Vec<u128>> = BTreeMap::new();
+        for position in &all {
+            let age = newest.entry(position.series()).or_default();
+            *age = position.age().max(std::mem::take(age));
+        }
+        let is_newest =
+            |position: &Position| newest.get(&position.series()) == Some(&position.age());
+        let all = all.into_iter();
+        all.filter(|position| counts(position) && is_newest(position))
+            .collect()
     }
 
     /// The files of `position` that `rank` has. An ending may tell apart what numbers don't.
@@ -135,9 +151,12 @@ impl<'a> Standing<'a> {
     }
 
     fn older(&self, than: &Position) -> Vec<(String, BTreeMap<u32, String>)> {
-        let age = than.age();
+        let (age, series) = (than.age(), than.series());
         let older = self.newest_first().into_iter().filter(|position| {
-            *position != than && position.age() <= age && self.everywhere(position)
+            *position != than
+                && position.series() == series
+                && position.age() <= age
+                && self.everywhere(position)
         });
         let files = |position: &Position| {
             let ranks = self.positions.get(position).into_iter().flatten();

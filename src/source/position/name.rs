@@ -32,6 +32,28 @@ impl Position {
         }
     }
 
+    /// What two positions have in common of which one can be newer: all of the name but the last two numbers, and
+    /// the number of the run.
+    pub(super) fn series(&self) -> String {
+        match self {
+            Position::Plain(text) => text.clone(),
+            Position::Saved(name) => format!("{}-", name.prefix),
+            Position::Numbered(text) => {
+                let digit = |c: char| c.is_ascii_digit();
+                let (mut rest, mut after) = (text.as_str(), String::new());
+                for _ in 0..2 {
+                    let until = rest.trim_end_matches(|c| !digit(c));
+                    after.insert_str(0, &rest[until.len()..]);
+                    rest = until.trim_end_matches(digit);
+                    if rest.len() < until.len() {
+                        after.insert(0, '#');
+                    }
+                }
+                format!("{rest}{after}")
+            }
+        }
+    }
+
     pub(super) fn suffix(&self) -> String {
         match self {
             Position::Saved(name) => name.suffix(),

@@ -139,7 +139,7 @@ fn says_who_has_what() {
 #[test]
 fn says_what_stands_in_the_way() {
     let runs: [&[&str]; 2] = [&["n_rank_0-1_10"], &["n_rank_1_1-1_10"]];
-    let cases: [Case<'_>; 7] = [
+    let cases: [Case<'_>; 11] = [
         (
             &runs,
             "",
@@ -175,6 +175,30 @@ fn says_what_stands_in_the_way() {
             "",
             Kind::Ambiguous,
             &["y-1_1 on rank 1; x-1_1 on rank 0"],
+        ),
+        (
+            &[&["ema-1_40", "net-1_20"]],
+            "",
+            Kind::Ambiguous,
+            &["net-1_20.safetensors, ema-1_40", "--file-suffix 1_20"],
+        ),
+        (
+            &[&["net", "net (1)"]],
+            "",
+            Kind::Ambiguous,
+            &["--file-suffix net chooses one, --file-suffix 'net (1)'"],
+        ),
+        (
+            &[&["2026-11-29_23-50", "2026-11-30_13-20"]],
+            "",
+            Kind::Ambiguous,
+            &["2026-11-29_23-50.safetensors, 2026-11-30_13-20"],
+        ),
+        (
+            &[&["backup_30", "net-1_20"]],
+            "",
+            Kind::Ambiguous,
+            &["backup_30.safetensors", "net-1_20"],
         ),
         (
             &[&["s_100"], &["s_200"]],
