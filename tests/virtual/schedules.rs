@@ -1,7 +1,7 @@
 //! All schedules of small jobs that depart from the plain one so many times at most: whoever goes on does so until it
 //! waits, then comes the first that can; a departure lets another come on there.
 //!
-//! `SHARDLOOM_DEPARTURES=N` allows so many, `SHARDLOOM_MODEL=M` takes one model; the first one is exhausted by 99.
+//! `SHARDLOOM_DEPARTURES=N` allows so many, `SHARDLOOM_MODEL=M` takes one model; 99 are all there are.
 
 use super::case::{Case, Doing};
 use super::judge::judge_clean;
@@ -149,6 +149,11 @@ fn explore(
 #[test]
 fn every_schedule_of_small_jobs_gives_the_same() {
     let threads = [
+        Model {
+            threads: 1,
+            departures: 99,
+            ..model("one thread beside another", Doing::Reshard, 1, false)
+        },
         Model {
             departures: 2,
             ..model("threads of one process", Doing::Reshard, 1, false)
