@@ -139,7 +139,7 @@ fn says_who_has_what() {
 #[test]
 fn says_what_stands_in_the_way() {
     let runs: [&[&str]; 2] = [&["n_rank_0-1_10"], &["n_rank_1_1-1_10"]];
-    let cases: [Case<'_>; 11] = [
+    let cases: [Case<'_>; 7] = [
         (
             &runs,
             "",
@@ -177,6 +177,20 @@ fn says_what_stands_in_the_way() {
             &["y-1_1 on rank 1; x-1_1 on rank 0"],
         ),
         (
+            &[&["s_100"], &["s_200"]],
+            "",
+            Kind::Ambiguous,
+            &["s_200 on rank 1; s_100 on rank 0"],
+        ),
+    ];
+    says(&cases);
+}
+
+/// Names that differ in more than a trainer's numbers.
+#[test]
+fn of_two_series_none_is_newer() {
+    let cases: [Case<'_>; 4] = [
+        (
             &[&["ema-1_40", "net-1_20"]],
             "",
             Kind::Ambiguous,
@@ -200,14 +214,11 @@ fn says_what_stands_in_the_way() {
             Kind::Ambiguous,
             &["backup_30.safetensors", "net-1_20"],
         ),
-        (
-            &[&["s_100"], &["s_200"]],
-            "",
-            Kind::Ambiguous,
-            &["s_200 on rank 1; s_100 on rank 0"],
-        ),
     ];
     says(&cases);
+    let plain: [&[&str]; 1] = [&["net", "net-1_20", "net_rank_0-1_10", "net_rank_0_1-1_40"]];
+    let newest = choose(&offered(&plain), Asked::Newest).unwrap();
+    assert_eq!(newest.files[&0], "rank_0/net_rank_0_1-1_40.safetensors");
 }
 
 /// Ranks, suffix, and what is said.
