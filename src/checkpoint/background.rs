@@ -3,13 +3,13 @@
 use crate::catalog::FileSchema;
 use crate::fault::memory::room;
 use crate::fault::{Fault, Kind, Result};
+use crate::host::threads::{Launched, launch};
 use crate::store::io::{self, WriteFile};
 use std::collections::BTreeMap;
 use std::collections::hash_map::{Entry, HashMap};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{Builder, JoinHandle};
 
 /// The bytes of a tensor.
 #[derive(Clone, Debug)]
@@ -197,9 +197,9 @@ type Written = (Result<()>, Vec<Draft<'static>>);
 
 /// Drafts being written by a thread.
 #[derive(Debug)]
-pub enum Background {
+pub(super) enum Background {
     /// By it.
-    Thread(JoinHandle<Written>),
+    Thread(Launched<Written>),
     /// By the caller, since the system gave no thread.
     Ended(Written),
 }
@@ -208,7 +208,7 @@ impl Background {
     /// Starts to do `chores` and then to write `drafts`. Where the system starts no thread, that is done
     /// before this returns.
     #[must_use]
-    pub fn start(chores: Chores, drafts: Vec<Draft<'static>>) -> Background {
+    pub(super) fn start(chores: Chores, drafts: Vec<Draft<'static>>) -> Background {
         let write = |(chores, drafts): (Chores, Vec<Draft<'static>>)| -> Written {
             let written = chores
                 .run()
@@ -220,8 +220,7 @@ impl Background {
         let take = |work: &Mutex<(Chores, Vec<Draft<'static>>)>| {
             std::mem::take(&mut *work.lock().unwrap_or_else(PoisonError::into_inner))
         };
-        let thread = Builder::new().name("checkpoint".to_owned());
-        match thread.spawn(move || write(take(&taken))) {
+        match launch("checkpoint", move || write(take(&taken))) {
             Ok(thread) => Background::Thread(thread),
             Err(error) => {
                 tracing::warn!("no thread for a checkpoint: {error}; training waits for it");
@@ -232,7 +231,7 @@ impl Background {
 
     /// Whether the thread has ended.
     #[must_use]
-    pub fn ended(&self) -> bool {
+    pub(super) fn ended(&self) -> bool {
         match self {
             Background::Thread(thread) => thread.is_finished(),
             Background::Ended(_) => true,
@@ -243,7 +242,7 @@ impl Background {
     ///
     /// # Errors
     /// As [`Draft::write`] and [`Chores::run`].
-    pub fn wait(self, buffers: &mut Buffers) -> Result<()> {
+    pub(super) fn wait(self, buffers: &mut Buffers) -> Result<()> {
         let joined = match self {
             Background::Thread(thread) => thread.join().ok(),
             Background::Ended(written) => Some(written),

@@ -5,14 +5,19 @@
 
 use super::case::{Case, Doing};
 use super::judge::judge_clean;
-use super::room::Nodes;
+use super::room::{Image, Nodes, go_to, image, room};
 use super::tried::on;
 use super::{number, stay_on};
+use crate::checkpoint::monitor::{CheckpointMonitor, MonitorConfig, State, StateTensor};
+use crate::exchange::World;
+use crate::fault::Result;
 use crate::host::cluster::ill::Ills;
 use crate::host::cluster::{End, Schedule, Setting, run};
 use crate::host::threads::{channel, scope, spawn};
 use crate::source::Verify;
+use crate::tensor::dtype::Dtype;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -241,4 +246,61 @@ fn a_schedule_that_loses_a_count_is_found() {
         found.bad.iter().any(|bad| bad.contains("Done(1)")),
         "{found:?}"
     );
+}
+
+/// What a training leaves that saves both of its steps behind them, and keeps one checkpoint: each rank's files.
+fn train(root: &Path, departures: &Departures) -> (Vec<usize>, Vec<String>, Image) {
+    let config = "{prefix: net, save_checkpoint_steps: 1, keep_checkpoint_max: 1, async_save: True, \
+                  save_network_params: True}";
+    let work = || -> Result<()> {
+        let world = World::start()?;
+        let config = MonitorConfig::parse(config)?;
+        let mut monitor = CheckpointMonitor::new(&world, config, Path::new("run"), None)?;
+        for step in 1..=2_u8 {
+            let bytes = [step; 64];
+            let tensor = [StateTensor::new("w", Dtype::F32, &[16], &bytes)];
+            monitor.step(&world, || State::new(&tensor, step.into()))?;
+        }
+        let bytes = [2; 64];
+        let tensor = [StateTensor::new("w", Dtype::F32, &[16], &bytes)];
+        monitor.finish(&world, &State::new(&tensor, 2))?;
+        world.finish()
+    };
+    let setting = setting(vec![0, 1], departures, false);
+    let run = run(&setting, |_| go_to(root), work);
+    let mut bad = run.findings;
+    let failed = run
+        .ends
+        .iter()
+        .filter(|end| !matches!(end, End::Done(Ok(()))));
+    bad.extend(failed.map(|end| format!("{end:?}")));
+    (run.choices, bad, image(&root.join("run")))
+}
+
+#[test]
+fn every_schedule_of_a_training_that_saves_leaves_the_same() {
+    let first = room();
+    let (_, bad, plain) = train(first.path(), &Departures::new());
+    assert!(bad.is_empty(), "{bad:?}");
+    let weights = plain
+        .keys()
+        .filter(|path| path.extension() == Some("safetensors".as_ref()));
+    assert_eq!(
+        weights.count(),
+        4,
+        "two ranks, with and without a state: {:?}",
+        plain.keys()
+    );
+    let follow = |departures: &Departures| {
+        let other = room();
+        let (choices, mut bad, left) = train(other.path(), departures);
+        if left != plain {
+            bad.push(format!("leaves {:?}", left.keys()));
+        }
+        (choices, bad)
+    };
+    let most = number("SHARDLOOM_DEPARTURES").map_or(2, |most| most as usize);
+    let found = explore(follow, most);
+    println!("a training: {found:?}, at most {most} departures");
+    assert!(found.bad.is_empty() && found.choices > 10, "{found:?}");
 }

@@ -2,7 +2,7 @@
 
 use super::{Seat, Status, live, lock, seat, wake};
 use std::cell::RefCell;
-use std::thread::{Builder, Result, Scope, ScopedJoinHandle};
+use std::thread::{Builder, JoinHandle, Result, Scope, ScopedJoinHandle};
 
 thread_local! {
     /// The tasks started in each scope that this thread is in.
@@ -58,6 +58,53 @@ pub(crate) fn spawn<'scope, T: Send + 'scope>(
     // The new one may come on at once.
     wake();
     Ok(Handle { task, inner })
+}
+
+/// A thread that was started for as long as its work takes.
+#[derive(Debug)]
+pub(crate) struct Launched<T> {
+    task: Option<usize>,
+    inner: JoinHandle<Result<T>>,
+}
+
+impl<T> Launched<T> {
+    /// Waits for its end.
+    pub(crate) fn join(self) -> Result<T> {
+        wait(self.task);
+        self.inner.join().and_then(|ended| ended)
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn is_finished(&self) -> bool {
+        match (self.task, seat()) {
+            (Some(task), Some(seat)) => {
+                lock(&seat.cluster.state).tasks[task].status == Status::Ended
+            }
+            _ => self.inner.is_finished(),
+        }
+    }
+}
+
+/// Starts a thread of this name that runs `work` for as long as that takes.
+///
+/// # Errors
+/// The system starts none.
+pub(crate) fn launch<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> std::io::Result<Launched<T>> {
+    let child = seat().map(|seat| {
+        let (task, turn) = lock(&seat.cluster.state).task(seat.process);
+        Seat { task, turn, ..seat }
+    });
+    let task = child.as_ref().map(|child| child.task);
+    let thread = Builder::new().name(name.to_owned());
+    let inner = thread.spawn(move || match child {
+        Some(child) => live(child, work),
+        None => Ok(work()),
+    })?;
+    wake();
+    Ok(Launched { task, inner })
 }
 
 /// Waits for the end of a task of this process.

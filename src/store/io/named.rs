@@ -16,6 +16,12 @@ pub(super) fn named<T>(action: &str, path: &Path, result: io::Result<T>) -> Resu
             return fault
                 .hint("was what it leads to moved, or not downloaded? Copy or download it again");
         }
+        if error.kind() == io::ErrorKind::NotFound && action == "can't open" {
+            return fault.hint(
+                "is the path right on every node? What was there a moment ago another job, or a training that keeps a \
+                 few checkpoints, has replaced or removed: start again",
+            );
+        }
         let makes = ["can't create", "can't make", "can't rename"];
         let makes = makes.iter().any(|made| action.starts_with(made));
         if !makes || error.kind() != io::ErrorKind::PermissionDenied {
