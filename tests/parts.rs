@@ -128,7 +128,31 @@ fn one_rank_alone_is_no_full_weights() {
         let line = format!("split --src @{src} --dst @out --dst-strategy @two.ckpt");
         refused(&sample, &line, &[rank, nothing]);
     }
-    for src in ["first/rank_0", "lora"] {
+    // Ranks' files in one directory, and a link to one of several.
+    for [one, other] in [
+        ["rank0", "rank1"],
+        ["mp_rank_00", "mp_rank_01"],
+        ["llama3-model-rank-0", "llama3-model-rank-1"],
+        ["consolidated.00", "consolidated.01"],
+    ] {
+        for (name, rank) in [(one, 0), (other, 1)] {
+            let to = format!("flat/{one}/{name}.safetensors");
+            sample.copy(&format!("src/rank_{rank}/net.safetensors"), &to);
+        }
+        for (name, said) in [(one, "is rank 0's"), (other, "is rank 1's")] {
+            let line = format!("unify --src @flat/{one}/{name}.safetensors --dst @out");
+            refused(&sample, &line, &[said, "no full weights"]);
+        }
+    }
+    std::fs::create_dir_all(sample.path("linked")).expect("made");
+    let target = sample.path("src/rank_0/net.safetensors");
+    std::os::unix::fs::symlink(target, sample.path("linked/model.safetensors")).expect("a link");
+    for src in ["linked", "linked/model.safetensors"] {
+        let line = format!("unify --src @{src} --dst @out");
+        refused(&sample, &line, &["is rank 0's", "no full weights"]);
+    }
+    sample.copy("src/rank_0/net.safetensors", "lora/lora_rank_8.safetensors");
+    for src in ["first/rank_0", "lora/lora_rank_16.safetensors"] {
         let line = format!("unify --src @{src} --dst @out");
         assert_eq!(taken(&sample, &line), sample.whole);
     }

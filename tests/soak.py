@@ -27,7 +27,7 @@ MEBIBYTE = 1 << 20
 # Tensors of the model, each of so many rows of 1024 bytes.
 TENSORS, ROWS = 48, 2048
 # What may keep a job from what it is to read: the training has removed it, or another job has put a new one in its place.
-PASSING = ("doesn't exist", "changed", "was removed while it was read", "can't open: No such file", "no rank has a weight file", "another run is writing here", "is gone")
+PASSING = ("doesn't exist", "changed", "was removed while it was read", "can't open: No such file", "can't look at: No such file", "no rank has a weight file", "another run is writing here", "is gone")
 
 
 class Group:

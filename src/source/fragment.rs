@@ -132,7 +132,12 @@ fn of_several(file: &ShardFile, together: bool) -> Result<()> {
 fn of_ranks(base: &Path, files: &[ShardFile]) -> Result<()> {
     for file in files {
         let path = base.join(&file.path);
-        let Some((rank, other, theirs)) = beside(&path)? else {
+        let mut found = beside(&path)?;
+        if found.is_none() && io::standing(&path)? == Standing::File {
+            // What a link leads to may lie among ranks.
+            found = beside(&io::resolve(&path)?)?;
+        }
+        let Some((rank, other, theirs)) = found else {
             of_a_later_rank(&path)?;
             continue;
         };
@@ -190,8 +195,12 @@ fn beside(path: &Path) -> Result<Option<(u32, u32, PathBuf)>> {
     let room = resolved.file_name().and_then(|name| name.to_str());
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let (Some(rank), Some(above)) = (room.and_then(rank_of), resolved.parent()) else {
-        let found = beside_by_name(&resolved, &name)?;
-        return found.map_or_else(|| beside_alike(&resolved, &name), |found| Ok(Some(found)));
+        for found in [beside_by_name, beside_alike, beside_numbered] {
+            if let Some(found) = found(&resolved, &name)? {
+                return Ok(Some(found));
+            }
+        }
+        return Ok(None);
     };
     let (own, stem_end) = (format!("rank_{rank}"), format!("{rank}."));
     let mut rooms: Vec<(u32, String)> = io::list(above)?
@@ -276,6 +285,34 @@ fn beside_alike(room: &Path, name: &str) -> Result<Option<(u32, u32, PathBuf)>> 
         }
     }
     Ok(None)
+}
+
+/// The same of a file that is called as a device, or as a part of what is to be consolidated: another's beside it, if one
+/// of them is the first. Of others, as of adapters of rank 8 and rank 16, none is a part.
+fn beside_numbered(room: &Path, name: &str) -> Result<Option<(u32, u32, PathBuf)>> {
+    let Some((around, rank)) = numbered_file(name) else {
+        return Ok(None);
+    };
+    let files = io::list(room)?.into_iter().filter(|(_, folder)| !folder);
+    let others = files.filter_map(|(file, _)| {
+        let (alike, other) = numbered_file(&file)?;
+        (alike == around && other != rank).then_some((other, file.clone()))
+    });
+    let first = others.min();
+    let found = first.filter(|(other, _)| rank == 0 || *other == 0);
+    Ok(found.map(|(other, file)| (rank, other, room.join(file))))
+}
+
+/// What is around the number of a device in a file's name, and that.
+fn numbered_file(name: &str) -> Option<((String, String), u32)> {
+    let lower = name.to_ascii_lowercase();
+    let words = DEVICES.iter().chain(&["consolidated"]);
+    let ends = words.filter_map(|word| Some(lower.rfind(word)? + word.len()));
+    let rest = &lower[ends.max()?..];
+    let digits = rest.trim_start_matches(['_', '-', '.']);
+    let (number, after) = leading_number(digits)?;
+    let before = &lower[..lower.len() - digits.len()];
+    Some(((before.to_owned(), after.to_owned()), number))
 }
 
 /// Words in the names of directories of ranks.

@@ -8,7 +8,8 @@ use crate::source::saved::{Checkpoint, Survey};
 /// and of that run the newest checkpoint up to there which all ranks have. So one that some rank had
 /// not finished is never chosen, nor, as the survey has looked into the files, a truncated one.
 ///
-/// Of two jobs' checkpoints of that step none is chosen, unless the records are of one of them.
+/// Of two jobs' checkpoints of that step, or without any record of whatever steps, none is chosen, unless the records
+/// are of one of them.
 ///
 /// Where that leaves none, as when a job died soon after a restart, the next older record is the limit, and at
 /// last the newest complete one of an older run is taken, which [`passed_over`] tells. Without any `meta.json`
@@ -44,13 +45,19 @@ pub fn latest(survey: &Survey) -> Result<&Checkpoint> {
         let meant =
             |name: &Name| limits.is_empty() || limits.iter().any(|limit| limit.same_run(name));
         let mut others = complete().filter(|other| other.name.prefix != chosen.name.prefix);
-        let rival =
-            others.find(|other| other.name.place() == chosen.name.place() && meant(&other.name))?;
+        // Without any record nothing says which job's is resumed, whatever the steps.
+        let is_near = |name: &Name| limits.is_empty() || name.place() == chosen.name.place();
+        let rival = others.find(|other| is_near(&other.name) && meant(&other.name))?;
         Some((chosen, rival))
     });
     if let Some((chosen, rival)) = rival {
         let (one, other) = (chosen.name.prefixed(), rival.name.prefixed());
-        let message = format!("{one} and {other} are of the same step of two jobs");
+        let message = match chosen.name.place() == rival.name.place() {
+            true => format!("{one} and {other} are of the same step of two jobs"),
+            false => {
+                format!("{one} and {other} are of two jobs, and no meta.json says which is resumed")
+            }
+        };
         return Err(Fault::new(Kind::Ambiguous, message)
             .file(survey.directory.display().to_string())
             .hint(format!("--file-suffix {one} of a job chooses one of them")));

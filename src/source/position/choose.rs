@@ -129,11 +129,14 @@ impl<'a> Standing<'a> {
             .and_then(|ranks| ranks.get(&rank))
             .into_iter()
             .flatten();
-        let here = here.filter(|file| match self.asked {
-            Asked::Suffix(suffix) => fits(suffix, file),
-            _ => true,
-        });
-        here.map(|file| file.path).collect()
+        let (fitting, others): (Vec<&File<'_>>, Vec<&File<'_>>) =
+            here.copied().partition(|file| match self.asked {
+                Asked::Suffix(suffix) => fits(suffix, file),
+                _ => true,
+            });
+        // One that has a rank's number in it means the same position of all.
+        let here = if fitting.is_empty() { others } else { fitting };
+        here.iter().map(|file| file.path).collect()
     }
 
     /// All positions, newest first.
@@ -286,7 +289,12 @@ impl<'a> Standing<'a> {
                 .flat_map(|position| self.of(position, *rank))
                 .collect();
             if here.len() > 1 {
-                let mut labels: Vec<String> = meant.iter().map(|one| self.label(one)).collect();
+                // What some rank lacks is no choice, unless all are so.
+                let common = meant.iter().filter(|one| self.everywhere(one));
+                let common: Vec<&&Position> = common.collect();
+                let all = meant.iter().collect();
+                let offered = if common.is_empty() { all } else { common };
+                let mut labels: Vec<String> = offered.iter().map(|one| self.label(one)).collect();
                 labels.dedup();
                 return match &labels[..] {
                     [one, .., last] => ambiguous(*rank, &here).hint(format!(
@@ -294,6 +302,8 @@ impl<'a> Standing<'a> {
                         flag(one),
                         flag(last)
                     )),
+                    [one] if offered.len() < meant.len() => ambiguous(*rank, &here)
+                        .hint(format!("{} is what all ranks have", flag(one))),
                     _ => ambiguous(*rank, &here).hint(SAY_WHICH),
                 };
             }

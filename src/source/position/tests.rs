@@ -186,6 +186,24 @@ fn says_what_stands_in_the_way() {
     says(&cases);
 }
 
+#[test]
+fn offers_what_works() {
+    // A name with a rank's number means the same position of all.
+    let both: [&[&str]; 2] = [
+        &["n_rank_0-1_20", "n_rank_0-1_40"],
+        &["n_rank_1-1_20", "n_rank_1-1_40"],
+    ];
+    let typed = choose(&offered(&both), asked("n_rank_0-1_20")).unwrap();
+    assert_eq!(typed.files[&1], "rank_1/n_rank_1-1_20.safetensors");
+    // A restart that one rank alone has is no choice.
+    let restart: [&[&str]; 2] = [&["n_rank_0-1_40", "n_rank_0_1-1_40"], &["n_rank_1-1_40"]];
+    let told = choose(&offered(&restart), Asked::Newest).unwrap_err();
+    assert_eq!(
+        told.hint.as_deref(),
+        Some("--file-suffix 1_40 is what all ranks have")
+    );
+}
+
 /// Names that differ in more than a trainer's numbers.
 #[test]
 fn of_two_series_none_is_newer() {

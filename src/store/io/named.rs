@@ -16,7 +16,8 @@ pub(super) fn named<T>(action: &str, path: &Path, result: io::Result<T>) -> Resu
             return fault
                 .hint("was what it leads to moved, or not downloaded? Copy or download it again");
         }
-        if error.kind() == io::ErrorKind::NotFound && action == "can't open" {
+        let looks = ["can't open", "can't look at"].contains(&action);
+        if error.kind() == io::ErrorKind::NotFound && looks {
             return fault.hint(
                 "is the path right on every node? What was there a moment ago another job, or a training that keeps a \
                  few checkpoints, has replaced or removed: start again",
