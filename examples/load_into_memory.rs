@@ -18,6 +18,7 @@ use shardloom::World;
 use shardloom::fault::Result;
 use shardloom::memory::{Buffer, Dtype};
 use std::collections::BTreeMap;
+use std::process::ExitCode;
 
 /// A parameter of the model, as this rank has it.
 struct Parameter {
@@ -26,20 +27,23 @@ struct Parameter {
     bytes: Vec<u8>,
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [source, old, new] = &arguments[..] else {
         println!("load_into_memory SRC OLD.ckpt NEW.ckpt");
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     };
     let world = World::start()?;
-    // A fault is the same on every process, so all come to the end together.
+    // A fault is the same on every process, so all come to the end together, and one tells of it.
     let started = start(&world, source, old, new);
-    if let Err(fault) = &started {
-        eprintln!("{fault}");
+    if let (Err(fault), 0) = (&started, world.process()) {
+        eprintln!("error: {fault}");
     }
     world.finish()?;
-    started
+    Ok(match started {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    })
 }
 
 fn start(world: &World, source: &str, old: &str, new: &str) -> Result<()> {
