@@ -262,9 +262,8 @@ class Soak:
         self.grown(samples)
         if kept is None:
             self.wrong("the training has left nothing that is complete")
-        for strategy, place in [("six", "over-hosts")]:
-            if (self.room / place).exists():
-                self.is_same(self.room / place, self.room / f"{strategy}.ckpt")
+        if (self.room / "over-hosts").exists():
+            self.is_same(self.room / "over-hosts", self.room / "six.ckpt")
         steps = len({path.name for path in (self.room / "run/checkpoint/rank_0").glob("*.safetensors")})
         data = sum(path.stat().st_size for path in self.room.rglob("*.safetensors"))
         print(json.dumps({"counts": self.counts, "newest": kept, "checkpoints_kept": steps, "data_bytes": data, "memory": self.group.told(), "bad": self.bad, "refusals": {what: said[-2:] for what, said in self.refusals.items()}}, indent=1))

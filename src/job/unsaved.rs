@@ -105,8 +105,8 @@ fn may_lack_stages(opened: &Opened, given: Option<&StrategyInput>) -> bool {
     let derived = given.is_some_and(|given| given.bytes().is_some());
     let source = &opened.source;
     let mut files = source.catalog.ranks.values().flatten();
-    let of_ranks = files.any(|file| named_for(&source.base.join(&file.path)).is_some());
-    let ranks = source.catalog.ranks.len() > 1 || of_ranks;
+    let ranks = source.catalog.ranks.len() > 1
+        || files.any(|file| named_for(&source.base.join(&file.path)).is_some());
     ranks && !derived && opened.laid.is_none() && opened.source.told.is_none()
 }
 

@@ -132,13 +132,17 @@ fn of_several(file: &ShardFile, together: bool) -> Result<()> {
 fn of_ranks(base: &Path, files: &[ShardFile]) -> Result<()> {
     for file in files {
         let path = base.join(&file.path);
-        let mut found = beside(&path)?;
-        if found.is_none() && io::standing(&path)? == Standing::File {
+        let led = io::resolve(&path)?;
+        let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+        let here = io::resolve(above.unwrap_or(Path::new(".")))?;
+        let here = here.join(path.file_name().unwrap_or_default());
+        let mut found = beside(&here)?;
+        if found.is_none() && led != here {
             // What a link leads to may lie among ranks.
-            found = beside(&io::resolve(&path)?)?;
+            found = beside(&led)?;
         }
         let Some((rank, other, theirs)) = found else {
-            of_a_later_rank(&path)?;
+            of_a_later_rank(&path, &led)?;
             continue;
         };
         if !alike(&path, &file.schema, &theirs)? {
@@ -158,10 +162,10 @@ fn of_ranks(base: &Path, files: &[ShardFile]) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a file that is a later rank's by its name or its directory's, without any other's to compare it with:
-/// there was a rank 0, and the weights may be cut or dealt among all.
-fn of_a_later_rank(path: &Path) -> Result<()> {
-    let Some(rank) = named_for(&io::resolve(path)?).filter(|rank| *rank > 0) else {
+/// Refuses a file that is a later rank's by its name or its directory's, where `path` has `led`, without any other's to
+/// compare it with: there was a rank 0, and the weights may be cut or dealt among all.
+fn of_a_later_rank(path: &Path, led: &Path) -> Result<()> {
+    let Some(rank) = named_for(led).filter(|rank| *rank > 0) else {
         return Ok(());
     };
     let message =
@@ -182,21 +186,17 @@ pub(crate) fn named_for(path: &Path) -> Option<u32> {
     by_room.or_else(|| Name::parse(path.file_name()?.to_str()?)?.1)
 }
 
-/// The rank of a file in a rank's directory, and the file of the lowest other rank beside it.
+/// The rank of a file in a rank's directory, which is resolved, and the file of the lowest other rank beside it.
 fn beside(path: &Path) -> Result<Option<(u32, u32, PathBuf)>> {
-    let resolved = match io::standing(path)? {
-        Standing::File => io::resolve(
-            path.parent()
-                .filter(|p| !p.as_os_str().is_empty())
-                .unwrap_or(Path::new(".")),
-        )?,
+    let room = match (io::standing(path)?, path.parent()) {
+        (Standing::File, Some(room)) => room,
         _ => return Ok(None),
     };
-    let room = resolved.file_name().and_then(|name| name.to_str());
+    let called = room.file_name().and_then(|name| name.to_str());
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let (Some(rank), Some(above)) = (room.and_then(rank_of), resolved.parent()) else {
+    let (Some(rank), Some(above)) = (called.and_then(rank_of), room.parent()) else {
         for found in [beside_by_name, beside_alike, beside_numbered] {
-            if let Some(found) = found(&resolved, &name)? {
+            if let Some(found) = found(room, &name)? {
                 return Ok(Some(found));
             }
         }
@@ -296,7 +296,7 @@ fn beside_numbered(room: &Path, name: &str) -> Result<Option<(u32, u32, PathBuf)
     let files = io::list(room)?.into_iter().filter(|(_, folder)| !folder);
     let others = files.filter_map(|(file, _)| {
         let (alike, other) = numbered_file(&file)?;
-        (alike == around && other != rank).then_some((other, file.clone()))
+        (alike == around && other != rank).then_some((other, file))
     });
     let first = others.min();
     let found = first.filter(|(other, _)| rank == 0 || *other == 0);

@@ -111,6 +111,19 @@ fn stay_on(number: usize) {
     }
 }
 
+/// Works on as many threads as there are processors, each with its own.
+fn on_all_processors(work: impl Fn() + Sync) {
+    let work = &work;
+    std::thread::scope(|scope| {
+        for thread in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(move || {
+                stay_on(thread);
+                work();
+            });
+        }
+    });
+}
+
 #[test]
 fn whatever_befalls_a_cluster_checkpoints_are_whole() {
     if let Some(seed) = number("SHARDLOOM_SEED") {
@@ -128,35 +141,28 @@ fn whatever_befalls_a_cluster_checkpoints_are_whole() {
         Mutex::new(Vec::new()),
         AtomicU64::new(0),
     );
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let done = AtomicU64::new(0);
-    std::thread::scope(|scope| {
-        let (next, failed, met, steps, done) = (&next, &failed, &met, &steps, &done);
-        for thread in 0..threads {
-            scope.spawn(move || {
-                stay_on(thread);
-                while asked.is_some() || begun.elapsed() < TIME {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    let enough = failed.lock().unwrap().len() >= 3;
-                    if seed >= first + seeds || enough {
-                        break;
-                    }
-                    let Tried {
-                        met: here,
-                        bad,
-                        steps: more,
-                        ..
-                    } = attempt(seed, None, None);
-                    for (key, count) in here {
-                        *met.lock().unwrap().entry(key).or_default() += count;
-                    }
-                    steps.fetch_add(more, Ordering::Relaxed);
-                    if !bad.is_empty() {
-                        failed.lock().unwrap().push(seed);
-                    }
-                    done.fetch_add(1, Ordering::Relaxed);
-                }
-            });
+    on_all_processors(|| {
+        while asked.is_some() || begun.elapsed() < TIME {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            let enough = failed.lock().unwrap().len() >= 3;
+            if seed >= first + seeds || enough {
+                break;
+            }
+            let Tried {
+                met: here,
+                bad,
+                steps: more,
+                ..
+            } = attempt(seed, None, None);
+            for (key, count) in here {
+                *met.lock().unwrap().entry(key).or_default() += count;
+            }
+            steps.fetch_add(more, Ordering::Relaxed);
+            if !bad.is_empty() {
+                failed.lock().unwrap().push(seed);
+            }
+            done.fetch_add(1, Ordering::Relaxed);
         }
     });
     let (text, never) = table(&met.into_inner().unwrap());
@@ -197,35 +203,31 @@ fn a_node_that_fails_while_others_put_in_place_loses_nothing() {
     let seed = (1..).find(in_place).expect("a seed");
     let next = AtomicU64::new(LAST_CALLS.start);
     let found = Mutex::new((0, Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                loop {
-                    let call = next.fetch_add(1, Ordering::Relaxed);
-                    if !LAST_CALLS.contains(&call) {
-                        break;
-                    }
-                    let event = Event {
-                        process: 1,
-                        call,
-                        ill: Ill::Failed,
-                        phase: "putting in place",
-                    };
-                    let tried = attempt(seed, Some((&[event], true)), None);
-                    let mut found = found.lock().unwrap();
-                    let here = tried
-                        .events
-                        .iter()
-                        .any(|event| event.phase == "putting in place");
-                    found.0 += usize::from(here);
-                    found.1.extend(
-                        tried
-                            .bad
-                            .into_iter()
-                            .map(|bad| format!("call {call}: {bad}")),
-                    );
-                }
-            });
+    on_all_processors(|| {
+        loop {
+            let call = next.fetch_add(1, Ordering::Relaxed);
+            if !LAST_CALLS.contains(&call) {
+                break;
+            }
+            let event = Event {
+                process: 1,
+                call,
+                ill: Ill::Failed,
+                phase: "putting in place",
+            };
+            let tried = attempt(seed, Some((&[event], true)), None);
+            let mut found = found.lock().unwrap();
+            let here = tried
+                .events
+                .iter()
+                .any(|event| event.phase == "putting in place");
+            found.0 += usize::from(here);
+            found.1.extend(
+                tried
+                    .bad
+                    .into_iter()
+                    .map(|bad| format!("call {call}: {bad}")),
+            );
         }
     });
     let (met, bad) = found.into_inner().unwrap();

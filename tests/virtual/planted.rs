@@ -52,18 +52,12 @@ fn planted_bugs_are_found() {
     let asked = super::number("SHARDLOOM_BUG_SEEDS");
     let next = AtomicU64::new(0);
     let missed = std::sync::Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                while let Some((bug, known)) =
-                    BUGS.get(next.fetch_add(1, Ordering::Relaxed) as usize)
-                {
-                    match found(*bug, *known, asked) {
-                        Some((seed, first)) => println!("{bug:?}: by seed {seed}: {first}"),
-                        None => missed.lock().unwrap().push(*bug),
-                    }
-                }
-            });
+    super::on_all_processors(|| {
+        while let Some((bug, known)) = BUGS.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+            match found(*bug, *known, asked) {
+                Some((seed, first)) => println!("{bug:?}: by seed {seed}: {first}"),
+                None => missed.lock().unwrap().push(*bug),
+            }
         }
     });
     let missed = missed.into_inner().unwrap();

@@ -7,7 +7,7 @@ use super::case::{Case, Doing};
 use super::judge::judge_clean;
 use super::room::{Image, Nodes, go_to, image, room};
 use super::tried::on;
-use super::{number, stay_on};
+use super::{number, on_all_processors};
 use crate::checkpoint::monitor::{CheckpointMonitor, MonitorConfig, State, StateTensor};
 use crate::exchange::World;
 use crate::fault::Result;
@@ -139,15 +139,7 @@ fn explore(
             }
         }
     };
-    std::thread::scope(|scope| {
-        let work = &work;
-        for thread in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(move || {
-                stay_on(thread);
-                work();
-            });
-        }
-    });
+    on_all_processors(work);
     found.into_inner().unwrap()
 }
 

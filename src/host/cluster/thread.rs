@@ -45,16 +45,11 @@ pub(crate) fn spawn<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     work: impl FnOnce() -> T + Send + 'scope,
 ) -> std::io::Result<Handle<'scope, T>> {
-    let child = seat().map(|seat| {
-        let (task, turn) = lock(&seat.cluster.state).task(seat.process);
+    let (task, child) = child();
+    if let Some(task) = task {
         STARTED.with_borrow_mut(|started| started.last_mut().map(|all| all.push(task)));
-        Seat { task, turn, ..seat }
-    });
-    let task = child.as_ref().map(|child| child.task);
-    let inner = Builder::new().spawn_scoped(scope, move || match child {
-        Some(child) => live(child, work),
-        None => Ok(work()),
-    })?;
+    }
+    let inner = Builder::new().spawn_scoped(scope, move || live_if(child, work))?;
     // The new one may come on at once.
     wake();
     Ok(Handle { task, inner })
@@ -93,18 +88,28 @@ pub(crate) fn launch<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> std::io::Result<Launched<T>> {
+    let (task, child) = child();
+    let thread = Builder::new().name(name.to_owned());
+    let inner = thread.spawn(move || live_if(child, work))?;
+    wake();
+    Ok(Launched { task, inner })
+}
+
+/// A new task of this process and its seat; none outside a cluster.
+fn child() -> (Option<usize>, Option<Seat>) {
     let child = seat().map(|seat| {
         let (task, turn) = lock(&seat.cluster.state).task(seat.process);
         Seat { task, turn, ..seat }
     });
-    let task = child.as_ref().map(|child| child.task);
-    let thread = Builder::new().name(name.to_owned());
-    let inner = thread.spawn(move || match child {
+    (child.as_ref().map(|child| child.task), child)
+}
+
+/// Lives as the task of a seat, if there is one.
+fn live_if<T>(child: Option<Seat>, work: impl FnOnce() -> T) -> Result<T> {
+    match child {
         Some(child) => live(child, work),
         None => Ok(work()),
-    })?;
-    wake();
-    Ok(Launched { task, inner })
+    }
 }
 
 /// Waits for the end of a task of this process.
