@@ -395,6 +395,40 @@ fn steps_that_the_trainer_did_not_name_are_never_mixed() {
     refuses(&run, "net_20 on ranks 0-2; net_10 on ranks 0-3");
 }
 
+/// A trainer that doesn't resume takes of each rank what was written last, whatever step that is.
+#[test]
+fn ranks_that_would_load_several_steps_are_given_one() {
+    let job = Job::new();
+    let lost = "old/checkpoint/rank_3/m_rank_3-1_20.safetensors";
+    std::fs::remove_file(job.path(lost)).expect("removed");
+    let source = ("load_checkpoint", "@old/checkpoint");
+    job.refuses(&[source, PARALLEL[0]], "1_20 on ranks 0-2; 1_10 on rank 3");
+    let resumed = [source, PARALLEL[0], ("resume_training", "True")];
+    assert_eq!(job.load(&resumed)["resume"]["step"], 10);
+    let same = [source, PARALLEL[0], PARALLEL[1]];
+    std::fs::copy(
+        job.path("four.ckpt"),
+        job.path("new/merged_strategy/dst_strategy.ckpt"),
+    )
+    .expect("copied");
+    let told = job.load(&same);
+    assert_eq!(told["action"], "reshard", "{told}");
+    let written = job.sample.path("new/shardloom_checkpoint/rank_3");
+    let found = tensors::read(&written.join("m_rank_3-1_10.safetensors")).expect("readable");
+    let step = found.tensors.get("step_num").expect("a step");
+    assert_eq!(step.data, 10i32.to_le_bytes());
+    // What all ranks wrote last is what each of them takes.
+    let (left, right) = (job.path("old/checkpoint"), job.path("older/checkpoint"));
+    std::fs::create_dir_all(&right).expect("a directory");
+    for rank in 0..4 {
+        let name = format!("rank_{rank}/m_rank_{rank}-1_10.safetensors");
+        std::fs::create_dir_all(format!("{right}/rank_{rank}")).expect("a directory");
+        std::fs::copy(format!("{left}/{name}"), format!("{right}/{name}")).expect("copied");
+    }
+    let told = job.load(&[("load_checkpoint", "@older/checkpoint"), PARALLEL[0]]);
+    assert!(told["notes"].to_string().contains("its own file"), "{told}");
+}
+
 #[test]
 fn resumes_from_the_file_that_is_named() {
     let job = Job::new();

@@ -643,6 +643,90 @@ fn ranks_files_of_several_steps_in_one_directory_are_told_apart() {
     }
 }
 
+/// A newest step that lacks on all ranks what the step before has was broken off, or is of something else.
+#[test]
+fn a_newest_step_that_has_less_than_the_one_before_is_refused() {
+    for without_strategy in [false, true] {
+        let sample = sample();
+        let ranks: &[u32] = if without_strategy {
+            &[0]
+        } else {
+            &[0, 1, 2, 3]
+        };
+        save(&sample, ranks, "1_10", 10);
+        save(&sample, ranks, "1_20", 20);
+        let kept = tensors::read(&sample.path(&file(0, "1_20"))).expect("readable");
+        let mut names = kept.tensors.keys().filter(|name| *name != "step_num");
+        let lost = names.next_back().expect("a tensor").clone();
+        for rank in ranks {
+            let path = sample.path(&file(*rank, "1_20"));
+            let mut shards = tensors::read(&path).expect("readable").tensors;
+            shards.remove(&lost);
+            tensors::write(&path, &shards);
+        }
+        let unify = match without_strategy {
+            true => UNIFY.replace("--src-strategy @four.ckpt", "--verify none"),
+            false => UNIFY.to_owned(),
+        };
+        let words = [
+            "1_20, the newest step",
+            &lost,
+            "--file-suffix 1_10",
+            "--file-suffix 1_20",
+        ];
+        refused(&sample, &unify, &words);
+        if !without_strategy {
+            refused(&sample, RESHARD, &words);
+            let in_place = RESHARD.replace("--dst @out", "--in-place");
+            refused(&sample, &in_place, &words);
+            gives(&sample, &format!("{unify} --file-suffix 1_10"), 10);
+            let leaves_out = format!("{unify} --filter-out-param-prefix {lost}");
+            runs(&sample, &leaves_out, |run| {
+                run.succeeds();
+                std::fs::remove_dir_all(sample.path("out")).expect("removed");
+            });
+        }
+        alone(&sample.args(&format!("{unify} --file-suffix 1_20 --unmatched drop"))).succeeds();
+    }
+}
+
+/// One device's steps in one directory, its rank's or any, are chosen from as ranks' are.
+#[test]
+fn one_devices_steps_need_no_directory_of_its_rank() {
+    let one = Strategy::of(&[("w", layout(&[1], &[0, -1]))]);
+    let whole = Tensors::from([("w".to_owned(), Tensor::counting("F32", &[4, 4], 1))]);
+    let sample = Sample::of(whole, one.clone(), one);
+    std::fs::remove_dir_all(sample.path("src")).expect("removed");
+    for step in [9, 10] {
+        let shards = at_step(&sample.whole, step);
+        for name in ["src/rank_0/net_rank_0", "flat/net"] {
+            let path = sample.path(&format!("{name}-1_{step}.safetensors"));
+            tensors::write(&path, &shards);
+        }
+    }
+    for place in ["@src", "@src/rank_0", "@flat"] {
+        for strategy in ["", "--src-strategy @four.ckpt"] {
+            let line = format!("unify --src {place} {strategy} --dst @out");
+            gives(&sample, &line, 10);
+            gives(&sample, &format!("{line} --file-suffix 1_9"), 9);
+        }
+        let lacks = format!("unify --src {place} --dst @out --file-suffix 1_8");
+        refused(&sample, &lacks, &["1_8", "1_10, 1_9"]);
+    }
+    // Of two series, and of another rank, nobody knows which is meant.
+    sample.copy("flat/net-1_9.safetensors", "flat/best-1_9.safetensors");
+    refused(&sample, "unify --src @flat --dst @out", &["flat", "best"]);
+    for step in [9, 10] {
+        let name = format!("flat/net-1_{step}.safetensors");
+        sample.copy(&name, &format!("three/net_rank_3-1_{step}.safetensors"));
+    }
+    refused(
+        &sample,
+        "unify --src @three --dst @out",
+        &["three", "rank_{rank}"],
+    );
+}
+
 /// The first pipeline stage's ranks and strategy alone: nothing tells of those that follow but what a model ends with.
 #[test]
 fn a_model_without_its_end_is_refused() {
@@ -701,6 +785,13 @@ fn a_model_without_its_end_is_refused() {
             let line = format!("{line} --filter-out-param-prefix {filtered}.1.");
             alone(&sample.args(&line)).succeeds();
             std::fs::remove_dir_all(sample.path("out")).expect("removed");
+        }
+        // A last stage's file under another name.
+        tensors::write(&sample.path("copied/net0.safetensors"), &sample.whole);
+        let line = "unify --src @copied --dst @out";
+        refused(&sample, line, &["no layer 1", "pipeline stages"]);
+        for more in ["--unmatched drop", "--weights net0.safetensors"] {
+            alone(&sample.args(&format!("{line} {more} --overwrite"))).succeeds();
         }
     }
 }

@@ -159,6 +159,7 @@ mod tests {
             redundancy_removed: None,
             global_batch_size: None,
             modified: 0,
+            times: vec![],
         });
         Survey {
             ranks: 1,

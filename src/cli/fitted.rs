@@ -146,7 +146,7 @@ fn elsewhere(line: &Command, part: &str) -> String {
     let flags_wanted: BTreeSet<&str> = wanted.iter().map(|named| named.flag).collect();
     let spelled = |command: &Command| -> Vec<String> {
         let flags = flags_wanted.iter();
-        flags.map(|flag| with_value(command, flag)).collect()
+        flags.map(|flag| with_value(command, flag, part)).collect()
     };
     let has = |command: &&Command| {
         let own = flags(command);
@@ -165,16 +165,37 @@ fn elsewhere(line: &Command, part: &str) -> String {
     format!("what could do it: {}", commands.join(", "))
 }
 
-/// A flag with what stands for its value: `--file-suffix <FILE_SUFFIX>`.
-fn with_value(command: &Command, flag: &str) -> String {
+/// A flag with the value that it has in `part`, or with what stands for one: `--file-suffix <FILE_SUFFIX>`.
+fn with_value(command: &Command, flag: &str, part: &str) -> String {
     let mut known = command.get_arguments();
     let known = known.find(|known| known.get_long() == Some(flag));
     let taken = known.filter(|known| known.get_action().takes_values());
     let value = taken.and_then(|known| known.get_value_names()?.first().cloned());
     value.map_or_else(
         || format!("--{flag}"),
-        |value| format!("--{flag} <{value}>"),
+        |value| match given(part, flag) {
+            Some(typed) => format!("--{flag}{typed}"),
+            None => format!("--{flag} <{value}>"),
+        },
     )
+}
+
+/// The value of `flag` in a text, with what is before it; a word of the sentence is none.
+fn given<'a>(text: &'a str, flag: &str) -> Option<&'a str> {
+    let named = format!("--{flag}");
+    let mut places = text.match_indices(&named);
+    places.find_map(|(at, _)| {
+        let typed = &text[at + named.len()..];
+        let value = typed.strip_prefix([' ', '='])?;
+        let end = match value.strip_prefix('\'') {
+            Some(quoted) => quoted.find('\'')? + 2,
+            None => value
+                .find(|c: char| c.is_whitespace() || ",;:`".contains(c))
+                .unwrap_or(value.len()),
+        };
+        let is_word = value[..end].chars().all(char::is_alphabetic);
+        (!is_word).then(|| &typed[..=end])
+    })
 }
 
 #[cfg(test)]

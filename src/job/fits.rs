@@ -77,8 +77,9 @@ pub(super) fn fit(
     if verify != Verify::None {
         agree(world, check_laid(opened, path))?;
     }
-    if let (Some(_), None, true) = (leftovers, &opened.strategy, verify != Verify::None) {
-        let chosen = matches!(job.reading.weights, Weights::Named(_));
+    let chosen = matches!(job.reading.weights, Weights::Named(_));
+    let full = opened.strategy.is_none() && verify != Verify::None;
+    if leftovers.is_some() && full {
         agree(world, fragment::refuse(&opened.source, chosen))?;
     }
     no_parts(world, opened, &job.reading)?;
@@ -88,7 +89,7 @@ pub(super) fn fit(
     {
         let affixes = &job.reading.derived.affixes;
         let needed = |name: &str| write.select.keeps(name);
-        let how = (path, write.leftovers.unmatched());
+        let how = (path, write.leftovers.unmatched(), full && !chosen);
         unsaved::refuse(opened, affixes, how, needed).map_err(|f| with_strategy(f, path))?;
     }
     let compared = copies::check(world, topology, opened, &origin, verify, &job.moving);

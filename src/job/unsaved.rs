@@ -11,49 +11,9 @@ use crate::source::fragment::named_for;
 use crate::source::meta::TRAINABLE;
 use crate::store::whole::{ranges, spelled};
 use crate::strategy::StrategyInput;
+use crate::strategy::ends::MODELS;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
-
-/// How a model begins, what its layers' names begin with, and the norm and the head that it ends with, as trainers call
-/// them; something may stand before.
-const MODELS: [[&str; 4]; 6] = [
-    [
-        "model.tok_embeddings.embedding_weight",
-        "model.layers.",
-        "model.norm_out.weight",
-        "lm_head.weight",
-    ],
-    [
-        "embedding.word_embeddings.weight",
-        "decoder.layers.",
-        "decoder.final_layernorm.weight",
-        "output_layer.weight",
-    ],
-    [
-        "transformer.embedding.embedding_weight",
-        "transformer.encoder.layers.",
-        "transformer.encoder.final_layernorm.weight",
-        "transformer.output_layer.weight",
-    ],
-    [
-        "embed_tokens.weight",
-        "layers.",
-        "norm.weight",
-        "lm_head.weight",
-    ],
-    [
-        "gpt_neox.embed_in.weight",
-        "gpt_neox.layers.",
-        "gpt_neox.final_layer_norm.weight",
-        "embed_out.weight",
-    ],
-    [
-        "transformer.wte.weight",
-        "transformer.h.",
-        "transformer.ln_f.weight",
-        "lm_head.weight",
-    ],
-];
 
 /// Most tensors that a message names.
 const NAMED: usize = 3;
@@ -62,6 +22,7 @@ const NAMED: usize = 3;
 /// others have, weights or states, and tensors of which the states are there. What no layer has is no loss (moments,
 /// where only weights were saved); nor is what a trainer leaves out of files of those weights that it trains. Of a
 /// strategy that was derived nobody knows which weights were trained: all states of one may lack, and no weight.
+/// `whole` are full weights of which no file was chosen: of a model's layers none may lack before the last.
 /// Local; what it looks at is the same on every process.
 ///
 /// # Errors
@@ -69,12 +30,13 @@ const NAMED: usize = 3;
 pub(super) fn refuse(
     opened: &Opened,
     affixes: &Affixes,
-    (given, unmatched): (Option<&StrategyInput>, Unmatched),
+    (given, unmatched, whole): (Option<&StrategyInput>, Unmatched, bool),
     needed: impl Fn(&str) -> bool,
 ) -> Result<()> {
     let inventory = &opened.inventory;
     let may_lack_stages = may_lack_stages(opened, given);
-    let nothing = inventory.without_data.is_empty() && !may_lack_stages;
+    let whole = whole && opened.source.told.is_none();
+    let nothing = inventory.without_data.is_empty() && !may_lack_stages && !whole;
     if nothing || is_of_trained(opened) {
         return Ok(());
     }
@@ -86,8 +48,8 @@ pub(super) fn refuse(
     let lacks: Vec<(&Arc<str>, String)> = lacks.collect();
     let lacks = lost(&there, lacks, given, unmatched);
     let base = &opened.source.base;
-    if lacks.is_empty() && may_lack_stages {
-        return not_cut_short(&there, needed)
+    if lacks.is_empty() && (may_lack_stages || whole) {
+        return not_cut_short(&there, may_lack_stages, needed)
             .map_err(|fault| fault.file(base.display().to_string()));
     }
     let found = told(&lacks, ["source", "no rank has"]).map(|fault| {
@@ -111,12 +73,16 @@ fn may_lack_stages(opened: &Opened, given: Option<&StrategyInput>) -> bool {
 }
 
 /// Refuses what a trainer's names show to be some of a model's pipeline stages, whose strategies tell nothing of the
-/// others: layers between others that aren't there, or the embedding of the first stage and layers, and neither the norm
-/// behind the last layer nor the head. Of what is `needed`. Local.
+/// others: layers between others that aren't there, or, where the end may lack, the embedding of the first stage and
+/// layers, and neither the norm behind the last layer nor the head. Of what is `needed`. Local.
 ///
 /// # Errors
 /// [`Kind::MissingShard`] naming what lacks.
-fn not_cut_short(there: &HashSet<String>, needed: impl Fn(&str) -> bool) -> Result<()> {
+fn not_cut_short(
+    there: &HashSet<String>,
+    end_may_lack: bool,
+    needed: impl Fn(&str) -> bool,
+) -> Result<()> {
     for [embedding, layers, norm, head] in &MODELS {
         let before = |own: &str| {
             let found = there.iter().filter_map(|name| name.strip_suffix(own));
@@ -145,7 +111,7 @@ fn not_cut_short(there: &HashSet<String>, needed: impl Fn(&str) -> bool) -> Resu
                 "has {layers}{last} and no layer {}",
                 spelled(&ranges(lacks))
             )
-        } else if begins.is_some() && !ends && needed(&norm) {
+        } else if end_may_lack && begins.is_some() && !ends && needed(&norm) {
             format!(
                 "has {before}{embedding} and {}, and nothing behind the last layer, {norm}",
                 layers.trim_end_matches('.')

@@ -1,8 +1,11 @@
-//! Files of ranks that lie in one directory: `net_rank_0-1_20.safetensors`, `net_rank_1-1_20.safetensors`.
+//! Files of ranks that lie in one directory: `net_rank_0-1_20.safetensors`, `net_rank_1-1_20.safetensors`; and the steps
+//! of one device, which needs no directory of its rank: `net-1_10.safetensors`, `net-1_20.safetensors`.
 
+use crate::source::contents::Contents;
 use crate::source::meta::Name;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
+use std::path::Path;
 
 /// What precedes a rank in the names of files.
 pub(super) const RANK: &str = "rank_";
@@ -34,6 +37,21 @@ pub(crate) fn patterns<'f>(names: impl Iterator<Item = &'f str>) -> Vec<(String,
     all.into_iter()
         .map(|(_, pattern, suffix)| (pattern, suffix))
         .collect()
+}
+
+/// The files of weights among `names`, of the directory `path`, if they are several steps of the first rank, or of one device, as
+/// a trainer calls them; none where an index says which files are meant. Local.
+pub(super) fn steps(path: &Path, names: &[(String, bool)]) -> Option<Vec<String>> {
+    let contents = Contents::of(path, names);
+    let parsed = contents.weights.iter().map(|name| Name::parse(name));
+    let parsed: Vec<(Name, Option<u32>)> = parsed.collect::<Option<_>>()?;
+    let [(_, rank), _, ..] = &parsed[..] else {
+        return None;
+    };
+    let alike = parsed.iter().all(|(_, other)| other == rank);
+    let first = rank.is_none_or(|rank| rank == 0) && contents.map().is_none();
+    let owned = contents.weights.iter().map(|name| (*name).to_owned());
+    (alike && first).then(|| owned.collect())
 }
 
 #[cfg(test)]

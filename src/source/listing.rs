@@ -6,6 +6,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::source::aside::{TOLD, left};
 use crate::source::contents::beside;
 use crate::source::directory;
+use crate::source::flat;
 use crate::source::full::list_full;
 use crate::source::listed::{Inner, Listed, Listing};
 use crate::source::pattern;
@@ -106,7 +107,9 @@ fn has_numbers(path: &Path) -> Result<Option<bool>> {
         return Ok(Some(inner.format.is_numbered()));
     }
     let room = |(name, folder): &(String, bool)| *folder && rank_dir::rank_of(name).is_some();
-    Ok(Some(names.iter().any(room)))
+    Ok(Some(
+        names.iter().any(room) || flat::steps(path, &names).is_some(),
+    ))
 }
 
 /// Whether there are files of full weights at `path` that match `glob`, as any process sees it. Collective.
@@ -193,7 +196,11 @@ pub(crate) fn begin(path: &Path, suffix: Option<&str>, weights: &Weights) -> Res
         let note = (!beside.is_empty()).then(|| left(&beside, "rank directories are", true));
         listing.notes.extend(note);
     }
-    if rooms.is_empty() {
+    if rooms.is_empty() && wanted.is_none() {
+        let steps = flat::steps(path, &names).map(|files| (0, files));
+        listing.offered.extend(steps);
+    }
+    if rooms.is_empty() && listing.offered.is_empty() {
         list_full(path, &names, wanted, &mut listing)?;
         if !listing.ranks.is_empty() {
             unnumbered(path, suffix, "full weights")?;

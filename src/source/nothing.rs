@@ -203,3 +203,48 @@ pub(super) fn refuse_weights(path: &Path) -> Result<()> {
         .file(path.display().to_string())
         .hint("are the weights and their strategy swapped? A strategy is a .ckpt or .json file, or a directory of them"))
 }
+
+/// Says of a missing rank's directory that it lies beside what was given, or that it is there and leads nowhere or has
+/// nothing in it. Local.
+pub(super) fn linked_nowhere(base: &Path, fault: Fault) -> Fault {
+    let Some(rank) = fault.rank else {
+        return fault;
+    };
+    let room = format!("rank_{rank}");
+    let own = base
+        .file_name()
+        .and_then(|name| rank_dir::rank_of(name.to_str()?));
+    let beside = own
+        .and(base.parent())
+        .map(|above| (above, above.join(&room)));
+    if let Some((above, directory)) = beside
+        && matches!(io::standing(&directory), Ok(Standing::Directory))
+    {
+        let all = match above.as_os_str().is_empty() {
+            true => ".".to_owned(),
+            false => above.display().to_string(),
+        };
+        return Fault {
+            file: None,
+            hint: Some(format!(
+                "{} is one rank's directory: give {all}, which has all of them",
+                base.display()
+            )),
+            ..fault
+        };
+    }
+    let directory = base.join(&room);
+    let why = match (io::link_target(&directory), io::standing(&directory)) {
+        (Ok(Some(target)), Ok(Standing::Nothing)) => {
+            format!("is a link to {}, where nothing is", target.display())
+        }
+        (_, Ok(Standing::EmptyDirectory)) => {
+            "has no files: was the copy or the save broken off?".into()
+        }
+        _ => return fault,
+    };
+    Fault {
+        hint: Some(format!("{} {why}", directory.display())),
+        ..fault
+    }
+}

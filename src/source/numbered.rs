@@ -161,6 +161,7 @@ pub(super) fn survey(base: &Path, seen: &[Numbered]) -> Survey {
             redundancy_removed: None,
             global_batch_size: iteration.batch,
             modified: iteration.modified,
+            times: Vec::new(),
             directory: Some(place),
         });
     }

@@ -18,6 +18,7 @@ use crate::source::laid::{Laid, Lies, lies, note};
 use crate::source::listed::Listing;
 use crate::source::listing::{Begun, begin, full, refuse_choice};
 use crate::source::nothing;
+use crate::source::older;
 use crate::source::pattern;
 use crate::source::reading::{Reading, Verify, Which};
 use crate::source::seals;
@@ -26,9 +27,7 @@ use crate::source::still::Still;
 use crate::source::values;
 use crate::source::views::Views;
 use crate::store::Format;
-use crate::store::io::{self, Standing};
 use crate::store::manifest::Manifest;
-use crate::store::rank_dir::rank_of;
 use crate::strategy::Strategy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -75,7 +74,9 @@ pub fn open(
     let (source, lies, strategy, inventory) = match &reading.which {
         Which::Checkpoint(suffix) => {
             let wanted = Wanted::of(world, topology, path, suffix.as_deref())?;
-            let mut source = found(world, topology, reading, mode, &wanted)?;
+            let affixes = &reading.derived.affixes;
+            let needed = |name: &str| needed(&affixes.of(name));
+            let mut source = found(world, topology, reading, mode, &wanted, needed)?;
             // From here on all know the same: what fails does so on every process alike.
             refuse_empty(&source)?;
             if reading.verify == Verify::All {
@@ -86,7 +87,6 @@ pub fn open(
                 given => (Lies::default(), given),
             };
             let strategy = source.strategy(strategy)?;
-            let affixes = &reading.derived.affixes;
             let renamed = strategy.as_ref().filter(|_| !affixes.are_none());
             let renamed = renamed.cloned().map(|strategy| {
                 let schemas = source.catalog.distinct_schemas();
@@ -94,11 +94,10 @@ pub fn open(
                 strategy.for_names(entries.map(|entry| &entry.name), |name| affixes.of(name))
             });
             let by_files = renamed.as_ref().or(strategy.as_ref());
-            let needed = |name: &str| needed(&affixes.of(name));
             // What tells its own layout names its files, and they are all there.
             if let (Some(strategy), None) = (by_files, &source.told) {
                 complete::check(&source.catalog, strategy, needed)
-                    .map_err(|fault| source.place(linked_nowhere(&source.base, fault)))?;
+                    .map_err(|fault| source.place(nothing::linked_nowhere(&source.base, fault)))?;
             }
             let inventory = match (by_files, source.in_parts()) {
                 (None, true) => Inventory::of_parts(&source.catalog),
@@ -215,13 +214,14 @@ impl Opened {
     }
 }
 
-/// Finds the checkpoint that is wanted. Collective.
+/// Finds the checkpoint that is wanted; what nobody chose must have all that is `needed` of the step before it. Collective.
 fn found(
     world: &World,
     topology: &Topology,
     reading: &Reading,
     mode: ExchangeMode,
     wanted: &Wanted,
+    needed: impl Fn(&str) -> bool,
 ) -> Result<Source> {
     let path = &*reading.path;
     let weights = reading.weights.glob();
@@ -233,12 +233,27 @@ fn found(
     };
     // What was typed is the same on all processes.
     refuse_choice(path, weights)?;
-    let try_files = |files: &BTreeMap<u32, String>| {
-        let seen = views.look(world, path, files)?;
-        assemble(world, topology, path, mode, &seen, true)
+    let look = |files: &BTreeMap<u32, String>| views.look(world, path, files);
+    let try_seen = |seen: &Views| assemble(world, topology, path, mode, seen, true);
+    let try_files = |files: &BTreeMap<u32, String>| try_seen(&look(files)?);
+    let fault = match try_files(&chosen.files) {
+        Ok(source) => {
+            if let (Wanted::Newest, Some((suffix, files))) = (wanted, chosen.older.first()) {
+                let seen = look(files)?;
+                // Of what is no larger nothing lacks; what is damaged tells nothing.
+                if older::is_larger(&seen, &source.catalog)
+                    && let Ok(other) = try_seen(&seen)
+                {
+                    let names = [&*chosen.suffix, suffix];
+                    let checked =
+                        older::refuse_lacking(names, [&source.catalog, &other.catalog], needed);
+                    checked.map_err(|fault| source.place(fault))?;
+                }
+            }
+            return Ok(source);
+        }
+        Err(fault) => fault,
     };
-    let tried = try_files(&chosen.files);
-    let Err(fault) = tried else { return tried };
     if !matches!(fault.kind, Kind::Corrupt | Kind::Unsupported) {
         return Err(fault);
     }
@@ -398,47 +413,4 @@ fn by_index(
         }
     }
     Ok(settled.notes)
-}
-
-/// Says of a missing rank's directory that it lies beside what was given, or that it is there and leads nowhere or has
-/// nothing in it. Local.
-fn linked_nowhere(base: &Path, fault: Fault) -> Fault {
-    let Some(rank) = fault.rank else {
-        return fault;
-    };
-    let room = format!("rank_{rank}");
-    let own = base.file_name().and_then(|name| rank_of(name.to_str()?));
-    let beside = own
-        .and(base.parent())
-        .map(|above| (above, above.join(&room)));
-    if let Some((above, directory)) = beside
-        && matches!(io::standing(&directory), Ok(Standing::Directory))
-    {
-        let all = match above.as_os_str().is_empty() {
-            true => ".".to_owned(),
-            false => above.display().to_string(),
-        };
-        return Fault {
-            file: None,
-            hint: Some(format!(
-                "{} is one rank's directory: give {all}, which has all of them",
-                base.display()
-            )),
-            ..fault
-        };
-    }
-    let directory = base.join(&room);
-    let why = match (io::link_target(&directory), io::standing(&directory)) {
-        (Ok(Some(target)), Ok(Standing::Nothing)) => {
-            format!("is a link to {}, where nothing is", target.display())
-        }
-        (_, Ok(Standing::EmptyDirectory)) => {
-            "has no files: was the copy or the save broken off?".into()
-        }
-        _ => return fault,
-    };
-    Fault {
-        hint: Some(format!("{} {why}", directory.display())),
-        ..fault
-    }
 }

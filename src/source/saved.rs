@@ -29,6 +29,8 @@ pub struct Checkpoint {
     pub directory: Option<String>,
     /// When the last of its files was written, in nanoseconds since 1970.
     pub modified: i128,
+    /// The same of each rank's file, in the order of its ranks; none where it has a directory of its own.
+    pub times: Vec<i128>,
 }
 
 impl Checkpoint {
@@ -36,6 +38,26 @@ impl Checkpoint {
     #[must_use]
     pub fn complete(&self) -> bool {
         self.why.is_none()
+    }
+}
+
+impl Survey {
+    /// Of each rank the checkpoint whose file there was written last, of two at one time the later by name: what a trainer
+    /// loads that neither resumes nor is told which (mindformers' `get_last_checkpoint`).
+    #[must_use]
+    pub fn last_written(&self) -> BTreeMap<u32, &Checkpoint> {
+        let mut last: BTreeMap<u32, (i128, &Checkpoint)> = BTreeMap::new();
+        for checkpoint in &self.checkpoints {
+            for (rank, time) in checkpoint.ranks.iter().zip(&checkpoint.times) {
+                let found = last.entry(*rank).or_insert((*time, checkpoint));
+                if found.0 <= *time {
+                    *found = (*time, checkpoint);
+                }
+            }
+        }
+        let last = last.into_iter();
+        last.map(|(rank, (_, checkpoint))| (rank, checkpoint))
+            .collect()
     }
 }
 

@@ -398,6 +398,7 @@ fn group(
                 .map(|(file, _)| file.seen.modified)
                 .max()
                 .unwrap_or(0),
+            times: members.iter().map(|(file, _)| file.seen.modified).collect(),
             directory: None,
             ranks,
             name,

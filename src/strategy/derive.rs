@@ -1,5 +1,6 @@
 //! A strategy written by hand: a mesh, and rules that name the axes which cut each dimension.
 
+use super::ends::is_first;
 use super::layouts::Strategy;
 use super::name::{matches, natural};
 use super::stage_layout::{StageLayout, check_even};
@@ -168,6 +169,7 @@ impl Rule {
 /// 2.10 loses tensors with -1 on some meshes (docs/wrong-results.md).
 ///
 /// With several stages the layers (the first number between dots of a name) are spread evenly;
+/// the embedding goes to the first stage, the norm behind the last layer and the head to the last, as trainers call them;
 /// other tensors go to the first stage if they sort before the first layer, else to the last.
 ///
 /// # Errors
@@ -329,8 +331,13 @@ fn assign_stages(stages: u32, tensors: &[(String, Vec<u64>)]) -> Result<Vec<u32>
     let first = numbered.map(|(name, _)| name).min_by(|a, b| natural(a, b));
     let stage = |name: &String| match layer(name).map(|layer| layers.binary_search(&layer)) {
         Some(Ok(place) | Err(place)) => place * stages as usize / layers.len(),
-        None if first.is_some_and(|first| natural(name, first).is_lt()) => 0,
-        None => stages as usize - 1,
+        None => {
+            let sorts_first = || first.is_some_and(|first| natural(name, first).is_lt());
+            match is_first(name).unwrap_or_else(sorts_first) {
+                true => 0,
+                false => stages as usize - 1,
+            }
+        }
     };
     let stages = tensors.iter().map(|(name, _)| stage(name));
     Ok(stages
@@ -404,12 +411,14 @@ mod tests {
             ("model.layers.2.w", &[8]),
             ("model.layers.10.w", &[8]),
             ("model.norm.weight", &[8]),
+            ("lm_head.weight", &[8]),
+            ("model.tok_embeddings.embedding_weight", &[8]),
         ];
         let made = make("pp=2,tp=2", &["*=tp"], None, list).unwrap();
         let stage = |name| made.strategy.layouts(name)[0].stage;
         assert_eq!(
             list.iter().map(|(n, _)| stage(n)).collect::<Vec<_>>(),
-            [0, 0, 0, 1, 1]
+            [0, 0, 0, 1, 1, 1, 0]
         );
         assert_eq!((made.strategy.stages(), made.strategy.ranks()), (2, 4));
         assert!(make("pp=4", &[], None, list).is_err());

@@ -10,6 +10,7 @@ mod axes;
 mod beside;
 pub mod derive;
 mod draw;
+pub(crate) mod ends;
 mod file;
 mod fit;
 mod input;

@@ -103,6 +103,12 @@ fn what_a_command_cant_follow_is_left_out_or_said_otherwise() {
             "`shardloom reshard --format checkpoint2` makes one",
         ),
         (
+            "checkpoints",
+            "the newest is 1_10: --file-suffix 1_10",
+            "what could do it: `shardloom reshard --file-suffix 1_10`, `shardloom unify --file-suffix 1_10`, `shardloom export \
+             --file-suffix 1_10`",
+        ),
+        (
             "split",
             "--max-shard-size N",
             "what could do it: `shardloom unify --max-shard-size <SIZE>`, `shardloom import --max-shard-size <SIZE>`, `shardloom export --max-shard-size <SIZE>`",

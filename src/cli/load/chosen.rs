@@ -8,9 +8,11 @@ use crate::plan::arrange::{Files, RankName};
 use crate::source::hyper_parameters::{Scalars, hyper_parameters};
 use crate::source::latest::{latest, passed_over};
 use crate::source::meta::Name;
+use crate::source::named_ranks;
 use crate::source::saved::{Checkpoint, Survey};
 use crate::source::survey::survey;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A checkpoint's place and where it stands in its job.
@@ -21,6 +23,8 @@ pub(super) struct Chosen {
     scalars: Scalars,
     /// How many ranks saved it, where rank directories tell.
     ranks: Option<u32>,
+    /// The checkpoints whose files were written last, on which ranks.
+    last_written: BTreeMap<Name, Vec<u32>>,
 }
 
 impl Chosen {
@@ -58,7 +62,13 @@ impl Chosen {
                 Some(found)
             }
         };
+        let mut last_written: BTreeMap<Name, Vec<u32>> = BTreeMap::new();
+        for (rank, checkpoint) in survey.last_written() {
+            let ranks = last_written.entry(checkpoint.name.clone());
+            ranks.or_default().push(rank);
+        }
         Ok(Chosen {
+            last_written,
             directory: survey.directory.clone(),
             suffix: chosen.map(|checkpoint| checkpoint.name.suffix()),
             name: chosen.map(|checkpoint| checkpoint.name.clone()),
@@ -89,6 +99,7 @@ impl Chosen {
             name: None,
             scalars: Scalars::default(),
             ranks: None,
+            last_written: BTreeMap::new(),
         })
     }
 
@@ -121,6 +132,7 @@ impl Chosen {
             name,
             scalars,
             ranks: None,
+            last_written: BTreeMap::new(),
         })
     }
 
@@ -143,6 +155,48 @@ impl Chosen {
         );
         Err(Fault::new(Kind::Config, message)
             .hint("auto_trans_ckpt: True brings them into the job's layout"))
+    }
+
+    /// Whether every rank's file of it was written last, or the trainer is told which it is: it takes that. Local.
+    pub(super) fn is_taken(&self, config: &TrainConfig) -> bool {
+        let last = self.last_written.keys();
+        config.resumes() || last.into_iter().eq(&self.name)
+    }
+
+    /// Refuses ranks' files of which the trainer would take several steps: of each rank that which was written last. Local.
+    ///
+    /// # Errors
+    /// [`Kind::Config`], naming them.
+    pub(super) fn check_written(&self, config: &TrainConfig) -> Result<()> {
+        if config.resumes() || self.last_written.len() < 2 {
+            return Ok(());
+        }
+        let newest = self.last_written.iter().rev();
+        let told =
+            newest.map(|(name, ranks)| format!("{} on {}", name.suffix(), named_ranks(ranks)));
+        let told: Vec<String> = told.collect();
+        let message = format!(
+            "auto_trans_ckpt is False, and each rank would load the file that was written last in its own directory: {}",
+            told.join("; ")
+        );
+        let taken = self.suffix.as_deref().unwrap_or_default();
+        Err(Fault::new(Kind::Config, message).hint(format!(
+            "auto_trans_ckpt: True writes {taken}, which all ranks have, into a directory of its own"
+        )))
+    }
+
+    /// For people: what each rank loads of its own.
+    pub(super) fn own_files(&self, config: &TrainConfig) -> String {
+        let told = "each rank loads its own file: auto_trans_ckpt is False";
+        match self.last_written.first_key_value() {
+            Some((last, _)) if !self.is_taken(config) => {
+                format!(
+                    "{told}; it is that which was written last, {}",
+                    last.suffix()
+                )
+            }
+            _ => told.to_owned(),
+        }
     }
 
     /// For people: which it is, where there were several.

@@ -176,7 +176,8 @@ impl Load {
         let wanted = read(Some(&path))?;
         strategies::check_mesh(config, wanted.as_ref(), path.typed())?;
         let own = read(strategy.as_ref())?;
-        if has_layout((own.as_ref(), laid), wanted.as_ref()) {
+        // Of what has the layout already the trainer takes what was written last.
+        if chosen.is_taken(config) && has_layout((own.as_ref(), laid), wanted.as_ref()) {
             let unread = self.weights.refuse_unread();
             return unread.map_err(named).map(|()| same(config, &chosen));
         }
@@ -289,8 +290,12 @@ fn left(
     if *shape == Shape::Ranks {
         let chosen = Chosen::ranked(sight, config, &asked.path, shape)?;
         chosen.check_ranks(config, asked)?;
-        return Ok(found(telling, config, &chosen)
-            .noted("each rank loads its own file: auto_trans_ckpt is False"));
+        chosen.check_written(config)?;
+        let own = chosen.own_files(config);
+        return Ok(match chosen.is_taken(config) {
+            true => found(telling, config, &chosen).noted(own),
+            false => telling.noted(own),
+        });
     }
     if action == Action::Import {
         let reading = Reading::checkpoint(asked.path.clone(), None, None);

@@ -14,7 +14,7 @@ const SAY_WHICH: &str =
 const SHOWN_MAX: usize = 6;
 
 /// The flag that chooses a position, as it is typed.
-fn flag(label: &str) -> String {
+pub(in crate::source) fn flag(label: &str) -> String {
     // A shell would take the rank's place for names of files, and a space for the end.
     let odd = |c: char| !c.is_alphanumeric() && !"-_.".contains(c);
     let quote = if label.contains(odd) { "'" } else { "" };
