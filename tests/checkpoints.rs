@@ -148,7 +148,7 @@ fn of_two_jobs_with_the_same_step_none_is_chosen() {
             .filter(|word| word != "--json")
             .collect::<Vec<_>>(),
     );
-    for line in ["  ema 1_2: step", "  m 1_2: step", "  1_1: step"] {
+    for line in ["  ema 1_2: step", "  m 1_2: step", "  m 1_1: step"] {
         assert!(list.stdout.contains(line), "{list:#?}");
     }
     let strategy = oracle::Strategy::of(&[("w", sample::layout(&[2], &[-1]))]);

@@ -723,7 +723,7 @@ fn one_devices_steps_need_no_directory_of_its_rank() {
     refused(
         &sample,
         "unify --src @three --dst @out",
-        &["three", "rank_{rank}"],
+        &["three", "--weights"],
     );
 }
 

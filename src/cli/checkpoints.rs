@@ -290,7 +290,7 @@ fn list(survey: &Survey, note: Option<String>) -> Told {
         };
         let others = survey.checkpoints.iter();
         let mut others = others.filter(|other| other.name.prefix != checkpoint.name.prefix);
-        let of = match others.any(|other| other.name.suffix() == checkpoint.name.suffix()) {
+        let of = match others.next().is_some() {
             true => format!("{} ", checkpoint.name.prefix),
             false => String::new(),
         };

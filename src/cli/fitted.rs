@@ -9,9 +9,14 @@ use clap::Command;
 use std::collections::BTreeSet;
 
 /// What is said in the place of flags: for this command, these words, others.
-const OTHERWISE: [(&str, &str, &str); 9] = [
+const OTHERWISE: [(&str, &str, &str); 10] = [
     ("diff", "--src-strategy", "--a-strategy or --b-strategy"),
     ("strategy", "--src-strategy", "--strategy"),
+    (
+        "load",
+        "', with --src-strategy,",
+        "' of `shardloom reshard --src`",
+    ),
     (
         "load",
         "--src-strategy",

@@ -11,7 +11,8 @@ use std::path::Path;
 pub(super) const RANK: &str = "rank_";
 
 /// The patterns of the names of files, `net_rank_{rank}-1_20.safetensors`, that are all ranks', with what
-/// `--file-suffix` calls their steps: those of the newest step first. None if one is called otherwise, or several steps by no numbers of a trainer.
+/// `--file-suffix` calls their steps: those of the newest step first. None if one is called otherwise, or several steps by no
+/// numbers of a trainer, or there is none of the first rank, as among adapters of ranks 8 and 16.
 #[must_use]
 pub(crate) fn patterns<'f>(names: impl Iterator<Item = &'f str>) -> Vec<(String, String)> {
     let pattern = |name: &str| {
@@ -19,8 +20,16 @@ pub(crate) fn patterns<'f>(names: impl Iterator<Item = &'f str>) -> Vec<(String,
         let after = rest.trim_start_matches(|c: char| c.is_ascii_digit());
         (after.len() < rest.len()).then(|| format!("{before}{RANK}{{rank}}{after}"))
     };
-    let found: Option<BTreeSet<String>> = names.map(pattern).collect();
+    let names: Vec<&str> = names.collect();
+    let found: Option<BTreeSet<String>> = names.iter().map(|name| pattern(name)).collect();
     let found = found.unwrap_or_default();
+    let is_first = |pattern: &String| {
+        let first = pattern.replace("{rank}", "0");
+        names.contains(&first.as_str())
+    };
+    if !found.iter().any(is_first) {
+        return Vec::new();
+    }
     let mut steps = BTreeSet::new();
     let with_step = found.iter().map(|pattern| {
         let name = Name::parse(&pattern.replace("{rank}", "0")).map(|(name, _)| name);
@@ -37,6 +46,22 @@ pub(crate) fn patterns<'f>(names: impl Iterator<Item = &'f str>) -> Vec<(String,
     all.into_iter()
         .map(|(_, pattern, suffix)| (pattern, suffix))
         .collect()
+}
+
+/// The pattern of the names of files that end in their ranks, counted from 0: `net{rank}.safetensors`; none if one of them is
+/// called otherwise, or a rank lacks.
+pub(super) fn counted<'f>(names: &[&'f str]) -> Option<String> {
+    let parted = |name: &&'f str| {
+        let (stem, extension) = name.rsplit_once('.')?;
+        let before = stem.trim_end_matches(|c: char| c.is_ascii_digit());
+        let rank: usize = stem[before.len()..].parse().ok()?;
+        Some(((before, extension), rank))
+    };
+    let parted: Option<Vec<_>> = names.iter().map(parted).collect();
+    let (around, ranks): (BTreeSet<_>, BTreeSet<usize>) = parted?.into_iter().unzip();
+    let (before, extension) = around.first()?;
+    let all = around.len() == 1 && names.len() > 1 && ranks.into_iter().eq(0..names.len());
+    all.then(|| format!("{before}{{rank}}.{extension}"))
 }
 
 /// The files of weights among `names`, of the directory `path`, if they are several steps of the first rank, or of one device, as
@@ -77,5 +102,15 @@ mod tests {
         );
         assert!(of(&["a_rank_0.ckpt", "b_rank_0.ckpt"]).is_empty());
         assert!(of(&["net_rank_0.ckpt", "model.ckpt"]).is_empty());
+        assert!(of(&["a_rank_8.ckpt", "a_rank_16.ckpt"]).is_empty());
+        for (names, pattern) in [
+            (vec!["net0.ckpt", "net1.ckpt"], Some("net{rank}.ckpt")),
+            (vec!["net1.ckpt", "net2.ckpt"], None),
+            (vec!["net0.ckpt", "best1.ckpt"], None),
+            (vec!["net0.ckpt"], None),
+            (vec![], None),
+        ] {
+            assert_eq!(counted(&names).as_deref(), pattern, "{names:?}");
+        }
     }
 }

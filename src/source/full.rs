@@ -199,6 +199,12 @@ impl Contents<'_> {
                 pattern.display()
             )));
         }
+        if let Some(pattern) = flat::counted(&self.weights) {
+            return Err(fault.hint(format!(
+                "--weights NAME says which one; '{}', with --src-strategy, takes them for ranks' files",
+                self.path.join(pattern).display()
+            )));
+        }
         Err(fault.hint(
             "--weights NAME says which one, --weights 'GLOB' which ones; several files of one model \
              usually have param_name_map.json or model.safetensors.index.json beside them",

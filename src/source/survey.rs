@@ -144,9 +144,19 @@ fn begin(
         if let Some(fault) = looks_like_ranks(directory, &io::list(directory)?) {
             return Err(fault);
         }
-        return Err(Fault::new(Kind::MissingShard, "no process finds rank directories here")
-            .file(directory.display().to_string())
-            .hint("expected rank_<n>/ directories with <prefix>_rank_<n>-<epoch>_<step>.safetensors"));
+        let fault = Fault::new(Kind::MissingShard, "no process finds rank directories here")
+            .file(directory.display().to_string());
+        let own = directory.file_name().and_then(|name| name.to_str());
+        if own.and_then(rank_dir::rank_of).is_some() {
+            let above = directory
+                .parent()
+                .filter(|above| !above.as_os_str().is_empty());
+            let above = above.unwrap_or(Path::new("."));
+            return Err(fault.hint(format!("this is one rank's: give {}", above.display())));
+        }
+        return Err(fault.hint(
+            "expected rank_<n>/ directories with <prefix>_rank_<n>-<epoch>_<step>.safetensors",
+        ));
     };
     let mut survey = Survey {
         directory: base,
