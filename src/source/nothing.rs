@@ -36,6 +36,33 @@ fn fault(path: &Path, message: String) -> Fault {
     Fault::new(Kind::MissingShard, message).file(path.display().to_string())
 }
 
+/// What is said of a directory in which ranks' directories were looked for, below it in `base`, and none is. Local.
+///
+/// # Errors
+/// What can be said of what is there in their place; [`Kind::Io`].
+pub(super) fn without_ranks(directory: &Path, base: &Path) -> Result<Fault> {
+    if io::standing(directory)? == Standing::Nothing {
+        return Err(absent(directory));
+    }
+    directory::refuse_single(base)?;
+    refuse_directory(directory)?;
+    if let Some(fault) = looks_like_ranks(directory, &io::list(directory)?) {
+        return Err(fault);
+    }
+    let fault = fault(directory, "no process finds rank directories here".into());
+    let own = directory.file_name().and_then(|name| name.to_str());
+    if own.and_then(rank_dir::rank_of).is_none() {
+        return Ok(fault.hint(
+            "expected rank_<n>/ directories with <prefix>_rank_<n>-<epoch>_<step>.safetensors",
+        ));
+    }
+    let above = directory
+        .parent()
+        .filter(|above| !above.as_os_str().is_empty());
+    let above = above.unwrap_or(Path::new("."));
+    Ok(fault.hint(format!("this is one rank's: give {}", above.display())))
+}
+
 /// Nothing is there: what has nearly that name, or what it may be in place of a path. Local.
 pub(crate) fn absent(path: &Path) -> Fault {
     let fault = fault(path, "doesn't exist".into());

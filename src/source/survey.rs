@@ -8,9 +8,8 @@ use crate::exchange::{Topology, World, agree, all_gather, all_gather_agreed};
 use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::names::is_state;
-use crate::source::directory;
 use crate::source::meta::{META, META_BYTES_MAX, Meta, Name};
-use crate::source::nothing::{absent, looks_like_ranks};
+use crate::source::nothing;
 use crate::source::numbered::{self, Numbered};
 use crate::source::position::{Offered, saved};
 use crate::source::ranks::named;
@@ -18,7 +17,6 @@ use crate::source::saved::{Checkpoint, Survey};
 use crate::source::scalars::scalar;
 use crate::source::step::{self, Counts, Spots};
 use crate::source::views::Views;
-use crate::store::formats::refuse_directory;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::manifest::Manifest;
 use crate::store::{Format, rank_dir};
@@ -136,27 +134,7 @@ fn begin(
         .flat_map(|sight| sight.ranks.iter().copied())
         .collect();
     let Some(last) = found.last() else {
-        if io::standing(directory)? == Standing::Nothing {
-            return Err(absent(directory));
-        }
-        directory::refuse_single(&base)?;
-        refuse_directory(directory)?;
-        if let Some(fault) = looks_like_ranks(directory, &io::list(directory)?) {
-            return Err(fault);
-        }
-        let fault = Fault::new(Kind::MissingShard, "no process finds rank directories here")
-            .file(directory.display().to_string());
-        let own = directory.file_name().and_then(|name| name.to_str());
-        if own.and_then(rank_dir::rank_of).is_some() {
-            let above = directory
-                .parent()
-                .filter(|above| !above.as_os_str().is_empty());
-            let above = above.unwrap_or(Path::new("."));
-            return Err(fault.hint(format!("this is one rank's: give {}", above.display())));
-        }
-        return Err(fault.hint(
-            "expected rank_<n>/ directories with <prefix>_rank_<n>-<epoch>_<step>.safetensors",
-        ));
+        return Err(nothing::without_ranks(directory, &base)?);
     };
     let mut survey = Survey {
         directory: base,
