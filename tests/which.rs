@@ -644,6 +644,7 @@ fn ranks_files_of_several_steps_in_one_directory_are_told_apart() {
 }
 
 /// A newest step that lacks on all ranks what the step before has was broken off, or is of something else.
+// proves P170
 #[test]
 fn a_newest_step_that_has_less_than_the_one_before_is_refused() {
     for without_strategy in [false, true] {
@@ -691,6 +692,7 @@ fn a_newest_step_that_has_less_than_the_one_before_is_refused() {
 }
 
 /// One device's steps in one directory, its rank's or any, are chosen from as ranks' are.
+// proves P171
 #[test]
 fn one_devices_steps_need_no_directory_of_its_rank() {
     let one = Strategy::of(&[("w", layout(&[1], &[0, -1]))]);
@@ -728,6 +730,7 @@ fn one_devices_steps_need_no_directory_of_its_rank() {
 }
 
 /// The first pipeline stage's ranks and strategy alone: nothing tells of those that follow but what a model ends with.
+// proves P169
 #[test]
 fn a_model_without_its_end_is_refused() {
     for [embedding, layer, norm] in [
