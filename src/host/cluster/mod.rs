@@ -178,11 +178,20 @@ pub(super) fn live<T>(seat: Seat, work: impl FnOnce() -> T) -> std::thread::Resu
 impl Cluster {
     /// Lets the next one come on.
     fn pass_on(&self) {
-        let mut state = lock(&self.state);
-        if let Some(next) = state.next() {
-            state.tasks[next].turn.give();
-        }
+        pass_on(lock(&self.state), None);
     }
+}
+
+/// Lets the next one come on; tells whether that is `own`, which is there already. Whoever wakes finds `state` free.
+fn pass_on(mut state: MutexGuard<'_, State>, own: Option<usize>) -> bool {
+    let next = state.next();
+    let other = next.filter(|_| next != own);
+    let turn = other.map(|next| Arc::clone(&state.tasks[next].turn));
+    drop(state);
+    if let Some(turn) = turn {
+        turn.give();
+    }
+    next.is_some() && next == own
 }
 
 impl Seat {
@@ -199,33 +208,19 @@ impl Seat {
         }
     }
 
-    /// Whether the process is dead: then this thread unwinds, or does so already.
-    fn is_dead(&self, state: MutexGuard<'_, State>) -> bool {
-        let dead = !state.processes[self.process].alive;
-        drop(state);
-        if dead {
-            self.die();
-        }
-        dead
-    }
-
     /// Lets another come on, as `state` has it, and waits for the next turn.
-    fn hand_over(&self, mut state: MutexGuard<'_, State>) {
-        match state.next() {
-            Some(next) if next == self.task => return,
-            Some(next) => state.tasks[next].turn.give(),
-            None => {}
+    fn hand_over(&self, state: MutexGuard<'_, State>) {
+        if !pass_on(state, Some(self.task)) {
+            self.take_turn();
         }
-        drop(state);
-        self.take_turn();
     }
 
     /// Waits, and lets the other threads of this process come on meanwhile.
     fn wait(&self, status: Status) {
         let mut state = lock(&self.cluster.state);
         if !state.processes[self.process].alive {
-            self.is_dead(state);
-            return;
+            drop(state);
+            return self.die();
         }
         let news = state.processes[self.process].news;
         // What has come since it waited last may be what it waits for.
@@ -243,7 +238,8 @@ impl Seat {
     fn point(&self, call: Call) -> Option<Ill> {
         let mut state = lock(&self.cluster.state);
         if !state.processes[self.process].alive {
-            self.is_dead(state);
+            drop(state);
+            self.die();
             return Some(Ill::Failed);
         }
         let ill = state.step(self.task, call);
@@ -258,10 +254,8 @@ impl Seat {
             _ => {}
         }
         if !state.processes[self.process].alive {
-            if let Some(next) = state.next() {
-                state.tasks[next].turn.give();
-            }
-            self.is_dead(state);
+            pass_on(state, None);
+            self.die();
             return Some(Ill::Failed);
         }
         if ill == Some(Ill::Stopped) || state.gives_way(self.task) {
