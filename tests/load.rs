@@ -405,6 +405,16 @@ fn ranks_that_would_load_several_steps_are_given_one() {
     job.refuses(&[source, PARALLEL[0]], "1_20 on ranks 0-2; 1_10 on rank 3");
     let resumed = [source, PARALLEL[0], ("resume_training", "True")];
     assert_eq!(job.load(&resumed)["resume"]["step"], 10);
+    // What can't be used it takes all the same, as all ranks have it by name.
+    std::fs::write(job.path(lost), b"cut short").expect("written");
+    for resumes in ["False", "True"] {
+        let lines = [source, PARALLEL[0], ("resume_training", resumes)];
+        job.refuses(
+            &lines,
+            "the trainer would take 1_20, which can't be used: rank 3",
+        );
+    }
+    std::fs::remove_file(job.path(lost)).expect("removed");
     let same = [source, PARALLEL[0], PARALLEL[1]];
     std::fs::copy(
         job.path("four.ckpt"),

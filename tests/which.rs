@@ -654,13 +654,18 @@ fn a_newest_step_that_has_less_than_the_one_before_is_refused() {
         } else {
             &[0, 1, 2, 3]
         };
-        save(&sample, ranks, "1_10", 10);
-        save(&sample, ranks, "1_20", 20);
+        for (position, step) in [("1_10", 10), ("1_20", 20), ("1_30", 30)] {
+            save(&sample, ranks, position, step);
+        }
         let kept = tensors::read(&sample.path(&file(0, "1_20"))).expect("readable");
         let mut names = kept.tensors.keys().filter(|name| *name != "step_num");
         let lost = names.next_back().expect("a tensor").clone();
-        for rank in ranks {
-            let path = sample.path(&file(*rank, "1_20"));
+        // Of two saves that were broken off one after the other.
+        for (rank, position) in ranks
+            .iter()
+            .flat_map(|rank| [(rank, "1_20"), (rank, "1_30")])
+        {
+            let path = sample.path(&file(*rank, position));
             let mut shards = tensors::read(&path).expect("readable").tensors;
             shards.remove(&lost);
             tensors::write(&path, &shards);
@@ -670,10 +675,10 @@ fn a_newest_step_that_has_less_than_the_one_before_is_refused() {
             false => UNIFY.to_owned(),
         };
         let words = [
-            "1_20, the newest step",
+            "1_30, the newest step",
             &lost,
             "--file-suffix 1_10",
-            "--file-suffix 1_20",
+            "--file-suffix 1_30",
         ];
         refused(&sample, &unify, &words);
         if !without_strategy {
@@ -687,11 +692,38 @@ fn a_newest_step_that_has_less_than_the_one_before_is_refused() {
                 std::fs::remove_dir_all(sample.path("out")).expect("removed");
             });
         }
-        alone(&sample.args(&format!("{unify} --file-suffix 1_20 --unmatched drop"))).succeeds();
+        alone(&sample.args(&format!("{unify} --file-suffix 1_30 --unmatched drop"))).succeeds();
+        std::fs::remove_dir_all(sample.path("out")).expect("removed");
     }
+    // States alone are none of what weights were.
+    let sample = sample();
+    for rank in 0..4 {
+        save(&sample, &[rank], "1_10", 10);
+        let shards = tensors::read(&sample.path(&file(rank, "1_10"))).expect("readable");
+        let states = shards.tensors.into_iter().flat_map(|(name, tensor)| {
+            ["adam_m", "adam_v"].map(|state| (format!("{state}.{name}"), tensor.clone()))
+        });
+        tensors::write(&sample.path(&file(rank, "1_20")), &states.collect());
+    }
+    refused(&sample, UNIFY, &["1_20, the newest step", "1_10 has"]);
 }
 
-/// One device's steps in one directory, its rank's or any, are chosen from as ranks' are.
+/// An older run's step is no newer one for its larger number.
+// proves P172
+#[test]
+fn of_two_runs_steps_none_is_chosen_by_its_number_alone() {
+    let sample = sample();
+    let all = [0, 1, 2, 3];
+    save(&sample, &all, "1_40", 40);
+    save(&sample, &all, "_1-1_20", 20);
+    refused(&sample, UNIFY, &["1_40", "_1-1_20"]);
+    gives(&sample, &format!("{UNIFY} --file-suffix _1-1_20"), 20);
+    gives(&sample, &format!("{UNIFY} --file-suffix 1_40"), 40);
+    save(&sample, &all, "_1-1_60", 60);
+    gives(&sample, UNIFY, 60);
+}
+
+/// One device's steps in one directory, its rank's or, where one is asked for, any, are chosen from as ranks' are.
 // proves P171
 #[test]
 fn one_devices_steps_need_no_directory_of_its_rank() {
@@ -709,15 +741,34 @@ fn one_devices_steps_need_no_directory_of_its_rank() {
     for place in ["@src", "@src/rank_0", "@flat"] {
         for strategy in ["", "--src-strategy @four.ckpt"] {
             let line = format!("unify --src {place} {strategy} --dst @out");
-            gives(&sample, &line, 10);
+            match place {
+                // They may be ranks: nothing says that they are steps.
+                "@flat" => refused(&sample, &line, &["flat", "--weights net-1_10.safetensors"]),
+                _ => gives(&sample, &line, 10),
+            }
             gives(&sample, &format!("{line} --file-suffix 1_9"), 9);
         }
         let lacks = format!("unify --src {place} --dst @out --file-suffix 1_8");
         refused(&sample, &lacks, &["1_8", "1_10, 1_9"]);
     }
-    // Of two series, and of another rank, nobody knows which is meant.
+    // Of two series, of another rank, and of what may be ranks nobody knows which is meant.
     sample.copy("flat/net-1_9.safetensors", "flat/best-1_9.safetensors");
-    refused(&sample, "unify --src @flat --dst @out", &["flat", "best"]);
+    let nine = "unify --src @flat --dst @out --file-suffix 1_9";
+    refused(&sample, nine, &["flat", "best"]);
+    for (rank, names) in [(0, ["net-0_2", "net0-1_9"]), (1, ["net-1_2", "net1-1_9"])] {
+        for (place, name) in ["of", "before"].iter().zip(names) {
+            let path = sample.path(&format!("{place}/{name}.safetensors"));
+            tensors::write(&path, &at_step(&sample.whole, rank));
+        }
+    }
+    for (place, pattern) in [("of", "net-{rank}_2"), ("before", "net{rank}-1_9")] {
+        for suffix in ["", "--file-suffix 1_2", "--file-suffix net1-1_9"] {
+            let line = format!("unify --src @{place} --dst @out {suffix}");
+            refused(&sample, &line, &[place, &format!("{pattern}.safetensors'")]);
+        }
+    }
+    let one = "unify --src @before/net0-1_9.safetensors --dst @out";
+    refused(&sample, one, &["before", "net{rank}-1_9.safetensors'"]);
     for step in [9, 10] {
         let name = format!("flat/net-1_{step}.safetensors");
         sample.copy(&name, &format!("three/net_rank_3-1_{step}.safetensors"));

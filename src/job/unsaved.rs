@@ -11,7 +11,7 @@ use crate::source::fragment::named_for;
 use crate::source::meta::TRAINABLE;
 use crate::store::whole::{ranges, spelled};
 use crate::strategy::StrategyInput;
-use crate::strategy::ends::MODELS;
+use crate::strategy::ends::{MODELS, is_further};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
@@ -215,11 +215,6 @@ fn lost<'a>(
         .into_iter()
         .filter(|(called, name)| lost(called, name));
     lacks.map(|(name, _)| &**name).collect()
-}
-
-/// Whether this is a tensor of layers that foretell further tokens than the next.
-fn is_further(name: &str) -> bool {
-    name.split('.').any(|part| part.starts_with("mtp"))
 }
 
 /// A name with `*` in the place of the numbers of layers and experts; none if it has none.

@@ -3,8 +3,9 @@
 
 use crate::source::contents::Contents;
 use crate::source::meta::Name;
+use crate::store::rank_dir::rank_of;
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// What precedes a rank in the names of files.
@@ -48,35 +49,63 @@ pub(crate) fn patterns<'f>(names: impl Iterator<Item = &'f str>) -> Vec<(String,
         .collect()
 }
 
-/// The pattern of the names of files that end in their ranks, counted from 0: `net{rank}.safetensors`; none if one of them is
-/// called otherwise, or a rank lacks.
-pub(super) fn counted<'f>(names: &[&'f str]) -> Option<String> {
-    let parted = |name: &&'f str| {
-        let (stem, extension) = name.rsplit_once('.')?;
-        let before = stem.trim_end_matches(|c: char| c.is_ascii_digit());
-        let rank: usize = stem[before.len()..].parse().ok()?;
-        Some(((before, extension), rank))
-    };
-    let parted: Option<Vec<_>> = names.iter().map(parted).collect();
-    let (around, ranks): (BTreeSet<_>, BTreeSet<usize>) = parted?.into_iter().unzip();
-    let (before, extension) = around.first()?;
-    let all = around.len() == 1 && names.len() > 1 && ranks.into_iter().eq(0..names.len());
-    all.then(|| format!("{before}{{rank}}.{extension}"))
+/// The pattern of the names of files that may be ranks', by a number in each that counts from 0 or 1 (`net{rank}.safetensors`,
+/// `net-{rank}_8.safetensors`), with the last of them; none if other things differ, or a number lacks.
+pub(super) fn numbered<'f>(names: &[&'f str]) -> Option<(&'f str, String)> {
+    let first = *names.first()?;
+    let bytes = first.bytes().enumerate();
+    let digits = bytes.filter(|(_, byte)| byte.is_ascii_digit());
+    let begins = digits.map(|(at, _)| at);
+    let begins = begins.filter(|at| !first[..*at].ends_with(|c: char| c.is_ascii_digit()));
+    let mut begins: Vec<usize> = begins.collect();
+    begins.reverse();
+    begins.into_iter().find_map(|at| {
+        let (before, rest) = first.split_at(at);
+        let after = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+        let number = |name: &&'f str| -> Option<(u64, &'f str)> {
+            let number = name.strip_prefix(before)?.strip_suffix(after)?;
+            let digits = number.bytes().all(|byte| byte.is_ascii_digit());
+            digits.then(|| Some((number.parse().ok()?, *name)))?
+        };
+        let found: BTreeMap<u64, &'f str> = names.iter().map(number).collect::<Option<_>>()?;
+        let from = *found.keys().next()?;
+        let all = found.len() == names.len() && names.len() > 1 && from < 2;
+        let whole = found.keys().copied().eq(from..from + names.len() as u64);
+        let last = found.into_values().next_back()?;
+        (all && whole).then(|| (last, format!("{before}{{rank}}{after}")))
+    })
 }
 
-/// The files of weights among `names`, of the directory `path`, if they are several steps of the first rank, or of one device, as
-/// a trainer calls them; none where an index says which files are meant. Local.
-pub(super) fn steps(path: &Path, names: &[(String, bool)]) -> Option<Vec<String>> {
+/// The newest of files that are all called as a trainer calls the steps of one job.
+pub(super) fn newest<'f>(names: &[&'f str]) -> Option<&'f str> {
+    let parsed = names.iter().map(|name| Some((Name::parse(name)?.0, *name)));
+    let parsed: Vec<(Name, &str)> = parsed.collect::<Option<_>>()?;
+    let (first, _) = parsed.first()?;
+    let one = parsed.iter().all(|(name, _)| name.same_run(first));
+    let newest = parsed.iter().filter(|_| one).max();
+    newest.map(|(_, name)| *name)
+}
+
+/// The files of weights among `names`, of the directory `path`, if they are several steps of the first rank, as a trainer calls
+/// them, or its directory; or, where a step `is_asked` for, of one device: `net-0_2` and `net-1_2` may be ranks. None where an
+/// index says which files are meant, or a file of hyper parameters is of one of them. Local.
+pub(super) fn steps(path: &Path, names: &[(String, bool)], is_asked: bool) -> Option<Vec<String>> {
     let contents = Contents::of(path, names);
     let parsed = contents.weights.iter().map(|name| Name::parse(name));
     let parsed: Vec<(Name, Option<u32>)> = parsed.collect::<Option<_>>()?;
-    let [(_, rank), _, ..] = &parsed[..] else {
+    let [(first, rank), _, ..] = &parsed[..] else {
         return None;
     };
     let alike = parsed.iter().all(|(_, other)| other == rank);
-    let first = rank.is_none_or(|rank| rank == 0) && contents.map().is_none();
+    let room = path.file_name().and_then(|room| rank_of(room.to_str()?));
+    let one_series = || parsed.iter().all(|(name, _)| name.prefix == first.prefix);
+    let of_one = match rank.or(room) {
+        Some(rank) => rank == 0,
+        None => is_asked && one_series() && numbered(&contents.weights).is_none(),
+    };
+    let told = contents.map().is_some() || !contents.hyper.is_empty();
     let owned = contents.weights.iter().map(|name| (*name).to_owned());
-    (alike && first).then(|| owned.collect())
+    (alike && of_one && !told).then(|| owned.collect())
 }
 
 #[cfg(test)]
@@ -103,14 +132,24 @@ mod tests {
         assert!(of(&["a_rank_0.ckpt", "b_rank_0.ckpt"]).is_empty());
         assert!(of(&["net_rank_0.ckpt", "model.ckpt"]).is_empty());
         assert!(of(&["a_rank_8.ckpt", "a_rank_16.ckpt"]).is_empty());
-        for (names, pattern) in [
-            (vec!["net0.ckpt", "net1.ckpt"], Some("net{rank}.ckpt")),
-            (vec!["net1.ckpt", "net2.ckpt"], None),
+        for (names, found) in [
+            (
+                vec!["net0.ckpt", "net1.ckpt"],
+                Some(("net1.ckpt", "net{rank}.ckpt")),
+            ),
+            (
+                vec!["m-0_2.ckpt", "m-1_2.ckpt"],
+                Some(("m-1_2.ckpt", "m-{rank}_2.ckpt")),
+            ),
+            (vec!["m-1_10.ckpt", "m-1_20.ckpt"], None),
+            (vec!["net2.ckpt", "net3.ckpt"], None),
             (vec!["net0.ckpt", "best1.ckpt"], None),
             (vec!["net0.ckpt"], None),
             (vec![], None),
         ] {
-            assert_eq!(counted(&names).as_deref(), pattern, "{names:?}");
+            let of = numbered(&names);
+            let of = of.as_ref().map(|(last, pattern)| (*last, pattern.as_str()));
+            assert_eq!(of, found, "{names:?}");
         }
     }
 }

@@ -150,16 +150,41 @@ fn of_ranks(base: &Path, files: &[ShardFile]) -> Result<()> {
                 "is rank {rank}'s, and rank {other} beside it has something else ({}): it is no full weights",
                 theirs.display()
             );
+            let all = pattern_of(&path, &theirs).map_or_else(
+                || "the directory with all ranks".to_owned(),
+                |pattern| format!("'{pattern}'"),
+            );
             return Err(Fault::new(Kind::MissingShard, message)
                 .rank(rank)
                 .file(path.display().to_string())
-                .hint(
-                    "give the directory with all ranks and --src-strategy; --verify none takes this rank's as \
-                     they are",
-                ));
+                .hint(format!(
+                    "give {all} and --src-strategy; --verify none takes this rank's as they are"
+                )));
         }
     }
     Ok(())
+}
+
+/// The pattern of two ranks' files in one directory, whose names differ in their numbers; none for others.
+fn pattern_of(path: &Path, other: &Path) -> Option<String> {
+    let [own, theirs] = [path, other].map(|file| file.file_name()?.to_str());
+    let (own, theirs) = (own?, theirs?);
+    let folder = |file: &Path| {
+        io::resolve(
+            file.parent()
+                .filter(|above| !above.as_os_str().is_empty())
+                .unwrap_or(Path::new(".")),
+        )
+        .ok()
+    };
+    let is_digit = |c: char| c.is_ascii_digit();
+    let same = own.bytes().zip(theirs.bytes()).take_while(|(a, b)| a == b);
+    let before = own.get(..same.count())?.trim_end_matches(is_digit);
+    let [after, others] =
+        [own, theirs].map(|name| name[before.len()..].trim_start_matches(is_digit));
+    let alike = after == others && own != theirs && folder(path) == folder(other);
+    let name = format!("{before}{{rank}}{after}");
+    alike.then(|| path.with_file_name(name).display().to_string())
 }
 
 /// Refuses a file that is a later rank's by its name or its directory's, where `path` has `led`, without any other's to
@@ -308,7 +333,14 @@ fn numbered_file(name: &str) -> Option<((String, String), u32)> {
     let lower = name.to_ascii_lowercase();
     let words = DEVICES.iter().chain(&["consolidated"]);
     let ends = words.filter_map(|word| Some(lower.rfind(word)? + word.len()));
-    let rest = &lower[ends.max()?..];
+    // A trainer's steps count behind a dash: what is before may be a device, too.
+    let step = || {
+        let (before, _) = lower
+            .rsplit_once('-')
+            .filter(|_| Name::parse(name).is_some())?;
+        Some(before.trim_end_matches(|c: char| c.is_ascii_digit()).len())
+    };
+    let rest = &lower[ends.max().or_else(step)?..];
     let digits = rest.trim_start_matches(['_', '-', '.']);
     let (number, after) = leading_number(digits)?;
     let before = &lower[..lower.len() - digits.len()];

@@ -199,10 +199,16 @@ impl Contents<'_> {
                 pattern.display()
             )));
         }
-        if let Some(pattern) = flat::counted(&self.weights) {
+        if let Some((newest, pattern)) = flat::numbered(&self.weights) {
             return Err(fault.hint(format!(
-                "--weights NAME says which one; '{}', with --src-strategy, takes them for ranks' files",
+                "if they are ranks' files, '{}', with --src-strategy, takes them; of one device's steps --weights {newest} takes the \
+                 newest",
                 self.path.join(pattern).display()
+            )));
+        }
+        if let Some(newest) = flat::newest(&self.weights) {
+            return Err(fault.hint(format!(
+                "--weights {newest} takes the newest, if they are one device's steps"
             )));
         }
         Err(fault.hint(

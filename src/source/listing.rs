@@ -108,7 +108,7 @@ fn has_numbers(path: &Path) -> Result<Option<bool>> {
     }
     let room = |(name, folder): &(String, bool)| *folder && rank_dir::rank_of(name).is_some();
     Ok(Some(
-        names.iter().any(room) || flat::steps(path, &names).is_some(),
+        names.iter().any(room) || flat::steps(path, &names, true).is_some(),
     ))
 }
 
@@ -197,7 +197,7 @@ pub(crate) fn begin(path: &Path, suffix: Option<&str>, weights: &Weights) -> Res
         listing.notes.extend(note);
     }
     if rooms.is_empty() && wanted.is_none() {
-        let steps = flat::steps(path, &names).map(|files| (0, files));
+        let steps = flat::steps(path, &names, suffix.is_some()).map(|files| (0, files));
         listing.offered.extend(steps);
     }
     if rooms.is_empty() && listing.offered.is_empty() {

@@ -214,7 +214,7 @@ impl Opened {
     }
 }
 
-/// Finds the checkpoint that is wanted; what nobody chose must have all that is `needed` of the step before it. Collective.
+/// Finds the checkpoint that is wanted; what nobody chose must have all that is `needed` of the steps before it. Collective.
 fn found(
     world: &World,
     topology: &Topology,
@@ -238,15 +238,17 @@ fn found(
     let try_files = |files: &BTreeMap<u32, String>| try_seen(&look(files)?);
     let fault = match try_files(&chosen.files) {
         Ok(source) => {
-            if let (Wanted::Newest, Some((suffix, files))) = (wanted, chosen.older.first()) {
+            let newest = matches!(wanted, Wanted::Newest);
+            let older = chosen.older.iter().filter(|_| newest);
+            for (suffix, files) in older.take(older::LOOKED_AT) {
                 let seen = look(files)?;
-                // Of what is no larger nothing lacks; what is damaged tells nothing.
-                if older::is_larger(&seen, &source.catalog)
+                // What is damaged tells nothing.
+                if older::may_have_more(&seen, &source.catalog)
                     && let Ok(other) = try_seen(&seen)
                 {
                     let names = [&*chosen.suffix, suffix];
                     let checked =
-                        older::refuse_lacking(names, [&source.catalog, &other.catalog], needed);
+                        older::refuse_lacking(names, [&source.catalog, &other.catalog], &needed);
                     checked.map_err(|fault| source.place(fault))?;
                 }
             }

@@ -42,6 +42,17 @@ impl Checkpoint {
 }
 
 impl Survey {
+    /// The same by the files' names alone: whatever all ranks have a file of is complete.
+    #[must_use]
+    pub fn by_names(&self) -> Survey {
+        let mut names = self.clone();
+        for checkpoint in &mut names.checkpoints {
+            let all = checkpoint.ranks.len() == self.ranks as usize;
+            checkpoint.why = checkpoint.why.take().filter(|_| !all);
+        }
+        names
+    }
+
     /// Of each rank the checkpoint whose file there was written last, of two at one time the later by name: what a trainer
     /// loads that neither resumes nor is told which (mindformers' `get_last_checkpoint`).
     #[must_use]

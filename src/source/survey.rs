@@ -83,7 +83,10 @@ pub fn survey(
     let base = &survey.directory;
     let mine = read_headers(world.process(), topology, base, &files, headers);
     let all = all_gather(world, &mine)?.into_iter().flatten();
-    survey.checkpoints.extend(group(&files, all, survey.ranks));
+    let ranks = survey.ranks;
+    survey
+        .checkpoints
+        .extend(group(&files, all, ranks, headers));
     Ok(survey)
 }
 
@@ -100,7 +103,8 @@ pub(super) fn survey_alone(directory: &Path) -> Result<Survey> {
     let sights = [look(directory, true)?];
     let (mut survey, files) = begin(&sights, &topology, directory, None)?;
     let all = read_headers(0, &topology, &survey.directory, &files, true);
-    survey.checkpoints.extend(group(&files, all, survey.ranks));
+    let ranks = survey.ranks;
+    survey.checkpoints.extend(group(&files, all, ranks, true));
     Ok(survey)
 }
 
@@ -324,18 +328,16 @@ fn offered(files: &[File]) -> Offered {
     offered
 }
 
-/// Groups the files by name, with what their headers say.
+/// Groups the files by name, with what their headers say; what is in them is only to be checked if it is asked for.
 fn group(
     files: &[File],
     read: impl IntoIterator<Item = (usize, Header)>,
     expected: u32,
+    check: bool,
 ) -> Vec<Checkpoint> {
-    let mut headers = vec![Header::default(); files.len()];
-    for (number, header) in read {
-        if let Some(place) = headers.get_mut(number) {
-            *place = header;
-        }
-    }
+    let read: HashMap<usize, Header> = read.into_iter().collect();
+    let headers = (0..files.len()).map(|number| read.get(&number).cloned().unwrap_or_default());
+    let headers: Vec<Header> = headers.collect();
     let offered = offered(files);
     let names = saved(&offered).filter(|saved| !saved.misplaced);
     let names: HashMap<(u32, &str), Name> = names
@@ -359,6 +361,7 @@ fn group(
             .map(|(file, header)| (file.seen.rank, header.counts))
             .collect();
         let why = match missing[..] {
+            [] if !check => None,
             [] => bad
                 .or_else(|| step::difference(&counts))
                 .or_else(|| lacking(&name, &members, &fullest)),

@@ -1,8 +1,8 @@
 //! A strategy written by hand: a mesh, and rules that name the axes which cut each dimension.
 
-use super::ends::is_first;
+use super::ends::assign_stages;
 use super::layouts::Strategy;
-use super::name::{matches, natural};
+use super::name::matches;
 use super::stage_layout::{StageLayout, check_even};
 use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result, nearest};
@@ -300,49 +300,6 @@ pub(super) fn innermost_step(layout: &Layout) -> Option<i64> {
     let innermost = (0..mesh.len()).rfind(|axis| !used.contains(axis) && mesh[*axis] > 1)?;
     let step: u64 = mesh[innermost + 1..].iter().product();
     i64::try_from(step).ok()
-}
-
-/// The first number between dots: `model.layers.12.wq` is of layer 12.
-pub(super) fn layer(name: &str) -> Option<u64> {
-    let mut segments = name.split('.').skip(1).peekable();
-    while let Some(segment) = segments.next() {
-        let number = segment.bytes().all(|byte| byte.is_ascii_digit());
-        if number && segments.peek().is_some() && !segment.is_empty() {
-            return segment.parse().ok();
-        }
-    }
-    None
-}
-
-/// The stage of each tensor.
-fn assign_stages(stages: u32, tensors: &[(String, Vec<u64>)]) -> Result<Vec<u32>> {
-    if stages == 1 {
-        return Ok(vec![0; tensors.len()]);
-    }
-    let layers: BTreeSet<u64> = tensors.iter().filter_map(|(name, _)| layer(name)).collect();
-    let layers: Vec<u64> = layers.into_iter().collect();
-    if layers.len() < stages as usize {
-        return Err(usage(format!(
-            "{STAGES}={stages} needs at least {stages} layers, the tensors' names have {}",
-            layers.len()
-        )));
-    }
-    let numbered = tensors.iter().filter(|(name, _)| layer(name).is_some());
-    let first = numbered.map(|(name, _)| name).min_by(|a, b| natural(a, b));
-    let stage = |name: &String| match layer(name).map(|layer| layers.binary_search(&layer)) {
-        Some(Ok(place) | Err(place)) => place * stages as usize / layers.len(),
-        None => {
-            let sorts_first = || first.is_some_and(|first| natural(name, first).is_lt());
-            match is_first(name).unwrap_or_else(sorts_first) {
-                true => 0,
-                false => stages as usize - 1,
-            }
-        }
-    };
-    let stages = tensors.iter().map(|(name, _)| stage(name));
-    Ok(stages
-        .map(|stage| u32::try_from(stage).unwrap_or(u32::MAX))
-        .collect())
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! A strategy for another mesh, cut as an older one.
 
 use super::axes::{EXPERT, lies_on_experts_mesh};
-use super::derive::{Mesh, innermost_step, layer};
+use super::derive::{Mesh, innermost_step};
+use super::ends::layer;
 use super::layouts::Strategy;
 use super::stage_layout::StageLayout;
 use crate::fault::{Fault, Kind, Result};

@@ -23,8 +23,8 @@ pub(super) struct Chosen {
     scalars: Scalars,
     /// How many ranks saved it, where rank directories tell.
     ranks: Option<u32>,
-    /// The checkpoints whose files were written last, on which ranks.
-    last_written: BTreeMap<Name, Vec<u32>>,
+    /// What the trainer takes of ranks' files by itself, on which ranks, and why that can't be used.
+    taken: BTreeMap<Name, (Vec<u32>, Option<String>)>,
 }
 
 impl Chosen {
@@ -62,13 +62,12 @@ impl Chosen {
                 Some(found)
             }
         };
-        let mut last_written: BTreeMap<Name, Vec<u32>> = BTreeMap::new();
-        for (rank, checkpoint) in survey.last_written() {
-            let ranks = last_written.entry(checkpoint.name.clone());
-            ranks.or_default().push(rank);
-        }
+        let told = matches!(config.resume_training, Some(Resume::File(_)));
         Ok(Chosen {
-            last_written,
+            taken: match chosen.filter(|_| told) {
+                Some(chosen) => BTreeMap::from([(chosen.name.clone(), (Vec::new(), None))]),
+                None => taken(&survey, config.resumes()),
+            },
             directory: survey.directory.clone(),
             suffix: chosen.map(|checkpoint| checkpoint.name.suffix()),
             name: chosen.map(|checkpoint| checkpoint.name.clone()),
@@ -99,7 +98,7 @@ impl Chosen {
             name: None,
             scalars: Scalars::default(),
             ranks: None,
-            last_written: BTreeMap::new(),
+            taken: BTreeMap::new(),
         })
     }
 
@@ -132,7 +131,7 @@ impl Chosen {
             name,
             scalars,
             ranks: None,
-            last_written: BTreeMap::new(),
+            taken: BTreeMap::new(),
         })
     }
 
@@ -157,39 +156,45 @@ impl Chosen {
             .hint("auto_trans_ckpt: True brings them into the job's layout"))
     }
 
-    /// Whether every rank's file of it was written last, or the trainer is told which it is: it takes that. Local.
-    pub(super) fn is_taken(&self, config: &TrainConfig) -> bool {
-        let last = self.last_written.keys();
-        config.resumes() || last.into_iter().eq(&self.name)
+    /// Whether it is what the trainer takes by itself. Local.
+    pub(super) fn is_taken(&self) -> bool {
+        self.taken.keys().eq(&self.name)
     }
 
-    /// Refuses ranks' files of which the trainer would take several steps: of each rank that which was written last. Local.
+    /// Refuses ranks' files of which the trainer would take several steps, or one that can't be used. Local.
     ///
     /// # Errors
     /// [`Kind::Config`], naming them.
-    pub(super) fn check_written(&self, config: &TrainConfig) -> Result<()> {
-        if config.resumes() || self.last_written.len() < 2 {
-            return Ok(());
-        }
-        let newest = self.last_written.iter().rev();
-        let told =
-            newest.map(|(name, ranks)| format!("{} on {}", name.suffix(), named_ranks(ranks)));
-        let told: Vec<String> = told.collect();
+    pub(super) fn check_taken(&self) -> Result<()> {
+        let newest = self.taken.iter().rev();
+        let unfit = newest.clone();
+        let unfit = unfit
+            .filter_map(|(name, (_, why))| Some((name, why.as_ref()?)))
+            .next();
+        let told = match (self.taken.len(), unfit) {
+            (0 | 1, None) => return Ok(()),
+            (0 | 1, Some((name, why))) => format!("{}, which can't be used: {why}", name.suffix()),
+            _ => {
+                let told = newest.map(|(name, (ranks, _))| {
+                    format!("{} on {}", name.suffix(), named_ranks(ranks))
+                });
+                told.collect::<Vec<_>>().join("; ")
+            }
+        };
         let message = format!(
-            "auto_trans_ckpt is False, and each rank would load the file that was written last in its own directory: {}",
-            told.join("; ")
+            "auto_trans_ckpt is False, and of these directories the trainer would take {told}"
         );
-        let taken = self.suffix.as_deref().unwrap_or_default();
+        let suffix = self.suffix.as_deref().unwrap_or_default();
         Err(Fault::new(Kind::Config, message).hint(format!(
-            "auto_trans_ckpt: True writes {taken}, which all ranks have, into a directory of its own"
+            "auto_trans_ckpt: True writes {suffix}, which all ranks have, into a directory of its own"
         )))
     }
 
     /// For people: what each rank loads of its own.
-    pub(super) fn own_files(&self, config: &TrainConfig) -> String {
+    pub(super) fn own_files(&self) -> String {
         let told = "each rank loads its own file: auto_trans_ckpt is False";
-        match self.last_written.first_key_value() {
-            Some((last, _)) if !self.is_taken(config) => {
+        match self.taken.first_key_value() {
+            Some((last, _)) if !self.is_taken() => {
                 format!(
                     "{told}; it is that which was written last, {}",
                     last.suffix()
@@ -237,6 +242,30 @@ impl Chosen {
             },
         }
     }
+}
+
+/// What a trainer takes of a directory by itself: where it resumes, what the ranks' `meta.json` and the files' names tell,
+/// whatever is in them; else, and without any `meta.json`, of each rank what was written last.
+fn taken(survey: &Survey, resumes: bool) -> BTreeMap<Name, (Vec<u32>, Option<String>)> {
+    let mut taken: BTreeMap<Name, (Vec<u32>, Option<String>)> = BTreeMap::new();
+    let mut take = |checkpoint: &Checkpoint, rank: Option<u32>| {
+        let (ranks, why) = taken.entry(checkpoint.name.clone()).or_default();
+        ranks.extend(rank);
+        why.clone_from(&checkpoint.why);
+    };
+    if resumes && !survey.metas.is_empty() {
+        let by_names = survey.by_names();
+        let chosen = latest(&by_names).ok().map(|chosen| &chosen.name);
+        let mut own = survey.checkpoints.iter();
+        if let Some(chosen) = own.find(|own| Some(&own.name) == chosen) {
+            take(chosen, None);
+        }
+    } else {
+        for (rank, checkpoint) in survey.last_written() {
+            take(checkpoint, Some(rank));
+        }
+    }
+    taken
 }
 
 /// Checkpoints named of many.

@@ -176,8 +176,8 @@ impl Load {
         let wanted = read(Some(&path))?;
         strategies::check_mesh(config, wanted.as_ref(), path.typed())?;
         let own = read(strategy.as_ref())?;
-        // Of what has the layout already the trainer takes what was written last.
-        if chosen.is_taken(config) && has_layout((own.as_ref(), laid), wanted.as_ref()) {
+        // Of what has the layout already the trainer may take another step.
+        if chosen.is_taken() && has_layout((own.as_ref(), laid), wanted.as_ref()) {
             let unread = self.weights.refuse_unread();
             return unread.map_err(named).map(|()| same(config, &chosen));
         }
@@ -290,9 +290,9 @@ fn left(
     if *shape == Shape::Ranks {
         let chosen = Chosen::ranked(sight, config, &asked.path, shape)?;
         chosen.check_ranks(config, asked)?;
-        chosen.check_written(config)?;
-        let own = chosen.own_files(config);
-        return Ok(match chosen.is_taken(config) {
+        chosen.check_taken()?;
+        let own = chosen.own_files();
+        return Ok(match chosen.is_taken() {
             true => found(telling, config, &chosen).noted(own),
             false => telling.noted(own),
         });
