@@ -708,21 +708,6 @@ fn a_newest_step_that_has_less_than_the_one_before_is_refused() {
     refused(&sample, UNIFY, &["1_20, the newest step", "1_10 has"]);
 }
 
-/// An older run's step is no newer one for its larger number.
-// proves P172
-#[test]
-fn of_two_runs_steps_none_is_chosen_by_its_number_alone() {
-    let sample = sample();
-    let all = [0, 1, 2, 3];
-    save(&sample, &all, "1_40", 40);
-    save(&sample, &all, "_1-1_20", 20);
-    refused(&sample, UNIFY, &["1_40", "_1-1_20"]);
-    gives(&sample, &format!("{UNIFY} --file-suffix _1-1_20"), 20);
-    gives(&sample, &format!("{UNIFY} --file-suffix 1_40"), 40);
-    save(&sample, &all, "_1-1_60", 60);
-    gives(&sample, UNIFY, 60);
-}
-
 /// One device's steps in one directory, its rank's or, where one is asked for, any, are chosen from as ranks' are.
 // proves P171
 #[test]

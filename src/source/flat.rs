@@ -3,6 +3,7 @@
 
 use crate::source::contents::Contents;
 use crate::source::meta::Name;
+use crate::source::sets::Set;
 use crate::store::rank_dir::rank_of;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,9 +51,9 @@ pub(crate) fn patterns<'f>(names: impl Iterator<Item = &'f str>) -> Vec<(String,
 }
 
 /// The pattern of the names of files that may be ranks', by a number in each that counts from 0 or 1 (`net{rank}.safetensors`,
-/// `net-{rank}_8.safetensors`), with the last of them; none if other things differ, or a number lacks.
+/// `net-{rank}_8.safetensors`), with the last of them; none if other things differ, a number lacks, or they are a set's.
 pub(super) fn numbered<'f>(names: &[&'f str]) -> Option<(&'f str, String)> {
-    let first = *names.first()?;
+    let first = names.first().filter(|name| Set::of(name).is_none())?;
     let bytes = first.bytes().enumerate();
     let digits = bytes.filter(|(_, byte)| byte.is_ascii_digit());
     let begins = digits.map(|(at, _)| at);

@@ -4,6 +4,9 @@ use crate::source::meta::Name;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+/// Within so many nanoseconds files may have been written in any order, as by a copy.
+const SAME_TIME: i128 = 2_000_000_000;
+
 /// One checkpoint: the files of one name on all ranks.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
@@ -53,22 +56,26 @@ impl Survey {
         names
     }
 
-    /// Of each rank the checkpoint whose file there was written last, of two at one time the later by name: what a trainer
-    /// loads that neither resumes nor is told which (mindformers' `get_last_checkpoint`).
+    /// Of each rank the checkpoint whose file there was written last, of several at about one time the latest by name: what a
+    /// trainer loads that neither resumes nor is told which (mindformers' `get_last_checkpoint`).
     #[must_use]
     pub fn last_written(&self) -> BTreeMap<u32, &Checkpoint> {
-        let mut last: BTreeMap<u32, (i128, &Checkpoint)> = BTreeMap::new();
-        for checkpoint in &self.checkpoints {
-            for (rank, time) in checkpoint.ranks.iter().zip(&checkpoint.times) {
-                let found = last.entry(*rank).or_insert((*time, checkpoint));
-                if found.0 <= *time {
-                    *found = (*time, checkpoint);
-                }
-            }
+        let files = || {
+            let all = self.checkpoints.iter();
+            all.flat_map(|own| {
+                own.ranks
+                    .iter()
+                    .zip(&own.times)
+                    .map(move |file| (own, file))
+            })
+        };
+        let mut latest: BTreeMap<u32, i128> = BTreeMap::new();
+        for (_, (rank, time)) in files() {
+            let found = latest.entry(*rank).or_insert(*time);
+            *found = (*found).max(*time);
         }
-        let last = last.into_iter();
-        last.map(|(rank, (_, checkpoint))| (rank, checkpoint))
-            .collect()
+        let last = files().filter(|(_, (rank, time))| **time + SAME_TIME >= latest[*rank]);
+        last.map(|(own, (rank, _))| (*rank, own)).collect()
     }
 }
 

@@ -6,7 +6,6 @@ use crate::fault::plain::first;
 use crate::fault::{Fault, Kind, Result};
 use crate::source::ranks::named;
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 
 /// What to do where several files of a rank could be meant.
 const SAY_WHICH: &str =
@@ -104,23 +103,21 @@ impl<'a> Standing<'a> {
         }
     }
 
-    /// The newest of each series: which of two series is newer no number says; nor is an older run's a newer one for its
-    /// larger numbers. What has none is left beside a trainer's files.
+    /// The newest of each series: which of two series is newer no number says. What has none is left beside a
+    /// trainer's files.
     fn newest(&self) -> Vec<&'a Position> {
         let all: Vec<&Position> = self.positions.keys().copied().collect();
         let is_saved = |position: &&Position| matches!(position, Position::Saved(_));
         let any_saved = all.iter().any(is_saved);
         let counts = |position: &Position| !any_saved || !matches!(position, Position::Plain(_));
-        // By their numbers alone, and by their runs first: mostly the same.
-        let by_numbers = |position: &Position| position.age();
-        let by_run = |position: &Position| (position.run(), position.age());
-        let (numbers, runs) = (largest(&all, by_numbers), largest(&all, by_run));
-        let is_newest = |position: &Position| {
-            let series = position.series();
-            numbers.get(&series) == Some(&by_numbers(position))
-                || runs.get(&series) == Some(&by_run(position))
-        };
-        let all = all.iter().copied();
+        let mut newest: BTreeMap<String, Vec<u128>> = BTreeMap::new();
+        for position in &all {
+            let age = newest.entry(position.series()).or_default();
+            *age = position.age().max(std::mem::take(age));
+        }
+        let is_newest =
+            |position: &Position| newest.get(&position.series()) == Some(&position.age());
+        let all = all.into_iter();
         all.filter(|position| counts(position) && is_newest(position))
             .collect()
     }
@@ -331,20 +328,6 @@ impl<'a> Standing<'a> {
         let message = format!("no rank has a weight file{ending}; there are: {list}");
         Fault::new(Kind::MissingShard, message).hint(self.advice())
     }
-}
-
-/// Of each series the largest of what its positions are ordered `by`.
-fn largest<K: Ord>(all: &[&Position], by: impl Fn(&Position) -> K) -> BTreeMap<String, K> {
-    let mut largest = BTreeMap::new();
-    for position in all {
-        let key = by(position);
-        match largest.entry(position.series()) {
-            Entry::Occupied(found) if *found.get() >= key => {}
-            Entry::Occupied(mut found) => drop(found.insert(key)),
-            Entry::Vacant(free) => drop(free.insert(key)),
-        }
-    }
-    largest
 }
 
 fn have(ranks: &[u32]) -> String {

@@ -32,14 +32,6 @@ impl Position {
         }
     }
 
-    /// The number of the run that saved it, which a trainer gives its later runs into the same directory.
-    pub(super) fn run(&self) -> Option<u64> {
-        match self {
-            Position::Saved(name) => name.repeat,
-            Position::Plain(_) | Position::Numbered(_) => None,
-        }
-    }
-
     /// What two positions have in common of which one can be newer: all of the name but the last two numbers, and
     /// the number of the run.
     pub(super) fn series(&self) -> String {

@@ -55,7 +55,7 @@ fn takes_the_same_position_of_all_ranks() {
     ];
     let mixed: [&[&str]; 2] = [&["n_rank_0-1_10"], &["n_rank_1-1_10", "n_rank_1-1_20"]];
     let cases: [(&[&[&str]], &str, &str, &str); 16] = [
-        (&several, "11_1", "n_rank_0-11_1", "n_rank_1-11_1"),
+        (&several, "", "n_rank_0-11_1", "n_rank_1-11_1"),
         (&several, "1_1", "n_rank_0-1_1", "n_rank_1-1_1"),
         (&several, "-1_1", "n_rank_0-1_1", "n_rank_1-1_1"),
         (&several, "_1-1_1", "n_rank_0_1-1_1", "n_rank_1_1-1_1"),
