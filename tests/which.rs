@@ -723,23 +723,31 @@ fn one_devices_steps_need_no_directory_of_its_rank() {
             tensors::write(&path, &shards);
         }
     }
-    for place in ["@src", "@src/rank_0", "@flat"] {
-        for strategy in ["", "--src-strategy @four.ckpt"] {
-            let line = format!("unify --src {place} {strategy} --dst @out");
-            match place {
-                // They may be ranks: nothing says that they are steps.
-                "@flat" => refused(&sample, &line, &["flat", "--weights net-1_10.safetensors"]),
-                _ => gives(&sample, &line, 10),
-            }
-            gives(&sample, &format!("{line} --file-suffix 1_9"), 9);
+    for (place, strategy) in [
+        ("@src", ""),
+        ("@src/rank_0", "--src-strategy @four.ckpt"),
+        ("@flat", ""),
+    ] {
+        let line = format!("unify --src {place} {strategy} --dst @out");
+        match place {
+            // They may be ranks: nothing says that they are steps.
+            "@flat" => refused(&sample, &line, &["flat", "--weights net-1_10.safetensors"]),
+            _ => gives(&sample, &line, 10),
         }
-        let lacks = format!("unify --src {place} --dst @out --file-suffix 1_8");
-        refused(&sample, &lacks, &["1_8", "1_10, 1_9"]);
+        gives(&sample, &format!("{line} --file-suffix 1_9"), 9);
+        let run = alone(&sample.args(&format!("{line} --file-suffix 1_8")));
+        refuses(&run, "1_10, 1_9");
     }
+    let refused = |line: &str, words: &[&str]| {
+        let run = alone(&sample.args(&format!("unify --dst @out {line}")));
+        refuses(&run, words[0]);
+        assert!(run.stderr.contains(words[1]), "{run:#?}");
+        nothing_written(&sample);
+    };
+
     // Of two series, of another rank, and of what may be ranks nobody knows which is meant.
     sample.copy("flat/net-1_9.safetensors", "flat/best-1_9.safetensors");
-    let nine = "unify --src @flat --dst @out --file-suffix 1_9";
-    refused(&sample, nine, &["flat", "best"]);
+    refused("--src @flat --file-suffix 1_9", &["flat", "best"]);
     for (rank, names) in [(0, ["net-0_2", "net0-1_9"]), (1, ["net-1_2", "net1-1_9"])] {
         for (place, name) in ["of", "before"].iter().zip(names) {
             let path = sample.path(&format!("{place}/{name}.safetensors"));
@@ -748,21 +756,17 @@ fn one_devices_steps_need_no_directory_of_its_rank() {
     }
     for (place, pattern) in [("of", "net-{rank}_2"), ("before", "net{rank}-1_9")] {
         for suffix in ["", "--file-suffix 1_2", "--file-suffix net1-1_9"] {
-            let line = format!("unify --src @{place} --dst @out {suffix}");
-            refused(&sample, &line, &[place, &format!("{pattern}.safetensors'")]);
+            let line = format!("--src @{place} {suffix}");
+            refused(&line, &[place, &format!("{pattern}.safetensors'")]);
         }
     }
-    let one = "unify --src @before/net0-1_9.safetensors --dst @out";
-    refused(&sample, one, &["before", "net{rank}-1_9.safetensors'"]);
+    let one = "--src @before/net0-1_9.safetensors";
+    refused(one, &["before", "net{rank}-1_9.safetensors'"]);
     for step in [9, 10] {
         let name = format!("flat/net-1_{step}.safetensors");
         sample.copy(&name, &format!("three/net_rank_3-1_{step}.safetensors"));
     }
-    refused(
-        &sample,
-        "unify --src @three --dst @out",
-        &["three", "--weights"],
-    );
+    refused("--src @three", &["three", "--weights"]);
 }
 
 /// The first pipeline stage's ranks and strategy alone: nothing tells of those that follow but what a model ends with.

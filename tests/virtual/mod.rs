@@ -41,7 +41,7 @@ use tried::{Tried, attempt, told};
 
 /// Seeds of an ordinary run of the tests, and how long it may take at most.
 const SEEDS: u64 = 300;
-const TIME: Duration = Duration::from_secs(20);
+const TIME: Duration = Duration::from_secs(10);
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
