@@ -11,7 +11,6 @@ use crate::cli::flags::step::StepArgs;
 use crate::cli::flags::strategy::ModelArgs;
 use crate::cli::flags::tensors::{Cast, TensorArgs};
 use crate::cli::flags::writing::{CutArgs, DestinationArgs, WriteArgs};
-use crate::cli::recognised::room;
 use crate::config::based::is_yaml;
 use crate::fault::{Fault, Kind, Result};
 use crate::front::Deriving;
@@ -186,7 +185,7 @@ impl Import {
         if let Some(name) = self.hf.file_name() {
             let name = name.to_string_lossy().into_owned();
             self.weights.weights.get_or_insert(name);
-            self.hf = room(&self.hf).to_path_buf();
+            self.hf = io::room(&self.hf).to_path_buf();
         }
         Ok(())
     }

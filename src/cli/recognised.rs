@@ -102,7 +102,7 @@ impl Question<'_> {
             || seen.of_model && seen.lies != Lies::Ranks;
         // A model is its directory, with its config.json.
         let (path, weights) = match (hf && seen.alone, path.file_name()) {
-            (true, Some(name)) => (room(&path).to_path_buf(), Some(name.to_owned())),
+            (true, Some(name)) => (io::room(&path).to_path_buf(), Some(name.to_owned())),
             _ => (path, None),
         };
         let mut found = Recognised {
@@ -167,7 +167,7 @@ impl Question<'_> {
         let joined = has([".attention.w_qkv.", ".self_attention.linear_qkv."]);
         let separate = has([".attention.wq.", ".self_attention.linear_q."]);
         let joined = (joined || separate).then_some(joined);
-        let folder = if alone { room(path) } else { path };
+        let folder = if alone { io::room(path) } else { path };
         let config = io::standing(&folder.join(CONFIG))? == Standing::File;
         let known = |model: &Path| {
             let (family, numbers) = described(directory_of(model), "auto", None)?;
@@ -263,12 +263,6 @@ impl Question<'_> {
             }
         }
     }
-}
-
-/// The directory that a file is in.
-pub(super) fn room(file: &Path) -> &Path {
-    let above = file.parent().filter(|above| !above.as_os_str().is_empty());
-    above.unwrap_or(Path::new("."))
 }
 
 /// Whether somebody at a terminal says yes. Local.

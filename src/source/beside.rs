@@ -14,8 +14,7 @@ const STRATEGY: &str = "strategy";
 /// # Errors
 /// [`crate::fault::Kind::Io`].
 pub(crate) fn beside(path: &Path) -> Result<Option<PathBuf>> {
-    let above = path.parent().filter(|above| !above.as_os_str().is_empty());
-    let above = above.unwrap_or(Path::new("."));
+    let above = io::room(path);
     for place in [above.join(STRATEGY), path.join(STRATEGY)] {
         if io::standing(&place)? == Standing::Directory {
             return Ok(Some(place));

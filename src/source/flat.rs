@@ -1,6 +1,7 @@
 //! Files of ranks that lie in one directory: `net_rank_0-1_20.safetensors`, `net_rank_1-1_20.safetensors`; and the steps
 //! of one device, which needs no directory of its rank: `net-1_10.safetensors`, `net-1_20.safetensors`.
 
+use crate::source::around::leading_number;
 use crate::source::contents::Contents;
 use crate::source::meta::Name;
 use crate::source::sets::Set;
@@ -65,8 +66,8 @@ pub(super) fn numbered<'f>(names: &[&'f str]) -> Option<(&'f str, String)> {
         let after = rest.trim_start_matches(|c: char| c.is_ascii_digit());
         let number = |name: &&'f str| -> Option<(u64, &'f str)> {
             let number = name.strip_prefix(before)?.strip_suffix(after)?;
-            let digits = number.bytes().all(|byte| byte.is_ascii_digit());
-            digits.then(|| Some((number.parse().ok()?, *name)))?
+            let (number, rest) = leading_number(number)?;
+            rest.is_empty().then_some((number.into(), *name))
         };
         let found: BTreeMap<u64, &'f str> = names.iter().map(number).collect::<Option<_>>()?;
         let from = *found.keys().next()?;

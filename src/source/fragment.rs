@@ -133,8 +133,7 @@ fn of_ranks(base: &Path, files: &[ShardFile]) -> Result<()> {
     for file in files {
         let path = base.join(&file.path);
         let led = io::resolve(&path)?;
-        let above = path.parent().filter(|above| !above.as_os_str().is_empty());
-        let here = io::resolve(above.unwrap_or(Path::new(".")))?;
+        let here = io::resolve(io::room(&path))?;
         let here = here.join(path.file_name().unwrap_or_default());
         let mut found = beside(&here)?;
         if found.is_none() && led != here {
@@ -150,9 +149,10 @@ fn of_ranks(base: &Path, files: &[ShardFile]) -> Result<()> {
                 "is rank {rank}'s, and rank {other} beside it has something else ({}): it is no full weights",
                 theirs.display()
             );
-            let all = pattern_of(&path, &theirs).map_or_else(
+            let pattern = pattern_of(&here, &theirs).map(|name| path.with_file_name(name));
+            let all = pattern.map_or_else(
                 || "the directory with all ranks".to_owned(),
-                |pattern| format!("'{pattern}'"),
+                |pattern| format!("'{}'", pattern.display()),
             );
             return Err(Fault::new(Kind::MissingShard, message)
                 .rank(rank)
@@ -165,26 +165,18 @@ fn of_ranks(base: &Path, files: &[ShardFile]) -> Result<()> {
     Ok(())
 }
 
-/// The pattern of two ranks' files in one directory, whose names differ in their numbers; none for others.
+/// The pattern of the names of two ranks' files in one directory, whose names differ in their numbers; none for others. Both
+/// are resolved.
 fn pattern_of(path: &Path, other: &Path) -> Option<String> {
     let [own, theirs] = [path, other].map(|file| file.file_name()?.to_str());
     let (own, theirs) = (own?, theirs?);
-    let folder = |file: &Path| {
-        io::resolve(
-            file.parent()
-                .filter(|above| !above.as_os_str().is_empty())
-                .unwrap_or(Path::new(".")),
-        )
-        .ok()
-    };
     let is_digit = |c: char| c.is_ascii_digit();
     let same = own.bytes().zip(theirs.bytes()).take_while(|(a, b)| a == b);
     let before = own.get(..same.count())?.trim_end_matches(is_digit);
     let [after, others] =
         [own, theirs].map(|name| name[before.len()..].trim_start_matches(is_digit));
-    let alike = after == others && own != theirs && folder(path) == folder(other);
-    let name = format!("{before}{{rank}}{after}");
-    alike.then(|| path.with_file_name(name).display().to_string())
+    let alike = after == others && own != theirs && path.parent() == other.parent();
+    alike.then(|| format!("{before}{{rank}}{after}"))
 }
 
 /// Refuses a file that is a later rank's by its name or its directory's, where `path` has `led`, without any other's to

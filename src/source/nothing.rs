@@ -56,11 +56,8 @@ pub(super) fn without_ranks(directory: &Path, base: &Path) -> Result<Fault> {
             "expected rank_<n>/ directories with <prefix>_rank_<n>-<epoch>_<step>.safetensors",
         ));
     }
-    let above = directory
-        .parent()
-        .filter(|above| !above.as_os_str().is_empty());
-    let above = above.unwrap_or(Path::new("."));
-    Ok(fault.hint(format!("this is one rank's: give {}", above.display())))
+    let above = io::room(directory).display();
+    Ok(fault.hint(format!("this is one rank's: give {above}")))
 }
 
 /// Nothing is there: what has nearly that name, or what it may be in place of a path. Local.
@@ -241,21 +238,14 @@ pub(super) fn linked_nowhere(base: &Path, fault: Fault) -> Fault {
     let own = base
         .file_name()
         .and_then(|name| rank_dir::rank_of(name.to_str()?));
-    let beside = own
-        .and(base.parent())
-        .map(|above| (above, above.join(&room)));
-    if let Some((above, directory)) = beside
-        && matches!(io::standing(&directory), Ok(Standing::Directory))
-    {
-        let all = match above.as_os_str().is_empty() {
-            true => ".".to_owned(),
-            false => above.display().to_string(),
-        };
+    let above = io::room(base);
+    if own.is_some() && matches!(io::standing(&above.join(&room)), Ok(Standing::Directory)) {
         return Fault {
             file: None,
             hint: Some(format!(
-                "{} is one rank's directory: give {all}, which has all of them",
-                base.display()
+                "{} is one rank's directory: give {}, which has all of them",
+                base.display(),
+                above.display()
             )),
             ..fault
         };

@@ -95,10 +95,7 @@ impl Staging {
         if self.inside {
             return &self.destination;
         }
-        match self.destination.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        }
+        io::room(&self.destination)
     }
 
     /// The directory that is to be replaced.

@@ -45,10 +45,7 @@ fn follow(path: &Path, links: u32) -> Result<PathBuf> {
     let Some(name) = path.file_name() else {
         return Err(fault("is no place for a new directory"));
     };
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let parent = io::room(path);
     match io::link_target(&parent.join(name))? {
         Some(target) => follow(&parent.join(target), links + 1),
         None => Ok(follow(parent, links)?.join(name)),

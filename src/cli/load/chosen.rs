@@ -167,10 +167,8 @@ impl Chosen {
     /// [`Kind::Config`], naming them.
     pub(super) fn check_taken(&self) -> Result<()> {
         let newest = self.taken.iter().rev();
-        let unfit = newest.clone();
-        let unfit = unfit
-            .filter_map(|(name, (_, why))| Some((name, why.as_ref()?)))
-            .next();
+        let mut unfit = newest.clone();
+        let unfit = unfit.find_map(|(name, (_, why))| Some((name, why.as_ref()?)));
         let told = match (self.taken.len(), unfit) {
             (0 | 1, None) => return Ok(()),
             (0 | 1, Some((name, why))) => format!("{}, which can't be used: {why}", name.suffix()),

@@ -173,10 +173,7 @@ fn with_keys(config: &Layered, path: &Path, keys: &[(&str, String)]) -> Result<S
     let here = Path::new(&config.name).parent();
     if !config.bases.is_empty() && path.parent() != here {
         // What it is laid over is named from its own directory.
-        let directory = io::resolve(
-            here.filter(|p| !p.as_os_str().is_empty())
-                .unwrap_or(Path::new(".")),
-        )?;
+        let directory = io::resolve(io::room(Path::new(&config.name)))?;
         let names = bases(&config.text)?;
         let names: Vec<String> = names
             .iter()

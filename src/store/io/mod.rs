@@ -13,6 +13,7 @@ mod machine;
 mod modes;
 mod named;
 mod read_file;
+mod room;
 mod stamp;
 mod standing;
 mod terminal;
@@ -33,6 +34,7 @@ pub use machine::{
 };
 pub use modes::{is_mount, may_change, mode, restrict, take_after};
 pub use read_file::ReadFile;
+pub use room::room;
 pub use stamp::Stamp;
 pub use standing::{
     Standing, glance, link_target, list, list_beginning, list_files, number, resolve, size, stamp,

@@ -55,10 +55,7 @@ fn node_of(file: &File) -> io::Result<String> {
 
 /// A name: the directory that it is in, and the name itself.
 fn entry(path: &Path) -> io::Result<String> {
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let parent = super::room(path);
     let name = path.file_name().unwrap_or_default();
     let parent = node(&fs::metadata(parent)?);
     Ok(format!("{parent} {}", hex(name.as_bytes())))

@@ -1,6 +1,6 @@
 //! Names beside a lock that come and go without a step that tests can fail: what they were is looked at anew.
 
-use crate::store::io::trace;
+use crate::store::io::{room, trace};
 use rustix::fs::{Dir, Mode, OFlags};
 use rustix::io::Result;
 use std::path::{Path, PathBuf};
@@ -36,10 +36,7 @@ pub(super) fn link(from: &Path, to: &Path) {
 /// The files beside `lock` that runs make while they take it: its name, a dash, and words or hexadecimal numbers
 /// with dashes between. None where the directory can't be read.
 pub(super) fn beside(lock: &Path) -> Vec<PathBuf> {
-    let directory = match lock.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let directory = room(lock);
     let of_this = |name: &str| {
         let name = lock
             .file_name()
