@@ -697,6 +697,17 @@ fn another_mesh_is_cut_as_the_old_one() {
             }
         }
     }
+    // Layers for further tokens stand behind the last one, whatever their number.
+    let made = on("ds3_dp2tp2", "dp=1,cp=1,tp=2,pp=2").unwrap();
+    let further: Vec<_> = made
+        .iter()
+        .filter(|(name, _)| name.starts_with("mtp."))
+        .collect();
+    assert!(!further.is_empty());
+    assert!(
+        further.iter().all(|(_, held)| held.stage == 1),
+        "{further:?}"
+    );
     // One axis alone doesn't say which of two it stands for.
     let fault = on("llama_dp2tp2", "tp=4").unwrap_err();
     assert!(

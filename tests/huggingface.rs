@@ -1410,8 +1410,8 @@ fn gives_a_vocabulary_the_rows_that_are_asked_for() {
     says(
         &refused,
         &[
-            "--vocab-rows N writes N rows",
-            &format!("or {} as there are", rows + 9),
+            "writes so many rows as config.json says",
+            &format!("--vocab-rows {} as many as there are", rows + 9),
         ],
     );
     room.run(&format!("{export} --vocab-rows {rows}"))
@@ -1446,7 +1446,7 @@ fn gives_a_vocabulary_the_rows_that_are_asked_for() {
         &[
             "model.embed_tokens.weight",
             &told,
-            "--vocab-rows N writes N rows",
+            "writes so many rows as config.json says",
         ],
     );
 }

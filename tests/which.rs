@@ -681,6 +681,11 @@ fn a_newest_step_that_has_less_than_the_one_before_is_refused() {
             "--file-suffix 1_30",
         ];
         refused(&sample, &unify, &words);
+        let shown = alone(&sample.args("inspect @src"));
+        assert!(
+            shown.stderr.contains(words[0]) || shown.stdout.contains(words[0]),
+            "{shown:?}"
+        );
         if !without_strategy {
             refused(&sample, RESHARD, &words);
             let in_place = RESHARD.replace("--dst @out", "--in-place");
@@ -805,6 +810,19 @@ fn a_model_without_its_end_is_refused() {
             }
             std::fs::remove_dir_all(sample.path("out")).expect("removed");
         }
+        // The same in one file under another name; some models call otherwise what stands behind their layers.
+        let room = sample.path("one");
+        tensors::write(&room.join("net0.safetensors"), &whole);
+        let line = sample.args("unify --src @one --dst @out");
+        refuses(&alone(&line), norm);
+        let other = norm.replace("norm", "normalisation");
+        let end = (other, Tensor::counting("F32", &[8], 3));
+        tensors::write(
+            &room.join("net0.safetensors"),
+            &whole.clone().into_iter().chain([end]).collect(),
+        );
+        alone(&line).succeeds();
+        std::fs::remove_dir_all(sample.path("out")).expect("removed");
         whole.insert(norm.into(), Tensor::counting("F32", &[8], 3));
         let cuts: Vec<_> = [(norm, layout(&[2], &[-1]))]
             .into_iter()

@@ -11,6 +11,7 @@ use crate::source::flat;
 use crate::source::fragment::refuse_part;
 use crate::source::meta::Name;
 use crate::source::nothing;
+use crate::source::older;
 use crate::source::pattern::base;
 use crate::source::{
     Inner, Listed, Listing, chosen, index_notes, laid_by_listing, list, list_files, one_set, place,
@@ -109,8 +110,28 @@ pub fn inspect(
             }
             look(path, without_map(path).ok_or(fault)?, wanted)
         }
-        listing => look(path, listing?, wanted),
+        listing => {
+            let mut inspected = look(path, listing?, wanted)?;
+            if suffix.is_none() && !inspected.contents.narrowed {
+                inspected.notes.extend(lacks(path, weights, &inspected));
+            }
+            Ok(inspected)
+        }
     }
+}
+
+/// What to say where the newest step lacks what a step before it has. Local.
+fn lacks(path: &Path, weights: Option<&str>, newest: &Inspected) -> Option<String> {
+    let mut steps = newest.steps.iter().flatten().rev();
+    let (own, _) = steps.next()?;
+    steps.take(older::LOOKED_AT).find_map(|(suffix, _)| {
+        let listing = chosen(path, Some(suffix), weights).ok()?;
+        // What is damaged tells nothing.
+        let before = look(path, listing, Wanted::default()).ok()?.contents;
+        let catalogs = [&newest.contents.catalog, &before.catalog];
+        let fault = older::refuse_lacking([own, suffix], catalogs, |_| true).err()?;
+        Some(unread(&fault.message))
+    })
 }
 
 /// The same of the files listed at `path`.

@@ -11,7 +11,7 @@ use crate::source::fragment::named_for;
 use crate::source::meta::TRAINABLE;
 use crate::store::whole::{ranges, spelled};
 use crate::strategy::StrategyInput;
-use crate::strategy::ends::{MODELS, is_further};
+use crate::strategy::ends::{MODELS, is_first, is_further, layer};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
@@ -22,7 +22,8 @@ const NAMED: usize = 3;
 /// others have, weights or states, and tensors of which the states are there. What no layer has is no loss (moments,
 /// where only weights were saved); nor is what a trainer leaves out of files of those weights that it trains. Of a
 /// strategy that was derived nobody knows which weights were trained: all states of one may lack, and no weight.
-/// `whole` are full weights of which no file was chosen: of a model's layers none may lack before the last.
+/// `whole` are full weights of which no file was chosen: of a model's layers none may lack before the last, nor all that
+/// stands behind it.
 /// Local; what it looks at is the same on every process.
 ///
 /// # Errors
@@ -49,7 +50,8 @@ pub(super) fn refuse(
     let lacks = lost(&there, lacks, given, unmatched);
     let base = &opened.source.base;
     if lacks.is_empty() && (may_lack_stages || whole) {
-        return not_cut_short(&there, may_lack_stages, needed)
+        let end_may_lack = may_lack_stages || ends_in_layers(&there);
+        return not_cut_short(&there, end_may_lack, needed)
             .map_err(|fault| fault.file(base.display().to_string()));
     }
     let found = told(&lacks, ["source", "no rank has"]).map(|fault| {
@@ -70,6 +72,13 @@ fn may_lack_stages(opened: &Opened, given: Option<&StrategyInput>) -> bool {
     let ranks = source.catalog.ranks.len() > 1
         || files.any(|file| named_for(&source.base.join(&file.path)).is_some());
     ranks && !derived && opened.laid.is_none() && opened.source.told.is_none()
+}
+
+/// Whether full weights have nothing but layers and what stands before them: some models call otherwise what stands behind.
+fn ends_in_layers(there: &HashSet<String>) -> bool {
+    let weights = there.iter().filter(|name| !is_state(name));
+    let mut others = weights.filter(|name| name.contains('.') && layer(name).is_none());
+    others.all(|name| is_first(name) == Some(true))
 }
 
 /// Refuses what a trainer's names show to be some of a model's pipeline stages, whose strategies tell nothing of the

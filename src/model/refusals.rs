@@ -113,8 +113,8 @@ pub(super) fn check_shape(inventory: &Inventory, wanted: &Tensor, name: &str) ->
                 counted(rows, "row")
             );
             Err(Fault::new(Kind::Shape, message).tensor(name).hint(format!(
-                "--vocab-rows N writes N rows, the first ones or with zeros after them: {due} as \
-                 config.json says, or {rows} as there are"
+                "--vocab-rows {due} writes so many rows as config.json says, the first ones or with zeros after them; \
+                 --vocab-rows {rows} as many as there are"
             )))
         }
         Some(found) if found.shape != wanted.shape => {

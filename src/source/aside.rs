@@ -14,14 +14,11 @@ pub(super) fn left_aside(taken: &BTreeSet<String>, aside: &[&str], unchosen: boo
 
 /// The same where other files are `taken`, as this says with its verb.
 pub(super) fn left(aside: &[&str], taken: &str, unchosen: bool) -> String {
-    let (verb, those) = match aside.len() {
-        1 => ("is", "it"),
-        _ => ("are", "them"),
-    };
+    let verb = if aside.len() == 1 { "is" } else { "are" };
     let said = format!("{} {verb} left aside, {taken} taken", first(aside, TOLD));
-    match unchosen {
-        true => format!("{said}; --weights NAME takes {those} instead"),
-        false => said,
+    match aside {
+        [one, ..] if unchosen => format!("{said}; --weights {one} takes that instead"),
+        _ => said,
     }
 }
 

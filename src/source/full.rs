@@ -211,10 +211,13 @@ impl Contents<'_> {
                 "--weights {newest} takes the newest, if they are one device's steps"
             )));
         }
-        Err(fault.hint(
-            "--weights NAME says which one, --weights 'GLOB' which ones; several files of one model \
+        let one = self.weights[0];
+        let ending = Path::new(one).extension().unwrap_or_default();
+        Err(fault.hint(format!(
+            "--weights {one} takes that one, a pattern such as --weights '*.{}' several; several files of one model \
              usually have param_name_map.json or model.safetensors.index.json beside them",
-        ))
+            ending.to_string_lossy()
+        )))
     }
 
     /// Refuses what has files of weights that are no full weights.

@@ -34,7 +34,7 @@ mod listing;
 pub mod meta;
 pub(crate) mod nothing;
 mod numbered;
-mod older;
+pub(crate) mod older;
 mod open;
 pub(crate) mod parts_aside;
 pub(crate) mod pattern;

@@ -9,7 +9,7 @@ use crate::source::views::Views;
 use std::collections::BTreeSet;
 
 /// Most steps before the newest that are looked at.
-pub(super) const LOOKED_AT: usize = 3;
+pub(crate) const LOOKED_AT: usize = 3;
 /// Most tensors that a message names.
 const NAMED: usize = 3;
 
@@ -31,7 +31,7 @@ pub(super) fn may_have_more(seen: &Views, newest: &Catalog) -> bool {
 ///
 /// # Errors
 /// [`Kind::MissingShard`] naming the first ones and both steps, as `--file-suffix` takes them.
-pub(super) fn refuse_lacking(
+pub(crate) fn refuse_lacking(
     [newest, before]: [&str; 2],
     [here, there]: [&Catalog; 2],
     needed: impl Fn(&str) -> bool,

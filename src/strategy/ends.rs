@@ -57,7 +57,7 @@ pub(crate) fn is_further(name: &str) -> bool {
 
 /// Whether a tensor that is of no layer is a model's first, `Some(true)`, or behind its last layer, as trainers call it;
 /// a state goes with its tensor.
-fn is_first(name: &str) -> Option<bool> {
+pub(crate) fn is_first(name: &str) -> Option<bool> {
     let is = |own: &str| {
         let before = name.strip_suffix(own);
         before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
@@ -73,7 +73,7 @@ fn is_first(name: &str) -> Option<bool> {
 }
 
 /// The first number between dots: `model.layers.12.wq` is of layer 12.
-pub(super) fn layer(name: &str) -> Option<u64> {
+pub(crate) fn layer(name: &str) -> Option<u64> {
     let mut segments = name.split('.').skip(1).peekable();
     while let Some(segment) = segments.next() {
         let number = segment.bytes().all(|byte| byte.is_ascii_digit());
@@ -84,43 +84,59 @@ pub(super) fn layer(name: &str) -> Option<u64> {
     None
 }
 
-/// The stage of each tensor, by its layer; of what is of none by its name.
+/// How a model's layers are dealt to pipeline stages: evenly, in their order.
+pub(super) struct Stages {
+    count: u32,
+    layers: Vec<u64>,
+}
+
+impl Stages {
+    /// So many stages of the model whose tensors these are.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] for fewer layers than stages.
+    pub(super) fn new<'a>(count: u32, names: impl Iterator<Item = &'a str>) -> Result<Stages> {
+        let own = names.filter(|name| !is_further(name));
+        let layers: BTreeSet<u64> = own.filter_map(layer).collect();
+        if count > 1 && layers.len() < count as usize {
+            let message = format!(
+                "pp={count} needs at least {count} layers, the tensors' names have {}",
+                layers.len()
+            );
+            return Err(Fault::new(Kind::Usage, message));
+        }
+        let layers = layers.into_iter().collect();
+        Ok(Stages { count, layers })
+    }
+
+    /// The stage of a tensor: that of its layer; of one that is of no layer the first if it `begins` a model, or the last.
+    pub(super) fn of(&self, name: &str, begins: impl FnOnce() -> bool) -> u32 {
+        let last = self.count.saturating_sub(1);
+        if is_further(name) {
+            return last;
+        }
+        let Some(layer) = layer(name) else {
+            return if begins() { 0 } else { last };
+        };
+        let (Ok(place) | Err(place)) = self.layers.binary_search(&layer);
+        let stage = place * self.count as usize / self.layers.len().max(1);
+        u32::try_from(stage).map_or(last, |stage| stage.min(last))
+    }
+}
+
+/// The stage of each tensor, by its layer; of what is of none by its name, or by its place in the alphabet.
 ///
 /// # Errors
 /// [`Kind::Usage`] for fewer layers than stages.
 pub(super) fn assign_stages(stages: u32, tensors: &[(String, Vec<u64>)]) -> Result<Vec<u32>> {
-    if stages == 1 {
-        return Ok(vec![0; tensors.len()]);
-    }
-    let own = tensors.iter().filter(|(name, _)| !is_further(name));
-    let layers: BTreeSet<u64> = own.filter_map(|(name, _)| layer(name)).collect();
-    let layers: Vec<u64> = layers.into_iter().collect();
-    if layers.len() < stages as usize {
-        return Err(Fault::new(
-            Kind::Usage,
-            format!(
-                "pp={stages} needs at least {stages} layers, the tensors' names have {}",
-                layers.len()
-            ),
-        ));
-    }
-    let numbered = tensors.iter().filter(|(name, _)| layer(name).is_some());
-    let first = numbered.map(|(name, _)| name).min_by(|a, b| natural(a, b));
-    let stage = |name: &String| match layer(name).map(|layer| layers.binary_search(&layer)) {
-        _ if is_further(name) => stages as usize - 1,
-        Some(Ok(place) | Err(place)) => place * stages as usize / layers.len(),
-        None => {
-            let sorts_first = || first.is_some_and(|first| natural(name, first).is_lt());
-            match is_first(name).unwrap_or_else(sorts_first) {
-                true => 0,
-                false => stages as usize - 1,
-            }
-        }
-    };
-    let stages = tensors.iter().map(|(name, _)| stage(name));
-    Ok(stages
-        .map(|stage| u32::try_from(stage).unwrap_or(u32::MAX))
-        .collect())
+    let names = || tensors.iter().map(|(name, _)| &**name);
+    let dealt = Stages::new(stages, names())?;
+    let numbered = names().filter(|name| layer(name).is_some());
+    let first = numbered.min_by(|a, b| natural(a, b));
+    let sorts_first = |name: &str| first.is_some_and(|first| natural(name, first).is_lt());
+    let begins = |name| is_first(name).unwrap_or_else(|| sorts_first(name));
+    let stage = |name| dealt.of(name, || begins(name));
+    Ok(names().map(stage).collect())
 }
 
 #[cfg(test)]

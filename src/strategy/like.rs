@@ -2,12 +2,11 @@
 
 use super::axes::{EXPERT, lies_on_experts_mesh};
 use super::derive::{Mesh, innermost_step};
-use super::ends::layer;
+use super::ends::{Stages, is_first};
 use super::layouts::Strategy;
 use super::stage_layout::StageLayout;
 use crate::fault::{Fault, Kind, Result};
 use crate::layout::{Layout, OptimizerShard};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 fn usage(message: String) -> Fault {
@@ -20,7 +19,7 @@ fn usage(message: String) -> Fault {
 /// experts lie on a mesh of their own, `ep` of `mesh` is theirs; left out, they are cut as before. A
 /// tensor with an optimizer shard over all its replicas has one again, any other keeps its pieces. With
 /// another number of stages layers (the first number between dots of a name) are spread evenly, and
-/// what is no layer stays at the end that it is at.
+/// what is no layer stays at the end that it is at, and goes where its name says from one stage.
 ///
 /// # Errors
 /// [`Kind::Usage`] if other tensors are cut on several meshes, another number of axes is given, or the ranks of a
@@ -29,26 +28,22 @@ fn usage(message: String) -> Fault {
 pub fn like(old: &Strategy, mesh: &Mesh) -> Result<Strategy> {
     let meshes = Meshes::between(old, mesh)?;
     let stages = mesh.stages();
-    let layers: BTreeSet<u64> = old.names().filter_map(|name| layer(name)).collect();
-    let layers: Vec<u64> = layers.into_iter().collect();
-    if stages > 1 && stages != old.stages() && layers.len() < stages as usize {
-        return Err(usage(format!(
-            "pp={stages} needs at least {stages} layers, the old strategy has {}",
-            layers.len()
-        )));
-    }
+    let other = stages != old.stages();
+    let names = other.then(|| old.names().map(|name| &**name));
+    let dealt = Stages::new(if other { stages } else { 1 }, names.into_iter().flatten())?;
     let mut made: Vec<(Arc<str>, StageLayout)> = Vec::new();
     for (name, held) in old.iter() {
         let axes = meshes.of(name, held);
         let layout = axes.layout(held).map_err(|fault| fault.tensor(&**name))?;
-        let stage = match layer(name).map(|layer| layers.binary_search(&layer)) {
-            _ if stages == old.stages() => held.stage,
-            _ if stages == 1 => 0,
-            Some(Ok(place) | Err(place)) => {
-                u32::try_from(place * stages as usize / layers.len()).unwrap_or(u32::MAX)
-            }
-            None if held.stage == 0 && (old.stages() > 1 || name.contains("embed")) => 0,
-            None => stages - 1,
+        // A tied embedding is on two stages: where it was says more than its name.
+        let begins = || match old.stages() {
+            1 => is_first(name).unwrap_or(false),
+            _ => held.stage == 0,
+        };
+        let stage = if other {
+            dealt.of(name, begins)
+        } else {
+            held.stage
         };
         let known = |(other, it): &(Arc<str>, StageLayout)| other == name && it.stage == stage;
         // A tensor that two stages had is there once if these have become one.

@@ -57,11 +57,7 @@ impl DirectoryFormat for Checkpoint2 {
     }
 
     fn numbers(&self, names: &Names) -> Vec<u64> {
-        let numbers = names
-            .iter()
-            .filter(|(name, folder)| *folder && name.starts_with("iteration_"))
-            .filter_map(|(name, _)| iteration(name).filter(|number| directory(*number) == *name));
-        numbers.collect()
+        numbers(names).collect()
     }
 
     fn directory(&self, number: u64) -> String {
@@ -211,12 +207,25 @@ fn read_metadata(path: &Path) -> Result<Option<Metadata>> {
     parse(&bytes).map_err(|fault| fault.file(path.display().to_string()))
 }
 
+/// The iterations that have a directory.
+fn numbers(names: &Names) -> impl Iterator<Item = u64> {
+    names
+        .iter()
+        .filter(|(name, folder)| *folder && name.starts_with("iteration_"))
+        .filter_map(|(name, _)| iteration(name).filter(|number| directory(*number) == *name))
+}
+
 /// Which of several iterations is meant: its directory, with a `/`.
 fn meant(path: &Path, names: &Names, number: Option<&str>) -> Result<String> {
     let missing = |message: &str| {
-        Fault::new(Kind::MissingShard, message)
-            .file(path.join(TRACKER).display().to_string())
-            .hint("give the directory of the iteration itself; or its number: --file-suffix N")
+        let fault = Fault::new(Kind::MissingShard, message);
+        let fault = fault.file(path.join(TRACKER).display().to_string());
+        match numbers(names).max() {
+            Some(newest) => fault.hint(format!(
+                "give the directory of an iteration itself; or its number: --file-suffix {newest} takes the newest that is there"
+            )),
+            None => fault,
+        }
     };
     let number = match number {
         Some(text) => {
