@@ -1,19 +1,17 @@
 //! Damaged files and texts, made of good ones: no parser panics, takes long, or takes what the
 //! reference refuses.
 //!
-//! `SHARDLOOM_FUZZ_SECONDS` sets how long each parser is tried.
+//! `SHARDLOOM_FUZZ_SECONDS` sets how long each parser is tried. `tests/corpus` has what `tests/fuzz/` has found by following
+//! where inputs lead in the program.
 
+use crate::support::parsers::{PARSERS, read_safetensors};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::Strategy as Draw;
 use proptest::test_runner::{Config, TestRunner};
-use safetensors::SafeTensors;
-use shardloom::catalog::FileSchema;
-use shardloom::cli::flags::size::parse_size;
-use shardloom::fault::{Fault, Kind, Result};
-use shardloom::store::{ckpt, full_dir, rank_dir, safetensors as ours};
-use shardloom::strategy::derive::{Mesh, Rule, derive};
-use shardloom::strategy::{Strategy, StrategyFile, name};
+use shardloom::fault::{Fault, Kind};
+use shardloom::store::{ckpt, full_dir, safetensors as ours};
+use shardloom::strategy::{Strategy, StrategyFile};
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -23,9 +21,10 @@ const SEED_BYTES_MAX: u64 = 20_000;
 /// Longest that one input may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-fn seconds() -> u64 {
+fn time() -> Duration {
     let seconds = std::env::var("SHARDLOOM_FUZZ_SECONDS").ok();
-    seconds.map_or(2, |text| text.parse().expect("SHARDLOOM_FUZZ_SECONDS"))
+    let seconds = seconds.map_or(0.5, |text| text.parse().expect("SHARDLOOM_FUZZ_SECONDS"));
+    Duration::from_secs_f64(seconds)
 }
 
 /// Small files of `tests/data` whose paths fit, at most 40.
@@ -135,7 +134,7 @@ fn fuzz(
     }
     let inputs = (prop::sample::select(seeds), vec(damage(), 0..6));
     let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(seconds()) {
+    while begun.elapsed() < time() {
         let mut runner = TestRunner::new(Config {
             cases: 200,
             failure_persistence: None,
@@ -159,195 +158,135 @@ fn fuzz(
     );
 }
 
-/// Reads a whole file's bytes as the program does.
-fn read_safetensors(bytes: &[u8]) -> Result<FileSchema> {
-    let short = || Fault::new(Kind::Corrupt, "short");
-    let (length, rest) = bytes.split_first_chunk::<8>().ok_or_else(short)?;
-    let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| short())?;
-    let header = rest.get(..length).ok_or_else(short)?;
-    ours::parse(header, bytes.len() as u64)
+/// Good inputs to begin with, beside those that are kept.
+fn seeds(parser: &str) -> Vec<Vec<u8>> {
+    let ends = |end: &'static str| recorded(move |path| path.ends_with(end));
+    let named = |end: &'static str, part: &'static str| {
+        recorded(move |path| path.ends_with(end) && path.contains(part))
+    };
+    let given = |texts: &[&str]| texts.iter().map(|text| text.as_bytes().to_vec()).collect();
+    match parser {
+        "safetensors" => {
+            let mut seeds = ends(".safetensors");
+            // Little data, so that damage meets the header.
+            let header = br#"{"__metadata__":{"format":"ms"},"b":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"U8","shape":[],"data_offsets":[8,9]},"e":{"dtype":"F16","shape":[0,3],"data_offsets":[9,9]}}"#;
+            let mut small = (header.len() as u64).to_le_bytes().to_vec();
+            small.extend_from_slice(header);
+            small.extend_from_slice(&[7; 9]);
+            (0..seeds.len()).for_each(|_| seeds.push(small.clone()));
+            seeds
+        }
+        "ckpt" => {
+            let mut seeds = recorded(|path| path.ends_with(".ckpt") && !path.contains("strategy"));
+            seeds.extend(ends(".ckpt"));
+            seeds
+        }
+        "strategy_messages" => named(".ckpt", "strategy"),
+        "strategy_json" => {
+            let mut seeds = named(".json", "strategy");
+            seeds.extend::<Vec<Vec<u8>>>(given(&["{}", STRATEGY]));
+            seeds
+        }
+        "index_map" => {
+            let mut seeds =
+                recorded(|path| path.ends_with("map.json") || path.ends_with("index.json"));
+            seeds.extend::<Vec<Vec<u8>>>(given(&[INDEX]));
+            seeds
+        }
+        "texts" => given(&[
+            "5GB",
+            "340282366920938463463.5TiB",
+            "1.5 MiB",
+            "dp=2,tp=4,pp=2,offset=1:0/0:0",
+            "*.weight=tp+dp,-",
+            "rank_12",
+            "1-a.b",
+        ]),
+        "train_yaml" | "job_yaml" => ends(".yaml"),
+        "model_config" => ends("config.json"),
+        _ => Vec::new(),
+    }
+}
+
+const STRATEGY: &str = r#"{"parallel_strategy_item":{"MatMul-op0":{"stage":0,"parallel_strategy":[]}},"parallel_layout_item":{"w":{"dev_matrix":[2,2],"tensor_map":[1,0],"tensor_shape":[4,4],"field_size":0,"opt_weight_shard_step":0,"opt_weight_shard_size":0}}}"#;
+const INDEX: &str = r#"{"metadata":{"total_size":8},"weight_map":{"a":"x/part0.safetensors"}}"#;
+
+/// The inputs that are kept: each once led to a place of the program to which no other did.
+fn kept(parser: &str) -> Vec<Vec<u8>> {
+    let room = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/corpus")
+        .join(parser);
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(&room)
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    paths.sort();
+    paths
+        .iter()
+        .map(|path| std::fs::read(path).expect("a file"))
+        .collect()
+}
+
+fn tried(name: &str) {
+    let parser = PARSERS.iter().find(|parser| parser.name == name);
+    let parser = parser.expect("a parser");
+    let kept = kept(name);
+    assert!(!kept.is_empty(), "tests/corpus/{name} has nothing");
+    let mut all = seeds(name);
+    all.extend(kept);
+    fuzz(name, all, parser.parse);
+}
+
+macro_rules! others {
+    ($($name:ident),* $(,)?) => {
+        $(#[test] fn $name() { tried(stringify!($name)); })*
+
+        #[test]
+        fn every_parser_is_tried() {
+            let mut tried = vec!["safetensors", "index_map", $(stringify!($name)),*];
+            let mut all: Vec<&str> = PARSERS.iter().map(|parser| parser.name).collect();
+            (tried.sort_unstable(), all.sort_unstable());
+            assert_eq!(all, tried);
+        }
+    };
 }
 
 // proves P107
 #[test]
 fn safetensors_headers() {
-    let mut seeds = recorded(|path| path.ends_with(".safetensors"));
-    // Little data, so that damage meets the header.
-    let header = br#"{"__metadata__":{"format":"ms"},"b":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"U8","shape":[],"data_offsets":[8,9]},"e":{"dtype":"F16","shape":[0,3],"data_offsets":[9,9]}}"#;
-    let mut small = (header.len() as u64).to_le_bytes().to_vec();
-    small.extend_from_slice(header);
-    small.extend_from_slice(&[7; 9]);
-    (0..seeds.len()).for_each(|_| seeds.push(small.clone()));
-    fuzz("safetensors headers", seeds, |bytes| {
-        let Ok(schema) = read_safetensors(bytes) else {
-            return Ok(false);
-        };
-        let theirs = SafeTensors::deserialize(bytes);
-        let theirs = theirs.map_err(|error| format!("taken, the reference says: {error}"))?;
-        if schema.entries.len() != theirs.len() {
-            return Err(format!(
-                "{} tensors, {}",
-                schema.entries.len(),
-                theirs.len()
-            ));
-        }
-        for entry in &schema.entries {
-            let view = theirs.tensor(&entry.name).map_err(|e| e.to_string())?;
-            let shape: Vec<u64> = view.shape().iter().map(|dim| *dim as u64).collect();
-            let range = &entry.segments[0];
-            let place = |at: u64| usize::try_from(at).expect("inside the file");
-            let data = &bytes[place(range.start)..place(range.end)];
-            if shape != entry.shape.0 || data != view.data() {
-                return Err(format!("{} is another tensor", entry.name));
-            }
-        }
-        Ok(true)
-    });
-}
-
-#[test]
-fn headers_are_refused_only_for_names_given_twice() {
-    // What the reference takes and we don't is told by a short list of reasons.
-    let seeds = recorded(|path| path.ends_with(".safetensors"));
-    fuzz("safetensors headers, refused", seeds, |bytes| {
-        let (Err(fault), Ok(_)) = (read_safetensors(bytes), SafeTensors::deserialize(bytes)) else {
-            return Ok(true);
-        };
-        let text = fault.to_string();
-        let known = ["two tensors of this name", "duplicate", "twice", "key"];
-        if known.iter().any(|reason| text.contains(reason)) {
-            return Ok(false);
-        }
-        Err(format!("the reference takes what is refused: {text}"))
-    });
-}
-
-fn strategies(what: &str, file: &str, seeds: Vec<Vec<u8>>) {
-    fuzz(what, seeds, |bytes| {
-        let Ok(strategy) = Strategy::read(&[StrategyFile { name: file, bytes }]) else {
-            return Ok(false);
-        };
-        for (_, layout) in strategy.iter().take(20) {
-            let _ = layout.fit_full(&[4, 6]);
-            let _ = layout.fit_shard(&[2]);
-            let layout = &layout.layout;
-            if layout.ranks() < 1 << 12 {
-                for rank in 0..layout.ranks().min(16) {
-                    let mut holders = layout.holders(&layout.cell(rank));
-                    if !holders.any(|holder| holder == rank) {
-                        return Err(format!("rank {rank} doesn't hold its own cell: {layout:?}"));
-                    }
-                }
-            }
-        }
-        Ok(true)
-    });
-}
-
-#[test]
-fn strategy_messages() {
-    let seeds = recorded(|path| path.ends_with(".ckpt") && path.contains("strategy"));
-    strategies("strategy messages", "s.ckpt", seeds);
-}
-
-#[test]
-fn strategy_json() {
-    let mut seeds = recorded(|path| path.ends_with(".json") && path.contains("strategy"));
-    seeds.push(
-        br#"{"parallel_strategy_item":{"MatMul-op0":{"stage":0,"parallel_strategy":[]}},"parallel_layout_item":{"w":{"dev_matrix":[2,2],"tensor_map":[1,0],"tensor_shape":[4,4],"field_size":0,"opt_weight_shard_step":0,"opt_weight_shard_size":0}}}"#
-            .to_vec(),
-    );
-    fuzz("strategy JSON, any object", vec![b"{}".to_vec()], |bytes| {
-        let files = [StrategyFile {
-            name: "s.json",
-            bytes,
-        }];
-        Ok(Strategy::read(&files).is_ok())
-    });
-    strategies("strategy JSON", "s.json", seeds);
-}
-
-#[test]
-fn ckpt_files() {
-    let mut seeds = recorded(|path| path.ends_with(".ckpt") && !path.contains("strategy"));
-    seeds.extend(recorded(|path| path.ends_with(".ckpt")));
-    fuzz("ckpt files", seeds, |bytes| {
-        let size = bytes.len() as u64;
-        let read_at = |buffer: &mut [u8], offset: u64| {
-            let at = usize::try_from(offset).ok();
-            let part = at.and_then(|at| bytes.get(at..at.checked_add(buffer.len())?));
-            let part = part.ok_or_else(|| Fault::new(Kind::Io, "beyond the end"))?;
-            buffer.copy_from_slice(part);
-            Ok(())
-        };
-        let Ok(schema) = ckpt::parse(size, &read_at) else {
-            return Ok(false);
-        };
-        let mut ranges: Vec<_> = schema.entries.iter().flat_map(|e| &e.segments).collect();
-        ranges.sort_by_key(|range| (range.start, range.end));
-        let apart = ranges.windows(2).all(|pair| pair[0].end <= pair[1].start);
-        if !apart || ranges.last().is_some_and(|last| last.end > size) {
-            return Err(format!(
-                "tensors overlap or reach beyond the end: {ranges:?}"
-            ));
-        }
-        Ok(true)
-    });
+    tried("safetensors");
 }
 
 // proves P136
 #[test]
 fn index_maps() {
-    let mut seeds = recorded(|path| path.ends_with("map.json") || path.ends_with("index.json"));
-    seeds.push(
-        br#"{"metadata":{"total_size":8},"weight_map":{"a":"x/part0.safetensors"}}"#.to_vec(),
-    );
-    fuzz("index maps", seeds, |bytes| {
-        let Ok(map) = full_dir::parse_map(bytes) else {
-            return Ok(false);
-        };
-        let climbs =
-            |file: &String| Path::new(file).is_absolute() || file.split('/').any(|p| p == "..");
-        match map.values().find(|file| climbs(file)) {
-            Some(file) => Err(format!("{file} leaves the directory")),
-            None => Ok(true),
-        }
-    });
+    tried("index_map");
 }
 
-#[test]
-fn texts_of_the_command_line() {
-    let seeds = [
-        "5GB",
-        "340282366920938463463.5TiB",
-        "1.5 MiB",
-        "dp=2,tp=4,pp=2",
-        "*.weight=tp+dp,-",
-        "rank_12",
-        "1-a.b",
-    ];
-    let seeds = seeds.map(|text| text.as_bytes().to_vec()).to_vec();
-    fuzz("texts", seeds, |bytes| {
-        let text = String::from_utf8_lossy(bytes);
-        let _ = (
-            parse_size(&text),
-            rank_dir::rank_of(&text),
-            name::split_stage(&text),
-        );
-        let _ = (
-            name::matches(&text, "a.b.weight"),
-            name::natural(&text, "a10"),
-        );
-        let _ = full_dir::check_inside(&text);
-        let rule = Rule::parse(&text);
-        let mesh = Mesh::parse(&text).or_else(|_| Mesh::parse("dp=2,tp=2"));
-        if let (Ok(mesh), Ok(rule)) = (mesh, rule) {
-            let tensors = [("layers.0.weight".to_owned(), vec![4, 8])];
-            let _ = derive(&mesh, &[rule], Some(-1), &tensors);
-        }
-        Ok(true)
-    });
-}
+others!(
+    ckpt,
+    strategy_messages,
+    strategy_json,
+    manifest,
+    journal,
+    meta,
+    file_name,
+    checkpoint2,
+    train_yaml,
+    job_yaml,
+    monitor_yaml,
+    machine,
+    baseline,
+    shapes,
+    family,
+    model_config,
+    adapter,
+    texts,
+    any_file,
+    torch_file,
+    distributed_torch,
+);
 
 /// Largest resident memory so far, in bytes.
 fn peak_bytes() -> u64 {

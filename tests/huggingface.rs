@@ -292,7 +292,7 @@ fn takes_the_files_that_are_meant() {
                 room
             },
             "",
-            Refused(&["no index of them", "--weights 'GLOB'"]),
+            Refused(&["no index of them", "--weights '*.safetensors'"]),
         ),
         (
             "a shard without the others and their index",

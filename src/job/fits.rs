@@ -9,7 +9,9 @@ use crate::job::spec::{Goal, Job};
 use crate::job::unsaved;
 use crate::plan::build::{Leftovers, Unmatched};
 use crate::plan::unmatched::near;
-use crate::source::{Opened, Reading, Verify, Weights, Which, fragment, lies, parts_aside};
+use crate::source::{
+    Opened, Reading, Verify, Weights, Which, fragment, lies, parts_aside, pattern,
+};
 use crate::store::manifest::{Manifest, NAME};
 use crate::strategy::StrategyInput;
 use std::borrow::Cow;
@@ -119,7 +121,8 @@ pub(super) fn all_of_it(world: &World, opened: &Opened, reading: &Reading) -> Re
 fn no_parts(world: &World, opened: &Opened, reading: &Reading) -> Result<()> {
     match reading.which {
         Which::Checkpoint(None) if reading.verify != Verify::None => {
-            agree(world, parts_aside::refuse(&opened.source))
+            let named = pattern::is_one(&reading.path);
+            agree(world, parts_aside::refuse(&opened.source, named))
         }
         _ => Ok(()),
     }

@@ -20,6 +20,7 @@ use crate::plan::names::is_state;
 use crate::plan::unmatched::is_held_by;
 use crate::source::{Opened, Source, counts, left, missing};
 use crate::store::Format;
+use crate::store::formats::COUNT_NAMES;
 use crate::store::formats::{Count, Progress};
 use crate::strategy::Strategy;
 use crate::strategy::json::Document;
@@ -172,6 +173,9 @@ fn arranged(
     ]);
     let dropped = texts(&build.dropped);
     let mut notes = made.notes;
+    let names = inventory.tensors.keys().chain(&inventory.private);
+    let names = names.map(|name| &**name).chain(COUNT_NAMES);
+    notes.extend(select.idle(names.chain(source.values.iter().map(String::as_str))));
     notes.extend(unmet(write, &build, inventory, strategy));
     let tensors = distinct(&build, inventory, formed.is_view);
     let format = write.format.unwrap_or_else(|| usual(files, source));

@@ -268,6 +268,7 @@ fn torch_name(dtype: Dtype) -> Option<&'static str> {
         Dtype::BF16 => Some("bfloat16"),
         Dtype::F16 => Some("float16"),
         Dtype::F32 => Some("float32"),
+        Dtype::F64 => Some("float64"),
         _ => None,
     }
 }

@@ -18,7 +18,7 @@ use super::wrapped::refuse_wrapped;
 use crate::fault::{Fault, Kind, Result};
 use crate::job::Viewed;
 use crate::plan::inventory::Inventory;
-use crate::tensor::cast::is_castable;
+use crate::tensor::cast::is_cast_from;
 use crate::tensor::dtype::Dtype;
 use crate::view::{MadeOf, Piece, Table};
 use std::collections::BTreeMap;
@@ -67,7 +67,7 @@ pub(super) fn enter(table: &mut Table, name: &Arc<str>, made: MadeOf) -> Result<
 
 /// The type that a tensor made of `source` is written in; some keep theirs.
 pub(super) fn written(asked: Option<Dtype>, keeps: bool, source: Dtype) -> Option<Dtype> {
-    asked.filter(|_| !keeps && is_castable(source))
+    asked.filter(|_| !keeps && is_cast_from(source))
 }
 
 impl Import {

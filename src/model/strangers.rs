@@ -36,9 +36,18 @@ pub(super) fn missing_tensor(
     }
     let shapes = shapes(mapping);
     let names = inventory.tensors.keys().map(|name| &**name);
+    // Masters of weights are weights.
+    let is_beside = |name: &str| is_beside(name) && !name.starts_with("fp32.");
+    if names.clone().all(is_beside) {
+        return fault.hint(
+            "these files have what an optimizer keeps, and no weights: give the model's own files",
+        );
+    }
     let strangers = inventory.tensors.iter();
     let strangers = strangers.filter(|(other, tensor)| {
-        !shapes.contains_key(&***other) && shapes.get(name) == Some(&&tensor.shape)
+        !shapes.contains_key(&***other)
+            && shapes.get(name) == Some(&&tensor.shape)
+            && !is_beside(other)
     });
     let near = match nearest(name, strangers.map(|(name, _)| &**name)).first() {
         Some(found) => renamed(&format!("{found} of the files"), found, name),

@@ -102,8 +102,19 @@ impl Affixes {
         }
         inventory.tensors = renamed;
         let same = |(name, tensor): (&Arc<str>, &Arc<SourceTensor>)| **name == *tensor.name;
-        let unchanged = inventory.tensors.iter().all(same);
-        Ok(unchanged.then(|| format!("{} changes no name", self.flags().join(" "))))
+        let (same, others): (Vec<_>, Vec<_>) = inventory.tensors.iter().partition(|it| same(*it));
+        let flags = self.flags().join(" ");
+        if others.is_empty() {
+            return Ok(Some(format!("{flags} changes no name")));
+        }
+        let begun = same
+            .iter()
+            .find(|(name, _)| state_and_tensor(name).1.starts_with(&self.add));
+        let begun = begun.filter(|_| !self.add.is_empty());
+        Ok(
+            begun
+                .map(|(name, _)| format!("{flags} leaves names that begin so as they are: {name}")),
+        )
     }
 }
 

@@ -8,7 +8,7 @@ use crate::plan::select::{Leftovers, Select};
 use crate::plan::source_tensor::SourceTensor;
 use crate::plan::spread::Spread;
 use crate::plan::tensor_plan::TensorPlan;
-use crate::tensor::cast::is_castable;
+use crate::tensor::cast::{is_cast_from, is_castable};
 use crate::tensor::dtype::Dtype;
 use crate::tensor::quantise::Form;
 use crate::tensor::shape::Shape;
@@ -105,7 +105,7 @@ impl Made {
         }
         if form == Form::Elements
             && written != value
-            && !(is_castable(value) && is_castable(written))
+            && !(is_cast_from(value) && is_castable(written))
         {
             let message = format!("{value} can't be cast to {written}");
             return Err(Fault::new(Kind::Dtype, message));

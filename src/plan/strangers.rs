@@ -1,6 +1,7 @@
 //! What is said where a source and its strategy have no name in common.
 
 use crate::fault::{Fault, Kind};
+use crate::plan::names::is_state;
 use crate::strategy::Strategy;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,6 +22,10 @@ pub(super) fn strangers(first: &str, names: &BTreeSet<Arc<str>>, strategy: &Stra
          {there}"
     );
     let hint = match beginning(names, strategy) {
+        Some((begin, false)) if is_state(&begin) => {
+            "the files have what an optimizer keeps, and no weights: give the files that have these"
+                .to_owned()
+        }
         Some((begin, true)) => format!(
             "the names in the strategy begin with '{begin}', those in the files don't: it was saved \
              of a network that wraps this one; reshard, unify and export read them with --add-prefix {begin}"

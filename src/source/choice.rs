@@ -7,7 +7,7 @@ use crate::source::full::both_formats;
 use crate::source::latest::{latest, passed_over};
 use crate::source::listed::{Listed, Listing};
 use crate::source::listing::list;
-use crate::source::meta::Name;
+use crate::source::meta::{Name, counted};
 use crate::source::position::choose::choose;
 use crate::source::position::{Asked, Chosen, Offered};
 use crate::source::reading::Weights;
@@ -104,20 +104,19 @@ pub(super) fn choose_from<'a>(
             .or_default()
             .extend(files.iter().cloned());
     }
-    let mut formats = BTreeSet::new();
     for files in offered.values_mut() {
         files.sort_unstable();
         files.dedup();
-        let of_files = files.iter().filter_map(|file| Format::of(file));
-        formats.extend(of_files.map(Format::extension));
     }
     // What only may be weights is none where a rank, this or another, has some that are.
-    if !formats.is_empty() {
-        offered.retain(|_, files| {
-            files.retain(|file| Format::of(file).is_some());
-            !files.is_empty()
-        });
-    }
+    let all = offered.values().flatten().map(String::as_str);
+    let counted: BTreeSet<String> = counted(all).into_iter().map(str::to_owned).collect();
+    offered.retain(|_, files| {
+        files.retain(|file| counted.contains(file));
+        !files.is_empty()
+    });
+    let formats = counted.iter().filter_map(|file| Format::spoken_of(file));
+    let formats: BTreeSet<&str> = formats.map(Format::extension).collect();
     if offered.is_empty() {
         return Ok(None);
     }

@@ -8,10 +8,10 @@ use std::path::Path;
 
 /// The name of weights in one file.
 pub(super) const SINGLE: &str = "model.safetensors";
-/// Beginnings of files in PyTorch's form that are a model's weights.
+/// Beginnings of files that are a model's weights, whatever their form.
 const MODELS: [&str; 2] = ["pytorch_model", "model"];
 /// Beginnings of files that lie beside a model's weights and are something else.
-pub(super) const BESIDE: [&str; 9] = [
+const BESIDE: [&str; 9] = [
     "adapter_model",
     "consolidated",
     "optimizer",
@@ -41,8 +41,18 @@ pub(super) struct Contents<'a> {
     pub(super) weights: Vec<&'a str>,
     /// Those.
     pub(super) hyper: Vec<&'a str>,
-    /// Files in PyTorch's form beside weights in another.
+    /// Files in PyTorch's form beside weights in another; or what lies beside a model in that form.
     pub(super) torch: Vec<&'a str>,
+}
+
+/// Whether a file of this name lies beside a model's weights, and is something else.
+pub(super) fn lies_beside(name: &str) -> bool {
+    BESIDE.iter().any(|begin| name.starts_with(begin))
+}
+
+/// Whether a file is called as a model's.
+pub(super) fn is_model(name: &str) -> bool {
+    MODELS.iter().any(|begin| name.starts_with(begin))
 }
 
 impl<'a> Contents<'a> {
@@ -53,11 +63,15 @@ impl<'a> Contents<'a> {
         let rest = files.filter(|name| !found.contains(name));
         let rest: Vec<&str> = rest.collect();
         let torch = Format::weights(rest.into_iter()).into_iter();
-        let torch = torch.filter(|name| !BESIDE.iter().any(|begin| name.starts_with(begin)));
-        let torch = torch.collect();
-        let (hyper, weights) = found
+        let torch = torch.filter(|name| !lies_beside(name));
+        let mut torch: Vec<&str> = torch.collect();
+        let (hyper, mut weights): (Vec<&str>, Vec<&str>) = found
             .into_iter()
             .partition(|name| name.starts_with(HYPER_STEM));
+        // A model's files are its weights, whatever the form of what lies beside them.
+        if torch.iter().any(|name| is_model(name)) && weights.iter().all(|name| lies_beside(name)) {
+            std::mem::swap(&mut torch, &mut weights);
+        }
         Contents {
             path,
             names,
@@ -109,10 +123,8 @@ pub(super) fn beside<'a>(
     let mut weights = contents.weights;
     weights.extend(contents.torch);
     weights.retain(|name| {
-        let other = BESIDE.iter().any(|begin| name.starts_with(begin));
-        let model =
-            Format::of(name).is_some() || MODELS.iter().any(|begin| name.starts_with(begin));
-        model && !other && !own(name)
+        let model = Format::of(name).is_some() || is_model(name);
+        model && !lies_beside(name) && !own(name)
     });
     weights
 }

@@ -7,6 +7,7 @@ use crate::source::contents::torch_beside;
 use crate::source::directory::refuse_parts;
 use crate::source::full::refuse_missing;
 use crate::source::listed::{Listed, Listing};
+use crate::source::meta::counted as counted_weights;
 use crate::source::nothing;
 use crate::source::pattern;
 use crate::source::sets;
@@ -81,13 +82,10 @@ pub(crate) fn list_files(
 /// The names of the files, inside `path`; says in `listing` whether it is one file.
 fn names(path: &Path, contains: Option<&str>, listing: &mut Listing) -> Result<Vec<String>> {
     let wanted = |name: &str| contains.is_none_or(|text| name.contains(text));
-    let weights = |inside: &[(String, bool)]| -> Vec<String> {
+    let files = |inside: &[(String, bool)]| -> Vec<String> {
         let files = inside.iter().filter(|(_, directory)| !directory);
-        let weights = Format::weights(files.map(|(file, _)| file.as_str())).into_iter();
-        weights
-            .filter(|name| wanted(name))
-            .map(str::to_owned)
-            .collect()
+        let files = files.map(|(file, _)| file.clone());
+        files.filter(|name| wanted(name)).collect()
     };
     if let Some(found) = pattern::list(path)? {
         listing.single_file = true;
@@ -111,7 +109,9 @@ fn names(path: &Path, contains: Option<&str>, listing: &mut Listing) -> Result<V
                 refuse_unlike_manifest(path)?;
             }
             let index = MAPS.iter().find(here).map(|map| (*map).to_owned());
-            let own = weights(&inside);
+            let own = files(&inside);
+            let own = Format::weights(own.iter().map(String::as_str));
+            let own: Vec<String> = own.into_iter().map(str::to_owned).collect();
             if contains.is_none() {
                 if index.is_none() {
                     refuse_lacking(path, &own)?;
@@ -133,7 +133,9 @@ fn names(path: &Path, contains: Option<&str>, listing: &mut Listing) -> Result<V
                         .file(place)
                         .hint("move it away, or put the file in its place"));
                 }
-                let files = weights(&inside);
+                let files = files(&inside);
+                let files = counted_weights(files.iter().map(String::as_str));
+                let files: Vec<String> = files.into_iter().map(str::to_owned).collect();
                 if contains.is_none() {
                     refuse_lacking(&path.join(room), &files)?;
                 }
@@ -219,9 +221,14 @@ pub(crate) fn number(listings: Vec<&mut Listing>, path: &Path, to: Format) -> Re
                 "has nothing to convert: all its weight files are {} already",
                 to.name()
             );
-            return named(
-                Fault::new(Kind::MissingShard, message).hint("give another format with --to"),
-            );
+            let fault = Fault::new(Kind::MissingShard, message);
+            let names = io::list(path).unwrap_or_default();
+            return named(match torch_beside(path, &names).first() {
+                Some(aside) => {
+                    fault.hint(format!("--file-name-contains {aside} converts that file"))
+                }
+                None => fault.hint("give another format with --to"),
+            });
         }
         nothing::refuse(path)?;
         return named(Fault::new(

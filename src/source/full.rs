@@ -8,7 +8,7 @@ use crate::fault::plain::first;
 use crate::fault::{Fault, Kind, Result};
 use crate::source::adapter;
 use crate::source::aside::{TOLD, are, left_aside};
-use crate::source::contents::{BESIDE, Contents, SINGLE, UNFINISHED};
+use crate::source::contents::{Contents, SINGLE, UNFINISHED, is_model, lies_beside};
 use crate::source::flat;
 use crate::source::listed::{Listed, Listing};
 use crate::source::sets::{self, Set};
@@ -105,13 +105,15 @@ pub(super) fn refuse_missing(path: &Path, names: &[(String, bool)]) -> Result<()
 pub(super) fn both_formats<'f>(path: &Path, files: impl Iterator<Item = &'f str>) -> Fault {
     let mut named: BTreeMap<&str, &str> = BTreeMap::new();
     for file in files {
-        if let Some(format) = Format::of(file) {
-            named.entry(format.extension()).or_insert(file);
+        if let Some((_, ending)) = file.rsplit_once('.') {
+            named.entry(ending).or_insert(file);
         }
     }
+    let endings: Vec<String> = named.keys().map(|ending| format!(".{ending}")).collect();
     let named: Vec<&str> = named.into_values().collect();
     let message = format!(
-        "has both .ckpt and .safetensors files: {}",
+        "has both {} files: {}",
+        endings.join(" and "),
         named.join(" and ")
     );
     Fault::new(Kind::Ambiguous, message)
@@ -158,13 +160,17 @@ impl Contents<'_> {
     /// The files of a directory without an index: one, beside which others may lie.
     fn only(&self) -> Result<BTreeSet<String>> {
         self.refuse_other_kinds()?;
-        let beside = |name: &&&str| BESIDE.iter().any(|begin| name.starts_with(begin));
+        self.refuse_two()?;
         let one = |names: Vec<&&str>| match names[..] {
             [name] => Some(BTreeSet::from([(*name).to_owned()])),
             _ => None,
         };
         let all: Vec<&&str> = self.weights.iter().collect();
-        let models = all.iter().copied().filter(|name| !beside(name)).collect();
+        let models = all
+            .iter()
+            .copied()
+            .filter(|name| !lies_beside(name))
+            .collect();
         let numbered = self.weights.iter().any(|name| Set::of(name).is_some());
         let single = all.iter().copied().filter(|name| **name == SINGLE);
         let single = single.filter(|_| !numbered).collect();
@@ -217,6 +223,27 @@ impl Contents<'_> {
             "--weights {one} takes that one, a pattern such as --weights '*.{}' several; several files of one model \
              usually have param_name_map.json or model.safetensors.index.json beside them",
             ending.to_string_lossy()
+        )))
+    }
+
+    /// Refuses files of which nobody says that they are the model, beside one in PyTorch's form.
+    fn refuse_two(&self) -> Result<()> {
+        let model = self.torch.iter().find(|name| is_model(name));
+        let others = self.weights.iter().filter(|name| !lies_beside(name));
+        let others: Vec<&str> = others.copied().collect();
+        let (Some(model), [other, ..]) = (model, &others[..]) else {
+            return Ok(());
+        };
+        if others.iter().any(|name| is_model(name)) {
+            return Ok(());
+        }
+        let pattern = match model.split_once('-') {
+            Some((stem, _)) => format!("'{stem}-*'"),
+            None => (*model).to_owned(),
+        };
+        let message = format!("has {model} and {other}: which of them is the model?");
+        Err(self.fault(Kind::Ambiguous, message).hint(format!(
+            "--weights {pattern} takes the one, --weights {other} the other"
         )))
     }
 

@@ -4,6 +4,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::plan::arrange::Files;
 use crate::store::Format;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// Name of the record beside a rank's checkpoints.
 pub const META: &str = "meta.json";
@@ -45,7 +46,7 @@ impl Name {
     #[must_use]
     pub fn parse(file: &str) -> Option<(Name, Option<u32>)> {
         let (stem, extension) = file.rsplit_once('.')?;
-        Format::of(file)?;
+        Format::may_be_weights(file).then_some(())?;
         let (base, tail) = stem.rsplit_once('-')?;
         let (epoch, step) = tail.split_once('_')?;
         let mut name = Name {
@@ -226,6 +227,20 @@ impl Meta {
         serde_json::to_vec(self)
             .map_err(|error| Fault::new(Kind::Internal, format!("{META}: {error}")))
     }
+}
+
+/// Those of ranks' `files` that are weights by their names. Ones of a format whose files lie beside weights as often as they
+/// hold them count beside others where they are called as a trainer's step, or as one that counts.
+pub(super) fn counted<'a>(files: impl Iterator<Item = &'a str> + Clone) -> Vec<&'a str> {
+    let weights = Format::weights(files.clone());
+    let stem = |file: &'a str| file.rsplit_once('.').map_or(file, |(stem, _)| stem);
+    let called: BTreeSet<&str> = weights.iter().map(|file| stem(file)).collect();
+    let counts = |file: &&'a str| {
+        let name = file.rsplit('/').next().unwrap_or(file);
+        let is_like = || called.contains(stem(file)) || Name::parse(name).is_some();
+        weights.contains(file) || Format::may_be_weights(name) && is_like()
+    };
+    files.filter(counts).collect()
 }
 
 #[cfg(test)]

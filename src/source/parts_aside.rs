@@ -10,11 +10,12 @@ use crate::store::rank_dir::rank_of;
 use std::collections::HashSet;
 
 /// Refuses the file of the lowest rank, which was chosen among others by its number, if one of these has tensors of which
-/// it has none: of another step it would have the same ones. Names that trainers give tell steps. Local.
+/// it has none: of another step it would have the same ones. Names that trainers give tell steps. Of what a pattern names
+/// (`named`) only what is called alike but for a number. Local.
 ///
 /// # Errors
 /// [`Kind::Ambiguous`] naming both.
-pub(crate) fn refuse(source: &Source) -> Result<()> {
+pub(crate) fn refuse(source: &Source, named: bool) -> Result<()> {
     let Some((rank, [own])) = source
         .catalog
         .ranks
@@ -42,9 +43,10 @@ pub(crate) fn refuse(source: &Source) -> Result<()> {
     for other in Format::weights(files) {
         if other != name
             && Name::parse(other).is_none()
+            && !(named && with_part(name, other).is_none())
             && is_other_part(source, own, &format!("{room}/{other}"))
         {
-            return Err(refused(source, name, (room, other)));
+            return Err(refused(source, name, (room, other), named));
         }
     }
     Ok(())
@@ -66,7 +68,7 @@ fn tensors(schema: &FileSchema) -> HashSet<&str> {
     entries.map(|entry| &*entry.name).collect()
 }
 
-fn refused(source: &Source, name: &str, (room, other): (&str, &str)) -> Fault {
+fn refused(source: &Source, name: &str, (room, other): (&str, &str), named: bool) -> Fault {
     let path = source.base.join(room).join(other);
     let message =
         format!("has other tensors than {name} beside it: the files are parts, and no steps");
@@ -77,7 +79,10 @@ fn refused(source: &Source, name: &str, (room, other): (&str, &str)) -> Fault {
     );
     Fault::new(Kind::Ambiguous, message)
         .file(path.display().to_string())
-        .hint(format!("{pattern}; --file-suffix takes one of them alone"))
+        .hint(match named {
+            true => format!("{pattern}; --verify none takes one of them alone"),
+            false => format!("{pattern}; --file-suffix takes one of them alone"),
+        })
 }
 
 /// Both names with `{part}` in the place of the number by which they differ.

@@ -22,6 +22,8 @@ const LEGACY: [&str; 5] = [
 /// Parts of the names of what lies on the mesh of the experts.
 const EXPERTS: [&str; 3] = [".mlp.experts.", ".mlp.router.", ".mlp.expert_bias"];
 
+/// What the axes of a stage are called: data, context and tensor parallel.
+pub(super) const USUAL: [&str; 3] = ["dp", "cp", "tp"];
 /// What the axis is called that cuts experts.
 pub(super) const EXPERT: &str = "ep";
 

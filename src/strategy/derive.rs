@@ -100,6 +100,11 @@ impl Mesh {
         mesh
     }
 
+    /// What its axes are called, the first one first.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.axes.iter().map(|axis| &*axis.0)
+    }
+
     pub(super) fn device_matrix(&self) -> Vec<u64> {
         match self.axes[..] {
             [] => vec![1],

@@ -1,6 +1,6 @@
 //! A strategy for another mesh, cut as an older one.
 
-use super::axes::{EXPERT, lies_on_experts_mesh};
+use super::axes::{EXPERT, USUAL, lies_on_experts_mesh, named};
 use super::derive::{Mesh, innermost_step};
 use super::ends::{Stages, is_first};
 use super::layouts::Strategy;
@@ -66,13 +66,13 @@ impl Meshes {
     fn between(old: &Strategy, mesh: &Mesh) -> Result<Meshes> {
         let experts = old.iter().find(|(name, held)| has_experts_mesh(name, held));
         let Some((_, held)) = experts else {
-            let main = Axes::between(old, mesh.device_matrix())?;
+            let main = Axes::between(old, mesh)?;
             return Ok(Meshes {
                 main,
                 experts: None,
             });
         };
-        let main = Axes::between(old, mesh.without(EXPERT).device_matrix())?;
+        let main = Axes::between(old, &mesh.without(EXPERT))?;
         let before = held.layout.mesh().last().copied().unwrap_or(1);
         let (ranks, parts) = (main.ranks(), mesh.size(EXPERT).unwrap_or(before));
         if !ranks.is_multiple_of(parts) {
@@ -114,19 +114,20 @@ struct Axes {
 
 impl Axes {
     /// Those of the tensors of `old` that don't lie on the mesh of experts.
-    fn between(old: &Strategy, new: Vec<u64>) -> Result<Axes> {
+    fn between(old: &Strategy, mesh: &Mesh) -> Result<Axes> {
+        let new = mesh.device_matrix();
         let cut = old.iter().filter(|(name, held)| {
             let map = held.layout.map();
             map.iter().any(|axes| !axes.is_empty()) && !has_experts_mesh(name, held)
         });
-        let mut cut = cut.map(|(name, held)| (name, held.layout.mesh()));
-        let Some((first, own)) = cut.next() else {
+        let mut cut = cut.map(|(name, held)| (name, held.layout.mesh(), &held.layout));
+        let Some((first, own, layout)) = cut.next() else {
             return Ok(Axes {
                 new,
                 numbers: Vec::new(),
             });
         };
-        if let Some((other, mesh)) = cut.find(|(_, mesh)| *mesh != own) {
+        if let Some((other, mesh, _)) = cut.find(|(_, mesh, _)| *mesh != own) {
             let message = format!(
                 "'{other}' is cut on the mesh {mesh:?}, but '{first}' on {own:?}: --mesh names one"
             );
@@ -145,6 +146,19 @@ impl Axes {
                     .hint("give a size for each of the old mesh's axes, in their order"));
             }
         };
+        let called = named(first, own, &layout.axis_numbers());
+        let other = mesh.names().zip(&places).find(|(name, axis)| {
+            let stands_for = &*called[**axis];
+            USUAL.contains(name) && USUAL.contains(&stands_for) && *name != stands_for
+        });
+        if let Some((name, axis)) = other {
+            let message = format!(
+                "--mesh has '{name}' where the old mesh, {own:?}, has '{}'",
+                called[*axis]
+            );
+            let order: Vec<String> = called.iter().map(|name| format!("{name}=…")).collect();
+            return Err(usage(message).hint(format!("give --mesh {}", order.join(","))));
+        }
         let mut numbers = vec![None; own.len()];
         for (place, axis) in places.iter().enumerate() {
             numbers[*axis] = i64::try_from(new.len() - 1 - place).ok();

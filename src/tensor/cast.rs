@@ -2,7 +2,7 @@
 //!
 //! Widening is exact. Narrowing rounds to nearest, ties to even; what is too large becomes infinite,
 //! and a NaN stays a NaN. All pairs go through `f32`, which holds every `f16` and `bf16` exactly, so
-//! there is one rounding.
+//! there is one rounding; of an `f64` there are two, as in torch.
 
 use crate::tensor::dtype::Dtype;
 use bytemuck::allocation::{pod_collect_to_vec, zeroed_vec};
@@ -14,6 +14,12 @@ use half::{bf16, f16};
 #[must_use]
 pub fn is_castable(dtype: Dtype) -> bool {
     matches!(dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32)
+}
+
+/// Whether elements of this type can be cast to those that can: doubles can, too.
+#[must_use]
+pub fn is_cast_from(dtype: Dtype) -> bool {
+    is_castable(dtype) || dtype == Dtype::F64
 }
 
 /// Numbers lie in files as in the memory of the machines that this is for.
@@ -28,7 +34,7 @@ const AT_ONCE: usize = 1024;
 #[must_use]
 pub fn cast(from: Dtype, to: Dtype, source: &[u8], out: &mut Vec<u8>) -> bool {
     out.clear();
-    if !is_castable(from) || !is_castable(to) {
+    if !is_cast_from(from) || !is_castable(to) {
         return false;
     }
     let [own, other] = [from, to].map(|dtype| dtype.bits() as usize / 8);
@@ -38,7 +44,7 @@ pub fn cast(from: Dtype, to: Dtype, source: &[u8], out: &mut Vec<u8>) -> bool {
     parts.all(|part| widen(from, part, &mut values) && append(&values, to, out))
 }
 
-/// The whole elements in `bytes` as `f32`, all exact, in place of what `out` held.
+/// The whole elements in `bytes` as `f32`, all exact but those of an `f64`, in place of what `out` held.
 ///
 /// Returns false, with `out` empty, for types that aren't taken.
 #[must_use]
@@ -46,6 +52,13 @@ pub fn widen(dtype: Dtype, bytes: &[u8], out: &mut Vec<f32>) -> bool {
     out.clear();
     match dtype {
         Dtype::F32 => out.extend(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b))),
+        Dtype::F64 => out.extend(
+            bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b| single(f64::from_le_bytes(*b))),
+        ),
         // The upper half of an f32, a NaN's bits too, as torch has it.
         Dtype::BF16 => {
             let wide = |b: &[u8; 2]| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16);
@@ -70,6 +83,12 @@ pub fn widen(dtype: Dtype, bytes: &[u8], out: &mut Vec<f32>) -> bool {
         _ => return false,
     }
     true
+}
+
+/// The nearest `f32`, which is infinite for what is too large.
+#[allow(clippy::cast_possible_truncation)]
+fn single(value: f64) -> f32 {
+    value as f32
 }
 
 /// `values` as elements of `dtype`, rounded to nearest, ties to even, in place of what `out` held.
@@ -131,6 +150,9 @@ pub fn infinities(dtype: Dtype, bytes: &[u8]) -> u64 {
         Dtype::F32 => bytes.as_chunks().0.iter().fold(0, |count, element| {
             count + u64::from(f32::from_le_bytes(*element).is_infinite())
         }),
+        Dtype::F64 => bytes.as_chunks().0.iter().fold(0, |count, element| {
+            count + u64::from(f64::from_le_bytes(*element).is_infinite())
+        }),
         _ => 0,
     }
 }
@@ -138,7 +160,7 @@ pub fn infinities(dtype: Dtype, bytes: &[u8]) -> u64 {
 /// Whether numbers of the first type can be too large for the second.
 #[must_use]
 pub fn can_overflow(from: Dtype, to: Dtype) -> bool {
-    from != to && matches!(to, Dtype::F16 | Dtype::BF16)
+    from != to && (from == Dtype::F64 || matches!(to, Dtype::F16 | Dtype::BF16))
 }
 
 #[cfg(test)]

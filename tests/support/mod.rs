@@ -13,6 +13,7 @@ pub(crate) mod fixtures;
 pub(crate) mod float;
 pub(crate) mod hosts;
 pub(crate) mod oracle;
+pub(crate) mod parsers;
 pub(crate) mod pretend;
 pub(crate) mod processes;
 pub(crate) mod sample;

@@ -185,14 +185,12 @@ fn weights_in(directory: &Path) -> Result<PathBuf> {
                 .hint("give the file"))
         }
         (None, _) => {
-            let otherwise = match io::standing(&directory.join(PICKLED))? {
-                Standing::File => {
-                    format!("{PICKLED} is read by torch alone: save the adapter as safetensors")
-                }
-                _ => whole(),
-            };
+            let pickled = directory.join(PICKLED);
+            if io::standing(&pickled)? == Standing::File {
+                return Ok(pickled);
+            }
             let fault = Fault::new(Kind::MissingShard, format!("has no {WEIGHTS}")).file(at);
-            Err(fault.hint(below(directory)?.unwrap_or(otherwise)))
+            Err(fault.hint(below(directory)?.unwrap_or_else(whole)))
         }
     }
 }

@@ -57,7 +57,8 @@ impl Format {
     }
 
     /// The same of all formats.
-    fn spoken_of(path: &str) -> Option<Format> {
+    #[must_use]
+    pub fn spoken_of(path: &str) -> Option<Format> {
         let name = path.rsplit('/').next()?;
         let (stem, ending) = name.rsplit_once('.')?;
         let hidden = stem.is_empty() || name.starts_with('.');
