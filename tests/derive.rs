@@ -708,6 +708,15 @@ fn another_mesh_is_cut_as_the_old_one() {
         further.iter().all(|(_, held)| held.stage == 1),
         "{further:?}"
     );
+    // Axes are in the old mesh's order: names that say otherwise are refused.
+    for (old, mesh) in [
+        ("llama_dp2tp2", "tp=2,dp=2"),
+        ("llama_tp4", "dp=4"),
+        ("qwen3_tp4", "tp=1,cp=1,dp=4"),
+    ] {
+        let fault = on(old, mesh).unwrap_err();
+        assert!(fault.message.contains("where the old mesh"), "{fault}");
+    }
     // One axis alone doesn't say which of two it stands for.
     let fault = on("llama_dp2tp2", "tp=4").unwrap_err();
     assert!(

@@ -211,21 +211,18 @@ fn seeds(parser: &str) -> Vec<Vec<u8>> {
 const STRATEGY: &str = r#"{"parallel_strategy_item":{"MatMul-op0":{"stage":0,"parallel_strategy":[]}},"parallel_layout_item":{"w":{"dev_matrix":[2,2],"tensor_map":[1,0],"tensor_shape":[4,4],"field_size":0,"opt_weight_shard_step":0,"opt_weight_shard_size":0}}}"#;
 const INDEX: &str = r#"{"metadata":{"total_size":8},"weight_map":{"a":"x/part0.safetensors"}}"#;
 
-/// The inputs that are kept: each once led to a place of the program to which no other did.
+/// The inputs that are kept: each once led to a place of the program to which no other did. A file has all of a parser,
+/// each after its length in 4 bytes.
 fn kept(parser: &str) -> Vec<Vec<u8>> {
-    let room = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/corpus")
-        .join(parser);
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(&room)
-        .into_iter()
-        .flatten()
-        .map(|entry| entry.expect("an entry").path())
-        .collect();
-    paths.sort();
-    paths
-        .iter()
-        .map(|path| std::fs::read(path).expect("a file"))
-        .collect()
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
+    let packed = std::fs::read(corpus.join(parser)).expect("the parser's inputs");
+    let (mut rest, mut all) = (&packed[..], Vec::new());
+    while let Some((length, after)) = rest.split_first_chunk::<4>() {
+        let (input, after) = after.split_at(u32::from_le_bytes(*length) as usize);
+        all.push(input.to_vec());
+        rest = after;
+    }
+    all
 }
 
 fn tried(name: &str) {

@@ -618,6 +618,43 @@ fn a_file_of_pytorch_beside_weights_is_told() {
         .succeeds();
 }
 
+/// What lies beside a model isn't taken in its place, whatever its form; of two that may be the model none is.
+#[test]
+fn a_model_of_pytorch_is_not_passed_over() {
+    let room = Room::single();
+    let torch = fixtures::data().join("worlds/pt_views/src/model.pt");
+    std::fs::copy(torch, room.at("m/pytorch_model.bin")).unwrap();
+    let (own, beside) = (
+        room.at("m/model.safetensors"),
+        room.at("m/optimizer.safetensors"),
+    );
+    std::fs::rename(&own, &beside).unwrap();
+    let run = room.run("unify --src @m --dst @one").succeeds();
+    let told = "optimizer.safetensors is left aside, pytorch_model.bin is taken";
+    assert!(run.stdout.contains(told), "{run:?}");
+    std::fs::rename(&beside, room.at("m/mine.safetensors")).unwrap();
+    let unify = "unify --src @m --dst @two";
+    says(
+        &room.run(unify),
+        &[
+            "which of them is the model",
+            "--weights pytorch_model.bin",
+            "--weights mine.safetensors",
+        ],
+    );
+    room.run(&format!("{unify} --weights mine.safetensors"))
+        .succeeds();
+}
+
+/// An optimizer's states are no weights by other names.
+#[test]
+fn states_alone_are_no_model() {
+    let room = renamed(|name| format!("adam_m.{name}"));
+    let refused = room.run(IMPORT);
+    says(&refused, &["what an optimizer keeps, and no weights"]);
+    assert!(!refused.stderr.contains("name-map"), "{refused:?}");
+}
+
 /// What is neither a beginning nor a wrapper's is told with the tensor that it may be: a table gives it that name.
 #[test]
 fn a_tensor_by_another_name_gets_its_own_by_a_table() {

@@ -713,6 +713,32 @@ fn a_newest_step_that_has_less_than_the_one_before_is_refused() {
     refused(&sample, UNIFY, &["1_20, the newest step", "1_10 has"]);
 }
 
+/// A rank's steps in a form that others may have, too, count beside those in a trainer's: none is passed over.
+#[test]
+fn steps_in_pytorchs_form_are_not_passed_over() {
+    let torch = fixtures::data().join("worlds/pt_views/src/model.pt");
+    for (own, other, both) in [
+        ("net-1_10.safetensors", "net-1_20.pt", true),
+        ("net.safetensors", "net.bin", true),
+        ("net-1_10.safetensors", "optimizer.pt", false),
+        ("net-1_10.safetensors", "rng_state_0.pth", false),
+    ] {
+        let sample = sample();
+        save(&sample, &[0, 1, 2, 3], "1_10", 10);
+        for rank in 0..4 {
+            let saved = sample.path(&file(rank, "1_10"));
+            let room = saved.parent().expect("a directory");
+            std::fs::rename(&saved, room.join(own)).expect("renamed");
+            std::fs::copy(&torch, room.join(other)).expect("copied");
+        }
+        let run = alone(&sample.args(UNIFY));
+        match both {
+            true => refuses(&run, other),
+            false => drop(run.succeeds()),
+        }
+    }
+}
+
 /// One device's steps in one directory, its rank's or, where one is asked for, any, are chosen from as ranks' are.
 // proves P171
 #[test]

@@ -8,7 +8,7 @@ use crate::fault::memory::zeroed;
 use crate::fault::{Fault, Kind, Result};
 use crate::job::lying::{in_rows, read};
 use crate::plan::Spread;
-use crate::plan::names::is_state;
+use crate::plan::state::is_state;
 use crate::source::Opened;
 use crate::transport::{Filler, IoMode, Readers};
 use std::cmp::Reverse;

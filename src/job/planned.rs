@@ -16,7 +16,7 @@ use crate::plan::TensorPlan;
 use crate::plan::arrange::{Arranged, Files, Kept, Ranks, arrange};
 use crate::plan::build::{Build, Leftovers, Select, build};
 use crate::plan::inventory::Inventory;
-use crate::plan::names::is_state;
+use crate::plan::state::is_state;
 use crate::plan::unmatched::is_held_by;
 use crate::source::{Opened, Source, counts, left, missing};
 use crate::store::Format;
@@ -173,10 +173,7 @@ fn arranged(
     ]);
     let dropped = texts(&build.dropped);
     let mut notes = made.notes;
-    let names = inventory.tensors.keys().chain(&inventory.private);
-    let names = names.map(|name| &**name).chain(COUNT_NAMES);
-    notes.extend(select.idle(names.chain(source.values.iter().map(String::as_str))));
-    notes.extend(unmet(write, &build, inventory, strategy));
+    notes.extend(unmet(write, &build, opened, strategy));
     let tensors = distinct(&build, inventory, formed.is_view);
     let format = write.format.unwrap_or_else(|| usual(files, source));
     notes.extend(written_as(write, format, source));
@@ -278,14 +275,19 @@ const NAMES_TOLD: usize = 3;
 fn unmet(
     write: &Write,
     build: &Build,
-    inventory: &Inventory,
+    opened: &Opened,
     strategy: Option<&Strategy>,
 ) -> impl Iterator<Item = String> {
+    let inventory = &opened.inventory;
+    let names = inventory.tensors.keys().chain(&inventory.private);
+    let names = names.map(|name| &**name).chain(COUNT_NAMES);
+    let values = opened.source.values.iter().map(String::as_str);
     let left = strategy.and_then(|strategy| left_behind(write, build, inventory, strategy));
     let told = [
         lacking(&build.without_data),
         copied_as_they_are(&build.copied),
         left,
+        write.select.idle(names.chain(values)),
     ];
     told.into_iter().flatten()
 }

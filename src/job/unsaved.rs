@@ -5,7 +5,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::job::spec::Write;
 use crate::plan::affix::Affixes;
 use crate::plan::build::{Build, Select, Unmatched};
-use crate::plan::names::{is_state, state_and_tensor};
+use crate::plan::state::{is_state, state_and_tensor};
 use crate::source::Opened;
 use crate::source::fragment::named_for;
 use crate::source::meta::TRAINABLE;

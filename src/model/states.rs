@@ -1,7 +1,7 @@
 //! Names of what a training job keeps beside its weights: an optimizer's states, and where the job stands.
 
 use crate::plan::inventory::JOB_SCALARS;
-use crate::plan::names;
+use crate::plan::state::state_and_tensor;
 use std::collections::BTreeSet;
 
 /// Beginnings of the names of a training job's own state, beside [`JOB_SCALARS`].
@@ -73,5 +73,5 @@ pub(super) fn ends(name: &str) -> impl Iterator<Item = &str> {
 /// The name of the tensor that `name` is a state of, or it itself.
 pub(super) fn of(name: &str) -> &str {
     let rest = STATES.iter().find_map(|state| name.strip_prefix(state));
-    rest.unwrap_or_else(|| names::state_and_tensor(name).1)
+    rest.unwrap_or_else(|| state_and_tensor(name).1)
 }

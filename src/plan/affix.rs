@@ -2,8 +2,8 @@
 
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::Inventory;
-use crate::plan::names::state_and_tensor;
 use crate::plan::source_tensor::SourceTensor;
+use crate::plan::state::state_and_tensor;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -8,7 +8,7 @@ use crate::plan::lora_experts as experts;
 use crate::plan::lora_meaning::Meaning;
 use crate::plan::lora_tied::Tied;
 use crate::plan::lora_told::{Biases, Told, is_called};
-use crate::plan::names::is_state;
+use crate::plan::state::is_state;
 use std::collections::BTreeMap;
 
 /// Names told of many.

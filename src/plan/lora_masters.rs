@@ -3,7 +3,7 @@
 use crate::fault::plain::counted;
 use crate::plan::inventory::Inventory;
 use crate::plan::lora::Taken;
-use crate::plan::names::MASTER;
+use crate::plan::state::MASTER;
 
 /// Leaves masters in 32 bits out of weights that were changed, and says so: a trainer goes on from its masters, and
 /// these know nothing of the change.

@@ -5,7 +5,7 @@ use crate::plan::inventory::Inventory;
 use crate::plan::lora::{
     BEFORE, BELOW_PAIR, MAGNITUDES, Named, TRAINED, WRAPPED, is_of_pair, no_pair, part_of, plain,
 };
-use crate::plan::names::is_state;
+use crate::plan::state::is_state;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

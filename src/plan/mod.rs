@@ -58,6 +58,7 @@ pub mod sketch;
 mod slab;
 mod source_tensor;
 mod spread;
+pub(crate) mod state;
 mod strangers;
 pub mod survey;
 mod tensor_plan;

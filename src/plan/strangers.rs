@@ -1,7 +1,7 @@
 //! What is said where a source and its strategy have no name in common.
 
 use crate::fault::{Fault, Kind};
-use crate::plan::names::is_state;
+use crate::plan::state::is_state;
 use crate::strategy::Strategy;
 use std::collections::BTreeSet;
 use std::sync::Arc;

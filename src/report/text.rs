@@ -2,7 +2,7 @@
 
 use crate::fault::plain::{Text, counted};
 use crate::job::outcome::{BadFile, Outcome};
-use crate::plan::names::is_state;
+use crate::plan::state::is_state;
 use crate::report::compared;
 use std::collections::BTreeSet;
 use std::time::Duration;

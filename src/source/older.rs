@@ -3,7 +3,7 @@
 use crate::catalog::Catalog;
 use crate::fault::plain::{counted, first};
 use crate::fault::{Fault, Kind, Result};
-use crate::plan::names::is_state;
+use crate::plan::state::is_state;
 use crate::source::position::choose::flag;
 use crate::source::views::Views;
 use std::collections::BTreeSet;

@@ -7,7 +7,7 @@ use crate::catalog::FileSchema;
 use crate::exchange::{Topology, World, agree, all_gather, all_gather_agreed};
 use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
-use crate::plan::names::is_state;
+use crate::plan::state::is_state;
 use crate::source::meta::{META, META_BYTES_MAX, Meta, Name};
 use crate::source::nothing;
 use crate::source::numbered::{self, Numbered};

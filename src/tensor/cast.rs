@@ -213,6 +213,21 @@ mod tests {
     }
 
     #[test]
+    fn doubles_are_rounded_to_single_ones_first() {
+        for (value, expected) in [
+            (1.0 + 2f64.powi(-24), 1f32),
+            (1.0 + 2f64.powi(-24) + 2f64.powi(-40), 1.0 + f32::EPSILON),
+            (1e300, f32::INFINITY),
+            (-0.0, -0.0),
+        ] {
+            let out = cast_one(Dtype::F64, Dtype::F32, &value.to_le_bytes());
+            assert_eq!(out, expected.to_le_bytes(), "{value}");
+        }
+        assert_eq!(infinities(Dtype::F64, &f64::INFINITY.to_le_bytes()), 1);
+        assert!(!cast(Dtype::F32, Dtype::F64, &[0; 4], &mut Vec::new()));
+    }
+
+    #[test]
     fn infinities_are_counted() {
         let values = [
             1.0,

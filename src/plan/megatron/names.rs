@@ -1,6 +1,6 @@
 //! The names of both sides.
 
-pub(super) use crate::plan::names::MASTER;
+pub(super) use crate::plan::state::MASTER;
 
 /// What stands before the parts of a layer.
 pub(super) const LAYERS: &str = "decoder.layers.";
