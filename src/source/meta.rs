@@ -42,9 +42,14 @@ pub struct Name {
 
 impl Name {
     /// Reads a file name, from the right; gives the rank in it too. `None` if it has no
-    /// `-{epoch}_{step}` or isn't a weight file.
+    /// `-{epoch}_{step}` or isn't a weight file of a format that trainers write.
     #[must_use]
     pub fn parse(file: &str) -> Option<(Name, Option<u32>)> {
+        Format::of(file).and_then(|_| Name::like(file))
+    }
+
+    /// The same of a file that may be weights in any format.
+    pub(super) fn like(file: &str) -> Option<(Name, Option<u32>)> {
         let (stem, extension) = file.rsplit_once('.')?;
         Format::may_be_weights(file).then_some(())?;
         let (base, tail) = stem.rsplit_once('-')?;
@@ -237,7 +242,7 @@ pub(super) fn counted<'a>(files: impl Iterator<Item = &'a str> + Clone) -> Vec<&
     let called: BTreeSet<&str> = weights.iter().map(|file| stem(file)).collect();
     let counts = |file: &&'a str| {
         let name = file.rsplit('/').next().unwrap_or(file);
-        let is_like = || called.contains(stem(file)) || Name::parse(name).is_some();
+        let is_like = || called.contains(stem(file)) || Name::like(name).is_some();
         weights.contains(file) || Format::may_be_weights(name) && is_like()
     };
     files.filter(counts).collect()

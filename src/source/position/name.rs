@@ -133,7 +133,7 @@ fn position(rank: u32, path: &str, times: &HashMap<&str, u32>) -> (Position, Opt
     let other = |named: u32| (named != rank).then_some(named);
     let stem = stem(path);
     let alone = times.get(stem) == Some(&1);
-    if let Some((mut name, named)) = Name::parse(file_name(path)) {
+    if let Some((mut name, named)) = Name::like(file_name(path)) {
         if let (Some(before), true, None) = (own(&name.prefix, rank), alone, named) {
             name.prefix = format!("{before}*");
         }
