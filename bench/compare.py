@@ -592,7 +592,12 @@ def arguments():
     parser.add_argument("--cold", action="store_true", help="sources are not in the page cache, and results are flushed; on disk")
     parser.add_argument("--no-mindspore", action="store_true", help="leave MindSpore out")
     parser.add_argument("--output", default=str(ROOT / "target" / "compare" / "results.json"), help="figures as JSON")
-    return parser.parse_args()
+    options = parser.parse_args()
+    for flag, given, known in (("--jobs", options.jobs, JOBS), ("--models", options.models, MODELS)):
+        unknown = [word for word in given.split(",") if word not in known]
+        if unknown:
+            parser.error(f"{flag} has '{unknown[0]}', none of {', '.join(known)}")
+    return options
 
 
 def strategies(folder, full, names):
