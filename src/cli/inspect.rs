@@ -8,7 +8,7 @@ use crate::cli::flags::strategy::ModelArgs;
 use crate::fault::plain::Text;
 use crate::fault::{Fault, Kind, Result};
 use crate::front::Deriving;
-use crate::job::inspect::{Wanted, inspect, steps_at};
+use crate::job::inspect::{Wanted, inspect, lacks_of_older, steps_at};
 use crate::model::{Mapping, Scheme, Tensor, check_named};
 use crate::report::{Report, Shown};
 use crate::source::nothing;
@@ -103,7 +103,10 @@ impl Inspect {
             places: self.places,
         };
         match inspect(path, self.file_suffix.as_deref(), weights, wanted) {
-            Ok(inspected) => {
+            Ok(mut inspected) => {
+                if self.file_suffix.is_none() {
+                    inspected.notes.extend(lacks_of_older(path, &inspected));
+                }
                 let each = self.all || self.stats || self.param.is_some();
                 let shown = Shown {
                     each,

@@ -110,28 +110,35 @@ pub fn inspect(
             }
             look(path, without_map(path).ok_or(fault)?, wanted)
         }
-        listing => {
-            let mut inspected = look(path, listing?, wanted)?;
-            if suffix.is_none() && !inspected.contents.narrowed {
-                inspected.notes.extend(lacks(path, weights, &inspected));
-            }
-            Ok(inspected)
-        }
+        listing => look(path, listing?, wanted),
     }
 }
 
-/// What to say where the newest step lacks what a step before it has. Local.
-fn lacks(path: &Path, weights: Option<&str>, newest: &Inspected) -> Option<String> {
-    let mut steps = newest.steps.iter().flatten().rev();
-    let (own, _) = steps.next()?;
-    steps.take(older::LOOKED_AT).find_map(|(suffix, _)| {
-        let listing = chosen(path, Some(suffix), weights).ok()?;
-        // What is damaged tells nothing.
-        let before = look(path, listing, Wanted::default()).ok()?.contents;
-        let catalogs = [&newest.contents.catalog, &before.catalog];
-        let fault = older::refuse_lacking([own, suffix], catalogs, |_| true).err()?;
-        Some(unread(&fault.message))
-    })
+/// What to say where the step that is shown of `path`, which nobody chose, lacks what a step before it has. Local.
+#[must_use]
+pub fn lacks_of_older(path: &Path, newest: &Inspected) -> Option<String> {
+    let shown = newest.files.first().filter(|_| !newest.contents.narrowed)?;
+    let (own, _) = Name::parse(shown.path.rsplit('/').next()?)?;
+    let own = own.suffix();
+    let steps: Vec<&str> = newest
+        .steps
+        .iter()
+        .flatten()
+        .map(|(suffix, _)| &**suffix)
+        .collect();
+    let place = steps.iter().position(|suffix| **suffix == own)?;
+    steps[..place]
+        .iter()
+        .rev()
+        .take(older::LOOKED_AT)
+        .find_map(|suffix| {
+            let listing = chosen(path, Some(suffix), None).ok()?;
+            // What is damaged tells nothing.
+            let before = look(path, listing, Wanted::default()).ok()?.contents;
+            let catalogs = [&newest.contents.catalog, &before.catalog];
+            let fault = older::refuse_lacking([&own, suffix], catalogs, |_| true).err()?;
+            Some(unread(&fault.message))
+        })
 }
 
 /// The same of the files listed at `path`.

@@ -7,14 +7,14 @@ use crate::source::full::both_formats;
 use crate::source::latest::{latest, passed_over};
 use crate::source::listed::{Listed, Listing};
 use crate::source::listing::list;
-use crate::source::meta::{Name, counted};
+use crate::source::meta::{Name, weights_of_ranks};
 use crate::source::position::choose::choose;
 use crate::source::position::{Asked, Chosen, Offered};
 use crate::source::reading::Weights;
 use crate::source::saved::Survey;
 use crate::source::survey::{survey, survey_alone};
 use crate::store::Format;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
 /// The `--file-suffix` that means what `shardloom checkpoints latest` gives.
@@ -110,13 +110,17 @@ pub(super) fn choose_from<'a>(
     }
     // What only may be weights is none where a rank, this or another, has some that are.
     let all = offered.values().flatten().map(String::as_str);
-    let counted: BTreeSet<String> = counted(all).into_iter().map(str::to_owned).collect();
-    offered.retain(|_, files| {
-        files.retain(|file| counted.contains(file));
-        !files.is_empty()
-    });
-    let formats = counted.iter().filter_map(|file| Format::spoken_of(file));
+    let weights: HashSet<&str> = weights_of_ranks(all.clone()).into_iter().collect();
+    let formats = weights.iter().filter_map(|file| Format::spoken_of(file));
     let formats: BTreeSet<&str> = formats.map(Format::extension).collect();
+    let others = all.filter(|file| !weights.contains(file));
+    let others: HashSet<String> = others.map(str::to_owned).collect();
+    if !others.is_empty() {
+        offered.retain(|_, files| {
+            files.retain(|file| !others.contains(file));
+            !files.is_empty()
+        });
+    }
     if offered.is_empty() {
         return Ok(None);
     }

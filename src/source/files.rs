@@ -7,7 +7,7 @@ use crate::source::contents::torch_beside;
 use crate::source::directory::refuse_parts;
 use crate::source::full::refuse_missing;
 use crate::source::listed::{Listed, Listing};
-use crate::source::meta::counted as counted_weights;
+use crate::source::meta::weights_of_ranks;
 use crate::source::nothing;
 use crate::source::pattern;
 use crate::source::sets;
@@ -82,11 +82,6 @@ pub(crate) fn list_files(
 /// The names of the files, inside `path`; says in `listing` whether it is one file.
 fn names(path: &Path, contains: Option<&str>, listing: &mut Listing) -> Result<Vec<String>> {
     let wanted = |name: &str| contains.is_none_or(|text| name.contains(text));
-    let files = |inside: &[(String, bool)]| -> Vec<String> {
-        let files = inside.iter().filter(|(_, directory)| !directory);
-        let files = files.map(|(file, _)| file.clone());
-        files.filter(|name| wanted(name)).collect()
-    };
     if let Some(found) = pattern::list(path)? {
         listing.single_file = true;
         let files = found.ranks.into_values().flatten();
@@ -109,9 +104,7 @@ fn names(path: &Path, contains: Option<&str>, listing: &mut Listing) -> Result<V
                 refuse_unlike_manifest(path)?;
             }
             let index = MAPS.iter().find(here).map(|map| (*map).to_owned());
-            let own = files(&inside);
-            let own = Format::weights(own.iter().map(String::as_str));
-            let own: Vec<String> = own.into_iter().map(str::to_owned).collect();
+            let own = owned(Format::weights(wanted_files(&inside, contains)));
             if contains.is_none() {
                 if index.is_none() {
                     refuse_lacking(path, &own)?;
@@ -133,9 +126,7 @@ fn names(path: &Path, contains: Option<&str>, listing: &mut Listing) -> Result<V
                         .file(place)
                         .hint("move it away, or put the file in its place"));
                 }
-                let files = files(&inside);
-                let files = counted_weights(files.iter().map(String::as_str));
-                let files: Vec<String> = files.into_iter().map(str::to_owned).collect();
+                let files = owned(weights_of_ranks(wanted_files(&inside, contains)));
                 if contains.is_none() {
                     refuse_lacking(&path.join(room), &files)?;
                 }
@@ -149,6 +140,20 @@ fn names(path: &Path, contains: Option<&str>, listing: &mut Listing) -> Result<V
         }
     }
     Ok(names)
+}
+
+/// The files among the names in a directory whose names contain `contains`.
+fn wanted_files<'a>(
+    inside: &'a [(String, bool)],
+    contains: Option<&'a str>,
+) -> impl Iterator<Item = &'a str> + Clone {
+    let files = inside.iter().filter(|(_, directory)| !directory);
+    let files = files.map(|(file, _)| file.as_str());
+    files.filter(move |name| contains.is_none_or(|text| name.contains(text)))
+}
+
+fn owned(names: Vec<&str>) -> Vec<String> {
+    names.into_iter().map(str::to_owned).collect()
 }
 
 /// What is said of files in PyTorch's form beside `own` ones, which aren't taken.

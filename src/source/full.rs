@@ -160,17 +160,14 @@ impl Contents<'_> {
     /// The files of a directory without an index: one, beside which others may lie.
     fn only(&self) -> Result<BTreeSet<String>> {
         self.refuse_other_kinds()?;
-        self.refuse_two()?;
         let one = |names: Vec<&&str>| match names[..] {
             [name] => Some(BTreeSet::from([(*name).to_owned()])),
             _ => None,
         };
         let all: Vec<&&str> = self.weights.iter().collect();
-        let models = all
-            .iter()
-            .copied()
-            .filter(|name| !lies_beside(name))
-            .collect();
+        let models = all.iter().copied().filter(|name| !lies_beside(name));
+        let models: Vec<&&str> = models.collect();
+        self.refuse_two(&models)?;
         let numbered = self.weights.iter().any(|name| Set::of(name).is_some());
         let single = all.iter().copied().filter(|name| **name == SINGLE);
         let single = single.filter(|_| !numbered).collect();
@@ -226,12 +223,10 @@ impl Contents<'_> {
         )))
     }
 
-    /// Refuses files of which nobody says that they are the model, beside one in PyTorch's form.
-    fn refuse_two(&self) -> Result<()> {
+    /// Refuses `others`, of which nobody says that they are the model, beside one in PyTorch's form.
+    fn refuse_two(&self, others: &[&&str]) -> Result<()> {
         let model = self.torch.iter().find(|name| is_model(name));
-        let others = self.weights.iter().filter(|name| !lies_beside(name));
-        let others: Vec<&str> = others.copied().collect();
-        let (Some(model), [other, ..]) = (model, &others[..]) else {
+        let (Some(model), [other, ..]) = (model, others) else {
             return Ok(());
         };
         if others.iter().any(|name| is_model(name)) {

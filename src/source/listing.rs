@@ -9,7 +9,7 @@ use crate::source::directory;
 use crate::source::flat;
 use crate::source::full::list_full;
 use crate::source::listed::{Inner, Listed, Listing};
-use crate::source::meta::counted;
+use crate::source::meta::weights_of_ranks;
 use crate::source::pattern;
 use crate::source::reading::Weights;
 use crate::store::full_dir::CONFIG;
@@ -323,8 +323,8 @@ fn both(path: &Path, inner: &Inner, (rank, file): (u32, &str)) -> Fault {
 pub(crate) fn look_into(path: &Path, (_, name): &Room) -> Result<Vec<String>> {
     let inside = io::list(&path.join(name))?;
     let files = inside.iter().filter(|(_, directory)| !directory);
-    let counted = counted(files.map(|(file, _)| file.as_str())).into_iter();
-    Ok(counted.map(|file| format!("{name}/{file}")).collect())
+    let weights = weights_of_ranks(files.map(|(file, _)| file.as_str())).into_iter();
+    Ok(weights.map(|file| format!("{name}/{file}")).collect())
 }
 
 /// Puts what a rank's directory has into the listing.

@@ -4,7 +4,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::plan::arrange::Files;
 use crate::store::Format;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 
 /// Name of the record beside a rank's checkpoints.
 pub const META: &str = "meta.json";
@@ -236,10 +236,10 @@ impl Meta {
 
 /// Those of ranks' `files` that are weights by their names. Ones of a format whose files lie beside weights as often as they
 /// hold them count beside others where they are called as a trainer's step, or as one that counts.
-pub(super) fn counted<'a>(files: impl Iterator<Item = &'a str> + Clone) -> Vec<&'a str> {
-    let weights = Format::weights(files.clone());
+pub(super) fn weights_of_ranks<'a>(files: impl Iterator<Item = &'a str> + Clone) -> Vec<&'a str> {
+    let weights: HashSet<&str> = Format::weights(files.clone()).into_iter().collect();
     let stem = |file: &'a str| file.rsplit_once('.').map_or(file, |(stem, _)| stem);
-    let called: BTreeSet<&str> = weights.iter().map(|file| stem(file)).collect();
+    let called: HashSet<&str> = weights.iter().map(|file| stem(file)).collect();
     let counts = |file: &&'a str| {
         let name = file.rsplit('/').next().unwrap_or(file);
         let is_like = || called.contains(stem(file)) || Name::like(name).is_some();

@@ -28,9 +28,10 @@ fn usage(message: String) -> Fault {
 pub fn like(old: &Strategy, mesh: &Mesh) -> Result<Strategy> {
     let meshes = Meshes::between(old, mesh)?;
     let stages = mesh.stages();
-    let other = stages != old.stages();
-    let names = other.then(|| old.names().map(|name| &**name));
-    let dealt = Stages::new(if other { stages } else { 1 }, names.into_iter().flatten())?;
+    let dealt = match stages == old.stages() {
+        true => None,
+        false => Some(Stages::new(stages, old.names().map(|name| &**name))?),
+    };
     let mut made: Vec<(Arc<str>, StageLayout)> = Vec::new();
     for (name, held) in old.iter() {
         let axes = meshes.of(name, held);
@@ -40,11 +41,8 @@ pub fn like(old: &Strategy, mesh: &Mesh) -> Result<Strategy> {
             1 => is_first(name).unwrap_or(false),
             _ => held.stage == 0,
         };
-        let stage = if other {
-            dealt.of(name, begins)
-        } else {
-            held.stage
-        };
+        let dealt = dealt.as_ref().map(|dealt| dealt.of(name, begins));
+        let stage = dealt.unwrap_or(held.stage);
         let known = |(other, it): &(Arc<str>, StageLayout)| other == name && it.stage == stage;
         // A tensor that two stages had is there once if these have become one.
         if made.last().is_none_or(|last| !known(last)) {

@@ -205,9 +205,13 @@ fn index_map(bytes: &[u8]) -> Tried {
     let Ok(map) = full_dir::parse_map(bytes) else {
         return Ok(false);
     };
-    let climbs =
-        |file: &String| Path::new(file).is_absolute() || file.split('/').any(|p| p == "..");
-    match map.values().find(|file| climbs(file)) {
+    stay_inside(map.values().map(String::as_str))
+}
+
+/// Whether none of these names leads out of its directory.
+fn stay_inside<'a>(mut files: impl Iterator<Item = &'a str>) -> Tried {
+    let climbs = |file: &str| Path::new(file).is_absolute() || file.split('/').any(|p| p == "..");
+    match files.find(|file| climbs(file)) {
         Some(file) => Err(format!("{file} leaves the directory")),
         None => Ok(true),
     }
@@ -221,11 +225,7 @@ fn manifest(bytes: &[u8]) -> Tried {
     let Ok(manifest) = Manifest::parse(&whole) else {
         return Ok(false);
     };
-    let climbs = |file: &str| Path::new(file).is_absolute() || file.split('/').any(|p| p == "..");
-    match manifest.files.iter().find(|file| climbs(&file.path)) {
-        Some(file) => Err(format!("{} leaves the directory", file.path)),
-        None => Ok(true),
-    }
+    stay_inside(manifest.files.iter().map(|file| &*file.path))
 }
 
 fn records(bytes: &[u8]) -> Tried {

@@ -57,7 +57,11 @@ impl DirectoryFormat for Checkpoint2 {
     }
 
     fn numbers(&self, names: &Names) -> Vec<u64> {
-        numbers(names).collect()
+        let numbers = names
+            .iter()
+            .filter(|(name, folder)| *folder && name.starts_with("iteration_"))
+            .filter_map(|(name, _)| iteration(name).filter(|number| directory(*number) == *name));
+        numbers.collect()
     }
 
     fn directory(&self, number: u64) -> String {
@@ -207,20 +211,12 @@ fn read_metadata(path: &Path) -> Result<Option<Metadata>> {
     parse(&bytes).map_err(|fault| fault.file(path.display().to_string()))
 }
 
-/// The iterations that have a directory.
-fn numbers(names: &Names) -> impl Iterator<Item = u64> {
-    names
-        .iter()
-        .filter(|(name, folder)| *folder && name.starts_with("iteration_"))
-        .filter_map(|(name, _)| iteration(name).filter(|number| directory(*number) == *name))
-}
-
 /// Which of several iterations is meant: its directory, with a `/`.
 fn meant(path: &Path, names: &Names, number: Option<&str>) -> Result<String> {
     let missing = |message: &str| {
         let fault = Fault::new(Kind::MissingShard, message);
         let fault = fault.file(path.join(TRACKER).display().to_string());
-        match numbers(names).max() {
+        match Checkpoint2.numbers(names).into_iter().max() {
             Some(newest) => fault.hint(format!(
                 "give the directory of an iteration itself; or its number: --file-suffix {newest} takes the newest that is there"
             )),
