@@ -1618,6 +1618,11 @@ fn a_table_is_printed_and_held_against_a_model() {
     let told = object(&run);
     assert_eq!(told["missing"][0], "model.layers.0.first_norm.weight");
     assert_eq!(told["unknown"][0], "model.layers.0.input_layernorm.weight");
+    // Of two tensors with one name one would be lost.
+    let twice = text.replace(".post_attention_layernorm.", ".input_layernorm.");
+    mine["tensors"] = serde_json::from_str(&twice).unwrap();
+    std::fs::write(&table, mine.to_string()).unwrap();
+    refuses(&alone(&check), "two tensors of the table get this name");
     let formats = object(&alone(&["formats", "--json"]).succeeds());
     assert_eq!(formats["formats"][0]["name"], "safetensors");
     assert!(formats["recognised"].as_array().unwrap().len() > 10);

@@ -16,7 +16,6 @@ use crate::tensor::digest::finish;
 use crate::transport::Done;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 
 /// What a manifest says of tensors, by name.
 pub(super) type Records = BTreeMap<String, TensorRecord>;
@@ -240,27 +239,14 @@ impl Whole {
             stored: stored.map(|residue| (read, residue)),
         }
     }
-
-    /// Adds what is the same tensor's.
-    fn add(&mut self, other: &Whole) {
-        self.residue ^= other.residue;
-        if let Some((bytes, residue)) = other.stored {
-            self.stored.get_or_insert((bytes, 0)).1 ^= residue;
-        }
-    }
 }
 
-/// Joins what is of one name and first rank. A name that ranks or stages have different tensors of is left
+/// Joins what is of one name. A name that ranks or stages have different tensors of is left
 /// out: it is several tensors.
 fn join(wholes: impl Iterator<Item = ((String, u32), Whole)>, by_file: bool) -> Joined {
     let mut tensors: BTreeMap<String, BTreeMap<u32, Whole>> = BTreeMap::new();
     for ((name, first_rank), whole) in wholes {
-        match tensors.entry(name).or_default().entry(first_rank) {
-            Entry::Occupied(mut entry) => entry.get_mut().add(&whole),
-            Entry::Vacant(entry) => {
-                entry.insert(whole);
-            }
-        }
+        tensors.entry(name).or_default().insert(first_rank, whole);
     }
     let read = tensors.iter().flat_map(|(name, ranks)| {
         let stored = ranks.values().filter_map(|whole| whole.stored);

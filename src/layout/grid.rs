@@ -143,6 +143,33 @@ mod tests {
     }
 
     #[test]
+    fn cells_that_meet_are_those_with_an_element_in_common() {
+        let grid = Grid::new(&Shape(vec![6, 8]), &[3, 4]).unwrap();
+        let whole = Region::whole(&grid.full_shape());
+        let mut all = Vec::new();
+        grid.for_each_meeting(&whole, |cell| all.push(cell.to_vec()));
+        assert_eq!(all.len(), 12);
+        let span = |size: u64| (0..size).flat_map(move |a| (1..=size - a).map(move |n| (a, n)));
+        for ((row, rows), (column, columns)) in
+            span(6).flat_map(|rows| span(8).map(move |columns| (rows, columns)))
+        {
+            let region = Region {
+                offset: vec![row, column],
+                shape: Shape(vec![rows, columns]),
+            };
+            let meets = |cell: &&Vec<u64>| {
+                let (a, b) = (cell[0] * 2, cell[1] * 2);
+                a < row + rows && row < a + 2 && b < column + columns && column < b + 2
+            };
+            let due: Vec<&Vec<u64>> = all.iter().filter(meets).collect();
+            let mut met = Vec::new();
+            grid.for_each_meeting(&region, |cell| met.push(cell.to_vec()));
+            assert_eq!(met.iter().collect::<Vec<_>>(), due, "{region:?}");
+            assert_eq!(grid.count_meeting(&region), due.len() as u64);
+        }
+    }
+
+    #[test]
     fn a_scalar_has_one_cell() {
         let grid = Grid::new(&Shape(vec![]), &[]).unwrap();
         let mut met = 0;

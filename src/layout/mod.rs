@@ -318,6 +318,27 @@ mod tests {
         Layout::new(mesh, &map, optimizer).unwrap()
     }
 
+    #[test]
+    fn cut_alike_are_layouts_that_give_each_rank_the_same_part() {
+        let rows = layout(&[2, 4], &[&[1], &[-1]], None);
+        assert!(rows.is_cut() && rows.is_cut_like(&rows));
+        assert!(!Layout::whole(2).is_cut());
+        assert!(!layout(&[1, 4], &[&[1], &[-1]], None).is_cut());
+        for (other, alike) in [
+            // By an axis more, or another one that goes the same way.
+            (layout(&[2, 1, 4], &[&[2, 1], &[-1]], None), true),
+            (layout(&[2, 4, 1], &[&[2], &[-1]], None), true),
+            // Other ranks, other parts, other cells of the same parts.
+            (layout(&[2], &[&[0], &[-1]], None), false),
+            (layout(&[4, 2], &[&[1], &[-1]], None), false),
+            (layout(&[2, 4], &[&[-1], &[1]], None), false),
+            (layout(&[4, 2], &[&[0], &[-1]], None), false),
+            (layout(&[8], &[&[0], &[-1]], None), false),
+        ] {
+            assert_eq!(rows.is_cut_like(&other), alike, "{other:?}");
+        }
+    }
+
     // proves P99
     #[test]
     fn worked_examples_of_the_format_description() {

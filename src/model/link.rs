@@ -62,6 +62,13 @@ impl Tensor {
     }
 }
 
+/// Lets the only one of the tensors have these other names.
+pub(super) fn accept(tensors: &mut [Tensor], names: &[String], spell: impl Fn(&str) -> String) {
+    if let [tensor] = tensors {
+        tensor.also = names.iter().map(|name| spell(name).into()).collect();
+    }
+}
+
 /// A piece between two tensors of a link, to be read in either direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bond {

@@ -7,7 +7,7 @@ use super::fuse::{Joint, Lane, beside, fuse, stack, stack_transposed};
 use super::fused_experts::lie_within;
 use super::joined::below_each_other;
 use super::latent::check_latent;
-use super::link::{Bond, Link, Tensor};
+use super::link::{Bond, Link, Tensor, accept};
 use super::spot::Spot;
 use crate::fault::{Fault, Kind, Result};
 use crate::tensor::shape::Shape;
@@ -85,7 +85,22 @@ impl Mapping {
                 speller.spell_all(family, |w| w.is_some_and(|w| spot.is_within(w)), &spot)?;
             }
         }
+        speller.mapping.names_each_once()?;
         Ok(speller.mapping)
+    }
+
+    /// Of two tensors with one name one would be lost.
+    fn names_each_once(&self) -> Result<()> {
+        let (mut hf, mut ms) = (BTreeSet::new(), BTreeSet::new());
+        for link in &self.links {
+            let twice = link.hf.iter().find(|tensor| !hf.insert(&tensor.name));
+            let twice = twice.or_else(|| link.ms.iter().find(|tensor| !ms.insert(&tensor.name)));
+            if let Some(tensor) = twice {
+                let message = "two tensors of the table get this name";
+                return Err(Fault::new(Kind::Corrupt, message).tensor(&*tensor.name));
+            }
+        }
+        Ok(())
     }
 
     /// The names that tensors of the Hugging Face side may have, but for those without one in the chosen scheme.
@@ -418,13 +433,6 @@ impl Speller<'_> {
         }
         self.link(rule, all, ms, bonds);
         Ok(())
-    }
-}
-
-/// Lets the only one of the tensors have these other names.
-fn accept(tensors: &mut [Tensor], names: &[String], spell: impl Fn(&str) -> String) {
-    if let [tensor] = tensors {
-        tensor.also = names.iter().map(|name| spell(name).into()).collect();
     }
 }
 

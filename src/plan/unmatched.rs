@@ -133,3 +133,20 @@ pub(crate) fn is_held_by(tensor: &SourceTensor, ranks: u32) -> bool {
         !layout.is_cut() || (0..layout.ranks()).all(held)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_of_many_names_are_told() {
+        for (names, due) in [
+            (&["a"][..], ""),
+            (&["a", "b"], " (2 such tensors: a, b)"),
+            (&["a", "b", "c"], " (3 such tensors: a, b, c)"),
+            (&["a", "b", "c", "d"], " (4 such tensors: a, b, c, …)"),
+        ] {
+            assert_eq!(told(names), due);
+        }
+    }
+}

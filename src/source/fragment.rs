@@ -391,3 +391,25 @@ fn middle(file: &ReadFile, entry: &Entry) -> Result<Vec<u8>> {
     })?;
     Ok(all)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_is_of_names_in_one_directory_that_differ_in_one_number() {
+        for (own, other, due) in [
+            ("/a/net_0.ckpt", "/a/net_1.ckpt", Some("net_{rank}.ckpt")),
+            ("/a/net_9.ckpt", "/a/net_10.ckpt", Some("net_{rank}.ckpt")),
+            ("/a/net_10.ckpt", "/a/net_11.ckpt", Some("net_{rank}.ckpt")),
+            ("/a/7.ckpt", "/a/8.ckpt", Some("{rank}.ckpt")),
+            ("/a/net_0.ckpt", "/b/net_1.ckpt", None),
+            ("/a/net_0.ckpt", "/a/net_0.ckpt", None),
+            ("/a/net_0.ckpt", "/a/net_1.safetensors", None),
+            ("/a/net_0-1_2.ckpt", "/a/net_1-1_3.ckpt", None),
+        ] {
+            let found = pattern_of(Path::new(own), Path::new(other));
+            assert_eq!(found.as_deref(), due, "{own} and {other}");
+        }
+    }
+}

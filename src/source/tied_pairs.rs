@@ -81,6 +81,11 @@ fn same(file: &ReadFile, one: &Entry, other: &Entry) -> Result<bool> {
 
 /// Whether a matrix is the other one transposed, bit for bit. Local.
 fn turned(file: &ReadFile, wide: &Entry, tall: &Entry) -> Result<bool> {
+    turned_in(BLOCK_BYTES, file, wide, tall)
+}
+
+/// The same, looking at so many bytes in one go.
+fn turned_in(block: u64, file: &ReadFile, wide: &Entry, tall: &Entry) -> Result<bool> {
     let ([rank, columns], [rows, width]) = (&wide.shape.0[..], &tall.shape.0[..]) else {
         return Ok(false);
     };
@@ -88,7 +93,7 @@ fn turned(file: &ReadFile, wide: &Entry, tall: &Entry) -> Result<bool> {
         return Ok(false);
     }
     let bytes = u64::from(wide.dtype.bits() / 8);
-    let each = (BLOCK_BYTES / (rank * bytes).max(1)).max(1);
+    let each = (block / (rank * bytes).max(1)).max(1);
     for from in (0..*columns).step_by(usize::try_from(each).unwrap_or(usize::MAX)) {
         let to = columns.min(&(from + each)).to_owned();
         let below = read(file, tall, [from * rank * bytes, to * rank * bytes])?;
@@ -124,4 +129,46 @@ fn read(file: &ReadFile, entry: &Entry, [begin, end]: [u64; 2]) -> Result<Vec<u8
         }
     })?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Format;
+    use safetensors::tensor::TensorView;
+
+    #[test]
+    fn a_matrix_is_the_other_one_turned_however_many_blocks_it_takes() {
+        let wide: Vec<u8> = (0..3 * 10 * 2).collect();
+        let element = |row: usize, column: usize| &wide[(row * 10 + column) * 2..][..2];
+        let all = (0..10).flat_map(|column| (0..3).map(move |row| (row, column)));
+        let tall: Vec<u8> = all
+            .flat_map(|(row, column)| element(row, column).to_vec())
+            .collect();
+        let room = tempfile::tempdir().unwrap();
+        let path = room.path().join("pair.safetensors");
+        // Each element is another one once.
+        for odd in (0..=30).map(|odd| (odd < 30).then_some(odd)) {
+            let mut tall = tall.clone();
+            if let Some(odd) = odd {
+                tall[odd * 2 + 1] ^= 1;
+            }
+            let view = |shape: [usize; 2], bytes| {
+                TensorView::new(safetensors::Dtype::F16, shape.to_vec(), bytes).unwrap()
+            };
+            let tensors = [
+                ("wide", view([3, 10], &wide)),
+                ("tall", view([10, 3], &tall)),
+            ];
+            safetensors::serialize_to_file(tensors, None, &path).unwrap();
+            let file = ReadFile::open(&path).unwrap();
+            let schema = Format::recognise(&file).unwrap().read(&file).unwrap();
+            let [wide, tall] = ["wide", "tall"].map(|name| schema.get(name).unwrap());
+            for block in [1, 6, 12, 24, 1000] {
+                let found = turned_in(block, &file, wide, tall).unwrap();
+                assert_eq!(found, odd.is_none(), "{odd:?} in blocks of {block} bytes");
+            }
+            assert_eq!(turned(&file, tall, wide).unwrap(), odd.is_none(), "{odd:?}");
+        }
+    }
 }
