@@ -650,6 +650,8 @@ def main():
         if options.cold:
             contenders = {name: floor.flushed(contenders[name]) for name in ("cp", "cp x2", "floor")}
             contenders["shardloom auto"] = shardloom("auto", "commit")
+            if options.before:
+                contenders["before auto"] = shardloom("auto", "commit", options.before)
         elif options.before:
             for exchange in ("auto", "collective"):
                 contenders[f"before {exchange}"] = shardloom(exchange, program=options.before)
