@@ -11,7 +11,9 @@ use crate::job::{self, Goal, Job, Write};
 use crate::plan::arrange::{FULL_FILE_BYTES_MAX, Files, Naming, RankName};
 use crate::plan::build::{Leftovers, Unmatched};
 use crate::source::Reading;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use tempfile::TempDir;
@@ -19,10 +21,15 @@ use tempfile::TempDir;
 /// Paths inside a directory, and the bytes of each file.
 pub(super) type Image = BTreeMap<PathBuf, Vec<u8>>;
 
+/// The same, of bytes that stay.
+pub(super) type Kept = BTreeMap<PathBuf, &'static [u8]>;
+
 /// A checkpoint, in the layouts that jobs are about.
 pub(super) struct Model {
     pub(super) whole: Tensors,
-    pub(super) two: Strategy,
+    two: Strategy,
+    /// What each rank has in layout `two`.
+    pub(super) shards: Vec<Tensors>,
     four: Strategy,
     /// Files of the source in layout `four`, and of full weights, with manifests.
     source: Image,
@@ -155,6 +162,9 @@ impl Model {
         Model {
             source: image(&at("src")),
             full: image(&at("full")),
+            shards: (0..two.ranks())
+                .map(|rank| two.cut(&whole, rank).expect("it can be cut"))
+                .collect(),
             whole,
             two,
             four,
@@ -223,7 +233,16 @@ pub(super) fn room() -> TempDir {
 
 /// All files below `directory`; none if nothing stands there.
 pub(super) fn image(directory: &Path) -> Image {
-    let mut image = Image::new();
+    let read = |inside: PathBuf| {
+        let bytes = std::fs::read(directory.join(&inside)).expect("a file");
+        (inside, bytes)
+    };
+    listed(directory).into_iter().map(read).collect()
+}
+
+/// The paths of all files below `directory`; none if nothing stands there.
+pub(super) fn listed(directory: &Path) -> BTreeSet<PathBuf> {
+    let mut listed = BTreeSet::new();
     let mut left = vec![PathBuf::new()];
     while let Some(inside) = left.pop() {
         let Ok(entries) = std::fs::read_dir(directory.join(&inside)) else {
@@ -235,11 +254,36 @@ pub(super) fn image(directory: &Path) -> Image {
             if entry.file_type().expect("its type").is_dir() {
                 left.push(path);
             } else {
-                image.insert(path, std::fs::read(entry.path()).expect("a file"));
+                listed.insert(path);
             }
         }
     }
-    image
+    listed
+}
+
+/// Whether the file at `path` has just these bytes.
+pub(super) fn has(path: &Path, bytes: &[u8]) -> bool {
+    let mut file = File::open(path).expect("a file");
+    let mut part = [0; 64 << 10];
+    let mut left = bytes;
+    loop {
+        let read = file.read(&mut part).expect("its bytes");
+        if read == 0 {
+            return left.is_empty();
+        }
+        match left.split_at_checked(read) {
+            Some((these, rest)) if part[..read] == *these => left = rest,
+            _ => return false,
+        }
+    }
+}
+
+/// Whether just these files stand below `directory`.
+pub(super) fn holds(directory: &Path, files: &Kept) -> bool {
+    listed(directory).iter().eq(files.keys())
+        && files
+            .iter()
+            .all(|(path, bytes)| has(&directory.join(path), bytes))
 }
 
 /// The nodes of a case, each with its root.
@@ -247,18 +291,18 @@ pub(super) struct Nodes {
     _room: TempDir,
     pub(super) roots: Vec<PathBuf>,
     /// What stood there at first: of each root, the sources.
-    pub(super) before: Vec<Image>,
+    pub(super) before: Vec<Kept>,
     flipped: Option<(PathBuf, usize)>,
 }
 
 /// What stands where a job is to replace it.
-pub(super) fn old() -> Image {
+pub(super) fn old() -> Kept {
     let files = [
         ("rank_0/a.safetensors", "one"),
         ("rank_1/a.safetensors", "two"),
     ];
     files
-        .map(|(path, text)| (PathBuf::from(path), text.as_bytes().to_vec()))
+        .map(|(path, text)| (PathBuf::from(path), text.as_bytes()))
         .into()
 }
 
@@ -274,6 +318,7 @@ impl Nodes {
         let roots: Vec<PathBuf> = (0..count)
             .map(|node| room.path().join(format!("{node}")))
             .collect();
+        let mut before = Vec::new();
         for (node, root) in roots.iter().enumerate() {
             std::fs::create_dir(root).expect("a root");
             let ranks = model.four.ranks();
@@ -284,21 +329,24 @@ impl Nodes {
                     .and_then(|name| name.to_str()?.strip_prefix("rank_")?.parse().ok());
                 rank.is_none_or(|rank: usize| rank * count / ranks == node)
             };
-            if case.doing == Doing::Split {
-                write(&root.join("full"), model.full.iter());
-            } else {
-                write(
-                    &root.join("src"),
-                    model.source.iter().filter(|(path, _)| here(path)),
-                );
-            }
+            let (place, files) = match case.doing {
+                Doing::Split => ("full", &model.full),
+                _ => ("src", &model.source),
+            };
+            let files = files
+                .iter()
+                .filter(|(path, _)| case.doing == Doing::Split || here(path));
+            let sources: Kept = files
+                .map(|(path, bytes)| (Path::new(place).join(path), &bytes[..]))
+                .collect();
+            write(root, &sources);
+            before.push(sources);
             tensors::write_bytes(&root.join("four.ckpt"), &to_protobuf(&model.four));
             tensors::write_bytes(&root.join("two.ckpt"), &to_protobuf(&model.two));
             if case.doing == Doing::Overwrite {
-                write(&root.join("out"), old().iter());
+                write(&root.join("out"), &old());
             }
         }
-        let before = roots.iter().map(|root| sources(root)).collect();
         let mut nodes = Nodes {
             _room: room,
             roots,
@@ -352,27 +400,29 @@ impl Nodes {
         self.flipped = None;
     }
 
-    /// The sources now, but for what was flipped.
-    pub(super) fn sources(&self) -> Vec<Image> {
+    /// Whether the sources are as they were, but for what was flipped.
+    pub(super) fn keep_sources(&self) -> bool {
         self.flip();
-        let sources = self.roots.iter().map(|root| sources(root)).collect();
+        let mut all = self.roots.iter().zip(&self.before);
+        let kept = all.all(|(root, before)| {
+            ["src", "full"]
+                .iter()
+                .all(|part| holds(&root.join(part), &inside(before, part)))
+        });
         self.flip();
-        sources
+        kept
     }
 }
 
-fn sources(root: &Path) -> Image {
-    let parts = ["src", "full"].into_iter();
-    parts
-        .flat_map(|part| {
-            image(&root.join(part))
-                .into_iter()
-                .map(move |(path, bytes)| (Path::new(part).join(path), bytes))
-        })
-        .collect()
+/// Those of `files` that stand in directory `part`.
+pub(super) fn inside(files: &Kept, part: &str) -> Kept {
+    let inside = |(path, bytes): (&PathBuf, &&'static [u8])| {
+        Some((path.strip_prefix(part).ok()?.to_path_buf(), *bytes))
+    };
+    files.iter().filter_map(inside).collect()
 }
 
-fn write<'a>(directory: &Path, files: impl Iterator<Item = (&'a PathBuf, &'a Vec<u8>)>) {
+fn write(directory: &Path, files: &Kept) {
     for (path, bytes) in files {
         tensors::write_bytes(&directory.join(path), bytes);
     }
