@@ -167,14 +167,8 @@ fn of_ranks(
     let mut private = Private::new();
     if !parts.is_empty() {
         for (index, plan) in own.iter().enumerate() {
-            let mut sum = (0, None);
-            for (residue, stored) in parts.iter().filter_map(|part| part.get(index)) {
-                sum.0 ^= residue;
-                if let Some(residue) = stored {
-                    *sum.1.get_or_insert(0) ^= residue;
-                }
-            }
-            let whole = Whole::of(plan, sum.0, sum.1);
+            let (residue, stored) = sum(parts.iter().filter_map(|part| part.get(index)));
+            let whole = Whole::of(plan, residue, stored);
             take(
                 &mut private,
                 plan.name.to_string(),
@@ -195,6 +189,18 @@ fn of_ranks(
         }
     }
     Ok(all)
+}
+
+/// The residue of a tensor, of what was written and of what was read, from those of its parts.
+fn sum<'a>(parts: impl Iterator<Item = &'a (u64, Option<u64>)>) -> (u64, Option<u64>) {
+    let mut sum = (0, None);
+    for (residue, stored) in parts {
+        sum.0 ^= residue;
+        if let Some(residue) = stored {
+            *sum.1.get_or_insert(0) ^= residue;
+        }
+    }
+    sum
 }
 
 /// Adds a rank's tensor, if it is needed to tell what the name has, and whether it is one.
@@ -270,5 +276,42 @@ fn join(wholes: impl Iterator<Item = ((String, u32), Whole)>, by_file: bool) -> 
     Joined {
         tensors: tensors.into_iter().filter_map(one).collect(),
         stored,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_cancel_out_where_they_are_the_same() {
+        let of = |parts: &[(u64, Option<u64>)]| sum(parts.iter());
+        assert_eq!(of(&[]), (0, None));
+        assert_eq!(of(&[(6, None), (3, None)]), (5, None));
+        assert_eq!(of(&[(6, Some(12)), (3, None), (1, Some(10))]), (4, Some(6)));
+    }
+
+    #[test]
+    fn of_a_name_the_first_rank_and_the_first_other_one_are_kept() {
+        let whole = |residue| Whole {
+            dtype: "F32".to_owned(),
+            shape: vec![2],
+            bytes: 8,
+            residue,
+            stored: None,
+        };
+        let kept = |found: &[(u32, u64)]| {
+            let mut all = Private::new();
+            for (rank, residue) in found {
+                take(&mut all, "w".to_owned(), *rank, whole(*residue));
+            }
+            let kept = all["w"].iter();
+            kept.map(|(rank, whole)| (*rank, whole.residue))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(kept(&[(0, 5), (1, 5), (2, 5)]), [(0, 5)]);
+        assert_eq!(kept(&[(2, 5), (0, 5)]), [(0, 5)]);
+        assert_eq!(kept(&[(0, 5), (1, 6), (2, 7), (3, 6)]), [(0, 5), (1, 6)]);
+        assert_eq!(kept(&[(3, 6), (1, 7), (2, 5)]), [(1, 7), (2, 5)]);
     }
 }

@@ -141,3 +141,33 @@ pub(super) fn collision(
         .tensor(written)
         .hint("--name-map must give each tensor a name of its own")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_go_where_their_tensors_go() {
+        let map = [("w", "v"), ("adam_m.x", "mine")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let names = ["adam_m.w", "adam_v.w"];
+        let all = followed(&map.clone().into(), |key, _| names.contains(&key));
+        let all: Vec<(&str, &str)> = all.iter().map(|(key, value)| (&**key, &**value)).collect();
+        let due = [
+            ("adam_m.w", "adam_m.v"),
+            ("adam_m.x", "mine"),
+            ("adam_v.w", "adam_v.v"),
+            ("w", "v"),
+        ];
+        assert_eq!(all, due);
+        // What was said of a state itself counts.
+        let said = BTreeMap::from(
+            [("w", "v"), ("adam_m.w", "own")]
+                .map(|(key, value)| (key.to_owned(), value.to_owned())),
+        );
+        assert_eq!(
+            followed(&said, |key, _| names.contains(&key))["adam_m.w"],
+            "own"
+        );
+    }
+}

@@ -13,6 +13,7 @@ use crate::measure::simulate::Simulated;
 use crate::store::io;
 use crate::store::single::write_single;
 use crate::strategy::Strategy;
+use crate::strategy::derive::Counts;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
@@ -202,15 +203,10 @@ impl Report {
     ///
     /// # Errors
     /// [`crate::fault::Kind::Io`].
-    pub fn strategy_made(
-        &self,
-        output: &Path,
-        strategy: &Strategy,
-        rules: &[(String, u64)],
-        tensors: usize,
-    ) -> Result<()> {
+    pub fn strategy_made(&self, output: &Path, strategy: &Strategy, counts: &Counts) -> Result<()> {
         let output = output.display().to_string();
-        let rows = rules
+        let rows = counts
+            .rules
             .iter()
             .map(|(rule, count)| serde_json::json!({"rule": rule, "tensors": count}));
         let data = serde_json::json!({
@@ -225,17 +221,17 @@ impl Report {
             plain::counted(strategy.stages().into(), "stage"),
             plain::counted(strategy.ranks().into(), "rank")
         ));
-        for (rule, count) in rules {
+        for (rule, count) in &counts.rules {
             let tensors = plain::counted(*count, "tensor");
             text.line(format_args!("  {rule}: {tensors}"));
         }
-        let ruled: u64 = rules.iter().map(|(_, count)| count).sum();
-        let whole = (tensors as u64).saturating_sub(ruled);
-        if whole > 0 {
-            let tensors = plain::counted(whole, "tensor");
-            text.line(format_args!(
-                "  no rule: {tensors}, held whole by every rank of a stage"
-            ));
+        let rest = [
+            (counts.sharded, "cut by the optimizer shard alone"),
+            (counts.whole, "held whole by every rank of a stage"),
+        ];
+        for (count, how) in rest.iter().filter(|(count, _)| *count > 0) {
+            let tensors = plain::counted(*count, "tensor");
+            text.line(format_args!("  no rule: {tensors}, {how}"));
         }
         self.data(&data, &text)
     }

@@ -40,8 +40,19 @@ pub struct Derived {
     pub strategy: Strategy,
     /// Its protobuf form: merged if there are several stages.
     pub bytes: Vec<u8>,
+    /// What cuts how many tensors.
+    pub counts: Counts,
+}
+
+/// How many tensors are cut by what.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
     /// Each rule as given, with the number of tensors that it was the first to match.
     pub rules: Vec<(String, u64)>,
+    /// Tensors that no rule matches, and the optimizer shard cuts.
+    pub sharded: u64,
+    /// Tensors that nothing cuts by name.
+    pub whole: u64,
 }
 
 fn usage(message: String) -> Fault {
@@ -195,6 +206,7 @@ pub fn derive(
     }
     let mut used = vec![0u64; rules.len()];
     let mut layouts = Vec::new();
+    let mut counts = Counts::default();
     let mut sharded = false;
     for (name, shape) in tensors {
         let rule = rules.iter().position(|rule| matches(&rule.glob, name));
@@ -211,6 +223,9 @@ pub fn derive(
         if let Some(shard) = optimizer_shard.and_then(|size| shard(&layout, shape, size)) {
             layout = Layout::new(&mesh.device_matrix(), &map, Some(shard))?;
             sharded = true;
+            counts.sharded += u64::from(rule.is_none());
+        } else {
+            counts.whole += u64::from(rule.is_none());
         }
         layouts.push(layout);
     }
@@ -231,10 +246,11 @@ pub fn derive(
     let strategy = Strategy::from_layouts(mesh.stages, ranks, layouts)?;
     let bytes = strategy.to_protobuf()?;
     let used = rules.iter().zip(used);
+    counts.rules = used.map(|(rule, used)| (rule.text.clone(), used)).collect();
     Ok(Derived {
         strategy,
         bytes,
-        rules: used.map(|(rule, used)| (rule.text.clone(), used)).collect(),
+        counts,
     })
 }
 
@@ -337,7 +353,11 @@ mod tests {
         assert_eq!(parts("a.wo"), [1, 4]);
         assert_eq!(parts("norm"), [1]);
         assert_eq!(
-            made.rules.iter().map(|rule| rule.1).collect::<Vec<_>>(),
+            made.counts
+                .rules
+                .iter()
+                .map(|rule| rule.1)
+                .collect::<Vec<_>>(),
             [1, 1]
         );
         for (rule, told) in [("x=-", "no tensor matches"), ("a.wq=-,-", "earlier rules")] {
@@ -361,6 +381,8 @@ mod tests {
         assert_eq!(shard("w"), Some(OptimizerShard { step: 2, size: 4 }));
         assert_eq!(shard("odd"), None);
         assert_eq!(shard("scalar"), None);
+        let counts = make("dp=4,tp=2", &[], Some(-1), list).unwrap().counts;
+        assert_eq!((counts.sharded, counts.whole), (1, 2));
         let fault = make("dp=4", &[], Some(3), list).unwrap_err();
         assert_eq!(fault.kind, Kind::Usage);
     }

@@ -285,6 +285,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn distances_that_recur_shift_as_far_as_others() {
+        let mut joiner = Joiner::default();
+        let one = residue(b"shardloom");
+        // More distances than are remembered, and each often enough for a table.
+        for bytes in (1..=3 * FACTORS as u64).cycle().take(400) {
+            assert_eq!(joiner.shift(one, bytes), shift(one, bytes), "{bytes}");
+        }
+        assert_eq!(joiner.factors.len(), FACTORS);
+        for bytes in [7, 9].repeat(2 * USES_FOR_TABLE as usize) {
+            assert_eq!(joiner.shift(one, bytes), shift(one, bytes), "{bytes}");
+        }
+    }
+
     fn dims(
         cells: std::ops::Range<u64>,
     ) -> impl proptest::strategy::Strategy<Value = Vec<(u64, u64)>> {

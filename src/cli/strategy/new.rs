@@ -13,7 +13,7 @@ use crate::model::derive::{Seen, derive, usual};
 use crate::report::Report;
 use crate::source::strategy_files::read_alone;
 use crate::store::single::write_single;
-use crate::strategy::derive::{Mesh, Rule};
+use crate::strategy::derive::{Counts, Mesh, Rule};
 use crate::strategy::like::like;
 use crate::strategy::{self, Form, Strategy, StrategyInput};
 use clap::{ArgGroup, Args};
@@ -62,10 +62,8 @@ pub(super) struct NewArgs {
 struct Made {
     bytes: Vec<u8>,
     strategy: Strategy,
-    /// How many tensors each rule cuts.
-    rules: Vec<(String, u64)>,
-    /// Tensors that rules could cut.
-    tensors: usize,
+    /// What rules cut.
+    counts: Counts,
 }
 
 impl NewArgs {
@@ -90,7 +88,7 @@ impl NewArgs {
             None => self.cut_by_rules(&mesh)?,
         };
         write_single(&self.output, &made.bytes)?;
-        report.strategy_made(&self.output, &made.strategy, &made.rules, made.tensors)
+        report.strategy_made(&self.output, &made.strategy, &made.counts)
     }
 
     fn form(&self) -> Form {
@@ -112,8 +110,7 @@ impl NewArgs {
         Ok(Made {
             bytes,
             strategy: derived.strategy,
-            rules: derived.rules,
-            tensors: tensors.len(),
+            counts: derived.counts,
         })
     }
 
@@ -134,8 +131,7 @@ impl NewArgs {
         Ok(Made {
             bytes,
             strategy: made,
-            rules: Vec::new(),
-            tensors: 0,
+            counts: Counts::default(),
         })
     }
 
