@@ -18,29 +18,29 @@ pub(crate) fn word<T: PartialEq>(table: &[Choice<T>], value: &T) -> String {
 /// The form to write; what isn't said is as it is, or with other names as their usual job has it.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RemakeArgs {
-    /// Write query, key and value so, with their optimizer's states. Needs --model, as the next ones.
-    #[arg(long, value_parser = choice(FUSIONS), requires = "model")]
+    /// Write query, key and value so, with their optimizer's states. Needs the model, as the next ones.
+    #[arg(long, value_parser = choice(FUSIONS))]
     qkv: Option<Fusion>,
     /// Write gate and up so.
-    #[arg(long, value_parser = choice(FUSIONS), requires = "model")]
+    #[arg(long, value_parser = choice(FUSIONS))]
     ffn: Option<Fusion>,
     /// Write experts so.
-    #[arg(long, value_parser = choice(EXPERTS), requires = "model")]
+    #[arg(long, value_parser = choice(EXPERTS))]
     experts: Option<Experts>,
     /// Write the latent projections of DeepSeek-V3 so.
-    #[arg(long, value_parser = choice(LATENTS), requires = "model")]
+    #[arg(long, value_parser = choice(LATENTS))]
     mla: Option<Latent>,
     /// Tensor-parallel size that contiguous fused tensors are written for.
-    #[arg(long, value_name = "N", requires = "model", value_parser = clap::value_parser!(u64).range(1..=65536))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65536))]
     tp: Option<u64>,
     /// How query, key and value are laid out in the source [default: as its files say].
-    #[arg(long, value_parser = choice(FUSIONS), requires = "model")]
+    #[arg(long, value_parser = choice(FUSIONS))]
     src_qkv: Option<Fusion>,
     /// How gate and up are.
-    #[arg(long, value_parser = choice(FUSIONS), requires = "model")]
+    #[arg(long, value_parser = choice(FUSIONS))]
     src_ffn: Option<Fusion>,
     /// Tensor-parallel size that its contiguous fused tensors are for.
-    #[arg(long, value_name = "N", requires = "model", value_parser = clap::value_parser!(u64).range(1..=65536))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65536))]
     src_tp: Option<u64>,
 }
 
@@ -97,13 +97,17 @@ impl RemakeArgs {
     /// if no other one is asked for.
     ///
     /// # Errors
-    /// As [`described`]; [`Kind::Usage`] if tensors are `selected`, too.
+    /// As [`described`]; [`Kind::Usage`] if tensors are `selected`, too, or there is no model.
     pub(crate) fn view(
         &self,
         names: Option<Scheme>,
         model: Option<&Path>,
         selected: bool,
     ) -> Result<Option<ViewMaker>> {
+        if let (None, Some((flag, _))) = (model, self.words(true).first()) {
+            let fault = Fault::new(Kind::Usage, format!("{flag} needs --model DIR"));
+            return Err(fault.hint("DIR is the model's directory, or its config.json"));
+        }
         let Some(model) = model.filter(|_| self.is_given() || names.is_some()) else {
             return Ok(None);
         };
