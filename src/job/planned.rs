@@ -16,6 +16,7 @@ use crate::plan::TensorPlan;
 use crate::plan::arrange::{Arranged, Files, Kept, Ranks, arrange};
 use crate::plan::build::{Build, Leftovers, Select, build};
 use crate::plan::inventory::Inventory;
+use crate::plan::select::idle;
 use crate::plan::state::is_state;
 use crate::plan::unmatched::is_held_by;
 use crate::source::{Opened, Source, counts, left, missing};
@@ -287,7 +288,7 @@ fn unmet(
         lacking(&build.without_data),
         copied_as_they_are(&build.copied),
         left,
-        write.select.idle(names.chain(values)),
+        idle(&write.select.filter_out_prefixes, names.chain(values)),
     ];
     told.into_iter().flatten()
 }

@@ -16,6 +16,7 @@ use crate::job::spec::Comparing;
 use crate::job::steps::Run;
 use crate::job::tally;
 use crate::plan::cell::check_parts;
+use crate::plan::select::idle;
 use crate::source::{Opened, Verify, uncompared};
 use crate::tensor::number::Difference;
 use crate::transport::Observer;
@@ -95,7 +96,12 @@ impl Run<'_> {
         found: &Differences,
         clock: Clock,
     ) -> Result<Outcome> {
-        let notes = notes(self, [a, b], found, &pairing)?;
+        let mut notes = notes(self, [a, b], found, &pairing)?;
+        let names = [a, b].into_iter().flat_map(|side| {
+            let names = side.inventory.tensors.keys().chain(&side.inventory.private);
+            names.map(|name| &**name)
+        });
+        notes.extend(idle(&comparing.filter_out_prefixes, names));
         a.source.still.check(self.world)?;
         b.source.still.check(self.world)?;
         let part = Part {

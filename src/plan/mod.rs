@@ -51,7 +51,7 @@ mod pieces;
 mod rank_files;
 pub mod ratio;
 pub mod reach;
-mod select;
+pub(crate) mod select;
 pub mod simulate;
 mod site;
 pub mod sketch;

@@ -41,27 +41,25 @@ impl Select {
             .any(|prefix| name.starts_with(prefix.as_str()))
     }
 
-    /// What to say of beginnings that are to be left out and that none of `names` has.
-    pub(crate) fn idle<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Option<String> {
-        let unmet = |prefix: &&String| !names.clone().any(|name| name.starts_with(prefix.as_str()));
-        let idle: Vec<String> = self
-            .filter_out_prefixes
-            .iter()
-            .filter(unmet)
-            .cloned()
-            .collect();
-        (!idle.is_empty()).then(|| {
-            let idle = idle.join(", ");
-            format!("--filter-out-param-prefix {idle} leaves nothing out: no name begins so")
-        })
-    }
-
     /// What the tensor read as `name` is called when written.
     pub(crate) fn written_name(&self, name: &Arc<str>) -> Arc<str> {
         self.written
             .get(&**name)
             .map_or_else(|| name.clone(), |written| written.as_str().into())
     }
+}
+
+/// What to say of beginnings that are to be left out and that none of `names` has.
+pub(crate) fn idle<'a>(
+    prefixes: &[String],
+    names: impl Iterator<Item = &'a str> + Clone,
+) -> Option<String> {
+    let unmet = |prefix: &&String| !names.clone().any(|name| name.starts_with(prefix.as_str()));
+    let idle: Vec<String> = prefixes.iter().filter(unmet).cloned().collect();
+    (!idle.is_empty()).then(|| {
+        let idle = idle.join(", ");
+        format!("--filter-out-param-prefix {idle} leaves nothing out: no name begins so")
+    })
 }
 
 /// How tensors outside the destination's strategy travel, and what becomes of those that may not.
