@@ -345,6 +345,9 @@ fn a_difference_may_be_tolerated_and_names_left_out() {
         &alone(&sample.args(&format!("{line} --json --filter-out-param-prefix b"))).succeeds(),
     );
     assert!(row(&told).is_none(), "{told}");
+    let idle = format!("{line} --json --max-abs {most} --filter-out-param-prefix nothing");
+    let notes = object(&alone(&sample.args(&idle)).succeeds())["notes"].to_string();
+    assert!(notes.contains("nothing leaves nothing out"), "{notes}");
 }
 
 /// Two checkpoints whose names differ are compared by a map of names, in any layout.
