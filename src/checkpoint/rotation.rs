@@ -17,7 +17,7 @@ const COMPANIONS: [(&str, &str); 2] = [NETWORK, TRAINABLE];
 ///
 /// A family is what one job writes into these directories, in one run after the other; other jobs' names begin
 /// otherwise. Of each the newest `keep` complete ones stay (at least one), the one that a job would resume from,
-/// and whatever is newer than the newest complete one: it may be in the making. If none is complete, all
+/// those that some rank's `meta.json` names, and whatever is newer than the newest complete one: it may be in the making. If none is complete, all
 /// stay.
 #[must_use]
 pub fn expendable(survey: &Survey, keep: usize) -> Vec<&Checkpoint> {
@@ -38,6 +38,7 @@ pub fn expendable(survey: &Survey, keep: usize) -> Vec<&Checkpoint> {
         complete.last().is_some_and(|newest| index < newest)
             && !kept.contains(index)
             && Some(&checkpoint.name) != resumed
+            && !survey.metas.values().any(|named| *named == checkpoint.name)
     };
     let all = survey.checkpoints.iter().enumerate().filter(may_go);
     all.map(|(_, checkpoint)| checkpoint).collect()
@@ -192,6 +193,9 @@ mod tests {
         assert_eq!(gone(&all, Some("1_3"), 1), ["1_1", "1_2"]);
         assert!(gone(&[("1_1", false), ("1_2", false)], None, 1).is_empty());
         assert!(gone(&[("1_1", true), ("1_2", false)], None, 1).is_empty());
+        // A job that went on with fewer ranks after an older one's steps.
+        let fewer = [("1_20", false), ("1_50", true), ("1_100", true)];
+        assert_eq!(gone(&fewer, Some("1_20"), 1), ["1_50"]);
         let other = [
             ("best-1_1", true),
             ("1_1", true),

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 const CHECKPOINT: &str = "checkpoint";
 /// How a layout is known that the job itself finds.
 const BY_MANIFEST: &str = "told by its manifest";
+const BESIDE: &str = "beside it";
 /// Layouts told of many.
 const TOLD: usize = 4;
 
@@ -125,7 +126,7 @@ impl Question<'_> {
                 found.hf = seen.of_model;
             } else if let Some(beside) = self.beside(world, &found.path)? {
                 found.strategy = Some(beside.into());
-                found.how = "beside it";
+                found.how = BESIDE;
             } else if found.ranks > 1 {
                 found.strategy = Some(self.guess(world, &found.path)?.into());
                 found.how = "told by the shapes of its files";
@@ -289,6 +290,31 @@ impl Recognised {
     /// The strategy that a job must be told; none where it finds it by itself.
     pub(super) fn named_strategy(&self) -> Option<&StrategyInput> {
         self.strategy.as_ref().filter(|_| self.how != BY_MANIFEST)
+    }
+
+    /// Tells, with a fault of what doesn't fit, where a strategy is from that nobody gave.
+    pub(super) fn blamed(&self, fault: Fault) -> Fault {
+        use Kind::{MissingShard, Shape, Strategy, UnknownTensor};
+        let found = self.strategy.as_ref().filter(|_| self.how == BESIDE);
+        let Some(found) = found.map(|found| found.typed().display()) else {
+            return fault;
+        };
+        if !matches!(fault.kind, MissingShard | Shape | Strategy | UnknownTensor) {
+            return fault;
+        }
+        let own = "if that is another job's, --src-strategy S says its own";
+        Fault {
+            message: format!(
+                "{} (its strategy was found beside it: {found})",
+                fault.message
+            ),
+            hint: Some(
+                fault
+                    .hint
+                    .map_or(own.to_owned(), |hint| format!("{hint}; {own}")),
+            ),
+            ..fault
+        }
     }
 
     /// Asks whether its layout, which is guessed, is meant. Collective.

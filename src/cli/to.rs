@@ -131,10 +131,22 @@ impl To {
             yes: self.yes,
         };
         let found = question.recognised(world)?;
+        let done = self.bring(world, &found, deriving, observer);
+        done.map_err(|fault| found.blamed(fault))
+    }
+
+    /// Runs it on what was `found`. Collective.
+    fn bring(
+        &self,
+        world: &World,
+        found: &Recognised,
+        deriving: Deriving,
+        observer: &mut Observer<'_>,
+    ) -> Result<Told> {
         let is_hf = self.target.typed() == Path::new(HF);
         let mut target = (!is_hf).then(|| self.target.clone());
         deriving.make(world, &mut target)?;
-        let (deriving, mut job) = agree(world, self.job(&found, target.as_ref()))?;
+        let (deriving, mut job) = agree(world, self.job(found, target.as_ref()))?;
         if found.hf && job.reading.weights == Weights::Told {
             job.reading.weights = Weights::Model;
         }

@@ -10,6 +10,7 @@ use crate::fault::plain::{counted, first};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::arrange::Files;
 use crate::plan::reach::Reach;
+use crate::store::formats::is_strategy;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::manifest::{self, Manifest};
 use crate::store::replaceable::Replace;
@@ -394,7 +395,8 @@ fn check_entry(source: &Replaced<'_>, path: &str) -> Result<()> {
         // A pipe or a device, which this names, is nothing that can be carried along.
         ReadFile::open(&whole)?;
     }
-    if !path.starts_with("rank_") || Format::of(path).is_none() {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    if !path.starts_with("rank_") || Format::of(path).is_none() || is_strategy(name) {
         return Ok(());
     }
     let message = format!(

@@ -169,7 +169,10 @@ impl Inventory {
             );
             return Err(Fault::new(Kind::Strategy, message)
                 .rank(*last)
-                .hint("is it the strategy of another job, or of one pipeline stage only?"));
+                .hint(
+                    "is it the strategy of another job, or of one pipeline stage only? Where a job went on with fewer ranks, \
+                     --file-suffix chooses a step of its own",
+                ));
         }
         outside::check(catalog, strategy)?;
         let mut inventory = Inventory {

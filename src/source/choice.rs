@@ -8,7 +8,7 @@ use crate::source::latest::{latest, passed_over};
 use crate::source::listed::{Listed, Listing};
 use crate::source::listing::list;
 use crate::source::meta::{Name, weights_of_ranks};
-use crate::source::position::choose::choose;
+use crate::source::position::choose::choose_of;
 use crate::source::position::{Asked, Chosen, Offered};
 use crate::source::reading::Weights;
 use crate::source::saved::Survey;
@@ -87,7 +87,7 @@ impl Wanted {
     }
 }
 
-/// Chooses from what all nodes offer; none if they offer nothing. The same on every process that has
+/// Chooses from what all nodes offer, of a job of so many `ranks` where that is known; none if they offer nothing. The same on every process that has
 /// the same listings. Local.
 ///
 /// # Errors
@@ -96,6 +96,7 @@ pub(super) fn choose_from<'a>(
     listings: impl Iterator<Item = &'a Listing>,
     path: &Path,
     wanted: &Wanted,
+    ranks: Option<u32>,
 ) -> Result<Option<Chosen>> {
     let mut offered = Offered::new();
     for (rank, files) in listings.flat_map(|listing| &listing.offered) {
@@ -128,7 +129,7 @@ pub(super) fn choose_from<'a>(
         let files = offered.values().flatten();
         return Err(both_formats(path, files.map(String::as_str)));
     }
-    let chosen = choose(&offered, wanted.asked());
+    let chosen = choose_of(&offered, wanted.asked(), ranks);
     chosen.map(Some).map_err(|mut fault| {
         let file = fault.file.take();
         let file = file.map_or_else(|| path.to_path_buf(), |file| path.join(file));
@@ -148,7 +149,7 @@ pub(crate) fn chosen(path: &Path, suffix: Option<&str>, weights: Option<&str>) -
     };
     let weights = Weights::named(weights.map(str::to_owned), Weights::Told);
     let mut listing = list(path, wanted.suffix(), &weights)?;
-    match choose_from([&listing].into_iter(), path, &wanted)? {
+    match choose_from([&listing].into_iter(), path, &wanted, None)? {
         Some(chosen) => {
             for (rank, file) in chosen.files {
                 listing.ranks.insert(rank, vec![Listed::new(path, file)?]);

@@ -214,6 +214,19 @@ impl Contents<'_> {
                 "--weights {newest} takes the newest, if they are one device's steps"
             )));
         }
+        match &sets::whole(self.weights.iter().copied())[..] {
+            [] => {}
+            [one] => {
+                let hint = format!("--weights '{one}' takes the files of one save");
+                return Err(fault.hint(hint));
+            }
+            [one, other, ..] => {
+                let hint = format!(
+                    "--weights '{one}' takes the files of one save, --weights '{other}' those of another"
+                );
+                return Err(fault.hint(hint));
+            }
+        }
         let one = self.weights[0];
         let ending = Path::new(one).extension().unwrap_or_default();
         Err(fault.hint(format!(

@@ -2,6 +2,7 @@
 
 use crate::fault::{Fault, Kind, Result};
 use crate::source::meta::Name;
+use crate::source::position::choose::flag;
 use crate::source::saved::{Checkpoint, Survey};
 
 /// Chooses as the trainer does: the oldest position that the ranks' `meta.json` name is the limit,
@@ -63,19 +64,40 @@ pub fn latest(survey: &Survey) -> Result<&Checkpoint> {
             .hint(format!("--file-suffix {one} of a job chooses one of them")));
     }
     chosen.ok_or_else(|| {
-        let newest = survey.checkpoints.last();
-        let message = match newest {
-            None => "there is no checkpoint to resume from".to_owned(),
-            Some(newest) => format!(
-                "no checkpoint is complete; the newest is {}: {}",
-                newest.name.suffix(),
-                newest.why.as_deref().unwrap_or_default()
-            ),
+        let newest = complete().max_by_key(|checkpoint| &checkpoint.name);
+        let fault = match (limits.first(), newest) {
+            (Some(limit), Some(newest)) => newer_alone(survey, limit, newest),
+            _ => none_complete(survey),
         };
-        Fault::new(Kind::MissingShard, message)
-            .file(survey.directory.display().to_string())
-            .hint("`shardloom checkpoints list` shows them all")
+        fault.file(survey.directory.display().to_string())
     })
+}
+
+/// Nothing complete is as old as `limit`, the oldest that a record names; `newest` is complete.
+fn newer_alone(survey: &Survey, limit: &Name, newest: &Checkpoint) -> Fault {
+    let mut checkpoints = survey.checkpoints.iter();
+    let named = checkpoints.find(|checkpoint| checkpoint.name == *limit);
+    let why = named.map(|checkpoint| checkpoint.why.as_deref().unwrap_or_default());
+    let message = format!(
+        "meta.json names {}, of which {}; complete is {}, which is newer",
+        limit.suffix(),
+        why.unwrap_or("nothing is left"),
+        newest.name.suffix()
+    );
+    let hint = format!("{} takes that one", flag(&newest.name.suffix()));
+    Fault::new(Kind::MissingShard, message).hint(hint)
+}
+
+fn none_complete(survey: &Survey) -> Fault {
+    let message = match survey.checkpoints.last() {
+        None => "there is no checkpoint to resume from".to_owned(),
+        Some(newest) => format!(
+            "no checkpoint is complete; the newest is {}: {}",
+            newest.name.suffix(),
+            newest.why.as_deref().unwrap_or_default()
+        ),
+    };
+    Fault::new(Kind::MissingShard, message).hint("`shardloom checkpoints list` shows them all")
 }
 
 /// What to tell of the choice of `chosen`: that it is of an older run than all the ranks' `meta.json` name.

@@ -265,3 +265,17 @@ pub(super) fn linked_nowhere(base: &Path, fault: Fault) -> Fault {
         ..fault
     }
 }
+
+/// Refuses a rank's directory that is a link to where nothing is: what lies there is unknown, and counts. Local.
+///
+/// # Errors
+/// [`Kind::Io`] naming both.
+pub(super) fn refuse_nowhere(room: &Path) -> Result<()> {
+    let Some(target) = io::link_target(room)? else {
+        return Ok(());
+    };
+    let message = format!("is a link to {}, where nothing is", target.display());
+    Err(Fault::new(Kind::Io, message)
+        .file(room.display().to_string())
+        .hint("is its disk mounted? Remove the link if that rank is an older job's"))
+}

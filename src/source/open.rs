@@ -76,7 +76,8 @@ pub fn open(
             let wanted = Wanted::of(world, topology, path, suffix.as_deref())?;
             let affixes = &reading.derived.affixes;
             let needed = |name: &str| needed(&affixes.of(name));
-            let mut source = found(world, topology, reading, mode, &wanted, needed)?;
+            let ranks = strategy.as_ref().map(Strategy::ranks);
+            let mut source = found(world, topology, reading, mode, (&wanted, ranks), needed)?;
             // From here on all know the same: what fails does so on every process alike.
             refuse_empty(&source)?;
             if reading.verify == Verify::All {
@@ -220,7 +221,7 @@ fn found(
     topology: &Topology,
     reading: &Reading,
     mode: ExchangeMode,
-    wanted: &Wanted,
+    (wanted, ranks): (&Wanted, Option<u32>),
     needed: impl Fn(&str) -> bool,
 ) -> Result<Source> {
     let path = &*reading.path;
@@ -228,7 +229,7 @@ fn found(
     let begin = || begin(path, wanted.suffix(), &reading.weights);
     let views = Views::list(world, topology, path, begin, || full(path, weights))?;
     let offering = views.0.iter().map(|view| &view.listing);
-    let Some(chosen) = choose_from(offering, path, wanted)? else {
+    let Some(chosen) = choose_from(offering, path, wanted, ranks)? else {
         return assemble(world, topology, path, mode, &views, true);
     };
     // What was typed is the same on all processes.
@@ -237,7 +238,8 @@ fn found(
     let try_seen = |seen: &Views| assemble(world, topology, path, mode, seen, true);
     let try_files = |files: &BTreeMap<u32, String>| try_seen(&look(files)?);
     let fault = match try_files(&chosen.files) {
-        Ok(source) => {
+        Ok(mut source) => {
+            source.notes.extend(chosen.notes());
             let newest = matches!(wanted, Wanted::Newest);
             let older = chosen.older.iter().filter(|_| newest);
             for (suffix, files) in older.take(older::LOOKED_AT) {

@@ -76,6 +76,18 @@ impl<'a> Set<'a> {
     }
 }
 
+/// The globs of the sets among `names` that say how many files they have, and have all.
+pub(super) fn whole<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut sets: BTreeMap<Set<'a>, BTreeSet<u64>> = BTreeMap::new();
+    for (set, number) in names.filter_map(Set::of) {
+        sets.entry(set).or_default().insert(number);
+    }
+    let whole = sets
+        .iter()
+        .filter(|(set, numbers)| set.files == Some(numbers.len() as u64));
+    whole.map(|(set, _)| set.glob()).collect()
+}
+
 /// The glob that takes all of `names`, if they are the files of one set.
 pub(crate) fn one_set<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<String> {
     let (first, _) = Set::of(names.next()?)?;

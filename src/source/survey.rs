@@ -173,6 +173,12 @@ fn look(directory: &Path, headers: bool) -> Result<Sight> {
         sight.inside = true;
     }
     sight.numbered = numbered::look(&base, &names, headers)?;
+    for (name, _) in names.iter().filter(|(_, directory)| !directory) {
+        if let Some(rank) = rank_dir::rank_of(name) {
+            nothing::refuse_nowhere(&base.join(name))?;
+            sight.ranks.insert(rank);
+        }
+    }
     let mut bare = Vec::new();
     for (directory, rank) in names
         .iter()

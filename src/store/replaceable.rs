@@ -2,6 +2,7 @@
 
 use crate::fault::{Fault, Kind, Result};
 use crate::store::Directory;
+use crate::store::formats::is_strategy;
 use crate::store::io;
 use crate::store::manifest::{self, Manifest};
 use crate::store::{Format, rank_dir};
@@ -184,7 +185,7 @@ fn in_rank(path: &str) -> Option<&str> {
 
 /// Weights that a trainer keeps.
 fn is_weights(path: &str) -> bool {
-    in_rank(path).is_some_and(|name| Format::of(name).is_some())
+    in_rank(path).is_some_and(|name| Format::of(name).is_some() && !is_strategy(name))
 }
 
 /// What a trainer keeps in a directory that tells its own layout.

@@ -170,7 +170,7 @@ pub(super) fn stages<'a>(files: &[StrategyFile<'a>]) -> Result<Vec<Stage<'a>>> {
         let names = document.entry_names();
         if let Some(name) = names.iter().find(|name| split_stage(name).0.is_some()) {
             let fault = bad(format!("is merged already: '{name}' names its stage"));
-            return Err(fault.hint("give a merged strategy file by itself"));
+            return Err(fault.hint("a merged strategy is used as it is, by itself"));
         }
         if let Some(known) = stages.get(&stage) {
             if !known.document.same_layouts(&document) {

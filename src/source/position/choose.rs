@@ -54,7 +54,36 @@ pub(crate) fn choose(offered: &Offered, asked: Asked<'_>) -> Result<Chosen> {
         suffix: standing.label(position),
         files: chosen,
         older: standing.older(position),
+        aside: standing.aside(position),
+        beyond: Vec::new(),
     })
+}
+
+/// The same of a job of so many `ranks`: what is asked for may be a position of that job, which went on where an
+/// older one of more ranks had been.
+///
+/// # Errors
+/// As [`choose`].
+pub(crate) fn choose_of(offered: &Offered, asked: Asked<'_>, ranks: Option<u32>) -> Result<Chosen> {
+    let fault = match choose(offered, asked) {
+        Err(fault) if fault.kind == Kind::MissingShard => fault,
+        chosen => return chosen,
+    };
+    let (Some(ranks), Asked::Suffix(_) | Asked::Saved(_)) = (ranks, asked) else {
+        return Err(fault);
+    };
+    let mut own = offered.clone();
+    let others = own.split_off(&ranks);
+    let has_it = |(rank, files): (&u32, &Vec<String>)| {
+        choose(&Offered::from([(*rank, files.clone())]), asked).is_ok()
+    };
+    match choose(&own, asked) {
+        Ok(chosen) if !others.iter().any(has_it) => Ok(Chosen {
+            beyond: others.into_keys().collect(),
+            ..chosen
+        }),
+        _ => Err(fault),
+    }
 }
 
 /// Who has which position, and what is asked for.
@@ -170,6 +199,15 @@ impl<'a> Standing<'a> {
         older
             .map(|position| (self.label(position), files(position)))
             .collect()
+    }
+
+    /// Files without a position beside a trainer's `position`.
+    fn aside(&self, position: &Position) -> Vec<String> {
+        let beside = self.positions.iter().filter(|(other, _)| {
+            matches!(position, Position::Saved(_)) && matches!(other, Position::Plain(_))
+        });
+        let files = beside.flat_map(|(_, ranks)| ranks.values().flatten());
+        files.map(|file| file.path.to_owned()).collect()
     }
 
     /// What `--file-suffix` takes to mean `position`, with its prefix where others have the same.

@@ -8,7 +8,9 @@ mod name;
 #[cfg(test)]
 mod tests;
 
+use crate::fault::plain::counted;
 use crate::source::meta::Name;
+use crate::source::ranks::named;
 use std::collections::BTreeMap;
 
 /// The weight files of each rank's directory: paths that end with the file's name.
@@ -70,4 +72,32 @@ pub(crate) struct Chosen {
     pub(crate) files: BTreeMap<u32, String>,
     /// The older positions that all ranks have, newest first.
     pub(crate) older: Vec<(String, BTreeMap<u32, String>)>,
+    /// Files that no trainer has named, beside those that one has.
+    pub(crate) aside: Vec<String>,
+    /// Ranks beyond those of the strategy, which have other positions alone.
+    pub(crate) beyond: Vec<u32>,
+}
+
+impl Chosen {
+    /// What is to be said of what is left aside.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if !self.beyond.is_empty() {
+            notes.push(format!(
+                "{} are left aside: they have no file of {}, and the strategy is of fewer ranks",
+                named(&self.beyond),
+                self.suffix
+            ));
+        }
+        if let [first, others @ ..] = &self.aside[..] {
+            let more = match others.len() {
+                0 => String::new(),
+                more => format!(" and {}", counted(more as u64, "other file")),
+            };
+            notes.push(format!(
+                "{first}{more} left aside: a trainer has named the others"
+            ));
+        }
+        notes
+    }
 }

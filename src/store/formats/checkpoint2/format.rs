@@ -216,9 +216,14 @@ fn meant(path: &Path, names: &Names, number: Option<&str>) -> Result<String> {
     let missing = |message: &str| {
         let fault = Fault::new(Kind::MissingShard, message);
         let fault = fault.file(path.join(TRACKER).display().to_string());
-        match Checkpoint2.numbers(names).into_iter().max() {
+        let ended = |number: &u64| {
+            let metadata = path.join(directory(*number)).join(METADATA);
+            matches!(io::size(&metadata), Ok(Some(_)))
+        };
+        let numbers = Checkpoint2.numbers(names).into_iter();
+        match numbers.filter(ended).max() {
             Some(newest) => fault.hint(format!(
-                "give the directory of an iteration itself; or its number: --file-suffix {newest} takes the newest that is there"
+                "give the directory of an iteration itself; or its number: --file-suffix {newest} takes the newest whose save has ended"
             )),
             None => fault,
         }
