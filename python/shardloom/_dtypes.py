@@ -64,6 +64,8 @@ def as_torch(dtype: str, array: Any) -> Any:
     wanted = getattr(torch, name, None)
     if wanted is None:
         raise ShardloomError("unsupported", f"this torch has no {name}")
+    if not array.size:
+        return torch.empty(array.shape, dtype=wanted)
     # torch can't take all of numpy's types over, but bytes always.
     import numpy
 

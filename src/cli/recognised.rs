@@ -303,16 +303,16 @@ impl Recognised {
             return fault;
         }
         let own = "if that is another job's, --src-strategy S says its own";
+        let joined = |hint: String| match hint.ends_with('?') {
+            true => format!("{hint} {own}"),
+            false => format!("{hint}; {own}"),
+        };
         Fault {
             message: format!(
                 "{} (its strategy was found beside it: {found})",
                 fault.message
             ),
-            hint: Some(
-                fault
-                    .hint
-                    .map_or(own.to_owned(), |hint| format!("{hint}; {own}")),
-            ),
+            hint: Some(fault.hint.map_or(own.to_owned(), joined)),
             ..fault
         }
     }

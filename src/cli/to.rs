@@ -145,7 +145,10 @@ impl To {
     ) -> Result<Told> {
         let is_hf = self.target.typed() == Path::new(HF);
         let mut target = (!is_hf).then(|| self.target.clone());
-        deriving.make(world, &mut target)?;
+        // Of weights by other names than the job's the names tell what the flags don't.
+        if found.hf {
+            deriving.make(world, &mut target)?;
+        }
         let (deriving, mut job) = agree(world, self.job(found, target.as_ref()))?;
         if found.hf && job.reading.weights == Weights::Told {
             job.reading.weights = Weights::Model;
@@ -204,7 +207,10 @@ impl To {
             writing.resume = asked.resume;
             writing.unflushed = asked.unflushed;
             writing.placement = asked.placement;
-            if target.is_some() {
+            if target
+                .as_ref()
+                .is_some_and(|target| target.path().is_none())
+            {
                 writing.strategy = target;
             }
         }

@@ -4,7 +4,7 @@ use crate::config::based::is_yaml;
 use crate::exchange::{World, agree, all_gather, broadcast_bytes, decode, encode};
 use crate::fault::{Fault, Kind, Result};
 use crate::job::{Goal, Job};
-use crate::model::derive::{Derived, Seen, Sizes, configured, derive, usual};
+use crate::model::derive::{Derived, Seen, Sizes, derive, launched, usual};
 use crate::model::{CONFIG, Scheme, check_heads};
 use crate::plan::build::Leftovers;
 use crate::source::nothing;
@@ -52,6 +52,8 @@ pub(crate) struct Deriving {
     pub(crate) rejoined: Vec<(&'static str, bool)>,
     /// Rows that the vocabulary has where that is written; none: as the model says.
     pub(crate) vocabulary_rows: Option<u64>,
+    /// Whether the job has several ranks, where its launcher says it; none: as its configuration has it.
+    pub(crate) use_parallel: Option<bool>,
     /// Where the weights are.
     pub(crate) sources: Vec<PathBuf>,
 }
@@ -189,14 +191,17 @@ impl Deriving {
             let recorded = sampled.first().map_or(&nothing, |seen| &seen.metadata);
             check_heads(model, recorded, self.beside()?.as_deref())?;
         }
+        let configured = |config: &Path, model: Option<&Path>| {
+            launched(config, model, self.use_parallel).and_then(|job| derive(&job))
+        };
         let derived = match (asked, given) {
-            (Asked::Config(config), Some(model)) => derive(&configured(config, Some(&model))?),
+            (Asked::Config(config), Some(model)) => configured(config, Some(&model)),
             (Asked::Config(config), None) => {
-                let own = configured(config, None).and_then(|job| derive(&job));
+                let own = configured(config, None);
                 match (own, self.beside()?) {
                     // What it doesn't say itself may stand where the weights are.
                     (Err(fault), Some(model)) if fault.kind == Kind::Config => {
-                        derive(&configured(config, Some(&model))?)
+                        configured(config, Some(&model))
                     }
                     (own, _) => own,
                 }

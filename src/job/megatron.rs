@@ -9,6 +9,7 @@ use crate::plan::inventory::Inventory;
 use crate::plan::megatron::{
     REMAKE, Rows, is_layered_for, layered, set_aside, spread, stack, unstack,
 };
+use crate::plan::state::MASTER;
 use crate::source::Opened;
 use crate::strategy::Strategy;
 use crate::view::{Cut, MadeOf, Piece, Table};
@@ -86,6 +87,21 @@ pub(super) fn by_layers(
     Ok(())
 }
 
+/// Refuses masters that no strategy places: a trainer goes on from those that would be made of the weights.
+fn refuse_unplaced(inventory: &Inventory, select: &Select) -> Result<()> {
+    let mut private = inventory.private.iter();
+    let Some(name) = private.find(|name| name.starts_with(MASTER) && select.keeps(name)) else {
+        return Ok(());
+    };
+    let message = "the source's strategy doesn't know it, and Megatron's masters would be made of the weights";
+    Err(Fault::new(Kind::Strategy, message)
+        .tensor(&**name)
+        .hint(
+            "a layout (--src-strategy dp=2,tp=4, with --model DIR) knows masters; --filter-out-param-prefix main_param. goes on \
+             without them",
+        ))
+}
+
 /// What `viewed` is in the form of the destination, under the names of `select`; `strategy` is that of the destination.
 /// Local.
 ///
@@ -107,6 +123,7 @@ pub(super) fn formed(
     };
     let inventory = &opened.inventory;
     if is_stacked(files) {
+        refuse_unplaced(inventory, select)?;
         let told = opened.source.told.as_ref();
         let theirs = told.is_some_and(|told| told.format.stacks_layers());
         let (table, recorded) = match is_view {

@@ -13,7 +13,7 @@ pub(super) const STATES: [&str; 8] = [
 ];
 
 /// The beginning of the name of a weight's master in 32 bits, from which a trainer goes on.
-pub(super) const MASTER: &str = "main_param.";
+pub(crate) const MASTER: &str = "main_param.";
 
 /// Whether a tensor of this name is what an optimizer keeps of another.
 pub(crate) fn is_state(name: &str) -> bool {

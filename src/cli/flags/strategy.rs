@@ -69,6 +69,7 @@ impl ModelArgs {
             renamed: None,
             rejoined: Vec::new(),
             vocabulary_rows: None,
+            use_parallel: None,
             sources: vec![source.to_path_buf()],
         }
     }

@@ -80,16 +80,16 @@ impl Chosen {
         })
     }
 
-    /// A checkpoint 2.0, which tells its own layout; whether one is written, too. Local.
-    pub(super) fn iteration(config: &TrainConfig, source: &Path, stays: bool) -> Result<Chosen> {
-        if config.resumes() && !stays {
+    /// A checkpoint 2.0, which tells its own layout. Local.
+    pub(super) fn iteration(config: &TrainConfig, source: &Path) -> Result<Chosen> {
+        if config.resumes() {
             return Err(Fault::new(
                 Kind::Config,
                 "a checkpoint 2.0 is resumed from by a trainer of checkpoint 2.0 alone",
             )
             .file(source.display().to_string())
             .hint(
-                "--format checkpoint2 writes one; without resume_training its weights go anywhere",
+                "use_legacy_format: False makes it one; without resume_training its weights go anywhere",
             ));
         }
         Ok(Chosen {

@@ -6,6 +6,7 @@ use crate::exchange::{World, agree, broadcast_bytes, decode, encode};
 use crate::fault::Result;
 use crate::store::io::ReadFile;
 use clap::Args;
+use serde_json::{Value, json};
 use std::path::Path;
 
 /// What the trainer's launcher is given besides, and wins over the configuration.
@@ -16,7 +17,7 @@ pub(super) struct LaunchArgs {
     load_checkpoint: Option<String>,
     /// As the launcher's flag.
     #[arg(long, alias = "use_parallel", value_name = "BOOL", value_parser = parse_truth)]
-    use_parallel: Option<bool>,
+    pub(super) use_parallel: Option<bool>,
     /// As the launcher's flag.
     #[arg(long, alias = "auto_trans_ckpt", value_name = "BOOL", value_parser = parse_truth)]
     auto_trans_ckpt: Option<bool>,
@@ -29,13 +30,23 @@ pub(super) struct LaunchArgs {
 }
 
 impl LaunchArgs {
-    /// Whether any is given.
-    pub(super) fn any(&self) -> bool {
-        self.load_checkpoint.is_some()
-            || self.use_parallel.is_some()
-            || self.auto_trans_ckpt.is_some()
-            || self.resume_training.is_some()
-            || self.run_mode.is_some()
+    /// The configuration's keys that mean the same.
+    pub(super) fn keys(&self) -> Vec<(&'static str, Value)> {
+        let resume = self.resume_training.as_ref();
+        let resume = resume.map(|text| parse_truth(text).map_or_else(|_| json!(text), Value::Bool));
+        let keys = [
+            (
+                "load_checkpoint",
+                self.load_checkpoint.as_ref().map(|path| json!(path)),
+            ),
+            ("use_parallel", self.use_parallel.map(Value::Bool)),
+            ("auto_trans_ckpt", self.auto_trans_ckpt.map(Value::Bool)),
+            ("resume_training", resume),
+            ("run_mode", self.run_mode.as_ref().map(|mode| json!(mode))),
+        ];
+        keys.into_iter()
+            .filter_map(|(key, value)| Some((key, value?)))
+            .collect()
     }
 
     /// What gives the weights that `key` asks for: the flag, or the key in `config`.

@@ -13,7 +13,8 @@ use crate::cli::flags::strategy::ModelArgs;
 use crate::cli::flags::writing::{CutArgs, WriteArgs};
 use crate::config::train_yaml::{Action, Asked, Shape, TrainConfig};
 use crate::exchange::{Topology, World};
-use crate::fault::{Fault, Result};
+use crate::fault::{Fault, Kind, Result};
+use crate::front::Deriving;
 use crate::job::{Goal, Job, Write, run as run_job};
 use crate::model::refuse_lacking;
 use crate::plan::build::{Leftovers, Select};
@@ -99,6 +100,7 @@ impl Load {
         let config = layered.config()?;
         config.check_any().map_err(named)?;
         let config = self.launch.over(config)?;
+        self.refuse_format(&config).map_err(named)?;
         let asked = config.source().map_err(named)?;
         let written = self.write_config.as_deref();
         let default = || config.output().join(DESTINATION);
@@ -119,7 +121,11 @@ impl Load {
             Some(asked) => self.ready(&sight, (&config, &destination), &asked, observer)?,
         };
         telling.dry_run = self.writing.dry_run;
-        if self.launch.any() && !telling.keys.is_empty() {
+        let launched = self.launch.keys();
+        if !launched.is_empty() {
+            for (key, value) in launched {
+                telling.keys.entry(key).or_insert(value);
+            }
             telling.notes.push(
                 "leave these flags out of the launcher's command: they would win over the keys below"
                     .into(),
@@ -129,6 +135,23 @@ impl Load {
             telling.write_config(&sight, &layered, path)?;
         }
         telling.told(&sight)
+    }
+
+    /// Refuses to write what the configuration's trainer doesn't read. Local.
+    fn refuse_format(&self, config: &TrainConfig) -> Result<()> {
+        let Some(format) = self.writing.directory() else {
+            return Ok(());
+        };
+        if config.modern() && format.name() == "checkpoint2" {
+            return Ok(());
+        }
+        let message = format!(
+            "its trainer doesn't read {}: --format {}",
+            format.called(),
+            format.name()
+        );
+        Err(Fault::new(Kind::Config, message)
+            .hint("--format safetensors or ckpt; `shardloom reshard` writes all of them"))
     }
 
     /// Gets the weights at `source` ready, at `destination`. Collective.
@@ -157,8 +180,7 @@ impl Load {
             }
             Action::Split => (Chosen::full(sight, config, source)?, None),
             Action::Reshard if shape == Shape::Iteration => {
-                let stays = self.writing.directory().is_some();
-                (Chosen::iteration(config, source, stays)?, None)
+                (Chosen::iteration(config, source)?, None)
             }
             Action::Reshard => {
                 let chosen = Chosen::ranked(sight, config, source, &shape)?;
@@ -220,7 +242,10 @@ impl Load {
         weights: &Path,
         source: Option<&Path>,
     ) -> Result<StrategyInput> {
-        let deriving = self.network.deriving(weights, None);
+        let deriving = Deriving {
+            use_parallel: self.launch.use_parallel,
+            ..self.network.deriving(weights, None)
+        };
         let mut given = self.cut.dst_strategy.clone();
         deriving.make(sight.world, &mut given)?;
         if let Some(given) = given {

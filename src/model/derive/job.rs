@@ -159,7 +159,7 @@ impl Job {
         let names = seen.names.unwrap_or(family.usual_names);
         let training = training_of(&family, names)?;
         let merged = merge(&training, &seen.configuration(), model, true)?;
-        let optimizer = Optimizer::called(None, names)?;
+        let optimizer = Optimizer::usual(seen.masters);
         let mesh = sizes.mesh;
         let mut job = Job::new(family, training, merged, mesh, optimizer)?;
         job.sequence = true;

@@ -30,7 +30,7 @@ pub use derived::{Derived, derive, rank_file_name};
 pub use job::Job;
 pub use mesh::Mesh;
 pub use outlook::{layouts, tensors};
-pub use read::{Formed, configured, formed, latent, usual};
+pub use read::{Formed, configured, formed, latent, launched, usual};
 pub use recognise::{Candidate, Held, recognise};
 pub use seen::{JOINED, LATENT, Seen};
 pub use sizes::Sizes;

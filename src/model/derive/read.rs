@@ -23,10 +23,19 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// [`Kind::Config`], naming the file; [`Kind::Io`].
 pub fn configured(yaml: &Path, model: Option<&Path>) -> Result<Job> {
+    launched(yaml, model, None)
+}
+
+/// The same with what its launcher is given in place of `use_parallel`. Local.
+///
+/// # Errors
+/// As [`configured`].
+pub fn launched(yaml: &Path, model: Option<&Path>, use_parallel: Option<bool>) -> Result<Job> {
     let name = yaml.display().to_string();
     let read = |path: &Path| ReadFile::open(path)?.read_all(YAML_BYTES_MAX);
     let keys = Layered::read(yaml, &read)?.merged()?;
-    let config = JobConfig::of(&keys).map_err(|fault| fault.file(&*name))?;
+    let mut config = JobConfig::of(&keys).map_err(|fault| fault.file(&*name))?;
+    config.use_parallel = use_parallel.or(config.use_parallel);
     let model = match model {
         Some(path) => model_config(path)?.1,
         None => match beside(yaml, &config)? {

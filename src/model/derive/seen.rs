@@ -3,6 +3,7 @@
 use crate::model::choices::Scheme;
 use crate::model::tied::TIED;
 use crate::plan::lora_tied::is_head;
+use crate::plan::state::MASTER;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -19,6 +20,9 @@ pub struct Seen {
     /// Rows of what has one for each word, where these are said to be others than the model's.
     #[serde(default)]
     pub vocabulary_rows: Option<u64>,
+    /// Masters of weights in 32 bits are there.
+    #[serde(default)]
+    pub masters: bool,
 }
 
 /// The key for query, key and value in one.
@@ -97,6 +101,7 @@ impl Seen {
         let mut head = false;
         for name in names {
             head |= is_head(name);
+            seen.masters |= name.starts_with(MASTER);
             if name.contains(FOREIGN) {
                 return Seen::default();
             }

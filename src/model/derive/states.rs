@@ -45,6 +45,9 @@ const TABLE: &[Row] = &[
     },
 ];
 
+/// The usual one where masters of the weights are kept as well.
+const WITH_MASTERS: Row = row("AdamW", &["adam_m", "adam_v", "main_param"]);
+
 const MUON: &str = "Muon";
 
 impl Optimizer {
@@ -66,6 +69,11 @@ impl Optimizer {
             let near = near.first().map_or(String::new(), |n| format!("did you mean {n}? "));
             Fault::new(Kind::Config, message).hint(format!("{near}known: {}", known.join(", ")))
         })
+    }
+
+    /// The usual one, with or without masters in 32 bits.
+    pub(super) fn usual(masters: bool) -> Optimizer {
+        Optimizer(if masters { &WITH_MASTERS } else { &TABLE[0] })
     }
 
     /// Whether it is the one that keeps some tensors out of its shard.
