@@ -58,6 +58,10 @@ pub(super) fn fitted(line: &Command, command: &str, mut fault: Fault) -> Fault {
     let Some(own) = line.find_subcommand(command) else {
         return fault.hint(hint);
     };
+    // Of a command that has others in it the one that was typed.
+    let mut typed = std::env::args().skip_while(|word| word != command).skip(1);
+    let inner = typed.next().and_then(|word| own.find_subcommand(word));
+    let own = inner.unwrap_or(own);
     if let Some((.., instead)) = INSTEAD
         .iter()
         .find(|(known, flag, _)| *known == command && hint.contains(flag))

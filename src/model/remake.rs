@@ -18,6 +18,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::job::Viewed;
 use crate::job::metadata::OWN_KEYS;
 use crate::plan::inventory::Inventory;
+use crate::plan::lora::weight_of_pair;
 use crate::tensor::shape::Shape;
 use crate::view::{MadeOf, Piece, Table};
 use std::collections::{BTreeMap, BTreeSet};
@@ -115,6 +116,7 @@ impl Remake {
             }
         }
         used.extend(known);
+        refuse_orphans(&table, inventory, &used)?;
         carry(&mut table, inventory, &used)?;
         told.extend(new.metadata());
         told.extend(heads::metadata(numbers));
@@ -305,6 +307,25 @@ fn viewed(table: Table, metadata: BTreeMap<String, String>) -> Viewed {
         metadata,
         ..Viewed::default()
     }
+}
+
+/// Refuses pairs of an adapter whose weight isn't written under its name any more: nobody could merge them.
+fn refuse_orphans(table: &Table, inventory: &Inventory, used: &BTreeSet<Arc<str>>) -> Result<()> {
+    let names = inventory.tensors.keys().chain(&inventory.private);
+    for name in names.filter(|name| !used.contains(*name)) {
+        let Some(weight) = weight_of_pair(name) else {
+            continue;
+        };
+        if used.contains(&*weight) && !table.contains_key(&*weight) {
+            let message = format!(
+                "is for '{weight}', which gets another name, or is put into one with others"
+            );
+            return Err(Fault::new(Kind::Unsupported, message)
+                .tensor(&**name)
+                .hint("--lora-scaling FACTOR merges such pairs on the way"));
+        }
+    }
+    Ok(())
 }
 
 /// Enters what isn't used, as it is.

@@ -81,6 +81,11 @@ pub(crate) fn is_of_pair(name: &str) -> bool {
     part_of(name).is_some()
 }
 
+/// The weight that a tensor of this name, a part of a pair, is for.
+pub(crate) fn weight_of_pair(name: &str) -> Option<String> {
+    part_of(name).map(|part| format!("{}.weight", part.module))
+}
+
 /// Which of a pair a name means, and of which module.
 pub(super) fn part_of(name: &str) -> Option<Part<'_>> {
     let name = name.strip_prefix(WRAPPED).unwrap_or(name);

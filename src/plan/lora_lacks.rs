@@ -94,10 +94,22 @@ fn check_targets(
             .filter(|module| !is_expert(module))
             .copied()
             .collect();
-        if !alone.is_empty() && !due.iter().any(|module| has(module)) {
+        // An expression may be of several.
+        let mut kinds: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for module in &alone {
+            let kind = module.rsplit('.').next().unwrap_or(module);
+            kinds.entry(kind).or_default().push(module);
+        }
+        let lacking = kinds.iter().find(|(kind, _)| {
+            let mut same = due
+                .iter()
+                .filter(|module| module.rsplit('.').next() == Some(kind));
+            !same.any(|module| has(module))
+        });
+        if let Some((_, lacking)) = lacking {
             let message = format!(
                 "the adapter's configuration names '{called}' in target_modules, and there is a pair for none of {}",
-                quoted(&alone)
+                quoted(lacking)
             );
             return Err(lacks(message, "exclude_modules"));
         }

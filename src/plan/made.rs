@@ -78,8 +78,8 @@ impl Made {
                     first.name, first.dtype, tensor.name, tensor.dtype
                 );
                 return Err(Fault::new(Kind::Dtype, message).hint(
-                    "tensors of several types can't be one: --qkv separate and --ffn separate keep apart what is joined here; \
-                     or save the model in one type first",
+                    "tensors of several types can't be one: --qkv separate, --ffn separate and --experts separate keep apart what is \
+                     joined here; `shardloom to hf --dtype TYPE` writes a model in one type first",
                 ));
             }
             let whole = tensor.dtype.bits().is_multiple_of(8);

@@ -339,7 +339,10 @@ fn training_of(family: &Family, scheme: Scheme) -> Result<Training> {
         .filter(|training| training.names == scheme)
         .ok_or_else(|| {
             let (has, other) = match scheme {
-                Scheme::Mcore => ("mcore", "use_legacy: True, or --names legacy"),
+                Scheme::Mcore => (
+                    "mcore",
+                    "use_legacy: True, or --names legacy; Megatron's form is written without a strategy of the destination",
+                ),
                 Scheme::Legacy => ("legacy", "use_legacy: False, or --names mcore"),
             };
             let message = format!(
