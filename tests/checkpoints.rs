@@ -353,6 +353,54 @@ fn converted_steps_are_as_complete_as_they_were() {
     }
 }
 
+#[test]
+fn a_rank_that_is_a_link_to_nowhere_is_named_and_nothing_is_removed() {
+    let room = Room::new();
+    for step in 1..=2 {
+        room.save(0..3, &format!("1_{step}"), step);
+    }
+    room.save(0..2, "1_3", 3);
+    let (rank, away) = (
+        room.0.path().join("checkpoint/rank_2"),
+        room.0.path().join("disk"),
+    );
+    std::fs::rename(&rank, &away).expect("moved");
+    std::os::unix::fs::symlink(&away, &rank).expect("linked");
+    assert_eq!(room.run("latest")["suffix"], "1_2");
+    std::fs::rename(&away, room.0.path().join("unmounted")).expect("moved");
+    for question in ["list", "latest", "prune --keep 1"] {
+        let run = alone(&room.args(question));
+        refuses(&run, "where nothing is");
+        assert!(run.stderr.contains("rank_2"), "{run:#?}");
+    }
+    assert!(room.file(0, "1_2").exists());
+}
+
+#[test]
+fn prune_keeps_what_a_rank_resumes_from_after_a_job_of_more() {
+    let room = Room::new();
+    room.save(0..4, "1_100", 100);
+    room.save(0..2, "1_20", 20);
+    for rank in 0..4 {
+        room.meta(rank, 1, if rank < 2 { 20 } else { 100 });
+    }
+    let pruned = room.run("prune --keep 1");
+    assert!(suffixes(&pruned["removed"]).is_empty(), "{pruned}");
+}
+
+#[test]
+fn what_is_complete_and_newer_than_any_record_is_told() {
+    let room = Room::new();
+    room.save(0..2, "1_2", 2);
+    (0..2).for_each(|rank| room.meta(rank, 1, 1));
+    let run = alone(&room.args("latest"));
+    refuses(
+        &run,
+        "meta.json names 1_1, of which nothing is left; complete is 1_2, which is newer",
+    );
+    assert!(run.stderr.contains("--file-suffix 1_2"), "{run:#?}");
+}
+
 // proves P78
 #[test]
 fn ranks_whose_directories_are_gone_are_missed() {

@@ -362,6 +362,29 @@ fn a_rank_that_the_strategy_lacks_is_named() {
     refused(&sample, UNIFY, &["rank 9", "4 ranks"]);
 }
 
+/// Where a job went on with fewer ranks, the older one's directories are beside its own.
+#[test]
+fn a_job_of_fewer_ranks_is_read_by_its_step() {
+    let sample = sample();
+    save(&sample, &[0, 1, 2, 3], "1_100", 100);
+    for rank in 0..2 {
+        let shards = sample.two.cut(&at_step(&sample.whole, 20), rank as usize);
+        let shards = shards.expect("it can be cut");
+        tensors::write(&sample.path(&file(rank, "_1-1_20")), &shards);
+    }
+    let unify = UNIFY.replace("@four.ckpt", "@two.ckpt");
+    refused(&sample, &unify, &["describes 2 ranks", "--file-suffix"]);
+    gives(&sample, &format!("{unify} --file-suffix _1-1_20"), 20);
+    gives(&sample, &format!("{UNIFY} --file-suffix 1_100"), 100);
+    // Of the job of four a rank lacks its file: the strategy of two is another job's.
+    save(&sample, &[2], "_1-1_20", 20);
+    refused(
+        &sample,
+        &format!("{unify} --file-suffix _1-1_20"),
+        &["rank 3 has no file"],
+    );
+}
+
 #[test]
 fn the_latest_goes_by_run_and_step_and_falls_back_to_an_older_run() {
     let sample = sample();

@@ -38,6 +38,20 @@ fn reads_the_launchers_flags_and_the_base() {
         told["notes"].to_string().contains("leave these flags out"),
         "{told}"
     );
+    // What the launcher was given is in the configuration then, also where it is no resumption.
+    let plain = &args[..args.len() - flags.len()];
+    let others = ["--resume-training", "False", "--run-mode", "finetune"];
+    let anew = [plain, &flags[..2], &others[..], &["--overwrite"]].concat();
+    let told = object(&alone(&anew).succeeds());
+    let config = &told["config"];
+    assert_eq!(
+        (&config["resume_training"], &config["run_mode"]),
+        (&json!(false), &json!("finetune"))
+    );
+    for format in ["dcp", "megatron", "checkpoint2"] {
+        let other = [&args[..], &["--format", format, "--overwrite"]].concat();
+        refuses(&alone(&other), "its trainer doesn't read");
+    }
     let dry = [&args[..], &["--dry-run", "--overwrite"]].concat();
     let dry: Vec<&str> = dry.into_iter().filter(|arg| *arg != "--json").collect();
     assert!(alone(&dry).succeeds().stdout.contains("  would write "));
