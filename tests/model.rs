@@ -1719,6 +1719,26 @@ fn training_goes_on_under_other_names() {
         due.insert("global_step".into(), old["global_step"].clone());
         tensors::compare(&due, &kept.tensors).unwrap();
         if one == "mcore" {
+            // A layout that is typed knows masters, where there are some.
+            let line = "unify --src @old --src-strategy @mcore.ckpt --dst @whole";
+            run(1, line);
+            run(
+                2,
+                "split --model % --src @whole --dst @typed --dst-strategy dp=1,tp=2",
+            );
+            let typed = room.join("typed/rank_0");
+            let file = fixtures::listing(&typed).into_iter().next().unwrap();
+            let typed = tensors::read(&typed.join(file)).unwrap();
+            let shape = |name: &str| typed.tensors[name].shape.clone();
+            let weights = typed
+                .tensors
+                .keys()
+                .filter(|name| name.starts_with("decoder."));
+            for name in weights {
+                assert_eq!(shape(&format!("main_param.{name}")), shape(name), "{name}");
+            }
+        }
+        if one == "mcore" {
             let line = format!("{line} --dst @wrong --qkv separate");
             let refused = alone(&words(&line, room, family, &[]));
             refuses(&refused, "don't say how");

@@ -470,3 +470,21 @@ fn small_files_replace_only_their_own_kind() {
         run(1, &sample, &format!("{simulate} --svg @{file}")).succeeds();
     }
 }
+
+/// A strategy is no weights, wherever it lies: it is carried along, and nothing takes its place.
+#[test]
+fn a_strategy_in_a_ranks_directory_stays() {
+    let sample = Sample::new();
+    let own = sample.path("src/rank_1/ckpt_strategy_rank_1.ckpt");
+    std::fs::copy(sample.path("four.ckpt"), &own).expect("copied");
+    run(1, &sample, &format!("{UNIFY} @whole")).succeeds();
+    let line = "split --src @whole --dst @src --dst-strategy @two.ckpt --overwrite";
+    refused(
+        &run(1, &sample, line),
+        "rank_1/ckpt_strategy_rank_1.ckpt",
+        line,
+    );
+    run(2, &sample, IN_PLACE).succeeds();
+    let kept = [own, sample.path("four.ckpt")].map(|path| std::fs::read(path).expect("kept"));
+    assert_eq!(kept[0], kept[1]);
+}

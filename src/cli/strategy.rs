@@ -172,15 +172,13 @@ fn join(sources: &[PathBuf], output: &Path, report: &Report) -> Result<()> {
     let files = read_all(sources)?;
     let merged = merge(&views(&files))?;
     if merged.form != Form::of(&output.display().to_string()) {
-        let (form, ending) = match merged.form {
-            Form::Json => ("JSON", "json"),
-            Form::Protobuf => ("protobuf", "ckpt"),
-        };
-        let message = format!("the files merged are in {form} form, which its name doesn't tell");
-        return Err(Fault::new(Kind::Usage, message)
-            .file(output.display().to_string())
-            .hint(format!("--output NAME.{ending}")));
+        tracing::warn!(
+            "{}: is written in the form of the files merged, which its name doesn't tell; \
+             programs go by the name",
+            output.display()
+        );
     }
+
     write_single(output, &merged.bytes)?;
     report.strategy_written(output, merged.stages, files.len() as u64)
 }

@@ -116,8 +116,7 @@ impl Remake {
             }
         }
         used.extend(known);
-        refuse_orphans(&table, inventory, &used)?;
-        carry(&mut table, inventory, &used)?;
+        carry_others(&mut table, inventory, &used)?;
         told.extend(new.metadata());
         told.extend(heads::metadata(numbers));
         Ok(viewed(table, told))
@@ -307,6 +306,15 @@ fn viewed(table: Table, metadata: BTreeMap<String, String>) -> Viewed {
         metadata,
         ..Viewed::default()
     }
+}
+
+/// Enters what isn't used, as it is.
+///
+/// # Errors
+/// As [`refuse_orphans`].
+fn carry_others(table: &mut Table, inventory: &Inventory, used: &BTreeSet<Arc<str>>) -> Result<()> {
+    refuse_orphans(table, inventory, used)?;
+    carry(table, inventory, used)
 }
 
 /// Refuses pairs of an adapter whose weight isn't written under its name any more: nobody could merge them.

@@ -214,18 +214,8 @@ impl Contents<'_> {
                 "--weights {newest} takes the newest, if they are one device's steps"
             )));
         }
-        match &sets::whole(self.weights.iter().copied())[..] {
-            [] => {}
-            [one] => {
-                let hint = format!("--weights '{one}' takes the files of one save");
-                return Err(fault.hint(hint));
-            }
-            [one, other, ..] => {
-                let hint = format!(
-                    "--weights '{one}' takes the files of one save, --weights '{other}' those of another"
-                );
-                return Err(fault.hint(hint));
-            }
+        if let Some(hint) = self.saves() {
+            return Err(fault.hint(hint));
         }
         let one = self.weights[0];
         let ending = Path::new(one).extension().unwrap_or_default();
@@ -234,6 +224,17 @@ impl Contents<'_> {
              usually have param_name_map.json or model.safetensors.index.json beside them",
             ending.to_string_lossy()
         )))
+    }
+
+    /// Which of the saves that are whole, by the numbers in their files' names, are to be said.
+    fn saves(&self) -> Option<String> {
+        match &sets::whole(self.weights.iter().copied())[..] {
+            [] => None,
+            [one] => Some(format!("--weights '{one}' takes the files of one save")),
+            [one, other, ..] => Some(format!(
+                "--weights '{one}' takes the files of one save, --weights '{other}' those of another"
+            )),
+        }
     }
 
     /// Refuses `others`, of which nobody says that they are the model, beside one in PyTorch's form.

@@ -76,13 +76,10 @@ pub fn open(
             let wanted = Wanted::of(world, topology, path, suffix.as_deref())?;
             let affixes = &reading.derived.affixes;
             let needed = |name: &str| needed(&affixes.of(name));
-            let ranks = strategy.as_ref().map(Strategy::ranks);
-            let mut source = found(world, topology, reading, mode, (&wanted, ranks), needed)?;
+            let wanted = (&wanted, strategy.as_ref().map(Strategy::ranks));
+            let mut source = found(world, topology, reading, mode, wanted, needed)?;
             // From here on all know the same: what fails does so on every process alike.
-            refuse_empty(&source)?;
-            if reading.verify == Verify::All {
-                agree(world, seals::check(&source, false))?;
-            }
+            check_files(world, &source, reading.verify)?;
             let (lies, strategy) = match strategy {
                 None => told_by(world, topology, &mut source, reading.verify)?,
                 given => (Lies::default(), given),
@@ -157,6 +154,16 @@ fn told_by(
     let said = strategy.iter().map(|strategy| note(strategy, &source.base));
     source.notes.extend(said);
     Ok((lies, strategy))
+}
+
+/// Checks that there are tensors, and, if all is to be verified, that they are what the files' own checksums say.
+/// Collective.
+fn check_files(world: &World, source: &Source, verify: Verify) -> Result<()> {
+    refuse_empty(source)?;
+    match verify {
+        Verify::All => agree(world, seals::check(source, false)),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses a checkpoint without any tensor: nothing would be made of it. Local.

@@ -2,14 +2,17 @@
 
 use crate::catalog::Entry;
 use crate::fault::Result;
+use crate::plan::inventory::HYPER_STEM;
+use crate::plan::state::MASTER;
 use crate::source::directory::{structure, told};
 use crate::source::listed::Listing;
 use crate::source::listing::list;
 use crate::source::meta::Name;
 use crate::source::pattern;
 use crate::source::reading::Weights;
-use crate::store::Format;
+use crate::store::full_dir::{MAP_BYTES_MAX, parse_map};
 use crate::store::io::ReadFile;
+use crate::store::{Format, json};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -57,7 +60,10 @@ pub fn sample(path: &Path, weights: &Weights) -> Result<Option<Sampled>> {
         (true, None) if listing.ranks.len() > 1 => Lies::Ranks,
         (true, None) => Lies::Full,
     };
-    let Some(first) = offered.chain(listed).next() else {
+    let all: Vec<&String> = offered.chain(listed).collect();
+    // What tells where a job stands tells no weights' names.
+    let is_weights = |path: &&&String| !path.starts_with(HYPER_STEM);
+    let Some(first) = all.iter().find(is_weights).or(all.first()) else {
         return Ok(None);
     };
     let base = match listing.single_file {
@@ -110,5 +116,18 @@ fn names(base: &Path, listing: &Listing, first: &str) -> Result<Told> {
         let part = schema.held.part(position);
         part.map_or(&entry.name, |part| &part.of).to_string()
     };
-    Ok((entries.map(name).collect(), schema.metadata.clone()))
+    let mut names: Vec<String> = entries.map(name).collect();
+    names.extend(masters(base, listing));
+    Ok((names, schema.metadata.clone()))
+}
+
+/// The names of masters that an index of full weights lists, which may lie in other files than their weights.
+fn masters(base: &Path, listing: &Listing) -> Vec<String> {
+    let read = |index: &String| {
+        let bytes = json::bytes(&base.join(index), MAP_BYTES_MAX)?;
+        parse_map(&bytes)
+    };
+    let map = listing.index.as_ref().and_then(|index| read(index).ok());
+    let names = map.unwrap_or_default().into_keys();
+    names.filter(|name| name.starts_with(MASTER)).collect()
 }

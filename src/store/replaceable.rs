@@ -235,6 +235,7 @@ mod tests {
             "rank_x/a.ckpt",
             "rank_0/old/a.ckpt",
             "rank_0/notes.txt",
+            "rank_0/ckpt_strategy_rank_0.ckpt",
             "meta.json",
             "strategy/ckpt_strategy_rank_0.ckpt",
             "iteration_00000040/notes.txt",

@@ -50,12 +50,15 @@ fn stands(case: &Case, nodes: &Nodes, node: usize) -> Result<Stands, String> {
     Ok(Stands::New)
 }
 
+/// A model, and its rank; none: its full weights.
+type Of = (usize, Option<usize>);
+
 /// Files that were found to be right, of each model and rank, or its full weights. Another one of the same bytes is
 /// right, too, and most seeds give just these.
-static RIGHT: Mutex<BTreeMap<(usize, Option<usize>), Vec<Arc<[u8]>>>> = Mutex::new(BTreeMap::new());
+static RIGHT: Mutex<BTreeMap<Of, Vec<Arc<[u8]>>>> = Mutex::new(BTreeMap::new());
 
 /// Checks that one file is there, and has these tensors.
-fn check(files: &[PathBuf], key: (usize, Option<usize>), expected: &Tensors) -> Result<(), String> {
+fn check(files: &[PathBuf], key: Of, expected: &Tensors) -> Result<(), String> {
     let [file] = files else {
         return Err(format!("{} files", files.len()));
     };
