@@ -339,6 +339,7 @@ fn converted_steps_are_as_complete_as_they_were() {
     let room = Room::new();
     room.save(0..2, "1_10", 10);
     room.save(0..2, "1_20", 20);
+    (0..2).for_each(|rank| room.meta(rank, 1, 10));
     let [from, to] = ["checkpoint", "made"].map(|name| room.0.path().join(name));
     for processes in [1, 3] {
         let line = ["--to", "ckpt", "--overwrite"].map(str::to_owned);
@@ -349,6 +350,7 @@ fn converted_steps_are_as_complete_as_they_were() {
         let listed = object(&alone(&args).succeeds());
         let rows = suffixes(&listed["checkpoints"]);
         assert_eq!(rows, [("1_10", true), ("1_20", true)], "{listed}");
+        assert_eq!(listed["latest"], "1_10", "its meta.json came along");
         alone(&["verify", &places[1]]).succeeds();
     }
 }

@@ -15,10 +15,12 @@ use crate::plan::full::maps;
 use crate::plan::inventory::whole_tensor;
 use crate::plan::names::{check_count, check_each, followed};
 use crate::plan::{Patch, SourceTensor, of_patches};
-use crate::source::{Opened, left};
-use crate::store::Directory;
+use crate::source::meta::{META, META_BYTES_MAX, Meta};
+use crate::source::{Opened, Source, left};
 use crate::store::ckpt;
 use crate::store::full_dir::TORCH_MAP;
+use crate::store::io::{self, ReadFile, Standing};
+use crate::store::{Directory, rank_dir};
 use crate::tensor::dtype::Dtype;
 use crate::tensor::region::Region;
 use crate::tensor::shape::Shape;
@@ -74,10 +76,9 @@ pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Resu
         let file = ShardFile { path, schema };
         catalog.ranks.insert(*rank, vec![file]);
     }
-    let extras = match &source.index {
-        Some(name) => index.texts(name)?,
-        None => Vec::new(),
-    };
+    let texts = source.index.as_deref().map(|name| index.texts(name));
+    let mut extras = texts.transpose()?.unwrap_or_default();
+    extras.extend(records(source, &made, ranks)?);
     Ok(Planned {
         extras,
         told,
@@ -95,6 +96,56 @@ pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Resu
         by_file: true,
         ..Planned::default()
     })
+}
+
+/// What ranks resume from, by their `meta.json`, under the names that these files get: `made` is the new path and the old
+/// one of each.
+///
+/// # Errors
+/// [`Kind::Io`].
+fn records(
+    source: &Source,
+    made: &BTreeMap<String, &str>,
+    ranks: &[u32],
+) -> Result<Vec<SmallFile>> {
+    let own = |(rank, files): (&u32, &Vec<ShardFile>)| {
+        let own = ranks.binary_search(rank).is_ok();
+        files
+            .iter()
+            .map(|file| file.path.clone())
+            .filter(move |_| own)
+            .collect::<Vec<_>>()
+    };
+    let own: BTreeSet<String> = source.catalog.ranks.iter().flat_map(own).collect();
+    let rooms = own.iter().filter_map(|path| path.rsplit_once('/'));
+    let rooms: BTreeSet<&str> = rooms.map(|(room, _)| room).collect();
+    let mut records = Vec::new();
+    for room in rooms
+        .into_iter()
+        .filter(|room| rank_dir::rank_of(room).is_some())
+    {
+        let inside = format!("{room}/{META}");
+        let path = source.base.join(&inside);
+        if io::standing(&path)? != Standing::File {
+            continue;
+        }
+        let bytes = ReadFile::open(&path)?.read_all(META_BYTES_MAX)?;
+        // What a trainer passes over says nothing.
+        let Some((meta, _)) = Meta::parse(&bytes) else {
+            continue;
+        };
+        let named = format!("{room}/{}", meta.last_ckpt_file);
+        let new = made.iter().find(|(_, old)| **old == named);
+        if let Some(name) = new.and_then(|(path, _)| path.rsplit('/').next()) {
+            let last_ckpt_file = name.to_owned();
+            let record = Meta {
+                last_ckpt_file,
+                ..meta
+            };
+            records.push(SmallFile::new(inside, record.bytes()?));
+        }
+    }
+    Ok(records)
 }
 
 /// Refuses files of a checkpoint that tells its own layout: they have parts of tensors, and in another format nothing

@@ -165,8 +165,8 @@ impl Derived {
             return Ok(notes);
         };
         let Some(Beside { rank, as_one }) = beside else {
-            let own = take_own_pairs(inventory)?;
             let catalog = &source.catalog;
+            let own = take_own_pairs(inventory, catalog)?;
             let taken = merge(inventory, catalog, &own, &lora.meaning)?;
             notes.extend(leave_masters(inventory, &taken));
             return Ok(notes);
