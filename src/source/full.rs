@@ -226,10 +226,12 @@ impl Contents<'_> {
         )))
     }
 
-    /// Which of the saves that are whole, by the numbers in their files' names, are to be said.
+    /// Which of the saves that are whole, by the numbers in their files' names, are to be said, where there are other files.
     fn saves(&self) -> Option<String> {
         match &sets::whole(self.weights.iter().copied())[..] {
             [] => None,
+            // All that there is.
+            [one] if self.weights.iter().all(|name| matches(one, name)) => None,
             [one] => Some(format!("--weights '{one}' takes the files of one save")),
             [one, other, ..] => Some(format!(
                 "--weights '{one}' takes the files of one save, --weights '{other}' those of another"
