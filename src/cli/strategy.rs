@@ -156,13 +156,9 @@ impl Action {
 /// A strategy as it was asked for.
 fn asked(input: &StrategyInput, network: &NetworkArgs) -> Result<strategy::Strategy> {
     let deriving = Deriving {
-        renamed: None,
-        rejoined: Vec::new(),
-        vocabulary_rows: None,
-        use_parallel: None,
         model: network.model.model.clone(),
         names: network.names,
-        sources: Vec::new(),
+        ..Deriving::default()
     };
     read_alone(&deriving.make_alone(input.clone())?)
 }

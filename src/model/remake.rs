@@ -116,7 +116,7 @@ impl Remake {
             }
         }
         used.extend(known);
-        carry_others(&mut table, inventory, &used)?;
+        carry(&mut table, inventory, &used)?;
         told.extend(new.metadata());
         told.extend(heads::metadata(numbers));
         Ok(viewed(table, told))
@@ -308,15 +308,6 @@ fn viewed(table: Table, metadata: BTreeMap<String, String>) -> Viewed {
     }
 }
 
-/// Enters what isn't used, as it is.
-///
-/// # Errors
-/// As [`refuse_orphans`].
-fn carry_others(table: &mut Table, inventory: &Inventory, used: &BTreeSet<Arc<str>>) -> Result<()> {
-    refuse_orphans(table, inventory, used)?;
-    carry(table, inventory, used)
-}
-
 /// Refuses pairs of an adapter whose weight isn't written under its name any more: nobody could merge them.
 fn refuse_orphans(table: &Table, inventory: &Inventory, used: &BTreeSet<Arc<str>>) -> Result<()> {
     let names = inventory.tensors.keys().chain(&inventory.private);
@@ -337,7 +328,11 @@ fn refuse_orphans(table: &Table, inventory: &Inventory, used: &BTreeSet<Arc<str>
 }
 
 /// Enters what isn't used, as it is.
+///
+/// # Errors
+/// As [`refuse_orphans`]; [`Kind::Ambiguous`] for two tensors of one name.
 fn carry(table: &mut Table, inventory: &Inventory, used: &BTreeSet<Arc<str>>) -> Result<()> {
+    refuse_orphans(table, inventory, used)?;
     let others = inventory
         .tensors
         .iter()

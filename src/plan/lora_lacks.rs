@@ -95,17 +95,15 @@ fn check_targets(
             .copied()
             .collect();
         // An expression may be of several.
-        let mut kinds: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        let kind = |module: &str| module.rsplit('.').next().map(str::to_owned);
+        let mut kinds: BTreeMap<Option<String>, Vec<&str>> = BTreeMap::new();
         for module in &alone {
-            let kind = module.rsplit('.').next().unwrap_or(module);
-            kinds.entry(kind).or_default().push(module);
+            kinds.entry(kind(module)).or_default().push(module);
         }
-        let lacking = kinds.iter().find(|(kind, _)| {
-            let mut same = due
-                .iter()
-                .filter(|module| module.rsplit('.').next() == Some(kind));
-            !same.any(|module| has(module))
-        });
+        for module in due.iter().filter(|module| has(module)) {
+            kinds.remove(&kind(module));
+        }
+        let lacking = kinds.first_key_value();
         if let Some((_, lacking)) = lacking {
             let message = format!(
                 "the adapter's configuration names '{called}' in target_modules, and there is a pair for none of {}",

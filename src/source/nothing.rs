@@ -252,9 +252,7 @@ pub(super) fn linked_nowhere(base: &Path, fault: Fault) -> Fault {
     }
     let directory = base.join(&room);
     let why = match (io::link_target(&directory), io::standing(&directory)) {
-        (Ok(Some(target)), Ok(Standing::Nothing)) => {
-            format!("is a link to {}, where nothing is", target.display())
-        }
+        (Ok(Some(target)), Ok(Standing::Nothing)) => to_nothing(&target),
         (_, Ok(Standing::EmptyDirectory)) => {
             "has no files: was the copy or the save broken off?".into()
         }
@@ -266,6 +264,10 @@ pub(super) fn linked_nowhere(base: &Path, fault: Fault) -> Fault {
     }
 }
 
+fn to_nothing(target: &Path) -> String {
+    format!("is a link to {}, where nothing is", target.display())
+}
+
 /// Refuses a rank's directory that is a link to where nothing is: what lies there is unknown, and counts. Local.
 ///
 /// # Errors
@@ -274,8 +276,7 @@ pub(super) fn refuse_nowhere(room: &Path) -> Result<()> {
     let Some(target) = io::link_target(room)? else {
         return Ok(());
     };
-    let message = format!("is a link to {}, where nothing is", target.display());
-    Err(Fault::new(Kind::Io, message)
+    Err(Fault::new(Kind::Io, to_nothing(&target))
         .file(room.display().to_string())
         .hint("is its disk mounted? Remove the link if that rank is an older job's"))
 }

@@ -66,11 +66,8 @@ impl ModelArgs {
         Deriving {
             model: self.model.clone(),
             names,
-            renamed: None,
-            rejoined: Vec::new(),
-            vocabulary_rows: None,
-            use_parallel: None,
             sources: vec![source.to_path_buf()],
+            ..Deriving::default()
         }
     }
 }
