@@ -1661,7 +1661,7 @@ fn asks_about_a_head_that_is_no_copy() {
         &refused,
         &[
             "lm_head.weight: ",
-            "of its elements are unlike those of 'model.embed_tokens.weight'",
+            "its elements are unlike those of 'model.embed_tokens.weight'",
             "tie_word_embeddings",
         ],
     );

@@ -612,7 +612,7 @@ fn a_further_layers_own_embedding_is_no_tied_head() {
     let fails = alone(&words(line, room.path(), "", &[]));
     refuses(
         &fails,
-        "1 of its elements is unlike that of 'model.embed_tokens.weight'",
+        "its elements are unlike those of 'model.embed_tokens.weight'",
     );
     assert!(
         fails.stderr.contains("further-token layers") && !fails.stderr.contains("tie_word"),

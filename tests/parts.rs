@@ -429,6 +429,22 @@ fn one_cards_checkpoint_keeps_its_counts() {
         nothing_written(&sample);
     }
     taken(&sample, &format!("{split} 7"));
+    // Nor can an epoch be another, or have had fewer steps than are said of it.
+    let refused_as = |step: &str, named: &[&str]| {
+        let run = alone(&sample.args(&format!("{split} {step}"))).fails();
+        assert_eq!(run.status.code(), Some(2), "{run:#?}");
+        assert!(
+            named.iter().all(|named| run.stderr.contains(named)),
+            "{run:#?}"
+        );
+    };
+    refused_as("2_4", &["step_num in it is 7", "8 or more", "--step 7"]);
+    taken(&sample, &format!("{split} 2_3"));
+    one.insert("epoch_num".into(), count("I32", vec![1]));
+    tensors::write(&sample.path("one/rank_0/m_rank_0-1_7.safetensors"), &one);
+    refused_as("2_3", &["epoch_num in it is 7", "--step 7_3"]);
+    taken(&sample, &format!("{split} 7_1"));
+    one.remove("epoch_num");
     // Another tensor that the strategy doesn't know is still asked for.
     one.insert("w9".into(), count("F32", vec![1]));
     tensors::write(&sample.path("one/rank_0/m_rank_0-1_7.safetensors"), &one);

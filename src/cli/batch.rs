@@ -27,6 +27,8 @@ Examples:
   mpirun -n 8 shardloom batch --steps 1_20,1_40 --src ckpt --src-strategy strategy --dst full
   mpirun -n 8 shardloom batch jobs.txt";
 
+/// The flag by which a job is planned and not done.
+const DRY_RUN: &str = "dry_run";
 /// What the newest result is called, beside all of them.
 const LATEST: &str = "latest";
 
@@ -95,6 +97,7 @@ struct Done {
     of: usize,
     done: u64,
     unchanged: u64,
+    planned: u64,
     failed: u64,
 }
 
@@ -121,6 +124,7 @@ fn all(
         of: jobs.len(),
         done: 0,
         unchanged: 0,
+        planned: 0,
         failed: 0,
     };
     for (number, job) in (1u64..).zip(jobs) {
@@ -146,7 +150,7 @@ fn all(
         }
     }
     course::phase("publishing the newest");
-    let latest = match out {
+    let latest = match out.filter(|_| done.planned == 0) {
         Some((out, found, topology)) => newest(world, &out, found)?.map(|newest| {
             let published = newest.alone();
             let published =
@@ -200,6 +204,8 @@ fn told(report: &Report, line: &Value, text: &Text) -> Result<()> {
 /// What a job has come to.
 struct Ended {
     unchanged: bool,
+    /// Nothing was written: `--dry-run`.
+    planned: bool,
     written: u64,
     reused: u64,
 }
@@ -225,10 +231,12 @@ fn one(world: &World, job: &Job, parse: Parse, observer: &mut Observer<'_>) -> R
         }
         ended => ended,
     };
-    let told = ended.map_err(|fault| match parse(words) {
+    let job = parse(words);
+    let told = ended.map_err(|fault| match &job {
         Ok(job) => fitted(&(job.line)(), job.name, fault),
         Err(_) => fault,
     })?;
+    let planned = job.is_ok_and(|job| job.is_given(DRY_RUN));
     let bytes = told.outcome.as_ref().map(|outcome| outcome.bytes.clone());
     let bytes = bytes.unwrap_or_default();
     if !told.ok {
@@ -238,7 +246,8 @@ fn one(world: &World, job: &Job, parse: Parse, observer: &mut Observer<'_>) -> R
         ));
     }
     Ok(Ended {
-        unchanged: there && bytes.written == 0,
+        unchanged: there && bytes.written == 0 && !planned,
+        planned,
         written: bytes.written,
         reused: bytes.reused,
     })
@@ -286,6 +295,10 @@ impl Done {
                 self.unchanged += 1;
                 "unchanged"
             }
+            Ok(ended) if ended.planned => {
+                self.planned += 1;
+                "planned"
+            }
             Ok(_) => {
                 self.done += 1;
                 "done"
@@ -307,16 +320,16 @@ impl Done {
             let newest = latest.as_ref().filter(|(_, published)| published.is_ok());
             let newest = newest.map(|(newest, _)| newest.clone());
             let fields = json!({
-                "jobs": self.of, "done": self.done, "unchanged": self.unchanged, "failed": self.failed,
+                "jobs": self.of, "done": self.done, "unchanged": self.unchanged, "planned": self.planned, "failed": self.failed,
                 "latest": newest, "ok": ok, "seconds": self.begun.elapsed().as_secs_f64(),
             });
-            let mut text = Text::new(format_args!(
-                "{}: {} done, {} unchanged, {} failed",
-                counted(self.of as u64, "job"),
-                self.done,
-                self.unchanged,
-                self.failed
-            ));
+            let jobs = counted(self.of as u64, "job");
+            let (done, unchanged, failed) = (self.done, self.unchanged, self.failed);
+            let done = match self.planned {
+                0 => format!("{done} done, {unchanged} unchanged"),
+                planned => format!("{planned} planned, {done} done"),
+            };
+            let mut text = Text::new(format_args!("{jobs}: {done}, {failed} failed"));
             match latest {
                 Some((newest, Ok(()))) => text.line(format_args!("{LATEST} is {newest}")),
                 Some((_, Err(fault))) => {

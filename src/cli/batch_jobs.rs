@@ -1,6 +1,6 @@
 //! The jobs of a batch: those of a file, or one for each step of a run.
 
-use crate::cli::batch_places::Places;
+use crate::cli::batch_places::{Places, REPORT};
 use crate::cli::command::{Parse, Parsed};
 use crate::fault::plain::first;
 use crate::fault::{Fault, Kind, Result};
@@ -204,6 +204,10 @@ pub(super) fn of_steps(steps: &[String], words: &[String], parse: Parse) -> Resu
     let all = steps.iter().any(|step| step == "all");
     if all && steps.len() > 1 {
         return Err(usage("--steps: all, or some"));
+    }
+    if job.is_given(REPORT) && (all || steps.len() > 1) {
+        let fault = usage("--report: the page of each step would take the place of the one before");
+        return Err(fault.hint("leave out --report, or give one step"));
     }
     Ok(Asked {
         jobs: Vec::new(),

@@ -5,6 +5,8 @@ use crate::fault::{Fault, Kind, Result};
 use crate::store::resolved::resolved;
 use std::path::{Path, PathBuf};
 
+/// The flag that says where the page of a job goes.
+pub(super) const REPORT: &str = "report";
 /// The arguments that say what a job reads.
 const READ: [&str; 16] = [
     "src",
@@ -33,6 +35,7 @@ type At = (PathBuf, usize);
 pub(super) struct Places {
     written: Vec<At>,
     read: Vec<At>,
+    pages: Vec<At>,
 }
 
 impl Places {
@@ -81,6 +84,13 @@ impl Places {
                 }
             }
             self.written.push((place, number));
+        }
+        if let Some(shown) = job.path(REPORT) {
+            let page = real(&shown)?;
+            if let Some((_, line)) = self.pages.iter().find(|(other, _)| *other == page) {
+                return Err(refused(&shown, &format!("is the page of line {line}, too")));
+            }
+            self.pages.push((page, number));
         }
         // What an earlier line has written may be read; what lies around it changes while it is.
         for place in &read {

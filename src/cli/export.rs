@@ -126,7 +126,7 @@ impl Export {
                 format: Some(Format::SAFETENSORS),
                 view: Some(ViewMaker::new(make)),
                 extras,
-                progress: None,
+                step: None,
                 writing: self
                     .writing
                     .writing(self.destination.dst, None)

@@ -142,7 +142,7 @@ impl Import {
                 format: self.writing.files_format(),
                 view: Some(ViewMaker::new(move |inventory, _| import.view(inventory))),
                 extras,
-                progress: self.step.progress(),
+                step: self.step.step,
                 writing: self
                     .writing
                     .writing(self.destination.dst, self.cut.dst_strategy)

@@ -116,7 +116,7 @@ impl Reshard {
                 format: self.writing.files_format(),
                 view,
                 extras: Vec::new(),
-                progress: None,
+                step: None,
                 writing: Writing {
                     in_place: self.in_place,
                     link: self.link,

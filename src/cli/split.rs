@@ -109,7 +109,7 @@ impl Split {
                 format: self.writing.files_format(),
                 view: None,
                 extras: Vec::new(),
-                progress: self.step.progress(),
+                step: self.step.step,
                 writing: self
                     .writing
                     .writing(self.destination.dst, self.cut.dst_strategy)

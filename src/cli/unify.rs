@@ -134,7 +134,7 @@ impl Unify {
                 format: self.writing.files_format(),
                 view: None,
                 extras,
-                progress: self.step.progress(),
+                step: self.step.step,
                 writing: Writing {
                     placement,
                     ..self

@@ -318,16 +318,13 @@ pub(super) fn left_out(
         moving,
         &mut |_, _| {},
     )?;
-    let fault = found.into_iter().next().map(|(name, found)| {
-        let of = copies.iter().find(|(copy, _)| {
-            tensors.get(copy).is_some_and(|tensor| tensor.name == name)
-        });
+    let fault = found.into_keys().next().map(|name| {
+        let of = copies
+            .iter()
+            .find(|(copy, _)| tensors.get(copy).is_some_and(|tensor| tensor.name == name));
         let of = of.map_or("another tensor", |(_, of)| of);
-        let elements = found.difference.elements;
-        let (are, those) = if elements == 1 { ("is", "that") } else { ("are", "those") };
-        let message = format!(
-            "{elements} of its elements {are} unlike {those} of '{of}', of which it should be a copy"
-        );
+        let message =
+            format!("its elements are unlike those of '{of}', of which it should be a copy");
         Fault::new(Kind::Differs, message)
             .tensor(&*name)
             .hint(hint(&name))

@@ -81,7 +81,7 @@ impl Planned {
         let files = counts::settle(world, &source.source, &write.files)?;
         let select = write.select.followed(&source.inventory, strategy);
         let select = select.map_err(|fault| source.source.place(fault))?;
-        let renumbered = match &write.progress {
+        let renumbered = match write.step {
             Some(said) => counts::renumbered(world, &source.source, (said, &files), |name| {
                 select.keeps(name)
             })?,
@@ -98,7 +98,7 @@ impl Planned {
             write.leftovers,
             files,
             write.format,
-            write.progress,
+            write.step,
             write.writing.in_place,
             write.writing.link,
             planned.depends_on
@@ -364,7 +364,8 @@ fn counts(write: &Write, select: &Select, opened: &Opened) -> Result<Vec<Count>>
         true => counted_apart(opened)?,
         false => Vec::new(),
     };
-    let said = write.progress.as_ref().map(Progress::counts).transpose()?;
+    let said = write.step.and_then(Progress::at);
+    let said = said.as_ref().map(Progress::counts).transpose()?;
     let inventory = &opened.inventory;
     for count in said.into_iter().flatten() {
         let (written, read) = (&select.written, &select.read);

@@ -23,7 +23,7 @@ pub(super) fn request(job: &Job, layouts: &[(&'static str, Option<u64>); 2]) -> 
             write.format,
             write.view.is_some(),
             small(&write.extras),
-            write.progress,
+            write.step,
         ),
         Goal::Convert(convert) => {
             format!(

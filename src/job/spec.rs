@@ -8,7 +8,6 @@ use crate::plan::build::{Leftovers, Select};
 use crate::plan::inventory::Inventory;
 use crate::source::Reading;
 use crate::store::Format;
-use crate::store::formats::Progress;
 use crate::transport::Moving;
 use crate::view::Table;
 use std::collections::BTreeMap;
@@ -137,8 +136,9 @@ pub struct Write {
     pub view: Option<ViewMaker>,
     /// Small files to write beside the others.
     pub extras: Vec<SmallFile>,
-    /// Where the job stands that goes on with it; it counts where the source doesn't say.
-    pub progress: Option<Progress>,
+    /// Epoch and step in it, from 1, where the job stands that goes on with it; they count where the source
+    /// doesn't say.
+    pub step: Option<(u64, u64)>,
     /// Where they are written, and how.
     pub writing: Writing,
 }
@@ -154,7 +154,7 @@ impl Write {
             format: None,
             view: None,
             extras: Vec::new(),
-            progress: None,
+            step: None,
             writing,
         }
     }

@@ -15,6 +15,8 @@ use std::sync::Arc;
 
 /// What a trainer calls the number of steps that a job has made.
 const STEP: &str = "step_num";
+/// What it calls the number of the epoch.
+const EPOCH: &str = "epoch_num";
 
 /// Fills in what a directory that tells its own layout, to be written, says of the job. Collective.
 ///
@@ -60,34 +62,59 @@ pub fn settle(world: &World, source: &Source, files: &Files) -> Result<Files> {
     })
 }
 
-/// A file and the step that it says, where that is another than is `said` and is `kept`, if this process reads it. Local.
+/// Where a count is kept apart from what is `said`, and what it is.
+type Other = (String, String, u64);
+
+/// A file and what it counts, where that can't be at the epoch and step `said` and is `kept`, if this process reads
+/// it. Local.
 ///
 /// # Errors
 /// [`crate::fault::Kind::Io`].
 fn another_step(
     source: &Source,
-    said: u64,
+    said: (u64, u64),
     kept: impl Fn(&str) -> bool,
-) -> Result<Option<(String, u64)>> {
+) -> Result<Option<Other>> {
     let Some((rank, files)) = source.catalog.ranks.first_key_value() else {
         return Ok(None);
     };
-    if source.reach.owner(*rank) != Some(source.reach.process) || !kept(STEP) {
+    if source.reach.owner(*rank) != Some(source.reach.process) {
         return Ok(None);
     }
-    let other = |found: &u64| *found != said;
     let told = source.told.as_ref().map(|told| &told.own.progress);
-    if let Some(found) = told.and_then(|told| told.step_num).filter(other) {
-        return Ok(Some((source.base.display().to_string(), found)));
-    }
-    for file in files.iter().filter(|file| file.schema.get(STEP).is_some()) {
-        let path = source.base.join(&file.path);
-        let found = scalar(&ReadFile::open(&path)?, &file.schema, STEP)?.and_then(whole);
-        if let Some(found) = found.filter(other) {
-            return Ok(Some((path.display().to_string(), found)));
+    for count in [STEP, EPOCH].into_iter().filter(|count| kept(count)) {
+        let other = |found: &u64| !fits(said, count, *found);
+        let own = told.and_then(|told| match count {
+            STEP => told.step_num,
+            _ => told.epoch_num,
+        });
+        if let Some(found) = own.filter(other) {
+            return Ok(Some((
+                source.base.display().to_string(),
+                count.to_owned(),
+                found,
+            )));
+        }
+        for file in files.iter().filter(|file| file.schema.get(count).is_some()) {
+            let path = source.base.join(&file.path);
+            let found = scalar(&ReadFile::open(&path)?, &file.schema, count)?.and_then(whole);
+            if let Some(found) = found.filter(other) {
+                return Ok(Some((path.display().to_string(), count.to_owned(), found)));
+            }
         }
     }
     Ok(None)
+}
+
+/// Whether a job that has come to this epoch and step counts so. In its first epoch the count of all steps is that
+/// step's, and a later epoch's number is counted, after as many steps at least in each before it.
+fn fits((epoch, step): (u64, u64), count: &str, found: u64) -> bool {
+    match (epoch, count) {
+        (1, STEP) => found == step,
+        (1, _) => true,
+        (_, STEP) => found >= epoch.saturating_mul(step),
+        _ => found == epoch,
+    }
 }
 
 /// What there is to say of a step that is `said` to be another than the files say, of which `kept` tensors go along.
@@ -99,25 +126,35 @@ fn another_step(
 pub fn renumbered(
     world: &World,
     source: &Source,
-    (said, files): (&Progress, &Files),
+    (said, files): ((u64, u64), &Files),
     kept: impl Fn(&str) -> bool,
 ) -> Result<Option<String>> {
-    let Some(said) = said.step_num else {
-        return Ok(None);
-    };
     let mine = agree(world, another_step(source, said, kept))?;
     let found = all_gather(world, &mine)?.into_iter().flatten().next();
-    let Some((file, found)) = found else {
+    let Some((file, count, found)) = found else {
         return Ok(None);
     };
+    let (epoch, step) = said;
     if matches!(files, Files::Directory { .. }) {
-        let note = format!("--step: {STEP} {found} of the source is written as {said}");
+        let note = format!("--step: {count} {found} of the source is written as {step}");
         return Ok(Some(note));
     }
-    let message = format!("{STEP} in it is {found}, and --step says {said}");
-    Err(Fault::new(Kind::Usage, message).file(file).hint(format!(
-        "give --step {found}; --filter-out-param-prefix {STEP} leaves out what the source counts"
-    )))
+    let (said, right) = match (epoch, &*count) {
+        (1, _) => (step.to_string(), format!("give --step {found}")),
+        (_, STEP) => (
+            format!(
+                "{epoch}_{step}, of which it would be {} or more",
+                epoch.saturating_mul(step)
+            ),
+            format!("give --step {found}: that of the whole run"),
+        ),
+        _ => (
+            format!("{epoch}_{step}"),
+            format!("give --step {found}_{step}, or --step N: that of the whole run"),
+        ),
+    };
+    let message = format!("{count} in it is {found}, and --step says {said}");
+    Err(Fault::new(Kind::Usage, message).file(file).hint(right))
 }
 
 /// Where the job stands, from the lowest rank's tensors, or the name of its file, if this process reads those. Local.
@@ -133,7 +170,7 @@ fn in_tensors(source: &Source) -> Result<Option<Progress>> {
         let open = ReadFile::open(&source.base.join(&file.path))?;
         let read = |name: &str| scalar(&open, &file.schema, name);
         let count = |name: &str| Ok(read(name)?.and_then(whole));
-        progress.epoch_num = progress.epoch_num.or(count("epoch_num")?);
+        progress.epoch_num = progress.epoch_num.or(count(EPOCH)?);
         progress.step_num = progress.step_num.or(count(STEP)?);
         progress.global_step = progress.global_step.or(count("global_step")?);
         progress.global_batch_size = progress.global_batch_size.or(count("global_batch_size")?);

@@ -178,6 +178,18 @@ fn a_step_that_fails_does_not_stop_the_others_and_what_is_done_stays() {
     assert_eq!((lines.len(), &last["latest"]), (1, &"1_60".into()));
     let none = alone(&sample.args(&line.replace("--steps all", "--steps 1_30"))).fails();
     assert!(none.stderr.contains("has no step 1_30"), "{none:#?}");
+    // What is only planned is neither done nor the newest.
+    std::fs::remove_file(sample.path("all/latest")).expect("removed");
+    let (lines, last) = lines_of(&alone(&sample.args(&format!("{line} --dry-run"))));
+    assert_eq!(states(&lines), ["planned", "planned", "planned", "failed"]);
+    let counts = (&last["planned"], &last["done"], &last["latest"]);
+    assert_eq!(counts, (&3.into(), &0.into(), &Value::Null));
+    assert!(!sample.path("all/latest").exists());
+    let report = alone(&sample.args(&format!("{line} --report @page.html"))).fails();
+    assert!(
+        report.stderr.contains("of each step would take the place"),
+        "{report:#?}"
+    );
     // What is no result of ours stays.
     std::fs::create_dir_all(sample.path("mine/1_20")).expect("a directory");
     std::fs::write(sample.path("mine/1_20/notes.txt"), "mine").expect("written");
@@ -265,6 +277,10 @@ fn jobs_of_a_file_are_all_understood_before_one_begins() {
                 word("src")
             ),
             "is what line 1 reads",
+        ),
+        (
+            format!("{} --report p\n{} --report p", job("b"), job("c")),
+            "is the page of line 2",
         ),
     ] {
         write(format!("{}\n{bad}\n", job("a")));

@@ -51,7 +51,7 @@ impl StepArgs {
                 let message = format!("has no place in {}", format.called());
                 wrong(message, "leave out --step, or --format")
             }
-            Files::Directory { format, asked } => match self.progress() {
+            Files::Directory { format, asked } => match Progress::at(position) {
                 None => {
                     let all = format!(
                         "doesn't say which of all steps it is, and by that {} is called",
@@ -66,20 +66,6 @@ impl StepArgs {
             },
             otherwise => Ok(otherwise),
         }
-    }
-}
-
-impl StepArgs {
-    /// Where the job stands, as far as a step in its first epoch tells it: the count of all steps is that
-    /// step's then.
-    pub(crate) fn progress(&self) -> Option<Progress> {
-        let (epoch, step) = self.step.filter(|(epoch, _)| *epoch == 1)?;
-        Some(Progress {
-            epoch_num: Some(epoch),
-            step_num: Some(step),
-            global_step: Some(step),
-            ..Progress::default()
-        })
     }
 
     /// The `meta.json` of full weights, which says where they stand: it names what leads to their files.

@@ -291,7 +291,7 @@ impl Load {
                 format: self.writing.files_format(),
                 view: None,
                 extras: Vec::new(),
-                progress: None,
+                step: None,
                 writing: self
                     .writing
                     .writing(destination, Some(strategy))

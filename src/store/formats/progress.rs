@@ -64,6 +64,18 @@ pub fn stored(name: &str, value: u64) -> Result<(Dtype, Vec<u8>)> {
 }
 
 impl Progress {
+    /// Where a job stands at this epoch and step, as far as they tell it: the count of all steps is that of the
+    /// first epoch's step. None in a later one.
+    #[must_use]
+    pub fn at((epoch, step): (u64, u64)) -> Option<Progress> {
+        (epoch == 1).then(|| Progress {
+            epoch_num: Some(epoch),
+            step_num: Some(step),
+            global_step: Some(step),
+            ..Progress::default()
+        })
+    }
+
     /// This, and what `other` knows where it doesn't say.
     #[must_use]
     pub fn or(self, other: Progress) -> Progress {
