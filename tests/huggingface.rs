@@ -685,6 +685,39 @@ fn a_tensor_by_another_name_gets_its_own_by_a_table() {
     tensors::compare(&right, &room.out()).unwrap_or_else(|e| panic!("{e}"));
 }
 
+/// What no strategy knows, and went along as it is, isn't lost on the way out, from ranks and from full weights.
+#[test]
+fn what_went_along_outside_the_strategy_is_not_left_out_unasked() {
+    let room = Room::single();
+    room.run(IMPORT).succeeds();
+    let mut all = room.out();
+    let extra = Tensor {
+        dtype: "F32".into(),
+        shape: vec![2, 2],
+        data: vec![1; 16],
+    };
+    all.insert("model.extra.weight".into(), extra.clone());
+    all.insert(
+        "learning_rate".into(),
+        Tensor {
+            shape: vec![],
+            data: vec![1; 4],
+            ..extra
+        },
+    );
+    tensors::write(&room.at("more/model.safetensors"), &all);
+    room.run("split --src @more --dst @ranks --dst-strategy tp=2 --model @m --unmatched copy")
+        .succeeds();
+    room.run("unify --src @ranks --dst @full").succeeds();
+    for from in ["ranks", "full", "more"] {
+        let line = format!("export --src @{from} --hf-config @m --dst @hf --overwrite");
+        says(&room.run(&line), &["model.extra.weight", "--allow-extra"]);
+        assert!(!room.at("hf").exists());
+        room.run(&format!("{line} --allow-extra")).succeeds();
+        std::fs::remove_dir_all(room.at("hf")).unwrap();
+    }
+}
+
 /// A model with an adapter, saved before the two were merged, is none: what its names lack is no beginning alone.
 #[test]
 fn weights_below_an_adapters_pairs_are_no_model() {

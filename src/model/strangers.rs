@@ -121,7 +121,8 @@ pub(super) fn refuse_mindspore(inventory: &Inventory, known: &BTreeSet<&str>) ->
 }
 
 /// Refuses tensors of `inventory` that are neither `known` to the table, of which `mapping` has those that are needed,
-/// nor `others` that may be there.
+/// nor `others` that may be there. What ranks have beside their strategy is a job's own unless its name is in parts, as
+/// those of a network's tensors are.
 pub(super) fn refuse_extra(
     inventory: &Inventory,
     mapping: &Mapping,
@@ -130,7 +131,10 @@ pub(super) fn refuse_extra(
     family: &str,
     numbers: &Numbers,
 ) -> Result<()> {
-    let names = inventory.tensors.keys().map(|name| &**name);
+    let placed = inventory.tensors.keys();
+    let own = inventory.private.iter();
+    let own = own.filter(|name| name.contains('.') && !is_beside(name));
+    let names = placed.chain(own).map(|name| &**name);
     let mut extra = names.filter(|name| !known.contains(name) && !others(name));
     let Some(name) = extra.next() else {
         return Ok(());
