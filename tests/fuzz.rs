@@ -5,6 +5,7 @@
 //! where inputs lead in the program.
 
 use crate::support::parsers::{PARSERS, read_safetensors};
+use crate::support::{example, run_within};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::Strategy as Draw;
@@ -14,6 +15,7 @@ use shardloom::store::{ckpt, full_dir, safetensors as ours};
 use shardloom::strategy::{Strategy, StrategyFile};
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Largest good file to begin with.
@@ -346,4 +348,14 @@ fn bombs_are_refused_with_little_memory() {
     }
     let grown = peak_bytes() - before;
     assert!(grown < 256 << 20, "{grown} bytes more");
+}
+
+/// Whole jobs on small trees: what they make is what the source has, what they refuse leaves nothing.
+#[test]
+fn whole_jobs_are_right_or_refuse() {
+    let room = tempfile::tempdir_in("/dev/shm").expect("a directory");
+    let mut command = Command::new(example("jobs_check"));
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/jobs");
+    command.arg(corpus).arg(room.path());
+    run_within(command, Duration::from_secs(60)).succeeds();
 }
