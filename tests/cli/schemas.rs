@@ -28,6 +28,7 @@ fn what_is_printed_is_as_the_schemas_say() {
         "diff @src @out --a-strategy @four.ckpt --b-strategy @two.ckpt",
         "verify @out",
         "inspect @src",
+        "inspect @four.ckpt",
         "simulate --src-strategy @four.ckpt --dst-strategy @two.ckpt --shapes @full",
         "strategy show @four.ckpt",
         "strategy diff @four.ckpt @four.ckpt",
@@ -56,6 +57,7 @@ fn what_is_printed_is_as_the_schemas_say() {
         .display()
         .to_string();
     for (name, line) in [
+        ("inspect", format!("inspect {model} --names")),
         (
             "import",
             format!("import --hf {model} --dst @trained --names mcore"),
