@@ -254,6 +254,27 @@ fn convert_takes_any_format_and_leaves_what_is_there_already() {
     assert!(error_line(&run).contains("a.safetensors too"), "{run:#?}");
 }
 
+/// Another form of the weights lies beside those that the index lists, as at Hugging Face: it stays beside them.
+#[test]
+fn what_no_index_lists_is_converted_and_stays_in_none() {
+    let sample = Sample::in_memory();
+    alone(&sample.args("unify --src @full --dst @multi --max-shard-size 300")).succeeds();
+    let other: tensors::Tensors = sample.whole.clone().into_iter().take(2).collect();
+    tensors::write(&sample.path("multi/consolidated.safetensors"), &other);
+    for processes in [1, 4] {
+        let line = "convert @multi --to ckpt --dst @out --overwrite";
+        run(&sample, processes, line).succeeds();
+        assert!(sample.path("out/consolidated.ckpt").exists());
+        let line = "unify --src @out --dst @again --overwrite";
+        let run = run(&sample, processes, line).succeeds();
+        assert!(
+            run.stdout.contains("consolidated.ckpt is left aside"),
+            "{run:#?}"
+        );
+        assert_eq!(sample.weights_in("again"), sample.whole);
+    }
+}
+
 // proves P107
 #[test]
 fn odd_headers_are_named() {

@@ -64,7 +64,9 @@ pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Resu
             return Err(named(Fault::new(Kind::Ambiguous, message))
                 .hint("convert one of them with --file-name-contains"));
         }
-        if source.index.is_some() && !path.contains('/') {
+        // Another form of the same weights, or an adapter, is in no index, and stays so.
+        let indexed = source.indexed.is_empty() || source.indexed.contains(&file.path);
+        if source.index.is_some() && !path.contains('/') && indexed {
             index.add(&path, &listing).map_err(named)?;
         }
         if ranks.binary_search(rank).is_err() {

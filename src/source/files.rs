@@ -5,7 +5,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::source::aside::left_aside;
 use crate::source::contents::torch_beside;
 use crate::source::directory::refuse_parts;
-use crate::source::full::refuse_missing;
+use crate::source::full::indexed;
 use crate::source::listed::{Listed, Listing};
 use crate::source::meta::weights_of_ranks;
 use crate::source::nothing;
@@ -100,7 +100,7 @@ fn names(path: &Path, contains: Option<&str>, listing: &mut Listing) -> Result<V
             let inside = io::list(path)?;
             let here = |map: &&&str| inside.iter().any(|(name, room)| name == **map && !room);
             if contains.is_none() {
-                refuse_missing(path, &inside)?;
+                listing.indexed = indexed(path, &inside)?;
                 refuse_unlike_manifest(path)?;
             }
             let index = MAPS.iter().find(here).map(|map| (*map).to_owned());

@@ -7,6 +7,7 @@ use crate::source::still::Still;
 use crate::store::formats::Own;
 use crate::store::{Directory, Format};
 use crate::strategy::Strategy;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// A source as all processes know it.
@@ -30,6 +31,8 @@ pub struct Source {
     pub values: Vec<String>,
     /// The index of full weights that lie in several files.
     pub index: Option<String>,
+    /// Of every file of weights those that the index lists.
+    pub indexed: BTreeSet<String>,
 }
 
 impl Source {

@@ -90,15 +90,15 @@ pub(super) fn list_full(
     Ok(())
 }
 
-/// Refuses a directory with these `names` whose index lists a file that isn't there. Local.
+/// The files that the index lists of a directory with these `names`. Local.
 ///
 /// # Errors
-/// [`Kind::MissingShard`]; as the index is read.
-pub(super) fn refuse_missing(path: &Path, names: &[(String, bool)]) -> Result<()> {
+/// [`Kind::MissingShard`] for one that isn't there; as the index is read.
+pub(super) fn indexed(path: &Path, names: &[(String, bool)]) -> Result<BTreeSet<String>> {
     let contents = Contents::of(path, names);
     contents
         .map()
-        .map_or(Ok(()), |map| contents.all_there(map).map(|_| ()))
+        .map_or_else(|| Ok(BTreeSet::new()), |map| contents.all_there(map))
 }
 
 /// The fault of a directory with `files` of two formats, of which it names one each.

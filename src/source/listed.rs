@@ -19,6 +19,8 @@ pub(crate) struct Listing {
     pub(crate) left: usize,
     /// For full weights: the index that lists the files.
     pub(crate) index: Option<String>,
+    /// For every file of weights: those that the index lists.
+    pub(crate) indexed: BTreeSet<String>,
     /// What is to be said of what was chosen.
     pub(crate) notes: Vec<String>,
     /// For each rank its files.

@@ -379,6 +379,7 @@ fn assemble(
         notes,
         values,
         index: merged.index,
+        indexed: merged.indexed,
     })
 }
 

@@ -217,6 +217,7 @@ impl Views {
             merged.single_file |= listing.single_file;
             if merged.index.is_none() && !listing.ranks.is_empty() {
                 merged.index.clone_from(&listing.index);
+                merged.indexed.clone_from(&listing.indexed);
             }
             if merged.notes.is_empty() {
                 merged.notes.clone_from(&listing.notes);
