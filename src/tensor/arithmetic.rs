@@ -320,7 +320,10 @@ mod tests {
             for (i, of_rank) in [5.0, 13.0, 29.0].into_iter().enumerate() {
                 for j in 0..4u64 {
                     let place = at.base + i as u64 * at.rows.stride + j * at.columns.stride;
-                    let expected = 1.0 + 0.5 * of_rank * 10f32.powi(i32::try_from(j).unwrap());
+                    let expected = 1.0
+                        + 0.5
+                            * of_rank
+                            * [1.0_f32, 10.0, 100.0, 1000.0][usize::try_from(j).unwrap()];
                     let value = values[usize::try_from(place).unwrap()];
                     assert_eq!(value.to_bits(), expected.to_bits());
                 }
