@@ -271,7 +271,8 @@ fn damage_is_found_on_the_way_through_a_view() {
             }
             run(1, &format!("{line} --unmatched drop"), flags).succeeds();
         } else {
-            run(1, &line, flags).succeeds();
+            refuses(&run(1, &line, flags), "extra.bias");
+            run(1, &format!("{line} --allow-extra"), flags).succeeds();
         }
     }
 }
