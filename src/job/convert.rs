@@ -64,9 +64,7 @@ pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Resu
             return Err(named(Fault::new(Kind::Ambiguous, message))
                 .hint("convert one of them with --file-name-contains"));
         }
-        // Another form of the same weights, or an adapter, is in no index, and stays so.
-        let indexed = source.indexed.is_empty() || source.indexed.contains(&file.path);
-        if source.index.is_some() && !path.contains('/') && indexed {
+        if is_indexed(source, &file.path) {
             index.add(&path, &listing).map_err(named)?;
         }
         if ranks.binary_search(rank).is_err() {
@@ -98,6 +96,13 @@ pub(super) fn plan(conversion: &Convert, opened: &Opened, ranks: &[u32]) -> Resu
         by_file: true,
         ..Planned::default()
     })
+}
+
+/// Whether the index is to list what becomes of the source's file at `path`. Another form of the same weights, or an
+/// adapter, is in no index, and stays so.
+fn is_indexed(source: &Source, path: &str) -> bool {
+    let listed = source.indexed.is_empty() || source.indexed.contains(path);
+    source.index.is_some() && !path.contains('/') && listed
 }
 
 /// What ranks resume from, by their `meta.json`, under the names that these files get: `made` is the new path and the old

@@ -356,8 +356,10 @@ fn assemble(
     let values = values_of(&headers.catalog, told.as_ref());
     let mut notes = merged.notes.clone();
     notes.extend(left.flatten());
-    let other_step = |told| directory::other_step(&base, &merged, told);
-    notes.extend(told.as_ref().and_then(other_step));
+    notes.extend(
+        told.as_ref()
+            .and_then(|told| directory::other_step(&base, &merged, told)),
+    );
     if let Some(index) = merged.index.as_ref().filter(|_| one_step) {
         notes.extend(by_index(
             world,
