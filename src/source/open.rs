@@ -350,16 +350,13 @@ fn assemble(
     let left = told
         .as_ref()
         .map(|told| directory::keep_counted(&mut headers.catalog, &merged, told));
-    let left = left.transpose()?;
     let opened = std::mem::take(&mut headers.opened);
     let still = agree(world, Still::watch(&reach, &base, &merged, opened))?;
     let values = values_of(&headers.catalog, told.as_ref());
     let mut notes = merged.notes.clone();
-    notes.extend(left.flatten());
-    notes.extend(
-        told.as_ref()
-            .and_then(|told| directory::other_step(&base, &merged, told)),
-    );
+    notes.extend(left.transpose()?.flatten());
+    let other_step = |told| directory::other_step(&base, &merged, told);
+    notes.extend(told.as_ref().and_then(other_step));
     if let Some(index) = merged.index.as_ref().filter(|_| one_step) {
         notes.extend(by_index(
             world,
