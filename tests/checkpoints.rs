@@ -329,8 +329,9 @@ fn weights_alone_are_a_step() {
     for rank in 0..2 {
         std::fs::remove_file(room.file(rank, "1_3")).expect("removed");
     }
+    // Training goes on from the one, and not from the other.
     let pruned = room.run("prune --keep 1");
-    assert_eq!(suffixes(&pruned["removed"]), [("1_1", true)], "{pruned}");
+    assert!(suffixes(&pruned["removed"]).is_empty(), "{pruned}");
 }
 
 /// What `convert` makes is files of as many ranks as before, of however many steps.
@@ -478,6 +479,48 @@ fn prune_takes_the_weights_of_what_goes_along() {
     for file in kept {
         assert!(room.0.path().join(file).exists(), "{file}");
     }
+}
+
+/// What a link leads to stays, for as long as the link does; and the last one that training can go on from.
+#[test]
+fn prune_keeps_what_links_lead_to_and_the_last_states() {
+    use std::os::unix::fs::symlink;
+    let room = Room::new();
+    for step in 1..=5 {
+        room.save(0..2, &format!("1_{step}"), 9);
+    }
+    let own = |rank: u32, name: &str| room.file(rank, "1_1").with_file_name(name);
+    // By way of another link; out of a step that goes itself; and a step whose file is a link.
+    symlink("best", own(0, "chosen")).expect("a link");
+    symlink("m_rank_0-1_2.safetensors", own(0, "best")).expect("a link");
+    std::fs::remove_file(room.file(1, "1_3")).expect("removed");
+    symlink(room.file(1, "1_1"), room.file(1, "1_3")).expect("a link");
+    std::fs::remove_file(room.file(1, "1_5")).expect("removed");
+    symlink("m_rank_1-1_4.safetensors", room.file(1, "1_5")).expect("a link");
+    let pruned = room.run("prune --keep 1");
+    assert_eq!(
+        suffixes(&pruned["removed"]),
+        [("1_1", true), ("1_3", true)],
+        "{pruned}"
+    );
+    let note = pruned["note"].as_str().expect("a note");
+    for told in ["1_2 stays: rank_0/", "1_4 stays: rank_1/m_rank_1-1_5"] {
+        assert!(note.contains(told), "{note}");
+    }
+    assert!(own(0, "chosen").exists() && room.file(1, "1_5").exists());
+    // Weights alone are newer than what has an optimizer's states.
+    let room = Room::new();
+    for step in 1..=3 {
+        room.save(0..2, &format!("1_{step}"), step);
+    }
+    for rank in 0..2 {
+        let path = room.file(rank, "1_2");
+        let mut file = tensors::read(&path).expect("a file").tensors;
+        file.insert("adam_m.w".to_owned(), Tensor::counting("F32", &[4], 2));
+        tensors::write(&path, &file);
+    }
+    let pruned = room.run("prune --keep 1");
+    assert_eq!(suffixes(&pruned["removed"]), [("1_1", true)], "{pruned}");
 }
 
 /// A launch in which process R of two runs in directory `node_R`, as if each had a disk of its own.

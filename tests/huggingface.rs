@@ -1825,3 +1825,34 @@ fn marks_files_for_those_who_know_their_names() {
     room.run("split --src @ck --dst @cut").succeeds();
     assert!(room.at("cut/rank_0/net.ckpt").exists());
 }
+
+/// A model's directory may be made of links: what they lead to is read, and not replaced.
+#[test]
+fn what_a_model_of_links_leads_to_is_not_replaced() {
+    let room = Room::single();
+    let line = "export --src @ms --hf-config @m --dst @out";
+    room.run("import --hf @m --dst @ms").succeeds();
+    room.run(line).succeeds();
+    std::fs::create_dir(room.at("farm")).unwrap();
+    std::fs::copy(
+        room.at("m/model.safetensors"),
+        room.at("farm/model.safetensors"),
+    )
+    .unwrap();
+    std::os::unix::fs::symlink("../out/config.json", room.at("farm/config.json")).unwrap();
+    for line in [
+        "import --hf @farm --dst @out --overwrite",
+        "split --src @ms --dst @out --dst-strategy dp=1,tp=2 --model @farm --overwrite",
+        "export --src @ms --hf-config @farm --dst @out --overwrite",
+        "to hf --src @ms --model @farm --dst @out --overwrite",
+    ] {
+        let run = room.run(line);
+        assert_eq!(run.status.code(), Some(2), "{run:#?}");
+        says(
+            &run,
+            &["contains the file that", "farm/config.json leads to"],
+        );
+        assert!(room.at("farm/config.json").exists(), "{line}");
+    }
+    room.run(&format!("{line} --overwrite")).succeeds();
+}

@@ -9,6 +9,7 @@
 pub mod background;
 mod fence;
 mod guarded;
+pub mod led;
 mod merging;
 pub mod monitor;
 mod monitor_config;

@@ -16,8 +16,8 @@ const COMPANIONS: [(&str, &str); 2] = [NETWORK, TRAINABLE];
 /// The checkpoints that need not be kept for `keep` complete ones of each family to stay, oldest first.
 ///
 /// A family is what one job writes into these directories, in one run after the other; other jobs' names begin
-/// otherwise. Of each the newest `keep` complete ones stay (at least one), the one that a job would resume from,
-/// those that some rank's `meta.json` names, and whatever is newer than the newest complete one: it may be in the making. If none is complete, all
+/// otherwise. Of each the newest `keep` complete ones stay (at least one), of those with an optimizer's states the
+/// newest complete one, the one that a job would resume from, those that some rank's `meta.json` names, and whatever is newer than the newest complete one: it may be in the making. If none is complete, all
 /// stay.
 #[must_use]
 pub fn expendable(survey: &Survey, keep: usize) -> Vec<&Checkpoint> {
@@ -35,8 +35,10 @@ pub fn expendable(survey: &Survey, keep: usize) -> Vec<&Checkpoint> {
         let complete = complete.get(&checkpoint.name.family());
         let complete = complete.map_or(&[][..], |indices| indices);
         let kept = &complete[complete.len().saturating_sub(keep.max(1))..];
+        let with_states = |index: &&usize| survey.checkpoints[**index].states;
         complete.last().is_some_and(|newest| index < newest)
             && !kept.contains(index)
+            && complete.iter().rev().find(with_states) != Some(index)
             && Some(&checkpoint.name) != resumed
             && !survey.metas.values().any(|named| *named == checkpoint.name)
     };
@@ -56,28 +58,37 @@ pub fn companions(
     survey: &Survey,
     checkpoints: &[&Checkpoint],
 ) -> Result<BTreeMap<String, u64>> {
-    let beside = survey.directory.ends_with("checkpoint");
     let leads = topology.leads(world.process());
     let look = || -> Result<Vec<(String, u64)>> {
         let mut found = Vec::new();
-        let old = checkpoints
-            .iter()
-            .filter(|old| leads && beside && old.name.ranked && !old.name.iteration);
-        for (old, (room, kind)) in old.flat_map(|old| COMPANIONS.map(|companion| (old, companion)))
-        {
-            // A rank may have lost its own file and still have this one.
-            for rank in 0..survey.ranks {
-                let file = old.name.weights_file(rank, kind);
-                let path = format!("../{room}/rank_{rank}/{file}");
-                if let Some(bytes) = io::size(&survey.directory.join(&path))? {
-                    found.push((path, bytes));
-                }
+        let old = checkpoints.iter().filter(|_| leads);
+        for path in old.flat_map(|old| beside(survey, old)) {
+            if let Some(bytes) = io::size(&survey.directory.join(&path))? {
+                found.push((path, bytes));
             }
         }
         Ok(found)
     };
     let mine = agree(world, look())?;
     Ok(all_gather(world, &mine)?.into_iter().flatten().collect())
+}
+
+/// Where such files of a checkpoint would be, by path inside the surveyed directory.
+#[must_use]
+pub fn beside(survey: &Survey, checkpoint: &Checkpoint) -> Vec<String> {
+    let name = &checkpoint.name;
+    if !survey.directory.ends_with("checkpoint") || !name.ranked || name.iteration {
+        return Vec::new();
+    }
+    // A rank may have lost its own file and still have this one.
+    let of = |(room, kind): (&str, &str)| {
+        let paths = (0..survey.ranks).map(|rank| {
+            let file = name.weights_file(rank, kind);
+            format!("../{room}/rank_{rank}/{file}")
+        });
+        paths.collect::<Vec<_>>()
+    };
+    COMPANIONS.into_iter().flat_map(of).collect()
 }
 
 /// Checks that nothing that would be removed is reached through a link, or is somebody else's. Collective.
@@ -154,6 +165,7 @@ mod tests {
             step: 0,
             epoch: None,
             ranks: vec![0],
+            states: text.ends_with('5'),
             why: (!complete).then(|| "incomplete".into()),
             bytes: 0,
             files: vec![],
@@ -196,6 +208,9 @@ mod tests {
         // A job that went on with fewer ranks after an older one's steps.
         let fewer = [("1_20", false), ("1_50", true), ("1_100", true)];
         assert_eq!(gone(&fewer, Some("1_20"), 1), ["1_50"]);
+        // The newest with states to go on from.
+        let states = [("1_5", true), ("1_6", true), ("1_7", true)];
+        assert_eq!(gone(&states, None, 1), ["1_6"]);
         let other = [
             ("best-1_1", true),
             ("1_1", true),

@@ -213,21 +213,17 @@ struct Ended {
 /// Does a job. Collective.
 fn one(world: &World, job: &Job, parse: Parse, observer: &mut Observer<'_>) -> Result<Ended> {
     let words = &job.words;
-    // Only an earlier result is replaced, and only if it is of other files, or another job.
+    // Only an earlier result of the same job is replaced, and only if it is of other files.
     let mut there = [u64::from(
         job.destination.as_deref().is_some_and(has_manifest),
     )];
     all_reduce(world, &mut there, Operation::Max)?;
     let there = there[0] == 1;
-    let mut flags = vec!["--resume"];
-    if there {
-        flags.push("--overwrite");
-    }
-    let first = attempt(world, words, &flags, parse, observer);
+    let first = attempt(world, words, &["--resume", "--again"], parse, observer);
     // What is begun of something else can't be taken up.
     let ended = match first {
         Err(fault) if fault.kind == Kind::Exists => {
-            attempt(world, words, &flags[1..], parse, observer)
+            attempt(world, words, &["--again"], parse, observer)
         }
         ended => ended,
     };

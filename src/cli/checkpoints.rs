@@ -1,6 +1,6 @@
 //! `shardloom checkpoints …`: which there are, which one is resumed from, which may go.
 
-use crate::checkpoint::rotation;
+use crate::checkpoint::{led, rotation};
 use crate::cli::command::{Command, Prepared, Told};
 use crate::cli::flags::moving::ProgressArgs;
 use crate::cli::flags::report::ReportArgs;
@@ -142,7 +142,10 @@ impl Question {
                 }
                 let survey = &seen.survey;
                 let keep = usize::try_from(*keep).unwrap_or(usize::MAX);
+                let led = led::led(world, &topology, survey)?;
+                let beside = |old: &Checkpoint| rotation::beside(survey, old);
                 let removed = rotation::expendable(survey, keep);
+                let (removed, stays) = led::unled(removed, &led, beside);
                 let companions = rotation::companions(world, &topology, survey, &removed)?;
                 rotation::check(world, &topology, survey, &removed, &companions)?;
                 if !dry_run {
@@ -150,7 +153,9 @@ impl Question {
                     rotation::remove(world, &topology, survey, &removed, &companions)?;
                 }
                 drop(held);
-                Ok(pruned(survey, &removed, &companions, seen.note(), *dry_run))
+                let notes: Vec<String> = stays.into_iter().chain(seen.note()).collect();
+                let note = (!notes.is_empty()).then(|| notes.join("; "));
+                Ok(pruned(survey, &removed, &companions, note, *dry_run))
             }
         }
     }

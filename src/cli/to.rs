@@ -204,6 +204,7 @@ impl To {
             let writing = &mut write.writing;
             let asked = self.writing.writing(self.dst.clone(), None);
             writing.overwrite = asked.overwrite;
+            writing.again = asked.again;
             writing.resume = asked.resume;
             writing.unflushed = asked.unflushed;
             writing.placement = asked.placement;

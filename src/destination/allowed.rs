@@ -59,12 +59,39 @@ pub(crate) fn check(
             (true, true) => "is",
             (false, true) => "contains",
             (true, false) => "lies inside",
-            (false, false) => continue,
+            (false, false) => match linked_into(&input, &place)? {
+                None => continue,
+                Some(link) => {
+                    let message = format!("contains the file that {} leads to", link.display());
+                    return Err(refuse(message).hint(ELSEWHERE));
+                }
+            },
         };
         let message = format!("{relation} the {what} ({})", input.display());
         return Err(refuse(message).hint(ELSEWHERE));
     }
     Ok(())
+}
+
+/// The first link in the directory `input` that leads to a file in the directory `place`, such as a model's config.json.
+/// Local.
+fn linked_into(input: &Path, place: &Path) -> Result<Option<PathBuf>> {
+    let both = [io::standing(input)?, io::standing(place)?];
+    if both != [Standing::Directory; 2] {
+        return Ok(None);
+    }
+    for (name, is_directory) in io::list(input)? {
+        let path = input.join(name);
+        // What leads nowhere is no file.
+        if !is_directory
+            && io::link_target(&path)?.is_some()
+            && io::size(&path)?.is_some()
+            && lies_in(&io::resolve(&path)?, place)
+        {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
 }
 
 /// What the file of the run's messages is called.

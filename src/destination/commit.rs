@@ -34,6 +34,8 @@ pub(crate) struct Commit<'a> {
     pub(crate) job: u64,
     /// Fingerprint of what was asked for.
     pub(crate) request: u64,
+    /// Of that and the paths that are read, where the job replaces its own earlier results.
+    pub(crate) origin: Option<u64>,
     /// Ranks of the whole result.
     pub(crate) ranks: u32,
     /// CRC of each strategy.
@@ -211,6 +213,7 @@ impl Commit<'_> {
             strategy: self.strategy.cloned(),
             told: self.told.clone(),
             whole: Some(whole),
+            origin: self.origin.map(Hex),
             survives,
             tensors,
             carried: self.links.to_vec(),

@@ -17,6 +17,8 @@ pub struct Writing {
     pub placement: Placement,
     /// Replace what stands at the destination.
     pub overwrite: bool,
+    /// Replace the unchanged result that an earlier run of the same job has left, which said so too.
+    pub again: bool,
     /// Take up what an interrupted run of the same job has left.
     pub resume: bool,
     /// Replace the source: its directory is the destination.
@@ -46,13 +48,15 @@ impl Writing {
         self
     }
 
-    /// What it replaces of what stands at the destination.
+    /// What it replaces of what stands at the destination, of the job that is told by `origin`: what it is asked to
+    /// do, and of what.
     #[must_use]
-    pub fn replaces(&self) -> Replace {
-        match (self.in_place, self.overwrite) {
-            (true, _) => Replace::Source,
-            (false, true) => Replace::Results,
-            (false, false) => Replace::Nothing,
+    pub fn replaces(&self, origin: u64) -> Replace {
+        match (self.in_place, self.overwrite, self.again) {
+            (true, _, _) => Replace::Source,
+            (false, true, _) => Replace::Results,
+            (false, false, true) => Replace::Earlier(origin),
+            (false, false, false) => Replace::Nothing,
         }
     }
 }

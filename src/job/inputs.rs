@@ -7,7 +7,8 @@ use crate::job::spec::Job;
 use crate::source::Opened;
 use crate::store::replaceable::Replace;
 use crate::strategy::StrategyInput;
-use std::path::Path;
+use crate::tensor::digest::checksum;
+use std::path::{Path, PathBuf};
 
 /// All that `job` reads: what each is called, and its path.
 fn inputs(job: &Job) -> Vec<(&'static str, &Path)> {
@@ -26,6 +27,17 @@ fn inputs(job: &Job) -> Vec<(&'static str, &Path)> {
         all.extend(beside.map(|path| ("configuration", path.as_path())));
     }
     all
+}
+
+/// The number of what is asked for, `request`, and of what: of all that `job` reads, by its place. Local, the same on
+/// every process.
+pub(super) fn origin(job: &Job, request: u64) -> u64 {
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
+    let paths = inputs(job)
+        .into_iter()
+        .map(|(what, path)| (what, absolute(path)));
+    let paths: Vec<(&str, PathBuf)> = paths.collect();
+    checksum(format!("{request} {paths:?}").as_bytes())
 }
 
 /// Checks that a job may write where it is to. Collective.
@@ -54,8 +66,9 @@ pub(super) fn check_files(
     source: &Opened,
     destination: &Destination,
 ) -> Result<()> {
-    let replaces = job.goal.writing().map(|writing| writing.replaces());
-    if replaces != Some(Replace::Results) || job.dry_run {
+    let replaces = job.goal.writing().map(|writing| writing.replaces(0));
+    let results = matches!(replaces, Some(Replace::Results | Replace::Earlier(_)));
+    if !results || job.dry_run {
         return Ok(());
     }
     let source = &source.source;

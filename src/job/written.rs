@@ -8,6 +8,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::host::bug::Bug;
 use crate::host::planted::planted;
 use crate::job::adapter;
+use crate::job::inputs;
 use crate::job::linked;
 use crate::job::linked_bytes;
 use crate::job::ready::Ready;
@@ -175,7 +176,8 @@ impl<'a> Written<'a> {
             proof: &proof,
             command: job.command,
             job: wanted.job,
-            request: request(job, &run.layouts),
+            request: self.request(),
+            origin: self.writing.again.then(|| self.origin()),
             ranks: run.ranks_written(source),
             layouts: run.layouts_of(source),
             strategy: planned.laid.as_ref(),
@@ -195,6 +197,16 @@ impl<'a> Written<'a> {
         commit.make(world, &staged, known.unwrap_or(done))
     }
 
+    /// The number of what is asked for. Local.
+    fn request(&self) -> u64 {
+        request(self.ready.run.job, &self.ready.run.layouts)
+    }
+
+    /// The same, and of what. Local.
+    fn origin(&self) -> u64 {
+        inputs::origin(self.ready.run.job, self.request())
+    }
+
     /// How the destination is prepared. Collective.
     fn wanted(&self) -> Result<Wanted> {
         let (run, writing) = (self.ready.run, self.writing);
@@ -205,7 +217,7 @@ impl<'a> Written<'a> {
         Ok(Wanted {
             job: fingerprint(run.world, source, &depends, keeps)?,
             resume: writing.resume,
-            replace: writing.replaces(),
+            replace: writing.replaces(self.origin()),
             flush: !writing.unflushed,
         })
     }

@@ -2,6 +2,7 @@
 //! complete.
 
 use crate::fault::Result;
+use crate::plan::state::is_state;
 use crate::source::directory;
 use crate::source::listed::Inner;
 use crate::source::meta::Name;
@@ -10,6 +11,9 @@ use crate::store::io::{self, ReadFile, Standing};
 use crate::store::{Directory, Format};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+
+/// How the names begin of what other trainers' optimizers keep.
+const OPTIMIZER: &str = "optimizer.";
 
 /// A checkpoint as a node sees it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -22,6 +26,7 @@ pub(super) struct Numbered {
     files: Vec<(u32, String)>,
     bytes: u64,
     modified: i128,
+    states: bool,
     why: Option<String>,
     committed: bool,
 }
@@ -75,6 +80,7 @@ fn look_at(
         files: glimpse.files,
         bytes: 0,
         modified: 0,
+        states: false,
         why: glimpse.why,
         committed: last == Some(number),
     };
@@ -88,13 +94,16 @@ fn look_at(
     };
     let listing = directory::list(base, inner).unwrap_or_default();
     let told = directory::told(base, &listing).unwrap_or_default();
+    // Whether it has states of an optimizer.
     let read = |file: &str, open: &ReadFile| {
         let path = format!("{inside}{file}");
-        match directory::structure(told.as_ref(), &listing, &path, open)? {
-            Some(_) => Ok(()),
-            None if format.tells_structure() => Ok(()),
-            None => Format::recognise(open)?.read(open).map(|_| ()),
-        }
+        let schema = match directory::structure(told.as_ref(), &listing, &path, open)? {
+            Some(schema) => schema,
+            None if format.tells_structure() => return Ok(false),
+            None => Format::recognise(open)?.read(open)?,
+        };
+        let mut names = schema.entries.iter().map(|entry| &entry.name);
+        Ok(names.any(|name| is_state(name) || name.starts_with(OPTIMIZER)))
     };
     for (rank, file) in &seen.files {
         let path = place.join(file);
@@ -107,12 +116,15 @@ fn look_at(
         seen.bytes += bytes;
         seen.modified = seen.modified.max(modified);
         if headers && seen.why.is_none() {
-            let read = ReadFile::open(&path).and_then(|open| read(file, &open));
-            seen.why = read.err().map(|fault| {
-                let tensor = fault.tensor.map(|tensor| format!("{tensor}: "));
-                let tensor = tensor.unwrap_or_default();
-                format!("rank {rank}: {file}: {tensor}{}", fault.message)
-            });
+            match ReadFile::open(&path).and_then(|open| read(file, &open)) {
+                Ok(states) => seen.states |= states,
+                Err(fault) => {
+                    let tensor = fault.tensor.map(|tensor| format!("{tensor}: "));
+                    let tensor = tensor.unwrap_or_default();
+                    let why = format!("rank {rank}: {file}: {tensor}{}", fault.message);
+                    seen.why = Some(why);
+                }
+            }
         }
     }
     if last.is_none_or(|last| number > last) {
@@ -151,6 +163,7 @@ pub(super) fn survey(base: &Path, seen: &[Numbered]) -> Survey {
             step: iteration.number,
             epoch: iteration.epoch,
             ranks,
+            states: iteration.states,
             why: iteration.why.clone(),
             bytes: iteration.bytes,
             files: iteration

@@ -18,6 +18,8 @@ pub struct Checkpoint {
     pub epoch: Option<u64>,
     /// Ranks that have a file of it.
     pub ranks: Vec<u32>,
+    /// Whether it has states of an optimizer, as far as its files have been looked into.
+    pub states: bool,
     /// Why it can't be resumed from; `None` if it can.
     pub why: Option<String>,
     /// Bytes of all its files.

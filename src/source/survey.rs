@@ -380,6 +380,7 @@ fn group(
                 .iter()
                 .find_map(|(_, header)| header.step)
                 .unwrap_or(name.step),
+            states: members.iter().any(|(_, header)| header.of_kind[1] > 0),
             why,
             global_batch_size: members.iter().find_map(|(_, header)| header.batch),
             bytes: members.iter().map(|(file, _)| file.seen.bytes).sum(),

@@ -122,6 +122,9 @@ impl Staging {
             Standing::Directory if replace == Replace::Results => {
                 replaceable::check(&self.destination)
             }
+            Standing::Directory if let Replace::Earlier(origin) = replace => {
+                replaceable::check_earlier(&self.destination, origin)
+            }
             Standing::Directory => Err(exists("exists and is not empty")
                 .hint("--overwrite replaces it, in one step, when the new one is complete")),
             Standing::File => Err(exists("exists and is no directory")),

@@ -67,6 +67,17 @@ pub struct FileRecord {
 /// All of a [`FileRecord`], as one process tells another: the record itself leaves out what is empty.
 pub type FileParts = (String, u64, u64, Option<usize>, Vec<u64>);
 
+impl FileRecord {
+    /// Whether the file, of `size` bytes now, is in `directory` as it was written: neither written nor changed in any
+    /// other way since the `own` of its manifest, or with the bytes of which this tells the CRC.
+    fn stands_since(&self, own: &Stamp, directory: &Path, size: Option<u64>) -> Result<bool> {
+        let path = directory.join(&self.path);
+        Ok(size == Some(self.bytes)
+            && (Stamp::of(&path)?.is_some_and(|stamp| stamp.is_no_later_than(own))
+                || crc(&path)? == self.crc64))
+    }
+}
+
 impl From<FileRecord> for FileParts {
     fn from(file: FileRecord) -> FileParts {
         let shards = file.shards.into_iter().map(|Hex(crc)| crc);
@@ -115,6 +126,9 @@ pub struct Manifest {
     /// What was asked for, and where the rest of it lies; none in a record of version 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub whole: Option<Whole>,
+    /// Fingerprint of what was asked for and of the paths that were read, of a job that replaces its own earlier results.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Hex>,
     /// The tensors of the whole checkpoint.
     pub tensors: BTreeMap<String, TensorRecord>,
     /// What files are made of: those of many ranks are alike.
@@ -297,20 +311,36 @@ impl Manifest {
             return Ok(false);
         };
         for file in &self.files {
-            let path = directory.join(&file.path);
             // The size is one of a regular file alone.
-            let size = io::size(&path)?;
-            if file.structure.is_none() && size.is_some() {
-                continue;
-            }
-            let stands = size == Some(file.bytes)
-                && (Stamp::of(&path)?.is_some_and(|stamp| stamp.is_no_later_than(&own))
-                    || crc(&path)? == file.crc64);
-            if !stands {
+            let size = io::size(&directory.join(&file.path))?;
+            let is_note = file.structure.is_none() && size.is_some();
+            if !is_note && !file.stands_since(&own, directory, size)? {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// The first file of `directory` that is there, and not as it was written.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub fn first_changed(&self, directory: &Path) -> Result<Option<&str>> {
+        let own = Stamp::of(&directory.join(NAME))?;
+        for file in &self.files {
+            let path = directory.join(&file.path);
+            if io::standing(&path)? == Standing::Nothing {
+                continue;
+            }
+            let stands = match &own {
+                Some(own) => file.stands_since(own, directory, io::size(&path)?)?,
+                None => false,
+            };
+            if !stands {
+                return Ok(Some(&file.path));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether the file of `record` in `directory` is as long as it was written, and neither was written nor

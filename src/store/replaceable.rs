@@ -4,7 +4,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::store::Directory;
 use crate::store::formats::is_strategy;
 use crate::store::io;
-use crate::store::manifest::{self, Manifest};
+use crate::store::manifest::{self, Hex, Manifest};
 use crate::store::{Format, rank_dir};
 use std::collections::HashSet;
 use std::path::Path;
@@ -16,6 +16,9 @@ pub enum Replace {
     Nothing,
     /// A result of this program's, or a trainer's rank directories.
     Results,
+    /// The result of the job with this fingerprint, of what it is asked to do and of what, as its manifest says; of
+    /// files that nobody has changed since.
+    Earlier(u64),
     /// The source, of which all that isn't weights is carried along.
     Source,
 }
@@ -86,6 +89,35 @@ pub fn check(directory: &Path) -> Result<()> {
             "--overwrite replaces only earlier results, and of a trainer rank directories, iterations or a distributed \
              checkpoint with nothing else; move the files away, or give another directory",
         ))
+}
+
+/// Checks that `directory` is what an earlier run of the job with the fingerprint `origin` has left, and nothing else.
+/// Local.
+///
+/// # Errors
+/// [`Kind::Exists`] for another job's result, naming the first file that has changed since it was written, and as
+/// [`check`]; [`Kind::Io`].
+pub fn check_earlier(directory: &Path, origin: u64) -> Result<()> {
+    let exists =
+        |message: String| Fault::new(Kind::Exists, message).file(directory.display().to_string());
+    let hint = "give another directory; --overwrite replaces it, in one step, when the new one is complete";
+    let Some(manifest) = Manifest::read_sound(directory)? else {
+        return Err(exists("exists and is not empty".into()).hint(hint));
+    };
+    if manifest.origin != Some(Hex(origin)) {
+        let message = format!(
+            "exists, and is the result of another job ({})",
+            manifest.command
+        );
+        return Err(exists(message).hint(hint));
+    }
+    if let Some(file) = manifest.first_changed(directory)? {
+        let message = format!("is the result of an earlier run, and {file} has changed since");
+        return Err(exists(message).hint(format!(
+            "move {file} away to keep it; --overwrite replaces it"
+        )));
+    }
+    check(directory)
 }
 
 /// Of `files` those that a trainer doesn't keep together with the others: it keeps rank directories, or what one format

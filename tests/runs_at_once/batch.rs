@@ -328,3 +328,65 @@ fn a_link_of_somebody_else_called_latest_stays() {
     let target = std::fs::read_link(&link).expect("a link");
     assert_eq!(target, std::path::Path::new("1_40"));
 }
+
+/// A result is replaced only of the same job, and while nobody has changed it.
+#[test]
+fn a_result_of_another_job_or_that_somebody_has_changed_is_not_replaced() {
+    let sample = Sample::in_memory();
+    let all = run_of_steps(&sample, 1);
+    let line = format!("{BATCH} --json");
+    let begun = |line: &str| lines_of(&alone(&sample.args(line))).0.remove(0);
+    let refused = |line: &str, why: &str| {
+        let before = sample::image(&sample.path("all/1_20"));
+        let told = begun(line);
+        let message = told["error"]["message"].as_str().unwrap_or_default();
+        assert!(message.contains(why), "{why}: {told}");
+        assert_eq!(told["error"]["kind"], "exists", "{told}");
+        assert!(before == sample::image(&sample.path("all/1_20")), "{why}");
+    };
+    assert_eq!(begun(&line)["state"], "done");
+    // The same files from elsewhere, other options, another command.
+    for rank in 0..4 {
+        let file = format!("rank_{rank}/m_rank_{rank}-1_20.safetensors");
+        sample.copy(&format!("run/{file}"), &format!("other/{file}"));
+    }
+    for other in [
+        line.replace("@run", "@other"),
+        format!("{line} --remove-redundancy"),
+        line.replace("batch --steps all", "batch --steps all unify")
+            .replace(" --dst-strategy @two.ckpt", ""),
+    ] {
+        refused(&other, "is the result of another job (reshard)");
+    }
+    // What a job by itself has made is not a batch's.
+    let own = "reshard --src @run --src-strategy @four.ckpt --dst @own/1_20 --dst-strategy @two.ckpt --file-suffix 1_20";
+    alone(&sample.args(own)).succeeds();
+    let into_own = line.replace("@all", "@own");
+    assert_eq!(begun(&into_own)["state"], "unchanged");
+    // Somebody has gone on with a result.
+    let file = sample.path("all/1_20/rank_0/m_rank_0-1_20.safetensors");
+    let (kept, aside) = (std::fs::read(&file).expect("a file"), sample.path("aside"));
+    let mut bytes = kept.clone();
+    bytes[kept.len() - 1] ^= 1;
+    std::fs::write(&file, bytes).expect("changed");
+    refused(&line, "rank_0/m_rank_0-1_20.safetensors has changed since");
+    std::fs::rename(&file, &aside).expect("moved");
+    assert_eq!(begun(&line)["state"], "done");
+    holds(&sample, "all/1_20", &all[0].1);
+    // Its source has changed: the same job of other bytes.
+    for rank in 0..4 {
+        let path = sample.path(&format!("run/rank_{rank}/m_rank_{rank}-1_20.safetensors"));
+        let mut bytes = std::fs::read(&path).expect("a file");
+        *bytes.last_mut().expect("bytes") ^= 1;
+        std::fs::write(&path, bytes).expect("changed");
+    }
+    let refused = begun(&into_own);
+    assert_eq!(refused["error"]["kind"], "exists", "{refused}");
+    assert_eq!(begun(&line)["state"], "done");
+    let bytes = std::fs::read(&file).expect("a file");
+    assert!(bytes != kept);
+    // Whoever says so replaces what stands there.
+    let anew = format!("{} --overwrite", line.replace("@run", "@other"));
+    assert_eq!(begun(&anew)["state"], "done");
+    assert!(std::fs::read(&file).expect("a file") == kept);
+}

@@ -72,6 +72,9 @@ pub(crate) struct CommitArgs {
     /// Replace what stands at the destination, in one step, when the new is complete.
     #[arg(long)]
     pub(crate) overwrite: bool,
+    /// Replace the unchanged result that an earlier run of the same job has left, which said so too.
+    #[arg(long, hide = true)]
+    pub(crate) again: bool,
     /// Take up what an interrupted run of the same job has left.
     #[arg(long)]
     pub(crate) resume: bool,
@@ -122,6 +125,7 @@ impl CommitArgs {
         Writing {
             path,
             overwrite: self.overwrite,
+            again: self.again,
             resume: self.resume,
             unflushed: self.sync == SyncMode::None,
             ..Writing::default()
