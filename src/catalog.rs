@@ -168,6 +168,7 @@ impl FileSchema {
             }
         }
         held.values.clone_from(&self.held.values);
+        held.agreed.clone_from(&self.held.agreed);
         let fresh = FileSchema::new(kept, self.metadata.clone(), Vec::new(), self.size)?;
         fresh.holding(held)
     }

@@ -177,3 +177,51 @@ fn another_network_than_the_weights_is_told() {
         std::fs::remove_dir_all(sample.path("out")).expect("removed");
     }
 }
+
+/// Where a job stands is told by whichever rank tells it, as where a strategy has placed it in the last stage alone.
+#[test]
+fn counts_of_one_stage_are_the_jobs() {
+    let room = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| room.path().join(name);
+    let count = |number: i32| Tensor {
+        dtype: "I32".into(),
+        shape: vec![],
+        data: number.to_le_bytes().to_vec(),
+    };
+    let whole = Tensors::from([
+        (
+            "model.layers.0.w".to_owned(),
+            Tensor::counting("F32", &[4, 4], 1),
+        ),
+        (
+            "model.layers.1.w".to_owned(),
+            Tensor::counting("F32", &[4, 4], 2),
+        ),
+        ("step_num".to_owned(), count(40)),
+        ("epoch_num".to_owned(), count(1)),
+    ]);
+    tensors::write(&at("full/model.safetensors"), &whole);
+    let run = |line: &str| {
+        let words = line.split(' ').map(|word| match word.strip_prefix('@') {
+            Some(name) => at(name).display().to_string(),
+            None => word.to_owned(),
+        });
+        crate::support::command::on(2, &words.collect::<Vec<_>>()).succeeds()
+    };
+    run("strategy new --mesh tp=2,pp=2 --rule *.w=tp,- --weights @full --output @s.ckpt");
+    run("split --src @full --dst @ranks --dst-strategy @s.ckpt");
+    for rank in 0..4 {
+        let file = at(&format!("ranks/rank_{rank}/net.safetensors"));
+        let mut own = tensors::read(&file).expect("a file").tensors;
+        assert!(own.contains_key("step_num"), "no strategy places it");
+        if rank < 2 {
+            own.retain(|name, _| !name.ends_with("_num"));
+            tensors::write(&file, &own);
+        }
+    }
+    run(
+        "reshard --src @ranks --src-strategy @s.ckpt --dst @two --dst-strategy @s.ckpt --format checkpoint2 --verify none",
+    );
+    let told = std::fs::read_to_string(at("two/latest_checkpointed_iteration.txt"));
+    assert_eq!(told.expect("a text").trim(), "40");
+}

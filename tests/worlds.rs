@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 mod kept;
 mod lies;
+mod saves;
 mod whole;
 
 fn case(name: &str) -> PathBuf {

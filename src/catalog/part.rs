@@ -38,6 +38,8 @@ pub struct Held {
     pub parts: BTreeMap<u32, Part>,
     /// What is no tensor, as text, by name.
     pub values: BTreeMap<String, String>,
+    /// What all files that tell it must tell alike, by what it is: a count, or the bytes of which they have a copy each.
+    pub agreed: BTreeMap<String, String>,
 }
 
 impl Held {

@@ -1,5 +1,6 @@
 //! Where a job stands, for a checkpoint that says it apart from its tensors.
 
+use crate::catalog::ShardFile;
 use crate::exchange::{World, agree, all_gather};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::arrange::Files;
@@ -37,11 +38,12 @@ pub fn settle(world: &World, source: &Source, files: &Files) -> Result<Files> {
         Some(told) if told.own.progress != Progress::default() => told.own.progress.clone(),
         _ => {
             let mine = agree(world, in_tensors(source))?;
-            all_gather(world, &mine)?
-                .into_iter()
-                .flatten()
-                .next()
-                .unwrap_or_default()
+            let all = all_gather(world, &mine)?;
+            let told = all.into_iter().fold(Progress::default(), Progress::or);
+            match (told.step_num, told.global_step) {
+                (None, None) => by_name(source, told),
+                _ => told,
+            }
         }
     };
     let progress = match &asked.progress {
@@ -75,15 +77,19 @@ fn another_step(
     said: (u64, u64),
     kept: impl Fn(&str) -> bool,
 ) -> Result<Option<Other>> {
-    let Some((rank, files)) = source.catalog.ranks.first_key_value() else {
-        return Ok(None);
-    };
-    if source.reach.owner(*rank) != Some(source.reach.process) {
-        return Ok(None);
-    }
     let told = source.told.as_ref().map(|told| &told.own.progress);
     for count in [STEP, EPOCH].into_iter().filter(|count| kept(count)) {
         let other = |found: &u64| !fits(said, count, *found);
+        let in_first = counted(source, count);
+        let owner = match in_first {
+            Some((rank, _)) => source.reach.owner(rank),
+            None => source
+                .reach
+                .owner(source.catalog.ranks.keys().next().copied().unwrap_or(0)),
+        };
+        if owner != Some(source.reach.process) {
+            continue;
+        }
         let own = told.and_then(|told| match count {
             STEP => told.step_num,
             _ => told.epoch_num,
@@ -95,7 +101,7 @@ fn another_step(
                 found,
             )));
         }
-        for file in files.iter().filter(|file| file.schema.get(count).is_some()) {
+        if let Some((_, file)) = in_first {
             let path = source.base.join(&file.path);
             let found = scalar(&ReadFile::open(&path)?, &file.schema, count)?.and_then(whole);
             if let Some(found) = found.filter(other) {
@@ -157,31 +163,44 @@ pub fn renumbered(
     Err(Fault::new(Kind::Usage, message).file(file).hint(right))
 }
 
-/// Where the job stands, from the lowest rank's tensors, or the name of its file, if this process reads those. Local.
-fn in_tensors(source: &Source) -> Result<Option<Progress>> {
-    let Some((rank, files)) = source.catalog.ranks.iter().next() else {
-        return Ok(None);
-    };
-    if source.reach.owner(*rank) != Some(source.reach.process) {
-        return Ok(None);
-    }
-    let mut progress = Progress::default();
-    for file in files {
+/// The lowest rank that has this count as a tensor, and its file: a strategy may place it in one stage alone.
+fn counted<'a>(source: &'a Source, count: &str) -> Option<(u32, &'a ShardFile)> {
+    let all = source.catalog.ranks.iter();
+    let mut files = all.flat_map(|(rank, files)| files.iter().map(move |file| (*rank, file)));
+    files.find(|(_, file)| file.schema.get(count).is_some())
+}
+
+/// Where the job stands, as far as tensors tell it that this process reads. Local.
+fn in_tensors(source: &Source) -> Result<Progress> {
+    let read = |name: &str| -> Result<Option<f64>> {
+        let own = |rank: u32| source.reach.owner(rank) == Some(source.reach.process);
+        let Some((_, file)) = counted(source, name).filter(|(rank, _)| own(*rank)) else {
+            return Ok(None);
+        };
         let open = ReadFile::open(&source.base.join(&file.path))?;
-        let read = |name: &str| scalar(&open, &file.schema, name);
-        let count = |name: &str| Ok(read(name)?.and_then(whole));
-        progress.epoch_num = progress.epoch_num.or(count(EPOCH)?);
-        progress.step_num = progress.step_num.or(count(STEP)?);
-        progress.global_step = progress.global_step.or(count("global_step")?);
-        progress.global_batch_size = progress.global_batch_size.or(count("global_batch_size")?);
-        progress.consumed_samples = progress.consumed_samples.or(count("consumed_samples")?);
-        progress.loss_scale = progress.loss_scale.or(read("loss_scale")?);
+        scalar(&open, &file.schema, name)
+    };
+    let count = |name: &str| Ok(read(name)?.and_then(whole));
+    Ok(Progress {
+        epoch_num: count(EPOCH)?,
+        step_num: count(STEP)?,
+        global_step: count("global_step")?,
+        global_batch_size: count("global_batch_size")?,
+        consumed_samples: count("consumed_samples")?,
+        loss_scale: read("loss_scale")?,
+        ..Progress::default()
+    })
+}
+
+/// The same with the steps that the names of the lowest rank's files say.
+fn by_name(source: &Source, told: Progress) -> Progress {
+    let files = source.catalog.ranks.values().next().into_iter().flatten();
+    let named = files.into_iter().find_map(|file| first_epoch(&file.path));
+    Progress {
+        step_num: named,
+        global_step: named,
+        ..told
     }
-    if progress.step_num.is_none() && progress.global_step.is_none() {
-        let named = files.iter().find_map(|file| first_epoch(&file.path));
-        (progress.step_num, progress.global_step) = (named, named);
-    }
-    Ok(Some(progress))
 }
 
 /// The step that a file's name says, if it is one of the first epoch: that of the whole run.

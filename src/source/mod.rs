@@ -7,6 +7,7 @@
 
 pub mod adapter;
 mod adapter_parts;
+mod agreed;
 mod around;
 mod aside;
 mod beside;

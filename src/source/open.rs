@@ -5,6 +5,7 @@ use crate::exchange::{Topology, World, agree, all_gather_agreed};
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::inventory::Inventory;
 use crate::plan::reach::{ExchangeMode, Reach};
+use crate::source::agreed;
 use crate::source::beside::told_beside;
 use crate::source::choice::{Wanted, choose_from};
 use crate::source::complete;
@@ -156,10 +157,13 @@ fn told_by(
     Ok((lies, strategy))
 }
 
-/// Checks that there are tensors, and, if all is to be verified, that they are what the files' own checksums say.
+/// Checks that there are tensors, that files agree which are of one save, and, if all is to be verified, that they are what the files' own checksums say.
 /// Collective.
 fn check_files(world: &World, source: &Source, verify: Verify) -> Result<()> {
     refuse_empty(source)?;
+    if verify != Verify::None {
+        agreed::check(&source.catalog).map_err(|fault| source.place(fault))?;
+    }
     match verify {
         Verify::All => agree(world, seals::check(source, false)),
         _ => Ok(()),

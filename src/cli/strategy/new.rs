@@ -12,6 +12,7 @@ use crate::model::Scheme;
 use crate::model::derive::{Seen, derive, usual};
 use crate::report::Report;
 use crate::source::strategy_files::read_alone;
+use crate::store::formats::COUNT_NAMES;
 use crate::store::single::write_single;
 use crate::strategy::derive::{Counts, Mesh, Rule};
 use crate::strategy::like::like;
@@ -151,7 +152,9 @@ impl NewArgs {
                         Kind::Usage => fault.hint("--strategy S says how it is cut"),
                         _ => fault,
                     })?;
-                    let named = shapes.into_iter();
+                    // Every rank has what tells where the job stands.
+                    let is_count = |name: &str| COUNT_NAMES.contains(&name);
+                    let named = shapes.into_iter().filter(|(name, ..)| !is_count(name));
                     Ok(named
                         .map(|(name, _, shape)| (name.to_string(), shape.0))
                         .collect())

@@ -97,6 +97,11 @@ impl Entries {
         self.held.values.insert(name, text);
     }
 
+    /// Takes what all files that tell it must tell alike.
+    pub(super) fn agree(&mut self, what: impl Into<String>, says: String) {
+        self.held.agreed.insert(what.into(), says);
+    }
+
     /// The structure of a file of `size` bytes with these.
     ///
     /// # Errors

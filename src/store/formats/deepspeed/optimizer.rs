@@ -7,6 +7,8 @@ use crate::store::formats::pickle::{Node, Pickle, Value};
 use crate::store::formats::torch::{Saved, StoredTensor, tensor};
 use std::ops::Range;
 
+/// What counts the steps of a group.
+const STEP: &str = "step";
 /// What the weights of float32 are called beside those of the model's own type.
 const MASTER: &str = "fp32.";
 
@@ -276,11 +278,19 @@ impl<'a> Optimizer<'a> {
                 continue;
             };
             let Some(found) = tensor(pickle, pair[1])? else {
+                let count = pickle.count(pair[1]).filter(|_| kind == STEP);
+                count
+                    .into_iter()
+                    .for_each(|count| entries.agree(format!("{kind}.{number}"), count.to_string()));
                 continue;
             };
-            if found.shape.elements()? == 1 && part != 1 {
+            if found.shape.elements()? == 1 && (part != 1 || kind == STEP) {
+                let window = self.saved.window(&found)?;
+                let says = self.saved.spelled(&found, &window)?;
+                if kind == STEP {
+                    entries.agree(format!("{kind}.{number}"), says);
+                }
                 if self.rank == 0 {
-                    let window = self.saved.window(&found)?;
                     entries.whole(&format!("{kind}.{number}"), found, window);
                 }
                 continue;

@@ -31,6 +31,8 @@ const SHAPES: [&str; 4] = [
     "buffer_names",
     "shared_params",
 ];
+/// Where the job stands, by all of them alike.
+const STANDS: [&str; 2] = ["global_steps", "global_samples"];
 /// Where weights are in them, and those that aren't trained.
 const MODULE: &str = "module";
 const FROZEN: &str = "frozen_param_fragments";
@@ -247,6 +249,13 @@ fn structure(name: &str, open: &ReadFile) -> Result<FileSchema> {
             let mut model = Model::read(&pickle)?;
             model.take_aliases(open.path(), part.rank, part.of_weight)?;
             weights(&pickle, &saved, part.rank, &model, &mut entries)?;
+            for told in STANDS {
+                let count = some(&pickle, pickle.root(), told);
+                let count = count.and_then(|count| pickle.count(count));
+                count
+                    .into_iter()
+                    .for_each(|count| entries.agree(told, count.to_string()));
+            }
         }
         Side::Optimizer => {
             let rank = part.rank.ok_or_else(unknown)?;

@@ -1,6 +1,7 @@
 //! Tensors of a rank's file, as the parts that they are of the network's.
 
 use super::split::{Split, Spot, models};
+use super::stand;
 use crate::catalog::{Entry, FileSchema, Held, Part};
 use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::pickle::{self, Pickle, Value};
@@ -58,6 +59,11 @@ pub(super) fn parts(numbers: &[u64], file: &ReadFile) -> Result<FileSchema> {
         entries: Vec::new(),
         held: Held::default(),
     };
+    let agreed = &mut taken.held.agreed;
+    agreed.insert("how its job was cut".to_owned(), split.to_string());
+    if let Some(iteration) = stand::iteration(&pickle) {
+        agreed.insert("iteration".to_owned(), iteration.to_string());
+    }
     for (turn, model) in models {
         let items = pickle.items(model);
         let items = items.ok_or_else(|| Fault::new(Kind::Corrupt, "its model is no mapping"))?;
@@ -150,10 +156,19 @@ impl Taken<'_> {
             true => self.split.expert_tensors,
             false => self.split.tensors,
         };
+        let rank = self.spot.tensor % ranks.max(1);
+        if self.has_copies(&own, cut, is_expert, ranks) && tensor.strides.is_none() {
+            let part = match cut {
+                Cut::Whole => String::new(),
+                _ => format!(" of tensor rank {rank}"),
+            };
+            let window = self.saved.window(tensor)?;
+            let says = self.saved.sampled(tensor, &window)?;
+            self.held.agreed.insert(format!("{own}{part}"), says);
+        }
         if self.is_copy(&own, cut, is_expert, ranks) {
             return Ok(());
         }
-        let rank = self.spot.tensor % ranks.max(1);
         let width = u64::from(tensor.dtype.bits() / 8);
         let usual = || {
             let strides = tensor.shape.strides().into_iter();
@@ -181,7 +196,18 @@ impl Taken<'_> {
         Ok(())
     }
 
-    /// Whether what this rank has of a tensor is another's, too: of what isn't cut, and of tied embeddings in
+    /// Whether other ranks have what this one has of a tensor.
+    fn has_copies(&self, own: &str, cut: Cut, is_expert: bool, ranks: u64) -> bool {
+        let split = &self.split;
+        let whole = cut == Cut::Whole && split.tensors > 1;
+        let of_experts = match is_expert {
+            true => split.tensors > ranks,
+            false => split.experts > 1,
+        };
+        whole || of_experts || (split.stages > 1 && own.starts_with("embedding."))
+    }
+
+    /// Whether what this rank has of a tensor is a copy of what is taken of another: of what isn't cut, and of tied embeddings in
     /// later stages.
     fn is_copy(&self, own: &str, cut: Cut, is_expert: bool, ranks: u64) -> bool {
         let Spot {

@@ -6,6 +6,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::pickle::{self, Node, Pickle, Value};
 use crate::store::formats::torch::Saved;
 use crate::store::io::ReadFile;
+use std::fmt::{Display, Formatter};
 
 /// Most ranks of a kind.
 const RANKS_MAX: u64 = 1 << 16;
@@ -35,6 +36,22 @@ pub(super) struct Spot {
     pub(super) tensor: u64,
     pub(super) stage: u64,
     pub(super) expert: u64,
+}
+
+impl Display for Split {
+    fn fmt(&self, to: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(
+            to,
+            "{} tensor by {} pipeline (of {} turns) by {} expert ranks (experts cut for {}), {} layers, {} experts",
+            self.tensors,
+            self.stages,
+            self.turns,
+            self.experts,
+            self.expert_tensors,
+            self.layers,
+            self.expert_count
+        )
+    }
 }
 
 impl Split {

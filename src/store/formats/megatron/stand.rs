@@ -53,9 +53,7 @@ fn told(pickle: &Pickle<'_>) -> Option<Progress> {
     }
     let args = settings_in(pickle, root);
     let setting = |key: &str| args.and_then(|args| pickle.count(pickle.get(args, key)?));
-    let iteration = pickle
-        .get(root, "iteration")
-        .and_then(|value| pickle.count(value));
+    let iteration = iteration_in(pickle, root);
     Some(Progress {
         step_num: iteration,
         global_step: iteration,
@@ -63,6 +61,16 @@ fn told(pickle: &Pickle<'_>) -> Option<Progress> {
         global_batch_size: setting("global_batch_size"),
         ..Progress::default()
     })
+}
+
+/// The iteration that a rank's file is of.
+pub(super) fn iteration(pickle: &Pickle<'_>) -> Option<u64> {
+    iteration_in(pickle, pickle.root())
+}
+
+fn iteration_in(pickle: &Pickle<'_>, root: Value) -> Option<u64> {
+    let value = pickle.get(root, "iteration")?;
+    pickle.count(value)
 }
 
 /// The settings of the job that a rank's file is of, as a mapping.

@@ -6,10 +6,16 @@ use crate::fault::memory::zeroed;
 use crate::fault::{Fault, Kind, Result};
 use crate::store::formats::seal::Seal;
 use crate::store::io::ReadFile;
+use crate::tensor::digest::{residue, shift};
+use crate::tensor::number::number;
 use std::ops::Range;
 
 /// Longest pickle that is read.
 pub(in crate::store::formats) const PICKLE_BYTES_MAX: u64 = 128 << 20;
+
+/// So many pieces of so many bytes each are read to tell copies of a tensor apart.
+const SAMPLES: u64 = 16;
+const SAMPLE_BYTES: u64 = 4 << 10;
 
 /// An archive that is open.
 #[derive(Debug)]
@@ -91,6 +97,51 @@ impl<'a> Saved<'a> {
         self.broken
             .as_ref()
             .map_or(Ok(()), |seal| Err(seal.broken(self.file)))
+    }
+
+    /// A tensor of one element, which lies at bytes `window`, as it is shown.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub(in crate::store::formats) fn spelled(
+        &self,
+        tensor: &StoredTensor,
+        window: &Range<u64>,
+    ) -> Result<String> {
+        let mut bytes = [0; 8];
+        let length = usize::try_from(window.end - window.start).unwrap_or(usize::MAX);
+        let Some(bytes) = bytes.get_mut(..length) else {
+            return Err(Fault::new(Kind::Corrupt, "is no single number"));
+        };
+        self.file.read_at(bytes, window.start)?;
+        let number = number(tensor.dtype, bytes);
+        Ok(number.map_or_else(|| format!("{bytes:x?}"), |number| number.to_string()))
+    }
+
+    /// Type, shape and a sum of the bytes `window` that a tensor has: of all, or of what lies at even distances.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub(in crate::store::formats) fn sampled(
+        &self,
+        tensor: &StoredTensor,
+        window: &Range<u64>,
+    ) -> Result<String> {
+        let all = window.end - window.start;
+        let part = SAMPLE_BYTES.min(all);
+        let (mut sum, last) = (0, all - part);
+        let mut bytes = zeroed(usize::try_from(part).unwrap_or(usize::MAX))?;
+        for number in 0..SAMPLES {
+            let start =
+                last / (SAMPLES - 1) * number + last % (SAMPLES - 1) * number / (SAMPLES - 1);
+            self.file.read_at(&mut bytes, window.start + start)?;
+            sum = shift(sum, part) ^ residue(&bytes);
+        }
+        let shape = &tensor.shape;
+        Ok(format!(
+            "{} {:?} with the sum {sum:016x}",
+            tensor.dtype, shape.0
+        ))
     }
 
     /// Where the bytes that `tensor` lies in are in the file. Local.

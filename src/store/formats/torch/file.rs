@@ -97,7 +97,11 @@ fn read(file: &ReadFile) -> Result<FileSchema> {
     let values = values.map(|(name, value)| (name, value.to_string()));
     let values = values.collect();
     let schema = FileSchema::new(entries, BTreeMap::new(), Vec::new(), file.size())?;
-    schema.holding(Held { parts, values })
+    schema.holding(Held {
+        parts,
+        values,
+        ..Held::default()
+    })
 }
 
 /// Most bytes that a tensor may come to, by the bytes of the file that it is in: strides of zero repeat them.
