@@ -182,6 +182,12 @@ fn round_trips(family: &str) {
             let file = room.path().join(format!("{layout}.ckpt"));
             tensors::write_bytes(&file, &protobuf(&strategy, stages));
             let line = format!("import --hf % --dst @{layout} --dst-strategy @{layout}.ckpt");
+            let size = flags.iter().position(|flag| flag == "--tp");
+            if size.is_some_and(|at| flags[at + 1] != tp.to_string()) {
+                let refused = alone(&words(&line, room.path(), family, &flags));
+                refuses(&refused, "its rows are fused for a tensor-parallel size of");
+                continue;
+            }
             run(processes, &line, &flags);
             check_ranks(&room.path().join(layout), &strategy, &whole);
             let line = format!(
@@ -1674,7 +1680,12 @@ fn training_goes_on_under_other_names() {
         let forms = [one, other].map(|case| {
             let whole = trained(room, family, case);
             let flags = &cases(family)[case];
-            let mut cut = strategy(&whole, flags, 2, 1);
+            let tp = if flags.contains(&"--tp".to_owned()) {
+                4
+            } else {
+                2
+            };
+            let mut cut = strategy(&whole, flags, tp, 1);
             cut.items.retain(|(_, name, _)| name != "global_step");
             tensors::write_bytes(&room.join(format!("{case}.ckpt")), &protobuf(&cut, 1));
             (case, whole, cut)
@@ -1698,7 +1709,7 @@ fn training_goes_on_under_other_names() {
             ("alone", &forms[1]),
             ("back", &forms[0]),
         ] {
-            for rank in 0..2 {
+            for rank in 0..cut.ranks() {
                 let path = room.join(format!("{directory}/rank_{rank}/net{rank}.safetensors"));
                 let found = tensors::read(&path).unwrap();
                 let mut due = cut.cut(whole, rank).unwrap();

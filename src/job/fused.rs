@@ -20,7 +20,7 @@ const FUSED: [(&str, [&str; 3]); 2] = [
 const CONTIGUOUS: &str = "contiguous";
 
 /// Refuses to cut tensors anew into other parts than their rows are fused for, by the `metadata` that is written. Full weights
-/// say what they are for; a view fuses as it is told. Local.
+/// say what they are for; what a view fuses is for one size, too. Local.
 ///
 /// # Errors
 /// [`Kind::Strategy`] naming the tensor.
@@ -31,7 +31,7 @@ pub(super) fn refuse(
 ) -> Result<()> {
     let size = metadata.get(SIZE).and_then(|size| size.parse::<u64>().ok());
     let Some(size) = size else { return Ok(()) };
-    if is_view || matches!(files, Files::Full { .. }) {
+    if matches!(files, Files::Full { .. }) {
         return Ok(());
     }
     let contiguous =
@@ -56,6 +56,8 @@ pub(super) fn refuse(
             .pieces
             .first()
             .and_then(|(_, tensor)| tensor.spreads.first());
+        // A view is made of full weights.
+        let source = source.filter(|_| !is_view);
         let as_before = source.map_or(1, |spread| parts_of(&spread.layout)) == parts;
         // What a rank has whole are its own rows; a directory that tells its layout says what they are for.
         let of_ranks = !matches!(files, Files::Directory { .. });
@@ -65,6 +67,11 @@ pub(super) fn refuse(
                  have the rows that are its own"
             );
             let fault = Fault::new(Kind::Strategy, message).tensor(&*plan.name);
+            if is_view {
+                return Err(fault.hint(format!(
+                    "--tp {parts}, if all that is fused is cut so; interleaved rows (--qkv, --ffn) go with any cut"
+                )));
+            }
             return Err(fault.hint(format!(
                 "`shardloom reshard --qkv contiguous --ffn contiguous --tp {parts} --model DIR` fuses them anew for that"
             )));
