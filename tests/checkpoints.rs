@@ -123,6 +123,32 @@ fn resumes_from_the_oldest_position_that_the_ranks_agree_on() {
     );
 }
 
+/// Two names of one step, as a copy by hand may have made.
+#[test]
+fn two_files_of_one_rank_and_step_are_no_checkpoint() {
+    let room = Room::new();
+    for position in ["1_20", "1_020"] {
+        room.save(0..2, position, 20);
+    }
+    let why = "rank 0 has m_rank_0-1_020.safetensors and m_rank_0-1_20.safetensors of it";
+    let list = room.run("list");
+    assert_eq!(list["checkpoints"][0]["why"], why);
+    refuses(&alone(&room.args("latest")), why);
+    let [from, to] =
+        ["checkpoint", "out"].map(|name| room.0.path().join(name).display().to_string());
+    let read = alone(&[
+        "unify",
+        "--src",
+        &from,
+        "--dst",
+        &to,
+        "--file-suffix",
+        "1_020",
+    ]);
+    refuses(&read, "several files could be meant");
+    assert!(read.stderr.contains("rename one"), "{read:#?}");
+}
+
 /// Which of them a job is to read only its user knows, or the ranks' records.
 #[test]
 fn of_two_jobs_with_the_same_step_none_is_chosen() {

@@ -1856,3 +1856,36 @@ fn what_a_model_of_links_leads_to_is_not_replaced() {
     }
     room.run(&format!("{line} --overwrite")).succeeds();
 }
+
+/// What PyTorch's writer of this form saves without parts is a model as any other; what tells how parts lie stays behind.
+#[test]
+fn a_model_that_pytorch_has_consolidated_is_whole() {
+    let room = Room::new();
+    let told = |begin: usize| {
+        let places =
+            r#"{\"a\": {\"saved_offsets\": [BEGIN, 0]}}"#.replace("BEGIN", &begin.to_string());
+        format!(
+            r#"{{"__metadata__":{{"DCP_SHARDING_INFO":"{places}","DCP_VERSION":"1.0"}},"a":{{"dtype":"U8","shape":[4,2],"data_offsets":[0,8]}}}}"#
+        )
+    };
+    let data: Vec<u8> = (0..8).collect();
+    let file = "model-00001-of-00001.safetensors";
+    for (begin, name) in [(0, file), (4, file), (0, "rank0.safetensors")] {
+        std::fs::remove_dir_all(room.at("m")).unwrap();
+        tensors::write_raw(&room.at("m").join(name), &told(begin), &data);
+        let run = room.run("unify --src @m --dst @out");
+        if (begin, name) != (0, file) {
+            says(&run, &["is a part of a PyTorch distributed checkpoint"]);
+            continue;
+        }
+        run.succeeds();
+        let made = tensors::read(&room.at("out").join(file)).unwrap();
+        assert_eq!(made.tensors["a"].data, data);
+        assert!(
+            !made.metadata.contains_key("DCP_SHARDING_INFO"),
+            "{:?}",
+            made.metadata
+        );
+        std::fs::remove_dir_all(room.at("out")).unwrap();
+    }
+}

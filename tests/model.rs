@@ -1905,3 +1905,28 @@ fn a_recorded_tensor_parallel_size_is_not_overridden() {
     let line = "export --src @full --hf-config % --dst @hf --tp 4";
     runs(1, &words(line, room, "llama", &[]));
 }
+
+/// A model may be of a family with shared experts and have none.
+#[test]
+fn a_model_without_shared_experts_goes_in_and_out() {
+    for number in [serde_json::Value::Null, 0.into()] {
+        let room = room_with("deepseek_v3", |hf| {
+            hf.retain(|name, _| !name.contains("shared_experts"));
+        });
+        let path = room.path().join("hf/config.json");
+        let text = std::fs::read(&path).unwrap();
+        let mut config: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        config["n_shared_experts"] = number;
+        std::fs::write(&path, config.to_string()).unwrap();
+        let on =
+            |processes: u32, line: &str| command::on(processes, &words(line, room.path(), "", &[]));
+        on(2, "import --hf @hf --dst @ms --dst-strategy dp=1,tp=2").succeeds();
+        on(1, "export --src @ms --hf-config @hf --dst @back").succeeds();
+        on(1, "diff @hf @back").succeeds();
+        // What config.json says is none isn't left out unasked.
+        let whole = hf_of("deepseek_v3");
+        tensors::write(&room.path().join("hf/model.safetensors"), &whole);
+        let refused = on(1, "import --hf @hf --dst @more");
+        refuses(&refused, "shared_experts");
+    }
+}

@@ -78,7 +78,7 @@ impl Made {
                     first.name, first.dtype, tensor.name, tensor.dtype
                 );
                 return Err(Fault::new(Kind::Dtype, message).hint(
-                    "tensors of several types can't be one: --qkv separate, --ffn separate and --experts separate keep apart what is \
+                    "tensors of several types can't be one: --qkv, --ffn, --experts and --mla separate keep apart what is \
                      joined here; `shardloom to hf --dtype TYPE` writes a model in one type first",
                 ));
             }

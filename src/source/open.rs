@@ -27,8 +27,8 @@ use crate::source::step;
 use crate::source::still::Still;
 use crate::source::values;
 use crate::source::views::Views;
-use crate::store::Format;
 use crate::store::manifest::Manifest;
+use crate::store::{Directory, Format};
 use crate::strategy::Strategy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -120,7 +120,10 @@ pub fn open(
         }
     };
     let schemas = source.catalog.distinct_schemas();
-    let metadata = told_alike(schemas.map(|(_, schema)| &schema.metadata))?;
+    let mut metadata = told_alike(schemas.map(|(_, schema)| &schema.metadata))?;
+    for key in Directory::all().flat_map(|format| format.own_keys()) {
+        metadata.remove(*key);
+    }
     Ok(Opened {
         source,
         strategy,

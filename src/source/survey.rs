@@ -366,7 +366,18 @@ fn group(
             .iter()
             .map(|(file, header)| (file.seen.rank, header.counts))
             .collect();
+        let twice = members.windows(2).find_map(|two| {
+            let [one, other] = [two[0].0, two[1].0].map(|file| &file.seen);
+            let message = || {
+                format!(
+                    "rank {} has {} and {} of it",
+                    one.rank, one.file, other.file
+                )
+            };
+            (one.rank == other.rank).then(message)
+        });
         let why = match missing[..] {
+            [] if twice.is_some() => twice,
             [] if !check => None,
             [] => bad
                 .or_else(|| step::difference(&counts))

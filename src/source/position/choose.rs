@@ -4,8 +4,9 @@ use super::name::{File, Position, classify, file_name, fits};
 use super::{Asked, Chosen, Offered};
 use crate::fault::plain::first;
 use crate::fault::{Fault, Kind, Result};
+use crate::source::meta::Name;
 use crate::source::ranks::named;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What to do where several files of a rank could be meant.
 const SAY_WHICH: &str =
@@ -391,7 +392,13 @@ fn ambiguous(rank: u32, paths: &[&str]) -> Fault {
         .rsplit_once('/')
         .map_or("", |(directory, _)| directory);
     let message = format!("several files could be meant: {}", names.join(", "));
-    Fault::new(Kind::Ambiguous, message)
-        .file(directory)
-        .rank(rank)
+    let fault = Fault::new(Kind::Ambiguous, message);
+    let fault = fault.file(directory).rank(rank);
+    let steps: BTreeSet<_> = names.iter().map(|name| Name::parse(name)).collect();
+    match steps.len() == 1 && !steps.contains(&None) {
+        true => {
+            fault.hint("a trainer takes their names for one step's: rename one, or move it away")
+        }
+        false => fault,
+    }
 }

@@ -158,6 +158,11 @@ pub trait DirectoryFormat: Sync {
         true
     }
 
+    /// The keys of its files' metadata that tell how its own parts lie, and nothing of what is made of them.
+    fn own_keys(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Whether a file of this name and structure says by itself that it is one of several of it.
     fn is_part(&self, name: &str, schema: &FileSchema) -> bool {
         let _ = (name, schema);

@@ -19,6 +19,9 @@ use std::sync::Arc;
 /// What tells where parts lie.
 const SHARDING: &str = "DCP_SHARDING_INFO";
 
+/// The version of that.
+const VERSION: &str = "DCP_VERSION";
+
 /// How the name of the first rank's file begins.
 const FIRST: &str = "shard-00001-";
 
@@ -33,6 +36,15 @@ struct Saved {
 /// Whether a file of this name is a part: `shard-00001-model-00001-of-00001.safetensors`.
 fn is_part(name: &str) -> bool {
     name.starts_with("shard-") && name.contains("-model-") && name.ends_with(".safetensors")
+}
+
+/// Whether a file that has this `told` has whole tensors for itself: what is saved by one process, or consolidated, has
+/// the name of Hugging Face's own files, and all offsets are 0.
+fn is_whole(name: &str, told: &str) -> bool {
+    let name = name.rsplit('/').next().unwrap_or(name);
+    let places: BTreeMap<String, Saved> = serde_json::from_str(told).unwrap_or_default();
+    let begins = places.values().flat_map(|saved| &saved.saved_offsets);
+    name.starts_with("model-") && !places.is_empty() && begins.into_iter().all(|begin| *begin == 0)
 }
 
 impl DirectoryFormat for HuggingFace {
@@ -105,8 +117,13 @@ impl DirectoryFormat for HuggingFace {
         false
     }
 
-    fn is_part(&self, _: &str, schema: &FileSchema) -> bool {
-        schema.metadata.contains_key(SHARDING)
+    fn own_keys(&self) -> &'static [&'static str] {
+        &[SHARDING, VERSION]
+    }
+
+    fn is_part(&self, name: &str, schema: &FileSchema) -> bool {
+        let told = schema.metadata.get(SHARDING);
+        told.is_some_and(|told| !is_whole(name, told))
     }
 
     fn files(&self) -> Format {
@@ -122,7 +139,7 @@ impl DirectoryFormat for HuggingFace {
             let places = Value::Object(places.collect());
             let metadata = [
                 (SHARDING, places.to_string()),
-                ("DCP_VERSION", "1.0".into()),
+                (VERSION, "1.0".into()),
                 ("format", "pt".into()),
             ];
             let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
