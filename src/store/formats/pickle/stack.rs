@@ -5,6 +5,14 @@ use super::value::{Node, Value};
 use crate::fault::{Fault, Kind, Result};
 use std::collections::HashMap;
 
+/// What makes a tensor that is dealt over ranks (DTensor), of which a file has one rank's part.
+const OF_RANKS: &str = "_rebuild_wrapper_subclass";
+/// What to do about such a file, and about others.
+const WHOLE: &str = "of tensors that are dealt over ranks it has one rank's parts: torch.distributed.checkpoint.save writes what is read as \
+                     it is; or make them whole in Python first, by get_model_state_dict with full_state_dict=True, or tensor.full_tensor()";
+const ALONE: &str =
+    "if you trust whoever made it, save the weights alone: torch.save(model.state_dict(), FILE)";
+
 pub(super) fn corrupt(message: impl Into<String>) -> Fault {
     Fault::new(Kind::Corrupt, message)
 }
@@ -166,9 +174,10 @@ impl<'a> Machine<'a> {
             let message = format!(
                 "asks for {shown}, which is no part of a checkpoint that is read; nothing of it was run"
             );
-            return Err(Fault::new(Kind::Unsupported, message).hint(
-                "if you trust whoever made it, save the weights alone: torch.save(model.state_dict(), FILE)",
-            ));
+            return Err(Fault::new(Kind::Unsupported, message).hint(match called {
+                OF_RANKS => WHOLE,
+                _ => ALONE,
+            }));
         }
         self.push(Node::Global(module, name))
     }

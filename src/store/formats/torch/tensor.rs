@@ -141,10 +141,6 @@ pub(in crate::store::formats) fn tensor(
 const SAVE_ANEW: &str =
     "save it anew in Python as a plain tensor: tensor.resolve_conj().resolve_neg().contiguous()";
 
-/// What to do about a tensor that is dealt over ranks.
-const WHOLE: &str = "torch.distributed.checkpoint.save writes what is read as it is; or make it whole in Python first: tensor.full_tensor(), or \
-     get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))";
-
 /// What torch_npu says in a tensor's metadata: how it lay on the device, as `npu_format_/NCHW`. What is stored lies
 /// as any tensor.
 const OF_DEVICE: [&str; 5] = [
@@ -225,10 +221,6 @@ fn is_plain_class(pickle: &Pickle<'_>, class: Option<Value>) -> Result<()> {
     let (module, name) = class.ok_or_else(|| corrupt("a tensor has no class"))?;
     if (module, name) == ("torch", "Tensor") || module == "torch.nn.parameter" {
         return Ok(());
-    }
-    if name == "DTensor" {
-        let message = format!("is a {module}.{name}, of which this file has one rank's part");
-        return Err(Fault::new(Kind::Unsupported, message).hint(WHOLE));
     }
     let message = format!("is a {module}.{name}, whose values may be others than those stored");
     Err(Fault::new(Kind::Unsupported, message).hint(SAVE_ANEW))
