@@ -60,8 +60,8 @@ pub fn unled<'a>(
             kept.iter().find(leads).map(|led| led.link.clone())
         };
         let found = removed.iter().enumerate();
-        let found = found.filter_map(|(index, old)| Some((index, leads(old)?)));
-        let Some((index, link)) = found.last() else {
+        let mut found = found.filter_map(|(index, old)| Some((index, leads(old)?)));
+        let Some((index, link)) = found.next_back() else {
             return (removed, stays);
         };
         let old = removed.remove(index);

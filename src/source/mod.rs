@@ -24,6 +24,7 @@ mod found;
 pub(crate) mod fragment;
 mod full;
 mod full_index;
+mod grouped;
 mod headers;
 pub mod hyper_parameters;
 mod identity;

@@ -88,11 +88,8 @@ fn look_at(
         seen.why.get_or_insert_with(|| "it has no files".into());
     }
     // What can't be told has been said by the glimpse.
-    let inner = Inner {
-        format,
-        directory: inside.clone(),
-    };
-    let listing = directory::list(base, inner).unwrap_or_default();
+    let directory = inside.clone();
+    let listing = directory::list(base, Inner { format, directory }).unwrap_or_default();
     let told = directory::told(base, &listing).unwrap_or_default();
     // Whether it has states of an optimizer.
     let read = |file: &str, open: &ReadFile| {

@@ -120,10 +120,7 @@ pub fn open(
         }
     };
     let schemas = source.catalog.distinct_schemas();
-    let mut metadata = told_alike(schemas.map(|(_, schema)| &schema.metadata))?;
-    for key in Directory::all().flat_map(|format| format.own_keys()) {
-        metadata.remove(*key);
-    }
+    let metadata = told_alike(schemas.map(|(_, schema)| &schema.metadata))?;
     Ok(Opened {
         source,
         strategy,
@@ -211,6 +208,10 @@ fn told_alike<'a>(
             }
             _ => told.insert(key.clone(), value.clone()),
         };
+    }
+    // How parts lay in files of a format is nothing of what is made of them.
+    for key in Directory::all().flat_map(|format| format.own_keys()) {
+        told.remove(*key);
     }
     Ok(told)
 }

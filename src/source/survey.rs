@@ -5,35 +5,23 @@
 
 use crate::catalog::FileSchema;
 use crate::exchange::{Topology, World, agree, all_gather, all_gather_agreed};
-use crate::fault::plain::counted;
 use crate::fault::{Fault, Kind, Result};
 use crate::plan::state::is_state;
+use crate::source::grouped::{File, Header, Seen, group};
 use crate::source::meta::{META, META_BYTES_MAX, Meta, Name};
 use crate::source::nothing;
 use crate::source::numbered::{self, Numbered};
-use crate::source::position::{Offered, saved};
-use crate::source::ranks::named;
-use crate::source::saved::{Checkpoint, Survey};
+use crate::source::saved::Survey;
 use crate::source::scalars::scalar;
-use crate::source::step::{self, Counts, Spots};
+use crate::source::step::Spots;
 use crate::source::views::Views;
 use crate::store::io::{self, ReadFile, Standing};
 use crate::store::manifest::Manifest;
 use crate::store::{Format, rank_dir};
 use crate::tensor::number::whole;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-
-/// A file as a node sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Seen {
-    rank: u32,
-    directory: String,
-    file: String,
-    bytes: u64,
-    modified: i128,
-}
 
 /// What a node sees.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -43,19 +31,6 @@ struct Sight {
     files: Vec<Seen>,
     metas: BTreeMap<u32, Name>,
     numbered: Vec<Numbered>,
-}
-
-/// What a header says of a file: or why it can't be used.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Header {
-    step: Option<u64>,
-    batch: Option<u64>,
-    redundancy_removed: Option<bool>,
-    counts: Counts,
-    tensors: Option<usize>,
-    /// Of these weights, and states of an optimizer.
-    of_kind: [usize; 2],
-    bad: Option<String>,
 }
 
 /// Looks through `directory` (rank directories, or a `checkpoint` directory that has them). With
@@ -224,13 +199,6 @@ fn look(directory: &Path, headers: bool) -> Result<Sight> {
     Ok(sight)
 }
 
-/// A file, the nodes that see it, and why it can't be used where they disagree.
-struct File {
-    seen: Seen,
-    nodes: Vec<usize>,
-    differs: Option<String>,
-}
-
 fn join(sights: &[Sight], topology: &Topology) -> Vec<File> {
     let mut files: BTreeMap<(u32, String), File> = BTreeMap::new();
     for (process, sight) in sights.iter().enumerate() {
@@ -321,136 +289,5 @@ fn read_header(path: &Path) -> Result<Header> {
         tensors: Some(schema.entries.len()),
         of_kind: of_kind(&schema),
         bad: None,
-    })
-}
-
-/// The files of each rank.
-fn offered(files: &[File]) -> Offered {
-    let mut offered = Offered::new();
-    for file in files {
-        let own = offered.entry(file.seen.rank).or_default();
-        own.push(file.seen.file.clone());
-    }
-    offered
-}
-
-/// Groups the files by name, with what their headers say; what is in them is only to be checked if it is asked for.
-fn group(
-    files: &[File],
-    read: impl IntoIterator<Item = (usize, Header)>,
-    expected: u32,
-    check: bool,
-) -> Vec<Checkpoint> {
-    let read: HashMap<usize, Header> = read.into_iter().collect();
-    let headers = (0..files.len()).map(|number| read.get(&number).cloned().unwrap_or_default());
-    let headers: Vec<Header> = headers.collect();
-    let offered = offered(files);
-    let names = saved(&offered).filter(|saved| !saved.misplaced);
-    let names: HashMap<(u32, &str), Name> = names
-        .map(|saved| ((saved.rank, saved.path), saved.name))
-        .collect();
-    let mut groups = Groups::new();
-    for (file, header) in files.iter().zip(&headers) {
-        if let Some(name) = names.get(&(file.seen.rank, file.seen.file.as_str())) {
-            groups.entry(name.clone()).or_default().push((file, header));
-        }
-    }
-    let fullest = fullest(&groups);
-    let checkpoints = groups.into_iter().map(|(name, members)| {
-        let ranks: Vec<u32> = members.iter().map(|(file, _)| file.seen.rank).collect();
-        let missing: Vec<u32> = (0..expected).filter(|rank| !ranks.contains(rank)).collect();
-        let bad = members
-            .iter()
-            .find_map(|(file, header)| file.differs.clone().or_else(|| header.bad.clone()));
-        let counts: Vec<_> = members
-            .iter()
-            .map(|(file, header)| (file.seen.rank, header.counts))
-            .collect();
-        let twice = members.windows(2).find_map(|two| {
-            let [one, other] = [two[0].0, two[1].0].map(|file| &file.seen);
-            let message = || {
-                format!(
-                    "rank {} has {} and {} of it",
-                    one.rank, one.file, other.file
-                )
-            };
-            (one.rank == other.rank).then(message)
-        });
-        let why = match missing[..] {
-            [] if twice.is_some() => twice,
-            [] if !check => None,
-            [] => bad
-                .or_else(|| step::difference(&counts))
-                .or_else(|| lacking(&name, &members, &fullest)),
-            [rank] => Some(format!("rank {rank} has no file of it")),
-            _ => Some(format!("{} have no file of it", named(&missing))),
-        };
-        Checkpoint {
-            epoch: Some(name.epoch),
-            step: members
-                .iter()
-                .find_map(|(_, header)| header.step)
-                .unwrap_or(name.step),
-            states: members.iter().any(|(_, header)| header.of_kind[1] > 0),
-            why,
-            global_batch_size: members.iter().find_map(|(_, header)| header.batch),
-            bytes: members.iter().map(|(file, _)| file.seen.bytes).sum(),
-            files: members
-                .iter()
-                .map(|(file, _)| format!("{}/{}", file.seen.directory, file.seen.file))
-                .collect(),
-            redundancy_removed: members
-                .iter()
-                .find_map(|(_, header)| header.redundancy_removed),
-            modified: members
-                .iter()
-                .map(|(file, _)| file.seen.modified)
-                .max()
-                .unwrap_or(0),
-            times: members.iter().map(|(file, _)| file.seen.modified).collect(),
-            directory: None,
-            ranks,
-            name,
-        }
-    });
-    checkpoints.collect()
-}
-
-/// The files of each checkpoint, with what their headers say.
-type Groups<'a> = BTreeMap<Name, Vec<(&'a File, &'a Header)>>;
-
-/// The run of a checkpoint, and a rank.
-type Saver = (Name, u32);
-
-/// Of each rank the file of a run that has the most tensors: how many, and how many weights.
-fn fullest<'a>(groups: &Groups<'a>) -> BTreeMap<Saver, (usize, usize, &'a str)> {
-    let mut fullest: BTreeMap<Saver, (usize, usize, &str)> = BTreeMap::new();
-    for (name, members) in groups {
-        for (file, header) in members {
-            let key = (name.run(), file.seen.rank);
-            let tensors = header.tensors.unwrap_or_default();
-            let most = fullest.entry(key).or_default();
-            *most = (*most).max((tensors, header.of_kind[0], &file.seen.file));
-        }
-    }
-    fullest
-}
-
-/// A file that has fewer tensors than its rank has saved at another step of the run, and not just all of its weights.
-fn lacking(
-    name: &Name,
-    members: &[(&File, &Header)],
-    fullest: &BTreeMap<Saver, (usize, usize, &str)>,
-) -> Option<String> {
-    members.iter().find_map(|(file, header)| {
-        let Seen { rank, file, .. } = &file.seen;
-        let (most, weights, other) = fullest.get(&(name.run(), *rank))?;
-        let [own_weights, states] = header.of_kind;
-        let weights_alone = states == 0 && own_weights >= *weights;
-        let own = header.tensors.filter(|own| own < most && !weights_alone)?;
-        let tensors = counted(own as u64, "tensor");
-        Some(format!(
-            "rank {rank}: {file} has {tensors}, {other} has {most}"
-        ))
     })
 }

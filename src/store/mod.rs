@@ -11,6 +11,7 @@ pub mod ability;
 mod aside;
 pub(crate) mod cache;
 pub mod commit;
+mod file_record;
 pub mod formats;
 pub mod full_dir;
 mod hex;
