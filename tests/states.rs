@@ -225,3 +225,100 @@ fn counts_of_one_stage_are_the_jobs() {
     let told = std::fs::read_to_string(at("two/latest_checkpointed_iteration.txt"));
     assert_eq!(told.expect("a text").trim(), "40");
 }
+
+/// What no strategy knows, or the destination's alone doesn't, is taken of whichever rank has it.
+#[test]
+fn what_the_first_ranks_have_not_is_taken_of_others() {
+    let sample = Sample::new();
+    let run = |line: &str| alone(&sample.args(line));
+    let file = |place: &str, rank: usize| {
+        sample.path(&format!("{place}/rank_{rank}/net{rank}.safetensors"))
+    };
+    let own = |place: &str, rank: usize| tensors::read(&file(place, rank)).expect("a file").tensors;
+    // In one of the last ranks alone, and on all whose files are there.
+    let [alone_in, of_all] = [
+        Tensor::counting("F32", &[3], 1),
+        Tensor::counting("F32", &[5], 2),
+    ];
+    for rank in 0..4 {
+        let mut tensors = sample.four.cut(&sample.whole, rank).expect("it can be cut");
+        tensors.insert("frequencies".into(), of_all.clone());
+        if rank == 2 {
+            tensors.insert("score".into(), alone_in.clone());
+        }
+        tensors::write(&file("some", rank), &tensors);
+    }
+    for processes in [1, 4] {
+        let line = format!(
+            "reshard --src @some --src-strategy @four.ckpt --dst @two{processes} --dst-strategy @two.ckpt"
+        );
+        crate::support::command::on(processes, &sample.args(&line)).succeeds();
+        for rank in 0..2 {
+            let found = own(&format!("two{processes}"), rank);
+            assert_eq!(found.get("score"), Some(&alone_in), "rank {rank}");
+            assert_eq!(found.get("frequencies"), Some(&of_all), "rank {rank}");
+        }
+    }
+    // As many ranks in the same stages keep what each has.
+    run("reshard --src @some --src-strategy @four.ckpt --dst @same --dst-strategy @four.ckpt")
+        .succeeds();
+    let having = (0..4).filter(|rank| own("same", *rank).contains_key("score"));
+    assert_eq!(having.collect::<Vec<usize>>(), [2]);
+}
+
+/// Parts that are copied as they are, where the ranks that would be asked have left them to others.
+#[test]
+fn parts_are_copied_of_whoever_has_kept_them() {
+    let mut whole = Tensors::from([("w".to_owned(), Tensor::counting("F32", &[8, 8], 3))]);
+    for number in 0..6 {
+        whole.insert(
+            format!("x{number}"),
+            Tensor::counting("F32", &[8, 8], 100 * number),
+        );
+    }
+    let cut = |mesh: &[usize], names: &mut dyn Iterator<Item = &String>| {
+        let of = |name: &String| (name.clone().leak() as &str, layout(mesh, &[0, -1]));
+        Strategy::of(&names.map(of).collect::<Vec<_>>())
+    };
+    let all = cut(&[2, 2], &mut whole.keys());
+    let known = cut(&[2], &mut whole.keys().take(1));
+    let sample = Sample::of(whole.clone(), all.clone(), known);
+    let run = |line: &str| alone(&sample.args(line)).succeeds();
+    run("split --src @full --dst @ranks --dst-strategy @four.ckpt --remove-redundancy");
+    run(
+        "reshard --src @ranks --src-strategy @four.ckpt --dst @out --dst-strategy @two.ckpt --unmatched copy",
+    );
+    for rank in 0..2 {
+        let path = sample.path(&format!("out/rank_{rank}/net{rank}.safetensors"));
+        let found = tensors::read(&path).expect("a file").tensors;
+        let due = all.cut(&whole, rank).expect("it can be cut");
+        for name in whole.keys().filter(|name| name.starts_with('x')) {
+            assert_eq!(found.get(name), due.get(name), "rank {rank}: {name}");
+        }
+    }
+}
+
+/// Full weights may have an optimizer's states as one rank had them: nobody's own part.
+#[test]
+fn what_one_rank_had_is_not_cut_for_all() {
+    let sample = sample();
+    let part = Tensor::counting("F32", &[2, 8], 90);
+    let name = "main_param.layers.0.w.weight";
+    let weights = Tensors::from([(
+        "layers.0.w.weight".to_owned(),
+        sample.whole["layers.0.w.weight"].clone(),
+    )]);
+    tensors::write(&sample.path("filtered/model.safetensors"), &weights);
+    let hyper = Tensors::from([(name.to_owned(), part)]);
+    tensors::write(&sample.path("filtered/hyper_param.safetensors"), &hyper);
+    let line = "split --src @filtered --dst @out --dst-strategy @four.ckpt";
+    let refused = alone(&sample.args(line));
+    refuses(&refused, name);
+    assert!(
+        refused.stderr.contains("as one rank had it"),
+        "{refused:#?}"
+    );
+    assert!(!sample.path("out").exists());
+    let dropped = alone(&sample.args(&format!("{line} --unmatched drop"))).succeeds();
+    assert!(dropped.stdout.contains(name), "{dropped:#?}");
+}

@@ -1,12 +1,11 @@
 //! From two sides' strategies and a source's catalog to the tensors to make.
 
-use crate::catalog::{Catalog, Place};
-use crate::fault::{Fault, Kind, Result};
+use crate::catalog::Catalog;
+use crate::fault::{Fault, Result};
 use crate::layout::Layout;
-use crate::plan::inventory::{Inventory, whole_tensor};
+use crate::plan::inventory::Inventory;
 use crate::plan::made::made;
-use crate::plan::source_tensor::SourceTensor;
-use crate::plan::source_tensor::Value;
+use crate::plan::private::Private;
 use crate::plan::tensor_plan::TensorPlan;
 use crate::plan::unmatched::{not_in_strategy, nothing_in_common, unknown_tensor};
 use crate::store::formats::Count;
@@ -40,7 +39,7 @@ pub struct Build {
 /// made for the ranks in `ranks` only.
 ///
 /// # Errors
-/// [`Kind::UnknownTensor`] for a cut tensor that the destination doesn't know, [`Kind::Shape`] for
+/// [`crate::fault::Kind::UnknownTensor`] for a cut tensor that the destination doesn't know, [`crate::fault::Kind::Shape`] for
 /// one that can't be cut as it asks.
 pub fn build(
     inventory: &Inventory,
@@ -95,68 +94,15 @@ pub fn build(
     }
     let copied = build.sort_leftovers(inventory, select, destination, leftovers, &used)?;
     if !matches!(leftovers, Leftovers::View(_)) {
+        let private = Private::new((inventory, catalog), (select, leftovers), destination)?;
+        build.dropped.extend(private.left_out());
         for rank in ranks {
-            let plans = private_plans(inventory, catalog, select, leftovers, *rank, &copied)?;
+            let plans = private.plans(*rank, &copied)?;
             build.private.entry(*rank).or_default().extend(plans);
         }
     }
     build.copied.extend(copied);
     Ok(build)
-}
-
-/// The tensors that `rank` gets for itself: the source's private ones and those that are `copied` as
-/// they are.
-fn private_plans(
-    inventory: &Inventory,
-    catalog: &Catalog,
-    select: &Select,
-    leftovers: Leftovers,
-    rank: u32,
-    copied: &[Arc<str>],
-) -> Result<Vec<TensorPlan>> {
-    let from = rank % inventory.ranks.max(1);
-    let names = inventory
-        .private
-        .iter()
-        .filter(|name| select.keeps(name))
-        .chain(copied);
-    let mut plans = Vec::new();
-    for name in names {
-        let elsewhere = || {
-            // One that isn't cut is the same on every rank that kept it.
-            let whole = |tensor: &Arc<SourceTensor>| !tensor.is_cut();
-            let wanted = matches!(leftovers, Leftovers::Reshard(_))
-                && inventory.tensors.get(name).is_some_and(whole)
-                || matches!(leftovers, Leftovers::Unify(_)) && inventory.private.contains(name);
-            // What a job counts, where the rank has left its file to others that hold the same.
-            let absent = !catalog.ranks.contains_key(&from);
-            let count = |place: &Place| catalog.entry(*place).shape.0.iter().product::<u64>() == 1;
-            let mut ranks = catalog.ranks.keys().filter(|_| wanted || absent);
-            let first = ranks.find_map(|rank| catalog.find(*rank, name));
-            first.filter(|place| wanted || count(place))
-        };
-        let known = inventory.tensors.get(name);
-        let tensor = match known.filter(|tensor| tensor.name != *name) {
-            // One of an adapter stands in its place.
-            Some(other) => other.clone(),
-            None => {
-                let Some(place) = catalog.find(from, name).or_else(elsewhere) else {
-                    continue;
-                };
-                let mut tensor = whole_tensor(catalog.entry(place), place.rank)?;
-                tensor.value = value_of_copy(inventory, name)?;
-                Arc::new(tensor)
-            }
-        };
-        let layout = Arc::new(Layout::whole(tensor.shape.0.len()));
-        plans.push(plan_tensor(
-            &select.written_name(name),
-            &Made::of(name, &tensor)?,
-            rank,
-            layout,
-        )?);
-    }
-    Ok(plans)
 }
 
 impl Build {
@@ -274,18 +220,4 @@ impl Build {
         }
         Ok(copied)
     }
-}
-
-/// What the elements of a tensor that is copied as it is are computed to.
-fn value_of_copy(inventory: &Inventory, name: &Arc<str>) -> Result<Option<Arc<Value>>> {
-    let Some(tensor) = inventory.tensors.get(name) else {
-        return Ok(None);
-    };
-    if tensor.is_cut() && tensor.value.is_some() {
-        let message = "is to be computed, but its shards are copied as they are";
-        return Err(Fault::new(Kind::Unsupported, message)
-            .tensor(&**name)
-            .hint("a destination strategy that describes it is needed"));
-    }
-    Ok(tensor.value.clone())
 }

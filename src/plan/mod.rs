@@ -48,6 +48,7 @@ mod patch;
 mod patched;
 mod pattern;
 mod pieces;
+mod private;
 mod rank_files;
 pub mod ratio;
 pub mod reach;
