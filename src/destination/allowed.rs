@@ -76,8 +76,9 @@ pub(crate) fn check(
 /// The first link in the directory `input` that leads to a file in the directory `place`, such as a model's config.json.
 /// Local.
 fn linked_into(input: &Path, place: &Path) -> Result<Option<PathBuf>> {
-    let both = [io::standing(input)?, io::standing(place)?];
-    if both != [Standing::Directory; 2] {
+    // Where nothing is replaced nothing is looked at.
+    let replaced = io::standing(place)? == Standing::Directory;
+    if !replaced || io::standing(input)? != Standing::Directory {
         return Ok(None);
     }
     for (name, is_directory) in io::list(input)? {

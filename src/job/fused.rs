@@ -31,7 +31,9 @@ pub(super) fn refuse(
 ) -> Result<()> {
     let size = metadata.get(SIZE).and_then(|size| size.parse::<u64>().ok());
     let Some(size) = size else { return Ok(()) };
-    if matches!(files, Files::Full { .. }) {
+    let whole = matches!(files, Files::Full { .. });
+    // A directory that tells its layout has whole tensors, however it is cut.
+    if whole || is_view && matches!(files, Files::Directory { .. }) {
         return Ok(());
     }
     let contiguous =
