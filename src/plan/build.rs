@@ -94,10 +94,15 @@ pub fn build(
     }
     let copied = build.sort_leftovers(inventory, select, destination, leftovers, &used)?;
     if !matches!(leftovers, Leftovers::View(_)) {
-        let private = Private::new((inventory, catalog), (select, leftovers), destination)?;
+        let private = Private::new(
+            (inventory, catalog),
+            (select, leftovers),
+            destination,
+            &copied,
+        )?;
         build.dropped.extend(private.left_out());
         for rank in ranks {
-            let plans = private.plans(*rank, &copied)?;
+            let plans = private.plans(*rank)?;
             build.private.entry(*rank).or_default().extend(plans);
         }
     }

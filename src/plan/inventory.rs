@@ -269,7 +269,7 @@ impl Inventory {
 }
 
 /// Whether it is what a job counts.
-fn is_count(name: &str, shape: &Shape) -> bool {
+pub(crate) fn is_count(name: &str, shape: &Shape) -> bool {
     COUNT_NAMES.contains(&name) && matches!(shape.elements(), Ok(1))
 }
 

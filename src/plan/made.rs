@@ -7,6 +7,7 @@ use crate::plan::names;
 use crate::plan::select::{Leftovers, Select};
 use crate::plan::source_tensor::SourceTensor;
 use crate::plan::spread::Spread;
+use crate::plan::state::is_accumulator;
 use crate::plan::tensor_plan::TensorPlan;
 use crate::tensor::cast::{is_cast_from, is_castable};
 use crate::tensor::dtype::Dtype;
@@ -191,7 +192,7 @@ pub(super) fn made(
     let kept = inventory.tensors.iter();
     for (name, tensor) in kept.filter(|(name, _)| select.keeps(name)) {
         // MindSpore's unify leaves these out of the merge (docs/formats.md).
-        if matches!(leftovers, Leftovers::Unify(_)) && name.starts_with("accu_grads") {
+        if matches!(leftovers, Leftovers::Unify(_)) && is_accumulator(name) {
             continue;
         }
         let written = select.written_name(name);

@@ -7,13 +7,11 @@ use crate::plan::inventory::{Inventory, whole_tensor};
 use crate::plan::made::{Made, plan_tensor};
 use crate::plan::select::{Leftovers, Select, Unmatched};
 use crate::plan::source_tensor::{SourceTensor, Value};
+use crate::plan::state::is_accumulator;
 use crate::plan::tensor_plan::TensorPlan;
 use crate::strategy::Strategy;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// How the names of what a job has accumulated of gradients begin.
-const ACCUMULATED: &str = "accu_grads";
 
 /// What the ranks of a destination get so.
 pub(super) struct Private<'a> {
@@ -21,14 +19,18 @@ pub(super) struct Private<'a> {
     catalog: &'a Catalog,
     select: &'a Select,
     leftovers: Leftovers,
+    /// The names of what is copied as it is, though the source's strategy knows it.
+    copied: &'a [Arc<str>],
     /// Names that are left out.
     left_out: BTreeSet<Arc<str>>,
+    /// The lowest rank's place of each of them.
+    first: BTreeMap<&'a str, Place>,
     /// Whether source and destination have as many ranks in the same stages.
     is_same: bool,
 }
 
 impl<'a> Private<'a> {
-    /// Those of a source, for the ranks of `destination`.
+    /// Those of a source, for the ranks of `destination`, with what is `copied` as it is.
     ///
     /// # Errors
     /// [`Kind::Strategy`] naming a tensor of which full weights have one rank's part, and which is to be cut.
@@ -36,19 +38,34 @@ impl<'a> Private<'a> {
         (inventory, catalog): (&'a Inventory, &'a Catalog),
         (select, leftovers): (&'a Select, Leftovers),
         destination: Option<&Strategy>,
+        copied: &'a [Arc<str>],
     ) -> Result<Self> {
+        let first = |name: &'a Arc<str>| {
+            let place = catalog
+                .ranks
+                .keys()
+                .find_map(|rank| catalog.find(*rank, name))?;
+            Some((&**name, place))
+        };
         let mut private = Private {
             inventory,
             catalog,
             select,
             leftovers,
+            copied,
             left_out: BTreeSet::new(),
+            first: inventory
+                .private
+                .iter()
+                .chain(copied)
+                .filter_map(first)
+                .collect(),
             is_same: destination.is_none_or(|strategy| are_alike(inventory, strategy)),
         };
         if let (Leftovers::Split(unmatched), Some(strategy)) = (leftovers, destination) {
             // Accumulators are rank 0's for all, as MindSpore's own tools have them.
             let kept = inventory.private.iter();
-            let kept = kept.filter(|name| select.keeps(name) && !name.starts_with(ACCUMULATED));
+            let kept = kept.filter(|name| select.keeps(name) && !is_accumulator(name));
             let is_cut = |name: &&Arc<str>| {
                 let layouts = strategy.layouts(&select.written_name(name)).iter();
                 layouts.into_iter().any(|stage| stage.layout.is_cut())
@@ -67,15 +84,15 @@ impl<'a> Private<'a> {
         self.left_out.iter().cloned()
     }
 
-    /// What `rank` gets for itself: the source's private tensors, and those that are `copied` as they are.
+    /// What `rank` gets for itself: the source's private tensors, and those that are copied as they are.
     ///
     /// # Errors
     /// As [`Made::of`].
-    pub(super) fn plans(&self, rank: u32, copied: &[Arc<str>]) -> Result<Vec<TensorPlan>> {
+    pub(super) fn plans(&self, rank: u32) -> Result<Vec<TensorPlan>> {
         let inventory = self.inventory;
         let from = rank % inventory.ranks.max(1);
         let is_kept = |name: &&Arc<str>| self.select.keeps(name) && !self.left_out.contains(*name);
-        let names = inventory.private.iter().filter(is_kept).chain(copied);
+        let names = inventory.private.iter().filter(is_kept).chain(self.copied);
         let mut plans = Vec::new();
         for name in names {
             let known = inventory.tensors.get(name);
@@ -106,7 +123,7 @@ impl<'a> Private<'a> {
     /// Who has what the source's rank `from` would have of a tensor, and hasn't.
     fn stand_in(&self, from: u32, name: &str) -> Option<Place> {
         let has = |rank: u32| self.catalog.find(rank, name);
-        let anybody = || self.catalog.ranks.keys().find_map(|rank| has(*rank));
+        let anybody = || self.first.get(name).copied();
         let is_reshard = matches!(self.leftovers, Leftovers::Reshard(_));
         match self.inventory.tensors.get(name) {
             Some(tensor) if !is_reshard => self.count(tensor, from).then(anybody).flatten(),

@@ -12,6 +12,12 @@ pub(super) const STATES: [&str; 8] = [
     "pma_weight_ema.",
 ];
 
+/// Whether a tensor of this name is one of those that MindSpore's tools take for a job's gradient accumulators, which
+/// they keep as rank 0 has them.
+pub(super) fn is_accumulator(name: &str) -> bool {
+    name.starts_with("accu_grads")
+}
+
 /// The beginning of the name of a weight's master in 32 bits, from which a trainer goes on.
 pub(crate) const MASTER: &str = "main_param.";
 

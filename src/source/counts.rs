@@ -81,13 +81,9 @@ fn another_step(
     for count in [STEP, EPOCH].into_iter().filter(|count| kept(count)) {
         let other = |found: &u64| !fits(said, count, *found);
         let in_first = counted(source, count);
-        let owner = match in_first {
-            Some((rank, _)) => source.reach.owner(rank),
-            None => source
-                .reach
-                .owner(source.catalog.ranks.keys().next().copied().unwrap_or(0)),
-        };
-        if owner != Some(source.reach.process) {
+        let lowest = source.catalog.ranks.keys().next().copied();
+        let reader = in_first.map_or(lowest, |(rank, _)| Some(rank));
+        if !reader.is_some_and(|rank| reads(source, rank)) {
             continue;
         }
         let own = told.and_then(|told| match count {
@@ -103,7 +99,7 @@ fn another_step(
         }
         if let Some((_, file)) = in_first {
             let path = source.base.join(&file.path);
-            let found = scalar(&ReadFile::open(&path)?, &file.schema, count)?.and_then(whole);
+            let found = read(source, file, count)?.and_then(whole);
             if let Some(found) = found.filter(other) {
                 return Ok(Some((path.display().to_string(), count.to_owned(), found)));
             }
@@ -170,24 +166,31 @@ fn counted<'a>(source: &'a Source, count: &str) -> Option<(u32, &'a ShardFile)> 
     files.find(|(_, file)| file.schema.get(count).is_some())
 }
 
+/// Whether it is this process that reads the files of `rank`.
+fn reads(source: &Source, rank: u32) -> bool {
+    source.reach.owner(rank) == Some(source.reach.process)
+}
+
+/// What a file has of a count.
+fn read(source: &Source, file: &ShardFile, count: &str) -> Result<Option<f64>> {
+    let open = ReadFile::open(&source.base.join(&file.path))?;
+    scalar(&open, &file.schema, count)
+}
+
 /// Where the job stands, as far as tensors tell it that this process reads. Local.
 fn in_tensors(source: &Source) -> Result<Progress> {
-    let read = |name: &str| -> Result<Option<f64>> {
-        let own = |rank: u32| source.reach.owner(rank) == Some(source.reach.process);
-        let Some((_, file)) = counted(source, name).filter(|(rank, _)| own(*rank)) else {
-            return Ok(None);
-        };
-        let open = ReadFile::open(&source.base.join(&file.path))?;
-        scalar(&open, &file.schema, name)
+    let own = |name: &str| match counted(source, name) {
+        Some((rank, file)) if reads(source, rank) => read(source, file, name),
+        _ => Ok(None),
     };
-    let count = |name: &str| Ok(read(name)?.and_then(whole));
+    let count = |name: &str| Ok(own(name)?.and_then(whole));
     Ok(Progress {
         epoch_num: count(EPOCH)?,
         step_num: count(STEP)?,
         global_step: count("global_step")?,
         global_batch_size: count("global_batch_size")?,
         consumed_samples: count("consumed_samples")?,
-        loss_scale: read("loss_scale")?,
+        loss_scale: own("loss_scale")?,
         ..Progress::default()
     })
 }

@@ -10,9 +10,9 @@ use crate::job::inspect::cut_tensors;
 use crate::measure::shapes::read_shapes;
 use crate::model::Scheme;
 use crate::model::derive::{Seen, derive, usual};
+use crate::plan::inventory::is_count;
 use crate::report::Report;
 use crate::source::strategy_files::read_alone;
-use crate::store::formats::COUNT_NAMES;
 use crate::store::single::write_single;
 use crate::strategy::derive::{Counts, Mesh, Rule};
 use crate::strategy::like::like;
@@ -153,8 +153,8 @@ impl NewArgs {
                         _ => fault,
                     })?;
                     // Every rank has what tells where the job stands.
-                    let is_count = |name: &str| COUNT_NAMES.contains(&name);
-                    let named = shapes.into_iter().filter(|(name, ..)| !is_count(name));
+                    let named = shapes.into_iter();
+                    let named = named.filter(|(name, _, shape)| !is_count(name, shape));
                     Ok(named
                         .map(|(name, _, shape)| (name.to_string(), shape.0))
                         .collect())

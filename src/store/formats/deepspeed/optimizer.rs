@@ -278,10 +278,9 @@ impl<'a> Optimizer<'a> {
                 continue;
             };
             let Some(found) = tensor(pickle, pair[1])? else {
-                let count = pickle.count(pair[1]).filter(|_| kind == STEP);
-                count
-                    .into_iter()
-                    .for_each(|count| entries.agree(format!("{kind}.{number}"), count.to_string()));
+                if let Some(count) = pickle.count(pair[1]).filter(|_| kind == STEP) {
+                    entries.agree(format!("{kind}.{number}"), count.to_string());
+                }
                 continue;
             };
             if found.shape.elements()? == 1 && (part != 1 || kind == STEP) {

@@ -251,10 +251,9 @@ fn structure(name: &str, open: &ReadFile) -> Result<FileSchema> {
             weights(&pickle, &saved, part.rank, &model, &mut entries)?;
             for told in STANDS {
                 let count = some(&pickle, pickle.root(), told);
-                let count = count.and_then(|count| pickle.count(count));
-                count
-                    .into_iter()
-                    .for_each(|count| entries.agree(told, count.to_string()));
+                if let Some(count) = count.and_then(|count| pickle.count(count)) {
+                    entries.agree(told, count.to_string());
+                }
             }
         }
         Side::Optimizer => {

@@ -61,7 +61,7 @@ pub(super) fn parts(numbers: &[u64], file: &ReadFile) -> Result<FileSchema> {
     };
     let agreed = &mut taken.held.agreed;
     agreed.insert("how its job was cut".to_owned(), split.to_string());
-    if let Some(iteration) = stand::iteration(&pickle) {
+    if let Some(iteration) = stand::iteration(&pickle, pickle.root()) {
         agreed.insert("iteration".to_owned(), iteration.to_string());
     }
     for (turn, model) in models {
@@ -157,7 +157,8 @@ impl Taken<'_> {
             false => self.split.tensors,
         };
         let rank = self.spot.tensor % ranks.max(1);
-        if self.has_copies(&own, cut, is_expert, ranks) && tensor.strides.is_none() {
+        let last = self.split.last();
+        if is_copy(&last, &own, (cut, is_expert, ranks)) && tensor.strides.is_none() {
             let part = match cut {
                 Cut::Whole => String::new(),
                 _ => format!(" of tensor rank {rank}"),
@@ -166,7 +167,7 @@ impl Taken<'_> {
             let says = self.saved.sampled(tensor, &window)?;
             self.held.agreed.insert(format!("{own}{part}"), says);
         }
-        if self.is_copy(&own, cut, is_expert, ranks) {
+        if is_copy(&self.spot, &own, (cut, is_expert, ranks)) {
             return Ok(());
         }
         let width = u64::from(tensor.dtype.bits() / 8);
@@ -194,33 +195,6 @@ impl Taken<'_> {
             self.put(&lies, half.clone(), full.clone(), offset, first);
         }
         Ok(())
-    }
-
-    /// Whether other ranks have what this one has of a tensor.
-    fn has_copies(&self, own: &str, cut: Cut, is_expert: bool, ranks: u64) -> bool {
-        let split = &self.split;
-        let whole = cut == Cut::Whole && split.tensors > 1;
-        let of_experts = match is_expert {
-            true => split.tensors > ranks,
-            false => split.experts > 1,
-        };
-        whole || of_experts || (split.stages > 1 && own.starts_with("embedding."))
-    }
-
-    /// Whether what this rank has of a tensor is a copy of what is taken of another: of what isn't cut, and of tied embeddings in
-    /// later stages.
-    fn is_copy(&self, own: &str, cut: Cut, is_expert: bool, ranks: u64) -> bool {
-        let Spot {
-            tensor,
-            stage,
-            expert,
-        } = self.spot;
-        let whole = cut == Cut::Whole && tensor > 0;
-        let of_experts = match is_expert {
-            true => tensor >= ranks,
-            false => expert > 0,
-        };
-        whole || of_experts || (stage > 0 && own.starts_with("embedding."))
     }
 
     /// Enters a part whose first byte is `first` in what lies there.
@@ -277,6 +251,17 @@ struct Lies {
     dtype: Dtype,
     strides: Vec<u64>,
     window: Range<u64>,
+}
+
+/// Whether what the rank at `spot` has of a tensor is another's, too: of what isn't cut, and of tied embeddings in
+/// later stages. If it isn't so of the last one, nobody has a copy.
+fn is_copy(spot: &Spot, own: &str, (cut, is_expert, ranks): (Cut, bool, u64)) -> bool {
+    let whole = cut == Cut::Whole && spot.tensor > 0;
+    let of_experts = match is_expert {
+        true => spot.tensor >= ranks,
+        false => spot.expert > 0,
+    };
+    whole || of_experts || (spot.stage > 0 && own.starts_with("embedding."))
 }
 
 /// The full shape of a tensor of which `rank` of `ranks` has a part, and where that begins.

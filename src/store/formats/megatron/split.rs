@@ -143,6 +143,15 @@ impl Split {
         rooms
     }
 
+    /// Where the last rank of each kind is.
+    pub(super) fn last(&self) -> Spot {
+        Spot {
+            tensor: self.tensors - 1,
+            stage: self.stages - 1,
+            expert: self.experts - 1,
+        }
+    }
+
     /// Where the numbers of a directory's name are.
     ///
     /// # Errors

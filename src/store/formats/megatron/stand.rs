@@ -53,7 +53,7 @@ fn told(pickle: &Pickle<'_>) -> Option<Progress> {
     }
     let args = settings_in(pickle, root);
     let setting = |key: &str| args.and_then(|args| pickle.count(pickle.get(args, key)?));
-    let iteration = iteration_in(pickle, root);
+    let iteration = iteration(pickle, root);
     Some(Progress {
         step_num: iteration,
         global_step: iteration,
@@ -63,12 +63,8 @@ fn told(pickle: &Pickle<'_>) -> Option<Progress> {
     })
 }
 
-/// The iteration that a rank's file is of.
-pub(super) fn iteration(pickle: &Pickle<'_>) -> Option<u64> {
-    iteration_in(pickle, pickle.root())
-}
-
-fn iteration_in(pickle: &Pickle<'_>, root: Value) -> Option<u64> {
+/// The iteration that a save is of.
+pub(super) fn iteration(pickle: &Pickle<'_>, root: Value) -> Option<u64> {
     let value = pickle.get(root, "iteration")?;
     pickle.count(value)
 }
